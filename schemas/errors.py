@@ -1,0 +1,160 @@
+"""Every error of the pool, grouped by who must act.
+
+    PoolError
+    ├── RefusedError      the caller may not: ask the owner, or ask for something else
+    ├── InvalidError      the caller sent something wrong: mend it, then send it again
+    ├── ConflictError     the caller and the pool disagree about the state: ask where it stands
+    ├── GoneError         the position asked for no longer exists: start again from the one named
+    ├── UnavailableError  nobody is at fault: try again later
+    └── CorruptError      an operator must look: stored bytes do not prove what they claim
+
+Every error carries one `Reason`, a code of a closed list; texts for people are looked up by it, and logs carry
+the code alone. A message says what was got, what was expected and what to do. It never holds a record's value
+or a national identifier.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+__all__ = [
+    "ConflictError",
+    "CorruptError",
+    "GoneError",
+    "InvalidError",
+    "PoolError",
+    "Reason",
+    "RefusedError",
+    "UnavailableError",
+]
+
+
+class Reason(StrEnum):
+    """Why something was refused or failed. Append only: a code, once published, keeps its meaning."""
+
+    # access: one decision names the first rule that failed, in the order in which they are checked
+    NO_IDENTITY = "no_identity"
+    CERTIFICATE_REVOKED = "certificate_revoked"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    DEPARTMENT_INACTIVE = "department_inactive"
+    ROLE_MISSING = "role_missing"
+    ROLE_FORBIDDEN = "role_forbidden"
+    NOT_PROVIDER = "not_provider"
+    RESOURCE_UNKNOWN = "resource_unknown"
+    RESOURCE_NOT_PUBLISHED = "resource_not_published"
+    GRANT_UNKNOWN = "grant_unknown"
+    GRANT_FORGED = "grant_forged"
+    GRANT_OTHER_CONSUMER = "grant_other_consumer"
+    GRANT_OTHER_RESOURCE = "grant_other_resource"
+    GRANT_NOT_ACTIVE = "grant_not_active"
+    GRANT_SUSPENDED = "grant_suspended"
+    GRANT_NOT_YET_VALID = "grant_not_yet_valid"
+    GRANT_EXPIRED = "grant_expired"
+    ZONE_MISMATCH = "zone_mismatch"
+    PURPOSE_MISSING = "purpose_missing"
+    PURPOSE_MISMATCH = "purpose_mismatch"
+    CASE_MISSING = "case_missing"
+    CASE_MISMATCH = "case_mismatch"
+    LEVEL_ABOVE_CEILING = "level_above_ceiling"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    SAME_PERSON = "same_person"
+    TRANSITION_NOT_ALLOWED = "transition_not_allowed"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - a reason code, not a secret
+    # what was sent
+    SCHEMA_INVALID = "schema_invalid"
+    SCHEMA_INCOMPATIBLE = "schema_incompatible"
+    SCHEMA_UNCLASSIFIED = "schema_unclassified"
+    SCHEMA_UNSAFE = "schema_unsafe"
+    SCHEMA_UNKNOWN = "schema_unknown"
+    RECORD_INVALID = "record_invalid"
+    BATCH_TOO_LARGE = "batch_too_large"
+    BATCH_EMPTY = "batch_empty"
+    SIGNATURE_INVALID = "signature_invalid"
+    FIELD_UNKNOWN = "field_unknown"
+    MASK_UNKNOWN = "mask_unknown"
+    FILTER_INVALID = "filter_invalid"
+    REQUEST_INVALID = "request_invalid"
+    NAME_INVALID = "name_invalid"
+    POSITION_INVALID = "position_invalid"
+    CONFIG_INVALID = "config_invalid"
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    # state
+    SEQUENCE_GAP = "sequence_gap"
+    SEQUENCE_CONFLICT = "sequence_conflict"
+    PREVIOUS_ROOT_MISMATCH = "previous_root_mismatch"
+    LANE_FENCED = "lane_fenced"
+    POSITION_GONE = "position_gone"
+    TOPIC_GENERATION_CHANGED = "topic_generation_changed"
+    VERSION_CONFLICT = "version_conflict"
+    # circumstances
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    DISK_FULL = "disk_full"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    RELEASE_TOO_LATE = "release_too_late"
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+    CLOCK_JUMPED = "clock_jumped"
+    # proof
+    LOG_CORRUPT = "log_corrupt"
+    LEAF_MISMATCH = "leaf_mismatch"
+    INTERNAL = "internal"
+
+
+class PoolError(Exception):
+    """Root of every error that crosses a port.
+
+    Args:
+        reason: the code that a machine acts on.
+        message: one sentence for a person: what was got, what was expected, what to do. No record values.
+        details: further facts by name (counts, versions, positions); no record values either.
+        retry_after: seconds to wait before the next attempt, where waiting helps.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        details: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.details = dict(details or {})
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the pickle between a gateway and its workers."""
+        return (_rebuild, (type(self), self.reason, self.message, self.details, self.retry_after))
+
+
+def _rebuild(
+    kind: type[PoolError], reason: Reason, message: str, details: Mapping[str, str], retry_after: float | None
+) -> PoolError:
+    return kind(reason, message, details=details, retry_after=retry_after)
+
+
+class RefusedError(PoolError):
+    """The caller may not do this."""
+
+
+class InvalidError(PoolError):
+    """The caller sent something that is wrong in itself; sending it again will not help."""
+
+
+class ConflictError(PoolError):
+    """The caller's view of the state differs from the pool's."""
+
+
+class GoneError(PoolError):
+    """The position asked for is no longer there; `details` names the earliest one."""
+
+
+class UnavailableError(PoolError):
+    """Something the pool needs is away; the same call may succeed later."""
+
+
+class CorruptError(PoolError):
+    """Stored bytes do not prove what they claim. Nothing is released until an operator has looked."""
