@@ -87,6 +87,7 @@ class Reason(StrEnum):
     TOPIC_GENERATION_CHANGED = "topic_generation_changed"
     VERSION_CONFLICT = "version_conflict"
     # circumstances
+    GATEWAY_UNAVAILABLE = "gateway_unavailable"
     BROKER_UNAVAILABLE = "broker_unavailable"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DISK_FULL = "disk_full"

@@ -135,7 +135,7 @@ class Receipt(_message.Message):
     def __init__(self, lane: _Optional[str] = ..., sequence: _Optional[int] = ..., root: _Optional[bytes] = ..., runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., entry_id: _Optional[str] = ..., leaf_hash: _Optional[bytes] = ..., source_position: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("reason", "message", "details", "rows")
+    __slots__ = ("reason", "message", "details", "rows", "code", "retry_after")
     class DetailsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,11 +147,15 @@ class Refusal(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DETAILS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
     reason: str
     message: str
     details: _containers.ScalarMap[str, str]
     rows: _containers.RepeatedCompositeFieldContainer[RowError]
-    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., rows: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ...) -> None: ...
+    code: int
+    retry_after: float
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ..., rows: _Optional[_Iterable[_Union[RowError, _Mapping]]] = ..., code: _Optional[int] = ..., retry_after: _Optional[float] = ...) -> None: ...
 
 class RowError(_message.Message):
     __slots__ = ("index", "reason", "field", "message")

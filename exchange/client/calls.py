@@ -1,0 +1,210 @@
+"""The calls, over one gRPC channel with mutual TLS."""
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from exchange.client.errors import from_rpc_error
+from exchange.client.identity import Identity
+from exchange.client.messages import Fetched, Hello, Standing, Subscription
+from exchange.client.publishing import PublishStream
+from schemas.names import Topic
+from schemas.proto.pool.v1 import exchange_pb2 as wire
+from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
+from schemas.record import NO_ROOT, Batch, Packed, Receipt
+
+__all__ = ["PoolClient"]
+
+VERSION = "exchange-pool/0.1.0"
+_MESSAGE_LIMIT = 96 * 1024 * 1024  # bytes; a fetch's reply is bounded by the pool, this only guards memory
+_RESERVED = 5.0  # seconds beyond a long poll's own wait before the call is given up
+
+
+class PoolClient:
+    """A connection to one gateway. Thread-safe; one publish stream a lane at a time."""
+
+    def __init__(self, identity: Identity, *, address: str | None = None, timeout: float = 30.0) -> None:
+        self.identity = identity
+        self.timeout = timeout
+        self._channel = grpc.secure_channel(
+            address or identity.gateway,
+            grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate),
+            options=[
+                ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+                ("grpc.max_send_message_length", _MESSAGE_LIMIT),
+                # A peer that is stopped, or a host that is gone, is noticed within 30 s, not by a TCP timeout.
+                ("grpc.keepalive_time_ms", 20_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.use_local_subchannel_pool", 1),
+            ],
+        )
+        self._stub = stubs.ExchangeStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    def close(self) -> None:
+        """Close the connection; calls under way end as unavailable."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def hello(self) -> Hello:
+        """Greet the pool: the cheapest call that proves address, certificates and clock."""
+        reply = self._call(self._stub.Hello, wire.HelloRequest(header=self._header()))
+        return Hello(
+            pool_id=reply.pool_id,
+            department=reply.department,
+            connector=reply.connector,
+            server_time=reply.server_time,
+            certificate_expires=reply.certificate_expires,
+            receipt_public_key=reply.receipt_public_key,
+            max_batch_records=reply.max_batch_records,
+            max_batch_bytes=reply.max_batch_bytes,
+        )
+
+    def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
+        """Give (id, Avro text) of the latest schema of a topic, or of an id.
+
+        Raises:
+            InvalidError: NOT_FOUND or SCHEMA_UNKNOWN.
+        """
+        request = wire.SchemaRequest(header=self._header())
+        if schema_id is not None:
+            request.schema_id = schema_id
+        else:
+            request.topic = str(topic)
+        reply = self._call(self._stub.Schema, request)
+        return reply.schema_id, reply.schema
+
+    def resume(self, topic: Topic) -> Standing:
+        """Take the lane of this connector and topic over, and tell where it stands.
+
+        Raises:
+            RefusedError: the connector's department does not provide this resource.
+        """
+        reply = self._call(self._stub.Resume, wire.ResumeRequest(header=self._header(), topic=str(topic)))
+        return Standing(
+            sequence=reply.sequence, root=reply.root or NO_ROOT, source_position=bytes(reply.source_position)
+        )
+
+    def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
+        """Send batches and give their receipts, in order; up to *in_flight* are unanswered at a time.
+
+        Closing the iterator early ends the stream; unanswered batches may have been taken: ask `resume`.
+
+        Raises:
+            BatchRefusedError: a batch is wrong; those behind it were not taken.
+            ConflictError: SEQUENCE_GAP, SEQUENCE_CONFLICT, LANE_FENCED.
+            RefusedError: the connector may not publish this.
+            UnavailableError: the pool is away or overloaded.
+        """
+        stream = PublishStream(self._stub.Publish, batches, partial(self._to_wire, topic), in_flight)
+        return stream.receipts()
+
+    def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
+        """Tell what a grant delivers and where its consumer stands.
+
+        Raises:
+            RefusedError: it is not this consumer's, or not active.
+        """
+        reply = self._call(
+            self._stub.Describe, wire.DescribeRequest(header=self._header(purpose, case), grant_id=grant_id)
+        )
+        return Subscription(
+            grant_id=reply.grant_id,
+            version=reply.grant_version,
+            topic=Topic.parse(reply.topic),
+            schema_id=reply.view_schema_id,
+            schema_text=reply.view_schema,
+            position=reply.position,
+            not_before=reply.not_before,
+            expires=reply.expires,
+            state=reply.state,
+            withdrawals=reply.withdrawals,
+            row_filter=reply.row_filter,
+        )
+
+    def fetch(
+        self,
+        grant_id: str,
+        *,
+        position: bytes = b"",
+        purpose: str,
+        case: str,
+        max_records: int = 10_000,
+        max_bytes: int = 4 * 1024 * 1024,
+        wait: float = 0.0,
+    ) -> Fetched:
+        """Draw records from *position* on (empty = where the last commit stands); wait up to *wait* seconds.
+
+        Raises:
+            RefusedError: the grant does not allow it, now, for this purpose and case.
+            GoneError: retention has overtaken the position.
+            UnavailableError: try again from the same position; what was released twice is marked in the log.
+        """
+        request = wire.FetchRequest(
+            header=self._header(purpose, case),
+            grant_id=grant_id,
+            position=position,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            wait_ms=int(wait * 1000),
+        )
+        reply = self._call(self._stub.Fetch, request, timeout=self.timeout + wait + _RESERVED)
+        view = reply.view
+        return Fetched(
+            schema_id=view.schema_id,
+            values=Packed(view.values.offsets, view.values.values).checked(),
+            record_keys=view.record_keys,
+            recorded_at=view.recorded_at,
+            next_position=reply.next_position,
+            entry_id=reply.entry_id,
+            scanned=reply.scanned,
+            caught_up=reply.caught_up,
+        )
+
+    def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
+        """Acknowledge everything up to *position* as stored for good; gives the entry's id.
+
+        Raises:
+            RefusedError: the grant does not allow it.
+            InvalidError: POSITION_INVALID, a position of another grant.
+        """
+        request = wire.CommitRequest(header=self._header(purpose, case), grant_id=grant_id, position=position)
+        return str(self._call(self._stub.Commit, request).entry_id)
+
+    def _header(self, purpose: str = "", case: str = "") -> wire.RequestHeader:
+        return wire.RequestHeader(
+            trace_id=os.urandom(16).hex(), purpose=purpose, case_number=case, client_version=VERSION
+        )
+
+    def _call(self, method: Any, request: Any, *, timeout: float | None = None) -> Any:
+        try:
+            return method(request, timeout=timeout or self.timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def _to_wire(self, topic: Topic, batch: Batch) -> wire.PublishRequest:
+        return wire.PublishRequest(
+            header=self._header(),
+            topic=str(topic),
+            sequence=batch.sequence,
+            plain=wire.PlainRecords(
+                marks=batch.marks,
+                values=wire.Packed(offsets=batch.values.offsets, values=batch.values.values),
+                void_keys=wire.Packed(offsets=batch.void_keys.offsets, values=batch.void_keys.values),
+                valid=batch.valid,
+            ),
+            root=batch.root,
+            previous_root=batch.previous_root,
+            signature=batch.signature,
+            source_position=batch.source_position,
+        )

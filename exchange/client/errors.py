@@ -1,0 +1,30 @@
+"""A gRPC error → the pool's error that the server meant."""
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from schemas.errors import PoolError, Reason, UnavailableError
+from schemas.status import DOMAIN, error_of
+
+__all__ = ["from_rpc_error"]
+
+_SILENT = (1, 4, 14)  # cancelled, deadline exceeded, unavailable: nobody of the pool refused anything
+
+
+def from_rpc_error(error: grpc.RpcError | grpc.Call) -> PoolError:
+    """Make the pool's error of a gRPC one; where the pool never answered, UnavailableError."""
+    code: int = error.code().value[0]
+    message = error.details() or "the pool's gateway ended the call without a word"
+    for name, value in error.trailing_metadata() or ():
+        if name == "grpc-status-details-bin":
+            status = status_pb2.Status.FromString(value)
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            for detail in status.details:
+                detail.Unpack(info)
+                detail.Unpack(retry)
+            if info.domain == DOMAIN:
+                delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+                return error_of(code, info.reason, status.message, dict(info.metadata), delay or None)
+    if code in _SILENT:
+        return UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool's gateway: {message}", retry_after=1.0)
+    return error_of(code, Reason.INTERNAL, message, {})

@@ -1,0 +1,109 @@
+"""What the client's calls answer, as values. Times are microseconds UTC; positions are opaque bytes."""
+
+import struct
+from dataclasses import dataclass
+
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+from schemas.record import Packed
+
+__all__ = ["BatchRefusedError", "Fetched", "Hello", "RowRefusal", "Standing", "Subscription"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """Who the pool is and whom it takes the caller for. Times in microseconds UTC."""
+
+    pool_id: str
+    department: str
+    connector: str
+    server_time: int
+    certificate_expires: int
+    receipt_public_key: bytes
+    max_batch_records: int
+    max_batch_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a lane stands at the pool; sequence 0 = nothing was ever appended."""
+
+    sequence: int
+    root: bytes
+    source_position: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """What a grant delivers, and where its consumer stands. Times in microseconds UTC."""
+
+    grant_id: str
+    version: int
+    topic: Topic
+    schema_id: int
+    schema_text: str
+    position: bytes
+    not_before: int
+    expires: int
+    state: str
+    withdrawals: bool
+    row_filter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """One release.
+
+    Attributes:
+        schema_id: of the view.
+        values: framed Avro of the view; empty = withdrawn.
+        record_keys: 16 bytes a record, stable within the grant.
+        recorded_at: little-endian int64 microseconds a record.
+        next_position: where to go on, opaque.
+        entry_id: the audit entry of this release; empty when nothing was released.
+        scanned: positions looked at, delivered or not.
+        caught_up: the end of the topic was reached.
+    """
+
+    schema_id: int
+    values: Packed
+    record_keys: bytes
+    recorded_at: bytes
+    next_position: bytes
+    entry_id: str
+    scanned: int
+    caught_up: bool
+
+    def keys(self) -> list[bytes]:
+        """Give the record keys one by one."""
+        return [self.record_keys[start : start + 16] for start in range(0, len(self.record_keys), 16)]
+
+    def times(self) -> tuple[int, ...]:
+        """Give recorded_at one by one, microseconds UTC."""
+        return struct.unpack(f"<{len(self.recorded_at) // 8}q", self.recorded_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRefusal:
+    """Why one record of a refused batch was refused; never its value."""
+
+    index: int
+    reason: str
+    field: str
+    message: str
+
+
+class BatchRefusedError(InvalidError):
+    """A batch was refused whole; `rows` names its bad records (at most 100).
+
+    Attributes:
+        sequence: of the batch. It is not consumed: the mended batch takes the same number.
+        rows: in order.
+    """
+
+    def __init__(
+        self, reason: Reason, message: str, *, sequence: int, rows: tuple[RowRefusal, ...], details: dict[str, str]
+    ) -> None:
+        super().__init__(reason, message, details=details)
+        self.sequence = sequence
+        self.rows = rows

@@ -1,0 +1,72 @@
+"""Errors of the pool ⇄ gRPC status codes: one table, read from both ends of the wire.
+
+The server puts a `google.rpc.Status` with an `ErrorInfo` (reason, domain "pool", metadata) into the call's
+trailing metadata (AIP-193); the client makes the same error of it again.
+"""
+
+from schemas.errors import (
+    ConflictError,
+    CorruptError,
+    GoneError,
+    InvalidError,
+    PoolError,
+    Reason,
+    RefusedError,
+    UnavailableError,
+)
+
+__all__ = ["DOMAIN", "code_of", "error_of"]
+
+DOMAIN = "pool"
+
+# Numbers of google.rpc.Code; schemas/ imports the standard library only, and these never change.
+_INVALID_ARGUMENT, _NOT_FOUND, _ALREADY_EXISTS, _PERMISSION_DENIED = 3, 5, 6, 7
+_RESOURCE_EXHAUSTED, _FAILED_PRECONDITION, _ABORTED, _OUT_OF_RANGE = 8, 9, 10, 11
+_INTERNAL, _UNAVAILABLE, _DATA_LOSS, _UNAUTHENTICATED = 13, 14, 15, 16
+
+_BY_REASON = {
+    Reason.NO_IDENTITY: _UNAUTHENTICATED,
+    Reason.TOKEN_INVALID: _UNAUTHENTICATED,
+    Reason.NOT_FOUND: _NOT_FOUND,
+    Reason.ALREADY_EXISTS: _ALREADY_EXISTS,
+    Reason.QUOTA_EXHAUSTED: _RESOURCE_EXHAUSTED,
+    Reason.OVERLOADED: _RESOURCE_EXHAUSTED,
+    Reason.LANE_FENCED: _ABORTED,
+    Reason.INTERNAL: _INTERNAL,
+}
+_BY_KIND: tuple[tuple[type[PoolError], int], ...] = (
+    (RefusedError, _PERMISSION_DENIED),
+    (InvalidError, _INVALID_ARGUMENT),
+    (ConflictError, _FAILED_PRECONDITION),
+    (GoneError, _OUT_OF_RANGE),
+    (UnavailableError, _UNAVAILABLE),
+    (CorruptError, _DATA_LOSS),
+)
+_KIND_OF_CODE: dict[int, type[PoolError]] = {
+    **{code: kind for kind, code in _BY_KIND},
+    _UNAUTHENTICATED: RefusedError,
+    _NOT_FOUND: InvalidError,
+    _ALREADY_EXISTS: ConflictError,
+    _ABORTED: ConflictError,
+    _RESOURCE_EXHAUSTED: UnavailableError,
+}
+
+
+def code_of(error: PoolError) -> int:
+    """Give the google.rpc.Code of an error."""
+    if error.reason in _BY_REASON:
+        return _BY_REASON[error.reason]
+    return next((code for kind, code in _BY_KIND if isinstance(error, kind)), _INTERNAL)
+
+
+def error_of(
+    code: int, reason: str, message: str, details: dict[str, str], retry_after: float | None = None
+) -> PoolError:
+    """Make the error that a server meant; an unknown reason (a newer server's) becomes INTERNAL, its code kept."""
+    try:
+        known = Reason(reason)
+    except ValueError:
+        known, details = Reason.INTERNAL, {**details, "reason": reason}
+    # Exhausted quota is a refusal to its consumer, though gRPC knows one code for both kinds of exhaustion.
+    kind = RefusedError if known is Reason.QUOTA_EXHAUSTED else _KIND_OF_CODE.get(code, PoolError)
+    return kind(known, message, details=details, retry_after=retry_after)
