@@ -1,0 +1,420 @@
+"""The trace: what one act leaves in the log, and the data with which anyone can prove that it stands there.
+
+    AuditEntry         one act: who, what, under which grant, for which purpose, with which outcome
+    to_leaf            its one byte form: canonical JSON (RFC 8785), at most 65,535 bytes (C2SP tlog-tiles)
+    from_leaf          and back: unknown fields are skipped, an unknown version is refused
+    Checkpoint         size and root of the log at one moment (C2SP tlog-checkpoint)
+    InclusionProof, ConsistencyProof    RFC 6962, 2.1.1 and 2.1.2
+
+An entry never holds a record's value or a national identifier: it holds ranges of positions, counts, hashes and
+pseudonyms. Its salt keeps the hash of a guessable entry from being guessed. The log's hash of an entry is
+`schemas.merkle.leaf_hash(to_leaf(entry))`.
+
+What stands in `data` depends on the action; `publish_data`, `fetch_data` and `folded_data` make it, so that the
+writer and the verifier speak of the same names. Data of other actions are free, but hold no list of records.
+
+Evolution: a field may be added at any time and is left out where it says nothing; the version rises only when the
+meaning of an old field changes. One golden leaf per version is kept for ever (tests/golden).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from schemas.access import Action, Actor, ActorKind, Role
+from schemas.canonical import Json, canonical
+from schemas.errors import InvalidError, Reason
+from schemas.offsets import pack_offsets
+from schemas.record import Positions, Run
+
+__all__ = [
+    "ALGORITHMS",
+    "ENTRY_VERSION",
+    "MAX_LEAF_BYTES",
+    "AuditEntry",
+    "Checkpoint",
+    "ConsistencyProof",
+    "Decision",
+    "Flow",
+    "GrantRef",
+    "InclusionProof",
+    "fetch_data",
+    "folded_data",
+    "from_leaf",
+    "publish_data",
+    "read_leaf",
+    "to_leaf",
+]
+
+ENTRY_VERSION = 1
+MAX_LEAF_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
+
+ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudonym": "hmac-sha256"})
+"""Algorithms behind the digests and pseudonyms of an entry; national ones (hmac-sm3) get ids of their own."""
+
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+class Decision(StrEnum):
+    """How the gate decided."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Flow(StrEnum):
+    """Direction of a sharing: between departments, between levels of government, to the public."""
+
+    HORIZONTAL = "horizontal"
+    VERTICAL = "vertical"
+    PUBLIC = "public"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantRef:
+    """One version of a grant, and the SHA-256 of its canonical JSON in hexadecimal."""
+
+    id: str
+    version: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One act that passed the gate, or was stopped there.
+
+    Attributes:
+        pool: the pool's id.
+        id: UUIDv7 as text.
+        at: microseconds since 1970 UTC, by the clock of whoever writes the entry.
+        trace: the caller's trace id, 32 hexadecimal digits, or empty.
+        gateway: one counting line of one process start, such as `gw1@019a…#3`. Filled in by the ledger.
+        counter: 1, 2, 3 … without a gap within `gateway`; 0 while the ledger has not numbered the entry.
+        salt: 16 random bytes in hexadecimal.
+        actor: who acted; None for a caller without an identity.
+        action: an `Action`; plain text where a newer pool wrote a word that this version does not know.
+        resource: what it was done to: a topic, a subject, a department's id, an account.
+        decision: allowed or denied.
+        reason: code of the denial, None when allowed.
+        grant: the grant version under which, or to which, it was done.
+        purpose: id in the purpose catalogue (使用目的). case: business case number.
+        flow: direction of the sharing, where data moved.
+        data: what only this action has to say; see `publish_data`, `fetch_data`, `folded_data`.
+        algorithms: see `ALGORITHMS`.
+        version: of this form.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for a denial without a reason, or a reason without a denial.
+    """
+
+    pool: str
+    id: str
+    at: int
+    trace: str = ""
+    gateway: str
+    counter: int = 0
+    salt: str
+    actor: Actor | None
+    action: Action | str
+    resource: str = ""
+    decision: Decision = Decision.ALLOW
+    reason: Reason | str | None = None
+    grant: GrantRef | None = None
+    purpose: str = ""
+    case: str = ""
+    flow: Flow | None = None
+    data: Mapping[str, Json] = field(default_factory=dict)
+    algorithms: Mapping[str, str] = field(default_factory=lambda: ALGORITHMS)
+    version: int = ENTRY_VERSION
+
+    def __post_init__(self) -> None:
+        if (self.decision is Decision.DENY) != (self.reason is not None):
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the decision {self.decision!s} with the reason {self.reason!s}; expected a reason with a "
+                "denial, and only with it",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The log at one moment. `origin` names the log, `size` counts its leaves, `root` is 32 bytes (RFC 6962, 2.1)."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InclusionProof:
+    """Leaf `index` stands in the tree of `size` leaves; `path` holds its siblings, 32 bytes each, lowest first."""
+
+    index: int
+    size: int
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyProof:
+    """The tree of `old_size` leaves is a prefix of the one of `new_size`; `path` as in RFC 6962, 2.1.2."""
+
+    old_size: int
+    new_size: int
+    path: tuple[bytes, ...]
+
+
+def to_leaf(entry: AuditEntry) -> bytes:
+    """Give the entry's leaf: RFC 8785 bytes; what says nothing (None, "", {}) is left out.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, when it is longer than 65,535 bytes or has no canonical form.
+    """
+    leaf = canonical(_as_json(entry))
+    if len(leaf) > MAX_LEAF_BYTES:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got an audit entry of {len(leaf)} bytes; expected {MAX_LEAF_BYTES} at most: say less in `data`",
+        )
+    return leaf
+
+
+def read_leaf(leaf: bytes) -> dict[str, Any]:
+    """Give the leaf's JSON object, known fields and unknown ones.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for bytes that are not the canonical form of an object, and for a version
+            that this code does not know: use a newer verifier.
+    """
+    try:
+        value = json.loads(leaf)
+        canonical_form = isinstance(value, dict) and canonical(value) == leaf
+    except (ValueError, RecursionError, InvalidError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"got a leaf of {len(leaf)} bytes that is not canonical JSON"
+        ) from error
+    if not canonical_form:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got a leaf of {len(leaf)} bytes that is not in canonical form; expected an RFC 8785 object",
+        )
+    if value.get("version") != ENTRY_VERSION or isinstance(value["version"], bool):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got a leaf of another version than {ENTRY_VERSION}; use a newer verifier to read it",
+        )
+    assert isinstance(value, dict)  # noqa: S101 - tells mypy what canonical_form means
+    return value
+
+
+def from_leaf(leaf: bytes) -> AuditEntry:
+    """Read a leaf back. Fields that this version does not know are skipped.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, as `read_leaf`, and when a field is missing or has another type.
+    """
+    value = read_leaf(leaf)
+    try:
+        actor, grant, flow = value.get("actor"), value.get("grant"), value.get("flow")
+        decision = Decision(value["decision"])
+        reason = value.get("reason")
+        return AuditEntry(
+            pool=_text(value["pool"]),
+            id=_text(value["id"]),
+            at=_whole(value["at"]),
+            trace=_text(value.get("trace", "")),
+            gateway=_text(value["gateway"]),
+            counter=_whole(value["counter"]),
+            salt=_text(value["salt"]),
+            actor=None if actor is None else _actor_of(actor),
+            action=_known(Action, value["action"]),
+            resource=_text(value.get("resource", "")),
+            decision=decision,
+            reason=None if reason is None else _known(Reason, reason),
+            grant=None
+            if grant is None
+            else GrantRef(id=_text(grant["id"]), version=_whole(grant["version"]), hash=_text(grant["hash"])),
+            purpose=_text(value.get("purpose", "")),
+            case=_text(value.get("case", "")),
+            flow=None if flow is None else Flow(flow),
+            data=dict(value.get("data", {})),
+            algorithms={_text(name): _text(which) for name, which in value["algorithms"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got a leaf whose fields are not those of entry version {ENTRY_VERSION} ({type(error).__name__})",
+        ) from error
+
+
+def publish_data(
+    *,
+    lane: str,
+    sequence: int,
+    count: int,
+    schema_ids: Sequence[int],
+    root: bytes,
+    runs: Sequence[Run],
+    recovered: bool = False,
+) -> dict[str, Json]:
+    """Give the data of a publication.
+
+    Args:
+        lane: `str` of the lane.
+        sequence: number of the batch.
+        count: its records.
+        schema_ids: registry ids of the writer schemas in it.
+        root: the root that the connector signed, 32 bytes.
+        runs: where the records stand in the topic.
+        recovered: the sweeper wrote this entry, after the gateway that published had died.
+    """
+    data: dict[str, Json] = {
+        "lane": lane,
+        "sequence": sequence,
+        "count": count,
+        "schema_ids": list(schema_ids),
+        "root": root.hex(),
+        "runs": [[run.partition, run.first, run.last] for run in runs],
+    }
+    if recovered:
+        data["recovered"] = True
+    return data
+
+
+def fetch_data(
+    *,
+    generation: int,
+    start: Positions,
+    end: Positions,
+    delivered: Sequence[Sequence[int]],
+    withdrawn: Sequence[Sequence[int]],
+    root: bytes,
+    again: bool = False,
+    gap: str = "",
+) -> dict[str, Json]:
+    """Give the data of a release.
+
+    Within one grant and generation `start` never lies after the previous entry's `end`: what was scanned without
+    an entry folds into the next one. Where retention has overtaken the consumer, `gap` says so.
+
+    Args:
+        generation: of the topic.
+        start: positions before all that was scanned, per partition.
+        end: positions after it: [start, end).
+        delivered: per partition, the offsets of the records that were released, rising.
+        withdrawn: per partition, the offsets that went out as a withdrawn key alone, rising.
+        root: RFC 6962 root over what the consumer got, 32 bytes.
+        again: the range was released to this grant before.
+        gap: why `start` lies after the previous end ("retention"); empty when it does not.
+    """
+    data: dict[str, Json] = {
+        "generation": generation,
+        "from": list(start),
+        "to": list(end),
+        "count": sum(map(len, delivered)),
+        "delivered": pack_offsets(start, end, delivered),
+        "root": root.hex(),
+    }
+    gone = sum(map(len, withdrawn))
+    if gone:
+        data["withdrawn_count"] = gone
+        data["withdrawn"] = pack_offsets(start, end, withdrawn)
+    if again:
+        data["again"] = True
+    if gap:
+        data["gap"] = gap
+    return data
+
+
+def folded_data(*, count: int, since: int) -> dict[str, Json]:
+    """Give the data of repeated denials of one actor, folded into one entry.
+
+    Args:
+        count: how many calls were denied, at least 1.
+        since: time of the first, microseconds UTC.
+    """
+    return {"folded": count, "since": since}
+
+
+def _as_json(entry: AuditEntry) -> dict[str, Json]:
+    value: dict[str, Json] = {
+        "action": str(entry.action),
+        "algorithms": dict(entry.algorithms),
+        "at": entry.at,
+        "counter": entry.counter,
+        "decision": str(entry.decision),
+        "gateway": entry.gateway,
+        "id": entry.id,
+        "pool": entry.pool,
+        "salt": entry.salt,
+        "version": entry.version,
+    }
+    if entry.case:
+        value["case"] = entry.case
+    if entry.purpose:
+        value["purpose"] = entry.purpose
+    if entry.resource:
+        value["resource"] = entry.resource
+    if entry.trace:
+        value["trace"] = entry.trace
+    if entry.actor is not None:
+        value["actor"] = _actor_json(entry.actor)
+    if entry.data:
+        value["data"] = dict(entry.data)
+    if entry.flow is not None:
+        value["flow"] = str(entry.flow)
+    if entry.grant is not None:
+        value["grant"] = {"hash": entry.grant.hash, "id": entry.grant.id, "version": entry.grant.version}
+    if entry.reason is not None:
+        value["reason"] = str(entry.reason)
+    return value
+
+
+def _actor_json(actor: Actor) -> dict[str, Json]:
+    value: dict[str, Json] = {
+        "id": actor.id,
+        "kind": str(actor.kind),
+        "role": str(actor.role),
+        "zone": actor.zone,
+    }
+    if actor.department:
+        value["department"] = actor.department
+    if actor.certificate:
+        value["certificate"] = actor.certificate
+    if actor.on_behalf_of:
+        value["on_behalf_of"] = actor.on_behalf_of
+    return value
+
+
+def _actor_of(value: Mapping[str, Any]) -> Actor:
+    behalf = value.get("on_behalf_of")
+    return Actor(
+        kind=ActorKind(value["kind"]),
+        id=_text(value["id"]),
+        department=_text(value.get("department", "")),
+        role=Role(value["role"]),
+        zone=_text(value["zone"]),
+        on_behalf_of=None if behalf is None else _text(behalf),
+        certificate=_text(value.get("certificate", "")),
+    )
+
+
+def _known(words: type[_Word], value: object) -> _Word | str:
+    try:
+        return words(_text(value))
+    except ValueError:
+        return _text(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
