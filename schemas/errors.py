@@ -100,6 +100,24 @@ class Reason(StrEnum):
     LOG_CORRUPT = "log_corrupt"
     LEAF_MISMATCH = "leaf_mismatch"
     INTERNAL = "internal"
+    # the registry: what Confluent's REST API tells apart by a number of its own
+    SUBJECT_UNKNOWN = "subject_unknown"
+    SUBJECT_INVALID = "subject_invalid"
+    SUBJECT_DELETED = "subject_deleted"
+    SUBJECT_NOT_DELETED = "subject_not_deleted"
+    SUBJECT_READ_ONLY = "subject_read_only"
+    VERSION_UNKNOWN = "version_unknown"
+    VERSION_INVALID = "version_invalid"
+    VERSION_DELETED = "version_deleted"
+    VERSION_NOT_DELETED = "version_not_deleted"
+    SCHEMA_TOO_LARGE = "schema_too_large"
+    SCHEMA_REFERENCED = "schema_referenced"
+    COMPATIBILITY_INVALID = "compatibility_invalid"
+    COMPATIBILITY_NOT_SET = "compatibility_not_set"
+    MODE_INVALID = "mode_invalid"
+    MODE_NOT_SET = "mode_not_set"
+    CLASSIFICATION_LOWERED = "classification_lowered"
+    DEPARTMENT_UNKNOWN = "department_unknown"
 
 
 class PoolError(Exception):

@@ -1,0 +1,258 @@
+"""Every field is classified, and no version lowers what an earlier one said. Pure: schema JSON in, verdict out.
+
+A field carries five attributes beside its Avro type:
+
+    zh         its Chinese label
+    level      G1 … G4 or IMP: general 1 to 4, important (GB/T 43697-2024)
+    personal   N no, P personal information, D direct identifier (PIPL, Art. 4)
+    sensitive  N no, s only under the profile of GB/T 35273-2020, S by PIPL, Art. 28
+    mask       the rule by which it is shown where a grant says nothing else
+
+Peers store such tags and leave the rest to the client; here a field without them is not registered. The order
+of each scale is total, "the higher wins" (GB/T 43697-2024), and a later version may climb it but not descend:
+that would open, without anybody's decision, what grants were approved under the old classification. A field
+that is gone for a version and comes back is held to what it was.
+
+Fields of nested records are classified too, and are named by a dotted path (`holder.name`), which passes through
+arrays, maps and unions. A record used twice is classified once, where it is defined.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.access import Level
+from schemas.errors import ConflictError, InvalidError, Reason
+
+__all__ = [
+    "MASKS",
+    "PERSONAL",
+    "SENSITIVE",
+    "Finding",
+    "Labelled",
+    "classify",
+    "examine",
+    "highest_level",
+    "lowered",
+    "refuse_lowered",
+]
+
+LEVELS = tuple(Level.__members__)
+PERSONAL = ("N", "P", "D")  # in ascending order
+SENSITIVE = ("N", "s", "S")  # in ascending order
+MASKS = (
+    "none",
+    "keep_3_4",
+    "keep_3_4_if_person",
+    "name_first",
+    "name_first_if_person",
+    "phone_3_4",
+    "year_only",
+    "div_city",
+    "addr_district",
+    "geo_3",
+    "band",
+    "predicate",
+    "redact_pii",
+    "hmac_sm3",
+    "drop",
+)
+"""The vocabulary of masks. A schema may name any of them; a grant only those that the view carries out
+(`schemas.access.MaskRule`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """One field's classification.
+
+    Attributes:
+        path: dotted names from the outermost record down.
+        at: JSON path in the schema, such as `$.fields[3]`.
+        zh: Chinese label. aliases: dotted paths under which earlier versions may know the field.
+    """
+
+    path: str
+    at: str
+    zh: str
+    level: Level
+    personal: str
+    sensitive: str
+    mask: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What is wrong with one field's classification.
+
+    Attributes:
+        path: dotted path of the field; empty for the record itself. at: JSON path in the schema.
+        message: what was got, what was expected.
+    """
+
+    path: str
+    at: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.at} ({self.path or 'record'}): {self.message}"
+
+
+def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
+    """Read the classification of every field of a schema.
+
+    Args:
+        schema: the schema as parsed JSON, already known to be valid Avro.
+
+    Returns:
+        The fields whose classification is whole, and everything that is wrong.
+    """
+    fields: list[Labelled] = []
+    findings: list[Finding] = []
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        findings.append(Finding(path="", at="$", message="expected a record: only its fields can be classified"))
+        return fields, findings
+    if not _label(schema.get("zh")):
+        findings.append(Finding(path="", at="$", message='"zh" is missing; expected the Chinese name of the record'))
+    for path, at, aliases, field in _fields(schema, "", "$"):
+        wrong = _wrong(field)
+        findings += [Finding(path=path, at=at, message=message) for message in wrong]
+        if not wrong:
+            fields.append(
+                Labelled(
+                    path=path,
+                    at=at,
+                    zh=field["zh"],
+                    level=Level[field["level"]],
+                    personal=field["personal"],
+                    sensitive=field["sensitive"],
+                    mask=field["mask"],
+                    aliases=aliases,
+                )
+            )
+    return fields, findings
+
+
+def classify(schema: Any) -> list[Labelled]:
+    """Give the classification of every field.
+
+    Raises:
+        InvalidError: SCHEMA_UNCLASSIFIED, naming each field that lacks something and what it lacks.
+    """
+    fields, findings = examine(schema)
+    if findings:
+        raise InvalidError(
+            Reason.SCHEMA_UNCLASSIFIED,
+            "every field needs zh, level, personal, sensitive and mask: " + "; ".join(str(item) for item in findings),
+            details={"fields": ",".join(sorted({item.path for item in findings}))},
+        )
+    return fields
+
+
+def lowered(new: Iterable[Labelled], old: Iterable[Labelled]) -> list[Finding]:
+    """Compare two versions field by field and give what the new one takes back.
+
+    A renamed field is recognised by its alias, so that a new name does not launder an identifier.
+    """
+    before: Mapping[str, Labelled] = {field.path: field for field in old}
+    findings = []
+    for field in new:
+        for path in (field.path, *field.aliases):
+            if path in before:
+                findings += [
+                    Finding(path=field.path, at=field.at, message=text) for text in _taken_back(field, before[path])
+                ]
+    return findings
+
+
+def refuse_lowered(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> None:
+    """Hold a new version to every earlier one, not only to the last: a field may have been away in between.
+
+    Args:
+        new: classification of the new version.
+        earlier: (version number, classification) of each earlier one.
+
+    Raises:
+        ConflictError: CLASSIFICATION_LOWERED, naming version, field, got and expected.
+    """
+    fields = list(new)
+    findings = [f"version {number}: {finding}" for number, old in earlier for finding in lowered(fields, old)]
+    if findings:
+        raise ConflictError(
+            Reason.CLASSIFICATION_LOWERED,
+            "a classification is not lowered by registering: keep it as it was; " + "; ".join(findings),
+        )
+
+
+def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None) -> Level:
+    """Give the highest level among fields: the least ceiling of a grant that shows them.
+
+    Args:
+        fields: a schema's classification.
+        names: the top-level fields to be shown; their nested fields count too. None = all.
+
+    Raises:
+        InvalidError: FIELD_UNKNOWN, when a name is no top-level field.
+    """
+    tops = {field.path.partition(".")[0] for field in fields}
+    chosen = tops if names is None else set(names)
+    unknown = sorted(chosen - tops)
+    if unknown:
+        raise InvalidError(
+            Reason.FIELD_UNKNOWN, f"got the fields {', '.join(unknown)}; the schema has {', '.join(sorted(tops))}"
+        )
+    return max((field.level for field in fields if field.path.partition(".")[0] in chosen), default=Level.G1)
+
+
+def _taken_back(new: Labelled, old: Labelled) -> Iterator[str]:
+    if new.level < old.level:
+        yield f'"level" falls from {old.level.name} to {new.level.name}'
+    if PERSONAL.index(new.personal) < PERSONAL.index(old.personal):
+        yield f'"personal" falls from {old.personal} to {new.personal}'
+    if SENSITIVE.index(new.sensitive) < SENSITIVE.index(old.sensitive):
+        yield f'"sensitive" falls from {old.sensitive} to {new.sensitive}'
+    if new.mask == "none" and old.mask != "none":
+        yield f'"mask" is lifted from {old.mask} to none'
+
+
+def _wrong(field: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    if not _label(field.get("zh")):
+        wrong.append('"zh" is missing; expected a Chinese label')
+    for name, words in (("level", LEVELS), ("personal", PERSONAL), ("sensitive", SENSITIVE), ("mask", MASKS)):
+        if name not in field:
+            wrong.append(f'"{name}" is missing; expected one of {", ".join(words)}')
+        elif field[name] not in words:
+            wrong.append(f'"{name}" is {str(field[name])[:40]!r}; expected one of {", ".join(words)}')
+    if not wrong and field["personal"] == "N" and field["sensitive"] != "N":
+        wrong.append('"sensitive" is set but "personal" is N; sensitive personal information is personal: P or D')
+    return wrong
+
+
+def _label(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _fields(record: Mapping[str, Any], prefix: str, at: str) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
+    """Walk a record's fields and those of the records defined within, depth first, in order."""
+    for index, field in enumerate(record.get("fields", ())):
+        path = prefix + field["name"]
+        here = f"{at}.fields[{index}]"
+        yield path, here, tuple(prefix + alias for alias in field.get("aliases", ())), field
+        yield from _within(field["type"], f"{path}.", f"{here}.type")
+
+
+def _within(node: Any, prefix: str, at: str) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
+    if isinstance(node, list):
+        for index, branch in enumerate(node):
+            yield from _within(branch, prefix, f"{at}[{index}]")
+    elif isinstance(node, dict):
+        kind = node.get("type")
+        if kind in ("record", "error"):
+            yield from _fields(node, prefix, at)
+        elif kind == "array":
+            yield from _within(node["items"], prefix, f"{at}.items")
+        elif kind == "map":
+            yield from _within(node["values"], prefix, f"{at}.values")
+        elif isinstance(kind, (dict, list)):
+            yield from _within(kind, prefix, f"{at}.type")
