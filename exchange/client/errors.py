@@ -1,6 +1,7 @@
 """A gRPC error → the pool's error that the server meant."""
 
-import grpc
+from typing import Any
+
 from google.rpc import error_details_pb2, status_pb2
 
 from schemas.errors import PoolError, Reason, UnavailableError
@@ -11,7 +12,7 @@ __all__ = ["from_rpc_error"]
 _SILENT = (1, 4, 14)  # cancelled, deadline exceeded, unavailable: nobody of the pool refused anything
 
 
-def from_rpc_error(error: grpc.RpcError | grpc.Call) -> PoolError:
+def from_rpc_error(error: Any) -> PoolError:
     """Make the pool's error of a gRPC one; where the pool never answered, UnavailableError."""
     code: int = error.code().value[0]
     message = error.details() or "the pool's gateway ended the call without a word"

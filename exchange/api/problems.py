@@ -1,0 +1,76 @@
+"""Errors of the pool → what goes over the wire: one table for gRPC status and RFC 9457 problems.
+
+Domain errors know neither. An error that is not the pool's becomes INTERNAL with a fixed text: what a library
+says may hold values of records.
+"""
+
+import math
+from http import HTTPStatus
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from schemas.canonical import Json
+from schemas.errors import PoolError, Reason
+from schemas.status import DOMAIN, code_of
+
+__all__ = ["PROBLEM_TYPE", "as_pool_error", "http_status", "problem", "rpc_status"]
+
+PROBLEM_TYPE = "urn:exchange-pool:reason:"
+
+_HTTP = {
+    3: HTTPStatus.UNPROCESSABLE_ENTITY,
+    5: HTTPStatus.NOT_FOUND,
+    6: HTTPStatus.CONFLICT,
+    7: HTTPStatus.FORBIDDEN,
+    8: HTTPStatus.TOO_MANY_REQUESTS,
+    9: HTTPStatus.CONFLICT,
+    10: HTTPStatus.CONFLICT,
+    11: HTTPStatus.GONE,
+    14: HTTPStatus.SERVICE_UNAVAILABLE,
+    15: HTTPStatus.INTERNAL_SERVER_ERROR,
+    16: HTTPStatus.UNAUTHORIZED,
+}
+
+
+def as_pool_error(error: BaseException) -> PoolError:
+    """Give the pool's error itself, and INTERNAL with a fixed text for any other."""
+    if isinstance(error, PoolError):
+        return error
+    return PoolError(Reason.INTERNAL, "the pool failed; its log has the trace id of this call")
+
+
+def rpc_status(error: PoolError) -> status_pb2.Status:
+    """Give the google.rpc.Status with ErrorInfo, and RetryInfo where waiting helps (AIP-193)."""
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.details)]
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(math.ceil(error.retry_after * 1e9))
+        details.append(retry)
+    packed = []
+    for detail in details:
+        item = any_pb2.Any()
+        item.Pack(detail)
+        packed.append(item)
+    return status_pb2.Status(code=code_of(error), message=error.message, details=packed)
+
+
+def http_status(error: PoolError) -> HTTPStatus:
+    """Give the HTTP status of an error."""
+    return _HTTP.get(code_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def problem(error: PoolError, instance: str) -> dict[str, Json]:
+    """Give the RFC 9457 problem document; `instance` names the occurrence (a trace id)."""
+    status = http_status(error)
+    document: dict[str, Json] = {
+        "type": f"{PROBLEM_TYPE}{error.reason}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": error.message,
+        "reason": str(error.reason),
+        "instance": f"urn:trace:{instance}",
+    }
+    if error.details:
+        document["details"] = dict(error.details)
+    return document

@@ -1,0 +1,143 @@
+"""The pool's configuration: one file, `pool.toml` in the data folder, read once, typed and frozen.
+
+Unknown keys are errors. Secrets are never in it: it names files, and the database's address may be given as
+`${file:PATH}` or `${env:NAME}`. Without a database the embedded PostgreSQL is used; without a broker the same
+PostgreSQL carries the records.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["Address", "BrokerSettings", "Config", "KafkaBroker", "Limits", "Listen", "PostgresBroker"]
+
+_REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
+_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
+
+Address = Annotated[str, Field(pattern=_ADDRESS)]
+"""`host:port`; port 0 lets the system choose one."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(_Section):
+    """Where the pool listens. All but the two that are named so demand a client certificate or a bearer token."""
+
+    grpc: Address = "127.0.0.1:7443"  # mutual TLS: publish, fetch, commit
+    enrolment: Address = "127.0.0.1:7444"  # TLS without a client certificate: one-time tokens only
+    http: Address = "127.0.0.1:7080"  # TLS with bearer tokens: control
+    registry: Address = "127.0.0.1:8081"  # TLS with bearer tokens: Confluent's REST API
+    metrics: Address | None = None  # plain, loopback only: Prometheus, livez, readyz
+
+
+class PostgresBroker(_Section):
+    """Records in the pool's own PostgreSQL."""
+
+    kind: Literal["postgres"] = "postgres"
+
+
+class KafkaBroker(_Section):
+    """Records in Apache Kafka, over mutual TLS."""
+
+    kind: Literal["kafka"]
+    bootstrap: str
+    authority: Path  # PEM of Kafka's own certificate authority
+    certificate: Path  # PEM of the gateway's client certificate
+    key: Path  # PEM, mode 0600
+    replication: int = 3
+    refuse_unsafe_versions: bool | None = None  # None: refuse where replication is 1, else warn
+
+
+BrokerSettings = Annotated[PostgresBroker | KafkaBroker, Field(discriminator="kind")]
+
+
+class Limits(_Section):
+    """Bounds of one gateway."""
+
+    threads: int = Field(16, ge=2, le=256)
+    workers: int = Field(0, ge=0, le=64)  # engine processes; 0 = in the gateway's own threads
+    release_window_ms: int = Field(500, ge=50, le=5000)  # see spine: revoke
+    streams: int = Field(2000, ge=1)  # calls at once
+
+
+class Config(_Section):
+    """Everything a role needs to start.
+
+    Attributes:
+        folder: data folder, from which relative paths are taken.
+        pool_id: stands in every certificate, signature and entry; never changes.
+        origin: the log's origin line (C2SP checkpoint), such as `pool.example.gov/audit`.
+        gateway: host:port that departments are told to call.
+    """
+
+    folder: Path
+    pool_id: str
+    name: str = "Data Exchange Pool"
+    origin: str
+    gateway: Address
+    dev: bool = False
+    database: str | None = None
+    listen: Listen = Listen()
+    broker: BrokerSettings = PostgresBroker()
+    limits: Limits = Limits()
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read `folder/pool.toml`.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, naming the file, the key and what was expected.
+        """
+        file = folder / "pool.toml"
+        try:
+            content = tomllib.loads(file.read_text())
+        except FileNotFoundError as error:
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"{folder} is no pool's folder; make one with `pool init --data {folder}`"
+            ) from error
+        except (tomllib.TOMLDecodeError, OSError) as error:
+            raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {error}") from error
+        try:
+            return cls(folder=folder.resolve(), **content)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
+                for fault in error.errors(include_input=False, include_url=False)
+            )
+            raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {faults}") from error
+
+    @property
+    def database_url(self) -> str | None:
+        """The database's address with its reference resolved; None = embedded.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when the reference leads nowhere, or a password stands in the file.
+        """
+        if self.database is None:
+            return None
+        match = _REFERENCE.fullmatch(self.database)
+        if match is None:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                "database: got an address in the file; expected ${file:PATH} or ${env:NAME}, for it holds a password",
+            )
+        if match["kind"] == "env":
+            value = os.environ.get(match["name"])
+        else:
+            path = self.folder / match["name"]
+            value = path.read_text() if path.exists() else None
+        if not value:
+            raise InvalidError(Reason.CONFIG_INVALID, f"database: {self.database} leads to nothing; set it")
+        return value.strip()
+
+    def path(self, *parts: str) -> Path:
+        """Give a path below the data folder."""
+        return self.folder.joinpath(*parts)
