@@ -18,9 +18,11 @@ meaning of an old field changes. One golden leaf per version is kept for ever (t
 """
 
 import json
+import json.encoder
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -55,6 +57,9 @@ MAX_LEAF_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudonym": "hmac-sha256"})
 """Algorithms behind the digests and pseudonyms of an entry; national ones (hmac-sm3) get ids of their own."""
 
+_MAX_SAFE = 2**53 - 1  # RFC 8785, 3.2.2.3
+_quoted = json.encoder.encode_basestring
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -107,7 +112,7 @@ class AuditEntry:
         version: of this form.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for a denial without a reason, or a reason without a denial.
+        InvalidError: REQUEST_INVALID, for a denial without a reason, a reason without a denial, a time before 1970.
     """
 
     pool: str
@@ -136,6 +141,11 @@ class AuditEntry:
                 Reason.REQUEST_INVALID,
                 f"got the decision {self.decision!s} with the reason {self.reason!s}; expected a reason with a "
                 "denial, and only with it",
+            )
+        if not (0 < self.at <= _MAX_SAFE and 0 <= self.counter <= _MAX_SAFE):
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the time {self.at} and the counter {self.counter}; expected µs since 1970, and 0 or more",
             )
 
 
@@ -167,12 +177,17 @@ class ConsistencyProof:
 
 
 def to_leaf(entry: AuditEntry) -> bytes:
-    """Give the entry's leaf: RFC 8785 bytes; what says nothing (None, "", {}) is left out.
+    """Give the entry's leaf: RFC 8785 bytes; what says nothing (None, "" and an empty `data`) is left out.
 
     Raises:
         InvalidError: REQUEST_INVALID, when it is longer than 65,535 bytes or has no canonical form.
     """
-    leaf = canonical(_as_json(entry))
+    try:
+        leaf = _written(entry).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got an audit entry with a lone surrogate; expected Unicode text"
+        ) from error
     if len(leaf) > MAX_LEAF_BYTES:
         raise InvalidError(
             Reason.REQUEST_INVALID,
@@ -191,16 +206,13 @@ def read_leaf(leaf: bytes) -> dict[str, Any]:
     try:
         value = json.loads(leaf)
         canonical_form = isinstance(value, dict) and canonical(value) == leaf
-    except (ValueError, RecursionError, InvalidError) as error:
-        raise InvalidError(
-            Reason.REQUEST_INVALID, f"got a leaf of {len(leaf)} bytes that is not canonical JSON"
-        ) from error
+    except (ValueError, RecursionError, InvalidError):
+        canonical_form = False
     if not canonical_form:
         raise InvalidError(
-            Reason.REQUEST_INVALID,
-            f"got a leaf of {len(leaf)} bytes that is not in canonical form; expected an RFC 8785 object",
+            Reason.REQUEST_INVALID, f"got a leaf of {len(leaf)} bytes that is no RFC 8785 object in canonical form"
         )
-    if value.get("version") != ENTRY_VERSION or isinstance(value["version"], bool):
+    if type(value.get("version")) is not int or value["version"] != ENTRY_VERSION:
         raise InvalidError(
             Reason.REQUEST_INVALID,
             f"got a leaf of another version than {ENTRY_VERSION}; use a newer verifier to read it",
@@ -338,54 +350,73 @@ def folded_data(*, count: int, since: int) -> dict[str, Json]:
     return {"folded": count, "since": since}
 
 
-def _as_json(entry: AuditEntry) -> dict[str, Json]:
-    value: dict[str, Json] = {
-        "action": str(entry.action),
-        "algorithms": dict(entry.algorithms),
-        "at": entry.at,
-        "counter": entry.counter,
-        "decision": str(entry.decision),
-        "gateway": entry.gateway,
-        "id": entry.id,
-        "pool": entry.pool,
-        "salt": entry.salt,
-        "version": entry.version,
-    }
-    if entry.case:
-        value["case"] = entry.case
-    if entry.purpose:
-        value["purpose"] = entry.purpose
-    if entry.resource:
-        value["resource"] = entry.resource
-    if entry.trace:
-        value["trace"] = entry.trace
-    if entry.actor is not None:
-        value["actor"] = _actor_json(entry.actor)
-    if entry.data:
-        value["data"] = dict(entry.data)
-    if entry.flow is not None:
-        value["flow"] = str(entry.flow)
-    if entry.grant is not None:
-        value["grant"] = {"hash": entry.grant.hash, "id": entry.grant.id, "version": entry.grant.version}
-    if entry.reason is not None:
-        value["reason"] = str(entry.reason)
-    return value
+def _written(entry: AuditEntry) -> str:
+    """Write the canonical text part by part: three times as fast as sorting and checking what is known to be so.
+
+    `schemas.canonical` stays the definition; a property test compares the two.
+    """
+    reason, grant, flow = entry.reason, entry.grant, entry.flow
+    return "".join(
+        (
+            f'{{"action":{_quoted(entry.action)}',
+            "" if entry.actor is None else f',"actor":{_actor_text(entry.actor)}',
+            f',"algorithms":{_algorithms_text(tuple(entry.algorithms.items()))},"at":{entry.at:d}',
+            f',"case":{_quoted(entry.case)}' if entry.case else "",
+            f',"counter":{entry.counter:d}',
+            f',"data":{_data_text(entry.data)}' if entry.data else "",
+            f',"decision":{_quoted(entry.decision)}',
+            "" if flow is None else f',"flow":{_quoted(flow)}',
+            f',"gateway":{_quoted(entry.gateway)}',
+            ""
+            if grant is None
+            else f',"grant":{{"hash":{_quoted(grant.hash)},"id":{_quoted(grant.id)},"version":{grant.version:d}}}',
+            f',"id":{_quoted(entry.id)},"pool":{_quoted(entry.pool)}',
+            f',"purpose":{_quoted(entry.purpose)}' if entry.purpose else "",
+            "" if reason is None else f',"reason":{_quoted(reason)}',
+            f',"resource":{_quoted(entry.resource)}' if entry.resource else "",
+            f',"salt":{_quoted(entry.salt)}',
+            f',"trace":{_quoted(entry.trace)}' if entry.trace else "",
+            f',"version":{entry.version:d}}}',
+        )
+    )
 
 
-def _actor_json(actor: Actor) -> dict[str, Json]:
-    value: dict[str, Json] = {
-        "id": actor.id,
-        "kind": str(actor.kind),
-        "role": str(actor.role),
-        "zone": actor.zone,
-    }
+@lru_cache(maxsize=4096)
+def _actor_text(actor: Actor) -> str:
+    value: dict[str, Json] = {"id": actor.id, "kind": str(actor.kind), "role": str(actor.role), "zone": actor.zone}
     if actor.department:
         value["department"] = actor.department
     if actor.certificate:
         value["certificate"] = actor.certificate
     if actor.on_behalf_of:
         value["on_behalf_of"] = actor.on_behalf_of
-    return value
+    return canonical(value).decode()
+
+
+@lru_cache(maxsize=16)
+def _algorithms_text(algorithms: tuple[tuple[str, str], ...]) -> str:
+    return canonical(dict(algorithms)).decode()
+
+
+def _data_text(data: Mapping[str, Json]) -> str:
+    value = dict(data)
+    return _encode(value) if _plain(value) else canonical(value).decode()
+
+
+def _plain(value: Json) -> bool:
+    """Tell whether the standard library's encoder with sorted keys writes *value* in canonical form."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -_MAX_SAFE <= value <= _MAX_SAFE  # type: ignore[operator]
+    if kind is list:
+        return all(map(_plain, value))  # type: ignore[arg-type]
+    # For ASCII keys the order of code points is the order of UTF-16 code units.
+    return kind is dict and all(
+        type(key) is str and key.isascii() and _plain(item)
+        for key, item in value.items()  # type: ignore[union-attr]
+    )
 
 
 def _actor_of(value: Mapping[str, Any]) -> Actor:
