@@ -118,6 +118,18 @@ class Reason(StrEnum):
     MODE_NOT_SET = "mode_not_set"
     CLASSIFICATION_LOWERED = "classification_lowered"
     DEPARTMENT_UNKNOWN = "department_unknown"
+    # access, later ones
+    OTHER_DEPARTMENT = "other_department"
+    # connectors: a department's own source, files and target
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    SOURCE_CHANGED = "source_changed"
+    TARGET_UNAVAILABLE = "target_unavailable"
+    TARGET_REJECTED = "target_rejected"
+    CONTRACT_BROKEN = "contract_broken"
+    FILE_REJECTED = "file_rejected"
+    QUARANTINE_LIMIT = "quarantine_limit"
+    DELETE_GUARD = "delete_guard"
+    LEDGER_IN_USE = "ledger_in_use"
 
 
 class PoolError(Exception):
