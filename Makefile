@@ -1,0 +1,62 @@
+# The commands of this project. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+KAFKA_LIB := deploy/kafka/lib
+PROTO := $(wildcard schemas/proto/pool/v1/*.proto)
+SEED ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup kafka demo test check bench torture format proto lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Make .venv with the pinned dependencies and this package
+
+.venv/.ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	touch $@
+
+kafka: $(KAFKA_LIB)/.ready ## Fetch Apache Kafka's jars (Maven) into deploy/kafka/lib
+
+$(KAFKA_LIB)/.ready: deploy/kafka/pom.xml
+	rm -rf $(KAFKA_LIB)
+	cd deploy/kafka && mvn --quiet --batch-mode dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib
+	touch $@
+
+demo: setup ## Three departments, 20,000 persons, one grant: the whole line on the embedded default
+	$(BIN)/pool demo
+
+test: setup kafka ## Every test: unit, contract, property, attack, real PostgreSQL and Kafka, processes, faults
+	$(BIN)/python -m pytest
+
+check: setup ## Types, lint, import contracts, generated code, size of files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python deploy/checks/generated.py
+	$(BIN)/python deploy/checks/sizes.py
+
+bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
+	$(BIN)/python -m tests.bench
+
+torture: setup kafka ## 200 faults on lanes with unacknowledged batches (SEED=n repeats a run)
+	$(BIN)/python -m tests.torture --faults 200 $(if $(SEED),--seed $(SEED))
+
+format: setup ## Format and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: setup ## Generate the protobuf modules anew
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
+
+lock: setup ## Pin dependencies anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--python-version 3.11 --output-file requirements.lock
+
+clean: ## Remove what was built; the environment and Kafka's jars too
+	rm -rf .venv build dist $(KAFKA_LIB) .mypy_cache .ruff_cache .pytest_cache .hypothesis
