@@ -31,7 +31,7 @@ from schemas.canonical import Json
 from schemas.errors import PoolError, RefusedError
 from schemas.identifiers import uuid7
 
-__all__ = ["Gate", "Passage", "Writer"]
+__all__ = ["Act", "Gate", "Passage", "Writer"]
 
 _FOLD = 60_000_000  # microseconds in which repeated denials become one entry
 _MOST_FOLDS = 10_000
@@ -57,14 +57,14 @@ class Passage:
     grant: GrantRef | None
     clock: Callable[[], int]
 
-    def entry(self, data: Mapping[str, Json], *, flow: Flow | None = None) -> AuditEntry:
+    def entry(self, data: Mapping[str, Json], *, flow: Flow | None = None, entry_id: str = "") -> AuditEntry:
         """Make the act's entry; *data* is what only this action has to say."""
         actor = self.actor
         if self.call.on_behalf_of:
             actor = replace(actor, on_behalf_of=self.call.on_behalf_of)
         return AuditEntry(
             pool=self.pool_id,
-            id=uuid7(self.clock()),
+            id=entry_id or uuid7(self.clock()),
             at=self.clock(),
             trace=self.call.trace,
             gateway="",
@@ -81,9 +81,10 @@ class Passage:
 
 
 class Act:
-    """An allowed act within its transaction: notes what its entry shall say."""
+    """An allowed act within its transaction: knows its entry's id, and notes what the entry shall say."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry_id: str) -> None:
+        self.entry_id = entry_id
         self.data: dict[str, Json] = {}
         self.grant: GrantRef | None = None
 
@@ -155,15 +156,46 @@ class Gate:
             UnavailableError: nothing happened.
         """
         passage = self.admit(actor, action, resource, call, decision, grant)
-        act = Act()
+        act = Act(uuid7(self._clock()))
         try:
             with self._works.begin() as work:
                 yield work, act
-                self._ledger.write(work, [replace(passage.entry(act.data), grant=act.grant or grant)])
+                entry = passage.entry(act.data, entry_id=act.entry_id)
+                self._ledger.write(work, [replace(entry, grant=act.grant or grant)])
         except PoolError as error:
-            with self._works.begin() as work:
-                self._ledger.write(work, [passage.entry({"failed": str(error.reason)})])
+            self._failed(passage, error)
             raise
+
+    @contextmanager
+    def announce(
+        self,
+        actor: Actor,
+        action: Action,
+        resource: str,
+        call: Call,
+        decision: Allow | Deny,
+        facts: Mapping[str, Json] | None = None,
+    ) -> Iterator[None]:
+        """Run an act that has a transaction of its own, after its entry; a failure gets a second entry.
+
+        The log may thus tell of an act that a crash prevented, but never miss one that happened.
+
+        Raises:
+            RefusedError: the decision denies it.
+            UnavailableError: nothing happened.
+        """
+        passage = self.admit(actor, action, resource, call, decision)
+        with self._works.begin() as work:
+            self._ledger.write(work, [passage.entry(facts or {})])
+        try:
+            yield
+        except PoolError as error:
+            self._failed(passage, error)
+            raise
+
+    def _failed(self, passage: Passage, error: PoolError) -> None:
+        with self._works.begin() as work:
+            self._ledger.write(work, [passage.entry({"failed": str(error.reason)})])
 
     def flush(self) -> None:
         """Write the folded denials whose minute is over; called about once a minute, and at the end with close()."""

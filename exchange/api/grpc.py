@@ -20,9 +20,10 @@ import structlog
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.tails import Tails
 from exchange.call import Call
-from exchange.fetch import Released
 from exchange.pool import Pool
-from exchange.publish import Checked, RowsRefusedError, Submission
+from exchange.publish import Checked
+from exchange.release import Released
+from exchange.submission import RowsRefusedError, Submission
 from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from schemas.names import Topic
@@ -41,7 +42,7 @@ _REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake
 _IN_FLIGHT = 16  # unanswered batches of one stream
 
 
-class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generated, untyped
+class ExchangeServicer(stubs.ExchangeServicer):
     """Implements `pool.v1.Exchange` over a `Pool`."""
 
     def __init__(self, pool: Pool, threads: ThreadPoolExecutor, tails: Tails, *, max_queued: int) -> None:
@@ -149,13 +150,8 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
                 if released.caught_up:
                     await self._tails.grown(topic, ticket, min(left, _REREAD))
             reply = _release(released)
-            if time.monotonic() > released.deadline:
-                raise UnavailableError(
-                    Reason.RELEASE_TOO_LATE,
-                    "the release window passed before the bytes could leave; fetch again from the same position",
-                    retry_after=0.0,
-                )
-        except Exception as error:  # noqa: BLE001 - every error leaves through one table
+            _check_window(released)
+        except Exception as error:
             await self._abort(context, call, error)
             raise
         return reply
@@ -168,7 +164,6 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
         call = Call(trace=os.urandom(16).hex())
         reader = asyncio.create_task(self._read(requests, context, queue))
         try:
-            actor = self._actor(context)
             ended = False
             while not ended:
                 group = [await queue.get()]
@@ -176,10 +171,10 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
                     group.append(queue.get_nowait())
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
-                async for reply in self._append(actor, call, batches):
+                async for reply in self._append(batches):
                     yield reply
             await reader
-        except Exception as error:  # noqa: BLE001 - every error leaves through one table
+        except Exception as error:
             await self._abort(context, call, error)
             raise
         finally:
@@ -210,9 +205,7 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(
-        self, actor: Actor, call: Call, batches: list[tuple[int, asyncio.Task[Checked]]]
-    ) -> AsyncIterator[wire.PublishReply]:
+    async def _append(self, batches: list[tuple[int, asyncio.Task[Checked]]]) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first bad one together; refuse that one; try those behind it anew.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
@@ -222,16 +215,16 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
             try:
                 ready.append(await check)
             except PoolError as error:
-                async for reply in self._append_ready(actor, call, ready):
+                async for reply in self._append_ready(ready):
                     yield reply
                 ready = []
                 yield wire.PublishReply(sequence=sequence, refusal=_refusal(error))
-        async for reply in self._append_ready(actor, call, ready):
+        async for reply in self._append_ready(ready):
             yield reply
 
-    async def _append_ready(self, actor: Actor, call: Call, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(self, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
         try:
-            for receipt in await self._run(self._pool.publishing.append, actor, call, ready):
+            for receipt in await self._run(self._pool.publishing.append, ready):
                 yield wire.PublishReply(sequence=receipt.sequence, receipt=_to_wire(receipt))
         except PoolError as error:
             if error.reason is Reason.LANE_FENCED or isinstance(error, UnavailableError):
@@ -241,14 +234,14 @@ class ExchangeServicer(stubs.ExchangeServicer):  # type: ignore[misc]  # generat
                 return
             # One of the group is at fault and nothing was appended: each gets its own answer.
             for checked in ready:
-                async for reply in self._append_ready(actor, call, [checked]):
+                async for reply in self._append_ready([checked]):
                     yield reply
 
     async def _answer(self, context: Any, header: wire.RequestHeader, work: Callable[[Actor, Call], _T]) -> _T:
         call = _call(header)
         try:
             return await self._run(work, self._actor(context), call)
-        except Exception as error:  # noqa: BLE001 - every error leaves through one table
+        except Exception as error:
             await self._abort(context, call, error)
             raise
 
@@ -325,6 +318,15 @@ def _refusal(error: PoolError) -> wire.Refusal:
         code=code_of(error),
         retry_after=error.retry_after or 0.0,
     )
+
+
+def _check_window(released: Released) -> None:
+    if time.monotonic() > released.deadline:
+        raise UnavailableError(
+            Reason.RELEASE_TOO_LATE,
+            "the release window passed before the bytes could leave; fetch again from the same position",
+            retry_after=0.0,
+        )
 
 
 def _release(released: Released) -> wire.FetchReply:

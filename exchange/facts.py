@@ -1,0 +1,162 @@
+"""What the registers say at this moment: the attributes that a decision needs, gathered in one place.
+
+Decisions are pure; somebody must fetch what they decide on. Nothing here is cached across calls but parsed
+certificates and schemas, which never change: a revocation is seen by the next call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from exchange.access.document import grant_hash
+from exchange.access.filter import filter_to_text
+from exchange.access.policy import Resource
+from exchange.access.roles import Standing
+from exchange.access.store import AccessStore, quota_day
+from exchange.work import Work
+from schemas.access import Actor, Grant, Level
+from schemas.audit import GrantRef
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+
+__all__ = ["Catalogue", "Facts", "GrantFacts", "Identities", "reference_to"]
+
+
+class Identities(Protocol):
+    """What decisions need of the identity register."""
+
+    def standing(self, actor: Actor) -> Standing:
+        """Tell how the actor's certificate or account, and its department, stand now."""
+        ...
+
+    def signing_key(self, actor: Actor) -> bytes:
+        """Give the Ed25519 public key, 32 bytes, with which a connector signs batches now.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+        """
+        ...
+
+
+class Catalogue(Protocol):
+    """What decisions need of the registry."""
+
+    def resource(self, topic: Topic) -> Resource | None:
+        """Describe a topic; None when the catalogue does not know it."""
+        ...
+
+    def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
+        """Give the highest level that one of the fields has in the topic's latest schema; None when unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantFacts:
+    """A grant as it is now, and all that a decision under it needs.
+
+    Attributes:
+        grant: the current version; its hash has been proven, or it would not be here.
+        resource: its topic, None when the catalogue does not know it.
+        level: highest level of a granted field now.
+        released_today: records released on this day of Asia/Shanghai.
+        now: the database's clock.
+        reference: id, version and hash for the entry.
+    """
+
+    grant: Grant
+    resource: Resource | None
+    level: Level | None
+    released_today: int
+    now: datetime
+    reference: GrantRef
+
+    @property
+    def row_filter(self) -> str:
+        """The row filter's canonical text; empty = every row."""
+        return filter_to_text(self.grant.row_filter) if self.grant.row_filter is not None else ""
+
+
+class Facts:
+    """Gathers facts from the rooms of the pool."""
+
+    def __init__(
+        self,
+        *,
+        identities: Identities,
+        catalogue: Catalogue,
+        access: AccessStore,
+        now: Callable[[Work], datetime],
+    ) -> None:
+        self._identities = identities
+        self._catalogue = catalogue
+        self._access = access
+        self._now = now
+
+    def standing(self, actor: Actor) -> Standing:
+        """See `Identities.standing`."""
+        return self._identities.standing(actor)
+
+    def signing_key(self, actor: Actor) -> bytes:
+        """See `Identities.signing_key`."""
+        return self._identities.signing_key(actor)
+
+    def resource(self, topic: Topic) -> Resource | None:
+        """See `Catalogue.resource`."""
+        return self._catalogue.resource(topic)
+
+    def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
+        """See `Catalogue.level`."""
+        return self._catalogue.level(topic, fields)
+
+    def now(self, work: Work) -> datetime:
+        """Give the time by the pool's one clock, the database's."""
+        return self._now(work)
+
+    def grant(self, work: Work, grant_id: str) -> GrantFacts | None:
+        """Give the facts of a grant; None when there is no such grant.
+
+        Raises:
+            CorruptError: GRANT_FORGED.
+        """
+        try:
+            return self._gather(work, self._access.get(work, grant_id))
+        except InvalidError as error:
+            if error.reason is Reason.GRANT_UNKNOWN:
+                return None
+            raise
+
+    def lock_grant(self, work: Work, grant_id: str) -> GrantFacts:
+        """Give the facts of a grant and keep them so until the transaction ends.
+
+        Raises:
+            InvalidError: GRANT_UNKNOWN.
+            CorruptError: GRANT_FORGED.
+        """
+        return self._gather(work, self._access.lock_shared(work, grant_id))
+
+    def add_released(self, work: Work, grant: Grant, count: int) -> None:
+        """Count released records against the day's quota.
+
+        Raises:
+            RefusedError: QUOTA_EXHAUSTED.
+        """
+        if count:
+            day = quota_day(self._now(work))
+            self._access.add_released(work, grant.id, day, count, grant.quota_per_day)
+
+    def _gather(self, work: Work, grant: Grant) -> GrantFacts:
+        now = self._now(work)
+        return GrantFacts(
+            grant=grant,
+            resource=self._catalogue.resource(grant.topic),
+            level=self._catalogue.level(grant.topic, grant.fields),
+            released_today=self._access.released(work, grant.id, quota_day(now)) if grant.quota_per_day else 0,
+            now=now,
+            reference=reference_to(grant),
+        )
+
+
+def reference_to(grant: Grant) -> GrantRef:
+    """Give the reference that stands in entries: id, version, and the hash of the canonical text."""
+    return GrantRef(id=grant.id, version=grant.version, hash=grant_hash(grant).hex())

@@ -1,0 +1,379 @@
+"""Publish: a batch of records from a connector into the pool.
+
+    (1) form        sizes, marks and packed buffers fit each other
+    (2) decision    may this connector publish this resource, now
+    (3) proof       the Merkle root is that of the records, and the connector's key signed it
+    (4) schema      every value is canonical Avro of a version of this topic's subject, and keeps its rules
+    (5) pseudonyms  keys become HMACs under the topic's key; from them follow the partitions
+    (6) append      broker, receipt and entry; then, and only then, the acknowledgement
+
+(1) to (5) are `check`, which runs for several batches side by side; (6) is `append`, which takes all that are ready.
+
+If the gateway dies after the broker's commit and before the entry's, records are visible without an entry. The
+sweeper (`sweep`, at start and every 10 s, on any gateway) finds them by comparing the broker's lanes with the
+receipts, and writes the missing entry, marked `recovered`. A publish entry may thus trail visibility; a release
+entry never does.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from exchange.access.policy import decide
+from exchange.broker.port import Append, Appended, Broker
+from exchange.call import Call
+from exchange.facts import Facts
+from exchange.gate import Gate, Passage, Writer
+from exchange.submission import Submission, check_form, merge_keys
+from exchange.work import Work, Works
+from schemas.access import Action, Actor, ActorKind, Role
+from schemas.audit import AuditEntry, publish_data
+from schemas.canonical import digest
+from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.merkle import root_of
+from schemas.names import ConnectorId, Lane, Topic
+from schemas.record import (
+    NO_ROOT,
+    Packed,
+    Receipt,
+    batch_statement,
+    leaf_hashes,
+)
+
+__all__ = ["Checked", "Publishing", "receipt_statement"]
+
+_RECOVERY = Call(trace="0" * 32, client="sweeper")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A batch that passed (1) to (5)."""
+
+    submission: Submission
+    passage: Passage
+    append: Append
+    schema_ids: tuple[int, ...]
+
+    @property
+    def sequence(self) -> int:
+        """Number of the batch."""
+        return self.append.sequence
+
+
+class Receipts(Protocol):
+    """What publishing needs of the receipts' store."""
+
+    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
+        """Store a receipt with the packed pseudonyms of its records' keys."""
+        ...
+
+    def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+        """Give a receipt."""
+        ...
+
+    def last(self, work: Work, lane: Lane) -> Receipt | None:
+        """Give the lane's receipt with the highest sequence."""
+        ...
+
+
+class Pseudonyms(Protocol):
+    """What publishing needs of the keys of pseudonyms."""
+
+    def pseudonyms(self, topic: Topic, keys: Sequence[bytes]) -> list[bytes]:
+        """Give the 16-byte pseudonyms of key bytes under the topic's key."""
+        ...
+
+    def partitions(self, pseudonyms: Sequence[bytes], count: int) -> list[int]:
+        """Give each pseudonym's partition."""
+        ...
+
+
+class BatchCheck(Protocol):
+    """Step (4) for the values of one batch, perhaps in a worker process."""
+
+    def __call__(self, topic: Topic, values: Packed) -> tuple[Sequence[bytes], tuple[int, ...]]:
+        """Give the key bytes of the records that have a value, in order, and the schema ids among them.
+
+        Raises:
+            RowsRefusedError: some rows do not keep the schema.
+            InvalidError: SCHEMA_UNKNOWN, a frame names a schema that is none of this topic's.
+        """
+        ...
+
+
+class Publishing:
+    """The publish side of the pool."""
+
+    def __init__(
+        self,
+        *,
+        pool_id: str,
+        works: Works,
+        gate: Gate,
+        ledger: Writer,
+        receipts: Receipts,
+        broker: Broker,
+        facts: Facts,
+        pseudonyms: Pseudonyms,
+        check_values: BatchCheck,
+        sign: Callable[[bytes], bytes],
+        clock: Callable[[], int],
+    ) -> None:
+        self._pool_id = pool_id
+        self._works = works
+        self._gate = gate
+        self._ledger = ledger
+        self._receipts = receipts
+        self._broker = broker
+        self._facts = facts
+        self._pseudonyms = pseudonyms
+        self._check_values = check_values
+        self._sign = sign
+        self._clock = clock
+        self._partitions: dict[Topic, int] = {}
+        self._roots: dict[Lane, tuple[int, bytes]] = {}  # last sequence and root that this gateway appended
+        self._lock = threading.Lock()
+
+    def check(self, actor: Actor, call: Call, submission: Submission) -> Checked:
+        """Do steps (1) to (5).
+
+        Raises:
+            InvalidError: what was sent is wrong; RowsRefusedError where single rows are.
+            RefusedError: the connector may not publish this.
+        """
+        # (1) Before anything costs: a hostile batch must not reach the hashes.
+        check_form(submission)
+        topic = submission.topic
+        lane = Lane(actor.department, ConnectorId(actor.id), topic)
+        # (2)
+        decision = decide(
+            actor, Action.PUBLISH, standing=self._facts.standing(actor), resource=self._facts.resource(topic)
+        )
+        passage = self._gate.admit(actor, Action.PUBLISH, str(topic), call, decision)
+        # (3)
+        leaves = leaf_hashes(submission.marks, submission.values, submission.void_keys, submission.valid)
+        if root_of(leaves) != submission.root:
+            raise InvalidError(
+                Reason.SIGNATURE_INVALID,
+                "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
+            )
+        self._check_signature(actor, lane, submission)
+        # (4)
+        value_keys, schema_ids = self._check_values(topic, submission.values)
+        # (5)
+        keys = merge_keys(submission.marks, value_keys, submission.void_keys)
+        pseudonyms = self._pseudonyms.pseudonyms(topic, keys)
+        append = Append(
+            lane=lane,
+            sequence=submission.sequence,
+            digest=submission.root,
+            source_position=submission.source_position,
+            recorded_at=self._clock(),
+            marks=submission.marks,
+            keys=pseudonyms,
+            partitions=self._pseudonyms.partitions(pseudonyms, self._partition_count(topic)),
+            values=[value or None for value in submission.values],
+            valid=submission.valid,
+        )
+        return Checked(submission=submission, passage=passage, append=append, schema_ids=schema_ids)
+
+    def append(self, batches: Sequence[Checked]) -> list[Receipt]:
+        """Do step (6) for consecutive batches of one lane, in one transaction of the broker.
+
+        Raises:
+            ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.
+            UnavailableError: nothing of it is acknowledged; ask `resume`.
+        """
+        if not batches:
+            return []
+        lane = batches[0].append.lane
+        self._check_chain(lane, batches)
+        sealed: dict[int, Receipt] = {}
+
+        def seal(work: Work | None, appended: Sequence[Appended]) -> None:
+            by_sequence = {checked.sequence: checked for checked in batches}
+            if work is not None:
+                sealed.update(self._seal(work, [(by_sequence[one.sequence], one) for one in appended]))
+                return
+            with self._works.begin() as own:
+                sealed.update(self._seal(own, [(by_sequence[one.sequence], one) for one in appended]))
+
+        recorded_at = self._clock()
+        appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in batches], seal)
+        with self._lock:
+            self._roots[lane] = (batches[-1].sequence, batches[-1].submission.root)
+        return [
+            sealed.get(one.sequence) or self._known(checked.passage, one, checked)
+            for checked, one in zip(batches, appended, strict=True)
+        ]
+
+    def resume(self, actor: Actor, call: Call, topic: Topic) -> Receipt | None:
+        """Take the actor's lane of this topic over and give its last receipt; None if there is none.
+
+        Raises:
+            RefusedError: the connector may not publish this.
+        """
+        decision = decide(
+            actor, Action.RESUME, standing=self._facts.standing(actor), resource=self._facts.resource(topic)
+        )
+        passage = self._gate.admit(actor, Action.RESUME, str(topic), call, decision)
+        lane = Lane(actor.department, ConnectorId(actor.id), topic)
+        state = self._broker.resume(lane)
+        with self._lock:
+            self._roots.pop(lane, None)
+        with self._works.begin() as work:
+            sequence = state.receipts[-1].sequence if state else 0
+            self._ledger.write(work, [passage.entry({"lane": str(lane), "sequence": sequence})])
+        if state is None:
+            return None
+        return self._known(replace(passage, action=Action.PUBLISH), state.receipts[-1], None)
+
+    def sweep(self) -> int:
+        """Write the entries of what was appended by a gateway that died before it wrote them; give their number."""
+        found = 0
+        for state in self._broker.lanes():
+            for appended in state.receipts:
+                with self._works.begin() as work:
+                    if self._receipts.get(work, appended.lane, appended.sequence) is None:
+                        self._recover(work, _recovery_passage(self._pool_id, appended.lane, self._clock), appended)
+                        found += 1
+        return found
+
+    def _check_signature(self, actor: Actor, lane: Lane, submission: Submission) -> None:
+        statement = batch_statement(
+            self._pool_id, lane, submission.sequence, len(submission.marks), submission.root, submission.previous_root
+        )
+        key = ed25519.Ed25519PublicKey.from_public_bytes(self._facts.signing_key(actor))
+        try:
+            key.verify(submission.signature, statement)
+        except InvalidSignature as error:
+            raise InvalidError(
+                Reason.SIGNATURE_INVALID,
+                "the batch's signature does not fit; expected Ed25519 by the connector's enrolled key over pool, "
+                "lane, sequence, count, root and previous root",
+            ) from error
+
+    def _check_chain(self, lane: Lane, batches: Sequence[Checked]) -> None:
+        """Hold each batch's previous root against the root before it; duplicates are the broker's to find."""
+        with self._lock:
+            last = self._roots.get(lane)
+        first = batches[0]
+        if last is None or first.sequence != last[0] + 1:
+            last = self._last_root(lane)
+        for checked in batches:
+            if checked.sequence == last[0] + 1:
+                got = checked.submission.previous_root
+                # Kafka's receipts hold the first half of a root, which is as much as an attacker must forge.
+                if got[: len(last[1])] != last[1]:
+                    raise ConflictError(
+                        Reason.PREVIOUS_ROOT_MISMATCH,
+                        f"batch {checked.sequence} names another previous root than that of batch {last[0]}; ask "
+                        "where the lane stands and chain to that",
+                    )
+                last = (checked.sequence, checked.submission.root)
+
+    def _last_root(self, lane: Lane) -> tuple[int, bytes]:
+        """Give the lane's last sequence and root: from the receipts, or the broker where those trail it."""
+        with self._works.begin() as work:
+            receipt = self._receipts.last(work, lane)
+        state = self._broker.resume(lane)
+        if state is not None and (receipt is None or state.receipts[-1].sequence > receipt.sequence):
+            return state.receipts[-1].sequence, state.receipts[-1].digest
+        return (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
+
+    def _seal(self, work: Work, items: Sequence[tuple[Checked, Appended]]) -> Iterator[tuple[int, Receipt]]:
+        entries = [
+            checked.passage.entry(
+                publish_data(
+                    lane=str(one.lane),
+                    sequence=one.sequence,
+                    count=one.count,
+                    schema_ids=checked.schema_ids,
+                    root=checked.submission.root,
+                    runs=one.runs,
+                )
+            )
+            for checked, one in items
+        ]
+        leaves = self._ledger.write(work, entries)
+        receipts = []
+        for (checked, one), entry, leaf in zip(items, entries, leaves, strict=True):
+            receipt = self._receipt(one, entry, leaf, root=checked.submission.root)
+            self._receipts.put(work, receipt, checked.append.keys)
+            receipts.append((one.sequence, receipt))
+        return iter(receipts)
+
+    def _known(self, passage: Passage, appended: Appended, checked: Checked | None) -> Receipt:
+        """Give the receipt of a batch that had been appended before; write it where its gateway died first."""
+        with self._works.begin() as work:
+            receipt = self._receipts.get(work, appended.lane, appended.sequence)
+            if receipt is None:
+                receipt = self._recover(work, passage, appended, checked)
+        return receipt
+
+    def _recover(self, work: Work, passage: Passage, appended: Appended, checked: Checked | None = None) -> Receipt:
+        entry = passage.entry(
+            publish_data(
+                lane=str(appended.lane),
+                sequence=appended.sequence,
+                count=appended.count,
+                schema_ids=checked.schema_ids if checked else (),
+                root=checked.submission.root if checked else appended.digest,
+                runs=appended.runs,
+                recovered=True,
+            )
+        )
+        leaf = self._ledger.write(work, [entry])[0]
+        root = checked.submission.root if checked else appended.digest
+        receipt = self._receipt(appended, entry, leaf, root=root)
+        self._receipts.put(work, receipt, checked.append.keys if checked else ())
+        return receipt
+
+    def _receipt(self, appended: Appended, entry: AuditEntry, leaf: bytes, *, root: bytes) -> Receipt:
+        receipt = Receipt(
+            lane=appended.lane,
+            sequence=appended.sequence,
+            root=root,
+            runs=appended.runs,
+            entry_id=entry.id,
+            leaf_hash=leaf,
+            source_position=appended.source_position,
+        )
+        return replace(receipt, signature=self._sign(receipt_statement(receipt)))
+
+    def _partition_count(self, topic: Topic) -> int:
+        count = self._partitions.get(topic)
+        if count is None:
+            count = self._partitions[topic] = self._broker.topic(topic).partitions
+        return count
+
+
+def receipt_statement(receipt: Receipt) -> bytes:
+    """Give the bytes that the gateway signs for a receipt: a name of the form, and a digest of the fields."""
+    return b"pool.receipt.v1\n" + digest(
+        {
+            "lane": str(receipt.lane),
+            "sequence": receipt.sequence,
+            "root": receipt.root.hex(),
+            "runs": [[run.partition, run.first, run.last] for run in receipt.runs],
+            "entry": receipt.entry_id,
+            "leaf": receipt.leaf_hash.hex(),
+            "source_position": receipt.source_position.hex(),
+        }
+    )
+
+
+def _recovery_passage(pool_id: str, lane: Lane, clock: Callable[[], int]) -> Passage:
+    return Passage(
+        pool_id=pool_id,
+        actor=Actor(kind=ActorKind.MACHINE, id=lane.connector, department=lane.department, role=Role.CONNECTOR),
+        action=Action.PUBLISH,
+        resource=str(lane.topic),
+        call=_RECOVERY,
+        grant=None,
+        clock=clock,
+    )
