@@ -1,0 +1,238 @@
+"""The in-memory twins of the registry's stores: the same promises, for tests and for trying.
+
+One lock over everything is the strictest isolation there is; a change that fails is taken back from copies of
+what it touched. Ids that were given to a content in a failed change are given again to the next one.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from registry.directory import Department, Entry
+from registry.store import Content, Settings, StoredSchema, StoredVersion
+from schemas.errors import ConflictError, Reason
+from schemas.names import Topic
+
+__all__ = ["MemoryCatalogue", "MemoryDepartments", "MemorySubjects"]
+
+
+class _State:
+    """What the twin of the subjects' store remembers."""
+
+    def __init__(self) -> None:
+        self.schemas: list[StoredSchema] = []
+        self.ids: dict[bytes, int] = {}
+        self.versions: dict[str, dict[int, tuple[StoredVersion, str]]] = {}
+        self.settings: dict[str, Settings] = {}
+        self.hidden: set[str] = set()
+
+    def ordered(self, subject: str) -> list[StoredVersion]:
+        """Give a subject's versions in ascending order."""
+        held = self.versions.get(subject, {})
+        return [held[number][0] for number in sorted(held)]
+
+
+class MemorySubjects:
+    """See `registry.store.SubjectStore`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._state = _State()
+
+    @contextmanager
+    def change(self, subject: str, *, hidden: bool = False) -> Iterator["_Change"]:
+        """See `SubjectStore.change`."""
+        state = self._state
+        with self._lock:
+            known = len(state.schemas)
+            versions = dict(state.versions.get(subject, {}))
+            settings = state.settings.get(subject, Settings())
+            new = subject not in state.versions
+            if new and hidden:
+                state.hidden.add(subject)
+            try:
+                yield _Change(state, subject)
+            except BaseException:
+                for schema in state.schemas[known:]:
+                    del state.ids[schema.key]
+                del state.schemas[known:]
+                state.versions[subject] = versions
+                state.settings[subject] = settings
+                if new:
+                    state.hidden.discard(subject)
+                    del state.versions[subject]
+                raise
+
+    def schema(self, schema_id: int) -> StoredSchema | None:
+        """See `SubjectStore.schema`."""
+        with self._lock:
+            return self._state.schemas[schema_id - 1] if 1 <= schema_id <= len(self._state.schemas) else None
+
+    def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
+        """See `SubjectStore.by_shape`."""
+        return [version for version in self.versions(subject) if version.shape == shape]
+
+    def versions(self, subject: str) -> list[StoredVersion]:
+        """See `SubjectStore.versions`."""
+        with self._lock:
+            return self._state.ordered(subject)
+
+    def text(self, subject: str, number: int) -> str | None:
+        """See `SubjectStore.text`."""
+        with self._lock:
+            held = self._state.versions.get(subject, {}).get(number)
+            return held[1] if held else None
+
+    def uses(self, schema_id: int) -> list[StoredVersion]:
+        """See `SubjectStore.uses`."""
+        with self._lock:
+            return [
+                version
+                for subject in sorted(self._state.versions)
+                for version in self.versions(subject)
+                if version.schema_id == schema_id
+            ]
+
+    def subjects(self) -> list[tuple[str, bool]]:
+        """See `SubjectStore.subjects`."""
+        with self._lock:
+            return [
+                (subject, any(not version.deleted for version, _ in held.values()))
+                for subject, held in sorted(self._state.versions.items())
+                if held and subject not in self._state.hidden
+            ]
+
+    def settings(self, subject: str) -> Settings:
+        """See `SubjectStore.settings`."""
+        with self._lock:
+            return self._state.settings.get(subject, Settings())
+
+
+class _Change:
+    """See `registry.store.Change`."""
+
+    def __init__(self, state: _State, subject: str) -> None:
+        self._state = state
+        self._subject = subject
+        self._held = state.versions.setdefault(subject, {})
+
+    def versions(self) -> list[StoredVersion]:
+        return self._state.ordered(self._subject)
+
+    def settings(self) -> Settings:
+        return self._state.settings.get(self._subject, Settings())
+
+    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        state = self._state
+        if key not in state.ids:
+            schema = StoredSchema(
+                id=len(state.schemas) + 1, key=key, shape=shape, content=content, origin=self._subject
+            )
+            state.schemas.append(schema)
+            state.ids[key] = schema.id
+        return state.schemas[state.ids[key] - 1]
+
+    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+        if number in self._held:
+            raise ConflictError(
+                Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
+            )
+        version = StoredVersion(
+            subject=self._subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
+        )
+        self._held[number] = (version, text)
+
+    def mark_deleted(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            version, text = self._held[number]
+            self._held[number] = (replace(version, deleted=True), text)
+
+    def purge(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            del self._held[number]
+
+    def configure(self, settings: Settings) -> None:
+        self._state.settings[self._subject] = settings
+
+
+class MemoryDepartments:
+    """See `registry.store.DepartmentStore`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._history: dict[str, list[tuple[datetime, Department]]] = {}
+
+    def save(self, department: Department, at: datetime) -> None:
+        """See `DepartmentStore.save`."""
+        with self._lock:
+            held = self._history.get(department.id, [])
+            if department.version != len(held) + 1:
+                raise stale("department", department.version - 1)
+            for other in self._history.values():
+                if other[-1][1].uscc == department.uscc and other[-1][1].id != department.id:
+                    raise ConflictError(
+                        Reason.ALREADY_EXISTS, "a department with this credit code is registered already"
+                    )
+            self._history[department.id] = [*held, (at, department)]
+
+    def get(self, department_id: str) -> Department | None:
+        """See `DepartmentStore.get`."""
+        with self._lock:
+            held = self._history.get(department_id)
+            return held[-1][1] if held else None
+
+    def by_uscc(self, uscc: str) -> Department | None:
+        """See `DepartmentStore.by_uscc`."""
+        return next((department for department in self.all() if department.uscc == uscc), None)
+
+    def all(self) -> list[Department]:
+        """See `DepartmentStore.all`."""
+        with self._lock:
+            current = [held[-1][1] for held in self._history.values()]
+        return sorted(current, key=lambda department: (department.short_name, department.id))
+
+    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+        """See `DepartmentStore.history`."""
+        with self._lock:
+            return list(self._history.get(department_id, []))
+
+
+class MemoryCatalogue:
+    """See `registry.store.CatalogueStore`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._history: dict[Topic, list[tuple[datetime, Entry]]] = {}
+
+    def save(self, entry: Entry, at: datetime) -> None:
+        """See `CatalogueStore.save`."""
+        with self._lock:
+            held = self._history.get(entry.topic, [])
+            if entry.version != len(held) + 1:
+                raise stale("entry", entry.version - 1)
+            self._history[entry.topic] = [*held, (at, entry)]
+
+    def get(self, topic: Topic) -> Entry | None:
+        """See `CatalogueStore.get`."""
+        with self._lock:
+            held = self._history.get(topic)
+            return held[-1][1] if held else None
+
+    def all(self) -> list[Entry]:
+        """See `CatalogueStore.all`."""
+        with self._lock:
+            return [self._history[topic][-1][1] for topic in sorted(self._history)]
+
+    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+        """See `CatalogueStore.history`."""
+        with self._lock:
+            return list(self._history.get(topic, []))
+
+
+def stale(what: str, version: int) -> ConflictError:
+    """Say that another was faster."""
+    return ConflictError(
+        Reason.VERSION_CONFLICT, f"the {what} is no longer at version {version}; read it again, then repeat the change"
+    )

@@ -1,0 +1,254 @@
+"""What the registry remembers, as ports; `memory.py` and `postgres.py` hold the adapters.
+
+Schemas. Three facts, and each has one unique key, so that no election and no global lock is needed:
+
+    a content has one id          unique (content key)       never freed, never given to another content
+    a version has one content     unique (subject, number)   1, 2, 3 … without a gap
+    a subject has one writer      a lock per subject         registrations of other subjects go on
+
+`SubjectStore.change` opens one transaction with that lock; everything within becomes durable together or not at
+all. Any number of processes may do so at once.
+
+Departments and catalogue entries are documents with a version number: `save` names the version that it was made
+from, and loses against a faster one. Every version is kept.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from registry.directory import Department, Entry
+from schemas.names import Topic
+
+__all__ = [
+    "CatalogueStore",
+    "Change",
+    "Content",
+    "DepartmentStore",
+    "Reference",
+    "Settings",
+    "StoredSchema",
+    "StoredVersion",
+    "SubjectStore",
+]
+
+GLOBAL = ""
+"""The scope of settings that hold where a subject has none of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A named type that a schema takes from another subject's version."""
+
+    name: str
+    subject: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What an id stands for.
+
+    Attributes:
+        kind: AVRO, JSON or PROTOBUF. text: the schema as it was submitted.
+        references: other subjects' versions that the text needs.
+        metadata, rule_set: JSON text as submitted, or None; Confluent's data contracts.
+    """
+
+    text: str
+    kind: str = "AVRO"
+    references: tuple[Reference, ...] = ()
+    metadata: str | None = None
+    rule_set: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSchema:
+    """A content and its id.
+
+    Attributes:
+        id: from 1; for ever this content's.
+        key: 32 bytes: SHA-256 over the canonical form of everything in the content.
+        shape: 32 bytes: the same without metadata and rules.
+        content: as it was first submitted.
+        origin: subject under which it was first registered.
+    """
+
+    id: int
+    key: bytes
+    shape: bytes
+    content: Content
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredVersion:
+    """A version of a subject.
+
+    Attributes:
+        number: from 1. schema_id, key, shape: of its content.
+        deleted: softly: hidden from lists and from `latest`, still readable by id and by number if asked for.
+    """
+
+    subject: str
+    number: int
+    schema_id: int
+    key: bytes
+    shape: bytes
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is configured for a subject, or for all.
+
+    Attributes:
+        config: Confluent's configuration object as JSON text; None where nothing is configured.
+        mode: READWRITE, READONLY …; None where nothing is configured.
+    """
+
+    config: str | None = None
+    mode: str | None = None
+
+
+class Change(Protocol):
+    """One subject, locked, within one transaction."""
+
+    def versions(self) -> list[StoredVersion]:
+        """Give every version, deleted ones too, in ascending order."""
+        ...
+
+    def settings(self) -> Settings:
+        """Give the subject's own settings."""
+        ...
+
+    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        """Give the schema of a content, with a new id if the content is new.
+
+        Args:
+            key: the content's canonical key, 32 bytes.
+            shape: the same without metadata and rules, 32 bytes.
+            content: as submitted; kept only if it is new.
+        """
+        ...
+
+    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+        """Add a version with its own text.
+
+        Args:
+            number: one above the highest; the lock keeps it free.
+            schema: what the version stands for.
+            text: as submitted for this version.
+        """
+        ...
+
+    def mark_deleted(self, numbers: Iterable[int]) -> None:
+        """Delete versions softly."""
+        ...
+
+    def purge(self, numbers: Iterable[int]) -> None:
+        """Delete versions for good. Their ids stay what they were."""
+        ...
+
+    def configure(self, settings: Settings) -> None:
+        """Replace the subject's own settings."""
+        ...
+
+
+class SubjectStore(Protocol):
+    """Schemas, subjects, versions and settings."""
+
+    def change(self, subject: str, *, hidden: bool = False) -> AbstractContextManager[Change]:
+        """Lock a subject, new or not; commit at the end of the block, roll back on an exception.
+
+        Args:
+            subject: its name; `GLOBAL` for the settings that hold everywhere.
+            hidden: a subject made here is not listed.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OUTCOME_UNKNOWN.
+        """
+        ...
+
+    def schema(self, schema_id: int) -> StoredSchema | None:
+        """Give what an id stands for; purged or not, an id that was given is known for ever."""
+        ...
+
+    def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
+        """Give the versions of a subject with this schema, whatever its metadata, deleted ones too, ascending."""
+        ...
+
+    def versions(self, subject: str) -> list[StoredVersion]:
+        """Give every version of a subject, deleted ones too, in ascending order."""
+        ...
+
+    def text(self, subject: str, number: int) -> str | None:
+        """Give a version's own text, as it was submitted."""
+        ...
+
+    def uses(self, schema_id: int) -> list[StoredVersion]:
+        """Give every version that has the id, deleted ones too, by subject and number."""
+        ...
+
+    def subjects(self) -> list[tuple[str, bool]]:
+        """Give (name, whether it has a live version) of every listed subject with a version, sorted by name."""
+        ...
+
+    def settings(self, subject: str) -> Settings:
+        """Give a subject's own settings, or the global ones for `GLOBAL`."""
+        ...
+
+
+class DepartmentStore(Protocol):
+    """Departments, each with its history."""
+
+    def save(self, department: Department, at: datetime) -> None:
+        """Store version 1 of a new department, or the version after the stored one.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, when another has stored that version; ALREADY_EXISTS, when another
+                department has its credit code.
+        """
+        ...
+
+    def get(self, department_id: str) -> Department | None:
+        """Give the current version."""
+        ...
+
+    def by_uscc(self, uscc: str) -> Department | None:
+        """Give the department that has this credit code now."""
+        ...
+
+    def all(self) -> list[Department]:
+        """Give the current version of every department, by short name."""
+        ...
+
+    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+        """Give every version and when it was stored, oldest first."""
+        ...
+
+
+class CatalogueStore(Protocol):
+    """Catalogue entries, each with its history."""
+
+    def save(self, entry: Entry, at: datetime) -> None:
+        """Store version 1 of a new entry, or the version after the stored one.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, when another has stored that version.
+        """
+        ...
+
+    def get(self, topic: Topic) -> Entry | None:
+        """Give the current version."""
+        ...
+
+    def all(self) -> list[Entry]:
+        """Give the current version of every entry, by topic."""
+        ...
+
+    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+        """Give every version and when it was stored, oldest first."""
+        ...

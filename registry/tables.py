@@ -1,0 +1,95 @@
+"""The registry's tables in PostgreSQL."""
+
+import sqlalchemy as sa
+
+__all__ = [
+    "catalogue",
+    "catalogue_version",
+    "department",
+    "department_version",
+    "metadata",
+    "schema",
+    "subject",
+    "version",
+]
+
+metadata = sa.MetaData()
+
+schema = sa.Table(
+    "registry_schema",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("key", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("shape", sa.LargeBinary(32), nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("reference_list", sa.Text, nullable=False),  # JSON, [[name, subject, version] …]
+    sa.Column("metadata", sa.Text),  # JSON as submitted: text, because jsonb would reorder it
+    sa.Column("rule_set", sa.Text),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    comment="what an id stands for, for ever: rows are neither changed nor deleted",
+)
+
+subject = sa.Table(
+    "registry_subject",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # '' holds the settings that hold everywhere
+    sa.Column("hidden", sa.Boolean, nullable=False),
+    sa.Column("config", sa.Text),
+    sa.Column("mode", sa.Text),
+    comment="one row a subject: its settings, and the lock that makes it have one writer",
+)
+
+version = sa.Table(
+    "registry_version",
+    metadata,
+    sa.Column("subject", sa.Text, sa.ForeignKey("registry_subject.name"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("schema_id", sa.Integer, sa.ForeignKey("registry_schema.id"), nullable=False, index=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Index("registry_version_content", "subject", "schema_id"),
+)
+
+department = sa.Table(
+    "registry_department",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("uscc", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.UniqueConstraint("uscc", name="registry_department_uscc"),
+)
+
+department_version = sa.Table(
+    "registry_department_version",
+    metadata,
+    sa.Column("id", sa.Text, sa.ForeignKey("registry_department.id"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+)
+
+catalogue = sa.Table(
+    "registry_catalogue",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+catalogue_version = sa.Table(
+    "registry_catalogue_version",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("major", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue.name", "registry_catalogue.major"]),
+)
