@@ -1,0 +1,71 @@
+"""The ledger: an entry becomes a leaf, within the transaction of the act that it tells of.
+
+    ledger = Ledger(store, process="gw1@019a…")
+    ledger.open(works)                        once, at the start of the process
+    with works.begin() as work:
+        ...the act...
+        hashes = ledger.write(work, [entry])  the last thing that is written
+
+Leaving the block commits: the entry is durable, and only then may data leave or an answer be given. Rolled back,
+neither the act nor its entry nor its number has ever been. The sequencer puts the leaf into the signed log within a
+second or so; the leaf hash is what a receipt promises.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from exchange.audit.store import EntryStore, NewLeaf
+from exchange.work import Work, Works
+from schemas.audit import AuditEntry, to_leaf
+from schemas.merkle import leaf_hash
+
+__all__ = ["LINES", "Ledger"]
+
+LINES = 16  # transactions of one process that write entries side by side
+
+
+class Ledger:
+    """Numbers entries, makes their leaves and stores them.
+
+    Args:
+        store: where the leaves stay.
+        process: names one start of one gateway process, such as `gw1@` and a UUIDv7; never used again.
+        lines: counting lines of the process (see `exchange.audit.store`).
+    """
+
+    def __init__(self, store: EntryStore, *, process: str, lines: int = LINES) -> None:
+        self._store = store
+        self._process = process
+        self._lines = lines
+
+    def open(self, works: Works) -> None:
+        """Make the process's counting lines; once, before the first entry.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS, another start counts under this name: give each start a new one.
+            UnavailableError: the store does not answer.
+        """
+        with works.begin() as work:
+            self._store.open_lines(work, self._process, self._lines)
+
+    def write(self, work: Work, entries: Sequence[AuditEntry]) -> list[bytes]:
+        """Number the entries, store them within *work*, and give their leaf hashes, in order.
+
+        `gateway` and `counter` of the entries are overwritten; everything else stands as given.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, an entry has no canonical form or its leaf is longer than 65,535 bytes.
+            ConflictError: ALREADY_EXISTS, an entry of this id is there.
+            UnavailableError: the store does not answer; nothing may be released.
+        """
+        if not entries:
+            return []
+        line, first = self._store.number(work, self._process, len(entries))
+        leaves = [_leaf(replace(entry, gateway=line, counter=first + k)) for k, entry in enumerate(entries)]
+        self._store.add(work, leaves)
+        return [leaf.leaf_hash for leaf in leaves]
+
+
+def _leaf(entry: AuditEntry) -> NewLeaf:
+    leaf = to_leaf(entry)
+    return NewLeaf(entry=entry, leaf=leaf, leaf_hash=leaf_hash(leaf))

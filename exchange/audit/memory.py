@@ -1,0 +1,206 @@
+"""The in-memory twin of the audit room's stores: one object keeps all three ports, under the same contract suite."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from exchange.audit.store import Backlog, CheckpointRow, Found, NewLeaf, Query, Reach, Sealed
+from exchange.work import MemoryWork, MemoryWorks, Work
+from schemas.audit import AuditEntry
+from schemas.errors import ConflictError, CorruptError, Reason
+from schemas.names import Lane
+from schemas.record import Receipt
+
+__all__ = ["MemoryAudit"]
+
+
+@dataclass(slots=True)
+class _Row:
+    new: NewLeaf
+    index: int | None = None
+
+
+class MemoryAudit:
+    """Keeps entries, receipts and the log. See `EntryStore`, `ReceiptStore` and `LogStore`.
+
+    Args:
+        works: where its transactions come from. They run one at a time, and a claim is one of them.
+    """
+
+    def __init__(self, works: MemoryWorks) -> None:
+        self._works = works
+        self._lock = threading.RLock()
+        self._lines: dict[str, int] = {}
+        self._rows: list[_Row] = []
+        self._reaches: dict[tuple[Lane, int], Reach] = {}
+        self._checkpoints: dict[int, CheckpointRow] = {}
+
+    def open_lines(self, work: Work, process: str, lines: int) -> None:  # noqa: ARG002 - one line is enough here
+        """See `EntryStore.open_lines`."""
+        if process in self._lines:
+            raise ConflictError(
+                Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
+            )
+        self._lines[process] = 0
+        _memory(work).on_rollback(lambda: self._lines.__delitem__(process))
+
+    def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
+        """See `EntryStore.number`."""
+        before = self._lines.get(process)
+        if before is None:
+            raise CorruptError(
+                Reason.LOG_CORRUPT,
+                f"the counting lines of {process!r} are gone; they are made at the start and never removed",
+            )
+        self._lines[process] = before + count
+        _memory(work).on_rollback(lambda: self._lines.__setitem__(process, before))
+        return f"{process}#1", before + 1
+
+    def add(self, work: Work, leaves: Sequence[NewLeaf]) -> None:
+        """See `EntryStore.add`."""
+        with self._lock:
+            ids = {row.new.entry.id for row in self._rows}
+            if len(ids | {leaf.entry.id for leaf in leaves}) != len(ids) + len(leaves):
+                raise ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
+            size = len(self._rows)
+            self._rows.extend(_Row(leaf) for leaf in leaves)
+        _memory(work).on_rollback(lambda: self._rows.__delitem__(slice(size, None)))
+
+    def find(self, query: Query) -> list[Found]:
+        """See `EntryStore.find`."""
+        with self._lock:
+            fitting = [(row.new.entry.at, k, row) for k, row in enumerate(self._rows) if _fits(row.new.entry, query)]
+        fitting.sort(key=lambda item: item[:2], reverse=True)
+        return [
+            Found(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
+            for _, _, row in fitting[: query.limit]
+        ]
+
+    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
+        """See `ReceiptStore.put`."""
+        place = (receipt.lane, receipt.sequence)
+        if place in self._reaches:
+            raise ConflictError(
+                Reason.ALREADY_EXISTS, f"lane {receipt.lane} has a receipt for batch {receipt.sequence}; read it"
+            )
+        self._reaches[place] = Reach(receipt=receipt, keys=tuple(keys) or None)
+        _memory(work).on_rollback(lambda: self._reaches.__delitem__(place))
+
+    def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+        """See `ReceiptStore.get`."""
+        found = self.reach(work, lane, sequence)
+        return None if found is None else found.receipt
+
+    def last(self, work: Work, lane: Lane) -> Receipt | None:
+        """See `ReceiptStore.last`."""
+        highest = self.lasts(work).get(lane)
+        return None if highest is None else self.get(work, lane, highest)
+
+    def lasts(self, work: Work) -> dict[Lane, int]:
+        """See `ReceiptStore.lasts`."""
+        _memory(work)
+        highest: dict[Lane, int] = {}
+        for lane, sequence in self._reaches:
+            highest[lane] = max(sequence, highest.get(lane, 0))
+        return highest
+
+    def reach(self, work: Work, lane: Lane, sequence: int) -> Reach | None:
+        """See `ReceiptStore.reach`."""
+        _memory(work)
+        return self._reaches.get((lane, sequence))
+
+    def prune_keys(self, work: Work, before: int) -> int:
+        """See `ReceiptStore.prune_keys`."""
+        at = {row.new.entry.id: row.new.entry.at for row in self._rows}
+        old = {
+            place: reach
+            for place, reach in self._reaches.items()
+            if reach.keys is not None and at.get(reach.receipt.entry_id, before) < before
+        }
+        self._reaches.update({place: replace(reach, keys=None) for place, reach in old.items()})
+        _memory(work).on_rollback(lambda: self._reaches.update(old))
+        return len(old)
+
+    def claim(self, limit: int) -> int | None:
+        """See `LogStore.claim`."""
+        with self._works.begin(), self._lock:
+            first = 1 + max((row.index for row in self._rows if row.index is not None), default=-1)
+            covered = max(self._checkpoints, default=0)
+            if first < covered:
+                raise CorruptError(
+                    Reason.LOG_CORRUPT,
+                    f"the log has {first} placed entries, and a checkpoint covers {covered}: entries were removed",
+                )
+            waiting = [row for row in self._rows if row.index is None][:limit]
+            for place, row in enumerate(waiting, first):
+                row.index = place
+            return len(waiting)
+
+    @contextmanager
+    def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
+        """See `LogStore.sealed`."""
+        with self._lock:
+            placed = [
+                Sealed(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
+                for row in self._rows
+                if row.index is not None and row.index >= start and (end is None or row.index < end)
+            ]
+        yield iter(sorted(placed, key=lambda one: one.index))
+
+    def index_of(self, entry_id: str) -> int | None:
+        """See `LogStore.index_of`."""
+        with self._lock:
+            return next((row.index for row in self._rows if row.new.entry.id == entry_id), None)
+
+    def latest_checkpoint(self) -> CheckpointRow | None:
+        """See `LogStore.latest_checkpoint`."""
+        with self._lock:
+            return self._checkpoints[max(self._checkpoints)] if self._checkpoints else None
+
+    def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
+        """See `LogStore.put_checkpoint`."""
+        with self._lock:
+            standing = self._checkpoints.setdefault(row.size, row)
+        if standing.root != row.root:
+            raise CorruptError(
+                Reason.LOG_CORRUPT, f"a checkpoint of size {row.size} with another root is stored; one tree is forged"
+            )
+        return standing
+
+    @contextmanager
+    def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
+        """See `LogStore.checkpoints`."""
+        with self._lock:
+            rows = [self._checkpoints[size] for size in sorted(self._checkpoints)]
+        yield iter(rows)
+
+    def backlog(self) -> Backlog:
+        """See `LogStore.backlog`."""
+        with self._lock:
+            waiting = [row.new.entry.at for row in self._rows if row.index is None]
+        return Backlog(count=len(waiting), oldest=min(waiting, default=None))
+
+
+def _memory(work: Work) -> MemoryWork:
+    if not isinstance(work, MemoryWork):
+        raise TypeError(f"got {type(work).__name__}; the in-memory store works only within a MemoryWork")
+    return work
+
+
+def _fits(entry: AuditEntry, query: Query) -> bool:
+    wanted = [
+        (query.department, entry.actor.department if entry.actor else ""),
+        (query.resource, entry.resource),
+        (query.purpose, entry.purpose),
+        (query.case, entry.case),
+        (query.grant, entry.grant.id if entry.grant else ""),
+        (query.action, entry.action),
+        (query.decision, entry.decision),
+        (query.entry, entry.id),
+    ]
+    return (
+        all(value is None or value == found for value, found in wanted)
+        and (query.since is None or entry.at >= query.since)
+        and (query.until is None or entry.at < query.until)
+    )

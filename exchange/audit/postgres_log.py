@@ -1,0 +1,142 @@
+"""What the sequencer reads and writes, in PostgreSQL.
+
+Only one sequencer at a time gives places: each claim takes an advisory lock for its own transaction and no longer.
+There is no leader to wait for: a sequencer that died, was paused or lost its link holds nothing after at most five
+seconds (its session ends with it, or as idle in a transaction), and any other goes on where it stopped.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from exchange.audit.store import Backlog, CheckpointRow, Sealed
+from exchange.work import unavailable
+from schemas.errors import CorruptError, Reason
+
+__all__ = ["PostgresLog"]
+
+_STREAM = 2_000  # rows that a streaming read holds at a time
+
+_PATIENCE = sa.text("SET LOCAL idle_in_transaction_session_timeout = '5s'")
+_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(7092442203119412340)")
+_PLACES = sa.text("""
+SELECT (SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry),
+       (SELECT coalesce(max(size), 0) FROM audit_checkpoint)
+""")
+_CLAIM = sa.text("""
+WITH waiting AS (
+  SELECT seq FROM audit_entry WHERE leaf_index IS NULL ORDER BY seq LIMIT :limit FOR UPDATE
+), placed AS (
+  SELECT seq, :first + row_number() OVER (ORDER BY seq) - 1 AS place FROM waiting
+)
+UPDATE audit_entry AS e SET leaf_index = placed.place FROM placed WHERE e.seq = placed.seq
+""")
+_SEALED = sa.text("""
+SELECT leaf_index, leaf, leaf_hash FROM audit_entry
+WHERE leaf_index >= :start AND (CAST(:end AS bigint) IS NULL OR leaf_index < :end) ORDER BY leaf_index
+""")
+_INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE CAST(id AS text) = :id")
+_LATEST = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
+_OF_SIZE = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size = :size")
+_PUT = sa.text("""
+INSERT INTO audit_checkpoint (size, root, note, at) VALUES (:size, :root, :note, :at) ON CONFLICT (size) DO NOTHING
+""")
+_CHECKPOINTS = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size")
+_BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL")
+
+
+class PostgresLog:
+    """See `exchange.audit.store.LogStore`."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def claim(self, limit: int) -> int | None:
+        """See `LogStore.claim`."""
+        with self._transaction() as connection:
+            connection.execute(_PATIENCE)
+            if not connection.execute(_LOCK).scalar_one():
+                return None
+            first, covered = connection.execute(_PLACES).one()
+            if first < covered:
+                raise CorruptError(
+                    Reason.LOG_CORRUPT,
+                    f"the log has {first} placed entries, and a checkpoint covers {covered}: entries were removed; "
+                    "nothing is signed until an auditor has looked (`pool audit verify`)",
+                )
+            return connection.execute(_CLAIM, {"limit": limit, "first": first}).rowcount
+
+    @contextmanager
+    def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
+        """See `LogStore.sealed`."""
+        with self._stream(_SEALED, {"start": start, "end": end}) as rows:
+            yield (Sealed(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows)
+
+    def index_of(self, entry_id: str) -> int | None:
+        """See `LogStore.index_of`."""
+        with self._transaction() as connection:
+            found: int | None = connection.execute(_INDEX_OF, {"id": entry_id}).scalar_one_or_none()
+        return found
+
+    def latest_checkpoint(self) -> CheckpointRow | None:
+        """See `LogStore.latest_checkpoint`."""
+        with self._transaction() as connection:
+            found = connection.execute(_LATEST).one_or_none()
+        return None if found is None else _checkpoint(found)
+
+    def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
+        """See `LogStore.put_checkpoint`."""
+        with self._transaction() as connection:
+            given = {"size": row.size, "root": row.root, "note": row.note, "at": row.at}
+            connection.execute(_PUT, given)
+            standing = _checkpoint(connection.execute(_OF_SIZE, {"size": row.size}).one())
+            if standing.root != row.root:
+                raise second_tree(row.size)
+            return standing
+
+    @contextmanager
+    def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
+        """See `LogStore.checkpoints`."""
+        with self._stream(_CHECKPOINTS, {}) as rows:
+            yield (_checkpoint(row) for row in rows)
+
+    def backlog(self) -> Backlog:
+        """See `LogStore.backlog`."""
+        with self._transaction() as connection:
+            count, oldest = connection.execute(_BACKLOG).one()
+        return Backlog(count=count, oldest=oldest)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa_exc.DBAPIError as error:
+            raise unavailable(error) from error
+
+    @contextmanager
+    def _stream(self, statement: sa.TextClause, values: dict[str, Any]) -> Iterator[Iterator[sa.Row[*tuple[Any, ...]]]]:
+        try:
+            with self._engine.connect() as connection:
+                streaming = connection.execution_options(yield_per=_STREAM)
+                with streaming.execute(statement, values) as result:
+                    yield iter(result)
+        except sa_exc.DBAPIError as error:
+            raise unavailable(error) from error
+
+
+def second_tree(size: int) -> CorruptError:
+    """Make the error of a checkpoint that contradicts a stored one."""
+    return CorruptError(
+        Reason.LOG_CORRUPT,
+        f"a checkpoint of size {size} with another root is stored; one of two trees is forged, and nothing is signed "
+        "until an auditor has looked (`pool audit verify`)",
+    )
+
+
+def _checkpoint(row: sa.Row[*tuple[Any, ...]]) -> CheckpointRow:
+    size, root, note, at = row
+    return CheckpointRow(size=size, root=bytes(root), note=note, at=at)

@@ -1,0 +1,83 @@
+"""The audit room's tables in PostgreSQL; every one of them is only ever added to, with three exceptions.
+
+    audit_line          the counting lines of gateway processes; their counters rise
+    audit_entry         one leaf a row; `leaf_index` is set once, by the sequencer
+    audit_receipt       one acknowledged batch a row; `keys` may be forgotten
+    audit_checkpoint    one signed checkpoint a row
+
+The columns of `audit_entry` that repeat what the leaf says serve the search and are compared with the leaf by
+`verify_database`.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+__all__ = ["audit_checkpoint", "audit_entry", "audit_line", "audit_receipt", "metadata"]
+
+metadata = sa.MetaData()
+
+_HASH = sa.LargeBinary(32)
+_ID = sa.Uuid(as_uuid=False)
+
+audit_line = sa.Table(
+    "audit_line",
+    metadata,
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("line", sa.Integer, primary_key=True),
+    sa.Column("counter", sa.BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 10},  # each entry updates one: leave room on the page, so that no index moves
+)
+
+audit_entry = sa.Table(
+    "audit_entry",
+    metadata,
+    sa.Column("seq", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("id", _ID, nullable=False, unique=True),
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
+    sa.Column("leaf_hash", _HASH, nullable=False),
+    sa.Column("leaf_index", sa.BigInteger),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("actor_department", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    sa.Column("grant_id", sa.Text, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False),
+    sa.Column("case_number", sa.Text, nullable=False),
+    sa.Index("audit_entry_place", "leaf_index", unique=True, postgresql_where=sa.text("leaf_index IS NOT NULL")),
+    sa.Index("audit_entry_waiting", "seq", postgresql_where=sa.text("leaf_index IS NULL")),
+    sa.Index("audit_entry_at", "at"),
+    sa.Index("audit_entry_resource", "resource", "at"),
+    sa.Index("audit_entry_department", "actor_department", "at"),
+    sa.Index("audit_entry_grant", "grant_id", "at", postgresql_where=sa.text("grant_id <> ''")),
+    sa.Index("audit_entry_case", "case_number", "at", postgresql_where=sa.text("case_number <> ''")),
+)
+
+audit_receipt = sa.Table(
+    "audit_receipt",
+    metadata,
+    sa.Column("lane", sa.Text(collation="C"), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, primary_key=True),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("runs", pg.ARRAY(sa.BigInteger), nullable=False),  # partition, first, last, partition, first …
+    sa.Column("entry_id", _ID, nullable=False, unique=True),
+    sa.Column("leaf_hash", _HASH, nullable=False),
+    sa.Column("source_position", sa.LargeBinary, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("keys", sa.LargeBinary),  # 16 bytes a record; NULL = forgotten, or not known to the sweeper
+)
+
+audit_checkpoint = sa.Table(
+    "audit_checkpoint",
+    metadata,
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("root", _HASH, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+
+@sa.event.listens_for(audit_receipt, "after_create")
+def _store_keys_as_they_are(_table: sa.Table, connection: sa.Connection, **_: object) -> None:
+    # Pseudonyms are random bytes: trying to compress 16 kB of them with each batch is work for nothing.
+    connection.execute(sa.text("ALTER TABLE audit_receipt ALTER COLUMN keys SET STORAGE EXTERNAL"))

@@ -1,0 +1,281 @@
+"""What the audit room's stores promise, on every adapter."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from exchange.audit.ledger import Ledger
+from exchange.audit.store import CheckpointRow, Query
+from schemas.access import Action
+from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
+from schemas.merkle import leaf_hash
+from schemas.names import Lane
+from tests.kit.audit import CONSUMER, LANE, PROVIDER, START, AuditWorld, memory_world, postgres_world, receipt_for
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
+def world(request: pytest.FixtureRequest) -> Iterator[AuditWorld]:
+    if request.param == "memory":
+        yield memory_world()
+    else:
+        with postgres_world(request.getfixturevalue("engine")) as world:
+            yield world
+
+
+def stored(world: AuditWorld) -> list[AuditEntry]:
+    """All entries in the order of the log, which they get their places in now."""
+    while world.log.claim(1000):
+        pass
+    with world.log.sealed(0) as leaves:
+        return [from_leaf(one.leaf) for one in leaves]
+
+
+def test_an_entry_is_stored_as_its_leaf_and_nothing_is_lost(world: AuditWorld) -> None:
+    entry = world.make.fetch(0, 250)
+    [digest] = world.write(world.ledger(), entry)
+    [found] = world.entries.find(Query())
+    back = from_leaf(found.leaf)
+    assert leaf_hash(found.leaf) == found.leaf_hash == digest
+    assert (back.gateway, back.counter) == ("gw0#1", 1)
+    assert to_leaf(back) == found.leaf
+    for field in ("pool", "id", "at", "actor", "action", "resource", "grant", "purpose", "case", "flow", "data"):
+        assert getattr(back, field) == getattr(entry, field)
+
+
+def test_numbers_of_a_line_have_no_gap_though_transactions_fail(world: AuditWorld) -> None:
+    ledger = world.ledger(lines=1)
+    for k in range(20):
+        with contextlib.suppress(KeyError), world.works.begin() as work:
+            ledger.write(work, [world.make.make(), world.make.make()])
+            if k % 3 == 1:
+                raise KeyError
+    assert [entry.counter for entry in stored(world)] == list(range(1, 27))
+
+
+def test_an_entry_rolled_back_has_never_been(world: AuditWorld) -> None:
+    entry = world.make.publish(1)
+    ledger = world.ledger()
+    with contextlib.suppress(KeyError), world.works.begin() as work:
+        [digest] = ledger.write(work, [entry])
+        world.receipts.put(work, receipt_for(entry, digest), [bytes(16)])
+        raise KeyError
+    assert world.entries.find(Query()) == []
+    assert world.log.claim(10) == 0
+    with world.works.begin() as work:
+        assert world.receipts.get(work, LANE, 1) is None
+        assert world.receipts.lasts(work) == {}
+    world.write(ledger, entry)
+    assert [one.counter for one in stored(world)] == [1]
+
+
+def test_processes_count_apart_and_a_name_serves_one_start(world: AuditWorld) -> None:
+    world.write(world.ledger(), world.make.make())
+    world.write(world.ledger(), world.make.make())
+    assert [(entry.gateway, entry.counter) for entry in stored(world)] == [("gw0#1", 1), ("gw1#1", 1)]
+    with pytest.raises(ConflictError) as caught:
+        Ledger(world.entries, process="gw0").open(world.works)
+    assert caught.value.reason is Reason.ALREADY_EXISTS
+
+
+def test_a_process_without_lines_cannot_write(world: AuditWorld) -> None:
+    with pytest.raises(CorruptError), world.works.begin() as work:
+        Ledger(world.entries, process="unheard-of").write(work, [world.make.make()])
+
+
+def test_an_id_stands_once(world: AuditWorld) -> None:
+    entry = world.make.make()
+    ledger = world.ledger()
+    world.write(ledger, entry)
+    with pytest.raises(ConflictError):
+        world.write(ledger, entry)
+    assert len(world.entries.find(Query())) == 1
+
+
+def test_an_entry_too_long_for_a_leaf_is_refused_and_leaves_no_gap(world: AuditWorld) -> None:
+    ledger = world.ledger()
+    with pytest.raises(InvalidError):
+        world.write(ledger, world.make.make(data={"note": "x" * MAX_LEAF_BYTES}))
+    world.write(ledger, world.make.make())
+    assert [entry.counter for entry in stored(world)] == [1]
+
+
+def test_side_by_side_every_line_counts_without_a_gap(world: AuditWorld) -> None:
+    ledger = world.ledger(lines=3)
+    make = threading.Lock()
+
+    def some(seed: int) -> None:
+        for k in range(15):
+            with make:
+                entry = world.make.make()
+            with contextlib.suppress(KeyError), world.works.begin() as work:
+                ledger.write(work, [entry])
+                if (seed + k) % 5 == 0:
+                    raise KeyError
+
+    with ThreadPoolExecutor(5) as threads:
+        for done in [threads.submit(some, seed) for seed in range(5)]:
+            done.result(timeout=60)
+    seen: dict[str, list[int]] = {}
+    for entry in stored(world):
+        seen.setdefault(entry.gateway, []).append(entry.counter)
+    assert sum(map(len, seen.values())) == 60
+    # Also in the log's order: a verifier needs to remember one number a line.
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in seen.values())
+
+
+def test_places_are_given_once_and_in_order(world: AuditWorld) -> None:
+    ledger = world.ledger()
+    world.write(ledger, *[world.make.make() for _ in range(7)])
+    assert (world.log.backlog().count, world.log.backlog().oldest) == (7, START + 1000)
+    assert world.log.claim(5) == 5
+    assert world.log.claim(5) == 2
+    assert world.log.claim(5) == 0
+    assert (world.log.backlog().count, world.log.backlog().oldest) == (0, None)
+    with world.log.sealed(0) as leaves:
+        first = list(leaves)
+    assert [one.index for one in first] == list(range(7))
+    world.write(ledger, world.make.make())
+    world.log.claim(5)
+    with world.log.sealed(0) as leaves:
+        assert list(leaves)[:7] == first
+    with world.log.sealed(2, 4) as leaves:
+        assert [one.index for one in leaves] == [2, 3]
+
+
+def test_an_entry_committed_late_still_gets_its_place(world: AuditWorld) -> None:
+    """Transactions commit in another order than they began in: an entry is never skipped for being old."""
+    ledger = world.ledger()
+    late, early = world.make.make(), world.make.make()
+    world.write(ledger, early)
+    world.log.claim(10)
+    world.write(ledger, late)
+    assert world.log.claim(10) == 1
+    assert world.log.index_of(late.id) == 1
+    assert world.log.index_of("01935f1e-0000-7000-8000-000000000000") is None
+
+
+def test_a_checkpoint_of_a_size_stands_once(world: AuditWorld) -> None:
+    assert world.log.latest_checkpoint() is None
+    row = CheckpointRow(size=3, root=bytes(32), note="a\n", at=START)
+    assert world.log.put_checkpoint(row) == row
+    again = CheckpointRow(size=3, root=bytes(32), note="b\n", at=START + 1)
+    assert world.log.put_checkpoint(again) == row
+    larger = CheckpointRow(size=5, root=bytes(32), note="c\n", at=START + 2)
+    world.log.put_checkpoint(larger)
+    assert world.log.latest_checkpoint() == larger
+    with pytest.raises(CorruptError) as caught:
+        world.log.put_checkpoint(CheckpointRow(size=3, root=b"\1" * 32, note="d\n", at=START))
+    assert caught.value.reason is Reason.LOG_CORRUPT
+    with world.log.checkpoints() as rows:
+        assert list(rows) == [row, larger]
+
+
+def test_no_places_are_given_once_placed_entries_are_missing(world: AuditWorld) -> None:
+    world.write(world.ledger(), world.make.make(), world.make.make())
+    world.log.claim(10)
+    world.log.put_checkpoint(CheckpointRow(size=3, root=bytes(32), note="x\n", at=START))
+    with pytest.raises(CorruptError):
+        world.log.claim(10)
+
+
+def test_receipts_are_found_by_lane_and_sequence(world: AuditWorld) -> None:
+    ledger = world.ledger()
+    other = Lane.parse(f"{PROVIDER}/second-drop/population.v1")
+    first, second, third = world.make.publish(1), world.make.publish(2), world.make.publish(7, lane=other)
+    hashes = world.write(ledger, first, second, third)
+    with world.works.begin() as work:
+        assert world.receipts.get(work, LANE, 1) == receipt_for(first, hashes[0])
+        assert world.receipts.get(work, LANE, 3) is None
+        assert world.receipts.last(work, LANE) == receipt_for(second, hashes[1])
+        assert world.receipts.last(work, Lane.parse(f"{PROVIDER}/none/population.v1")) is None
+        assert world.receipts.lasts(work) == {LANE: 2, other: 7}
+    with pytest.raises(ConflictError), world.works.begin() as work:
+        world.receipts.put(work, receipt_for(world.make.publish(2), hashes[1]), [])
+
+
+def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> None:
+    entry = world.make.publish(1)
+    [digest] = world.write(world.ledger(), entry)
+    with world.works.begin() as work:
+        assert world.receipts.prune_keys(work, entry.at) == 0
+        reach = world.receipts.reach(work, LANE, 1)
+        assert reach is not None
+        assert reach.keys == tuple(bytes([k]) * 16 for k in range(10))
+        assert world.receipts.prune_keys(work, entry.at + 1) == 1
+        reach = world.receipts.reach(work, LANE, 1)
+        assert reach is not None
+        assert (reach.keys, reach.receipt) == (None, receipt_for(entry, digest))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (Query(), ["denied", "fetch", "publish"]),
+        (Query(limit=1), ["denied"]),
+        (Query(department=CONSUMER), ["denied", "fetch"]),
+        (Query(department=PROVIDER), ["publish"]),
+        (Query(purpose="social-insurance"), ["fetch"]),
+        (Query(case="2026-001", grant="g-1", action=Action.FETCH), ["fetch"]),
+        (Query(case="2026-002"), []),
+        (Query(decision="deny"), ["denied"]),
+        (Query(resource="credit.v1"), ["denied"]),
+        (Query(since=START + 2000), ["denied", "fetch"]),
+        (Query(until=START + 2000), ["publish"]),
+    ],
+    ids=str,
+)
+def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: Query, expected: list[str]) -> None:
+    publish, fetch = world.make.publish(1), world.make.fetch(0, 10)
+    denied = world.make.make(
+        Action.FETCH, decision=Decision.DENY, reason=Reason.GRANT_SUSPENDED, resource="credit.v1", actor=fetch.actor
+    )
+    names = {publish.id: "publish", fetch.id: "fetch", denied.id: "denied"}
+    world.write(world.ledger(), publish, fetch, denied)
+    assert [names[from_leaf(found.leaf).id] for found in world.entries.find(query)] == expected
+    [found] = world.entries.find(Query(entry=fetch.id))
+    assert from_leaf(found.leaf).id == fetch.id
+
+
+def test_a_caller_without_identity_leaves_an_entry_too(world: AuditWorld) -> None:
+    world.write(world.ledger(), world.make.make(actor=None, decision=Decision.DENY, reason=Reason.NO_IDENTITY))
+    [entry] = stored(world)
+    assert (entry.actor, entry.reason) == (None, Reason.NO_IDENTITY)
+
+
+@pytest.mark.postgres
+def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> None:
+    """A line is held until its transaction ends; the others go on, and the log does not wait for it."""
+    with postgres_world(engine) as world:
+        ledger = world.ledger(lines=2)
+        with world.works.begin() as slow:
+            ledger.write(slow, [world.make.make()])
+            world.write(ledger, world.make.make(), world.make.make())
+            assert world.log.claim(10) == 2
+        assert world.log.claim(10) == 1
+
+
+@pytest.mark.postgres
+def test_when_all_lines_are_held_the_next_one_waits(engine: sa.Engine) -> None:
+    with postgres_world(engine) as world, ThreadPoolExecutor(1) as thread:
+        ledger = world.ledger(lines=1)
+        with world.works.begin() as first:
+            ledger.write(first, [world.make.make()])
+            waiting = thread.submit(world.write, ledger, world.make.make())
+            assert not waiting.done()
+        assert len(waiting.result(timeout=30)) == 1
+        assert [entry.counter for entry in stored(world)] == [1, 2]
+
+
+@pytest.mark.postgres
+def test_two_sequencers_never_give_places_at_the_same_time(engine: sa.Engine) -> None:
+    with postgres_world(engine) as world:
+        world.write(world.ledger(), world.make.make())
+        with engine.begin() as other:
+            other.execute(sa.text("SELECT pg_advisory_xact_lock(7092442203119412340)"))
+            assert world.log.claim(10) is None
+        assert world.log.claim(10) == 1
