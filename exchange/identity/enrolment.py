@@ -1,0 +1,296 @@
+"""How a connector gets its certificate, keeps it, and loses it.
+
+    invite   an account of the department's makes a one-time token, good for 7 days
+    enrol    token + certificate request + public signing key → a certificate of 30 days
+    renew    from day 20 of a certificate that is still good → the next one; the signing key stays
+    revoke   a department's, a connector's or one certificate; the gate asks at every call, so it holds at once
+
+A token that names no connector enrols only a name that the department has not used. Taking an existing name over (its
+machine was off for a month, or lost) needs a token that names it: the old certificates are revoked, and the new
+signing key is the connector's from then on.
+
+Everything is written in the caller's transaction, before the certificate is handed out: a certificate that the pool
+does not know counts as revoked.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from exchange.identity.authority import Authority, Issued
+from exchange.identity.store import Certificate, IdentityStore, OneTimeToken, SigningKey
+from exchange.work import Work
+from schemas.access import Actor, ActorKind, Role
+from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
+from schemas.invitation import Invitation
+from schemas.names import ConnectorId
+
+__all__ = ["RENEW_FROM", "TOKEN_LIFETIME", "CertificateStatus", "Connectors", "Enrolled", "Enrolment"]
+
+TOKEN_LIFETIME = timedelta(days=7)
+RENEW_FROM = timedelta(days=20)  # after the certificate's beginning
+
+
+class CertificateStatus(StrEnum):
+    """What the pool says of a certificate now; its validity in time is read from the certificate itself."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolled:
+    """What a connector takes home.
+
+    Attributes:
+        certificate: PEM, for mutual TLS.
+        authority: the pool's root certificate, PEM.
+        pool_id, department, connector: who it is, and where.
+        serial: of the certificate, lower-case hexadecimal.
+        not_after: end of the certificate, aware.
+    """
+
+    certificate: bytes
+    authority: bytes
+    pool_id: str
+    department: str
+    connector: str
+    serial: str
+    not_after: datetime
+
+
+class Connectors:
+    """What the gate and the checks of signatures ask."""
+
+    def __init__(self, store: IdentityStore) -> None:
+        self._store = store
+
+    def status(self, work: Work, serial: str) -> CertificateStatus:
+        """Tell whether a certificate may be used, as of this transaction. One that is unknown may not."""
+        held = self._store.certificate(work, serial)
+        if held is None or held.revoked_at is not None:
+            return CertificateStatus.REVOKED
+        return CertificateStatus.ACTIVE
+
+    def signing_key(self, work: Work, department: str, connector: str, at: datetime) -> bytes:
+        """Give the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.
+
+        Raises:
+            InvalidError: NOT_FOUND, when it had none.
+        """
+        for key in self._store.signing_keys(work, department, connector):
+            if key.since <= at and (key.until is None or at < key.until):
+                return key.public_key
+        raise InvalidError(Reason.NOT_FOUND, "the connector had no signing key at that time; it must be enrolled")
+
+    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+        """Give all public keys that a connector ever had, oldest first."""
+        return self._store.signing_keys(work, department, connector)
+
+    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+        """Give the certificates issued to a department, oldest first."""
+        return self._store.certificates(work, department, connector)
+
+
+class Enrolment:
+    """Issues and revokes. Whether somebody may is the gate's question; what is sound is asked here."""
+
+    def __init__(self, authority: Authority, store: IdentityStore) -> None:
+        self._authority = authority
+        self._store = store
+
+    def invite(self, work: Work, *, department: str, connector: str | None, address: str, by: str, at: datetime) -> str:
+        """Make a one-time token; the line of text that it returns is shown once.
+
+        Args:
+            work: the open transaction.
+            department: internal id.
+            connector: the one name that it is for; None = any that the department has not used.
+            address: host:port of the enrolment listener, as the department's machine reaches it.
+            by: account name.
+            at: aware.
+
+        Raises:
+            InvalidError: NAME_INVALID.
+        """
+        secret = secrets.token_urlsafe(32)
+        self._store.add_invitation(
+            work,
+            OneTimeToken(
+                digest=_digest(secret),
+                department=department,
+                connector=None if connector is None else ConnectorId(connector),
+                invited_by=by,
+                created_at=at,
+                expires_at=at + TOKEN_LIFETIME,
+            ),
+        )
+        return Invitation(address=address, authority=self._authority.certificate.decode(), secret=secret).encode()
+
+    def invited(self, work: Work, *, secret: str, connector: str, at: datetime) -> Actor:
+        """Tell whom an invitation would make of its bearer: the actor of whom the gate decides before `enrol`.
+
+        Raises:
+            RefusedError: TOKEN_INVALID, unknown, used, expired, or for another connector.
+            InvalidError: NAME_INVALID.
+        """
+        return self._invited(work, secret, connector, at)[0]
+
+    def enrol(
+        self,
+        work: Work,
+        *,
+        secret: str,
+        connector: str,
+        request: bytes,
+        signing_key: bytes,
+        signing_proof: bytes,
+        at: datetime,
+    ) -> Enrolled:
+        """Use an invitation up, and issue a certificate.
+
+        Args:
+            work: the open transaction.
+            secret: `Invitation.secret`.
+            connector: name within the department.
+            request: PKCS#10, DER, P-256.
+            signing_key: Ed25519 public key, 32 bytes.
+            signing_proof: its signature over *request*: who sends the key holds it, and meant this request.
+            at: aware.
+
+        Raises:
+            RefusedError: TOKEN_INVALID.
+            InvalidError: NAME_INVALID, REQUEST_INVALID, SIGNATURE_INVALID.
+            ConflictError: ALREADY_EXISTS, the name is in use and the token does not name it.
+        """
+        _check_proof(signing_key, signing_proof, request)
+        # Read twice: the first tells the department, the second, under its lock, whether another machine was faster.
+        self._store.lock_department(work, self._invited(work, secret, connector, at)[0].department)
+        actor, token = self._invited(work, secret, connector, at)
+        if token.connector is None and self._store.signing_keys(work, actor.department, actor.id):
+            raise ConflictError(
+                Reason.ALREADY_EXISTS,
+                f"the department has a connector {actor.id!r}; to move it to another machine, ask for an invitation "
+                "that names it",
+            )
+        issued = self._authority.client(request, department=actor.department, connector=actor.id, now=at)
+        self._store.revoke_certificates(
+            work, department=actor.department, connector=actor.id, at=at, by="pool", because="enrolled anew"
+        )
+        self._store.set_signing_key(
+            work, SigningKey(department=actor.department, connector=actor.id, public_key=signing_key, since=at)
+        )
+        self._store.use_invitation(work, token.digest, at)
+        return self._keep(work, actor, issued)
+
+    def renew(self, work: Work, actor: Actor, request: bytes, at: datetime) -> Enrolled:
+        """Issue the next certificate to the holder of one that is still good; both hold until they end.
+
+        A lost answer is asked for again with the old certificate.
+
+        Raises:
+            RefusedError: CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED; TRANSITION_NOT_ALLOWED before day 20.
+            InvalidError: REQUEST_INVALID.
+        """
+        self._store.lock_department(work, actor.department)
+        held = self._store.certificate(work, actor.certificate)
+        if (
+            held is None
+            or held.revoked_at is not None
+            or (held.department, held.connector)
+            != (
+                actor.department,
+                actor.id,
+            )
+        ):
+            raise RefusedError(Reason.CERTIFICATE_REVOKED, "the certificate has been revoked; enrol anew with a token")
+        if at >= held.not_after:
+            raise RefusedError(Reason.CERTIFICATE_EXPIRED, "the certificate has ended; enrol anew with a token")
+        if at < held.not_before + RENEW_FROM:
+            raise RefusedError(
+                Reason.TRANSITION_NOT_ALLOWED,
+                f"the certificate may be renewed from {(held.not_before + RENEW_FROM).isoformat()} on",
+            )
+        issued = self._authority.client(request, department=actor.department, connector=actor.id, now=at)
+        return self._keep(work, actor, issued)
+
+    def revoke(
+        self,
+        work: Work,
+        *,
+        department: str,
+        connector: str | None = None,
+        serial: str | None = None,
+        at: datetime,
+        by: str,
+        because: str,
+    ) -> Sequence[str]:
+        """Revoke all certificates of a department, those of one connector, or one; give the serials that it hit.
+
+        Unused invitations of the department (or that name the connector) are withdrawn with them.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, without a reason.
+        """
+        if not because.strip():
+            raise InvalidError(Reason.REQUEST_INVALID, "got no reason; say why the certificates are revoked")
+        self._store.lock_department(work, department)
+        if serial is None:
+            self._store.withdraw_invitations(work, department=department, connector=connector, at=at)
+        return self._store.revoke_certificates(
+            work, department=department, connector=connector, serial=serial, at=at, by=by, because=because
+        )
+
+    def _invited(self, work: Work, secret: str, connector: str, at: datetime) -> tuple[Actor, OneTimeToken]:
+        name = ConnectorId(connector)
+        token = self._store.invitation(work, _digest(secret))
+        # One answer for all: whoever guesses learns nothing.
+        if token is None or token.used_at is not None or at >= token.expires_at or token.connector not in {None, name}:
+            raise RefusedError(
+                Reason.TOKEN_INVALID,
+                "the invitation is unknown, used, older than 7 days or for another connector; ask for a new one",
+            )
+        actor = Actor(kind=ActorKind.MACHINE, id=name, department=token.department, role=Role.CONNECTOR)
+        return actor, token
+
+    def _keep(self, work: Work, actor: Actor, issued: Issued) -> Enrolled:
+        self._store.add_certificate(
+            work,
+            Certificate(
+                serial=issued.serial,
+                department=actor.department,
+                connector=actor.id,
+                not_before=issued.not_before,
+                not_after=issued.not_after,
+            ),
+        )
+        return Enrolled(
+            certificate=issued.certificate,
+            authority=self._authority.certificate,
+            pool_id=self._authority.pool_id,
+            department=actor.department,
+            connector=actor.id,
+            serial=issued.serial,
+            not_after=issued.not_after,
+        )
+
+
+def _check_proof(signing_key: bytes, proof: bytes, request: bytes) -> None:
+    try:
+        ed25519.Ed25519PublicKey.from_public_bytes(signing_key).verify(proof, request)
+    except (ValueError, InvalidSignature) as error:
+        raise InvalidError(
+            Reason.SIGNATURE_INVALID,
+            "the signing key's proof does not fit; expected an Ed25519 public key of 32 bytes, and its signature over "
+            "the certificate request",
+        ) from error
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

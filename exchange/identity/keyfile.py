@@ -1,0 +1,113 @@
+"""Files that hold secrets: mode 0600, written whole or not at all, refused when open to others."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["create_private", "ed25519_key", "private_folder", "read_private", "replace_private"]
+
+_OPEN_TO_OTHERS = 0o077
+
+
+def read_private(path: Path) -> bytes:
+    """Read a secret file.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when it is missing, unreadable, no plain file or open to others.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"{path} is missing; restore it from the backup, it cannot be made again"
+        ) from error
+    except OSError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{path} cannot be read: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        # Of the open file, not of the path: nobody can put another in between.
+        if os.fstat(descriptor).st_mode & _OPEN_TO_OTHERS:
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"{path} is open to others; expected mode 0600: chmod 600 it, and renew the key"
+            )
+        return file.read()
+
+
+def create_private(path: Path, content: bytes) -> bool:
+    """Write a secret file that is not there yet; tell whether this call made it.
+
+    Of several processes that try at once one wins, and all then read the same content.
+    """
+    part = _write_part(path, content)
+    try:
+        os.link(part, path)  # unlike a rename it never replaces
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink()
+    _sync(path.parent)
+    return True
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a secret file, in place of the old one if there is one."""
+    _write_part(path, content).rename(path)
+    _sync(path.parent)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder of mode 0700 if there is none, and give it.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when it is there and open to others.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700, parents=True)
+    if path.stat().st_mode & _OPEN_TO_OTHERS:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{path} is open to others; expected mode 0700: chmod 700 it")
+    return path
+
+
+def ed25519_key(path: Path) -> ed25519.Ed25519PrivateKey:
+    """Read one of the pool's own signing keys (receipts, checkpoints), made at the first call.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when the file is open to others or holds another kind of key.
+    """
+    if not path.exists():
+        create_private(
+            path,
+            ed25519.Ed25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ),
+        )
+    try:
+        key = serialization.load_pem_private_key(read_private(path), None)
+    except ValueError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{path} holds no private key in PEM") from error
+    if not isinstance(key, ed25519.Ed25519PrivateKey):
+        raise InvalidError(Reason.CONFIG_INVALID, f"{path} holds another kind of key; expected Ed25519")
+    return key
+
+
+def _write_part(path: Path, content: bytes) -> Path:
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    return part
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

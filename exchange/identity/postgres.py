@@ -1,0 +1,274 @@
+"""Invitations, certificates, signing keys and accounts in PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from exchange.identity.store import Account, Certificate, OneTimeToken, SigningKey, account_exists
+from exchange.work import Work, connection_of
+from schemas.access import Role
+
+__all__ = ["PostgresIdentityStore", "metadata"]
+
+metadata = sa.MetaData()
+_ID = sa.Text(collation="C")  # ordered by code point, as everywhere else
+_MOMENT = sa.DateTime(timezone=True)
+_DIGEST = sa.LargeBinary(32)
+
+_invitation = sa.Table(
+    "identity_invitation",
+    metadata,
+    sa.Column("digest", _DIGEST, primary_key=True),
+    sa.Column("department", _ID, nullable=False),
+    sa.Column("connector", _ID),
+    sa.Column("invited_by", sa.Text, nullable=False),
+    sa.Column("created_at", _MOMENT, nullable=False),
+    sa.Column("expires_at", _MOMENT, nullable=False),
+    sa.Column("used_at", _MOMENT),
+)
+_certificate = sa.Table(
+    "identity_certificate",
+    metadata,
+    sa.Column("serial", _ID, primary_key=True),
+    sa.Column("department", _ID, nullable=False),
+    sa.Column("connector", _ID, nullable=False),
+    sa.Column("not_before", _MOMENT, nullable=False),
+    sa.Column("not_after", _MOMENT, nullable=False),
+    sa.Column("revoked_at", _MOMENT),
+    sa.Column("revoked_by", sa.Text, nullable=False),
+    sa.Column("revoked_because", sa.Text, nullable=False),
+    sa.Index("identity_certificate_holder", "department", "connector"),
+)
+_signing_key = sa.Table(
+    "identity_signing_key",
+    metadata,
+    sa.Column("department", _ID, primary_key=True),
+    sa.Column("connector", _ID, primary_key=True),
+    sa.Column("since", _MOMENT, primary_key=True),
+    sa.Column("until", _MOMENT),
+    sa.Column("public_key", _DIGEST, nullable=False),
+    sa.Index(
+        "identity_signing_key_current",
+        "department",
+        "connector",
+        unique=True,
+        postgresql_where=sa.text("until IS NULL"),
+    ),
+)
+_account = sa.Table(
+    "identity_account",
+    metadata,
+    sa.Column("name", _ID, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("department", _ID, nullable=False),
+    sa.Column("digest", _DIGEST, nullable=False, unique=True),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", _MOMENT, nullable=False),
+    sa.Column("revoked_at", _MOMENT),
+)
+
+# A lock of its own, as there need not be a row yet that could be locked.
+_LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+class PostgresIdentityStore:
+    """The adapter. Every call runs on the connection of the transaction that it is given."""
+
+    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+        """See `IdentityStore.add_invitation`."""
+        connection_of(work).execute(
+            sa.insert(_invitation).values(
+                digest=token.digest,
+                department=token.department,
+                connector=token.connector,
+                invited_by=token.invited_by,
+                created_at=token.created_at,
+                expires_at=token.expires_at,
+                used_at=token.used_at,
+            )
+        )
+
+    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+        """See `IdentityStore.invitation`."""
+        statement = sa.select(_invitation).where(_invitation.c.digest == digest)
+        row = connection_of(work).execute(statement).one_or_none()
+        if row is None:
+            return None
+        return OneTimeToken(
+            digest=bytes(row.digest),
+            department=row.department,
+            connector=row.connector,
+            invited_by=row.invited_by,
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            used_at=row.used_at,
+        )
+
+    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+        """See `IdentityStore.use_invitation`."""
+        connection_of(work).execute(sa.update(_invitation).where(_invitation.c.digest == digest).values(used_at=at))
+
+    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+        """See `IdentityStore.withdraw_invitations`."""
+        statement = (
+            sa.update(_invitation)
+            .where(_invitation.c.department == department, _invitation.c.used_at.is_(None))
+            .values(used_at=at)
+        )
+        if connector is not None:
+            statement = statement.where(_invitation.c.connector == connector)
+        connection_of(work).execute(statement)
+
+    def lock_department(self, work: Work, department: str) -> None:
+        """See `IdentityStore.lock_department`."""
+        connection_of(work).execute(_LOCK_DEPARTMENT, {"name": f"identity:{department}"})
+
+    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+        """See `IdentityStore.add_certificate`."""
+        connection_of(work).execute(
+            sa.insert(_certificate).values(
+                serial=certificate.serial,
+                department=certificate.department,
+                connector=certificate.connector,
+                not_before=certificate.not_before,
+                not_after=certificate.not_after,
+                revoked_at=certificate.revoked_at,
+                revoked_by=certificate.revoked_by,
+                revoked_because=certificate.revoked_because,
+            )
+        )
+
+    def certificate(self, work: Work, serial: str) -> Certificate | None:
+        """See `IdentityStore.certificate`."""
+        statement = sa.select(_certificate).where(_certificate.c.serial == serial)
+        row = connection_of(work).execute(statement).one_or_none()
+        return None if row is None else Certificate(**row._asdict())
+
+    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+        """See `IdentityStore.certificates`."""
+        statement = sa.select(_certificate).where(_certificate.c.department == department)
+        if connector is not None:
+            statement = statement.where(_certificate.c.connector == connector)
+        rows = connection_of(work).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
+        return [Certificate(**row._asdict()) for row in rows]
+
+    def revoke_certificates(
+        self,
+        work: Work,
+        *,
+        department: str,
+        connector: str | None = None,
+        serial: str | None = None,
+        at: datetime,
+        by: str,
+        because: str,
+    ) -> Sequence[str]:
+        """See `IdentityStore.revoke_certificates`."""
+        statement = (
+            sa.update(_certificate)
+            .where(_certificate.c.department == department, _certificate.c.revoked_at.is_(None))
+            .values(revoked_at=at, revoked_by=by, revoked_because=because)
+            .returning(_certificate.c.serial)
+        )
+        if connector is not None:
+            statement = statement.where(_certificate.c.connector == connector)
+        if serial is not None:
+            statement = statement.where(_certificate.c.serial == serial)
+        return list(connection_of(work).scalars(statement))
+
+    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+        """See `IdentityStore.set_signing_key`."""
+        connection = connection_of(work)
+        connection.execute(
+            sa.update(_signing_key)
+            .where(
+                _signing_key.c.department == key.department,
+                _signing_key.c.connector == key.connector,
+                _signing_key.c.until.is_(None),
+            )
+            .values(until=key.since)
+        )
+        connection.execute(
+            sa.insert(_signing_key).values(
+                department=key.department,
+                connector=key.connector,
+                since=key.since,
+                until=key.until,
+                public_key=key.public_key,
+            )
+        )
+
+    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+        """See `IdentityStore.signing_keys`."""
+        rows = connection_of(work).execute(
+            sa.select(_signing_key)
+            .where(_signing_key.c.department == department, _signing_key.c.connector == connector)
+            .order_by(_signing_key.c.since)
+        )
+        return [
+            SigningKey(
+                department=row.department,
+                connector=row.connector,
+                public_key=bytes(row.public_key),
+                since=row.since,
+                until=row.until,
+            )
+            for row in rows
+        ]
+
+    def add_account(self, work: Work, account: Account) -> None:
+        """See `IdentityStore.add_account`."""
+        statement = (
+            pg.insert(_account)
+            .values(
+                name=account.name,
+                role=account.role.value,
+                department=account.department,
+                digest=account.digest,
+                created_by=account.created_by,
+                created_at=account.created_at,
+                revoked_at=account.revoked_at,
+            )
+            .on_conflict_do_nothing(index_elements=[_account.c.name])
+        )
+        if connection_of(work).execute(statement).rowcount != 1:
+            raise account_exists(account.name)
+
+    def account(self, work: Work, name: str) -> Account | None:
+        """See `IdentityStore.account`."""
+        return self._account(work, _account.c.name == name)
+
+    def account_of(self, work: Work, digest: bytes) -> Account | None:
+        """See `IdentityStore.account_of`."""
+        return self._account(work, _account.c.digest == digest)
+
+    def accounts(self, work: Work) -> Sequence[Account]:
+        """See `IdentityStore.accounts`."""
+        return [
+            _read_account(row) for row in connection_of(work).execute(sa.select(_account).order_by(_account.c.name))
+        ]
+
+    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+        """See `IdentityStore.change_account`."""
+        statement = sa.update(_account).where(_account.c.name == name).values(revoked_at=revoked_at)
+        connection_of(work).execute(statement if digest is None else statement.values(digest=digest))
+
+    @staticmethod
+    def _account(work: Work, which: sa.ColumnElement[bool]) -> Account | None:
+        row = connection_of(work).execute(sa.select(_account).where(which)).one_or_none()
+        return None if row is None else _read_account(row)
+
+
+def _read_account(row: sa.Row[tuple[object, ...]]) -> Account:
+    values = row._asdict()
+    return Account(
+        name=values["name"],
+        role=Role(values["role"]),
+        department=values["department"],
+        digest=bytes(values["digest"]),
+        created_by=values["created_by"],
+        created_at=values["created_at"],
+        revoked_at=values["revoked_at"],
+    )

@@ -1,0 +1,169 @@
+"""The pool's secret keys behind one port; the first adapter is a folder of files, mode 0600.
+
+    K_topic   per resource; decides a record's pseudonym and so its partition, its order and its compaction. Never
+              rotated: with another key the same person would be another key.
+    K_audit   per epoch (a month); pseudonyms of persons in the audit log. Destroying an epoch's key after the
+              retention time is what makes its pseudonyms unreadable.
+    K_grant   per grant; record keys that are stable within a grant and mean nothing across two.
+    named     further keys, by purpose: the seal of grants, and whatever needs one of its own.
+
+K_topic, K_grant and the named keys are derived from one master each (HKDF-SHA256, RFC 5869), so that every
+gateway that holds the same two or three files computes the same keys, on whichever host, and a backup is three
+files. A key made on first need by one of two hosts would send one person to two partitions. K_audit is not
+derived but drawn at random, for what can be derived again cannot be destroyed.
+
+A lost master is not made again: `FileSecrets.open` refuses a folder in which one is missing.
+"""
+
+import os
+import re
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Protocol
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from exchange.identity.keyfile import create_private, private_folder, read_private
+from schemas.errors import InvalidError, Reason
+from schemas.names import ResourceName
+
+__all__ = ["ALGORITHM", "FileSecrets", "MemorySecrets", "Secrets"]
+
+ALGORITHM: Final = "hmac-sha256"
+"""Id of the pseudonyms' algorithm; stands beside them wherever they are kept."""
+
+_KEY = 32  # bytes
+_EPOCH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
+_MASTERS = ("topic", "grant", "named")
+
+
+class Secrets(Protocol):
+    """Gives keys of 32 bytes. Thread-safe."""
+
+    def topic_key(self, resource: ResourceName) -> bytes:
+        """Give K_topic of a resource: of all majors, since a new schema does not move a person."""
+        ...
+
+    def grant_key(self, grant_id: str) -> bytes:
+        """Give K_grant of a grant: of all its versions."""
+        ...
+
+    def named_key(self, name: str) -> bytes:
+        """Give the pool's key for one purpose, such as `grant-seal`."""
+        ...
+
+    def audit_key(self, epoch: str) -> bytes:
+        """Give K_audit of an epoch, `YYYY-MM`; drawn at the first call.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for another form.
+        """
+        ...
+
+
+class FileSecrets:
+    """Keys in a folder of mode 0700: `topic.master`, `grant.master`, `named.master`, `audit/<epoch>.key`."""
+
+    def __init__(self, folder: Path, masters: dict[str, bytes]) -> None:
+        self._folder = folder
+        self._masters = masters
+        self._derived = lru_cache(maxsize=65_536)(self._derive)
+
+    @classmethod
+    def create(cls, folder: Path) -> "FileSecrets":
+        """Draw the masters of a new pool.
+
+        Raises:
+            InvalidError: ALREADY_EXISTS, when there are some: another master would make other persons of all.
+        """
+        private_folder(folder)
+        for name in _MASTERS:
+            if not create_private(folder / f"{name}.master", os.urandom(_KEY)):
+                raise InvalidError(
+                    Reason.ALREADY_EXISTS, f"{folder} holds a pool's keys already; they are never replaced"
+                )
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> "FileSecrets":
+        """Read the masters.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when one is missing, damaged or open to others.
+        """
+        masters = {}
+        for name in _MASTERS:
+            masters[name] = read_private(folder / f"{name}.master")
+            if len(masters[name]) != _KEY:
+                raise InvalidError(
+                    Reason.CONFIG_INVALID,
+                    f"{folder / name}.master has {len(masters[name])} bytes, expected {_KEY}; "
+                    "restore it from the backup",
+                )
+        return cls(folder, masters)
+
+    def topic_key(self, resource: ResourceName) -> bytes:
+        """See `Secrets.topic_key`."""
+        return self._derived("topic", str(resource))
+
+    def grant_key(self, grant_id: str) -> bytes:
+        """See `Secrets.grant_key`."""
+        return self._derived("grant", grant_id)
+
+    def named_key(self, name: str) -> bytes:
+        """See `Secrets.named_key`."""
+        return self._derived("named", name)
+
+    def audit_key(self, epoch: str) -> bytes:
+        """See `Secrets.audit_key`."""
+        _check_epoch(epoch)
+        path = private_folder(self._folder / "audit") / f"{epoch}.key"
+        if not path.exists():
+            create_private(path, os.urandom(_KEY))
+        return read_private(path)
+
+    def _derive(self, master: str, name: str) -> bytes:
+        return _hkdf(self._masters[master], f"exchange-pool/1/{master}/{name}".encode())
+
+
+class MemorySecrets:
+    """The twin: the same derivation from masters that live as long as the process.
+
+    Args:
+        seed: makes the same keys again, for tests; None draws new ones.
+    """
+
+    def __init__(self, seed: bytes | None = None) -> None:
+        self._seed = os.urandom(_KEY) if seed is None else seed
+        self._epochs: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def topic_key(self, resource: ResourceName) -> bytes:
+        """See `Secrets.topic_key`."""
+        return _hkdf(self._seed, b"topic/" + resource.encode())
+
+    def grant_key(self, grant_id: str) -> bytes:
+        """See `Secrets.grant_key`."""
+        return _hkdf(self._seed, b"grant/" + grant_id.encode())
+
+    def named_key(self, name: str) -> bytes:
+        """See `Secrets.named_key`."""
+        return _hkdf(self._seed, b"named/" + name.encode())
+
+    def audit_key(self, epoch: str) -> bytes:
+        """See `Secrets.audit_key`."""
+        _check_epoch(epoch)
+        with self._lock:
+            return self._epochs.setdefault(epoch, os.urandom(_KEY))
+
+
+def _hkdf(master: bytes, info: bytes) -> bytes:
+    # No salt: the master is random and of full length (RFC 5869, 3.1).
+    return HKDF(algorithm=hashes.SHA256(), length=_KEY, salt=None, info=info).derive(master)
+
+
+def _check_epoch(epoch: str) -> None:
+    if not _EPOCH.fullmatch(epoch):
+        raise InvalidError(Reason.REQUEST_INVALID, "got an epoch of another form; expected YYYY-MM, such as 2026-10")

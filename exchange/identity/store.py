@@ -1,0 +1,327 @@
+"""Where invitations, certificates, signing keys and accounts are kept: the port and its memory twin.
+
+What every adapter keeps true:
+
+* **Secrets are not in it.** An invitation's secret and an account's token are there as SHA-256 alone. They are 256
+  random bits, so a slow hash, which passwords need, would add nothing.
+* **One issue or revocation at a time in a department** (`lock_department`). Two machines with one invitation do not
+  both enrol, and no certificate that is being issued slips past a revocation that does not see it yet.
+* **Names are never reused.** A revoked account keeps its name, since grants name who requested and who approved
+  them, and the two must stay two persons.
+* **Public signing keys are kept for ever**, each with the time in which it was the connector's: a batch signed years
+  ago can still be checked. A connector has one key at a time.
+
+The stores never begin or commit; they join a `Work`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from exchange.work import MemoryWork, Work
+from schemas.access import Role
+from schemas.errors import ConflictError, Reason
+
+__all__ = [
+    "Account",
+    "Certificate",
+    "IdentityStore",
+    "MemoryIdentityStore",
+    "OneTimeToken",
+    "SigningKey",
+    "account_exists",
+]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTimeToken:
+    """An invitation as stored.
+
+    Attributes:
+        digest: SHA-256 of the secret, 32 bytes.
+        department: internal id of the department that may enrol a connector with it.
+        connector: the one name that it is for; None = any name that the department has not used yet.
+        invited_by: account name.
+        created_at, expires_at: aware.
+        used_at: when it was used or withdrawn; None before.
+    """
+
+    digest: bytes
+    department: str
+    connector: str | None
+    invited_by: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A client certificate that was issued. `serial` is lower-case hexadecimal, times are aware."""
+
+    serial: str
+    department: str
+    connector: str
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None = None
+    revoked_by: str = ""
+    revoked_because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A connector's public Ed25519 key (32 bytes), its own from `since` until `until` (None = still)."""
+
+    department: str
+    connector: str
+    public_key: bytes
+    since: datetime
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A person's account.
+
+    Attributes:
+        name: unique for ever; a staff pseudonym, not a person's name.
+        role: one.
+        department: internal id; empty for accounts of the pool itself.
+        digest: SHA-256 of the bearer token, 32 bytes.
+        created_by: account name.
+        created_at: aware.
+        revoked_at: None while it may be used.
+    """
+
+    name: str
+    role: Role
+    department: str
+    digest: bytes
+    created_by: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class IdentityStore(Protocol):
+    """Keeps invitations, certificates, signing keys and accounts. Every call joins the transaction given to it."""
+
+    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+        """Keep a new invitation."""
+        ...
+
+    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+        """Give an invitation by its secret's digest; None = there is none."""
+        ...
+
+    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+        """Mark an invitation as used."""
+        ...
+
+    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+        """Mark a department's unused invitations as used: all, or those that name the connector."""
+        ...
+
+    def lock_department(self, work: Work, department: str) -> None:
+        """Hold up every other issue or revocation of the department's until the transaction ends.
+
+        What is read afterwards is as the one before has left it.
+        """
+        ...
+
+    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+        """Keep a certificate that is about to be handed out."""
+        ...
+
+    def certificate(self, work: Work, serial: str) -> Certificate | None:
+        """Give a certificate; None = the pool never issued it."""
+        ...
+
+    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+        """Give a department's certificates, oldest first."""
+        ...
+
+    def revoke_certificates(
+        self,
+        work: Work,
+        *,
+        department: str,
+        connector: str | None = None,
+        serial: str | None = None,
+        at: datetime,
+        by: str,
+        because: str,
+    ) -> Sequence[str]:
+        """Revoke a department's certificates, or those of one connector, or one; give the serials newly revoked."""
+        ...
+
+    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+        """Make a key the connector's from `key.since` on; the one before it, if any, ends then."""
+        ...
+
+    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+        """Give a connector's public keys, oldest first."""
+        ...
+
+    def add_account(self, work: Work, account: Account) -> None:
+        """Keep a new account.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS, the name has been used before.
+        """
+        ...
+
+    def account(self, work: Work, name: str) -> Account | None:
+        """Give an account by its name."""
+        ...
+
+    def account_of(self, work: Work, digest: bytes) -> Account | None:
+        """Give the account to which a token's digest belongs."""
+        ...
+
+    def accounts(self, work: Work) -> Sequence[Account]:
+        """Give all accounts, revoked ones too, in the order of their names."""
+        ...
+
+    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+        """Give an account another token (unless None), and set when it was revoked (None = it is not)."""
+        ...
+
+
+@dataclass
+class _Tables:
+    invitations: dict[bytes, OneTimeToken] = field(default_factory=dict)
+    certificates: dict[str, Certificate] = field(default_factory=dict)
+    keys: dict[tuple[str, str], tuple[SigningKey, ...]] = field(default_factory=dict)
+    accounts: dict[str, Account] = field(default_factory=dict)
+
+
+class MemoryIdentityStore:
+    """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
+
+    def __init__(self) -> None:
+        self._tables = _Tables()
+
+    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+        """See `IdentityStore.add_invitation`."""
+        self._set(work, self._tables.invitations, token.digest, token)
+
+    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+        """See `IdentityStore.invitation`."""
+        del work
+        return self._tables.invitations.get(digest)
+
+    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+        """See `IdentityStore.use_invitation`."""
+        used = replace(self._tables.invitations[digest], used_at=at)
+        self._set(work, self._tables.invitations, digest, used)
+
+    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+        """See `IdentityStore.withdraw_invitations`."""
+        for token in list(self._tables.invitations.values()):
+            if token.department == department and token.used_at is None and connector in {None, token.connector}:
+                self.use_invitation(work, token.digest, at)
+
+    def lock_department(self, work: Work, department: str) -> None:
+        """See `IdentityStore.lock_department`."""
+
+    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+        """See `IdentityStore.add_certificate`."""
+        self._set(work, self._tables.certificates, certificate.serial, certificate)
+
+    def certificate(self, work: Work, serial: str) -> Certificate | None:
+        """See `IdentityStore.certificate`."""
+        del work
+        return self._tables.certificates.get(serial)
+
+    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+        """See `IdentityStore.certificates`."""
+        del work
+        held = (c for c in self._tables.certificates.values() if c.department == department)
+        return sorted((c for c in held if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
+
+    def revoke_certificates(
+        self,
+        work: Work,
+        *,
+        department: str,
+        connector: str | None = None,
+        serial: str | None = None,
+        at: datetime,
+        by: str,
+        because: str,
+    ) -> Sequence[str]:
+        """See `IdentityStore.revoke_certificates`."""
+        revoked = []
+        for held in self.certificates(work, department, connector):
+            if held.revoked_at is None and serial in {None, held.serial}:
+                lost = replace(held, revoked_at=at, revoked_by=by, revoked_because=because)
+                self._set(work, self._tables.certificates, held.serial, lost)
+                revoked.append(held.serial)
+        return revoked
+
+    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+        """See `IdentityStore.set_signing_key`."""
+        name = (key.department, key.connector)
+        ended = tuple(
+            replace(earlier, until=key.since) if earlier.until is None else earlier
+            for earlier in self._tables.keys.get(name, ())
+        )
+        self._set(work, self._tables.keys, name, (*ended, key))
+
+    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+        """See `IdentityStore.signing_keys`."""
+        del work
+        return self._tables.keys.get((department, connector), ())
+
+    def add_account(self, work: Work, account: Account) -> None:
+        """See `IdentityStore.add_account`."""
+        if account.name in self._tables.accounts:
+            raise account_exists(account.name)
+        self._set(work, self._tables.accounts, account.name, account)
+
+    def account(self, work: Work, name: str) -> Account | None:
+        """See `IdentityStore.account`."""
+        del work
+        return self._tables.accounts.get(name)
+
+    def account_of(self, work: Work, digest: bytes) -> Account | None:
+        """See `IdentityStore.account_of`."""
+        del work
+        return next((a for a in self._tables.accounts.values() if a.digest == digest), None)
+
+    def accounts(self, work: Work) -> Sequence[Account]:
+        """See `IdentityStore.accounts`."""
+        del work
+        return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
+
+    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+        """See `IdentityStore.change_account`."""
+        before = self._tables.accounts[name]
+        after = replace(before, digest=before.digest if digest is None else digest, revoked_at=revoked_at)
+        self._set(work, self._tables.accounts, name, after)
+
+    @staticmethod
+    def _set(work: Work, table: dict[_K, _V], key: _K, value: _V) -> None:
+        before = table.get(key)
+        table[key] = value
+        if isinstance(work, MemoryWork):
+            work.on_rollback(lambda: _restore(table, key, before))
+
+
+def _restore(table: dict[_K, _V], key: _K, before: _V | None) -> None:
+    if before is None:
+        del table[key]
+    else:
+        table[key] = before
+
+
+def account_exists(name: str) -> ConflictError:
+    """Give the error of a name that has been used before."""
+    return ConflictError(
+        Reason.ALREADY_EXISTS, f"the account name {name!r} has been used before; names are never reused, take another"
+    )

@@ -1,0 +1,113 @@
+"""People: accounts with one role each, and the bearer tokens by which they are known.
+
+A token is 256 random bits, shown once and stored as SHA-256. It stands for the account as it is at the moment of the
+call: revoking the account, or giving it another token, takes effect with the next call. Accounts of the pool itself
+(data authority, operator, auditor) belong to no department; all others belong to one.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from exchange.identity.store import Account, IdentityStore
+from exchange.work import Work
+from schemas.access import Actor, ActorKind, Role
+from schemas.errors import InvalidError, Reason, RefusedError
+
+__all__ = ["Users"]
+
+_PREFIX = "pool_"  # so that scanners for leaked secrets can know it
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_OF_THE_POOL = frozenset({Role.DATA_AUTHORITY, Role.OPERATOR, Role.AUDITOR})
+
+
+class Users:
+    """Adds, knows and revokes accounts."""
+
+    def __init__(self, store: IdentityStore) -> None:
+        self._store = store
+
+    def add(self, work: Work, *, name: str, role: Role, department: str, by: str, at: datetime) -> str:
+        """Add an account and give its token, which nobody can be shown again.
+
+        Args:
+            work: the open transaction.
+            name: lower-case, unique for ever; a staff pseudonym.
+            role: one; never CONNECTOR, as programs are enrolled.
+            department: internal id; empty for the pool's own roles.
+            by: account name of who adds it.
+            at: aware.
+
+        Raises:
+            InvalidError: NAME_INVALID; REQUEST_INVALID, a role and a department that do not go together.
+            ConflictError: ALREADY_EXISTS.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidError(
+                Reason.NAME_INVALID,
+                "got an account name of another form; expected a-z, 0-9, '.', '_' and '-', 64 characters at most",
+            )
+        if role is Role.CONNECTOR:
+            raise InvalidError(Reason.REQUEST_INVALID, "a connector has no account; invite its department instead")
+        if (role in _OF_THE_POOL) is bool(department):
+            expected = "no department" if role in _OF_THE_POOL else "a department"
+            raise InvalidError(Reason.REQUEST_INVALID, f"an account with the role {role} has {expected}")
+        token = _new_token()
+        self._store.add_account(
+            work,
+            Account(name=name, role=role, department=department, digest=_digest(token), created_by=by, created_at=at),
+        )
+        return token
+
+    def authenticate(self, work: Work, token: str) -> Actor:
+        """Tell who a token is.
+
+        Raises:
+            RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
+        """
+        account = self._store.account_of(work, _digest(token))
+        if account is None:
+            raise RefusedError(Reason.TOKEN_INVALID, "the bearer token is nobody's; ask for an account")
+        if account.revoked_at is not None:
+            raise RefusedError(Reason.CERTIFICATE_REVOKED, "the account has been revoked")
+        return Actor(kind=ActorKind.HUMAN, id=account.name, department=account.department, role=account.role)
+
+    def renew(self, work: Work, name: str) -> str:
+        """Give an account another token; the old one ends.
+
+        Raises:
+            InvalidError: NOT_FOUND, no such account, or a revoked one.
+        """
+        self._existing(work, name)
+        token = _new_token()
+        self._store.change_account(work, name, digest=_digest(token), revoked_at=None)
+        return token
+
+    def revoke(self, work: Work, name: str, at: datetime) -> None:
+        """End an account for good; its name stays taken.
+
+        Raises:
+            InvalidError: NOT_FOUND, no such account, or one that is revoked already.
+        """
+        self._existing(work, name)
+        self._store.change_account(work, name, digest=None, revoked_at=at)
+
+    def all(self, work: Work) -> Sequence[Account]:
+        """Give all accounts, revoked ones too."""
+        return self._store.accounts(work)
+
+    def _existing(self, work: Work, name: str) -> Account:
+        account = self._store.account(work, name)
+        if account is None or account.revoked_at is not None:
+            raise InvalidError(Reason.NOT_FOUND, f"there is no account {name[:64]!r} in use; list them first")
+        return account
+
+
+def _new_token() -> str:
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
