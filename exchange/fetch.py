@@ -164,6 +164,8 @@ class Fetching:
             self._facts.add_released(work, grant, len(drawn.keys) - sum(map(len, drawn.withdrawn)))
             stands = self._access.position(work, grant.id)
             start, again, gap = self._chain(grant, place, stands)
+            onward = _higher(slice_.next, _positions(stands.released) or slice_.next)
+            self._access.move(work, grant.id, seen=stands, to=replace(stands, released=_vector(onward)))
             keys = self._record_keys(grant.id, drawn.keys)
             data = fetch_data(
                 generation=generation,
@@ -176,9 +178,8 @@ class Fetching:
                 gap=gap,
             )
             entry = passage.entry(data, flow=Flow.HORIZONTAL)
+            # The last write of the transaction: its counting line stays locked until the commit.
             leaf = self._ledger.write(work, [entry])[0]
-            onward = _higher(slice_.next, _positions(stands.released) or slice_.next)
-            self._access.move(work, grant.id, seen=stands, to=replace(stands, released=_vector(onward)))
             sent = self._monotonic()
         # (7)
         deadline = sent + self._window

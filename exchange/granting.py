@@ -111,7 +111,7 @@ class Granting:
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._facts.standing(actor), grant=draft)
         with self._gate.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             now = self._facts.now(work)
-            purposes = {purpose.id for purpose in self._access.purposes(work)}
+            purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
             terms = Terms(purposes=purposes, level=level, check_view=self._views.check)
             grant = submit(draft, by=actor, at=now, terms=terms)
             self._access.put(work, grant, entry_id=act.entry_id, at=now)

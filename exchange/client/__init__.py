@@ -10,6 +10,7 @@ package is a `PoolError`; `retry_after` says when to try again. Nothing of the p
 """
 
 from exchange.client.calls import PoolClient
+from exchange.client.enrol import enrol, renew
 from exchange.client.identity import Identity
 from exchange.client.messages import BatchRefusedError, Fetched, Hello, RowRefusal, Standing, Subscription
 
@@ -22,4 +23,6 @@ __all__ = [
     "RowRefusal",
     "Standing",
     "Subscription",
+    "enrol",
+    "renew",
 ]

@@ -1,0 +1,187 @@
+"""What the control API takes and gives, as documents: JSON ⇄ values. Unknown members are refused."""
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from exchange.access.document import to_json
+from exchange.access.filter import filter_from_json
+from registry.directory import Department, Entry, GovernmentLevel, ShareType
+from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
+from schemas.canonical import Json
+from schemas.names import Topic
+
+__all__ = [
+    "ConnectorBody",
+    "DepartmentBody",
+    "EntryBody",
+    "InvitationBody",
+    "ReasonBody",
+    "RequestBody",
+    "SchemaBody",
+    "UserBody",
+    "department_json",
+    "entry_json",
+    "grant_json",
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DepartmentBody(_Body):
+    """A department to register."""
+
+    uscc: str = Field(description="unified social credit code (统一社会信用代码), 18 characters")
+    name: str
+    short_name: str
+    level: GovernmentLevel
+    division_code: str
+
+
+class InvitationBody(_Body):
+    """Whom a one-time enrolment token is for."""
+
+    connector: str | None = Field(None, description="only this connector may use it; any of the department if absent")
+
+
+class UserBody(_Body):
+    """An account for a person."""
+
+    name: str
+    role: Role
+    department: str = Field("", description="internal id; empty for roles of the pool itself")
+
+
+class ConnectorBody(_Body):
+    """Which connector."""
+
+    department: str
+    connector: str
+
+
+class EntryBody(_Body):
+    """A catalogue entry to draft (decree 809, Art. 13 to 15)."""
+
+    topic: str
+    title: str
+    abstract: str = ""
+    code: str
+    share_type: ShareType
+    share_scope: str = ""
+    use_purpose: str = ""
+    refuse_reason: str = ""
+    legal_basis: str = ""
+    level: str = Field(pattern="^(G[1-4]|IMP)$")
+
+    def to_entry(self, provider: str) -> Entry:
+        """Make the entry of a provider.
+
+        Raises:
+            InvalidError: NAME_INVALID or REQUEST_INVALID.
+        """
+        members = self.model_dump(exclude={"topic", "level"})
+        return Entry(topic=Topic.parse(self.topic), level=Level[self.level], provider=provider, **members)
+
+
+class SchemaBody(_Body):
+    """An Avro schema, as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    text: str
+
+
+class ReasonBody(_Body):
+    """Why, in words; it goes into the audit log."""
+
+    reason: str = ""
+
+
+class RequestBody(_Body):
+    """A share request (共享申请; decree 809, Art. 20)."""
+
+    topic: str
+    fields: list[str]
+    masks: dict[str, MaskRule] = {}
+    row_filter: dict[str, object] | None = None
+    purpose: str
+    legal_basis: str
+    case_rule: CaseRule = CaseRule.STANDING
+    case: str = ""
+    not_before: AwareDatetime
+    expires: AwareDatetime
+    history: History = History.SINCE_APPROVAL
+    quota_per_day: int | None = None
+    ceiling: str = Field("G4", pattern="^(G[1-4]|IMP)$")
+    withdrawals: bool = True
+
+    def to_draft(self) -> Grant:
+        """Make a draft; who asks whom is filled in by the pool.
+
+        Raises:
+            InvalidError: NAME_INVALID or FILTER_INVALID.
+        """
+        return Grant(
+            id="",
+            version=1,
+            pool_id="",
+            consumer="",
+            provider="",
+            topic=Topic.parse(self.topic),
+            fields=tuple(self.fields),
+            masks=tuple(self.masks.items()),
+            row_filter=None if self.row_filter is None else filter_from_json(self.row_filter),  # type: ignore[arg-type]
+            purpose=self.purpose,
+            legal_basis=self.legal_basis,
+            case_rule=self.case_rule,
+            case=self.case,
+            not_before=self.not_before,
+            expires=self.expires,
+            history=self.history,
+            quota_per_day=self.quota_per_day,
+            ceiling=Level[self.ceiling],
+            withdrawals=self.withdrawals,
+            requested_by="",
+            state=GrantState.DRAFT,
+        )
+
+
+def grant_json(grant: Grant) -> dict[str, Json]:
+    """Give a grant's document."""
+    return to_json(grant)
+
+
+def department_json(department: Department) -> dict[str, Json]:
+    """Give a department's document."""
+    return {
+        "id": department.id,
+        "version": department.version,
+        "uscc": department.uscc,
+        "name": department.name,
+        "short_name": department.short_name,
+        "level": str(department.level),
+        "division_code": department.division_code,
+        "zone": department.zone,
+        "status": str(department.status),
+        "successor": department.successor,
+    }
+
+
+def entry_json(entry: Entry) -> dict[str, Json]:
+    """Give a catalogue entry's document."""
+    return {
+        "topic": str(entry.topic),
+        "version": entry.version,
+        "title": entry.title,
+        "abstract": entry.abstract,
+        "provider": entry.provider,
+        "code": entry.code,
+        "share_type": str(entry.share_type),
+        "share_scope": entry.share_scope,
+        "use_purpose": entry.use_purpose,
+        "refuse_reason": entry.refuse_reason,
+        "legal_basis": entry.legal_basis,
+        "level": entry.level.name,
+        "zone": entry.zone,
+        "state": str(entry.state),
+    }

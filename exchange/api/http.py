@@ -1,0 +1,244 @@
+"""The control API over HTTPS: departments, catalogue, requests, grants, the audit log. OpenAPI at /openapi.json.
+
+A bearer token says who calls. Every error is an RFC 9457 problem out of the same table as on the gRPC side; an
+error that is not the pool's own has a fixed text. No rule lives here.
+"""
+
+import os
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from exchange.access.grants import Event
+from exchange.access.store import Query as GrantQuery
+from exchange.api.bodies import (
+    ConnectorBody,
+    DepartmentBody,
+    EntryBody,
+    InvitationBody,
+    ReasonBody,
+    RequestBody,
+    SchemaBody,
+    UserBody,
+    department_json,
+    entry_json,
+    grant_json,
+)
+from exchange.api.problems import as_pool_error, http_status, problem
+from exchange.audit.store import Query as EntryQuery
+from exchange.call import Call
+from exchange.pool import Pool
+from schemas.access import Actor, GrantState
+from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from schemas.names import Topic
+
+__all__ = ["create"]
+
+_log = structlog.get_logger()
+_TRACE = re.compile(r"[0-9a-f]{32}")
+_MAX_BODY = 2 * 1024 * 1024  # bytes
+Document = dict[str, Any]
+
+
+class _Caller:
+    """Who calls, and the circumstances."""
+
+    def __init__(self, request: Request) -> None:
+        pool: Pool = request.app.state.pool
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise RefusedError(
+                Reason.NO_IDENTITY, "got no bearer token; send `Authorization: Bearer …` with the token of your account"
+            )
+        self.pool = pool
+        self.actor: Actor = pool.authenticate(token)
+        self.call = Call(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
+
+
+Caller = Annotated[_Caller, Depends(_Caller)]
+router = APIRouter(prefix="/v1")
+
+
+@router.post("/departments", status_code=201, tags=["departments"])
+def register_department(who: Caller, body: DepartmentBody) -> Document:
+    """Register a department."""
+    return department_json(who.pool.administration.register_department(who.actor, who.call, **body.model_dump()))
+
+
+@router.get("/departments", tags=["departments"])
+def departments(who: Caller) -> list[Document]:
+    """List the departments."""
+    return [department_json(one) for one in who.pool.administration.departments(who.actor, who.call)]
+
+
+@router.post("/departments/{department}/invitations", status_code=201, tags=["departments"])
+def invite(who: Caller, department: str, body: InvitationBody) -> Document:
+    """Make a one-time enrolment token for a connector of the department. It is shown once."""
+    token = who.pool.administration.invite(who.actor, who.call, department, body.connector)
+    return {"token": token}
+
+
+@router.post("/connectors/revocations", status_code=204, tags=["departments"])
+def revoke_connector(who: Caller, body: ConnectorBody) -> Response:
+    """Revoke a connector's certificates, at once."""
+    who.pool.administration.revoke_connector(who.actor, who.call, body.department, body.connector)
+    return Response(status_code=204)
+
+
+@router.post("/users", status_code=201, tags=["users"])
+def add_user(who: Caller, body: UserBody) -> Document:
+    """Add an account for a person. Its token is shown once."""
+    token = who.pool.administration.add_user(who.actor, who.call, body.name, body.role, body.department)
+    return {"name": body.name, "token": token}
+
+
+@router.post("/catalogue", status_code=201, tags=["catalogue"])
+def draft_entry(who: Caller, body: EntryBody) -> Document:
+    """Draft a catalogue entry of the caller's department."""
+    return entry_json(who.pool.administration.draft_entry(who.actor, who.call, body.to_entry(who.actor.department)))
+
+
+@router.get("/catalogue", tags=["catalogue"])
+def catalogue(who: Caller) -> list[Document]:
+    """List the catalogue."""
+    return [entry_json(entry) for entry in who.pool.administration.entries(who.actor, who.call)]
+
+
+@router.post("/catalogue/{topic}/schemas", status_code=201, tags=["catalogue"])
+def register_schema(who: Caller, topic: str, body: SchemaBody) -> Document:
+    """Register a schema of a catalogued resource."""
+    schema_id, version = who.pool.administration.register_schema(who.actor, who.call, Topic.parse(topic), body.text)
+    return {"id": schema_id, "version": version}
+
+
+@router.post("/catalogue/{topic}/publication", tags=["catalogue"])
+def publish_entry(who: Caller, topic: str) -> Document:
+    """Publish an entry; its topic is made."""
+    return entry_json(who.pool.administration.publish_entry(who.actor, who.call, Topic.parse(topic)))
+
+
+@router.post("/catalogue/{topic}/archival", tags=["catalogue"])
+def archive_entry(who: Caller, topic: str) -> Document:
+    """Archive an entry: nothing is published or drawn any more."""
+    return entry_json(who.pool.administration.archive_entry(who.actor, who.call, Topic.parse(topic)))
+
+
+@router.get("/purposes", tags=["grants"])
+def purposes(who: Caller) -> list[Document]:
+    """List the purposes that a request may name (使用目的)."""
+    return [{"id": one.id, "parent": one.parent, "zh": one.zh, "en": one.en} for one in who.pool.granting.purposes()]
+
+
+@router.post("/requests", status_code=201, tags=["grants"])
+def submit(who: Caller, body: RequestBody) -> Document:
+    """File a share request (共享申请)."""
+    return grant_json(who.pool.granting.submit(who.actor, who.call, body.to_draft()))
+
+
+@router.get("/grants", tags=["grants"])
+def grants(who: Caller, state: Annotated[list[GrantState] | None, Query()] = None) -> list[Document]:
+    """List the grants that the caller may see."""
+    query = GrantQuery(states=frozenset(state) if state else None)
+    return [grant_json(grant) for grant in who.pool.granting.list(who.actor, who.call, query)]
+
+
+@router.post("/grants/{grant_id}/approval", tags=["grants"])
+def approve(who: Caller, grant_id: str) -> Document:
+    """Approve a request; the grant is in force when this returns."""
+    return grant_json(who.pool.granting.approve(who.actor, who.call, grant_id))
+
+
+@router.post("/grants/{grant_id}/{event}", tags=["grants"])
+def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
+    """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
+    return grant_json(who.pool.granting.change(who.actor, who.call, grant_id, event, reason=body.reason))
+
+
+@router.get("/audit/entries", tags=["audit"])
+def entries(
+    who: Caller,
+    department: str | None = None,
+    resource: str | None = None,
+    purpose: str | None = None,
+    case: str | None = None,
+    grant: str | None = None,
+    action: str | None = None,
+    decision: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[Document]:
+    """Search the audit log, newest first; each hit with its proof status. The search is an entry itself."""
+    query = EntryQuery(
+        department=department,
+        resource=resource,
+        purpose=purpose,
+        case=case,
+        grant=grant,
+        action=action,
+        decision=decision,
+        since=since,
+        until=until,
+        limit=limit,
+    )
+    return who.pool.auditing.search(who.actor, who.call, query)
+
+
+@router.get("/audit/entries/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
+def proof(who: Caller, entry_id: str) -> PlainTextResponse:
+    """Give the C2SP tlog-proof of an entry: verifiable offline."""
+    return PlainTextResponse(who.pool.auditing.prove(who.actor, who.call, entry_id))
+
+
+@router.get("/audit/checkpoint", tags=["audit"], response_class=PlainTextResponse)
+def checkpoint(who: Caller) -> PlainTextResponse:
+    """Give the newest signed checkpoint. Keep it outside the pool."""
+    return PlainTextResponse(who.pool.auditing.checkpoint(who.actor, who.call))
+
+
+def create(pool: Pool) -> FastAPI:
+    """Make the control API of a pool."""
+    app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
+    app.state.pool = pool
+    app.include_router(router)
+
+    @app.middleware("http")
+    async def trace(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        sent = request.headers.get("x-request-id", "")
+        request.state.trace = sent if _TRACE.fullmatch(sent) else os.urandom(16).hex()
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > _MAX_BODY:
+            error = InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {_MAX_BODY} bytes at most")
+            return _problem(request, error)
+        return await go_on(request)
+
+    @app.exception_handler(PoolError)
+    async def known(request: Request, error: PoolError) -> JSONResponse:
+        return _problem(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        return _problem(request, InvalidError(Reason.REQUEST_INVALID, f"the request does not fit: {faults}"))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        _log.error("call_failed", trace=request.state.trace, error=type(error).__name__)
+        return _problem(request, as_pool_error(error))
+
+    return app
+
+
+def _problem(request: Request, error: PoolError) -> JSONResponse:
+    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else {}
+    return JSONResponse(
+        problem(error, request.state.trace),
+        status_code=http_status(error),
+        media_type="application/problem+json",
+        headers=headers,
+    )

@@ -1,0 +1,103 @@
+"""Enrolment and renewal from a department's machine: both private keys are made here and never leave it."""
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
+
+from exchange.client.errors import from_rpc_error
+from exchange.client.identity import Identity
+from schemas.invitation import Invitation
+from schemas.proto.pool.v1 import enrolment_pb2 as wire
+from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
+
+__all__ = ["enrol", "renew"]
+
+_TIMEOUT = 30.0  # seconds
+
+
+def enrol(token: str, connector: str, folder: Path) -> Identity:
+    """Use a one-time token up, and keep the identity that it gives in *folder*.
+
+    The token holds the pool's certificate authority: the pool is verified before the secret is sent.
+
+    Raises:
+        RefusedError: TOKEN_INVALID.
+        ConflictError: ALREADY_EXISTS, the name is in use and the token does not name it.
+        UnavailableError: the pool does not answer.
+    """
+    invitation = Invitation.decode(token)
+    key, signing = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
+    request = _request(key)
+    message = wire.EnrolRequest(
+        token=invitation.secret,
+        connector=connector,
+        certificate_request=request,
+        signing_public_key=signing.public_key().public_bytes_raw(),
+        signing_proof=signing.sign(request),
+    )
+    credentials = grpc.ssl_channel_credentials(invitation.authority.encode())
+    with grpc.secure_channel(invitation.address, credentials) as channel:
+        reply = _call(stubs.EnrolmentStub(channel).Enrol, message)  # type: ignore[no-untyped-call]  # generated
+    identity = Identity(
+        pool_id=reply.pool_id,
+        department=reply.department,
+        connector=connector,
+        gateway=reply.gateway,
+        certificate=reply.certificate_chain,
+        key=_pem(key),
+        authority=reply.authority,
+        signing_key=signing,
+    )
+    identity.save(folder)
+    return identity
+
+
+def renew(identity: Identity, folder: Path) -> Identity:
+    """Get the next certificate with one that is still good, and keep it; the signing key stays.
+
+    Raises:
+        RefusedError: the certificate is revoked, or it is too early.
+        UnavailableError: the pool does not answer.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+    with grpc.secure_channel(identity.gateway, credentials) as channel:
+        stub = stubs.RenewalStub(channel)  # type: ignore[no-untyped-call]  # generated
+        reply = _call(stub.Renew, wire.RenewRequest(certificate_request=_request(key)))
+    renewed = Identity(
+        pool_id=identity.pool_id,
+        department=identity.department,
+        connector=identity.connector,
+        gateway=reply.gateway or identity.gateway,
+        certificate=reply.certificate_chain,
+        key=_pem(key),
+        authority=reply.authority,
+        signing_key=identity.signing_key,
+    )
+    renewed.save(folder)
+    return renewed
+
+
+def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Make a certificate request; the pool reads nothing but the public key from it."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "connector")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _call(method: Any, message: Any) -> Any:
+    try:
+        return method(message, timeout=_TIMEOUT)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error

@@ -1,0 +1,63 @@
+"""The database's schema over time (alembic). Migration happens by command alone; a start only checks.
+
+Every room with tables keeps its own `metadata`; together they are what the newest revision must give, which a test
+proves on a real database.
+"""
+
+from importlib import resources
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from exchange.access import postgres as access
+from exchange.audit import postgres as audit
+from exchange.broker import tables as broker
+from exchange.identity import postgres as identity
+from registry import tables as registry
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["METADATA", "check", "upgrade"]
+
+METADATA: tuple[sa.MetaData, ...] = (
+    access.metadata,
+    audit.metadata,
+    broker.metadata,
+    identity.metadata,
+    registry.metadata,
+)
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the database to the newest revision, in one transaction."""
+    with engine.begin() as connection:
+        # Two operators at once: the second waits, and finds nothing left to do.
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('exchange-pool-migration'))"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def check(engine: sa.Engine) -> None:
+    """Check that the database is at the revision that this code knows.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when it is older or newer.
+    """
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    expected = ScriptDirectory.from_config(_config()).get_current_head()
+    if found != expected:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"the database is at revision {found or 'none'}, this program at {expected}; run `pool migrate`, or the "
+            "program that fits",
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("exchange.migrations")))
+    return config

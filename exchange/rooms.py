@@ -1,0 +1,85 @@
+"""Answers of single rooms in the form that decisions ask for: identities, catalogue, views.
+
+Each class here is one thin joint between a room and `exchange.facts` or the record path; no rule of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from exchange.access.policy import Resource
+from exchange.access.roles import Standing
+from exchange.identity.enrolment import CertificateStatus, Connectors
+from exchange.work import Works
+from registry import governance
+from registry.catalogue import Catalogue
+from registry.departments import Departments
+from registry.directory import DepartmentStatus, EntryState
+from registry.subjects import Subjects
+from schemas.access import Actor, ActorKind, Level
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+
+__all__ = ["CatalogueRoom", "IdentityRoom"]
+
+
+class IdentityRoom:
+    """Identities and departments → standing and signing keys."""
+
+    def __init__(
+        self, works: Works, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
+    ) -> None:
+        self._works = works
+        self._connectors = connectors
+        self._departments = departments
+        self._now = now
+
+    def standing(self, actor: Actor) -> Standing:
+        """See `exchange.facts.Identities`. A person's token was checked when it was presented."""
+        if actor.kind is ActorKind.MACHINE and actor.certificate:
+            with self._works.begin() as work:
+                if self._connectors.status(work, actor.certificate) is CertificateStatus.REVOKED:
+                    return Standing.REVOKED
+        if actor.department:
+            try:
+                department = self._departments.get(actor.department)
+            except InvalidError as error:
+                if error.reason is Reason.DEPARTMENT_UNKNOWN:
+                    return Standing.DEPARTMENT_INACTIVE
+                raise
+            if department.status is not DepartmentStatus.ACTIVE:
+                return Standing.DEPARTMENT_INACTIVE
+        return Standing.ACTIVE
+
+    def signing_key(self, actor: Actor) -> bytes:
+        """See `exchange.facts.Identities`."""
+        with self._works.begin() as work:
+            return self._connectors.signing_key(work, actor.department, actor.id, self._now())
+
+
+class CatalogueRoom:
+    """Catalogue and subjects → resources and levels."""
+
+    def __init__(self, catalogue: Catalogue, subjects: Subjects) -> None:
+        self._catalogue = catalogue
+        self._subjects = subjects
+
+    def resource(self, topic: Topic) -> Resource | None:
+        """See `exchange.facts.Catalogue`."""
+        try:
+            entry = self._catalogue.get(topic)
+        except InvalidError as error:
+            if error.reason is Reason.RESOURCE_UNKNOWN:
+                return None
+            raise
+        return Resource(
+            topic=topic, provider=entry.provider, published=entry.state is EntryState.PUBLISHED, zone=entry.zone
+        )
+
+    def level(self, topic: Topic, fields: Sequence[str]) -> Level | None:
+        """See `exchange.facts.Catalogue`."""
+        try:
+            return governance.highest_level(self._subjects.classification(topic.subject), fields)
+        except InvalidError as error:
+            if error.reason in {Reason.SUBJECT_UNKNOWN, Reason.FIELD_UNKNOWN}:
+                return None
+            raise
