@@ -84,8 +84,7 @@ class Catalogue:
 
         Args:
             topic: which entry.
-            fields: gives the classification of the fields registered under a subject
-                (`Subjects.classification`).
+            fields: gives the classification of every field registered under a subject (`Subjects.classified`).
             version: the version that the caller saw.
 
         Raises:

@@ -16,9 +16,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from stdnum.cn import uscc as stdnum_uscc
-from stdnum.exceptions import ValidationError
-
+from registry.rules import Rule, Verdict
 from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -27,8 +25,7 @@ __all__ = ["Department", "DepartmentStatus", "Entry", "EntryState", "GovernmentL
 
 _DIVISION = re.compile(r"\d{6}(?:\d{3}(?:\d{3})?)?", re.ASCII)  # GB/T 2260; 9 and 12 digits for township and village
 _NATIONAL = re.compile(r"[123]\d{2}\d{3}\d*/\d+", re.ASCII)  # compilation guide of 2017: 类 项 目 细目 / serial
-_ORGANISATION = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # values of GB 11714, by place
-_ORGANISATION_WEIGHTS = (3, 7, 9, 10, 5, 8, 4, 2)
+_USCC = Rule("uscc", "uscc", ())
 _MAX_TEXT = 2000  # characters of a title, a condition or a reason
 
 
@@ -177,25 +174,8 @@ class Entry:
 
 
 def is_uscc(code: str) -> bool:
-    """Check a unified social credit code.
-
-    Early codes of Fujian and Xiamen are lawful although they fail the outer check digit (GB 32100); they pass
-    the inner one, of the organisation code in characters 9 to 17 (GB 11714).
-    """
-    if len(code) != 18 or not code.isascii() or not code.isalnum() or code != code.upper():
-        return False
-    try:
-        stdnum_uscc.validate(code)
-    except ValidationError:
-        return _is_organisation(code[8:17])
-    return True
-
-
-def _is_organisation(code: str) -> bool:
-    total = sum(
-        _ORGANISATION.index(char) * weight for char, weight in zip(code[:8], _ORGANISATION_WEIGHTS, strict=True)
-    )
-    return code[8] == "0123456789X0"[(11 - total % 11) % 11]
+    """Check a unified social credit code (GB 32100); an early lawful one passes too, as everywhere in the pool."""
+    return _USCC.judge(code) is not Verdict.BAD
 
 
 def _text(text: str, what: str) -> None:

@@ -304,6 +304,15 @@ class Subjects:
         """
         return governance.classify(parse(self.version(subject, number).content.text).json)
 
+    def classified(self, subject: str) -> list[governance.Labelled]:
+        """Give the classification of the fields of every live version.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something.
+        """
+        numbers = self.versions(subject)
+        return [field for number in numbers for field in self.classification(subject, number)]
+
     def _parsed(self, content: Content) -> ParsedSchema:
         if content.kind != "AVRO":
             raise InvalidError(
