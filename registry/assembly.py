@@ -10,12 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from registry.reading import FlawError
 from registry.shapes import Kind, Shape
 
-__all__ = ["assemble", "take_apart", "validity"]
+__all__ = ["assemble", "branches_of", "take_apart", "validity"]
 
 
 def assemble(values: Sequence[Any], shape: Shape) -> pa.Array:
@@ -198,8 +199,14 @@ def _listed_maps(column: pa.Array, shape: Shape) -> list[Any]:
     return _grouped(column, list(zip(keys, values, strict=True)))
 
 
+def branches_of(column: pa.UnionArray) -> npt.NDArray[np.int8]:
+    """Give the branch of each value. pyarrow's own `type_codes` forgets that a column may be a slice."""
+    data = column.buffers()[1]
+    return np.frombuffer(data, np.int8, len(column), column.offset) if len(column) else np.zeros(0, np.int8)
+
+
 def _listed_unions(column: pa.Array, shape: Shape) -> list[Any]:
-    branches = column.type_codes.to_pylist()
+    branches = branches_of(column).tolist()
     parts = [take_apart(column.field(index), part) for index, part in enumerate(shape.parts)]
     return [(branch, parts[branch][row] if 0 <= branch < len(parts) else None) for row, branch in enumerate(branches)]
 
