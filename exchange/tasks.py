@@ -1,0 +1,152 @@
+"""What engine processes do for the exchange: check a batch to be published, apply a view to one being fetched.
+
+Each is a program of `exchange.workers`: a definition as JSON, compiled once a process, and byte strings in and out.
+The calls here put the two ends together, so that no caller knows whether a batch went to a process or not.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from exchange.access.filter import filter_from_text, filter_to_text
+from exchange.access.view import View, ViewResult, ViewSpec
+from exchange.workers import Parts, Program, Task, Workers
+from registry.codec import RowError, engine_for, strip_frames
+from registry.parsing import ParsedSchema, parse
+from schemas.access import MaskRule
+from schemas.errors import InvalidError, Reason
+from schemas.record import Packed
+
+__all__ = ["apply_view", "check_batch", "compile_check", "compile_view"]
+
+
+def apply_view(
+    workers: Workers, spec: ViewSpec, writers: Mapping[int, ParsedSchema], values: Packed | Sequence[bytes | None]
+) -> ViewResult:
+    """Apply a grant's view to framed values (`exchange.access.view.View.apply`), perhaps in an engine process.
+
+    Raises:
+        PoolError: what the view raises, and what `Workers.run` raises.
+    """
+    program = _view_program(spec, tuple(sorted(writers.items())))
+    packed = values if isinstance(values, Packed) else Packed.of(values)
+    offsets, data, states, words = workers.run(program, (packed.offsets, packed.values), records=len(packed))
+    engine, _, alarm = words.decode().partition("\n")
+    return ViewResult(values=Packed(offsets, data), states=states, engine=engine, alarm=alarm)
+
+
+def check_batch(
+    workers: Workers, writers: Mapping[int, ParsedSchema], values: Packed
+) -> tuple[Packed, tuple[int, ...]] | list[RowError]:
+    """Validate the framed values of a batch to be published, perhaps in an engine process.
+
+    Args:
+        workers: the processes.
+        writers: registry id → schema, of the versions under which a record of this topic may be written.
+        values: n framed values; an empty one is a void.
+
+    Returns:
+        The key bytes of the records that have a value, in order, and the schema ids among them, rising; or the rows
+        that do not keep their schema, at most 100, in order.
+
+    Raises:
+        InvalidError: SCHEMA_UNKNOWN, a frame names none of the writers; RECORD_INVALID, a frame is missing.
+        PoolError: what `Workers.run` raises.
+    """
+    program = _check_program(tuple(sorted(writers.items())))
+    good, first, second = workers.run(program, (values.offsets, values.values), records=len(values))
+    if good == b"rows":
+        return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
+    return Packed(first, second), tuple(json.loads(good))
+
+
+def compile_view(definition: bytes) -> Task:
+    """Compile the program of a view; the kind `exchange.tasks:compile_view`."""
+    read = json.loads(definition)
+    spec = ViewSpec(
+        output=read["output"],
+        output_id=read["output_id"],
+        masks=tuple((field, MaskRule(rule)) for field, rule in read["masks"]),
+        row_filter=filter_from_text(read["row_filter"]) if read["row_filter"] else None,
+        resource=read["resource"],
+        references=tuple(read["references"]),
+    )
+    view = View(spec, _writers(read["writers"]))
+
+    def task(parts: Parts) -> Parts:
+        result = view.apply(Packed(*parts).checked())
+        words = f"{result.engine}\n{result.alarm}".encode()
+        return [result.values.offsets, result.values.values, result.states, words]
+
+    return task
+
+
+def compile_check(definition: bytes) -> Task:
+    """Compile the program of a check; the kind `exchange.tasks:compile_check`."""
+    engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
+
+    def task(parts: Parts) -> Parts:
+        values = Packed(*parts).checked()
+        keys: list[bytes] = [b""] * len(values)
+        bad: list[RowError] = []
+        groups = strip_frames(values)
+        for group in groups:
+            engine = engines.get(group.schema_id)
+            if engine is None:
+                raise InvalidError(
+                    Reason.SCHEMA_UNKNOWN,
+                    f"got a record of schema {group.schema_id}, which is none of this topic's; expected one of "
+                    f"{', '.join(map(str, engines))}",
+                )
+            checked = engine.check(group.datums)
+            places = group.indexes.tolist()
+            if isinstance(checked, list):
+                bad += [
+                    RowError(index=places[row.index], reason=row.reason, field=row.field, message=row.message)
+                    for row in checked
+                ]
+            else:
+                for place, key in zip(places, checked.keys, strict=False):
+                    keys[place] = key
+        if bad:
+            bad.sort(key=lambda row: row.index)
+            return [b"rows", json.dumps([[row.index, row.reason, row.field, row.message] for row in bad]).encode(), b""]
+        present = sorted(place for group in groups for place in group.indexes.tolist())
+        packed = Packed.of(keys[place] for place in present)
+        return [json.dumps(sorted({group.schema_id for group in groups})).encode(), packed.offsets, packed.values]
+
+    return task
+
+
+_Writers = tuple[tuple[int, ParsedSchema], ...]
+
+
+@lru_cache(maxsize=512)
+def _view_program(spec: ViewSpec, writers: _Writers) -> Program:
+    return Program.of(
+        "exchange.tasks:compile_view",
+        json.dumps(
+            {
+                "output": spec.output,
+                "output_id": spec.output_id,
+                "masks": spec.masks,
+                "row_filter": filter_to_text(spec.row_filter) if spec.row_filter is not None else "",
+                "resource": spec.resource,
+                "references": spec.references,
+                "writers": _described(writers),
+            }
+        ).encode(),
+    )
+
+
+@lru_cache(maxsize=512)
+def _check_program(writers: _Writers) -> Program:
+    return Program.of("exchange.tasks:compile_check", json.dumps(_described(writers)).encode())
+
+
+def _described(writers: _Writers) -> list[tuple[int, str, tuple[str, ...]]]:
+    return [(id_, schema.text, schema.references) for id_, schema in writers]
+
+
+def _writers(described: Sequence[tuple[int, str, Sequence[str]]]) -> dict[int, ParsedSchema]:
+    return {id_: parse(text, references=tuple(references)) for id_, text, references in described}
