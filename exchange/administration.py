@@ -162,7 +162,7 @@ class Administration:
             act.note(certificate=enrolled.serial)
         return enrolled
 
-    def revoke_connector(self, actor: Actor, call: Call, department: str, connector: str, because: str = "") -> None:
+    def revoke_connector(self, actor: Actor, call: Call, department: str, connector: str, because: str) -> None:
         """Revoke every certificate of a connector; its next call is refused.
 
         Raises:
@@ -170,10 +170,10 @@ class Administration:
         """
         decision = self._decide(actor, Action.CONNECTOR_REVOKE, department)
         with self._gate.act(actor, Action.CONNECTOR_REVOKE, connector, call, decision) as (work, act):
-            count = self._enrolment.revoke(
+            serials = self._enrolment.revoke(
                 work, department=department, connector=connector, at=self._now(), by=actor.id, because=because
             )
-            act.note(department=department, certificates=count)
+            act.note(department=department, certificates=list(serials), because=because)
 
     def add_user(self, actor: Actor, call: Call, name: str, role: Role, department: str) -> str:
         """Add an account and give its token.

@@ -164,7 +164,7 @@ class Granting:
         if action is None:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
-                f"got the event {event}; expected one of {', '.join(_ACTION)} (submit and approve have their own calls)",
+                f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
         grant, proven = self._known(grant_id)
         decision = decide_control(actor, action, standing=self._facts.standing(actor), grant=grant, proven=proven)

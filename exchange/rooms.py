@@ -55,6 +55,18 @@ class IdentityRoom:
         with self._works.begin() as work:
             return self._connectors.signing_key(work, actor.department, actor.id, self._now())
 
+    def certificate_expires(self, actor: Actor) -> datetime:
+        """Give the end of the certificate that the actor presents.
+
+        Raises:
+            InvalidError: NOT_FOUND, the pool never issued it.
+        """
+        with self._works.begin() as work:
+            for held in self._connectors.certificates(work, actor.department, actor.id):
+                if held.serial == actor.certificate:
+                    return held.not_after
+        raise InvalidError(Reason.NOT_FOUND, "the pool has not issued this certificate; enrol anew")
+
 
 class CatalogueRoom:
     """Catalogue and subjects → resources and levels."""

@@ -53,10 +53,11 @@ class UserBody(_Body):
 
 
 class ConnectorBody(_Body):
-    """Which connector."""
+    """Which connector, and why."""
 
     department: str
     connector: str
+    reason: str
 
 
 class EntryBody(_Body):

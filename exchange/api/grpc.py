@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import grpc
 import structlog
 
 from exchange.api.problems import as_pool_error, rpc_status
+from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
 from exchange.call import Call
 from exchange.pool import Pool
@@ -25,7 +25,7 @@ from exchange.publish import Checked
 from exchange.release import Released
 from exchange.submission import RowsRefusedError, Submission
 from schemas.access import Actor
-from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
+from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
@@ -246,10 +246,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             raise
 
     def _actor(self, context: Any) -> Actor:
-        certificates = context.auth_context().get("x509_pem_cert")
-        if not certificates:
-            raise RefusedError(Reason.NO_IDENTITY, "got no client certificate; enrol with `pool-connect enrol`")
-        return self._pool.identify(certificates[0])
+        return self._pool.identify(peer_certificate(context))
 
     async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
         if self._queued >= self._max_queued:
@@ -269,11 +266,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
             _log.error("call_failed", trace=call.trace, error=type(error).__name__, at=_place(error))
         status = rpc_status(known)
         await context.abort(
-            _STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
+            STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
         )
-
-
-_STATUS = {status.value[0]: status for status in grpc.StatusCode}
 
 
 def _call(header: wire.RequestHeader) -> Call:

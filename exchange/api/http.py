@@ -86,7 +86,7 @@ def invite(who: Caller, department: str, body: InvitationBody) -> Document:
 @router.post("/connectors/revocations", status_code=204, tags=["departments"])
 def revoke_connector(who: Caller, body: ConnectorBody) -> Response:
     """Revoke a connector's certificates, at once."""
-    who.pool.administration.revoke_connector(who.actor, who.call, body.department, body.connector)
+    who.pool.administration.revoke_connector(who.actor, who.call, body.department, body.connector, body.reason)
     return Response(status_code=204)
 
 

@@ -1,0 +1,74 @@
+"""Enrolment over gRPC: a one-time token on the listener without client certificates, renewal on the mutual one."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from exchange.api.problems import as_pool_error, rpc_status
+from exchange.api.statuses import STATUS, peer_certificate
+from exchange.call import Call
+from exchange.identity.enrolment import Enrolled
+from exchange.pool import Pool
+from schemas.proto.pool.v1 import enrolment_pb2 as wire
+from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
+
+__all__ = ["EnrolmentServicer", "RenewalServicer"]
+
+
+class _Answers:
+    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, gateway: Callable[[], str]) -> None:
+        self._pool = pool
+        self._threads = threads
+        self._gateway = gateway
+
+    async def _answer(self, context: Any, work: Callable[[Call], Enrolled]) -> wire.EnrolReply:
+        call = Call(trace=os.urandom(16).hex())
+        try:
+            enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
+        except Exception as error:
+            known = as_pool_error(error)
+            status = rpc_status(known)
+            details = (("grpc-status-details-bin", status.SerializeToString()),)
+            await context.abort(STATUS[status.code], known.message, details)
+            raise
+        return wire.EnrolReply(
+            certificate_chain=enrolled.certificate,
+            authority=enrolled.authority,
+            pool_id=enrolled.pool_id,
+            department=enrolled.department,
+            not_after=int(enrolled.not_after.timestamp() * 1_000_000),
+            gateway=self._gateway(),
+        )
+
+
+class EnrolmentServicer(_Answers, stubs.EnrolmentServicer):
+    """Implements `pool.v1.Enrolment`."""
+
+    async def Enrol(self, request: wire.EnrolRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
+        """Use a one-time token up."""
+        return await self._answer(
+            context,
+            lambda call: self._pool.administration.enrol(
+                call,
+                secret=request.token,
+                connector=request.connector,
+                request=request.certificate_request,
+                signing_key=request.signing_public_key,
+                signing_proof=request.signing_proof,
+            ),
+        )
+
+
+class RenewalServicer(_Answers, stubs.RenewalServicer):
+    """Implements `pool.v1.Renewal`."""
+
+    async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
+        """Issue the next certificate."""
+
+        def work(call: Call) -> Enrolled:
+            actor = self._pool.identify(peer_certificate(context))
+            return self._pool.administration.renew(actor, call, request.certificate_request)
+
+        return await self._answer(context, work)

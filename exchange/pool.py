@@ -1,0 +1,120 @@
+"""The pool: what its doors (gRPC, HTTP, command line) call, in one place.
+
+identify / authenticate   a certificate or a token → who it is
+publishing                check, append, resume            exchange/publish.py
+fetching                  describe, fetch, commit          exchange/fetch.py
+granting                  submit, approve, revoke …        exchange/granting.py
+administration            departments, catalogue, accounts exchange/administration.py
+auditing                  search, prove, checkpoint        exchange/auditing.py
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from exchange.access.roles import decide_control
+from exchange.administration import Administration
+from exchange.auditing import Auditing
+from exchange.call import Call
+from exchange.fetch import Fetching
+from exchange.gate import Gate
+from exchange.granting import Granting
+from exchange.identity.authority import Peers
+from exchange.identity.tokens import Users
+from exchange.publish import Publishing
+from exchange.rooms import IdentityRoom
+from exchange.views import Schemas
+from exchange.work import Works
+from schemas.access import Action, Actor
+from schemas.names import Topic
+
+__all__ = ["VERSION", "Greeting", "Pool"]
+
+VERSION = "exchange-pool/0.1.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """Who the pool is. Times in microseconds UTC."""
+
+    pool_id: str
+    version: str
+    receipt_public_key: bytes
+    server_time: int
+    certificate_expires: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Everything that a door needs; made by `exchange.app`."""
+
+    pool_id: str
+    works: Works
+    peers: Peers
+    users: Users
+    gate: Gate
+    identities: IdentityRoom
+    schemas: Schemas
+    publishing: Publishing
+    fetching: Fetching
+    granting: Granting
+    administration: Administration
+    auditing: Auditing
+    receipt_public_key: bytes
+    now: Callable[[], datetime]
+
+    def identify(self, certificate: bytes) -> Actor:
+        """Tell who a client certificate is.
+
+        Raises:
+            RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Whether it is revoked, each decision asks anew.
+        """
+        return self.peers.identify(certificate, self.now())
+
+    def authenticate(self, token: str) -> Actor:
+        """Tell who a bearer token is.
+
+        Raises:
+            RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
+        """
+        with self.works.begin() as work:
+            return self.users.authenticate(work, token)
+
+    def hello(self, actor: Actor, call: Call) -> Greeting:
+        """Greet a connector: anybody with a certificate of this pool that is not revoked.
+
+        Raises:
+            RefusedError: the certificate is revoked, or its department inactive.
+        """
+        self._admit(actor, Action.DEPARTMENT_READ, actor.department, call)
+        return Greeting(
+            pool_id=self.pool_id,
+            version=VERSION,
+            receipt_public_key=self.receipt_public_key,
+            server_time=int(self.now().timestamp() * 1_000_000),
+            certificate_expires=int(self.identities.certificate_expires(actor).timestamp() * 1_000_000),
+        )
+
+    def latest_schema(self, actor: Actor, call: Call, topic: Topic) -> tuple[int, str]:
+        """Give id and text of a topic's latest schema. Schemas hold no record; every department may read them.
+
+        Raises:
+            RefusedError: the certificate is revoked.
+            InvalidError: SUBJECT_UNKNOWN.
+        """
+        self._admit(actor, Action.SCHEMA_READ, topic.subject, call)
+        return self.schemas.latest(topic)
+
+    def schema_by_id(self, actor: Actor, call: Call, schema_id: int) -> tuple[int, str]:
+        """Give the text of a schema id.
+
+        Raises:
+            RefusedError: the certificate is revoked.
+            InvalidError: SCHEMA_UNKNOWN.
+        """
+        self._admit(actor, Action.SCHEMA_READ, str(schema_id), call)
+        return schema_id, self.schemas.text(schema_id)
+
+    def _admit(self, actor: Actor, action: Action, resource: str, call: Call) -> None:
+        decision = decide_control(actor, action, standing=self.identities.standing(actor))
+        self.gate.admit(actor, action, resource, call, decision)
