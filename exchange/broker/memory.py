@@ -257,9 +257,16 @@ def _store(log: _TopicLog, batch: Append) -> Appended:
     begins = {number: part.free for number, part in parts.items()}
     for index, number in enumerate(batch.partitions):
         part = parts[number]
-        valid = batch.valid[16 * index : 16 * index + 16]
+        stated = batch.valid[16 * index : 16 * index + 16]
         part.records.append(
-            _Record(part.free, batch.keys[index], batch.values[index], recorded_at, batch.marks[index], valid)
+            _Record(
+                position=part.free,
+                key=batch.keys[index],
+                value=batch.values[index],
+                recorded_at=recorded_at,
+                mark=batch.marks[index],
+                valid=stated if any(stated) else b"",
+            )
         )
         part.free += 1
     runs = tuple(Run(partition=number, first=begins[number], last=part.free - 1) for number, part in parts.items())

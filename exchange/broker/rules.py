@@ -16,6 +16,7 @@ __all__ = [
     "KEY_SIZE",
     "MAX_VALUE_BYTES",
     "REMEMBERED",
+    "another_shape",
     "check_batches",
     "check_positions",
     "fenced",

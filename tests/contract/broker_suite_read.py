@@ -201,10 +201,12 @@ class ReadContract:
                 append(broker, batch(lane_of(topic), 1))
                 assert left.wait(PATIENCE)
                 assert stays.wait(PATIENCE)
-            left.clear()
-            stays.clear()
-            append(broker, batch(lane_of(topic), 2))
-            assert stays.wait(PATIENCE)
+            # A call that was under way may still come; one for an append that began later may not.
+            for sequence in (2, 3):
+                left.clear()
+                stays.clear()
+                append(broker, batch(lane_of(topic), sequence))
+                assert stays.wait(PATIENCE)
             assert not left.is_set()
 
     def test_a_watcher_that_raises_harms_nobody(self, rig: Rig) -> None:

@@ -1,13 +1,20 @@
 """The broker's contract on memory and PostgreSQL. (Kafka's stands with its integration tests.)"""
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 import pytest
+import sqlalchemy as sa
 
 SUITE = tuple(f"tests.contract.broker_suite{part}" for part in ("", "_append", "_faults", "_lanes", "_read"))
 pytest.register_assert_rewrite(*SUITE, "tests.kit.broker")
 
 from exchange.broker.memory import MemoryBroker, MemoryLog  # noqa: E402 - after the registration, or it has no effect
+from exchange.broker.postgres import PostgresBroker, metadata  # noqa: E402
+from exchange.work import PostgresWorks  # noqa: E402
 from schemas.names import Topic  # noqa: E402
 from tests.contract.broker_suite import BrokerContract  # noqa: E402
+from tests.kit import postgres  # noqa: E402
 from tests.kit.broker import Rig  # noqa: E402
 
 
@@ -42,3 +49,80 @@ class TestMemory(BrokerContract):
     @pytest.fixture
     def rig(self) -> Rig:
         return MemoryRig()
+
+
+class PostgresRig:
+    """One database. Every adapter has an engine of its own, as a gateway has."""
+
+    joins_work = True
+
+    def __init__(self, server: sa.URL, database: sa.URL) -> None:
+        self._database = database
+        self._admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        self._brokers: list[PostgresBroker] = []
+        self._engines: list[sa.Engine] = []
+
+    def broker(self) -> PostgresBroker:
+        engine = sa.create_engine(self._database, pool_pre_ping=True)
+        self._engines.append(engine)
+        broker = PostgresBroker(PostgresWorks(engine), poll=timedelta(milliseconds=200))
+        self._brokers.append(broker)
+        return broker
+
+    def make_unavailable(self) -> None:
+        name = self._database.database
+        self._do(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        self._do(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    def fill_disk(self) -> bool:
+        # The server's own error, in the middle of a batch: its first partition has been written by then.
+        with sa.create_engine(self._database, poolclass=sa.NullPool).begin() as connection:
+            connection.exec_driver_sql(
+                "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END $$"
+            )
+            connection.exec_driver_sql(
+                "CREATE TRIGGER full_disk BEFORE INSERT ON broker_stretch "
+                "FOR EACH ROW WHEN (NEW.partition > 0) EXECUTE FUNCTION full_disk()"
+            )
+        return True
+
+    def restore(self) -> None:
+        self._do(f'ALTER DATABASE "{self._database.database}" ALLOW_CONNECTIONS true')
+        with sa.create_engine(self._database, poolclass=sa.NullPool).begin() as connection:
+            connection.exec_driver_sql("DROP FUNCTION IF EXISTS full_disk() CASCADE")
+
+    def retain(self, topic: Topic, now: int) -> None:
+        self._brokers[0].retain(now)
+
+    def compact(self, topic: Topic) -> bool:
+        self._brokers[0].compact()
+        return True
+
+    def close(self) -> None:
+        for broker in self._brokers:
+            broker.close()
+        for engine in self._engines:
+            engine.dispose()
+
+    def _do(self, statement: str) -> None:
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+
+@pytest.fixture(scope="module")
+def broker_database(postgres_server: sa.URL) -> Iterator[sa.URL]:
+    with postgres.fresh_database(postgres_server) as url:
+        engine = sa.create_engine(url)
+        metadata.create_all(engine)
+        engine.dispose()
+        yield url
+
+
+@pytest.mark.postgres
+class TestPostgres(BrokerContract):
+    @pytest.fixture
+    def rig(self, postgres_server: sa.URL, broker_database: sa.URL) -> Iterator[Rig]:
+        rig = PostgresRig(postgres_server, broker_database)
+        yield rig
+        rig.close()

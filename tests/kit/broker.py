@@ -210,9 +210,10 @@ def expected(appended: Appended, sent: Append) -> list[Read]:
             sent.values[index],
             appended.recorded_at,
             sent.marks[index],
-            sent.valid[16 * index : 16 * index + 16],
+            stated if any(stated) else b"",
         )
         for (partition, position), index in zip(places, indexes, strict=True)
+        for stated in [sent.valid[16 * index : 16 * index + 16]]
     ]
 
 
