@@ -205,8 +205,13 @@ class Condition:
     texts: frozenset[str]
 
     def column(self, column: pa.Array) -> npt.NDArray[np.bool_]:
-        """Tell where a string or enum column meets it."""
-        found = pc.is_in(column, pa.array(sorted(self.texts), pa.string()))
+        """Tell where a string or enum column meets it; null does not."""
+        texts = pa.array(sorted(self.texts), pa.string())
+        if pa.types.is_dictionary(column.type):
+            symbols = pc.is_in(column.dictionary, texts)
+            found = symbols.take(column.indices).fill_null(False)
+        else:
+            found = pc.is_in(column, texts)
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
