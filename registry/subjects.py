@@ -163,7 +163,7 @@ class Subjects:
         known = self._known.get(schema_id)
         if known is not None:
             return known
-        schema = self._store.schema(schema_id)
+        schema = self._store.schema(schema_id) if 0 < schema_id < 2**31 else None
         if schema is None:
             raise InvalidError(
                 Reason.SCHEMA_UNKNOWN, f"no schema has the id {schema_id}", details={"schema": str(schema_id)}
