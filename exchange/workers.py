@@ -18,65 +18,23 @@ compiles a definition once and knows it by its digest afterwards, so that the te
 and JSON travel, no pickles: a process that hostile bytes have taken over gains nothing over its parent.
 """
 
-import gc
-import hashlib
-import importlib
 import json
 import os
-import resource
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Self, TypeAlias
+from collections.abc import Callable
+from typing import Final, Self
 
-import pyarrow as pa
+from exchange.engine_process import FAILED, OK, UNKNOWN, Compile, Parts, Program, Programs, Task, raised, receive, send
+from schemas.errors import InvalidError, Reason, UnavailableError
 
-from schemas import errors
-from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+__all__ = ["Compile", "Parts", "Program", "Task", "Workers"]
 
-__all__ = ["Compile", "Parts", "Program", "Task", "Workers", "serve"]
-
-Parts: TypeAlias = Sequence[bytes]
-Task: TypeAlias = Callable[[Parts], Parts]
-"""What a program does: byte strings in, byte strings out, no effect outside."""
-
-Compile: TypeAlias = Callable[[bytes], Task]
-"""A kind of program: definition → task."""
-
-_CACHE = 256  # programs that a process keeps; the least recently used goes first
-_GRACE = 1.0  # seconds after the deadline at which the kernel ends a process whose parent did not
 _BOOT = 60.0  # seconds for a process to start
-_OK, _UNKNOWN, _FAILED = range(3)
-_HEAD: Final = struct.Struct("<BI32sd")  # a message: word, number of parts, digest, seconds allowed
-_SERVE = "from exchange.workers import serve; serve()"
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """What is to be run. Immutable, cheap to keep, the same in every process.
-
-    Attributes:
-        kind: "module:function" of a `Compile`.
-        definition: its argument.
-        digest: SHA-256 over both: how processes know it.
-    """
-
-    kind: str
-    definition: bytes
-    digest: bytes
-
-    @classmethod
-    def of(cls, kind: str, definition: bytes) -> Self:
-        """Make a program of its kind and definition."""
-        return cls(kind, definition, hashlib.sha256(kind.encode() + b"\0" + definition).digest())
+_SERVE: Final = "from exchange.engine_process import serve; serve()"
 
 
 class Workers:
@@ -106,7 +64,7 @@ class Workers:
     ) -> None:
         self._n, self._deadline, self._memory = n, deadline, memory
         self._queue, self._small, self._replaced = queue, small, replaced
-        self._programs = _Programs()
+        self._programs = Programs()
         self._state = threading.Condition()
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
@@ -114,13 +72,14 @@ class Workers:
         self._closed = False
         try:
             for _ in range(n):
-                self._all.add(_Process(memory))
-            for process in self._all:
+                self._idle.append(_Process(memory))
+            for process in self._idle:
                 process.await_ready()
         except OSError as error:
-            self.close()
+            for process in self._idle:
+                process.end()
             raise UnavailableError(Reason.INTERNAL, "the engine processes did not start; see their messages") from error
-        self._idle.extend(self._all)
+        self._all.update(self._idle)
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +111,8 @@ class Workers:
         for last in (False, True):
             process = self._take(until)
             try:
-                answer = process.ask(program, parts, until)
+                word, answer = process.ask(program, parts, until)
+                refusal = raised(answer) if word == FAILED else None
             except TimeoutError as error:
                 self._replace(process, "deadline")
                 raise _overloaded("the work was not done before its deadline; send fewer records") from error
@@ -164,24 +124,33 @@ class Workers:
                         "got a batch that brought two engine processes down; send it in smaller parts to find out "
                         "which record does",
                     ) from error
+                continue
             except BaseException:
                 self._replace(process, "abandoned")  # its answer is still to come, and nobody would read it
                 raise
-            else:
-                self._give_back(process)
-                return answer.parts()
+            self._give_back(process)
+            if refusal is not None:
+                raise refusal
+            return answer
         raise AssertionError  # pragma: no cover - the second attempt returns or raises
 
-    def close(self) -> None:
-        """End the processes; calls that are under way or wait raise UnavailableError. Can be called again."""
+    def close(self, patience: float = 5.0) -> None:
+        """Refuse new calls, let those under way end, then end the processes. Can be called again.
+
+        Args:
+            patience: seconds for the calls under way; those that take longer raise UnavailableError.
+        """
         with self._state:
             self._closed = True
-            ending = list(self._all)
-            self._all.clear()
-            self._idle.clear()
             self._state.notify_all()
-        for process in ending:
-            process.kill()
+            self._state.wait_for(lambda: len(self._idle) == len(self._all), patience)
+            idle, self._idle = self._idle, []
+            busy = self._all.difference(idle)
+            self._all.clear()
+        for process in idle:
+            process.end()
+        for process in busy:
+            process.kill()  # the call that owns it sees it die, and does the rest
 
     def _take(self, until: float) -> "_Process":
         with self._state:
@@ -200,14 +169,18 @@ class Workers:
 
     def _give_back(self, process: "_Process") -> None:
         with self._state:
-            if not self._closed:
+            kept = process in self._all
+            if kept:
                 self._idle.append(process)
-                self._state.notify()
+                self._state.notify_all()
+        if not kept:
+            process.end()
 
     def _replace(self, process: "_Process", why: str) -> None:
-        process.kill()
+        process.end()
         with self._state:
             self._all.discard(process)
+            self._state.notify_all()
             if self._closed:
                 raise _shutting_down()
         self._replaced(why)
@@ -215,39 +188,22 @@ class Workers:
 
     def _start_another(self) -> None:
         delay = 0.1
-        while not self._closed:
-            process = None
-            try:
-                process = _Process(self._memory)
-                process.await_ready()
-            except OSError:
-                if process is not None:
-                    process.kill()
-                time.sleep(delay)
-                delay = min(2 * delay, 10.0)
-                continue
+        while True:
+            process = _Process.started(self._memory)
             with self._state:
-                if not self._closed:
+                if process is not None and not self._closed:
                     self._all.add(process)
                     self._idle.append(process)
-                    self._state.notify()
+                    self._state.notify_all()
                     return
-            process.kill()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    word: int
-    content: list[bytes]
-
-    def parts(self) -> Parts:
-        if self.word == _OK:
-            return self.content
-        fault = json.loads(self.content[0])
-        kind = getattr(errors, fault["kind"])
-        raise kind(
-            Reason(fault["reason"]), fault["message"], details=fault["details"], retry_after=fault["retry_after"]
-        )
+                if not self._closed:
+                    self._state.wait_for(lambda: self._closed, delay)
+                closed = self._closed
+            if process is not None:
+                process.end()
+            if closed:
+                return
+            delay = min(2 * delay, 10.0)
 
 
 class _Process:
@@ -273,172 +229,49 @@ class _Process:
             os.close(alive)
         self._socket = ours
         self._known: set[bytes] = set()
-        self._ended = threading.Lock()
+
+    @classmethod
+    def started(cls, memory: int) -> "_Process | None":
+        """Start one and wait until it is ready; None when it does not start."""
+        try:
+            process = cls(memory)
+        except OSError:
+            return None
+        try:
+            process.await_ready()
+        except OSError:
+            process.end()
+            return None
+        return process
 
     def await_ready(self) -> None:
-        _send(self._socket, _OK, [json.dumps(sys.path).encode()], until=time.monotonic() + _BOOT)
-        _receive(self._socket, time.monotonic() + _BOOT)
+        """Tell it where to import from, and wait for its answer."""
+        send(self._socket, OK, [json.dumps(sys.path).encode()], until=time.monotonic() + _BOOT)
+        receive(self._socket, time.monotonic() + _BOOT)
 
-    def ask(self, program: Program, parts: Parts, until: float) -> _Answer:
+    def ask(self, program: Program, parts: Parts, until: float) -> tuple[int, Parts]:
         allowed = max(until - time.monotonic(), 0.001)
         definition = [program.kind.encode(), program.definition]
         if program.digest not in self._known:
-            _send(self._socket, _UNKNOWN, definition, program.digest, until=until)
-        _send(self._socket, _OK, parts, program.digest, allowed, until=until)
-        word, _, _, content = _receive(self._socket, until)
-        if word == _UNKNOWN:  # it has forgotten the program since
+            send(self._socket, UNKNOWN, definition, program.digest, until=until)
+        send(self._socket, OK, parts, program.digest, allowed, until=until)
+        word, _, _, content = receive(self._socket, until)
+        if word == UNKNOWN:  # it has forgotten the program since
             self._known.discard(program.digest)
             return self.ask(program, parts, until)
         self._known.add(program.digest)
-        return _Answer(word, content)
+        return word, content
 
     def kill(self) -> None:
-        with self._ended:
-            if self._process.returncode is None:
-                self._process.kill()
-                self._process.wait()
-                self._socket.close()
-                os.close(self._life)
+        """End it; from any thread. The socket stays open for the call that owns it."""
+        self._process.kill()
 
-
-@dataclass(slots=True)
-class _Programs:
-    """Compiled programs by digest, bounded. Thread-safe: at worst two threads compile the same one."""
-
-    _tasks: OrderedDict[bytes, Task] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def run(self, program: Program, parts: Parts) -> Parts:
-        task = self.find(program.digest)
-        return (task or self.add(program))(parts)
-
-    def find(self, digest: bytes) -> Task | None:
-        with self._lock:
-            task = self._tasks.get(digest)
-            if task is not None:
-                self._tasks.move_to_end(digest)
-            return task
-
-    def add(self, program: Program) -> Task:
-        module, _, name = program.kind.partition(":")
-        compile_: Compile = getattr(importlib.import_module(module), name)
-        task = compile_(program.definition)
-        with self._lock:
-            self._tasks[program.digest] = task
-            while len(self._tasks) > _CACHE:
-                self._tasks.popitem(last=False)
-        return task
-
-
-def serve() -> None:
-    """Be an engine process: the entry point of the processes that `Workers` starts."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    life, memory = int(sys.argv[2]), int(sys.argv[3])
-    threading.Thread(target=_end_with_parent, args=(life,), daemon=True).start()
-    sys.path[:] = json.loads(_receive(connection, None)[3][0])
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel's own end: it needs no lock of the interpreter
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (_taken() + memory,) * 2)
-    pa.set_cpu_count(1)
-    gc.freeze()
-    programs, defined = _Programs(), OrderedDict[bytes, Program]()
-    _send(connection, _OK, [])
-    while True:
-        try:
-            word, digest, allowed, parts = _receive(connection, None)
-        except OSError:
-            return
-        if word == _UNKNOWN:
-            defined[digest] = Program(parts[0].decode(), parts[1], digest)
-            continue
-        signal.setitimer(signal.ITIMER_REAL, allowed + _GRACE)
-        task = programs.find(digest)
-        program = defined.pop(digest, None)
-        if task is None and program is None:
-            _send(connection, _UNKNOWN, [])
-            continue
-        try:
-            if task is None:
-                assert program is not None  # noqa: S101 - for the type checker
-                task = programs.add(program)
-            result = (_OK, task(parts))
-        except BaseException as error:  # noqa: BLE001 - a Rust panic is a BaseException
-            result = (_FAILED, [_fault(error)])
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        _send(connection, *result)
-
-
-def _end_with_parent(life: int) -> None:
-    os.read(life, 1)  # returns when the last writing end, the parent's, is closed
-    os._exit(1)
-
-
-def _taken() -> int:
-    """Give the bytes of address space that this process has now."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-def _fault(error: BaseException) -> bytes:
-    if isinstance(error, MemoryError):
-        error = InvalidError(
-            Reason.BATCH_TOO_LARGE, "got a batch that takes more memory than allowed; send fewer records"
-        )
-    if not isinstance(error, PoolError):
-        # The type alone: the message of a foreign error may hold a record's value.
-        error = UnavailableError(Reason.INTERNAL, f"an engine failed with {type(error).__name__}; tell an operator")
-    return json.dumps(
-        {
-            "kind": type(error).__name__,
-            "reason": error.reason,
-            "message": error.message,
-            "details": error.details,
-            "retry_after": error.retry_after,
-        }
-    ).encode()
-
-
-def _send(
-    connection: socket.socket,
-    word: int,
-    parts: Parts,
-    digest: bytes = bytes(32),
-    allowed: float = 0.0,
-    *,
-    until: float | None = None,
-) -> None:
-    head = _HEAD.pack(word, len(parts), digest, allowed) + struct.pack(f"<{len(parts)}Q", *map(len, parts))
-    for part in (head, *parts):
-        connection.settimeout(_left(until))
-        connection.sendall(part)
-
-
-def _receive(connection: socket.socket, until: float | None) -> tuple[int, bytes, float, list[bytes]]:
-    word, count, digest, allowed = _HEAD.unpack(_exactly(connection, _HEAD.size, until))
-    sizes = struct.unpack(f"<{count}Q", _exactly(connection, 8 * count, until))
-    return word, digest, allowed, [_exactly(connection, size, until) for size in sizes]
-
-
-def _exactly(connection: socket.socket, size: int, until: float | None) -> bytes:
-    if not size:
-        return b""
-    data = bytearray(size)
-    view, got = memoryview(data), 0
-    while got < size:
-        connection.settimeout(_left(until))
-        read = connection.recv_into(view[got:])
-        if not read:
-            raise ConnectionResetError
-        got += read
-    return bytes(data)
-
-
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+    def end(self) -> None:
+        """End it and give everything back; by its owner alone, once."""
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+        os.close(self._life)
 
 
 def _overloaded(what: str) -> UnavailableError:
