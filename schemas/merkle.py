@@ -84,6 +84,12 @@ class Frontier:
         self.size = 0
         self._roots: list[bytes] = []  # one for each 1 bit of the size
 
+    def copy(self) -> "Frontier":
+        """Give a frontier that grows on its own."""
+        twin = Frontier()
+        twin.size, twin._roots = self.size, self._roots.copy()
+        return twin
+
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash."""
         roots, size = self._roots, self.size

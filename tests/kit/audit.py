@@ -4,14 +4,18 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.ledger import Ledger
 from exchange.audit.memory import MemoryAudit
+from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts, metadata
 from exchange.audit.postgres_log import PostgresLog
+from exchange.audit.sequencer import Sequencer
 from exchange.audit.store import EntryStore, LogStore, ReceiptStore
 from exchange.work import MemoryWorks, PostgresWorks, Works
 from schemas.access import Action, Actor, ActorKind, Role
@@ -144,3 +148,35 @@ def ticking(start: int = START, step: int = 1000) -> Callable[[], int]:
     """A clock that goes on by *step* microseconds a look."""
     ticks = itertools.count(start, step)
     return lambda: next(ticks)
+
+
+ORIGIN = "pool.example.gov/audit"
+
+
+@dataclass
+class LogWorld:
+    """An audit world with its log: a folder, a signing key and a sequencer."""
+
+    world: AuditWorld
+    folder: Path
+    signer: FileSigner = field(default_factory=lambda: FileSigner(ORIGIN, Ed25519PrivateKey.generate()))
+    clock: Callable[[], int] = field(default_factory=lambda: ticking(step=1_000_000))
+
+    def sequencer(self, **changes: Any) -> Sequencer:
+        given: dict[str, Any] = {"signer": self.signer, "origin": ORIGIN, "clock": self.clock}
+        return Sequencer(self.world.log, self.folder, **(given | changes))
+
+    def note(self) -> str:
+        return (self.folder / "checkpoint").read_text()
+
+    def fill(self, ledger: Ledger, count: int) -> None:
+        """Write so many entries, a hundred a transaction."""
+        for start in range(0, count, 100):
+            entries = [self.world.make.make() for _ in range(min(100, count - start))]
+            with self.world.works.begin() as work:
+                ledger.write(work, entries)
+
+
+def leaves_of(world: AuditWorld) -> list[bytes]:
+    with world.log.sealed(0) as leaves:
+        return [one.leaf for one in leaves]

@@ -1,0 +1,112 @@
+"""Proofs to take away: one file says that an entry stands in the log, and anyone with the key can check it.
+
+    text = prove(Path("data/log"), index)        C2SP tlog-proof@v1, to be kept as `<id>.tlog-proof`
+    proven = check_proof(text, [key])                       offline: no log, no database, no network
+
+The file carries the entry's own bytes as extra data. They are believed only because their hash leads to the root
+that the log signed.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exchange.audit.note import NoteKey, open_note, parse_checkpoint
+from exchange.audit.tiles import TileFiles
+from schemas.audit import Checkpoint, ConsistencyProof, InclusionProof
+from schemas.errors import CorruptError, InvalidError, Reason
+from schemas.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
+
+__all__ = ["Proven", "check_proof", "prove", "prove_prefix"]
+
+_HEADER = "c2sp.org/tlog-proof@v1"
+_MAX_PATH = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """What a proof file proves: these bytes are entry `index` of the log that the checkpoint is of."""
+
+    index: int
+    leaf: bytes
+    checkpoint: Checkpoint
+
+
+def prove(folder: Path, index: int) -> str:
+    """Make the proof file of an entry under the folder's checkpoint.
+
+    Raises:
+        InvalidError: NOT_FOUND, the checkpoint does not cover that entry (yet: about a second after it was written).
+        CorruptError: LOG_CORRUPT, a tile is missing, or the entry's bytes do not lead to the signed root.
+    """
+    files = TileFiles(folder)
+    content = files.read("checkpoint")
+    if content is None:
+        raise InvalidError(Reason.NOT_FOUND, f"{folder} has no checkpoint; is it a log's folder?")
+    note = content.decode()
+    # Not verified here: whoever checks the proof has the key. The form has to be right, though.
+    checkpoint = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
+    if not 0 <= index < checkpoint.size:
+        raise InvalidError(
+            Reason.NOT_FOUND, f"got entry {index}; the checkpoint covers {checkpoint.size} entries, from 0 on"
+        )
+    leaf = files.leaf(index, checkpoint.size)
+    proof = inclusion_proof(index, checkpoint.size, files.subtree(checkpoint.size))
+    if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
+        raise CorruptError(
+            Reason.LOG_CORRUPT,
+            f"entry {index} does not lead to the signed root; `pool audit verify` names what is wrong",
+        )
+    lines = [_HEADER, f"extra {_base64(leaf)}", f"index {index}", *map(_base64, proof.path), "", note]
+    return "\n".join(lines)
+
+
+def prove_prefix(folder: Path, old_size: int, new_size: int) -> ConsistencyProof:
+    """Prove that the tree of the first *old_size* entries is a prefix of that of *new_size* (RFC 6962, 2.1.2).
+
+    Raises:
+        InvalidError: REQUEST_INVALID, sizes that are not in that order.
+        CorruptError: LOG_CORRUPT, a tile is missing.
+    """
+    return consistency_proof(old_size, new_size, TileFiles(folder).subtree(new_size))
+
+
+def check_proof(text: str, keys: Sequence[NoteKey]) -> Proven:
+    """Check a proof file; what it returns is proven.
+
+    Raises:
+        InvalidError: SIGNATURE_INVALID, the checkpoint is not signed by these keys; LEAF_MISMATCH, the entry does not
+            lead to its root; REQUEST_INVALID, another form, or a file without the entry's bytes.
+    """
+    head, _, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if len(lines) < 3 or lines[0] != _HEADER or not lines[1].startswith("extra ") or len(lines) > _MAX_PATH + 3:
+        raise _form("expected its header, the entry as extra data, its index and the path")
+    leaf, index = _bytes(lines[1].removeprefix("extra ")), lines[2].removeprefix("index ")
+    exact = len(index) < 20 and index.isascii() and index.isdigit() and str(int(index)) == index
+    if not lines[2].startswith("index ") or not exact:
+        raise _form("the third line is not `index` and a number")
+    checkpoint = parse_checkpoint(open_note(note, keys))
+    proof = InclusionProof(index=int(index), size=checkpoint.size, path=tuple(map(_bytes, lines[3:])))
+    if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
+        raise InvalidError(
+            Reason.LEAF_MISMATCH, f"the proof does not hold: these bytes are not entry {index} of {checkpoint.origin}"
+        )
+    return Proven(index=proof.index, leaf=leaf, checkpoint=checkpoint)
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise _form("a line is not base64") from error
+
+
+def _form(why: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f"got a text that is no proof of an entry ({_HEADER}): {why}")

@@ -1,0 +1,232 @@
+"""Verify the database against the log: every row against its leaf, every receipt, checkpoint and grant too.
+
+    report = verify_database(engine, Path("data/log"), key=key, since=kept, grants=read_grants)
+
+The files are verified first and by the same code (`verify_files`); they prove the leaves, and the leaves then prove
+the rows. What is found besides the files' own findings:
+
+    row.missing, row.changed, row.column    a leaf without its row, with other bytes, with a search column that lies
+    row.extra                               a row in a place that the log does not have, or a second one in a place
+    row.waiting                             a row without a place whose bytes do not fit its hash
+    receipt.missing, receipt.changed        a publication without its receipt, or with one that says otherwise
+    receipt.extra                           a receipt that belongs to no entry
+    checkpoint.row                          a stored checkpoint that is not one of this log
+    grant.forged, grant.old                 a grant's row that no entry made; one that a later version has replaced
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from exchange.audit.note import NoteKey, open_note, parse_checkpoint
+from exchange.audit.postgres import columns_of
+from exchange.audit.rules import Rules, makes_version
+from exchange.audit.verify import Report, verify_files
+from exchange.work import unavailable
+from schemas.access import Action
+from schemas.audit import AuditEntry, from_leaf
+from schemas.errors import InvalidError
+from schemas.merkle import leaf_hash
+
+__all__ = ["GrantRows", "verify_database"]
+
+GrantRows = Callable[[sa.Connection], Iterable[tuple[str, int, str]]]
+"""Reads the grants' rows: id, version, and the SHA-256 (hexadecimal) computed anew from what the row says. Only the
+current version of each grant, in any order; a row that cannot be read gives the hash ""."""
+
+_STREAM = 2_000
+
+_ROWS = sa.text("""
+SELECT e.leaf_index, e.leaf, e.leaf_hash,
+       CAST(e.id AS text) AS id, e.at, e.action, e.decision, e.actor_department, e.resource, e.grant_id, e.purpose,
+       e.case_number, r.lane, r.sequence, r.root, r.runs, r.leaf_hash AS receipt_hash
+FROM audit_entry AS e LEFT JOIN audit_receipt AS r ON r.entry_id = e.id
+WHERE e.leaf_index IS NOT NULL ORDER BY e.leaf_index
+""")
+_WAITING = sa.text("SELECT leaf_index, leaf, leaf_hash FROM audit_entry WHERE leaf_index IS NULL")
+_LOST_RECEIPTS = sa.text("""
+SELECT r.lane, r.sequence FROM audit_receipt AS r
+WHERE NOT EXISTS (SELECT FROM audit_entry AS e WHERE e.id = r.entry_id) ORDER BY r.lane, r.sequence LIMIT 1000
+""")
+_CHECKPOINTS = sa.text("SELECT size, root, note FROM audit_checkpoint WHERE size >= :first ORDER BY size")
+
+
+def verify_database(
+    engine: sa.Engine,
+    folder: Path,
+    *,
+    key: NoteKey | Sequence[NoteKey],
+    since: str | None = None,
+    grants: GrantRows | None = None,
+) -> Report:
+    """Verify files and database; see the module for what is found.
+
+    Reads one snapshot, so that a log that grows meanwhile is no finding.
+
+    Args:
+        engine: of the pool's database.
+        folder: the log's folder.
+        key: what checkpoints are signed with.
+        since: text of a checkpoint that was kept outside the pool.
+        grants: reads the grants' rows.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE.
+    """
+    report = Report()
+    keys = [key] if isinstance(key, NoteKey) else list(key)
+    try:
+        with engine.connect() as connection, ExitStack() as cursors:
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            rows = _Rows(connection, cursors, report, keys)
+            rules = Rules(report.tell)
+            verify_files(folder, key=keys, since=since, observer=rows, rules=rules, report=report)
+            ahead = rows.end()
+            for lane, sequence in connection.execute(_LOST_RECEIPTS):
+                report.tell("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
+            if grants is not None:
+                _check_grants(grants(connection), rules, ahead, report)
+    except sa_exc.DBAPIError as error:
+        raise unavailable(error) from error
+    return report
+
+
+class _Rows:
+    """Reads rows beside the entries. See `exchange.audit.verify.Observer`."""
+
+    def __init__(self, connection: sa.Connection, cursors: ExitStack, report: Report, keys: Sequence[NoteKey]) -> None:
+        self._connection = connection
+        self._cursors = cursors
+        self._report = report
+        self._keys = keys
+        self._rows: Iterator[Any] = iter(())
+        self._row: Any = None
+        self._checkpoint: Any = None
+
+    def start(self) -> None:
+        """See `Observer.start`: the first query takes the snapshot, which holds all that the files hold."""
+        self._rows = self._stream(_ROWS)
+        self._row = next(self._rows, None)
+
+    def take(self, index: int, hashes: Sequence[bytes]) -> None:
+        """See `Observer.take`."""
+        while self._row is not None and self._row.leaf_index < index:
+            self._report.tell("row.extra", self._row.leaf_index, "two rows claim this place")
+            self._row = next(self._rows, None)
+        if self._row is None or self._row.leaf_index != index:
+            self._report.tell("row.missing", index, "the leaf has no row in the database")
+            return
+        row, self._row = self._row, next(self._rows, None)
+        stored = bytes(row.leaf)
+        if leaf_hash(stored) not in hashes or bytes(row.leaf_hash) != leaf_hash(stored):
+            self._report.tell("row.changed", index, "the row's bytes are not the leaf's")
+            return
+        try:
+            entry = from_leaf(stored)
+        except InvalidError:
+            return  # told by the rules
+        wrong = [name for name, value in columns_of(entry).items() if getattr(row, name) != value]
+        if wrong:
+            self._report.tell("row.column", index, f"the columns {', '.join(wrong)} say something else than the leaf")
+        if row.lane is not None or entry.action == Action.PUBLISH:
+            self._check_receipt(index, entry, row)
+
+    def sizes(self) -> Iterator[int]:
+        """See `Observer.sizes`."""
+        for row in self._stream(_CHECKPOINTS, 0):
+            self._checkpoint = row
+            yield row.size
+        self._checkpoint = None
+
+    def passed(self, size: int, roots: Sequence[bytes]) -> None:
+        """See `Observer.passed`; called before the next size is asked for."""
+        row = self._checkpoint
+        if row is None or row.size != size:
+            return
+        self._check_checkpoint(row, roots)
+
+    def _check_checkpoint(self, row: Any, roots: Sequence[bytes] | None) -> None:
+        try:
+            checkpoint = parse_checkpoint(open_note(row.note, self._keys))
+            holds = (checkpoint.size, checkpoint.root) == (row.size, bytes(row.root))
+        except InvalidError:
+            holds = False
+        if not holds or (roots is not None and bytes(row.root) not in roots):
+            self._report.tell(
+                "checkpoint.row", None, f"the stored checkpoint of size {row.size} is not one of this log"
+            )
+
+    def end(self) -> dict[tuple[str, int], str]:
+        """Look at the rows that the files do not hold yet; give the grant versions that their entries make."""
+        size = self._report.checkpoint.size if self._report.checkpoint else 0
+        ahead: dict[tuple[str, int], str] = {}
+        while self._row is not None:
+            if self._row.leaf_index < size:
+                self._report.tell("row.extra", self._row.leaf_index, "two rows claim this place")
+            else:
+                self._look_ahead(self._row, ahead)
+            self._row = next(self._rows, None)
+        for row in self._stream(_CHECKPOINTS, size + 1):
+            self._check_checkpoint(row, None)
+        for row in self._stream(_WAITING):
+            self._look_ahead(row, ahead)
+        return ahead
+
+    def _look_ahead(self, row: Any, ahead: dict[tuple[str, int], str]) -> None:
+        leaf = bytes(row.leaf)
+        if leaf_hash(leaf) != bytes(row.leaf_hash):
+            self._report.tell("row.waiting", row.leaf_index, "a row that waits has bytes that do not fit its hash")
+            return
+        try:
+            entry = from_leaf(leaf)
+        except InvalidError as error:
+            self._report.tell("row.waiting", row.leaf_index, str(error))
+            return
+        if entry.grant is not None and makes_version(entry.action) and "failed" not in entry.data:
+            ahead[entry.grant.id, entry.grant.version] = entry.grant.hash
+
+    def _stream(self, statement: sa.TextClause, first: int | None = None) -> Iterator[Any]:
+        streaming = self._connection.execution_options(yield_per=_STREAM)
+        values = {} if first is None else {"first": first}
+        return iter(self._cursors.enter_context(streaming.execute(statement, values)))
+
+    def _check_receipt(self, index: int, entry: AuditEntry, row: Any) -> None:
+        data: Any = entry.data
+        if entry.action != Action.PUBLISH or "failed" in data or entry.decision != "allow":
+            if row.lane is not None:
+                self._report.tell("receipt.changed", index, "a receipt belongs to an entry that is no publication")
+            return
+        if row.lane is None:
+            self._report.tell("receipt.missing", index, f"batch {data['sequence']} of {data['lane']} has no receipt")
+            return
+        runs = [[*row.runs[at : at + 3]] for at in range(0, len(row.runs), 3)]
+        same = (
+            (row.lane, row.sequence, bytes(row.root).hex(), runs)
+            == (data["lane"], data["sequence"], data["root"], data["runs"])
+        ) and bytes(row.receipt_hash) == bytes(row.leaf_hash)
+        if not same:
+            self._report.tell(
+                "receipt.changed", index, f"the receipt of batch {data['sequence']} of {data['lane']} says otherwise"
+            )
+
+
+def _check_grants(
+    rows: Iterable[tuple[str, int, str]], rules: Rules, ahead: dict[tuple[str, int], str], report: Report
+) -> None:
+    """Compare grants with the entries that made them, those that the files do not hold yet among them."""
+    newest = dict(sorted(ahead))
+    for grant_id, version, digest in rows:
+        made = rules.made(grant_id, version) or ahead.get((grant_id, version))
+        if made != digest:
+            why = "no entry made this version" if made is None else "the entry that made it names another hash"
+            report.tell("grant.forged", None, f"the row of grant {grant_id} version {version}: {why}")
+            continue
+        last = max(rules.newest(grant_id) or 0, newest.get(grant_id, 0))
+        if last > version:
+            report.tell(
+                "grant.old", None, f"the row of grant {grant_id} is version {version}; entries made version {last}"
+            )
