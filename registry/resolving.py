@@ -94,7 +94,7 @@ class Resolver:
         if self._strict:
             _check_names(full, data.get("aliases", []), _FULL_NAME, path)
         if "fields" not in data:
-            self._check_leaf(data, path)
+            _check_size(data.get("size", 0), path)
             return self._logical(resolved, path)
         fields = []
         for field in data["fields"]:
@@ -118,13 +118,6 @@ class Resolver:
             fields.append(resolved_field)
         return resolved | {"fields": fields}
 
-    def _check_leaf(self, data: Mapping[str, Any], path: str) -> None:
-        size = data.get("size", 0)
-        if type(size) is not int or not 0 <= size <= MAX_TEXT_BYTES:
-            raise schema_invalid(f"got a fixed of {str(size)[:20]} bytes at the field {path}; expected 0 to 2^20", path)
-        if self._strict and "symbols" in data and data.get("default", data["symbols"][0]) not in data["symbols"]:
-            raise schema_invalid(f"got an enum default that is no symbol at the field {path}; expected a symbol", path)
-
     def _logical(self, data: dict[str, Any], path: str) -> dict[str, Any]:
         """Give the type with its logical type if that is valid; an unknown one is no logical type (Avro 1.12)."""
         if data.get("logicalType") != "decimal":
@@ -139,6 +132,11 @@ class Resolver:
 
 def _full_name(name: str, namespace: str | None) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
+
+
+def _check_size(size: Any, path: str) -> None:
+    if type(size) is not int or not 0 <= size <= MAX_TEXT_BYTES:
+        raise schema_invalid(f"got a fixed of {str(size)[:20]} bytes at the field {path}; expected 0 to 2^20", path)
 
 
 def _check_names(name: str, aliases: Any, grammar: re.Pattern[str], path: str) -> None:

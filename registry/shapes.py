@@ -228,10 +228,12 @@ def _record(avro_type: Mapping[str, Any], path: str) -> Shape:
     parts = tuple(_shape(field["type"], _join(path, field["name"])) for field in fields)
     least = sum(part.least for part in parts)
     if least == inf:
+        endless = _join(path, next(name for name, part in zip(names, parts, strict=True) if part.least == inf))
         raise InvalidError(
             Reason.SCHEMA_UNSAFE,
-            f"got the record {target} at {path or 'the top'}, which holds itself without end; expected a union "
-            "with null, an array or a map in between",
+            f"got the record {target} at the field {endless}, which holds itself without end; expected a union with "
+            "null, an array or a map in between",
+            details={"field": endless},
         )
     arrow = pa.struct([pa.field(n, p.arrow, p.nullable) for n, p in zip(names, parts, strict=True)])
     return Shape(
