@@ -80,18 +80,6 @@ class Receipts(Protocol):
         ...
 
 
-class Pseudonyms(Protocol):
-    """What publishing needs of the keys of pseudonyms."""
-
-    def pseudonyms(self, topic: Topic, keys: Sequence[bytes]) -> list[bytes]:
-        """Give the 16-byte pseudonyms of key bytes under the topic's key."""
-        ...
-
-    def partitions(self, pseudonyms: Sequence[bytes], count: int) -> list[int]:
-        """Give each pseudonym's partition."""
-        ...
-
-
 class BatchCheck(Protocol):
     """Step (4) for the values of one batch, perhaps in a worker process."""
 
@@ -118,7 +106,8 @@ class Publishing:
         receipts: Receipts,
         broker: Broker,
         facts: Facts,
-        pseudonyms: Pseudonyms,
+        pseudonyms: Callable[[Topic, Sequence[bytes]], list[bytes]],
+        partitions: Callable[[Sequence[bytes], int], list[int]],
         check_values: BatchCheck,
         sign: Callable[[bytes], bytes],
         clock: Callable[[], int],
@@ -131,6 +120,7 @@ class Publishing:
         self._broker = broker
         self._facts = facts
         self._pseudonyms = pseudonyms
+        self._partitions_of = partitions
         self._check_values = check_values
         self._sign = sign
         self._clock = clock
@@ -166,7 +156,7 @@ class Publishing:
         value_keys, schema_ids = self._check_values(topic, submission.values)
         # (5)
         keys = merge_keys(submission.marks, value_keys, submission.void_keys)
-        pseudonyms = self._pseudonyms.pseudonyms(topic, keys)
+        pseudonyms = self._pseudonyms(topic, keys)
         append = Append(
             lane=lane,
             sequence=submission.sequence,
@@ -175,7 +165,7 @@ class Publishing:
             recorded_at=self._clock(),
             marks=submission.marks,
             keys=pseudonyms,
-            partitions=self._pseudonyms.partitions(pseudonyms, self._partition_count(topic)),
+            partitions=self._partitions_of(pseudonyms, self._partition_count(topic)),
             values=[value or None for value in submission.values],
             valid=submission.valid,
         )

@@ -213,14 +213,15 @@ class _Walk:
         # A bundle of another length cannot stand for its place in the tree: there the tile does.
         if by_entries is None or len(by_entries) != width:
             leaves, entry_hashes = None, by_tile or [bytes(HASH_SIZE)] * width
-            self._rules.blind()
         else:
             entry_hashes = by_entries
+            self._report.entries += width
         tile_hashes = by_tile or entry_hashes
         for at in range(width):
-            if leaves is not None:
-                self._report.entries += 1
+            if leaves is not None and entry_hashes[at] == tile_hashes[at]:
                 self._rules.take(first + at, leaves[at])
+            else:
+                self._rules.blind()  # one of the two was touched; what it was is told by `_judge`
             if self._observer is not None:
                 self._observer.take(first + at, (entry_hashes[at], tile_hashes[at]))
         self._grow(entry_hashes, tile_hashes)

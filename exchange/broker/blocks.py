@@ -20,11 +20,23 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress, pairwise
+from typing import Any, Self
 
 from exchange.broker.port import Append, Stretch
 from exchange.broker.rules import KEY_SIZE
 
-__all__ = ["BLOCK_BYTES", "COLUMNS", "Block", "Piece", "copy_rows", "keep_only", "pack", "positions_in", "stretch_of"]
+__all__ = [
+    "BLOCK_BYTES",
+    "COLUMNS",
+    "Block",
+    "Piece",
+    "blocks_of",
+    "copy_rows",
+    "keep_only",
+    "pack",
+    "positions_in",
+    "stretch_of",
+]
 
 BLOCK_BYTES = 256 * 1024  # a read loads whole blocks: the most it loads in vain, per partition
 COLUMNS = "topic_id, partition, first, last, recorded_at, count, size, keys, marks, lengths, data, valid, positions"
@@ -32,6 +44,7 @@ COLUMNS = "topic_id, partition, first, last, recorded_at, count, size, keys, mar
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
 _HEAD = struct.Struct(">hiiihiqiqiqiiii")  # field count, then length and value of the seven numbers
+_READ_HEAD = struct.Struct(">hihiqiqiqii")  # field count, then length and value of the five numbers
 _LENGTH = struct.Struct(">i")
 
 
@@ -51,36 +64,58 @@ class Block:
     valid: bytes
     positions: bytes = b""
 
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Read the columns partition, first, last, recorded_at, count, keys, marks, lengths, data, valid, positions."""
+        partition, first, last, recorded_at, count, *fields = row
+        keys, marks, lengths, data, valid, positions = map(bytes, fields)
+        return cls(
+            partition=partition,
+            first=first,
+            last=last,
+            recorded_at=recorded_at,
+            count=count,
+            keys=keys,
+            marks=marks,
+            lengths=lengths,
+            data=data,
+            valid=valid,
+            positions=positions,
+        )
+
 
 def pack(batch: Append) -> list[Block]:
     """Gather a batch's records by partition into blocks whose positions begin at 0.
 
-    Within a partition the blocks' positions run on; `placed` moves them to where they belong.
+    Within a partition the blocks' positions run on; who stores them moves them to where they belong.
     """
-    members: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = {partition: [] for partition in set(batch.partitions)}
     for index, partition in enumerate(batch.partitions):
-        members.setdefault(partition, []).append(index)
+        members[partition].append(index)
     return [block for partition in sorted(members) for block in _pack_partition(batch, partition, members[partition])]
 
 
 def _pack_partition(batch: Append, partition: int, indexes: list[int]) -> Iterator[Block]:
     values = [batch.values[index] for index in indexes]
-    totals = list(accumulate((len(value) if value is not None else 0 for value in values), initial=0))
+    lengths = [-1 if value is None else len(value) for value in values]
+    totals = list(accumulate([max(length, 0) for length in lengths], initial=0))
+    keys = [batch.keys[index] for index in indexes]
+    marks = bytes([batch.marks[index] for index in indexes])
     begin = 0
     while begin < len(indexes):
         end = max(begin + 1, bisect_right(totals, totals[begin] + BLOCK_BYTES) - 1)
-        part, chosen = values[begin:end], indexes[begin:end]
+        valid = [batch.valid[16 * index : 16 * index + 16] for index in indexes[begin:end]] if batch.valid else []
         yield Block(
             partition=partition,
             first=begin,
             last=end - 1,
             recorded_at=0,
             count=end - begin,
-            keys=b"".join([batch.keys[index] for index in chosen]),
-            marks=bytes([batch.marks[index] for index in chosen]),
-            lengths=struct.pack(f"<{end - begin}i", *[-1 if value is None else len(value) for value in part]),
-            data=b"".join([value or b"" for value in part]),
-            valid=b"".join([batch.valid[16 * index : 16 * index + 16] for index in chosen]),
+            keys=b"".join(keys[begin:end]),
+            marks=marks[begin:end],
+            lengths=struct.pack(f"<{end - begin}i", *lengths[begin:end]),
+            data=b"".join([value for value in values[begin:end] if value is not None]),
+            valid=b"".join(valid),
         )
         begin = end
 
@@ -105,6 +140,20 @@ def copy_rows(topic_id: int, blocks: Iterable[Block]) -> bytes:
             parts += (_LENGTH.pack(len(field)), field)
     parts.append(_COPY_TRAILER)
     return b"".join(parts)
+
+
+def blocks_of(rows: bytes) -> Iterator[Block]:
+    """Read blocks from a binary COPY of the columns that `Block.of_row` names."""
+    at = len(_COPY_HEADER)
+    while rows[at : at + 2] != _COPY_TRAILER:
+        _, _, partition, _, first, _, last, _, recorded_at, _, count = _READ_HEAD.unpack_from(rows, at)
+        at += _READ_HEAD.size
+        fields = []
+        for _ in range(6):
+            (length,) = _LENGTH.unpack_from(rows, at)
+            fields.append(rows[at + 4 : at + 4 + length])
+            at += 4 + length
+        yield Block.of_row((partition, first, last, recorded_at, count, *fields))
 
 
 def positions_in(first: int, count: int, positions: bytes) -> Sequence[int]:
@@ -145,7 +194,7 @@ class Piece:
     ends: Sequence[int]  # of the data; one more than there are records
 
     @classmethod
-    def of(cls, block: Block, after: int) -> "Piece":
+    def of(cls, block: Block, after: int) -> Self:
         """Look at a block from position *after* on."""
         places = positions_in(block.first, block.count, block.positions)
         lengths = struct.unpack(f"<{block.count}i", block.lengths)

@@ -149,7 +149,8 @@ class PostgresBroker:
         owned = self._epochs.get(lane)
         appended: list[Appended] = []
         with self._transaction(self._works) as connection:
-            lane_id, epoch, receipts = self._lock_lane(connection, lane, take=owned is None)
+            since = batches[0].sequence
+            lane_id, epoch, receipts = self._lock_lane(connection, lane, take=owned is None, since=since)
             if owned is not None and owned != epoch:
                 raise fenced(lane)
             before, new = sort_out(receipts, batches)
@@ -289,8 +290,10 @@ class PostgresBroker:
         with self._transaction(self._snapshots) as connection:
             return connection.execute(sa.select(tables.topic).order_by(tables.topic.c.id)).all()
 
-    def _lock_lane(self, connection: sa.Connection, lane: Lane, *, take: bool) -> tuple[int, int, list[Appended]]:
-        locked = lock_lane(connection, lane, take=take, patience=self._patience)
+    def _lock_lane(
+        self, connection: sa.Connection, lane: Lane, *, take: bool, since: int = 0
+    ) -> tuple[int, int, list[Appended]]:
+        locked = lock_lane(connection, lane, take=take, since=since, patience=self._patience)
         if locked is None:  # owned, and yet not there: the database is another one
             raise fenced(lane)
         return locked

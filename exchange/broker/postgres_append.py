@@ -27,14 +27,21 @@ SELECT set_config('lock_timeout', %(patience)s, true),
        set_config('idle_in_transaction_session_timeout', %(patience)s, true);
 """
 
+# A statement of its own after the lock: one that waits for a lock still sees the other tables as they were before.
+_RECEIPTS = """
+SELECT l.id, l.epoch, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
+FROM broker_lane l LEFT JOIN broker_receipt r ON r.lane_id = l.id AND r.sequence >= least(
+    %(since)s, (SELECT max(sequence) FROM broker_receipt WHERE lane_id = l.id)
+)
+WHERE l.name = %(lane)s ORDER BY r.sequence
+"""
+
 _LOCK_LANE = (
     _BOUND
     + """
-SELECT id, epoch FROM broker_lane WHERE name = %(lane)s FOR UPDATE;
-SELECT l.id, l.epoch, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
-FROM broker_lane l LEFT JOIN broker_receipt r ON r.lane_id = l.id
-WHERE l.name = %(lane)s ORDER BY r.sequence
+SELECT id FROM broker_lane WHERE name = %(lane)s FOR UPDATE;
 """
+    + _RECEIPTS
 )
 
 _TAKE_LANE = (
@@ -42,10 +49,8 @@ _TAKE_LANE = (
     + """
 INSERT INTO broker_lane (name, epoch) VALUES (%(lane)s, 1)
 ON CONFLICT (name) DO UPDATE SET epoch = broker_lane.epoch + 1;
-SELECT l.id, l.epoch, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
-FROM broker_lane l LEFT JOIN broker_receipt r ON r.lane_id = l.id
-WHERE l.name = %(lane)s ORDER BY r.sequence
 """
+    + _RECEIPTS
 )
 
 _LANES = """
@@ -74,7 +79,7 @@ DELETE FROM broker_receipt WHERE lane_id = %(lane)s AND sequence <= %(forget)s
 
 
 def lock_lane(
-    connection: sa.Connection, lane: Lane, *, take: bool, patience: str
+    connection: sa.Connection, lane: Lane, *, take: bool, patience: str, since: int = 0
 ) -> tuple[int, int, list[Appended]] | None:
     """Lock a lane's row until the end of the transaction.
 
@@ -82,12 +87,13 @@ def lock_lane(
         connection: in a transaction.
         lane: which.
         take: make the row if there is none, and raise its epoch, so that older owners are fenced.
+        since: the lowest sequence whose receipt is needed; the last receipt is given in any case.
         patience: how long this transaction waits for a lock, and how long it may idle, as PostgreSQL writes it.
 
     Returns:
         The row's id, its epoch and the lane's latest receipts, oldest first; None if there is no such row.
     """
-    values = {"lane": str(lane), "patience": patience}
+    values = {"lane": str(lane), "patience": patience, "since": since}
     rows = connection.exec_driver_sql(_TAKE_LANE if take else _LOCK_LANE, values).all()
     if not rows:
         return None

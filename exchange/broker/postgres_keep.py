@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 
 from exchange.broker.blocks import Block, keep_only, positions_in
-from exchange.broker.postgres_read import block_of
 from exchange.broker.rules import KEY_SIZE
 from exchange.work import PostgresWorks, connection_of
 
@@ -153,7 +152,7 @@ def _keys(
 def _rewrite(connection: sa.Connection, place: dict[str, int], lasts: list[int], learned: dict[bytes, int]) -> int:
     removed = 0
     for row in connection.exec_driver_sql(_CHANGE, {**place, "lasts": lasts}).all():
-        block = block_of(row)
+        block = Block.of_row(row)
         kept = _kept(learned, block.keys, positions_in(block.first, block.count, block.positions))
         removed += block.count - sum(kept)
         if any(kept):

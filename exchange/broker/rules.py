@@ -59,7 +59,7 @@ def _check_batch(batch: Append, partitions: int) -> None:
         raise InvalidError(
             Reason.BATCH_TOO_LARGE, f"got {count} records; expected {MAX_BATCH_RECORDS} at most, send smaller batches"
         )
-    size = sum(len(value) for value in batch.values if value is not None)
+    size = sum([len(value) for value in batch.values if value is not None])
     if size > MAX_VALUE_BYTES:
         raise InvalidError(
             Reason.BATCH_TOO_LARGE, f"got {size} bytes; expected {MAX_VALUE_BYTES} at most, send smaller batches"
@@ -86,7 +86,8 @@ def sort_out(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[l
     """Split consecutive batches of a lane into those appended before and those that are new.
 
     Args:
-        receipts: the lane's latest, oldest first, without a gap; none for a lane that never appended.
+        receipts: the lane's latest, oldest first, without a gap; none for a lane that never appended. Of those
+            before the first batch only the last one counts.
         batches: checked by `check_batches`.
 
     Returns:

@@ -30,9 +30,9 @@ class Remote:
         verify: ssl.SSLContext | bool = True
         if authority is not None:
             verify = ssl.create_default_context(cafile=str(authority))
-        self._http = httpx.Client(
-            base_url=url, headers={"authorization": f"Bearer {token}"}, verify=verify, timeout=60.0, trust_env=False
-        )
+        self._url = url
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._verify = verify
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """Give a document, or text where the pool answers with text."""
@@ -44,11 +44,12 @@ class Remote:
 
     def _call(self, method: str, path: str, **content: Any) -> Any:
         try:
-            response = self._http.request(method, "/v1" + path, **content)
+            with httpx.Client(verify=self._verify, timeout=60.0, trust_env=False) as http:
+                response = http.request(method, f"{self._url}/v1{path}", headers=self._headers, **content)
         except httpx.HTTPError as error:
             raise UnavailableError(
                 Reason.GATEWAY_UNAVAILABLE,
-                f"the pool at {self._http.base_url} does not answer ({type(error).__name__}); is `pool serve` running?",
+                f"the pool at {self._url} does not answer ({type(error).__name__}); is `pool serve` running?",
             ) from error
         if response.is_success:
             is_json = response.headers.get("content-type", "").startswith("application/json")

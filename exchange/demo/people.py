@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from datetime import date, timedelta
 
-__all__ = ["DISTRICTS", "organisations", "persons"]
+__all__ = ["DISTRICTS", "credit_codes", "organisations", "persons"]
 
 DISTRICTS = ("330102", "330105", "330106", "330108", "330110", "330112")
 """County-level divisions of one city (GB/T 2260)."""
@@ -113,3 +113,10 @@ def _credit_code(draw: random.Random, district: str) -> str:
     body = f"51{district}{serial}" + {10: "X", 11: "0"}.get(inner, str(inner))  # 5 = 民政, 1 = 社会团体
     outer = sum(_USCC_ALPHABET.index(sign) * pow(3, place, 31) for place, sign in enumerate(body))
     return body + _USCC_ALPHABET[-outer % 31]
+
+
+def credit_codes(seed: int = 51) -> Iterator[str]:
+    """Give credit codes with valid check digits, without end."""
+    draw = random.Random(seed)  # noqa: S311 - invented organisations need no secrets
+    while True:
+        yield _credit_code(draw, draw.choice(DISTRICTS))

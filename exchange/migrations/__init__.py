@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from exchange.access import postgres as access
-from exchange.audit import postgres as audit
+from exchange.audit import tables as audit
 from exchange.broker import tables as broker
 from exchange.identity import postgres as identity
 from registry import tables as registry

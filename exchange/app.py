@@ -1,0 +1,308 @@
+"""The composition root: the one place that knows which adapters are in use.
+
+App.open(config)   databases, broker, rooms, gate, pool; nothing listens yet
+exchange/serve.py  the listeners and the background work of each role
+"""
+
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import sqlalchemy as sa
+import structlog
+
+from exchange import metrics, migrations
+from exchange.access.postgres import PostgresAccessStore
+from exchange.access.seal import Seals
+from exchange.administration import Administration, Registry
+from exchange.audit.ledger import Ledger
+from exchange.audit.note import FileSigner
+from exchange.audit.postgres import PostgresEntries, PostgresReceipts
+from exchange.audit.postgres_log import PostgresLog
+from exchange.audit.proof import prove
+from exchange.audit.sequencer import Sequencer
+from exchange.auditing import Auditing
+from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka_settings import KafkaSettings, OnBrokenVersion
+from exchange.broker.port import Broker
+from exchange.broker.postgres import PostgresBroker
+from exchange.config import Config
+from exchange.config import KafkaBroker as KafkaSection
+from exchange.embedded import EmbeddedPostgres
+from exchange.facts import Facts
+from exchange.fetch import Fetching
+from exchange.gate import Gate
+from exchange.granting import Granting, ViewSchemas
+from exchange.identity.authority import Authority, Peers
+from exchange.identity.enrolment import Connectors, Enrolment
+from exchange.identity.keyfile import ed25519_key
+from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.pseudonyms import Pseudonyms, partitions
+from exchange.identity.secrets import FileSecrets
+from exchange.identity.tokens import Users
+from exchange.pool import Pool
+from exchange.publish import Publishing
+from exchange.rooms import CatalogueRoom, IdentityRoom
+from exchange.views import Schemas, Views
+from exchange.work import PostgresWorks, Work, connection_of
+from registry.catalogue import Catalogue
+from registry.departments import Departments
+from registry.postgres import PostgresSubjects
+from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
+from registry.settings import Configuration
+from registry.subjects import Subjects, is_view
+from schemas.errors import PoolError, Reason, UnavailableError
+from schemas.identifiers import uuid7
+from schemas.names import Topic
+
+__all__ = ["App", "microseconds"]
+
+_log = structlog.get_logger()
+_CONNECTIONS = 24  # of one process, to PostgreSQL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """One process of a pool."""
+
+    config: Config
+    pool: Pool
+    gate: Gate
+    subjects: Subjects
+    catalogue: Catalogue
+    broker: Broker
+    sequencer: Sequencer
+    authority: Authority
+    engine: sa.Engine
+    embedded: EmbeddedPostgres | None
+    addresses: dict[str, str]  # listener → host:port, filled in when they are bound
+
+    @classmethod
+    def open(cls, config: Config, *, own_database: bool = True) -> Self:
+        """Connect everything. *own_database*: start the embedded PostgreSQL, where no other is configured.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
+            UnavailableError: the database or the broker does not answer.
+        """
+        embedded, url = _database(config, own=own_database)
+        try:
+            return cls._connect(config, embedded, url)
+        except BaseException:
+            if embedded is not None:
+                embedded.stop()
+            raise
+
+    @classmethod
+    def _connect(cls, config: Config, embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
+        engine = sa.create_engine(url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True)
+        migrations.check(engine)
+        works = PostgresWorks(engine)
+        broker = _broker(config, works)
+        secrets = FileSecrets.open(config.path("secrets"))
+        authority = Authority.load(config.path("ca"), config.pool_id)
+        receipts_key = ed25519_key(config.path("secrets", "receipts.key"))
+
+        ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
+        ledger.open(works)
+        gate = Gate(works, ledger, pool_id=config.pool_id, clock=microseconds)
+        access = PostgresAccessStore(Seals(secrets.named_key("grant-seal")))
+        identities = PostgresIdentityStore()
+        departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
+        catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
+        configuration = Configuration(PostgresSubjects(engine))
+        subjects = Subjects(PostgresSubjects(engine), configuration, governed=_Governed(catalogue))
+        schemas = Schemas(subjects)
+        views = Views(schemas, subjects, alarm=_alarm_engine)
+        connectors, users = Connectors(identities), Users(identities)
+        identity_room = IdentityRoom(works, connectors, departments, now=utc_now)
+        facts = Facts(
+            identities=identity_room, catalogue=CatalogueRoom(catalogue, subjects), access=access, now=database_clock
+        )
+        pseudonyms = Pseudonyms(secrets)
+        window = config.limits.release_window_ms / 1000
+        addresses: dict[str, str] = {}
+        log = PostgresLog(engine)
+        pool = Pool(
+            pool_id=config.pool_id,
+            works=works,
+            peers=Peers(config.pool_id, authority.certificate),
+            users=users,
+            gate=gate,
+            identities=identity_room,
+            schemas=schemas,
+            publishing=Publishing(
+                pool_id=config.pool_id,
+                works=works,
+                gate=gate,
+                ledger=ledger,
+                receipts=PostgresReceipts(),
+                broker=broker,
+                facts=facts,
+                pseudonyms=pseudonyms.pseudonyms,
+                partitions=partitions,
+                check_values=schemas.check_values,
+                sign=receipts_key.sign,
+                clock=microseconds,
+            ),
+            fetching=Fetching(
+                works=works,
+                gate=gate,
+                ledger=ledger,
+                broker=broker,
+                facts=facts,
+                access=access,
+                view_of=views,
+                record_keys=pseudonyms.record_keys,
+                schema_text=schemas.text,
+                window=window,
+            ),
+            granting=Granting(
+                pool_id=config.pool_id,
+                works=works,
+                gate=gate,
+                access=access,
+                facts=facts,
+                views=ViewSchemas(check=views.check, register=views.register),
+                window=window,
+                clock=microseconds,
+            ),
+            administration=Administration(
+                works=works,
+                gate=gate,
+                facts=facts,
+                registry=Registry(departments, catalogue, subjects),
+                broker=broker,
+                enrolment=Enrolment(authority, identities),
+                users=users,
+                now=utc_now,
+                enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
+            ),
+            auditing=Auditing(
+                gate=gate,
+                facts=facts,
+                entries=PostgresEntries(engine),
+                prove=lambda entry_id: _prove(log, config.path("log"), entry_id),
+                checkpoint=lambda: _latest(log),
+            ),
+            receipt_public_key=receipts_key.public_key().public_bytes_raw(),
+            now=utc_now,
+        )
+        sequencer = Sequencer(
+            log,
+            config.path("log"),
+            signer=FileSigner.load(config.path("secrets", "log.key"), config.origin),
+            origin=config.origin,
+            clock=microseconds,
+        )
+        return cls(
+            config=config,
+            pool=pool,
+            gate=gate,
+            subjects=subjects,
+            catalogue=catalogue,
+            broker=broker,
+            sequencer=sequencer,
+            authority=authority,
+            engine=engine,
+            embedded=embedded,
+            addresses=addresses,
+        )
+
+    def close(self) -> None:
+        """Write what is folded, and give everything back; the embedded PostgreSQL is stopped."""
+        try:
+            self.gate.close()
+        except PoolError as error:
+            _log.error("folded_denials_lost", reason=error.reason)
+        self.broker.close()
+        self.engine.dispose()
+        if self.embedded is not None:
+            self.embedded.stop()
+
+
+def microseconds() -> int:
+    """Give the time of this process's clock: microseconds since 1970 UTC."""
+    return int(datetime.now(UTC).timestamp() * 1_000_000)
+
+
+def utc_now() -> datetime:
+    """Give the time of this process's clock, aware."""
+    return datetime.now(UTC)
+
+
+def database_clock(work: Work) -> datetime:
+    """Give the database's time: the pool's one clock for the validity of grants."""
+    moment: datetime = connection_of(work).execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    return moment
+
+
+class _Governed:
+    """Says under which subjects every field must be classified: those of catalogued resources."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def __call__(self, subject: str) -> bool:
+        if is_view(subject) or not subject.endswith("-value"):
+            return False
+        try:
+            self._catalogue.get(Topic.parse(subject.removesuffix("-value")))
+        except PoolError as error:
+            if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
+                return False
+            raise
+        return True
+
+
+def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa.URL]:
+    url = config.database_url
+    if url is not None:
+        return None, sa.make_url(url)
+    embedded = EmbeddedPostgres(config.folder)
+    if own:
+        return embedded, embedded.start()
+    return None, sa.make_url(embedded.url_file.read_text().strip())
+
+
+def _broker(config: Config, works: PostgresWorks) -> Broker:
+    section = config.broker
+    if not isinstance(section, KafkaSection):
+        return PostgresBroker(works)
+    strictness = {None: OnBrokenVersion.AUTO, True: OnBrokenVersion.REFUSE, False: OnBrokenVersion.WARN}
+    settings = KafkaSettings(
+        bootstrap=section.bootstrap,
+        ca=_below(config.folder, section.authority),
+        certificate=_below(config.folder, section.certificate),
+        key=_below(config.folder, section.key),
+        replication=section.replication,
+        on_broken_version=strictness[section.refuse_unsafe_versions],
+    )
+    return KafkaBroker(settings)
+
+
+def _below(folder: Path, path: Path) -> Path:
+    return path if path.is_absolute() else folder / path
+
+
+def _prove(log: PostgresLog, folder: Path, entry_id: str) -> str:
+    index = log.index_of(entry_id)
+    if index is None:
+        raise UnavailableError(Reason.NOT_FOUND, "the entry has no place in the log yet; ask again", retry_after=1.0)
+    return prove(folder, index)
+
+
+def _latest(log: PostgresLog) -> tuple[int, str] | None:
+    row = log.latest_checkpoint()
+    return None if row is None else (row.size, row.note)
+
+
+def _alarm_engine(text: str) -> None:
+    metrics.ENGINE_DIFFERENCES.inc()
+    _log.error("engines_differ", view=text)
+
+
+def _new_id() -> str:
+    return uuid7(microseconds())

@@ -1,0 +1,155 @@
+"""One transaction on a lane's producer, in the order that makes it whole: produce, count, send the receipts, commit.
+
+Functions over librdkafka's producer, which raise its own errors; `kafka_lanes` knows what each of them means.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from exchange.broker.kafka_receipts import encode, headers, runs_of
+from exchange.broker.port import Append, Appended
+from schemas.names import Lane
+
+__all__ = ["abort", "aborts", "commit", "group_metadata", "initialise", "left", "produce", "send_receipts"]
+
+_ABORT = 2.0  # seconds for an abort, which only spares readers the transaction's timeout
+_SERVE = 500  # records produced between two looks at delivery reports
+_PAUSE = 0.05
+_NO_TIMES = bytes(16)
+
+Report = Callable[[KafkaError | None, Message], None]
+
+
+def left(deadline: float) -> float:
+    """Give the seconds until a moment, at least a little: librdkafka takes a negative number for ever."""
+    return max(deadline - time.monotonic(), 0.05)
+
+
+def initialise(producer: Producer, lane: Lane, deadline: float) -> None:
+    """Fence whoever had the lane, abort what it left open, wait for what it had begun to commit."""
+    # Without the metadata at hand, the next step sometimes waits half a second.
+    producer.list_topics(str(lane.topic), timeout=left(deadline))
+    while True:
+        try:
+            producer.init_transactions(left(deadline))
+        except KafkaException as error:
+            again = error.args[0].retriable() or error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001
+            if not again or time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def group_metadata(group: str) -> object:
+    """Give what `send_receipts` needs of the lane's group; asks no broker."""
+    consumer = Consumer({"group.id": group, "log_level": 0})
+    try:
+        return consumer.consumer_group_metadata()
+    finally:
+        consumer.close()
+
+
+def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline: float) -> list[Appended]:
+    """Begin a transaction, produce the batches and wait until the brokers have all of it; give the receipts-to-be.
+
+    Args:
+        floor: milliseconds UTC below which no record's time may fall.
+
+    Raises:
+        KafkaException: a record was not taken; the transaction must be aborted.
+        TimeoutError: not all delivery reports came in time.
+    """
+    producer.begin_transaction()
+    failed: list[KafkaError] = []
+    places: list[tuple[int, dict[int, list[int]]]] = []
+    for batch in batches:
+        floor = max(floor, batch.recorded_at // 1000, 0)
+        places.append((floor, _produce(producer, batch, floor, failed, deadline)))
+    waiting = producer.flush(left(deadline))
+    if failed:
+        raise KafkaException(failed[0])
+    appended = [_receipt(batch, *place) for batch, place in zip(batches, places, strict=True)]
+    # A record that fails alone does not stop a commit: only the count tells that the batch is whole.
+    if waiting or any(receipt.count != len(batch.keys) for receipt, batch in zip(appended, batches, strict=True)):
+        raise TimeoutError
+    return appended
+
+
+def _produce(
+    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float
+) -> dict[int, list[int]]:
+    topic, send = str(batch.lane.topic), producer.produce
+    offsets: defaultdict[int, list[int]] = defaultdict(list)
+    reports: dict[int, Report] = {number: _reporter(offsets[number], failed) for number in set(batch.partitions)}
+    shared = headers(batch, millisecond)
+    valid = batch.valid
+    rows = zip(batch.values, batch.keys, batch.partitions, batch.marks, strict=True)
+    for index, (value, key, partition, mark) in enumerate(rows):
+        head = shared[mark]
+        if valid and (times := valid[16 * index : 16 * index + 16]) != _NO_TIMES:
+            head = [*head, ("pool_valid", times)]
+        while True:
+            try:
+                send(topic, value, key, partition, reports[partition], timestamp=millisecond, headers=head)
+            except BufferError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError from None
+                producer.poll(_PAUSE)
+            else:
+                break
+        if not index % _SERVE:
+            producer.poll(0)
+    return offsets
+
+
+def _reporter(offsets: list[int], failed: list[KafkaError]) -> Report:
+    note = offsets.append
+
+    def report(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            note(message.offset())
+        else:
+            failed.append(error)
+
+    return report
+
+
+def _receipt(batch: Append, millisecond: int, offsets: dict[int, list[int]]) -> Appended:
+    return Appended(
+        lane=batch.lane,
+        sequence=batch.sequence,
+        digest=batch.digest,
+        source_position=batch.source_position,
+        recorded_at=millisecond * 1000,
+        count=sum(map(len, offsets.values())),
+        runs=runs_of(offsets.items()),
+    )
+
+
+def send_receipts(producer: Producer, lane: Lane, group: object, receipts: Sequence[Appended], deadline: float) -> None:
+    """Put the lane's latest receipts into the open transaction; the offset itself is the last sequence."""
+    last = receipts[-1].sequence if receipts else 0
+    text = encode(receipts) if receipts else ""
+    producer.send_offsets_to_transaction([TopicPartition(str(lane.topic), 0, last, text)], group, left(deadline))
+
+
+def commit(producer: Producer, deadline: float) -> None:
+    """Commit, once: what an error of this call leaves in doubt is for the receipts to tell."""
+    producer.commit_transaction(left(deadline))
+
+
+def abort(producer: Producer) -> None:
+    """Abort so that readers do not wait for the transaction's timeout; the producer must not be used again."""
+    try:
+        producer.abort_transaction(_ABORT)
+    except (KafkaException, SystemError):
+        return  # the next takeover aborts it, or Kafka itself after its timeout
+
+
+def aborts(error: BaseException) -> bool:
+    """Tell whether an error of a commit says for certain that the transaction was not committed."""
+    return isinstance(error, KafkaException) and bool(error.args) and error.args[0].txn_requires_abort()

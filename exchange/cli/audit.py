@@ -1,0 +1,186 @@
+"""`pool audit list | prove | checkpoint | verify`: who had what, and the proof.
+
+`verify` works offline: with the log's files (or a copy) and its public key, without database, broker or pool. Keep a
+checkpoint outside the pool and give it with `--since`: then nobody who holds every key of the pool can change what
+it covers unnoticed.
+"""
+
+import csv
+import hashlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from exchange.audit.note import NoteKey
+from exchange.audit.proof import check_proof
+from exchange.audit.verify import Report, verify_files
+from exchange.audit.verify_database import verify_database
+from exchange.cli.control import connect, remote, table
+from exchange.cli.remote import show
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["add_to"]
+
+_COLUMNS = ("index", "proof", "at", "action", "decision", "department", "resource", "purpose", "case", "grant", "count")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    audit = typer.Typer()
+    audit.command("verify")(verify)
+    audit.command("check-proof")(check)
+    app.add_typer(audit, name="audit", help="The audit log (审计日志): list, prove, verify.", no_args_is_help=True)
+    for name, command in (("list", list_entries), ("prove", prove), ("checkpoint", checkpoint)):
+        audit.command(name)(command)
+
+
+def list_entries(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    department: Annotated[str | None, typer.Option(help="internal id of who acted")] = None,
+    resource: Annotated[str | None, typer.Option()] = None,
+    purpose: Annotated[str | None, typer.Option()] = None,
+    case: Annotated[str | None, typer.Option()] = None,
+    grant: Annotated[str | None, typer.Option()] = None,
+    action: Annotated[str | None, typer.Option(help="such as exchange:records:fetch")] = None,
+    decision: Annotated[str | None, typer.Option(help="allow or deny")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="safe from spreadsheet formulas")] = False,
+) -> None:
+    """List entries, newest first, each with its proof status. The search is an entry itself."""
+    connect(context, data, url, token_file, authority)
+    query = {
+        "department": department,
+        "resource": resource,
+        "purpose": purpose,
+        "case": case,
+        "grant": grant,
+        "action": action,
+        "decision": decision,
+        "limit": limit,
+    }
+    found = remote(context).get("/audit/entries", query)
+    if as_json:
+        show(found)
+        return
+    rows = [_row(one) for one in found]
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(_COLUMNS)
+        writer.writerows([_neutral(row[name]) for name in _COLUMNS] for row in rows)
+        return
+    table(rows, _COLUMNS)
+
+
+def prove(
+    context: typer.Context,
+    entry_id: str,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Print an entry's C2SP tlog-proof: whoever has the log's public key can check it without the pool."""
+    connect(context, data, url, token_file, authority)
+    print(remote(context).get(f"/audit/entries/{entry_id}/proof"), end="")
+
+
+def checkpoint(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Print the newest signed checkpoint: keep it outside the pool."""
+    connect(context, data, url, token_file, authority)
+    print(remote(context).get("/audit/checkpoint"), end="")
+
+
+def check(
+    file: Path,
+    key: Annotated[str, typer.Option("--key", help="the log's public key, or the file with it (log.pub)")],
+) -> None:
+    """Check a proof file offline, and show the entry that it proves."""
+    proven = check_proof(_read(file), [_key(key)])
+    print(f"proven: entry {proven.index} of {proven.checkpoint.origin}, under {proven.checkpoint.size} entries")
+    print(proven.leaf.decode())
+
+
+def verify(
+    files: Annotated[Path, typer.Option("--files", help="the log's folder (DIR/log), or a copy")],
+    key: Annotated[str, typer.Option("--key", help="the log's public key, or the file with it (log.pub)")],
+    since: Annotated[Path | None, typer.Option("--since", help="a checkpoint kept outside the pool")] = None,
+    database: Annotated[
+        Path | None, typer.Option("--database", help="file with the database's address: compare every row too")
+    ] = None,
+) -> None:
+    """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Exit code 1 names what is wrong."""
+    kept = _read(since) if since else None
+    report: Report
+    if database is None:
+        report = verify_files(files, key=_key(key), since=kept)
+    else:
+        engine = sa.create_engine(_read(database).strip())
+        try:
+            report = verify_database(engine, files, key=_key(key), since=kept, grants=_grant_rows)
+        finally:
+            engine.dispose()
+    print("\n".join(report.lines()))
+    raise typer.Exit(report.exit_code)
+
+
+def _grant_rows(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
+    for row in connection.execute(sa.text("SELECT id, version, text FROM access_grant")):
+        yield row.id, row.version, hashlib.sha256(row.text.encode()).hexdigest()
+
+
+def _row(found: dict[str, Any]) -> dict[str, Any]:
+    entry = found["entry"]
+    actor, grant, data = entry.get("actor") or {}, entry.get("grant") or {}, entry.get("data") or {}
+    outcome = entry["decision"] if entry["decision"] == "allow" else f"deny: {entry.get('reason', '')}"
+    return {
+        "index": found["index"],
+        "proof": found["proof"],
+        "at": _time(entry["at"]),
+        "action": entry["action"],
+        "decision": f"failed: {data['failed']}" if "failed" in data else outcome,
+        "department": actor.get("department", "")[-12:],
+        "resource": entry.get("resource", ""),
+        "purpose": entry.get("purpose", ""),
+        "case": entry.get("case", ""),
+        "grant": f"{grant['id'][-12:]} v{grant['version']}" if grant else "",
+        "count": data.get("count", data.get("folded", "")),
+    }
+
+
+def _time(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _neutral(value: object) -> str:
+    """Put an apostrophe before what a spreadsheet would run as a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _key(text: str) -> NoteKey:
+    path = Path(text)
+    return NoteKey.parse(_read(path).strip() if path.is_file() else text)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{path}: {error.strerror}") from error

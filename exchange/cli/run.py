@@ -1,0 +1,128 @@
+"""`pool init`, `serve`, `migrate`, `demo`: what runs on the pool's own machine."""
+
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from exchange.app import App
+from exchange.config import Config
+from exchange.demo.story import tell
+from exchange.identity.authority import Authority
+from exchange.serve import Role, serve
+from exchange.setup import initialise, migrate, renew_server_certificate
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["add_to"]
+
+Data = Annotated[Path, typer.Option("--data", help="the pool's folder", envvar="POOL_DATA")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("init")(init_command)
+    app.command("serve")(serve_command)
+    app.command("migrate")(migrate_command)
+    app.command("demo")(demo_command)
+
+
+def init_command(
+    data: Data,
+    pool_id: Annotated[str, typer.Option(help="short lower-case name, for ever in every certificate and entry")],
+    host: Annotated[str, typer.Option(help="name by which departments reach the gateway")] = "localhost",
+    origin: Annotated[str | None, typer.Option(help="name of the audit log; <host>/audit if not given")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="${file:PATH} or ${env:NAME} with the address; embedded if not given")
+    ] = None,
+) -> None:
+    """Make a pool: keys, certificate authority, database tables, first account."""
+    config = initialise(data, pool_id=pool_id, host=host, origin=origin, database=database)
+    print(f"pool {config.pool_id} made in {config.folder}")
+    print(f"  first account   bootstrap (data authority); its token stands in {config.path('bootstrap-token')}")
+    print(f"  log             {config.origin}; give {config.path('log.pub')} to whoever is to verify it")
+    print(f"  keys            {config.path('secrets')}: back them up; without them pseudonyms are lost for ever")
+    print(f"next: pool serve --data {data}")
+
+
+def serve_command(
+    data: Data,
+    role: Annotated[list[Role] | None, typer.Option(help="gateway, registry, sequencer; all if not given")] = None,
+    dev: Annotated[bool, typer.Option("--dev", help="make and run a pool for trying: loopback, open registry")] = False,
+    registry_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
+    grpc_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
+    http_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
+) -> None:
+    """Run the pool until SIGTERM; everything in one process, or roles apart."""
+    _log_to_stderr()
+    if dev:
+        _make_for_trying(data, {"registry": registry_port, "grpc": grpc_port, "http": http_port})
+    config = Config.load(data)
+    if config.dev and not dev:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"{data} was made by --dev, whose registry asks nobody who he is; make one with init"
+        )
+    _refuse_open_doors(config)
+    roles = frozenset(role or Role)
+    renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
+    opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)
+    try:
+        asyncio.run(serve(opened, roles, _ready))
+    finally:
+        opened.close()
+
+
+def migrate_command(data: Data) -> None:
+    """Bring the database to the revision of this program. The pool must not be running."""
+    migrate(Config.load(data))
+    print("the database is at the newest revision")
+
+
+def demo_command(
+    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
+    persons: Annotated[int, typer.Option(help="how many invented persons")] = 20_000,
+) -> None:
+    """Three departments, one grant: publish, refuse, approve, draw, verify. Ends by itself."""
+    raise typer.Exit(tell(keep=keep, persons=persons))
+
+
+def _make_for_trying(data: Path, ports: dict[str, int]) -> None:
+    if (data / "pool.toml").exists():
+        if not Config.load(data).dev:
+            raise InvalidError(Reason.CONFIG_INVALID, f"{data} is a real pool's folder; --dev wants one of its own")
+        return
+    listen = {name: f"127.0.0.1:{port}" for name, port in {**ports, "enrolment": 0}.items()}
+    initialise(data, pool_id="dev", listen=listen, dev=True)
+
+
+def _refuse_open_doors(config: Config) -> None:
+    if not config.dev:
+        return
+    for name in ("grpc", "enrolment", "http", "registry"):
+        address: str = getattr(config.listen, name)
+        if address.rsplit(":", 1)[0] not in {"127.0.0.1", "localhost", "[::1]"}:
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"listen.{name}: got {address}; --dev serves on loopback and nowhere else"
+            )
+
+
+def _ready(addresses: dict[str, str]) -> None:
+    """Print one line when every listener is ready: what scripts wait for."""
+    print("ready " + json.dumps(addresses, sort_keys=True), flush=True)
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)

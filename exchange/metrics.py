@@ -1,0 +1,32 @@
+"""Prometheus metrics of one process. No label holds a key, a case or a name of a person."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+__all__ = [
+    "CALLS",
+    "CALL_SECONDS",
+    "CHECKPOINT_SIZE",
+    "ENGINE_DIFFERENCES",
+    "RECORDS_PUBLISHED",
+    "RECORDS_RELEASED",
+    "RECOVERED_RECEIPTS",
+    "SEQUENCER_FAILURES",
+    "UNSEQUENCED_AGE",
+    "UNSEQUENCED_ENTRIES",
+]
+
+CALLS = Counter("pool_calls_total", "Calls by method and outcome (ok or the reason code)", ["method", "outcome"])
+CALL_SECONDS = Histogram(
+    "pool_call_seconds",
+    "Time of one call; a long poll's wait included",
+    ["method"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
+)
+RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
+RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
+RECOVERED_RECEIPTS = Counter("pool_recovered_receipts_total", "Publications whose entry the sweeper wrote")
+UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")
+UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Age of the oldest of them")
+CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")
+SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
+ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")

@@ -1,0 +1,259 @@
+"""The listeners and the background work of a process, by role.
+
+    gateway     gRPC (mutual TLS), enrolment, control API; sweeper, timer of grants, folded denials
+    registry    Confluent's REST API
+    sequencer   gives audit entries their places, signs checkpoints
+
+`pool serve` runs all of them in one process. On SIGTERM or SIGINT the doors close first, calls under way get a few
+seconds, folded denials are written, and what this process started is stopped.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from exchange import metrics
+from exchange.api import health as health_api
+from exchange.api import http
+from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
+from exchange.api.grpc import ExchangeServicer
+from exchange.api.registry import registry_api
+from exchange.api.tails import Tails
+from exchange.app import App
+from schemas.errors import InvalidError, PoolError, Reason
+from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
+
+__all__ = ["Role", "serve"]
+
+_log = structlog.get_logger()
+_GRACE = 5.0  # seconds for calls under way when the doors close
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    GATEWAY = "gateway"
+    REGISTRY = "registry"
+    SEQUENCER = "sequencer"
+
+
+async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> None:
+    """Listen and work until SIGTERM or SIGINT; *ready* is called once with every listener's address.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, an address cannot be bound, or a plain listener is not on loopback.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        threads = ThreadPoolExecutor(app.config.limits.threads, thread_name_prefix="call")
+        stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        if Role.SEQUENCER in roles:
+            await stack.enter_async_context(_in_thread(app, "sequencer", _sequence))
+        if Role.GATEWAY in roles:
+            await asyncio.to_thread(app.pool.administration.reconcile_topics)
+            await stack.enter_async_context(_gateway(app, threads))
+            await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
+            await stack.enter_async_context(_in_thread(app, "sweeper", _sweep))
+        if Role.REGISTRY in roles:
+            await stack.enter_async_context(_web(app, "registry", registry_api(app)))
+        if app.config.listen.metrics is not None:
+            await stack.enter_async_context(_web(app, "metrics", health_api.create(app.pool), plain=True))
+        _write_addresses(app)
+        ready(dict(app.addresses))
+        await stop.wait()
+        _log.info("stopping")
+
+
+@asynccontextmanager
+async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]:
+    limits = app.config.limits
+    tails = Tails(app.broker)
+    options = [
+        ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+        ("grpc.max_send_message_length", 2 * _MESSAGE_LIMIT),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+    identity = _server_identity(app, app.config.listen.grpc)
+    mutual = grpc.ssl_server_credentials(
+        [identity], root_certificates=app.authority.certificate, require_client_auth=True
+    )
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.streams)
+    servicer = ExchangeServicer(app.pool, threads, tails, max_queued=4 * limits.threads + limits.streams)
+    exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
+
+    def gateway() -> str:
+        return app.addresses["gateway"]
+
+    renewal = RenewalServicer(app.pool, threads, gateway)
+    enrolment_pb2_grpc.add_RenewalServicer_to_server(renewal, server)  # type: ignore[no-untyped-call]  # generated
+    alive = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
+    health_pb2_grpc.add_HealthServicer_to_server(alive, server)
+    names = (
+        exchange_pb2.DESCRIPTOR.services_by_name["Exchange"].full_name,
+        enrolment_pb2.DESCRIPTOR.services_by_name["Renewal"].full_name,
+        health.SERVICE_NAME,
+        reflection.SERVICE_NAME,
+    )
+    reflection.enable_server_reflection(names, server)
+    await alive.set("", health_pb2.HealthCheckResponse.SERVING)
+    port = _bind(server, app.config.listen.grpc, mutual)
+    app.addresses["grpc"] = _address(app.config.listen.grpc, port)
+    app.addresses["gateway"] = _address(app.config.gateway, port)
+
+    welcome = grpc.aio.server(options=options, maximum_concurrent_rpcs=64)
+    enrolment = EnrolmentServicer(app.pool, threads, gateway)
+    enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, welcome)  # type: ignore[no-untyped-call]  # generated
+    port = _bind(welcome, app.config.listen.enrolment, grpc.ssl_server_credentials([identity]))
+    app.addresses["enrolment"] = _address(app.config.listen.enrolment, port)
+    await server.start()
+    await welcome.start()
+    try:
+        yield
+    finally:
+        await alive.enter_graceful_shutdown()
+        await asyncio.gather(server.stop(_GRACE), welcome.stop(_GRACE))
+        tails.close()
+
+
+@asynccontextmanager
+async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncIterator[None]:
+    """Serve an ASGI app over TLS; plain HTTP only on loopback, for --dev and for metrics."""
+    listen: str = getattr(app.config.listen, name)
+    host, port = listen.rsplit(":", 1)
+    plain = plain or app.config.dev
+    if plain and host not in _LOOPBACK:
+        raise InvalidError(Reason.CONFIG_INVALID, f"listen.{name}: got {listen} without TLS; expected loopback")
+    files: dict[str, Any] = {}
+    if not plain:
+        key, certificate = _server_files(app)
+        files = {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
+    bound = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        bound.close()
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"listen.{name}: {listen} cannot be bound: {error.strerror}"
+        ) from error
+    config = uvicorn.Config(
+        asgi, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3, **files
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn tells it by this flag alone
+        await asyncio.sleep(0.01)
+    app.addresses[name] = _address(listen, bound.getsockname()[1])
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def _in_thread(app: App, name: str, work: Callable[[App, threading.Event], None]) -> AsyncIterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(app, stop), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.to_thread(thread.join, _GRACE)
+
+
+def _sequence(app: App, stop: threading.Event) -> None:
+    def alarm(error: PoolError | None) -> None:
+        if error is not None:
+            metrics.SEQUENCER_FAILURES.labels(error.reason).inc()
+            _log.error("sequencer_failed", reason=error.reason, message=error.message)
+
+    while not stop.is_set():
+        try:
+            step = app.sequencer.step()
+        except PoolError as error:
+            alarm(error)
+        else:
+            metrics.CHECKPOINT_SIZE.set(step.size)
+        stop.wait(1.0)
+
+
+def _sweep(app: App, stop: threading.Event) -> None:
+    """Every 10 s: missing receipts, grants whose time is over; every minute: folded denials."""
+    turns = 0
+    while not stop.is_set():
+        tasks: list[tuple[str, Callable[[], Any]]] = [
+            ("sweep", app.pool.publishing.sweep),
+            ("expire", app.pool.granting.expire),
+        ]
+        if turns % 6 == 0:
+            tasks.append(("flush", app.gate.flush))
+        for name, task in tasks:
+            try:
+                found = task()
+                if name == "sweep" and found:
+                    metrics.RECOVERED_RECEIPTS.inc(found)
+                    _log.warning("receipts_recovered", count=found)
+            except PoolError as error:
+                _log.warning("upkeep_failed", task=name, reason=error.reason)
+        turns += 1
+        stop.wait(10.0)
+
+
+def _server_files(app: App) -> tuple[Path, Path]:
+    """Give the listener's key and certificate, made anew when they are missing or within a month of their end."""
+    return app.config.path("ca", "server.key"), app.config.path("ca", "server.crt")
+
+
+def _server_identity(app: App, listen: str) -> tuple[bytes, bytes]:
+    del listen
+    key, certificate = _server_files(app)
+    return key.read_bytes(), certificate.read_bytes()
+
+
+def _bind(server: Any, listen: str, credentials: Any) -> int:
+    try:
+        port: int = server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{listen} cannot be bound; is another pool running?") from error
+    return port
+
+
+def _address(listen: str, port: int) -> str:
+    """Give the address as configured, its port the one that was bound where 0 was asked for."""
+    host, asked = listen.rsplit(":", 1)
+    return f"{host}:{port}" if asked == "0" else listen
+
+
+def _write_addresses(app: App) -> None:
+    """Write down where this process listens, for the command line on the same machine."""
+    file = app.config.path("ports.json")
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(app.addresses, indent=2) + "\n")
+    part.rename(file)

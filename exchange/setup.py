@@ -1,0 +1,169 @@
+"""A pool's folder: made by `pool init`, once.
+
+pool.toml            the configuration
+ca/                  certificate authority and the listeners' certificate
+secrets/             keys of pseudonyms, the log's and the receipts' signing keys; 0600
+log/                 tiles and checkpoint (C2SP tlog-tiles); may be served to anybody
+pg/                  the embedded PostgreSQL, where no other database is named
+bootstrap-token      token of the first account, a data authority; 0600
+log.pub              the log's public key: give it, with a checkpoint, to whoever is to verify
+"""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from exchange import migrations
+from exchange.access.postgres import PostgresAccessStore
+from exchange.access.seal import Seals
+from exchange.app import utc_now
+from exchange.audit.note import FileSigner
+from exchange.config import Config
+from exchange.embedded import EmbeddedPostgres
+from exchange.identity.authority import Authority
+from exchange.identity.keyfile import create_private, ed25519_key
+from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.secrets import FileSecrets
+from exchange.identity.tokens import Users
+from exchange.work import PostgresWorks
+from schemas.access import Role
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["initialise", "migrate", "renew_server_certificate"]
+
+BOOTSTRAP = "bootstrap"
+_RENEW_BEFORE = timedelta(days=30)
+
+
+def initialise(
+    folder: Path,
+    *,
+    pool_id: str,
+    host: str = "localhost",
+    origin: str | None = None,
+    listen: dict[str, str] | None = None,
+    database: str | None = None,
+    dev: bool = False,
+) -> Config:
+    """Make a pool's folder, its keys, its database's tables and its first account.
+
+    Args:
+        folder: empty or absent.
+        pool_id: short and lower-case; stands in every certificate and entry, and never changes.
+        host: name by which departments reach the gateway.
+        origin: the log's name; `<host>/audit` if not given.
+        listen: addresses that differ from the defaults.
+        database: `${file:…}` or `${env:…}`; None = embedded.
+        dev: marks the folder: a plain `serve` refuses it.
+
+    Raises:
+        InvalidError: ALREADY_EXISTS, the folder holds a pool; NAME_INVALID.
+    """
+    if (folder / "pool.toml").exists():
+        raise InvalidError(Reason.ALREADY_EXISTS, f"{folder} holds a pool already; nothing was changed")
+    folder.mkdir(parents=True, exist_ok=True)
+    origin = origin or f"{host}/audit"
+    now = utc_now()
+    authority = Authority.create(folder / "ca", pool_id, now)
+    FileSecrets.create(folder / "secrets")
+    ed25519_key(folder / "secrets" / "receipts.key")
+    signer = FileSigner.create(folder / "secrets" / "log.key", origin)
+    (folder / "log.pub").write_text(f"{signer.key}\n")
+    (folder / "log").mkdir(exist_ok=True)
+    _issue_server_certificate(folder, authority, host)
+    port = (listen or {}).get("grpc", "127.0.0.1:7443").rsplit(":", 1)[1]
+    _write_config(
+        folder, pool_id=pool_id, origin=origin, gateway=f"{host}:{port}", listen=listen, database=database, dev=dev
+    )
+    config = Config.load(folder)
+    _prepare_database(config)
+    return config
+
+
+def migrate(config: Config) -> None:
+    """Bring the database to the revision of this program; by command alone, never by a start.
+
+    Raises:
+        UnavailableError: the database does not answer.
+    """
+    with _Database(config) as engine:
+        migrations.upgrade(engine)
+
+
+def renew_server_certificate(config: Config, authority: Authority) -> None:
+    """Make the listeners' certificate anew when it is within a month of its end; at each start."""
+    host = config.gateway.rsplit(":", 1)[0]
+    facts = config.path("ca", "server.json")
+    if facts.exists():
+        not_after = json.loads(facts.read_text())["not_after"]
+        if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
+            return
+    _issue_server_certificate(config.folder, authority, host)
+
+
+def _issue_server_certificate(folder: Path, authority: Authority, host: str) -> None:
+    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    identity = authority.server(names, utc_now())
+    key = folder / "ca" / "server.key"
+    key.unlink(missing_ok=True)
+    create_private(key, identity.key)
+    (folder / "ca" / "server.crt").write_bytes(identity.certificate)
+    (folder / "ca" / "server.json").write_text(json.dumps({"not_after": identity.not_after.timestamp()}) + "\n")
+
+
+def _write_config(
+    folder: Path,
+    *,
+    pool_id: str,
+    origin: str,
+    gateway: str,
+    listen: dict[str, str] | None,
+    database: str | None,
+    dev: bool,
+) -> None:
+    lines = [
+        "# The pool's configuration; docs/reference/configuration.md explains every key.",
+        f"pool_id = {json.dumps(pool_id)}",
+        f"origin = {json.dumps(origin)}",
+        f"gateway = {json.dumps(gateway)}",
+    ]
+    if dev:
+        lines.append("dev = true  # made by `pool serve --dev`: no authentication on the registry, loopback only")
+    if database is not None:
+        lines.append(f"database = {json.dumps(database)}")
+    if listen:
+        lines += ["", "[listen]", *(f"{name} = {json.dumps(address)}" for name, address in listen.items())]
+    (folder / "pool.toml").write_text("\n".join(lines) + "\n")
+
+
+def _prepare_database(config: Config) -> None:
+    with _Database(config) as engine:
+        migrations.upgrade(engine)
+        secrets = FileSecrets.open(config.path("secrets"))
+        access = PostgresAccessStore(Seals(secrets.named_key("grant-seal")))
+        with PostgresWorks(engine).begin() as work:
+            access.seed_purposes(work)
+            token = Users(PostgresIdentityStore()).add(
+                work, name=BOOTSTRAP, role=Role.DATA_AUTHORITY, department="", by="init", at=utc_now()
+            )
+        create_private(config.path("bootstrap-token"), token.encode() + b"\n")
+
+
+class _Database:
+    """The configured database, or the embedded one for as long as the block lasts."""
+
+    def __init__(self, config: Config) -> None:
+        self._url = config.database_url
+        self._embedded = EmbeddedPostgres(config.folder) if self._url is None else None
+
+    def __enter__(self) -> sa.Engine:
+        url = self._embedded.start() if self._embedded else sa.make_url(self._url or "")
+        self._engine = sa.create_engine(url)
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+        if self._embedded:
+            self._embedded.stop()
