@@ -1,0 +1,254 @@
+"""`pool-connect`: how a department joins the pool.
+
+    pool-connect enrol TOKEN --identity identity/ --connector civil-affairs-drop
+    pool-connect lint    civil-affairs.yaml        the file alone: no network, no secrets
+    pool-connect check   civil-affairs.yaml        pool, grants, source, target; changes nothing
+    pool-connect preview civil-affairs.yaml -n 5   the first rows, mapped
+    pool-connect run     civil-affairs.yaml        until stopped; --once: what is there now
+    pool-connect status  civil-affairs.yaml
+    pool-connect quarantine list|export civil-affairs.yaml
+
+Exit codes: `connectors.exits`.
+"""
+
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from connectors import inspection, service, status
+from connectors.assembly import Link
+from connectors.config import ConnectorConfig, PublishConfig
+from connectors.door import Door
+from connectors.exits import Exit, exit_of
+from connectors.ledger import Run
+from connectors.lint import load, read
+from connectors.quarantine import as_csv
+from exchange import client
+from schemas.errors import InvalidError, PoolError, Reason
+from schemas.names import Topic
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were set aside.")
+app.add_typer(quarantine_app, name="quarantine")
+
+File = Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")]
+_PLAIN_EVERY = 10.0  # seconds between lines where no terminal shows progress
+
+
+def main() -> NoReturn:
+    """Run the program; every error of the pool ends in one sentence and an exit code."""
+    try:
+        app()
+    except PoolError as error:
+        print(f"{error.reason}: {error.message}", file=sys.stderr)
+        sys.exit(exit_of(error))
+    sys.exit(Exit.OK)
+
+
+@app.command()
+def enrol(
+    token: Annotated[
+        str, typer.Argument(help="one-time token from the pool's operator; - reads it from standard input")
+    ],
+    identity: Annotated[Path, typer.Option(help="folder that is to hold keys and certificate")],
+    connector: Annotated[str, typer.Option(help="name of this connector within its department")],
+) -> None:
+    """Join the pool: make two keys on this machine, and get a certificate for them."""
+    given = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
+    enrolled = client.enrol(given, connector, identity)
+    print(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
+
+
+@app.command()
+def lint(file: File) -> None:
+    """Read the configuration strictly; print what is wrong with line and column."""
+    try:
+        found = read(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{file} cannot be read as UTF-8 text") from error
+    if isinstance(found, list):
+        for each in found:
+            print(each.told(file.name))
+        raise typer.Exit(Exit.CONFIG)
+    print(f"{file.name}: no errors")
+
+
+@app.command()
+def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """Look at everything that a run needs; change nothing."""
+    config = load(file)
+    found = list(inspection.checks(config, lambda: _door(config), _now))
+    failed = sum(each.verdict == "FAIL" for each in found)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+    else:
+        for each in found:
+            print(f" {each.verdict:<4}  {each.subject:<28}  {each.message}")
+        print(f" {failed} problems. Nothing was changed.")
+    if failed:
+        raise typer.Exit(Exit.AWAY)
+
+
+@app.command()
+def preview(
+    file: File,
+    *,
+    rows: Annotated[int, typer.Option("-n", help="rows to show")] = 5,
+    resource: Annotated[str, typer.Option(help="which publication, if there are several")] = "",
+    sample: Annotated[Path | None, typer.Option("--file", help="this file instead of the folder's newest")] = None,
+    schema: Annotated[Path | None, typer.Option(help="an Avro schema on disk: no pool is needed")] = None,
+) -> None:
+    """Show how the first rows become records, and which do not."""
+    config = load(file)
+    entry = _entry(config, resource)
+    agreed = (0, schema.read_text(encoding="utf-8")) if schema else _door(config).schema(Topic.parse(entry.resource))
+    shown = inspection.preview(config, entry, agreed, rows=rows, file=sample, clock=_now)
+    told = f"   encoding: {shown.encoding}" if shown.encoding else ""
+    print(f"{shown.portion}{told}   rows: {len(shown.rows)} good, {len(shown.rejects)} bad")
+    for row in shown.rows:
+        print("   " + "  ".join(f"{name}={cell}" for name, cell in zip(shown.names, row, strict=True)))
+    for each in shown.rejects:
+        print("   " + inspection.shown(each))
+
+
+@app.command()
+def run(
+    file: File,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="end when what is there now is done")] = False,
+    accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really gone; I have looked")] = False,
+) -> None:
+    """Publish and draw, until stopped."""
+    config = load(file)
+    door = _door(config)
+    stop = threading.Event()
+    service.stop_on_signals(stop)
+    voice = _Voice()
+    link = Link(
+        pool=door,
+        sign=door.sign,
+        stop=stop,
+        clock=_now,
+        progress=voice.progress,
+        say=voice.say,
+        accept_deletes=accept_deletes,
+    )
+    try:
+        code = service.run(config, link, once=once, refresh=door.refresh)
+    finally:
+        voice.close()
+    raise typer.Exit(code)
+
+
+@app.command("status")
+def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """Tell how far each stream is; works while the connector runs, and without the pool."""
+    found = status.statuses(load(file))
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        return
+    for each in found:
+        print(f"{each.stream}  ({each.direction})  {each.state}   last success {each.last_success or 'never'}")
+        print(
+            f"   last run: {each.read:,} read = {each.published:,} published + {each.quarantined:,} quarantined + "
+            f"{each.unchanged:,} unchanged; {each.voided:,} voided"
+        )
+        print(f"   batch {each.sequence}, {each.unacknowledged} unacknowledged, {each.keys:,} keys known")
+        print(f"   last receipt {each.last_entry or 'none'}; certificate until {each.certificate_expires or 'unknown'}")
+        if each.grant_expires:
+            print(f"   grant until {each.grant_expires}")
+        if each.in_quarantine:
+            print("   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items()))
+        if each.voids_held:
+            print(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
+        if each.ledger_lost:
+            print(f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided")
+
+
+@quarantine_app.command("list")
+def quarantine_list(
+    file: File, *, everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False
+) -> None:
+    """List the rows that were set aside, without their values."""
+    for stream, each in status.quarantined(load(file), everything=everything):
+        field = f"  {each.field}" if each.field else ""
+        print(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
+
+
+@quarantine_app.command("export")
+def quarantine_export(
+    file: File,
+    output: Annotated[Path, typer.Option("--csv", help="file to write; it will hold the rows themselves")],
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
+) -> None:
+    """Write the rows that were set aside, with their original text, as CSV: to mend them at their source."""
+    with output.open("wb") as target:
+        output.chmod(0o600)
+        for line in as_csv(each for _, each in status.quarantined(load(file), everything=everything)):
+            target.write(line)
+    print(f"written to {output}, readable by this user only; it holds the rows' own values")
+
+
+def _door(config: ConnectorConfig) -> Door:
+    return Door(config.exchange.identity, config.exchange.gateway, _now)
+
+
+class _Voice:
+    """Progress on a terminal, plain lines elsewhere. Used by several threads."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._lock = threading.Lock()
+        self._spoken: dict[str, float] = {}
+        self._status = self._console.status("") if self._console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        with self._lock:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the progress off the terminal."""
+        if self._status is not None:
+            self._status.stop()
+
+    def progress(self, state: Run) -> None:
+        """Show a balance in the making: at once on a terminal, every 10 s elsewhere."""
+        text = (
+            f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
+            f"{state.quarantined:,} quarantined, {state.unchanged:,} unchanged"
+        )
+        with self._lock:
+            if self._status is not None:
+                self._status.update(text)
+                return
+            now = time.monotonic()
+            if now - self._spoken.get(state.portion, -_PLAIN_EVERY) < _PLAIN_EVERY:
+                return
+            self._spoken[state.portion] = now
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _entry(config: ConnectorConfig, resource: str) -> PublishConfig:
+    fitting = [each for each in config.publish if not resource or each.resource == resource]
+    if len(fitting) != 1:
+        names = ", ".join(each.resource for each in config.publish) or "none"
+        raise InvalidError(Reason.CONFIG_INVALID, f"say which publication with --resource; there are: {names}")
+    return fitting[0]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,77 @@
+"""When to try again: by who has to act, with full jitter.
+
+    UnavailableError        nobody is at fault: wait, then again
+    LANE_FENCED and kin     another gateway took the lane over, or lost sight of it: ask where it stands, then again
+    everything else         waiting does not help
+
+A delay is drawn evenly from 0 to min(60 s, 0.5 s × 2ⁿ): connectors that lost the same gateway at the same moment do not
+come back at the same moment. Where the pool says how long to wait, that is the least.
+"""
+
+import random
+import threading
+from collections.abc import Callable
+
+from schemas.errors import ConflictError, PoolError, Reason, UnavailableError
+
+__all__ = ["Backoff", "again"]
+
+_BASE = 0.5  # seconds
+_CAP = 60.0  # seconds
+_TAKEN_OVER = frozenset({Reason.LANE_FENCED, Reason.SEQUENCE_GAP, Reason.PREVIOUS_ROOT_MISMATCH})
+
+
+def again(error: PoolError) -> bool:
+    """Tell whether the same thing may succeed later."""
+    return isinstance(error, UnavailableError) or (isinstance(error, ConflictError) and error.reason in _TAKEN_OVER)
+
+
+class Backoff:
+    """The delays of one series of failures."""
+
+    def __init__(
+        self,
+        *,
+        give_up_after: float,
+        stop: threading.Event,
+        monotonic: Callable[[], float],
+        random_: Callable[[], float] = random.random,
+        base: float = _BASE,
+    ) -> None:
+        """Begin.
+
+        Args:
+            give_up_after: seconds of failing without any success after which the error is raised.
+            stop: ends a wait.
+            monotonic: the clock, in seconds.
+            random_: evenly from 0 to 1.
+            base: seconds; what the first delay is at most.
+        """
+        self._give_up_after = give_up_after
+        self._stop = stop
+        self._monotonic = monotonic
+        self._random = random_
+        self._base = base
+        self._failures = 0
+        self._since = 0.0
+
+    def succeeded(self) -> None:
+        """End the series."""
+        self._failures = 0
+
+    def failed(self, error: PoolError) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            PoolError: the error itself, when waiting does not help or has lasted long enough. Asked to stop, it
+                returns at once; the caller looks at `stop`.
+        """
+        if not again(error):
+            raise error
+        if not self._failures:
+            self._since = self._monotonic()
+        elif self._monotonic() - self._since > self._give_up_after:
+            raise error
+        delay = self._random() * min(_CAP, self._base * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self._stop.wait(max(delay, error.retry_after or 0.0))
