@@ -25,6 +25,7 @@ from schemas.access import Level
 from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = [
+    "EXPECTED",
     "MASKS",
     "PERSONAL",
     "SENSITIVE",
@@ -59,6 +60,17 @@ MASKS = (
 )
 """The vocabulary of masks. A schema may name any of them; a grant only those that the view carries out
 (`schemas.access.MaskRule`)."""
+
+_VOCABULARY: Mapping[str, Sequence[str]] = {
+    "level": LEVELS,
+    "personal": PERSONAL,
+    "sensitive": SENSITIVE,
+    "mask": MASKS,
+}
+EXPECTED = "zh, a Chinese label; " + "; ".join(
+    f"{name}, one of {' '.join(words)}" for name, words in _VOCABULARY.items()
+)
+"""What a field must carry, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +125,7 @@ def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
         findings.append(Finding(path="", at="$", message="expected a record: only its fields can be classified"))
         return fields, findings
     if not _label(schema.get("zh")):
-        findings.append(Finding(path="", at="$", message='"zh" is missing; expected the Chinese name of the record'))
+        findings.append(Finding(path="", at="$", message="missing: zh, the Chinese name of the record"))
     for path, at, aliases, field in _fields(schema, "", "$"):
         wrong = _wrong(field)
         findings += [Finding(path=path, at=at, message=message) for message in wrong]
@@ -143,7 +155,7 @@ def classify(schema: Any) -> list[Labelled]:
     if findings:
         raise InvalidError(
             Reason.SCHEMA_UNCLASSIFIED,
-            "every field needs zh, level, personal, sensitive and mask: " + "; ".join(str(item) for item in findings),
+            f"every field needs {EXPECTED}; got: " + "; ".join(str(item) for item in findings),
             details={"fields": ",".join(sorted({item.path for item in findings}))},
         )
     return fields
@@ -216,13 +228,12 @@ def _taken_back(new: Labelled, old: Labelled) -> Iterator[str]:
 
 
 def _wrong(field: Mapping[str, Any]) -> list[str]:
-    wrong = []
+    missing = [name for name in _VOCABULARY if name not in field]
     if not _label(field.get("zh")):
-        wrong.append('"zh" is missing; expected a Chinese label')
-    for name, words in (("level", LEVELS), ("personal", PERSONAL), ("sensitive", SENSITIVE), ("mask", MASKS)):
-        if name not in field:
-            wrong.append(f'"{name}" is missing; expected one of {", ".join(words)}')
-        elif field[name] not in words:
+        missing.insert(0, "zh")
+    wrong = [f"missing: {', '.join(missing)}"] if missing else []
+    for name, words in _VOCABULARY.items():
+        if name in field and field[name] not in words:
             wrong.append(f'"{name}" is {str(field[name])[:40]!r}; expected one of {", ".join(words)}')
     if not wrong and field["personal"] == "N" and field["sensitive"] != "N":
         wrong.append('"sensitive" is set but "personal" is N; sensitive personal information is personal: P or D')
