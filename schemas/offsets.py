@@ -12,7 +12,6 @@ The shorter of the two is taken: 16,384 positions of which every second is meant
 """
 
 import base64
-import binascii
 import itertools
 import zlib
 from collections.abc import Sequence
@@ -105,7 +104,7 @@ def _stretches(text: str, span: int) -> list[tuple[int, int]]:
                 raise _unpackable()
         else:
             raise _unpackable()
-    except (binascii.Error, zlib.error) as error:
+    except (ValueError, zlib.error) as error:
         raise _unpackable() from error
     if len(edges) % 2 or not edges or edges[-1] > span or any(a >= b for a, b in itertools.pairwise(edges)):
         raise _unpackable()

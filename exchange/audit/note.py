@@ -12,7 +12,6 @@ verify spoils the note.
 """
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -83,7 +82,7 @@ class NoteKey:
         try:
             name, key_id, encoded = text.strip().split("+", 2)
             raw = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error) as error:
+        except ValueError as error:
             raise _bad_key() from error
         if not raw or raw[0] != _ED25519:
             raise _bad_key()
@@ -213,7 +212,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     lines = text.split("\n")
     try:
         origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)
-    except (IndexError, binascii.Error) as error:
+    except (IndexError, ValueError) as error:
         raise _no_checkpoint() from error
     exact = len(size) < 20 and size.isascii() and size.isdigit() and str(int(size)) == size
     if not origin or not exact or len(root) != HASH_SIZE or lines[-1] or not all(lines[:-1]):
@@ -227,7 +226,7 @@ def _signature(line: str) -> tuple[str, bytes]:
     name, _, encoded = line[len(_PREFIX) :].partition(" ")
     try:
         raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise _no_note("a signature is not base64") from error
     if not name or len(raw) < 5:
         raise _no_note("a signature line has no name or no signature")

@@ -102,9 +102,9 @@ ROWS = [
     (
         "a row copied into a free place, before the first",
         (
-            "INSERT INTO audit_entry (id, leaf, leaf_hash, leaf_index, at, action, decision, actor_department, resource,"
-            " grant_id, purpose, case_number) SELECT gen_random_uuid(), leaf, leaf_hash, -5, at, action, decision,"
-            " actor_department, resource, grant_id, purpose, case_number FROM audit_entry WHERE leaf_index = 8"
+            "INSERT INTO audit_entry (id, leaf, leaf_hash, leaf_index, at, action, decision, actor_department,"
+            " resource, grant_id, purpose, case_number) SELECT gen_random_uuid(), leaf, leaf_hash, -5, at, action,"
+            " decision, actor_department, resource, grant_id, purpose, case_number FROM audit_entry WHERE leaf_index = 8"
         ),
         {("row.extra", -5)},
     ),
