@@ -66,7 +66,7 @@ def _converted(column: pa.Array, shape: Shape, name: str) -> pa.Array:
     inner = shape.parts[0] if shape.kind is Kind.OPTIONAL else shape
     if inner.kind is Kind.ENUM:
         return _enum(column, inner, name)
-    if column.type == shape.arrow:
+    if column.type == shape.arrow or _alike(column.type, shape.arrow):
         return column
     if types.is_null(column.type):
         return pa.nulls(len(column), shape.arrow)
@@ -97,6 +97,23 @@ def _enum(column: pa.Array, shape: Shape, name: str) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indexes, symbols)
 
 
+def _alike(stated: pa.DataType, wanted: pa.DataType) -> bool:
+    """Tell whether two nested types differ in nothing but what may be null and what an item is called."""
+    if types.is_map(stated) and types.is_map(wanted):
+        return _alike(stated.key_type, wanted.key_type) and _alike(stated.item_type, wanted.item_type)
+    if types.is_list(stated) and types.is_list(wanted):
+        return _alike(stated.value_type, wanted.value_type)
+    same_kind = (types.is_struct(stated) and types.is_struct(wanted)) or (
+        types.is_union(stated)
+        and types.is_union(wanted)
+        and (stated.mode, stated.type_codes) == (wanted.mode, wanted.type_codes)
+    )
+    if not same_kind or stated.num_fields != wanted.num_fields:
+        return bool(stated == wanted)
+    pairs = [(stated.field(index), wanted.field(index)) for index in range(stated.num_fields)]
+    return all(one.name == other.name and _alike(one.type, other.type) for one, other in pairs)
+
+
 def _is_text(stated: pa.DataType) -> bool:
     return bool(types.is_string(stated) or types.is_large_string(stated) or types.is_string_view(stated))
 
@@ -109,8 +126,6 @@ def _lossless(stated: pa.DataType, wanted: pa.DataType) -> bool:
     """Tell whether a cast that checks its values loses nothing."""
     if types.is_timestamp(stated) and types.is_timestamp(wanted):
         return (stated.tz is None) == (wanted.tz is None)
-    if types.is_nested(stated):
-        return bool(types.is_nested(wanted))
     same = (
         types.is_integer,
         types.is_decimal,

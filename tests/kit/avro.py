@@ -113,11 +113,27 @@ def _union(rng: random.Random, names: _Names, depth: int) -> list[Any]:
     return branches
 
 
+def _definitions(avro_type: Any) -> dict[str, Any]:
+    """Give every named type that a type defines, by name."""
+    found: dict[str, Any] = {}
+    todo = [avro_type]
+    while todo:
+        each = todo.pop()
+        if isinstance(each, list):
+            todo.extend(each)
+        elif isinstance(each, dict):
+            if "name" in each:
+                found[each["name"]] = each
+            todo.extend([field["type"] for field in each.get("fields", [])])
+            todo.extend(each[part] for part in ("items", "values") if part in each)
+    return found
+
+
 def random_value(  # noqa: PLR0911 - one way out a type
     rng: random.Random, avro_type: Any, named: dict[str, Any] | None = None, depth: int = 0
 ) -> Any:
     """Give a value of a type."""
-    named = named if named is not None else {}
+    named = named if named is not None else _definitions(avro_type)
     if isinstance(avro_type, list):
         short = [i for i, branch in enumerate(avro_type) if branch == "null"] if depth > 4 else []
         branch = rng.choice(short or range(len(avro_type)))
@@ -154,7 +170,6 @@ def random_value(  # noqa: PLR0911 - one way out a type
         case "map":
             return [(rng.choice(_WORDS), random_value(rng, more["values"], named, depth + 1)) for _ in range(count)]
         case _:
-            named[more["name"]] = more
             return {field["name"]: random_value(rng, field["type"], named, depth + 1) for field in more["fields"]}
 
 
@@ -186,7 +201,7 @@ def encode(  # noqa: PLR0911 - one way out a type
     avro_type: Any, value: Any, named: dict[str, Any] | None = None
 ) -> bytes:
     """Encode a value by the letter of Avro 1.12, "Binary Encoding"; blocks as one, numbers in their shortest form."""
-    named = named if named is not None else {}
+    named = named if named is not None else _definitions(avro_type)
     if isinstance(avro_type, list):
         return write_long(value[0]) + encode(avro_type[value[0]], value[1], named)
     if isinstance(avro_type, str) and avro_type in named:
@@ -224,7 +239,6 @@ def encode(  # noqa: PLR0911 - one way out a type
             items = b"".join(encode("string", key) + encode(more["values"], item, named) for key, item in value)
             return (write_long(len(value)) + items if value else b"") + b"\0"
         case _:
-            named[more["name"]] = more
             return b"".join(encode(field["type"], value[field["name"]], named) for field in more["fields"])
 
 
