@@ -110,7 +110,7 @@ def _resolve(writer: Typed, reader: Typed, field: str) -> Convert:  # noqa: C901
         return _resolve(writer.parts()[0], reader.parts()[0], field)
     if reader.shape.kind is Kind.OPTIONAL:
         if writer.shape.kind is Kind.NULL:
-            return lambda column: pa.nulls(len(column), reader.shape.arrow)
+            return lambda column: _blank(reader.shape, len(column))
         return _resolve(writer, reader.parts()[0], field)
     if writer.shape.kind is reader.shape.kind:
         match writer.shape.kind:
@@ -137,11 +137,10 @@ def missing(reader: Typed, default: Any, field: str) -> Callable[[int], pa.Array
         InvalidError: SCHEMA_INCOMPATIBLE, when there is neither a default nor null.
     """
     kind = reader.shape.kind
+    may_be_null = kind in (Kind.OPTIONAL, Kind.NULL) or any(part.kind is Kind.NULL for part in reader.shape.parts)
     if default is not Absent:
         one = constant(reader.avro, default)
-    elif kind in (Kind.OPTIONAL, Kind.NULL):
-        one = pa.nulls(1, reader.shape.arrow)
-    elif kind is Kind.UNION and any(part.kind is Kind.NULL for part in reader.shape.parts):
+    elif may_be_null:
         one = constant(reader.avro, None)
     else:
         raise _incompatible(field, "nothing: the field is not there, has no default and cannot be null")
@@ -245,11 +244,16 @@ def _record(writer: Typed, reader: Typed, field: str) -> Convert:
             children.append(_taken(source[0], _resolve(source[1], part, path)))
     fields = list(reader.shape.arrow)
 
+    def whole(column: pa.Array) -> pa.Array:
+        parts = [column.field(place) for place in range(column.type.num_fields)]
+        return pa.StructArray.from_arrays([child(parts, len(column)) for child in children], fields=fields)
+
     def convert(column: pa.Array) -> pa.Array:
-        parts = column.flatten()  # under a null of the record its fields are null too
-        return pa.StructArray.from_arrays(
-            [child(parts, len(column)) for child in children], fields=fields, mask=column.is_null()
-        )
+        if not column.null_count:
+            return whole(column)
+        # Apart from the nulls, under which the fields hold anything. (`flatten` would abort on a union among them.)
+        rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        return _placed([whole(column.take(pa.array(rows)))], [rows], reader.shape, len(column))
 
     return convert
 
@@ -301,8 +305,7 @@ def _unions(writer: Typed, reader: Typed, field: str) -> Convert:
             pieces[target][0].append(inner(part.take(pa.array(rows))))
             pieces[target][1].append(rows)
         children = [
-            _placed(arrays, rows, part.shape.arrow, len(column))
-            for (arrays, rows), part in zip(pieces, targets, strict=True)
+            _placed(arrays, rows, part.shape, len(column)) for (arrays, rows), part in zip(pieces, targets, strict=True)
         ]
         if reader.shape.kind is not Kind.UNION:
             return children[0]
@@ -348,10 +351,10 @@ def _part(shape: Shape, column: pa.Array, code: int, branch: Shape) -> pa.Array:
     return pa.nulls(len(column)) if branch.kind is Kind.NULL else column
 
 
-def _placed(arrays: list[pa.Array], rows: list[Any], arrow: pa.DataType, count: int) -> pa.Array:
+def _placed(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) -> pa.Array:
     """Scatter arrays to their rows; null elsewhere."""
-    if not arrays:
-        return pa.nulls(count, arrow)
+    if not sum(map(len, arrays)):
+        return _blank(shape, count)
     where = np.full(count, -1, np.int64)
     start = 0
     for array, places in zip(arrays, rows, strict=True):
@@ -359,6 +362,32 @@ def _placed(arrays: list[pa.Array], rows: list[Any], arrow: pa.DataType, count: 
         start += len(array)
     whole = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
     return whole.take(pa.array(where, mask=where < 0))
+
+
+def _blank(shape: Shape, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
+    """Give a column of nulls, or of whatever stands in an unused slot. Enums have their symbols even there."""
+    gone = pa.array(np.ones(count, np.bool_))
+    match shape.kind:
+        case Kind.ENUM:
+            indices = pa.nulls(count, pa.int32())
+            return pa.DictionaryArray.from_arrays(indices, pa.array(shape.symbols, pa.string()))
+        case Kind.OPTIONAL:
+            return _blank(shape.parts[0], count)
+        case Kind.RECORD:
+            children = [_blank(part, count) for part in shape.parts]
+            return pa.StructArray.from_arrays(children, fields=list(shape.arrow), mask=gone)
+        case Kind.ARRAY:
+            offsets = pa.array(np.zeros(count + 1, np.int32))
+            return pa.ListArray.from_arrays(offsets, _blank(shape.parts[0], 0), type=shape.arrow, mask=gone)
+        case Kind.MAP:
+            offsets = pa.array(np.zeros(count + 1, np.int32))
+            items = _blank(shape.parts[0], 0)
+            return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), items, type=shape.arrow, mask=gone)
+        case Kind.UNION:
+            children = [_blank(part, count) for part in shape.parts]
+            names = [f"b{place}" for place in range(len(children))]
+            return pa.UnionArray.from_sparse(pa.array(np.zeros(count, np.int8)), children, names)
+    return pa.nulls(count, shape.arrow)
 
 
 def _incompatible(field: str, got: str) -> InvalidError:

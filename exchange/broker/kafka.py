@@ -132,6 +132,7 @@ class KafkaBroker:
         self._tail.close()
         self._lanes.close()
         self._readers.close()
+        self._topics.close()
 
     def whole(self, receipts: Sequence[Appended]) -> list[Appended]:
         """Give those acknowledged receipts whose records a reader of committed records does not see whole.

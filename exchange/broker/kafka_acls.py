@@ -1,4 +1,4 @@
-"""The access rules of Kafka: one text that is the whole list, applied and kept.
+r"""The access rules of Kafka: one text that is the whole list, applied and kept.
 
 Kafka denies what no rule allows (`allow.everyone.if.no.acl.found=false`). The list names the gateway and nobody
 else: departments have no principal on Kafka, and the brokers themselves are the one super user. Applying the list
@@ -93,7 +93,7 @@ def _reconcile(client: KafkaAdminClient, wanted: frozenset[ACL]) -> tuple[int, i
     if missing:
         failed = client.create_acls(list(missing))["failed"]
         if failed:
-            raise failed[0]()
+            raise failed[0]
     if stray:
         for _, _, error in client.delete_acls([_filter(rule) for rule in stray]):
             if error is not admin_errors.NoError:

@@ -13,7 +13,8 @@ An append, step by step; the order is what makes it hold:
    afterwards would succeed without it;
 4. offsets are known now, before the commit: pack them into the receipts and send them to the transaction;
 5. commit. Only now do the receipts hold. A commit is never repeated: where its outcome is unknown, the lane is
-   taken over and its receipts tell.
+   taken over and its receipts tell;
+6. wait for the transaction's markers: what is acknowledged can be read.
 
 After any error the producer is dropped. A lane that another gateway has taken stays lost until `resume`.
 """
@@ -25,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from exchange.broker import kafka_transaction as transaction
 from exchange.broker.kafka_floor import Floors
@@ -215,13 +216,13 @@ class Lanes:
         """
         lane = writer.lane
         try:
-            if writer.mine is not None:
-                there = self._receipts(lane, deadline, stable=False)
-                if (there[-1].receipt.digest if there else b"") not in writer.mine:
-                    raise writer.lost()
-            producer = Producer(self._link.settings.producer(lane_group(lane)))
-            transaction.initialise(producer, lane, deadline)
-            kept = self._receipts(lane, deadline, stable=True)
+            if writer.mine is not None and self._last_of(lane, deadline) not in writer.mine:
+                raise writer.lost()
+            with contextlib.closing(self._link.group(lane_group(lane))) as group:
+                producer = Producer(self._link.settings.producer(lane_group(lane)))
+                transaction.initialise(producer, lane, deadline)
+                kept = self._kept(group, lane, deadline)
+                writer.group = group.consumer_group_metadata()
             writer.receipts = tuple(each.receipt if each.exact else self._exact(each) for each in kept)
         except _FOREIGN as error:
             if code_of(error) in _FENCED:
@@ -229,13 +230,17 @@ class Lanes:
             raise (_unknown(lane) if in_doubt else unavailable(error, f"give lane {lane}")) from error
         except UnavailableError as error:
             raise (_unknown(lane) if in_doubt else error) from error
-        if writer.group is None:
-            writer.group = transaction.group_metadata(lane_group(lane))
         writer.producer = producer
         writer.mine = frozenset({writer.last()})
 
-    def _receipts(self, lane: Lane, deadline: float, *, stable: bool) -> tuple[Kept, ...]:
-        place = self._link.stands_at(lane_group(lane), lane.topic, deadline, stable=stable)
+    def _last_of(self, lane: Lane, deadline: float) -> bytes:
+        """Give the digest of the lane's last committed batch, without taking the lane over and without waiting."""
+        with contextlib.closing(self._link.group(lane_group(lane), stable=False)) as group:
+            kept = self._kept(group, lane, deadline)
+        return kept[-1].receipt.digest if kept else b""
+
+    def _kept(self, group: Consumer, lane: Lane, deadline: float) -> tuple[Kept, ...]:
+        place = self._link.stands_at(group, lane.topic, deadline)
         return () if place is None else unpack(lane, place[1])
 
     def _prove(self, writer: _Writer, deadline: float) -> None:
@@ -281,7 +286,32 @@ class Lanes:
             raise self._failed(writer, producer, new, doubt, error) from error
         writer.receipts = receipts
         writer.mine = frozenset({writer.last()})
+        self._settle(writer.lane, appended, deadline)
         return appended
+
+    def _settle(self, lane: Lane, appended: Sequence[Appended], deadline: float) -> None:
+        """Wait until Kafka has written the transaction's markers, so that a reader who comes now finds the batches.
+
+        They follow the commit within milliseconds; a broker that never writes them has lost the transaction
+        (KAFKA-20734), and then nothing is acknowledged. A stable offset before the first record is held there by
+        somebody else's open transaction, and not waited for.
+
+        Raises:
+            UnavailableError: OUTCOME_UNKNOWN.
+        """
+        waiting: dict[int, tuple[int, int]] = {}
+        for run in (run for receipt in appended for run in receipt.runs):
+            first, last = waiting.get(run.partition, (run.first, run.last))
+            waiting[run.partition] = (min(first, run.first), max(last, run.last))
+        pause = 0.001
+        while waiting:
+            stable = self._link.stable(lane.topic, waiting, deadline)
+            waiting = {number: (a, z) for number, (a, z) in waiting.items() if a <= stable[number] <= z}
+            if waiting:
+                if time.monotonic() >= deadline:
+                    raise _unknown(lane)
+                time.sleep(pause)
+                pause = min(pause * 2, 0.05)
 
     def _failed(
         self,

@@ -1,8 +1,9 @@
 """The gateway's line to Kafka: the two administration clients, their errors turned into the pool's, one closed door.
 
-kafka-python's client makes topics and lists groups; librdkafka's answers the small questions of the record path
-(where does a partition end, where does a group stand), since it is three times as quick and can ask for stable
-offsets. Both are made on first use, so that a gateway starts while Kafka is still starting.
+librdkafka's client answers the small questions of the record path (what is a topic like, where does a partition end,
+where does a group stand): it is three times as quick and can ask for stable offsets. It is made on first use, so
+that a gateway starts while Kafka is still starting. kafka-python's, which makes topics and lists groups, is opened
+for each such act: kept open, it would knock at a broker that is away all day long.
 
 After a failure the next call knocks first: a TCP connection to one of the brokers. While nobody listens, callers
 get their UnavailableError at once and do not fill the gateway's threads with waiting.
@@ -12,17 +13,26 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+    Uuid,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
 from kafka import errors as admin_errors
 from kafka.admin import KafkaAdminClient
 
 from exchange.broker.kafka_settings import KafkaSettings, admin, closed, code_of, unavailable
 from exchange.broker.port import Ends
 from exchange.broker.rules import unknown_topic
+from schemas.errors import UnavailableError
 from schemas.names import Topic
 
 __all__ = ["Link"]
@@ -48,6 +58,7 @@ _SETTLING = {
     KafkaError._TRANSPORT,  # noqa: SLF001
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    KafkaError._NOENT,  # noqa: SLF001 - no leader known
 }
 _UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001
 
@@ -58,7 +69,6 @@ class Link:
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self._python: KafkaAdminClient | None = None
         self._native: AdminClient | None = None
         self._closed = False
         self._doubtful = False
@@ -81,52 +91,86 @@ class Link:
         self._doubtful = True
 
     def close(self) -> None:
-        """Give both clients back. Later calls raise."""
+        """Give the clients back. Later calls raise."""
         with self._lock:
             self._closed = True
-            python, self._python, self._native = self._python, None, None
-        if python is not None:
-            with contextlib.suppress(RuntimeError, OSError):
-                python.close()
+            self._native = None
 
     def administer(self, doing: str, act: Callable[[KafkaAdminClient], _T]) -> _T:
-        """Let *act* use kafka-python's client; its errors come back as UnavailableError.
+        """Let *act* use kafka-python's client, again if Kafka asks for it; its errors come back as the pool's.
 
-        `AlreadyExists` and such, which the caller wants to see, must be caught within *act*.
-        """
-        deadline = self.deadline()
-        while True:
-            try:
-                answer = act(self._administrator())
-            except (admin_errors.KafkaError, RuntimeError, OSError) as error:
-                if not getattr(error, "retriable", False) or time.monotonic() + _PAUSE >= deadline:
-                    self.doubt()
-                    raise unavailable(error, doing) from error
-                time.sleep(_PAUSE)
-            else:
-                self._doubtful = False
-                return answer
-
-    def stands_at(self, group: str, topic: Topic, deadline: float, *, stable: bool = True) -> tuple[int, str] | None:
-        """Give offset and metadata that a group has committed for partition 0 of a topic; None if nothing.
-
-        With `stable`, an offset whose transaction is still being closed is waited for, never taken for none.
+        What the caller wants to see of them (a topic that exists already) must be caught within *act*.
 
         Raises:
-            UnavailableError: BROKER_UNAVAILABLE, no stable answer until the deadline.
+            UnavailableError: BROKER_UNAVAILABLE.
         """
-        asked = ConsumerGroupTopicPartitions(group, [TopicPartition(str(topic), 0)])
+        deadline = self.deadline()
+        client = None
+        try:
+            client = admin(self.settings)
+            while True:
+                try:
+                    answer = act(client)
+                except admin_errors.KafkaError as error:
+                    if not error.retriable or time.monotonic() + _PAUSE >= deadline:
+                        raise
+                    time.sleep(_PAUSE)
+                else:
+                    self._doubtful = False
+                    return answer
+        except UnavailableError:
+            self.doubt()
+            raise
+        except (admin_errors.KafkaError, RuntimeError, OSError) as error:
+            self.doubt()
+            raise unavailable(error, doing) from error
+        finally:
+            if client is not None:
+                client.close()
+
+    def shape(self, topic: Topic, deadline: float) -> tuple[int, int, dict[str, str]]:
+        """Give a topic's id as a number, its number of partitions, and its configuration.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+        name = str(topic)
+
+        def ask(timeout: float) -> tuple[int, int, dict[str, str]]:
+            client, resource = self._client(), ConfigResource(ResourceType.TOPIC, name)
+            described = client.describe_topics(TopicCollection([name]), request_timeout=timeout)[name]
+            (configured,) = client.describe_configs([resource], request_timeout=timeout).values()
+            found = described.result(timeout + 1)
+            configs = {entry.name: str(entry.value) for entry in configured.result(timeout + 1).values()}
+            return _number(found.topic_id), len(found.partitions), configs
+
+        return self._settled(ask, deadline, f"describe {topic}", topic, final=_UNKNOWN)
+
+    def group(self, group: str, *, stable: bool = True) -> Consumer:
+        """Open a group for a look at its offsets; it joins nothing and fetches nothing. The caller closes it.
+
+        With `stable`, an offset whose transaction is still being closed is waited for, never taken for none.
+        """
+        level = "read_committed" if stable else "read_uncommitted"
+        # Not the administration client's call for it: librdkafka 2.16.0 dies (SIGSEGV, in the handler of an
+        # OffsetFetch answer) when the coordinator has just moved and the client is no consumer.
+        return Consumer(self.settings.consumer(**{"group.id": group, "isolation.level": level}))
+
+    def stands_at(self, group: Consumer, topic: Topic, deadline: float) -> tuple[int, str] | None:
+        """Give offset and metadata that an opened group has committed for partition 0 of a topic; None if nothing.
+
+        Raises:
+            UnavailableError: BROKER_UNAVAILABLE, no (stable) answer until the deadline.
+        """
 
         def ask(timeout: float) -> tuple[int, str] | None:
-            futures = self._client().list_consumer_group_offsets(
-                [asked], require_stable=stable, request_timeout=timeout
-            )
-            (place,) = futures[group].result(timeout + 1).topic_partitions
+            (place,) = group.committed([TopicPartition(str(topic), 0)], timeout)
             if place.error is not None:
                 raise KafkaException(place.error)
             return None if place.offset < 0 else (place.offset, place.metadata or "")
 
-        return self._settled(ask, deadline, f"tell where group {group} stands")
+        return self._settled(ask, deadline, f"tell what is committed for {topic}")
 
     def ends(self, topic: Topic, partitions: int, deadline: float) -> Ends:
         """Give both ends of a topic as a reader of committed records sees them.
@@ -136,11 +180,16 @@ class Link:
             UnavailableError: BROKER_UNAVAILABLE.
         """
         earliest = self._offsets(topic, range(partitions), OffsetSpec.earliest(), deadline)
-        latest = self._offsets(topic, range(partitions), OffsetSpec.latest(), deadline)
+        latest = self.stable(topic, range(partitions), deadline)
         return Ends(
             earliest=tuple(earliest[number][0] for number in range(partitions)),
-            latest=tuple(latest[number][0] for number in range(partitions)),
+            latest=tuple(latest[number] for number in range(partitions)),
         )
+
+    def stable(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
+        """Give the offset before which everything is committed or aborted, per partition."""
+        found = self._offsets(topic, partitions, OffsetSpec.latest(), deadline)
+        return {number: offset for number, (offset, _) in found.items()}
 
     def first_at(self, topic: Topic, partitions: int, millisecond: int, deadline: float) -> dict[int, int]:
         """Give, per partition that has one, the offset of the first record of that time (ms UTC) or later."""
@@ -170,7 +219,14 @@ class Link:
 
         return self._settled(ask, deadline, f"tell the offsets of {topic}", topic)
 
-    def _settled(self, ask: Callable[[float], _T], deadline: float, doing: str, topic: Topic | None = None) -> _T:
+    def _settled(
+        self,
+        ask: Callable[[float], _T],
+        deadline: float,
+        doing: str,
+        topic: Topic | None = None,
+        final: Collection[int] = (),
+    ) -> _T:
         """Ask until the answer is final or the deadline has passed."""
         while True:
             left = deadline - time.monotonic()
@@ -178,23 +234,23 @@ class Link:
                 answer = ask(max(left, 0.1))
             except (KafkaException, TimeoutError) as error:
                 code = code_of(error)
-                if code not in _SETTLING or left <= _PAUSE:
-                    self.doubt()
-                    if topic is not None and code in _UNKNOWN:
-                        raise unknown_topic(topic) from error
-                    raise unavailable(error, doing) from error
-                time.sleep(_PAUSE)
+                if code in _SETTLING and code not in final and left > _PAUSE:
+                    self._refresh(topic, left)
+                    continue
+                if topic is not None and code in _UNKNOWN:
+                    raise unknown_topic(topic) from error
+                self.doubt()
+                raise unavailable(error, doing) from error
             else:
                 self._doubtful = False
                 return answer
 
-    def _administrator(self) -> KafkaAdminClient:
-        with self._lock:
-            if self._closed:
-                raise closed()
-            if self._python is None:
-                self._python = admin(self.settings)
-            return self._python
+    def _refresh(self, topic: Topic | None, left: float) -> None:
+        """Wait a little, then have the leaders looked up anew: librdkafka goes on asking a former one otherwise."""
+        time.sleep(_PAUSE)
+        if topic is not None:
+            with contextlib.suppress(KafkaException):
+                self._client().list_topics(str(topic), timeout=min(left, 1.0))
 
     def _client(self) -> AdminClient:
         with self._lock:
@@ -212,3 +268,8 @@ def _listens(address: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def _number(topic_id: Uuid) -> int:
+    mask = (1 << 64) - 1
+    return (topic_id.get_most_significant_bits() & mask) << 64 | topic_id.get_least_significant_bits() & mask

@@ -15,6 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from kafka import errors as admin_errors
 from kafka.admin import KafkaAdminClient
+from kafka.net.compat import KafkaNetClient
 
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
@@ -147,6 +148,12 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
     for path in (settings.ca, settings.certificate, settings.key):
         if not path.is_file():
             raise InvalidError(Reason.CONFIG_INVALID, f"no PEM file at {path}; the Kafka settings name it")
+    made: list[KafkaNetClient] = []
+
+    def connect(**configs: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**configs))
+        return made[-1]
+
     try:
         return KafkaAdminClient(
             bootstrap_servers=settings.bootstrap.split(","),
@@ -158,8 +165,12 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
             bootstrap_timeout_ms=int(settings.patience * 1000),
             request_timeout_ms=int(settings.patience * 1000),
             reconnect_backoff_max_ms=1_000,
+            kafka_client=connect,
         )
     except (admin_errors.KafkaError, OSError) as error:
+        # The constructor leaves its thread and its sockets behind when nobody answers.
+        for each in made:
+            each.close()
         raise unavailable(error) from error
 
 

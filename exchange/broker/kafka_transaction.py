@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from exchange.broker.kafka_receipts import encode, headers, runs_of
 from exchange.broker.port import Append, Appended
 from schemas.names import Lane
 
-__all__ = ["abort", "aborts", "commit", "group_metadata", "initialise", "left", "produce", "send_receipts"]
+__all__ = ["abort", "aborts", "commit", "initialise", "left", "produce", "send_receipts"]
 
 _ABORT = 2.0  # seconds for an abort, which only spares readers the transaction's timeout
 _SERVE = 500  # records produced between two looks at delivery reports
@@ -42,15 +42,6 @@ def initialise(producer: Producer, lane: Lane, deadline: float) -> None:
             time.sleep(_PAUSE)
         else:
             return
-
-
-def group_metadata(group: str) -> object:
-    """Give what `send_receipts` needs of the lane's group; asks no broker."""
-    consumer = Consumer({"group.id": group, "log_level": 0})
-    try:
-        return consumer.consumer_group_metadata()
-    finally:
-        consumer.close()
 
 
 def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline: float) -> list[Appended]:

@@ -12,21 +12,20 @@ numbers are exact.
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
+from confluent_kafka import Consumer
 from kafka import TopicPartition
 from kafka import errors as admin_errors
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from exchange.broker.kafka_link import Link
 from exchange.broker.kafka_receipts import MAX_PARTITIONS
 from exchange.broker.kafka_settings import PREFIX
 from exchange.broker.port import Keep, TopicInfo
-from exchange.broker.rules import another_shape, unknown_topic
+from exchange.broker.rules import another_shape
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
 
@@ -34,8 +33,9 @@ __all__ = ["Topics", "lane_group"]
 
 _FRESH = 5.0  # seconds that a description may be used again
 _LANES = f"{PREFIX}lane/"
-_TOPICS = f"{PREFIX}topic/"
+_RESTORES = f"{PREFIX}restores"  # its offset for a topic's partition 0 counts the topic's restores
 _ID_BITS = 40
+_PAUSE = 0.05
 _GROUPS = 500  # groups asked about in one request
 
 
@@ -51,6 +51,7 @@ class Topics:
         self._link = link
         self._lock = threading.Lock()
         self._known: dict[Topic, tuple[float, TopicInfo]] = {}
+        self._group: Consumer | None = None
 
     def create(self, topic: Topic, partitions: int, keep: Keep, retention: timedelta | None) -> TopicInfo:
         """See `Broker.create_topic`.
@@ -81,10 +82,21 @@ class Topics:
                 client.wait_for_topics([str(topic)], timeout_ms=int(settings.patience * 1000))
 
         self._link.administer(f"make {topic}", make)
-        info = self.describe(topic, fresh=True)
+        info = self._made(topic)
         if info.partitions != partitions:
             raise another_shape(topic, info.partitions, partitions)
         return info
+
+    def _made(self, topic: Topic) -> TopicInfo:
+        """Describe a topic that is there; the brokers learn of it one after the other."""
+        deadline = self._link.deadline()
+        while True:
+            try:
+                return self.describe(topic, fresh=True)
+            except InvalidError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def describe(self, topic: Topic, *, fresh: bool = False) -> TopicInfo:
         """See `Broker.topic`; an answer of less than five seconds ago may be given again."""
@@ -93,12 +105,36 @@ class Topics:
             at, info = self._known.get(topic, (0.0, None))
         if info is not None and not fresh and time.monotonic() - at < _FRESH:
             return info
-        info = self._link.administer(f"describe {topic}", lambda client: _describe(client, topic))
-        if info is None:
-            raise unknown_topic(topic)
+        info = self._describe(topic)
         with self._lock:
             self._known[topic] = (time.monotonic(), info)
         return info
+
+    def _describe(self, topic: Topic) -> TopicInfo:
+        deadline = self._link.deadline()
+        topic_id, partitions, configs = self._link.shape(topic, deadline)
+        retention = int(configs.get("retention.ms", -1))
+        restored = self._link.stands_at(self._restores(), topic, deadline)
+        return TopicInfo(
+            topic=topic,
+            partitions=partitions,
+            keep=Keep.LATEST if "compact" in configs.get("cleanup.policy", "") else Keep.ALL,
+            retention=None if retention < 0 else timedelta(milliseconds=retention),
+            generation=(restored[0] if restored else 0) << _ID_BITS | topic_id & (1 << _ID_BITS) - 1,
+        )
+
+    def _restores(self) -> Consumer:
+        with self._lock:
+            if self._group is None:
+                self._group = self._link.group(_RESTORES)
+            return self._group
+
+    def close(self) -> None:
+        """Give the group of the generations back."""
+        with self._lock:
+            group, self._group = self._group, None
+        if group is not None:
+            group.close()
 
     def partitions(self, topic: Topic) -> int:
         """Give a topic's number of partitions; asked once, since it never changes."""
@@ -142,37 +178,12 @@ class Topics:
         return len(topics)
 
 
-def _describe(client: KafkaAdminClient, topic: Topic) -> TopicInfo | None:
-    (found,) = client.describe_topics([str(topic)])
-    if found["error_code"] == admin_errors.UnknownTopicOrPartitionError.errno:
-        return None
-    if found["error_code"]:
-        raise admin_errors.for_code(found["error_code"])()
-    configs = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, str(topic))], config_filter="modified")
-    values: dict[str, Any] = {name: entry["value"] for name, entry in configs["topic"][str(topic)].items()}
-    retention = int(values.get("retention.ms", -1))
-    restores = _restores(client, topic)
-    return TopicInfo(
-        topic=topic,
-        partitions=len(found["partitions"]),
-        keep=Keep.LATEST if "compact" in values.get("cleanup.policy", "") else Keep.ALL,
-        retention=None if retention < 0 else timedelta(milliseconds=retention),
-        generation=restores << _ID_BITS | uuid.UUID(str(found["topic_id"])).int & (1 << _ID_BITS) - 1,
-    )
-
-
-def _restores(client: KafkaAdminClient, topic: Topic) -> int:
-    group, place = f"{_TOPICS}{topic}", TopicPartition(str(topic), 0)
-    return max(client.list_group_offsets({group: [place]})[group][place].offset, 0)
-
-
 def _renew(client: KafkaAdminClient, topic: Topic) -> None:
     place = TopicPartition(str(topic), 0)
-    written = client.alter_group_offsets(
-        f"{_TOPICS}{topic}", {place: OffsetAndMetadata(_restores(client, topic) + 1, "", None)}
-    )
+    restores = max(client.list_group_offsets({_RESTORES: [place]})[_RESTORES][place].offset, 0)
+    written = client.alter_group_offsets(_RESTORES, {place: OffsetAndMetadata(restores + 1, "", None)})
     if written[place] is not admin_errors.NoError:
-        raise written[place]()
+        raise written[place]
 
 
 def _lane(group: str) -> Lane:

@@ -13,7 +13,7 @@ import sys
 import typer
 
 from exchange.cli import audit, control, run
-from exchange.cli.remote import fail
+from exchange.cli.output import fail
 from schemas.errors import PoolError
 
 __all__ = ["main"]

@@ -21,7 +21,7 @@ from exchange.audit.proof import check_proof
 from exchange.audit.verify import Report, verify_files
 from exchange.audit.verify_database import verify_database
 from exchange.cli.control import connect, remote, table
-from exchange.cli.remote import show
+from exchange.cli.output import show
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]

@@ -10,7 +10,8 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from exchange.cli.remote import Remote, from_options, show
+from exchange.cli.output import show
+from exchange.remote import Remote, from_options
 from registry.directory import GovernmentLevel
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason

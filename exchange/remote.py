@@ -1,4 +1,4 @@
-"""The control API from a terminal: who is called, with which token, and how answers and refusals look.
+"""The control API from the outside: who is called, with which token.
 
 A token is never a command-line argument (other users of the machine could read it): it stands in a file that
 `--token-file` or POOL_TOKEN_FILE names. On the pool's own machine `--data DIR` is enough.
@@ -7,7 +7,6 @@ A token is never a command-line argument (other users of the machine could read 
 import json
 import os
 import ssl
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from exchange.config import Config
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.status import error_of
 
-__all__ = ["Remote", "fail", "from_options", "show"]
+__all__ = ["Remote", "from_options"]
 
 _CODE = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
 
@@ -33,6 +32,12 @@ class Remote:
         self._url = url
         self._headers = {"authorization": f"Bearer {token}"}
         self._verify = verify
+
+    def as_account(self, token: str) -> "Remote":
+        """Give the same API under another account's token."""
+        other = Remote(self._url, token, None)
+        other._verify = self._verify
+        return other
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """Give a document, or text where the pool answers with text."""
@@ -84,19 +89,6 @@ def from_options(data: Path | None, url: str | None, token_file: Path | None, au
             Reason.CONFIG_INVALID, f"{token_file}: {error.strerror}; expected a file with the account's token"
         ) from error
     return Remote(url, token, authority)
-
-
-def show(value: Any) -> None:
-    """Print a document as JSON, readable on a terminal."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def fail(error: PoolError) -> int:
-    """Print an error for a person, on standard error; give the exit code: 1 the caller's, 2 circumstances."""
-    print(f"{error.reason}: {error.message}", file=sys.stderr)
-    for name, value in error.details.items():
-        print(f"  {name}: {value}", file=sys.stderr)
-    return 2 if isinstance(error, UnavailableError) else 1
 
 
 def _bound(config: Config) -> str:

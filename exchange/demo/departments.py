@@ -1,0 +1,298 @@
+"""The three departments of the demonstration: their own systems, their connectors, and what they ask for.
+
+Each has a database or a folder of its own; nothing of the pool's is opened by a connector. Passwords go through the
+environment, tokens through standard input.
+"""
+
+import csv
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from exchange.demo.people import DISTRICTS, credit_codes, organisations, persons
+from exchange.demo.programs import Programs
+from exchange.remote import Remote
+from schemas import library
+
+__all__ = ["CivilAffairs", "HumanResources", "PublicSecurity", "credentials"]
+
+_CODES = credit_codes()
+_MASKED = "id_number"
+
+
+def credentials(data: Path, addresses: dict[str, str]) -> Remote:
+    """Give the control API as the pool's first account."""
+    token = (data / "bootstrap-token").read_text().strip()
+    return Remote(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
+
+
+class _Department:
+    name: ClassVar[str]
+    short_name: ClassVar[str]
+    connector: ClassVar[str]
+    topic = ""
+    code = ""
+    level = ""
+
+    def __init__(self, root: Remote) -> None:
+        self._root = root
+        self.id = ""
+        self.identity = Path()
+        self.config = Path()
+
+    def join(self, data: Path, folder: Path, programs: Programs) -> None:
+        """Register, get accounts, enrol the connector, offer what it has."""
+        body = {
+            "uscc": next(_CODES),
+            "name": f"某市{self.short_name}",
+            "short_name": self.short_name,
+            "level": "city",
+            "division_code": "330100",
+        }
+        self.id = self._root.post("/departments", body)["id"]
+        self.identity = folder / self.connector / "identity"
+        token = self._root.post(f"/departments/{self.id}/invitations", {"connector": self.connector})["token"]
+        programs.connect(
+            "enrol", "-", "--identity", str(self.identity), "--connector", self.connector, stdin=token + "\n"
+        )
+        self.head = self._account("sharing_office_head")
+        if self.topic:
+            self._offer()
+        self._prepare(data, folder)
+
+    def approve(self, grant_id: str) -> None:
+        """Approve a request, as the head of the sharing office."""
+        self.head.post(f"/grants/{grant_id}/approval")
+
+    def _offer(self) -> None:
+        editor = self._account("catalogue_editor")
+        entry = {
+            "topic": self.topic,
+            "title": json.loads(library.text(self.topic.split(".")[0].replace("-", "_")))["zh"],
+            "code": self.code,
+            "share_type": "conditional",
+            "share_scope": "本市各部门",
+            "use_purpose": "履行法定职责",
+            "level": self.level,
+        }
+        editor.post("/catalogue", entry)
+        text = library.text(self.topic.split(".")[0].replace("-", "_"))
+        editor.post(f"/catalogue/{self.topic}/schemas", {"text": text})
+        self._root.post(f"/catalogue/{self.topic}/publication")
+
+    def _account(self, role: str) -> Remote:
+        name = f"{self.connector.split('-')[0]}-{role}".replace("_", "-")
+        token = self._root.post("/users", {"name": name, "role": role, "department": self.id})["token"]
+        return self._root.as_account(token)
+
+    def _prepare(self, data: Path, folder: Path) -> None:
+        raise NotImplementedError
+
+    def _write_config(self, folder: Path, content: dict[str, Any]) -> None:
+        self.config = folder / self.connector / "connector.yaml"
+        head = {"version": 1, "connector": self.connector, "exchange": {"identity": str(self.identity)}}
+        # JSON is YAML; what a person would write by hand stands in docs/how-to.
+        self.config.write_text(json.dumps({**head, **content}, ensure_ascii=False, indent=2))
+
+
+class PublicSecurity(_Department):
+    """Has a population table in a database of its own."""
+
+    name, short_name, connector = "Public Security 公安局", "公安局", "police-population"
+    topic, code, level = "population.v1", "101001/000001", "G4"
+
+    def __init__(self, root: Remote, count: int) -> None:
+        super().__init__(root)
+        self.count = count
+        self._people = list(persons(count))
+
+    def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
+        """Say what a grant of these fields, rows of this district, id_number masked, has to deliver."""
+        return {
+            tuple(_masked(str(person[name])) if name == _MASKED else _text(person[name]) for name in fields)
+            for person in self._people
+            if person["household_division_code"] == district
+        }
+
+    def _prepare(self, data: Path, folder: Path) -> None:
+        url, password = _database(data, "police")
+        fields = [field["name"] for field in json.loads(library.text("population"))["fields"]]
+        dates = {"birth_date", "death_date"}
+        flags = {"is_minor_under_14", "death_flag"}
+        kinds = (sa.Date if name in dates else sa.Boolean if name in flags else sa.Text for name in fields)
+        columns = [
+            sa.Column(name, kind, primary_key=name == "id_number") for name, kind in zip(fields, kinds, strict=True)
+        ]
+        engine = sa.create_engine(url)
+        table = sa.Table("population", sa.MetaData(), *columns)
+        with engine.begin() as connection:
+            table.create(connection)
+            for chunk in _chunks(self._people, 5_000):
+                connection.execute(table.insert(), chunk)
+        engine.dispose()
+        self._write_config(
+            folder,
+            {
+                "source": {"kind": "sql", **_reference(url, folder / self.connector, password)},
+                "publish": [{"resource": self.topic, "table": "population"}],
+            },
+        )
+
+
+class CivilAffairs(_Department):
+    """Drops a CSV file, as its office software writes it: GB18030, Chinese headings."""
+
+    name, short_name, connector = "Civil Affairs 民政局", "民政局", "civil-organisations"
+    topic, code, level = "legal-entity.v1", "102001/000001", "G4"
+
+    def __init__(self, root: Remote, count: int) -> None:
+        super().__init__(root)
+        self.count = count
+
+    def _prepare(self, data: Path, folder: Path) -> None:
+        del data
+        labels = {field["name"]: field["zh"] for field in json.loads(library.text("legal_entity"))["fields"]}
+        rows = list(organisations(self.count))
+        drop = folder / self.connector / "drop"
+        drop.mkdir(parents=True)
+        with (drop / "社会组织.csv").open("w", encoding="gb18030", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([labels[name] for name in rows[0]])
+            writer.writerows([[_text(value) for value in row.values()] for row in rows])
+        (drop / "社会组织.csv.ok").touch()
+        columns = {
+            labels[name]: {
+                "as": name,
+                **({"true_values": ["true"], "false_values": ["false"]} if "flag" in name else {}),
+            }
+            for name in rows[0]
+        }
+        self._write_config(
+            folder,
+            {
+                "source": {"kind": "files", "path": str(drop), "pattern": "*.csv", "ready_when": "marker .ok"},
+                "publish": [{"resource": self.topic, "columns": columns}],
+            },
+        )
+
+
+class HumanResources(_Department):
+    """Asks for four fields of one district's residents, and keeps them in a table of its own."""
+
+    name, short_name, connector = "Human Resources 人社局", "人社局", "labour-eligibility"
+    fields = ("id_number", "full_name", "birth_date", "household_division_code")
+    district = DISTRICTS[0]
+    purpose, case = "eligibility", "养老待遇资格-2026"
+
+    def ask(self, topic: str) -> str:
+        """File the share request; give its id."""
+        now = datetime.now(UTC)
+        body = {
+            "topic": topic,
+            "fields": list(self.fields),
+            "masks": {_MASKED: "keep_3_4"},
+            "row_filter": {"op": "eq", "field": "household_division_code", "value": self.district},
+            "purpose": self.purpose,
+            "legal_basis": "中华人民共和国社会保险法 第七十四条",
+            "case": self.case,
+            "not_before": (now - timedelta(minutes=1)).isoformat(),
+            "expires": (now + timedelta(days=180)).isoformat(),
+            "history": "all",
+        }
+        return str(self.head.post("/requests", body)["id"])
+
+    def draw(self, folder: Path, programs: Programs, grant_id: str) -> None:
+        """Let the connector draw into the department's own table."""
+        self._write_config(
+            folder,
+            {
+                "subscribe": [
+                    {
+                        "grant": grant_id,
+                        "purpose": self.purpose,
+                        "case": self.case,
+                        "into": {
+                            "kind": "sql",
+                            **_reference(self._url, folder / self.connector, self._password),
+                            "table": "residents",
+                            "create_table": True,
+                        },
+                    }
+                ]
+            },
+        )
+        programs.connect("run", str(self.config), "--once")
+
+    def arrived(self) -> list[tuple[str, ...]]:
+        """Give what stands in the department's table, every field that is not the connector's own."""
+        engine = sa.create_engine(self._url)
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT * FROM residents ORDER BY _recorded_at, id_number")).mappings()
+            found = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+        engine.dispose()
+        return [tuple(_text(value) for value in row.values()) for row in found]
+
+    def compare(self, expected: set[tuple[str, ...]]) -> list[str]:
+        """Say in words how what arrived differs from what was granted; empty when it does not."""
+        engine = sa.create_engine(self._url)
+        columns = [column["name"] for column in sa.inspect(engine).get_columns("residents")]
+        engine.dispose()
+        shown = tuple(name for name in columns if not name.startswith("_"))
+        differences = []
+        if sorted(shown) != sorted(self.fields):
+            differences.append(f"fields: got {', '.join(shown)}; expected {', '.join(self.fields)}")
+            return differences
+        order = [shown.index(name) for name in self.fields]
+        rows = [tuple(row[place] for place in order) for row in self.arrived()]
+        if len(rows) != len(expected):
+            differences.append(f"rows: got {len(rows)}; expected {len(expected)}")
+        if set(rows) != expected:
+            differences.append(f"{len(set(rows) ^ expected)} rows differ from what was generated")
+        return differences
+
+    def _prepare(self, data: Path, folder: Path) -> None:
+        del folder
+        self._url, self._password = _database(data, "labour")
+
+
+def _database(data: Path, name: str) -> tuple[sa.URL, str]:
+    """Make a database with a role of its own in the same server: a department's own system, played by ours."""
+    server = sa.make_url((data / "database-url").read_text().strip())
+    password = secrets.token_urlsafe(24)
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE ROLE demo_{name} LOGIN PASSWORD '{password}'"))
+        connection.execute(sa.text(f"CREATE DATABASE demo_{name} OWNER demo_{name}"))
+    engine.dispose()
+    return server.set(username=f"demo_{name}", password=password, database=f"demo_{name}"), password
+
+
+def _reference(url: sa.URL, folder: Path, password: str) -> dict[str, str]:
+    """Give the address without its password, and where the password stands: a file of mode 0600."""
+    secret = folder / "password"
+    secret.touch(mode=0o600)
+    secret.write_text(password)
+    bare = sa.URL.create(url.drivername, url.username, None, url.host, url.port, url.database, url.query)
+    return {"url": bare.render_as_string(), "password": f"${{file:{secret}}}"}
+
+
+def _masked(number: str) -> str:
+    return number[:3] + "*" * (len(number) - 7) + number[-4:]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _chunks(rows: Sequence[dict[str, object]], size: int) -> Iterator[list[dict[str, object]]]:
+    for start in range(0, len(rows), size):
+        yield list(rows[start : start + size])

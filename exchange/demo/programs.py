@@ -1,0 +1,85 @@
+"""The programs of the demonstration, as processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from schemas.errors import PoolError, Reason, UnavailableError
+
+__all__ = ["Programs"]
+
+_BIN = Path(sys.executable).parent
+
+
+class Programs:
+    """Starts `pool serve` and runs `pool-connect`; stops what it started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "programs.log"
+        self._pool: subprocess.Popen[str] | None = None
+
+    def serve(self, data: Path) -> dict[str, str]:
+        """Start the pool; give its addresses when it is ready.
+
+        Raises:
+            UnavailableError: it ended before it was ready.
+        """
+        with self._log.open("a") as log:
+            self._pool = subprocess.Popen(
+                [str(_BIN / "pool"), "serve", "--data", str(data)], stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        line = self._pool.stdout.readline() if self._pool.stdout else ""
+        if not line.startswith("ready "):
+            raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool did not start:\n{self._last_words()}")
+        addresses: dict[str, str] = json.loads(line.removeprefix("ready "))
+        return addresses
+
+    def connect(self, *arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> float:
+        """Run `pool-connect` to its end; give the seconds that it took.
+
+        Raises:
+            PoolError: it ended with another exit code than 0.
+        """
+        started = time.monotonic()
+        done = subprocess.run(
+            [str(_BIN / "pool-connect"), *arguments],
+            env={**os.environ, **(environment or {})},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise PoolError(
+                Reason.INTERNAL,
+                f"pool-connect {arguments[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}",
+            )
+        return time.monotonic() - started
+
+    def wait(self) -> None:
+        """Wait until the user interrupts."""
+        try:
+            if self._pool is not None:
+                self._pool.wait()
+        except KeyboardInterrupt:
+            return
+
+    def stop(self) -> None:
+        """Stop the pool, by its process."""
+        if self._pool is None:
+            return
+        self._pool.send_signal(signal.SIGTERM)
+        try:
+            self._pool.wait(20)
+        except subprocess.TimeoutExpired:
+            self._pool.kill()
+            self._pool.wait()
+        if self._pool.stdout:
+            self._pool.stdout.close()
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text().splitlines()[-15:])
