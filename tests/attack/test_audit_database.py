@@ -104,7 +104,8 @@ ROWS = [
         (
             "INSERT INTO audit_entry (id, leaf, leaf_hash, leaf_index, at, action, decision, actor_department,"
             " resource, grant_id, purpose, case_number) SELECT gen_random_uuid(), leaf, leaf_hash, -5, at, action,"
-            " decision, actor_department, resource, grant_id, purpose, case_number FROM audit_entry WHERE leaf_index = 8"
+            " decision, actor_department, resource, grant_id, purpose, case_number FROM audit_entry"
+            " WHERE leaf_index = 8"
         ),
         {("row.extra", -5)},
     ),
