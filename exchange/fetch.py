@@ -149,8 +149,9 @@ class Fetching:
         drawn = self._draw(grant, slice_)
         caught_up = slice_.next == place.at or self._broker.ends(grant.topic).latest == slice_.next
         if not drawn.count:
-            place = Place(place.since, slice_.next)
-            return nothing(place.token(grant.id, generation), sum(slice_.next) - sum(place.at), caught_up=caught_up)
+            scanned = sum(slice_.next) - sum(place.at)
+            onward = Place(place.since, slice_.next).token(grant.id, generation)
+            return nothing(grant.view_schema_id or 0, onward, scanned, caught_up=caught_up)
         # (6)
         sent = self._monotonic()
         with self._works.begin() as work:

@@ -68,10 +68,10 @@ class Terms:
     row_filter: str
 
 
-def nothing(position: bytes, scanned: int, *, caught_up: bool) -> Released:
+def nothing(schema_id: int, position: bytes, scanned: int, *, caught_up: bool) -> Released:
     """Make the answer to a fetch that released nothing."""
     return Released(
-        schema_id=0,
+        schema_id=schema_id,
         values=Packed.of([]),
         record_keys=b"",
         recorded_at=(),

@@ -3,7 +3,8 @@
     fields      the granted ones, in the grant's order, with their types, defaults and former names; a field whose
                 mask is `drop` is absent
     attributes  kept (`zh`, `level`, `personal`, `sensitive`, `mask` …), the field's as well as the record's. A masked
-                field states its mask as `masked`, and loses `check` and `codes`, which its values no longer keep
+                field states its mask as `masked`, and loses `codes`, which its values no longer keep. No field keeps
+                `check`: such a rule may look at a field that was not granted
     key         kept only where every part of it is granted and unmasked
     types       a mask keeps its field's type: text stays text, a date stays a date
 
@@ -21,6 +22,8 @@ from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["derive_schema", "mask_word", "mentions", "record_text"]
+
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
 def derive_schema(
@@ -62,13 +65,13 @@ def derive_schema(
     attributes = dict(resource.attributes)
     if not plain.issuperset(resource.key):
         attributes.pop("key", None)
-    emitter = _Emitter()
+    emitter = _Emitter(name.rpartition(".")[0])
     text = json.dumps(
         {
             "type": "record",
             "name": name,
             **attributes,
-            "fields": [_field(field, rules.get(field.name, MaskRule.NONE), emitter, name) for field in shown],
+            "fields": [_field(field, rules.get(field.name, MaskRule.NONE), emitter) for field in shown],
         },
         ensure_ascii=False,
     )
@@ -87,9 +90,9 @@ def mask_word(field: Field) -> str:
 
 def record_text(fields: Sequence[tuple[str, Any]]) -> str:
     """Give a schema of fields alone: their names and resolved types, without attributes, defaults and rules."""
-    emitter = _Emitter()
-    described = [{"name": name, "type": emitter.emit(avro, "")} for name, avro in fields]
-    return json.dumps({"type": "record", "name": "record_inside_the_pool", "fields": described})
+    emitter = _Emitter("pool.view")
+    described = [{"name": name, "type": emitter.emit(avro)} for name, avro in fields]
+    return json.dumps({"type": "record", "name": "pool.view.record", "fields": described})
 
 
 def _rules(masks: Sequence[tuple[str, str]] | Mapping[str, str]) -> dict[str, MaskRule]:
@@ -106,14 +109,14 @@ def _checked(field: Field, rules: Mapping[str, MaskRule]) -> MaskRule:
     return mask_of(rules.get(field.name, MaskRule.NONE), field.name, mask_word(field)).rule
 
 
-def _field(field: Field, rule: MaskRule, emitter: "_Emitter", record: str) -> dict[str, Any]:
-    attributes = dict(field.attributes)
+def _field(field: Field, rule: MaskRule, emitter: "_Emitter") -> dict[str, Any]:
+    attributes = {key: value for key, value in field.attributes.items() if key != "check"}
     if rule is not MaskRule.NONE:
-        attributes = {key: value for key, value in attributes.items() if key not in {"check", "codes"}}
+        attributes.pop("codes", None)
         attributes["masked"] = rule.value
     described: dict[str, Any] = {
         "name": field.name,
-        "type": emitter.emit(field.type, record.rpartition(".")[0]),
+        "type": emitter.emit(field.type),
         **attributes,
     }
     if field.default is not NO_DEFAULT:
@@ -137,37 +140,40 @@ def mentions(avro: Any, fullname: str) -> bool:
 
 
 class _Emitter:
-    """Writes resolved types into one schema: a named type in full once, its name afterwards."""
+    """Writes resolved types into one schema: a named type in full once, its name afterwards.
 
-    def __init__(self) -> None:
+    Avro has no way to refer to a type without a namespace from within one, so such types take the schema's.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._names: set[str] = set()
 
-    def emit(self, avro: Any, namespace: str) -> Any:
+    def emit(self, avro: Any) -> Any:
+        """Give a type as it stands at this place."""
         if isinstance(avro, list):
-            return [self.emit(branch, namespace) for branch in avro]
+            return [self.emit(branch) for branch in avro]
         if isinstance(avro, str):
-            return avro
+            return avro if avro in _PRIMITIVES else self._full(avro)
         match avro["type"]:
             case "array":
-                return {**avro, "items": self.emit(avro["items"], namespace)}
+                return {**avro, "items": self.emit(avro["items"])}
             case "map":
-                return {**avro, "values": self.emit(avro["values"], namespace)}
+                return {**avro, "values": self.emit(avro["values"])}
             case "record" | "error" | "enum" | "fixed":
-                return self._named(avro, namespace)
+                return self._named(avro)
             case _:
                 return avro
 
-    def _named(self, avro: Mapping[str, Any], namespace: str) -> Any:
-        full = avro["name"]
-        within, _, short = full.rpartition(".")
+    def _named(self, avro: Mapping[str, Any]) -> Any:
+        full = self._full(avro["name"])
         if full in self._names:
-            if within or not namespace:
-                return full
-            # Avro has no way to name a type without a namespace from within one: it is written again, by a new name.
-            short = f"{short}_{len(self._names)}"
-            full = short
+            return full
         self._names.add(full)
-        described = {**avro, "name": short, "namespace": within}
+        described = {**avro, "name": full}
         if "fields" in avro:
-            described["fields"] = [{**field, "type": self.emit(field["type"], within)} for field in avro["fields"]]
+            described["fields"] = [{**field, "type": self.emit(field["type"])} for field in avro["fields"]]
         return described
+
+    def _full(self, name: str) -> str:
+        return name if "." in name or not self._namespace else f"{self._namespace}.{name}"

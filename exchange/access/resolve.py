@@ -93,7 +93,7 @@ def resolve(writer: Typed, reader: Typed, field: str) -> Convert:
         InvalidError: SCHEMA_INCOMPATIBLE, when the reader cannot read what the writer may have written.
     """
     if _opaque(writer.shape) or _opaque(reader.shape):
-        if _wire(writer.avro) == _wire(reader.avro):
+        if _wire(writer.avro, {}) == _wire(reader.avro, {}):
             return _same
         raise _incompatible(field, "a recursive or very wide type that changed; such a type must stay as it is")
     return _resolve(writer, reader, field)
@@ -170,18 +170,20 @@ def _opaque(shape: Shape) -> bool:
     return shape.kind is Kind.OPAQUE or any(map(_opaque, shape.parts))
 
 
-def _wire(avro: Any) -> Any:
-    """Give what of a type decides about its bytes."""
+def _wire(avro: Any, names: dict[str, int]) -> Any:
+    """Give what of a type decides about its bytes; names count by their order only, so that a type may be renamed."""
     if isinstance(avro, list):
-        return [_wire(branch) for branch in avro]
+        return [_wire(branch, names) for branch in avro]
     if not isinstance(avro, dict):
-        return avro
-    kept = {key: avro[key] for key in ("type", "name", "size", "symbols") if key in avro}
+        return names.get(avro, avro)
+    kept = {key: avro[key] for key in ("type", "size", "symbols") if key in avro}
+    if "name" in avro:
+        kept["name"] = names.setdefault(avro["name"], len(names))
     for key in ("items", "values"):
         if key in avro:
-            kept[key] = _wire(avro[key])
+            kept[key] = _wire(avro[key], names)
     if "fields" in avro:
-        kept["fields"] = [(field["name"], _wire(field["type"])) for field in avro["fields"]]
+        kept["fields"] = [(field["name"], _wire(field["type"], names)) for field in avro["fields"]]
     return kept
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from exchange.broker.kafka_link import Link
+from exchange.broker.kafka_message import fetch_one
 from exchange.broker.kafka_settings import closed, unavailable
 from schemas.names import Topic
 from schemas.record import Run
@@ -110,7 +111,7 @@ class Floors:
         waiting = set(ends)
         try:
             while waiting:
-                message = scout.poll(min(max(deadline - time.monotonic(), 0), 0.2))
+                message = fetch_one(scout, min(max(deadline - time.monotonic(), 0), 0.2))
                 if message is None:
                     if time.monotonic() >= deadline:
                         raise unavailable(None, f"give the newest records of {topic}")

@@ -250,7 +250,7 @@ class Lanes:
             ConflictError: LANE_FENCED.
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        producer = writer.producer
+        producer = _held(writer)
         try:
             producer.begin_transaction()
             transaction.send_receipts(producer, writer.lane, writer.group, writer.receipts, deadline)
@@ -270,7 +270,8 @@ class Lanes:
             InvalidError: BATCH_TOO_LARGE.
             UnavailableError: CLOCK_JUMPED or DISK_FULL; nothing was stored.
         """
-        producer, doubt = writer.producer, ()
+        producer = _held(writer)
+        doubt: tuple[Appended, ...] = ()
         try:
             with self._ordered(writer.lane.topic, deadline):
                 touched = {number for batch in new for number in batch.partitions}
@@ -354,6 +355,12 @@ class Lanes:
             yield
         finally:
             order.release()
+
+
+def _held(writer: _Writer) -> Producer:
+    if writer.producer is None:
+        raise _Again
+    return writer.producer
 
 
 def _too_large(lane: Lane, sequence: int) -> InvalidError:

@@ -19,9 +19,10 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from exchange.broker.kafka_link import Link
+from exchange.broker.kafka_message import Fetched, fetch, fetch_one
 from exchange.broker.kafka_receipts import mark_of, valid_of
 from exchange.broker.kafka_settings import closed, unavailable
 from exchange.broker.port import Slice, Stretch
@@ -51,7 +52,7 @@ class _Stream:
         self.topic: Topic | None = None
         self.at: dict[int, int] = {}  # partition → position of the next record to give
         self.used = time.monotonic()
-        self._held: dict[int, deque[Message]] = {}
+        self._held: dict[int, deque[Fetched]] = {}
         self._bytes = 0
         self._known: dict[int, int] = {}  # partition → everything before this position was fetched
 
@@ -69,7 +70,7 @@ class _Stream:
     def gather(self) -> bool:
         """Take what the consumer has fetched, without waiting; tell whether there is anything to give."""
         while self._bytes < _HELD:
-            messages = self.consumer.consume(_CHUNK, 0)
+            messages = fetch(self.consumer, _CHUNK)
             for message in messages:
                 self._take(message)
             if len(messages) < _CHUNK:
@@ -89,18 +90,18 @@ class _Stream:
             waiting = deadline - time.monotonic()
             if waiting <= 0:
                 raise unavailable(None, f"give records of {self.topic}")
-            message = self.consumer.poll(min(waiting, 0.2))
+            message = fetch_one(self.consumer, min(waiting, 0.2))
             if message is not None:
                 self._take(message)
         if self.lagging():
             # Another moment makes a slice of some hundred records out of one of a few.
-            message = self.consumer.poll(_LINGER)
+            message = fetch_one(self.consumer, _LINGER)
             if message is not None:
                 self._take(message)
                 self.gather()
         return True
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Fetched) -> None:
         error = message.error()
         if error is None:
             number = message.partition()
@@ -115,7 +116,7 @@ class _Stream:
 
     def share(self, max_records: int, max_bytes: int) -> Slice:
         """Give as much as these bounds allow, evenly of all partitions; at least one record."""
-        taken: dict[int, list[Message]] = {}
+        taken: dict[int, list[Fetched]] = {}
         waiting = [number for number, held in self._held.items() if held]
         # Whose turn is first depends on where the reader stands: no partition is always last.
         turn = sum(self.at.values()) % len(waiting) if waiting else 0
@@ -144,7 +145,7 @@ class _Stream:
         return Slice(stretches=stretches, next=self.positions())
 
     def _pull(
-        self, number: int, records: int, size: int, into: list[Message], *, oversize: bool = False
+        self, number: int, records: int, size: int, into: list[Fetched], *, oversize: bool = False
     ) -> tuple[int, int]:
         held, count, total = self._held[number], 0, 0
         while held and count < records:
@@ -156,7 +157,7 @@ class _Stream:
         self._bytes -= total
         return count, total
 
-    def take_all(self) -> list[Message]:
+    def take_all(self) -> list[Fetched]:
         """Give everything that is held, partition by partition."""
         messages = [message for held in self._held.values() for message in held]
         for held in self._held.values():
@@ -211,7 +212,7 @@ class Readers:
                 raise unavailable(None, f"tell why it has no position {after} in {topic}") from None
             return stream.share(max_records, max_bytes)
 
-    def scan(self, topic: Topic, partitions: int, ranges: Mapping[int, tuple[int, int]]) -> Generator[Message]:
+    def scan(self, topic: Topic, partitions: int, ranges: Mapping[int, tuple[int, int]]) -> Generator[Fetched]:
         """Give the committed messages of these ranges, (first, last) by partition, as far as they are still there.
 
         Raises:
@@ -306,7 +307,7 @@ class Readers:
         stream.consumer.close()
 
 
-def _stretch(number: int, messages: Sequence[Message]) -> Stretch:
+def _stretch(number: int, messages: Sequence[Fetched]) -> Stretch:
     return Stretch(
         partition=number,
         offsets=[message.offset() for message in messages],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from exchange.broker.kafka_link import Link
+from exchange.broker.kafka_message import fetch, fetch_one
 from exchange.broker.topics import Topics
 from schemas.errors import PoolError
 from schemas.names import Topic
@@ -123,8 +124,8 @@ class Tail:
         while not self._ended.is_set():
             grown = set()
             with contextlib.suppress(KafkaException):
-                first = consumer.poll(_POLL)
-                messages = [] if first is None else [first, *consumer.consume(_CHUNK, 0)]
+                first = fetch_one(consumer, _POLL)
+                messages = [] if first is None else [first, *fetch(consumer, _CHUNK)]
                 grown = {message.topic() for message in messages if message.error() is None}
             for name in grown:
                 self.wake(Topic.parse(name))
