@@ -59,7 +59,6 @@ ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudony
 
 _MAX_SAFE = 2**53 - 1  # RFC 8785, 3.2.2.3
 _quoted = json.encoder.encode_basestring
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
@@ -363,7 +362,7 @@ def _written(entry: AuditEntry) -> str:
             f',"algorithms":{_algorithms_text(tuple(entry.algorithms.items()))},"at":{entry.at:d}',
             f',"case":{_quoted(entry.case)}' if entry.case else "",
             f',"counter":{entry.counter:d}',
-            f',"data":{_data_text(entry.data)}' if entry.data else "",
+            f',"data":{canonical(dict(entry.data)).decode()}' if entry.data else "",
             f',"decision":{_quoted(entry.decision)}',
             "" if flow is None else f',"flow":{_quoted(flow)}',
             f',"gateway":{_quoted(entry.gateway)}',
@@ -396,27 +395,6 @@ def _actor_text(actor: Actor) -> str:
 @lru_cache(maxsize=16)
 def _algorithms_text(algorithms: tuple[tuple[str, str], ...]) -> str:
     return canonical(dict(algorithms)).decode()
-
-
-def _data_text(data: Mapping[str, Json]) -> str:
-    value = dict(data)
-    return _encode(value) if _plain(value) else canonical(value).decode()
-
-
-def _plain(value: Json) -> bool:
-    """Tell whether the standard library's encoder with sorted keys writes *value* in canonical form."""
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
-        return True
-    if kind is int:
-        return -_MAX_SAFE <= value <= _MAX_SAFE  # type: ignore[operator]
-    if kind is list:
-        return all(map(_plain, value))  # type: ignore[arg-type]
-    # For ASCII keys the order of code points is the order of UTF-16 code units.
-    return kind is dict and all(
-        type(key) is str and key.isascii() and _plain(item)
-        for key, item in value.items()  # type: ignore[union-attr]
-    )
 
 
 def _actor_of(value: Mapping[str, Any]) -> Actor:
