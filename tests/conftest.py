@@ -1,9 +1,13 @@
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
 from tests.kit import postgres
+
+if TYPE_CHECKING:
+    from tests.kit.kafka import Node
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,12 @@ def engine(database: sa.URL) -> Iterator[sa.Engine]:
     engine = sa.create_engine(database)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def kafka_node() -> Iterator["Node"]:
+    """One real Kafka with mutual TLS and the shipped access rules, for all tests that leave it as they found it."""
+    from tests.kit import kafka  # the two Kafka libraries take a while to import, and most tests need neither
+
+    with kafka.node() as node:
+        yield node

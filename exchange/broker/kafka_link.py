@@ -23,9 +23,13 @@ from confluent_kafka import (
     KafkaException,
     TopicCollection,
     TopicPartition,
-    Uuid,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # published by its documentation, not by __all__
+    AdminClient,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 from kafka import errors as admin_errors
 from kafka.admin import KafkaAdminClient
 
@@ -37,6 +41,8 @@ from schemas.names import Topic
 
 __all__ = ["Link"]
 
+_EARLIEST: Any = OffsetSpec.earliest()
+_LATEST: Any = OffsetSpec.latest()
 _T = TypeVar("_T")
 _PAUSE = 0.05  # seconds between two questions about something that is about to settle
 _KNOCK = 0.5  # seconds that a TCP connection may take
@@ -179,7 +185,7 @@ class Link:
             InvalidError: NOT_FOUND.
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        earliest = self._offsets(topic, range(partitions), OffsetSpec.earliest(), deadline)
+        earliest = self._offsets(topic, range(partitions), _EARLIEST, deadline)
         latest = self.stable(topic, range(partitions), deadline)
         return Ends(
             earliest=tuple(earliest[number][0] for number in range(partitions)),
@@ -188,7 +194,7 @@ class Link:
 
     def stable(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
         """Give the offset before which everything is committed or aborted, per partition."""
-        found = self._offsets(topic, partitions, OffsetSpec.latest(), deadline)
+        found = self._offsets(topic, partitions, _LATEST, deadline)
         return {number: offset for number, (offset, _) in found.items()}
 
     def first_at(self, topic: Topic, partitions: int, millisecond: int, deadline: float) -> dict[int, int]:
@@ -199,7 +205,7 @@ class Link:
 
     def high(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
         """Give the offset after the last one written, open transactions and markers included, per partition."""
-        found = self._offsets(topic, partitions, OffsetSpec.latest(), deadline, IsolationLevel.READ_UNCOMMITTED)
+        found = self._offsets(topic, partitions, _LATEST, deadline, IsolationLevel.READ_UNCOMMITTED)
         return {number: offset for number, (offset, _) in found.items()}
 
     def _offsets(
@@ -270,6 +276,7 @@ def _listens(address: str) -> bool:
     return True
 
 
-def _number(topic_id: Uuid) -> int:
+def _number(topic_id: Any) -> int:
     mask = (1 << 64) - 1
-    return (topic_id.get_most_significant_bits() & mask) << 64 | topic_id.get_least_significant_bits() & mask
+    bits = topic_id.get_most_significant_bits() & mask, topic_id.get_least_significant_bits() & mask
+    return int(bits[0] << 64 | bits[1])

@@ -32,7 +32,7 @@ Wake = Callable[[], None]
 class _Watched:
     lock: threading.RLock = field(default_factory=threading.RLock)
     hints: list[Wake] = field(default_factory=list)
-    followed: int = 0  # partitions under the consumer's eyes; 0 while Kafka could not be asked
+    followed: list[int] = field(default_factory=list)  # partitions under the consumer's eyes
 
 
 class Tail:
@@ -102,21 +102,20 @@ class Tail:
         except PoolError:
             return
         with self._lock:
-            if watched.followed or self._watched.get(topic) is not watched or self._consumer is None:
+            if self._consumer is None or self._watched.get(topic) is not watched:
                 return
+            missing = [number for number in range(partitions) if number not in watched.followed]
             with contextlib.suppress(KafkaException, RuntimeError):
                 self._consumer.incremental_assign(
-                    [TopicPartition(str(topic), number, end) for number, end in enumerate(ends.latest)]
+                    [TopicPartition(str(topic), number, ends.latest[number]) for number in missing]
                 )
-                watched.followed = partitions
+                watched.followed += missing
 
     def _leave(self, topic: Topic, watched: _Watched) -> None:
         self._watched.pop(topic, None)
         if watched.followed and self._consumer is not None:
             with contextlib.suppress(KafkaException, RuntimeError):
-                self._consumer.incremental_unassign(
-                    [TopicPartition(str(topic), number) for number in range(watched.followed)]
-                )
+                self._consumer.incremental_unassign([TopicPartition(str(topic), number) for number in watched.followed])
 
     def _run(self) -> None:
         consumer, tidied = self._consumer, time.monotonic()

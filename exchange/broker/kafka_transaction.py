@@ -6,8 +6,9 @@ Functions over librdkafka's producer, which raise its own errors; `kafka_lanes` 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from exchange.broker.kafka_receipts import encode, headers, runs_of
 from exchange.broker.port import Append, Appended
@@ -20,7 +21,7 @@ _SERVE = 500  # records produced between two looks at delivery reports
 _PAUSE = 0.05
 _NO_TIMES = bytes(16)
 
-Report = Callable[[KafkaError | None, Message], None]
+Report = Callable[[KafkaError | None, Any], None]
 
 
 def left(deadline: float) -> float:
@@ -48,7 +49,10 @@ def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline:
     """Begin a transaction, produce the batches and wait until the brokers have all of it; give the receipts-to-be.
 
     Args:
+        producer: the lane's.
+        batches: checked, consecutive.
         floor: milliseconds UTC below which no record's time may fall.
+        deadline: monotonic seconds.
 
     Raises:
         KafkaException: a record was not taken; the transaction must be aborted.
@@ -76,7 +80,7 @@ def _produce(
     topic, send = str(batch.lane.topic), producer.produce
     offsets: defaultdict[int, list[int]] = defaultdict(list)
     reports: dict[int, Report] = {number: _reporter(offsets[number], failed) for number in set(batch.partitions)}
-    shared = headers(batch, millisecond)
+    shared: dict[int, Any] = headers(batch, millisecond)
     valid = batch.valid
     rows = zip(batch.values, batch.keys, batch.partitions, batch.marks, strict=True)
     for index, (value, key, partition, mark) in enumerate(rows):
@@ -100,7 +104,7 @@ def _produce(
 def _reporter(offsets: list[int], failed: list[KafkaError]) -> Report:
     note = offsets.append
 
-    def report(error: KafkaError | None, message: Message) -> None:
+    def report(error: KafkaError | None, message: Any) -> None:
         if error is None:
             note(message.offset())
         else:

@@ -10,6 +10,7 @@ restores, since a data folder that is put back keeps its ids (`renew_generations
 numbers are exact.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -156,12 +157,9 @@ class Topics:
             ),
         )
         for start in range(0, len(groups), _GROUPS):
-            part = groups[start : start + _GROUPS]
-            places = self._link.administer(
-                "tell where lanes stand",
-                lambda client, part=part: client.list_group_offsets(
-                    {group: [TopicPartition(str(_lane(group).topic), 0)] for group in part}
-                ),
+            asked = {group: [TopicPartition(str(_lane(group).topic), 0)] for group in groups[start : start + _GROUPS]}
+            places: dict[str, dict[TopicPartition, OffsetAndMetadata]] = self._link.administer(
+                "tell where lanes stand", functools.partial(KafkaAdminClient.list_group_offsets, group_specs=asked)
             )
             for group, offsets in places.items():
                 for place in offsets.values():
@@ -173,7 +171,7 @@ class Topics:
         names = self._link.administer("list its topics", lambda client: client.list_topics())
         topics = [topic for name in names if (topic := _topic_or_none(name)) is not None]
         for topic in topics:
-            self._link.administer(f"raise the generation of {topic}", lambda client, topic=topic: _renew(client, topic))
+            self._link.administer(f"raise the generation of {topic}", functools.partial(_renew, topic=topic))
             self.forget(topic)
         return len(topics)
 

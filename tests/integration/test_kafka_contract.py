@@ -1,0 +1,68 @@
+"""The broker's contract on a real Kafka with mutual TLS and the shipped access rules."""
+
+from collections.abc import Iterator
+
+import pytest
+from kafka import TopicPartition
+
+SUITE = tuple(f"tests.contract.broker_suite{part}" for part in ("", "_append", "_faults", "_lanes", "_read"))
+pytest.register_assert_rewrite(*SUITE, "tests.kit.broker")
+
+from exchange.broker.kafka import KafkaBroker  # noqa: E402 - after the registration, or it has no effect
+from exchange.broker.kafka_settings import admin  # noqa: E402
+from schemas.names import Topic  # noqa: E402
+from tests.contract.broker_suite import BrokerContract  # noqa: E402
+from tests.kit.broker import Rig  # noqa: E402
+from tests.kit.kafka import Node  # noqa: E402
+
+pytestmark = pytest.mark.kafka
+
+
+class KafkaRig:
+    joins_work = False
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.brokers: list[KafkaBroker] = []
+        self.killed = False
+
+    def broker(self) -> KafkaBroker:
+        self.brokers.append(KafkaBroker(self.node.settings(readers=4)))
+        return self.brokers[-1]
+
+    def make_unavailable(self) -> None:
+        self.node.kill()
+        self.killed = True
+
+    def fill_disk(self) -> bool:
+        return False
+
+    def restore(self) -> None:
+        if self.killed:
+            self.node.start()
+            self.killed = False
+
+    def retain(self, topic: Topic, now: int) -> None:
+        """Remove what is older, as the broker does segment by segment when its hour has come."""
+        info = self.broker().topic(topic)
+        if info.retention is None:
+            return
+        limit = now // 1000 - int(info.retention.total_seconds() * 1000)
+        broker = self.broker()
+        keep = broker.since(topic, limit * 1000)
+        client = admin(self.node.settings(self.node.operator))
+        client.delete_records({TopicPartition(str(topic), number): offset for number, offset in enumerate(keep)})
+        client.close()
+
+    def compact(self, topic: Topic) -> bool:
+        return False
+
+
+class TestKafka(BrokerContract):
+    @pytest.fixture
+    def rig(self, kafka_node: Node) -> Iterator[Rig]:
+        rig = KafkaRig(kafka_node)
+        yield rig
+        rig.restore()
+        for broker in rig.brokers:
+            broker.close()
