@@ -1,10 +1,13 @@
 """Contract: where a lane stands, who owns it, and restarts."""
 
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from exchange.broker.port import Broker, LaneState
+from exchange.broker.port import Appended, Broker, LaneState
+from exchange.work import Work
 from schemas.errors import ConflictError, Reason
 from schemas.names import Lane
 from tests.kit.broker import Rig, Seals, append, batch, fresh_topic, lane_of, no_seal, read_all
@@ -128,6 +131,28 @@ class LaneContract:
             old.append([batch(lane_of(topic), sequence) for sequence in (2, 3)], seals)
         assert seals.calls == []
         assert len(read_all(new, topic)) == 8
+
+    def test_a_resume_during_an_append_of_the_old_owner_tells_of_it_or_prevents_it(self, rig: Rig) -> None:
+        old, new, topic = rig.broker(), rig.broker(), fresh_topic()
+        old.create_topic(topic)
+        assert old.resume(lane_of(topic)) is None
+        states: list[LaneState | None] = []
+        resume = threading.Thread(target=lambda: states.append(new.resume(lane_of(topic))))
+
+        def seal(work: Work | None, appended: Sequence[Appended]) -> None:
+            resume.start()
+            resume.join(0.5)  # it may be made to wait until this append has ended
+
+        fenced = None
+        try:
+            old.append([batch(lane_of(topic), 1)], seal)
+        except ConflictError as error:
+            fenced = error.reason
+        resume.join(60)
+        (state,) = states
+        assert fenced in {None, Reason.LANE_FENCED}
+        assert (state is None) is (fenced is not None)
+        assert len(read_all(new, topic)) == (0 if state is None else 8)
 
     def test_a_resume_without_any_batch_fences_too(self, rig: Rig) -> None:
         old, new, topic = rig.broker(), rig.broker(), fresh_topic()

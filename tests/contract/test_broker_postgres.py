@@ -158,11 +158,11 @@ def test_lanes_that_touch_the_partitions_in_opposite_orders_do_not_block_each_ot
 def test_threads_of_one_gateway_that_begin_a_lane_at_once_do_not_fence_each_other(broker: PostgresBroker) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
-    for number in range(5):
+    for number in range(20):
         lane = lane_of(topic, f"c{number}")
-        at_once(*(lambda lane=lane: append(broker, batch(lane, 1)) for _ in range(4)))
+        at_once(*(lambda lane=lane: append(broker, batch(lane, 1)) for _ in range(6)))
         append(broker, batch(lane, 2))
-    assert len(read_all(broker, topic)) == 5 * 16
+    assert len(read_all(broker, topic)) == 20 * 16
 
 
 # crashes
