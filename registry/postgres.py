@@ -156,8 +156,8 @@ class _Change:
         self._settings = settings
 
     def versions(self) -> list[StoredVersion]:
-        found = self._connection.execute(_VERSIONS.where(version.c.subject == self._name))
-        return [_version(row) for row in found]
+        mine: sa.Select[Any] = _VERSIONS.where(version.c.subject == self._name)
+        return [_version(row) for row in self._connection.execute(mine)]
 
     def settings(self) -> Settings:
         return self._settings

@@ -141,9 +141,11 @@ def test_show_and_list() -> None:
     assert "base/population" in unknown.stderr
 
 
-@pytest.mark.parametrize("name", library.names())
-def test_what_ships_passes_its_own_lint(name: str, tmp_path: Path) -> None:
-    if name.startswith("base/"):
-        path = tmp_path / "it.avsc"
-        path.write_text(library.text(name), encoding="utf-8")
-        assert run("lint", path).returncode == 0
+def test_what_ships_passes_its_own_lint(tmp_path: Path) -> None:
+    files = []
+    for name in library.names():
+        if name.startswith("base/"):
+            files.append(tmp_path / f"{name.replace('/', '_')}.avsc")
+            files[-1].write_text(library.text(name), encoding="utf-8")
+    done = run("lint", *files)
+    assert (done.returncode, done.stdout.count("✓")) == (0, 8)

@@ -356,7 +356,7 @@ def test_a_subject_deleted_twice_and_read_only_subjects(world: World, subject: s
 def test_an_unclassified_field_is_named(world: World, subject: str) -> None:
     answer = put(world, f"governed-{subject}", record("x"))
     assert (answer.status_code, answer.json()["error_code"]) == (422, 42201)
-    assert '$.fields[0] (x): missing: zh, level, personal, sensitive, mask' in answer.json()["message"]
+    assert "$.fields[0] (x): missing: zh, level, personal, sensitive, mask" in answer.json()["message"]
 
 
 # --- headers and bodies ----------------------------------------------------------------------------------------
