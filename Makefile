@@ -20,9 +20,9 @@ setup: .venv/.ready ## Make .venv with the pinned dependencies and this package
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
-kafka: $(KAFKA_LIB)/.ready ## Fetch Apache Kafka's jars (Maven) into deploy/kafka/lib
+kafka: $(KAFKA_LIB)/.complete ## Fetch Apache Kafka's jars (Maven) into deploy/kafka/lib
 
-$(KAFKA_LIB)/.ready: deploy/kafka/pom.xml
+$(KAFKA_LIB)/.complete: deploy/kafka/pom.xml
 	rm -rf $(KAFKA_LIB)
 	cd deploy/kafka && mvn --quiet --batch-mode dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib
 	touch $@

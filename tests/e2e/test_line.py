@@ -1,7 +1,5 @@
 """The line as processes: a department publishes, another is refused, asks, is approved, draws, is revoked."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from exchange.client import PoolClient
@@ -19,12 +17,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 TOPIC = Topic.parse("population.v1")
 ROWS = list(persons(500))
 FIELDS = ["id_number", "full_name", "household_division_code", "birth_date"]
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with World.start() as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from exchange.cli.remote import Remote
 from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
+from exchange.remote import Remote
 
 BIN = Path(sys.executable).parent
 
