@@ -245,6 +245,12 @@ def receive(connection: socket.socket, until: float | None) -> tuple[int, bytes,
 def _exactly(connection: socket.socket, size: int, until: float | None) -> bytes:
     if not size:
         return b""
+    if until is None:  # one call of the kernel for the whole, where there is no deadline
+        connection.settimeout(None)
+        whole = connection.recv(size, socket.MSG_WAITALL)
+        if len(whole) < size:
+            raise ConnectionResetError
+        return whole
     data = bytearray(size)
     view, got = memoryview(data), 0
     while got < size:

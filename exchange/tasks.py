@@ -28,7 +28,10 @@ def apply_view(
     Raises:
         PoolError: what the view raises, and what `Workers.run` raises.
     """
-    program = _view_program(spec, tuple(sorted(writers.items())))
+    known = tuple(sorted(writers.items()))
+    if workers.in_thread(len(values)):
+        return _view(spec, known).apply(values)
+    program = _view_program(spec, known)
     packed = values if isinstance(values, Packed) else Packed.of(values)
     offsets, data, states, words = workers.run(program, (packed.offsets, packed.values), records=len(packed))
     engine, _, alarm = words.decode().partition("\n")
@@ -43,7 +46,7 @@ def check_batch(
     Args:
         workers: the processes.
         writers: registry id → schema, of the versions under which a record of this topic may be written.
-        values: n framed values; an empty one is a void.
+        values: n framed values, whose offsets were checked (`Packed.checked`); an empty one is a void.
 
     Returns:
         The key bytes of the records that have a value, in order, and the schema ids among them, rising; or the rows
@@ -74,7 +77,7 @@ def compile_view(definition: bytes) -> Task:
     view = View(spec, _writers(read["writers"]))
 
     def task(parts: Parts) -> Parts:
-        result = view.apply(Packed(*parts).checked())
+        result = view.apply(Packed(*parts))
         words = f"{result.engine}\n{result.alarm}".encode()
         return [result.values.offsets, result.values.values, result.states, words]
 
@@ -86,7 +89,7 @@ def compile_check(definition: bytes) -> Task:
     engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
 
     def task(parts: Parts) -> Parts:
-        values = Packed(*parts).checked()
+        values = Packed(*parts)
         keys: list[bytes] = [b""] * len(values)
         bad: list[RowError] = []
         groups = strip_frames(values)
@@ -119,6 +122,11 @@ def compile_check(definition: bytes) -> Task:
 
 
 _Writers = tuple[tuple[int, ParsedSchema], ...]
+
+
+@lru_cache(maxsize=256)
+def _view(spec: ViewSpec, writers: _Writers) -> View:
+    return View(spec, dict(writers))
 
 
 @lru_cache(maxsize=512)

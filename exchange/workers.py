@@ -103,9 +103,7 @@ class Workers:
             UnavailableError: OVERLOADED, too many calls wait or the deadline has passed; SHUTTING_DOWN; INTERNAL,
                 the program failed in a way that it does not know.
         """
-        if not self._n or records < self._small:
-            if self._closed:
-                raise _shutting_down()
+        if self.in_thread(records):
             return self._programs.run(program, parts)
         until = time.monotonic() + (self._deadline if deadline is None else deadline)
         for last in (False, True):
@@ -133,6 +131,16 @@ class Workers:
                 raise refusal
             return answer
         raise AssertionError  # pragma: no cover - the second attempt returns or raises
+
+    def in_thread(self, records: int) -> bool:
+        """Tell whether a call for so many records is worked in the calling thread.
+
+        Raises:
+            UnavailableError: SHUTTING_DOWN, it is not worked at all any more.
+        """
+        if self._closed:
+            raise _shutting_down()
+        return not self._n or records < self._small
 
     def close(self, patience: float = 5.0) -> None:
         """Refuse new calls, let those under way end, then end the processes. Can be called again.
@@ -211,6 +219,8 @@ class _Process:
 
     def __init__(self, memory: int) -> None:
         ours, theirs = socket.socketpair()
+        for each in (ours, theirs):  # a batch should pass in few turns; the kernel takes less if it allows less
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         alive, self._life = os.pipe()
         try:
             self._process = subprocess.Popen(

@@ -42,19 +42,13 @@ def view_of(family_, ask):
 
 
 def comparable(value):
-    """Make NaN equal to itself, 1 differ from True, and bytes equal the text that they are.
-
-    Of a union that has both, fastavro reads a string into the branch that comes first, be it the one of bytes; the
-    product keeps the writer's.
-    """
+    """Make NaN equal to itself, and 1 differ from True."""
     if isinstance(value, float):
         return "nan" if math.isnan(value) else value
     if isinstance(value, dict):
         return {key: comparable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [comparable(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
     return (bool, value) if isinstance(value, bool) else value
 
 
