@@ -78,7 +78,9 @@ def test_a_block_is_no_larger_than_it_may_be_unless_one_record_is(sent: Append) 
 @given(batches(), st.data())
 def test_what_is_left_after_compaction_keeps_its_positions(sent: Append, data: st.DataObject) -> None:
     for partition in range(PARTITIONS):
-        whole, left, kept_all = of_partition(sent, partition), [], []
+        whole = of_partition(sent, partition)
+        left: list[Block] = []
+        kept_all: list[int] = []
         for block in [block for block in pack(sent) if block.partition == partition]:
             for _ in range(2):  # compaction may come again
                 kept = data.draw(st.lists(st.booleans(), min_size=block.count, max_size=block.count))
@@ -111,7 +113,9 @@ def test_positions_stay_a_range_only_where_they_run_through(steps: list[tuple[in
     """Joined stretches list exactly the positions of their blocks."""
     sent = replace(batch(lane_of(fresh_topic()), 1, range(5)), partitions=[0] * 5, values=[b""] * 5)
     (whole,) = pack(sent)
-    begin, stored, wanted = 0, [], []
+    begin = 0
+    stored: list[Block] = []
+    wanted: list[int] = []
     for count, gap in steps:
         block = keep_only(whole, [index < count for index in range(5)])
         begin += gap
