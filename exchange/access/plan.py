@@ -255,7 +255,8 @@ class _Pipeline:
         if self._wanted is not None:
             wanted = self._wanted.rows(batch)
             if wanted.true_count < len(rows):
-                kept = wanted.fill_null(False).to_numpy(zero_copy_only=False)
+                known = wanted.fill_null(False) if wanted.null_count else wanted
+                kept = known.to_numpy(zero_copy_only=False)
                 batch = batch.select(list(self._sources or self._select[:1])).filter(wanted)
         columns = [each.column(batch) for each in self._shown]
         columns = self._writing.constants(batch.num_rows) + columns
