@@ -1,10 +1,11 @@
 """Control of what is neither record nor grant: departments, catalogue, schemas, accounts, connectors.
 
-Each call has one shape: gather the facts, decide, act within the gate. The registry's stores have transactions of
-their own, so their acts are announced first (entry, then act); the identity store joins the entry's transaction.
+Each call has one shape: gather the facts, decide, act within the gate. Act and entry are one transaction, which the
+registry's stores join as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from exchange.facts import Facts
 from exchange.gate import Gate
 from exchange.identity.enrolment import Enrolled, Enrolment
 from exchange.identity.tokens import Users
-from exchange.work import Works
+from exchange.work import Work, Works
 from registry.catalogue import Catalogue
 from registry.departments import Departments
 from registry.directory import Department, Entry, EntryState, GovernmentLevel
@@ -52,6 +53,7 @@ class Administration:
         users: Users,
         now: Callable[[], datetime],
         enrolment_address: Callable[[], str],
+        joined: Callable[[Work], AbstractContextManager[None]],
         partitions: int = 4,
     ) -> None:
         self._works = works
@@ -63,6 +65,7 @@ class Administration:
         self._users = users
         self._now = now
         self._enrolment_address = enrolment_address
+        self._joined = joined  # lets the registry's stores join a transaction
         self._partitions = partitions
 
     def register_department(
@@ -83,7 +86,7 @@ class Administration:
             InvalidError, ConflictError: see `Departments.register`.
         """
         decision = self._decide(actor, Action.DEPARTMENT_REGISTER)
-        with self._gate.announce(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision, {"uscc": uscc}):
+        with self._act(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision):
             return self._registry.departments.register(
                 uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
             )
@@ -197,7 +200,7 @@ class Administration:
             InvalidError, ConflictError: see `Catalogue.draft`.
         """
         decision = self._decide(actor, Action.CATALOGUE_DRAFT, entry.provider)
-        with self._gate.announce(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision):
+        with self._act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision):
             return self._registry.catalogue.draft(entry)
 
     def register_schema(self, actor: Actor, call: Call, topic: Topic, text: str) -> tuple[int, int]:
@@ -209,7 +212,7 @@ class Administration:
         """
         entry = self._registry.catalogue.get(topic)
         decision = self._decide(actor, Action.SCHEMA_REGISTER, entry.provider)
-        with self._gate.announce(actor, Action.SCHEMA_REGISTER, topic.subject, call, decision):
+        with self._act(actor, Action.SCHEMA_REGISTER, topic.subject, call, decision):
             registered = self._registry.subjects.register(topic.subject, Content(text=text))
         return registered.schema_id, registered.number
 
@@ -222,13 +225,11 @@ class Administration:
         """
         entry = self._registry.catalogue.get(topic)
         decision = self._decide(actor, Action.CATALOGUE_PUBLISH, entry.provider)
-        with self._gate.announce(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision):
+        with self._act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision):
             self._broker.create_topic(topic, partitions=self._partitions, keep=Keep.ALL)
             if entry.state is EntryState.PUBLISHED:
                 return entry
-            return self._registry.catalogue.publish(
-                topic, self._registry.subjects.classification, version=entry.version
-            )
+            return self._registry.catalogue.publish(topic, self._registry.subjects.classified, version=entry.version)
 
     def archive_entry(self, actor: Actor, call: Call, topic: Topic) -> Entry:
         """Archive an entry.
@@ -239,7 +240,7 @@ class Administration:
         """
         entry = self._registry.catalogue.get(topic)
         decision = self._decide(actor, Action.CATALOGUE_ARCHIVE, entry.provider)
-        with self._gate.announce(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision):
+        with self._act(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision):
             return self._registry.catalogue.archive(topic, version=entry.version)
 
     def entries(self, actor: Actor, call: Call) -> Sequence[Entry]:
@@ -264,6 +265,12 @@ class Administration:
                     self._broker.create_topic(entry.topic, partitions=self._partitions)
                     made += 1
         return made
+
+    @contextmanager
+    def _act(self, actor: Actor, action: Action, resource: str, call: Call, decision: Allow | Deny) -> Iterator[None]:
+        """Run an act on the registry's stores within the transaction of its entry."""
+        with self._gate.act(actor, action, resource, call, decision) as (work, _), self._joined(work):
+            yield
 
     def _decide(
         self,

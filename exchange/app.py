@@ -5,8 +5,9 @@ exchange/serve.py  the listeners and the background work of each role
 """
 
 import socket
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -49,7 +50,7 @@ from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
 from registry.catalogue import Catalogue
 from registry.departments import Departments
-from registry.postgres import PostgresSubjects
+from registry.postgres import PostgresSubjects, joining
 from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
 from registry.settings import Configuration
 from registry.subjects import Subjects, is_view
@@ -178,6 +179,7 @@ class App:
                 enrolment=Enrolment(authority, identities),
                 users=users,
                 now=utc_now,
+                joined=join_registry,
                 enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
             ),
             auditing=Auditing(
@@ -239,6 +241,11 @@ def database_clock(work: Work) -> datetime:
     return moment
 
 
+def join_registry(work: Work) -> AbstractContextManager[None]:
+    """Let the registry's stores take part in a transaction of the pool."""
+    return joining(connection_of(work))
+
+
 class _Governed:
     """Says under which subjects every field must be classified: those of catalogued resources."""
 
@@ -270,7 +277,7 @@ def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa
 def _broker(config: Config, works: PostgresWorks) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
-        return PostgresBroker(works)
+        return PostgresBroker(works, upkeep=timedelta(minutes=10))
     strictness = {None: OnBrokenVersion.AUTO, True: OnBrokenVersion.REFUSE, False: OnBrokenVersion.WARN}
     settings = KafkaSettings(
         bootstrap=section.bootstrap,

@@ -165,8 +165,8 @@ class Fetching:
             self._facts.add_released(work, grant, len(drawn.keys) - sum(map(len, drawn.withdrawn)))
             stands = self._access.position(work, grant.id)
             start, again, gap = self._chain(grant, place, stands)
-            onward = _higher(slice_.next, _positions(stands.released) or slice_.next)
-            self._access.move(work, grant.id, seen=stands, to=replace(stands, released=_vector(onward)))
+            furthest = _higher(slice_.next, _positions(stands.released) or slice_.next)
+            self._access.move(work, grant.id, seen=stands, to=replace(stands, released=_vector(furthest)))
             keys = self._record_keys(grant.id, drawn.keys)
             data = fetch_data(
                 generation=generation,

@@ -18,7 +18,7 @@ from schemas.record import Positions
 __all__ = ["Place"]
 
 _VERSION = 1
-_HEAD = struct.Struct("<B8sIH")  # version, grant's tag, generation, partitions
+_HEAD = struct.Struct("<B8sqH")  # version, grant's tag, generation, partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Place:
     at: Positions
 
     def token(self, grant_id: str, generation: int) -> bytes:
-        """Give the opaque form: 15 bytes and 16 a partition."""
+        """Give the opaque form: 19 bytes and 16 a partition."""
         head = _HEAD.pack(_VERSION, _tag(grant_id), generation, len(self.at))
         return head + struct.pack(f"<{2 * len(self.at)}Q", *self.since, *self.at)
 

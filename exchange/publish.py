@@ -46,6 +46,7 @@ from schemas.record import (
 
 __all__ = ["Checked", "Publishing", "receipt_statement"]
 
+_SETTLED = 15_000_000  # microseconds after which a missing entry is taken for one that nobody will write
 _RECOVERY = Call(trace="0" * 32, client="sweeper")
 
 
@@ -181,24 +182,34 @@ class Publishing:
         if not batches:
             return []
         lane = batches[0].append.lane
-        self._check_chain(lane, batches)
+        known = self._acknowledged(lane, batches)
+        fresh = batches[len(known) :]
+        if not fresh:
+            return known
+        self._check_chain(lane, fresh)
         sealed: dict[int, Receipt] = {}
+        by_sequence = {checked.sequence: checked for checked in fresh}
 
         def seal(work: Work | None, appended: Sequence[Appended]) -> None:
-            by_sequence = {checked.sequence: checked for checked in batches}
+            items = [(by_sequence[one.sequence], one) for one in appended]
             if work is not None:
-                sealed.update(self._seal(work, [(by_sequence[one.sequence], one) for one in appended]))
+                sealed.update(self._seal(work, items))
                 return
-            with self._works.begin() as own:
-                sealed.update(self._seal(own, [(by_sequence[one.sequence], one) for one in appended]))
+            try:
+                with self._works.begin() as own:
+                    sealed.update(self._seal(own, items))
+            except ConflictError as error:
+                # This gateway was stopped after the broker's commit for so long that a sweeper wrote the receipt.
+                if error.reason is not Reason.ALREADY_EXISTS:
+                    raise
 
         recorded_at = self._clock()
-        appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in batches], seal)
+        appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in fresh], seal)
         with self._lock:
-            self._roots[lane] = (batches[-1].sequence, batches[-1].submission.root)
-        return [
+            self._roots[lane] = (fresh[-1].sequence, fresh[-1].submission.root)
+        return known + [
             sealed.get(one.sequence) or self._known(checked.passage, one, checked)
-            for checked, one in zip(batches, appended, strict=True)
+            for checked, one in zip(fresh, appended, strict=True)
         ]
 
     def resume(self, actor: Actor, call: Call, topic: Topic) -> Receipt | None:
@@ -225,8 +236,11 @@ class Publishing:
     def sweep(self) -> int:
         """Write the entries of what was appended by a gateway that died before it wrote them; give their number."""
         found = 0
+        settled = self._clock() - _SETTLED
         for state in self._broker.lanes():
             for appended in state.receipts:
+                if appended.recorded_at > settled:
+                    continue  # its gateway is most likely about to write it
                 with self._works.begin() as work:
                     if self._receipts.get(work, appended.lane, appended.sequence) is None:
                         self._recover(work, _recovery_passage(self._pool_id, appended.lane, self._clock), appended)
@@ -265,6 +279,28 @@ class Publishing:
                         "where the lane stands and chain to that",
                     )
                 last = (checked.sequence, checked.submission.root)
+
+    def _acknowledged(self, lane: Lane, batches: Sequence[Checked]) -> list[Receipt]:
+        """Give the receipts of the leading batches that were acknowledged before: brokers remember only the latest."""
+        with self._lock:
+            last = self._roots.get(lane)
+        if last is not None and batches[0].sequence > last[0]:
+            return []
+        known: list[Receipt] = []
+        with self._works.begin() as work:
+            for checked in batches:
+                receipt = self._receipts.get(work, lane, checked.sequence)
+                if receipt is None:
+                    break
+                if checked.submission.root[: len(receipt.root)] != receipt.root:
+                    raise ConflictError(
+                        Reason.SEQUENCE_CONFLICT,
+                        f"got another batch {checked.sequence} than the one that was accepted under this number; ask "
+                        "where the lane stands",
+                        details={"sequence": str(checked.sequence), "accepted_digest": receipt.root.hex()},
+                    )
+                known.append(receipt)
+        return known
 
     def _last_root(self, lane: Lane) -> tuple[int, bytes]:
         """Give the lane's last sequence and root: from the receipts, or the broker where those trail it."""

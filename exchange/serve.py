@@ -151,7 +151,9 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     if not plain:
         key, certificate = _server_files(app)
         files = {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
-    bound = socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    # The protocol is named since asyncio turns Nagle's delay off only where it is.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host.strip("[]"), int(port)))

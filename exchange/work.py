@@ -35,8 +35,8 @@ class Works(Protocol):
         """Open one; commit at the end of the block, roll back on an exception.
 
         Raises:
-            UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL; OUTCOME_UNKNOWN when the connection was lost
-                during the commit, so that it may have happened or not.
+            UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED; OUTCOME_UNKNOWN when the connection was
+                lost during the commit, so that it may have happened or not.
         """
         ...
 
@@ -59,6 +59,10 @@ class PostgresWorks:
         """See `Works.begin`."""
         try:
             connection = self.engine.connect()
+        except sa_exc.TimeoutError as error:
+            raise UnavailableError(
+                Reason.OVERLOADED, "every connection to PostgreSQL is in use; try again", retry_after=1.0
+            ) from error
         except sa_exc.OperationalError as error:
             raise UnavailableError(
                 Reason.DATABASE_UNAVAILABLE,

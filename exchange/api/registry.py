@@ -9,16 +9,15 @@ import binascii
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 
 from exchange.access.roles import decide_control
-from exchange.app import App
+from exchange.app import App, join_registry
 from exchange.call import Call
 from exchange.gate import Gate
 from exchange.rooms import IdentityRoom
-from registry.api import create
+from registry.api import Entry, create
 from registry.catalogue import Catalogue
 from registry.subjects import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
@@ -44,9 +43,8 @@ def registry_api(app: App) -> FastAPI:
     return create(app.subjects, gate, identify=identify)
 
 
-@dataclass
-class _Facts:
-    """Facts noted after the entry was written have nowhere to go; those noted before are few and named."""
+class _Forgetful:
+    """Takes the facts of a read that leaves no entry."""
 
     def note(self, **facts: Json) -> None:
         """See `registry.api.Entry`."""
@@ -62,16 +60,16 @@ class _Gate:
         self._dev = dev
 
     @contextmanager
-    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[_Facts]:
+    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[Entry]:
         """Decide and record. Reads of schemas that tell nothing about grants leave no entry."""
         call = Call(trace=os.urandom(16).hex(), client="registry-api")
         decision = self._decide(actor, action, resource)
         if action in _READS and not is_view(resource):
             self._gate.admit(actor, action, resource, call, decision)
-            yield _Facts()
+            yield _Forgetful()
             return
-        with self._gate.announce(actor, action, resource, call, decision):
-            yield _Facts()
+        with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
+            yield act
 
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
         if self._dev and actor == _ANONYMOUS:

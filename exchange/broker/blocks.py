@@ -1,8 +1,7 @@
 """How the PostgreSQL broker stores records: in blocks, not one row each.
 
 A block is up to `BLOCK_BYTES` of consecutive records of one batch in one partition, as one row of
-`broker_stretch`. That makes an append, a read and a removal cost by the block: one record a row took 20 times the
-processor. A block's columns:
+`broker_stretch`. That makes an append, a read and a removal cost by the block. A block's columns:
 
     keys        16 bytes a record            marks      1 byte a record
     lengths     int32 a record, -1 = void    data       the values, end to end

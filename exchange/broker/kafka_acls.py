@@ -29,9 +29,9 @@ from kafka.admin import (
 from exchange.broker.kafka_settings import KafkaSettings, admin, unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
 
-__all__ = ["apply_acls", "main", "parse_acls"]
+__all__ = ["EVERY_RULE", "apply_acls", "main", "parse_acls"]
 
-_EVERY = ACLFilter(
+EVERY_RULE = ACLFilter(
     principal=None,
     host=None,
     operation=ACLOperation.ANY,
@@ -87,7 +87,7 @@ def apply_acls(settings: KafkaSettings, text: str) -> tuple[int, int]:
 
 
 def _reconcile(client: KafkaAdminClient, wanted: frozenset[ACL]) -> tuple[int, int]:
-    present = frozenset(client.describe_acls(_EVERY)[0])
+    present = frozenset(client.describe_acls(EVERY_RULE)[0])
     missing, stray = wanted - present, present - wanted
     # First add, then take away: the gateway's work is never without its rules.
     if missing:

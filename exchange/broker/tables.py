@@ -61,7 +61,7 @@ stretch = sa.Table(
 )
 
 # PostgreSQL's own compression (pglz) runs at 50 MB/s and keys do not compress at all.
-_PLAIN = sa.DDL(
+_PLAIN = sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy's own signature lacks types
     "ALTER TABLE broker_stretch ALTER COLUMN data SET STORAGE EXTERNAL, ALTER COLUMN keys SET STORAGE EXTERNAL"
 )
 sa.event.listen(stretch, "after_create", _PLAIN)

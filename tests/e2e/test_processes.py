@@ -48,9 +48,15 @@ def write_config(folder: Path, content: dict[str, Any]) -> str:
     return str(file)
 
 
+def kind_of(name: str) -> str:
+    if name == "id_number":
+        return "TEXT NOT NULL PRIMARY KEY"
+    return "DATE" if name.endswith("_date") else "BOOLEAN" if isinstance(PEOPLE[0][name], bool) else "TEXT"
+
+
 def make_source(path: Path) -> None:
     with sqlite3.connect(path) as connection:
-        columns = ", ".join(f"{name} {'PRIMARY KEY' if name == 'id_number' else ''}" for name in NAMES)
+        columns = ", ".join(f"{name} {kind_of(name)}" for name in NAMES)
         connection.execute(f"CREATE TABLE population ({columns})")
         marks = ", ".join("?" * len(NAMES))
         rows = [[str(v) if k.endswith("date") and v else v for k, v in person.items()] for person in PEOPLE]

@@ -111,6 +111,7 @@ class World:
             yield world
         finally:
             world.close()
+            print((folder / "pool.log").read_text()[-4000:] if (folder / "pool.log").exists() else "")
             shutil.rmtree(folder, ignore_errors=True)
 
     def initialise(self) -> None:
