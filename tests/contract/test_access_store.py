@@ -399,6 +399,7 @@ def test_a_seal_fits_one_grant_one_text_and_one_key() -> None:
         (GRANT, Seals(bytes(32)).seal(GRANT, text)),
         (GRANT, replace(sealed, text=text + " ")),
         (GRANT, replace(sealed, hash=bytes(32))),
+        (GRANT, seals.seal("other", text)),
         (GRANT, seals.seal(GRANT, to_text(a_grant(id="other")))),
         (GRANT, seals.seal(GRANT, "{}")),
         (GRANT, Sealed("", b"", b"")),

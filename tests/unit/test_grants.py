@@ -94,6 +94,15 @@ def test_an_event_that_the_table_does_not_offer_is_a_conflict(state: GrantState,
     assert error.value.reason is Reason.TRANSITION_NOT_ALLOWED
 
 
+def test_a_conflict_names_what_is_possible() -> None:
+    with pytest.raises(
+        ConflictError, match=r"got expire for a grant that is submitted; possible now: approve, reject$"
+    ):
+        advance(requested(), Event.EXPIRE, by=TIMER, at=NOW)
+    with pytest.raises(ConflictError, match="possible now: nothing"):
+        advance(a_grant(state=GrantState.WITHDRAWN), Event.EXPIRE, by=TIMER, at=NOW)
+
+
 @pytest.mark.parametrize("event", [Event.SUBMIT, Event.APPROVE, Event.PROVISION])
 def test_no_detour_leads_around_the_checks_of_approval(event: Event) -> None:
     state = {Event.SUBMIT: GrantState.DRAFT, Event.APPROVE: GrantState.SUBMITTED, Event.PROVISION: GrantState.APPROVED}
@@ -199,6 +208,11 @@ def test_twelve_months_are_the_longest() -> None:
     assert requested(expires=NOW.replace(year=2027)).state is GrantState.SUBMITTED
     leap = datetime(2028, 2, 29, tzinfo=UTC)
     assert requested(not_before=leap, expires=datetime(2029, 3, 1, tzinfo=UTC)).state is GrantState.SUBMITTED
+
+
+def test_one_record_a_day_is_a_quota_and_so_is_none() -> None:
+    assert requested(quota_per_day=1).quota_per_day == 1
+    assert requested(quota_per_day=None).quota_per_day is None
 
 
 def test_a_field_above_the_ceiling_is_refused() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from exchange.access import roles
 from exchange.access.policy import decide
 from exchange.access.roles import FORBIDDEN, RECORD_ACTIONS, RULES, Scope, Standing, decide_control
 from schemas.access import Action, ActorKind, Allow, CaseRule, Deny, GrantState, Level, Role
@@ -208,6 +209,14 @@ def test_no_rule_allows_a_forbidden_pair_or_an_act_on_records() -> None:
     for action, rights in RULES.items():
         assert action not in RECORD_ACTIONS
         assert not [role for role in rights if action in FORBIDDEN.get(role, ())]
+
+
+def test_a_mistake_in_the_rules_stays_without_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "RULES", {action: dict.fromkeys(Role, Scope.ANY) for action in Action})
+    for role, actions in FORBIDDEN.items():
+        for action in actions:
+            decision = decide_control(a_person(role), action, grant=a_grant(), new_role=Role.AUDITOR, **CONTROL)
+            assert reason_of(decision) is Reason.ROLE_FORBIDDEN
 
 
 def test_every_act_is_ruled_somewhere_and_what_is_not_is_refused() -> None:
