@@ -201,7 +201,7 @@ def _date(formats: Sequence[str]) -> Converter:
         try:
             value = date.fromisoformat(found[1])
         except ValueError:
-            return Fault(RejectCode.RANGE, "a date of the calendar")
+            return _no_time(text, "a date of the calendar", RejectCode.RANGE)
         return value if found[2] is None or _MIDNIGHT.fullmatch(found[2]) else _time_of_day
 
     return read
@@ -279,7 +279,7 @@ def _moment(  # noqa: PLR0911 - one line a misfit
     try:
         return datetime.fromisoformat(f"{day}T{clock}{offset or ''}").replace(microsecond=fraction)
     except ValueError:
-        return Fault(RejectCode.RANGE, "a time of the calendar")
+        return _no_time(text, "a time of the calendar", RejectCode.RANGE)
 
 
 def _fraction(digits: str | None, places: int) -> int | Fault:
@@ -304,7 +304,7 @@ def _no_number(text: str, expected: str) -> Fault:
     return Fault(RejectCode.TYPE, expected)
 
 
-def _no_time(text: str, expected: str) -> Fault:
+def _no_time(text: str, expected: str, otherwise: RejectCode = RejectCode.TYPE) -> Fault:
     if _SPECIAL_TIMES.fullmatch(text):
         return Fault(RejectCode.TIME_SPECIAL, f"{expected}, in the years 1 to 9999")
-    return Fault(RejectCode.TYPE, expected)
+    return Fault(otherwise, expected)

@@ -104,6 +104,7 @@ class CsvPortion:
         self.replaces = replaces
         self.signature = signature
         self._form = form
+        self._plain = encoding.removesuffix("-sig")  # what a record in the middle of the file is written in
         self.columns = self._header()
         self.expected = 0
 
@@ -135,16 +136,14 @@ class CsvPortion:
     def done(self) -> None:
         """Nothing: the folder knows what to do with its files."""
 
-    @property
-    def _plain(self) -> str:
-        """The encoding without its mark: what one record in the middle of the file is written in."""
-        return {"utf-8-sig": "utf-8", "utf-16": "utf-16-le"}.get(self.encoding, self.encoding)
-
     def _open(self) -> io.TextIOWrapper:
         try:
-            return self.path.open(encoding=self.encoding, errors="strict", newline="")
+            file = self.path.open(encoding=self.encoding, errors="strict", newline="")
+            if file.read(1) != "\ufeff":
+                file.seek(0)
         except OSError as error:
             raise _away(self.path) from error
+        return file
 
     def _header(self) -> list[str]:
         with self._open() as file:
@@ -233,6 +232,7 @@ def _changes(
     originals: Sequence[bytes],
     rejects: Sequence[Reject],
 ) -> Changes:
-    cells = list(zip(*rows, strict=True)) if rows else [()] * (max(places, default=-1) + 1)
-    columns = {name: pa.array(cells[place], pa.string()) for name, place in zip(names, places, strict=True)}
+    columns = {
+        name: pa.array([row[place] for row in rows], pa.string()) for name, place in zip(names, places, strict=True)
+    }
     return Changes(columns=columns, lines=lines, originals=originals, rejects=rejects)

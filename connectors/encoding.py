@@ -22,7 +22,7 @@ __all__ = ["AUTO", "Decoded", "Misfit", "examine"]
 
 AUTO = "auto"
 _BLOCK = 1 << 20
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _LADDER = ("utf-8", "gb18030")
 
 
@@ -42,7 +42,7 @@ class Decoded:
     Attributes:
         sha256: of its bytes, 32 bytes.
         size: in bytes.
-        encoding: name of Python's codec; empty when none fits.
+        encoding: name of Python's codec, one that leaves a byte order mark in UTF-16 as U+FEFF; empty when none fits.
         misfit: where the last rung of the ladder broke, when none fits.
     """
 

@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -33,6 +34,7 @@ from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
 __all__ = ["FileSink"]
 
+_MANIFEST = re.compile(r"part-[0-9]{8}\.manifest\.json")
 _OWN = ("_record_key", "_recorded_at", "_operation")
 
 
@@ -120,10 +122,11 @@ class FileSink:
     def _last(self) -> dict[str, Any]:
         """Give the last manifest, or what stands behind it."""
         try:
-            manifests = sorted(self._folder.glob("part-*.manifest.json"))
+            # iterdir says so when the folder is away; glob would find nothing, as if there had never been a part.
+            manifests = sorted(each.name for each in self._folder.iterdir() if _MANIFEST.fullmatch(each.name))
             last: dict[str, Any] = {"part": 0, "after": "", "grant": self._grant}
             if manifests:
-                last = json.loads(manifests[-1].read_bytes())
+                last = json.loads((self._folder / manifests[-1]).read_bytes())
             idle = self._folder / "position.json"
             if idle.exists():
                 told = json.loads(idle.read_bytes())

@@ -28,6 +28,8 @@ from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
 __all__ = ["AfterSuccess", "Applied", "FileMemory", "Folder", "ReadyWhen"]
 
+_DAY = 86_400.0  # seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyWhen:
@@ -40,8 +42,10 @@ class ReadyWhen:
         """Tell whether the file can be read."""
         if self.marker:
             return any(each.exists() for each in self.markers(path))
-        touched = max(signature.mtime_ns, signature.ctime_ns) / 1e9
-        return now.timestamp() - touched >= self.unchanged
+        today = now.timestamp()
+        # A time of tomorrow or later was set, not measured, and would never pass.
+        touched = max(each / 1e9 for each in (signature.mtime_ns, signature.ctime_ns, 0) if each / 1e9 < today + _DAY)
+        return today - touched >= self.unchanged
 
     def markers(self, path: Path) -> tuple[Path, ...]:
         """Give the names under which a marker may stand."""

@@ -356,8 +356,8 @@ def _read(plan: _Plan, text: str) -> object:
 
 def _keys(parts: Sequence[_Filled], count: int) -> list[bytes | None]:
     texts = [_key_part(part) for part in parts]
-    if len(texts) == 1:
-        return [_key((text,)) for text in texts[0]]
+    if len(texts) == 1:  # the common case; the same as below, at a third of the price
+        return [text.encode() if text and "\x1f" not in text else None for text in texts[0]]
     return [_key(row) for row in zip(*texts, strict=True)] if count else []
 
 

@@ -149,7 +149,11 @@ class Reading:
         rejects = [*changes.rejects, *mapped.rejects]
         good = self._without_duplicates(changes, mapped, rejects)
         chosen = [row for row, _ in good]
-        batch = mapped.batch if len(good) == len(mapped.rows) else mapped.batch.take(pa.array([at for _, at in good]))
+        batch = (
+            mapped.batch
+            if len(good) == len(mapped.rows)
+            else mapped.batch.take(pa.array([at for _, at in good], pa.int32()))
+        )
         datums, chosen = self._encode(changes, batch, chosen, rejects)
         keys = [key for row in chosen if (key := mapped.keys[row]) is not None]
         published = self.survey.published(keys)

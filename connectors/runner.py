@@ -21,6 +21,7 @@ voided.
 """
 
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -242,17 +243,14 @@ class Publisher:
 
     def _send(self, outbox: Outbox, supply: Iterator[Group], tally: Tally | None = None) -> None:
         """Publish what is unacknowledged and what the supply gives, until every receipt is there."""
-        outbox.offer(supply)
+        # The first group is made before a stream is opened: a portion without changes never opens one.
+        first = next(supply, None)
+        if first is None and not len(outbox):
+            return
+        outbox.offer(itertools.chain([first] if first is not None else [], supply))
         while True:
             try:
-                for receipt in self.pool.publish(
-                    self.publication.topic, outbox.stream(), in_flight=self.limits.in_flight
-                ):
-                    records, voids = outbox.acknowledge(receipt)
-                    self._backoff.succeeded()
-                    if tally is not None:
-                        tally.acknowledged(records, voids)
-                        self._progress(tally.run)
+                self._stream(outbox, tally)
             except BatchRefusedError as error:
                 self._refused(outbox, error, tally)
             except PoolError as error:
@@ -268,6 +266,15 @@ class Publisher:
                 self._backoff.failed(
                     UnavailableError(Reason.GATEWAY_UNAVAILABLE, "the gateway ended the stream before its receipts")
                 )
+
+    def _stream(self, outbox: Outbox, tally: Tally | None) -> None:
+        topic, in_flight = self.publication.topic, self.limits.in_flight
+        for receipt in self.pool.publish(topic, outbox.stream(), in_flight=in_flight):
+            records, voids = outbox.acknowledge(receipt)
+            self._backoff.succeeded()
+            if tally is not None:
+                tally.acknowledged(records, voids)
+                self._progress(tally.run)
 
     def _ask(self, outbox: Outbox) -> None:
         """After a broken stream, see what of it arrived.
@@ -292,7 +299,13 @@ class Publisher:
             )
 
     def _refused(self, outbox: Outbox, error: BatchRefusedError, tally: Tally | None) -> None:
-        """Quarantine the rows that the pool names, or halve a batch that is too large; anything else stops."""
+        """Quarantine the rows that the pool names, or halve a batch that is too large; anything else stops.
+
+        A batch that was found on disk is dropped: its portion is read again, and states its rows once more.
+        """
+        if tally is None:
+            outbox.refuse(error.sequence, ())
+            return
         if error.reason is Reason.BATCH_TOO_LARGE and not error.rows:
             if outbox.halve(error.sequence):
                 return
@@ -303,7 +316,7 @@ class Publisher:
         else:
             raise error
         rows = outbox.refuse(error.sequence, bad)
-        if rows is None or tally is None:
+        if rows is None:
             return
         tally.refused(
             [
@@ -360,7 +373,9 @@ class Publisher:
             if self._stop.is_set():
                 tally.end("stopped")
                 return
-            if voids and survey.unreadable:
+            if not voids:
+                self.ledger.note(voids_held="0")
+            elif survey.unreadable:
                 self._say(
                     f"{portion.name}: {voids} keys are missing, but {survey.unreadable} rows have keys that cannot be "
                     "read and may be these; no void is sent until they can"

@@ -15,7 +15,7 @@ database that SQLAlchemy speaks to gets an update and an insert.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,20 +87,20 @@ class SqlSink:
         with self._reaching():
             _POSITIONS.metadata.create_all(self._engine)
             inspector = sa.inspect(self._engine)
-            wanted = [_column(field) for field in schema]
             if not inspector.has_table(self._name, schema=self._schema):
                 if not self._create:
                     raise ConflictError(
                         Reason.CONTRACT_BROKEN,
                         f"the table {self._target} is not there; make it, or set `create_table: true`",
                     )
-                self._make(wanted).create(self._engine)
+                self._described(schema).create(self._engine)
             inspector.clear_cache()
             present = {column["name"] for column in inspector.get_columns(self._name, schema=self._schema)}
-            missing = [column for column in [*_own_columns(), *wanted] if column.name not in present]
+            table = self._described(schema)
+            missing = [column for column in table.columns if column.name not in present]
             if missing:
                 self._extend(missing)
-            self._table = sa.Table(self._name, sa.MetaData(), *_own_columns(), *wanted, schema=self._schema)
+            self._table = table
 
     def position(self) -> bytes:
         """Tell how far the target is; see `connectors.port.Sink`."""
@@ -211,8 +211,9 @@ class SqlSink:
 
     # -- the table ---------------------------------------------------------------------------------------------
 
-    def _make(self, wanted: Iterable[sa.Column[Any]]) -> sa.Table:
-        return sa.Table(self._name, sa.MetaData(), *_own_columns(), *wanted, schema=self._schema)
+    def _described(self, schema: pa.Schema) -> sa.Table:
+        columns = [_column(field) for field in schema]
+        return sa.Table(self._name, sa.MetaData(), *_own_columns(), *columns, schema=self._schema)
 
     def _extend(self, missing: Sequence[sa.Column[Any]]) -> None:
         names = ", ".join(str(column.name) for column in missing)

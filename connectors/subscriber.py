@@ -21,7 +21,7 @@ from connectors.retry import Backoff
 from exchange.client.messages import Fetched
 from registry.codec import Engine, engine_for
 from registry.parsing import parse
-from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
+from schemas.errors import ConflictError, CorruptError, PoolError, Reason, UnavailableError
 from schemas.record import FRAME_SIZE, frame
 
 __all__ = ["Subscriber", "SubscriptionConfig"]
@@ -131,13 +131,23 @@ class Subscriber:
             grant_expires=str(described.expires),
             grant_state=described.state,
         )
-        return self.sink.position()
+        position = self.sink.position()
+        if not position and self.ledger.fact("begun"):
+            raise ConflictError(
+                Reason.POSITION_INVALID,
+                f"the target has no position, but {self.config.grant} was drawn into it before: it was emptied, or "
+                "another one stands in its place. Bring the old one back; to go on from where the pool's own record "
+                f"stands, delete {self.ledger.path}",
+            )
+        return position
 
     def _store(self, run: Run, fetched: Fetched, before: bytes) -> Run:
         """Write one release, set aside what the target refuses, acknowledge."""
         delivered = self._decode(fetched)
         written = self.sink.write(delivered, before, fetched.next_position)
         self._set_aside(run, delivered, written)
+        if not self.ledger.fact("begun"):
+            self.ledger.note(begun=self.ledger.now())
         self.pool.commit(self.config.grant, fetched.next_position, purpose=self.config.purpose, case=self.config.case)
         self.ledger.note(last_success=self.ledger.now(), last_entry=fetched.entry_id or self.ledger.fact("last_entry"))
         return replace(

@@ -1,0 +1,145 @@
+import csv
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from connectors.file_sink import FileSink
+from connectors.port import Sink
+from connectors.sql_sink import SqlSink
+from connectors.suite import FULL, SinkSuite
+
+
+class _SqlTarget(SinkSuite):
+    hard = False
+    native = True
+    url: sa.URL
+    made: list[Sink]
+
+    def make(self) -> Sink:
+        sink = SqlSink(self.url, "people", "g-1", create_table=True, hard_deletes=self.hard, native_upsert=self.native)
+        self.made.append(sink)
+        return sink
+
+    def stored(self) -> Mapping[str, Mapping[str, Any] | None]:
+        engine = sa.create_engine(self.url)
+        table = sa.Table("people", sa.MetaData(), autoload_with=engine)
+        with engine.connect() as connection:
+            rows = connection.execute(sa.select(table)).mappings().all()
+        engine.dispose()
+        if self.hard:
+            assert all(row["_deleted_at"] is None for row in rows)
+        return {row["_record_key"]: None if row["_deleted_at"] is not None else dict(row) for row in rows}
+
+
+class TestSqlite(_SqlTarget):
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.file = tmp_path / "target.db"
+        self.url = sa.make_url(f"sqlite:///{self.file}")
+        self.made = []
+        yield
+        for sink in self.made:
+            sink.close()
+
+    # SQLite has no exact decimals; SQLAlchemy says so in a warning.
+    test_keeps_values_of_every_type = pytest.mark.filterwarnings("ignore:Dialect sqlite")(
+        SinkSuite.test_keeps_values_of_every_type
+    )
+
+    @pytest.fixture(autouse=True)
+    def floats_instead_of_decimals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(FULL[0], "amount", None)
+
+    def taken_away(self, sink: Sink) -> None:
+        sink.close()
+        self.file.unlink()
+        self.file.mkdir()
+
+
+class TestSqliteWithHardDeletes(TestSqlite):
+    hard = True
+
+
+class TestAnyOtherDatabase(TestSqlite):
+    native = False
+
+
+@pytest.mark.postgres
+class TestPostgres(_SqlTarget):
+    @pytest.fixture(autouse=True)
+    def place(self, database: sa.URL) -> Iterator[None]:
+        self.url = database
+        self.made = []
+        yield
+        for sink in self.made:
+            sink.close()
+
+    def taken_away(self, sink: Sink) -> None:
+        engine = sa.create_engine(self.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'DROP DATABASE "{self.url.database}" WITH (FORCE)')
+            connection.exec_driver_sql(f'CREATE DATABASE "{self.url.database}" ALLOW_CONNECTIONS false')
+        engine.dispose()
+
+
+@pytest.mark.postgres
+class TestPostgresWithHardDeletes(TestPostgres):
+    hard = True
+
+
+class _Folder(SinkSuite):
+    guards = False
+    typed = False
+    form = "jsonl"
+    encoding = "utf-8"
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "out"
+
+    def make(self) -> Sink:
+        return FileSink(self.folder, "g-1", form=self.form, encoding=self.encoding)
+
+    def lines(self, part: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in part.read_text().splitlines()]
+
+    def stored(self) -> Mapping[str, Mapping[str, Any] | None]:
+        state: dict[str, Mapping[str, Any] | None] = {}
+        for manifest in sorted(self.folder.glob("*.manifest.json")):
+            told = json.loads(manifest.read_text())
+            lines = self.lines(self.folder / told["file"])
+            assert len(lines) == told["rows"]
+            for line in lines:
+                state[line["_record_key"]] = None if line["_operation"] == "withdrawn" else line
+        return state
+
+    def taken_away(self, sink: Sink) -> None:
+        shutil.rmtree(self.folder)
+        with suppress(FileExistsError):
+            self.folder.write_text("a file where the folder was")
+
+
+class TestJsonLines(_Folder):
+    pass
+
+
+class TestCsv(_Folder):
+    form = "csv"
+
+    def lines(self, part: Path) -> list[dict[str, Any]]:
+        with part.open(encoding=self.encoding, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+class TestCsvForSpreadsheets(TestCsv):
+    encoding = "utf-8-sig"
+
+
+class TestCsvInGb18030(TestCsv):
+    encoding = "gb18030"

@@ -1,0 +1,123 @@
+import csv
+import shutil
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from connectors.csvfile import CsvFormat
+from connectors.files import AfterSuccess, Folder, ReadyWhen
+from connectors.ledger import Ledger
+from connectors.port import Replaces, Source
+from connectors.sql import SqlSource
+from connectors.suite import COLUMNS, Row, SourceSuite
+
+
+class _CsvFolder(SourceSuite):
+    has_null = False
+    encoding = "utf-8"
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.folder = tmp_path / "drop"
+        self.folder.mkdir()
+        self.ledger = Ledger(tmp_path / "state" / "l.sqlite3", clock=lambda: datetime.now(UTC))
+        yield
+        self.ledger.close()
+
+    def given(self, rows: Sequence[Row]) -> Source:
+        with (self.folder / "rows.csv").open("w", encoding=self.encoding, newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        return Folder(
+            self.folder,
+            ["*.csv"],
+            form=CsvFormat(),
+            replaces=Replaces.EVERYTHING,
+            ready_when=ReadyWhen(unchanged=0),
+            after_success=AfterSuccess(),
+            memory=self.ledger,
+            set_aside=lambda name, reject: pytest.fail(f"{name}: {reject.message}"),
+            clock=lambda: datetime.now(UTC),
+        )
+
+    def taken_away(self, source: Source) -> None:
+        shutil.rmtree(self.folder)
+
+
+class TestCsvInUtf8(_CsvFolder):
+    pass
+
+
+class TestCsvWithByteOrderMark(_CsvFolder):
+    encoding = "utf-8-sig"
+
+
+class TestCsvInGb18030(_CsvFolder):
+    encoding = "gb18030"
+
+
+class TestCsvInUtf16(_CsvFolder):
+    encoding = "utf-16"
+
+
+def _table(url: sa.URL, rows: Sequence[Row]) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS people")
+        connection.exec_driver_sql(
+            "CREATE TABLE people (id INTEGER PRIMARY KEY NOT NULL, name VARCHAR(100), amount VARCHAR(20), note TEXT)"
+        )
+        if rows:
+            connection.execute(
+                sa.text("INSERT INTO people VALUES (:id, :name, :amount, :note)"),
+                [{**row, "id": int(row["id"] or 0)} for row in rows],
+            )
+    engine.dispose()
+
+
+class TestTableInSqlite(SourceSuite):
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.file = tmp_path / "register.db"
+        self.made: list[SqlSource] = []
+        yield
+        for source in self.made:
+            source.close()
+
+    def given(self, rows: Sequence[Row]) -> Source:
+        url = sa.make_url(f"sqlite:///{self.file}")
+        _table(url, rows)
+        self.made.append(SqlSource(url, "people"))
+        return self.made[-1]
+
+    def taken_away(self, source: Source) -> None:
+        source.close()
+        self.file.unlink()
+        self.file.mkdir()
+
+
+@pytest.mark.postgres
+class TestTableInPostgres(SourceSuite):
+    @pytest.fixture(autouse=True)
+    def place(self, database: sa.URL) -> Iterator[None]:
+        self.url = database
+        self.made: list[SqlSource] = []
+        yield
+        for source in self.made:
+            source.close()
+
+    def given(self, rows: Sequence[Row]) -> Source:
+        _table(self.url, rows)
+        self.made.append(SqlSource(self.url, "people"))
+        return self.made[-1]
+
+    def taken_away(self, source: Source) -> None:
+        engine = sa.create_engine(self.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'DROP DATABASE "{self.url.database}" WITH (FORCE)')
+            connection.exec_driver_sql(f'CREATE DATABASE "{self.url.database}" ALLOW_CONNECTIONS false')
+        engine.dispose()

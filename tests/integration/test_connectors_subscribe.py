@@ -1,0 +1,183 @@
+"""A grant's records into a target: order of crashes, withdrawals, refusals by the target, and an emptied one."""
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from connectors.file_sink import FileSink
+from connectors.ledger import Ledger, Run
+from connectors.quarantine import Quarantine
+from connectors.sql_sink import SqlSink
+from connectors.subscriber import Subscriber, SubscriptionConfig
+from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
+from tests.kit.department import TOPIC, Department, now, row, rows
+
+GRANT = "g-1"
+
+
+class Consumer:
+    """A department that draws ids and notes of the rows whose amount is under 5."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = Department(folder)
+        self.source.limits = self.source.limits.__class__(
+            batch_rows=40, give_up_after=5, backoff=0.001, accept_deletes=True
+        )
+        self.twin = self.source.twin
+        self.twin.grant(GRANT, TOPIC, ("id", "note"), lambda record: record["amount"] < 5)
+        self.url = sa.make_url(f"sqlite:///{folder / 'target.db'}")
+        self.ledger_file = folder / "sink" / "l.sqlite3"
+
+    def draw(self, *, grant: str = GRANT, give_up_after: float = 5) -> Run:
+        sink = SqlSink(self.url, "household", grant, create_table=True)
+        ledger = Ledger(self.ledger_file, clock=now)
+        try:
+            return Subscriber(
+                SubscriptionConfig(grant=grant, purpose="eligibility", batch_rows=30),
+                sink,
+                self.twin.client("d-2", "sink", self.source.key),
+                ledger,
+                stop=threading.Event(),
+                give_up_after=give_up_after,
+                backoff=0.001,
+                clock=now,
+            ).run(once=True)
+        finally:
+            sink.close()
+            ledger.close()
+
+    def table(self) -> dict[str, str]:
+        engine = sa.create_engine(self.url)
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("SELECT id, note FROM household WHERE _deleted_at IS NULL")
+            table = dict(found)
+        engine.dispose()
+        return table
+
+
+@pytest.fixture
+def consumer(tmp_path: Path) -> Iterator[Consumer]:
+    made = Consumer(tmp_path)
+    made.source.put([*rows(95), *(row(number, "9.00") for number in range(95, 100))])
+    made.source.publish()
+    return made
+
+
+def expected(consumer: Consumer) -> dict[str, str]:
+    return {key: record["note"] for key, record in consumer.source.state().items() if record["amount"] < 5}
+
+
+def test_the_table_holds_what_the_grant_gives(consumer: Consumer) -> None:
+    run = consumer.draw()
+    assert (run.read, run.published, run.outcome) == (95, 95, "done")
+    assert consumer.table() == expected(consumer)
+    assert consumer.draw().read == 0
+
+
+def test_what_leaves_the_source_or_the_filter_is_withdrawn(consumer: Consumer) -> None:
+    consumer.draw()
+    consumer.source.put([row(1, note="new"), row(2, "9.00"), *rows(100)[3:95], row(99, "1.00")])
+    consumer.source.publish()
+    run = consumer.draw()
+    assert run.voided == 6, "0 and 95 to 98 are void, 2 left the filter"
+    assert consumer.table() == expected(consumer)
+    assert consumer.table()["0001"] == "new"
+    assert "0002" not in consumer.table()
+    assert "0099" in consumer.table()
+
+
+@pytest.mark.parametrize("what", ["describe", "before fetch", "after fetch", "commit"])
+def test_what_the_pool_forgets_to_answer_changes_nothing(consumer: Consumer, what: str) -> None:
+    left = 3
+
+    def fail(happened: str) -> None:
+        nonlocal left
+        if happened == what and left:
+            left -= 1
+            raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "away")
+
+    consumer.twin.fail = fail
+    consumer.draw()
+    assert left == 0
+    assert consumer.table() == expected(consumer)
+
+
+def test_a_grant_that_is_not_ours_ends_the_subscription(consumer: Consumer) -> None:
+    with pytest.raises(RefusedError):
+        consumer.draw(grant="g-2")
+
+
+def test_an_emptied_target_is_noticed_and_not_filled_from_the_middle(consumer: Consumer) -> None:
+    consumer.draw()
+    (consumer.folder / "target.db").unlink()
+    with pytest.raises(ConflictError) as error:
+        consumer.draw()
+    assert error.value.reason is Reason.POSITION_INVALID
+    assert "delete" in error.value.message
+
+
+def test_what_the_target_refuses_is_quarantined_with_its_bytes(consumer: Consumer) -> None:
+    engine = sa.create_engine(consumer.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE household (_record_key TEXT PRIMARY KEY, _recorded_at BIGINT, _deleted_at BIGINT, "
+            "id TEXT CHECK (id <> '0007'), note TEXT)"
+        )
+    engine.dispose()
+    run = consumer.draw()
+    assert (run.read, run.published, run.quarantined) == (95, 94, 1)
+    ledger = Ledger(consumer.ledger_file, clock=now)
+    (entry,) = Quarantine(ledger).entries()
+    ledger.close()
+    assert entry.code == "TARGET_CONSTRAINT"
+    assert b"0007" in entry.original
+
+
+def test_asked_to_stop_it_ends_between_releases(consumer: Consumer, tmp_path: Path) -> None:
+    stop = threading.Event()
+    consumer.twin.fail = lambda what: stop.set() if what == "commit" else None
+    sink = FileSink(tmp_path / "out", GRANT)
+    ledger = Ledger(tmp_path / "l.sqlite3", clock=now)
+    run = Subscriber(
+        SubscriptionConfig(grant=GRANT, purpose="eligibility", batch_rows=30),
+        sink,
+        consumer.twin.client("d-2", "sink", consumer.source.key),
+        ledger,
+        stop=stop,
+        clock=now,
+    ).run(once=False)
+    assert (run.outcome, run.read) == ("stopped", 30)
+    ledger.close()
+
+
+def test_parts_are_whole_numbered_and_proven(consumer: Consumer, tmp_path: Path) -> None:
+    import hashlib
+
+    sink = FileSink(tmp_path / "out", GRANT)
+    ledger = Ledger(tmp_path / "l.sqlite3", clock=now)
+    Subscriber(
+        SubscriptionConfig(grant=GRANT, purpose="eligibility", batch_rows=30),
+        sink,
+        consumer.twin.client("d-2", "sink", consumer.source.key),
+        ledger,
+        stop=threading.Event(),
+        clock=now,
+    ).run(once=True)
+    ledger.close()
+    manifests = [json.loads(each.read_text()) for each in sorted((tmp_path / "out").glob("*.manifest.json"))]
+    assert [each["part"] for each in manifests] == [1, 2, 3, 4]
+    assert sum(each["rows"] for each in manifests) == 95
+    for before, after in itertools.pairwise(manifests):
+        assert before["after"] == after["before"], "no release is missing between two parts"
+    for each in manifests:
+        content = (tmp_path / "out" / each["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == each["sha256"]
+        assert content.count(b"\n") == each["rows"]
+    line = json.loads((tmp_path / "out" / manifests[0]["file"]).read_text().splitlines()[0])
+    assert set(line) == {"_record_key", "_recorded_at", "_operation", "id", "note"}
