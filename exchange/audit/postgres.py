@@ -4,6 +4,7 @@ Two statements for an entry, however many go together: its number, its row. Both
 """
 
 import secrets
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt, Run
 
-__all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata"]
+__all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata", "uuid_text"]
 
 _KEY_SIZE = 16
 
@@ -92,6 +93,14 @@ WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
 """)
 
 
+def uuid_text(text: str) -> str | None:
+    """Give a UUID in its usual form; None for text that is none, which no row can have as its id."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
 def columns_of(entry: AuditEntry) -> dict[str, str | int]:
     """Give the search columns of an entry: what they must equal in its row."""
     return {
@@ -151,6 +160,9 @@ class PostgresEntries:
 
     def find(self, query: Query) -> list[Found]:
         """See `EntryStore.find`."""
+        entry_id = None if query.entry is None else uuid_text(query.entry)
+        if query.entry is not None and entry_id is None:
+            return []
         table = audit_entry.c
         wanted = sa.select(table.leaf_index, table.leaf, table.leaf_hash)
         equal: list[tuple[sa.ColumnElement[Any], str | None]] = [
@@ -161,7 +173,7 @@ class PostgresEntries:
             (table.grant_id, query.grant),
             (table.action, query.action),
             (table.decision, query.decision),
-            (sa.cast(table.id, sa.Text), query.entry),
+            (table.id, entry_id),
         ]
         for column, value in equal:
             if value is not None:

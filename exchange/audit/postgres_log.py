@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from exchange.audit.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, Sealed
 from exchange.work import unavailable
 from schemas.errors import CorruptError, Reason
@@ -38,7 +39,7 @@ _SEALED = sa.text("""
 SELECT leaf_index, leaf, leaf_hash FROM audit_entry
 WHERE leaf_index >= :start AND (CAST(:end AS bigint) IS NULL OR leaf_index < :end) ORDER BY leaf_index
 """)
-_INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE CAST(id AS text) = :id")
+_INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE id = CAST(:id AS uuid)")
 _LATEST = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
 _OF_SIZE = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size = :size")
 _PUT = sa.text("""
@@ -77,8 +78,11 @@ class PostgresLog:
 
     def index_of(self, entry_id: str) -> int | None:
         """See `LogStore.index_of`."""
+        known = uuid_text(entry_id)
+        if known is None:
+            return None
         with self._transaction() as connection:
-            found: int | None = connection.execute(_INDEX_OF, {"id": entry_id}).scalar_one_or_none()
+            found: int | None = connection.execute(_INDEX_OF, {"id": known}).scalar_one_or_none()
         return found
 
     def latest_checkpoint(self) -> CheckpointRow | None:

@@ -156,7 +156,9 @@ def test_an_entry_committed_late_still_gets_its_place(world: AuditWorld) -> None
     world.write(ledger, late)
     assert world.log.claim(10) == 1
     assert world.log.index_of(late.id) == 1
-    assert world.log.index_of("01935f1e-0000-7000-8000-000000000000") is None
+    for unknown in ("01935f1e-0000-7000-8000-000000000000", "no id", ""):
+        assert world.log.index_of(unknown) is None
+        assert world.entries.find(Query(entry=unknown)) == []
 
 
 def test_a_checkpoint_of_a_size_stands_once(world: AuditWorld) -> None:

@@ -141,7 +141,16 @@ def memory_world() -> AuditWorld:
 @contextmanager
 def postgres_world(engine: sa.Engine) -> Iterator[AuditWorld]:
     metadata.create_all(engine)
+    # A test that waits for itself must fail, not hang: nothing here may wait long for a lock.
+    sa.event.listen(engine, "connect", lambda connection, _: _impatient(connection))
+    engine.dispose()
     yield AuditWorld(PostgresWorks(engine), PostgresEntries(engine), PostgresReceipts(), PostgresLog(engine))
+
+
+def _impatient(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '20s'")
+    connection.commit()
 
 
 def ticking(start: int = START, step: int = 1000) -> Callable[[], int]:
