@@ -65,6 +65,8 @@ MAX_NODES = 256  # forms of a filter
 MAX_VALUES = 1_000  # values of one `in`
 MAX_TEXT = 1_024  # characters of a literal or a field's name
 
+_MAX_SAFE = 2**53 - 1  # RFC 8785, 3.2.2.3, as `schemas.canonical`
+
 Predicate = Callable[[pa.RecordBatch], pa.BooleanArray]
 """Columns → one truth value a row: true, false, or null for unknown."""
 
@@ -106,7 +108,7 @@ def filter_to_text(row_filter: RowFilter) -> str:
     """Give the canonical text (RFC 8785) of a filter.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for a literal without a canonical form (a whole number beyond 2^53).
+        InvalidError: REQUEST_INVALID, for a literal that `validate` refuses (a whole number beyond 2^53 - 1).
     """
     return canonical(filter_to_json(row_filter)).decode()
 
@@ -262,6 +264,10 @@ def _check_leaf(leaf: "_Leaf") -> None:
     if isinstance(leaf, Prefix) and not leaf.value:
         raise _invalid("got prefix with an empty value, which every text has; expected at least one character")
     for text in (leaf.field, *literals):
+        if isinstance(text, int) and abs(text) > _MAX_SAFE:
+            raise _invalid(
+                f"got a whole number beyond 2^53 - 1 for the field {leaf.field!r}; a filter expects its decimal text"
+            )
         if isinstance(text, str) and len(text) > MAX_TEXT:
             raise _invalid(f"got text of {len(text)} characters; expected at most {MAX_TEXT}")
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):

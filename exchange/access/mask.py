@@ -133,9 +133,9 @@ def _mask_ascii(values: _Bytes, offsets: _Ints, head: int, tail: int, least: int
     """One byte a character: lengths stay, and only the bytes that may be seen are copied."""
     lengths = np.diff(offsets)
     if len(lengths) and lengths[0] >= least and lengths.min() == lengths.max():
-        shown = values.reshape(len(lengths), -1).copy()
-        shown[:, head : shown.shape[1] - tail] = fill
-        return offsets, shown.reshape(-1)
+        rows = values.reshape(len(lengths), -1).copy()
+        rows[:, head : rows.shape[1] - tail] = fill
+        return offsets, rows.reshape(-1)
     shown = np.full(len(values), fill, np.uint8)
     long = lengths >= least
     if fill != _STAR:

@@ -343,7 +343,7 @@ def _codes(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
     if shape.kind is Kind.UNION:
         return np.asarray(column.type_codes)
     if shape.kind is Kind.OPTIONAL:
-        return column.is_valid().to_numpy(zero_copy_only=False).astype(np.int8)
+        return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.int8)
     return np.zeros(len(column), np.int8)
 
 

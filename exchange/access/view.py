@@ -44,9 +44,12 @@ class RowState:
     VOID = 2  # it had no value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewSpec:
     """What a grant version delivers; all that a view is compiled from but the writers' schemas.
+
+    Two are equal only if their filters say the same literals: to Python 1 equals true, to a filter it does not, and a
+    cache that took the one for the other would skip its validation.
 
     Attributes:
         output: text of the view's schema (`derive_schema`), as registered.
@@ -64,6 +67,15 @@ class ViewSpec:
     row_filter: RowFilter | None
     resource: str
     references: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ViewSpec) and self._said() == other._said()
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    def _said(self) -> tuple[object, ...]:
+        return (self.output, self.output_id, self.masks, repr(self.row_filter), self.resource, self.references)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

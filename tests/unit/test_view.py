@@ -275,3 +275,9 @@ def test_every_mask_of_a_grant_is_applied_by_the_view(population_view):
                 record("r", ("a", "string")), ("a",), {1: record("r", ("a", "string"))}, rows, masks=((("a", rule)),)
             )
             assert got == [{"a": mask.apply(pa.array(["110105194912"]))[0].as_py()}] * 40
+
+
+def test_a_view_compiled_for_true_is_not_taken_for_one_of_1():
+    schema = record("r", ("flag", "boolean"))
+    view(schema, ("flag",), {1: schema}, row_filter=Compare("eq", "flag", value=True))
+    refused(Reason.FILTER_INVALID, lambda: view(schema, ("flag",), {1: schema}, row_filter=Compare("eq", "flag", 1)))
