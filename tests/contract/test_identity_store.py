@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,71 +12,25 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from exchange.identity.authority import Authority, Peers
-from exchange.identity.enrolment import CertificateStatus, Connectors, Enrolled, Enrolment
+from exchange.identity.authority import Authority
+from exchange.identity.enrolment import CertificateStatus, Connectors, Enrolled
 from exchange.identity.postgres import PostgresIdentityStore, metadata
 from exchange.identity.store import (
     Account,
     Certificate,
-    IdentityStore,
     MemoryIdentityStore,
     OneTimeToken,
     SigningKey,
 )
-from exchange.identity.tokens import Users
-from exchange.work import MemoryWorks, PostgresWorks, Works
-from schemas.access import Actor, ActorKind, Role
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
+from exchange.work import MemoryWorks, PostgresWorks
+from schemas.access import Actor, Role
+from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
 from tests.kit.certificates import a_request, p256
 from tests.kit.grants import CONSUMER, NOW, PROVIDER
+from tests.kit.identity import DAY, Home
 
-DAY = timedelta(days=1)
 WAIT, BLOCKED = 10.0, 0.3  # seconds
-
-
-@dataclass
-class Home:
-    store: IdentityStore
-    works: Works
-    authority: Authority
-
-    @property
-    def enrolment(self) -> Enrolment:
-        return Enrolment(self.authority, self.store)
-
-    def invite(self, department: str = CONSUMER, connector: str | None = None, at: datetime = NOW) -> str:
-        with self.works.begin() as work:
-            token = self.enrolment.invite(
-                work, department=department, connector=connector, address="localhost:7444", by="officer", at=at
-            )
-        return Invitation.decode(token).secret
-
-    def enrol(self, secret: str, connector: str = "benefits", at: datetime = NOW, **changes: Any) -> Enrolled:
-        key = ed25519.Ed25519PrivateKey.generate()
-        request = a_request(p256())
-        arguments = {
-            "secret": secret,
-            "connector": connector,
-            "request": request,
-            "signing_key": key.public_key().public_bytes_raw(),
-            "signing_proof": key.sign(request),
-            "at": at,
-        }
-        with self.works.begin() as work:
-            return self.enrolment.enrol(work, **(arguments | changes))
-
-    def status(self, enrolled: Enrolled) -> CertificateStatus:
-        with self.works.begin() as work:
-            return Connectors(self.store).status(work, enrolled.serial)
-
-    def actor(self, enrolled: Enrolled, at: datetime = NOW) -> Actor:
-        return Peers("city-pool", enrolled.authority).identify(enrolled.certificate, at)
-
-    def revoke(self, **which: Any) -> list[str]:
-        arguments = {"department": CONSUMER, "at": NOW, "by": "officer", "because": "the machine was stolen"}
-        with self.works.begin() as work:
-            return sorted(self.enrolment.revoke(work, **(arguments | which)))
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -389,101 +343,3 @@ def test_revocation_withdraws_the_invitations_too(home: Home) -> None:
 def test_a_certificate_that_the_pool_does_not_know_counts_as_revoked(home: Home) -> None:
     with home.works.begin() as work:
         assert Connectors(home.store).status(work, "c0ffee") is CertificateStatus.REVOKED
-
-
-# people
-
-
-def add(home: Home, name: str, role: Role = Role.SHARING_OFFICE_HEAD, department: str = CONSUMER) -> str:
-    with home.works.begin() as work:
-        return Users(home.store).add(work, name=name, role=role, department=department, by="root", at=NOW)
-
-
-def whoami(home: Home, token: str) -> Actor:
-    with home.works.begin() as work:
-        return Users(home.store).authenticate(work, token)
-
-
-def test_a_token_is_its_account_and_is_stored_as_a_digest(home: Home) -> None:
-    token = add(home, "wang.hr")
-    other = add(home, "root", Role.DATA_AUTHORITY, "")
-    assert whoami(home, token) == Actor(
-        kind=ActorKind.HUMAN, id="wang.hr", department=CONSUMER, role=Role.SHARING_OFFICE_HEAD
-    )
-    assert whoami(home, other).role is Role.DATA_AUTHORITY
-    assert token != other
-    with home.works.begin() as work:
-        assert all(token.encode() not in account.digest for account in Users(home.store).all(work))
-        assert [account.name for account in Users(home.store).all(work)] == ["root", "wang.hr"]
-
-
-@pytest.mark.parametrize("token", ["", "pool_", "pool_guess", "\ud800"])
-def test_a_token_that_is_nobody_s_is_refused(home: Home, token: str) -> None:
-    add(home, "wang.hr")
-    with pytest.raises(RefusedError) as error:
-        whoami(home, token)
-    assert error.value.reason is Reason.TOKEN_INVALID
-
-
-def test_a_revoked_account_is_over_and_its_name_stays_taken(home: Home) -> None:
-    token = add(home, "wang.hr")
-    users = Users(home.store)
-    with home.works.begin() as work:
-        users.revoke(work, "wang.hr", NOW + DAY)
-    with pytest.raises(RefusedError) as error:
-        whoami(home, token)
-    assert error.value.reason is Reason.CERTIFICATE_REVOKED
-    with pytest.raises(ConflictError):
-        add(home, "wang.hr")
-    for act in (lambda work: users.renew(work, "wang.hr"), lambda work: users.revoke(work, "wang.hr", NOW)):
-        with pytest.raises(InvalidError), home.works.begin() as work:
-            act(work)
-
-
-def test_a_new_token_ends_the_old_one(home: Home) -> None:
-    old = add(home, "wang.hr")
-    with home.works.begin() as work:
-        new = Users(home.store).renew(work, "wang.hr")
-    assert whoami(home, new).id == "wang.hr"
-    with pytest.raises(RefusedError):
-        whoami(home, old)
-
-
-@pytest.mark.parametrize(
-    ("name", "role", "department"),
-    [
-        ("", Role.AUDITOR, ""),
-        ("Wang", Role.AUDITOR, ""),
-        ("a b", Role.AUDITOR, ""),
-        ("x" * 65, Role.AUDITOR, ""),
-        ("machine", Role.CONNECTOR, CONSUMER),
-        ("auditor", Role.AUDITOR, CONSUMER),
-        ("operator", Role.OPERATOR, CONSUMER),
-        ("authority", Role.DATA_AUTHORITY, CONSUMER),
-        ("head", Role.SHARING_OFFICE_HEAD, ""),
-        ("editor", Role.CATALOGUE_EDITOR, ""),
-        ("officer", Role.SECURITY_OFFICER, ""),
-    ],
-)
-def test_an_account_that_does_not_hang_together_is_refused(home: Home, name: str, role: Role, department: str) -> None:
-    with pytest.raises(PoolError) as error:
-        add(home, name, role, department)
-    assert error.value.reason in {Reason.NAME_INVALID, Reason.REQUEST_INVALID}
-    with home.works.begin() as work:
-        assert not Users(home.store).all(work)
-
-
-@pytest.mark.postgres
-def test_no_secret_is_in_the_database(engine: sa.Engine, tmp_path: Path) -> None:
-    metadata.create_all(engine)
-    authority = Authority.create(tmp_path / "authority", "city-pool", NOW)
-    home = Home(PostgresIdentityStore(), PostgresWorks(engine), authority)
-    secrets = [home.invite(), add(home, "wang.hr")]
-    with engine.begin() as connection:
-        for table in metadata.sorted_tables:
-            for row in connection.execute(sa.select(table)):
-                stored = " ".join(
-                    value.hex() + repr(bytes(value)) if isinstance(value, bytes | memoryview) else str(value)
-                    for value in row
-                )
-                assert not [secret for secret in secrets if secret in stored or secret.encode().hex() in stored]

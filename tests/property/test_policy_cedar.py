@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import cedarpy
@@ -25,84 +26,7 @@ from tests.kit.grants import NOW, a_connector, a_grant, a_person, a_resource
 RECORDS, CONTROL, BATCH = 70_000, 30_000, 2_000
 RARE = 500
 
-RECORD_RULES = """
-permit(principal, action, resource);
-
-@id("no_identity") forbid(principal, action, resource)
-  when { !(principal has role) || !(context has standing) };
-@id("certificate_revoked") forbid(principal, action, resource)
-  when { context has standing && context.standing == "revoked" };
-@id("certificate_expired") forbid(principal, action, resource)
-  when { context has standing && context.standing == "expired" };
-@id("department_inactive") forbid(principal, action, resource)
-  when { context has standing && context.standing == "department_inactive" };
-@id("role_forbidden") forbid(principal, action, resource)
-  when { principal has role && principal.role == "operator" }
-  unless { action == Action::"exchange:grant:read" };
-@id("role_forbidden") forbid(principal, action, resource)
-  when { principal has role && principal.role == "auditor" }
-  unless { action == Action::"exchange:grant:read" };
-@id("role_missing") forbid(principal, action, resource)
-  unless { principal has role && principal.role == "connector" };
-
-@id("resource_unknown") forbid(principal, action in Action::"provide", resource)
-  unless { resource has published };
-@id("resource_not_published") forbid(principal, action in Action::"provide", resource)
-  when { resource has published && !resource.published };
-@id("not_provider") forbid(principal, action in Action::"provide", resource)
-  when { resource has provider }
-  unless { principal has department && principal.department == resource.provider };
-@id("zone_mismatch") forbid(principal, action in Action::"provide", resource)
-  when { resource has zone }
-  unless { principal has zone && principal.zone == resource.zone };
-
-@id("grant_unknown") forbid(principal, action in Action::"consume", resource)
-  unless { resource has consumer };
-@id("grant_forged") forbid(principal, action in Action::"consume", resource)
-  unless { context has proven && context.proven };
-@id("grant_other_consumer") forbid(principal, action in Action::"consume", resource)
-  when { resource has consumer }
-  unless { principal has department && principal.department == resource.consumer };
-@id("zone_mismatch_grant") forbid(principal, action in Action::"consume", resource)
-  when { resource has zone }
-  unless { principal has zone && principal.zone == resource.zone };
-@id("resource_unknown") forbid(principal, action in Action::"draw", resource)
-  unless { context has topic && context.topic has published };
-@id("resource_not_published") forbid(principal, action in Action::"draw", resource)
-  when { context has topic && context.topic has published && !context.topic.published };
-@id("grant_other_resource") forbid(principal, action in Action::"draw", resource)
-  when { context has topic && context.topic has published && resource has topic }
-  unless { context.topic.name == resource.topic && context.topic.provider == resource.provider };
-@id("zone_mismatch_topic") forbid(principal, action in Action::"draw", resource)
-  when { context has topic && context.topic has zone && principal has zone }
-  unless { principal.zone == context.topic.zone };
-@id("grant_suspended") forbid(principal, action in Action::"draw", resource)
-  when { resource has state && resource.state == "suspended" };
-@id("grant_expired") forbid(principal, action in Action::"draw", resource)
-  when { resource has state && resource.state == "expired" };
-@id("grant_not_active") forbid(principal, action in Action::"draw", resource)
-  when { resource has state }
-  unless { ["active", "suspended", "expired"].contains(resource.state) };
-@id("grant_expired_by_time") forbid(principal, action in Action::"draw", resource)
-  when { resource has expires }
-  unless { context has now && context.now < resource.expires };
-@id("grant_not_yet_valid") forbid(principal, action in Action::"draw", resource)
-  when { resource has not_before && context has now && context.now < resource.not_before };
-@id("purpose_missing") forbid(principal, action in Action::"draw", resource)
-  unless { context has purpose && context.purpose != "" };
-@id("purpose_mismatch") forbid(principal, action in Action::"draw", resource)
-  when { resource has purpose && context has purpose && context.purpose != resource.purpose };
-@id("case_missing") forbid(principal, action in Action::"draw", resource)
-  unless { context has case && context.case != "" };
-@id("case_mismatch") forbid(principal, action in Action::"draw", resource)
-  when { resource has case && context has case && context.case != resource.case };
-@id("level_above_ceiling") forbid(principal, action == Action::"exchange:records:fetch", resource)
-  when { resource has ceiling }
-  unless { context has level && context.level <= resource.ceiling };
-@id("quota_exhausted") forbid(principal, action == Action::"exchange:records:fetch", resource)
-  when { resource has quota }
-  unless { context has released && context.released < resource.quota };
-"""
+RECORD_RULES = (Path(__file__).parent / "policy_records.cedar").read_text()
 
 ORDER = [
     "no_identity", "certificate_revoked", "certificate_expired", "department_inactive", "role_forbidden",
@@ -118,73 +42,7 @@ SAME = {"zone_mismatch_grant": "zone_mismatch", "zone_mismatch_topic": "zone_mis
     "grant_expired_by_time": "grant_expired"
 }
 
-CONTROL_RULES = """
-permit(principal, action, resource) when {
-  ["registry:department:read", "registry:catalogue:read", "registry:schema:read"].contains(context.act)
-};
-permit(principal == Role::"data_authority", action, resource) when {
-  ["registry:department:register", "identity:department:invite", "identity:connector:revoke",
-   "registry:catalogue:publish", "registry:catalogue:archive", "registry:schema:configure",
-   "registry:schema:delete", "exchange:grant:suspend", "exchange:grant:resume", "exchange:grant:terminate",
-   "exchange:grant:read", "audit:log:read", "audit:log:prove"].contains(context.act)
-};
-permit(principal == Role::"operator", action, resource) when {
-  ["registry:department:register", "identity:connector:revoke", "exchange:grant:expire", "exchange:grant:read"]
-  .contains(context.act)
-};
-permit(principal == Role::"auditor", action, resource) when {
-  ["exchange:grant:read", "audit:log:read", "audit:log:prove"].contains(context.act)
-};
-permit(principal == Role::"security_officer", action, resource) when {
-  ["identity:department:invite", "identity:connector:revoke", "audit:log:read", "audit:log:prove"]
-  .contains(context.act) && context.own && !context.has_grant
-};
-permit(principal == Role::"sharing_office_head", action, resource) when {
-  ["registry:catalogue:archive", "audit:log:prove"].contains(context.act) && context.own && !context.has_grant
-};
-permit(principal == Role::"catalogue_editor", action, resource) when {
-  ["registry:catalogue:draft", "registry:schema:register", "registry:schema:configure", "registry:schema:delete"]
-  .contains(context.act) && context.own && !context.has_grant
-};
-permit(principal == Role::"connector", action, resource) when {
-  context.act == "audit:log:prove" && context.own && !context.has_grant
-};
-permit(principal == Role::"connector", action, resource) when {
-  ["identity:connector:enrol", "identity:connector:renew"].contains(context.act) && context.own && context.itself
-};
-permit(principal == Role::"sharing_office_head", action, resource) when {
-  context.act == "exchange:grant:submit" && resource has consumer && context.department == resource.consumer
-};
-permit(principal == Role::"sharing_office_head", action, resource) when {
-  ["exchange:grant:approve", "exchange:grant:provision", "exchange:grant:reject", "exchange:grant:resume",
-   "exchange:grant:suspend", "exchange:grant:terminate"].contains(context.act) &&
-  resource has provider && context.department == resource.provider
-};
-permit(principal == Role::"security_officer", action, resource) when {
-  context.act == "exchange:grant:suspend" && resource has provider && context.department == resource.provider
-};
-permit(principal, action, resource) when {
-  [Role::"sharing_office_head", Role::"security_officer", Role::"catalogue_editor"].contains(principal) &&
-  context.act == "exchange:grant:read" &&
-  (if resource has consumer then [resource.consumer, resource.provider].contains(context.department)
-   else context.own)
-};
-permit(principal == Role::"data_authority", action, resource) when {
-  context.act == "identity:user:add" && context has new_role && context.new_role != "connector"
-};
-permit(principal == Role::"security_officer", action, resource) when {
-  context.act == "identity:user:add" && context.own && !context.has_grant && context has new_role &&
-  ["catalogue_editor", "sharing_office_head", "security_officer"].contains(context.new_role)
-};
-forbid(principal, action, resource) unless { context.standing == "active" };
-forbid(principal, action, resource)
-  when { context.has_grant && context.act != "exchange:grant:submit" && !context.proven };
-forbid(principal, action, resource) when {
-  ["exchange:grant:approve", "exchange:grant:provision", "exchange:grant:reject", "exchange:grant:resume"]
-  .contains(context.act) &&
-  (!context.human || !context.has_grant || context.name == resource.requested_by)
-};
-"""
+CONTROL_RULES = (Path(__file__).parent / "policy_control.cedar").read_text()
 
 Request = dict[str, Any]
 
