@@ -32,6 +32,7 @@ from connectors.ledger import Run
 from connectors.lint import load, read
 from connectors.quarantine import as_csv
 from exchange import client
+from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
 
@@ -130,6 +131,7 @@ def run(
 ) -> None:
     """Publish and draw, until stopped."""
     config = load(file)
+    failpoints.arm(allowed=config.failpoints)
     door = _door(config)
     stop = threading.Event()
     service.stop_on_signals(stop)

@@ -304,6 +304,7 @@ class ConnectorConfig(Strict):
     subscribe: tuple[SubscribeConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
     retry: RetryConfig = RetryConfig()
+    failpoints: bool = False  # for fault tests: POOL_FAILPOINTS may make this process kill itself
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -15,7 +15,7 @@ from types import FrameType
 from connectors import assembly
 from connectors.config import ConnectorConfig, PublishConfig, SubscribeConfig
 from connectors.exits import Exit, exit_of
-from schemas.errors import PoolError
+from schemas.errors import PoolError, UnavailableError
 
 __all__ = ["run", "stop_on_signals"]
 
@@ -65,7 +65,10 @@ def _publish(
         publisher = assembly.publisher(config, entry, ledger, mine)
         poll = config.source.poll if config.source else 0.0
         while True:
-            refresh()
+            try:
+                refresh()
+            except UnavailableError as error:
+                mine.say(error.message)  # the pass itself waits for the pool
             for each in publisher.run():
                 mine.say(
                     f"{each.portion}: {each.read:,} rows read = {each.published:,} published + "

@@ -26,6 +26,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from connectors.port import Delivered, RejectCode, Undelivered, Written
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
+from schemas.failpoints import reached
 
 __all__ = ["SqlSink"]
 
@@ -114,6 +115,7 @@ class SqlSink:
         rows, gone, stale = _fold(delivered, _plain(delivered.records))
         with self._reaching(), self._engine.begin() as connection:
             self._move(connection, before, after)
+            reached("between_rows_and_position")
             refused = self._upsert(connection, self._table, rows)
             withdrawn = self._withdraw(connection, self._table, gone)
         return Written(upserted=len(rows) - len(refused), withdrawn=withdrawn, stale=stale, refused=refused)

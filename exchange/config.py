@@ -76,6 +76,7 @@ class Config(_Section):
         pool_id: stands in every certificate, signature and entry; never changes.
         origin: the log's origin line (C2SP checkpoint), such as `pool.example.gov/audit`.
         gateway: host:port that departments are told to call.
+        failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests alone.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class Config(_Section):
     listen: Listen = Listen()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
+    failpoints: bool = False
 
     @classmethod
     def load(cls, folder: Path) -> Self:

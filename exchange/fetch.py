@@ -34,6 +34,7 @@ from exchange.work import Work, Works
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
 from schemas.errors import ConflictError, CorruptError, GoneError, Reason, RefusedError, UnavailableError
+from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import Topic
 from schemas.record import Packed, Positions, Seen
@@ -182,6 +183,7 @@ class Fetching:
             # The last write of the transaction: its counting line stays locked until the commit.
             leaf = self._ledger.write(work, [entry])[0]
             sent = self._monotonic()
+        reached("after_release_entry")
         # (7)
         deadline = sent + self._window
         if self._monotonic() > deadline:

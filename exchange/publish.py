@@ -34,6 +34,7 @@ from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, publish_data
 from schemas.canonical import digest
 from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import (
@@ -205,6 +206,7 @@ class Publishing:
 
         recorded_at = self._clock()
         appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in fresh], seal)
+        reached("after_entry")
         with self._lock:
             self._roots[lane] = (fresh[-1].sequence, fresh[-1].submission.root)
         return known + [

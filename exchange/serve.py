@@ -11,6 +11,7 @@ seconds, folded denials are written, and what this process started is stopped.
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import threading
@@ -254,8 +255,14 @@ def _address(listen: str, port: int) -> str:
 
 
 def _write_addresses(app: App) -> None:
-    """Write down where this process listens, for the command line on the same machine."""
+    """Write down where this process listens, for the command line on the same machine.
+
+    Roles that run apart on one folder add theirs to what the others wrote.
+    """
+    if not app.addresses:
+        return
     file = app.config.path("ports.json")
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(app.addresses, indent=2) + "\n")
+    known = json.loads(file.read_text()) if file.exists() else {}
+    part = file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({**known, **app.addresses}, indent=2) + "\n")
     part.rename(file)

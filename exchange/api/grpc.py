@@ -26,6 +26,7 @@ from exchange.release import Released
 from exchange.submission import RowsRefusedError, Submission
 from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from schemas.failpoints import reached
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
@@ -150,6 +151,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 if released.caught_up:
                     await self._tails.grown(topic, ticket, min(left, _REREAD))
             reply = _release(released)
+            reached("before_release")
             _check_window(released)
         except Exception as error:
             await self._abort(context, call, error)
@@ -225,6 +227,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def _append_ready(self, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
         try:
             for receipt in await self._run(self._pool.publishing.append, ready):
+                reached("before_response")
                 yield wire.PublishReply(sequence=receipt.sequence, receipt=_to_wire(receipt))
         except PoolError as error:
             if error.reason is Reason.LANE_FENCED or isinstance(error, UnavailableError):

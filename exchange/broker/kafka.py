@@ -33,6 +33,7 @@ from exchange.broker.kafka_versions import check_broker_version
 from exchange.broker.port import Append, Appended, Ends, Keep, LaneState, Seal, Slice, TopicInfo
 from exchange.broker.rules import check_batches
 from exchange.broker.topics import Topics
+from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
 
@@ -74,6 +75,7 @@ class KafkaBroker:
         lane = check_batches(batches, self._topics.partitions(batches[0].lane.topic))
         before, new = self._lanes.append(lane, batches)
         if new:
+            reached("after_broker_commit")
             self._tail.wake(lane.topic)
             seal(None, new)
         return before + new

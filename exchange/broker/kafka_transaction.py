@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from exchange.broker.kafka_receipts import encode, headers, runs_of
 from exchange.broker.port import Append, Appended
+from schemas.failpoints import reached
 from schemas.names import Lane
 
 __all__ = ["abort", "aborts", "commit", "initialise", "left", "produce", "send_receipts"]
@@ -71,6 +72,7 @@ def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline:
     # A record that fails alone does not stop a commit: only the count tells that the batch is whole.
     if waiting or any(receipt.count != len(batch.keys) for receipt, batch in zip(appended, batches, strict=True)):
         raise TimeoutError
+    reached("after_produce")
     return appended
 
 

@@ -16,6 +16,7 @@ from exchange.demo.story import tell
 from exchange.identity.authority import Authority
 from exchange.serve import Role, serve
 from exchange.setup import initialise, migrate, renew_server_certificate
+from schemas import failpoints
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
@@ -67,6 +68,7 @@ def serve_command(
             Reason.CONFIG_INVALID, f"{data} was made by --dev, whose registry asks nobody who he is; make one with init"
         )
     _refuse_open_doors(config)
+    failpoints.arm(allowed=config.failpoints)
     roles = frozenset(role or Role)
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)

@@ -1,6 +1,12 @@
-"""The calls, over one gRPC channel with mutual TLS."""
+"""The calls, over gRPC with mutual TLS, to one gateway at a time.
+
+Where several addresses are given, the next one is tried after a gateway has not answered: the call that failed is
+not repeated here (only its caller knows whether it may be), the calls after it go to the next address. So a gateway
+that died, hangs or is stopped costs one failed call.
+"""
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -12,6 +18,7 @@ from exchange.client.errors import from_rpc_error
 from exchange.client.identity import Identity
 from exchange.client.messages import Fetched, Hello, Standing, Subscription
 from exchange.client.publishing import PublishStream
+from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
@@ -25,13 +32,27 @@ _RESERVED = 5.0  # seconds beyond a long poll's own wait before the call is give
 
 
 class PoolClient:
-    """A connection to one gateway. Thread-safe; one publish stream a lane at a time."""
+    """A connection to one gateway of several. Thread-safe; one publish stream a lane at a time.
+
+    Args:
+        identity: who calls.
+        address: host:port of a gateway, or of several, separated by commas; as enrolment wrote it down if not given.
+        timeout: seconds of a call.
+    """
 
     def __init__(self, identity: Identity, *, address: str | None = None, timeout: float = 30.0) -> None:
         self.identity = identity
         self.timeout = timeout
-        self._channel = grpc.secure_channel(
-            address or identity.gateway,
+        addresses = [each.strip() for each in (address or identity.gateway).split(",")]
+        self._channels = [self._connect(each) for each in addresses]
+        self._stubs = [stubs.ExchangeStub(each) for each in self._channels]  # type: ignore[no-untyped-call]  # generated
+        self._at = 0
+        self._lock = threading.Lock()
+
+    def _connect(self, address: str) -> grpc.Channel:
+        identity = self.identity
+        return grpc.secure_channel(
+            address,
             grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate),
             options=[
                 ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
@@ -42,11 +63,11 @@ class PoolClient:
                 ("grpc.use_local_subchannel_pool", 1),
             ],
         )
-        self._stub = stubs.ExchangeStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def close(self) -> None:
         """Close the connection; calls under way end as unavailable."""
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +79,7 @@ class PoolClient:
 
     def hello(self) -> Hello:
         """Greet the pool: the cheapest call that proves address, certificates and clock."""
-        reply = self._call(self._stub.Hello, wire.HelloRequest(header=self._header()))
+        reply = self._call("Hello", wire.HelloRequest(header=self._header()))
         return Hello(
             pool_id=reply.pool_id,
             department=reply.department,
@@ -81,7 +102,7 @@ class PoolClient:
             request.schema_id = schema_id
         else:
             request.topic = str(topic)
-        reply = self._call(self._stub.Schema, request)
+        reply = self._call("Schema", request)
         return reply.schema_id, reply.schema
 
     def resume(self, topic: Topic) -> Standing:
@@ -90,7 +111,7 @@ class PoolClient:
         Raises:
             RefusedError: the connector's department does not provide this resource.
         """
-        reply = self._call(self._stub.Resume, wire.ResumeRequest(header=self._header(), topic=str(topic)))
+        reply = self._call("Resume", wire.ResumeRequest(header=self._header(), topic=str(topic)))
         return Standing(
             sequence=reply.sequence, root=reply.root or NO_ROOT, source_position=bytes(reply.source_position)
         )
@@ -106,8 +127,13 @@ class PoolClient:
             RefusedError: the connector may not publish this.
             UnavailableError: the pool is away or overloaded.
         """
-        stream = PublishStream(self._stub.Publish, batches, partial(self._to_wire, topic), in_flight)
-        return stream.receipts()
+        at = self._at
+        stream = PublishStream(self._stubs[at].Publish, batches, partial(self._to_wire, topic), in_flight)
+        try:
+            yield from stream.receipts()
+        except UnavailableError as error:
+            self._leave(at, error)
+            raise
 
     def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
         """Tell what a grant delivers and where its consumer stands.
@@ -115,9 +141,7 @@ class PoolClient:
         Raises:
             RefusedError: it is not this consumer's, or not active.
         """
-        reply = self._call(
-            self._stub.Describe, wire.DescribeRequest(header=self._header(purpose, case), grant_id=grant_id)
-        )
+        reply = self._call("Describe", wire.DescribeRequest(header=self._header(purpose, case), grant_id=grant_id))
         return Subscription(
             grant_id=reply.grant_id,
             version=reply.grant_version,
@@ -158,7 +182,7 @@ class PoolClient:
             max_bytes=max_bytes,
             wait_ms=int(wait * 1000),
         )
-        reply = self._call(self._stub.Fetch, request, timeout=self.timeout + wait + _RESERVED)
+        reply = self._call("Fetch", request, timeout=self.timeout + wait + _RESERVED)
         view = reply.view
         return Fetched(
             schema_id=view.schema_id,
@@ -179,18 +203,28 @@ class PoolClient:
             InvalidError: POSITION_INVALID, a position of another grant.
         """
         request = wire.CommitRequest(header=self._header(purpose, case), grant_id=grant_id, position=position)
-        return str(self._call(self._stub.Commit, request).entry_id)
+        return str(self._call("Commit", request).entry_id)
 
     def _header(self, purpose: str = "", case: str = "") -> wire.RequestHeader:
         return wire.RequestHeader(
             trace_id=os.urandom(16).hex(), purpose=purpose, case_number=case, client_version=VERSION
         )
 
-    def _call(self, method: Any, request: Any, *, timeout: float | None = None) -> Any:
+    def _call(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
+        at = self._at
         try:
-            return method(request, timeout=timeout or self.timeout)
+            return getattr(self._stubs[at], method)(request, timeout=timeout or self.timeout)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            known = from_rpc_error(error)
+            self._leave(at, known)
+            raise known from error
+
+    def _leave(self, at: int, error: PoolError) -> None:
+        """Go on to the next address if the gateway at this one did not answer, and nobody has gone on before."""
+        if error.reason is Reason.GATEWAY_UNAVAILABLE:
+            with self._lock:
+                if self._at == at:
+                    self._at = (at + 1) % len(self._stubs)
 
     def _to_wire(self, topic: Topic, batch: Batch) -> wire.PublishRequest:
         return wire.PublishRequest(

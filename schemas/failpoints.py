@@ -1,0 +1,100 @@
+"""Failpoints: named places where a process, asked to, kills itself. For fault tests and for nothing else.
+
+    failpoints.reached("after_broker_commit")      in the program, at the place
+    POOL_FAILPOINTS=after_broker_commit:kill:0.02  in the test's environment
+
+A crash at the worst moment cannot be had by shooting at random: the moments between two durable steps last
+microseconds. Each of them therefore has a name, and a test can have its process die exactly there.
+
+It is no back door. The one action is SIGKILL to the own process, which whoever sets its environment could send
+anyway. Nothing is armed unless both the environment names it and the program's own configuration says
+`failpoints = true`; the environment alone is an error at start, so that a variable that slipped into production
+stops the program loudly instead of some day. An armed process says so on standard error when it starts, and again
+when it fires. Unarmed, a place costs one look at an empty dictionary.
+
+    after_produce               records are with the broker, the transaction is open        gateway
+    after_broker_commit         records are visible, neither entry nor receipt is written   gateway
+    after_entry                 entry and receipt of a publication are durable              gateway
+    before_response             the acknowledgement is about to leave                       gateway
+    after_release_entry         the entry of a release is durable                           gateway
+    before_release              the released bytes are about to leave                       gateway
+    between_rows_and_position   position and rows of a sink, one of the two written         connector
+"""
+
+import os
+import random
+import signal
+from collections.abc import Mapping
+
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["NAMES", "VARIABLE", "arm", "reached"]
+
+VARIABLE = "POOL_FAILPOINTS"
+NAMES = frozenset(
+    {
+        "after_produce",
+        "after_broker_commit",
+        "after_entry",
+        "before_response",
+        "after_release_entry",
+        "before_release",
+        "between_rows_and_position",
+    }
+)
+
+_STDERR = 2
+_armed: dict[str, float] = {}
+_draw = random.SystemRandom()
+
+
+def arm(*, allowed: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """Arm what the environment names; once, when the program starts.
+
+    Args:
+        allowed: whether the program's own configuration says `failpoints = true`.
+        environment: POOL_FAILPOINTS holds `name:kill:probability`, separated by commas.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when the variable is set and the configuration does not allow it, or it names
+            an unknown place, another action than `kill`, or no probability from 0 to 1.
+    """
+    _armed.clear()
+    text = environment.get(VARIABLE, "")
+    if not text:
+        return
+    if not allowed:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"{VARIABLE} is set: it makes this program kill itself, for fault tests. Its configuration does not say "
+            "`failpoints = true`, so nothing was started; unset the variable",
+        )
+    _armed.update(_read(part) for part in text.split(","))
+    _say(f"FAILPOINTS ARE ARMED, this process will kill itself: {text}")
+
+
+def reached(name: str) -> None:
+    """Die here, if this place is armed and the dice say so."""
+    if _armed and _draw.random() < _armed.get(name, 0.0):
+        _say(f"FAILPOINT {name}: SIGKILL")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _read(part: str) -> tuple[str, float]:
+    name, _, rest = part.strip().partition(":")
+    action, _, number = rest.partition(":")
+    try:
+        probability = float(number)
+    except ValueError:
+        probability = -1.0
+    if name not in NAMES or action != "kill" or not 0 <= probability <= 1:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"{VARIABLE}: got {part!r}; expected NAME:kill:PROBABILITY with NAME one of {', '.join(sorted(NAMES))}",
+        )
+    return name, probability
+
+
+def _say(text: str) -> None:
+    # Written past every buffer: after the signal nothing is flushed any more.
+    os.write(_STDERR, f"{text}\n".encode())
