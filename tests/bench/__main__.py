@@ -1,0 +1,167 @@
+"""`make bench`: our figures as ratios to named baselines in the same run, on a real Kafka, every check on.
+
+Mutual TLS, signature, schema check, grant and audit entry are on; client, gateway and broker are processes of their
+own. Five paired runs, ours and the baseline in turn; medians and spreads go to docs/benchmarks.md and build/bench.json.
+
+    python -m tests.bench [--records 100000] [--runs 5] [--subscribers 1000] [--memory 2000000] [--only publish,fetch]
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kafka.admin import NewTopic
+
+from exchange.broker.kafka_settings import admin
+from tests.bench import memory, subscribers
+from tests.bench.report import Row, write
+from tests.bench.workload import MASKS, SCHEMA, VIEW
+from tests.e2e.conftest import kafka_section
+from tests.kit import kafka
+from tests.kit.world import World
+
+TOPIC = "population.v1"
+PLAIN = "plain.v1"
+
+
+class Bench:
+    """A world with a Kafka, and what is run in it."""
+
+    def __init__(self, stack: ExitStack, records: int) -> None:
+        self.records = records
+        self.node = stack.enter_context(kafka.node())
+        self.world = stack.enter_context(World.start(kafka_section(self.node)))
+        self.police, self.labour = self.world.department("公安局"), self.world.department("人社局")
+        self.police.offer(TOPIC, SCHEMA)
+        self.source, self.sink = self.police.enrol("source"), self.labour.enrol("sink")
+        self.grant = self.ask()
+        with admin(self.node.settings(self.node.operator)) as operator:
+            operator.create_topics([NewTopic(PLAIN, num_partitions=4, replication_factor=1)])
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+    def ask(self) -> str:
+        """Request and approve four fields of all rows, one masked."""
+        grant_id = self.labour.request(TOPIC, list(VIEW), masks=MASKS)
+        self.police.approve(grant_id)
+        return grant_id
+
+    def settings(self, **values: Any) -> str:
+        """Write a settings file for a process; give its path."""
+        file = self.folder / f"{time.monotonic_ns()}.json"
+        file.write_text(json.dumps(values, default=str))
+        return str(file)
+
+    def client(self, office_id: str, connector: str, **values: Any) -> str:
+        """Give settings of one of our clients."""
+        identity = self.world.folder / "identities" / office_id / connector
+        return self.settings(identity=identity, gateway=self.world.addresses["gateway"], topic=TOPIC, **values)
+
+    def librdkafka(self, topic: str, strip: int) -> str:
+        """Give settings of a baseline, with the gateway's own certificate."""
+        who = self.node.operator
+        client = {
+            "bootstrap.servers": self.node.bootstrap,
+            "security.protocol": "ssl",
+            "ssl.ca.location": who.ca,
+            "ssl.certificate.location": who.certificate,
+            "ssl.key.location": who.key,
+        }
+        return self.settings(client=client, topic=topic, strip=strip)
+
+    def gateway_cpu(self) -> float:
+        """Give the processor seconds that the gateway has used."""
+        assert self.world.process is not None
+        times = psutil.Process(self.world.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def broker_cpu(self) -> float:
+        """Give the processor seconds that Kafka has used."""
+        times = psutil.Process(self.node.pid).cpu_times()
+        return float(times.user + times.system)
+
+
+def main() -> int:
+    """Run what is asked for and write it down."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--subscribers", type=int, default=1_000)
+    parser.add_argument("--memory", type=int, default=2_000_000)
+    parser.add_argument("--only", default="publish,fetch,subscribers,memory")
+    given = parser.parse_args()
+    only = given.only.split(",")
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        bench = Bench(stack, given.records)
+        if "publish" in only or "fetch" in only:
+            rows.append(_publish(bench, given.runs))
+        if "fetch" in only:
+            rows.append(_fetch(bench, given.runs))
+        if "subscribers" in only:
+            rows += subscribers.measure(bench, given.subscribers)
+        if "memory" in only:
+            rows += memory.measure(bench, given.memory)
+    write(rows, f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", sys.argv[1:])
+    return 0
+
+
+def _publish(bench: Bench, runs: int) -> Row:
+    ours = bench.client(bench.police.id, "source")
+    plain = bench.librdkafka(PLAIN, 0)
+    return _pairs(bench, "publish", runs, ours, plain)
+
+
+def _fetch(bench: Bench, runs: int) -> Row:
+    ours = bench.client(bench.labour.id, "sink", grant=bench.grant, records=10_000)
+    plain = bench.librdkafka(TOPIC, 5)
+    return _pairs(bench, "fetch", runs, ours, plain)
+
+
+def _pairs(bench: Bench, what: str, runs: int, ours: str, plain: str) -> Row:
+    """Run ours and the baseline in turn, after one pair that is not counted."""
+    speeds: list[tuple[float, float]] = []
+    used: list[dict[str, float]] = []
+    for number in range(runs + 1):
+        base = _process("tests.bench.baseline", what, plain, bench.records)
+        gateway, broker = bench.gateway_cpu(), bench.broker_cpu()
+        mine = _process("tests.bench.client", what, ours, bench.records)
+        used.append(
+            {"client": mine["cpu"], "gateway": bench.gateway_cpu() - gateway, "kafka": bench.broker_cpu() - broker}
+        )
+        speeds.append((mine["records"] / mine["seconds"], base["records"] / base["seconds"]))
+        _tell(f"{what} {number}/{runs}: ours {speeds[-1][0]:,.0f}/s, baseline {speeds[-1][1]:,.0f}/s")
+    speeds, used = speeds[1:], used[1:]
+    processors = {name: statistics.median(one[name] for one in used) for name in used[0]}
+    return Row.paired(what, speeds, unit="records/s", notes=_cpu(processors, bench.records))
+
+
+def _cpu(processors: dict[str, float], records: int) -> str:
+    seconds = ", ".join(f"{name} {value:.2f} s" for name, value in processors.items())
+    return f"{records:,} records a run; 0 engine processes (checks and views in the gateway's threads); CPU: {seconds}"
+
+
+def _process(module: str, what: str, settings: str, records: int) -> dict[str, float]:
+    command = [sys.executable, "-m", module, what, settings, str(records)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{module} {what} ended with {done.returncode}: {done.stderr[-2000:]}")
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
