@@ -79,6 +79,9 @@ class Engine(Protocol):
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
         """Give the datums as columns.
 
+        Meant for datums that `check` accepted when they were published: whatever cannot be read is refused, but a
+        large batch's bytes behind a datum, and numbers written in more bytes than they need, may be overlooked.
+
         Args:
             datums: n Avro datums.
             select: names of the fields to give, in the order wanted; None gives all, in the schema's order. A

@@ -58,6 +58,7 @@ DATE = {"type": "int", "logicalType": "date"}
 MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}
 MONEY_FIXED = {"type": "fixed", "name": "m", "size": 8, "logicalType": "decimal", "precision": 9, "scale": 2}
 COLOUR = {"type": "enum", "name": "Colour", "symbols": ["red", "green", "blue"]}
+NAME = {"type": "record", "name": "Name", "fields": [{"name": n, "type": "string"} for n in ("given", "family")]}
 PART = {"type": "record", "name": "Part", "fields": [{"name": "a", "type": "int"}, {"name": "b", "type": "string"}]}
 
 EVERYTHING = record(
@@ -251,6 +252,11 @@ def test_types_are_converted_where_nothing_is_lost(make: Make) -> None:
         (DATE, pa.array([-719_163] * N, pa.int32()).view(pa.date32())),
         ({"type": "int", "logicalType": "time-millis"}, pa.array([86_400_000] * N, pa.int32()).view(pa.time32("ms"))),
         ({"type": "fixed", "name": "f", "size": 4}, pa.array([b"12345"] * N, pa.binary(5))),
+        (
+            NAME,
+            pa.array([{"family": "x", "given": "y"}] * N, pa.struct([("family", pa.string()), ("given", pa.string())])),
+        ),
+        ({"type": "array", "items": "long"}, pa.array([[1]] * N, pa.list_(pa.float64()))),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(make: Make, avro_type: Any, column: pa.Array) -> None:
@@ -411,6 +417,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "an int of 2^32, which wraps to 0": (GOOD[:3] + write_long(2**32) + GOOD[4:], "n"),
     "a number of eleven bytes": (GOOD[:3] + b"\x80" * 10 + b"\x01" + GOOD[4:], "n"),
     "a number beyond 64 bits": (GOOD[:3] + b"\xff" * 9 + b"\x7f" + GOOD[4:], "n"),
+    "a long beyond 64 bits": (GOOD[:6] + b"\xff" * 9 + b"\x7f" + GOOD[7:], "o"),
     "a boolean of 2": (GOOD[:4] + b"\x02" + GOOD[5:], "b"),
     "a branch that does not exist": (GOOD[:5] + b"\x04" + GOOD[6:], "o"),
     "a branch below 0": (GOOD[:5] + b"\x01" + GOOD[6:], "o"),
@@ -518,6 +525,8 @@ def test_numbers_under_nulls_are_never_looked_at(make: Make) -> None:
         }
     )
     assert list(engine.encode(batch)) == [b"\0\0"] * N
+    if isinstance(engine, CodecEngine) and engine.columns is not None:
+        assert list(engine.columns.encode(batch)) == [b"\0\0"] * N  # without handing them over
 
 
 def test_a_key_may_be_long_and_of_any_script(make: Make) -> None:

@@ -94,6 +94,18 @@ def test_a_schema_that_the_library_reads_wrongly_is_found_by_the_self_test(monke
     assert list(engine.encode(engine.decode(DATUMS))) == DATUMS
 
 
+def test_a_schema_that_the_library_writes_wrongly_is_found_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = columns.pyruhvro.serialize_record_batch
+
+    def wrong(batch: pa.RecordBatch, text: str, chunks: int) -> list[pa.Array]:
+        return [written.take(pa.array([0, *range(len(written) - 1)])) for written in right(batch, text, chunks)]
+
+    monkeypatch.setattr(columns.pyruhvro, "serialize_record_batch", wrong)
+    engine = population_engine()
+    assert engine.columns is None
+    assert list(engine.encode(engine.decode(DATUMS))) == DATUMS
+
+
 def test_a_difference_in_production_moves_the_schema_to_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "AUDIT_EVERY", 3)
     engine = population_engine()
@@ -122,6 +134,13 @@ def test_a_batch_of_nan_does_not_raise_a_false_alarm(monkeypatch: pytest.MonkeyP
     engine = CodecEngine(parse('{"type": "record", "name": "r", "fields": [{"name": "x", "type": "float"}]}'))
     engine.decode([b"\x01\x00\xa0\x7f"] * 30)
     assert engine.columns is not None
+
+
+def test_a_lawful_batch_is_not_handed_over_for_its_exceptions() -> None:
+    engine = population_engine()
+    assert engine.columns is not None
+    person = {**population(RNG), "id_type": "passport", "id_number": "E12345678", "mobile_phone": (0, None)}
+    assert engine.columns.check([*DATUMS, encode(POPULATION, person)]).keys[-1] == b"E12345678"
 
 
 def test_writing_again_is_what_finds_bytes_behind_a_datum(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ BUSHY = [field("a", {"type": "record", "name": "r0", "fields": [field("x", "int"
     for i in range(1, 50)
 ]
 CHAIN = [{"type": "record", "name": "r0", "fields": [field("x", "int")]}] + [
-    {"type": "record", "name": f"r{i}", "fields": [field("a", f"r{i - 1}")]} for i in range(1, 500)
+    {"type": "record", "name": f"r{i}", "fields": [field("a", f"r{i - 1}")]} for i in range(1, 100)
 ]
 WEB = [
     {"type": "record", "name": f"w{i}", "fields": [field(f"f{j}", ["null", f"w{j}"]) for j in range(20) if j <= i]}
