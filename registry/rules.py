@@ -17,11 +17,11 @@ refused when the schema is registered:
 several kinds: {"rule": "cn_id18", "when": {"id_type": ["ric18", "foreign_pr"]}}. Null passes every rule.
 
 Each rule is written for one text (`Rule.judge`: small batches, reports) and for a column (`Rule.judge_column`:
-numpy on the Arrow buffers, some 70 µs per 1,000 values); tests hold the two to the same answers.
+numpy on the Arrow buffers, some 100 µs per 1,000 values); tests hold the two to the same answers.
 """
 
 import re
-from calendar import monthrange
+from calendar import isleap, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -109,12 +109,16 @@ def _table(alphabet: str, values: Callable[[str], int]) -> _Bytes:
     return table
 
 
-_DIGITS: Final = _table("0123456789", int)
 _USCC_VALUES: Final = _table(_USCC_ALPHABET, _USCC_ALPHABET.index)
 _BASE36: Final = _table("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", lambda each: int(each, 36))
 _ID18_CHECK_BYTES: Final = np.frombuffer(_ID18_CHECKS.encode(), np.uint8)
 _ORGANISATION_CHECK_BYTES: Final = np.frombuffer(_ORGANISATION_CHECKS.encode(), np.uint8)
-_MONTH_DAYS: Final = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31], np.int64)
+_ID18_PRODUCT: Final = np.zeros((17, 4), np.float32)
+_ID18_PRODUCT[:, 0] = _ID18_WEIGHTS
+_ID18_PRODUCT[6:10, 1] = (1_000, 100, 10, 1)
+_ID18_PRODUCT[10:12, 2] = _ID18_PRODUCT[12:14, 3] = (10, 1)
+_MONTH_DAYS: Final = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0], np.int64)
+_LEAP: Final = np.array([isleap(year) for year in range(10_000)])
 
 
 def _matrix(column: pa.Array, width: int) -> tuple[_Ints, _Bytes]:
@@ -138,30 +142,31 @@ def _column(width: int, judge: Callable[[_Bytes], Verdicts]) -> Callable[[pa.Arr
 
 
 def _not_empty_column(column: pa.Array) -> Verdicts:
-    return np.where(text_buffers(column)[2] > 0, Verdict.GOOD, Verdict.BAD).astype(np.uint8)
+    return _bad_unless(text_buffers(column)[2] > 0)
 
 
 def _bad_unless(good: npt.NDArray[np.bool_]) -> Verdicts:
-    return np.where(good, Verdict.GOOD, Verdict.BAD).astype(np.uint8)
+    return np.where(good, np.uint8(Verdict.GOOD), np.uint8(Verdict.BAD))
 
 
 def _cn_mobile_matrix(matrix: _Bytes) -> Verdicts:
-    digits = _DIGITS[matrix]
-    good: npt.NDArray[np.bool_] = (digits <= 9).all(axis=1) & (digits[:, 0] == 1) & (digits[:, 1] >= 3)
+    digits = matrix - np.uint8(ord("0"))
+    good: npt.NDArray[np.bool_] = (digits[:, 0] == 1) & (digits[:, 1] >= 3)
+    if (digits > 9).any():
+        good &= (digits <= 9).all(axis=1)
     return _bad_unless(good)
 
 
 def _cn_id18_matrix(matrix: _Bytes) -> Verdicts:
-    digits = _DIGITS[matrix[:, :17]].astype(np.int64)
-    good = (digits <= 9).all(axis=1) & (digits[:, 0] > 0)
-    digits[~good] = 0
-    date = digits[:, 6:14] @ np.array([1_000, 100, 10, 1, 0, 0, 0, 0])
-    month = digits[:, 10] * 10 + digits[:, 11]
-    day = digits[:, 12] * 10 + digits[:, 13]
-    leap = (date % 4 == 0) & ((date % 100 != 0) | (date % 400 == 0))
-    last = _MONTH_DAYS[np.where(month <= 12, month, 0)] + (leap & (month == 2))
-    good &= (date >= _FIRST_BIRTH_YEAR) & (day >= 1) & (day <= last)
-    good &= _ID18_CHECK_BYTES[(digits @ np.array(_ID18_WEIGHTS)) % 11] == matrix[:, 17]
+    digits = matrix[:, :17] - np.uint8(ord("0"))  # what is no digit becomes 10 or more
+    # One product gives the sum of the check, year, month and day; its numbers are small enough to be exact.
+    product = (digits.astype(np.float32) @ _ID18_PRODUCT).T
+    sums, years, months, days = np.ascontiguousarray(product, dtype=np.int64)
+    last = _MONTH_DAYS[np.minimum(months, 13)] + (_LEAP[np.minimum(years, 9_999)] & (months == 2))
+    good = (days >= 1) & (days <= last) & (years >= _FIRST_BIRTH_YEAR) & (digits[:, 0] > 0)
+    good &= _ID18_CHECK_BYTES[sums % 11] == matrix[:, 17]
+    if (digits > 9).any():
+        good &= (digits <= 9).all(axis=1)
     return _bad_unless(good)
 
 
