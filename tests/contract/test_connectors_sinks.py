@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from connectors.file_sink import FileSink
 from connectors.port import Sink
 from connectors.sql_sink import SqlSink
-from connectors.suite import FULL, SinkSuite
+from connectors.suite import FULL, SCHEMA, SinkSuite, release
 
 
 class _SqlTarget(SinkSuite):
@@ -35,6 +35,23 @@ class _SqlTarget(SinkSuite):
         if self.hard:
             assert all(row["_deleted_at"] is None for row in rows)
         return {row["_record_key"]: None if row["_deleted_at"] is not None else dict(row) for row in rows}
+
+    def test_what_breaks_off_after_the_position_stores_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sink = self.ready()
+        sink.write(release({1: "a"}), b"", b"p1")
+
+        def broken(*_: object) -> int:
+            raise MemoryError
+
+        monkeypatch.setattr(SqlSink, "_withdraw", broken)
+        for before in (b"p1", b""):
+            fresh = SqlSink(self.url, "people", "g-1" if before else "g-2", native_upsert=self.native)
+            self.made.append(fresh)
+            fresh.prepare(SCHEMA)
+            with pytest.raises(MemoryError):
+                fresh.write(release({2: "b"}, at=20), before, b"p2")
+            assert fresh.position() == before
+        assert [key for key, fields in self.stored().items() if fields] == [(1).to_bytes(16, "big").hex()]
 
 
 class TestSqlite(_SqlTarget):

@@ -408,6 +408,16 @@ def test_a_recovered_position_does_not_outlive_another_publication(department: D
     assert {record["amount"] for record in department.state().values()} == {Decimal("1.50")}
 
 
+def test_a_recovered_position_does_not_outlive_an_older_file_that_is_read_first(department: Department) -> None:
+    for at, (name, amount) in enumerate([("old.csv", "1.00"), ("new.csv", "2.00")]):
+        path = department.put(rows(100, amount=amount), name=name)
+        os.utime(path, (1_000_000_000 + at, 1_000_000_000 + at))
+    department.publish()
+    department.lose_ledger()
+    department.publish()
+    assert {str(record["amount"]) for record in department.state().values()} == {"2.00"}
+
+
 def test_an_old_copy_of_the_ledger_is_not_believed(department: Department) -> None:
     department.put(rows(100))
     department.publish()
@@ -417,6 +427,7 @@ def test_an_old_copy_of_the_ledger_is_not_believed(department: Department) -> No
     for each in department.ledger_file.parent.iterdir():
         each.unlink()
     department.ledger_file.write_bytes(old)
+    (department.drop / "rows.csv").unlink()
     path = department.put(rows(99), name="back.csv")  # what the old copy believes to be published, but for one key
     os.utime(path, (2_000_000_000, 2_000_000_000))
     department.publish()

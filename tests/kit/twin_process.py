@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from connectors import cli
 from connectors.file_sink import FileSink
 from connectors.ledger import Ledger
 from connectors.port import Sink
@@ -44,12 +46,13 @@ class Killer:
     after_seconds: float = 0.0
     calls: int = 0
     pid: int = 0
+    signal: int = signal.SIGKILL
 
     def struck(self, *, before: bool) -> bool:
         if self.at_call and self.calls == self.at_call and before == self.before:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            return True
+                os.kill(self.pid, self.signal)
+            return self.signal == signal.SIGKILL
         return False
 
 
@@ -175,6 +178,24 @@ def draw(address: str, folder: str, form: str) -> None:
     ).run(once=True)
     sink.close()
     ledger.close()
+
+
+class DoorTwin(RemotePool):
+    """What `connectors.door.Door` is to the command line."""
+
+    def __init__(self, address: str, key: Ed25519PrivateKey) -> None:
+        super().__init__(address)
+        self.sign = key.sign
+
+    def refresh(self) -> None:
+        """Nothing: the twin's certificates do not age."""
+
+
+def command(address: str, key: bytes, *arguments: str) -> None:
+    """`pool-connect`, as a process."""
+    cli._door = lambda _: DoorTwin(address, Ed25519PrivateKey.from_private_bytes(key))  # type: ignore[assignment,return-value]
+    sys.argv = ["pool-connect", *arguments]
+    cli.main()
 
 
 def _url(text: str) -> Any:

@@ -1,0 +1,212 @@
+"""`pool-connect` as a department's staff use it: what it prints, and what its exit code says."""
+
+import json
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from connectors import cli
+from connectors.exits import Exit
+from schemas.errors import Reason, UnavailableError
+from tests.kit.department import SCHEMA, TOPIC, Department, row, rows
+from tests.kit.twin_process import Killer, TwinServer, command
+
+CONFIG = f"""\
+version: 1
+connector: drop
+exchange: {{ identity: identity/ }}
+source: {{ kind: files, path: drop/, ready_when: unchanged for 0s }}
+publish:
+  - resource: {TOPIC}
+    columns:
+      note: {{ null_values: [""] }}
+batch: {{ rows: 40 }}
+retry: {{ give_up_after: 0s }}
+"""
+
+Program = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def department(tmp_path: Path) -> Department:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    (tmp_path / "schema.avsc").write_text(json.dumps(SCHEMA))
+    return Department(tmp_path)
+
+
+@pytest.fixture
+def program(
+    department: Department, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Program]:
+    """Run a command with the configuration as its file; give exit code, output and errors."""
+
+    class Door:
+        def __init__(self) -> None:
+            self._client = department.twin.client("d-1", "drop", department.key)
+            self.sign = department.key.sign
+
+        def refresh(self) -> None: ...
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._client, name)
+
+    def run(*words: str, door: bool = True) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            if door:
+                patch.setattr(cli, "_door", lambda _: Door())
+            patch.setattr(sys, "argv", ["pool-connect", *words])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.chdir(department.folder)
+    yield run
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_lint_needs_neither_pool_nor_secrets(program: Program, department: Department) -> None:
+    assert program("lint", "c.yaml", door=False) == (Exit.OK, "c.yaml: no errors\n", "")
+    (department.folder / "c.yaml").write_text(CONFIG.replace("columns:", "colums:"))
+    code, out, _ = program("lint", "c.yaml", door=False)
+    assert code == Exit.CONFIG
+    assert out.startswith('c.yaml:7:5  error  unknown key "colums" - did you mean "columns"?')
+    assert program("lint", "none.yaml", door=False)[0] == Exit.CONFIG
+
+
+def test_without_an_identity_a_run_says_how_to_get_one(program: Program) -> None:
+    code, _, err = program("run", "c.yaml", "--once", door=False)
+    assert code == Exit.CONFIG
+    assert "pool-connect enrol" in err
+
+
+def test_preview_shows_good_and_bad_rows_offline(program: Program, department: Department) -> None:
+    department.put([row(1, note="王"), row(2, "x1234567")], encoding="gb18030")
+    code, out, _ = program("preview", "c.yaml", "-n", "5", "--schema", "schema.avsc", door=False)
+    assert code == Exit.OK
+    assert "encoding: gb18030   rows: 1 good, 1 bad" in out
+    assert "id=0001  amount=1.50  since=2026-01-31  note=王" in out
+    assert "line 3  amount  -> TYPE" in out
+    assert "x1234567" not in out
+    assert not (department.folder / "state").exists(), "looking leaves nothing behind"
+
+
+def test_run_publishes_and_prints_the_balance(program: Program, department: Department) -> None:
+    department.put([*rows(99), row(99, "x")])
+    code, _, err = program("run", "c.yaml", "--once")
+    assert code == Exit.OK
+    assert "100 rows read = 99 published + 1 quarantined + 0 unchanged; 0 voided" in err
+    assert len(department.state()) == 99
+    assert program("run", "c.yaml", "--once")[0] == Exit.OK
+    assert len(department.twin.records(TOPIC)) == 99
+
+
+def test_status_tells_how_far_each_stream_is_without_the_pool(program: Program, department: Department) -> None:
+    assert json.loads(program("status", "c.yaml", "--json", door=False)[1])[0]["state"] == "never"
+    department.put([*rows(99), row(99, "x")])
+    program("run", "c.yaml", "--once")
+    (told,) = json.loads(program("status", "c.yaml", "--json", door=False)[1])
+    assert (told["stream"], told["state"], told["sequence"], told["unacknowledged"]) == (TOPIC, "done", 3, 0)
+    assert (told["read"], told["published"], told["quarantined"], told["unchanged"]) == (100, 99, 1, 0)
+    assert told["in_quarantine"] == {"TYPE": 1}
+    assert re.match(r"20\d\d-", told["certificate_expires"])
+    assert re.match(r"[0-9a-f-]{36}$", told["last_entry"])
+    code, out, _ = program("status", "c.yaml", door=False)
+    assert code == Exit.OK
+    assert "100 read = 99 published + 1 quarantined" in out
+
+
+def test_quarantine_lists_without_values_and_exports_with_them(program: Program, department: Department) -> None:
+    department.put([*rows(99), ("=1+1", "secret!", "", "王")], encoding="gb18030")
+    program("run", "c.yaml", "--once")
+    code, out, _ = program("quarantine", "list", "c.yaml", door=False)
+    assert code == Exit.OK
+    assert "rows.csv:101  TYPE  amount" in out
+    assert "secret!" not in out
+    assert "王" not in out
+    code, _, _ = program("quarantine", "export", "c.yaml", "--csv", "bad.csv", door=False)
+    written = department.folder / "bad.csv"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+    text = written.read_text(encoding="utf-8-sig")
+    assert "secret!" in text
+    assert "王" in text
+    assert "'=1+1" in text, "a spreadsheet must not run what a department typed"
+
+
+def test_exit_codes_say_who_has_to_act(program: Program, department: Department) -> None:
+    department.put(rows(100))
+    assert program("run", "c.yaml", "--once")[0] == Exit.OK
+    department.put([])
+    code, _, err = program("run", "c.yaml", "--once")
+    assert code == Exit.PERSON
+    assert "--accept-deletes" in err
+    assert program("run", "c.yaml", "--once", "--accept-deletes")[0] == Exit.OK
+    assert department.state() == {}
+    department.put([("1", "1")], header=("id", "sum"))
+    assert program("run", "c.yaml", "--once")[0] == Exit.PERSON
+    department.put([("x", "y", "", "")] * 2000)
+    assert program("run", "c.yaml", "--once")[0] == Exit.QUARANTINE
+    (department.drop / "rows.csv").write_bytes(b"id\xff\xff")
+    code, _, _ = program("run", "c.yaml", "--once")
+    assert code == Exit.QUARANTINE
+    assert "byte 2" in program("quarantine", "list", "c.yaml", door=False)[1]
+
+    def away(_: str) -> None:
+        raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "the gateway is away")
+
+    department.twin.fail = away
+    department.put(rows(3))
+    assert program("run", "c.yaml", "--once")[0] == Exit.AWAY
+
+
+def test_check_names_every_problem_and_changes_nothing(program: Program, department: Department) -> None:
+    department.put(rows(3))
+    code, out, _ = program("check", "c.yaml")
+    assert code == Exit.OK
+    assert re.search(r"ok +household.v1 .* rows.csv \(utf-8\) fits the contract", out)
+    assert "0 problems" in out
+    department.put([("1", "1")], header=("id", "sum"))
+    code, out, _ = program("check", "c.yaml")
+    assert code == Exit.AWAY
+    assert re.search(r"FAIL  household.v1 .*amount", out)
+    assert department.twin.records(TOPIC) == []
+    assert not (department.folder / "state").exists()
+    told = json.loads(program("check", "c.yaml", "--json")[1])
+    assert {each["verdict"] for each in told} <= {"ok", "WARN", "FAIL"}
+
+
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_finishes_what_is_in_flight_and_ends_with_0(department: Department, asked: int) -> None:
+    server = TwinServer(department.twin, department.folder, department.twin.client("d-1", "drop", department.key))
+    department.put(rows(9000))
+    file, key = str(department.folder / "c.yaml"), department.key.private_bytes_raw()
+    try:
+        code = server.run(command, key, "run", file, killer=Killer(at_call=6, signal=asked))
+        sent = len(department.twin.records(TOPIC))
+        assert code == 0
+        assert 0 < sent < 9000
+        assert server.run(command, key, "run", file, "--once") == 0
+    finally:
+        server.close()
+    assert len(department.twin.records(TOPIC)) == 9000, "nothing was published twice"
+
+
+def test_a_department_s_machine_never_loads_the_pool_s_code() -> None:
+    """Its imports are the promise of its dependencies: the extra [server] is not installed there."""
+    script = "import json, sys, connectors.cli, connectors.suite; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    loaded = json.loads(done.stdout)
+    ours = {name for name in loaded if name.split(".")[0] == "exchange"}
+    assert all(name == "exchange" or name.startswith("exchange.client") for name in ours), ours
+    registry = {"registry.api", "registry.postgres", "registry.store", "registry.subjects", "registry.catalogue"}
+    assert not registry & set(loaded)
+    server = {"fastapi", "uvicorn", "alembic", "confluent_kafka", "kafka", "prometheus_client", "psycopg2", "pytest"}
+    assert not server & set(loaded)
