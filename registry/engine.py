@@ -4,7 +4,7 @@ The in-memory currency is a `pyarrow.RecordBatch` in the schema's *logical* form
 named as the field, of the Arrow type that `registry.shapes.arrow_type` states for its Avro type. A datum is an
 Avro binary value without a frame; `Datums` is n of them, packed or as a list.
 
-Every engine keeps these promises, and one contract suite (tests/contract/test_engine.py) holds all of them to it:
+Every engine keeps these promises, and one contract suite (tests/contract/test_engine*.py) holds all of them to it:
 
 * the same batch is encoded to the same bytes, and the same datums decode to equal columns;
 * what is refused is refused whole, as an InvalidError or as RowErrors that name row and field, never a value;
