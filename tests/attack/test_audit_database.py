@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from exchange.audit.note import checkpoint_text, sign_note
 from exchange.audit.postgres import PostgresEntries
 from exchange.audit.sequencer import Sequencer
 from exchange.audit.verify import Report
 from exchange.audit.verify_database import verify_database
 from schemas.access import Action
+from schemas.audit import Checkpoint
 from schemas.errors import CorruptError
-from tests.kit.audit import LogWorld, postgres_world
+from tests.kit.audit import ORIGIN, LogWorld, postgres_world
 
 pytestmark = pytest.mark.postgres
 
@@ -162,6 +164,13 @@ def test_a_touched_row_is_named(pool: Pool, statement: str, expected: set[tuple[
     assert report.exit_code == 1
 
 
+def test_a_second_tree_signed_with_the_real_key_is_named(pool: Pool) -> None:
+    forked = Checkpoint(origin=ORIGIN, size=5, root=bytes(32))
+    note = sign_note(checkpoint_text(forked), [pool.log.signer])
+    pool.do("INSERT INTO audit_checkpoint VALUES (5, :root, :note, 0)", root=forked.root, note=note)
+    assert kinds(pool.verify()) == {("checkpoint.row", None)}
+
+
 def test_all_rows_removed_is_found_and_nothing_more_is_signed(pool: Pool) -> None:
     pool.do("TRUNCATE audit_entry, audit_checkpoint")
     report = pool.verify()
@@ -215,7 +224,7 @@ def test_with_the_real_key_history_is_still_bound_to_the_checkpoint_outside(pool
         pool.log.world.log,
         pool.log.folder,
         signer=pool.log.signer,
-        origin="pool.example.gov/audit",
+        origin=ORIGIN,
         clock=pool.log.clock,
     )
     forged.step()

@@ -1,5 +1,7 @@
 """Attacks on the log's files. The auditor holds the verification key and yesterday's checkpoint, nothing else."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -347,3 +349,10 @@ def test_the_program_says_what_is_wrong_and_ends_with_one(log: Log, capsys: pyte
     with pytest.raises(SystemExit) as caught:
         main(["--files", str(log.folder), "--key", "nonsense"])
     assert caught.value.code == 2
+
+
+def test_the_verifier_loads_neither_database_nor_broker() -> None:
+    look = "import sys, exchange.audit.verify, exchange.audit.proof; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.split()
+    assert {"sqlalchemy", "psycopg2", "grpc", "kafka", "confluent_kafka", "pyarrow", "registry"}.isdisjoint(loaded)
+    assert {"schemas", "exchange", "cryptography"} <= set(loaded)

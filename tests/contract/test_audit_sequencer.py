@@ -216,13 +216,13 @@ def test_a_store_that_was_set_back_is_not_signed(log: LogWorld) -> None:
     note = log.note()
     older = LogWorld(memory_world(), log.folder, signer=log.signer)
     older.fill(older.world.ledger(), 10)
-    with pytest.raises(CorruptError) as caught:
+    with pytest.raises(CorruptError, match="older copy") as caught:
         older.sequencer().step()
     assert caught.value.reason is Reason.LOG_CORRUPT
     older.folder = log.folder.with_name("other")
     older.sequencer().step()
     older.folder = log.folder
-    with pytest.raises(CorruptError):
+    with pytest.raises(CorruptError, match="older copy"):
         older.sequencer().step()
     assert log.note() == note
 
