@@ -12,7 +12,10 @@ from datetime import date
 from connectors.convert import Fault
 from connectors.port import RejectCode
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "IDENTITIES", "floating"]
+
+IDENTITIES = frozenset({"cn_id18", "uscc", "cn_mobile"})
+"""Rules for numbers that a spreadsheet may have taken for numbers."""
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, ISO 7064 MOD 11-2
 _CHECK_CHARACTERS = "10X98765432"
@@ -21,7 +24,8 @@ _MOBILE = re.compile(r"1[3-9][0-9]{9}")
 _FLOATING = re.compile(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}|[0-9]{15,}\.0+")
 
 
-def _floating(text: str) -> Fault | None:
+def floating(text: str) -> Fault | None:
+    """Find a number that a spreadsheet has rounded; anything else is another rule's business."""
     if _FLOATING.fullmatch(text):
         return Fault(
             RejectCode.NUMBER_TOO_LONG_FOR_ID,
@@ -33,7 +37,7 @@ def _floating(text: str) -> Fault | None:
 
 def _cn_id18(text: str) -> Fault | None:
     if not _ID18.fullmatch(text):
-        return _floating(text) or Fault(RejectCode.TYPE, "an identity number of 17 digits and a check character")
+        return floating(text) or Fault(RejectCode.TYPE, "an identity number of 17 digits and a check character")
     try:
         date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
     except ValueError:
@@ -45,7 +49,7 @@ def _cn_id18(text: str) -> Fault | None:
 
 
 def _cn_mobile(text: str) -> Fault | None:
-    return None if _MOBILE.fullmatch(text) else _floating(text) or Fault(RejectCode.TYPE, "11 digits of a mobile phone")
+    return None if _MOBILE.fullmatch(text) else floating(text) or Fault(RejectCode.TYPE, "11 digits of a mobile phone")
 
 
 def _not_empty(text: str) -> Fault | None:

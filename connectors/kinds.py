@@ -60,11 +60,19 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of the contract."""
+    """One field of the contract.
+
+    Attributes:
+        name: as declared.
+        kind: of its values.
+        nullable: null is one of them.
+        rules: names of the contract's rules for it (`registry.rules`), and `codes` where it lists the only texts.
+    """
 
     name: str
     kind: Kind
     nullable: bool
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +130,14 @@ def _field(field: Mapping[str, Any], named: dict[str, Any]) -> Field:
         if len(rest) != 1:
             raise _not_flat(field["name"], "a union of several types")
         kind = rest[0]
-    return Field(name=field["name"], kind=_kind(field["name"], kind, named), nullable=nullable)
+    return Field(name=field["name"], kind=_kind(field["name"], kind, named), nullable=nullable, rules=_rules(field))
+
+
+def _rules(field: Mapping[str, Any]) -> tuple[str, ...]:
+    stated = field.get("check", [])
+    rules = [stated] if isinstance(stated, (str, dict)) else stated
+    names = [rule["rule"] if isinstance(rule, dict) else str(rule) for rule in rules]
+    return (*names, *(["codes"] if "codes" in field else []))
 
 
 def _kind(name: str, kind: Any, named: dict[str, Any]) -> Kind:

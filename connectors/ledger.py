@@ -36,6 +36,7 @@ from schemas.record import NO_ROOT, Receipt
 __all__ = ["Known", "Ledger", "LedgerStanding", "Run", "Stored"]
 
 _VERSION = 1
+_RUNS = 10_000  # balances that are kept
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, root BLOB NOT NULL,
@@ -257,6 +258,7 @@ class Ledger:
     def begin(self, portion: str) -> Run:
         """Open the balance of a portion."""
         with self.transaction() as sql:
+            sql.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", (_RUNS,))
             cursor = sql.execute("INSERT INTO runs (portion, started) VALUES (?, ?)", (portion, self.now()))
             return Run(id=int(cursor.lastrowid or 0), portion=portion)
 

@@ -23,7 +23,7 @@ from datetime import date, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from connectors.checks import CHECKS
+from connectors.checks import CHECKS, IDENTITIES, floating
 from connectors.convert import DATE, INTEGER, REAL, Converter, Fault, converter
 from connectors.kinds import Contract, Field
 from connectors.port import Changes, Reject, RejectCode
@@ -206,7 +206,7 @@ class Mapping:
             convert=converter(known.kind, formats=column.formats, zone=zone, **truths),
             column=column,
             nulls=frozenset(nulls if known.kind.text else nulls | {""}),
-            test=_test(column.check, pattern),
+            test=_test(column.check, pattern, known),
         )
 
 
@@ -261,10 +261,11 @@ def _config(message: str) -> InvalidError:
     return InvalidError(Reason.CONFIG_INVALID, message)
 
 
-def _test(check: str, pattern: re.Pattern[str] | None) -> Callable[[str], Fault | None] | None:
-    if not check and pattern is None:
+def _test(check: str, pattern: re.Pattern[str] | None, known: Field) -> Callable[[str], Fault | None] | None:
+    # The contract's own rules are checked on the record; that a number was rounded only shows in its text.
+    rule = CHECKS.get(check) or (floating if IDENTITIES.intersection(known.rules) else None)
+    if rule is None and pattern is None:
         return None
-    rule = CHECKS.get(check)
     misfit = Fault(RejectCode.TYPE, f"text of the form {pattern.pattern}") if pattern is not None else None
 
     def test(text: str) -> Fault | None:

@@ -31,6 +31,12 @@ __all__ = ["Reading", "Tally"]
 _PROVEN = 1_000  # rows; a share of fewer says little
 _REPORTED = 100  # rows of one batch that an engine names at most
 _HEADROOM = 65_536  # bytes of a batch that are not values
+_CODES = {  # a rule of the contract → what breaking it is called
+    "codes": RejectCode.ENUM,
+    "cn_id18": RejectCode.ID_CHECKSUM,
+    "uscc": RejectCode.ID_CHECKSUM,
+    "not_empty": RejectCode.NULL_NOT_ALLOWED,
+}
 
 
 class Tally:
@@ -228,9 +234,24 @@ class Reading:
                 )
         if not errors:
             return datums, chosen
-        rejects += [_broken(changes, chosen[index], error) for index, error in sorted(errors.items())]
+        rejects += [self._broken(changes, chosen[index], error) for index, error in sorted(errors.items())]
         kept = [index for index in range(len(datums)) if index not in errors]
         return [datums[index] for index in kept], [chosen[index] for index in kept]
+
+    def _broken(self, changes: Changes, row: int, error: RowError) -> Reject:
+        known = self.contract.field(error.field)
+        code = next(
+            (code for rule, code in _CODES.items() if known is not None and rule in known.rules), RejectCode.TYPE
+        )
+        if error.reason is Reason.BATCH_TOO_LARGE:
+            code = RejectCode.TOO_LARGE
+        return Reject(
+            line=changes.lines[row],
+            code=code,
+            field=error.field,
+            message=error.message,
+            original=changes.originals[row],
+        )
 
     def _errors(self, datums: Sequence[bytes]) -> dict[int, RowError]:
         if not isinstance(self.engine.check(datums), list):
@@ -250,16 +271,5 @@ def _duplicate(changes: Changes, row: int, key: Sequence[str]) -> Reject:
         code=RejectCode.DUPLICATE_KEY,
         field=", ".join(key),
         message="expected each key once",
-        original=changes.originals[row],
-    )
-
-
-def _broken(changes: Changes, row: int, error: RowError) -> Reject:
-    code = RejectCode.TOO_LARGE if error.reason is Reason.BATCH_TOO_LARGE else RejectCode.TYPE
-    return Reject(
-        line=changes.lines[row],
-        code=code,
-        field=error.field,
-        message=error.message,
         original=changes.originals[row],
     )

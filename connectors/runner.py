@@ -111,6 +111,7 @@ class _Session:
     mapping: Mapping
     fingerprint: bytes
     recovered: Place
+    batch_rows: int
 
 
 class Publisher:
@@ -205,6 +206,7 @@ class Publisher:
             mapping=mapping,
             fingerprint=self.publication.fingerprint(agreed.meaning),
             recovered=recovered,
+            batch_rows=min(self.limits.batch_rows, hello.max_batch_records),
         )
 
     def _stand(self, topic: Topic) -> Place:
@@ -365,7 +367,7 @@ class Publisher:
                 recovered=self._recovered_rows(session, portion),
                 scope=scope,
                 keep_last=self.publication.on_duplicate == "last",
-                batch_rows=self.limits.batch_rows,
+                batch_rows=session.batch_rows,
                 batch_bytes=self.limits.batch_bytes,
                 stop=self._stop,
             )

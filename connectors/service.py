@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from types import FrameType
 
@@ -74,6 +75,7 @@ def _publish(
                     f"{each.portion}: {each.read:,} rows read = {each.published:,} published + "
                     f"{each.quarantined:,} quarantined + {each.unchanged:,} unchanged; {each.voided:,} voided"
                 )
+            publisher.quarantine.forget(timedelta(seconds=entry.quarantine.keep), link.clock())
             if once or link.stop.wait(poll):
                 break
         publisher.source.close()

@@ -1,0 +1,187 @@
+"""Folders with their files, and tables under writes: which portion is published when, and what it voids."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.files import AfterSuccess, ReadyWhen
+from connectors.ledger import Ledger
+from connectors.port import Portion, RejectCode, Replaces
+from connectors.suite import Row
+from tests.kit.department import HEADER, TOPIC, Department, now, only, row, rows
+from tests.kit.pool_twin import PoolTwin
+
+
+@pytest.fixture
+def department(tmp_path: Path) -> Department:
+    return Department(tmp_path)
+
+
+def test_a_file_in_no_encoding_is_set_aside_and_the_others_go_on(department: Department) -> None:
+    bad = department.drop / "a.csv"
+    bad.write_bytes("id,amount,since,note\r\n1,2.00,,王".encode() + b"\xff\xff\r\n")
+    os.utime(bad, (1_000_000_000, 1_000_000_000))
+    department.put(rows(10), name="b.csv")
+    assert only(department.publish()).portion == "b.csv"
+    (entry,) = department.quarantined()
+    assert (entry.portion, entry.line, entry.code) == ("a.csv", 2, RejectCode.ENCODING)
+    assert "byte 33" in entry.message
+    assert department.publish() == []
+
+
+def test_a_file_waits_for_its_marker(department: Department) -> None:
+    department.ready_when = ReadyWhen(marker=".ok")
+    department.after_success = AfterSuccess(move_to=department.drop / "done")
+    path = department.put(rows(10))
+    assert department.publish() == []
+    path.with_suffix(".ok").touch()
+    assert only(department.publish()).published == 10
+    assert [each.name for each in sorted(department.drop.iterdir())] == ["done"]
+    assert (department.drop / "done" / "rows.csv").exists()
+
+
+def test_a_file_that_was_just_written_waits(department: Department) -> None:
+    department.ready_when = ReadyWhen(unchanged=3600)
+    path = department.put(rows(10))
+    os.utime(path, (1_000_000_000, 1_000_000_000))  # what a copying tool does: the change time betrays it
+    assert department.publish() == []
+
+
+def test_files_are_published_oldest_first(department: Department) -> None:
+    for at, (name, amount) in enumerate([("z.csv", "1.00"), ("a.csv", "2.00"), ("m.csv", "3.00")]):
+        path = department.put(rows(20, amount=amount), name=name)
+        os.utime(path, (1_000_000_000 + at, 1_000_000_000 + at))
+    assert [run.portion for run in department.publish()] == ["z.csv", "a.csv", "m.csv"]
+    assert department.publish() == []
+    assert department.state()["0001"]["amount"] == Decimal("3.00")
+    (department.drop / "z.csv").touch()
+    os.utime(department.drop / "z.csv", (1_000_000_000, 1_000_000_000))
+    assert department.publish() == [], "an old version that is touched does not overwrite a later one"
+
+
+def test_a_file_a_month_voids_only_what_its_own_earlier_version_stated(department: Department) -> None:
+    department.replaces = Replaces.SAME_NAME
+    department.put(rows(30), name="2026-01.csv")
+    department.put([row(number) for number in range(100, 130)], name="2026-02.csv")
+    department.publish()
+    assert len(department.state()) == 60
+    department.put(rows(29), name="2026-01.csv")
+    assert only(department.publish()).voided == 1
+    assert len(department.state()) == 59
+
+
+def test_a_file_of_additions_voids_nothing(department: Department) -> None:
+    department.replaces = Replaces.NOTHING
+    department.put(rows(30), name="1.csv")
+    department.publish()
+    department.put([row(100)], name="2.csv")
+    run = only(department.publish())
+    assert (run.published, run.voided) == (1, 0)
+    assert len(department.state()) == 31
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(department: Department) -> None:
+    path = department.put(rows(9999))
+    changed = False
+
+    def change(what: str) -> None:
+        nonlocal changed
+        if what == "before append" and not changed:
+            changed = True
+            department.put(rows(9999, amount="2.00"))
+
+    department.twin.fail = change
+    department.limits = replace(department.limits, batch_rows=1000, in_flight=1)
+    runs = department.publish()
+    assert runs[-1].outcome == "done"
+    assert path.exists()
+    assert {record["amount"] for record in department.state().values()} == {Decimal("2.00")}
+
+
+def test_a_total_row_ends_the_file_and_a_title_precedes_it(department: Department) -> None:
+    path = department.drop / "t.csv"
+    path.write_text(
+        "低保对象,,,\r\n　id ,amount,since,note\r\n1,1.00,,\r\n合计,1.00,,\r\n说明,,,\r\n", encoding="gb18030"
+    )
+    department.form = replace(department.form, header_row=2, stop_column="id", stop_value="合计")
+    run = only(department.publish())
+    assert (run.read, run.published) == (1, 1)
+    assert list(department.state()) == ["1"]
+
+
+def test_a_header_that_names_a_column_twice_is_set_aside(department: Department) -> None:
+    department.put([("1", "2", "3", "4")], header=("id", "amount", "id", "note"))
+    assert department.publish() == []
+    (entry,) = department.quarantined()
+    assert "twice: id" in entry.message
+
+
+class Moving:
+    """A table that changes between its two readings."""
+
+    def __init__(self, first: list[Row], second: list[Row]) -> None:
+        self.readings = [first, second]
+        self.name, self.identity, self.replaces, self.stable, self.expected = "t", b"", Replaces.EVERYTHING, False, 0
+        self.columns = list(HEADER)
+
+    def read(self, fingerprint: bytes) -> Iterator[Portion]:
+        yield self
+
+    def changes(self, columns: Any = None) -> Iterator[Any]:
+        import pyarrow as pa
+
+        from connectors.port import Changes
+
+        stated = self.readings.pop(0)
+        for start in range(0, len(stated), 3):
+            part = stated[start : start + 3]
+            yield Changes(
+                columns={name: pa.array([each[name] for each in part], pa.string()) for name in columns or HEADER},
+                lines=range(start, start + len(part)),
+                originals=[str(each).encode() for each in part],
+            )
+
+    def done(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _moving(first: str, second: str) -> Moving:
+    def stated(letters: str) -> list[Row]:
+        return [{"id": letter, "amount": "1.00", "since": None, "note": None} for letter in letters]
+
+    return Moving(stated(first), stated(second))
+
+
+def test_a_row_that_appears_or_returns_between_the_readings_is_not_voided(department: Department) -> None:
+    department.publish(lambda _: _moving("abcdefg", "abcdefg"))
+    run = only(department.publish(lambda _: _moving("abcdef", "abcdefgh")))
+    assert (run.published, run.voided) == (1, 0)
+    assert sorted(department.state()) == list("abcdefgh")
+
+
+def test_a_row_that_moves_is_not_published_twice(department: Department) -> None:
+    run = only(department.publish(lambda _: _moving("abcdef", "abcdefa")))
+    assert (run.published, run.quarantined) == (6, 1)
+    assert len(department.twin.records(TOPIC)) == 6
+
+
+def test_the_twin_itself_refuses_what_the_pool_refuses(tmp_path: Path) -> None:
+    """The kit is checked too: a twin that takes everything would make every test above worthless."""
+    department = Department(tmp_path)
+    department.put(rows(10))
+    department.publish()
+    twin: PoolTwin = department.twin
+    (lane,) = twin.lanes
+    client = twin.client("d-1", "drop", department.key)
+    ledger = Ledger(department.ledger_file, clock=now)
+    standing = ledger.standing()
+    ledger.close()
+    assert standing is not None
+    assert client.resume(lane.topic).root == standing.root
+    assert client.resume(lane.topic).source_position == standing.position
