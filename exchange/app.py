@@ -48,6 +48,7 @@ from exchange.publish import Publishing
 from exchange.rooms import CatalogueRoom, IdentityRoom
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
+from exchange.workers import Workers
 from registry.catalogue import Catalogue
 from registry.departments import Departments
 from registry.postgres import PostgresSubjects, joining
@@ -77,6 +78,7 @@ class App:
     sequencer: Sequencer
     authority: Authority
     engine: sa.Engine
+    workers: Workers
     embedded: EmbeddedPostgres | None
     addresses: dict[str, str]  # listener → host:port, filled in when they are bound
 
@@ -115,8 +117,9 @@ class App:
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
         configuration = Configuration(PostgresSubjects(engine))
         subjects = Subjects(PostgresSubjects(engine), configuration, governed=_Governed(catalogue))
-        schemas = Schemas(subjects)
-        views = Views(schemas, subjects, alarm=_alarm_engine)
+        workers = Workers(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
+        schemas = Schemas(subjects, workers)
+        views = Views(schemas, subjects, workers, alarm=_alarm_engine)
         connectors, users = Connectors(identities), Users(identities)
         identity_room = IdentityRoom(works, connectors, departments, now=utc_now)
         facts = Facts(
@@ -209,6 +212,7 @@ class App:
             sequencer=sequencer,
             authority=authority,
             engine=engine,
+            workers=workers,
             embedded=embedded,
             addresses=addresses,
         )
@@ -219,6 +223,7 @@ class App:
             self.gate.close()
         except PoolError as error:
             _log.error("folded_denials_lost", reason=error.reason)
+        self.workers.close()
         self.broker.close()
         self.engine.dispose()
         if self.embedded is not None:

@@ -6,6 +6,7 @@ __all__ = [
     "CALLS",
     "CALL_SECONDS",
     "CHECKPOINT_SIZE",
+    "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
@@ -30,3 +31,4 @@ UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Age of the oldest of th
 CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")
 SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
 ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")
+ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that were killed or died", ["why"])
