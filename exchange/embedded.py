@@ -182,7 +182,13 @@ class EmbeddedPostgres:
                 f"{program} ended with {done.returncode} for {self.data}; see {self.data / 'server.log'}",
             )
 
-    def _binaries(self) -> Path:
+    @staticmethod
+    def binaries() -> Path:
+        """Give the folder of the installed server; programs stand in its `bin`.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when the extra `embedded` is not installed.
+        """
         spec = importlib.util.find_spec(_PACKAGE)
         if spec is None or spec.origin is None:
             raise InvalidError(
@@ -190,7 +196,10 @@ class EmbeddedPostgres:
                 "the embedded PostgreSQL is not installed; install exchange-pool[embedded], or name a database in "
                 "the configuration",
             )
-        installed = Path(spec.origin).parent / _BINARIES
+        return Path(spec.origin).parent / _BINARIES
+
+    def _binaries(self) -> Path:
+        installed = self.binaries()
         if self._user is None or _reachable(installed):
             return installed
         # The package lies where the unprivileged user cannot go (below /root, say): it gets a copy.
