@@ -53,7 +53,6 @@ class _Drawn:
     values: Packed
     keys: Sequence[bytes]
     recorded_at: Sequence[int]
-    valid: bytes
     delivered: Sequence[Sequence[int]]  # offsets a partition
     withdrawn: Sequence[Sequence[int]]
 
@@ -197,7 +196,7 @@ class Fetching:
             values=drawn.values,
             record_keys=keys,
             recorded_at=drawn.recorded_at,
-            valid=drawn.valid,
+            valid=b"",  # kept with the record and in its leaf; no view delivers valid times yet
             next_position=Place(slice_.next, slice_.next).token(grant.id, generation),
             entry_id=entry.id,
             leaf_hash=leaf,
@@ -305,7 +304,7 @@ class Fetching:
         partitions = len(slice_.next)
         if not values:
             empty: list[list[int]] = [[] for _ in range(partitions)]
-            return _Drawn(values=Packed.of([]), keys=(), recorded_at=(), valid=b"", delivered=empty, withdrawn=empty)
+            return _Drawn(values=Packed.of([]), keys=(), recorded_at=(), delivered=empty, withdrawn=empty)
         viewed = self._view_of(grant, values)
         kept = viewed.kept
         gone = np.zeros(len(values), dtype=np.bool_)
@@ -313,24 +312,28 @@ class Fetching:
         withdrawn: list[list[int]] = [[] for _ in range(partitions)]
         keys: list[bytes] = []
         times: list[int] = []
-        valid: list[bytes] = []
         base = 0
         for stretch in slice_.stretches:
+            mine = slice(base, base + len(stretch))
+            base += len(stretch)
+            stays = kept[mine]
+            if stays.all():
+                keys += stretch.keys
+                times += stretch.recorded_at
+                delivered[stretch.partition] += stretch.offsets
+                continue
             if grant.withdrawals:
-                for index in np.flatnonzero(~kept[base : base + len(stretch)]).tolist():
-                    gone[base + index] = stretch.values[index] is None or stretch.mark(index) >> 4 != Seen.FIRST
-            for index in np.flatnonzero((kept | gone)[base : base + len(stretch)]).tolist():
+                for index in np.flatnonzero(~stays).tolist():
+                    gone[mine.start + index] = stretch.values[index] is None or stretch.mark(index) >> 4 != Seen.FIRST
+            for index in np.flatnonzero(stays | gone[mine]).tolist():
                 keys.append(stretch.keys[index])
                 times.append(stretch.recorded_at[index])
-                valid.append(stretch.valid(index))
-                side = delivered if kept[base + index] else withdrawn
+                side = delivered if stays[index] else withdrawn
                 side[stretch.partition].append(stretch.offsets[index])
-            base += len(stretch)
         return _Drawn(
             values=_spread(viewed.values, kept[kept | gone]),
             keys=keys,
             recorded_at=times,
-            valid=b"".join(times or bytes(16) for times in valid) if any(valid) else b"",
             delivered=delivered,
             withdrawn=withdrawn,
         )
