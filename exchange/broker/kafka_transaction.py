@@ -3,6 +3,7 @@
 Functions over librdkafka's producer, which raise its own errors; `kafka_lanes` knows what each of them means.
 """
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ __all__ = ["abort", "aborts", "commit", "initialise", "left", "produce", "send_r
 _ABORT = 2.0  # seconds for an abort, which only spares readers the transaction's timeout
 _SERVE = 500  # records produced between two looks at delivery reports
 _PAUSE = 0.05
+_GRACE = 2.0  # seconds beyond its timeout that a call may take
 _NO_TIMES = bytes(16)
 
 Report = Callable[[KafkaError | None, Any], None]
@@ -128,10 +130,33 @@ def _receipt(batch: Append, millisecond: int, offsets: dict[int, list[int]]) -> 
 
 
 def send_receipts(producer: Producer, lane: Lane, group: object, receipts: Sequence[Appended], deadline: float) -> None:
-    """Put the lane's latest receipts into the open transaction; the offset itself is the last sequence."""
+    """Put the lane's latest receipts into the open transaction; the offset itself is the last sequence.
+
+    Raises:
+        KafkaException: they were not taken.
+        TimeoutError: no answer; the producer must be given up.
+    """
     last = receipts[-1].sequence if receipts else 0
     text = encode(receipts) if receipts else ""
-    producer.send_offsets_to_transaction([TopicPartition(str(lane.topic), 0, last, text)], group, left(deadline))
+    place = [TopicPartition(str(lane.topic), 0, last, text)]
+    patience = left(deadline)
+    errors: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            producer.send_offsets_to_transaction(place, group, patience)
+        except (KafkaException, SystemError) as error:
+            errors.append(error)
+
+    # This call alone does not keep to its timeout (librdkafka 2.16.0, issue 5456). A thread that is left behind with
+    # its producer is bad; a lane that nobody can ever use again is worse.
+    thread = threading.Thread(target=send, name="kafka-receipts", daemon=True)
+    thread.start()
+    thread.join(patience + _GRACE)
+    if thread.is_alive():
+        raise TimeoutError
+    if errors:
+        raise errors[0]
 
 
 def commit(producer: Producer, deadline: float) -> None:

@@ -39,8 +39,8 @@ def check_broker_version(link: Link, warn: Callable[[str], None]) -> int:
             f"these brokers support metadata.version {supported}, so they are Kafka 4.3 or 4.4, of which 4.3.0 to "
             "4.4.0 can lose acknowledged records (KAFKA-20734); run 4.2.1"
         )
-        refuse = settings.on_broken_version is OnBrokenVersion.REFUSE or (
-            settings.on_broken_version is OnBrokenVersion.AUTO and settings.replication == 1
+        refuse = settings.on_broken_version == OnBrokenVersion.REFUSE or (
+            settings.on_broken_version == OnBrokenVersion.AUTO and settings.replication == 1
         )
         if refuse:
             raise InvalidError(Reason.CONFIG_INVALID, f"{text}, or set on_broken_version to 'warn' to serve with them")
