@@ -1,0 +1,127 @@
+"""The shape of the code: what imports what at run time, how long files are, what never stands in them."""
+
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("schemas", "registry", "exchange", "connectors")
+WRITTEN = ("*.py", "*.md", "*.toml", "*.yaml", "*.yml", "*.proto", "*.avsc", "*.sh", "*.txt", "*.properties", "*.xml",
+           "*.json", "*.csv", "*.go", "Makefile")  # fmt: skip
+_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+_SERVER = (
+    "confluent_kafka", "kafka", "fastapi", "uvicorn", "alembic", "prometheus_client", "chinese_calendar", "psycopg2",
+)  # fmt: skip
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
+    if not listed:  # a source archive has no history
+        listed = [str(file.relative_to(ROOT)) for pattern in patterns for file in ROOT.rglob(pattern)]
+    return [ROOT / line for line in listed if not line.startswith(".venv") and (ROOT / line).is_file()]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Give the modules that stand in memory after a statement, in a fresh interpreter."""
+    script = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_the_exchange_imports_nothing_of_it() -> None:
+    assert (ROOT / "exchange" / "__init__.py").read_bytes() == b""
+    assert {name for name in loaded_by("import exchange") if name.startswith("exchange.")} == set()
+
+
+def test_a_department_s_machine_never_loads_the_pool_s_code() -> None:
+    modules = [f"connectors.{file.stem}" for file in (ROOT / "connectors").glob("*.py") if file.stem not in {"__init__", "suite"}]
+    loaded = loaded_by("import " + ", ".join(modules))
+    assert {name for name in loaded if name.startswith("exchange.") and not name.startswith("exchange.client")} == set()
+    server_rooms = {"registry.api", "registry.rest", "registry.postgres", "registry.subjects", "registry.catalogue", "registry.store"}
+    assert not server_rooms & loaded
+    assert not {name for name in loaded if name.split(".")[0] in _SERVER}
+
+
+def test_the_published_language_needs_the_standard_library_alone() -> None:
+    modules = [f"schemas.{file.stem}" for file in (ROOT / "schemas").glob("*.py") if file.stem != "__init__"]
+    loaded = {name.split(".")[0] for name in loaded_by("import " + ", ".join(modules))}
+    at_start = {name.split(".")[0] for name in loaded_by("pass")}  # what the environment itself loads
+    assert loaded - at_start - set(sys.stdlib_module_names) == {"schemas"}
+
+
+def test_the_offline_verifier_needs_neither_database_nor_network() -> None:
+    loaded = {name.split(".")[0] for name in loaded_by("import exchange.audit.verify")}
+    assert not loaded & {"sqlalchemy", "psycopg2", "grpc", "httpx", "confluent_kafka", "kafka", "pyarrow", "fastapi"}
+
+
+def test_no_package_is_imported_upwards() -> None:
+    order = list(PACKAGES)
+    for number, package in enumerate(order):
+        above = "|".join(order[number + 1 :])
+        if not above:
+            continue
+        upward = re.compile(rf"^\s*(?:from|import) (?:{above})\b", re.MULTILINE)
+        for file in (ROOT / package).rglob("*.py"):
+            assert not upward.search(file.read_text(encoding="utf-8")), file.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_file_has_more_than_450_lines(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        if not file.stem.endswith(("_pb2", "_pb2_grpc")):
+            assert len(file.read_text(encoding="utf-8").splitlines()) <= 450, file.relative_to(ROOT)
+
+
+def test_there_is_no_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}
+    found = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.stem in drawers]
+    assert not found
+
+
+def test_nothing_is_put_off() -> None:
+    later = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+    for file in tracked("*.py", "*.proto", "*.avsc", "*.sh", "*.properties"):
+        assert not later.search(file.read_text(encoding="utf-8")), file.relative_to(ROOT)
+
+
+def is_identity_number(text: str) -> bool:
+    """Tell whether 18 characters are a citizen's identity number (GB 11643) by date and check character."""
+    try:
+        date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
+    except ValueError:
+        return False
+    total = sum(int(digit) * weight for digit, weight in zip(text, _WEIGHTS, strict=False))
+    return "10X98765432"[total % 11] == text[17].upper()
+
+
+def test_the_check_of_identity_numbers_knows_one() -> None:
+    body = "11010519491231002"
+    assert is_identity_number(body + "X")
+    assert not is_identity_number(body + "1")
+
+
+# Numbers that the standards themselves print, and ones that tests made up: their area code does not exist, their
+# sequence is that of an example. Whatever else looks like a person's number has no place in the repository.
+_EXAMPLES = frozenset({"11010519491231002X", "440524188001010014"})
+
+
+def test_no_person_s_number_stands_in_the_repository() -> None:
+    numbers = re.compile(r"(?<![0-9A-Za-z])[1-9][0-9]{16}[0-9Xx](?![0-9A-Za-z])")
+    found = {
+        (str(file.relative_to(ROOT)), text)
+        for file in tracked(*WRITTEN)
+        for text in numbers.findall(file.read_text(encoding="utf-8", errors="ignore"))
+        if is_identity_number(text) and text.upper() not in _EXAMPLES
+    }
+    assert not {file for file, _ in found}, "write a generator instead (exchange.demo.people)"
+
+
+def test_every_contract_of_imports_is_checked_by_make_check() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "lint-imports" in makefile
+    assert "[tool.importlinter]" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
