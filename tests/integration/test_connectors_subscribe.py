@@ -56,7 +56,7 @@ class Consumer:
         engine = sa.create_engine(self.url)
         with engine.connect() as connection:
             found = connection.exec_driver_sql("SELECT id, note FROM household WHERE _deleted_at IS NULL")
-            table = dict(found)
+            table: dict[str, str] = dict(map(tuple, found))
         engine.dispose()
         return table
 
