@@ -28,7 +28,7 @@ from exchange.broker.port import Broker, Slice
 from exchange.call import Call
 from exchange.facts import Facts, GrantFacts
 from exchange.gate import Gate, Passage, Writer
-from exchange.positions import Place
+from exchange.positions import BEGINNING, Place
 from exchange.release import Released, Terms, ViewOf, nothing
 from exchange.work import Work, Works
 from schemas.access import Action, Actor, Deny, Grant, History
@@ -265,9 +265,9 @@ class Fetching:
         return self._gate.admit(actor, action, resource, call, decision, facts.reference if facts else None)
 
     def _place(self, work: Work, grant: Grant, position: bytes) -> Place:
-        """Give the consumer's place: the position sent, else the last committed, else the beginning."""
+        """Give the consumer's place: the position sent, else the last committed; BEGINNING starts anew."""
         info = self._broker.topic(grant.topic)
-        token = position or self._access.position(work, grant.id).committed
+        token = b"" if position == BEGINNING else position or self._access.position(work, grant.id).committed
         floor = self._floor(grant, info.partitions)
         if not token:
             start = _higher(floor, self._broker.ends(grant.topic).earliest)

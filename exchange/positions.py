@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.record import Positions
 
-__all__ = ["Place"]
+__all__ = ["BEGINNING", "Place"]
+
+BEGINNING = b"\x00"
+"""A position that a consumer may send to start anew: the first record that its grant lets it see."""
 
 _VERSION = 1
 _HEAD = struct.Struct("<B8sqH")  # version, grant's tag, generation, partitions
