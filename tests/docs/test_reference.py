@@ -92,9 +92,8 @@ def test_every_key_of_a_connector_s_configuration_has_a_row(section: str) -> Non
     known = words("configuration.md")
     last = section.rsplit(".", 1)[-1] if section.count(".") < 2 else ".".join(section.split(".")[1:])
     for key in keys_of(SECTIONS[section]):
-        sub = SECTIONS[section].model_fields.get(key)
-        if sub is not None and isinstance(sub.annotation, type) and issubclass(sub.annotation, BaseModel):
-            continue  # its own keys have rows
+        if any(re.search(rf"(?:^|\.){key}\.", word) for word in known) or key in {"source", "columns"}:
+            continue  # a section: its own keys have rows
         parents = {"", f"{last}.", "into.", "exchange.", f"{section}.", f"{section.removeprefix('publish.')}."}
         assert any(f"{parent}{key}" in known for parent in parents), f"{section}: {key}"
 
