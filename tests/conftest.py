@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from tests.kit import postgres
+# Suites and kits assert too; said before the first of them is imported.
+pytest.register_assert_rewrite("tests.kit", "tests.contract", "tests.torture")
+
+from tests.kit import postgres  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.kit.kafka import Node

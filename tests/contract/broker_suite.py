@@ -6,9 +6,6 @@ An adapter's test module says what it runs on, and nothing more:
         @pytest.fixture
         def rig(self) -> Iterator[Rig]: ...
 
-Before it imports this module it calls `pytest.register_assert_rewrite(*SUITE)` with the names below, so that a
-failing comparison shows both sides.
-
 Where an adapter is free, so are the tests: positions may have gaps, recorded_at is a whole number of
 milliseconds, `lanes()` may show lanes of other tests, and a hint of `watch()` may come too often.
 """

@@ -6,16 +6,13 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-SUITE = tuple(f"tests.contract.broker_suite{part}" for part in ("", "_append", "_faults", "_lanes", "_read"))
-pytest.register_assert_rewrite(*SUITE, "tests.kit.broker")
-
-from exchange.broker.memory import MemoryBroker, MemoryLog  # noqa: E402 - after the registration, or it has no effect
-from exchange.broker.postgres import PostgresBroker, metadata  # noqa: E402
-from exchange.work import PostgresWorks  # noqa: E402
-from schemas.names import Topic  # noqa: E402
-from tests.contract.broker_suite import BrokerContract  # noqa: E402
-from tests.kit import postgres  # noqa: E402
-from tests.kit.broker import Rig  # noqa: E402
+from exchange.broker.memory import MemoryBroker, MemoryLog
+from exchange.broker.postgres import PostgresBroker, metadata
+from exchange.work import PostgresWorks
+from schemas.names import Topic
+from tests.contract.broker_suite import BrokerContract
+from tests.kit import postgres
+from tests.kit.broker import Rig
 
 
 class MemoryRig:

@@ -5,15 +5,12 @@ from collections.abc import Iterator
 import pytest
 from kafka import TopicPartition
 
-SUITE = tuple(f"tests.contract.broker_suite{part}" for part in ("", "_append", "_faults", "_lanes", "_read"))
-pytest.register_assert_rewrite(*SUITE, "tests.kit.broker")
-
-from exchange.broker.kafka import KafkaBroker  # noqa: E402 - after the registration, or it has no effect
-from exchange.broker.kafka_settings import admin  # noqa: E402
-from schemas.names import Topic  # noqa: E402
-from tests.contract.broker_suite import BrokerContract  # noqa: E402
-from tests.kit.broker import Rig  # noqa: E402
-from tests.kit.kafka import Node  # noqa: E402
+from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka_settings import admin
+from schemas.names import Topic
+from tests.contract.broker_suite import BrokerContract
+from tests.kit.broker import Rig
+from tests.kit.kafka import Node
 
 pytestmark = pytest.mark.kafka
 
