@@ -30,7 +30,9 @@ def tracked(*patterns: str) -> list[Path]:
 def loaded_by(statement: str) -> set[str]:
     """Give the modules that stand in memory after a statement, in a fresh interpreter."""
     script = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_importing_the_exchange_imports_nothing_of_it() -> None:
@@ -39,10 +41,21 @@ def test_importing_the_exchange_imports_nothing_of_it() -> None:
 
 
 def test_a_department_s_machine_never_loads_the_pool_s_code() -> None:
-    modules = [f"connectors.{file.stem}" for file in (ROOT / "connectors").glob("*.py") if file.stem not in {"__init__", "suite"}]
+    modules = [
+        f"connectors.{file.stem}"
+        for file in (ROOT / "connectors").glob("*.py")
+        if file.stem not in {"__init__", "suite"}
+    ]
     loaded = loaded_by("import " + ", ".join(modules))
     assert {name for name in loaded if name.startswith("exchange.") and not name.startswith("exchange.client")} == set()
-    server_rooms = {"registry.api", "registry.rest", "registry.postgres", "registry.subjects", "registry.catalogue", "registry.store"}
+    server_rooms = {
+        "registry.api",
+        "registry.rest",
+        "registry.postgres",
+        "registry.subjects",
+        "registry.catalogue",
+        "registry.store",
+    }
     assert not server_rooms & loaded
     assert not {name for name in loaded if name.split(".")[0] in _SERVER}
 

@@ -38,7 +38,9 @@ def test_the_pages_show_the_commands() -> None:
     assert len(CALLS) > 40
 
 
-@pytest.mark.parametrize(("where", "words"), CALLS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("where", "words"), CALLS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_a_command_that_a_page_names_exists(where: str, words: list[str]) -> None:
     known, rest = words[0], words[1:]
     given: list[str] = []
@@ -53,7 +55,9 @@ def test_a_command_that_a_page_names_exists(where: str, words: list[str]) -> Non
         rest = rest[1:]
     is_group = hasattr(COMMANDS[known], "commands")
     alternatives = any("|" in word or "/" in word for word in words[1:])
-    assert not is_group or len(words) == len(known.split()) or given or alternatives, f"{where}: no such command: {words}"
+    assert not is_group or len(words) == len(known.split()) or given or alternatives, (
+        f"{where}: no such command: {words}"
+    )
     unknown = [word for word in given if word not in taken]
     assert not unknown, f"{where}: {known} has no {', '.join(unknown)}"
 
