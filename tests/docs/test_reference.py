@@ -107,7 +107,7 @@ def test_every_field_of_an_entry_has_a_row() -> None:
 def test_every_header_on_kafka_has_a_row() -> None:
     source = (ROOT / "exchange" / "broker" / "kafka_receipts.py").read_text(encoding="utf-8")
     headers = set(re.findall(r'"((?:ce|pool)_[a-z]+)"', source))
-    assert len(headers) == 8
+    assert {"ce_source", "ce_id", "pool_op"} <= headers
     assert headers <= words("wire.md")
 
 
