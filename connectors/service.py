@@ -20,6 +20,8 @@ from schemas.errors import PoolError, UnavailableError
 
 __all__ = ["run", "stop_on_signals"]
 
+_RENEWAL = 3600.0  # seconds between two looks at the certificate's age
+
 
 def stop_on_signals(stop: threading.Event) -> None:
     """Let SIGTERM and SIGINT end the streams after the batches in flight."""
@@ -38,15 +40,25 @@ def run(config: ConnectorConfig, link: assembly.Link, *, once: bool, refresh: Ca
         config: of the connector.
         link: the pool, our signature, stop and voice.
         once: end when what is there now is done.
-        refresh: called before each pass of a publication: renews the certificate when it is time.
+        refresh: called before each pass of a publication, and every hour: renews the certificate when it is time.
     """
     jobs: list[Callable[[], Exit]] = [
         *(partial(_publish, config, each, link, once=once, refresh=refresh) for each in config.publish),
         *(partial(_subscribe, config, each, link, once=once) for each in config.subscribe),
     ]
+    # A subscription is one long pass, and a connector may have nothing else: time alone renews its certificate.
+    threading.Thread(target=_keep_fresh, args=(link, refresh), name="renewal", daemon=True).start()
     with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="stream") as threads:
         futures = [threads.submit(_guarded, job, link) for job in jobs]
         return max(future.result() for future in futures)
+
+
+def _keep_fresh(link: assembly.Link, refresh: Callable[[], None]) -> None:
+    while not link.stop.wait(_RENEWAL):
+        try:
+            refresh()
+        except PoolError as error:
+            link.say(f"certificate: {error.reason}: {error.message}")
 
 
 def _guarded(job: Callable[[], Exit], link: assembly.Link) -> Exit:

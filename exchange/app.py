@@ -76,6 +76,7 @@ class App:
     catalogue: Catalogue
     broker: Broker
     sequencer: Sequencer
+    log: PostgresLog
     authority: Authority
     engine: sa.Engine
     workers: Workers
@@ -210,6 +211,7 @@ class App:
             catalogue=catalogue,
             broker=broker,
             sequencer=sequencer,
+            log=log,
             authority=authority,
             engine=engine,
             workers=workers,
@@ -292,7 +294,13 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
         replication=section.replication,
         on_broken_version=strictness[section.refuse_unsafe_versions],
     )
-    return KafkaBroker(settings)
+    broker = KafkaBroker(settings)
+    try:
+        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
+    except PoolError:
+        broker.close()
+        raise
+    return broker
 
 
 def _below(folder: Path, path: Path) -> Path:

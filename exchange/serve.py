@@ -35,7 +35,7 @@ from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.registry import registry_api
 from exchange.api.tails import Tails
-from exchange.app import App
+from exchange.app import App, microseconds
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
@@ -192,18 +192,18 @@ async def _in_thread(app: App, name: str, work: Callable[[App, threading.Event],
 
 
 def _sequence(app: App, stop: threading.Event) -> None:
-    def alarm(error: PoolError | None) -> None:
-        if error is not None:
-            metrics.SEQUENCER_FAILURES.labels(error.reason).inc()
-            _log.error("sequencer_failed", reason=error.reason, message=error.message)
-
     while not stop.is_set():
         try:
             step = app.sequencer.step()
+            waiting = app.log.backlog()
         except PoolError as error:
-            alarm(error)
+            metrics.SEQUENCER_FAILURES.labels(error.reason).inc()
+            _log.error("sequencer_failed", reason=error.reason, message=error.message)
         else:
             metrics.CHECKPOINT_SIZE.set(step.size)
+            metrics.UNSEQUENCED_ENTRIES.set(waiting.count)
+            age = 0 if waiting.oldest is None else max(0, microseconds() - waiting.oldest)
+            metrics.UNSEQUENCED_AGE.set(age / 1_000_000)
         stop.wait(1.0)
 
 

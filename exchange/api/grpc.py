@@ -10,12 +10,15 @@ import os
 import re
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
+from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
@@ -55,7 +58,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Greet."""
-        return await self._answer(context, request.header, self._hello)
+        return await self._answer(context, "Hello", request.header, self._hello)
 
     def _hello(self, actor: Actor, call: Call) -> wire.HelloReply:
         greeting = self._pool.hello(actor, call)
@@ -82,7 +85,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 schema_id, text = self._pool.latest_schema(actor, call, Topic.parse(request.topic))
             return wire.SchemaReply(schema_id=schema_id, schema=text)
 
-        return await self._answer(context, request.header, answer)
+        return await self._answer(context, "Schema", request.header, answer)
 
     async def Resume(self, request: wire.ResumeRequest, context: Any) -> wire.ResumeReply:  # noqa: N802
         """Tell where a lane stands."""
@@ -98,7 +101,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 receipt=_to_wire(receipt),
             )
 
-        return await self._answer(context, request.header, answer)
+        return await self._answer(context, "Resume", request.header, answer)
 
     async def Describe(self, request: wire.DescribeRequest, context: Any) -> wire.DescribeReply:  # noqa: N802
         """Tell what a grant delivers."""
@@ -119,7 +122,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 row_filter=terms.row_filter,
             )
 
-        return await self._answer(context, request.header, answer)
+        return await self._answer(context, "Describe", request.header, answer)
 
     async def Commit(self, request: wire.CommitRequest, context: Any) -> wire.CommitReply:  # noqa: N802
         """Acknowledge."""
@@ -128,35 +131,40 @@ class ExchangeServicer(stubs.ExchangeServicer):
             entry_id = self._pool.fetching.commit(actor, call, request.grant_id, request.position)
             return wire.CommitReply(entry_id=entry_id)
 
-        return await self._answer(context, request.header, answer)
+        return await self._answer(context, "Commit", request.header, answer)
 
     async def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
         """Release records; wait for the first one."""
         call = _call(request.header)
-        give_up = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
-        position = request.position
         try:
-            actor = self._actor(context)
-            fetching = self._pool.fetching
-            topic = await self._run(fetching.topic_of, actor, call, request.grant_id)
-            while True:
-                ticket = await self._run(self._tails.ticket, topic)
-                released = await self._run(
-                    fetching.fetch, actor, call, request.grant_id, position, request.max_records, request.max_bytes
-                )
-                left = give_up - time.monotonic()
-                if len(released) or left <= 0:
-                    break
-                position = released.next_position
-                if released.caught_up:
-                    await self._tails.grown(topic, ticket, min(left, _REREAD))
-            reply = _release(released)
-            reached("before_release")
-            _check_window(released)
+            with _measured("Fetch"):
+                released = await self._released(self._actor(context), call, request)
+                reply = _release(released)
+                reached("before_release")
+                _check_window(released)
         except Exception as error:
             await self._abort(context, call, error)
             raise
+        metrics.RECORDS_RELEASED.inc(len(released))
         return reply
+
+    async def _released(self, actor: Actor, call: Call, request: wire.FetchRequest) -> Released:
+        """Fetch; where there is nothing, wait for the topic to grow and fetch again, until the poll's time is over."""
+        give_up = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
+        fetch = partial(self._run, self._pool.fetching.fetch, actor, call, request.grant_id)
+        released = await fetch(request.position, request.max_records, request.max_bytes)
+        if len(released) or time.monotonic() >= give_up:
+            return released
+        topic = await self._run(self._pool.fetching.topic_of, actor, call, request.grant_id)
+        while True:
+            # Taken before the read, so that nothing that comes in between is waited for in vain.
+            ticket = await self._run(self._tails.ticket, topic)
+            released = await fetch(released.next_position, request.max_records, request.max_bytes)
+            left = give_up - time.monotonic()
+            if len(released) or left <= 0:
+                return released
+            if released.caught_up:
+                await self._tails.grown(topic, ticket, min(left, _REREAD))
 
     async def Publish(  # noqa: N802
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
@@ -226,7 +234,10 @@ class ExchangeServicer(stubs.ExchangeServicer):
 
     async def _append_ready(self, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
         try:
-            for receipt in await self._run(self._pool.publishing.append, ready):
+            with _measured("Publish"):
+                receipts = await self._run(self._pool.publishing.append, ready)
+            metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in ready))
+            for receipt in receipts:
                 reached("before_response")
                 yield wire.PublishReply(sequence=receipt.sequence, receipt=_to_wire(receipt))
         except PoolError as error:
@@ -240,10 +251,13 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 async for reply in self._append_ready([checked]):
                     yield reply
 
-    async def _answer(self, context: Any, header: wire.RequestHeader, work: Callable[[Actor, Call], _T]) -> _T:
+    async def _answer(
+        self, context: Any, method: str, header: wire.RequestHeader, work: Callable[[Actor, Call], _T]
+    ) -> _T:
         call = _call(header)
         try:
-            return await self._run(work, self._actor(context), call)
+            with _measured(method):
+                return await self._run(work, self._actor(context), call)
         except Exception as error:
             await self._abort(context, call, error)
             raise
@@ -271,6 +285,21 @@ class ExchangeServicer(stubs.ExchangeServicer):
         await context.abort(
             STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
         )
+
+
+@contextmanager
+def _measured(method: str) -> Iterator[None]:
+    """Count a call by its outcome and measure its time."""
+    started = time.monotonic()
+    outcome = "ok"
+    try:
+        yield
+    except Exception as error:
+        outcome = str(as_pool_error(error).reason)
+        raise
+    finally:
+        metrics.CALLS.labels(method, outcome).inc()
+        metrics.CALL_SECONDS.labels(method).observe(time.monotonic() - started)
 
 
 def _call(header: wire.RequestHeader) -> Call:
