@@ -233,6 +233,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
             yield reply
 
     async def _append_ready(self, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
+        if not ready:
+            return
         try:
             with _measured("Publish"):
                 receipts = await self._run(self._pool.publishing.append, ready)
