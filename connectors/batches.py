@@ -156,21 +156,26 @@ class Outbox:
                 )
             return self._settle(receipt)
 
-    def explains(self, sequence: int, root: bytes) -> bool:
+    def explains(self, sequence: int, root: bytes) -> tuple[int, int] | None:
         """Tell whether the pool's standing is one of this chain, and remember what it proves.
 
         The roots are chained: a standing with the root of batch n proves every batch up to n. The last of them is kept,
         since sending it again fetches its receipt.
+
+        Returns:
+            The numbers of records and of voids that are proven hereby; None when the standing is not of this chain.
         """
         with self._lock:
             standing = self._ledger.standing()
             if standing is not None and (standing.sequence, standing.root) == (sequence, root):
-                return True
+                return 0, 0
             if not any((each.batch.sequence, each.batch.root) == (sequence, root) for each in self._pending):
-                return False
+                return None
+            records = voids = 0
             while self._pending[0].batch.sequence < sequence:
-                self._settle(None)
-            return True
+                settled = self._settle(None)
+                records, voids = records + settled[0], voids + settled[1]
+            return records, voids
 
     def refuse(self, sequence: int, bad: Sequence[int]) -> list[Row] | None:
         """Take the rows out of a refused batch, and everything from it on back to be sealed anew.

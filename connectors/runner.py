@@ -261,7 +261,7 @@ class Publisher:
                 self._backoff.failed(error)
                 if self._stop.is_set():
                     raise
-                self._ask(outbox)
+                self._ask(outbox, tally)
             else:
                 if not len(outbox):
                     return
@@ -278,8 +278,8 @@ class Publisher:
                 tally.acknowledged(records, voids)
                 self._progress(tally.run)
 
-    def _ask(self, outbox: Outbox) -> None:
-        """After a broken stream, see what of it arrived.
+    def _ask(self, outbox: Outbox, tally: Tally | None) -> None:
+        """After a broken stream, see what of it arrived, and count it: no receipt will come for it any more.
 
         Raises:
             ConflictError: SEQUENCE_CONFLICT, when another process has written to the lane meanwhile.
@@ -292,7 +292,10 @@ class Publisher:
                 if self._stop.is_set():
                     raise
                 continue
-            if outbox.explains(standing.sequence, standing.root or NO_ROOT):
+            proven = outbox.explains(standing.sequence, standing.root or NO_ROOT)
+            if proven is not None:
+                if tally is not None:
+                    tally.acknowledged(*proven)
                 return
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
