@@ -1,0 +1,70 @@
+"""A registry that is served, for the tests of its API."""
+
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+import sqlalchemy as sa
+import uvicorn
+from confluent_kafka.schema_registry import SchemaRegistryClient
+
+from registry import tables
+from registry.api import create
+from registry.postgres import PostgresSubjects
+from registry.settings import Configuration
+from registry.subjects import Subjects
+from tests.kit import postgres
+from tests.kit.registry_served import Confluent, RecordingGate, World, identify
+
+
+@pytest.fixture(scope="module")
+def served(postgres_server: sa.URL) -> Iterator[World]:
+    with postgres.fresh_database(postgres_server) as url:
+        engine = sa.create_engine(url, pool_size=10)
+        tables.metadata.create_all(engine)
+        store = PostgresSubjects(engine)
+        subjects = Subjects(
+            store, Configuration(store), governed=lambda subject: subject.startswith("governed"), strict=False
+        )
+        gate = RecordingGate()
+        # The protocol by name: without it asyncio leaves Nagle's algorithm on, and every answer waits 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.bind(("127.0.0.1", 0))
+        app = create(subjects, gate, identify=identify)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        with httpx.Client(base_url=base) as http:
+            yield World(base, subjects, gate, http)
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+        engine.dispose()
+
+
+@pytest.fixture
+def world(served: World) -> World:
+    served.gate.denied.clear()
+    served.gate.entries.clear()
+    return served
+
+
+@pytest.fixture
+def confluent(world: World) -> Iterator[Confluent]:
+    """Makes Confluent's clients, each with caches of its own."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(SchemaRegistryClient({"url": world.url}))
+
+
+@pytest.fixture
+def subject() -> str:
+    return f"s{uuid.uuid4().hex}-value"
