@@ -5,20 +5,20 @@ A lane's latest receipts travel as the metadata of a group's offset, in the reco
 As many of the latest 16 as fit are kept, at least one. A receipt whose runs alone would burst it keeps the range of
 each partition instead, is marked so, and its exact runs are found again by reading that range for its headers.
 
-Headers follow CloudEvents' Kafka binding (`ce_*`), where one event is one batch: `ce_source` is the lane, `ce_id`
-the sequence. `pool_op` and `pool_seen` are the record's own, `pool_valid` stands only on records with valid times.
+Headers are the four that CloudEvents' Kafka binding demands, and few of our own, since each costs a microsecond a
+record: `ce_source` is the lane, `ce_id` the batch's sequence, `ce_type` the record's mark (`pool.upsert.first`), the
+time is the message's own. `pool_op=void` stands on voids, `pool_valid` on records that state valid times.
 """
 
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 
 from exchange.broker.port import Append, Appended
 from exchange.broker.rules import REMEMBERED
-from schemas.errors import CorruptError, PoolError, Reason
+from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
 from schemas.record import Mark, Operation, Run, Seen
 
@@ -29,12 +29,16 @@ _MAX_RAW = 4095 * 4 // 5  # base 85 makes five characters of four bytes; librdka
 _FORM = 1
 _DIGEST = 32
 _RANGES = 1  # flag: the runs are ranges that others' records may interrupt
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VOID = ("pool_op", b"void")
 
-_OPERATIONS = {Operation.UPSERT: b"upsert", Operation.CORRECT: b"correct", Operation.VOID: b"void"}
-_SEEN = {Seen.FIRST: b"first", Seen.AGAIN: b"again"}
-_OPERATION_OF = {text: int(operation) for operation, text in _OPERATIONS.items()}
-_SEEN_OF = {text: int(seen) << 4 for seen, text in _SEEN.items()}
+
+def _type(mark: Mark) -> bytes:
+    seen = "" if mark.seen is Seen.UNKNOWN else f".{mark.seen.name.lower()}"
+    return f"pool.{mark.operation.name.lower()}{seen}".encode()
+
+
+_TYPES = {int(mark): _type(mark) for operation in Operation for seen in Seen for mark in [Mark(operation, seen)]}
+_MARKS = {text: byte for byte, text in _TYPES.items()}
 
 Headers = list[tuple[str, bytes]]
 
@@ -165,25 +169,23 @@ def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def headers(batch: Append, millisecond: int) -> dict[int, Headers]:
+def headers(batch: Append) -> dict[int, Headers]:
     """Give the headers of a batch's records by their mark; one list serves all records of that mark.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a byte that is no mark.
     """
-    time = (_EPOCH + timedelta(milliseconds=millisecond)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    common = [
-        ("ce_specversion", b"1.0"),
-        ("ce_type", b"pool.batch.v1"),
-        ("ce_source", str(batch.lane).encode()),
-        ("ce_id", str(batch.sequence).encode()),
-        ("ce_time", time.encode()),
-    ]
+    source, sequence = str(batch.lane).encode(), str(batch.sequence).encode()
     made = {}
     for byte in set(batch.marks):
         mark = Mark.of(byte)
-        seen = [("pool_seen", _SEEN[mark.seen])] if mark.seen in _SEEN else []
-        made[byte] = [*common, ("pool_op", _OPERATIONS[mark.operation]), *seen]
+        made[byte] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", _TYPES[byte]),
+            ("ce_source", source),
+            ("ce_id", sequence),
+            *([_VOID] if mark.operation is Operation.VOID else []),
+        ]
     return made
 
 
@@ -193,15 +195,13 @@ def mark_of(found: Sequence[tuple[str, bytes]] | None) -> int:
     Raises:
         CorruptError: LOG_CORRUPT, when it has none: the record did not come through the gate.
     """
-    operation, seen = 0, 0
     for name, value in found or ():
-        if name == "pool_op":
-            operation = _OPERATION_OF.get(value, 0)
-        elif name == "pool_seen":
-            seen = _SEEN_OF.get(value, 0)
-    if not operation:
-        raise _unmarked()
-    return operation | seen
+        if name == "ce_type" and value in _MARKS:
+            return _MARKS[value]
+    raise CorruptError(
+        Reason.LOG_CORRUPT,
+        "got a record without its operation; somebody has written to the topic past the gate",
+    )
 
 
 def valid_of(found: Sequence[tuple[str, bytes]] | None) -> bytes:
@@ -213,13 +213,6 @@ def is_of(found: Sequence[tuple[str, bytes]] | None, lane: Lane, sequence: int) 
     """Tell whether these are the headers of a record of that batch."""
     by_name = dict(found or ())
     return by_name.get("ce_source") == str(lane).encode() and by_name.get("ce_id") == str(sequence).encode()
-
-
-def _unmarked() -> PoolError:
-    return CorruptError(
-        Reason.LOG_CORRUPT,
-        "got a record without its operation; somebody has written to the topic past the gate",
-    )
 
 
 def _number(into: bytearray, number: int) -> None:

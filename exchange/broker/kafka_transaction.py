@@ -84,7 +84,7 @@ def _produce(
     topic, send = str(batch.lane.topic), producer.produce
     offsets: defaultdict[int, list[int]] = defaultdict(list)
     reports: dict[int, Report] = {number: _reporter(offsets[number], failed) for number in set(batch.partitions)}
-    shared: dict[int, Any] = headers(batch, millisecond)
+    shared: dict[int, Any] = headers(batch)
     valid = batch.valid
     rows = zip(batch.values, batch.keys, batch.partitions, batch.marks, strict=True)
     for index, (value, key, partition, mark) in enumerate(rows):

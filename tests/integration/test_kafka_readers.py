@@ -1,0 +1,125 @@
+"""Many subscribers on few consumers, and what they are told when retention is faster than they are."""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from kafka import TopicPartition
+
+from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka_read import _Stream
+from exchange.broker.kafka_settings import admin
+from schemas.errors import GoneError, Reason
+from schemas.names import Topic
+from tests.kit.broker import append, at_once, batch, fresh_topic, lane_of, read_all
+from tests.kit.kafka import Node
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def broker(kafka_node: Node) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker(kafka_node.settings(readers=2))
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def assigned(monkeypatch: pytest.MonkeyPatch) -> list[Topic]:
+    """Note every consumer that is assigned anew."""
+    noted: list[Topic] = []
+    real = _Stream.assign
+
+    def assign(stream: _Stream, topic: Topic, at: object) -> None:
+        noted.append(topic)
+        real(stream, topic, at)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_Stream, "assign", assign)
+    return noted
+
+
+def filled(broker: KafkaBroker, batches: int, *, size: int = 0) -> Topic:
+    topic = fresh_topic("readers")
+    broker.create_topic(topic)
+    for first in range(1, batches + 1, 4):
+        numbers = range(first, min(first + 4, batches + 1))
+        append(broker, *(batch(lane_of(topic), number, range(1000), size=size) for number in numbers))
+    return topic
+
+
+def test_twenty_readers_on_two_consumers_each_get_everything(broker: KafkaBroker) -> None:
+    topics = [filled(broker, 2) for _ in range(4)]
+    readers = [lambda topic=topic: read_all(broker, topic, step=400) for topic in topics * 5]
+    assert [len(found) for found in at_once(*readers)] == [2000] * 20  # type: ignore[arg-type]
+    assert broker._readers._made == 2
+
+
+def test_a_reader_who_goes_on_keeps_his_consumer(broker: KafkaBroker, assigned: list[Topic]) -> None:
+    topic = filled(broker, 8)
+    position, count, reads = broker.ends(topic).earliest, 0, 0
+    while count < 7000:
+        part = broker.read(topic, position, max_records=300, max_bytes=1 << 20)
+        position, count, reads = part.next, count + len(part), reads + 1
+    assert reads >= 20
+    assert len(assigned) <= 3
+
+
+def test_at_the_end_no_consumer_goes_on_asking(broker: KafkaBroker, assigned: list[Topic]) -> None:
+    topic = filled(broker, 1)
+    assert len(read_all(broker, topic)) == 1000
+    limit = time.monotonic() + 10
+    while any(stream.topic is not None for stream in broker._readers._streams):
+        assert time.monotonic() < limit
+        broker._readers.cool()
+        time.sleep(0.1)
+    before = len(assigned)
+    latest = broker.ends(topic).latest
+    for _ in range(5):
+        assert len(broker.read(topic, latest, max_records=10, max_bytes=1000)) == 0
+    assert len(assigned) == before
+
+
+def test_a_reader_whom_retention_overtakes_is_told_and_nothing_is_skipped(
+    broker: KafkaBroker, kafka_node: Node
+) -> None:
+    topic, noise = fresh_topic("readers"), random.Random(5)
+    broker.create_topic(topic)
+    for number in range(1, 21):  # 20 MB that do not compress: far more than a consumer fetches ahead
+        sent = batch(lane_of(topic), number, range(1000))
+        append(broker, replace(sent, values=[bytes(5) + noise.randbytes(1000) for _ in sent.keys]))
+    part = broker.read(topic, broker.ends(topic).earliest, max_records=100, max_bytes=1 << 20)
+    keep = tuple(end - 10 for end in broker.ends(topic).latest)
+    client = admin(kafka_node.settings(kafka_node.operator))
+    client.delete_records({TopicPartition(str(topic), number): offset for number, offset in enumerate(keep)})
+    client.close()
+
+    def go_on() -> None:
+        position = part.next
+        for _ in range(1000):
+            # What had been fetched before may still come; then the truth.
+            got = broker.read(topic, position, max_records=1000, max_bytes=1 << 20)
+            for stretch in got.stretches:
+                assert stretch.offsets[0] - position[stretch.partition] <= 1  # a marker at most
+            position = got.next
+
+    with pytest.raises(GoneError) as raised:
+        go_on()
+    assert raised.value.reason is Reason.POSITION_GONE
+    assert raised.value.details["earliest"] == ",".join(map(str, keep))
+
+
+def test_a_thousand_watchers_cost_one_consumer(broker: KafkaBroker) -> None:
+    topics = [filled(broker, 1) for _ in range(2)]
+    before = threading.active_count()
+    woken = [threading.Event() for _ in range(1000)]
+    with contextlib.ExitStack() as stack:
+        for index, event in enumerate(woken):
+            stack.enter_context(broker.watch(topics[index % 2], event.set))
+        assert threading.active_count() <= before + 1
+        append(broker, batch(lane_of(topics[0]), 2))
+        for event in woken[::2]:
+            assert event.wait(10)
