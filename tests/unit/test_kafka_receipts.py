@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange.broker.kafka_receipts import (
@@ -56,6 +56,7 @@ def receipts(draw: st.DrawFn) -> tuple[Appended, ...]:
     )
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(receipts())
 def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Appended, ...]) -> None:
     text = encode(given_receipts)
@@ -68,6 +69,7 @@ def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Append
         assert tuple(each.receipt for each in kept) == given_receipts[-len(kept) :]
 
 
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(receipts())
 def test_as_many_are_kept_as_there_is_room_for(given_receipts: tuple[Appended, ...]) -> None:
     kept = len(unpack(LANE, encode(given_receipts)))
@@ -123,6 +125,7 @@ def test_what_others_have_written_there_is_not_taken_for_receipts(text: str) -> 
         unpack(LANE, text)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 7), st.sets(st.integers(0, 60), min_size=1), min_size=1))
 def test_runs_hold_exactly_the_offsets_and_are_as_few_as_can_be(offsets: dict[int, set[int]]) -> None:
     found = runs_of((number, sorted(places)) for number, places in offsets.items())
