@@ -44,8 +44,8 @@ check: setup ## Types, lint, import contracts, generated code, size of files
 bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
 	$(BIN)/python -m tests.bench
 
-torture: setup kafka ## 200 faults on lanes with unacknowledged batches (SEED=n repeats a run)
-	$(BIN)/python -m tests.torture --faults 200 $(if $(SEED),--seed $(SEED))
+torture: setup kafka ## 200 faults on lanes with unacknowledged batches, two controls (SEED=n repeats the draws)
+	$(BIN)/python -m tests.torture --faults 200 --controls $(if $(SEED),--seed $(SEED))
 
 format: setup ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
