@@ -143,11 +143,6 @@ class Topics:
             known = self._known.get(topic)
         return known[1].partitions if known else self.describe(topic).partitions
 
-    def forget(self, topic: Topic) -> None:
-        """Drop what is known of a topic that Kafka says it does not know."""
-        with self._lock:
-            self._known.pop(topic, None)
-
     def lane_metadata(self) -> Iterator[tuple[Lane, str]]:
         """Give every lane that has committed receipts, with their packed form; takes nothing over."""
         groups = self._link.administer(
@@ -168,12 +163,17 @@ class Topics:
 
     def renew_generations(self) -> int:
         """Raise every topic's generation: what a restored backup must do before it serves. Gives the count."""
-        names = self._link.administer("list its topics", lambda client: client.list_topics())
-        topics = [topic for name in names if (topic := _topic_or_none(name)) is not None]
-        for topic in topics:
-            self._link.administer(f"raise the generation of {topic}", functools.partial(_renew, topic=topic))
-            self.forget(topic)
-        return len(topics)
+        renewed = self._link.administer("raise the generations of its topics", _renew_all)
+        with self._lock:
+            self._known.clear()
+        return renewed
+
+
+def _renew_all(client: KafkaAdminClient) -> int:
+    topics = [topic for name in client.list_topics() if (topic := _topic_or_none(name)) is not None]
+    for topic in topics:
+        _renew(client, topic)
+    return len(topics)
 
 
 def _renew(client: KafkaAdminClient, topic: Topic) -> None:
