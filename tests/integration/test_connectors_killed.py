@@ -48,7 +48,8 @@ def server(department: Department, tmp_path: Path) -> Iterator[TwinServer]:
 
 
 def killers(seed: random.Random, calls: int) -> Iterator[Killer]:
-    """Points of death: two in three at a call, one in three at some moment."""
+    """Points of death: one of the first calls for certain, then two in three at a call, one in three at some moment."""
+    yield Killer(at_call=seed.randint(1, 3), before=True)
     while True:
         if seed.random() < 2 / 3:
             yield Killer(at_call=seed.randint(1, calls), before=seed.random() < 0.5)

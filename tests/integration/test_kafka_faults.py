@@ -272,9 +272,14 @@ def test_a_time_far_ahead_of_the_brokers_clock_is_refused_whole(brokers: Gateway
     broker = brokers()
     topic, lane = prepared(broker)
     ahead = int((time.time() + 7200) * 1_000_000)
-    with pytest.raises(UnavailableError) as raised:
-        append(broker, batch(lane, 2, range(10), recorded_at=ahead))
-    assert raised.value.reason is Reason.CLOCK_JUMPED
+    reasons = []
+    for _ in range(5):  # a machine that is very busy may let the call's patience run out before the refusal comes
+        with pytest.raises(UnavailableError) as raised:
+            append(broker, batch(lane, 2, range(10), recorded_at=ahead))
+        reasons.append(raised.value.reason)
+        if reasons[-1] is Reason.CLOCK_JUMPED:
+            break
+    assert reasons[-1] is Reason.CLOCK_JUMPED
     assert len(read_all(broker, topic)) == 20
     append(broker, batch(lane, 2, range(10)))
     assert len(read_all(broker, topic)) == 30
