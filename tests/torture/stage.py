@@ -284,7 +284,11 @@ def stage(seed: int, control: str = "", *, keep: bool = False) -> Iterator[Stage
     with ExitStack() as stack:
         if not keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        node = stack.enter_context(kafka.node())
+        kafka.fetch_jars()
+        node = kafka.Node(folder / "kafka")
+        stack.callback(lambda: node.running() and node.kill())
+        node.start()
+        node.apply_acls()
         postgres = EmbeddedPostgres(folder / "database")
         (folder / "database").mkdir()
         postgres.start()
