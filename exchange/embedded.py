@@ -11,7 +11,6 @@ CLI, how to reach it. After a SIGKILL of its owner the server is still there: `s
     embedded.stop()
 """
 
-import contextlib
 import fcntl
 import importlib.util
 import os
@@ -202,13 +201,18 @@ class EmbeddedPostgres:
         installed = self.binaries()
         if self._user is None or _reachable(installed):
             return installed
-        # The package lies where the unprivileged user cannot go (below /root, say): it gets a copy.
+        # The package lies where the unprivileged user cannot go (below /root, say): it gets a copy. The programs find
+        # their libraries by the way from one folder to the other, so that stays as it is.
         copy = self.folder / "pg-binaries"
         if not copy.exists():
-            with contextlib.suppress(FileExistsError):
-                shutil.copytree(installed.parent.parent / f"{_PACKAGE}.libs", self.folder / f"{_PACKAGE}.libs")
-            shutil.copytree(installed, copy)
-        return copy
+            part = self.folder / "pg-binaries.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(installed, part / _PACKAGE / _BINARIES)
+            libraries = installed.parent.parent / f"{_PACKAGE}.libs"
+            if libraries.exists():
+                shutil.copytree(libraries, part / libraries.name)
+            part.rename(copy)
+        return copy / _PACKAGE / _BINARIES
 
 
 def _reachable(path: Path) -> bool:
