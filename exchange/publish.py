@@ -233,21 +233,26 @@ class Publishing:
             self._ledger.write(work, [passage.entry({"lane": str(lane), "sequence": sequence})])
         if state is None:
             return None
+        # All that the broker remembers, not the last alone: a broker forgets a lane's older batches as it goes on, and
+        # a batch that is forgotten before the sweeper comes would never get its entry.
+        self._catch_up(state.receipts)
         return self._known(replace(passage, action=Action.PUBLISH), state.receipts[-1], None)
 
     def sweep(self) -> int:
         """Write the entries of what was appended by a gateway that died before it wrote them; give their number."""
-        found = 0
-        settled = self._clock() - _SETTLED
-        for state in self._broker.lanes():
-            for appended in state.receipts:
-                if appended.recorded_at > settled:
-                    continue  # its gateway is most likely about to write it
-                with self._works.begin() as work:
-                    if self._receipts.get(work, appended.lane, appended.sequence) is None:
-                        self._recover(work, _recovery_passage(self._pool_id, appended.lane, self._clock), appended)
-                        found += 1
-        return found
+        settled = self._clock() - _SETTLED  # of a later one, its gateway is most likely about to write it
+        return sum(
+            self._catch_up([appended for appended in state.receipts if appended.recorded_at <= settled])
+            for state in self._broker.lanes()
+        )
+
+    def _catch_up(self, appended: Sequence[Appended]) -> int:
+        """Write the entries that are missing; give their number."""
+        with self._works.begin() as work:
+            missing = [one for one in appended if self._receipts.get(work, one.lane, one.sequence) is None]
+        for one in missing:
+            self._known(_recovery_passage(self._pool_id, one.lane, self._clock), one, None)
+        return len(missing)
 
     def _check_signature(self, actor: Actor, lane: Lane, submission: Submission) -> None:
         statement = batch_statement(
@@ -309,6 +314,8 @@ class Publishing:
         with self._works.begin() as work:
             receipt = self._receipts.last(work, lane)
         state = self._broker.resume(lane)
+        if state is not None:
+            self._catch_up(state.receipts)
         if state is not None and (receipt is None or state.receipts[-1].sequence > receipt.sequence):
             return state.receipts[-1].sequence, state.receipts[-1].digest
         return (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
@@ -337,11 +344,15 @@ class Publishing:
 
     def _known(self, passage: Passage, appended: Appended, checked: Checked | None) -> Receipt:
         """Give the receipt of a batch that had been appended before; write it where its gateway died first."""
-        with self._works.begin() as work:
-            receipt = self._receipts.get(work, appended.lane, appended.sequence)
-            if receipt is None:
-                receipt = self._recover(work, passage, appended, checked)
-        return receipt
+        while True:
+            try:
+                with self._works.begin() as work:
+                    receipt = self._receipts.get(work, appended.lane, appended.sequence)
+                    return receipt or self._recover(work, passage, appended, checked)
+            except ConflictError as error:
+                if error.reason is not Reason.ALREADY_EXISTS:
+                    raise
+                # Another gateway was faster: the next look finds what it has written.
 
     def _recover(self, work: Work, passage: Passage, appended: Appended, checked: Checked | None = None) -> Receipt:
         entry = passage.entry(
