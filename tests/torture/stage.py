@@ -196,7 +196,7 @@ class Stage(World):
         if not self.armed or name in SOURCES:
             return {}
         if name == "sink":
-            return {"POOL_FAILPOINTS": f"{WRITING}:kill:0.15"} if self.draw.random() < 0.5 else {}
+            return {"POOL_FAILPOINTS": f"{WRITING}:kill:0.05"}
         if self.draw.random() < 0.85:
             return {"POOL_FAILPOINTS": f"{self.draw.choice(PUBLISHING)}:kill:0.2"}
         return {"POOL_FAILPOINTS": f"{self.draw.choice(RELEASING)}:kill:0.2"}
