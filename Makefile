@@ -7,7 +7,7 @@ PROTO := $(wildcard schemas/proto/pool/v1/*.proto)
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka demo test check bench torture torture-short format proto lock clean
+.PHONY: help setup kafka demo test check bench torture format proto lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +30,8 @@ $(KAFKA_LIB)/.complete: deploy/kafka/pom.xml
 demo: setup ## Three departments, 20,000 persons, one grant: the whole line on the embedded default
 	$(BIN)/pool demo
 
-test: setup kafka ## Every test but torture: unit, contract, property, attack, PostgreSQL, Kafka, processes, faults
-	$(BIN)/python -m pytest -m "not torture"
+test: setup kafka ## Every test: unit, contract, property, attack, PostgreSQL, Kafka, processes, 40 faults
+	$(BIN)/python -m pytest
 
 check: setup ## Types, lint, import contracts, generated code, size of files
 	$(BIN)/ruff check .
@@ -43,9 +43,6 @@ check: setup ## Types, lint, import contracts, generated code, size of files
 
 bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
 	$(BIN)/python -m tests.bench
-
-torture-short: setup kafka ## 40 faults, as one test; not part of `make test`
-	$(BIN)/python -m pytest -m torture
 
 torture: setup kafka ## 200 faults on lanes with unacknowledged batches, two controls (SEED=n repeats the draws)
 	$(BIN)/python -m tests.torture --faults 200 --controls $(if $(SEED),--seed $(SEED))

@@ -45,7 +45,8 @@ java_options="${POOL_KAFKA_JVM:--Xmx1g} -Dlog4j2.configurationFile=$here/log4j2.
 umask 077
 if [ ! -f "$POOL_KAFKA_DATA/meta.properties" ]; then
     mkdir -p "$POOL_KAFKA_DATA"
-    cluster=${POOL_KAFKA_CLUSTER:-$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')}
+    # Not with "-" in front (one id in 64 of this alphabet): every Kafka tool would take it for an option.
+    cluster=${POOL_KAFKA_CLUSTER:-$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=' | sed 's/^-/A/')}
     # shellcheck disable=SC2086  # the options are words
     java $java_options -cp "$here/lib/*" kafka.tools.StorageTool format --standalone -t "$cluster" \
         -c "$here/server.properties" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; exit 1; }

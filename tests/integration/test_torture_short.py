@@ -11,7 +11,6 @@ from tests.torture.__main__ import torture
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.slow
-@pytest.mark.torture
 @pytest.mark.timeout(900)
 def test_forty_faults_and_everything_holds() -> None:
     seed = int(os.environ.get("TORTURE_SEED") or random.SystemRandom().randrange(10**6))
