@@ -9,7 +9,7 @@ START = Path(__file__).parents[2] / "deploy" / "kafka" / "start.sh"
 
 
 def test_a_random_cluster_id_is_never_read_as_an_option(tmp_path: Path) -> None:
-    # One id in 64 of base64url starts with "-": the storage tool, and every Kafka tool after it, takes it for an option.
+    # One id in 64 of base64url starts with "-", which the storage tool, like every Kafka tool, takes for an option.
     shutil.copy(START, tmp_path)
     (tmp_path / "lib").mkdir()
     tls = tmp_path / "home" / "tls"
