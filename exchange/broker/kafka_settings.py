@@ -91,7 +91,7 @@ class KafkaSettings:
             "socket.timeout.ms": min(int(self.transaction_timeout * 1000), _SOCKET_TIMEOUT_MS),
             "acks": "all",
             "compression.type": "lz4",
-            "linger.ms": 5,
+            "linger.ms": 1_000,
             "batch.size": 1_000_000,
             "batch.num.messages": 10_000,
             "message.max.bytes": _MAX_MESSAGE_BYTES,

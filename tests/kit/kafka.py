@@ -27,6 +27,8 @@ from exchange.broker.kafka_settings import KafkaSettings
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "kafka"
 ORGANISATION = "Data Exchange Pool Kafka"
 QUICK_JAVA = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto"
+SHIPPED_JAVA = "-Xmx1g"
+"""What start.sh takes: the second compiler knows the processor's AES, without which TLS is half of Kafka's work."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,9 @@ class Authority:
 class Node:
     """One running Kafka in a scratch folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, jvm: str = QUICK_JAVA) -> None:
         self.folder = folder
+        self.jvm = jvm
         self.authority = Authority(folder / "tls", "Kafka's own authority")
         broker = self.authority.own("broker")
         broker.chain(folder / "tls" / "broker.pem")
@@ -183,7 +186,7 @@ class Node:
             "POOL_KAFKA_PORT": str(self.port),
             "POOL_KAFKA_CONTROLLER_PORT": str(self.controller_port),
             "POOL_KAFKA_SESSION_MS": "4000",  # a killed node may come back only after its old session
-            "POOL_KAFKA_JVM": QUICK_JAVA,
+            "POOL_KAFKA_JVM": self.jvm,
         }
         # Output goes to a file: the broker would keep a pipe open for as long as it lives.
         with (self.folder / "scripts.log").open("a+") as output:
@@ -194,11 +197,11 @@ class Node:
 
 
 @contextmanager
-def node() -> Iterator[Node]:
+def node(jvm: str = QUICK_JAVA) -> Iterator[Node]:
     """Start a node with the shipped rules in a scratch folder; stop and remove it at the end."""
     fetch_jars()
     folder = Path(tempfile.mkdtemp(prefix="pool-kafka-"))
-    made = Node(folder)
+    made = Node(folder, jvm)
     try:
         made.start()
         made.apply_acls()
