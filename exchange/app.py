@@ -5,7 +5,8 @@ exchange/serve.py  the listeners and the background work of each role
 """
 
 import socket
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +33,7 @@ from exchange.broker.postgres import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
 from exchange.embedded import EmbeddedPostgres
-from exchange.facts import Facts
+from exchange.facts import Facts, Look
 from exchange.fetch import Fetching
 from exchange.gate import Gate
 from exchange.granting import Granting, ViewSchemas
@@ -122,9 +123,14 @@ class App:
         schemas = Schemas(subjects, workers)
         views = Views(schemas, subjects, workers, alarm=_alarm_engine)
         connectors, users = Connectors(identities), Users(identities)
-        identity_room = IdentityRoom(works, connectors, departments, now=utc_now)
+        look = _look(works)
+        identity_room = IdentityRoom(look, connectors, departments, now=utc_now)
         facts = Facts(
-            identities=identity_room, catalogue=CatalogueRoom(catalogue, subjects), access=access, now=database_clock
+            identities=identity_room,
+            catalogue=CatalogueRoom(catalogue, subjects),
+            access=access,
+            now=database_clock,
+            look=look,
         )
         pseudonyms = Pseudonyms(secrets)
         window = config.limits.release_window_ms / 1000
@@ -251,6 +257,15 @@ def database_clock(work: Work) -> datetime:
 def join_registry(work: Work) -> AbstractContextManager[None]:
     """Let the registry's stores take part in a transaction of the pool."""
     return joining(connection_of(work))
+
+
+def _look(works: PostgresWorks) -> Look:
+    @contextmanager
+    def look() -> Iterator[Work]:
+        with works.begin() as work, join_registry(work):
+            yield work
+
+    return look
 
 
 class _Governed:

@@ -5,6 +5,7 @@ certificates and schemas, which never change: a revocation is seen by the next c
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -14,28 +15,28 @@ from exchange.access.filter import filter_to_text
 from exchange.access.policy import Resource
 from exchange.access.roles import Standing
 from exchange.access.store import AccessStore, quota_day
+from exchange.waves import Waves
 from exchange.work import Work
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["Catalogue", "Facts", "GrantFacts", "Identities", "reference_to"]
+__all__ = ["Catalogue", "Facts", "GrantFacts", "Identities", "Look", "PublisherFacts", "reference_to"]
+
+Look = Callable[[], AbstractContextManager[Work]]
+"""Opens one transaction that every room's reading joins: several facts cost one round of BEGIN and COMMIT."""
 
 
 class Identities(Protocol):
     """What decisions need of the identity register."""
 
-    def standing(self, actor: Actor) -> Standing:
-        """Tell how the actor's certificate or account, and its department, stand now."""
+    def standing(self, actor: Actor, work: Work | None = None) -> Standing:
+        """Tell how the actor's certificate or account, and its department, stand now; within *work* where given."""
         ...
 
-    def signing_key(self, actor: Actor) -> bytes:
-        """Give the Ed25519 public key, 32 bytes, with which a connector signs batches now.
-
-        Raises:
-            InvalidError: NOT_FOUND.
-        """
+    def signing_key(self, actor: Actor, work: Work) -> bytes | None:
+        """Give the Ed25519 public key, 32 bytes, with which a connector signs batches now; None when it has none."""
         ...
 
 
@@ -77,6 +78,15 @@ class GrantFacts:
         return filter_to_text(self.grant.row_filter) if self.grant.row_filter is not None else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherFacts:
+    """All that the acceptance of a batch needs: who publishes, what, and the key that must have signed."""
+
+    standing: Standing
+    resource: Resource | None
+    signing_key: bytes | None
+
+
 class Facts:
     """Gathers facts from the rooms of the pool."""
 
@@ -87,19 +97,31 @@ class Facts:
         catalogue: Catalogue,
         access: AccessStore,
         now: Callable[[Work], datetime],
+        look: Look,
     ) -> None:
         self._identities = identities
         self._catalogue = catalogue
         self._access = access
         self._now = now
+        self._look = look
+        self._publishers = Waves(self._publisher)
+
+    def publisher(self, actor: Actor, topic: Topic) -> PublisherFacts:
+        """Give the facts of a publication, all of one moment; the batches of a stream ask together."""
+        return self._publishers((actor, topic))
+
+    def _publisher(self, who_what: tuple[Actor, Topic]) -> PublisherFacts:
+        actor, topic = who_what
+        with self._look() as work:
+            return PublisherFacts(
+                standing=self._identities.standing(actor, work),
+                resource=self._catalogue.resource(topic),
+                signing_key=self._identities.signing_key(actor, work),
+            )
 
     def standing(self, actor: Actor) -> Standing:
         """See `Identities.standing`."""
         return self._identities.standing(actor)
-
-    def signing_key(self, actor: Actor) -> bytes:
-        """See `Identities.signing_key`."""
-        return self._identities.signing_key(actor)
 
     def resource(self, topic: Topic) -> Resource | None:
         """See `Catalogue.resource`."""

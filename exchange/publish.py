@@ -16,7 +16,7 @@ entry never does.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -69,8 +69,8 @@ class Checked:
 class Receipts(Protocol):
     """What publishing needs of the receipts' store."""
 
-    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
-        """Store a receipt with the packed pseudonyms of its records' keys."""
+    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+        """Store receipts, each with the pseudonyms of its records' keys."""
         ...
 
     def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
@@ -142,18 +142,18 @@ class Publishing:
         topic = submission.topic
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         # (2)
-        decision = decide(
-            actor, Action.PUBLISH, standing=self._facts.standing(actor), resource=self._facts.resource(topic)
-        )
+        facts = self._facts.publisher(actor, topic)
+        decision = decide(actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
         passage = self._gate.admit(actor, Action.PUBLISH, str(topic), call, decision)
         # (3)
-        leaves = leaf_hashes(submission.marks, submission.values, submission.void_keys, submission.valid)
+        values = list(submission.values)
+        leaves = leaf_hashes(submission.marks, values, submission.void_keys, submission.valid)
         if root_of(leaves) != submission.root:
             raise InvalidError(
                 Reason.SIGNATURE_INVALID,
                 "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
             )
-        self._check_signature(actor, lane, submission)
+        self._check_signature(facts.signing_key, lane, submission)
         # (4)
         value_keys, schema_ids = self._check_values(topic, submission.values)
         # (5)
@@ -168,7 +168,7 @@ class Publishing:
             marks=submission.marks,
             keys=pseudonyms,
             partitions=self._partitions_of(pseudonyms, self._partition_count(topic)),
-            values=[value or None for value in submission.values],
+            values=[value or None for value in values] if len(submission.void_keys) else values,
             valid=submission.valid,
         )
         return Checked(submission=submission, passage=passage, append=append, schema_ids=schema_ids)
@@ -254,11 +254,13 @@ class Publishing:
             self._known(_recovery_passage(self._pool_id, one.lane, self._clock), one, None)
         return len(missing)
 
-    def _check_signature(self, actor: Actor, lane: Lane, submission: Submission) -> None:
+    def _check_signature(self, signing_key: bytes | None, lane: Lane, submission: Submission) -> None:
+        if signing_key is None:
+            raise InvalidError(Reason.NOT_FOUND, "the connector has no key to sign batches with; enrol it anew")
         statement = batch_statement(
             self._pool_id, lane, submission.sequence, len(submission.marks), submission.root, submission.previous_root
         )
-        key = ed25519.Ed25519PublicKey.from_public_bytes(self._facts.signing_key(actor))
+        key = ed25519.Ed25519PublicKey.from_public_bytes(signing_key)
         try:
             key.verify(submission.signature, statement)
         except InvalidSignature as error:
@@ -278,8 +280,7 @@ class Publishing:
         for checked in batches:
             if checked.sequence == last[0] + 1:
                 got = checked.submission.previous_root
-                # Kafka's receipts hold the first half of a root, which is as much as an attacker must forge.
-                if got[: len(last[1])] != last[1]:
+                if got != last[1]:
                     raise ConflictError(
                         Reason.PREVIOUS_ROOT_MISMATCH,
                         f"batch {checked.sequence} names another previous root than that of batch {last[0]}; ask "
@@ -320,7 +321,7 @@ class Publishing:
             return state.receipts[-1].sequence, state.receipts[-1].digest
         return (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
 
-    def _seal(self, work: Work, items: Sequence[tuple[Checked, Appended]]) -> Iterator[tuple[int, Receipt]]:
+    def _seal(self, work: Work, items: Sequence[tuple[Checked, Appended]]) -> dict[int, Receipt]:
         entries = [
             checked.passage.entry(
                 publish_data(
@@ -335,12 +336,12 @@ class Publishing:
             for checked, one in items
         ]
         leaves = self._ledger.write(work, entries)
-        receipts = []
-        for (checked, one), entry, leaf in zip(items, entries, leaves, strict=True):
-            receipt = self._receipt(one, entry, leaf, root=checked.submission.root)
-            self._receipts.put(work, receipt, checked.append.keys)
-            receipts.append((one.sequence, receipt))
-        return iter(receipts)
+        receipts = {
+            one.sequence: self._receipt(one, entry, leaf, root=checked.submission.root)
+            for (checked, one), entry, leaf in zip(items, entries, leaves, strict=True)
+        }
+        self._receipts.put(work, [(receipts[one.sequence], checked.append.keys) for checked, one in items])
+        return receipts
 
     def _known(self, passage: Passage, appended: Appended, checked: Checked | None) -> Receipt:
         """Give the receipt of a batch that had been appended before; write it where its gateway died first."""
@@ -369,7 +370,7 @@ class Publishing:
         leaf = self._ledger.write(work, [entry])[0]
         root = checked.submission.root if checked else appended.digest
         receipt = self._receipt(appended, entry, leaf, root=root)
-        self._receipts.put(work, receipt, checked.append.keys if checked else ())
+        self._receipts.put(work, [(receipt, checked.append.keys if checked else ())])
         return receipt
 
     def _receipt(self, appended: Appended, entry: AuditEntry, leaf: bytes, *, root: bytes) -> Receipt:

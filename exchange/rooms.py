@@ -8,8 +8,9 @@ from datetime import datetime
 
 from exchange.access.policy import Resource
 from exchange.access.roles import Standing
+from exchange.facts import Look
 from exchange.identity.enrolment import CertificateStatus, Connectors
-from exchange.work import Works
+from exchange.work import Work
 from registry import governance
 from registry.catalogue import Catalogue
 from registry.departments import Departments
@@ -26,19 +27,21 @@ class IdentityRoom:
     """Identities and departments → standing and signing keys."""
 
     def __init__(
-        self, works: Works, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
+        self, look: Look, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
     ) -> None:
-        self._works = works
+        self._look = look
         self._connectors = connectors
         self._departments = departments
         self._now = now
 
-    def standing(self, actor: Actor) -> Standing:
+    def standing(self, actor: Actor, work: Work | None = None) -> Standing:
         """See `exchange.facts.Identities`. A person's token was checked when it was presented."""
-        if actor.kind is ActorKind.MACHINE and actor.certificate:
-            with self._works.begin() as work:
-                if self._connectors.status(work, actor.certificate) is CertificateStatus.REVOKED:
-                    return Standing.REVOKED
+        if work is None:
+            with self._look() as own:
+                return self.standing(actor, own)
+        machine = actor.kind is ActorKind.MACHINE and actor.certificate
+        if machine and self._connectors.status(work, actor.certificate) is CertificateStatus.REVOKED:
+            return Standing.REVOKED
         if actor.department:
             try:
                 department = self._departments.get(actor.department)
@@ -50,10 +53,14 @@ class IdentityRoom:
                 return Standing.DEPARTMENT_INACTIVE
         return Standing.ACTIVE
 
-    def signing_key(self, actor: Actor) -> bytes:
+    def signing_key(self, actor: Actor, work: Work) -> bytes | None:
         """See `exchange.facts.Identities`."""
-        with self._works.begin() as work:
+        try:
             return self._connectors.signing_key(work, actor.department, actor.id, self._now())
+        except InvalidError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            return None
 
     def certificate_expires(self, actor: Actor) -> datetime:
         """Give the end of the certificate that the actor presents.
@@ -61,7 +68,7 @@ class IdentityRoom:
         Raises:
             InvalidError: NOT_FOUND, the pool never issued it.
         """
-        with self._works.begin() as work:
+        with self._look() as work:
             for held in self._connectors.certificates(work, actor.department, actor.id):
                 if held.serial == actor.certificate:
                     return held.not_after

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from registry.codec import RowError
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -61,7 +63,8 @@ def check_form(submission: Submission) -> None:
         )
     submission.values.checked()
     submission.void_keys.checked()
-    voids = sum(byte & 15 == Operation.VOID for byte in submission.marks)
+    is_void = (np.frombuffer(submission.marks, np.uint8) & 15) == Operation.VOID
+    voids = int(np.count_nonzero(is_void))
     fits = (
         len(submission.values) == count
         and len(submission.void_keys) == voids
@@ -77,11 +80,8 @@ def check_form(submission: Submission) -> None:
             f"got a batch of {count} marks whose parts do not fit; expected as many values, a key for each void, "
             "valid times for all or none, roots of 32 bytes, a source position of 128 bytes at most and known marks",
         )
-    empty_where_void = all(
-        (not value) == (byte & 15 == Operation.VOID)
-        for byte, value in zip(submission.marks, submission.values, strict=True)
-    )
-    if not empty_where_void:
+    is_empty = np.diff(np.frombuffer(submission.values.offsets, "<i4")) == 0
+    if not np.array_equal(is_empty, is_void):
         raise InvalidError(
             Reason.RECORD_INVALID, "got a void with a value, or another record without one; expected the opposite"
         )

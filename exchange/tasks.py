@@ -11,7 +11,7 @@ from functools import lru_cache
 from exchange.access.filter import filter_from_text, filter_to_text
 from exchange.access.view import View, ViewResult, ViewSpec
 from exchange.workers import Parts, Program, Task, Workers
-from registry.codec import RowError, engine_for, strip_frames
+from registry.codec import CodecEngine, RowError, engine_for, strip_frames
 from registry.parsing import ParsedSchema, parse
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
@@ -40,7 +40,7 @@ def apply_view(
 
 def check_batch(
     workers: Workers, writers: Mapping[int, ParsedSchema], values: Packed
-) -> tuple[Packed, tuple[int, ...]] | list[RowError]:
+) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
     """Validate the framed values of a batch to be published, perhaps in an engine process.
 
     Args:
@@ -56,11 +56,14 @@ def check_batch(
         InvalidError: SCHEMA_UNKNOWN, a frame names none of the writers; RECORD_INVALID, a frame is missing.
         PoolError: what `Workers.run` raises.
     """
-    program = _check_program(tuple(sorted(writers.items())))
+    known = tuple(sorted(writers.items()))
+    if workers.in_thread(len(values)):
+        return _checked(_engines(known), values)
+    program = _check_program(known)
     good, first, second = workers.run(program, (values.offsets, values.values), records=len(values))
     if good == b"rows":
         return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
-    return Packed(first, second), tuple(json.loads(good))
+    return list(Packed(first, second)), tuple(json.loads(good))
 
 
 def compile_view(definition: bytes) -> Task:
@@ -89,39 +92,55 @@ def compile_check(definition: bytes) -> Task:
     engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
 
     def task(parts: Parts) -> Parts:
-        values = Packed(*parts)
-        keys: list[bytes] = [b""] * len(values)
-        bad: list[RowError] = []
-        groups = strip_frames(values)
-        for group in groups:
-            engine = engines.get(group.schema_id)
-            if engine is None:
-                raise InvalidError(
-                    Reason.SCHEMA_UNKNOWN,
-                    f"got a record of schema {group.schema_id}, which is none of this topic's; expected one of "
-                    f"{', '.join(map(str, engines))}",
-                )
-            checked = engine.check(group.datums)
-            places = group.indexes.tolist()
-            if isinstance(checked, list):
-                bad += [
-                    RowError(index=places[row.index], reason=row.reason, field=row.field, message=row.message)
-                    for row in checked
-                ]
-            else:
-                for place, key in zip(places, checked.keys, strict=False):
-                    keys[place] = key
-        if bad:
-            bad.sort(key=lambda row: row.index)
-            return [b"rows", json.dumps([[row.index, row.reason, row.field, row.message] for row in bad]).encode(), b""]
-        present = sorted(place for group in groups for place in group.indexes.tolist())
-        packed = Packed.of(keys[place] for place in present)
-        return [json.dumps(sorted({group.schema_id for group in groups})).encode(), packed.offsets, packed.values]
+        checked = _checked(engines, Packed(*parts))
+        if isinstance(checked, list):
+            rows = [[row.index, row.reason, row.field, row.message] for row in checked]
+            return [b"rows", json.dumps(rows).encode(), b""]
+        keys, ids = checked
+        packed = Packed.of(keys)
+        return [json.dumps(ids).encode(), packed.offsets, packed.values]
 
     return task
 
 
+def _checked(
+    engines: Mapping[int, CodecEngine], values: Packed
+) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
+    """Check each schema's records with its engine; see `check_batch`."""
+    found: dict[int, bytes] = {}
+    bad: list[RowError] = []
+    groups = strip_frames(values)
+    for group in groups:
+        engine = engines.get(group.schema_id)
+        if engine is None:
+            raise InvalidError(
+                Reason.SCHEMA_UNKNOWN,
+                f"got a record of schema {group.schema_id}, which is none of this topic's; expected one of "
+                f"{', '.join(map(str, engines))}",
+            )
+        checked = engine.check(group.datums)
+        if not isinstance(checked, list):
+            keys = checked.keys or [b""] * len(group.datums)  # a schema that names no key
+            if len(groups) == 1:
+                return keys, (group.schema_id,)
+            found.update(zip(group.indexes.tolist(), keys, strict=True))
+            continue
+        places = group.indexes.tolist()
+        bad += [
+            RowError(index=places[row.index], reason=row.reason, field=row.field, message=row.message)
+            for row in checked
+        ]
+    if bad:
+        return sorted(bad, key=lambda row: row.index)
+    return [found[place] for place in sorted(found)], tuple(sorted({group.schema_id for group in groups}))
+
+
 _Writers = tuple[tuple[int, ParsedSchema], ...]
+
+
+@lru_cache(maxsize=256)
+def _engines(writers: _Writers) -> dict[int, CodecEngine]:
+    return {id_: engine_for(schema) for id_, schema in writers}
 
 
 @lru_cache(maxsize=256)

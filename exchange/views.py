@@ -15,7 +15,6 @@ from exchange.release import Viewed
 from exchange.submission import RowsRefusedError
 from exchange.tasks import apply_view, check_batch
 from exchange.workers import Workers
-from registry.codec import as_list
 from registry.parsing import ParsedSchema, parse
 from registry.subjects import Subjects
 from schemas.access import Grant
@@ -77,8 +76,7 @@ class Schemas:
             checked = check_batch(self._workers, self.writers(topic, anew=True), values)
         if isinstance(checked, list):
             raise RowsRefusedError(checked)
-        keys, ids = checked
-        return as_list(keys), ids
+        return checked
 
 
 class Views:

@@ -117,15 +117,15 @@ class ColumnEngine:
         warnings: list[RowError] = []
         for rule, _, judge in self._rules:
             verdicts = judge(lifted)
-            worst = verdicts.max(initial=Verdict.GOOD)
-            if worst == Verdict.BAD:
+            if not verdicts.any():
+                continue
+            if verdicts.max() == Verdict.BAD:
                 raise DoubtError
-            if worst == Verdict.ODD:
-                message = f"{rule.expected}; got one whose outer check character does not fit"
-                warnings.extend(
-                    RowError(index=int(row), reason=Reason.RECORD_INVALID, field=rule.field, message=message)
-                    for row in np.flatnonzero(verdicts)[:MAX_ROW_ERRORS]
-                )
+            message = f"{rule.expected}; got one whose outer check character does not fit"
+            warnings.extend(
+                RowError(index=int(row), reason=Reason.RECORD_INVALID, field=rule.field, message=message)
+                for row in np.flatnonzero(verdicts)[:MAX_ROW_ERRORS]
+            )
         warnings.sort(key=lambda warning: warning.index)
         return Checked(keys=self._keys(lifted), warnings=tuple(warnings[:MAX_ROW_ERRORS]))
 
@@ -216,7 +216,7 @@ def _judge(rule: Rule, index_of: dict[str, int]) -> _Judge:
     def judge(columns: dict[int, pa.Array]) -> Any:
         verdicts = rule.judge_column(columns[field])
         for index, condition in conditions:
-            verdicts[~condition.column(columns[index])] = Verdict.GOOD
+            verdicts[~condition.column(columns[index])] = 0  # GOOD
         return verdicts
 
     return rule, frozenset({field, *(index for index, _ in conditions)}), judge

@@ -25,6 +25,7 @@ from calendar import isleap, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +50,10 @@ class Verdict(IntEnum):
     ODD = 1  # accepted, with a warning
     BAD = 2
 
+
+# As plain numbers: looking an enum's member up costs more than judging ten texts.
+_GOOD: Final = int(Verdict.GOOD)
+_BAD: Final = int(Verdict.BAD)
 
 _ID18 = re.compile(r"[1-9][0-9]{16}[0-9X]")
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")
@@ -133,7 +138,7 @@ def _matrix(column: pa.Array, width: int) -> tuple[_Ints, _Bytes]:
 
 def _column(width: int, judge: Callable[[_Bytes], Verdicts]) -> Callable[[pa.Array], Verdicts]:
     def judged(column: pa.Array) -> Verdicts:
-        verdicts = np.full(len(column), Verdict.BAD, np.uint8)
+        verdicts = np.full(len(column), _BAD, np.uint8)
         rows, matrix = _matrix(column, width)
         verdicts[rows] = judge(matrix)
         return verdicts
@@ -146,7 +151,19 @@ def _not_empty_column(column: pa.Array) -> Verdicts:
 
 
 def _bad_unless(good: npt.NDArray[np.bool_]) -> Verdicts:
-    return np.where(good, np.uint8(Verdict.GOOD), np.uint8(Verdict.BAD))
+    verdicts = np.full(len(good), _GOOD, np.uint8)
+    verdicts[~good] = _BAD
+    return verdicts
+
+
+def _flags(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
+    """Give a column of booleans without a null."""
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+@lru_cache(maxsize=1024)  # to make one costs four times as much as to look a batch up in it
+def _set_of(texts: frozenset[str]) -> pa.StringArray:
+    return pa.array(sorted(texts), pa.string())
 
 
 def _cn_mobile_matrix(matrix: _Bytes) -> Verdicts:
@@ -211,13 +228,16 @@ class Condition:
 
     def column(self, column: pa.Array) -> npt.NDArray[np.bool_]:
         """Tell where a string or enum column meets it; null does not."""
-        texts = pa.array(sorted(self.texts), pa.string())
+        texts = _set_of(self.texts)
         if pa.types.is_dictionary(column.type):
-            symbols = pc.is_in(column.dictionary, texts)
-            found = symbols.take(column.indices).fill_null(False)
-        else:
-            found = pc.is_in(column, texts)
-        return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+            # An index is at most a few hundred: one step in a table of the symbols' answers; null goes to its end.
+            known = np.append(_flags(pc.is_in(column.dictionary, texts)), False)
+            places = column.indices
+            if places.null_count:
+                places = pc.fill_null(places, len(known) - 1)
+            found: npt.NDArray[np.bool_] = known[places.to_numpy(zero_copy_only=False)]
+            return found
+        return _flags(pc.is_in(column, texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +270,11 @@ class Rule:
     def judge_column(self, column: pa.Array) -> Verdicts:
         """Judge a string column; null is GOOD."""
         if self.name == "codes":
-            found = pc.is_in(column, pa.array(sorted(self.codes), pa.string())).to_numpy(zero_copy_only=False)
-            verdicts = _bad_unless(np.asarray(found, dtype=np.bool_))
+            verdicts = _bad_unless(_flags(pc.is_in(column, _set_of(self.codes))))
         else:
             verdicts = _CHECKS[self.name].judge_column(column)
         if column.null_count:
-            verdicts[column.is_null().to_numpy(zero_copy_only=False)] = Verdict.GOOD
+            verdicts[_flags(column.is_null())] = _GOOD
         return verdicts
 
 

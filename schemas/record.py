@@ -119,7 +119,7 @@ class Packed:
     def __iter__(self) -> Iterator[bytes]:
         ends = struct.unpack(f"<{len(self.offsets) // 4}i", self.offsets)
         values = self.values
-        return (values[start:end] for start, end in itertools.pairwise(ends))
+        return iter([values[start:end] for start, end in itertools.pairwise(ends)])
 
     def checked(self) -> Self:
         """Give this value back if its two buffers fit each other.
@@ -132,11 +132,7 @@ class Packed:
         fits = len(self.offsets) % 4 == 0 and len(self.offsets) >= 4
         if fits:
             ends = struct.unpack(f"<{len(self.offsets) // 4}i", self.offsets)
-            fits = (
-                ends[0] == 0
-                and ends[-1] == len(self.values)
-                and all(start <= end for start, end in itertools.pairwise(ends))
-            )
+            fits = ends[0] == 0 and ends[-1] == len(self.values) and ends == tuple(sorted(ends))
         if not fits:
             raise InvalidError(
                 Reason.REQUEST_INVALID,

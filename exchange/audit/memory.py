@@ -1,7 +1,7 @@
 """The in-memory twin of the audit room's stores: one object keeps all three ports, under the same contract suite."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -77,15 +77,20 @@ class MemoryAudit:
             for _, _, row in fitting[: query.limit]
         ]
 
-    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
+    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """See `ReceiptStore.put`."""
-        place = (receipt.lane, receipt.sequence)
-        if place in self._reaches:
+        reaches = {
+            (receipt.lane, receipt.sequence): Reach(receipt=receipt, keys=tuple(keys) or None)
+            for receipt, keys in receipts
+        }
+        known = self._reaches.keys() & reaches.keys()
+        if known:
             raise ConflictError(
-                Reason.ALREADY_EXISTS, f"lane {receipt.lane} has a receipt for batch {receipt.sequence}; read it"
+                Reason.ALREADY_EXISTS,
+                f"lane {receipts[0][0].lane} has a receipt for batch {min(number for _, number in known)}; read it",
             )
-        self._reaches[place] = Reach(receipt=receipt, keys=tuple(keys) or None)
-        _memory(work).on_rollback(lambda: self._reaches.__delitem__(place))
+        self._reaches.update(reaches)
+        _memory(work).on_rollback(lambda: self._forget(reaches))
 
     def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
         """See `ReceiptStore.get`."""
@@ -121,6 +126,10 @@ class MemoryAudit:
         self._reaches.update({place: replace(reach, keys=None) for place, reach in old.items()})
         _memory(work).on_rollback(lambda: self._reaches.update(old))
         return len(old)
+
+    def _forget(self, places: Iterable[tuple[Lane, int]]) -> None:
+        for place in places:
+            del self._reaches[place]
 
     def claim(self, limit: int) -> int | None:
         """See `LogStore.claim`."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from exchange.audit.store import Found, NewLeaf, Query, Reach
-from exchange.audit.tables import audit_entry, metadata
+from exchange.audit.tables import audit_entry, audit_receipt, metadata
 from exchange.work import Work, connection_of, unavailable
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
@@ -56,12 +56,6 @@ FROM unnest(
 ) WITH ORDINALITY AS new
   (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, ordinal)
 ORDER BY ordinal
-""")
-
-_PUT_RECEIPT = sa.text("""
-INSERT INTO audit_receipt (lane, sequence, root, runs, entry_id, leaf_hash, source_position, signature, keys)
-VALUES (:lane, :sequence, :root, CAST(:runs AS bigint[]), CAST(:entry_id AS uuid), :leaf_hash, :source_position,
-        :signature, :keys)
 """)
 
 _RECEIPT_COLUMNS = "lane, sequence, root, runs, CAST(entry_id AS text), leaf_hash, source_position, signature"
@@ -194,24 +188,29 @@ class PostgresEntries:
 class PostgresReceipts:
     """See `exchange.audit.store.ReceiptStore`."""
 
-    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
+    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """See `ReceiptStore.put`."""
-        row = {
-            "lane": str(receipt.lane),
-            "sequence": receipt.sequence,
-            "root": receipt.root,
-            "runs": [number for run in receipt.runs for number in (run.partition, run.first, run.last)],
-            "entry_id": receipt.entry_id,
-            "leaf_hash": receipt.leaf_hash,
-            "source_position": receipt.source_position,
-            "signature": receipt.signature,
-            "keys": b"".join(keys) or None,
-        }
+        rows = [
+            {
+                "lane": str(receipt.lane),
+                "sequence": receipt.sequence,
+                "root": receipt.root,
+                "runs": [number for run in receipt.runs for number in (run.partition, run.first, run.last)],
+                "entry_id": receipt.entry_id,
+                "leaf_hash": receipt.leaf_hash,
+                "source_position": receipt.source_position,
+                "signature": receipt.signature,
+                "keys": b"".join(keys) or None,
+            }
+            for receipt, keys in receipts
+        ]
         try:
-            connection_of(work).execute(_PUT_RECEIPT, row)
+            connection_of(work).execute(sa.insert(audit_receipt), rows)
         except sa_exc.IntegrityError as error:
+            first, last = receipts[0][0], receipts[-1][0]
             raise ConflictError(
-                Reason.ALREADY_EXISTS, f"lane {receipt.lane} has a receipt for batch {receipt.sequence}; read it"
+                Reason.ALREADY_EXISTS,
+                f"lane {first.lane} has a receipt of one of the batches {first.sequence} to {last.sequence}; read it",
             ) from error
 
     def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:

@@ -152,11 +152,11 @@ class EntryStore(Protocol):
 class ReceiptStore(Protocol):
     """Stores what publications were answered."""
 
-    def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
-        """Store a receipt with the 16-byte pseudonyms of its batch's keys, in order.
+    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+        """Store receipts, each with the 16-byte pseudonyms of its batch's keys, in order.
 
         Raises:
-            ConflictError: ALREADY_EXISTS, the lane has a receipt of this number.
+            ConflictError: ALREADY_EXISTS, a lane has a receipt of one of the numbers; none is stored.
         """
         ...
 

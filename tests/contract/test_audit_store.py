@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -62,7 +63,7 @@ def test_an_entry_rolled_back_has_never_been(world: AuditWorld) -> None:
     ledger = world.ledger()
     with contextlib.suppress(KeyError), world.works.begin() as work:
         [digest] = ledger.write(work, [entry])
-        world.receipts.put(work, receipt_for(entry, digest), [bytes(16)])
+        world.receipts.put(work, [(receipt_for(entry, digest), [bytes(16)])])
         raise KeyError
     assert world.entries.find(Query()) == []
     assert world.log.claim(10) == 0
@@ -197,7 +198,26 @@ def test_receipts_are_found_by_lane_and_sequence(world: AuditWorld) -> None:
         assert world.receipts.last(work, Lane.parse(f"{PROVIDER}/none/population.v1")) is None
         assert world.receipts.lasts(work) == {LANE: 2, other: 7}
     with pytest.raises(ConflictError), world.works.begin() as work:
-        world.receipts.put(work, receipt_for(world.make.publish(2), hashes[1]), [])
+        world.receipts.put(work, [(receipt_for(world.make.publish(2), hashes[1]), [])])
+
+
+def test_of_receipts_one_of_which_is_known_none_is_stored(world: AuditWorld) -> None:
+    ledger = world.ledger()
+    known, new, newer = (world.make.publish(number) for number in (1, 2, 3))
+    with world.works.begin() as work:
+        [digest] = ledger.write(work, [known])
+        world.receipts.put(work, [(receipt_for(known, digest), [])])
+
+    def put_both() -> None:
+        with world.works.begin() as work:
+            hashes = ledger.write(work, [new, newer])
+            again = replace(receipt_for(newer, hashes[1]), sequence=receipt_for(known, digest).sequence)
+            world.receipts.put(work, [(receipt_for(new, hashes[0]), []), (again, [])])
+
+    with pytest.raises(ConflictError, match="has a receipt"):
+        put_both()
+    with world.works.begin() as work:
+        assert world.receipts.lasts(work) == {receipt_for(known, digest).lane: receipt_for(known, digest).sequence}
 
 
 def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> None:

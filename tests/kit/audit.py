@@ -128,7 +128,7 @@ class AuditWorld:
                 hashes += ledger.write(work, [entry])
                 if entry.action == Action.PUBLISH:
                     keys = [bytes([k]) * 16 for k in range(10)]
-                    self.receipts.put(work, receipt_for(entry, hashes[-1]), keys)
+                    self.receipts.put(work, [(receipt_for(entry, hashes[-1]), keys)])
         return hashes
 
 

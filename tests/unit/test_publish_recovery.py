@@ -124,11 +124,11 @@ def test_two_who_recover_the_same_batch_write_it_once(pool: Pool) -> None:
         def last(self, work: Work, lane: Lane) -> Receipt | None:
             return self.store.last(work, lane)
 
-        def put(self, work: Work, receipt: Receipt, keys: Sequence[bytes]) -> None:
+        def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
             if not self.raced:
                 self.raced = True
                 raise ConflictError(Reason.ALREADY_EXISTS, "another gateway was faster")
-            self.store.put(work, receipt, keys)
+            self.store.put(work, receipts)
 
     receipt = pool.publishing(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
     assert receipt is not None
