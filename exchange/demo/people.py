@@ -10,7 +10,15 @@ from datetime import date, timedelta
 
 __all__ = ["DISTRICTS", "credit_codes", "organisations", "persons"]
 
-DISTRICTS = ("330102", "330105", "330106", "330108", "330110", "330112")
+_NAMES = {
+    "330102": "上城区",
+    "330105": "拱墅区",
+    "330106": "西湖区",
+    "330108": "滨江区",
+    "330110": "余杭区",
+    "330112": "临安区",
+}
+DISTRICTS = tuple(_NAMES)
 """County-level divisions of one city (GB/T 2260)."""
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
@@ -83,18 +91,29 @@ def _person(draw: random.Random, number: str, district: str, born: date, serial:
         "ethnicity_code": draw.choice(("01",) * 12 + ("03", "11", "15")),
         "nationality_code": "CHN",
         "household_division_code": district,
-        "household_address": f"{draw.choice(_STREETS)}{draw.randrange(1, 999)}号{draw.randrange(1, 30)}幢",
-        "residence_address": f"{draw.choice(_STREETS)}{draw.randrange(1, 999)}号" if draw.random() < 0.6 else None,
+        "household_address": _address(draw, district),
+        "residence_address": _address(draw, draw.choice(DISTRICTS)) if draw.random() < 0.6 else None,
         "marital_status_code": draw.choice(("10", "20", "40")) if age > 22 else None,
         "education_code": draw.choice(("10", "20", "30", "40", "60", "70")) if age > 16 else None,
         "mobile_phone": f"1{draw.choice('3589')}{draw.randrange(10**9):09d}" if age > 10 else None,
-        "guardian_id_number": None,
+        "guardian_id_number": _guardian(draw, district, born) if age < 14 else None,
         "is_minor_under_14": age < 14,
         "death_flag": died is not None,
         "death_date": died,
         "disability_level_code": draw.choice("1234") if draw.random() < 0.02 else None,
-        "portrait_digest": None,
+        "portrait_digest": draw.randbytes(32).hex() if age >= 1 else None,
     }
+
+
+def _address(draw: random.Random, district: str) -> str:
+    house = f"{draw.choice(_STREETS)}{draw.randrange(1, 999)}号{draw.randrange(1, 30)}幢"
+    door = f"{draw.randrange(1, 5)}单元{draw.randrange(1, 19)}0{draw.randrange(1, 5)}室"
+    return f"浙江省杭州市{_NAMES[district]}{house}{door}"
+
+
+def _guardian(draw: random.Random, district: str, born: date) -> str:
+    parent = born - timedelta(days=draw.randrange(22 * 365, 40 * 365))
+    return _with_check(f"{district}{parent:%Y%m%d}{draw.randrange(1000):03d}")
 
 
 def _name(draw: random.Random) -> str:

@@ -32,7 +32,7 @@ from tests.kit.world import World
 
 TOPIC = "population.v1"
 PLAIN = "plain.v1"
-WARM = 3  # pairs that are not counted
+WARM = 6  # pairs that are not counted
 
 
 class Bench:
@@ -41,7 +41,7 @@ class Bench:
     def __init__(self, stack: ExitStack, records: int) -> None:
         self.records = records
         self.node = stack.enter_context(kafka.node(kafka.SHIPPED_JAVA))
-        self.world = stack.enter_context(World.start(kafka_section(self.node)))
+        self.world = stack.enter_context(World.start(kafka_section(self.node) + "\n[limits]\nthreads = 16\n"))
         self.police, self.labour = self.world.department("公安局"), self.world.department("人社局")
         self.police.offer(TOPIC, SCHEMA)
         self.source, self.sink = self.police.enrol("source"), self.labour.enrol("sink")
