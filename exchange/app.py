@@ -46,6 +46,7 @@ from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.publish import Publishing
+from exchange.release import RELEASE_WINDOW
 from exchange.rooms import CatalogueRoom, IdentityRoom
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
@@ -133,7 +134,6 @@ class App:
             look=look,
         )
         pseudonyms = Pseudonyms(secrets)
-        window = config.limits.release_window_ms / 1000
         addresses: dict[str, str] = {}
         log = PostgresLog(engine)
         pool = Pool(
@@ -168,7 +168,7 @@ class App:
                 view_of=views,
                 record_keys=pseudonyms.record_keys,
                 schema_text=schemas.text,
-                window=window,
+                window=RELEASE_WINDOW,
             ),
             granting=Granting(
                 pool_id=config.pool_id,
@@ -177,7 +177,7 @@ class App:
                 access=access,
                 facts=facts,
                 views=ViewSchemas(check=views.check, register=views.register),
-                window=window,
+                window=RELEASE_WINDOW,
                 clock=microseconds,
             ),
             administration=Administration(

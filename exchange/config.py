@@ -64,7 +64,6 @@ class Limits(_Section):
 
     threads: int = Field(16, ge=2, le=256)
     workers: int = Field(0, ge=0, le=64)  # engine processes; 0 = in the gateway's own threads
-    release_window_ms: int = Field(500, ge=50, le=5000)  # see spine: revoke
     streams: int = Field(2000, ge=1)  # calls at once
 
 

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
 from schemas.access import Grant
 from schemas.record import Packed
 
-__all__ = ["Released", "Terms", "ViewOf", "Viewed", "nothing"]
+__all__ = ["RELEASE_WINDOW", "Released", "Terms", "ViewOf", "Viewed", "nothing"]
+
+RELEASE_WINDOW: Final = 0.5
+"""Seconds after the commit of its entry was sent within which a release may leave. A revocation is acknowledged only
+when they have passed, on whichever gateway it came in: so this is no setting. A gateway that waited less than another
+one takes to send would promise too much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

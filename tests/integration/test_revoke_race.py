@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -37,7 +38,7 @@ STALL = 3.0  # seconds
 class Two(World):
     """Two gateways on one database; B's link to it is slow where it is told to be."""
 
-    def __init__(self, folder: Path, postgres: EmbeddedPostgres, windows: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, postgres: EmbeddedPostgres, windows: tuple[float, float]) -> None:
         super().__init__(folder)
         url = sa.make_url(postgres.url_file.read_text().strip())
         self.link = SlowLink(folder / "slow", Path(str(url.query["host"])))
@@ -50,7 +51,7 @@ class Two(World):
         run("pool", "init", "--data", str(self.data), "--pool-id", "race", "--database", direct)
         self.gateways = {name: self._gateway(name, window) for name, window in zip("ab", windows, strict=True)}
 
-    def _gateway(self, name: str, window: int) -> Program:
+    def _gateway(self, name: str, window: float) -> Program:
         folder = self.folder / name
         folder.mkdir()
         for shared in ("ca", "secrets", "log"):
@@ -58,9 +59,10 @@ class Two(World):
         text = (self.data / "pool.toml").read_text().replace("localhost:7443", "localhost:0")
         text = text.replace("url-a", f"url-{name}")
         listen = "\n".join(f'{door} = "127.0.0.1:0"' for door in ("grpc", "enrolment", "http", "registry"))
-        text += f"\n[listen]\n{listen}\n\n[limits]\nrelease_window_ms = {window}\n"
+        text += f"\n[listen]\n{listen}\n"
         (folder / "pool.toml").write_text(text)
-        command = [str(BIN / "pool"), "serve", "--data", str(folder), "--role", "gateway"]
+        program = [sys.executable, "-m", "tests.kit.window", str(window)] if window else [str(BIN / "pool")]
+        command = [*program, "serve", "--data", str(folder), "--role", "gateway"]
         return Program(f"gateway-{name}", self.folder, lambda: command)
 
     def begin(self) -> None:
@@ -84,7 +86,8 @@ class Two(World):
 
 
 @contextmanager
-def two(windows: tuple[int, int]) -> Iterator["Race"]:
+def two(windows: tuple[float, float] = (0, 0)) -> Iterator["Race"]:
+    """Start the two gateways; *windows*: another release window of A and of B, in seconds, 0 = the product's."""
     folder = Path(tempfile.mkdtemp(prefix="pool-race-"))
     folder.chmod(0o755)  # PostgreSQL's own user must pass through
     with ExitStack() as stack:
@@ -180,7 +183,7 @@ class Race:
 def test_no_record_arrives_after_the_revocation_was_acknowledged() -> None:
     seed = random.SystemRandom().randrange(10**6)
     draw = random.Random(seed)
-    with two(windows=(500, 500)) as race:
+    with two() as race:
         late = [race.trial(draw, stalled=number % 2 == 0) for number in range(TRIALS)]
         told = f"seed {seed}, {TRIALS} trials, {len(race.arrivals)} releases; nearest to the end {max(late):.3f} s"
     print(told)
@@ -191,7 +194,7 @@ def test_no_record_arrives_after_the_revocation_was_acknowledged() -> None:
 def test_a_gateway_whose_window_is_longer_than_the_revokers_is_found_out() -> None:
     """The control: with B's window at 5 s and A's at 50 ms, a stalled commit's reply lets records out too late."""
     draw = random.Random(1)
-    with two(windows=(50, 5000)) as race:
+    with two(windows=(0.05, 5.0)) as race:
         for _ in range(12):
             if race.trial(draw, stalled=True) > 0:
                 return
