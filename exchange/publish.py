@@ -32,7 +32,6 @@ from exchange.submission import Submission, check_form, merge_keys
 from exchange.work import Work, Works
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, publish_data
-from schemas.canonical import digest
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.failpoints import reached
 from schemas.merkle import root_of
@@ -43,9 +42,10 @@ from schemas.record import (
     Receipt,
     batch_statement,
     leaf_hashes,
+    receipt_statement,
 )
 
-__all__ = ["Checked", "Publishing", "receipt_statement"]
+__all__ = ["Checked", "Publishing"]
 
 _SETTLED = 15_000_000  # microseconds after which a missing entry is taken for one that nobody will write
 _RECOVERY = Call(trace="0" * 32, client="sweeper")
@@ -390,21 +390,6 @@ class Publishing:
         if count is None:
             count = self._partitions[topic] = self._broker.topic(topic).partitions
         return count
-
-
-def receipt_statement(receipt: Receipt) -> bytes:
-    """Give the bytes that the gateway signs for a receipt: a name of the form, and a digest of the fields."""
-    return b"pool.receipt.v1\n" + digest(
-        {
-            "lane": str(receipt.lane),
-            "sequence": receipt.sequence,
-            "root": receipt.root.hex(),
-            "runs": [[run.partition, run.first, run.last] for run in receipt.runs],
-            "entry": receipt.entry_id,
-            "leaf": receipt.leaf_hash.hex(),
-            "source_position": receipt.source_position.hex(),
-        }
-    )
 
 
 def _recovery_passage(pool_id: str, lane: Lane, clock: Callable[[], int]) -> Passage:

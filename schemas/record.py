@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
+from schemas.canonical import digest
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane
 
@@ -40,6 +41,7 @@ __all__ = [
     "frame",
     "key_bytes",
     "leaf_hashes",
+    "receipt_statement",
     "unframe",
 ]
 
@@ -295,3 +297,18 @@ def _void_keys() -> InvalidError:
 def batch_statement(pool_id: str, lane: Lane, sequence: int, count: int, root: bytes, previous_root: bytes) -> bytes:
     """Give the bytes that a connector signs for a batch; the first line names the form and its version."""
     return (f"pool.batch.v1\n{pool_id}\n{lane}\n{sequence}\n{count}\n{root.hex()}\n{previous_root.hex()}\n").encode()
+
+
+def receipt_statement(receipt: Receipt) -> bytes:
+    """Give the bytes that the gateway signs for a receipt: a name of the form, and a digest of the fields."""
+    return b"pool.receipt.v1\n" + digest(
+        {
+            "lane": str(receipt.lane),
+            "sequence": receipt.sequence,
+            "root": receipt.root.hex(),
+            "runs": [[run.partition, run.first, run.last] for run in receipt.runs],
+            "entry": receipt.entry_id,
+            "leaf": receipt.leaf_hash.hex(),
+            "source_position": receipt.source_position.hex(),
+        }
+    )

@@ -18,6 +18,7 @@ from exchange.client.errors import from_rpc_error
 from exchange.client.identity import Identity
 from exchange.client.messages import Fetched, Hello, Standing, Subscription
 from exchange.client.publishing import PublishStream
+from exchange.client.receipts import verify_receipt
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
@@ -48,6 +49,7 @@ class PoolClient:
         self._stubs = [stubs.ExchangeStub(each) for each in self._channels]  # type: ignore[no-untyped-call]  # generated
         self._at = 0
         self._lock = threading.Lock()
+        self._receipt_key: bytes | None = None  # of the whole pool, so one greeting is enough
 
     def _connect(self, address: str) -> grpc.Channel:
         identity = self.identity
@@ -126,11 +128,16 @@ class PoolClient:
             ConflictError: SEQUENCE_GAP, SEQUENCE_CONFLICT, LANE_FENCED.
             RefusedError: the connector may not publish this.
             UnavailableError: the pool is away or overloaded.
+            CorruptError: SIGNATURE_INVALID, a receipt that the pool's key has not signed.
         """
         at = self._at
+        if self._receipt_key is None:
+            self._receipt_key = self.hello().receipt_public_key
         stream = PublishStream(self._stubs[at].Publish, batches, partial(self._to_wire, topic), in_flight)
         try:
-            yield from stream.receipts()
+            for receipt in stream.receipts():
+                verify_receipt(receipt, self._receipt_key)
+                yield receipt
         except UnavailableError as error:
             self._leave(at, error)
             raise
