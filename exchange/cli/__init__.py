@@ -5,6 +5,7 @@ pool department | user | connector     who takes part
 pool catalogue | purposes              what there is
 pool request | grant                   who may have what
 pool audit                             who had what, and the proof
+pool broker                            is all there that was acknowledged
 pool demo                              all of it in a minute
 """
 
@@ -12,7 +13,7 @@ import sys
 
 import typer
 
-from exchange.cli import audit, control, run
+from exchange.cli import audit, broker, control, run
 from exchange.cli.output import fail
 from schemas.errors import PoolError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 run.add_to(app)
 control.add_to(app)
 audit.add_to(app)
+broker.add_to(app)
 
 
 def main() -> None:

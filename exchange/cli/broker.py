@@ -1,0 +1,101 @@
+"""`pool broker check`: does a reader still see everything that was acknowledged?
+
+Kafka can lose the end of a committed transaction (KAFKA-20734) and leave no gap by which it would show. The receipts
+say what must be there; this compares them with what a reader of committed records finds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from exchange.app import App
+from exchange.audit.postgres import PostgresReceipts
+from exchange.broker.kafka import KafkaBroker
+from exchange.broker.port import Appended
+from exchange.cli.run import Data
+from exchange.config import Config
+from schemas.names import Lane
+from schemas.record import Receipt
+
+__all__ = ["add_to"]
+
+_AT_ONCE = 50
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    broker = typer.Typer()
+    broker.command("check")(check)
+    app.add_typer(broker, name="broker", help="The exchange behind the pool: Kafka or PostgreSQL.")
+
+    @broker.callback()
+    def only() -> None:
+        """Keep `check` a subcommand, alone as it is."""
+
+
+def check(
+    data: Data,
+    batches: Annotated[int, typer.Option(min=1, help="latest batches of each lane to compare")] = 1000,
+    lane: Annotated[str | None, typer.Option(help="one lane, DEPARTMENT/CONNECTOR/TOPIC")] = None,
+) -> None:
+    """Compare the receipts with what a reader of committed records finds. The pool may be running.
+
+    Ends with 1 and names each batch that was acknowledged and is not whole.
+    """
+    opened = App.open(Config.load(data), own_database=False)
+    try:
+        broker = opened.broker
+        if not isinstance(broker, KafkaBroker):
+            print("PostgreSQL keeps records and receipts in one transaction: there is nothing to compare")
+            return
+        found = _compare(opened, broker, Lane.parse(lane) if lane else None, batches)
+    finally:
+        opened.close()
+    for receipt in found.missing:
+        places = ", ".join(f"{run.partition}:{run.first}-{run.last}" for run in receipt.runs)
+        print(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {places}")
+    print(
+        f"{found.compared - len(found.missing):,} of {found.compared:,} batches in {found.lanes:,} lane{'s' * (found.lanes != 1)} are whole"
+    )
+    if found.missing:
+        raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _Found:
+    lanes: int
+    compared: int
+    missing: list[Appended]
+
+
+def _compare(opened: App, broker: KafkaBroker, only: Lane | None, batches: int) -> _Found:
+    store = PostgresReceipts()
+    with opened.pool.works.begin() as work:
+        lasts = store.lasts(work)
+    lanes = [lane for lane in sorted(lasts, key=str) if only in {None, lane}]
+    found = _Found(lanes=len(lanes), compared=0, missing=[])
+    for lane in lanes:
+        for part in _parts(max(lasts[lane] - batches, 0) + 1, lasts[lane]):
+            with opened.pool.works.begin() as work:
+                receipts = [one for number in part if (one := store.get(work, lane, number)) is not None]
+            found.compared += len(receipts)
+            found.missing += broker.whole([_appended(one) for one in receipts])
+    return found
+
+
+def _parts(first: int, last: int) -> Iterator[range]:
+    return (range(start, min(start + _AT_ONCE, last + 1)) for start in range(first, last + 1, _AT_ONCE))
+
+
+def _appended(receipt: Receipt) -> Appended:
+    return Appended(
+        lane=receipt.lane,
+        sequence=receipt.sequence,
+        digest=receipt.root,
+        source_position=receipt.source_position,
+        recorded_at=0,
+        count=sum(run.last - run.first + 1 for run in receipt.runs),
+        runs=receipt.runs,
+    )

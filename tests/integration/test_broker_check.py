@@ -1,0 +1,57 @@
+"""`pool broker check` beside a running pool: what was acknowledged is there, and what is not is named."""
+
+import subprocess
+
+import pytest
+import sqlalchemy as sa
+
+from exchange.embedded import EmbeddedPostgres
+from tests.e2e.conftest import kafka_section
+from tests.kit.kafka import Node
+from tests.kit.publisher import Publisher, framed
+from tests.kit.world import BIN, World
+from tests.torture.clerks import SCHEMA
+
+pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
+TOPIC = "permits.v1"
+
+
+def check(world: World) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "pool", "broker", "check", "--data", world.data]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def publish(world: World, batches: int) -> None:
+    office = world.department("许可局")
+    office.offer(TOPIC, SCHEMA, level="G2")
+    identity = office.enrol("source")
+    publisher = Publisher(identity.pool_id, office.id, "source", TOPIC, identity.signing_key)
+    with world.client(identity) as pool:
+        schema_id, text = pool.schema(publisher.lane.topic)
+        for number in range(batches):
+            rows = [{"permit_no": f"p{number}-{n}", "version": 1, "district": "东城", "note": None} for n in range(20)]
+            list(pool.publish(publisher.lane.topic, [publisher.batch(framed(schema_id, text, rows))]))
+
+
+@pytest.mark.kafka
+def test_on_kafka_a_batch_that_is_not_whole_is_named(kafka_node: Node) -> None:
+    with World.start(kafka_section(kafka_node)) as world:
+        publish(world, 3)
+        done = check(world)
+        assert (done.returncode, done.stdout) == (0, "3 of 3 batches in 1 lane are whole\n"), done.stderr
+        engine = sa.create_engine(EmbeddedPostgres(world.data).url_file.read_text().strip())
+        with engine.begin() as connection:
+            # As if its last record had been lost: the receipt tells of one more than a reader sees.
+            connection.execute(sa.text("UPDATE audit_receipt SET runs[3] = runs[3] + 1 WHERE sequence = 2"))
+        engine.dispose()
+        done = check(world)
+        assert done.returncode == 1, done.stderr
+        assert "batch 2, 21 records at" in done.stdout
+        assert "2 of 3 batches in 1 lane are whole" in done.stdout
+
+
+def test_on_postgresql_there_is_nothing_to_compare() -> None:
+    with World.start() as world:
+        done = check(world)
+        assert done.returncode == 0, done.stderr
+        assert "one transaction" in done.stdout
