@@ -286,7 +286,7 @@ class BatchConfig(Strict):
     """What one published batch may hold."""
 
     rows: int = Field(default=5_000, ge=1, le=10_000)
-    in_flight: int = Field(default=4, ge=1, le=16)
+    in_flight: int = Field(default=8, ge=1, le=32)
 
 
 SqlTable = SqlSourceConfig

@@ -70,7 +70,7 @@ class Limits:
 
     batch_rows: int = 5_000
     batch_bytes: int = 4 * 1024 * 1024
-    in_flight: int = 4
+    in_flight: int = 8
     quarantine_share: float = 0.05
     delete_share: float = 0.02
     delete_floor: int = 10

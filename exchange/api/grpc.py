@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
+from exchange.broker.rules import REMEMBERED
 from exchange.call import Call
 from exchange.pool import Pool
 from exchange.publish import Checked
@@ -43,7 +45,9 @@ _T = TypeVar("_T")
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_WAIT = 60.0  # seconds of one long poll
 _REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake-up have been lost
-_IN_FLIGHT = 16  # unanswered batches of one stream
+_GROUP = REMEMBERED  # batches of one transaction: a broker that forgot one of them could not recover it
+_WAITING = 16  # batches of one stream that wait for their turn, beside those being appended
+_WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
@@ -170,17 +174,19 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
     ) -> AsyncIterator[wire.PublishReply]:
         """Take a lane's batches; see the module's text."""
-        queue: asyncio.Queue[tuple[int, asyncio.Task[Checked]] | None] = asyncio.Queue(_IN_FLIGHT)
+        queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(_WAITING)
         call = Call(trace=os.urandom(16).hex())
-        reader = asyncio.create_task(self._read(requests, context, queue))
+        room = _Room()
+        reader = asyncio.create_task(self._read(requests, context, queue, room))
         try:
             ended = False
             while not ended:
                 group = [await queue.get()]
-                while not queue.empty() and group[-1] is not None:
+                while not queue.empty() and group[-1] is not None and len(group) < _GROUP:
                     group.append(queue.get_nowait())
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
+                room.leave(sum(item.size for item in batches))
                 async for reply in self._append(batches):
                     yield reply
             await reader
@@ -190,13 +196,17 @@ class ExchangeServicer(stubs.ExchangeServicer):
         finally:
             reader.cancel()
 
-    async def _read(self, requests: AsyncIterator[wire.PublishRequest], context: Any, queue: Any) -> None:
-        """Start the check of each batch as it comes; the queue's size is the window."""
+    async def _read(
+        self, requests: AsyncIterator[wire.PublishRequest], context: Any, queue: Any, room: "_Room"
+    ) -> None:
+        """Start the check of each batch as it comes; the queue's length and its bytes are the window."""
         try:
             actor = self._actor(context)
             async for request in requests:
+                size = request.ByteSize()
+                await room.enter(size)
                 check = asyncio.create_task(self._check(actor, request))
-                await queue.put((request.sequence, check))
+                await queue.put(_Waiting(request.sequence, check, size))
         finally:
             await queue.put(None)
 
@@ -215,20 +225,20 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(self, batches: list[tuple[int, asyncio.Task[Checked]]]) -> AsyncIterator[wire.PublishReply]:
+    async def _append(self, batches: list["_Waiting"]) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first bad one together; refuse that one; try those behind it anew.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
         """
         ready: list[Checked] = []
-        for sequence, check in batches:
+        for waiting in batches:
             try:
-                ready.append(await check)
+                ready.append(await waiting.check)
             except PoolError as error:
                 async for reply in self._append_ready(ready):
                     yield reply
                 ready = []
-                yield wire.PublishReply(sequence=sequence, refusal=_refusal(error))
+                yield wire.PublishReply(sequence=waiting.sequence, refusal=_refusal(error))
         async for reply in self._append_ready(ready):
             yield reply
 
@@ -287,6 +297,35 @@ class ExchangeServicer(stubs.ExchangeServicer):
         await context.abort(
             STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A batch that is being checked, or was, and waits for its turn."""
+
+    sequence: int
+    check: asyncio.Task[Checked]
+    size: int
+
+
+class _Room:
+    """Bounds the bytes that wait: what does not fit stays with the peer, whose sending gRPC then holds back."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._left = asyncio.Event()
+
+    async def enter(self, size: int) -> None:
+        """Wait until *size* bytes fit, or nothing else is there."""
+        while self._bytes and self._bytes + size > _WAITING_BYTES:
+            self._left.clear()
+            await self._left.wait()
+        self._bytes += size
+
+    def leave(self, size: int) -> None:
+        """Make room."""
+        self._bytes -= size
+        self._left.set()
 
 
 @contextmanager

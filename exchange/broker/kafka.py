@@ -26,7 +26,7 @@ from datetime import timedelta
 from exchange.broker.kafka_lanes import Lanes
 from exchange.broker.kafka_link import Link
 from exchange.broker.kafka_read import Readers
-from exchange.broker.kafka_receipts import Kept, is_of, runs_of, unpack
+from exchange.broker.kafka_receipts import Kept, fitting, is_of, runs_of, unpack
 from exchange.broker.kafka_settings import KafkaSettings
 from exchange.broker.kafka_tail import Tail
 from exchange.broker.kafka_versions import check_broker_version
@@ -69,16 +69,19 @@ class KafkaBroker:
         return self._topics.describe(topic)
 
     def append(self, batches: Sequence[Append], seal: Seal) -> list[Appended]:
-        """See `Broker.append`. The seal gets None, after the commit."""
+        """See `Broker.append`. The seal gets None, after each commit; there are several where receipts are long."""
         if not batches:
             return []
         lane = check_batches(batches, self._topics.partitions(batches[0].lane.topic))
-        before, new = self._lanes.append(lane, batches)
-        if new:
-            reached("after_broker_commit")
-            self._tail.wake(lane.topic)
-            seal(None, new)
-        return before + new
+        appended: list[Appended] = []
+        for part in fitting(batches):
+            before, new = self._lanes.append(lane, part)
+            if new:
+                reached("after_broker_commit")
+                self._tail.wake(lane.topic)
+                seal(None, new)
+            appended += before + new
+        return appended
 
     def resume(self, lane: Lane) -> LaneState | None:
         """See `Broker.resume`."""

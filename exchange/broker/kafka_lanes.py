@@ -280,7 +280,7 @@ class Lanes:
                 runs = [run for receipt in appended for run in receipt.runs]
                 self._floors.wrote(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
             receipts = (*writer.receipts, *appended)[-REMEMBERED:]
-            transaction.send_receipts(producer, writer.lane, writer.group, receipts, deadline)
+            transaction.send_receipts(producer, writer.lane, writer.group, receipts, deadline, new=len(appended))
             doubt = tuple(appended)
             transaction.commit(producer, deadline)
         except _FOREIGN as error:

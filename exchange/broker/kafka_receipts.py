@@ -2,8 +2,9 @@
 
 A lane's latest receipts travel as the metadata of a group's offset, in the records' own transaction. Kafka takes
 4,096 bytes of text there (`offset.metadata.max.bytes`), so they are packed: numbers as LEB128, the whole in base 85.
-As many of the latest 16 as fit are kept, at least one. A receipt whose runs alone would burst it keeps the range of
-each partition instead, is marked so, and its exact runs are found again by reading that range for its headers.
+As many of the latest 16 as fit are kept, and of the transaction that is being closed all (`fitting` makes transactions
+small enough). Where their runs would burst it they keep the range of each partition instead, are marked so, and their
+exact runs are found again by reading that range for their headers.
 
 Headers are the four that CloudEvents' Kafka binding demands, and few of our own, since each costs a microsecond a
 record: `ce_source` is the lane, `ce_id` the batch's sequence, `ce_type` the record's mark (`pool.upsert.first`), the
@@ -11,7 +12,7 @@ time is the message's own. `pool_op=void` stands on voids, `pool_valid` on recor
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
@@ -22,10 +23,23 @@ from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
 from schemas.record import Mark, Operation, Run, Seen
 
-__all__ = ["MAX_PARTITIONS", "Kept", "encode", "headers", "is_of", "mark_of", "runs_of", "unpack", "valid_of"]
+__all__ = [
+    "MAX_PARTITIONS",
+    "Kept",
+    "encode",
+    "fitting",
+    "headers",
+    "is_of",
+    "mark_of",
+    "runs_of",
+    "unpack",
+    "valid_of",
+]
 
 MAX_PARTITIONS = 256  # one receipt with a range in each still fits
 _MAX_RAW = 4095 * 4 // 5  # base 85 makes five characters of four bytes; librdkafka adds a NUL
+_HEAD = 16  # bytes: form, last sequence, count
+_RECEIPT, _RANGE = 48, 11  # bytes of a receipt without position and ranges, and of a range, at the most
 _FORM = 1
 _DIGEST = 32
 _RANGES = 1  # flag: the runs are ranges that others' records may interrupt
@@ -51,22 +65,47 @@ class Kept:
     exact: bool
 
 
-def encode(receipts: Sequence[Appended]) -> str:
-    """Pack the latest receipts, oldest first and consecutive, into the metadata of a group's offset."""
-    packed: list[bytes] = []
-    size = 16
-    for receipt in reversed(receipts[-REMEMBERED:]):
+def fitting(batches: Sequence[Append]) -> Iterator[Sequence[Append]]:
+    """Split consecutive batches into transactions of which every receipt is kept.
+
+    Until they stand in the pool's own log, the receipts in Kafka are all that tells of a transaction: one that is not
+    kept there would never get its entry, should the gateway die now.
+    """
+    part: list[Append] = []
+    room = _MAX_RAW - _HEAD
+    for batch in batches:
+        needed = _RECEIPT + len(batch.source_position) + _RANGE * len(set(batch.partitions))
+        if part and (needed > room or len(part) == REMEMBERED):
+            yield part
+            part, room = [], _MAX_RAW - _HEAD
+        part.append(batch)
+        room -= needed
+    if part:
+        yield part
+
+
+def encode(receipts: Sequence[Appended], new: int = 1) -> str:
+    """Pack the latest receipts, oldest first and consecutive, into the metadata of a group's offset.
+
+    Args:
+        receipts: of the lane.
+        new: how many of them, the last ones, are of the transaction that is being closed, and must be kept.
+    """
+    latest = receipts[-REMEMBERED:]
+    packed = [_pack(receipt, exact=True) for receipt in latest[-new:]]
+    if sum(map(len, packed)) > _MAX_RAW - _HEAD:
+        packed = [_pack(_ranged(receipt), exact=False) for receipt in latest[-new:]]
+    size = _HEAD + sum(map(len, packed))
+    for receipt in reversed(latest[:-new]):
         item = _pack(receipt, exact=True)
-        if not packed and size + len(item) > _MAX_RAW:
-            item = _pack(_ranged(receipt), exact=False)
         if size + len(item) > _MAX_RAW:
             break
-        packed.append(item)
+        packed.insert(0, item)
         size += len(item)
     head = bytearray([_FORM])
     _number(head, receipts[-1].sequence if receipts else 0)
     _number(head, len(packed))
-    return base64.b85encode(bytes(head) + b"".join(reversed(packed))).decode()
+    return base64.b85encode(bytes(head) + b"".join(packed)).decode()
 
 
 def unpack(lane: Lane, text: str) -> tuple[Kept, ...]:

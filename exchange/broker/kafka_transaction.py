@@ -129,15 +129,25 @@ def _receipt(batch: Append, millisecond: int, offsets: dict[int, list[int]]) -> 
     )
 
 
-def send_receipts(producer: Producer, lane: Lane, group: object, receipts: Sequence[Appended], deadline: float) -> None:
+def send_receipts(
+    producer: Producer, lane: Lane, group: object, receipts: Sequence[Appended], deadline: float, new: int = 1
+) -> None:
     """Put the lane's latest receipts into the open transaction; the offset itself is the last sequence.
+
+    Args:
+        producer: the lane's.
+        lane: whose receipts they are.
+        group: the lane's group, as a consumer of it knows it.
+        receipts: oldest first.
+        deadline: monotonic seconds.
+        new: how many of them are of this transaction.
 
     Raises:
         KafkaException: they were not taken.
         TimeoutError: no answer; the producer must be given up.
     """
     last = receipts[-1].sequence if receipts else 0
-    text = encode(receipts) if receipts else ""
+    text = encode(receipts, new) if receipts else ""
     place = [TopicPartition(str(lane.topic), 0, last, text)]
     patience = left(deadline)
     errors: list[BaseException] = []

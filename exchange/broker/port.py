@@ -12,10 +12,10 @@ What every adapter keeps true:
   receipt and appends nothing; with another digest it is a conflict; a gap is refused.
 * **Nothing half-visible.** A batch is read whole or not at all; when the backend is down or full, append raises
   `UnavailableError` and no reader ever sees a part of the batch.
-* **The seal.** `append` calls `seal(work, appended)` once for the batches it has newly appended, before it
-  returns. An adapter that shares the pool's database passes the open transaction, so that records, receipt and
-  audit entry are one; others pass None after their own commit, and the seal opens a transaction of its own.
-  If the seal raises, append raises; what was then committed is found again by `lanes()`.
+* **The seal.** `append` calls `seal(work, appended)` once for each transaction's newly appended batches, before the
+  next transaction and before it returns. An adapter that shares the pool's database passes the open transaction, so
+  that records, receipt and audit entry are one; others pass None after their own commit, and the seal opens a
+  transaction of its own. If the seal raises, append raises; what was then committed is found again by `lanes()`.
 * **Honest ends.** A position that retention has overtaken raises `GoneError` with the earliest one.
 """
 
@@ -178,9 +178,10 @@ class Broker(Protocol):
         ...
 
     def append(self, batches: Sequence[Append], seal: Seal) -> list[Appended]:
-        """Append consecutive batches of one lane in one transaction, exactly once each.
+        """Append consecutive batches of one lane, exactly once each, in as few transactions as the backend can.
 
-        Returns one `Appended` a batch, in order.
+        Returns one `Appended` a batch, in order. What is raised is about the batches that are not appended yet:
+        repeated, the call finds the others.
 
         Raises:
             ConflictError: SEQUENCE_GAP; SEQUENCE_CONFLICT (same number, other digest; `details` name what was

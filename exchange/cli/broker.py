@@ -56,9 +56,8 @@ def check(
     for receipt in found.missing:
         places = ", ".join(f"{run.partition}:{run.first}-{run.last}" for run in receipt.runs)
         print(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {places}")
-    print(
-        f"{found.compared - len(found.missing):,} of {found.compared:,} batches in {found.lanes:,} lane{'s' * (found.lanes != 1)} are whole"
-    )
+    whole, lanes = found.compared - len(found.missing), "1 lane" if found.lanes == 1 else f"{found.lanes:,} lanes"
+    print(f"{whole:,} of {found.compared:,} batches in {lanes} are whole")
     if found.missing:
         raise typer.Exit(1)
 

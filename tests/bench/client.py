@@ -40,7 +40,7 @@ def publish(settings: dict[str, Any], count: int) -> dict[str, float]:
                 yield publisher.batch(add_frames(schema_id, encoded(batch)))
 
         started, before = time.perf_counter(), cpu()
-        receipts = sum(1 for _ in pool.publish(topic, made(), in_flight=16))
+        receipts = sum(1 for _ in pool.publish(topic, made(), in_flight=32))
         seconds, used = time.perf_counter() - started, cpu() - before
     if receipts != len(columns):
         raise RuntimeError(f"{receipts} of {len(columns)} batches were acknowledged")

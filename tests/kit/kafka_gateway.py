@@ -85,9 +85,9 @@ def main(settings: str, lane: str, sequence: str, moment: str) -> None:
 def stop_at(name: str) -> None:
     real: Callable[..., Any] = getattr(kafka_transaction, name)
 
-    def step(producer: Any, *arguments: Any) -> Any:
+    def step(producer: Any, *arguments: Any, **named: Any) -> Any:
         sleep_once()
-        return real(producer, *arguments)
+        return real(producer, *arguments, **named)
 
     setattr(kafka_transaction, name, step)
 

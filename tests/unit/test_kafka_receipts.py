@@ -1,6 +1,7 @@
 """Receipts as text in a group's offset: they come back as they were, within Kafka's 4,096 bytes."""
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from exchange.broker.kafka_receipts import (
     MAX_PARTITIONS,
     encode,
+    fitting,
     headers,
     is_of,
     mark_of,
@@ -113,6 +115,44 @@ def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:
     assert [(run.partition, run.first, run.last) for run in kept.receipt.runs] == [
         (number, 2**50, 2**50 + 3 * 29 + 1) for number in range(MAX_PARTITIONS)
     ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(1, MAX_PARTITIONS), st.integers(0, 128), st.integers(1, 40), st.integers(1, 40))
+def test_no_batch_of_a_transaction_is_without_its_receipt(
+    partitions: int, position: int, count: int, pieces: int
+) -> None:
+    places = range(partitions)
+    batches = [
+        replace(batch(LANE, sequence, places), partitions=list(places), source_position=bytes(position))
+        for sequence in range(1, count + 1)
+    ]
+    parts = list(fitting(batches))
+    assert [each.sequence for part in parts for each in part] == list(range(1, count + 1))
+    before: tuple[Appended, ...] = ()
+    for part in parts:
+        # Others wrote in between: each batch stands in several pieces of every partition.
+        new = tuple(
+            Appended(
+                lane=LANE,
+                sequence=each.sequence,
+                digest=each.digest,
+                source_position=each.source_position,
+                recorded_at=2**50 * 1000,
+                count=len(each.keys),
+                runs=tuple(
+                    Run(partition=number, first=2**48 + 3 * index, last=2**48 + 3 * index)
+                    for number in range(partitions)
+                    for index in range(pieces)
+                ),
+            )
+            for each in part
+        )
+        text = encode((*before, *new), len(new))
+        assert len(text) < LIMIT
+        kept = unpack(LANE, text)
+        assert [each.receipt.sequence for each in kept][-len(new) :] == [each.sequence for each in part]
+        before = (*before, *new)
 
 
 def test_an_empty_text_holds_no_receipt() -> None:
