@@ -33,6 +33,7 @@ from exchange.broker.kafka_versions import check_broker_version
 from exchange.broker.port import Append, Appended, Ends, Keep, LaneState, Seal, Slice, TopicInfo
 from exchange.broker.rules import check_batches
 from exchange.broker.topics import Topics
+from exchange.waves import Waves
 from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -51,6 +52,7 @@ class KafkaBroker:
         self._link = Link(settings)
         self._topics = Topics(self._link)
         self._readers = Readers(self._link)
+        self._reads = Waves(self._read)
         self._lanes = Lanes(self._link, self._exact)
         self._tail = Tail(self._link, self._topics, self._readers.cool)
 
@@ -98,7 +100,11 @@ class KafkaBroker:
                 )
 
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:
-        """See `Broker.read`."""
+        """See `Broker.read`. Those who stand at the same place at the same time share one read."""
+        return self._reads((topic, after, max_records, max_bytes))
+
+    def _read(self, wanted: tuple[Topic, Positions, int, int]) -> Slice:
+        topic, after, max_records, max_bytes = wanted
         return self._readers.read(
             topic, self._topics.partitions(topic), after, max_records=max_records, max_bytes=max_bytes
         )

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from kafka import TopicPartition
@@ -13,6 +14,7 @@ from kafka import TopicPartition
 from exchange.broker.kafka import KafkaBroker
 from exchange.broker.kafka_read import _Stream
 from exchange.broker.kafka_settings import admin
+from exchange.broker.port import Slice
 from schemas.errors import GoneError, Reason
 from schemas.names import Topic
 from tests.kit.broker import append, at_once, batch, fresh_topic, lane_of, read_all
@@ -49,6 +51,44 @@ def filled(broker: KafkaBroker, batches: int, *, size: int = 0) -> Topic:
         numbers = range(first, min(first + 4, batches + 1))
         append(broker, *(batch(lane_of(topic), number, range(1000), size=size) for number in numbers))
     return topic
+
+
+class Place(tuple[int, ...]):  # noqa: SLOT001 - a tuple of any length can have none
+    """Positions that tell when they were looked up: whoever has looked them up stands in a wave."""
+
+    looked: threading.Event
+
+    def __hash__(self) -> int:
+        self.looked.set()
+        return super().__hash__()
+
+
+def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = filled(broker, 1)
+    places = [Place((0,) * broker.topic(topic).partitions) for _ in range(15)]
+    for place in places:
+        place.looked = threading.Event()
+    go = threading.Event()
+    reads: list[Topic] = []
+    real = broker._readers.read
+
+    def held(topic: Topic, *place: object, **bounds: int) -> Slice:
+        reads.append(topic)
+        assert go.wait(60)
+        return real(topic, *place, **bounds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(broker._readers, "read", held)
+
+    def let_go() -> None:
+        assert all(place.looked.wait(60) for place in places)
+        go.set()
+
+    def read(place: Place) -> Slice:
+        return broker.read(topic, place, max_records=10_000, max_bytes=10**8)
+
+    *slices, _ = at_once(*[partial(read, place) for place in places], let_go)
+    assert [sum(len(stretch.offsets) for stretch in each.stretches) for each in slices] == [1000] * 15
+    assert len(reads) == 2
 
 
 def test_twenty_readers_on_two_consumers_each_get_everything(broker: KafkaBroker) -> None:
