@@ -23,6 +23,7 @@ from typing import Any
 
 from registry import governance
 from registry.compatibility import can_read
+from registry.members import Member, members, resolved
 from registry.parsing import ParsedSchema
 from registry.resolution import Difference
 from registry.wording import type_text
@@ -123,14 +124,6 @@ _VERDICTS = {  # something found against (the new schema as reader, the old sche
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
-    index: int  # among its record's fields
-    parent: str
-    aliases: tuple[str, ...]
-    node: Mapping[str, Any]
-
-
 def diff(old: ParsedSchema, new: ParsedSchema, *, strict: bool = True) -> list[Change]:
     """Give what changed, in the order of the new schema's fields, removed ones at the end.
 
@@ -145,10 +138,12 @@ def diff(old: ParsedSchema, new: ParsedSchema, *, strict: bool = True) -> list[C
 class _Comparison:
     def __init__(self, old: ParsedSchema, new: ParsedSchema, *, strict: bool) -> None:
         self._old, self._new = old, new
-        self._before, self._after = _collected(old), _collected(new)
+        self._before, self._after = _by_member(old), _by_member(new)
         self._backward = _by_path(can_read(new.text, old.text, strict=strict))
         self._forward = _by_path(can_read(old.text, new.text, strict=strict))
-        self._lowered = _lowered(old, new)
+        before, after = governance.examine(resolved(old))[0], governance.examine(resolved(new))[0]
+        self._lowered = _lowered(before, after)
+        self._classified = _in_force(before), _in_force(after)
 
     def changes(self) -> list[Change]:
         found = list(self._record())
@@ -165,7 +160,7 @@ class _Comparison:
                 found.append(self._effect(self._change(Kind.REMOVED, path, path, _summary(field.node), "")))
         return [*found, *self._unexplained()]
 
-    def _former(self, path: str, field: _Field) -> str | None:
+    def _former(self, path: str, field: Member) -> str | None:
         """Find the field's path in the old schema: its own, else that of an alias."""
         return next((each for each in (path, *field.aliases) if each in self._before), None)
 
@@ -179,7 +174,8 @@ class _Comparison:
                 yield self._effect(change) if kind is Kind.NAME else change
         before_attributes = {**self._old.attributes, "doc": _doc(self._old)}
         after_attributes = {**self._new.attributes, "doc": _doc(self._new)}
-        yield from self._attributes("", "", before_attributes, after_attributes, skip={"key"})
+        skip = {"key", *governance.INHERITED}  # what fields inherit shows at the fields
+        yield from self._attributes("", "", before_attributes, after_attributes, skip)
         if not self._before and not self._after and self._old.json != self._new.json:
             before, after = type_text(self._old.json), type_text(self._new.json)
             yield self._effect(self._change(Kind.TYPE, "", "", before, after))
@@ -196,7 +192,12 @@ class _Comparison:
         if _default(old.node) != _default(new.node):
             change = self._change(Kind.DEFAULT, path, was, _default(old.node), _default(new.node))
             yield replace(change, readers=Readers.BOTH)
-        yield from self._attributes(path, was, old.node, new.node)
+        yield from self._attributes(
+            path,
+            was,
+            {**old.node, **self._classified[0].get(was, {})},
+            {**new.node, **self._classified[1].get(path, {})},
+        )
 
     def _shifted(self, parent: str) -> bool:
         """Tell whether the fields of a record changed places only because others came or went."""
@@ -238,6 +239,10 @@ class _Comparison:
             yield self._effect(self._change(kind, path, path, "", ""))
 
 
+def _by_member(schema: ParsedSchema) -> dict[str, Member]:
+    return {member.path: member for member in members(schema)}
+
+
 def _by_path(found: list[Difference]) -> dict[tuple[str, bool], list[Difference]]:
     """Sort what was found by field, and by whether the field itself is lacking."""
     paths: dict[tuple[str, bool], list[Difference]] = {}
@@ -246,60 +251,27 @@ def _by_path(found: list[Difference]) -> dict[tuple[str, bool], list[Difference]
     return paths
 
 
-def _lowered(old: ParsedSchema, new: ParsedSchema) -> set[tuple[str, str]]:
+def _lowered(before: list[governance.Labelled], after: list[governance.Labelled]) -> set[tuple[str, str]]:
     """Give (path, attribute) of what the new schema takes back."""
-    before, _ = governance.examine(old.json)
-    after, _ = governance.examine(new.json)
     return {
         (finding.path, word)
         for finding in governance.lowered(after, before)
-        for word in ("level", "personal", "sensitive", "mask")
+        for word in governance.INHERITED
         if f'"{word}"' in finding.message
     }
 
 
-def _collected(schema: ParsedSchema) -> dict[str, _Field]:
-    top = {"fields": [_declared(field.name, schema) for field in schema.fields]}
-    return dict(_fields(top, ""))
-
-
-def _declared(name: str, schema: ParsedSchema) -> Mapping[str, Any]:
-    """Give a top-level field as it was declared, with its type resolved."""
-    field = schema.field(name)
-    node = {"name": name, **field.attributes, "type": field.type, "aliases": list(field.aliases)}
-    if field.doc:
-        node["doc"] = field.doc
-    declared: Mapping[str, Any] = next((item for item in _declarations(schema.json) if item.get("name") == name), {})
-    return node | {"default": declared["default"]} if "default" in declared else node
-
-
-def _declarations(node: Any) -> list[Any]:
-    while isinstance(node, dict) and isinstance(node.get("type"), dict):
-        node = node["type"]
-    return list(node.get("fields", [])) if isinstance(node, dict) else []
-
-
-def _fields(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, _Field]]:
-    for index, node in enumerate(record["fields"]):
-        path = prefix + node["name"]
-        aliases = tuple(prefix + alias for alias in node.get("aliases", ()))
-        yield path, _Field(index, prefix, aliases, node)
-        for inner in _records(node["type"]):
-            yield from _fields(inner, f"{path}.")
-
-
-def _records(node: Any) -> Iterator[Mapping[str, Any]]:
-    if isinstance(node, list):
-        for branch in node:
-            yield from _records(branch)
-    elif isinstance(node, dict):
-        kind = node["type"]
-        if kind in ("record", "error"):
-            yield node
-        elif kind in ("array", "map"):
-            yield from _records(node["items" if kind == "array" else "values"])
-        elif isinstance(kind, (dict, list)):
-            yield from _records(kind)
+def _in_force(fields: list[governance.Labelled]) -> dict[str, dict[str, str]]:
+    """Give each field's classification as it is in force, with what it inherits."""
+    return {
+        field.path: {
+            "level": field.level.name,
+            "personal": field.personal,
+            "sensitive": field.sensitive,
+            "mask": field.mask,
+        }
+        for field in fields
+    }
 
 
 def _type_words(node: Any) -> str:

@@ -162,3 +162,10 @@ def test_no_incompatibility_is_missing_from_the_list(old: str, new: str) -> None
     assert bool(forward) == any(change.readers in {Readers.READERS_FIRST, Readers.BROKEN} for change in found)
     told = " ".join(text for change in found for text in change.because)
     assert all(item.detail in told for item in (*backward, *forward))
+
+
+def test_a_level_that_fields_inherit_shows_at_the_fields() -> None:
+    plain = {"name": "id", "type": "string", "zh": "号", "personal": "P", "sensitive": "N", "mask": "none"}
+    change = only(schema(plain, level="G3"), schema(plain, level="G2"))
+    assert (change.kind, change.path, change.approval) == (Kind.LEVEL, "id", True)
+    assert (change.before, change.after) == ("G3", "G2")
