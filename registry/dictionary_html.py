@@ -33,7 +33,8 @@ table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { text-align: left; vertical-align: top; padding: .42rem .6rem; border-bottom: 1px solid var(--line); }
 thead th { background: var(--head); color: #fff; font-weight: 600; white-space: nowrap; }
 tbody tr:nth-child(even) { background: var(--band); }
-td.name { white-space: nowrap; } td.label { min-width: 6.5rem; } td.mark { white-space: nowrap; } td.notes { min-width: 15rem; max-width: 34rem; }
+td.name { white-space: nowrap; } td.label { min-width: 6.5rem; }
+td.mark { white-space: nowrap; } td.notes { min-width: 15rem; max-width: 34rem; }
 .in { color: var(--soft); } .en { color: var(--soft); font-size: .87em; display: block; }
 .key { font-size: .78rem; border: 1px solid var(--head); color: var(--head); border-radius: 3px; padding: 0 .3rem;
   margin-left: .4rem; }
@@ -178,7 +179,9 @@ def _legend(language: Language) -> str:
         head = f"<th>{escape(say(WORDS[name]))}</th><th>{escape(say(WORDS['meaning']))}</th>"
         tables.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     sources = "GB/T 43697-2024 · 《个人信息保护法》(PIPL) · GB/T 35273-2020 · GB/T 45574-2025"
+    nullable = f"? = {escape(say(WORDS['nullable']))}"
     return (
-        f'<section><h3>{escape(say(WORDS["legend"]))}</h3><p>? = {escape(say(WORDS["nullable"]))}</p><div class="legend">{"".join(tables)}</div></section>'
+        f"<section><h3>{escape(say(WORDS['legend']))}</h3><p>{nullable}</p>"
+        f'<div class="legend">{"".join(tables)}</div></section>'
         f"<footer>{escape(sources)}</footer>"
     )
