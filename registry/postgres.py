@@ -11,17 +11,16 @@ together.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.dialects import postgresql
 
-from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion
-from registry.tables import schema, subject, version
+from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion, refuse_taken
+from registry.tables import reference, schema, subject, version
 from schemas.errors import ConflictError, Reason, UnavailableError
 
 __all__ = ["PostgresSubjects", "joining", "transaction"]
@@ -33,6 +32,64 @@ _VERSIONS = (
     .join(schema, schema.c.id == version.c.schema_id)
     .order_by(version.c.subject, version.c.number)
 )
+_SCHEMAS = sa.select(schema)
+_ATTEMPTS = 5
+
+# One way to the server for the lock, the subject's settings and those of the scopes around it.
+_LOCK = sa.text("""
+WITH made AS (
+  INSERT INTO registry_subject (name, hidden) VALUES (:name, :hidden) ON CONFLICT DO NOTHING RETURNING 1
+), held AS (
+  SELECT config, mode FROM registry_subject WHERE name = :name FOR UPDATE
+)
+SELECT 'made' AS kind, '' AS name, NULL AS config, NULL AS mode FROM made
+UNION ALL SELECT 'held', '', config, mode FROM held
+UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = ANY(:scopes)
+""")
+
+_LOCK_ALL = sa.text("SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name FOR UPDATE")
+
+_SETTINGS = sa.text("""
+SELECT name, config, mode FROM registry_subject
+WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
+""")
+
+# An id is taken from the sequence only for a content that is new: one that is known costs none.
+_INTERN = sa.text("""
+WITH known AS (
+  SELECT id FROM registry_schema WHERE key = :key AND twin = 0
+), new AS (
+  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
+  SELECT :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin WHERE NOT EXISTS (SELECT 1 FROM known)
+  ON CONFLICT DO NOTHING RETURNING id
+)
+SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
+""")
+
+_RESTORE = sa.text("""
+INSERT INTO registry_schema (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, twin)
+OVERRIDING SYSTEM VALUE
+SELECT :id, :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin,
+  CASE WHEN EXISTS (SELECT 1 FROM registry_schema WHERE key = :key AND twin = 0) THEN CAST(:id AS integer) ELSE 0 END
+ON CONFLICT DO NOTHING RETURNING id
+""")
+
+_SEQUENCE = "pg_get_serial_sequence('registry_schema', 'id')"
+_RESERVE = sa.text(f"""
+SELECT setval({_SEQUENCE}, CAST(:id AS bigint))
+WHERE CAST(:id AS bigint) > coalesce((SELECT last_value FROM pg_sequences WHERE
+  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
+""")  # noqa: S608 - a constant
+_SKIP_TAKEN = sa.text(f"""
+SELECT setval({_SEQUENCE}, m) FROM (SELECT max(id) AS m FROM registry_schema) AS highest
+WHERE m > coalesce((SELECT last_value FROM pg_sequences WHERE
+  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
+""")  # noqa: S608 - a constant
+
+_ADD = sa.text("""
+INSERT INTO registry_version (subject, number, schema_id, text, deleted)
+VALUES (:subject, :number, :schema_id, :text, false) ON CONFLICT DO NOTHING RETURNING number
+""")
 
 
 @contextmanager
@@ -86,23 +143,54 @@ class PostgresSubjects:
         self._engine = engine
 
     @contextmanager
-    def change(self, name: str, *, hidden: bool = False) -> Iterator["_Change"]:
+    def change(
+        self, name: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator["_Change"]:
         """See `SubjectStore.change`."""
         # Joined, so that what is read on the way takes no second connection: with many threads that would exhaust
         # the pool while each of them waits for the others.
         with transaction(self._engine) as connection, joining(connection):
-            new = postgresql.insert(subject).values(name=name, hidden=hidden).on_conflict_do_nothing()
-            connection.execute(new)
-            row = connection.execute(
-                sa.select(subject.c.config, subject.c.mode).where(subject.c.name == name).with_for_update()
-            ).one()
-            yield _Change(connection, name, Settings(row.config, row.mode))
+            if also:
+                connection.execute(_LOCK_ALL, {"names": sorted({name, *also})})
+            mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
+            yield _Change(connection, name, mine, others)
 
     def schema(self, schema_id: int) -> StoredSchema | None:
         """See `SubjectStore.schema`."""
+        return self._schema(_SCHEMAS.where(schema.c.id == schema_id))
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        within = sa.and_(schema.c.key >= prefix, schema.c.key <= prefix + b"\xff" * (32 - len(prefix)))
+        return self._schema(_SCHEMAS.where(within).order_by(schema.c.id).limit(1))
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
         with transaction(self._engine) as connection:
-            row = connection.execute(sa.select(schema).where(schema.c.id == schema_id)).one_or_none()
-        return None if row is None else _schema(row)
+            return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
+
+    def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        wanted = _VERSIONS.add_columns(version.c.text).where(version.c.subject == name)
+        if number is None:
+            wanted = wanted.where(~version.c.deleted).order_by(None).order_by(version.c.number.desc()).limit(1)
+        else:
+            wanted = wanted.where(version.c.number == number)
+        with transaction(self._engine) as connection:
+            row = connection.execute(wanted).one_or_none()
+        return None if row is None else (_version(row), row.text)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        shown = _VERSIONS.join(subject, subject.c.name == version.c.subject).where(~subject.c.hidden)
+        return self._versions(shown.order_by(None).order_by(sa.collate(version.c.subject, "C"), version.c.number))
+
+    def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        pointing = sa.select(reference.c.schema_id).where(reference.c.subject == name)
+        if number is not None:
+            pointing = pointing.where(reference.c.version == number)
+        return self._versions(_VERSIONS.where(version.c.schema_id.in_(pointing)))
 
     def by_shape(self, name: str, shape: bytes) -> list[StoredVersion]:
         """See `SubjectStore.by_shape`."""
@@ -137,59 +225,107 @@ class PostgresSubjects:
 
     def settings(self, name: str) -> Settings:
         """See `SubjectStore.settings`."""
-        found = sa.select(subject.c.config, subject.c.mode).where(subject.c.name == name)
+        return self.settings_of([name]).get(name, Settings())
+
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
         with transaction(self._engine) as connection:
-            row = connection.execute(found).one_or_none()
-        return Settings() if row is None else Settings(row.config, row.mode)
+            return {
+                row.name: Settings(row.config, row.mode) for row in connection.execute(_SETTINGS, {"names": [*names]})
+            }
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
+            subject.c.config.is_not(None) | subject.c.mode.is_not(None)
+        )
+        with transaction(self._engine) as connection:
+            return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
+
+    def _schema(self, statement: sa.Select[Any]) -> StoredSchema | None:
+        with transaction(self._engine) as connection:
+            row = connection.execute(statement).one_or_none()
+        return None if row is None else _schema(row)
 
     def _versions(self, statement: sa.Select[Any]) -> list[StoredVersion]:
         with transaction(self._engine) as connection:
             return [_version(row) for row in connection.execute(statement)]
 
 
+def _lock(
+    connection: sa.Connection, name: str, *, hidden: bool, scopes: Sequence[str]
+) -> tuple[Settings | None, Mapping[str, Settings]]:
+    """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
+    asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
+    while True:
+        rows = connection.execute(_LOCK, asked).all()
+        others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
+        for row in rows:
+            if row.kind != "scope":
+                return (None if row.kind == "made" else Settings(row.config, row.mode)), others
+        # Another transaction made the subject while this one waited for it: the next statement sees it.
+
+
 class _Change:
     """See `registry.store.Change`."""
 
-    def __init__(self, connection: sa.Connection, name: str, settings: Settings) -> None:
+    def __init__(
+        self, connection: sa.Connection, name: str, settings: Settings | None, scopes: Mapping[str, Settings]
+    ) -> None:
         self._connection = connection
         self._name = name
-        self._settings = settings
+        self._new = settings is None
+        self._settings = settings or Settings()
+        self._scopes = scopes
 
     def versions(self) -> list[StoredVersion]:
+        if self._new:  # made in this transaction, and nobody else can have added to it
+            return []
         mine: sa.Select[Any] = _VERSIONS.where(version.c.subject == self._name)
         return [_version(row) for row in self._connection.execute(mine)]
 
     def settings(self) -> Settings:
         return self._settings
 
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._scopes
+
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        found = sa.select(schema).where(schema.c.key == key)
-        row = self._connection.execute(found).one_or_none()
-        if row is None:
-            new = postgresql.insert(schema).values(
-                key=key,
-                shape=shape,
-                kind=content.kind,
-                text=content.text,
-                reference_list=json.dumps([[item.name, item.subject, item.version] for item in content.references]),
-                metadata=content.metadata,
-                rule_set=content.rule_set,
-                origin=self._name,
-            )
-            self._connection.execute(new.on_conflict_do_nothing(index_elements=[schema.c.key]))
-            # Read committed: a content that another transaction has just stored is seen by this statement.
-            row = self._connection.execute(found).one()
-        return _schema(row)
+        values = self._values(key, shape, content)
+        for _ in range(_ATTEMPTS):
+            row = self._connection.execute(_INTERN, values).one_or_none()
+            if row is not None:
+                if row.made:
+                    self._refer(row.id, content)
+                    return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
+                found = self._connection.execute(_SCHEMAS.where(schema.c.id == row.id)).one()
+                return _schema(found)
+            # Another transaction has just stored the content, or an import the id: look again, past what is taken.
+            self._connection.execute(_SKIP_TAKEN)
+        raise UnavailableError(Reason.OVERLOADED, "no free id was found in time; try again", retry_after=1.0)
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        self._connection.execute(_RESERVE, {"id": schema_id})
+        values = {**self._values(key, shape, content), "id": schema_id}
+        # Twice: where another transaction gives the content its id at this moment, this one becomes a twin.
+        for _ in range(2):
+            if self._connection.execute(_RESTORE, values).one_or_none() is not None:
+                self._refer(schema_id, content)
+                return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
+            held = self._connection.execute(_SCHEMAS.where(schema.c.id == schema_id)).one_or_none()
+            if held is not None:
+                found = _schema(held)
+                refuse_taken(found, key)
+                return found
+        raise UnavailableError(Reason.OVERLOADED, "the id could not be kept; try again", retry_after=1.0)
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        new = postgresql.insert(version).values(
-            subject=self._name, number=number, schema_id=schema.id, text=text, deleted=False
-        )
-        added = self._connection.execute(new.on_conflict_do_nothing().returning(version.c.number))
-        if added.one_or_none() is None:
+        new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
+        if self._connection.execute(_ADD, new).one_or_none() is None:
             raise ConflictError(
                 Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
             )
+        self._new = False
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
         self._connection.execute(
@@ -208,6 +344,27 @@ class _Change:
             sa.update(subject).where(subject.c.name == self._name).values(config=settings.config, mode=settings.mode)
         )
         self._settings = settings
+
+    def _values(self, key: bytes, shape: bytes, content: Content) -> dict[str, Any]:
+        return {
+            "key": key,
+            "shape": shape,
+            "kind": content.kind,
+            "text": content.text,
+            "references": json.dumps(
+                [[item.name, item.subject, item.version, item.target] for item in content.references],
+                ensure_ascii=False,
+            ),
+            "metadata": content.metadata,
+            "rule_set": content.rule_set,
+            "origin": self._name,
+        }
+
+    def _refer(self, schema_id: int, content: Content) -> None:
+        pointed = {(item.subject, item.version) for item in content.references}
+        if pointed:
+            rows = [{"schema_id": schema_id, "subject": name, "version": number} for name, number in sorted(pointed)]
+            self._connection.execute(sa.insert(reference), rows)
 
 
 def _schema(row: sa.Row[Any]) -> StoredSchema:
