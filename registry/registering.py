@@ -1,6 +1,6 @@
 """What may be registered, and as what.
 
-    draft ── mode ── known already? ── contract merged ── governance ── compatibility ── id ── version
+    draft ── mode ── known already? ── contract merged ── classified ── compatible ── approved ── id ── version
 
 All of it under the subject's lock and in one transaction, so that any number of processes may register at once and
 each content gets one id and each version one number.
@@ -16,6 +16,7 @@ from registry.contexts import scopes
 from registry.contracts import checked_metadata, checked_rules, merged, properties_of
 from registry.drafts import Draft, Drafts
 from registry.kinds import Kind
+from registry.members import resolved
 from registry.parsing import ParsedSchema
 from registry.resolving import schema_invalid
 from registry.settings import Configuration, Mode
@@ -39,6 +40,8 @@ class Registering:
         governed: whether every field must be classified under this subject.
         strict: also refuse logical types that change their meaning between versions.
         validate: whether new schemas are validated where a subject's configuration says nothing.
+        approved: uses up an approval of what a schema takes back, by subject, shape and findings
+            (`registry.approvals.Approvals.spend`); tells whether there was one.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Registering:
         governed: Callable[[str], bool],
         strict: bool,
         validate: bool,
+        approved: Callable[[str, bytes, Sequence[str]], bool],
     ) -> None:
         self._store = store
         self._configuration = configuration
@@ -59,6 +63,7 @@ class Registering:
         self._governed = governed
         self._strict = strict
         self._validate = validate
+        self._approved = approved
 
     def draft(self, subject: str, content: Content) -> Draft:
         """Read what is submitted, by the rules that hold for a subject.
@@ -114,9 +119,9 @@ class Registering:
                 content = self._by_id(known.schema_id).content
                 return registered(known, content if text is None else own_text(content, text))
             whole = self._contract(draft.content, live, config)
-            if governed:
-                self._refuse_ungoverned(draft, versions)
+            findings = self._taken_back(draft, versions) if governed else []
             refuse_incompatible(self._against(draft, whole, live, config, None), Compatibility(config["compatibility"]))
+            self._refuse_unapproved(subject, draft, findings)  # last, for it uses an approval up
             schema = change.intern(draft.key(whole), draft.shape, whole)
             return self._add(change, subject, versions[-1].number + 1 if versions else 1, schema, whole)
 
@@ -206,8 +211,7 @@ class Registering:
         wanted = number if number is not None else (versions[-1].number + 1 if versions else 1)
         if not 0 < wanted < 2**31:
             raise InvalidError(Reason.VERSION_INVALID, "got no version id", details={"version": str(wanted)})
-        if governed:
-            self._refuse_ungoverned(draft, versions)
+        self._refuse_unapproved(subject, draft, self._taken_back(draft, versions) if governed else [])
         content = draft.content
         schema = change.restore(schema_id, draft.key(), draft.shape, content)
         for version in versions:
@@ -245,7 +249,20 @@ class Registering:
                     f"version {item.version} of {item.subject}, which the schema refers to, was deleted just now"
                 )
 
-    def _refuse_ungoverned(self, draft: Draft, versions: Iterable[StoredVersion]) -> None:
+    def taken_back(self, subject: str, content: Content) -> tuple[bytes, list[str]]:
+        """Tell what a content would take back of a subject's classification; give its shape and the findings.
+
+        Raises:
+            InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
+        """
+        draft = self.draft(subject, content)
+        return draft.shape, self._taken_back(draft, self._store.versions(subject))
+
+    def _refuse_unapproved(self, subject: str, draft: Draft, findings: list[str]) -> None:
+        if findings and not self._approved(subject, draft.shape, findings):
+            raise governance.refusal(findings)
+
+    def _taken_back(self, draft: Draft, versions: Iterable[StoredVersion]) -> list[str]:
         parsed: ParsedSchema | None = draft.parsed
         if parsed is None:
             raise InvalidError(
@@ -253,14 +270,14 @@ class Registering:
                 f"got a schema of the type {draft.content.kind} for a catalogued resource; expected AVRO, whose fields "
                 "carry their classification",
             )
-        fields = governance.classify(parsed.json)
+        fields = governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting is no way round.
         earlier = []
         for version in versions:
             if self._by_id(version.schema_id).content.kind == Kind.AVRO:
-                labelled, _ = governance.examine(self._drafts.parsed(version.schema_id).json)
+                labelled, _ = governance.examine(resolved(self._drafts.parsed(version.schema_id)))
                 earlier.append((version.number, labelled))
-        governance.refuse_lowered(fields, earlier)
+        return governance.taken_back(fields, earlier)
 
     def _against(
         self,

@@ -20,6 +20,7 @@ from registry import contexts, governance
 from registry.compatibility import Incompatibility
 from registry.contracts import properties_of
 from registry.drafts import Drafts
+from registry.members import resolved
 from registry.parsing import ParsedSchema
 from registry.registering import Registering
 from registry.removing import Removing
@@ -33,6 +34,12 @@ __all__ = ["Registered", "Subjects", "is_view", "view_subject"]
 _KNOWN_IDS = 10_000  # contents kept in memory; they never change
 
 
+def _never(subject: str, shape: bytes, findings: Sequence[str]) -> bool:
+    """Approve nothing."""
+    del subject, shape, findings
+    return False
+
+
 class Subjects:
     """Registers schemas and finds them again.
 
@@ -43,6 +50,7 @@ class Subjects:
         strict: also refuse logical types that change their meaning between versions.
         validate: also refuse names and defaults that Avro's own parser lets pass, where a subject's configuration
             (`validateNewSchemas`) says nothing else.
+        approved: uses up an approval of what a schema takes back (`registry.approvals.Approvals.spend`).
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class Subjects:
         governed: Callable[[str], bool],
         strict: bool = False,
         validate: bool = True,
+        approved: Callable[[str, bytes, Sequence[str]], bool] = _never,
     ) -> None:
         self._store = store
         self.configuration = configuration
@@ -65,6 +74,7 @@ class Subjects:
             governed=governed,
             strict=strict,
             validate=validate,
+            approved=approved,
         )
         self._removing = Removing(store, configuration)
         self._known: dict[int, StoredSchema] = {}
@@ -274,7 +284,12 @@ class Subjects:
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED.
         """
-        return governance.classify(self.parsed_by_id(self.version(subject, number).schema_id).json)
+        parsed = self.parsed_by_id(self.version(subject, number).schema_id)
+        return governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
+
+    def taken_back(self, subject: str, content: Content) -> tuple[bytes, list[str]]:
+        """Tell what a content would take back of a subject's classification. See `Registering.taken_back`."""
+        return self._registering.taken_back(subject, content)
 
     def classified(self, subject: str) -> list[governance.Labelled]:
         """Give the classification of the fields of every live version.

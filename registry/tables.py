@@ -3,11 +3,13 @@
 import sqlalchemy as sa
 
 __all__ = [
+    "approval",
     "catalogue",
     "catalogue_version",
     "department",
     "department_version",
     "metadata",
+    "outbox",
     "reference",
     "schema",
     "subject",
@@ -106,4 +108,33 @@ catalogue_version = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue.name", "registry_catalogue.major"]),
+)
+
+approval = sa.Table(
+    "registry_approval",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("shape", sa.LargeBinary(32), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("findings", sa.Text, nullable=False),  # JSON, a list of sentences
+    sa.Column("because", sa.Text, nullable=False),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("decided_at", sa.DateTime(timezone=True)),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.CheckConstraint("decided_by <> asked_by OR decided_by = ''", name="registry_approval_two_people"),
+    sa.Index("registry_approval_subject", "subject", "state"),
+    comment="requests to take a classification back, and what became of them",
+)
+
+outbox = sa.Table(
+    "registry_outbox",
+    metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),  # JSON, as Confluent's registry writes it on its topic
+    sa.Column("value", sa.Text),  # null: a tombstone
+    comment="changes that are not on the topic yet, written with the change itself",
 )
