@@ -88,6 +88,15 @@ class Configuration:
         meant = _read(settings).get("alias") if settings.config and '"alias"' in settings.config else None
         return meant if isinstance(meant, str) and meant else subject
 
+    def aliases(self) -> dict[str, list[str]]:
+        """Give every subject that aliases stand for, and the aliases."""
+        found: dict[str, list[str]] = {}
+        for name, settings in sorted(self._store.configured().items()):
+            meant = _read(settings).get("alias")
+            if meant:
+                found.setdefault(meant, []).append(name)
+        return found
+
     def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
 
@@ -197,6 +206,11 @@ class Configuration:
     def forget(self, change: Change) -> None:
         """Drop a subject's settings when its last version is gone."""
         change.configure(Settings())
+
+    def forget_scope(self, scope: str) -> None:
+        """Drop everything that is configured for a context."""
+        with self._store.change(scope) as change:
+            self.forget(change)
 
     def _layers(self, subject: str, change: Change | None) -> list[Settings]:
         """Give a subject's settings and those of the scopes around it, nearest first."""

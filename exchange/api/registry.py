@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import FastAPI, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from exchange.access.roles import decide_control
 from exchange.app import App, join_registry
@@ -40,7 +41,7 @@ def registry_api(app: App) -> FastAPI:
         return app.pool.authenticate(_token(request.headers.get("authorization", "")))
 
     gate = _Gate(app.gate, app.pool.identities, app.catalogue, dev=app.config.dev)
-    return create(app.subjects, gate, identify=identify)
+    return create(app.subjects, gate, identify=identify, metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST))
 
 
 class _Forgetful:
@@ -70,6 +71,10 @@ class _Gate:
             return
         with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
             yield act
+
+    def open_(self, resource: str) -> bool:
+        """Tell whether anybody may read a schema by its id without an entry: see `registry.calls.Gate`."""
+        return self._dev and not is_view(resource)
 
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
         if self._dev and actor == _ANONYMOUS:

@@ -33,6 +33,7 @@ class RecordingGate:
     """Lets pass what it is told to, and keeps what passed."""
 
     denied: set[Action] = field(default_factory=set)
+    opened: bool = False
     entries: list[tuple[str, Action, str, dict[str, Json]]] = field(default_factory=list)
 
     @contextmanager
@@ -42,6 +43,9 @@ class RecordingGate:
         note = Note()
         yield note
         self.entries.append((actor.id, action, resource, note.facts))
+
+    def open_(self, resource: str) -> bool:
+        return self.opened
 
 
 def identify(request: Request) -> Actor:
