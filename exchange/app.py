@@ -117,7 +117,13 @@ class App:
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
         configuration = Configuration(PostgresSubjects(engine))
-        subjects = Subjects(PostgresSubjects(engine), configuration, governed=_Governed(catalogue))
+        subjects = Subjects(
+            PostgresSubjects(engine),
+            configuration,
+            governed=_Governed(catalogue),
+            strict=config.registry.strict_logical_types,
+            validate=config.registry.validate_new_schemas,
+        )
         workers = Workers(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         schemas = Schemas(subjects, workers)
         views = Views(schemas, subjects, workers, alarm=_alarm_engine)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Address", "BrokerSettings", "Config", "KafkaBroker", "Limits", "Listen", "PostgresBroker"]
+__all__ = ["Address", "BrokerSettings", "Config", "KafkaBroker", "Limits", "Listen", "PostgresBroker", "Registry"]
 
 _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
@@ -68,6 +68,14 @@ class Limits(_Section):
     streams: int = Field(2000, ge=1)  # calls at once
 
 
+class Registry(_Section):
+    """How the schema registry judges and speaks, where the registries whose clients are in use differ."""
+
+    error_dialect: Literal["confluent", "karapace"] = "confluent"  # whose words clients compare
+    validate_new_schemas: bool = True  # names, defaults and logical types too
+    strict_logical_types: bool = False  # a changed scale, precision or time unit is incompatible
+
+
 class Config(_Section):
     """Everything a role needs to start.
 
@@ -89,6 +97,7 @@ class Config(_Section):
     listen: Listen = Listen()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
+    registry: Registry = Registry()
     failpoints: bool = False
 
     @classmethod

@@ -20,6 +20,7 @@ from exchange.gate import Gate
 from exchange.rooms import IdentityRoom
 from registry.api import Entry, create
 from registry.catalogue import Catalogue
+from registry.failures import Dialect
 from registry.subjects import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
 from schemas.canonical import Json
@@ -41,7 +42,13 @@ def registry_api(app: App) -> FastAPI:
         return app.pool.authenticate(_token(request.headers.get("authorization", "")))
 
     gate = _Gate(app.gate, app.pool.identities, app.catalogue, dev=app.config.dev)
-    return create(app.subjects, gate, identify=identify, metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST))
+    return create(
+        app.subjects,
+        gate,
+        identify=identify,
+        dialect=Dialect(app.config.registry.error_dialect),
+        metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST),
+    )
 
 
 class _Forgetful:
