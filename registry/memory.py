@@ -56,8 +56,8 @@ class MemorySubjects:
     ) -> Iterator["_Change"]:
         """See `SubjectStore.change`."""
         del also  # one lock is over everything
-        state = self._state
         with self._lock:
+            state = self._state
             before = state.copy()
             if subject not in state.versions and hidden:
                 state.hidden.add(subject)
