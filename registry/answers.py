@@ -8,7 +8,7 @@ from registry.kinds import Kind
 from registry.store import Content
 from registry.versions import Registered
 
-__all__ = ["body_of", "extras_of", "page", "tags_of", "version_of_subject"]
+__all__ = ["body_of", "extras_of", "fits", "page", "tags_of", "version_of_subject"]
 
 
 _T = TypeVar("_T")
@@ -69,7 +69,7 @@ def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:
     beside: Mapping[str, list[str]] = (json.loads(content.metadata) if content.metadata else {}).get("tags") or {}
     found = []
     for path, kind, inline in _tagged(json.loads(content.text), ""):
-        outer = [tag for pattern, tags in beside.items() if _fits(pattern, path) for tag in tags]
+        outer = [tag for pattern, tags in beside.items() if fits(pattern, path) for tag in tags]
         tags = list(dict.fromkeys([*inline, *outer]))
         if tags and ("*" in sought or sought & set(tags)):
             found.append({"schemaEntity": {"entityPath": path, "entityType": kind}, "tags": tags})
@@ -100,7 +100,7 @@ def _texts(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
-def _fits(pattern: str, path: str) -> bool:
+def fits(pattern: str, path: str) -> bool:
     """Match a path pattern: `*` stands for one name, `**` for any number of them."""
     wanted, names = pattern.split("."), path.split(".")
     ends = {0}

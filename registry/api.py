@@ -11,7 +11,7 @@ Handlers are plain functions, run in threads; the subject is locked in the store
 may serve one database: there is no leader to find and none to wait for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -40,6 +40,7 @@ def create(
     version: str = "1",
     dialect: Dialect = Dialect.CONFLUENT,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
+    more: Sequence[Callable[..., Calls]] = (),
 ) -> FastAPI:
     """Build the application.
 
@@ -50,10 +51,11 @@ def create(
         version: of the product.
         dialect: whose words errors are told in where peers contradict each other.
         metrics: gives the process's metrics and their media type; None = `/metrics` is not there.
+        more: further groups of calls, made as Confluent's own are (`registry.api_governance`).
     """
     app = FastAPI(title="Schema registry", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
     ready = Ready(gate.open_)
-    groups: tuple[type[Calls], ...] = (SubjectCalls, SchemaCalls, ConfigCalls)
+    groups: tuple[Callable[..., Calls], ...] = (SubjectCalls, SchemaCalls, ConfigCalls, *more)
     for group in groups:
         calls: Any = group(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
         app.include_router(calls.router())

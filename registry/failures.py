@@ -53,6 +53,7 @@ _NUMBERS: Mapping[Reason, tuple[int, str]] = {
         40407,
         "Subject '{subject}' Version {version} was not deleted first before being permanently deleted",
     ),
+    Reason.NOT_FOUND: (404, "{message}"),
     Reason.COMPATIBILITY_NOT_SET: (40408, "Subject '{subject}' does not have subject-level compatibility configured"),
     Reason.MODE_NOT_SET: (40409, "Subject '{subject}' does not have subject-level mode configured"),
     Reason.SCHEMA_INVALID: (42201, "Invalid schema: {message}"),

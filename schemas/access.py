@@ -104,6 +104,8 @@ class Action(StrEnum):
     SCHEMA_READ = "registry:schema:read"
     SCHEMA_CONFIGURE = "registry:schema:configure"
     SCHEMA_DELETE = "registry:schema:delete"
+    APPROVAL_ASK = "registry:approval:ask"
+    APPROVAL_DECIDE = "registry:approval:decide"
     GRANT_SUBMIT = "exchange:grant:submit"
     GRANT_APPROVE = "exchange:grant:approve"
     GRANT_PROVISION = "exchange:grant:provision"
