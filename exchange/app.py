@@ -49,9 +49,11 @@ from exchange.rooms import CatalogueRoom, IdentityRoom
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
 from exchange.workers import Workers
+from registry.approvals import Approvals
 from registry.catalogue import Catalogue
 from registry.departments import Departments
 from registry.postgres import PostgresSubjects, joining
+from registry.postgres_approvals import PostgresApprovals
 from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
 from registry.settings import Configuration
 from registry.subjects import Subjects, is_view
@@ -73,6 +75,7 @@ class App:
     pool: Pool
     gate: Gate
     subjects: Subjects
+    approvals: Approvals
     catalogue: Catalogue
     broker: Broker
     sequencer: Sequencer
@@ -117,12 +120,14 @@ class App:
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
         configuration = Configuration(PostgresSubjects(engine))
+        approvals = Approvals(PostgresApprovals(engine), clock=utc_now, new_id=_new_id)
         subjects = Subjects(
             PostgresSubjects(engine),
             configuration,
             governed=_Governed(catalogue),
             strict=config.registry.strict_logical_types,
             validate=config.registry.validate_new_schemas,
+            approved=approvals.spend,
         )
         workers = Workers(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         schemas = Schemas(subjects, workers)
@@ -214,6 +219,7 @@ class App:
             pool=pool,
             gate=gate,
             subjects=subjects,
+            approvals=approvals,
             catalogue=catalogue,
             broker=broker,
             sequencer=sequencer,

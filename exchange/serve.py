@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from grpc_reflection.v1alpha import reflection
 from exchange import metrics
 from exchange.api import health as health_api
 from exchange.api import http
+from exchange.api.certificates import CertificateProtocol
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.registry import registry_api
@@ -152,6 +154,12 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     if not plain:
         key, certificate = _server_files(app)
         files = {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
+        if name == "registry":  # a connector may show its certificate instead of a token
+            files |= {
+                "ssl_ca_certs": str(app.config.path("ca", "authority.crt")),
+                "ssl_cert_reqs": ssl.CERT_OPTIONAL,
+                "http": CertificateProtocol,
+            }
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     # The protocol is named since asyncio turns Nagle's delay off only where it is.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

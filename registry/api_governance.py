@@ -33,13 +33,10 @@ from registry.touching import grant_use, touched
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
 
-__all__ = ["GovernanceCalls", "GrantsOf", "Visible"]
+__all__ = ["GovernanceCalls", "GrantsOf"]
 
 GrantsOf = Callable[[Actor, str], Sequence[Mapping[str, Any]]]
 """Gives the documents of the grants on a subject that an actor may see; raises RefusedError where it may see none."""
-
-Visible = Callable[[Actor, str], bool]
-"""Tells whether an actor may read a subject, without an entry."""
 
 _Word = Annotated[str | None, Query()]
 
@@ -50,7 +47,6 @@ class GovernanceCalls(Calls):
     Args:
         approvals: requests and decisions.
         grants: who is granted what of a subject.
-        visible: which subjects a search may look into.
     """
 
     def __init__(
@@ -64,12 +60,10 @@ class GovernanceCalls(Calls):
         version: str,
         approvals: Approvals,
         grants: GrantsOf,
-        visible: Visible,
     ) -> None:
         super().__init__(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
         self._approvals = approvals
         self._grants = grants
-        self._visible = visible
         self._search = Search(subjects)
 
     def router(self) -> APIRouter:
@@ -103,13 +97,12 @@ class GovernanceCalls(Calls):
     ) -> JSONResponse:
         """Search the fields of the latest versions."""
         query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
-        actor = self._identify(request)
         seen: dict[str, bool] = {}
-        with self._gate.pass_(actor, Action.SCHEMA_READ, ""):
+        with self.listing(request) as sees:
             found = []
             for subject, version, schema_id, field in self._search.find(query):
                 if subject not in seen:
-                    seen[subject] = self._visible(actor, subject)
+                    seen[subject] = sees(subject)
                 if seen[subject]:
                     found.append({"subject": subject, "version": version, "id": schema_id} | field.to_json())
             return JSONResponse(page(found, offset, limit))
@@ -168,10 +161,9 @@ class GovernanceCalls(Calls):
                     Reason.REQUEST_INVALID, f"got the state {state[:40]!r}; expected one of {', '.join(ApprovalState)}"
                 )
             wanted = ApprovalState(state)
-        actor = self._identify(request)
-        with self._gate.pass_(actor, Action.SCHEMA_READ, subject or ""):
+        with self.listing(request) as sees:
             found = self._approvals.find(subject=subject, state=wanted)
-            return [dict(one.to_json()) for one in found if self._visible(actor, one.subject)]
+            return [dict(one.to_json()) for one in found if sees(one.subject)]
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
         """Give a request and what became of it."""

@@ -74,8 +74,9 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> JSONResponse:
         """List versions with their schemas."""
-        with self.reading(request, ""):
-            found = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
+        with self.listing(request) as sees:
+            listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
+            found = [item for item in listed if sees(item.subject)]
             rules = _RULE_LISTS.get(rule_type.lower())
             if rules is not None:
                 found = [item for item in found if self._has_rules(item.schema_id, rules)]

@@ -68,9 +68,9 @@ class SubjectCalls(Calls):
         limit: Limit = -1,
     ) -> JSONResponse:
         """List the subjects."""
-        with self.reading(request, ""):
+        with self.listing(request) as sees:
             found = self.subjects.subjects(prefix, deleted=deleted, deleted_only=deleted_only)
-            return JSONResponse(page(found, offset, limit))
+            return JSONResponse(page([name for name in found if sees(name)], offset, limit))
 
     def look_up(
         self, request: Request, subject: str, body: Body, *, deleted: Flag = False, form: _Format = ""

@@ -84,6 +84,10 @@ class Gate(Protocol):
         """
         ...
 
+    def sees(self, actor: Actor) -> Callable[[str], bool]:
+        """Give what tells whether an actor may read a subject, for lists of many; it leaves no entry."""
+        ...
+
     def open_(self, resource: str) -> bool:
         """Tell whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
 
@@ -118,11 +122,18 @@ class Calls:
         return self.acting(request, Action.SCHEMA_READ, subject)
 
     @contextmanager
+    def listing(self, request: Request) -> Iterator[Callable[[str], bool]]:
+        """Open a read over all subjects; gives what tells which of them may be shown."""
+        actor = self._identify(request)
+        with self._gate.pass_(actor, Action.SCHEMA_READ, ""):
+            yield self._gate.sees(actor)
+
+    @contextmanager
     def reading_id(self, request: Request, find: Callable[[], StoredSchema]) -> Iterator[StoredSchema]:
         """Open a read of what an id stands for; who calls is known before anything is looked up."""
         actor = self._identify(request)
         schema = find()
-        with self._gate.pass_(actor, Action.SCHEMA_READ, schema.origin):
+        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, schema.origin):
             yield schema
 
 

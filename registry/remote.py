@@ -7,6 +7,7 @@ words of the registry that was asked, with its number in `details["code"]`.
 """
 
 import ssl
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class Remote:
         self._http = httpx.Client(
             base_url=self._url, headers=headers, auth=user, verify=context, timeout=_PATIENCE, trust_env=False
         )
+        # A command has many ways out; whichever it takes, the connections do not outlive the object.
+        weakref.finalize(self, self._http.close)
 
     def close(self) -> None:
         """Close its connections."""

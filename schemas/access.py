@@ -102,6 +102,7 @@ class Action(StrEnum):
     CATALOGUE_READ = "registry:catalogue:read"
     SCHEMA_REGISTER = "registry:schema:register"
     SCHEMA_READ = "registry:schema:read"
+    SCHEMA_READ_BY_ID = "registry:schema:read_by_id"
     SCHEMA_CONFIGURE = "registry:schema:configure"
     SCHEMA_DELETE = "registry:schema:delete"
     APPROVAL_ASK = "registry:approval:ask"

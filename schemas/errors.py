@@ -136,6 +136,8 @@ class Reason(StrEnum):
     SUBJECT_NOT_IN_IMPORT = "subject_not_in_import"
     RULES_INVALID = "rules_invalid"
     CONTEXT_NOT_EMPTY = "context_not_empty"
+    # the registry, later ones
+    RIGHT_MISSING = "right_missing"
 
 
 class PoolError(Exception):

@@ -72,7 +72,9 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CATALOGUE_READ: _EVERYONE,
         _A.SCHEMA_REGISTER: {_R.CATALOGUE_EDITOR: Scope.OWN},
+        # Which of these an account without a right has, the registry's profile says (`registry.rights`).
         _A.SCHEMA_READ: _EVERYONE,
+        _A.SCHEMA_READ_BY_ID: _EVERYONE,
         _A.SCHEMA_CONFIGURE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         _A.SCHEMA_DELETE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         # A classification is taken back by two people: whoever edits the catalogue asks, whoever answers for security
@@ -117,7 +119,15 @@ RECORD_ACTIONS: Final = frozenset({_A.PUBLISH, _A.RESUME, _A.FETCH, _A.COMMIT})
 """Acts on records: only `decide` allows them."""
 
 _READS = frozenset(
-    {_A.DEPARTMENT_READ, _A.CATALOGUE_READ, _A.SCHEMA_READ, _A.GRANT_READ, _A.AUDIT_READ, _A.AUDIT_PROVE}
+    {
+        _A.DEPARTMENT_READ,
+        _A.CATALOGUE_READ,
+        _A.SCHEMA_READ,
+        _A.SCHEMA_READ_BY_ID,
+        _A.GRANT_READ,
+        _A.AUDIT_READ,
+        _A.AUDIT_PROVE,
+    }
 )
 _APPROVALS = frozenset({_A.GRANT_APPROVE, _A.GRANT_PROVISION, _A.GRANT_REJECT, _A.GRANT_RESUME})
 _OF_PERSONS = _APPROVALS | {_A.APPROVAL_DECIDE}

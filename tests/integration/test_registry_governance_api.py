@@ -56,9 +56,8 @@ def http(gate: RecordingGate) -> Iterator[TestClient]:
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
     subjects = Subjects(store, Configuration(store), governed=lambda name: name == SUBJECT, approved=approvals.spend)
-    more = partial(
-        GovernanceCalls, approvals=approvals, grants=grants, visible=lambda _, subject: not subject.startswith("secret")
-    )
+    more = partial(GovernanceCalls, approvals=approvals, grants=grants)
+    gate.hidden = "secret"
     with TestClient(create(subjects, gate, identify=identify, more=[more])) as client:
         yield client
 
