@@ -18,6 +18,8 @@ _KEY = "client_certificate"
 class CertificateProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # chosen by what is installed
     """HTTP/1.1 over a connection that may have a client certificate."""
 
+    app_state: dict[str, Any]
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the certificate of a connection that has just been made."""
         super().connection_made(transport)
