@@ -31,6 +31,7 @@ from exchange.broker.port import Broker
 from exchange.broker.postgres import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
+from exchange.connections import connect
 from exchange.embedded import EmbeddedPostgres
 from exchange.facts import Facts
 from exchange.fetch import Fetching
@@ -104,7 +105,7 @@ class App:
 
     @classmethod
     def _connect(cls, config: Config, embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
-        engine = sa.create_engine(url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True)
+        engine = connect(url, connections=_CONNECTIONS)
         migrations.check(engine)
         works = PostgresWorks(engine)
         broker = _broker(config, works)

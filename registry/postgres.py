@@ -19,6 +19,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from registry import statements
+from registry.prepared import Prepared
 from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion, refuse_taken
 from registry.tables import reference, schema, subject, version
 from schemas.errors import ConflictError, Reason, UnavailableError
@@ -27,69 +29,7 @@ __all__ = ["PostgresSubjects", "joining", "transaction"]
 
 _joined: ContextVar[sa.Connection | None] = ContextVar("registry_joined_transaction", default=None)
 
-_VERSIONS = (
-    sa.select(version.c.subject, version.c.number, version.c.schema_id, schema.c.key, schema.c.shape, version.c.deleted)
-    .join(schema, schema.c.id == version.c.schema_id)
-    .order_by(version.c.subject, version.c.number)
-)
-_SCHEMAS = sa.select(schema)
 _ATTEMPTS = 5
-
-# One way to the server for the lock, the subject's settings and those of the scopes around it.
-_LOCK = sa.text("""
-WITH made AS (
-  INSERT INTO registry_subject (name, hidden) VALUES (:name, :hidden) ON CONFLICT DO NOTHING RETURNING 1
-), held AS (
-  SELECT config, mode FROM registry_subject WHERE name = :name FOR UPDATE
-)
-SELECT 'made' AS kind, '' AS name, NULL AS config, NULL AS mode FROM made
-UNION ALL SELECT 'held', '', config, mode FROM held
-UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = ANY(:scopes)
-""")
-
-_LOCK_ALL = sa.text("SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name FOR UPDATE")
-
-_SETTINGS = sa.text("""
-SELECT name, config, mode FROM registry_subject
-WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
-""")
-
-# An id is taken from the sequence only for a content that is new: one that is known costs none.
-_INTERN = sa.text("""
-WITH known AS (
-  SELECT id FROM registry_schema WHERE key = :key AND twin = 0
-), new AS (
-  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
-  SELECT :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin WHERE NOT EXISTS (SELECT 1 FROM known)
-  ON CONFLICT DO NOTHING RETURNING id
-)
-SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
-""")
-
-_RESTORE = sa.text("""
-INSERT INTO registry_schema (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, twin)
-OVERRIDING SYSTEM VALUE
-SELECT :id, :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin,
-  CASE WHEN EXISTS (SELECT 1 FROM registry_schema WHERE key = :key AND twin = 0) THEN CAST(:id AS integer) ELSE 0 END
-ON CONFLICT DO NOTHING RETURNING id
-""")
-
-_SEQUENCE = "pg_get_serial_sequence('registry_schema', 'id')"
-_RESERVE = sa.text(f"""
-SELECT setval({_SEQUENCE}, CAST(:id AS bigint))
-WHERE CAST(:id AS bigint) > coalesce((SELECT last_value FROM pg_sequences WHERE
-  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
-""")  # noqa: S608 - a constant
-_SKIP_TAKEN = sa.text(f"""
-SELECT setval({_SEQUENCE}, m) FROM (SELECT max(id) AS m FROM registry_schema) AS highest
-WHERE m > coalesce((SELECT last_value FROM pg_sequences WHERE
-  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
-""")  # noqa: S608 - a constant
-
-_ADD = sa.text("""
-INSERT INTO registry_version (subject, number, schema_id, text, deleted)
-VALUES (:subject, :number, :schema_id, :text, false) ON CONFLICT DO NOTHING RETURNING number
-""")
 
 
 @contextmanager
@@ -132,6 +72,24 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise _unavailable(error) from error
 
 
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give the joined transaction's connection, or one for single statements, without a transaction around them.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
+    """
+    outer = _joined.get()
+    if outer is not None:
+        yield outer
+        return
+    try:
+        with engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+    except sa_exc.DBAPIError as error:
+        raise _unavailable(error) from error
+
+
 class PostgresSubjects:
     """See `registry.store.SubjectStore`.
 
@@ -151,64 +109,57 @@ class PostgresSubjects:
         # the pool while each of them waits for the others.
         with transaction(self._engine) as connection, joining(connection):
             if also:
-                connection.execute(_LOCK_ALL, {"names": sorted({name, *also})})
+                connection.execute(statements.LOCK_ALL, {"names": sorted({name, *also})})
             mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
             yield _Change(connection, name, mine, others)
 
     def schema(self, schema_id: int) -> StoredSchema | None:
         """See `SubjectStore.schema`."""
-        return self._schema(_SCHEMAS.where(schema.c.id == schema_id))
+        return self._schema(statements.SCHEMA, {"id": schema_id})
 
     def by_guid(self, prefix: bytes) -> StoredSchema | None:
         """See `SubjectStore.by_guid`."""
-        within = sa.and_(schema.c.key >= prefix, schema.c.key <= prefix + b"\xff" * (32 - len(prefix)))
-        return self._schema(_SCHEMAS.where(within).order_by(schema.c.id).limit(1))
+        return self._schema(statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))})
 
     def highest_id(self) -> int:
         """See `SubjectStore.highest_id`."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
 
     def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
         """See `SubjectStore.held`."""
-        wanted = _VERSIONS.add_columns(version.c.text).where(version.c.subject == name)
         if number is None:
-            wanted = wanted.where(~version.c.deleted).order_by(None).order_by(version.c.number.desc()).limit(1)
+            wanted, values = statements.LATEST, dict[str, Any](name=name)
         else:
-            wanted = wanted.where(version.c.number == number)
-        with transaction(self._engine) as connection:
-            row = connection.execute(wanted).one_or_none()
+            wanted, values = statements.NUMBERED, {"name": name, "number": number}
+        with reading(self._engine) as connection:
+            row = wanted.run(connection, values).one_or_none()
         return None if row is None else (_version(row), row.text)
 
     def listed(self) -> list[StoredVersion]:
         """See `SubjectStore.listed`."""
-        shown = _VERSIONS.join(subject, subject.c.name == version.c.subject).where(~subject.c.hidden)
-        return self._versions(shown.order_by(None).order_by(sa.collate(version.c.subject, "C"), version.c.number))
+        return self._versions(statements.LISTED, {})
 
     def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
         """See `SubjectStore.referrers`."""
-        pointing = sa.select(reference.c.schema_id).where(reference.c.subject == name)
-        if number is not None:
-            pointing = pointing.where(reference.c.version == number)
-        return self._versions(_VERSIONS.where(version.c.schema_id.in_(pointing)))
+        return self._versions(statements.REFERRERS, {"name": name, "number": number})
 
     def by_shape(self, name: str, shape: bytes) -> list[StoredVersion]:
         """See `SubjectStore.by_shape`."""
-        return self._versions(_VERSIONS.where(version.c.subject == name, schema.c.shape == shape))
+        return self._versions(statements.BY_SHAPE, {"name": name, "shape": shape})
 
     def versions(self, name: str) -> list[StoredVersion]:
         """See `SubjectStore.versions`."""
-        return self._versions(_VERSIONS.where(version.c.subject == name))
+        return self._versions(statements.VERSIONS, {"name": name})
 
     def text(self, name: str, number: int) -> str | None:
         """See `SubjectStore.text`."""
-        found = sa.select(version.c.text).where(version.c.subject == name, version.c.number == number)
-        with transaction(self._engine) as connection:
-            return connection.execute(found).scalar_one_or_none()
+        with reading(self._engine) as connection:
+            return statements.TEXT.run(connection, {"name": name, "number": number}).scalar_one_or_none()
 
     def uses(self, schema_id: int) -> list[StoredVersion]:
         """See `SubjectStore.uses`."""
-        return self._versions(_VERSIONS.where(version.c.schema_id == schema_id))
+        return self._versions(statements.USES, {"id": schema_id})
 
     def subjects(self) -> list[tuple[str, bool]]:
         """See `SubjectStore.subjects`."""
@@ -220,7 +171,7 @@ class PostgresSubjects:
             # By bytes, as the twin sorts, whatever the database's collation.
             .order_by(sa.collate(version.c.subject, "C"))
         )
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return [(name, live) for name, live in connection.execute(listed)]
 
     def settings(self, name: str) -> Settings:
@@ -229,9 +180,10 @@ class PostgresSubjects:
 
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
         """See `SubjectStore.settings_of`."""
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return {
-                row.name: Settings(row.config, row.mode) for row in connection.execute(_SETTINGS, {"names": [*names]})
+                row.name: Settings(row.config, row.mode)
+                for row in connection.execute(statements.SETTINGS, {"names": [*names]})
             }
 
     def configured(self) -> Mapping[str, Settings]:
@@ -239,17 +191,17 @@ class PostgresSubjects:
         found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
             subject.c.config.is_not(None) | subject.c.mode.is_not(None)
         )
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
 
-    def _schema(self, statement: sa.Select[Any]) -> StoredSchema | None:
-        with transaction(self._engine) as connection:
-            row = connection.execute(statement).one_or_none()
+    def _schema(self, statement: Prepared, values: Mapping[str, Any]) -> StoredSchema | None:
+        with reading(self._engine) as connection:
+            row = statement.run(connection, values).one_or_none()
         return None if row is None else _schema(row)
 
-    def _versions(self, statement: sa.Select[Any]) -> list[StoredVersion]:
-        with transaction(self._engine) as connection:
-            return [_version(row) for row in connection.execute(statement)]
+    def _versions(self, statement: Prepared, values: Mapping[str, Any]) -> list[StoredVersion]:
+        with reading(self._engine) as connection:
+            return [_version(row) for row in statement.run(connection, values)]
 
 
 def _lock(
@@ -258,7 +210,7 @@ def _lock(
     """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
     asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
     while True:
-        rows = connection.execute(_LOCK, asked).all()
+        rows = statements.LOCK.run(connection, asked).all()
         others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
         for row in rows:
             if row.kind != "scope":
@@ -281,8 +233,7 @@ class _Change:
     def versions(self) -> list[StoredVersion]:
         if self._new:  # made in this transaction, and nobody else can have added to it
             return []
-        mine: sa.Select[Any] = _VERSIONS.where(version.c.subject == self._name)
-        return [_version(row) for row in self._connection.execute(mine)]
+        return [_version(row) for row in statements.VERSIONS.run(self._connection, {"name": self._name})]
 
     def settings(self) -> Settings:
         return self._settings
@@ -293,26 +244,26 @@ class _Change:
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         values = self._values(key, shape, content)
         for _ in range(_ATTEMPTS):
-            row = self._connection.execute(_INTERN, values).one_or_none()
+            row = statements.INTERN.run(self._connection, values).one_or_none()
             if row is not None:
                 if row.made:
                     self._refer(row.id, content)
                     return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
-                found = self._connection.execute(_SCHEMAS.where(schema.c.id == row.id)).one()
+                found = statements.SCHEMA.run(self._connection, {"id": row.id}).one()
                 return _schema(found)
             # Another transaction has just stored the content, or an import the id: look again, past what is taken.
-            self._connection.execute(_SKIP_TAKEN)
+            self._connection.execute(statements.SKIP_TAKEN)
         raise UnavailableError(Reason.OVERLOADED, "no free id was found in time; try again", retry_after=1.0)
 
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        self._connection.execute(_RESERVE, {"id": schema_id})
+        self._connection.execute(statements.RESERVE, {"id": schema_id})
         values = {**self._values(key, shape, content), "id": schema_id}
         # Twice: where another transaction gives the content its id at this moment, this one becomes a twin.
         for _ in range(2):
-            if self._connection.execute(_RESTORE, values).one_or_none() is not None:
+            if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
                 self._refer(schema_id, content)
                 return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
-            held = self._connection.execute(_SCHEMAS.where(schema.c.id == schema_id)).one_or_none()
+            held = statements.SCHEMA.run(self._connection, {"id": schema_id}).one_or_none()
             if held is not None:
                 found = _schema(held)
                 refuse_taken(found, key)
@@ -321,7 +272,7 @@ class _Change:
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
-        if self._connection.execute(_ADD, new).one_or_none() is None:
+        if statements.ADD.run(self._connection, new).one_or_none() is None:
             raise ConflictError(
                 Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
             )

@@ -8,13 +8,15 @@ kept and given back as it came.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from registry.compatibility import Compatibility
-from registry.contexts import scopes
+from registry.contexts import normal, scopes
 from registry.contracts import checked_metadata, checked_rules
 from registry.store import GLOBAL, Change, Settings, SubjectStore
 from schemas.errors import InvalidError, Reason, RefusedError
@@ -26,6 +28,7 @@ _TEXTS = ("alias", "compatibilityGroup", "compatibilityPolicy")
 _METADATA = ("defaultMetadata", "overrideMetadata")
 _RULES = ("defaultRuleSet", "overrideRuleSet")
 _MOST_TEXT = 500
+_FRESH = 1.0  # seconds
 
 
 class Mode(StrEnum):
@@ -49,11 +52,22 @@ class Configuration:
     Args:
         store: where they are kept.
         level: the level that holds where none is configured.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, store: SubjectStore, *, level: Compatibility = Compatibility.BACKWARD) -> None:
+    def __init__(
+        self,
+        store: SubjectStore,
+        *,
+        level: Compatibility = Compatibility.BACKWARD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._level = level
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked = -_FRESH
+        self._aliases: dict[str, str] = {}
 
     def level(self, subject: str, change: Change | None = None) -> Compatibility:
         """Give the level that holds for a subject.
@@ -83,19 +97,27 @@ class Configuration:
         return found
 
     def alias(self, subject: str) -> str:
-        """Give the subject that is meant by a name: another where it is an alias, itself where it is none."""
-        settings = self._store.settings(subject)
-        meant = _read(settings).get("alias") if settings.config and '"alias"' in settings.config else None
-        return meant if isinstance(meant, str) and meant else subject
+        """Give the subject that is meant by a name: another where it is an alias, itself where it is none.
+
+        Asked for with every call, so what is known is a second old at most where another process has changed it.
+        """
+        now = self._clock()
+        with self._lock:
+            if now - self._asked >= _FRESH:
+                self._asked = now
+                self._aliases = self._read_aliases()
+            return self._aliases.get(subject, subject)
 
     def aliases(self) -> dict[str, list[str]]:
         """Give every subject that aliases stand for, and the aliases."""
         found: dict[str, list[str]] = {}
-        for name, settings in sorted(self._store.configured().items()):
-            meant = _read(settings).get("alias")
-            if meant:
-                found.setdefault(meant, []).append(name)
+        for name, meant in sorted(self._read_aliases().items()):
+            found.setdefault(meant, []).append(name)
         return found
+
+    def _read_aliases(self) -> dict[str, str]:
+        meant = {name: _read(settings).get("alias") for name, settings in self._store.configured().items()}
+        return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
 
     def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
@@ -109,6 +131,7 @@ class Configuration:
             settings = change.settings()
             merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
+            self._asked = -_FRESH
             return merged
 
     def reset(self, subject: str) -> dict[str, Any]:
@@ -123,6 +146,7 @@ class Configuration:
             if not before and subject != GLOBAL:
                 raise _not_set(subject)
             change.configure(replace(settings, config=None))
+            self._asked = -_FRESH
             return {"compatibility": self._level.value} | before
 
     def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
@@ -206,6 +230,7 @@ class Configuration:
     def forget(self, change: Change) -> None:
         """Drop a subject's settings when its last version is gone."""
         change.configure(Settings())
+        self._asked = -_FRESH
 
     def forget_scope(self, scope: str) -> None:
         """Drop everything that is configured for a context."""
