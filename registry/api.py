@@ -16,7 +16,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from registry.api_config import ConfigCalls
@@ -24,8 +23,9 @@ from registry.api_schemas import SchemaCalls
 from registry.api_subjects import SubjectCalls
 from registry.calls import Calls, Entry, Gate, Identify
 from registry.failures import Dialect, failure, plain_failure
+from registry.manners import Manners
 from registry.ready import Ready
-from registry.rest import Manners
+from registry.short import Short, unexpected
 from registry.subjects import Subjects
 from schemas.errors import PoolError
 
@@ -61,7 +61,8 @@ def create(
         app.include_router(calls.router())
     if metrics is not None:
         _serve_metrics(app, metrics, identify)
-    app.add_middleware(Manners, ready=ready)
+    hot = SubjectCalls(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
+    app.add_middleware(Manners, ready=ready, short=Short(hot, dialect=dialect))
 
     async def pool_error(_: Request, error: PoolError) -> Response:
         return failure(error, dialect)
@@ -95,5 +96,4 @@ async def _parameter_error(_: Request, error: RequestValidationError) -> Respons
 
 
 async def _unexpected(_: Request, __: Exception) -> Response:
-    # The text could hold anything; the trace goes to the log.
-    return JSONResponse({"error_code": 50001, "message": "Internal error; the registry's log says more"}, 500)
+    return unexpected()
