@@ -20,11 +20,13 @@ is, a promise that the id stays taken.
 In a file there is one record a line: `{"key": …, "value": …}`, or `key<TAB>value` as Kafka's console consumer prints.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from registry.content import canonical_text
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
@@ -99,8 +101,13 @@ class Version:
 
     @property
     def content(self) -> tuple[str, str]:
-        """What its id stands for: the text, and the rest as JSON."""
-        return self.schema, _json(dict(sorted(self.rest.items())))
+        """What its id stands for: the schema however it is written, and the rest as JSON."""
+        text = self.schema
+        if self.rest.get("schemaType", "AVRO") == "AVRO":
+            # What is no schema, whoever registers it says.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                text = canonical_text(json.loads(text))
+        return text, json.dumps(self.rest, sort_keys=True)
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from registry.topic_records import Version, fold, kept_subject, read_lines, sche
 from schemas.errors import ConflictError, PoolError
 from tests.kit.registry_served import RecordingGate, identify
 
-TEXTS = ['"int"', '"long"', '{"type": "int", "zh": "年"}', '"string"']
+TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
 
 
 def registry() -> Subjects:

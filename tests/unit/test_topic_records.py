@@ -84,7 +84,14 @@ def test_later_records_win_and_tombstones_take_away() -> None:
 
 
 def test_an_id_of_two_schemas_is_told() -> None:
-    found = fold(map(schema_record, (version("a"), version("b", schema='"long"'), version("c", schema_id=2))))
+    written_otherwise = version("d", schema='{"type": "int"}')
+    more = (
+        version("b", schema='"long"'),
+        version("c", schema_id=2),
+        written_otherwise,
+        version("e", schema="none", schema_id=3),
+    )
+    found = fold(map(schema_record, (version("a"), *more)))
     (text,) = found.contradictions()
     assert "the id 1 stands for two schemas: version 1 of a, and version 1 of b" in text
 
