@@ -50,7 +50,8 @@ class SchemaCalls(Calls):
             ("GET", "/v1/metadata/id", self.metadata_id),
             ("GET", "/v1/metadata/version", self.metadata_version),
         ):
-            route(router, method, path, call)
+            statuses = {self.delete_context: 204, self.by_id: 304}
+            route(router, method, path, call, also=statuses.get(call))
         return router
 
     def root(self) -> dict[str, Any]:

@@ -137,8 +137,8 @@ class Calls:
             yield schema
 
 
-def route(router: APIRouter, method: str, path: str, call: Callable[..., Any]) -> None:
-    """Add a call to a router, with everything that it may answer."""
+def route(router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None) -> None:
+    """Add a call to a router, with everything that it may answer; *also* is a status without a body."""
     name = f"{call.__name__}_{method.lower()}{'_one' if path.endswith('{subject}') else ''}"
     takes_body = method in ("POST", "PUT") and path != "/"
     extra = {
@@ -153,7 +153,7 @@ def route(router: APIRouter, method: str, path: str, call: Callable[..., Any]) -
         methods=[method],
         operation_id=name,
         response_model=None,
-        responses=_RESPONSES,
+        responses=_RESPONSES if also is None else {**_RESPONSES, also: {"description": "nothing to say"}},
         openapi_extra=extra if takes_body else None,
     )
 
