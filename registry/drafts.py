@@ -85,6 +85,8 @@ class Drafts:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
         kind = kind_of(content.kind)
+        if len(content.references) > _MOST_REFERENCES:
+            raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")
         resolved = tuple(self._resolved(subject, item) for item in content.references)
         content = replace(content, kind=kind.value, references=resolved)
         if kind is not Kind.AVRO:
