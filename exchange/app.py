@@ -47,16 +47,20 @@ from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.publish import Publishing
 from exchange.rooms import CatalogueRoom, IdentityRoom
+from exchange.schemas_topic import SchemasTopic
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
 from exchange.workers import Workers
 from registry.approvals import Approvals
 from registry.catalogue import Catalogue
 from registry.departments import Departments
+from registry.outbox import PublishedSubjects
 from registry.postgres import PostgresSubjects, joining
 from registry.postgres_approvals import PostgresApprovals
 from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
+from registry.postgres_outbox import PostgresOutbox
 from registry.settings import Configuration
+from registry.store import SubjectStore
 from registry.subjects import Subjects, is_view
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
@@ -77,6 +81,7 @@ class App:
     gate: Gate
     subjects: Subjects
     approvals: Approvals
+    schemas_topic: SchemasTopic | None
     catalogue: Catalogue
     broker: Broker
     sequencer: Sequencer
@@ -120,10 +125,14 @@ class App:
         identities = PostgresIdentityStore()
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
-        configuration = Configuration(PostgresSubjects(engine))
+        schemas_topic = _schemas_topic(config, engine)
+        store: SubjectStore = PostgresSubjects(engine)
+        if schemas_topic is not None:
+            store = PublishedSubjects(store, PostgresOutbox(engine))
+        configuration = Configuration(store)
         approvals = Approvals(PostgresApprovals(engine), clock=utc_now, new_id=_new_id)
         subjects = Subjects(
-            PostgresSubjects(engine),
+            store,
             configuration,
             governed=_Governed(catalogue),
             strict=config.registry.strict_logical_types,
@@ -221,6 +230,7 @@ class App:
             gate=gate,
             subjects=subjects,
             approvals=approvals,
+            schemas_topic=schemas_topic,
             catalogue=catalogue,
             broker=broker,
             sequencer=sequencer,
@@ -298,8 +308,24 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
         return PostgresBroker(works, upkeep=timedelta(minutes=10))
+    broker = KafkaBroker(_kafka(config, section))
+    try:
+        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
+    except PoolError:
+        broker.close()
+        raise
+    return broker
+
+
+def _schemas_topic(config: Config, engine: sa.Engine) -> SchemasTopic | None:
+    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
+        return None
+    return SchemasTopic(_kafka(config, config.broker), PostgresOutbox(engine), name=config.registry.topic)
+
+
+def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:
     strictness = {None: OnBrokenVersion.AUTO, True: OnBrokenVersion.REFUSE, False: OnBrokenVersion.WARN}
-    settings = KafkaSettings(
+    return KafkaSettings(
         bootstrap=section.bootstrap,
         ca=_below(config.folder, section.authority),
         certificate=_below(config.folder, section.certificate),
@@ -307,13 +333,6 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
         replication=section.replication,
         on_broken_version=strictness[section.refuse_unsafe_versions],
     )
-    broker = KafkaBroker(settings)
-    try:
-        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
-    except PoolError:
-        broker.close()
-        raise
-    return broker
 
 
 def _below(folder: Path, path: Path) -> Path:

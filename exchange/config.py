@@ -93,6 +93,7 @@ class Registry(_Section):
     error_dialect: Literal["confluent", "karapace"] = "confluent"  # whose words clients compare
     validate_new_schemas: bool = True  # names, defaults and logical types too
     strict_logical_types: bool = False  # a changed scale, precision or time unit is incompatible
+    topic: str | None = Field(None, pattern=r"^[a-zA-Z0-9._-]{1,249}$")  # of schemas, where the broker is Kafka
     profile: Profile = Profile.CATALOGUE  # what every account may do without a right
     restricted: tuple[str, ...] = ()  # patterns of subjects that need a right even so; each read leaves an entry
     rights: tuple[RegistryRight, ...] = ()

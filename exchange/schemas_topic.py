@@ -87,10 +87,6 @@ class SchemasTopic:
         finally:
             consumer.close()
 
-    def close(self) -> None:
-        """Give the producer back."""
-        self._producer = None
-
     def _prepare(self) -> None:
         """Make the topic if it is not there, and fill it if it is empty."""
         client = admin(self._settings)

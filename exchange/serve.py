@@ -79,6 +79,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(_in_thread(app, "sweeper", _sweep))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", registry_api(app)))
+        if app.schemas_topic is not None:
+            await stack.enter_async_context(_in_thread(app, "schemas", _publish_schemas))
         if app.config.listen.metrics is not None:
             await stack.enter_async_context(_web(app, "metrics", health_api.create(app.pool), plain=True))
         _write_addresses(app)
@@ -213,6 +215,20 @@ def _sequence(app: App, stop: threading.Event) -> None:
             age = 0 if waiting.oldest is None else max(0, microseconds() - waiting.oldest)
             metrics.UNSEQUENCED_AGE.set(age / 1_000_000)
         stop.wait(1.0)
+
+
+def _publish_schemas(app: App, stop: threading.Event) -> None:
+    """Send what the registry's outbox holds to the topic of schemas, as long as something waits."""
+    topic = app.schemas_topic
+    while topic is not None and not stop.is_set():
+        sent = 0
+        try:
+            sent = topic.step()
+        except PoolError as error:
+            metrics.SCHEMAS_TOPIC_FAILURES.labels(error.reason).inc()
+            _log.warning("schemas_topic_failed", reason=error.reason, message=error.message)
+        if not sent:
+            stop.wait(1.0)
 
 
 def _sweep(app: App, stop: threading.Event) -> None:
