@@ -1,6 +1,7 @@
 """Calls on subjects and their versions: list, look up, register, delete, compare."""
 
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -177,7 +178,15 @@ class SubjectCalls(Calls):
                 Reason.REQUEST_INVALID, f"got {len(key)} keys and {len(value)} values; expected a value for each key"
             )
         with self.reading(request, name):
-            found = self.subjects.with_properties(name, dict(zip(key, value, strict=True)), deleted=deleted)
+            wanted = dict(zip(key, value, strict=True))
+            try:
+                found = self.subjects.with_properties(name, wanted, deleted=deleted)
+            except InvalidError as error:
+                # Confluent's Python client encodes them twice.
+                again = {unquote(one): unquote(other) for one, other in wanted.items()}
+                if error.reason is not Reason.VERSION_UNKNOWN or again == wanted:
+                    raise
+                found = self.subjects.with_properties(name, again, deleted=deleted)
             return self._told(found, request, form)
 
     def delete_subject(self, request: Request, subject: str, *, permanent: Flag = False) -> list[int]:
