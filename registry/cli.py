@@ -6,6 +6,7 @@
     pool-schema register SUBJECT FILE        register it with a registry
     pool-schema approval ask|list|decide     have a lowered classification approved
     pool-schema docs SCHEMA…                 a data dictionary, HTML or Markdown            (registry.cli_docs)
+    pool-schema contract export|import       the Open Data Contract Standard                (registry.cli_contract)
     pool-schema export, import               ids and versions kept, as a _schemas topic     (registry.cli_copy)
     pool-schema list                         the record types that ship with the pool
     pool-schema show NAME                    one of them as a table, or its text with --text
@@ -22,7 +23,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from registry import cli_change, cli_copy, cli_docs, governance
+from registry import cli_change, cli_contract, cli_copy, cli_docs, governance
 from registry.compatibility import Compatibility, Incompatibility, check
 from registry.governance import Finding
 from registry.parsing import ParsedSchema, parse
@@ -199,5 +200,5 @@ def _summary(parsed: ParsedSchema) -> str:
     return ", ".join(parts)
 
 
-for _more in (cli_change, cli_docs, cli_copy):
+for _more in (cli_change, cli_docs, cli_contract, cli_copy):
     _more.add_to(app)
