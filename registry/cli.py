@@ -4,6 +4,7 @@
     pool-schema check OLD NEW [--level …]    may NEW follow OLD? compatibility, and no classification lowered
     pool-schema diff OLD NEW                 what changed, for readers and for grants       (registry.cli_change)
     pool-schema register SUBJECT FILE        register it with a registry
+    pool-schema find --personal D            which fields hold direct identifiers, or carry a tag
     pool-schema approval ask|list|decide     have a lowered classification approved
     pool-schema docs SCHEMA…                 a data dictionary, HTML or Markdown            (registry.cli_docs)
     pool-schema contract export|import       the Open Data Contract Standard                (registry.cli_contract)

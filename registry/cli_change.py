@@ -1,4 +1,4 @@
-"""`pool-schema diff | register | approval`: from a changed file to a registered version.
+"""`pool-schema diff | register | find | approval`: from a changed file to a registered version.
 
 pool-schema diff senior-card.v1-value new.avsc --url …      what it means for readers and grants
 pool-schema register senior-card.v1-value new.avsc --url …  refused where something is taken back
@@ -43,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("diff")(diff_)
     app.command("register")(register)
+    app.command("find")(find)
     app.add_typer(approval, name="approval")
 
 
@@ -113,6 +114,36 @@ def register(
     except PoolError as error:
         fail(error.message)
     out.print(f"id {given['id']}, version {found['version']}")
+
+
+def find(
+    *,
+    tag: Annotated[str | None, typer.Option("--tag", help="Fields with this tag.")] = None,
+    personal: Annotated[str | None, typer.Option("--personal", help="D = direct identifiers, P, N.")] = None,
+    sensitive: Annotated[str | None, typer.Option("--sensitive", help="S, s, N.")] = None,
+    level: Annotated[str | None, typer.Option("--level", help="This level or a higher one.")] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Of the subject's name.")] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    authority: Authority = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Find fields by tag and classification in the latest versions (查找字段)."""
+    registry = required(remote(url, token_file, authority, certificate, key))
+    try:
+        found = registry.get(
+            "/governance/fields", tag=tag, personal=personal, sensitive=sensitive, level=level, subjectPrefix=prefix
+        )
+    except PoolError as error:
+        fail(error.message)
+    table = Table(box=None, pad_edge=False)
+    heads = ("subject", "version", "field", "zh", "level", "personal", "sensitive", "mask")
+    for head in heads:
+        table.add_column("中文" if head == "zh" else head.upper(), overflow="fold")
+    for row in found:
+        table.add_row(*(escape(str(row[head])) for head in heads))
+    console().print(table)
 
 
 @approval.command("ask")

@@ -8,6 +8,7 @@ each content gets one id and each version one number.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from registry import governance
@@ -272,11 +273,11 @@ class Registering:
             )
         fields = governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting is no way round.
-        earlier = []
-        for version in versions:
-            if self._by_id(version.schema_id).content.kind == Kind.AVRO:
-                labelled, _ = governance.examine(resolved(self._drafts.parsed(version.schema_id)))
-                earlier.append((version.number, labelled))
+        earlier = [
+            (version.number, _classified(self._drafts.parsed(version.schema_id)))
+            for version in versions
+            if self._by_id(version.schema_id).content.kind == Kind.AVRO
+        ]
         return governance.taken_back(fields, earlier)
 
     def _against(
@@ -316,6 +317,12 @@ class Registering:
             subject=subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
         )
         return registered(version, content)
+
+
+@lru_cache(maxsize=4_096)
+def _classified(parsed: ParsedSchema) -> tuple[governance.Labelled, ...]:
+    """Give what a registered schema says of its fields; it never changes, and each registration asks for all."""
+    return tuple(governance.examine(resolved(parsed))[0])
 
 
 def _refuse_mode(subject: str, mode: Mode, schema_id: int | None) -> None:

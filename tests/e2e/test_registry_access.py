@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from typer.testing import CliRunner
 
 from exchange.remote import Remote as Control
@@ -116,6 +117,19 @@ def test_a_connectors_certificate_is_who_it_is_until_it_is_revoked(pool: World, 
     assert denied(lambda: sink.get(f"/schemas/ids/{schema_id}")) is Reason.NO_IDENTITY
 
 
+def test_confluents_client_needs_nothing_but_its_own_settings(pool: World, police: Office) -> None:
+    sink = pool.department("交通局")
+    sink.enrol("card-sink")
+    folder = pool.folder / "identities" / sink.id / "card-sink"
+    trust = {"url": f"https://{pool.addresses['registry']}", "ssl.ca.location": str(authority(pool))}
+    certificate = {"ssl.certificate.location": str(folder / "tls.crt"), "ssl.key.location": str(folder / "tls.key")}
+    account = police.account("catalogue_editor")
+    basic = {"basic.auth.user.info": f"catalogue-editor-{police.id[-6:]}:{token_of(account)}"}
+    for proof in (certificate, basic):
+        with SchemaRegistryClient(trust | proof) as client:
+            assert client.get_latest_version(SUBJECT).version == 1
+
+
 def test_without_a_right_an_account_reads_by_id_alone_and_nothing_of_what_is_restricted(
     pool: World, police: Office
 ) -> None:
@@ -175,6 +189,8 @@ def test_a_lowered_level_takes_two_people_of_the_department(pool: World, police:
 
     editor, officer = police.account("catalogue_editor"), police.account("security_officer")
     head = police.account("sharing_office_head")
+    code, text = run(pool.root, "find", "--personal", "D", "--prefix", "population")
+    assert (code, "id_number" in text, "credit" in text) == (0, True, False), text
     code, text = run(head, "diff", SUBJECT, str(file))
     assert code == 1
     assert "level approval" in text
