@@ -44,7 +44,7 @@ class SchemasTopic:
         self._ready = False
 
     def step(self) -> int:
-        """Send what waits, at most one batch; give the number of records. None when it is another process's turn.
+        """Send what waits, at most one batch; give the number of records, 0 when it is another process's turn.
 
         Raises:
             UnavailableError: Kafka or the database does not answer; nothing is lost.
