@@ -133,7 +133,7 @@ class PostgresSubjects:
         else:
             wanted, values = statements.NUMBERED, {"name": name, "number": number}
         with reading(self._engine) as connection:
-            row = wanted.run(connection, values).one_or_none()
+            row = wanted.one_or_none(connection, values)
         return None if row is None else (_version(row), row.text)
 
     def listed(self) -> list[StoredVersion]:
@@ -155,7 +155,8 @@ class PostgresSubjects:
     def text(self, name: str, number: int) -> str | None:
         """See `SubjectStore.text`."""
         with reading(self._engine) as connection:
-            return statements.TEXT.run(connection, {"name": name, "number": number}).scalar_one_or_none()
+            row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
+        return None if row is None else row.text
 
     def uses(self, schema_id: int) -> list[StoredVersion]:
         """See `SubjectStore.uses`."""
@@ -196,7 +197,7 @@ class PostgresSubjects:
 
     def _schema(self, statement: Prepared, values: Mapping[str, Any]) -> StoredSchema | None:
         with reading(self._engine) as connection:
-            row = statement.run(connection, values).one_or_none()
+            row = statement.one_or_none(connection, values)
         return None if row is None else _schema(row)
 
     def _versions(self, statement: Prepared, values: Mapping[str, Any]) -> list[StoredVersion]:
@@ -210,7 +211,7 @@ def _lock(
     """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
     asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
     while True:
-        rows = statements.LOCK.run(connection, asked).all()
+        rows = statements.LOCK.run(connection, asked)
         others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
         for row in rows:
             if row.kind != "scope":
@@ -244,12 +245,12 @@ class _Change:
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         values = self._values(key, shape, content)
         for _ in range(_ATTEMPTS):
-            row = statements.INTERN.run(self._connection, values).one_or_none()
+            row = statements.INTERN.one_or_none(self._connection, values)
             if row is not None:
                 if row.made:
                     self._refer(row.id, content)
                     return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
-                found = statements.SCHEMA.run(self._connection, {"id": row.id}).one()
+                found = statements.SCHEMA.one_or_none(self._connection, {"id": row.id})
                 return _schema(found)
             # Another transaction has just stored the content, or an import the id: look again, past what is taken.
             self._connection.execute(statements.SKIP_TAKEN)
@@ -263,7 +264,7 @@ class _Change:
             if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
                 self._refer(schema_id, content)
                 return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
-            held = statements.SCHEMA.run(self._connection, {"id": schema_id}).one_or_none()
+            held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
             if held is not None:
                 found = _schema(held)
                 refuse_taken(found, key)
@@ -272,7 +273,7 @@ class _Change:
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
-        if statements.ADD.run(self._connection, new).one_or_none() is None:
+        if not statements.ADD.run(self._connection, new):
             raise ConflictError(
                 Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
             )
@@ -318,7 +319,7 @@ class _Change:
             self._connection.execute(sa.insert(reference), rows)
 
 
-def _schema(row: sa.Row[Any]) -> StoredSchema:
+def _schema(row: Any) -> StoredSchema:
     content = Content(
         kind=row.kind,
         text=row.text,
@@ -329,7 +330,7 @@ def _schema(row: sa.Row[Any]) -> StoredSchema:
     return StoredSchema(id=row.id, key=bytes(row.key), shape=bytes(row.shape), content=content, origin=row.origin)
 
 
-def _version(row: sa.Row[Any]) -> StoredVersion:
+def _version(row: Any) -> StoredVersion:
     return StoredVersion(
         subject=row.subject,
         number=row.number,

@@ -151,7 +151,7 @@ class PostgresEntries:
     def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
         """See `EntryStore.number`."""
         connection = connection_of(work)
-        row = _NUMBER.run(connection, {"process": process, "count": count}).one_or_none()
+        row = _NUMBER.one_or_none(connection, {"process": process, "count": count})
         if row is None:
             waiting = {"process": process, "count": count, "pick": secrets.randbits(16)}
             row = connection.execute(_NUMBER_WAITING, waiting).one_or_none()
