@@ -37,17 +37,14 @@ class Draft:
         canonical: the text as JSON; of another kind than Avro, its canonical form.
         whole: an Avro schema's text with its references written in, the text itself where it has none.
         parsed: `whole`, parsed; None for another kind than Avro.
+        shape: the key without metadata and rules.
     """
 
     content: Content
     canonical: Any
     whole: str
     parsed: ParsedSchema | None
-
-    @property
-    def shape(self) -> bytes:
-        """The key without metadata and rules."""
-        return shape_key(self.content, self.canonical)
+    shape: bytes
 
     @property
     def bare(self) -> bool:
@@ -90,15 +87,15 @@ class Drafts:
         resolved = tuple(self._resolved(subject, item) for item in content.references)
         content = replace(content, kind=kind.value, references=resolved)
         if kind is not Kind.AVRO:
-            return Draft(content=content, canonical=canonical_of(kind, content.text), whole=content.text, parsed=None)
+            return _draft(content, canonical_of(kind, content.text), content.text, None)
         if not resolved:
             parsed = parse(content.text, strict=validate)
-            return Draft(content=content, canonical=parsed.json, whole=content.text, parsed=parsed)
+            return _draft(content, parsed.json, content.text, parsed)
         texts = self._texts(resolved)
         # Once with its references beside it, for the errors' sake and its own JSON; once whole.
         own = parse(content.text, references=texts, strict=validate)
         whole = inlined(content.text, texts)
-        return Draft(content=content, canonical=own.json, whole=whole, parsed=parse(whole, strict=validate))
+        return _draft(content, own.json, whole, parse(whole, strict=validate))
 
     def whole(self, schema_id: int) -> str:
         """Give an id's text with its references written in.
@@ -170,3 +167,8 @@ class Drafts:
                 todo.append((schema_id, True))
                 todo += [(item.target, False) for item in reversed(content.references)]
         return tuple(order.values())
+
+
+def _draft(content: Content, canonical: Any, whole: str, parsed: ParsedSchema | None) -> Draft:
+    shape = shape_key(content, canonical)
+    return Draft(content=content, canonical=canonical, whole=whole, parsed=parsed, shape=shape)
