@@ -32,6 +32,7 @@ from exchange.broker.port import Broker
 from exchange.broker.postgres import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
+from exchange.connections import connect
 from exchange.embedded import EmbeddedPostgres
 from exchange.facts import Facts, Look
 from exchange.fetch import Fetching
@@ -48,14 +49,20 @@ from exchange.pool import Pool
 from exchange.publish import Publishing
 from exchange.release import RELEASE_WINDOW
 from exchange.rooms import CatalogueRoom, IdentityRoom
+from exchange.schemas_topic import SchemasTopic
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
 from exchange.workers import Workers
+from registry.approvals import Approvals
 from registry.catalogue import Catalogue
 from registry.departments import Departments
+from registry.outbox import PublishedSubjects
 from registry.postgres import PostgresSubjects, joining
+from registry.postgres_approvals import PostgresApprovals
 from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
+from registry.postgres_outbox import PostgresOutbox
 from registry.settings import Configuration
+from registry.store import SubjectStore
 from registry.subjects import Subjects, is_view
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
@@ -75,6 +82,8 @@ class App:
     pool: Pool
     gate: Gate
     subjects: Subjects
+    approvals: Approvals
+    schemas_topic: SchemasTopic | None
     catalogue: Catalogue
     broker: Broker
     sequencer: Sequencer
@@ -103,7 +112,7 @@ class App:
 
     @classmethod
     def _connect(cls, config: Config, embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
-        engine = sa.create_engine(url, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS, pool_pre_ping=True)
+        engine = connect(url, connections=_CONNECTIONS)
         migrations.check(engine)
         works = PostgresWorks(engine)
         broker = _broker(config, works)
@@ -118,8 +127,20 @@ class App:
         identities = PostgresIdentityStore()
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
-        configuration = Configuration(PostgresSubjects(engine))
-        subjects = Subjects(PostgresSubjects(engine), configuration, governed=_Governed(catalogue))
+        schemas_topic = _schemas_topic(config, engine)
+        store: SubjectStore = PostgresSubjects(engine)
+        if schemas_topic is not None:
+            store = PublishedSubjects(store, PostgresOutbox(engine))
+        configuration = Configuration(store)
+        approvals = Approvals(PostgresApprovals(engine), clock=utc_now, new_id=_new_id)
+        subjects = Subjects(
+            store,
+            configuration,
+            governed=_Governed(catalogue),
+            strict=config.registry.strict_logical_types,
+            validate=config.registry.validate_new_schemas,
+            approved=approvals.spend,
+        )
         workers = Workers(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         schemas = Schemas(subjects, workers)
         views = Views(schemas, subjects, workers, alarm=_alarm_engine)
@@ -214,6 +235,8 @@ class App:
             pool=pool,
             gate=gate,
             subjects=subjects,
+            approvals=approvals,
+            schemas_topic=schemas_topic,
             catalogue=catalogue,
             broker=broker,
             sequencer=sequencer,
@@ -300,8 +323,24 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
         return PostgresBroker(works, upkeep=timedelta(minutes=10))
+    broker = KafkaBroker(_kafka(config, section))
+    try:
+        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
+    except PoolError:
+        broker.close()
+        raise
+    return broker
+
+
+def _schemas_topic(config: Config, engine: sa.Engine) -> SchemasTopic | None:
+    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
+        return None
+    return SchemasTopic(_kafka(config, config.broker), PostgresOutbox(engine), name=config.registry.topic)
+
+
+def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:
     strictness = {None: OnBrokenVersion.AUTO, True: OnBrokenVersion.REFUSE, False: OnBrokenVersion.WARN}
-    settings = KafkaSettings(
+    return KafkaSettings(
         bootstrap=section.bootstrap,
         ca=_below(config.folder, section.authority),
         certificate=_below(config.folder, section.certificate),
@@ -309,13 +348,6 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
         replication=section.replication,
         on_broken_version=strictness[section.refuse_unsafe_versions],
     )
-    broker = KafkaBroker(settings)
-    try:
-        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
-    except PoolError:
-        broker.close()
-        raise
-    return broker
 
 
 def _below(folder: Path, path: Path) -> Path:

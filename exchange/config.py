@@ -13,9 +13,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from registry.rights import Profile, Right, Rights
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Address", "BrokerSettings", "Config", "KafkaBroker", "Limits", "Listen", "PostgresBroker"]
+__all__ = [
+    "Address",
+    "BrokerSettings",
+    "Config",
+    "KafkaBroker",
+    "Limits",
+    "Listen",
+    "PostgresBroker",
+    "Registry",
+    "RegistryRight",
+]
 
 _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
@@ -67,6 +78,35 @@ class Limits(_Section):
     streams: int = Field(2000, ge=1)  # calls at once
 
 
+class RegistryRight(_Section):
+    """What somebody may do under some subjects of the registry, beside what a role carries."""
+
+    who: str  # account:NAME, connector:DEPARTMENT/NAME, department:ID, role:ROLE or *
+    operations: tuple[str, ...]  # read, read_by_id, register, configure, delete, ask
+    subjects: tuple[str, ...]  # patterns; * stands for any text
+
+
+class Registry(_Section):
+    """How the schema registry judges and speaks, where the registries whose clients are in use differ."""
+
+    error_dialect: Literal["confluent", "karapace"] = "confluent"  # whose words clients compare
+    validate_new_schemas: bool = True  # names, defaults and logical types too
+    strict_logical_types: bool = False  # a changed scale, precision or time unit is incompatible
+    topic: str | None = Field(None, pattern=r"^[a-zA-Z0-9._-]{1,249}$")  # of schemas, where the broker is Kafka
+    profile: Profile = Profile.CATALOGUE  # what every account may do without a right
+    restricted: tuple[str, ...] = ()  # patterns of subjects that need a right even so; each read leaves an entry
+    rights: tuple[RegistryRight, ...] = ()
+
+    def as_rights(self) -> Rights:
+        """Give the rights.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, naming what does not fit.
+        """
+        listed = tuple(Right.read(one.who, one.operations, one.subjects) for one in self.rights)
+        return Rights(profile=self.profile, rights=listed, restricted=self.restricted)
+
+
 class Config(_Section):
     """Everything a role needs to start.
 
@@ -88,6 +128,7 @@ class Config(_Section):
     listen: Listen = Listen()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
+    registry: Registry = Registry()
     failpoints: bool = False
 
     @classmethod

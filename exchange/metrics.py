@@ -11,6 +11,7 @@ __all__ = [
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
+    "SCHEMAS_TOPIC_FAILURES",
     "SEQUENCER_FAILURES",
     "UNSEQUENCED_AGE",
     "UNSEQUENCED_ENTRIES",
@@ -32,3 +33,6 @@ CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed 
 SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
 ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")
 ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that were killed or died", ["why"])
+SCHEMAS_TOPIC_FAILURES = Counter(
+    "pool_schemas_topic_failures_total", "Turns of sending to the topic of schemas that failed", ["reason"]
+)

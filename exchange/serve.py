@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from grpc_reflection.v1alpha import reflection
 from exchange import metrics
 from exchange.api import health as health_api
 from exchange.api import http
+from exchange.api.certificates import CertificateProtocol
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.registry import registry_api
@@ -77,6 +79,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(_in_thread(app, "sweeper", _sweep))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", registry_api(app)))
+        if app.schemas_topic is not None:
+            await stack.enter_async_context(_in_thread(app, "schemas", _publish_schemas))
         if app.config.listen.metrics is not None:
             await stack.enter_async_context(_web(app, "metrics", health_api.create(app.pool), plain=True))
         _write_addresses(app)
@@ -152,6 +156,12 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     if not plain:
         key, certificate = _server_files(app)
         files = {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
+        if name == "registry":  # a connector may show its certificate instead of a token
+            files |= {
+                "ssl_ca_certs": str(app.config.path("ca", "authority.crt")),
+                "ssl_cert_reqs": ssl.CERT_OPTIONAL,
+                "http": CertificateProtocol,
+            }
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     # The protocol is named since asyncio turns Nagle's delay off only where it is.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -205,6 +215,20 @@ def _sequence(app: App, stop: threading.Event) -> None:
             age = 0 if waiting.oldest is None else max(0, microseconds() - waiting.oldest)
             metrics.UNSEQUENCED_AGE.set(age / 1_000_000)
         stop.wait(1.0)
+
+
+def _publish_schemas(app: App, stop: threading.Event) -> None:
+    """Send what the registry's outbox holds to the topic of schemas, as long as something waits."""
+    topic = app.schemas_topic
+    while topic is not None and not stop.is_set():
+        sent = 0
+        try:
+            sent = topic.step()
+        except PoolError as error:
+            metrics.SCHEMAS_TOPIC_FAILURES.labels(error.reason).inc()
+            _log.warning("schemas_topic_failed", reason=error.reason, message=error.message)
+        if not sent:
+            stop.wait(1.0)
 
 
 def _sweep(app: App, stop: threading.Event) -> None:

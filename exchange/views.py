@@ -45,7 +45,7 @@ class Schemas:
         if known is None or anew:
             numbers = self._subjects.versions(topic.subject, deleted=True)
             versions = [self._subjects.version(topic.subject, number, deleted=True) for number in numbers]
-            known = self._known[topic] = {one.schema_id: parse(one.content.text) for one in versions}
+            known = self._known[topic] = {one.schema_id: self._subjects.parsed_by_id(one.schema_id) for one in versions}
         return known
 
     def latest(self, topic: Topic) -> tuple[int, str]:
@@ -55,6 +55,8 @@ class Schemas:
             InvalidError: SUBJECT_UNKNOWN.
         """
         registered = self._subjects.version(topic.subject, None)
+        if registered.content.references:
+            return registered.schema_id, self._subjects.whole(registered.schema_id)
         return registered.schema_id, registered.content.text
 
     def text(self, schema_id: int) -> str:
@@ -63,7 +65,7 @@ class Schemas:
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        return self._subjects.by_id(schema_id).content.text
+        return self._subjects.whole(schema_id)
 
     def check_values(self, topic: Topic, values: Packed) -> tuple[Sequence[bytes], tuple[int, ...]]:
         """See `exchange.publish.BatchCheck`."""

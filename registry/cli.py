@@ -1,38 +1,42 @@
-"""`pool-schema`: write and check schemas offline, before anybody registers them.
+"""`pool-schema`: write, check, compare, document and register schemas.
 
     pool-schema lint FILE…                   is it valid, safe, and is every field classified?
     pool-schema check OLD NEW [--level …]    may NEW follow OLD? compatibility, and no classification lowered
+    pool-schema diff OLD NEW                 what changed, for readers and for grants       (registry.cli_change)
+    pool-schema register SUBJECT FILE        register it with a registry
+    pool-schema find --personal D            which fields hold direct identifiers, or carry a tag
+    pool-schema approval ask|list|decide     have a lowered classification approved
+    pool-schema docs SCHEMA…                 a data dictionary, HTML or Markdown            (registry.cli_docs)
+    pool-schema contract export|import       the Open Data Contract Standard                (registry.cli_contract)
+    pool-schema export, import               ids and versions kept, as a _schemas topic     (registry.cli_copy)
     pool-schema list                         the record types that ship with the pool
     pool-schema show NAME                    one of them as a table, or its text with --text
 
-It does what the registry does on registration, with the same messages. Exit codes: 0 good, 1 something was found,
-2 the command could not be carried out (no such file, unknown level).
+Offline it does what the registry does on registration, with the same messages. Exit codes: 0 good, 1 something was
+found, 2 the command could not be carried out (no such file, no answer, unknown level).
 """
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from registry import governance
+from registry import cli_change, cli_contract, cli_copy, cli_docs, governance
 from registry.compatibility import Compatibility, Incompatibility, check
 from registry.governance import Finding
 from registry.parsing import ParsedSchema, parse
+from registry.terminal import FOUND, console, count, fail, parsed_file, read
+from registry.wording import type_text
 from schemas import library
 from schemas.errors import InvalidError, PoolError
 
 __all__ = ["app", "main"]
 
-_FOUND = 1
-_FAILED = 2
-_PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
-
 app = typer.Typer(
-    help="Write and check schemas offline. 离线编写和检查数据结构。",
+    help="Write, check, compare, document and register schemas. 编写、检查、比较、登记数据结构。",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,13 +57,13 @@ def lint(
     ] = False,
 ) -> None:
     """Check that schemas are valid and safe, and that every field is classified (检查)."""
-    out, failed, unclassified = _console(), 0, False
+    out, failed, unclassified = console(), 0, False
     for file in files:
         parsed, findings = _linted(file, ungoverned=ungoverned)
         if findings:
             failed += 1
             unclassified = unclassified or parsed is not None
-            out.print(f"[red]✗[/red] {escape(str(file))}: {_count(len(findings), 'finding')}")
+            out.print(f"[red]✗[/red] {escape(str(file))}: {count(len(findings), 'finding')}")
             for finding in findings:
                 out.print(f"  {escape(finding)}", soft_wrap=True)
         elif parsed is not None:
@@ -67,7 +71,7 @@ def lint(
     if unclassified:
         out.print(f"A field needs {escape(governance.EXPECTED)}.", soft_wrap=True)
     if failed:
-        raise typer.Exit(_FOUND)
+        raise typer.Exit(FOUND)
 
 
 @app.command(name="check")
@@ -86,24 +90,24 @@ def check_(
     try:
         wanted = Compatibility.parse(level)
     except InvalidError as error:
-        _fail(error.message)
-    before, after = (_parsed(file) for file in (old, new))
+        fail(error.message)
+    before, after = (parsed_file(file) for file in (old, new))
     labels = _labels(before) | _labels(after)
     fields, _ = governance.examine(after.json)
     earlier, _ = governance.examine(before.json)
     found = check(after.text, [(1, before.text)], wanted, strict=strict)
     findings = [_against(old, item, labels) for item in found]
     findings += [f"classification lowered: {_labelled(item, labels)}" for item in governance.lowered(fields, earlier)]
-    out = _console()
+    out = console()
     if findings:
         out.print(
             f"[red]✗[/red] {escape(str(new))} may not follow {escape(str(old))} under {wanted}: "
-            f"{_count(len(findings), 'finding')}",
+            f"{count(len(findings), 'finding')}",
             soft_wrap=True,
         )
         for finding in findings:
             out.print(f"  {escape(finding)}", soft_wrap=True)
-        raise typer.Exit(_FOUND)
+        raise typer.Exit(FOUND)
     out.print(f"[green]✓[/green] {escape(str(new))} may follow {escape(str(old))} under {wanted}", soft_wrap=True)
 
 
@@ -119,7 +123,7 @@ def list_() -> None:
         level = governance.highest_level(fields).name if fields else ""
         zh = str(parsed.attributes.get("zh", ""))
         table.add_row(name, escape(zh), ", ".join(parsed.key), str(len(parsed.fields)), level)
-    _console().print(table)
+    console().print(table)
 
 
 @app.command()
@@ -132,11 +136,11 @@ def show(
     try:
         found = library.text(name)
     except InvalidError as error:
-        _fail(error.message)
+        fail(error.message)
     if text:
         sys.stdout.write(found)
         return
-    parsed, out = parse(found), _console()
+    parsed, out = parse(found), console()
     out.print(f"[bold]{escape(_summary(parsed))}[/bold]", soft_wrap=True)
     labelled = {field.path: field for field in governance.examine(parsed.json)[0]}
     labels = _labels(parsed)
@@ -147,14 +151,14 @@ def show(
         key = " *" if field.name in parsed.key else ""
         known = labelled.get(field.name)
         marks = (known.level.name, known.personal, known.sensitive, known.mask) if known else ("", "", "", "")
-        table.add_row(f"{field.name}{key}", escape(labels.get(field.name, "")), _type(field.type), *marks)
+        table.add_row(f"{field.name}{key}", escape(labels.get(field.name, "")), type_text(field.type), *marks)
     out.print(table)
     out.print("* part of the key; ? may be null")
 
 
 def _linted(file: Path, *, ungoverned: bool) -> tuple[ParsedSchema | None, list[str]]:
     try:
-        parsed = parse(_read(file))
+        parsed = parse(read(file))
     except PoolError as error:
         return None, [error.message]
     if ungoverned:
@@ -180,22 +184,6 @@ def _against(old: Path, item: Incompatibility, labels: dict[str, str]) -> str:
     return text.replace("version 1", old.name)
 
 
-def _parsed(file: Path) -> ParsedSchema:
-    try:
-        return parse(_read(file))
-    except PoolError as error:
-        _fail(f"{file}: {error.message}")
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        _fail(f"{file}: {error.strerror or type(error).__name__}")
-    except UnicodeDecodeError:
-        _fail(f"{file}: got a file that is no UTF-8; save it as UTF-8")
-
-
 def _summary(parsed: ParsedSchema) -> str:
     if not parsed.fullname:
         return "valid; no record"
@@ -203,41 +191,15 @@ def _summary(parsed: ParsedSchema) -> str:
     fields, _ = governance.examine(parsed.json)
     parts = [
         f"{parsed.fullname}{f' {zh}' if isinstance(zh, str) else ''}",
-        _count(len(parsed.fields), "field"),
+        count(len(parsed.fields), "field"),
         f"key {', '.join(parsed.key)}" if parsed.key else "no key",
     ]
     if fields:
         parts.append(f"highest level {governance.highest_level(fields).name}")
         direct = sum(field.personal == "D" for field in fields)
-        parts.append(_count(direct, "direct identifier"))
+        parts.append(count(direct, "direct identifier"))
     return ", ".join(parts)
 
 
-def _type(node: object) -> str:
-    if isinstance(node, list):
-        inner = [branch for branch in node if branch != "null"]
-        words = " | ".join(_type(branch) for branch in inner)
-        return f"{words}?" if len(inner) < len(node) else words
-    if isinstance(node, dict):
-        logical = node.get("logicalType")
-        if logical == "decimal":
-            return f"decimal({node['precision']},{node.get('scale', 0)})"
-        if node["type"] == "enum":
-            return f"enum of {len(node['symbols'])}"
-        return str(logical or node["type"])
-    return str(node)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
-    # A pipe has no width of its own, and a table cut at 80 columns would lose what it says.
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
-
-
-def _fail(message: str) -> NoReturn:
-    _console(stderr=True).print(f"[red]pool-schema:[/red] {escape(message)}", soft_wrap=True)
-    raise typer.Exit(_FAILED)
+for _more in (cli_change, cli_docs, cli_contract, cli_copy):
+    _more.add_to(app)

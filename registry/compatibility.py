@@ -162,8 +162,10 @@ def can_read(reader: str, writer: str, *, strict: bool = False) -> list[Differen
     left, right = _parsed(reader), _parsed(writer)
     checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
     result = checker.get_compatibility(left.avro, right.avro)
-    found = differences(left.named, right.named)
     refused = result.compatibility is SchemaCompatibilityType.incompatible
+    if not refused and not strict:
+        return []  # the walk would only explain
+    found = differences(left.named, right.named)
     hard = [item for item in found if item.kind != "reinterpretation"]
     if refused and not hard:
         text = ", ".join(sorted(result.messages)) or "incompatible"

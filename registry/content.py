@@ -50,7 +50,7 @@ def content_key(content: Content, schema: Any) -> bytes:
 
     Args:
         content: text, kind, references, metadata and rules.
-        schema: the text as parsed JSON.
+        schema: the text as parsed JSON; of another kind than Avro, what `registry.kinds` makes of it.
     """
     metadata = None if content.metadata is None else json.loads(content.metadata)
     rules = None if content.rule_set is None else json.loads(content.rule_set)
@@ -68,8 +68,9 @@ def guid(key: bytes) -> str:
 
 
 def _shape(content: Content, schema: Any) -> list[Any]:
-    references = [[item.name, item.subject, item.version] for item in content.references]
-    return [content.kind, _type(schema, ""), references]
+    # With its target: after a purge the same subject and number may come to hold another schema.
+    references = [[item.name, item.subject, item.version, item.target] for item in content.references]
+    return [content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references]
 
 
 def _digest(value: Any) -> bytes:

@@ -14,7 +14,18 @@ that would open, without anybody's decision, what grants were approved under the
 that is gone for a version and comes back is held to what it was.
 
 Fields of nested records are classified too, and are named by a dotted path (`holder.name`), which passes through
-arrays, maps and unions. A record used twice is classified once, where it is defined.
+arrays, maps and unions. Two rules spare words and close a gap:
+
+    inherited       a record may state level, personal, sensitive and mask for those of its fields that do not
+    strictest wins  what a record holds is classified at least as high as the field that holds it, wherever the
+                    record is defined: in place, in another field, or in another subject's schema that is referred to
+
+In a document whose named types are resolved (`registry.members.resolved`) a record used twice is classified at each
+use; as it is written, where it is defined.
+
+What is taken back. A mask is widened when the new one shows something that the old one hid; only `drop`, and the
+narrower half of a pair such as keep_3_4 and keep_3_4_if_person, shows nothing more than another mask. Who has to take
+something back asks for it, and another person approves (`registry.approvals`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +37,7 @@ from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = [
     "EXPECTED",
+    "INHERITED",
     "MASKS",
     "PERSONAL",
     "SENSITIVE",
@@ -35,7 +47,9 @@ __all__ = [
     "examine",
     "highest_level",
     "lowered",
+    "refusal",
     "refuse_lowered",
+    "taken_back",
 ]
 
 LEVELS = tuple(Level.__members__)
@@ -67,6 +81,14 @@ _VOCABULARY: Mapping[str, Sequence[str]] = {
     "sensitive": SENSITIVE,
     "mask": MASKS,
 }
+INHERITED = tuple(_VOCABULARY)
+"""What a record may state for its fields."""
+_SCALES: Mapping[str, Sequence[str]] = {"level": LEVELS, "personal": PERSONAL, "sensitive": SENSITIVE}
+_NARROWER: Mapping[str, frozenset[str]] = {
+    "none": frozenset(MASKS),
+    "keep_3_4_if_person": frozenset({"keep_3_4"}),
+    "name_first_if_person": frozenset({"name_first"}),
+}  # mask → masks that show nothing that it hides; `drop` and the mask itself always do
 EXPECTED = "zh, a Chinese label; " + "; ".join(
     f"{name}, one of {' '.join(words)}" for name, words in _VOCABULARY.items()
 )
@@ -126,7 +148,7 @@ def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
         return fields, findings
     if not _label(schema.get("zh")):
         findings.append(Finding(path="", at="$", message="missing: zh, the Chinese name of the record"))
-    for path, at, aliases, field in _fields(schema, "", "$"):
+    for path, at, aliases, field in _fields(schema, "", "$", {}):
         wrong = _wrong(field)
         findings += [Finding(path=path, at=at, message=message) for message in wrong]
         if not wrong:
@@ -177,23 +199,38 @@ def lowered(new: Iterable[Labelled], old: Iterable[Labelled]) -> list[Finding]:
     return findings
 
 
-def refuse_lowered(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> None:
+def taken_back(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> list[str]:
     """Hold a new version to every earlier one, not only to the last: a field may have been away in between.
 
     Args:
         new: classification of the new version.
         earlier: (version number, classification) of each earlier one.
 
+    Returns:
+        What the new version takes back, in words that name version, field, got and expected.
+    """
+    fields = list(new)
+    return [f"version {number}: {finding}" for number, old in earlier for finding in lowered(fields, old)]
+
+
+def refusal(findings: Sequence[str]) -> ConflictError:
+    """Give the error for a version that takes something back without approval."""
+    return ConflictError(
+        Reason.CLASSIFICATION_LOWERED,
+        "a classification is not lowered by registering: keep it as it was, or have it approved by another person "
+        "(POST /approvals, or pool-schema approval ask); " + "; ".join(findings),
+    )
+
+
+def refuse_lowered(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> None:
+    """Refuse a version that takes something back.
+
     Raises:
         ConflictError: CLASSIFICATION_LOWERED, naming version, field, got and expected.
     """
-    fields = list(new)
-    findings = [f"version {number}: {finding}" for number, old in earlier for finding in lowered(fields, old)]
+    findings = taken_back(new, earlier)
     if findings:
-        raise ConflictError(
-            Reason.CLASSIFICATION_LOWERED,
-            "a classification is not lowered by registering: keep it as it was; " + "; ".join(findings),
-        )
+        raise refusal(findings)
 
 
 def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None) -> Level:
@@ -223,8 +260,9 @@ def _taken_back(new: Labelled, old: Labelled) -> Iterator[str]:
         yield f'"personal" falls from {old.personal} to {new.personal}'
     if SENSITIVE.index(new.sensitive) < SENSITIVE.index(old.sensitive):
         yield f'"sensitive" falls from {old.sensitive} to {new.sensitive}'
-    if new.mask == "none" and old.mask != "none":
-        yield f'"mask" is lifted from {old.mask} to none'
+    if new.mask not in {old.mask, "drop"} and new.mask not in _NARROWER.get(old.mask, ()):
+        verb = "is lifted" if new.mask == "none" else "shows what was hidden: it goes"
+        yield f'"mask" {verb} from {old.mask} to {new.mask}'
 
 
 def _wrong(field: Mapping[str, Any]) -> list[str]:
@@ -244,26 +282,42 @@ def _label(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _fields(record: Mapping[str, Any], prefix: str, at: str) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
+_Held = Mapping[str, str]  # what the field that holds a record says, on the scales
+_Walked = tuple[str, str, tuple[str, ...], dict[str, Any]]  # path, JSON path, former paths, field as it is in force
+
+
+def _fields(record: Mapping[str, Any], prefix: str, at: str, held: _Held) -> Iterator[_Walked]:
     """Walk a record's fields and those of the records defined within, depth first, in order."""
+    stated = {name: record[name] for name in INHERITED if name in record}
     for index, field in enumerate(record.get("fields", ())):
         path = prefix + field["name"]
         here = f"{at}.fields[{index}]"
-        yield path, here, tuple(prefix + alias for alias in field.get("aliases", ())), field
-        yield from _within(field["type"], f"{path}.", f"{here}.type")
+        in_force = _strictest(stated | field, held)
+        yield path, here, tuple(prefix + alias for alias in field.get("aliases", ())), in_force
+        yield from _within(field["type"], f"{path}.", f"{here}.type", in_force)
 
 
-def _within(node: Any, prefix: str, at: str) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
+def _within(node: Any, prefix: str, at: str, held: _Held) -> Iterator[_Walked]:
     if isinstance(node, list):
         for index, branch in enumerate(node):
-            yield from _within(branch, prefix, f"{at}[{index}]")
+            yield from _within(branch, prefix, f"{at}[{index}]", held)
     elif isinstance(node, dict):
         kind = node.get("type")
         if kind in ("record", "error"):
-            yield from _fields(node, prefix, at)
+            yield from _fields(node, prefix, at, held)
         elif kind == "array":
-            yield from _within(node["items"], prefix, f"{at}.items")
+            yield from _within(node["items"], prefix, f"{at}.items", held)
         elif kind == "map":
-            yield from _within(node["values"], prefix, f"{at}.values")
+            yield from _within(node["values"], prefix, f"{at}.values", held)
         elif isinstance(kind, (dict, list)):
-            yield from _within(kind, prefix, f"{at}.type")
+            yield from _within(kind, prefix, f"{at}.type", held)
+
+
+def _strictest(field: dict[str, Any], held: _Held) -> dict[str, Any]:
+    """Raise what a field says to what the field that holds its record says (GB/T 43697-2024: the higher wins)."""
+    raised = {
+        name: held[name]
+        for name, scale in _SCALES.items()
+        if held.get(name) in scale and field.get(name) in scale and scale.index(field[name]) < scale.index(held[name])
+    }
+    return field | raised

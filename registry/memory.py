@@ -1,17 +1,17 @@
 """The in-memory twins of the registry's stores: the same promises, for tests and for trying.
 
-One lock over everything is the strictest isolation there is; a change that fails is taken back from copies of
-what it touched. Ids that were given to a content in a failed change are given again to the next one.
+One lock over everything is the strictest isolation there is; a change that fails is taken back to a copy made before
+it. Ids that were given to a content in a failed change are given again to the next one.
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
 from registry.directory import Department, Entry
-from registry.store import Content, Settings, StoredSchema, StoredVersion
+from registry.store import Content, Settings, StoredSchema, StoredVersion, refuse_taken
 from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
 
@@ -22,11 +22,20 @@ class _State:
     """What the twin of the subjects' store remembers."""
 
     def __init__(self) -> None:
-        self.schemas: list[StoredSchema] = []
+        self.schemas: dict[int, StoredSchema] = {}
+        self.last = 0
         self.ids: dict[bytes, int] = {}
         self.versions: dict[str, dict[int, tuple[StoredVersion, str]]] = {}
         self.settings: dict[str, Settings] = {}
         self.hidden: set[str] = set()
+
+    def copy(self) -> "_State":
+        """Give the state as it is now, to come back to."""
+        copied = _State()
+        copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
+        copied.versions = {name: dict(held) for name, held in self.versions.items()}
+        copied.settings, copied.hidden = dict(self.settings), set(self.hidden)
+        return copied
 
     def ordered(self, subject: str) -> list[StoredVersion]:
         """Give a subject's versions in ascending order."""
@@ -42,33 +51,66 @@ class MemorySubjects:
         self._state = _State()
 
     @contextmanager
-    def change(self, subject: str, *, hidden: bool = False) -> Iterator["_Change"]:
+    def change(
+        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator["_Change"]:
         """See `SubjectStore.change`."""
-        state = self._state
+        del also  # one lock is over everything
         with self._lock:
-            known = len(state.schemas)
-            versions = dict(state.versions.get(subject, {}))
-            settings = state.settings.get(subject, Settings())
-            new = subject not in state.versions
-            if new and hidden:
+            state = self._state
+            before = state.copy()
+            if subject not in state.versions and hidden:
                 state.hidden.add(subject)
             try:
-                yield _Change(state, subject)
+                yield _Change(state, subject, {name: state.settings[name] for name in scopes if name in state.settings})
             except BaseException:
-                for schema in state.schemas[known:]:
-                    del state.ids[schema.key]
-                del state.schemas[known:]
-                state.versions[subject] = versions
-                state.settings[subject] = settings
-                if new:
-                    state.hidden.discard(subject)
-                    del state.versions[subject]
+                self._state = before
                 raise
 
     def schema(self, schema_id: int) -> StoredSchema | None:
         """See `SubjectStore.schema`."""
         with self._lock:
-            return self._state.schemas[schema_id - 1] if 1 <= schema_id <= len(self._state.schemas) else None
+            return self._state.schemas.get(schema_id)
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        with self._lock:
+            return next((found for found in self._state.schemas.values() if found.key.startswith(prefix)), None)
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
+        with self._lock:
+            return max(self._state.schemas, default=0)
+
+    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        with self._lock:
+            found = self._state.versions.get(subject, {})
+            live = [key for key, (version, _) in found.items() if not version.deleted]
+            wanted = max(live, default=0) if number is None else number
+            return found.get(wanted)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        with self._lock:
+            names = sorted(set(self._state.versions) - self._state.hidden)
+            return [version for name in names for version in self._state.ordered(name)]
+
+    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        with self._lock:
+            pointing = {
+                schema.id
+                for schema in self._state.schemas.values()
+                for item in schema.content.references
+                if item.subject == subject and number in (None, item.version)
+            }
+            return [
+                version
+                for name in sorted(self._state.versions)
+                for version in self._state.ordered(name)
+                if version.schema_id in pointing
+            ]
 
     def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
         """See `SubjectStore.by_shape`."""
@@ -109,13 +151,24 @@ class MemorySubjects:
         with self._lock:
             return self._state.settings.get(subject, Settings())
 
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
+        with self._lock:
+            return {name: self._state.settings[name] for name in names if name in self._state.settings}
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        with self._lock:
+            return {name: found for name, found in self._state.settings.items() if found != Settings()}
+
 
 class _Change:
     """See `registry.store.Change`."""
 
-    def __init__(self, state: _State, subject: str) -> None:
+    def __init__(self, state: _State, subject: str, scopes: Mapping[str, Settings]) -> None:
         self._state = state
         self._subject = subject
+        self._scopes = scopes
         self._held = state.versions.setdefault(subject, {})
 
     def versions(self) -> list[StoredVersion]:
@@ -124,15 +177,29 @@ class _Change:
     def settings(self) -> Settings:
         return self._state.settings.get(self._subject, Settings())
 
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._scopes
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        held = self._state.schemas.get(schema_id)
+        if held is not None:
+            refuse_taken(held, key)
+            return held
+        self._state.last = max(self._state.last, schema_id)
+        return self._keep(schema_id, key, shape, content)
+
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         state = self._state
         if key not in state.ids:
-            schema = StoredSchema(
-                id=len(state.schemas) + 1, key=key, shape=shape, content=content, origin=self._subject
-            )
-            state.schemas.append(schema)
-            state.ids[key] = schema.id
-        return state.schemas[state.ids[key] - 1]
+            state.last += 1
+            return self._keep(state.last, key, shape, content)
+        return state.schemas[state.ids[key]]
+
+    def _keep(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        schema = StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._subject)
+        self._state.schemas[schema_id] = schema
+        self._state.ids.setdefault(key, schema_id)
+        return schema
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         if number in self._held:

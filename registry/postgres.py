@@ -11,28 +11,25 @@ together.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.dialects import postgresql
 
-from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion
-from registry.tables import schema, subject, version
+from registry import statements
+from registry.prepared import Prepared
+from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion, refuse_taken
+from registry.tables import reference, schema, subject, version
 from schemas.errors import ConflictError, Reason, UnavailableError
 
 __all__ = ["PostgresSubjects", "joining", "transaction"]
 
 _joined: ContextVar[sa.Connection | None] = ContextVar("registry_joined_transaction", default=None)
 
-_VERSIONS = (
-    sa.select(version.c.subject, version.c.number, version.c.schema_id, schema.c.key, schema.c.shape, version.c.deleted)
-    .join(schema, schema.c.id == version.c.schema_id)
-    .order_by(version.c.subject, version.c.number)
-)
+_ATTEMPTS = 5
 
 
 @contextmanager
@@ -75,6 +72,24 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise _unavailable(error) from error
 
 
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give the joined transaction's connection, or one for single statements, without a transaction around them.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
+    """
+    outer = _joined.get()
+    if outer is not None:
+        yield outer
+        return
+    try:
+        with engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+    except sa_exc.DBAPIError as error:
+        raise _unavailable(error) from error
+
+
 class PostgresSubjects:
     """See `registry.store.SubjectStore`.
 
@@ -86,41 +101,66 @@ class PostgresSubjects:
         self._engine = engine
 
     @contextmanager
-    def change(self, name: str, *, hidden: bool = False) -> Iterator["_Change"]:
+    def change(
+        self, name: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator["_Change"]:
         """See `SubjectStore.change`."""
         # Joined, so that what is read on the way takes no second connection: with many threads that would exhaust
         # the pool while each of them waits for the others.
         with transaction(self._engine) as connection, joining(connection):
-            new = postgresql.insert(subject).values(name=name, hidden=hidden).on_conflict_do_nothing()
-            connection.execute(new)
-            row = connection.execute(
-                sa.select(subject.c.config, subject.c.mode).where(subject.c.name == name).with_for_update()
-            ).one()
-            yield _Change(connection, name, Settings(row.config, row.mode))
+            if also:
+                connection.execute(statements.LOCK_ALL, {"names": sorted({name, *also})})
+            mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
+            yield _Change(connection, name, mine, others)
 
     def schema(self, schema_id: int) -> StoredSchema | None:
         """See `SubjectStore.schema`."""
-        with transaction(self._engine) as connection:
-            row = connection.execute(sa.select(schema).where(schema.c.id == schema_id)).one_or_none()
-        return None if row is None else _schema(row)
+        return self._schema(statements.SCHEMA, {"id": schema_id})
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        return self._schema(statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))})
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
+        with reading(self._engine) as connection:
+            return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
+
+    def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        if number is None:
+            wanted, values = statements.LATEST, dict[str, Any](name=name)
+        else:
+            wanted, values = statements.NUMBERED, {"name": name, "number": number}
+        with reading(self._engine) as connection:
+            row = wanted.one_or_none(connection, values)
+        return None if row is None else (_version(row), row.text)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        return self._versions(statements.LISTED, {})
+
+    def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        return self._versions(statements.REFERRERS, {"name": name, "number": number})
 
     def by_shape(self, name: str, shape: bytes) -> list[StoredVersion]:
         """See `SubjectStore.by_shape`."""
-        return self._versions(_VERSIONS.where(version.c.subject == name, schema.c.shape == shape))
+        return self._versions(statements.BY_SHAPE, {"name": name, "shape": shape})
 
     def versions(self, name: str) -> list[StoredVersion]:
         """See `SubjectStore.versions`."""
-        return self._versions(_VERSIONS.where(version.c.subject == name))
+        return self._versions(statements.VERSIONS, {"name": name})
 
     def text(self, name: str, number: int) -> str | None:
         """See `SubjectStore.text`."""
-        found = sa.select(version.c.text).where(version.c.subject == name, version.c.number == number)
-        with transaction(self._engine) as connection:
-            return connection.execute(found).scalar_one_or_none()
+        with reading(self._engine) as connection:
+            row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
+        return None if row is None else row.text
 
     def uses(self, schema_id: int) -> list[StoredVersion]:
         """See `SubjectStore.uses`."""
-        return self._versions(_VERSIONS.where(version.c.schema_id == schema_id))
+        return self._versions(statements.USES, {"id": schema_id})
 
     def subjects(self) -> list[tuple[str, bool]]:
         """See `SubjectStore.subjects`."""
@@ -132,64 +172,112 @@ class PostgresSubjects:
             # By bytes, as the twin sorts, whatever the database's collation.
             .order_by(sa.collate(version.c.subject, "C"))
         )
-        with transaction(self._engine) as connection:
+        with reading(self._engine) as connection:
             return [(name, live) for name, live in connection.execute(listed)]
 
     def settings(self, name: str) -> Settings:
         """See `SubjectStore.settings`."""
-        found = sa.select(subject.c.config, subject.c.mode).where(subject.c.name == name)
-        with transaction(self._engine) as connection:
-            row = connection.execute(found).one_or_none()
-        return Settings() if row is None else Settings(row.config, row.mode)
+        return self.settings_of([name]).get(name, Settings())
 
-    def _versions(self, statement: sa.Select[Any]) -> list[StoredVersion]:
-        with transaction(self._engine) as connection:
-            return [_version(row) for row in connection.execute(statement)]
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
+        with reading(self._engine) as connection:
+            return {
+                row.name: Settings(row.config, row.mode)
+                for row in connection.execute(statements.SETTINGS, {"names": [*names]})
+            }
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
+            subject.c.config.is_not(None) | subject.c.mode.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
+
+    def _schema(self, statement: Prepared, values: Mapping[str, Any]) -> StoredSchema | None:
+        with reading(self._engine) as connection:
+            row = statement.one_or_none(connection, values)
+        return None if row is None else _schema(row)
+
+    def _versions(self, statement: Prepared, values: Mapping[str, Any]) -> list[StoredVersion]:
+        with reading(self._engine) as connection:
+            return [_version(row) for row in statement.run(connection, values)]
+
+
+def _lock(
+    connection: sa.Connection, name: str, *, hidden: bool, scopes: Sequence[str]
+) -> tuple[Settings | None, Mapping[str, Settings]]:
+    """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
+    asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
+    while True:
+        rows = statements.LOCK.run(connection, asked)
+        others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
+        for row in rows:
+            if row.kind != "scope":
+                return (None if row.kind == "made" else Settings(row.config, row.mode)), others
+        # Another transaction made the subject while this one waited for it: the next statement sees it.
 
 
 class _Change:
     """See `registry.store.Change`."""
 
-    def __init__(self, connection: sa.Connection, name: str, settings: Settings) -> None:
+    def __init__(
+        self, connection: sa.Connection, name: str, settings: Settings | None, scopes: Mapping[str, Settings]
+    ) -> None:
         self._connection = connection
         self._name = name
-        self._settings = settings
+        self._new = settings is None
+        self._settings = settings or Settings()
+        self._scopes = scopes
 
     def versions(self) -> list[StoredVersion]:
-        mine: sa.Select[Any] = _VERSIONS.where(version.c.subject == self._name)
-        return [_version(row) for row in self._connection.execute(mine)]
+        if self._new:  # made in this transaction, and nobody else can have added to it
+            return []
+        return [_version(row) for row in statements.VERSIONS.run(self._connection, {"name": self._name})]
 
     def settings(self) -> Settings:
         return self._settings
 
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._scopes
+
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        found = sa.select(schema).where(schema.c.key == key)
-        row = self._connection.execute(found).one_or_none()
-        if row is None:
-            new = postgresql.insert(schema).values(
-                key=key,
-                shape=shape,
-                kind=content.kind,
-                text=content.text,
-                reference_list=json.dumps([[item.name, item.subject, item.version] for item in content.references]),
-                metadata=content.metadata,
-                rule_set=content.rule_set,
-                origin=self._name,
-            )
-            self._connection.execute(new.on_conflict_do_nothing(index_elements=[schema.c.key]))
-            # Read committed: a content that another transaction has just stored is seen by this statement.
-            row = self._connection.execute(found).one()
-        return _schema(row)
+        values = self._values(key, shape, content)
+        for _ in range(_ATTEMPTS):
+            row = statements.INTERN.one_or_none(self._connection, values)
+            if row is not None:
+                if row.made:
+                    self._refer(row.id, content)
+                    return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
+                found = statements.SCHEMA.one_or_none(self._connection, {"id": row.id})
+                return _schema(found)
+            # Another transaction has just stored the content, or an import the id: look again, past what is taken.
+            self._connection.execute(statements.SKIP_TAKEN)
+        raise UnavailableError(Reason.OVERLOADED, "no free id was found in time; try again", retry_after=1.0)
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        self._connection.execute(statements.RESERVE, {"id": schema_id})
+        values = {**self._values(key, shape, content), "id": schema_id}
+        # Twice: where another transaction gives the content its id at this moment, this one becomes a twin.
+        for _ in range(2):
+            if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
+                self._refer(schema_id, content)
+                return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
+            held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
+            if held is not None:
+                found = _schema(held)
+                refuse_taken(found, key)
+                return found
+        raise UnavailableError(Reason.OVERLOADED, "the id could not be kept; try again", retry_after=1.0)
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        new = postgresql.insert(version).values(
-            subject=self._name, number=number, schema_id=schema.id, text=text, deleted=False
-        )
-        added = self._connection.execute(new.on_conflict_do_nothing().returning(version.c.number))
-        if added.one_or_none() is None:
+        new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
+        if not statements.ADD.run(self._connection, new):
             raise ConflictError(
                 Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
             )
+        self._new = False
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
         self._connection.execute(
@@ -209,8 +297,29 @@ class _Change:
         )
         self._settings = settings
 
+    def _values(self, key: bytes, shape: bytes, content: Content) -> dict[str, Any]:
+        return {
+            "key": key,
+            "shape": shape,
+            "kind": content.kind,
+            "text": content.text,
+            "references": json.dumps(
+                [[item.name, item.subject, item.version, item.target] for item in content.references],
+                ensure_ascii=False,
+            ),
+            "metadata": content.metadata,
+            "rule_set": content.rule_set,
+            "origin": self._name,
+        }
 
-def _schema(row: sa.Row[Any]) -> StoredSchema:
+    def _refer(self, schema_id: int, content: Content) -> None:
+        pointed = {(item.subject, item.version) for item in content.references}
+        if pointed:
+            rows = [{"schema_id": schema_id, "subject": name, "version": number} for name, number in sorted(pointed)]
+            self._connection.execute(sa.insert(reference), rows)
+
+
+def _schema(row: Any) -> StoredSchema:
     content = Content(
         kind=row.kind,
         text=row.text,
@@ -221,7 +330,7 @@ def _schema(row: sa.Row[Any]) -> StoredSchema:
     return StoredSchema(id=row.id, key=bytes(row.key), shape=bytes(row.shape), content=content, origin=row.origin)
 
 
-def _version(row: sa.Row[Any]) -> StoredVersion:
+def _version(row: Any) -> StoredVersion:
     return StoredVersion(
         subject=row.subject,
         number=row.number,

@@ -1,27 +1,49 @@
-"""What is configured, for one subject or for all: compatibility levels and modes.
+"""What is configured, for one subject, for a context or for all: compatibility, modes, contracts.
 
-A subject's own setting wins over the global one, and that over the registry's default. The configuration object
-is Confluent's, kept whole: what this registry does not act on (aliases, overrides, rules) is stored and given
-back as it came.
+    the subject's own  >  its context's (`:.police:`)  >  everybody's  >  the registry's default
+
+The configuration object is Confluent's, kept whole. The registry acts on `compatibility`, `compatibilityGroup`,
+`alias`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients act on is
+kept and given back as it came.
 """
 
 import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
 from registry.compatibility import Compatibility
+from registry.contexts import normal, scopes
+from registry.contracts import checked_metadata, checked_rules
 from registry.store import GLOBAL, Change, Settings, SubjectStore
 from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["Configuration", "Mode"]
 
+_FLAGS = ("normalize", "validateFields", "validateNewSchemas", "validateRules")
+_TEXTS = ("alias", "compatibilityGroup", "compatibilityPolicy")
+_METADATA = ("defaultMetadata", "overrideMetadata")
+_RULES = ("defaultRuleSet", "overrideRuleSet")
+_MOST_TEXT = 500
+_FRESH = 1.0  # seconds
+
 
 class Mode(StrEnum):
-    """Whether a subject takes new versions."""
+    """What a subject takes."""
 
     READWRITE = "READWRITE"
     READONLY = "READONLY"
+    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all, whatever a subject's own mode says
+    IMPORT = "IMPORT"  # schemas with the ids and versions that they have elsewhere, unchecked against each other
+    FORWARD = "FORWARD"  # another registry leads: nothing is written here
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything may be changed."""
+        return self in (Mode.READWRITE, Mode.IMPORT)
 
 
 class Configuration:
@@ -30,26 +52,38 @@ class Configuration:
     Args:
         store: where they are kept.
         level: the level that holds where none is configured.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, store: SubjectStore, *, level: Compatibility = Compatibility.BACKWARD) -> None:
+    def __init__(
+        self,
+        store: SubjectStore,
+        *,
+        level: Compatibility = Compatibility.BACKWARD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._level = level
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked = -_FRESH
+        self._aliases: dict[str, str] = {}
 
-    def level(self, subject: str, own: Settings | None = None) -> Compatibility:
+    def level(self, subject: str, change: Change | None = None) -> Compatibility:
         """Give the level that holds for a subject.
 
         Args:
             subject: its name; `GLOBAL` for the level that holds everywhere.
-            own: the subject's settings, if the caller has read them under its lock.
+            change: the subject's change, if the caller holds its lock.
         """
-        return Compatibility(self.effective(subject, own)["compatibility"])
+        return Compatibility(self.effective(subject, change)["compatibility"])
 
-    def effective(self, subject: str, own: Settings | None = None) -> dict[str, Any]:
-        """Give the whole configuration that holds for a subject, defaults and global settings merged in."""
-        mine = self._store.settings(subject) if own is None else own
-        everywhere = mine if subject == GLOBAL else self._store.settings(GLOBAL)
-        return {"compatibility": self._level.value} | _read(everywhere) | _read(mine)
+    def effective(self, subject: str, change: Change | None = None) -> dict[str, Any]:
+        """Give the whole configuration that holds for a subject, defaults and outer scopes merged in."""
+        whole: dict[str, Any] = {"compatibility": self._level.value}
+        for settings in reversed(self._layers(subject, change)):
+            whole |= _read(settings)
+        return whole
 
     def own(self, subject: str) -> dict[str, Any]:
         """Give what is configured for a subject itself.
@@ -62,19 +96,42 @@ class Configuration:
             raise _not_set(subject)
         return found
 
+    def alias(self, subject: str) -> str:
+        """Give the subject that is meant by a name: another where it is an alias, itself where it is none.
+
+        Asked for with every call, so what is known is a second old at most where another process has changed it.
+        """
+        now = self._clock()
+        with self._lock:
+            if now - self._asked >= _FRESH:
+                self._asked = now
+                self._aliases = self._read_aliases()
+            return self._aliases.get(subject, subject)
+
+    def aliases(self) -> dict[str, list[str]]:
+        """Give every subject that aliases stand for, and the aliases."""
+        found: dict[str, list[str]] = {}
+        for name, meant in sorted(self._read_aliases().items()):
+            found.setdefault(meant, []).append(name)
+        return found
+
+    def _read_aliases(self) -> dict[str, str]:
+        meant = {name: _read(settings).get("alias") for name, settings in self._store.configured().items()}
+        return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
+
     def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """Change the keys that are given, keep the others; give what is configured now.
+        """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
 
         Raises:
-            InvalidError: COMPATIBILITY_INVALID, for an unknown level.
+            InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for a value
+                of another form.
         """
-        if changes.get("compatibility") is not None:
-            level = changes["compatibility"]
-            changes = changes | {"compatibility": Compatibility.parse(str(level)).value}
+        checked = _checked(changes)
         with self._store.change(subject) as change:
             settings = change.settings()
-            merged = _read(settings) | {key: value for key, value in changes.items() if value is not None}
+            merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
+            self._asked = -_FRESH
             return merged
 
     def reset(self, subject: str) -> dict[str, Any]:
@@ -89,26 +146,33 @@ class Configuration:
             if not before and subject != GLOBAL:
                 raise _not_set(subject)
             change.configure(replace(settings, config=None))
+            self._asked = -_FRESH
             return {"compatibility": self._level.value} | before
 
-    def mode(self, subject: str, *, default_to_global: bool = True) -> Mode:
+    def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
         """Give the mode of a subject.
 
         Raises:
             InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is off.
         """
-        mine = self._store.settings(subject).mode
-        if mine is None and subject != GLOBAL:
-            if not default_to_global:
-                raise _mode_not_set(subject)
-            mine = self._store.settings(GLOBAL).mode
-        return Mode(mine or Mode.READWRITE)
+        layers = [settings.mode for settings in self._layers(subject, change)]
+        if layers[0] is None and subject != GLOBAL and not default_to_global:
+            raise _mode_not_set(subject)
+        if default_to_global and layers[-1] == Mode.READONLY_OVERRIDE:
+            return Mode.READONLY_OVERRIDE
+        return Mode(next((mode for mode in layers if mode), Mode.READWRITE))
 
-    def set_mode(self, subject: str, mode: str) -> Mode:
-        """Set the mode of a subject, or of all.
+    def set_mode(self, subject: str, mode: str, *, force: bool = False) -> Mode:
+        """Set the mode of a subject, of a context, or of all.
+
+        Args:
+            subject: whose; `GLOBAL` for all.
+            mode: its name, in any case.
+            force: IMPORT even where there are schemas.
 
         Raises:
             InvalidError: MODE_INVALID.
+            RefusedError: SUBJECT_READ_ONLY, for IMPORT where there are schemas.
         """
         try:
             chosen = Mode(mode.upper())
@@ -117,44 +181,119 @@ class Configuration:
                 Reason.MODE_INVALID, f"got the mode {mode[:40]!r}; expected one of {', '.join(Mode)}"
             ) from error
         with self._store.change(subject) as change:
+            if chosen is Mode.IMPORT and not force and self._held_by(subject, change):
+                raise RefusedError(
+                    Reason.SUBJECT_READ_ONLY,
+                    "Cannot import since found existing subjects; delete them for good first, or set force=true",
+                    details={"subject": subject},
+                )
             change.configure(replace(change.settings(), mode=chosen.value))
         return chosen
 
-    def reset_mode(self, subject: str) -> Mode:
+    def reset_mode(self, subject: str, *, recursive: bool = False) -> Mode:
         """Drop the mode that is set; give what it was.
+
+        Args:
+            subject: whose; `GLOBAL` for all.
+            recursive: of every subject within as well.
 
         Raises:
             InvalidError: MODE_NOT_SET, when none was set for the subject.
         """
         with self._store.change(subject) as change:
             settings = change.settings()
-            if settings.mode is None and subject != GLOBAL:
+            if settings.mode is None and subject != GLOBAL and not recursive:
                 raise _mode_not_set(subject)
             change.configure(replace(settings, mode=None))
-            return Mode(settings.mode or Mode.READWRITE)
+        if recursive:
+            for name, inner in sorted(self._store.configured().items()):
+                if inner.mode is not None and subject in scopes(name):
+                    with self._store.change(name) as change:
+                        change.configure(replace(change.settings(), mode=None))
+        return Mode(settings.mode or Mode.READWRITE)
 
-    def refuse_read_only(self, subject: str, own: Settings) -> None:
-        """Refuse a change where the mode forbids it.
+    def refuse_read_only(self, subject: str, change: Change) -> Mode:
+        """Refuse a change where the mode forbids it; give the mode.
 
         Raises:
             RefusedError: SUBJECT_READ_ONLY.
         """
-        mode = own.mode or self._store.settings(GLOBAL).mode or Mode.READWRITE
-        if mode != Mode.READWRITE:
+        mode = self.mode(subject, change=change)
+        if not mode.writable:
             raise RefusedError(
                 Reason.SUBJECT_READ_ONLY,
                 f"Subject {subject} is in read-only mode; set its mode to READWRITE first",
                 details={"subject": subject},
             )
+        return mode
 
     def forget(self, change: Change) -> None:
         """Drop a subject's settings when its last version is gone."""
         change.configure(Settings())
+        self._asked = -_FRESH
+
+    def forget_scope(self, scope: str) -> None:
+        """Drop everything that is configured for a context."""
+        with self._store.change(scope) as change:
+            self.forget(change)
+
+    def _layers(self, subject: str, change: Change | None) -> list[Settings]:
+        """Give a subject's settings and those of the scopes around it, nearest first."""
+        outer = scopes(subject)
+        if change is not None:
+            found: Mapping[str, Settings] = change.scopes()
+            mine = change.settings()
+        else:
+            found = self._store.settings_of([subject, *outer])
+            mine = found.get(subject, Settings())
+        return [mine, *(found.get(name, Settings()) for name in outer)]
+
+    def _held_by(self, scope: str, change: Change) -> bool:
+        """Tell whether a scope holds versions."""
+        if change.versions():
+            return True
+        return scope in _scopes_of(name for name, _ in self._store.subjects())
+
+
+def _scopes_of(names: Iterable[str]) -> set[str]:
+    return {scope for name in names for scope in scopes(name)}
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the values that the registry or its clients act on.
+
+    Raises:
+        InvalidError: COMPATIBILITY_INVALID; REQUEST_INVALID or RULES_INVALID.
+    """
+    checked = dict(changes)
+    level = changes.get("compatibility")
+    if level is not None:
+        if not isinstance(level, str):
+            raise InvalidError(Reason.COMPATIBILITY_INVALID, "got a level that is no string")
+        checked["compatibility"] = Compatibility.parse(level).value
+    for name in _FLAGS:
+        if not isinstance(changes.get(name), bool | None):
+            raise _wrong(name, "true or false")
+    for name in _TEXTS:
+        value = changes.get(name)
+        if not isinstance(value, str | None) or (value and (not value.isprintable() or len(value) > _MOST_TEXT)):
+            raise _wrong(name, f"printable text of {_MOST_TEXT} characters at most")
+        if value == "":
+            checked[name] = None
+    for name in _METADATA:
+        checked_metadata(changes.get(name))
+    for name in _RULES:
+        checked_rules(changes.get(name))
+    return checked
 
 
 def _read(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(settings.config) if settings.config else {}
     return found
+
+
+def _wrong(name: str, expected: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
 
 
 def _not_set(subject: str) -> InvalidError:

@@ -13,13 +13,14 @@ Departments and catalogue entries are documents with a version number: `save` na
 from, and loses against a faster one. Every version is kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from registry.directory import Department, Entry
+from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "StoredSchema",
     "StoredVersion",
     "SubjectStore",
+    "refuse_taken",
 ]
 
 GLOBAL = ""
@@ -40,11 +42,18 @@ GLOBAL = ""
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A named type that a schema takes from another subject's version."""
+    """A named type that a schema takes from another subject's version.
+
+    Attributes:
+        name: of the type, or of the file for Protobuf. subject, version: where it stands; -1 = the latest.
+        target: id of the schema that stood there at registration, 0 before it. Versions may be purged and their
+            numbers given again; the id says for ever what was meant.
+    """
 
     name: str
     subject: str
     version: int
+    target: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +133,20 @@ class Change(Protocol):
         """Give the subject's own settings."""
         ...
 
+    def scopes(self) -> Mapping[str, Settings]:
+        """Give the settings of the other scopes that were asked for when the change began, by name."""
+        ...
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        """Give a content the id that it has elsewhere; ids given from now on are higher.
+
+        A content that has an id here gets this one beside it: records may carry either.
+
+        Raises:
+            ConflictError: ID_TAKEN, when the id stands for another content.
+        """
+        ...
+
     def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         """Give the schema of a content, with a new id if the content is new.
 
@@ -160,12 +183,16 @@ class Change(Protocol):
 class SubjectStore(Protocol):
     """Schemas, subjects, versions and settings."""
 
-    def change(self, subject: str, *, hidden: bool = False) -> AbstractContextManager[Change]:
+    def change(
+        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> AbstractContextManager[Change]:
         """Lock a subject, new or not; commit at the end of the block, roll back on an exception.
 
         Args:
             subject: its name; `GLOBAL` for the settings that hold everywhere.
             hidden: a subject made here is not listed.
+            scopes: other names whose settings `Change.scopes` shall give.
+            also: other subjects to lock, those that a schema refers to; taken in the order of their names.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OUTCOME_UNKNOWN.
@@ -174,6 +201,29 @@ class SubjectStore(Protocol):
 
     def schema(self, schema_id: int) -> StoredSchema | None:
         """Give what an id stands for; purged or not, an id that was given is known for ever."""
+        ...
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """Give the schema whose key begins with these 16 bytes."""
+        ...
+
+    def highest_id(self) -> int:
+        """Give the highest id that stands for a schema; 0 without any."""
+        ...
+
+    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """Give a version, deleted or not, and its own text; None = the latest that is not deleted.
+
+        Takes as long however many versions there are.
+        """
+        ...
+
+    def listed(self) -> list[StoredVersion]:
+        """Give every version of every listed subject, deleted ones too, by subject and number."""
+        ...
+
+    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+        """Give the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
         ...
 
     def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
@@ -198,6 +248,14 @@ class SubjectStore(Protocol):
 
     def settings(self, subject: str) -> Settings:
         """Give a subject's own settings, or the global ones for `GLOBAL`."""
+        ...
+
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """Give the settings of several scopes at once; those without any are left out."""
+        ...
+
+    def configured(self) -> Mapping[str, Settings]:
+        """Give every scope that has settings of its own."""
         ...
 
 
@@ -252,3 +310,17 @@ class CatalogueStore(Protocol):
     def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
         """Give every version and when it was stored, oldest first."""
         ...
+
+
+def refuse_taken(held: StoredSchema, key: bytes) -> None:
+    """Refuse to let an id mean anything but what it means already.
+
+    Raises:
+        ConflictError: ID_TAKEN.
+    """
+    if held.key != key:
+        raise ConflictError(
+            Reason.ID_TAKEN,
+            f"Overwrite new schema with id {held.id} is not permitted: the id stands for another schema, for ever",
+            details={"schema": str(held.id)},
+        )

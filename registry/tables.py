@@ -3,11 +3,14 @@
 import sqlalchemy as sa
 
 __all__ = [
+    "approval",
     "catalogue",
     "catalogue_version",
     "department",
     "department_version",
     "metadata",
+    "outbox",
+    "reference",
     "schema",
     "subject",
     "version",
@@ -19,15 +22,18 @@ schema = sa.Table(
     "registry_schema",
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
-    sa.Column("key", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("key", sa.LargeBinary(32), nullable=False),
     sa.Column("shape", sa.LargeBinary(32), nullable=False, index=True),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
-    sa.Column("reference_list", sa.Text, nullable=False),  # JSON, [[name, subject, version] …]
+    sa.Column("reference_list", sa.Text, nullable=False),  # JSON, [[name, subject, version, schema id] …]
     sa.Column("metadata", sa.Text),  # JSON as submitted: text, because jsonb would reorder it
     sa.Column("rule_set", sa.Text),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    # 0 for the id that this registry gives to a content; its own id for another one that came by import
+    sa.Column("twin", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.UniqueConstraint("key", "twin", name="registry_schema_content"),
     comment="what an id stands for, for ever: rows are neither changed nor deleted",
 )
 
@@ -51,6 +57,16 @@ version = sa.Table(
     sa.Column("deleted", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
     sa.Index("registry_version_content", "subject", "schema_id"),
+)
+
+reference = sa.Table(
+    "registry_reference",
+    metadata,
+    sa.Column("schema_id", sa.Integer, sa.ForeignKey("registry_schema.id"), primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Index("registry_reference_target", "subject", "version"),
+    comment="which schemas need which versions: the reverse of registry_schema.reference_list",
 )
 
 department = sa.Table(
@@ -92,4 +108,33 @@ catalogue_version = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue.name", "registry_catalogue.major"]),
+)
+
+approval = sa.Table(
+    "registry_approval",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("shape", sa.LargeBinary(32), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("findings", sa.Text, nullable=False),  # JSON, a list of sentences
+    sa.Column("because", sa.Text, nullable=False),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("decided_at", sa.DateTime(timezone=True)),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.CheckConstraint("decided_by <> asked_by OR decided_by = ''", name="registry_approval_two_people"),
+    sa.Index("registry_approval_subject", "subject", "state"),
+    comment="requests to take a classification back, and what became of them",
+)
+
+outbox = sa.Table(
+    "registry_outbox",
+    metadata,
+    sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),  # JSON, as Confluent's registry writes it on its topic
+    sa.Column("value", sa.Text),  # null: a tombstone
+    comment="changes that are not on the topic yet, written with the change itself",
 )

@@ -130,6 +130,14 @@ class Reason(StrEnum):
     QUARANTINE_LIMIT = "quarantine_limit"
     DELETE_GUARD = "delete_guard"
     LEDGER_IN_USE = "ledger_in_use"
+    # the registry's import, contracts and contexts
+    ID_TAKEN = "id_taken"
+    ID_MISMATCH = "id_mismatch"
+    SUBJECT_NOT_IN_IMPORT = "subject_not_in_import"
+    RULES_INVALID = "rules_invalid"
+    CONTEXT_NOT_EMPTY = "context_not_empty"
+    # the registry, later ones
+    RIGHT_MISSING = "right_missing"
 
 
 class PoolError(Exception):

@@ -72,9 +72,15 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CATALOGUE_READ: _EVERYONE,
         _A.SCHEMA_REGISTER: {_R.CATALOGUE_EDITOR: Scope.OWN},
+        # Which of these an account without a right has, the registry's profile says (`registry.rights`).
         _A.SCHEMA_READ: _EVERYONE,
+        _A.SCHEMA_READ_BY_ID: _EVERYONE,
         _A.SCHEMA_CONFIGURE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         _A.SCHEMA_DELETE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        # A classification is taken back by two people: whoever edits the catalogue asks, whoever answers for security
+        # decides.
+        _A.APPROVAL_ASK: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        _A.APPROVAL_DECIDE: {_R.SECURITY_OFFICER: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         # 809, Art. 20: the head of the sharing office signs, on both sides.
         _A.GRANT_SUBMIT: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},
         _A.GRANT_APPROVE: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER},
@@ -113,14 +119,23 @@ RECORD_ACTIONS: Final = frozenset({_A.PUBLISH, _A.RESUME, _A.FETCH, _A.COMMIT})
 """Acts on records: only `decide` allows them."""
 
 _READS = frozenset(
-    {_A.DEPARTMENT_READ, _A.CATALOGUE_READ, _A.SCHEMA_READ, _A.GRANT_READ, _A.AUDIT_READ, _A.AUDIT_PROVE}
+    {
+        _A.DEPARTMENT_READ,
+        _A.CATALOGUE_READ,
+        _A.SCHEMA_READ,
+        _A.SCHEMA_READ_BY_ID,
+        _A.GRANT_READ,
+        _A.AUDIT_READ,
+        _A.AUDIT_PROVE,
+    }
 )
 _APPROVALS = frozenset({_A.GRANT_APPROVE, _A.GRANT_PROVISION, _A.GRANT_REJECT, _A.GRANT_RESUME})
+_OF_PERSONS = _APPROVALS | {_A.APPROVAL_DECIDE}
 
 FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
     {
         _R.AUDITOR: frozenset(Action) - _READS,
-        _R.OPERATOR: RECORD_ACTIONS | _APPROVALS | {_A.GRANT_SUBMIT, _A.CATALOGUE_PUBLISH, _A.USER_ADD},
+        _R.OPERATOR: RECORD_ACTIONS | _OF_PERSONS | {_A.GRANT_SUBMIT, _A.CATALOGUE_PUBLISH, _A.USER_ADD},
     }
 )
 """What a role may never do, whatever RULES says (domain: forbidden pairs)."""
@@ -161,7 +176,7 @@ def decide_control(  # noqa: PLR0911 - one return a rule
     if scope is None or action in FORBIDDEN.get(actor.role, ()):
         return refuse_role(actor, action)
     # One account acts for one person: a program holds no office (809, Art. 20: the head signs).
-    if action in _APPROVALS and actor.kind is not ActorKind.HUMAN:
+    if action in _OF_PERSONS and actor.kind is not ActorKind.HUMAN:
         return Deny(Reason.ROLE_FORBIDDEN, f"{action} is an act of a person; a program may not")
     if grant is None and (scope in {Scope.CONSUMER, Scope.PROVIDER} or action in _APPROVALS):
         return Deny(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")

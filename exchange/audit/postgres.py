@@ -14,6 +14,7 @@ from sqlalchemy import exc as sa_exc
 from exchange.audit.store import Found, NewLeaf, Query, Reach
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
 from exchange.work import Work, connection_of, unavailable
+from registry.prepared import Prepared
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
@@ -28,7 +29,9 @@ INSERT INTO audit_line (process, line, counter) SELECT :process, k, 0 FROM gener
 """)
 
 # A line that nobody holds; its row stays locked until the transaction ends.
-_NUMBER = sa.text("""
+_NUMBER = Prepared(
+    "audit_number",
+    """
 WITH free AS (
   SELECT process, line FROM audit_line WHERE process = :process
   LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -36,7 +39,10 @@ WITH free AS (
 UPDATE audit_line AS l SET counter = l.counter + :count
 FROM free WHERE l.process = free.process AND l.line = free.line
 RETURNING l.line, l.counter
-""")
+""",
+    process="text",
+    count="bigint",
+)
 
 # All lines are held: wait for one of them.
 _NUMBER_WAITING = sa.text("""
@@ -45,18 +51,29 @@ WHERE process = :process AND line = 1 + (:pick % (SELECT nullif(count(*), 0) FRO
 RETURNING line, counter
 """)
 
-_ADD = sa.text("""
+_ADD = Prepared(
+    "audit_add",
+    """
 INSERT INTO audit_entry
   (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
 SELECT id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number
-FROM unnest(
-  CAST(:id AS uuid[]), CAST(:leaf AS bytea[]), CAST(:leaf_hash AS bytea[]), CAST(:at AS bigint[]),
-  CAST(:action AS text[]), CAST(:decision AS text[]), CAST(:actor_department AS text[]), CAST(:resource AS text[]),
-  CAST(:grant_id AS text[]), CAST(:purpose AS text[]), CAST(:case_number AS text[])
-) WITH ORDINALITY AS new
+FROM unnest(:id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose,
+  :case_number) WITH ORDINALITY AS new
   (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, ordinal)
 ORDER BY ordinal
-""")
+""",
+    id="uuid[]",
+    leaf="bytea[]",
+    leaf_hash="bytea[]",
+    at="bigint[]",
+    action="text[]",
+    decision="text[]",
+    actor_department="text[]",
+    resource="text[]",
+    grant_id="text[]",
+    purpose="text[]",
+    case_number="text[]",
+)
 
 _RECEIPT_COLUMNS = "lane, sequence, root, runs, CAST(entry_id AS text), leaf_hash, source_position, signature"
 _GET_RECEIPT = sa.text(
@@ -128,7 +145,7 @@ class PostgresEntries:
     def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
         """See `EntryStore.number`."""
         connection = connection_of(work)
-        row = connection.execute(_NUMBER, {"process": process, "count": count}).one_or_none()
+        row = _NUMBER.one_or_none(connection, {"process": process, "count": count})
         if row is None:
             waiting = {"process": process, "count": count, "pick": secrets.randbits(16)}
             row = connection.execute(_NUMBER_WAITING, waiting).one_or_none()
@@ -146,7 +163,7 @@ class PostgresEntries:
             columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in leaves
         ]
         try:
-            connection_of(work).execute(_ADD, {name: [row[name] for row in rows] for name in rows[0]})
+            _ADD.run(connection_of(work), {name: [row[name] for row in rows] for name in rows[0]})
         except sa_exc.IntegrityError as error:
             raise ConflictError(
                 Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew"

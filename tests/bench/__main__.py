@@ -4,6 +4,7 @@ Mutual TLS, signature, schema check, grant and audit entry are on; client, gatew
 own. Five paired runs, ours and the baseline in turn; medians and spreads go to docs/benchmarks.md and build/bench.json.
 
     python -m tests.bench [--records 100000] [--runs 5] [--subscribers 1000] [--memory 2000000] [--only publish,fetch]
+                          [--subjects 10000]
 """
 
 import argparse
@@ -23,7 +24,7 @@ import psutil
 from kafka.admin import NewTopic
 
 from exchange.broker.kafka_settings import admin
-from tests.bench import memory, subscribers
+from tests.bench import memory, registry, subscribers
 from tests.bench.report import Row, write
 from tests.bench.workload import MASKS, SCHEMA, VIEW
 from tests.e2e.conftest import kafka_section
@@ -98,22 +99,31 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--subscribers", type=int, default=1_000)
     parser.add_argument("--memory", type=int, default=2_000_000)
-    parser.add_argument("--only", default="publish,fetch,subscribers,memory")
+    parser.add_argument("--only", default="publish,fetch,subscribers,memory,registry")
+    parser.add_argument("--subjects", type=int, default=10_000)
     given = parser.parse_args()
     only = given.only.split(",")
     rows: list[Row] = []
+    if "registry" in only:
+        rows += registry.measure(given.runs, given.subjects)
     with ExitStack() as stack:
-        bench = Bench(stack, given.records)
-        if "publish" in only or "fetch" in only:
-            rows.append(_publish(bench, given.runs))
-        if "fetch" in only:
-            rows.append(_fetch(bench, given.runs))
-        if "subscribers" in only:
-            rows += subscribers.measure(bench, given.subscribers)
-        if "memory" in only:
-            rows += memory.measure(bench, given.memory)
+        if {*only} - {"registry"}:
+            rows += _on_kafka(Bench(stack, given.records), only, given)
     write(rows, f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", sys.argv[1:])
     return 0
+
+
+def _on_kafka(bench: Bench, only: list[str], given: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    if "publish" in only or "fetch" in only:
+        rows.append(_publish(bench, given.runs))
+    if "fetch" in only:
+        rows.append(_fetch(bench, given.runs))
+    if "subscribers" in only:
+        rows += subscribers.measure(bench, given.subscribers)
+    if "memory" in only:
+        rows += memory.measure(bench, given.memory)
+    return rows
 
 
 def _publish(bench: Bench, runs: int) -> Row:

@@ -186,7 +186,7 @@ def test_configuration_is_kept_whole(world: World, subject: str) -> None:
 def test_small_calls(world: World) -> None:
     assert world.http.get("/").json() == {}
     assert world.http.post("/").json() == {}
-    assert world.http.get("/schemas/types").json() == ["AVRO"]
+    assert world.http.get("/schemas/types").json() == ["JSON", "PROTOBUF", "AVRO"]
     assert world.http.get("/mode").json() == {"mode": "READWRITE"}
 
 

@@ -33,6 +33,8 @@ class RecordingGate:
     """Lets pass what it is told to, and keeps what passed."""
 
     denied: set[Action] = field(default_factory=set)
+    opened: bool = False
+    hidden: str = " "  # with which the names of subjects begin that nobody sees
     entries: list[tuple[str, Action, str, dict[str, Json]]] = field(default_factory=list)
 
     @contextmanager
@@ -42,6 +44,12 @@ class RecordingGate:
         note = Note()
         yield note
         self.entries.append((actor.id, action, resource, note.facts))
+
+    def sees(self, actor: Actor) -> Callable[[str], bool]:
+        return lambda subject: not subject.startswith(self.hidden)
+
+    def open_(self, resource: str) -> bool:
+        return self.opened
 
 
 def identify(request: Request) -> Actor:

@@ -198,3 +198,48 @@ def test_examining_changes_nothing() -> None:
     before = copy.deepcopy(document)
     governance.examine(document)
     assert document == before
+
+
+def test_a_record_states_for_its_fields_what_they_do_not_say_themselves() -> None:
+    bare = {"name": "id", "type": "string", "zh": "号"}
+    document = schema(bare, fld("name", level="G1")) | {
+        "level": "G3",
+        "personal": "P",
+        "sensitive": "N",
+        "mask": "drop",
+    }
+    first, second = governance.classify(document)
+    assert (first.level, first.personal, first.sensitive, first.mask) == (Level.G3, "P", "N", "drop")
+    assert (second.level, second.mask) == (Level.G1, "keep_3_4"), "its own word counts"
+    del document["mask"]
+    assert "missing: mask" in unclassified(document).message
+
+
+def test_what_a_record_holds_is_classified_at_least_as_high_as_what_holds_it() -> None:
+    home = {"type": "record", "name": "Home", "fields": [fld("city", level="G1", personal="P", sensitive="N")]}
+    holder, city = governance.classify(schema(fld("home", home, level="G4", personal="D", sensitive="S")))
+    assert (city.level, city.personal, city.sensitive) == (Level.G4, "D", "S")
+    assert holder.level is Level.G4
+    high = {"type": "record", "name": "Home", "fields": [fld("city", level="IMP")]}
+    assert governance.classify(schema(fld("home", high, level="G1")))[1].level is Level.IMP
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refused"),
+    [
+        ("none", "band", False),
+        ("keep_3_4", "drop", False),
+        ("keep_3_4_if_person", "keep_3_4", False),
+        ("keep_3_4", "keep_3_4_if_person", True),
+        ("name_first", "none", True),
+        ("drop", "name_first", True),
+        ("year_only", "div_city", True),
+        ("hmac_sm3", "predicate", True),
+    ],
+)
+def test_a_mask_may_hide_more_but_not_show_more(old: str, new: str, refused: bool) -> None:
+    before, after = (governance.classify(schema(fld("id", mask=mask))) for mask in (old, new))
+    findings = governance.taken_back(after, [(3, before)])
+    assert bool(findings) is refused
+    assert not refused or f"from {old} to {new}" in findings[0]
+    assert not refused or "version 3" in findings[0]

@@ -186,11 +186,23 @@ def test_a_program_never_approves() -> None:
     assert reason_of(decision) is Reason.ROLE_FORBIDDEN
 
 
+def test_a_classification_is_taken_back_by_an_officer_of_the_department_and_by_a_person() -> None:
+    officer = replace(PROVIDER_HEAD, role=Role.SECURITY_OFFICER)
+    own, other = CONTROL | {"department": officer.department}, CONTROL | {"department": "another"}
+    assert decide_control(officer, Action.APPROVAL_DECIDE, **own)
+    assert reason_of(decide_control(officer, Action.APPROVAL_DECIDE, **other)) is Reason.OTHER_DEPARTMENT
+    program = replace(officer, kind=ActorKind.MACHINE)
+    assert reason_of(decide_control(program, Action.APPROVAL_DECIDE, **own)) is Reason.ROLE_FORBIDDEN
+    editor = replace(officer, role=Role.CATALOGUE_EDITOR)
+    assert reason_of(decide_control(editor, Action.APPROVAL_DECIDE, **own)) is Reason.ROLE_MISSING
+    assert decide_control(editor, Action.APPROVAL_ASK, **own)
+
+
 @pytest.mark.parametrize("action", sorted(Action))
 def test_an_auditor_writes_nothing(action: Action) -> None:
     auditor = a_person(Role.AUDITOR)
     request = CONTROL | {"department": "", "connector": auditor.id, "grant": a_grant(), "new_role": Role.AUDITOR}
-    reads = action.value.endswith((":read", ":prove"))
+    reads = action.value.endswith((":read", ":read_by_id", ":prove"))
     assert bool(decide_control(auditor, action, **request)) is reads
     assert reads or reason_of(decide_control(auditor, action, **request)) is Reason.ROLE_FORBIDDEN
 

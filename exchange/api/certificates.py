@@ -1,0 +1,34 @@
+"""The client certificate of a TLS connection, for ASGI applications.
+
+uvicorn tells an application nothing of it. So the connection puts the certificate, as TLS has checked it, into the
+state that each request gets a copy of; nothing that a caller sends can come there.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+__all__ = ["CertificateProtocol", "client_certificate"]
+
+_KEY = "client_certificate"
+
+
+class CertificateProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # chosen by what is installed
+    """HTTP/1.1 over a connection that may have a client certificate."""
+
+    app_state: dict[str, Any]
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the certificate of a connection that has just been made."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = None if tls is None else tls.getpeercert(binary_form=True)
+        self.app_state = {**self.app_state, _KEY: certificate}
+
+
+def client_certificate(scope: Mapping[str, Any]) -> bytes | None:
+    """Give the certificate (DER) behind a request, None where there is none."""
+    found: bytes | None = scope.get("state", {}).get(_KEY)
+    return found

@@ -1,0 +1,143 @@
+"""The registry's gate: rights over roles, and which reads leave an entry.
+
+    forbidden pair   an auditor writes nothing, an operator decides nothing: no right lifts that
+    role             what `exchange.access.roles` says, on behalf of the department whose subject it is
+    right            what the configuration gives beside (`registry.rights`)
+    profile          what is open to every account; restricted subjects are not
+
+A department's subjects are those of its catalogued resources, and those in its own context (`:.<department id>:name`).
+It reads them whatever the profile says; so do the data authority and the auditor, who answer for all of them.
+
+Writes always leave an entry. Reads leave one where they tell something: under a view's subject (it tells who was
+granted what) and under a restricted one.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from exchange.access.roles import FORBIDDEN, Standing, decide_control, refuse_role, refuse_standing
+from exchange.app import join_registry
+from exchange.call import Call
+from exchange.gate import Gate
+from exchange.rooms import IdentityRoom
+from registry import contexts
+from registry.api import Entry
+from registry.catalogue import Catalogue
+from registry.rights import OPERATIONS, Operation, Rights
+from registry.subjects import is_view
+from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
+from schemas.canonical import Json
+from schemas.errors import PoolError, Reason
+from schemas.names import Topic
+
+__all__ = ["ANONYMOUS", "RegistryGate", "registry_call"]
+
+ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=Role.DATA_AUTHORITY)
+"""Whoever calls a registry under --dev."""
+
+_READS = frozenset({Action.SCHEMA_READ, Action.SCHEMA_READ_BY_ID})
+_SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
+
+
+class _Forgetful:
+    """Takes the facts of a read that leaves no entry."""
+
+    def note(self, **facts: Json) -> None:
+        """See `registry.api.Entry`."""
+
+
+class RegistryGate:
+    """`registry.calls.Gate` over the pool's gate.
+
+    Args:
+        gate: the pool's.
+        identities: who is who at this moment.
+        catalogue: whose resource a subject belongs to.
+        rights: what the configuration gives.
+        dev: everybody is ANONYMOUS and may do everything; on loopback alone.
+    """
+
+    def __init__(
+        self, gate: Gate, identities: IdentityRoom, catalogue: Catalogue, *, rights: Rights, dev: bool
+    ) -> None:
+        self._gate = gate
+        self._identities = identities
+        self._catalogue = catalogue
+        self._rights = rights
+        self._dev = dev
+
+    @contextmanager
+    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[Entry]:
+        """See `registry.calls.Gate`."""
+        call = registry_call()
+        decision = self._decide(actor, action, resource)
+        if action in _READS and not self._telling(resource):
+            self._gate.admit(actor, action, resource, call, decision)
+            yield _Forgetful()
+            return
+        with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
+            yield act
+
+    def sees(self, actor: Actor) -> Callable[[str], bool]:
+        """See `registry.calls.Gate`. Who calls was found to be in good standing when the list was opened."""
+        if (self._dev and actor == ANONYMOUS) or actor.role in _SEE_ALL:
+            return lambda _: True
+        return lambda subject: (
+            self._rights.open(Operation.READ, subject) or bool(self._reading(actor, Operation.READ, subject))
+        )
+
+    def open_(self, resource: str) -> bool:
+        """See `registry.calls.Gate`."""
+        return self._dev and not self._telling(resource)
+
+    def _telling(self, resource: str) -> bool:
+        return is_view(resource) or self._rights.restrict(resource)
+
+    def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
+        if self._dev and actor == ANONYMOUS:
+            return Allow()
+        standing = self._identities.standing(actor)
+        if standing is not Standing.ACTIVE:
+            return refuse_standing(actor, standing)
+        if action in FORBIDDEN.get(actor.role, ()):
+            return refuse_role(actor, action)
+        if action in _READS:
+            return self._reading(actor, OPERATIONS[action], resource)
+        by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
+        operation = OPERATIONS.get(action)
+        if not by_role and operation is not None and self._rights.give(actor, operation, resource):
+            return Allow()
+        return by_role
+
+    def _reading(self, actor: Actor, operation: Operation, resource: str) -> Allow | Deny:
+        """Decide a read; what is open is found out first, since it asks nobody."""
+        if self._rights.open(operation, resource) or actor.role in _SEE_ALL:
+            return Allow()
+        if self._rights.give(actor, operation, resource):
+            return Allow()
+        if not resource and self._rights.give_some(actor, operation):
+            return Allow()  # a list, which shows no more than what `sees` lets through
+        if actor.department and actor.department == self._owner(resource):
+            return Allow()
+        return Deny(
+            Reason.RIGHT_MISSING,
+            f"{operation} is not open to you here; ask the operator for a right to {operation} under this subject",
+        )
+
+    def _owner(self, resource: str) -> str | None:
+        """Give the department whose subject it is; None for one of nobody's."""
+        owner = contexts.owner_of(resource)
+        if owner:
+            return owner
+        try:
+            return self._catalogue.get(Topic.parse(resource.removesuffix("-value"))).provider
+        except PoolError as error:
+            if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
+                return None
+            raise
+
+
+def registry_call() -> Call:
+    """Give the circumstances of one call to the registry."""
+    return Call(trace=os.urandom(16).hex(), client="registry-api")

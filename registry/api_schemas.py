@@ -1,0 +1,221 @@
+"""Calls on schemas whatever their subject: by id, by GUID, all of them; contexts; and how the registry is."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from registry.answers import body_of, page, tags_of, version_of_subject
+from registry.calls import Calls, Flag, Limit, Offset, raw, route
+from registry.content import guid as guid_of
+from registry.contexts import EVERY, context_of
+from registry.kinds import Kind
+from registry.ready import CACHED
+from registry.rest import subject_of
+from registry.store import StoredSchema
+from schemas.access import Action
+from schemas.errors import ConflictError, Reason
+
+__all__ = ["SchemaCalls"]
+
+_Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
+_Tags = Annotated[list[str], Query(alias="findTags", description="tell where these tags stand; * = any")]
+_Subject = Annotated[str, Query(description="versions of this subject alone")]
+_FOR_EVER = {"Cache-Control": CACHED}  # an id never comes to mean another schema
+_RULE_LISTS = {"migration": "migrationRules", "domain": "domainRules", "encoding": "encodingRules"}
+
+
+class SchemaCalls(Calls):
+    """One method a call."""
+
+    def router(self) -> APIRouter:
+        """Give the routes."""
+        router = APIRouter()
+        for method, path, call in (
+            ("GET", "/", self.root),
+            ("POST", "/", self.root),
+            ("GET", "/schemas", self.schemas),
+            ("GET", "/schemas/types", self.types),
+            ("GET", "/schemas/ids/{schema_id}", self.by_id),
+            ("GET", "/schemas/ids/{schema_id}/schema", self.by_id_schema),
+            ("GET", "/schemas/ids/{schema_id}/subjects", self.by_id_subjects),
+            ("GET", "/schemas/ids/{schema_id}/versions", self.by_id_versions),
+            ("GET", "/schemas/guids/{guid}", self.by_guid),
+            ("GET", "/schemas/guids/{guid}/ids", self.ids_of_guid),
+            ("GET", "/contexts", self.contexts),
+            ("DELETE", "/contexts/{context}", self.delete_context),
+            ("GET", "/master_available", self.master_available),
+            ("GET", "/_health", self.health),
+            ("GET", "/v1/metadata/id", self.metadata_id),
+            ("GET", "/v1/metadata/version", self.metadata_version),
+        ):
+            statuses = {self.delete_context: 204, self.by_id: 304}
+            route(router, method, path, call, also=statuses.get(call))
+        return router
+
+    def root(self) -> dict[str, Any]:
+        """Answer that the registry is there."""
+        return {}
+
+    def types(self) -> list[str]:
+        """List the types of schemas that are taken."""
+        return [kind.value for kind in Kind]
+
+    def schemas(
+        self,
+        request: Request,
+        *,
+        prefix: Annotated[str, Query(alias="subjectPrefix")] = EVERY,
+        aliases: Annotated[bool, Query(description="tell each subject's aliases")] = False,
+        deleted: Flag = False,
+        latest_only: Annotated[bool, Query(alias="latestOnly")] = False,
+        rule_type: Annotated[str, Query(alias="ruleType", description="migration, domain or encoding")] = "",
+        offset: Offset = 0,
+        limit: Limit = -1,
+    ) -> JSONResponse:
+        """List versions with their schemas."""
+        with self.listing(request) as sees:
+            listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
+            found = [item for item in listed if sees(item.subject)]
+            rules = _RULE_LISTS.get(rule_type.lower())
+            if rules is not None:
+                found = [item for item in found if self._has_rules(item.schema_id, rules)]
+            answers = [version_of_subject(item) for item in self.subjects.full(page(found, offset, limit))]
+            if aliases:
+                known = self.configuration.aliases()
+                for answer in answers:
+                    answer["aliases"] = known.get(answer["subject"], [])
+            return JSONResponse(answers)
+
+    def by_id(
+        self,
+        request: Request,
+        schema_id: int,
+        *,
+        max_id: Annotated[bool, Query(alias="fetchMaxId")] = False,
+        form: _Format = "",
+        tags: _Tags = [],  # noqa: B006 - FastAPI copies it
+        with_subjects: Annotated[bool, Query(alias="includeSubjects")] = False,
+    ) -> Response:
+        """Give what an id stands for."""
+        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
+            answer = self._formed(schema, form)
+            if not (max_id or form or tags or with_subjects):
+                body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+                self.ready.keep(schema_id, schema.origin, body)
+                headers = _FOR_EVER | {"ETag": f'"{schema_id}"'}
+                return Response(body, media_type="application/json", headers=headers)
+            if max_id:
+                answer["maxId"] = self.subjects.highest_id()
+            if tags:
+                answer["schemaTags"] = tags_of(schema.content, tags)
+            if with_subjects:
+                answer["subjects"] = sorted({item.subject for item in self.subjects.uses(schema_id)})
+            return JSONResponse(answer)
+
+    def by_id_schema(self, request: Request, schema_id: int, *, form: _Format = "") -> Response:
+        """Give an id's schema itself."""
+        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
+            return raw(self._formed(schema, form)["schema"])
+
+    def by_id_subjects(
+        self,
+        request: Request,
+        schema_id: int,
+        *,
+        subject: _Subject = "",
+        deleted: Flag = False,
+        offset: Offset = 0,
+        limit: Limit = -1,
+    ) -> list[str]:
+        """List the subjects that have a version with an id."""
+        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
+            names = {version.subject for version in self.subjects.uses(schema_id, deleted=deleted)}
+            return page(sorted(names & {subject_of(subject)} if subject else names), offset, limit)
+
+    def by_id_versions(
+        self,
+        request: Request,
+        schema_id: int,
+        *,
+        subject: _Subject = "",
+        deleted: Flag = False,
+        offset: Offset = 0,
+        limit: Limit = -1,
+    ) -> list[dict[str, Any]]:
+        """List the versions that have an id."""
+        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
+            found = self.subjects.uses(schema_id, deleted=deleted)
+            told = [
+                {"subject": item.subject, "version": item.number}
+                for item in found
+                if not subject or item.subject == subject_of(subject)
+            ]
+            return page(told, offset, limit)
+
+    def by_guid(self, request: Request, guid: str, *, form: _Format = "") -> JSONResponse:
+        """Give what a GUID stands for."""
+        with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
+            return JSONResponse(self._formed(schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
+
+    def ids_of_guid(self, request: Request, guid: str) -> list[dict[str, Any]]:
+        """Give the id of a GUID; it is one for all contexts."""
+        with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
+            return [{"context": ".", "id": schema.id}]
+
+    def contexts(
+        self,
+        request: Request,
+        *,
+        prefix: Annotated[str, Query(alias="contextPrefix")] = "",
+        offset: Offset = 0,
+        limit: Limit = -1,
+    ) -> list[str]:
+        """List the contexts that hold subjects, and the default one."""
+        with self.reading(request, ""):
+            wanted = "" if prefix == EVERY else prefix.removeprefix(":")
+            return page([name for name in self.subjects.context_names() if name.startswith(wanted)], offset, limit)
+
+    def delete_context(self, request: Request, context: str) -> Response:
+        """Drop what is configured for a context that holds no subject."""
+        scope = subject_of(f":{context_of(subject_of(context))}:")
+        with self.acting(request, Action.SCHEMA_CONFIGURE, scope) as entry:
+            if self.subjects.subjects(scope, deleted=True):
+                raise ConflictError(
+                    Reason.CONTEXT_NOT_EMPTY, f"the context {scope} holds subjects; delete them for good first"
+                )
+            self.configuration.forget_scope(scope)
+            entry.note(context=scope)
+        return Response(status_code=204)
+
+    def master_available(self) -> JSONResponse:
+        """Say that writes are taken here: there is no election, and every process takes them."""
+        return JSONResponse({"master_available": True}, headers={"Cache-Control": "no-store"})
+
+    def health(self) -> JSONResponse:
+        """Say whether the store answers.
+
+        Raises:
+            UnavailableError: it does not.
+        """
+        self.subjects.highest_id()
+        return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+    def metadata_id(self) -> dict[str, Any]:
+        """Name this registry in the way of Confluent's clusters."""
+        return {"scope": {"path": [], "clusters": {"schema-registry-cluster": "exchange-pool"}}}
+
+    def metadata_version(self) -> dict[str, Any]:
+        """Give the product's version."""
+        return {"version": self.version, "commitId": ""}
+
+    def _formed(self, schema: StoredSchema, form: str) -> dict[str, Any]:
+        answer = body_of(schema.content)
+        if form == "resolved" and schema.content.kind == Kind.AVRO and schema.content.references:
+            answer["schema"] = self.subjects.whole(schema.id)
+        return answer
+
+    def _has_rules(self, schema_id: int, name: str) -> bool:
+        rules = self.subjects.by_id(schema_id).content.rule_set
+        return bool(rules and json.loads(rules).get(name))

@@ -1,0 +1,237 @@
+"""What all calls of the registry's API share: who calls, the gate, what a body says, what is documented."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from registry.contracts import checked_metadata, checked_rules
+from registry.failures import Dialect
+from registry.ready import Ready
+from registry.rest import DEFAULT_MEDIA_TYPE, read_body
+from registry.store import Content, Reference, StoredSchema
+from registry.subjects import Subjects
+from schemas.access import Action, Actor
+from schemas.canonical import Json
+from schemas.errors import InvalidError, PoolError, Reason
+
+__all__ = [
+    "Body",
+    "Calls",
+    "Entry",
+    "Flag",
+    "Gate",
+    "Identify",
+    "Limit",
+    "Offset",
+    "content_of",
+    "curious",
+    "number_of",
+    "raw",
+    "text_of",
+]
+
+Identify = Callable[[Request], Actor]
+"""Says who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
+
+Flag = Annotated[bool, Query()]
+Offset = Annotated[int, Query(description="first of the page, from 0")]
+Limit = Annotated[int, Query(description="items of the page; negative = all")]
+Body = Annotated[dict[str, Any], Depends(read_body)]
+
+_ERROR = {
+    "description": "an error, with Confluent's number",
+    "content": {
+        DEFAULT_MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["error_code", "message"],
+                "properties": {"error_code": {"type": "integer"}, "message": {}},
+            }
+        }
+    },
+}
+_STATUSES = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 500, 503)
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "done", "content": {DEFAULT_MEDIA_TYPE: {"schema": {}}}},
+    **dict.fromkeys(_STATUSES, _ERROR),
+}
+
+
+class Entry(Protocol):
+    """The audit entry of one act, while it goes on."""
+
+    def note(self, **facts: Json) -> None:
+        """Add facts to the entry. Never a record's value."""
+        ...
+
+
+class Gate(Protocol):
+    """Decides whether an act may go on, and records it."""
+
+    def pass_(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[Entry]:
+        """Open an act; leaving the block records it.
+
+        Args:
+            actor: who acts.
+            action: what for.
+            resource: a subject; empty for an act on the registry as a whole.
+
+        Raises:
+            RefusedError: the actor may not.
+            UnavailableError: the act cannot be recorded, so it does not happen.
+        """
+        ...
+
+    def sees(self, actor: Actor) -> Callable[[str], bool]:
+        """Give what tells whether an actor may read a subject, for lists of many; it leaves no entry."""
+        ...
+
+    def open_(self, resource: str) -> bool:
+        """Tell whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
+
+        Asked for each call, and on the server's event loop: it may not wait for anything.
+
+        Args:
+            resource: the subject under which the schema was first registered.
+        """
+        ...
+
+
+class Calls:
+    """What the groups of calls are made from."""
+
+    def __init__(
+        self, subjects: Subjects, gate: Gate, identify: Identify, *, ready: Ready, dialect: Dialect, version: str
+    ) -> None:
+        self.subjects = subjects
+        self.configuration = subjects.configuration
+        self.ready = ready
+        self.dialect = dialect
+        self.version = version
+        self._gate = gate
+        self._identify = identify
+
+    def acting(self, request: Request, action: Action, subject: str) -> AbstractContextManager[Entry]:
+        """Open an act that changes something."""
+        return self._gate.pass_(self._identify(request), action, subject)
+
+    def reading(self, request: Request, subject: str) -> AbstractContextManager[Entry]:
+        """Open a read under a subject; empty for one of all."""
+        return self.acting(request, Action.SCHEMA_READ, subject)
+
+    @contextmanager
+    def listing(self, request: Request) -> Iterator[Callable[[str], bool]]:
+        """Open a read over all subjects; gives what tells which of them may be shown."""
+        actor = self._identify(request)
+        with self._gate.pass_(actor, Action.SCHEMA_READ, ""):
+            yield self._gate.sees(actor)
+
+    @contextmanager
+    def reading_id(self, request: Request, find: Callable[[], StoredSchema]) -> Iterator[StoredSchema]:
+        """Open a read of what an id stands for; who calls is known before anything is looked up."""
+        actor = self._identify(request)
+        schema = find()
+        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, schema.origin):
+            yield schema
+
+
+def route(router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None) -> None:
+    """Add a call to a router, with everything that it may answer; *also* is a status without a body."""
+    name = f"{call.__name__}_{method.lower()}{'_one' if path.endswith('{subject}') else ''}"
+    takes_body = method in ("POST", "PUT") and path != "/"
+    extra = {
+        "requestBody": {
+            "required": True,
+            "content": {DEFAULT_MEDIA_TYPE: {"schema": {"type": "object"}}},
+        }
+    }
+    router.add_api_route(
+        path,
+        call,
+        methods=[method],
+        operation_id=name,
+        response_model=None,
+        responses=_RESPONSES if also is None else {**_RESPONSES, also: {"description": "nothing to say"}},
+        openapi_extra=extra if takes_body else None,
+    )
+
+
+def content_of(body: Mapping[str, Any]) -> Content:
+    """Read what a body submits.
+
+    Raises:
+        InvalidError: REQUEST_INVALID; RULES_INVALID.
+    """
+    references = body.get("references") or []
+    try:
+        listed = tuple(_reference(item) for item in references)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, 'got "references" of another form; expected [{"name", "subject", "version"}]'
+        ) from error
+    return Content(
+        text=text_of(body, "schema"),
+        kind=text_of(body, "schemaType") if body.get("schemaType") is not None else "AVRO",
+        references=listed,
+        metadata=checked_metadata(body.get("metadata")),
+        rule_set=checked_rules(body.get("ruleSet")),
+    )
+
+
+def _reference(item: Mapping[str, Any]) -> Reference:
+    name, subject, version = item["name"], item["subject"], item["version"]
+    if not (isinstance(name, str) and isinstance(subject, str) and type(version) is int):
+        raise TypeError
+    if not (version == -1 or 1 <= version < 2**31) or not (subject.isprintable() and name.isprintable()):
+        raise ValueError
+    return Reference(name, subject, version)
+
+
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """Read a string of a body.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    value = body.get(name)
+    if not isinstance(value, str):
+        got = "nothing" if value is None else f"a value of type {type(value).__name__}"
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f'got {got} for "{name}" in the body; expected a string',
+            details={"missing": name} if value is None else None,
+        )
+    return value
+
+
+def number_of(body: Mapping[str, Any], name: str) -> int | None:
+    """Read a number of a body, None where it is left out; -1 leaves it out too.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    value = body.get(name)
+    if value is None or value == -1:
+        return None
+    if type(value) is not int or not 0 < value < 2**31:
+        raise InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected 1 to 2^31-1')
+    return value
+
+
+def curious(request: Request) -> bool:
+    """Tell whether a client takes properties that it does not know; older Java clients fail on them."""
+    return request.headers.get("confluent-accept-unknown-properties", "").lower() == "true"
+
+
+def raw(text: str) -> Response:
+    """Answer with a schema itself."""
+    return Response(text, media_type="application/json")
+
+
+def looked_up(error: PoolError, subject: str) -> PoolError:
+    """Say of a schema that cannot be read that it was looked up."""
+    if error.reason in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
+        error.details["looked_up"] = subject
+    return error

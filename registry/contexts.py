@@ -1,0 +1,106 @@
+"""Contexts: names of subjects that stand apart, as `:.police:holders-value`. Pure.
+
+    holders-value              the subject of that name in the default context
+    :.:holders-value           the same
+    :.police:holders-value     another subject, in the context `.police`
+    :.police:                  no subject: the scope of the context's settings
+    :*:holders                 in a prefix: the name in any context
+
+A context is a department's: its name is a dot and the department's id, and whoever may register under a subject of
+the context is asked as that department (`owner_of`). Ids are one space over all contexts: a record's frame
+carries the id alone, so an id may not depend on where it is read.
+"""
+
+import re
+from typing import NamedTuple
+
+from schemas.errors import InvalidError, Reason
+
+__all__ = [
+    "DEFAULT",
+    "EVERY",
+    "Qualified",
+    "context_of",
+    "matches",
+    "normal",
+    "owner_of",
+    "qualify",
+    "relative",
+    "scopes",
+    "split",
+]
+
+DEFAULT = "."
+EVERY = ":*:"
+"""The prefix that means every subject of every context."""
+_QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
+
+
+class Qualified(NamedTuple):
+    """A subject's context and its name within."""
+
+    context: str
+    name: str
+
+
+def split(subject: str) -> Qualified:
+    """Give a subject's context and its name within."""
+    found = _QUALIFIED.fullmatch(subject)
+    return Qualified(found[1], found[2]) if found else Qualified(DEFAULT, subject)
+
+
+def qualify(context: str, name: str) -> str:
+    """Give the subject of a name in a context."""
+    return name if context == DEFAULT else f":{context}:{name}"
+
+
+def normal(subject: str) -> str:
+    """Give the one way in which a subject is written: without the default context."""
+    return qualify(*split(subject))
+
+
+def relative(subject: str, parent: str) -> str:
+    """Give a subject that stands in a schema of *parent*: without a context, it is in the parent's."""
+    if _QUALIFIED.fullmatch(subject):
+        return normal(subject)
+    return qualify(split(parent).context, subject)
+
+
+def scopes(subject: str) -> tuple[str, ...]:
+    """Give the scopes whose settings hold for a subject where it has none: its context's, then everybody's."""
+    context, name = split(subject)
+    if not subject or (context == DEFAULT and not name):
+        return ()
+    outer = (qualify(context, ""),) if context != DEFAULT and name else ()
+    return (*outer, "")
+
+
+def matches(subject: str, prefix: str) -> bool:
+    """Tell whether a subject is meant by a prefix; a prefix without a context means the default one."""
+    if prefix == EVERY:
+        return True
+    if prefix.startswith(EVERY):
+        return split(subject).name.startswith(prefix[len(EVERY) :])
+    context, name = split(prefix)
+    mine = split(subject)
+    return mine.context == context and mine.name.startswith(name)
+
+
+def owner_of(subject: str) -> str:
+    """Give the id of the department whose context a subject is in; empty in the default context."""
+    return split(subject).context[1:]
+
+
+def context_of(text: str) -> str:
+    """Read a context as it stands in a path: `.police`, `:.police:` or `police`.
+
+    Raises:
+        InvalidError: SUBJECT_INVALID.
+    """
+    name = text.removeprefix(":").removesuffix(":")
+    name = name if name.startswith(".") else f".{name}"
+    if ":" in name or not name.isprintable() or len(name) > 100:
+        raise InvalidError(
+            Reason.SUBJECT_INVALID, "got a context that holds a colon or control characters; expected .name"
+        )
+    return name

@@ -1,0 +1,174 @@
+"""What somebody submits becomes a draft: checked, its references resolved, its keys known.
+
+    content ── type of schema ── references: where they stand, what they hold, their own ── parse ── keys
+
+A reference names a subject's version; -1 is the latest. The draft holds the number that this is, and the id of what
+stands there, so that it means the same for ever. A schema that needs others is parsed with them written into it,
+and so are those that it is compared with: compatibility, classification and the codec see one whole schema.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from registry import contexts
+from registry.content import content_key, shape_key
+from registry.inlining import inlined
+from registry.kinds import Kind, canonical_of, kind_of
+from registry.parsing import ParsedSchema, parse
+from registry.resolving import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
+from registry.store import Content, Reference, StoredSchema, SubjectStore
+from schemas.errors import InvalidError
+
+__all__ = ["Draft", "Drafts"]
+
+_MOST_REFERENCES = 200  # of a schema and of those that it needs, together
+_MOST_WHOLE = 2_000  # texts of schemas with their references written in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A checked content.
+
+    Attributes:
+        content: as submitted, its references resolved.
+        canonical: the text as JSON; of another kind than Avro, its canonical form.
+        whole: an Avro schema's text with its references written in, the text itself where it has none.
+        parsed: `whole`, parsed; None for another kind than Avro.
+        shape: the key without metadata and rules.
+    """
+
+    content: Content
+    canonical: Any
+    whole: str
+    parsed: ParsedSchema | None
+    shape: bytes
+
+    @property
+    def bare(self) -> bool:
+        """Whether neither metadata nor rules were submitted."""
+        return self.content.metadata is None and self.content.rule_set is None
+
+    def key(self, content: Content | None = None) -> bytes:
+        """Give the key, with another content's metadata and rules if one is given."""
+        return content_key(content or self.content, self.canonical)
+
+
+class Drafts:
+    """Makes drafts.
+
+    Args:
+        store: where referenced versions stand.
+        by_id: gives what an id stands for.
+    """
+
+    def __init__(self, store: SubjectStore, by_id: Callable[[int], StoredSchema]) -> None:
+        self._store = store
+        self._by_id = by_id
+        self._lock = threading.Lock()
+        self._whole: dict[int, str] = {}
+
+    def read(self, subject: str, content: Content, *, validate: bool = True) -> Draft:
+        """Check a content that is meant for a subject.
+
+        Args:
+            subject: references without a context are to its context.
+            content: as submitted.
+            validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
+
+        Raises:
+            InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
+        """
+        kind = kind_of(content.kind)
+        if len(content.references) > _MOST_REFERENCES:
+            raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")
+        resolved = tuple(self._resolved(subject, item) for item in content.references)
+        content = replace(content, kind=kind.value, references=resolved)
+        if kind is not Kind.AVRO:
+            return _draft(content, canonical_of(kind, content.text), content.text, None)
+        if not resolved:
+            parsed = parse(content.text, strict=validate)
+            return _draft(content, parsed.json, content.text, parsed)
+        texts = self._texts(resolved)
+        # Once with its references beside it, for the errors' sake and its own JSON; once whole.
+        own = parse(content.text, references=texts, strict=validate)
+        whole = inlined(content.text, texts)
+        return _draft(content, own.json, whole, parse(whole, strict=validate))
+
+    def whole(self, schema_id: int) -> str:
+        """Give an id's text with its references written in.
+
+        Raises:
+            InvalidError: SCHEMA_UNKNOWN.
+        """
+        known = self._whole.get(schema_id)
+        if known is not None:
+            return known
+        content = self._by_id(schema_id).content
+        if not content.references or content.kind != Kind.AVRO:
+            return content.text
+        text = inlined(content.text, self._texts(content.references))
+        with self._lock:
+            if len(self._whole) >= _MOST_WHOLE:
+                self._whole.clear()
+            self._whole[schema_id] = text
+        return text
+
+    def parsed(self, schema_id: int) -> ParsedSchema:
+        """Give an Avro schema parsed, its references written in.
+
+        Raises:
+            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema.
+        """
+        content = self._by_id(schema_id).content
+        if content.kind != Kind.AVRO:
+            raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
+        whole = self.whole(schema_id)
+        try:
+            return parse(whole)
+        except InvalidError:
+            return parse(whole, strict=False)  # registered where new schemas are not validated
+
+    def _resolved(self, subject: str, item: Reference) -> Reference:
+        where = contexts.relative(item.subject, subject)
+        found = self._store.held(where, None if item.version == -1 else item.version)
+        if found is None or found[0].deleted:
+            shown = "latest" if item.version == -1 else str(item.version)
+            raise schema_invalid(
+                f"No schema reference found for subject {json.dumps(where, ensure_ascii=False)} and version {shown}; "
+                "register what the schema refers to first"
+            )
+        version = found[0]
+        return Reference(item.name, where, version.number, version.schema_id)
+
+    def _texts(self, references: tuple[Reference, ...]) -> tuple[str, ...]:
+        """Give the texts of everything that is referred to, each before those that need it."""
+        order: dict[int, str] = {}
+        size = 0
+        todo = [(item.target, False) for item in reversed(references)]
+        while todo:
+            schema_id, ready = todo.pop()
+            if schema_id in order:
+                continue
+            content = self._by_id(schema_id).content
+            if content.kind != Kind.AVRO:
+                raise schema_invalid(f"got a reference to a schema of the type {content.kind}; expected AVRO")
+            if ready:
+                order[schema_id] = content.text
+                size += len(content.text)
+                if len(order) > _MOST_REFERENCES or size > MAX_TEXT_BYTES:
+                    raise schema_unsafe(
+                        f"got a schema that needs more than {_MOST_REFERENCES} others, or {MAX_TEXT_BYTES} "
+                        "characters of them; expected fewer"
+                    )
+            else:
+                todo.append((schema_id, True))
+                todo += [(item.target, False) for item in reversed(content.references)]
+        return tuple(order.values())
+
+
+def _draft(content: Content, canonical: Any, whole: str, parsed: ParsedSchema | None) -> Draft:
+    shape = shape_key(content, canonical)
+    return Draft(content=content, canonical=canonical, whole=whole, parsed=parsed, shape=shape)

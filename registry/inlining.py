@@ -1,0 +1,94 @@
+"""An Avro schema with references becomes one that stands alone: each named type is written where it is first used.
+
+A type stands in the result once, so the result is no longer than its parts together. Pure.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["inlined"]
+
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_NAMED = frozenset({"record", "error", "enum", "fixed"})
+
+
+def inlined(text: str, references: Sequence[str]) -> str:
+    """Give a schema with the types that it takes from others written into it.
+
+    Args:
+        text: the schema as JSON, already known to be valid together with its references.
+        references: texts of the schemas that it takes types from, each before those that need it.
+    """
+    if not references:
+        return text
+    known: dict[str, Any] = {}
+    for one in references:
+        _gather(json.loads(one), "", known)
+    return json.dumps(_Inliner(known).write(json.loads(text), ""), ensure_ascii=False)
+
+
+def _gather(node: Any, namespace: str, known: dict[str, Any]) -> None:
+    if isinstance(node, list):
+        for branch in node:
+            _gather(branch, namespace, known)
+    if not isinstance(node, dict):
+        return
+    if node.get("type") in _NAMED:
+        full = _full(node["name"], node.get("namespace", namespace) or "")
+        namespace = full.rpartition(".")[0]
+        known.setdefault(full, {**node, "name": full})
+        known[full].pop("namespace", None)
+        for field in node.get("fields", ()):
+            _gather(field["type"], namespace, known)
+    for key in ("type", "items", "values"):
+        if isinstance(node.get(key), dict | list):
+            _gather(node[key], namespace, known)
+
+
+class _Inliner:
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._known = known
+        self._written: set[str] = set()
+
+    def write(self, node: Any, namespace: str) -> Any:
+        if isinstance(node, str):
+            return self._name(node, namespace)
+        if isinstance(node, list):
+            return [self.write(branch, namespace) for branch in node]
+        kind = node["type"]
+        if kind in _NAMED:
+            return self._definition(node, namespace)
+        written = dict(node)
+        for key in ("items", "values"):
+            if key in node and kind in ("array", "map"):
+                written[key] = self.write(node[key], namespace)
+        if not isinstance(kind, str):
+            written["type"] = self.write(kind, namespace)
+        elif kind not in _PRIMITIVES and kind not in ("array", "map"):
+            found = self._name(kind, namespace)
+            return {**found, **{key: value for key, value in node.items() if key != "type"}} if found != kind else node
+        return written
+
+    def _definition(self, node: dict[str, Any], namespace: str) -> Any:
+        full = _full(node["name"], node.get("namespace", namespace) or "")
+        self._written.add(full)
+        written = dict(node)
+        inner = full.rpartition(".")[0]
+        if "fields" in node:
+            written["fields"] = [{**field, "type": self.write(field["type"], inner)} for field in node["fields"]]
+        return written
+
+    def _name(self, name: str, namespace: str) -> Any:
+        full = _full(name, namespace)
+        if name in _PRIMITIVES or full in self._written:
+            return name
+        # Written under its full name; the place where it stands must not lend it a namespace.
+        definition = self._known.get(full)
+        if definition is None:
+            return name
+        return self._definition({"namespace": "", **definition} if "." not in full else definition, "")
+
+
+def _full(name: str, namespace: str) -> str:
+    return name if "." in name or not namespace else f"{namespace}.{name}"

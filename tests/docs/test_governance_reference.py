@@ -1,0 +1,39 @@
+"""The governance API's reference names every call and every word that the code knows, and no others."""
+
+import re
+
+import pytest
+
+from registry.api_governance import GovernanceCalls
+from registry.approvals import ApprovalState
+from registry.diff import Kind, Readers
+from registry.rights import Operation, Profile
+from registry.touching import Touch
+from tests.docs.pages import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "governance-api.md").read_text(encoding="utf-8")
+RIGHTS = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+
+
+def test_every_call_has_a_row() -> None:
+    router = GovernanceCalls.router(GovernanceCalls.__new__(GovernanceCalls))
+    served = {(next(iter(route.methods)), route.path) for route in router.routes}  # type: ignore[attr-defined]
+    named = {
+        (method, re.sub(r"\{id\}", "{approval_id}", path))
+        for method, path in re.findall(r"`(GET|POST) (/[^`]*)`", PAGE)
+    }
+    assert named == served
+
+
+@pytest.mark.parametrize("words", [Kind, Readers, ApprovalState], ids=lambda words: words.__name__)
+def test_every_word_of_an_answer_is_explained(words: type[Kind]) -> None:
+    assert {word.value for word in words} <= set(re.findall(r"`([^`\n]+)`", PAGE))
+
+
+def test_every_touch_is_explained() -> None:
+    assert {touch.name.lower() for touch in Touch} <= set(re.findall(r"`([^`\n]+)`", PAGE))
+
+
+def test_every_operation_and_profile_is_in_the_configuration() -> None:
+    known = set(re.findall(r"`([^`\n]+)`", RIGHTS))
+    assert {word.value for word in (*Operation, *Profile)} <= known

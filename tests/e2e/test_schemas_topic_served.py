@@ -1,0 +1,58 @@
+"""A pool on Kafka tells its schemas on a topic, whichever door they came in by."""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from exchange.broker.kafka_settings import KafkaSettings
+from exchange.schemas_topic import SchemasTopic
+from registry.remote import Remote
+from registry.topic_records import Snapshot, fold
+from schemas import library
+from schemas.errors import UnavailableError
+from tests.e2e.conftest import kafka_section
+from tests.kit.kafka import Node
+from tests.kit.world import World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.postgres]
+NAME = f"_schemas-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def pool(kafka_node: Node) -> Iterator[World]:
+    with World.start(f'{kafka_section(kafka_node)}\n[registry]\ntopic = "{NAME}"\n') as world:
+        yield world
+
+
+def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> None:
+    office = pool.department("公安局")
+    office.offer("population.v1", library.text("population"))
+    registry = Remote(
+        f"https://{pool.addresses['registry']}",
+        token=pool.root._headers["authorization"].removeprefix("Bearer "),
+        authority=pool.data / "ca" / "authority.crt",
+    )
+    registry.call("PUT", "/config", {"compatibility": "FULL"})
+    found = told(kafka_node)
+    deadline = time.monotonic() + 30
+    while ("population.v1-value", 1) not in found.versions or not found.configs:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+        found = told(kafka_node)
+    version = found.versions["population.v1-value", 1]
+    assert version.schema == library.text("population")
+    assert version.schema_id == registry.version("population.v1-value")["id"]
+    assert found.configs == {"": {"compatibilityLevel": "FULL"}}
+
+
+def told(node: Node) -> Snapshot:
+    gateway = node.gateway
+    settings = KafkaSettings(
+        bootstrap=node.bootstrap, ca=gateway.ca, certificate=gateway.certificate, key=gateway.key, replication=1
+    )
+    try:
+        return fold(SchemasTopic(settings, None, name=NAME).records())  # type: ignore[arg-type]  # reading sends nothing
+    except UnavailableError:
+        return Snapshot()  # the topic is not made yet

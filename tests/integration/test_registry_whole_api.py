@@ -1,0 +1,205 @@
+"""The calls that serializers do not make: lists with their filters, GUIDs, contexts, aliases, formats, the dialects."""
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from registry.api import create
+from registry.failures import Dialect
+from registry.memory import MemorySubjects
+from registry.settings import Configuration
+from registry.subjects import Subjects
+from tests.kit.registry_served import INT, LONG, TEXT, RecordingGate, World, identify, put, record
+
+pytestmark = pytest.mark.postgres
+
+ADDRESS = '{"type":"record","name":"a.Address","fields":[{"name":"street","type":"string","confluent:tags":["PII"]}]}'
+REFERENCE = {"name": "a.Address", "subject": "address", "version": 1}
+
+
+@pytest.fixture
+def gate() -> RecordingGate:
+    return RecordingGate()
+
+
+def service() -> Subjects:
+    store = MemorySubjects()
+    return Subjects(store, Configuration(store), governed=lambda _: False)
+
+
+@pytest.fixture
+def http(gate: RecordingGate) -> Iterator[TestClient]:
+    with TestClient(create(service(), gate, identify=identify)) as client:
+        yield client
+
+
+def register(http: httpx.Client, subject: str, schema: str, **more: object) -> int:
+    answer = http.post(f"/subjects/{subject}/versions", json={"schema": schema, **more})
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["id"])
+
+
+def test_lists_are_filtered(http: TestClient) -> None:
+    register(http, "a", INT)
+    register(http, "a", LONG)
+    register(http, "b", TEXT, ruleSet={"domainRules": [{"name": "r", "kind": "CONDITION", "mode": "WRITE"}]})
+    http.delete("/subjects/a/versions/1")
+    assert [(one["subject"], one["version"]) for one in http.get("/schemas").json()] == [("a", 2), ("b", 1)]
+    assert len(http.get("/schemas?deleted=true").json()) == 3
+    assert [one["version"] for one in http.get("/schemas?deleted=true&latestOnly=true").json()] == [2, 1]
+    assert [one["subject"] for one in http.get("/schemas?ruleType=domain").json()] == ["b"]
+    assert [one["subject"] for one in http.get("/schemas?subjectPrefix=b").json()] == ["b"]
+    assert len(http.get("/schemas?offset=1&limit=1").json()) == 1
+    assert http.get("/subjects/a/versions?deletedAsNegative=true").json() == [-1, 2]
+    assert http.get("/subjects/a/versions?deletedOnly=true").json() == [1]
+
+
+def test_a_guid_stands_for_a_content(http: TestClient) -> None:
+    curious = {"Confluent-Accept-Unknown-Properties": "true"}
+    told = http.post("/subjects/a/versions", json={"schema": INT}, headers=curious).json()
+    found = http.get(f"/schemas/guids/{told['guid']}").json()
+    assert found == {"schema": INT, "guid": told["guid"]}
+    assert http.get(f"/schemas/guids/{told['guid']}/ids").json() == [{"context": ".", "id": told["id"]}]
+    assert http.get(f"/schemas/guids/{uuid.uuid4()}").json()["error_code"] == 40403
+
+
+def test_references_tags_and_formats(http: TestClient) -> None:
+    register(http, "address", ADDRESS)
+    schema = '{"type":"record","name":"P","fields":[{"name":"home","type":"a.Address"}]}'
+    schema_id = register(http, "p", schema, references=[REFERENCE])
+    assert http.get("/subjects/p/versions/1").json()["references"] == [REFERENCE]
+    assert http.get(f"/schemas/ids/{schema_id}").json() == {"schema": schema, "references": [REFERENCE]}
+    resolved = http.get(f"/schemas/ids/{schema_id}?format=resolved").json()["schema"]
+    assert json.loads(resolved)["fields"][0]["type"]["fields"][0]["name"] == "street"
+    assert http.get("/subjects/address/versions/1/referencedby").json() == [schema_id]
+    tags = http.get("/subjects/address/versions/1?findTags=PII").json()["schemaTags"]
+    assert tags == [{"schemaEntity": {"entityPath": "a.Address.street", "entityType": "sr_field"}, "tags": ["PII"]}]
+    assert http.get("/schemas/ids/1?fetchMaxId=true").json()["maxId"] == schema_id
+    assert http.delete("/subjects/address").json()["error_code"] == 42206
+
+
+def test_an_alias_leads_to_its_subject(http: TestClient) -> None:
+    register(http, "long-name", INT)
+    http.put("/config/short", json={"alias": "long-name"})
+    assert http.get("/subjects/short/versions/latest").json()["subject"] == "long-name"
+    register(http, "short", LONG)
+    assert http.get("/subjects/long-name/versions").json() == [1, 2]
+    assert http.get("/schemas?aliases=true").json()[0]["aliases"] == ["short"]
+    http.put("/config/short", json={"alias": None})
+    assert http.get("/subjects/short/versions").json()["error_code"] == 40401
+
+
+def test_a_context_in_the_url_is_a_context_of_the_subject(http: TestClient) -> None:
+    assert http.post("/contexts/.police/subjects/s/versions", json={"schema": INT}).status_code == 200
+    assert http.get("/subjects").json() == [":.police:s"]
+    assert http.get("/subjects", params={"subjectPrefix": ""}).json() == []
+    assert http.get("/contexts/.police/subjects").json() == [":.police:s"]
+    assert http.get("/contexts/.tax/subjects").json() == []
+    assert http.get("/contexts/.police/schemas/ids/1").json()["schema"] == INT
+    http.put("/contexts/.police/config", json={"compatibility": "NONE"})
+    assert http.get("/config/:.police:").json() == {"compatibilityLevel": "NONE"}
+    assert http.get("/contexts").json() == [".", ".police"]
+    assert http.delete("/contexts/.police").json()["error_code"] == 42211
+    http.delete("/contexts/.police/subjects/s")
+    http.delete("/contexts/.police/subjects/s?permanent=true")
+    assert http.delete("/contexts/.police").status_code == 204
+    assert http.get("/config/:.police:").status_code == 404
+
+
+def test_import_over_http(http: TestClient) -> None:
+    assert http.put("/mode", json={"mode": "IMPORT"}).json() == {"mode": "IMPORT"}
+    assert register(http, "s", INT, id=77, version=4) == 77
+    assert http.get("/subjects/s/versions").json() == [4]
+    other = http.post("/subjects/s/versions", json={"schema": LONG, "id": 77, "version": 5})
+    assert (other.status_code, other.json()["error_code"]) == (422, 42205)
+    http.put("/mode", json={"mode": "READWRITE"})
+    refused = http.post("/subjects/s/versions", json={"schema": LONG, "id": 78})
+    assert (refused.status_code, refused.json()["error_code"]) == (422, 42205)
+    again = http.put("/mode", json={"mode": "IMPORT"})
+    assert (again.status_code, again.json()["error_code"]) == (422, 42205)
+    assert http.put("/mode?force=true", json={"mode": "IMPORT"}).status_code == 200
+
+
+def test_an_invalid_rule_has_its_number(http: TestClient) -> None:
+    rules = {"domainRules": [{"name": "r", "kind": "MIRACLE"}]}
+    answer = http.post("/subjects/s/versions", json={"schema": INT, "ruleSet": rules})
+    assert (answer.status_code, answer.json()["error_code"]) == (422, 42210)
+
+
+def test_the_two_dialects() -> None:
+    words = {}
+    for dialect in Dialect:
+        with TestClient(create(service(), RecordingGate(), identify=identify, dialect=dialect)) as http:
+            register(http, "s", INT)
+            words[dialect] = [
+                http.request(method, path, json=body).json()["message"]
+                for method, path, body in (
+                    ("POST", "/subjects/s/versions", {"schema": TEXT}),
+                    ("POST", "/subjects/s", {"schema": '"nonsense"'}),
+                    ("POST", "/subjects/s/versions", {}),
+                    ("GET", "/config/unseen", None),
+                )
+            ]
+    confluent, karapace = words[Dialect.CONFLUENT], words[Dialect.KARAPACE]
+    assert confluent[0].startswith("Schema being registered is incompatible with an earlier schema")
+    assert karapace[0].startswith("Incompatible schema, compatibility_mode=BACKWARD. Incompatibilities: ")
+    assert confluent[1].startswith("Invalid schema")
+    assert karapace[1] == "Error while looking up schema under subject s"
+    assert karapace[2] == [{"type": "missing", "loc": ["body", "schema"], "msg": "Field required", "input": {}}]
+    assert confluent[3] == "Subject 'unseen' does not have subject-level compatibility configured"
+    assert karapace[3] == "Subject 'unseen' not found."
+
+
+# --- ready answers ---------------------------------------------------------------------------------------------
+
+
+def test_a_ready_answer_is_asked_for_at_the_gate_each_time(http: TestClient, gate: RecordingGate) -> None:
+    register(http, "s", INT)
+    slow = http.get("/schemas/ids/1")
+    gate.entries.clear()
+    gate.opened = True
+    quick = http.get("/schemas/ids/1", headers={"X-Request-ID": "mine"})
+    assert gate.entries == [], "it did not go the long way"
+    assert quick.json() == slow.json()
+    for name in ("content-type", "cache-control", "etag"):
+        assert quick.headers[name] == slow.headers[name]
+    assert quick.headers["x-request-id"] == "mine"
+    same = http.get("/schemas/ids/1", headers={"If-None-Match": quick.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    gate.opened = False
+    http.get("/schemas/ids/1")
+    assert len(gate.entries) == 1
+    answer = http.get("/schemas/ids/1", headers={"authorization": "Bearer wrong"})
+    assert answer.status_code == 401
+
+
+def test_an_unknown_id_is_unknown_on_either_way(http: TestClient, gate: RecordingGate) -> None:
+    gate.opened = True
+    assert http.get("/schemas/ids/1").json()["error_code"] == 40403
+    register(http, "s", INT)
+    assert http.get("/schemas/ids/1").json() == {"schema": INT}
+
+
+# --- the short way and the long one ----------------------------------------------------------------------------
+
+
+def test_both_ways_say_the_same(world: World, subject: str) -> None:
+    put(world, subject, record("x"))
+    for method, path, body in (
+        ("GET", f"/subjects/{subject}/versions/latest", None),
+        ("GET", f"/subjects/{subject}/versions/9", None),
+        ("GET", f"/subjects/{subject}/versions/new", None),
+        ("POST", f"/subjects/{subject}", {"schema": record("x")}),
+        ("POST", f"/subjects/{subject}", {"schema": record("y")}),
+        ("POST", f"/subjects/{subject}", {}),
+        ("POST", f"/subjects/{subject}/versions", {"schema": record("x")}),
+        ("POST", f"/subjects/{subject}/versions", {"schema": INT}),
+    ):
+        short = world.http.request(method, path, json=body)
+        long = world.http.request(method, f"{path}?deleted=false", json=body)
+        assert (short.status_code, short.json()) == (long.status_code, long.json()), path
+        assert short.headers["content-type"] == long.headers["content-type"]

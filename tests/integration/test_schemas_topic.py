@@ -1,0 +1,105 @@
+"""The topic of schemas on a real Kafka, under the shipped access rules, and a registry restored from it."""
+
+import uuid
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from exchange.broker.kafka_settings import KafkaSettings
+from exchange.schemas_topic import SchemasTopic
+from registry import tables
+from registry.api import create
+from registry.copying import put
+from registry.memory import MemorySubjects
+from registry.outbox import PublishedSubjects
+from registry.postgres import PostgresSubjects
+from registry.postgres_outbox import PostgresOutbox
+from registry.remote import Remote
+from registry.settings import Configuration
+from registry.store import Content
+from registry.subjects import Subjects
+from registry.topic_records import fold
+from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
+from tests.kit.kafka import Node
+from tests.kit.registry_served import RecordingGate, identify
+
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
+
+
+class World:
+    def __init__(self, engine: sa.Engine, node: Node) -> None:
+        tables.metadata.create_all(engine)
+        self.store = PostgresSubjects(engine)
+        self.outbox = PostgresOutbox(engine)
+        self.subjects = service(PublishedSubjects(self.store, self.outbox))
+        gateway = node.gateway
+        self.settings = KafkaSettings(
+            bootstrap=node.bootstrap, ca=gateway.ca, certificate=gateway.certificate, key=gateway.key, replication=1
+        )
+        self.name = f"_schemas-{uuid.uuid4().hex[:8]}"
+
+    def topic(self) -> SchemasTopic:
+        return SchemasTopic(self.settings, self.outbox, name=self.name)
+
+
+@pytest.fixture
+def world(engine: sa.Engine, kafka_node: Node) -> World:
+    return World(engine, kafka_node)
+
+
+def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> None:
+    play(world.subjects, [("put", "before", text) for text in TEXTS])
+    topic = world.topic()
+    assert topic.step() > 0, "an empty topic is filled with what is there already"
+    acts = [("put", "a", text) for text in TEXTS] + [("delete", "a", ""), ("purge", "a", ""), ("view", "", '"bytes"')]
+    play(world.subjects, [*acts, ("put", "b", '"float"'), ("drop one", "b", "")])
+    while topic.step():
+        pass
+    told = fold(topic.records())
+    told_is_held(told, world.store)
+
+    store = MemorySubjects()
+    restored = Subjects(store, Configuration(store), governed=lambda _: False)
+    with TestClient(create(restored, RecordingGate(), identify=identify)) as http:
+        remote = Remote("http://restored")
+        remote._http.close()
+        remote._http = http
+        assert put(remote, told).refused == []
+    highest = world.store.highest_id()
+    for number in range(1, highest + 1):
+        assert restored.by_id(number).content.text == world.subjects.by_id(number).content.text
+    assert {(one.subject, one.number, one.schema_id, one.deleted) for one in store.listed()} == {
+        (one.subject, one.number, one.schema_id, one.deleted) for one in world.store.listed()
+    }
+    restored.configuration.configure("", {"compatibility": "NONE"})
+    new = restored.register("c", Content(text='{"type": "fixed", "name": "F", "size": 3}'))
+    assert new.schema_id > highest
+
+
+def test_several_processes_take_turns_and_nothing_is_lost(world: World) -> None:
+    topics = [world.topic() for _ in range(3)]
+    for turn in range(9):
+        world.subjects.register(f"s{turn}", Content(text=f'{{"type": "fixed", "name": "F{turn}", "size": 1}}'))
+        topics[turn % 3].step()
+    while topics[0].step():
+        pass
+    told_is_held(fold(topics[1].records()), world.store)
+    assert world.outbox.waiting(1) == []
+
+
+def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: World, engine: sa.Engine) -> None:
+    topic = world.topic()
+    topic.step()
+    world.subjects.register("a", Content(text='"int"'))
+
+    class Dying(PostgresOutbox):
+        def sent(self, numbers: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SchemasTopic(world.settings, Dying(engine), name=world.name).step()
+    assert world.outbox.waiting(10), "sent, not forgotten"
+    while topic.step():
+        pass
+    told_is_held(fold(topic.records()), world.store)
