@@ -28,7 +28,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.port import Delivered, Written
+from connectors.port import Delivered, SetAside, Written
 from connectors.quarantine import neutral
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
@@ -78,8 +78,8 @@ class FileSink:
         """Tell how far the folder is; see `connectors.port.Sink`."""
         return base64.b64decode(self._last()["after"])
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes) -> Written:
-        """Write one part; see `connectors.port.Sink`."""
+    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:  # noqa: ARG002
+        """Write one part; see `connectors.port.Sink`. A folder takes every record, so nothing is set aside."""
         last = self._last()
         if base64.b64decode(last["after"]) != before:
             raise ConflictError(

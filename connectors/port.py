@@ -13,10 +13,11 @@ out as a void. Its rows are read twice, first for the keys alone (what is there 
 then for the records, so that the delete guard speaks before anything leaves.
 
 A **sink** stores what a grant delivers, and its own position *in the same transaction*. It alone knows how far it
-is; the runner asks it before each fetch, and acknowledges to the pool only what the sink holds.
+is; the runner asks it before each fetch, and acknowledges to the pool only what the sink holds. What its target
+refuses is set aside before that transaction ends: the position moves on over it, so afterwards is too late.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -35,6 +36,7 @@ __all__ = [
     "Reject",
     "RejectCode",
     "Replaces",
+    "SetAside",
     "Sink",
     "Source",
     "Undelivered",
@@ -204,6 +206,10 @@ class Undelivered:
     message: str
 
 
+SetAside = Callable[[Sequence[Undelivered]], None]
+"""Makes durable which records of a release the target refused. May be told of the same one again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """What became of a release at its target.
@@ -240,8 +246,16 @@ class Sink(Protocol):
         """
         ...
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes) -> Written:
+    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:
         """Store the records and the position *after*, both or neither.
+
+        Args:
+            delivered: one release.
+            before: what `position` is now.
+            after: what it is to be.
+            set_aside: to be told what the target refuses, if anything, before the position is durable. A process that
+                dies in between is told the same release again; one that told afterwards would have lost the records.
+                What it raises undoes the write.
 
         Raises:
             ConflictError: VERSION_CONFLICT, when the target's position is no longer *before*: another process writes.

@@ -9,6 +9,7 @@
 The position is compared and set: if it is not what this process last saw, another one writes to the same table, and
 this one stops before it writes anything. A record that the database refuses (a constraint of the target's own, a text
 that its encoding cannot hold) does not take the others of its batch with it: the batch is halved until it is alone.
+It is set aside before the transaction is committed, since the position that is committed with it passes over it.
 
 The table is made only if asked for, and only ever added to. PostgreSQL and SQLite upsert in one statement; any other
 database that SQLAlchemy speaks to gets an update and an insert.
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
-from connectors.port import Delivered, RejectCode, Undelivered, Written
+from connectors.port import Delivered, RejectCode, SetAside, Undelivered, Written
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.failpoints import reached
 
@@ -108,7 +109,7 @@ class SqlSink:
         with self._reaching(), self._engine.connect() as connection:
             return self._stored(connection)
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes) -> Written:
+    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:
         """Store records and position in one transaction; see `connectors.port.Sink`."""
         if self._table is None:
             raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
@@ -118,6 +119,8 @@ class SqlSink:
             reached("between_rows_and_position")
             refused = self._upsert(connection, self._table, rows)
             withdrawn = self._withdraw(connection, self._table, gone)
+            if refused:
+                set_aside(refused)
         return Written(upserted=len(rows) - len(refused), withdrawn=withdrawn, stale=stale, refused=refused)
 
     def close(self) -> None:

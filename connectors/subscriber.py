@@ -1,21 +1,25 @@
-"""The pool into a sink: ask the sink where it stands → fetch → decode → write → acknowledge.
+"""The pool into a sink: ask the sink where it stands → fetch → decode → write (set aside, commit) → acknowledge.
 
 The sink stores rows and position in one transaction, so the order of crashes does not matter: what was fetched and not
 written is fetched again, what was written and not acknowledged is acknowledged with the next release. The pool's own
 record of the position only tells its operators how far the consumer is; the sink's is the one that counts, except
 for a target that has nothing yet.
+
+Records that the target refuses go to the quarantine, which is another database. They are there before the sink
+commits: a crash in between sets them aside a second time, which changes nothing, and never loses them.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 
 from connectors.ledger import Ledger, Run
-from connectors.port import Delivered, Pool, Reject, Sink, Written
+from connectors.port import Delivered, Pool, Reject, Sink, Undelivered
 from connectors.quarantine import Quarantine
 from connectors.retry import Backoff
 from exchange.client.messages import Fetched
@@ -144,8 +148,8 @@ class Subscriber:
     def _store(self, run: Run, fetched: Fetched, before: bytes) -> Run:
         """Write one release, set aside what the target refuses, acknowledge."""
         delivered = self._decode(fetched)
-        written = self.sink.write(delivered, before, fetched.next_position)
-        self._set_aside(run, delivered, written)
+        set_aside = partial(self._set_aside, run, delivered)
+        written = self.sink.write(delivered, before, fetched.next_position, set_aside)
         if not self.ledger.fact("begun"):
             self.ledger.note(begun=self.ledger.now())
         self.pool.commit(self.config.grant, fetched.next_position, purpose=self.config.purpose, case=self.config.case)
@@ -192,7 +196,7 @@ class Subscriber:
             self.sink.prepare(engine.schema)
             self._prepared = engine.schema
 
-    def _set_aside(self, run: Run, delivered: Delivered, written: Written) -> None:
+    def _set_aside(self, run: Run, delivered: Delivered, refused: Sequence[Undelivered]) -> None:
         rejects = [
             Reject(
                 line=delivered.recorded_at[each.index],
@@ -201,6 +205,6 @@ class Subscriber:
                 message=each.message,
                 original=delivered.keys[each.index] + delivered.values[each.index],
             )
-            for each in written.refused
+            for each in refused
         ]
         self.quarantine.add(self.config.grant, run.id, rejects)

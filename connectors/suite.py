@@ -20,10 +20,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from connectors.port import Changes, Delivered, Portion, Sink, Source
+from connectors.port import Changes, Delivered, Portion, Sink, Source, Undelivered
 from schemas.errors import ConflictError, PoolError, Reason, UnavailableError
 
-__all__ = ["SinkSuite", "SourceSuite", "release"]
+__all__ = ["SinkSuite", "SourceSuite", "nothing_refused", "release"]
 
 COLUMNS = ("id", "name", "amount", "note")
 Row = dict[str, str | None]
@@ -153,6 +153,10 @@ class SinkSuite:
         """Give what the target holds: record key in hexadecimal → its fields, None = withdrawn or not there."""
         raise NotImplementedError
 
+    def refusing(self) -> Sink | None:
+        """Make a prepared sink whose target refuses a name that it already has; None if it takes everything."""
+        return None
+
     def taken_away(self, sink: Sink) -> None:
         """Make the target unreachable."""
         raise NotImplementedError
@@ -168,7 +172,7 @@ class SinkSuite:
 
     def test_stores_records_and_position_together(self) -> None:
         sink = self.ready()
-        written = sink.write(release({1: "a", 2: "b"}), b"", b"p1")
+        written = sink.write(release({1: "a", 2: "b"}), b"", b"p1", nothing_refused)
         assert (written.upserted, written.withdrawn, list(written.refused)) == (2, 0, [])
         sink.close()
         again = self.ready()
@@ -177,47 +181,47 @@ class SinkSuite:
 
     def test_a_later_record_takes_the_place_of_an_earlier_one(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "a", 2: "b"}), b"", b"p1")
-        sink.write(release({2: "c"}, at=20), b"p1", b"p2")
+        sink.write(release({1: "a", 2: "b"}), b"", b"p1", nothing_refused)
+        sink.write(release({2: "c"}, at=20), b"p1", b"p2", nothing_refused)
         assert _names(self.stored()) == {1: "a", 2: "c"}
 
     def test_the_last_word_counts_within_one_release(self) -> None:
         sink = self.ready()
         first, second, gone = release({1: "a", 2: "x"}), release({1: "b", 3: "y"}, at=11), release({2: None}, at=12)
-        sink.write(_joined(first, second, gone), b"", b"p1")
+        sink.write(_joined(first, second, gone), b"", b"p1", nothing_refused)
         assert _names(self.stored()) == {1: "b", 3: "y"}
 
     def test_a_withdrawn_record_is_no_longer_valid(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "a", 2: "b"}), b"", b"p1")
-        written = sink.write(release({1: None, 9: None}, at=20), b"p1", b"p2")
+        sink.write(release({1: "a", 2: "b"}), b"", b"p1", nothing_refused)
+        written = sink.write(release({1: None, 9: None}, at=20), b"p1", b"p2", nothing_refused)
         assert written.withdrawn == 2
         assert _names(self.stored()) == {2: "b"}
 
     def test_a_withdrawn_record_that_returns_is_valid_again(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "a"}), b"", b"p1")
-        sink.write(release({1: None}, at=20), b"p1", b"p2")
-        sink.write(release({1: "b"}, at=30), b"p2", b"p3")
+        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
+        sink.write(release({1: None}, at=20), b"p1", b"p2", nothing_refused)
+        sink.write(release({1: "b"}, at=30), b"p2", b"p3", nothing_refused)
         assert _names(self.stored()) == {1: "b"}
 
     def test_a_release_without_records_moves_the_position(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "a"}), b"", b"p1")
-        sink.write(release({}), b"p1", b"p2")
-        sink.write(release({}), b"p2", b"p3")
+        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
+        sink.write(release({}), b"p1", b"p2", nothing_refused)
+        sink.write(release({}), b"p2", b"p3", nothing_refused)
         assert self.ready().position() == b"p3"
-        sink.write(release({2: "b"}), b"p3", b"p4")
+        sink.write(release({2: "b"}), b"p3", b"p4", nothing_refused)
         assert self.ready().position() == b"p4"
         assert _names(self.stored()) == {1: "a", 2: "b"}
 
     def test_a_second_writer_is_stopped_before_it_writes(self) -> None:
         slow, fast = self.ready(), self.ready()
-        slow.write(release({1: "a"}), b"", b"p1")
-        fast.write(release({1: "b"}, at=20), b"p1", b"p2")
+        slow.write(release({1: "a"}), b"", b"p1", nothing_refused)
+        fast.write(release({1: "b"}, at=20), b"p1", b"p2", nothing_refused)
         for before in (b"", b"p1", b"px"):
             try:
-                slow.write(release({1: "stale"}, at=30), before, b"p9")
+                slow.write(release({1: "stale"}, at=30), before, b"p9", nothing_refused)
             except ConflictError as error:
                 assert error.reason is Reason.VERSION_CONFLICT
             else:
@@ -227,13 +231,37 @@ class SinkSuite:
 
     def test_an_earlier_record_does_not_overwrite_a_later_one(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "late"}, at=50), b"", b"p1")
-        sink.write(release({1: "early"}, at=40), b"p1", b"p2")
+        sink.write(release({1: "late"}, at=50), b"", b"p1", nothing_refused)
+        sink.write(release({1: "early"}, at=40), b"p1", b"p2", nothing_refused)
         assert _names(self.stored()) == ({1: "late"} if self.guards else {1: "early"})
+
+    def test_what_the_target_refuses_is_set_aside_before_anything_is_stored(self) -> None:
+        sink = self.refusing()
+        if sink is None:
+            return
+        told: list[Undelivered] = []
+
+        def dying(refused: Sequence[Undelivered]) -> None:
+            told.extend(refused)
+            raise _DiedError
+
+        try:
+            sink.write(release({1: "a", 2: "a", 3: "b"}), b"", b"p1", dying)
+        except _DiedError:
+            pass
+        else:
+            raise AssertionError("expected to be told of the refused record")
+        assert len(told) == 1
+        assert self.ready().position() == b"", "told too late: the position had passed over what was refused"
+        assert _names(self.stored()) == {}
+        written = sink.write(release({1: "a", 2: "a", 3: "b"}), b"", b"p1", told.extend)
+        assert told[1:] == list(written.refused)
+        assert told[0] == told[1], "the same record is told of, the second time"
+        assert (written.upserted, len(self.stored()), self.ready().position()) == (2, 2, b"p1")
 
     def test_keeps_values_of_every_type(self) -> None:
         sink = self.ready()
-        sink.write(_full(), b"", b"p1")
+        sink.write(_full(), b"", b"p1", nothing_refused)
         stored = {int(key, 16): fields for key, fields in self.stored().items()}
         for number, expected in enumerate(FULL, 1):
             fields = stored[number]
@@ -244,10 +272,10 @@ class SinkSuite:
 
     def test_says_unavailable_when_the_target_is_taken_away(self) -> None:
         sink = self.ready()
-        sink.write(release({1: "a"}), b"", b"p1")
+        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
         self.taken_away(sink)
         try:
-            sink.write(release({2: "b"}), b"p1", b"p2")
+            sink.write(release({2: "b"}), b"p1", b"p2", nothing_refused)
         except UnavailableError:
             return
         raise AssertionError("expected UnavailableError")
@@ -305,6 +333,15 @@ def release(names: Mapping[int, str | None], *, at: int = 10) -> Delivered:
         values=[b"" if name is None else b"value" for name in names.values()],
         entry_id="entry",
     )
+
+
+def nothing_refused(refused: Sequence[Undelivered]) -> None:
+    """Take the place of the quarantine where the target is expected to refuse nothing."""
+    assert not refused, refused
+
+
+class _DiedError(Exception):
+    """The process, as it were."""
 
 
 def _full() -> Delivered:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from connectors.file_sink import FileSink
 from connectors.port import Sink
 from connectors.sql_sink import SqlSink
-from connectors.suite import FULL, SCHEMA, SinkSuite, release
+from connectors.suite import FULL, SCHEMA, SinkSuite, nothing_refused, release
 
 
 class _SqlTarget(SinkSuite):
@@ -36,9 +36,17 @@ class _SqlTarget(SinkSuite):
             assert all(row["_deleted_at"] is None for row in rows)
         return {row["_record_key"]: None if row["_deleted_at"] is not None else dict(row) for row in rows}
 
+    def refusing(self) -> Sink:
+        sink = self.ready()
+        engine = sa.create_engine(self.url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE UNIQUE INDEX one_name ON people (name)")
+        engine.dispose()
+        return sink
+
     def test_what_breaks_off_after_the_position_stores_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
         sink = self.ready()
-        sink.write(release({1: "a"}), b"", b"p1")
+        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
 
         def broken(*_: object) -> int:
             raise MemoryError
@@ -49,7 +57,7 @@ class _SqlTarget(SinkSuite):
             self.made.append(fresh)
             fresh.prepare(SCHEMA)
             with pytest.raises(MemoryError):
-                fresh.write(release({2: "b"}, at=20), before, b"p2")
+                fresh.write(release({2: "b"}, at=20), before, b"p2", nothing_refused)
             assert fresh.position() == before
         assert [key for key, fields in self.stored().items() if fields] == [(1).to_bytes(16, "big").hex()]
 

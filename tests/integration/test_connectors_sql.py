@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from connectors.port import Delivered, RejectCode
+from connectors.port import Delivered, RejectCode, Undelivered
 from connectors.sql import SqlSource
 from connectors.sql_sink import SqlSink
-from connectors.suite import SCHEMA, release
+from connectors.suite import SCHEMA, nothing_refused, release
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from tests.kit.department import Department, only
 
@@ -210,7 +210,9 @@ def names(engine: sa.Engine) -> dict[int, str]:
 def test_a_record_that_the_target_refuses_does_not_take_the_others_with_it(sink: SqlSink, engine: sa.Engine) -> None:
     execute(engine, "ALTER TABLE people ADD CONSTRAINT short CHECK (length(name) < 5)")
     sent = dict.fromkeys(range(1000), "fine") | {77: "far too long", 500: "nul\x00", 999: "long again"}
-    written = sink.write(release(sent), b"", b"p1")
+    told: list[Undelivered] = []
+    written = sink.write(release(sent), b"", b"p1", told.extend)
+    assert told == list(written.refused)
     refused = {each.index: each.code for each in written.refused}
     assert refused == {
         77: RejectCode.TARGET_CONSTRAINT,
@@ -231,7 +233,7 @@ def test_rows_and_position_are_one_transaction(sink: SqlSink, engine: sa.Engine,
         "CREATE TRIGGER at_the_end AFTER INSERT ON people FOR EACH STATEMENT EXECUTE FUNCTION never()",
     )
     with pytest.raises(UnavailableError):
-        sink.write(release({1: "a"}), b"", b"p1")
+        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
     assert names(engine) == {}
     assert sink.position() == b""
 
@@ -239,7 +241,7 @@ def test_rows_and_position_are_one_transaction(sink: SqlSink, engine: sa.Engine,
 def test_fields_that_a_view_got_since_are_added_and_nothing_else_changes(
     sink: SqlSink, engine: sa.Engine, database: sa.URL
 ) -> None:
-    sink.write(release({1: "a"}), b"", b"p1")
+    sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
     wider = SCHEMA.append(pa.field("phone", pa.string()))
     strict = SqlSink(database, "people", "g-1", create_table=True)
     with pytest.raises(ConflictError) as error:
@@ -257,7 +259,7 @@ def test_fields_that_a_view_got_since_are_added_and_nothing_else_changes(
         values=[b"v"],
         entry_id="e",
     )
-    sink.write(delivered, b"p1", b"p2")
+    sink.write(delivered, b"p1", b"p2", nothing_refused)
     assert names(engine) == {1: "a", 2: "b"}
 
 
@@ -274,7 +276,7 @@ def test_two_grants_may_fill_two_tables_and_keep_their_positions_apart(database:
     two = SqlSink(database, "two", "g-2", create_table=True)
     for sink in (one, two):
         sink.prepare(SCHEMA)
-    one.write(release({1: "a"}), b"", b"p1")
+    one.write(release({1: "a"}), b"", b"p1", nothing_refused)
     assert (one.position(), two.position()) == (b"p1", b"")
     one.close()
     two.close()
@@ -302,6 +304,7 @@ def test_a_view_s_names_are_names_and_not_statements(database: sa.URL, engine: s
         ),
         b"",
         b"p1",
+        nothing_refused,
     )
     assert sa.inspect(engine).has_table("people")
     sink.close()

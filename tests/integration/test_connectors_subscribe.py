@@ -5,13 +5,15 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from connectors.file_sink import FileSink
 from connectors.ledger import Ledger, Run
-from connectors.quarantine import Quarantine
+from connectors.port import Written
+from connectors.quarantine import Quarantine, Quarantined
 from connectors.sql_sink import SqlSink
 from connectors.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
@@ -52,6 +54,13 @@ class Consumer:
             sink.close()
             ledger.close()
 
+    def quarantined(self) -> list[Quarantined]:
+        ledger = Ledger(self.ledger_file, clock=now)
+        try:
+            return list(Quarantine(ledger).entries())
+        finally:
+            ledger.close()
+
     def table(self) -> dict[str, str]:
         engine = sa.create_engine(self.url)
         with engine.connect() as connection:
@@ -71,6 +80,17 @@ def consumer(tmp_path: Path) -> Iterator[Consumer]:
 
 def expected(consumer: Consumer) -> dict[str, str]:
     return {key: record["note"] for key, record in consumer.source.state().items() if record["amount"] < 5}
+
+
+def refuse(consumer: Consumer, number: str) -> None:
+    """Make the target's table, with a constraint that one record does not keep."""
+    engine = sa.create_engine(consumer.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE household (_record_key TEXT PRIMARY KEY, _recorded_at BIGINT, _deleted_at BIGINT, "
+            f"id TEXT CHECK (id <> '{number}'), note TEXT)"
+        )
+    engine.dispose()
 
 
 def test_the_table_holds_what_the_grant_gives(consumer: Consumer) -> None:
@@ -123,20 +143,50 @@ def test_an_emptied_target_is_noticed_and_not_filled_from_the_middle(consumer: C
 
 
 def test_what_the_target_refuses_is_quarantined_with_its_bytes(consumer: Consumer) -> None:
-    engine = sa.create_engine(consumer.url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "CREATE TABLE household (_record_key TEXT PRIMARY KEY, _recorded_at BIGINT, _deleted_at BIGINT, "
-            "id TEXT CHECK (id <> '0007'), note TEXT)"
-        )
-    engine.dispose()
+    refuse(consumer, "0007")
     run = consumer.draw()
     assert (run.read, run.published, run.quarantined) == (95, 94, 1)
-    ledger = Ledger(consumer.ledger_file, clock=now)
-    (entry,) = Quarantine(ledger).entries()
-    ledger.close()
+    (entry,) = consumer.quarantined()
     assert entry.code == "TARGET_CONSTRAINT"
     assert b"0007" in entry.original
+
+
+class Killed(BaseException):
+    """The process's end, as far as a test may go."""
+
+
+@pytest.mark.parametrize("when", ["before the commit", "after the commit"])
+def test_what_the_target_refuses_outlives_a_crash(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    refuse(consumer, "0007")
+    write, add = SqlSink.write, Quarantine.add
+    left = [True]
+
+    def dies_after(self: SqlSink, *release: Any) -> Written:
+        written = write(self, *release)
+        if written.refused and left:
+            left.clear()
+            raise Killed
+        return written
+
+    def dies_before(self: Quarantine, *rows: Any) -> None:
+        add(self, *rows)
+        if left:
+            left.clear()
+            raise Killed
+
+    if when == "after the commit":
+        monkeypatch.setattr(SqlSink, "write", dies_after)
+    else:
+        monkeypatch.setattr(Quarantine, "add", dies_before)
+    with pytest.raises(Killed):
+        consumer.draw()
+    consumer.draw()
+    assert set(expected(consumer)) - set(consumer.table()) == {"0007"}
+    (entry,) = consumer.quarantined()
+    assert b"0007" in entry.original
+    assert entry.attempts == (2 if when == "before the commit" else 1)
 
 
 def test_asked_to_stop_it_ends_between_releases(consumer: Consumer, tmp_path: Path) -> None:
