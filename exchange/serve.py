@@ -11,11 +11,13 @@ seconds, folded denials are written, and what this process started is stopped.
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,6 +47,7 @@ __all__ = ["Role", "serve"]
 
 _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for calls under way when the doors close
+_COUNT_KEPT = 10.0  # seconds for which a count of waiting entries is told
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
 
@@ -201,19 +204,58 @@ async def _in_thread(app: App, name: str, work: Callable[[App, threading.Event],
         await asyncio.to_thread(thread.join, _GRACE)
 
 
+class _Progress:
+    """How far the sequencer has come, told to the metrics when they are read: who has died cannot set a gauge.
+
+    The age goes on rising from the last good step, and the number is unknown (NaN) when it was not counted lately.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._done = clock()  # what was durable at this moment is signed, as far as is known
+        self._counted: tuple[float, int] | None = None
+
+    def counted(self, count: int, age: float, *, good: bool) -> None:
+        """Take note of what waits, its oldest entry *age* seconds old; *good*: the step before succeeded."""
+        now = self._clock()
+        self._counted = (now, count)
+        # Places are given before anything is signed: after a step that failed, nothing waiting proves nothing.
+        self._done = now - age if good else min(self._done, now - age)
+
+    def age(self) -> float:
+        """Give the seconds for which an entry may have waited without a signature."""
+        return max(0.0, self._clock() - self._done)
+
+    def entries(self) -> float:
+        """Give the number of entries that wait; NaN when nobody has counted for ten seconds."""
+        if self._counted is None or self._clock() - self._counted[0] > _COUNT_KEPT:
+            return math.nan
+        return self._counted[1]
+
+
 def _sequence(app: App, stop: threading.Event) -> None:
+    progress = _Progress()
+    metrics.UNSEQUENCED_AGE.set_function(progress.age)
+    metrics.UNSEQUENCED_ENTRIES.set_function(progress.entries)
     while not stop.is_set():
+        good = False
         try:
-            step = app.sequencer.step()
-            waiting = app.log.backlog()
+            metrics.CHECKPOINT_SIZE.set(app.sequencer.step().size)
+            good = True
         except PoolError as error:
             metrics.SEQUENCER_FAILURES.labels(error.reason).inc()
             _log.error("sequencer_failed", reason=error.reason, message=error.message)
-        else:
-            metrics.CHECKPOINT_SIZE.set(step.size)
-            metrics.UNSEQUENCED_ENTRIES.set(waiting.count)
+        except Exception as error:  # noqa: BLE001 - a thread that ends here would end the log's growth with it
+            metrics.SEQUENCER_FAILURES.labels(Reason.INTERNAL).inc()
+            _failed("sequence", error)
+        try:
+            waiting = app.log.backlog()
             age = 0 if waiting.oldest is None else max(0, microseconds() - waiting.oldest)
-            metrics.UNSEQUENCED_AGE.set(age / 1_000_000)
+            progress.counted(waiting.count, age / 1_000_000, good=good)
+        except PoolError as error:
+            _log.warning("upkeep_failed", task="backlog", reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - see above
+            _failed("backlog", error)
         stop.wait(1.0)
 
 
@@ -227,6 +269,9 @@ def _publish_schemas(app: App, stop: threading.Event) -> None:
         except PoolError as error:
             metrics.SCHEMAS_TOPIC_FAILURES.labels(error.reason).inc()
             _log.warning("schemas_topic_failed", reason=error.reason, message=error.message)
+        except Exception as error:  # noqa: BLE001 - the next turn may find what this one missed
+            metrics.SCHEMAS_TOPIC_FAILURES.labels(Reason.INTERNAL).inc()
+            _failed("schemas", error)
         if not sent:
             stop.wait(1.0)
 
@@ -249,8 +294,15 @@ def _sweep(app: App, stop: threading.Event) -> None:
                     _log.warning("receipts_recovered", count=found)
             except PoolError as error:
                 _log.warning("upkeep_failed", task=name, reason=error.reason)
+            except Exception as error:  # noqa: BLE001 - one task's defect must not end the others for ever
+                _failed(name, error)
         turns += 1
         stop.wait(10.0)
+
+
+def _failed(task: str, error: Exception) -> None:
+    """Log the kind alone of an error that nobody foresaw: its text may hold a statement's values."""
+    _log.error("upkeep_failed", task=task, error=type(error).__name__)
 
 
 def _server_files(app: App) -> tuple[Path, Path]:

@@ -23,6 +23,8 @@ from schemas.errors import Reason, UnavailableError
 
 __all__ = ["MemoryWork", "MemoryWorks", "PostgresWork", "PostgresWorks", "Work", "Works", "connection_of"]
 
+_READ_ONLY = "25006"  # read_only_sql_transaction: the server has become, or still is, a standby
+
 
 class Work:
     """An open transaction. Marker: each kind of store knows its own."""
@@ -138,6 +140,12 @@ def unavailable(error: sa_exc.DBAPIError) -> Exception:
     code = getattr(error.orig, "pgcode", None) or ""
     if code.startswith("53"):  # insufficient resources: 53100 disk full, 53200 out of memory
         return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
+    if code == _READ_ONLY:
+        return UnavailableError(
+            Reason.DATABASE_UNAVAILABLE,
+            "PostgreSQL takes no writes at this moment, as after a failover; nothing was stored",
+            retry_after=1.0,
+        )
     if error.connection_invalidated or isinstance(error, sa_exc.OperationalError) or code.startswith(("57P", "08")):
         return UnavailableError(
             Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0

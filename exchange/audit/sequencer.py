@@ -25,7 +25,7 @@ from exchange.audit.note import NoteKey, Signer, checkpoint_text, open_note, par
 from exchange.audit.store import CheckpointRow, LogStore, Sealed
 from exchange.audit.tiles import Edge, TileFiles
 from schemas.audit import Checkpoint
-from schemas.errors import CorruptError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 
 __all__ = ["CHECKPOINT", "Sequencer", "Step"]
@@ -86,11 +86,11 @@ class Sequencer:
         """
         try:
             return self._step()
-        except PoolError:
+        except BaseException:  # whatever it was, the pool's own or a driver's
             self._edge = None  # what is in memory may be ahead of the files: begin the next step from them
             raise
 
-    def run(self, stop: threading.Event, alarm: Callable[[PoolError | None], None], *, interval: float = 1.0) -> None:
+    def run(self, stop: threading.Event, alarm: Callable[[Exception | None], None], *, interval: float = 1.0) -> None:
         """Step about every *interval* seconds until *stop* is set.
 
         *alarm* is called with the error of each step that failed, and with None after each one that did not.
@@ -98,7 +98,7 @@ class Sequencer:
         while not stop.is_set():
             try:
                 self.step()
-            except PoolError as error:
+            except Exception as error:  # noqa: BLE001 - handed on; the next step begins anew
                 alarm(error)
             else:
                 alarm(None)
