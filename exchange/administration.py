@@ -4,6 +4,7 @@ Each call has one shape: gather the facts, decide, act within the gate. Act and 
 registry's stores join as well.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from exchange.facts import Facts
 from exchange.gate import Gate
 from exchange.identity.enrolment import Enrolled, Enrolment
 from exchange.identity.tokens import Users
+from exchange.release import RELEASE_WINDOW
 from exchange.work import Work, Works
 from registry.catalogue import Catalogue
 from registry.departments import Departments
@@ -55,6 +57,7 @@ class Administration:
         enrolment_address: Callable[[], str],
         joined: Callable[[Work], AbstractContextManager[None]],
         partitions: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._works = works
         self._gate = gate
@@ -67,6 +70,7 @@ class Administration:
         self._enrolment_address = enrolment_address
         self._joined = joined  # lets the registry's stores join a transaction
         self._partitions = partitions
+        self._sleep = sleep
 
     def register_department(
         self,
@@ -177,6 +181,7 @@ class Administration:
                 work, department=department, connector=connector, at=self._now(), by=actor.id, because=because
             )
             act.note(department=department, certificates=list(serials), because=because)
+        self._sleep(RELEASE_WINDOW)  # what a gateway was about to send under it has left by now, or never will
 
     def add_user(self, actor: Actor, call: Call, name: str, role: Role, department: str) -> str:
         """Add an account and give its token.
@@ -241,7 +246,9 @@ class Administration:
         entry = self._registry.catalogue.get(topic)
         decision = self._decide(actor, Action.CATALOGUE_ARCHIVE, entry.provider)
         with self._act(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision):
-            return self._registry.catalogue.archive(topic, version=entry.version)
+            archived = self._registry.catalogue.archive(topic, version=entry.version)
+        self._sleep(RELEASE_WINDOW)
+        return archived
 
     def entries(self, actor: Actor, call: Call) -> Sequence[Entry]:
         """List the catalogue; it is open to every account.

@@ -31,8 +31,14 @@ Look = Callable[[], AbstractContextManager[Work]]
 class Identities(Protocol):
     """What decisions need of the identity register."""
 
-    def standing(self, actor: Actor, work: Work | None = None) -> Standing:
-        """Tell how the actor's certificate or account, and its department, stand now; within *work* where given."""
+    def standing(self, actor: Actor, work: Work | None = None, *, hold: bool = False) -> Standing:
+        """Tell how the actor's certificate or account, and its department, stand now.
+
+        Args:
+            actor: who acts.
+            work: the transaction to look in; one of its own without.
+            hold: let a revocation of the certificate wait until *work* has ended.
+        """
         ...
 
     def signing_key(self, actor: Actor, work: Work) -> bytes | None:
@@ -119,9 +125,13 @@ class Facts:
                 signing_key=self._identities.signing_key(actor, work),
             )
 
-    def standing(self, actor: Actor) -> Standing:
+    def look(self) -> AbstractContextManager[Work]:
+        """Open a transaction that every room's reading joins."""
+        return self._look()
+
+    def standing(self, actor: Actor, work: Work | None = None, *, hold: bool = False) -> Standing:
         """See `Identities.standing`."""
-        return self._identities.standing(actor)
+        return self._identities.standing(actor, work, hold=hold)
 
     def resource(self, topic: Topic) -> Resource | None:
         """See `Catalogue.resource`."""

@@ -135,9 +135,9 @@ class Fetching:
             UnavailableError: nothing was released.
         """
         # (1), (2)
-        with self._works.begin() as work:
+        with self._facts.look() as work:
             facts = self._grant(work, actor, Action.FETCH, call, grant_id)
-            passage = self._admit(actor, Action.FETCH, call, facts)
+            passage = self._admit(work, actor, Action.FETCH, call, facts)
             assert facts is not None  # noqa: S101 - an unknown grant was refused
             grant = facts.grant
             # (3)
@@ -154,9 +154,9 @@ class Fetching:
             return nothing(grant.view_schema_id or 0, onward, scanned, caught_up=caught_up)
         # (6)
         sent = self._monotonic()
-        with self._works.begin() as work:
+        with self._facts.look() as work:
             locked = self._facts.lock_grant(work, grant_id)
-            passage = self._admit(actor, Action.FETCH, call, locked, within=passage)
+            passage = self._admit(work, actor, Action.FETCH, call, locked, within=passage)
             if locked.grant.version != grant.version:
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
@@ -212,9 +212,9 @@ class Fetching:
             RefusedError: today's grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
         """
-        with self._works.begin() as work:
+        with self._facts.look() as work:
             facts = self._grant(work, actor, Action.COMMIT, call, grant_id)
-        passage = self._admit(actor, Action.COMMIT, call, facts)
+            passage = self._admit(work, actor, Action.COMMIT, call, facts)
         assert facts is not None  # noqa: S101 - an unknown grant was refused
         grant = facts.grant
         info = self._broker.topic(grant.topic)
@@ -227,9 +227,9 @@ class Fetching:
         return entry.id
 
     def _described(self, actor: Actor, call: Call, grant_id: str) -> tuple[Passage, GrantFacts]:
-        with self._works.begin() as work:
+        with self._facts.look() as work:
             facts = self._grant(work, actor, Action.GRANT_READ, call, grant_id)
-        passage = self._admit(actor, Action.GRANT_READ, call, facts)
+            passage = self._admit(work, actor, Action.GRANT_READ, call, facts)
         assert facts is not None  # noqa: S101 - an unknown grant was refused
         return passage, facts
 
@@ -243,13 +243,24 @@ class Fetching:
             raise
 
     def _admit(
-        self, actor: Actor, action: Action, call: Call, facts: GrantFacts | None, *, within: Passage | None = None
+        self,
+        work: Work,
+        actor: Actor,
+        action: Action,
+        call: Call,
+        facts: GrantFacts | None,
+        *,
+        within: Passage | None = None,
     ) -> Passage:
-        """Decide with these facts; a denial is recorded in a transaction of its own."""
+        """Decide with these facts; a denial is recorded in a transaction of its own.
+
+        *within*: the passage of the first decision; the second one holds the certificate as it holds the grant, so
+        that a revocation of either waits for the entry.
+        """
         decision = decide(
             actor,
             action,
-            standing=self._facts.standing(actor),
+            standing=self._facts.standing(actor, work, hold=within is not None),
             now=facts.now if facts else None,
             resource=facts.resource if facts else None,
             grant=facts.grant if facts else None,

@@ -59,6 +59,7 @@ class Checked:
     passage: Passage
     append: Append
     schema_ids: tuple[int, ...]
+    signing_key: bytes  # that verified its signature
 
     @property
     def sequence(self) -> int:
@@ -144,7 +145,9 @@ class Publishing:
         # (2)
         facts = self._facts.publisher(actor, topic)
         decision = decide(actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
-        passage = self._gate.admit(actor, Action.PUBLISH, str(topic), call, decision)
+        # An invented topic is not named: each name would make an entry of its own.
+        resource = str(topic) if facts.resource else ""
+        passage = self._gate.admit(actor, Action.PUBLISH, resource, call, decision)
         # (3)
         values = list(submission.values)
         leaves = leaf_hashes(submission.marks, values, submission.void_keys, submission.valid)
@@ -171,18 +174,27 @@ class Publishing:
             values=[value or None for value in values] if len(submission.void_keys) else values,
             valid=submission.valid,
         )
-        return Checked(submission=submission, passage=passage, append=append, schema_ids=schema_ids)
+        return Checked(
+            submission=submission,
+            passage=passage,
+            append=append,
+            schema_ids=schema_ids,
+            signing_key=facts.signing_key or b"",
+        )
 
     def append(self, batches: Sequence[Checked]) -> list[Receipt]:
         """Do step (6) for consecutive batches of one lane, in one transaction of the broker.
 
         Raises:
             ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.
+            RefusedError: the connector may not publish this any more.
+            InvalidError: SIGNATURE_INVALID, its key was replaced meanwhile.
             UnavailableError: nothing of it is acknowledged; ask `resume`.
         """
         if not batches:
             return []
         lane = batches[0].append.lane
+        self._decide_again(batches)
         known = self._acknowledged(lane, batches)
         fresh = batches[len(known) :]
         if not fresh:
@@ -214,16 +226,27 @@ class Publishing:
             for checked, one in zip(fresh, appended, strict=True)
         ]
 
+    def _decide_again(self, batches: Sequence[Checked]) -> None:
+        """Decide as of now: between its check and its turn a batch may wait as long as its peer likes."""
+        passage, topic = batches[0].passage, batches[0].append.lane.topic
+        facts = self._facts.publisher(passage.actor, topic)
+        decision = decide(passage.actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
+        self._gate.admit(passage.actor, Action.PUBLISH, str(topic), passage.call, decision)
+        if any(checked.signing_key != facts.signing_key for checked in batches):
+            raise InvalidError(
+                Reason.SIGNATURE_INVALID,
+                "the connector's signing key was replaced after the batch was signed; sign it with the new one",
+            )
+
     def resume(self, actor: Actor, call: Call, topic: Topic) -> Receipt | None:
         """Take the actor's lane of this topic over and give its last receipt; None if there is none.
 
         Raises:
             RefusedError: the connector may not publish this.
         """
-        decision = decide(
-            actor, Action.RESUME, standing=self._facts.standing(actor), resource=self._facts.resource(topic)
-        )
-        passage = self._gate.admit(actor, Action.RESUME, str(topic), call, decision)
+        resource = self._facts.resource(topic)
+        decision = decide(actor, Action.RESUME, standing=self._facts.standing(actor), resource=resource)
+        passage = self._gate.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         state = self._broker.resume(lane)
         with self._lock:
@@ -300,7 +323,7 @@ class Publishing:
                 receipt = self._receipts.get(work, lane, checked.sequence)
                 if receipt is None:
                     break
-                if checked.submission.root[: len(receipt.root)] != receipt.root:
+                if checked.submission.root != receipt.root:
                     raise ConflictError(
                         Reason.SEQUENCE_CONFLICT,
                         f"got another batch {checked.sequence} than the one that was accepted under this number; ask "

@@ -34,13 +34,13 @@ class IdentityRoom:
         self._departments = departments
         self._now = now
 
-    def standing(self, actor: Actor, work: Work | None = None) -> Standing:
+    def standing(self, actor: Actor, work: Work | None = None, *, hold: bool = False) -> Standing:
         """See `exchange.facts.Identities`. A person's token was checked when it was presented."""
         if work is None:
             with self._look() as own:
-                return self.standing(actor, own)
+                return self.standing(actor, own, hold=hold)
         machine = actor.kind is ActorKind.MACHINE and actor.certificate
-        if machine and self._connectors.status(work, actor.certificate) is CertificateStatus.REVOKED:
+        if machine and self._connectors.status(work, actor.certificate, hold=hold) is CertificateStatus.REVOKED:
             return Standing.REVOKED
         if actor.department:
             try:

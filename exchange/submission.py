@@ -13,6 +13,7 @@ from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Operation, Packed
 __all__ = ["RowsRefusedError", "Submission", "check_form", "merge_keys"]
 
 _MAX_SOURCE_POSITION = 128  # bytes
+_MAX_SEQUENCE = 2**53  # what a JSON number holds exactly; at a batch a millisecond, 285,000 years
 _MARKS = frozenset(operation | seen << 4 for operation in Operation for seen in Seen)
 
 
@@ -61,6 +62,18 @@ def check_form(submission: Submission) -> None:
             f"got {count} records in {size} bytes; expected {MAX_BATCH_RECORDS} records and {MAX_BATCH_BYTES} bytes "
             "at most: send smaller batches",
         )
+    # Before the offsets are unpacked: a buffer of megabytes for one record would cost seconds.
+    longest = 4 * (count + 1)
+    if (
+        len(submission.values.offsets) != longest
+        or len(submission.void_keys.offsets) > longest
+        or len(submission.valid) > 16 * count
+    ):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got offsets or valid times for another number of records than the {count} marks; expected {longest} "
+            "bytes of offsets, as many for void keys at most, and 16 bytes of valid times a record",
+        )
     submission.values.checked()
     submission.void_keys.checked()
     is_void = (np.frombuffer(submission.marks, np.uint8) & 15) == Operation.VOID
@@ -71,7 +84,7 @@ def check_form(submission: Submission) -> None:
         and len(submission.valid) in {0, 16 * count}
         and len(submission.root) == len(submission.previous_root) == 32
         and len(submission.source_position) <= _MAX_SOURCE_POSITION
-        and submission.sequence > 0
+        and 0 < submission.sequence < _MAX_SEQUENCE
         and set(submission.marks) <= _MARKS
     )
     if not fits:

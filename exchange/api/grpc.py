@@ -10,10 +10,10 @@ import os
 import re
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
-from exchange.broker.rules import REMEMBERED
+from exchange.api.waiting import GROUP, STREAMS, Room, Waiting, settled
 from exchange.call import Call
 from exchange.pool import Pool
 from exchange.publish import Checked
@@ -45,9 +45,6 @@ _T = TypeVar("_T")
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_WAIT = 60.0  # seconds of one long poll
 _REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake-up have been lost
-_GROUP = REMEMBERED  # batches of one transaction: a broker that forgot one of them could not recover it
-_WAITING = 16  # batches of one stream that wait for their turn, beside those being appended
-_WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
@@ -58,6 +55,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self._threads = threads
         self._tails = tails
         self._queued = 0
+        self._publishing: Counter[tuple[str, str]] = Counter()
         self._max_queued = max_queued
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
@@ -174,19 +172,27 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
     ) -> AsyncIterator[wire.PublishReply]:
         """Take a lane's batches; see the module's text."""
-        queue: asyncio.Queue[_Waiting | None] = asyncio.Queue(_WAITING)
         call = Call(trace=os.urandom(16).hex())
-        room = _Room()
-        reader = asyncio.create_task(self._read(requests, context, queue, room))
+        try:
+            actor = self._actor(context)
+            self._enter(actor)
+        except Exception as error:
+            await self._abort(context, call, error)
+            raise
+        # Bounded by the room, so that the end of the stream always fits.
+        queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
+        room = Room()
+        checks: set[asyncio.Task[Checked]] = set()
+        reader = asyncio.create_task(self._read(requests, actor, queue, room, checks))
         try:
             ended = False
             while not ended:
                 group = [await queue.get()]
-                while not queue.empty() and group[-1] is not None and len(group) < _GROUP:
+                while not queue.empty() and group[-1] is not None and len(group) < GROUP:
                     group.append(queue.get_nowait())
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
-                room.leave(sum(item.size for item in batches))
+                room.leave(len(batches), sum(item.size for item in batches))
                 async for reply in self._append(batches):
                     yield reply
             await reader
@@ -195,20 +201,40 @@ class ExchangeServicer(stubs.ExchangeServicer):
             raise
         finally:
             reader.cancel()
+            for check in tuple(checks):
+                check.cancel()
+            self._publishing[actor.department, actor.id] -= 1
+
+    def _enter(self, actor: Actor) -> None:
+        """Let a connector have a few streams at once: what waits in one is memory, and one that idles is a place."""
+        who = (actor.department, actor.id)
+        if self._publishing[who] >= STREAMS:
+            raise UnavailableError(
+                Reason.OVERLOADED,
+                f"got another stream of a connector that has {STREAMS} open; expected one a topic: end the others",
+                retry_after=5.0,
+            )
+        self._publishing[who] += 1
 
     async def _read(
-        self, requests: AsyncIterator[wire.PublishRequest], context: Any, queue: Any, room: "_Room"
+        self,
+        requests: AsyncIterator[wire.PublishRequest],
+        actor: Actor,
+        queue: asyncio.Queue[Waiting | None],
+        room: Room,
+        checks: set[asyncio.Task[Checked]],
     ) -> None:
-        """Start the check of each batch as it comes; the queue's length and its bytes are the window."""
+        """Start the check of each batch as it comes, as far as there is room."""
         try:
-            actor = self._actor(context)
             async for request in requests:
                 size = request.ByteSize()
                 await room.enter(size)
                 check = asyncio.create_task(self._check(actor, request))
-                await queue.put(_Waiting(request.sequence, check, size))
+                checks.add(check)
+                check.add_done_callback(partial(settled, checks))
+                queue.put_nowait(Waiting(request.sequence, check, size))
         finally:
-            await queue.put(None)
+            queue.put_nowait(None)
 
     async def _check(self, actor: Actor, request: wire.PublishRequest) -> Checked:
         submission = Submission(
@@ -225,7 +251,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(self, batches: list["_Waiting"]) -> AsyncIterator[wire.PublishReply]:
+    async def _append(self, batches: list[Waiting]) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first bad one together; refuse that one; try those behind it anew.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
@@ -255,6 +281,10 @@ class ExchangeServicer(stubs.ExchangeServicer):
         except PoolError as error:
             if error.reason is Reason.LANE_FENCED or isinstance(error, UnavailableError):
                 raise  # the stream ends: the connector resumes, here or at another gateway
+            if error.reason is Reason.SEQUENCE_GAP:
+                for checked in ready:  # those behind a gap are behind it as well, and each try asks the broker
+                    yield wire.PublishReply(sequence=checked.sequence, refusal=_refusal(error))
+                return
             if len(ready) == 1:
                 yield wire.PublishReply(sequence=ready[0].sequence, refusal=_refusal(error))
                 return
@@ -297,35 +327,6 @@ class ExchangeServicer(stubs.ExchangeServicer):
         await context.abort(
             STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A batch that is being checked, or was, and waits for its turn."""
-
-    sequence: int
-    check: asyncio.Task[Checked]
-    size: int
-
-
-class _Room:
-    """Bounds the bytes that wait: what does not fit stays with the peer, whose sending gRPC then holds back."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._left = asyncio.Event()
-
-    async def enter(self, size: int) -> None:
-        """Wait until *size* bytes fit, or nothing else is there."""
-        while self._bytes and self._bytes + size > _WAITING_BYTES:
-            self._left.clear()
-            await self._left.wait()
-        self._bytes += size
-
-    def leave(self, size: int) -> None:
-        """Make room."""
-        self._bytes -= size
-        self._left.set()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from exchange.broker import kafka_transaction as transaction
 from exchange.broker.kafka_floor import Floors
 from exchange.broker.kafka_link import Link
-from exchange.broker.kafka_receipts import Kept, unpack
+from exchange.broker.kafka_receipts import Kept, encode, unpack
 from exchange.broker.kafka_settings import MAX_RECORD_BYTES, code_of, unavailable
 from exchange.broker.port import Append, Appended
 from exchange.broker.rules import REMEMBERED, fenced, sort_out
@@ -68,13 +68,14 @@ class _Writer:
     producer: Producer | None = None
     group: object = None
     receipts: tuple[Appended, ...] = ()
+    text: str = ""  # the receipts as they stand on Kafka
     fenced: bool = False
     mine: frozenset[bytes] | None = None  # last digests by which the lane is known to be untouched by others
 
     def drop(self) -> None:
         """Give the producer up; what the lane's last batch may be is remembered."""
         self.producer = None
-        self.receipts = ()
+        self.receipts, self.text = (), ""
 
     def lost(self) -> ConflictError:
         """Note that another gateway has the lane."""
@@ -193,7 +194,7 @@ class Lanes:
             if not new:
                 return before, []
             try:
-                return before, self._commit(writer, new, deadline)
+                return before, self._commit(writer, new, deadline, known=len(before))
             except _Again as again:
                 doubt = again.doubt
                 writer.mine = frozenset({writer.last(), *(receipt.digest for receipt in doubt[-1:])})
@@ -221,8 +222,10 @@ class Lanes:
             with contextlib.closing(self._link.group(lane_group(lane))) as group:
                 producer = Producer(self._link.settings.producer(lane_group(lane)))
                 transaction.initialise(producer, lane, deadline)
-                kept = self._kept(group, lane, deadline)
+                text = self._text(group, lane, deadline)
                 writer.group = group.consumer_group_metadata()
+            kept = unpack(lane, text)
+            writer.text = text.rstrip("\0")
             writer.receipts = tuple(each.receipt if each.exact else self._exact(each) for each in kept)
         except _FOREIGN as error:
             if code_of(error) in _FENCED:
@@ -236,12 +239,12 @@ class Lanes:
     def _last_of(self, lane: Lane, deadline: float) -> bytes:
         """Give the digest of the lane's last committed batch, without taking the lane over and without waiting."""
         with contextlib.closing(self._link.group(lane_group(lane), stable=False)) as group:
-            kept = self._kept(group, lane, deadline)
+            kept = unpack(lane, self._text(group, lane, deadline))
         return kept[-1].receipt.digest if kept else b""
 
-    def _kept(self, group: Consumer, lane: Lane, deadline: float) -> tuple[Kept, ...]:
+    def _text(self, group: Consumer, lane: Lane, deadline: float) -> str:
         place = self._link.stands_at(group, lane.topic, deadline)
-        return () if place is None else unpack(lane, place[1])
+        return "" if place is None else place[1]
 
     def _prove(self, writer: _Writer, deadline: float) -> None:
         """Commit the receipts once more, unchanged: only the lane's owner can.
@@ -253,7 +256,8 @@ class Lanes:
         producer = _held(writer)
         try:
             producer.begin_transaction()
-            transaction.send_receipts(producer, writer.lane, writer.group, writer.receipts, deadline)
+            last = writer.receipts[-1].sequence if writer.receipts else 0
+            transaction.send_receipts(producer, writer.lane, writer.group, last, writer.text, deadline)
             transaction.commit(producer, deadline)
         except _FOREIGN as error:
             if code_of(error) in _FENCED:
@@ -261,8 +265,8 @@ class Lanes:
             writer.drop()
             raise unavailable(error, f"tell who has lane {writer.lane}") from error
 
-    def _commit(self, writer: _Writer, new: Sequence[Append], deadline: float) -> list[Appended]:
-        """Append new batches in one transaction.
+    def _commit(self, writer: _Writer, new: Sequence[Append], deadline: float, *, known: int = 0) -> list[Appended]:
+        """Append new batches in one transaction, whose receipts keep the *known* ones right before them as well.
 
         Raises:
             _Again: nothing of it is visible, or the outcome is in doubt; the producer must be dropped.
@@ -280,12 +284,14 @@ class Lanes:
                 runs = [run for receipt in appended for run in receipt.runs]
                 self._floors.wrote(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
             receipts = (*writer.receipts, *appended)[-REMEMBERED:]
-            transaction.send_receipts(producer, writer.lane, writer.group, receipts, deadline, new=len(appended))
+            # A batch that was known before may still wait for its entry, as the new ones do.
+            text = encode(receipts, min(known + len(appended), len(receipts)))
+            transaction.send_receipts(producer, writer.lane, writer.group, receipts[-1].sequence, text, deadline)
             doubt = tuple(appended)
             transaction.commit(producer, deadline)
         except _FOREIGN as error:
             raise self._failed(writer, producer, new, doubt, error) from error
-        writer.receipts = receipts
+        writer.receipts, writer.text = receipts, text
         writer.mine = frozenset({writer.last()})
         self._settle(writer.lane, appended, deadline)
         return appended

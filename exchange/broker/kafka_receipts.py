@@ -99,6 +99,8 @@ def encode(receipts: Sequence[Appended], new: int = 1) -> str:
     for receipt in reversed(latest[:-new]):
         item = _pack(receipt, exact=True)
         if size + len(item) > _MAX_RAW:
+            item = _pack(_ranged(receipt), exact=False)
+        if size + len(item) > _MAX_RAW:
             break
         packed.insert(0, item)
         size += len(item)

@@ -11,7 +11,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from exchange.broker.kafka_receipts import encode, headers, runs_of
+from exchange.broker.kafka_receipts import headers, runs_of
 from exchange.broker.port import Append, Appended
 from schemas.failpoints import reached
 from schemas.names import Lane
@@ -129,25 +129,21 @@ def _receipt(batch: Append, millisecond: int, offsets: dict[int, list[int]]) -> 
     )
 
 
-def send_receipts(
-    producer: Producer, lane: Lane, group: object, receipts: Sequence[Appended], deadline: float, new: int = 1
-) -> None:
+def send_receipts(producer: Producer, lane: Lane, group: object, last: int, text: str, deadline: float) -> None:
     """Put the lane's latest receipts into the open transaction; the offset itself is the last sequence.
 
     Args:
         producer: the lane's.
         lane: whose receipts they are.
         group: the lane's group, as a consumer of it knows it.
-        receipts: oldest first.
+        last: sequence of the last one, 0 without any.
+        text: the receipts as `kafka_receipts.encode` packs them.
         deadline: monotonic seconds.
-        new: how many of them are of this transaction.
 
     Raises:
         KafkaException: they were not taken.
         TimeoutError: no answer; the producer must be given up.
     """
-    last = receipts[-1].sequence if receipts else 0
-    text = encode(receipts, new) if receipts else ""
     place = [TopicPartition(str(lane.topic), 0, last, text)]
     patience = left(deadline)
     errors: list[BaseException] = []

@@ -71,9 +71,12 @@ class Connectors:
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
-    def status(self, work: Work, serial: str) -> CertificateStatus:
-        """Tell whether a certificate may be used, as of this transaction. One that is unknown may not."""
-        held = self._store.certificate(work, serial)
+    def status(self, work: Work, serial: str, *, hold: bool = False) -> CertificateStatus:
+        """Tell whether a certificate may be used, as of this transaction. One that is unknown may not.
+
+        *hold*: a revocation waits until the transaction has ended.
+        """
+        held = self._store.certificate(work, serial, hold=hold)
         if held is None or held.revoked_at is not None:
             return CertificateStatus.REVOKED
         return CertificateStatus.ACTIVE

@@ -140,9 +140,11 @@ class PostgresIdentityStore:
             )
         )
 
-    def certificate(self, work: Work, serial: str) -> Certificate | None:
+    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
         """See `IdentityStore.certificate`."""
         statement = sa.select(_certificate).where(_certificate.c.serial == serial)
+        if hold:
+            statement = statement.with_for_update(read=True)
         row = connection_of(work).execute(statement).one_or_none()
         return None if row is None else Certificate(**row._asdict())
 

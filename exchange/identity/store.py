@@ -137,8 +137,8 @@ class IdentityStore(Protocol):
         """Keep a certificate that is about to be handed out."""
         ...
 
-    def certificate(self, work: Work, serial: str) -> Certificate | None:
-        """Give a certificate; None = the pool never issued it."""
+    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
+        """Give a certificate; None = the pool never issued it. *hold*: it stays as it is until *work* has ended."""
         ...
 
     def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
@@ -233,9 +233,9 @@ class MemoryIdentityStore:
         """See `IdentityStore.add_certificate`."""
         self._set(work, self._tables.certificates, certificate.serial, certificate)
 
-    def certificate(self, work: Work, serial: str) -> Certificate | None:
+    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
         """See `IdentityStore.certificate`."""
-        del work
+        del work, hold  # one transaction at a time: everything is held
         return self._tables.certificates.get(serial)
 
     def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:

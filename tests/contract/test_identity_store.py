@@ -343,3 +343,28 @@ def test_revocation_withdraws_the_invitations_too(home: Home) -> None:
 def test_a_certificate_that_the_pool_does_not_know_counts_as_revoked(home: Home) -> None:
     with home.works.begin() as work:
         assert Connectors(home.store).status(work, "c0ffee") is CertificateStatus.REVOKED
+
+
+@pytest.mark.postgres
+def test_a_revocation_waits_for_whoever_holds_the_certificate(engine: sa.Engine) -> None:
+    metadata.create_all(engine)
+    store, works = PostgresIdentityStore(), PostgresWorks(engine)
+    with works.begin() as work:
+        store.add_certificate(work, a_certificate())
+    revoked = threading.Event()
+
+    def revoke() -> None:
+        with works.begin() as work:
+            store.revoke_certificates(work, department=CONSUMER, at=NOW, by="officer", because="stolen")
+        revoked.set()
+
+    with ThreadPoolExecutor(1) as other:
+        with works.begin() as work:
+            assert store.certificate(work, "a1", hold=True) == a_certificate()
+            running = other.submit(revoke)
+            assert not revoked.wait(BLOCKED), "the release that was decided upon must end first"
+        running.result(WAIT)
+    with works.begin() as work:
+        held = store.certificate(work, "a1")
+    assert held is not None
+    assert held.revoked_at == NOW

@@ -1,0 +1,131 @@
+"""Between its check and its turn a batch may wait for as long as its peer likes: it is decided upon again."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exchange.access.policy import Resource
+from exchange.access.roles import Standing
+from exchange.audit.ledger import Ledger
+from exchange.audit.memory import MemoryAudit
+from exchange.audit.store import Query
+from exchange.broker.memory import MemoryBroker
+from exchange.call import Call
+from exchange.facts import PublisherFacts
+from exchange.gate import Gate, Passage
+from exchange.publish import Checked, Publishing
+from exchange.submission import Submission
+from exchange.work import MemoryWorks
+from schemas.access import Action, Actor, ActorKind, Role
+from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from schemas.names import ConnectorId, Lane, Topic
+from schemas.record import NO_ROOT, Packed
+from tests.kit.broker import batch
+
+DEPARTMENT = "01890000-0000-7000-8000-000000000001"
+TOPIC = Topic.parse("permits.v1")
+LANE = Lane(DEPARTMENT, ConnectorId("source"), TOPIC)
+ACTOR = Actor(kind=ActorKind.MACHINE, id="source", department=DEPARTMENT, role=Role.CONNECTOR, certificate="a1")
+CALL = Call(trace="1" * 32)
+NOW = 1_800_000_000_000_000
+STANDS = PublisherFacts(
+    standing=Standing.ACTIVE,
+    resource=Resource(topic=TOPIC, provider=DEPARTMENT, published=True, zone="default"),
+    signing_key=b"k" * 32,
+)
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.now = STANDS
+        self.works = MemoryWorks()
+        self.audit = MemoryAudit(self.works)
+        self.broker = MemoryBroker()
+        self.broker.create_topic(TOPIC)
+        ledger = Ledger(self.audit, process="gateway@1")
+        ledger.open(self.works)
+        unused: Any = None
+        self.publishing = Publishing(
+            pool_id="pool",
+            works=self.works,
+            gate=Gate(self.works, ledger, pool_id="pool", clock=lambda: NOW),
+            ledger=ledger,
+            receipts=self.audit,
+            broker=self.broker,
+            facts=self,  # type: ignore[arg-type]  # what append asks of them
+            pseudonyms=unused,
+            partitions=unused,
+            check_values=unused,
+            sign=lambda _: bytes(64),
+            clock=lambda: NOW,
+        )
+
+    def publisher(self, *_: object) -> PublisherFacts:
+        return self.now
+
+    def append(self, checked: Checked) -> int:
+        return len(self.publishing.append([checked]))
+
+
+def checked(sequence: int) -> Checked:
+    """A batch that passed its checks while everything stood."""
+    append = batch(LANE, sequence, range(3))
+    submission = Submission(
+        topic=TOPIC,
+        sequence=sequence,
+        marks=append.marks,
+        values=Packed.of(append.values),
+        void_keys=Packed(b"", b""),
+        valid=b"",
+        root=append.digest,
+        previous_root=NO_ROOT if sequence == 1 else batch(LANE, sequence - 1, range(3)).digest,
+        signature=b"",
+        source_position=b"",
+    )
+    passage = Passage(
+        pool_id="pool",
+        actor=ACTOR,
+        action=Action.PUBLISH,
+        resource=str(TOPIC),
+        call=CALL,
+        grant=None,
+        clock=lambda: NOW,
+    )
+    return Checked(
+        submission=submission, passage=passage, append=append, schema_ids=(7,), signing_key=STANDS.signing_key or b""
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        (replace(STANDS, standing=Standing.REVOKED), RefusedError),
+        (replace(STANDS, standing=Standing.DEPARTMENT_INACTIVE), RefusedError),
+        (replace(STANDS, resource=replace(STANDS.resource, published=False)), RefusedError),  # type: ignore[type-var]
+        (replace(STANDS, signing_key=b"n" * 32), InvalidError),
+        (replace(STANDS, signing_key=None), InvalidError),
+    ],
+)
+def test_what_changed_while_a_batch_waited_counts(changed: PublisherFacts, error: type[PoolError]) -> None:
+    pool = Pool()
+    assert pool.append(checked(1)) == 1
+    waiting = checked(2)
+    pool.now = changed
+    with pytest.raises(error):
+        pool.append(waiting)
+    state = pool.broker.resume(LANE)
+    assert state is not None
+    assert state.receipts[-1].sequence == 1
+    assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="allow"))) == 1
+    pool.now = STANDS
+    assert pool.append(waiting) == 1
+
+
+def test_a_denial_behind_the_check_is_entered() -> None:
+    pool = Pool()
+    pool.now = replace(STANDS, standing=Standing.REVOKED)
+    with pytest.raises(RefusedError) as refused:
+        pool.append(checked(1))
+    assert refused.value.reason is Reason.CERTIFICATE_REVOKED
+    assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="deny"))) == 1
