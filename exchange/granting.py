@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import structlog
+
 from exchange.access.grants import Event, Terms, advance, approve, provision, submit
 from exchange.access.purposes import Purpose
 from exchange.access.roles import decide_control
@@ -21,11 +23,12 @@ from exchange.facts import Facts, reference_to
 from exchange.gate import Gate
 from exchange.work import Works
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
-from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason
+from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
 
 __all__ = ["Granting", "ViewSchemas"]
 
+_log = structlog.get_logger()
 _ACTION = {
     Event.REJECT: Action.GRANT_REJECT,
     Event.SUSPEND: Action.GRANT_SUSPEND,
@@ -34,6 +37,7 @@ _ACTION = {
     Event.EXPIRE: Action.GRANT_EXPIRE,
 }
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
+_STUCK = 600_000_000  # microseconds; each failure is an entry of the log, which a timer's loop must not fill
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
@@ -75,6 +79,7 @@ class Granting:
         self._window = window  # seconds
         self._clock = clock
         self._sleep = sleep
+        self._stuck: dict[str, int] = {}  # grants that the timer could not end → when it tries again
 
     def submit(self, actor: Actor, call: Call, draft: Grant) -> Grant:
         """File a request (共享申请). Consumer, provider, pool, id and requester are set here, whatever the draft says.
@@ -160,6 +165,13 @@ class Granting:
             ConflictError: TRANSITION_NOT_ALLOWED.
             InvalidError: REQUEST_INVALID, without a reason where one is due; an event with a call of its own.
         """
+        changed = self._change(actor, call, grant_id, event, reason=reason)
+        if event in _REVOCATIONS:
+            self._sleep(self._window)
+        return changed
+
+    def _change(self, actor: Actor, call: Call, grant_id: str, event: Event, *, reason: str = "") -> Grant:
+        """Do what `change` says, without its wait."""
         action = _ACTION.get(event)
         if action is None:
             raise InvalidError(
@@ -175,21 +187,41 @@ class Granting:
             self._access.put(work, changed, entry_id=act.entry_id, at=now)
             act.grant = reference_to(changed)
             act.note(reason=reason, state=str(changed.state))
-        if event in _REVOCATIONS:
-            self._sleep(self._window)
         return changed
 
     def expire(self) -> int:
-        """End the grants whose time is over, as the pool's own timer; give their number."""
+        """End the grants whose time is over, as the pool's own timer; give the number of those that were ended.
+
+        A grant that cannot be ended (a forged one, say) keeps none of the others from it; its reason is logged.
+
+        Raises:
+            UnavailableError: the database does not tell which they are.
+        """
         with self._works.begin() as work:
             now = self._facts.now(work)
-            over = self._access.list(work, Query(states=frozenset({GrantState.ACTIVE}), expires_before=now))
-        for grant in over:
-            try:
-                self.change(_TIMER, Call(trace="0" * 32, client="timer"), grant.id, Event.EXPIRE)
-            except ConflictError:
-                continue  # somebody was faster
-        return len(over)
+        ended, after = 0, ""
+        while True:
+            with self._works.begin() as work:
+                over = self._access.overdue(work, now, after=after)
+            if not over:
+                break
+            for grant_id in over:
+                if self._stuck.get(grant_id, 0) > self._clock():
+                    continue
+                try:
+                    self._change(_TIMER, Call(trace="0" * 32, client="timer"), grant_id, Event.EXPIRE)
+                except ConflictError:
+                    continue  # somebody was faster
+                except PoolError as error:
+                    _log.warning("expiry_failed", grant=grant_id, reason=error.reason)
+                    if not isinstance(error, UnavailableError):
+                        self._stuck[grant_id] = self._clock() + _STUCK
+                else:
+                    ended += 1
+            after = over[-1]
+        if ended:
+            self._sleep(self._window)
+        return ended
 
     def list(self, actor: Actor, call: Call, query: Query) -> Sequence[Grant]:
         """List the grants that the actor may see: its department's, or all.

@@ -29,7 +29,7 @@ from exchange.access.store import (
     version_conflict,
 )
 from exchange.work import Work, connection_of
-from schemas.access import Grant
+from schemas.access import Grant, GrantState
 
 __all__ = ["PostgresAccessStore", "metadata"]
 
@@ -197,6 +197,16 @@ class PostgresAccessStore:
             statement = statement.where(_grant.c.expires < query.expires_before)
         rows = connection_of(work).execute(statement.order_by(_grant.c.id).limit(query.limit))
         return [self._open(row.id, (row.text, row.hash, row.seal)) for row in rows]
+
+    def overdue(self, work: Work, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """See `AccessStore.overdue`."""
+        statement = (
+            sa.select(_grant.c.id)
+            .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.expires < now, _grant.c.id > after)
+            .order_by(_grant.c.id)
+            .limit(limit)
+        )
+        return list(connection_of(work).execute(statement).scalars())
 
     def released(self, work: Work, grant_id: str, day: date) -> int:
         """See `AccessStore.released`."""

@@ -20,9 +20,10 @@ The stores never begin or commit; they join a `Work`.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from itertools import islice
 from typing import Protocol, TypeVar
 
-from exchange.access.document import grant_hash, to_text
+from exchange.access.document import from_text, grant_hash, to_text
 from exchange.access.purposes import SEED, Purpose
 from exchange.access.seal import Sealed, Seals
 from exchange.work import MemoryWork, Work
@@ -170,6 +171,13 @@ class AccessStore(Protocol):
         """
         ...
 
+    def overdue(self, work: Work, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """Give the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
+
+        No grant is opened: a forged one may be among them, and hides none of the others.
+        """
+        ...
+
     def released(self, work: Work, grant_id: str, day: date) -> int:
         """Tell how many records were released under the grant on a day (`quota_day`)."""
         ...
@@ -255,6 +263,14 @@ class MemoryAccessStore:
         """See `AccessStore.list`."""
         grants = (self.get(work, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
+
+    def overdue(self, work: Work, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """See `AccessStore.overdue`."""
+        del work
+        over = Query(states=frozenset({GrantState.ACTIVE}), expires_before=now)
+        latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
+        found = (grant_id for grant_id, sealed in latest if grant_id > after and _matches(over, from_text(sealed.text)))
+        return list(islice(found, limit))
 
     def released(self, work: Work, grant_id: str, day: date) -> int:
         """See `AccessStore.released`."""

@@ -147,6 +147,20 @@ def test_lists_are_filtered_ordered_and_cut_into_pages(home: Home) -> None:
     assert ids(consumer=CONSUMER, after="a") == "de"
 
 
+def test_overdue_grants_are_told_page_by_page(home: Home) -> None:
+    minute = timedelta(minutes=1)
+    for number in range(5):
+        home.put(a_grant(id=f"g-{number}", expires=NOW - minute))
+    home.put(a_grant(id="g-later", expires=NOW))
+    home.put(a_grant(id="g-off", expires=NOW - minute, state=GrantState.SUSPENDED))
+    home.put(a_grant(id="g-done", expires=NOW - minute), a_grant(id="g-done", version=2, state=GrantState.EXPIRED))
+    with home.works.begin() as work:
+        assert list(home.store.overdue(work, NOW)) == [f"g-{number}" for number in range(5)]
+        assert list(home.store.overdue(work, NOW, limit=2)) == ["g-0", "g-1"]
+        assert list(home.store.overdue(work, NOW, after="g-1", limit=2)) == ["g-2", "g-3"]
+        assert list(home.store.overdue(work, NOW, after="g-4")) == []
+
+
 def test_a_list_shows_current_versions(home: Home) -> None:
     home.put(a_grant(version=1), a_grant(version=2, state=GrantState.SUSPENDED))
     with home.works.begin() as work:
