@@ -17,10 +17,10 @@ import grpc
 from exchange.client.errors import from_rpc_error
 from exchange.client.identity import Identity
 from exchange.client.messages import Fetched, Hello, Standing, Subscription
-from exchange.client.publishing import PublishStream
+from exchange.client.publishing import PublishStream, receipt_of
 from exchange.client.receipts import verify_receipt
-from schemas.errors import PoolError, Reason, UnavailableError
-from schemas.names import Topic
+from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
+from schemas.names import ConnectorId, Lane, Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from schemas.record import NO_ROOT, Batch, Packed, Receipt
@@ -110,13 +110,32 @@ class PoolClient:
     def resume(self, topic: Topic) -> Standing:
         """Take the lane of this connector and topic over, and tell where it stands.
 
+        A standing decides what is sent again and what is held to have arrived, so it counts only as far as the receipt
+        that comes with it says the same.
+
         Raises:
             RefusedError: the connector's department does not provide this resource.
+            CorruptError: SIGNATURE_INVALID, a standing that no receipt of this lane, signed by the pool, bears out.
         """
         reply = self._call("Resume", wire.ResumeRequest(header=self._header(), topic=str(topic)))
-        return Standing(
+        standing = Standing(
             sequence=reply.sequence, root=reply.root or NO_ROOT, source_position=bytes(reply.source_position)
         )
+        if reply.HasField("receipt"):
+            receipt = receipt_of(reply.receipt)
+            verify_receipt(receipt, self._key())
+            lane, proven = receipt.lane, (receipt.sequence, receipt.root, receipt.source_position)
+        else:
+            lane, proven = None, (0, NO_ROOT, b"")
+        told = (standing.sequence, standing.root, standing.source_position)
+        if told != proven or lane not in (None, self._lane(topic)):
+            raise CorruptError(
+                Reason.SIGNATURE_INVALID,
+                f"got a standing at batch {standing.sequence} that its receipt ({lane or 'none'}, batch {proven[0]}) "
+                "does not bear out; expected the same lane, sequence, root and source position in both. Ask the pool's "
+                "operator before publishing on",
+            )
+        return standing
 
     def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
         """Send batches and give their receipts, in order; up to *in_flight* are unanswered at a time.
@@ -131,12 +150,11 @@ class PoolClient:
             CorruptError: SIGNATURE_INVALID, a receipt that the pool's key has not signed.
         """
         at = self._at
-        if self._receipt_key is None:
-            self._receipt_key = self.hello().receipt_public_key
+        key = self._key()
         stream = PublishStream(self._stubs[at].Publish, batches, partial(self._to_wire, topic), in_flight)
         try:
             for receipt in stream.receipts():
-                verify_receipt(receipt, self._receipt_key)
+                verify_receipt(receipt, key)
                 yield receipt
         except UnavailableError as error:
             self._leave(at, error)
@@ -211,6 +229,14 @@ class PoolClient:
         """
         request = wire.CommitRequest(header=self._header(purpose, case), grant_id=grant_id, position=position)
         return str(self._call("Commit", request).entry_id)
+
+    def _key(self) -> bytes:
+        if self._receipt_key is None:
+            self._receipt_key = self.hello().receipt_public_key
+        return self._receipt_key
+
+    def _lane(self, topic: Topic) -> Lane:
+        return Lane(self.identity.department, ConnectorId(self.identity.connector), topic)
 
     def _header(self, purpose: str = "", case: str = "") -> wire.RequestHeader:
         return wire.RequestHeader(

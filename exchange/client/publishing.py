@@ -19,7 +19,7 @@ from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.record import Batch, Receipt, Run
 from schemas.status import error_of
 
-__all__ = ["PublishStream"]
+__all__ = ["PublishStream", "receipt_of"]
 
 _END = None
 
@@ -47,7 +47,7 @@ class PublishStream:
                 if reply.WhichOneof("outcome") == "refusal":
                     raise _refusal(reply)
                 self._window.release()
-                yield _receipt(reply.receipt)
+                yield receipt_of(reply.receipt)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         finally:
@@ -69,7 +69,12 @@ class PublishStream:
         self._outbox.put(_END)
 
 
-def _receipt(receipt: wire.Receipt) -> Receipt:
+def receipt_of(receipt: wire.Receipt) -> Receipt:
+    """Read a receipt as it came; nothing of it is proven yet.
+
+    Raises:
+        InvalidError: NAME_INVALID, when its lane is none.
+    """
     return Receipt(
         lane=Lane.parse(receipt.lane),
         sequence=receipt.sequence,

@@ -21,7 +21,7 @@ def verify_receipt(receipt: Receipt, public_key: bytes) -> None:
     """
     try:
         ed25519.Ed25519PublicKey.from_public_bytes(public_key).verify(receipt.signature, receipt_statement(receipt))
-    except InvalidSignature as error:
+    except (InvalidSignature, ValueError) as error:  # ValueError: what should be the key is none
         raise CorruptError(
             Reason.SIGNATURE_INVALID,
             f"got a receipt for batch {receipt.sequence} that the pool's key has not signed; expected Ed25519 over "
