@@ -6,6 +6,7 @@ asks once for all of them. Nothing is kept: an answer serves only those who were
 it is never older than the caller's own question would have been.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ class Waves(Generic[_K, _V]):
     """Asks a question once for all who wait for its answer. Thread-safe.
 
     Args:
-        ask: gives the answer; what it raises, everybody of the wave gets.
+        ask: gives the answer; what it raises, everybody of the wave gets, each a copy of its own.
     """
 
     def __init__(self, ask: Callable[[_K], _V]) -> None:
@@ -53,4 +54,19 @@ class Waves(Generic[_K, _V]):
                 with self._lock:
                     if self._asked.get(key) is wave:
                         del self._asked[key]
+            return wave.result()
+        failure = wave.exception()  # waits
+        if failure is not None:
+            raise _another(failure) from failure
         return wave.result()
+
+
+def _another(error: BaseException) -> BaseException:
+    """Give a follower an error of its own: one object raised in several threads gets all their tracebacks mixed."""
+    try:
+        return copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class that is made of other arguments than it keeps
+        made = type(error).__new__(type(error))
+        made.args = error.args
+        made.__dict__.update(error.__dict__)
+        return made

@@ -6,7 +6,10 @@ from typing import Self
 
 import pytest
 
+from exchange.submission import RowsRefusedError
 from exchange.waves import Waves
+from registry.codec import RowError
+from schemas.errors import Reason, UnavailableError
 
 
 class Seen(str):
@@ -87,6 +90,40 @@ def test_an_error_reaches_its_wave_and_no_other() -> None:
         with pytest.raises(TimeoutError):
             first.result(10)
         assert second.result(10) == "stands"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError(Reason.DATABASE_UNAVAILABLE, "away", details={"since": "noon"}, retry_after=2.5),
+        RowsRefusedError([RowError(index=3, reason=Reason.RECORD_INVALID, field="ward", message="no number")]),
+        ValueError("plain"),
+    ],
+)
+def test_every_one_of_a_wave_gets_an_error_of_its_own(error: Exception) -> None:
+    register = Register()
+    asked = threading.Event()
+
+    def ask(key: str) -> str:
+        if not asked.is_set():
+            asked.set()
+            return register(key)
+        raise error
+
+    waves = Waves(ask)
+    with ThreadPoolExecutor(5) as callers:
+        first = callers.submit(waves, "a")
+        assert register.begun.acquire(timeout=10)
+        later = _all_in_a_wave(callers, waves, 4)
+        register.let.release()
+        assert first.result(10) == "stands"
+        got = [each.exception(10) for each in later]
+    assert len({id(each) for each in got}) == 4
+    assert sum(each is error for each in got) == 1  # who asked
+    for each in got:
+        assert each is not None
+        assert (type(each), each.args, vars(each)) == (type(error), error.args, vars(error))
+        assert each is error or each.__cause__ is error
 
 
 def _all_in_a_wave(callers: ThreadPoolExecutor, waves: Waves[str, str], count: int) -> list[Future[str]]:
