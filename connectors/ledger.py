@@ -5,14 +5,15 @@
                 that a retry after any crash sends the same bytes and gets the same receipt
     keys        key → digest of its record as last acknowledged, and the scope that stated it: what makes an unchanged
                 row silent, a changed one `again`, and a missing one a void
-    receipts    the pool's answers: the department's own proof of what it gave
+    receipts    the pool's answers: the department's own proof of what it gave, whole, so that it can be checked later
+                (`exchange.client.receipts`) with the key that the pool named, the fact `receipt_key`
     files       contents that were published or set aside (`connectors.files`)
     quarantine  rows with reason, line and original bytes (`connectors.quarantine`)
     runs        the balance of each portion: rows read = published + quarantined + unchanged
 
 The receipt of a batch and what it changes (standing, outbox, keys) are one transaction. The file can be lost: the
 pool knows the standing, and the runner says what a loss costs. Nothing here grows with the size of a portion but
-tables on disk; SQLite's cache is bounded.
+tables on disk; SQLite's cache is bounded. A file of an earlier version is brought up to date when it is opened.
 
 A connection may be used by the thread that draws batches and by the one that reads receipts: one lock guards it.
 """
@@ -31,11 +32,13 @@ from pathlib import Path
 from connectors.csvfile import Signature
 from connectors.files import Applied
 from schemas.errors import InvalidError, Reason, UnavailableError
+from schemas.names import Lane
 from schemas.record import NO_ROOT, Receipt
+from schemas.record import Run as Placed
 
 __all__ = ["Known", "Ledger", "LedgerStanding", "Run", "Stored"]
 
-_VERSION = 1
+_VERSION = 2
 _RUNS = 10_000  # balances that are kept
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +48,8 @@ CREATE TABLE outbox (sequence INTEGER PRIMARY KEY, root BLOB NOT NULL, batch BLO
 CREATE TABLE keys (key BLOB PRIMARY KEY, digest BLOB NOT NULL, scope INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE scopes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE receipts (sequence INTEGER PRIMARY KEY, root BLOB NOT NULL, entry_id TEXT NOT NULL,
-    leaf_hash BLOB NOT NULL, runs TEXT NOT NULL, signature BLOB NOT NULL, records INTEGER NOT NULL, at TEXT NOT NULL);
+    leaf_hash BLOB NOT NULL, runs TEXT NOT NULL, signature BLOB NOT NULL, records INTEGER NOT NULL, at TEXT NOT NULL,
+    source_position BLOB);
 CREATE TABLE files (sha256 BLOB NOT NULL, fingerprint BLOB NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, done INTEGER NOT NULL,
     applied INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (name, sha256, fingerprint));
@@ -57,6 +61,9 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT N
     read INTEGER NOT NULL DEFAULT 0, published INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
     unchanged INTEGER NOT NULL DEFAULT 0, voided INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '');
 """
+_CHANGES = {  # what brings a file of this version to the next
+    1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +136,9 @@ class Ledger:
         version = self.sql.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self.sql.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version in _CHANGES:
+            changes = " ".join(_CHANGES[each] for each in range(version, _VERSION))
+            self.sql.executescript(f"BEGIN; {changes} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             self.close()
             raise InvalidError(
@@ -227,7 +237,7 @@ class Ledger:
             if receipt is not None:
                 runs = json.dumps([[run.partition, run.first, run.last] for run in receipt.runs])
                 sql.execute(
-                    "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         sequence,
                         root,
@@ -237,8 +247,35 @@ class Ledger:
                         receipt.signature,
                         records,
                         self.now(),
+                        receipt.source_position,
                     ),
                 )
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Give the receipts as they came, in order; those that an earlier version kept in part are left out."""
+        lane = Lane.parse(self.fact("lane").partition(" ")[2])
+        last = -1
+        while True:
+            with self.lock:
+                rows = self.sql.execute(
+                    "SELECT sequence, root, entry_id, leaf_hash, runs, signature, source_position FROM receipts "
+                    "WHERE source_position IS NOT NULL AND sequence > ? ORDER BY sequence LIMIT 500",
+                    (last,),
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield Receipt(
+                    lane=lane,
+                    sequence=row[0],
+                    root=row[1],
+                    entry_id=row[2],
+                    leaf_hash=row[3],
+                    runs=tuple(Placed(partition=each[0], first=each[1], last=each[2]) for each in json.loads(row[4])),
+                    signature=row[5],
+                    source_position=row[6],
+                )
+            last = rows[-1][0]
 
     def learn(self, keys: Sequence[tuple[bytes, bytes]], scope: int) -> None:
         """Remember keys of which the pool is known to have these contents."""

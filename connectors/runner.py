@@ -41,7 +41,7 @@ from connectors.survey import Survey
 from exchange.client.messages import BatchRefusedError
 from registry.codec import engine_for
 from registry.parsing import parse
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import NO_ROOT, Operation
 
@@ -184,6 +184,15 @@ class Publisher:
                 Reason.CONFIG_INVALID,
                 f"the ledger {self.ledger.path} belongs to another lane; give this connector a state folder of its own",
             )
+        key = hello.receipt_public_key.hex()
+        if self.ledger.fact("receipt_key") not in ("", key):
+            raise CorruptError(
+                Reason.SIGNATURE_INVALID,
+                f"the pool names the receipt key {key}; the receipts in {self.ledger.path} were signed with "
+                f"{self.ledger.fact('receipt_key')}. Ask the pool's operator, by another way, whether it was replaced. "
+                "If it was, move the ledger to your archive, where it goes on proving what you gave until now: the "
+                "next run begins another one. If it was not, another one answers in the pool's place",
+            )
         schema_id, text = self.pool.schema(topic)
         agreed = contract(schema_id, text)
         mapping = Mapping(
@@ -196,6 +205,7 @@ class Publisher:
         recovered = self._stand(topic)
         self.ledger.note(
             lane=of,
+            receipt_key=key,
             schema_id=str(schema_id),
             certificate_expires=str(hello.certificate_expires),
             clock_difference=f"{hello.server_time / 1e6 - self._clock().timestamp():.1f}",

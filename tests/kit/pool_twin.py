@@ -12,7 +12,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fastavro
@@ -38,6 +38,7 @@ from schemas.record import (
     Seen,
     batch_statement,
     leaf_hashes,
+    receipt_statement,
     unframe,
 )
 
@@ -96,6 +97,7 @@ class PoolTwin:
         self.views: dict[str, View] = {}
         self.commits: dict[str, bytes] = {}
         self.refuses: Callable[[Record], str] = lambda _: ""  # a record → why it is refused, beside the schema
+        self.receipt_key = Ed25519PrivateKey.from_private_bytes(bytes(32))
         self._clock = itertools.count(1_800_000_000_000_000)
         self._engines: dict[int, Engine] = {}
 
@@ -165,7 +167,7 @@ class TwinClient:
             connector=self.connector,
             server_time=self.pool.now(),
             certificate_expires=self.pool.now() + 86_400_000_000,
-            receipt_public_key=bytes(32),
+            receipt_public_key=self.pool.receipt_key.public_key().public_bytes_raw(),
             max_batch_records=MAX_BATCH_RECORDS,
             max_batch_bytes=MAX_BATCH_BYTES,
         )
@@ -232,6 +234,7 @@ class TwinClient:
                 leaf_hash=bytes(32),
                 source_position=batch.source_position,
             )
+            receipt = replace(receipt, signature=pool.receipt_key.sign(receipt_statement(receipt)))
             lane.receipts[batch.sequence] = receipt
             lane.root, lane.position = batch.root, batch.source_position
         pool.fail("after append")
