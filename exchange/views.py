@@ -2,38 +2,49 @@
 
 Joins the registry's subjects with the engines. Compiled forms are kept: a schema by its text, a view by the grant's
 version; neither ever changes. A batch under a schema that was registered a moment ago, on another gateway, makes the
-set of versions be read anew.
+set of versions be read anew, at most once a second for each topic: whoever sends frames of no schema at all must not
+make the registry work. Nobody is told that a schema is unknown on the word of a set that is older than the question.
 """
 
+import math
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from exchange.access.derive import derive_schema
 from exchange.access.view import ViewSpec, compile_view
 from exchange.release import Viewed
 from exchange.submission import RowsRefusedError
 from exchange.tasks import apply_view, check_batch
+from exchange.waves import Waves
 from exchange.workers import Workers
 from registry.parsing import ParsedSchema, parse
 from registry.subjects import Subjects
 from schemas.access import Grant
-from schemas.errors import InvalidError, Reason
+from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Packed
 
 __all__ = ["Schemas", "Views"]
 
+_T = TypeVar("_T")
+
 _KEPT_VIEWS = 1_000
+_LOOKS = 1.0  # seconds between two looks for new versions of one topic
 
 
 class Schemas:
     """The writer schemas of each topic, by id."""
 
-    def __init__(self, subjects: Subjects, workers: Workers) -> None:
+    def __init__(self, subjects: Subjects, workers: Workers, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._subjects = subjects
         self._workers = workers
-        self._known: dict[Topic, dict[int, ParsedSchema]] = {}
+        self._clock = clock  # seconds, rising
+        self._known: dict[Topic, tuple[float, dict[int, ParsedSchema]]] = {}  # when the reading began, what it gave
+        self._looked: dict[Topic, float] = {}  # when a batch last made it be read anew
+        self._looks = Waves(self._look)
 
     def writers(self, topic: Topic, *, anew: bool = False) -> dict[int, ParsedSchema]:
         """Give every version's schema, deleted ones too: records outlive registrations.
@@ -42,10 +53,55 @@ class Schemas:
             InvalidError: SUBJECT_UNKNOWN.
         """
         known = self._known.get(topic)
-        if known is None or anew:
-            numbers = self._subjects.versions(topic.subject, deleted=True)
-            versions = [self._subjects.version(topic.subject, number, deleted=True) for number in numbers]
-            known = self._known[topic] = {one.schema_id: self._subjects.parsed_by_id(one.schema_id) for one in versions}
+        return (self._read(topic) if known is None or anew else known)[1]
+
+    def with_writers(self, topic: Topic, use: Callable[[Mapping[int, ParsedSchema]], _T]) -> _T:
+        """Give what *use* makes of the topic's writers; where it meets an unknown one, with those of this moment.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN, the schema was none of the topic's after the call began.
+            UnavailableError: OVERLOADED, the schema may be a new one, and it is too soon to look again.
+        """
+        began = self._clock()
+        writers = self.writers(topic)
+        try:
+            return use(writers)
+        except InvalidError as error:
+            if error.reason is not Reason.SCHEMA_UNKNOWN:
+                raise
+            unknown = error
+        # Registered a moment ago, on another gateway, perhaps.
+        read_at, newer = self._looks(topic)
+        if newer is not writers:
+            try:
+                return use(newer)
+            except InvalidError as error:
+                if error.reason is not Reason.SCHEMA_UNKNOWN:
+                    raise
+                unknown = error
+        if read_at >= began:
+            raise unknown
+        raise UnavailableError(
+            Reason.OVERLOADED,
+            "got a schema that was none of the topic's when its versions were last read; they are read again at most "
+            "once a second: send it again",
+            retry_after=_LOOKS,
+        ) from unknown
+
+    def _look(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
+        now = self._clock()
+        if now - self._looked.get(topic, -math.inf) < _LOOKS:
+            return self._known[topic]
+        known = self._read(topic)
+        self._looked[topic] = now
+        return known
+
+    def _read(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
+        began = self._clock()
+        numbers = self._subjects.versions(topic.subject, deleted=True)
+        versions = [self._subjects.version(topic.subject, number, deleted=True) for number in numbers]
+        known = began, {one.schema_id: self._subjects.parsed_by_id(one.schema_id) for one in versions}
+        self._known[topic] = known
         return known
 
     def latest(self, topic: Topic) -> tuple[int, str]:
@@ -69,13 +125,7 @@ class Schemas:
 
     def check_values(self, topic: Topic, values: Packed) -> tuple[Sequence[bytes], tuple[int, ...]]:
         """See `exchange.publish.BatchCheck`."""
-        try:
-            checked = check_batch(self._workers, self.writers(topic), values)
-        except InvalidError as error:
-            if error.reason is not Reason.SCHEMA_UNKNOWN:
-                raise
-            # Registered a moment ago, on another gateway, perhaps.
-            checked = check_batch(self._workers, self.writers(topic, anew=True), values)
+        checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, values))
         if isinstance(checked, list):
             raise RowsRefusedError(checked)
         return checked
@@ -106,13 +156,10 @@ class Views:
 
     def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> Viewed:
         """See `exchange.release.ViewOf`."""
-        try:
-            result = apply_view(self._workers, self._spec(grant), self._schemas.writers(grant.topic), values)
-        except InvalidError as error:
-            if error.reason is not Reason.SCHEMA_UNKNOWN:
-                raise
-            writers = self._schemas.writers(grant.topic, anew=True)
-            result = apply_view(self._workers, self._spec(grant), writers, values)
+        spec = self._spec(grant)
+        result = self._schemas.with_writers(
+            grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
+        )
         if result.alarm:
             self._alarm(result.alarm)
         return Viewed(kept=result.kept, values=result.values)
