@@ -1,6 +1,7 @@
 """One watch a topic, whoever asks first, and none that nobody holds."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,9 @@ class Watched:
         self.wakes: list[Callable[[], None]] = []
         self.closed = 0
         self.error: Exception | None = None
-        self.before: Callable[[], object] = lambda: None
 
     def watch(self, topic: object, wake: Callable[[], None]) -> AbstractContextManager[None]:
         del topic
-        self.before()
         if self.error is not None:
             raise self.error
         return self._watch(wake)
@@ -37,6 +36,21 @@ class Watched:
         self.closed += 1
 
 
+class Together(dict[Any, Any]):
+    """Lets the first two look-ups, of two threads, both find nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = itertools.count()
+        self.both = threading.Barrier(2)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        found = super().get(key, default)
+        if next(self.looks) < 2:
+            self.both.wait(10)
+        return found
+
+
 def tails_of(broker: Any) -> Tails:
     return Tails(broker)
 
@@ -44,18 +58,11 @@ def tails_of(broker: Any) -> Tails:
 def test_two_first_callers_share_one_watch_that_wakes_both() -> None:
     async def both() -> None:
         broker = Watched()
-        entered, never = threading.Event(), threading.Event()
-
-        def before() -> None:
-            entered.set()
-            never.wait(0.2)  # leaves the other the time to come as far, which it must not
-
-        broker.before = before
         tails = tails_of(broker)
+        tails._tails = Together()
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(2) as threads:
             one = loop.run_in_executor(threads, tails.ticket, POPULATION)
-            await asyncio.to_thread(entered.wait, 10)
             two = loop.run_in_executor(threads, tails.ticket, POPULATION)
             tickets = [await one, await two]
         assert len(broker.wakes) == 1
