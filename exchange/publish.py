@@ -32,7 +32,7 @@ from exchange.submission import Submission, check_form, merge_keys
 from exchange.work import Work, Works
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, publish_data
-from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import ConnectorId, Lane, Topic
@@ -262,12 +262,21 @@ class Publishing:
         return self._known(replace(passage, action=Action.PUBLISH), state.receipts[-1], None)
 
     def sweep(self) -> int:
-        """Write the entries of what was appended by a gateway that died before it wrote them; give their number."""
+        """Write the entries of what was appended by a gateway that died before it wrote them; give their number.
+
+        Raises:
+            PoolError: of the first lane that failed, when all others are done.
+        """
         settled = self._clock() - _SETTLED  # of a later one, its gateway is most likely about to write it
-        return sum(
-            self._catch_up([appended for appended in state.receipts if appended.recorded_at <= settled])
-            for state in self._broker.lanes()
-        )
+        written, failed = 0, None
+        for state in self._broker.lanes():
+            try:
+                written += self._catch_up([one for one in state.receipts if one.recorded_at <= settled])
+            except PoolError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return written
 
     def _catch_up(self, appended: Sequence[Appended]) -> int:
         """Write the entries that are missing; give their number."""

@@ -1,6 +1,7 @@
 """Batches that a gateway had committed when it died: every one gets its entry and receipt, whoever comes next."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from exchange.gate import Gate
 from exchange.publish import Publishing
 from exchange.work import MemoryWorks, Work
 from schemas.access import Action, Actor, ActorKind, Allow, Role
-from schemas.errors import ConflictError, Reason
+from schemas.errors import ConflictError, Reason, UnavailableError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import Receipt, Run
 
@@ -107,6 +108,32 @@ def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool)
     pool.now += 60_000_000
     assert publishing.sweep() == 3
     assert publishing.sweep() == 0
+    assert pool.receipts() == [1, 2, 3]
+
+
+def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
+    publishing = pool.publishing()
+    broken = replace(LANE, connector=ConnectorId("broken"))
+    good = publishing._broker.lanes
+
+    def lanes() -> Iterator[LaneState]:
+        yield LaneState(lane=broken, receipts=tuple(replace(one, lane=broken) for one in next(good()).receipts))
+        yield from good()
+
+    class Half:
+        def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+            if lane == broken:
+                raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "this lane's page is damaged")
+            return pool.audit.get(work, lane, sequence)
+
+        def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+            pool.audit.put(work, receipts)
+
+    publishing = pool.publishing(Half())
+    publishing._broker.lanes = lanes  # type: ignore[method-assign]
+    pool.now += 60_000_000
+    with pytest.raises(UnavailableError):
+        publishing.sweep()
     assert pool.receipts() == [1, 2, 3]
 
 
