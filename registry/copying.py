@@ -174,7 +174,8 @@ def _settings(remote: Remote, snapshot: Snapshot, subject: str) -> None:
 def _without_version(remote: Remote, known: set[int]) -> Iterator[Version]:
     """Give a version that stands for each id which has none."""
     last = max(known, default=0)
-    found = _found(remote, f"/schemas/ids/{last}", query={"fetchMaxId": True}) if last else None
+    # Where every version is purged no id is known, and the first one still tells of the others.
+    found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
     last = max(last, int((found or {}).get("maxId", 0)))
     if last - len(known) > _MOST_GAPS:
         return  # an import of ids from elsewhere; what lies between was never given
