@@ -23,7 +23,7 @@ from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
-from exchange.api.waiting import GROUP, STREAMS, Room, Waiting, settled
+from exchange.api.waiting import STREAMS, Room, Waiting, settled
 from exchange.call import Call
 from exchange.pool import Pool
 from exchange.publish import Checked
@@ -188,7 +188,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             ended = False
             while not ended:
                 group = [await queue.get()]
-                while not queue.empty() and group[-1] is not None and len(group) < GROUP:
+                while not queue.empty() and group[-1] is not None:
                     group.append(queue.get_nowait())
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]

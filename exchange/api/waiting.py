@@ -7,12 +7,10 @@ its answers must not fill the gateway: what does not fit stays with the peer.
 import asyncio
 from dataclasses import dataclass
 
-from exchange.broker.rules import REMEMBERED
 from exchange.publish import Checked
 
-__all__ = ["GROUP", "STREAMS", "Room", "Waiting", "settled"]
+__all__ = ["STREAMS", "Room", "Waiting", "settled"]
 
-GROUP = REMEMBERED  # batches of one transaction: a broker that forgot one of them could not recover it
 _WAITING = 16  # batches of one stream that wait for their turn, beside those being appended
 STREAMS = 8  # of one connector at once
 _WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in

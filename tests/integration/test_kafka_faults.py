@@ -5,13 +5,14 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from exchange.broker import kafka as kafka_broker
 from exchange.broker import kafka_lanes, kafka_receipts, kafka_transaction
 from exchange.broker.kafka import KafkaBroker
 from exchange.broker.kafka_settings import admin
@@ -303,6 +304,30 @@ def test_what_was_acknowledged_but_is_not_whole_is_named(brokers: Gateways) -> N
     beyond = replace(kept[1], runs=(replace(run, first=run.first + 9000, last=run.last + 9000),))
     others = replace(kept[1], sequence=2)
     assert broker.whole([kept[0], lost, beyond, others]) == [lost, beyond, others]
+
+
+def test_receipts_that_may_still_wait_for_their_entry_stay_through_a_proof_and_a_retry(
+    brokers: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = brokers()
+    _, lane = prepared(broker)
+    group = [batch(lane, sequence, range(40)) for sequence in range(2, 8)]
+    append(broker, *group[:4])
+    # From now on one receipt more than is new would not fit.
+    monkeypatch.setattr(kafka_receipts, "_MAX_RAW", 20)
+    with pytest.raises(ConflictError, match="expected"):
+        append(broker, batch(lane, 20, range(3)))  # a gap: the lane's owner proves that it is one
+    assert [receipt.sequence for receipt in kept(brokers(), lane)] == [1, 2, 3, 4, 5]
+    broker.resume(lane)
+    monkeypatch.setattr(kafka_broker, "fitting", lambda batches: [batches])
+    append(broker, *group)  # 2 to 5 are known, and perhaps not entered yet; 6 and 7 are new
+    assert [receipt.sequence for receipt in kept(brokers(), lane)] == [2, 3, 4, 5, 6, 7]
+
+
+def kept(broker: KafkaBroker, lane: Lane) -> Sequence[Appended]:
+    """Give what Kafka keeps of the lane, without taking it over."""
+    (state,) = [each for each in broker.lanes() if each.lane == lane]
+    return state.receipts
 
 
 class Interrupted:
