@@ -50,6 +50,7 @@ from exchange.publish import Publishing
 from exchange.release import RELEASE_WINDOW
 from exchange.rooms import CatalogueRoom, IdentityRoom
 from exchange.schemas_topic import SchemasTopic
+from exchange.starting import patiently
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
 from exchange.workers import Workers
@@ -100,7 +101,7 @@ class App:
 
         Raises:
             InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
-            UnavailableError: the database or the broker does not answer.
+            UnavailableError: the database or the broker does not answer, for `starting.PATIENCE`.
         """
         embedded, url = _database(config, own=own_database)
         try:
@@ -113,15 +114,15 @@ class App:
     @classmethod
     def _connect(cls, config: Config, embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
         engine = connect(url, connections=_CONNECTIONS)
-        migrations.check(engine)
+        patiently(lambda: migrations.check(engine))
         works = PostgresWorks(engine)
-        broker = _broker(config, works)
+        broker = patiently(lambda: _broker(config, works))
         secrets = FileSecrets.open(config.path("secrets"))
         authority = Authority.load(config.path("ca"), config.pool_id)
         receipts_key = ed25519_key(config.path("secrets", "receipts.key"))
 
         ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
-        ledger.open(works)
+        patiently(lambda: ledger.open(works))
         gate = Gate(works, ledger, pool_id=config.pool_id, clock=microseconds)
         access = PostgresAccessStore(Seals(secrets.named_key("grant-seal")))
         identities = PostgresIdentityStore()

@@ -16,6 +16,14 @@ from sqlalchemy import exc as sa_exc
 
 __all__ = ["connect"]
 
+# A server behind a network that swallows packets is given up in seconds, not when the kernel's quarter of an hour ends.
+_LIMITS = {
+    "connect_timeout": 10,  # seconds
+    "tcp_user_timeout": 30_000,  # milliseconds without an acknowledgement of what was sent
+    "keepalives_idle": 15,  # seconds
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 _IDLE = 10.0  # seconds without use after which a connection is asked
 
 
@@ -26,7 +34,7 @@ def connect(url: sa.URL, *, connections: int) -> sa.Engine:
         url: of the database.
         connections: kept open at most; as many more for a moment.
     """
-    engine = sa.create_engine(url, pool_size=connections, max_overflow=connections)
+    engine = sa.create_engine(url, pool_size=connections, max_overflow=connections, connect_args=dict(_LIMITS))
     event.listen(engine, "checkin", _checked_in)
     event.listen(engine, "checkout", _check_out)
     return engine
@@ -41,11 +49,11 @@ def _check_out(connection: Any, record: Any, _: Any) -> None:
     since = record.info.get("idle_since")
     if since is None:  # made just now
         return
-    waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-    if not waiting.poll(0) and time.monotonic() - since < _IDLE:
-        return
     try:
+        waiting = select.poll()
+        waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        if not waiting.poll(0) and time.monotonic() - since < _IDLE:
+            return
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")

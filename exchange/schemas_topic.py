@@ -49,11 +49,17 @@ class SchemasTopic:
         Raises:
             UnavailableError: Kafka or the database does not answer; nothing is lost.
         """
+        if not self._ready:
+            # A turn and a commit of its own: were the first batch sent in it and lost, or sent and not noted, the
+            # topic would not be empty any more, and what was never sent would never come.
+            with self._outbox.turn() as mine:
+                if not mine:
+                    return 0
+                self._prepare()
+            self._ready = True
         with self._outbox.turn() as mine:
             if not mine:
                 return 0
-            if not self._ready:
-                self._prepare()
             waiting = self._outbox.waiting(_BATCH)
             if waiting:
                 self._send([record for _, record in waiting])
@@ -108,7 +114,6 @@ class SchemasTopic:
             client.close()
         if self._empty():
             self._outbox.fill()
-        self._ready = True
 
     def _empty(self) -> bool:
         consumer = Consumer(self._settings.consumer())

@@ -40,6 +40,7 @@ from exchange.api.grpc import ExchangeServicer
 from exchange.api.registry import registry_api
 from exchange.api.tails import Tails
 from exchange.app import App, microseconds
+from exchange.starting import patiently
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
@@ -76,7 +77,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if Role.SEQUENCER in roles:
             await stack.enter_async_context(_in_thread(app, "sequencer", _sequence))
         if Role.GATEWAY in roles:
-            await asyncio.to_thread(app.pool.administration.reconcile_topics)
+            await asyncio.to_thread(patiently, app.pool.administration.reconcile_topics)
             await stack.enter_async_context(_gateway(app, threads))
             await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
             await stack.enter_async_context(_in_thread(app, "sweeper", _sweep))

@@ -19,11 +19,10 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from registry.postgres_failures import unavailable
 from schemas.errors import Reason, UnavailableError
 
 __all__ = ["MemoryWork", "MemoryWorks", "PostgresWork", "PostgresWorks", "Work", "Works", "connection_of"]
-
-_READ_ONLY = "25006"  # read_only_sql_transaction: the server has become, or still is, a standby
 
 
 class Work:
@@ -61,16 +60,8 @@ class PostgresWorks:
         """See `Works.begin`."""
         try:
             connection = self.engine.connect()
-        except sa_exc.TimeoutError as error:
-            raise UnavailableError(
-                Reason.OVERLOADED, "every connection to PostgreSQL is in use; try again", retry_after=1.0
-            ) from error
-        except sa_exc.OperationalError as error:
-            raise UnavailableError(
-                Reason.DATABASE_UNAVAILABLE,
-                "PostgreSQL does not answer; the call may be repeated",
-                retry_after=1.0,
-            ) from error
+        except sa_exc.SQLAlchemyError as error:
+            raise unavailable(error) from error
         with connection:
             transaction = connection.begin()
             try:
@@ -133,24 +124,6 @@ def connection_of(work: Work) -> sa.Connection:
     if not isinstance(work, PostgresWork):
         raise TypeError(f"got {type(work).__name__}; a PostgreSQL store works only within a PostgresWork")
     return work.connection
-
-
-def unavailable(error: sa_exc.DBAPIError) -> Exception:
-    """Turn a driver's error into one of the pool's, where it tells of circumstances; else give it back."""
-    code = getattr(error.orig, "pgcode", None) or ""
-    if code.startswith("53"):  # insufficient resources: 53100 disk full, 53200 out of memory
-        return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
-    if code == _READ_ONLY:
-        return UnavailableError(
-            Reason.DATABASE_UNAVAILABLE,
-            "PostgreSQL takes no writes at this moment, as after a failover; nothing was stored",
-            retry_after=1.0,
-        )
-    if error.connection_invalidated or isinstance(error, sa_exc.OperationalError) or code.startswith(("57P", "08")):
-        return UnavailableError(
-            Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
-        )
-    return error
 
 
 def _roll_back(transaction: sa.RootTransaction) -> None:

@@ -21,11 +21,11 @@ from fastapi.responses import JSONResponse
 from registry import contexts
 from registry.answers import page
 from registry.approvals import Approvals, ApprovalState
-from registry.calls import Body, Calls, Gate, Identify, Limit, Offset, content_of, route, text_of
+from registry.calls import Body, Calls, Gate, Identify, Limit, Offset, route, text_of
 from registry.diff import diff
 from registry.failures import Dialect
 from registry.ready import Ready
-from registry.rest import subject_of, version_of
+from registry.rest import version_of
 from registry.search import Query as FieldQuery
 from registry.search import Search, facts_of
 from registry.subjects import Subjects
@@ -109,7 +109,7 @@ class GovernanceCalls(Calls):
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
         """Give what a version says of each field."""
-        name = subject_of(subject)
+        name = self.meant(subject)
         with self.reading(request, name):
             found = self.subjects.version(name, version_of(version))
             facts = facts_of(self.subjects.parsed_by_id(found.schema_id), found.content.metadata)
@@ -117,7 +117,8 @@ class GovernanceCalls(Calls):
 
     def compare(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
         """Compare a schema with the latest version: for readers, for the classification, for grants."""
-        name, content = subject_of(subject), content_of(body)
+        name = self.meant(subject)
+        content = self.submitted(request, name, body)
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.SCHEMA_READ, name):
             latest = self.subjects.version(name, None)
@@ -135,14 +136,15 @@ class GovernanceCalls(Calls):
 
     def grants(self, request: Request, subject: str) -> list[dict[str, Any]]:
         """Give the grants on a subject that the caller may see."""
-        name = subject_of(subject)
+        name = self.meant(subject)
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.SCHEMA_READ, name):
             return [dict(one) for one in self._grants(actor, name)]
 
     def ask(self, request: Request, body: Body) -> JSONResponse:
         """Ask that a schema may be registered although it takes a classification back."""
-        subject, because, content = text_of(body, "subject"), text_of(body, "reason"), content_of(body)
+        subject, because = self.meant(text_of(body, "subject")), text_of(body, "reason")
+        content = self.submitted(request, subject, body)
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.APPROVAL_ASK, subject) as entry:
             shape, findings = self.subjects.taken_back(subject, content)

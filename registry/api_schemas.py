@@ -9,13 +9,13 @@ from fastapi.responses import JSONResponse
 from registry.answers import body_of, page, tags_of, version_of_subject
 from registry.calls import Calls, Flag, Limit, Offset, raw, route
 from registry.content import guid as guid_of
-from registry.contexts import EVERY, context_of
+from registry.contexts import DEFAULT, EVERY, context_of, split
 from registry.kinds import Kind
 from registry.ready import CACHED
 from registry.rest import subject_of
 from registry.store import StoredSchema
 from schemas.access import Action
-from schemas.errors import ConflictError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["SchemaCalls"]
 
@@ -100,7 +100,7 @@ class SchemaCalls(Calls):
     ) -> Response:
         """Give what an id stands for."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
-            answer = self._formed(schema, form)
+            answer = self._formed(request, schema, form)
             if not (max_id or form or tags or with_subjects):
                 body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
                 self.ready.keep(schema_id, schema.origin, body)
@@ -111,13 +111,14 @@ class SchemaCalls(Calls):
             if tags:
                 answer["schemaTags"] = tags_of(schema.content, tags)
             if with_subjects:
-                answer["subjects"] = sorted({item.subject for item in self.subjects.uses(schema_id)})
+                names = {one.subject for one in self.subjects.uses(schema_id)}
+                answer["subjects"] = sorted(filter(self.shown(request), names))
             return JSONResponse(answer)
 
     def by_id_schema(self, request: Request, schema_id: int, *, form: _Format = "") -> Response:
         """Give an id's schema itself."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
-            return raw(self._formed(schema, form)["schema"])
+            return raw(self._formed(request, schema, form)["schema"])
 
     def by_id_subjects(
         self,
@@ -131,7 +132,8 @@ class SchemaCalls(Calls):
     ) -> list[str]:
         """List the subjects that have a version with an id."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
-            names = {version.subject for version in self.subjects.uses(schema_id, deleted=deleted)}
+            shown = self.shown(request)
+            names = {one.subject for one in self.subjects.uses(schema_id, deleted=deleted) if shown(one.subject)}
             return page(sorted(names & {subject_of(subject)} if subject else names), offset, limit)
 
     def by_id_versions(
@@ -146,7 +148,8 @@ class SchemaCalls(Calls):
     ) -> list[dict[str, Any]]:
         """List the versions that have an id."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
-            found = self.subjects.uses(schema_id, deleted=deleted)
+            shown = self.shown(request)
+            found = [one for one in self.subjects.uses(schema_id, deleted=deleted) if shown(one.subject)]
             told = [
                 {"subject": item.subject, "version": item.number}
                 for item in found
@@ -157,7 +160,7 @@ class SchemaCalls(Calls):
     def by_guid(self, request: Request, guid: str, *, form: _Format = "") -> JSONResponse:
         """Give what a GUID stands for."""
         with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
-            return JSONResponse(self._formed(schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
+            return JSONResponse(self._formed(request, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
 
     def ids_of_guid(self, request: Request, guid: str) -> list[dict[str, Any]]:
         """Give the id of a GUID; it is one for all contexts."""
@@ -173,13 +176,19 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> list[str]:
         """List the contexts that hold subjects, and the default one."""
-        with self.reading(request, ""):
+        with self.listing(request) as sees:
             wanted = "" if prefix == EVERY else prefix.removeprefix(":")
-            return page([name for name in self.subjects.context_names() if name.startswith(wanted)], offset, limit)
+            named = {DEFAULT, *(split(name).context for name in self.subjects.subjects(EVERY) if sees(name))}
+            listed = [name for name in self.subjects.context_names() if name in named and name.startswith(wanted)]
+            return page(listed, offset, limit)
 
     def delete_context(self, request: Request, context: str) -> Response:
         """Drop what is configured for a context that holds no subject."""
         scope = subject_of(f":{context_of(subject_of(context))}:")
+        if not scope:
+            raise InvalidError(
+                Reason.SUBJECT_INVALID, "got the default context, whose settings hold everywhere; expected another"
+            )
         with self.acting(request, Action.SCHEMA_CONFIGURE, scope) as entry:
             if self.subjects.subjects(scope, deleted=True):
                 raise ConflictError(
@@ -210,10 +219,10 @@ class SchemaCalls(Calls):
         """Give the product's version."""
         return {"version": self.version, "commitId": ""}
 
-    def _formed(self, schema: StoredSchema, form: str) -> dict[str, Any]:
+    def _formed(self, request: Request, schema: StoredSchema, form: str) -> dict[str, Any]:
         answer = body_of(schema.content)
         if form == "resolved" and schema.content.kind == Kind.AVRO and schema.content.references:
-            answer["schema"] = self.subjects.whole(schema.id)
+            answer["schema"] = self.written_in(request, schema.id)
         return answer
 
     def _has_rules(self, schema_id: int, name: str) -> bool:

@@ -13,7 +13,6 @@ from registry.calls import (
     Flag,
     Limit,
     Offset,
-    content_of,
     curious,
     looked_up,
     number_of,
@@ -77,10 +76,10 @@ class SubjectCalls(Calls):
         self, request: Request, subject: str, body: Body, *, deleted: Flag = False, form: _Format = ""
     ) -> dict[str, Any]:
         """Find a schema under a subject."""
-        name = self._meant(subject)
+        name = self.meant(subject)
         with self.reading(request, name):
             try:
-                found = self.subjects.look_up(name, content_of(body), deleted=deleted)
+                found = self.subjects.look_up(name, self.submitted(request, name, body), deleted=deleted)
             except InvalidError as error:
                 raise looked_up(error, name) from error
             return self._told(found, request, form)
@@ -97,7 +96,8 @@ class SubjectCalls(Calls):
     ) -> JSONResponse:
         """Register a schema."""
         del normalize
-        name, content = self._meant(subject), content_of(body)
+        name = self.meant(subject)
+        content = self.submitted(request, name, body)
         given_id, given_number = number_of(body, "id"), number_of(body, "version")
         with self.acting(request, Action.SCHEMA_REGISTER, name) as entry:
             found = self.subjects.register(name, content, schema_id=given_id, number=given_number)
@@ -117,7 +117,7 @@ class SubjectCalls(Calls):
         limit: Limit = -1,
     ) -> JSONResponse:
         """List the versions of a subject."""
-        name = self._meant(subject)
+        name = self.meant(subject)
         with self.reading(request, name):
             found = self.subjects.stored(name, deleted=deleted or as_negative, deleted_only=deleted_only)
             numbers = [-item.number if item.deleted and as_negative else item.number for item in found]
@@ -172,7 +172,7 @@ class SubjectCalls(Calls):
         form: _Format = "",
     ) -> dict[str, Any]:
         """Give the latest version whose metadata has these properties; each key goes with the value at its place."""
-        name = self._meant(subject)
+        name = self.meant(subject)
         if len(key) != len(value):
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got {len(key)} keys and {len(value)} values; expected a value for each key"
@@ -209,35 +209,31 @@ class SubjectCalls(Calls):
         self, request: Request, subject: str, version: str, body: Body, *, verbose: Flag = True
     ) -> dict[str, Any]:
         """Test a schema against a version, or against all if the level is transitive."""
-        name, wanted = self._meant(subject), version_of(version)
+        name, wanted = self.meant(subject), version_of(version)
         with self.reading(request, name):
-            return _verdict(self.subjects.check(name, content_of(body), wanted), verbose=verbose)
+            return _verdict(self.subjects.check(name, self.submitted(request, name, body), wanted), verbose=verbose)
 
     def check_all(self, request: Request, subject: str, body: Body, *, verbose: Flag = True) -> dict[str, Any]:
         """Test a schema against the versions that the subject's level names; a new subject has none."""
-        name = self._meant(subject)
+        name = self.meant(subject)
         with self.reading(request, name):
             try:
-                found = self.subjects.check(name, content_of(body))
+                found = self.subjects.check(name, self.submitted(request, name, body))
             except InvalidError as error:
                 if error.reason is not Reason.SUBJECT_UNKNOWN:
                     raise
                 found = []
             return _verdict(found, verbose=verbose)
 
-    def _meant(self, raw_subject: str) -> str:
-        """Give the subject that is meant by a name in a path: what an alias stands for."""
-        return self.configuration.alias(subject_of(raw_subject))
-
     def _read_version(self, request: Request, subject: str, version: str, *, deleted: bool) -> Registered:
-        name, wanted = self._meant(subject), version_of(version)
+        name, wanted = self.meant(subject), version_of(version)
         with self.reading(request, name):
             return self.subjects.version(name, wanted, deleted=deleted)
 
     def _told(self, found: Registered, request: Request, form: str) -> dict[str, Any]:
         answer = version_of_subject(found, curious=curious(request))
         if form == "resolved" and found.content.kind == Kind.AVRO and found.content.references:
-            answer["schema"] = self.subjects.whole(found.schema_id)
+            answer["schema"] = self.written_in(request, found.schema_id)
         return answer
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from registry import contexts
 from registry.contracts import checked_metadata, checked_rules
 from registry.failures import Dialect
 from registry.ready import Ready
-from registry.rest import DEFAULT_MEDIA_TYPE, read_body
+from registry.rest import DEFAULT_MEDIA_TYPE, read_body, subject_of
 from registry.store import Content, Reference, StoredSchema
 from registry.subjects import Subjects
+from registry.versions import is_view
 from schemas.access import Action, Actor
 from schemas.canonical import Json
 from schemas.errors import InvalidError, PoolError, Reason
@@ -135,6 +138,47 @@ class Calls:
         schema = find()
         with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, schema.origin):
             yield schema
+
+    def meant(self, raw_subject: str) -> str:
+        """Give the subject that is meant by a name in a path or a body: what an alias stands for."""
+        return self.configuration.alias(subject_of(raw_subject))
+
+    def shown(self, request: Request) -> Callable[[str], bool]:
+        """Give what tells which subjects may be named to the caller; views belong to their grants alone."""
+        sees = cache(self._gate.sees(self._identify(request)))
+        return lambda subject: not is_view(subject) and sees(subject)
+
+    def submitted(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
+        """Read what a body submits under a subject.
+
+        Raises:
+            InvalidError: see `content_of`.
+            RefusedError: it refers to a schema that the caller may not read; to refer to one is to read it.
+        """
+        actor = self._identify(request)
+        content = content_of(body)
+        for name in sorted({contexts.relative(item.subject, subject) for item in content.references}):
+            with self._gate.pass_(actor, Action.SCHEMA_READ, name):
+                pass
+        return content
+
+    def written_in(self, request: Request, schema_id: int) -> str:
+        """Give an id's text with its references written in, to a caller who may read each of them.
+
+        Raises:
+            RefusedError: one of them is not open to the caller.
+        """
+        actor = self._identify(request)
+        seen: dict[str, None] = {}
+        todo = [*self.subjects.by_id(schema_id).content.references]
+        while todo:
+            item = todo.pop()
+            if item.subject in seen:
+                continue
+            seen[item.subject] = None
+            with self._gate.pass_(actor, Action.SCHEMA_READ, item.subject):
+                todo += self.subjects.by_id(item.target).content.references
+        return self.subjects.whole(schema_id)
 
 
 def route(router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None) -> None:

@@ -19,6 +19,7 @@ from schemas.errors import InvalidError, Reason
 __all__ = [
     "DEFAULT",
     "EVERY",
+    "MAX_SUBJECT",
     "Qualified",
     "context_of",
     "matches",
@@ -33,6 +34,8 @@ __all__ = [
 DEFAULT = "."
 EVERY = ":*:"
 """The prefix that means every subject of every context."""
+
+MAX_SUBJECT = 500  # characters, its context included
 _QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
 
 

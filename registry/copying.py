@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from registry.remote import Remote
+from registry.store import MOST_GAPS
 from registry.topic_records import (
     Record,
     Snapshot,
@@ -31,7 +32,6 @@ from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 __all__ = ["Copied", "put", "records_of", "taken"]
 
 _EVERY = ":*:"
-_MOST_GAPS = 1_000_000  # ids that may lack a version
 
 
 @dataclass(slots=True)
@@ -100,14 +100,15 @@ def put(remote: Remote, snapshot: Snapshot, *, told: Callable[[str], None] = lam
         raise ConflictError(Reason.VERSION_CONFLICT, "; ".join(wrong[:20]))
     ordered = snapshot.ordered()
     copied = Copied()
-    importing: set[str] = set()
+    importing: dict[str, str | None] = {}  # subject → its mode before, None where it had none of its own
     try:
         for version in ordered:
             if version.subject not in importing:
                 told(version.subject)
                 place = quote(version.subject, safe="")
+                before = _found(remote, f"/mode/{place}")
                 remote.call("PUT", f"/mode/{place}", {"mode": "IMPORT"}, query={"force": True})
-                importing.add(version.subject)
+                importing[version.subject] = before["mode"] if before else None
             if _put_version(remote, version, copied):
                 copied.versions += 1
                 copied.kept += is_kept_id(version.subject)
@@ -115,8 +116,12 @@ def put(remote: Remote, snapshot: Snapshot, *, told: Callable[[str], None] = lam
             if version.deleted:
                 _delete(remote, version, copied)
     finally:
-        for subject in sorted(importing):
-            _found(remote, f"/mode/{quote(subject, safe='')}", method="DELETE")
+        for subject, mode in sorted(importing.items()):
+            place = f"/mode/{quote(subject, safe='')}"
+            if mode is None or mode == "IMPORT":  # an import that was broken off
+                _found(remote, place, method="DELETE")
+            else:
+                remote.call("PUT", place, {"mode": mode}, query={"force": True})
     _put_settings(remote, snapshot, copied)
     return copied
 
@@ -177,7 +182,7 @@ def _without_version(remote: Remote, known: set[int]) -> Iterator[Version]:
     # Where every version is purged no id is known, and the first one still tells of the others.
     found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
     last = max(last, int((found or {}).get("maxId", 0)))
-    if last - len(known) > _MOST_GAPS:
+    if last - len(known) > MOST_GAPS:
         return  # an import of ids from elsewhere; what lies between was never given
     for schema_id in range(1, last + 1):
         if schema_id in known:

@@ -48,7 +48,6 @@ __all__ = [
     "highest_level",
     "lowered",
     "refusal",
-    "refuse_lowered",
     "taken_back",
 ]
 
@@ -220,17 +219,6 @@ def refusal(findings: Sequence[str]) -> ConflictError:
         "a classification is not lowered by registering: keep it as it was, or have it approved by another person "
         "(POST /approvals, or pool-schema approval ask); " + "; ".join(findings),
     )
-
-
-def refuse_lowered(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> None:
-    """Refuse a version that takes something back.
-
-    Raises:
-        ConflictError: CLASSIFICATION_LOWERED, naming version, field, got and expected.
-    """
-    findings = taken_back(new, earlier)
-    if findings:
-        raise refusal(findings)
 
 
 def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None) -> Level:

@@ -155,11 +155,11 @@ def _without_context(path: str, query: bytes) -> tuple[str, bytes]:
             return f"/{what}/{quoted}{'/'.join(name)}", query
         case ["subjects", name, *more] if name:
             return "/".join(["", "subjects", quoted + name, *more]), query
-        case ["compatibility", "subjects", name, *more]:
-            return "/".join(["", "compatibility", "subjects", quoted + name, *more]), query
-        case ["subjects"] | ["schemas"]:
+        case ["compatibility" | "governance" as what, "subjects", name, *more] if name:
+            return "/".join(["", what, "subjects", quoted + name, *more]), query
+        case ["subjects"] | ["schemas"] | ["governance", "fields"]:
             pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
             pairs["subjectPrefix"] = prefix + pairs.get("subjectPrefix", "").removeprefix(":*:")
-            return f"/{rest[0]}", urlencode(pairs).encode()
+            return "/" + "/".join(rest), urlencode(pairs).encode()
         case _:
             return "/" + "/".join(rest), query

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from registry import statements
+from registry.postgres_failures import unavailable
 from registry.prepared import Prepared
 from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion, refuse_taken
 from registry.tables import reference, schema, subject, version
@@ -63,13 +64,13 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
             committing = True
             opened.commit()
-    except sa_exc.DBAPIError as error:
+    except sa_exc.SQLAlchemyError as error:
         if committing:
             raise UnavailableError(
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; repeat the call, it is idempotent",
             ) from error
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
 
 
 @contextmanager
@@ -86,8 +87,8 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     try:
         with engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
-    except sa_exc.DBAPIError as error:
-        raise _unavailable(error) from error
+    except sa_exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
 
 
 class PostgresSubjects:
@@ -339,14 +340,3 @@ def _version(row: Any) -> StoredVersion:
         shape=bytes(row.shape),
         deleted=row.deleted,
     )
-
-
-def _unavailable(error: sa_exc.DBAPIError) -> Exception:
-    code = getattr(error.orig, "pgcode", None) or ""
-    if code.startswith("53"):  # insufficient resources: 53100 disk full, 53200 out of memory
-        return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
-    if error.connection_invalidated or isinstance(error, sa_exc.OperationalError) or code.startswith(("57P", "08")):
-        return UnavailableError(
-            Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
-        )
-    return error

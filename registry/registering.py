@@ -21,7 +21,7 @@ from registry.members import resolved
 from registry.parsing import ParsedSchema
 from registry.resolving import schema_invalid
 from registry.settings import Configuration, Mode
-from registry.store import Change, Content, StoredSchema, StoredVersion, SubjectStore, refuse_taken
+from registry.store import MOST_GAPS, Change, Content, StoredSchema, StoredVersion, SubjectStore, refuse_taken
 from registry.versions import Registered, own_text, pick, refuse_name, registered, unknown_subject, view_subject
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
@@ -212,7 +212,12 @@ class Registering:
         wanted = number if number is not None else (versions[-1].number + 1 if versions else 1)
         if not 0 < wanted < 2**31:
             raise InvalidError(Reason.VERSION_INVALID, "got no version id", details={"version": str(wanted)})
-        self._refuse_unapproved(subject, draft, self._taken_back(draft, versions) if governed else [])
+        highest = self._store.highest_id() + MOST_GAPS
+        if schema_id > highest:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the id {schema_id}; expected {highest} at most: ids go on from the highest one, and are finite",
+            )
         content = draft.content
         schema = change.restore(schema_id, draft.key(), draft.shape, content)
         for version in versions:
@@ -224,6 +229,7 @@ class Registering:
                         f"version {wanted} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
                 return registered(version, content)
+        self._refuse_unapproved(subject, draft, self._taken_back(draft, versions) if governed else [])
         return self._add(change, subject, wanted, schema, content)
 
     def _contract(self, content: Content, live: Sequence[StoredVersion], config: Mapping[str, Any]) -> Content:

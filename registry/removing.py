@@ -4,7 +4,7 @@ What another schema refers to stays: a soft deletion waits until no live version
 version does at all. Ids stay what they are in any case.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from registry.contexts import scopes
 from registry.settings import Configuration
@@ -21,9 +21,11 @@ class Removing:
     Args:
         store: where they are kept.
         configuration: modes.
+        governed: tells whether a subject's classification counts: what it was is what later versions are held to.
     """
 
-    def __init__(self, store: SubjectStore, configuration: Configuration) -> None:
+    def __init__(self, store: SubjectStore, configuration: Configuration, *, governed: Callable[[str], bool]) -> None:
+        self._governed = governed
         self._store = store
         self._configuration = configuration
 
@@ -61,7 +63,7 @@ class Removing:
                 for number in numbers:
                     others = [item for item in self._store.referrers(subject, number) if item.subject != subject]
                     _refuse_referenced(subject, number, others, permanent=permanent)
-            self._remove(change, numbers, permanent=permanent, last=True)
+            self._remove(subject, change, numbers, permanent=permanent, last=True)
             return numbers
 
     def delete_version(self, subject: str, number: int | None, *, permanent: bool = False) -> int:
@@ -89,13 +91,20 @@ class Removing:
                 raise ConflictError(Reason.VERSION_DELETED, "the version is deleted already", details=details)
             referrers = self._store.referrers(subject, version.number)
             _refuse_referenced(subject, version.number, referrers, permanent=permanent)
-            self._remove(change, [version.number], permanent=permanent, last=len(versions) == 1)
+            self._remove(subject, change, [version.number], permanent=permanent, last=len(versions) == 1)
             return version.number
 
-    def _remove(self, change: Change, numbers: list[int], *, permanent: bool, last: bool) -> None:
+    def _remove(self, subject: str, change: Change, numbers: list[int], *, permanent: bool, last: bool) -> None:
         if not permanent:
             change.mark_deleted(numbers)
             return
+        if self._governed(subject):
+            raise ConflictError(
+                Reason.SCHEMA_REFERENCED,
+                f"the catalogue holds {subject}: its versions are kept, since lowering a classification is told "
+                "by them. Softly deleted they are out of the way",
+                details={"subject": subject},
+            )
         change.purge(numbers)
         if last:
             self._configuration.forget(change)

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from fastapi import Request
 
-from registry.contexts import normal
+from registry.contexts import MAX_SUBJECT, normal
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["DEFAULT_MEDIA_TYPE", "MAX_BODY", "parameters", "read_body", "subject_of", "too_large", "version_of"]
@@ -60,6 +60,10 @@ async def read_body(request: Request) -> dict[str, Any]:
         ) from error
     if not isinstance(found, dict):
         raise InvalidError(Reason.REQUEST_INVALID, "got JSON that is no object; expected an object")
+    if "\\u0000" in text and _holds_nul(found):
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a text with the character U+0000, which no store can hold; leave it out"
+        )
     return found
 
 
@@ -73,6 +77,10 @@ def subject_of(raw: str) -> str:
         subject = unquote(raw, errors="strict")
     except UnicodeDecodeError as error:
         raise InvalidError(Reason.SUBJECT_INVALID, "got a subject that is no UTF-8; encode it as UTF-8") from error
+    if len(subject) > MAX_SUBJECT:
+        raise InvalidError(
+            Reason.SUBJECT_INVALID, f"got a subject of {len(subject)} characters; expected {MAX_SUBJECT} at most"
+        )
     if not subject.isprintable():
         raise InvalidError(Reason.SUBJECT_INVALID, "got a subject with control characters; expected printable text")
     return normal(subject)
@@ -102,6 +110,21 @@ def parameters(header: str) -> dict[str, str]:
     """Read the parameters of a media type: what stands after its semicolons."""
     pairs = (part.partition("=") for part in header.split(";")[1:])
     return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _holds_nul(found: dict[str, Any]) -> bool:
+    """Look into every text; the escape alone says nothing, since a schema may hold it within its own JSON."""
+    waiting: list[Any] = [found]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if "\0" in one:
+                return True
+        elif isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+    return False
 
 
 def _refuse_constant(name: str) -> Any:

@@ -104,8 +104,8 @@ class Configuration:
         now = self._clock()
         with self._lock:
             if now - self._asked >= _FRESH:
-                self._asked = now
                 self._aliases = self._read_aliases()
+                self._asked = now
             return self._aliases.get(subject, subject)
 
     def aliases(self) -> dict[str, list[str]]:

@@ -107,7 +107,8 @@ UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = 
     scopes="text[]",
 )
 
-LOCK_ALL = sa.text("SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name FOR UPDATE")
+# In one order wherever the database stands, so that two changes never wait for each other.
+LOCK_ALL = sa.text("""SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name COLLATE "C" FOR UPDATE""")
 
 SETTINGS = sa.text("""
 SELECT name, config, mode FROM registry_subject

@@ -24,6 +24,7 @@ from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
 
 __all__ = [
+    "MOST_GAPS",
     "CatalogueStore",
     "Change",
     "Content",
@@ -35,6 +36,8 @@ __all__ = [
     "SubjectStore",
     "refuse_taken",
 ]
+
+MOST_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot use the numbers up
 
 GLOBAL = ""
 """The scope of settings that hold where a subject has none of its own."""

@@ -76,7 +76,7 @@ class Subjects:
             validate=validate,
             approved=approved,
         )
-        self._removing = Removing(store, configuration)
+        self._removing = Removing(store, configuration, governed=governed)
         self._known: dict[int, StoredSchema] = {}
         self._lock = threading.Lock()
 

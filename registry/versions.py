@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from registry.content import guid
-from registry.contexts import DEFAULT, split
+from registry.contexts import DEFAULT, MAX_SUBJECT, split
 from registry.store import Content, StoredVersion
 from schemas.errors import InvalidError, Reason
 
@@ -21,7 +21,6 @@ __all__ = [
     "view_subject",
 ]
 
-_MAX_SUBJECT = 500  # characters
 _VIEW = re.compile(r"view\..+\.v[1-9][0-9]*")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -98,10 +97,10 @@ def refuse_name(subject: str) -> None:
         InvalidError: SUBJECT_INVALID.
     """
     context, name = split(subject)
-    if not name.strip() or len(subject) > _MAX_SUBJECT or _UNUSABLE.search(subject):
+    if not name.strip() or len(subject) > MAX_SUBJECT or _UNUSABLE.search(subject):
         raise InvalidError(
             Reason.SUBJECT_INVALID,
-            f"got a subject that is empty, longer than {_MAX_SUBJECT} characters or holds control characters",
+            f"got a subject that is empty, longer than {MAX_SUBJECT} characters or holds control characters",
             details={"subject": json.dumps(subject[:80])},
         )
     if name.startswith("view.") or name in ("__GLOBAL", "__EMPTY") or (context == DEFAULT and name.startswith(":")):

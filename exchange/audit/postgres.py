@@ -13,7 +13,8 @@ from sqlalchemy import exc as sa_exc
 
 from exchange.audit.store import Found, NewLeaf, Query, Reach
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
-from exchange.work import Work, connection_of, unavailable
+from exchange.work import Work, connection_of
+from registry.postgres_failures import unavailable
 from registry.prepared import Prepared
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
@@ -197,7 +198,7 @@ class PostgresEntries:
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(wanted).all()
-        except sa_exc.DBAPIError as error:
+        except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
         return [Found(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows]
 

@@ -14,7 +14,7 @@ from sqlalchemy import exc as sa_exc
 
 from exchange.audit.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, Sealed
-from exchange.work import unavailable
+from registry.postgres_failures import unavailable
 from schemas.errors import CorruptError, Reason
 
 __all__ = ["PostgresLog"]
@@ -118,7 +118,7 @@ class PostgresLog:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except sa_exc.DBAPIError as error:
+        except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
 
     @contextmanager
@@ -128,7 +128,7 @@ class PostgresLog:
                 streaming = connection.execution_options(yield_per=_STREAM)
                 with streaming.execute(statement, values) as result:
                     yield iter(result)
-        except sa_exc.DBAPIError as error:
+        except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
 
 

@@ -26,7 +26,7 @@ from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
 from exchange.audit.rules import Rules, makes_version
 from exchange.audit.verify import Report, verify_files
-from exchange.work import unavailable
+from registry.postgres_failures import unavailable
 from schemas.access import Action
 from schemas.audit import AuditEntry, from_leaf
 from schemas.errors import InvalidError
@@ -90,7 +90,7 @@ def verify_database(
                 report.tell("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
             if grants is not None:
                 _check_grants(grants(connection), rules, ahead, report)
-    except sa_exc.DBAPIError as error:
+    except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
     return report
 

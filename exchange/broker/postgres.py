@@ -31,6 +31,7 @@ from exchange.broker.postgres_wake import Wakes
 from exchange.broker.rules import another_shape, check_batches, fenced, sort_out, unknown_topic
 from exchange.broker.tables import metadata, stretch_table_of
 from exchange.work import PostgresWork, PostgresWorks, connection_of
+from registry.postgres_failures import sqlstate, unavailable
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -319,12 +320,11 @@ class PostgresBroker:
 
 
 def _translated(error: psycopg2.Error | sa_exc.SQLAlchemyError) -> UnavailableError:
-    original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
-    code = getattr(original, "pgcode", None) or ""
-    if code.startswith("53"):
-        return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
+    found = unavailable(error)
+    if isinstance(found, UnavailableError) and found.reason is not Reason.DATABASE_UNAVAILABLE:
+        return found
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE,
-        f"PostgreSQL did not carry out a statement (SQLSTATE {code or 'none'}); nothing was stored",
+        f"PostgreSQL did not carry out a statement (SQLSTATE {sqlstate(error) or 'none'}); nothing was stored",
         retry_after=1.0,
     )

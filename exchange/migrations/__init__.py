@@ -11,12 +11,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import exc as sa_exc
 
 from exchange.access import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker import tables as broker
 from exchange.identity import postgres as identity
 from registry import tables as registry
+from registry.postgres_failures import unavailable
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["METADATA", "check", "upgrade"]
@@ -45,9 +47,13 @@ def check(engine: sa.Engine) -> None:
 
     Raises:
         InvalidError: CONFIG_INVALID, when it is older or newer.
+        UnavailableError: it does not answer.
     """
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except sa_exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
     expected = ScriptDirectory.from_config(_config()).get_current_head()
     if found != expected:
         raise InvalidError(

@@ -138,7 +138,9 @@ def test_without_a_right_an_account_reads_by_id_alone_and_nothing_of_what_is_res
     owner = registry(pool, police.account("catalogue_editor"))
     population, credit = (owner.version(f"{name}.v1-value")["id"] for name in ("population", "credit"))
     assert reader.get(f"/schemas/ids/{population}")["schema"]
-    for path in ("/subjects", f"/subjects/{SUBJECT}/versions", f"/schemas/ids/{credit}", "/schemas"):
+    for path in ("/subjects", "/schemas", "/governance/fields"):
+        assert reader.get(path) == [], "a list shows what may be read"
+    for path in (f"/subjects/{SUBJECT}/versions", f"/schemas/ids/{credit}"):
         assert denied(lambda path=path: reader.get(path)) is Reason.ROLE_MISSING, path
     assert "credit.v1-value" in [*registry(pool, pool.root).subjects()]
 

@@ -129,6 +129,15 @@ def test_references_metadata_settings_and_other_types_go_along() -> None:
     assert target.configuration.mode("a-whole") == "READWRITE"
 
 
+def test_a_subject_keeps_the_mode_that_it_had_at_the_receiving_registry() -> None:
+    source, target = registry(), registry()
+    source.register("frozen", Content(text='"int"'))
+    target.configuration.set_mode("frozen", "READONLY")
+    assert copied(source, target) == []
+    assert versions(target) == versions(source)
+    assert target.configuration.mode("frozen") == "READONLY"
+
+
 def test_what_contradicts_the_receiving_registry_is_named_and_the_rest_goes_on() -> None:
     source, target = registry(), registry()
     source.register("a", Content(text='"int"'))

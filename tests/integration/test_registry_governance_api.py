@@ -162,3 +162,12 @@ def test_what_is_no_request_or_decision(http: TestClient) -> None:
         assert http.post(f"/approvals/{asked['id']}/decision", json=body).status_code == 422
     assert http.get("/approvals/none").status_code == 404
     assert http.get("/approvals?state=lost").status_code == 422
+
+
+def test_a_context_in_the_url_is_one_for_governance_too(http: TestClient) -> None:
+    body = {"schema": schema({"name": "id", "type": "string", "level": "G3", "personal": "D"})}
+    assert http.post("/contexts/.police/subjects/s/versions", json=body).status_code == 200
+    assert http.get("/contexts/.police/governance/subjects/s/versions/1").json()[0]["field"] == "id"
+    assert http.get("/contexts/.tax/governance/subjects/s/versions/1").status_code == 404
+    assert http.get("/contexts/.tax/governance/fields").json() == []
+    assert [one["subject"] for one in http.get("/contexts/.police/governance/fields").json()] == [":.police:s"]

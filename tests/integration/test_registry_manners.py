@@ -84,7 +84,7 @@ def test_bodies_are_taken_in_every_stated_form(
         (b'{"schema": "\\"int\\"", "metadata": {"properties": {"x": 1e999}}}', {}, 422, 422),
         (b'{"schema": "\\"int\\"", "metadata": {"\\ud800": {}}}', {}, 422, 422),
         (b'{"schema": "\\ud800"}', {}, 422, 422),
-        (b'{"schema": "\\u0000"}', {}, 422, 42201),
+        (b'{"schema": "\\u0000"}', {}, 422, 422),
         (b"[" * 100_000, {}, 422, 422),
         (b'{"schema":' + b"[" * 100_000, {}, 422, 422),
         (json.dumps({"schema": "[" * 100_000}).encode(), {}, 422, 42201),

@@ -104,6 +104,7 @@ def test_a_context_in_the_url_is_a_context_of_the_subject(http: TestClient) -> N
     assert http.get("/config/:.police:").json() == {"compatibilityLevel": "NONE"}
     assert http.get("/contexts").json() == [".", ".police"]
     assert http.delete("/contexts/.police").json()["error_code"] == 42211
+    assert http.delete("/contexts/:.:").status_code == 422
     http.delete("/contexts/.police/subjects/s")
     http.delete("/contexts/.police/subjects/s?permanent=true")
     assert http.delete("/contexts/.police").status_code == 204

@@ -19,7 +19,8 @@ from registry.remote import Remote
 from registry.settings import Configuration
 from registry.store import Content
 from registry.subjects import Subjects
-from registry.topic_records import fold
+from registry.topic_records import Record, fold
+from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
 from tests.kit.kafka import Node
 from tests.kit.registry_served import RecordingGate, identify
@@ -100,6 +101,29 @@ def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: W
     with pytest.raises(KeyboardInterrupt):
         SchemasTopic(world.settings, Dying(engine), name=world.name).step()
     assert world.outbox.waiting(10), "sent, not forgotten"
+    while topic.step():
+        pass
+    told_is_held(fold(topic.records()), world.store)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_first_batch_that_fails_loses_nothing_of_the_filling(
+    world: World, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Kafka refuses the first batch, or has it when the process dies before the database knows."""
+    play(world.subjects, [("put", f"s{number}", text) for number, text in enumerate(TEXTS)])
+    real = SchemasTopic._send
+
+    def failing(topic: SchemasTopic, records: list[Record]) -> None:
+        if when == "after":
+            real(topic, records[:2])
+        raise UnavailableError(Reason.BROKER_UNAVAILABLE, "not now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SchemasTopic, "_send", failing)
+        with pytest.raises(UnavailableError):
+            world.topic().step()
+    topic = world.topic()  # the next process
     while topic.step():
         pass
     told_is_held(fold(topic.records()), world.store)

@@ -39,7 +39,7 @@ class RecordingGate:
 
     @contextmanager
     def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[Note]:
-        if action in self.denied:
+        if action in self.denied or (action is Action.SCHEMA_READ and resource.startswith(self.hidden)):
             raise RefusedError(Reason.ROLE_MISSING, f"the role {actor.role} may not {action}")
         note = Note()
         yield note

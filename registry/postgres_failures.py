@@ -1,0 +1,52 @@
+"""What a driver's error means to whoever called: the one reading of it, for every store on PostgreSQL."""
+
+import psycopg2
+from sqlalchemy import exc as sa_exc
+
+from schemas.errors import Reason, UnavailableError
+
+__all__ = ["sqlstate", "unavailable"]
+
+_DISK_FULL = "53100"
+_INSUFFICIENT = "53"  # class: too many connections, out of memory
+_READ_ONLY = "25006"  # read_only_sql_transaction: the server has become, or still is, a standby
+_AWAY = ("57P", "08")  # operator intervention (shutdown, crash); class: connection exception
+_GONE = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.DisconnectionError)
+_BARE_GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
+
+
+def unavailable(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> Exception:
+    """Turn an error into an UnavailableError where it tells of circumstances; else give it back, for it is a defect.
+
+    DISK_FULL: no room; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: away, or not writable.
+    The codes are of PostgreSQL's documentation, appendix A.
+    """
+    code = sqlstate(error)
+    if code == _DISK_FULL:
+        return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
+    if code.startswith(_INSUFFICIENT):
+        return UnavailableError(
+            Reason.OVERLOADED, f"PostgreSQL is at its limit (SQLSTATE {code}); nothing was stored", retry_after=1.0
+        )
+    if code == _READ_ONLY:
+        return UnavailableError(
+            Reason.DATABASE_UNAVAILABLE,
+            "PostgreSQL takes no writes at this moment, as after a failover; nothing was stored",
+            retry_after=1.0,
+        )
+    if isinstance(error, sa_exc.TimeoutError):
+        return UnavailableError(
+            Reason.OVERLOADED, "every connection to PostgreSQL is in use; try again", retry_after=1.0
+        )
+    lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
+    if lost or code.startswith(_AWAY) or isinstance(error, (*_GONE, *_BARE_GONE)):
+        return UnavailableError(
+            Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
+        )
+    return error
+
+
+def sqlstate(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> str:
+    """Give the server's code of an error, empty where it has none."""
+    original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    return getattr(original, "pgcode", None) or ""

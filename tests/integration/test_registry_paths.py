@@ -1,0 +1,164 @@
+"""The ways round a refusal: references, ids, deletion, import, and names that no store could hold."""
+
+import json
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from registry.memory import MemorySubjects
+from registry.settings import Configuration
+from registry.store import MOST_GAPS, Content
+from registry.subjects import Subjects
+from schemas.access import Action
+from schemas.errors import ConflictError, InvalidError, Reason
+from tests.kit.registry_served import World
+
+pytestmark = pytest.mark.postgres
+SECRET = json.dumps({"type": "record", "name": "Secret", "fields": [{"name": "hidden_field", "type": "string"}]})
+REFERRING = json.dumps({"type": "record", "name": "Own", "fields": [{"name": "c", "type": "Secret"}]})
+
+
+@pytest.fixture
+def secret(world: World, subject: str) -> Iterator[str]:
+    """A subject that the caller may not read, with a version."""
+    name = f"secret-{subject}"
+    assert world.http.post(f"/subjects/{name}/versions", json={"schema": SECRET}).status_code == 200
+    world.gate.hidden = "secret"
+    yield name
+    world.gate.hidden = " "
+
+
+def referring(secret: str) -> dict[str, object]:
+    return {"schema": REFERRING, "references": [{"name": "Secret", "subject": secret, "version": 1}]}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/subjects/{}/versions",
+        "/subjects/{}",
+        "/compatibility/subjects/{}/versions",
+        "/compatibility/subjects/{}/versions/latest",
+    ],
+)
+def test_to_refer_to_a_schema_is_to_read_it(world: World, secret: str, subject: str, path: str) -> None:
+    answer = world.http.post(path.format(subject), json=referring(secret))
+    assert answer.status_code == 403
+    assert "hidden_field" not in answer.text
+    assert (Action.SCHEMA_REGISTER, subject) not in [entry[1:3] for entry in world.gate.entries]
+    world.gate.hidden = " "
+    assert world.http.delete(f"/subjects/{secret}").status_code == 200, "nobody has pinned it"
+
+
+def test_what_a_schema_refers_to_is_not_written_out_for_who_may_not_read_it(
+    world: World, secret: str, subject: str
+) -> None:
+    world.gate.hidden = " "
+    schema_id = world.http.post(f"/subjects/{subject}/versions", json=referring(secret)).json()["id"]
+    for path in (f"/subjects/{subject}/versions/1", f"/schemas/ids/{schema_id}"):
+        assert "hidden_field" in world.http.get(path, params={"format": "resolved"}).text
+        world.gate.hidden = "secret"
+        assert world.http.get(path, params={"format": "resolved"}).status_code == 403
+        assert "hidden_field" not in world.http.get(path).text
+        world.gate.hidden = " "
+
+
+def test_an_id_names_no_subject_that_the_caller_may_not_see(world: World, secret: str, subject: str) -> None:
+    schema_id = world.http.post(f"/subjects/{subject}/versions", json={"schema": SECRET}).json()["id"]
+    assert world.http.get(f"/schemas/ids/{schema_id}/subjects").json() == [subject]
+    assert world.http.get(f"/schemas/ids/{schema_id}/versions").json() == [{"subject": subject, "version": 1}]
+    shown = world.http.get(f"/schemas/ids/{schema_id}", params={"includeSubjects": True}).json()
+    assert shown["subjects"] == [subject]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"schema": 'syntax = "proto3"; // \0', "schemaType": "PROTOBUF"},
+        {"schema": '"int"', "metadata": {"properties": {"a": "\0"}}},
+    ],
+)
+def test_a_text_that_no_store_could_hold_is_told_so(world: World, subject: str, body: dict[str, object]) -> None:
+    answer = world.http.post(f"/subjects/{subject}/versions", json=body)
+    assert answer.status_code == 422
+    assert world.http.post(f"/subjects/{subject}/versions", json={"schema": '"int"'}).status_code == 200
+
+
+def test_a_schema_may_speak_of_the_character_that_it_cannot_hold(world: World, subject: str) -> None:
+    fields = [{"name": "b", "type": {"type": "fixed", "name": "F", "size": 1}, "default": "\0", "doc": "\0"}]
+    schema = json.dumps({"type": "record", "name": "R", "zh": "\0", "fields": fields})
+    answer = world.http.post(f"/subjects/{subject}/versions", json={"schema": schema})
+    assert answer.status_code == 200, answer.text
+    assert world.http.get(f"/subjects/{subject}/versions/1").json()["schema"] == schema
+
+
+def test_a_name_of_thousands_of_characters_is_told_so(world: World) -> None:
+    name = quote("年" * 2000, safe="")
+    for method, path in (("PUT", f"/config/{name}"), ("DELETE", f"/subjects/{name}"), ("GET", f"/mode/{name}")):
+        assert world.http.request(method, path, json={"compatibility": "NONE"}).status_code == 422
+
+
+# --- without HTTP ----------------------------------------------------------------------------------------------
+
+
+def service(*, governed: bool = False) -> Subjects:
+    store = MemorySubjects()
+    return Subjects(store, Configuration(store), governed=lambda _: governed)
+
+
+def classified(level: str) -> Content:
+    field = {
+        "name": "n",
+        "type": "string",
+        "level": level,
+        "personal": "N",
+        "sensitive": "N",
+        "mask": "none",
+        "zh": "名",
+    }
+    return Content(text=json.dumps({"type": "record", "name": "R", "zh": "人", "fields": [field]}))
+
+
+def test_deleting_is_no_way_round_an_approval() -> None:
+    subjects = service(governed=True)
+    subjects.register("gov", classified("G3"))
+    with pytest.raises(ConflictError) as lowered:
+        subjects.register("gov", classified("G1"))
+    assert lowered.value.reason is Reason.CLASSIFICATION_LOWERED
+    subjects.delete("gov")
+    for purge in (
+        lambda: subjects.delete("gov", permanent=True),
+        lambda: subjects.delete_version("gov", 1, permanent=True),
+    ):
+        with pytest.raises(ConflictError, match="versions are kept"):
+            purge()
+    with pytest.raises(ConflictError) as again:
+        subjects.register("gov", classified("G1"))
+    assert again.value.reason is Reason.CLASSIFICATION_LOWERED
+
+
+def test_an_import_cannot_use_up_the_ids() -> None:
+    subjects = service()
+    subjects.configuration.set_mode("imp", "IMPORT")
+    for schema_id in (2**31 - 1, MOST_GAPS + 1):
+        with pytest.raises(InvalidError, match="at most"):
+            subjects.register("imp", Content(text='"int"'), schema_id=schema_id)
+    assert subjects.register("imp", Content(text='"int"'), schema_id=MOST_GAPS).schema_id == MOST_GAPS
+    assert subjects.register("other", Content(text='"long"')).schema_id == MOST_GAPS + 1
+
+
+def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemorySubjects()
+    configuration = Configuration(store)
+    configuration.configure("nick", {"alias": "real"})
+    real = store.configured
+
+    def away() -> object:
+        raise ConnectionError
+
+    monkeypatch.setattr(store, "configured", away)
+    with pytest.raises(ConnectionError):
+        configuration.alias("nick")
+    monkeypatch.setattr(store, "configured", real)
+    assert configuration.alias("nick") == "real"

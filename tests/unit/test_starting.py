@@ -1,0 +1,110 @@
+"""A start beside a database that is itself still starting."""
+
+import psycopg2
+import pytest
+from psycopg2 import errors as pg
+from sqlalchemy import exc as sa_exc
+from structlog.testing import capture_logs
+
+from exchange.starting import patiently
+from registry.postgres_failures import unavailable
+from schemas.errors import InvalidError, Reason, UnavailableError
+
+
+class Clock:
+    """Seconds that pass when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Coming:
+    """Something that is there from its n-th call on."""
+
+    def __init__(self, calls: int, reason: Reason = Reason.DATABASE_UNAVAILABLE) -> None:
+        self.left, self.reason, self.calls = calls, reason, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        self.left -= 1
+        if self.left > 0:
+            raise UnavailableError(self.reason, "away")
+        return "here"
+
+
+@pytest.mark.parametrize("reason", [Reason.DATABASE_UNAVAILABLE, Reason.BROKER_UNAVAILABLE, Reason.OVERLOADED])
+def test_a_start_waits_for_what_it_needs_and_says_so_now_and_then(reason: Reason) -> None:
+    clock, coming = Clock(), Coming(26, reason)
+    with capture_logs() as lines:
+        assert patiently(coming, patience=60, clock=clock, sleep=clock.sleep) == "here"
+    assert (coming.calls, clock.now) == (26, 125.0)
+    assert [(line["event"], line["reason"], line["seconds"]) for line in lines] == [
+        ("start_waits", reason, left) for left in (60, 50, 40)
+    ]
+
+
+def test_its_patience_ends() -> None:
+    clock, coming = Clock(), Coming(1000)
+    with pytest.raises(UnavailableError, match="away"):
+        patiently(coming, patience=30, clock=clock, sleep=clock.sleep)
+    assert clock.now == 130.0
+
+
+@pytest.mark.parametrize("reason", [Reason.DISK_FULL, Reason.SHUTTING_DOWN])
+def test_what_waiting_does_not_mend_is_told_at_once(reason: Reason) -> None:
+    coming = Coming(2, reason)
+    with pytest.raises(UnavailableError):
+        patiently(coming, sleep=lambda _: pytest.fail("waited"))
+
+    def wrong() -> None:
+        raise InvalidError(Reason.CONFIG_INVALID, "wrong")
+
+    with pytest.raises(InvalidError):
+        patiently(wrong, sleep=lambda _: pytest.fail("waited"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (pg.AdminShutdown(), Reason.DATABASE_UNAVAILABLE),
+        (psycopg2.OperationalError("the database system is shutting down"), Reason.DATABASE_UNAVAILABLE),
+        (psycopg2.InterfaceError("connection already closed"), Reason.DATABASE_UNAVAILABLE),
+        (sa_exc.OperationalError("SELECT 1", None, psycopg2.OperationalError()), Reason.DATABASE_UNAVAILABLE),
+        (sa_exc.DisconnectionError("closed"), Reason.DATABASE_UNAVAILABLE),
+        (sa_exc.TimeoutError("QueuePool limit"), Reason.OVERLOADED),
+    ],
+)
+def test_errors_of_circumstances_are_told_as_such(error: psycopg2.Error, reason: Reason) -> None:
+    told = unavailable(error)
+    assert isinstance(told, UnavailableError)
+    assert told.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("53100", Reason.DISK_FULL),
+        ("53200", Reason.OVERLOADED),
+        ("53300", Reason.OVERLOADED),
+        ("25006", Reason.DATABASE_UNAVAILABLE),
+        ("57P03", Reason.DATABASE_UNAVAILABLE),
+        ("08006", Reason.DATABASE_UNAVAILABLE),
+    ],
+)
+def test_so_are_the_servers_codes(code: str, reason: Reason) -> None:
+    driver = pg.lookup(code)()
+    driver.__setstate__({"pgcode": code})
+    told = unavailable(sa_exc.DBAPIError("INSERT", None, driver))
+    assert isinstance(told, UnavailableError)
+    assert told.reason is reason
+
+
+def test_a_defect_stays_one() -> None:
+    defect = sa_exc.ProgrammingError("SELEC", None, pg.SyntaxError())
+    assert unavailable(defect) is defect
