@@ -1,7 +1,6 @@
 """`pool init`, `serve`, `migrate`, `demo`: what runs on the pool's own machine."""
 
 import asyncio
-import ctypes
 import json
 import logging
 import sys
@@ -11,6 +10,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from exchange import heap
 from exchange.app import App
 from exchange.config import Config
 from exchange.demo.story import tell
@@ -21,8 +21,6 @@ from schemas import failpoints
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
-
-_ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 
 Data = Annotated[Path, typer.Option("--data", help="the pool's folder", envvar="POOL_DATA")]
 
@@ -72,7 +70,7 @@ def serve_command(
         )
     _refuse_open_doors(config)
     failpoints.arm(allowed=config.failpoints)
-    _bound_memory()
+    heap.bound()
     roles = frozenset(role or Role)
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)
@@ -94,13 +92,6 @@ def demo_command(
 ) -> None:
     """Three departments, one grant: publish, refuse, approve, draw, verify. Ends by itself."""
     raise typer.Exit(tell(keep=keep, persons=persons))
-
-
-def _bound_memory() -> None:
-    """Let glibc keep two heaps instead of eight a core: what thirty threads free in turn would never shrink again."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries have none, and need none
-    if mallopt is not None:
-        mallopt(_ARENA_MAX, 2)
 
 
 def _make_for_trying(data: Path, ports: dict[str, int]) -> None:
