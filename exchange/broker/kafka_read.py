@@ -34,7 +34,9 @@ from schemas.record import Positions
 __all__ = ["Readers"]
 
 _CHUNK = 1_000  # messages taken from a consumer's queue in one call
+# What is taken from a queue waits as objects of Python, at three times its size: no more is taken than is asked for.
 _HELD = 4 * 1024 * 1024  # bytes kept in a consumer beyond which no more are taken from its queue
+_AHEAD = 4_000  # records kept even where fewer are asked for: enough for every partition to have some
 _LINGER = 0.005  # seconds that a lagging reader waits for a fuller slice
 _COOL = 2.0  # seconds after which a consumer that nobody has come back for gives up its place
 _OVERTAKEN = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - the library's spelling
@@ -53,23 +55,24 @@ class _Stream:
         self.at: dict[int, int] = {}  # partition → position of the next record to give
         self.used = time.monotonic()
         self._held: dict[int, deque[Fetched]] = {}
-        self._bytes = 0
+        self._bytes = self._count = 0
         self._known: dict[int, int] = {}  # partition → everything before this position was fetched
 
     def assign(self, topic: Topic, at: Mapping[int, int]) -> None:
         """Stand at these positions."""
         self.topic, self.at, self._known = topic, dict(at), dict(at)
-        self._held, self._bytes = {number: deque() for number in at}, 0
+        self._held, self._bytes, self._count = {number: deque() for number in at}, 0, 0
         self.consumer.assign([TopicPartition(str(topic), number, offset) for number, offset in at.items()])
 
     def rest(self) -> None:
         """Stand nowhere."""
         self.consumer.unassign()
-        self.topic, self._held, self._bytes = None, {}, 0
+        self.topic, self._held, self._bytes, self._count = None, {}, 0, 0
 
-    def gather(self) -> bool:
-        """Take what the consumer has fetched, without waiting; tell whether there is anything to give."""
-        while self._bytes < _HELD:
+    def gather(self, records: int) -> bool:
+        """Take so many of the records that the consumer has fetched, without waiting; tell whether it holds any."""
+        enough = max(records, _AHEAD)
+        while self._bytes < _HELD and self._count < enough:
             messages = fetch(self.consumer, _CHUNK)
             for message in messages:
                 self._take(message)
@@ -77,14 +80,14 @@ class _Stream:
                 break
         return any(self._held.values())
 
-    def wait(self, until: Mapping[int, int], deadline: float) -> bool:
-        """Wait for a first record, or for the certainty that there is none before *until*.
+    def wait(self, until: Mapping[int, int], deadline: float, records: int = _AHEAD) -> bool:
+        """Wait for a first record, or for the certainty that there is none before *until*; gather so many *records*.
 
         Raises:
             _OvertakenError: see there.
             UnavailableError: BROKER_UNAVAILABLE, neither until the deadline.
         """
-        while not self.gather():
+        while not self.gather(records):
             if all(self._known[number] >= end for number, end in until.items()):
                 return False
             waiting = deadline - time.monotonic()
@@ -98,7 +101,7 @@ class _Stream:
             message = fetch_one(self.consumer, _LINGER)
             if message is not None:
                 self._take(message)
-                self.gather()
+                self.gather(records)
         return True
 
     def _take(self, message: Fetched) -> None:
@@ -108,6 +111,7 @@ class _Stream:
             self._held[number].append(message)
             self._known[number] = message.offset() + 1
             self._bytes += len(message)
+            self._count += 1
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             self._known[message.partition()] = message.offset()
         elif error.code() in _OVERTAKEN:
@@ -155,6 +159,7 @@ class _Stream:
             into.append(held.popleft())
             count, total = count + 1, total + length
         self._bytes -= total
+        self._count -= count
         return count, total
 
     def take_all(self) -> list[Fetched]:
@@ -162,7 +167,7 @@ class _Stream:
         messages = [message for held in self._held.values() for message in held]
         for held in self._held.values():
             held.clear()
-        self._bytes = 0
+        self._bytes = self._count = 0
         return messages
 
     def positions(self) -> Positions:
@@ -198,14 +203,14 @@ class Readers:
         deadline = self._link.deadline()
         with self._lent(topic, after, deadline) as stream:
             try:
-                if stream.topic is None or not stream.gather():
+                if stream.topic is None or not stream.gather(max_records):
                     ends = self._link.ends(topic, partitions, deadline)
                     check_positions(topic, after, ends.earliest, ends.latest)
                     if all(at >= end for at, end in zip(after, ends.latest, strict=True)):
                         return Slice(stretches=(), next=after)
                     if stream.topic is None:
                         stream.assign(topic, dict(enumerate(after)))
-                    stream.wait(dict(enumerate(ends.latest)), deadline)
+                    stream.wait(dict(enumerate(ends.latest)), deadline, max_records)
             except _OvertakenError:
                 ends = self._link.ends(topic, partitions, deadline)
                 check_positions(topic, after, ends.earliest, ends.latest)
