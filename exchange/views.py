@@ -100,7 +100,16 @@ class Schemas:
         began = self._clock()
         numbers = self._subjects.versions(topic.subject, deleted=True)
         versions = [self._subjects.version(topic.subject, number, deleted=True) for number in numbers]
-        known = began, {one.schema_id: self._subjects.parsed_by_id(one.schema_id) for one in versions}
+        readable: dict[int, ParsedSchema] = {}
+        for one in versions:
+            # What was registered before the catalogue had the resource may be no schema that records can have. Such a
+            # version is none of the topic's writers; it does not keep the others from being one.
+            try:
+                readable[one.schema_id] = self._subjects.parsed_by_id(one.schema_id)
+            except InvalidError as error:
+                if error.reason not in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
+                    raise
+        known = began, readable
         self._known[topic] = known
         return known
 

@@ -112,7 +112,7 @@ class GovernanceCalls(Calls):
         name = self.meant(subject)
         with self.reading(request, name):
             found = self.subjects.version(name, version_of(version))
-            facts = facts_of(self.subjects.parsed_by_id(found.schema_id), found.content.metadata)
+            facts = facts_of(self.subjects.described(found.schema_id), found.content.metadata)
             return [dict(field.to_json()) for field in facts]
 
     def compare(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
@@ -122,8 +122,8 @@ class GovernanceCalls(Calls):
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.SCHEMA_READ, name):
             latest = self.subjects.version(name, None)
-            old = self.subjects.parsed_by_id(latest.schema_id)
-            new = self.subjects.drafts.read(name, content).parsed
+            old = self.subjects.described(latest.schema_id)
+            new = self.subjects.draft(name, content).parsed
             if new is None:
                 raise InvalidError(Reason.REQUEST_INVALID, f"got a schema of the type {content.kind}; expected AVRO")
             changes = diff(old, new)

@@ -70,13 +70,14 @@ class Drafts:
         self._lock = threading.Lock()
         self._whole: dict[int, str] = {}
 
-    def read(self, subject: str, content: Content, *, validate: bool = True) -> Draft:
+    def read(self, subject: str, content: Content, *, validate: bool = True, endless: bool = False) -> Draft:
         """Check a content that is meant for a subject.
 
         Args:
             subject: references without a context are to its context.
             content: as submitted.
             validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
+            endless: also take a record that holds itself without end, with which nothing is ever read or written.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
@@ -89,13 +90,13 @@ class Drafts:
         if kind is not Kind.AVRO:
             return _draft(content, canonical_of(kind, content.text), content.text, None)
         if not resolved:
-            parsed = parse(content.text, strict=validate)
+            parsed = parse(content.text, strict=validate, endless=endless)
             return _draft(content, parsed.json, content.text, parsed)
         texts = self._texts(resolved)
         # Once with its references beside it, for the errors' sake and its own JSON; once whole.
-        own = parse(content.text, references=texts, strict=validate)
+        own = parse(content.text, references=texts, strict=validate, endless=endless)
         whole = inlined(content.text, texts)
-        return _draft(content, own.json, whole, parse(whole, strict=validate))
+        return _draft(content, own.json, whole, parse(whole, strict=validate, endless=endless))
 
     def whole(self, schema_id: int) -> str:
         """Give an id's text with its references written in.
@@ -116,20 +117,25 @@ class Drafts:
             self._whole[schema_id] = text
         return text
 
-    def parsed(self, schema_id: int) -> ParsedSchema:
+    def parsed(self, schema_id: int, *, endless: bool = False) -> ParsedSchema:
         """Give an Avro schema parsed, its references written in.
 
+        Args:
+            schema_id: which one.
+            endless: to describe or compare it alone; without, what is given may be read and written with.
+
         Raises:
-            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema.
+            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it holds itself
+                without end.
         """
         content = self._by_id(schema_id).content
         if content.kind != Kind.AVRO:
             raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
         whole = self.whole(schema_id)
         try:
-            return parse(whole)
+            return parse(whole, endless=endless)
         except InvalidError:
-            return parse(whole, strict=False)  # registered where new schemas are not validated
+            return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
 
     def _resolved(self, subject: str, item: Reference) -> Reference:
         where = contexts.relative(item.subject, subject)

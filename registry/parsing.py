@@ -88,7 +88,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParsedSchema:
-    """A schema that is well-formed and safe to read records with. Equal by text and references.
+    """A schema that is well-formed and, unless it is endless, safe to read records with. Equal by text and references.
 
     Attributes:
         text: as submitted.
@@ -138,7 +138,7 @@ class ParsedSchema:
 
 
 @lru_cache(maxsize=512)
-def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True) -> ParsedSchema:
+def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True, endless: bool = False) -> ParsedSchema:
     """Parse a schema.
 
     Args:
@@ -146,6 +146,8 @@ def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True) -
         references: texts of schemas whose named types it uses, each before those that need it.
         strict: also refuse what Avro's own parser lets pass: names and aliases outside Avro's grammar, invalid
             decimals, defaults that do not fit their type. Off, a logical type that is invalid is ignored instead.
+        endless: also take a record that holds itself without end, to describe and compare it. No engine reads or writes
+            with such a schema (`registry.shapes.refuse_endless`).
 
     Raises:
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; `details["field"]` names the field where there is one.
@@ -164,11 +166,12 @@ def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True) -
     for data in loaded[:-1]:
         resolver.resolve(data, "", (), "")
     resolved = resolver.resolve(loaded[-1], "", (), "")
-    return _assemble(text, references, loaded[-1], parsed, resolved)
+    return _assemble(text, references, loaded[-1], parsed, resolved, shape_of(resolved, endless=endless))
 
 
-def _assemble(text: str, references: tuple[str, ...], data: Any, parsed: Any, resolved: Any) -> ParsedSchema:
-    shape = shape_of(resolved)
+def _assemble(
+    text: str, references: tuple[str, ...], data: Any, parsed: Any, resolved: Any, shape: Shape
+) -> ParsedSchema:
     record: Mapping[str, Any] = resolved if shape.kind is Kind.RECORD else {"name": "", "fields": []}
     fields = tuple(
         Field(

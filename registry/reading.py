@@ -19,7 +19,7 @@ behind the datum, UTF-8 valid, ints within 32 bits, dates and times within what 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from registry.shapes import Kind, Shape
+from registry.shapes import Kind, Shape, refuse_endless
 
 __all__ = ["MAX_RECURSION", "FlawError", "Reader", "RecordReaders", "range_of", "read_long", "reader_of"]
 
@@ -48,7 +48,12 @@ class FlawError(Exception):
 
 
 def reader_of(shape: Shape) -> Callable[[bytes], Any]:
-    """Compile the reader of whole datums; it raises FlawError for everything that is not exactly one datum."""
+    """Compile the reader of whole datums; it raises FlawError for everything that is not exactly one datum.
+
+    Raises:
+        InvalidError: SCHEMA_UNSAFE, for a shape of which some value never ends.
+    """
+    refuse_endless(shape)
     read = RecordReaders().reader(shape)
 
     def whole(datum: bytes) -> Any:

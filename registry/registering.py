@@ -74,12 +74,14 @@ class Registering:
         """
         try:
             return self._drafts.read(subject, content, validate=self._validate)
-        except InvalidError:
+        except InvalidError as error:
             # Only here is the configuration asked: what passes the strict rules passes the others.
             validate = self._configuration.effective(subject).get("validateNewSchemas", self._validate)
-            if validate is self._validate:
+            # Records go through the pool under catalogued subjects alone; elsewhere nothing is decoded.
+            endless = not self._governed(subject)
+            if validate is self._validate and not (endless and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
-        return self._drafts.read(subject, content, validate=validate)
+        return self._drafts.read(subject, content, validate=validate, endless=endless)
 
     def register(
         self, subject: str, content: Content, *, schema_id: int | None = None, number: int | None = None
@@ -280,7 +282,7 @@ class Registering:
         fields = governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting is no way round.
         earlier = [
-            (version.number, _classified(self._drafts.parsed(version.schema_id)))
+            (version.number, _classified(self._drafts.parsed(version.schema_id, endless=True)))
             for version in versions
             if self._by_id(version.schema_id).content.kind == Kind.AVRO
         ]

@@ -16,7 +16,7 @@ from registry.engine import MAX_ROW_ERRORS, Checked, Datums, RowError, refusal
 from registry.parsing import ParsedSchema
 from registry.reading import FlawError, reader_of
 from registry.rules import Rule, Verdict
-from registry.shapes import Kind, Shape
+from registry.shapes import Kind, Shape, refuse_endless
 from registry.writing import writer_of
 from schemas.errors import InvalidError, Reason
 from schemas.record import Packed
@@ -30,8 +30,10 @@ def arrow_schema(schema: ParsedSchema) -> pa.Schema:
     """Give the Arrow schema of a record schema's logical form.
 
     Raises:
-        InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields.
+        InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields; SCHEMA_UNSAFE, for one that
+            holds itself without end.
     """
+    refuse_endless(schema.shape)
     if not schema.fields:
         raise InvalidError(
             Reason.SCHEMA_INVALID,

@@ -129,7 +129,7 @@ class Search:
         content = self._subjects.by_id(schema_id).content
         found: tuple[Found, ...] = ()
         if content.kind == Kind.AVRO:
-            found = facts_of(self._subjects.parsed_by_id(schema_id), content.metadata)
+            found = facts_of(self._subjects.described(schema_id), content.metadata)
         with self._lock:
             if len(self._known) >= _KEPT:
                 self._known.clear()

@@ -25,9 +25,13 @@ The logical Arrow type of each Avro type, which `arrow_type` gives:
 
 Dates and times must lie in the years 1 to 9999 and within one day: a value that no calendar holds would stop every
 consumer that reads it, so no engine reads or writes one.
+
+A record that holds itself with nothing in between that could end it has no value, and a reader of it never returns. Its
+shape exists all the same, since such a schema may be registered and compared; `refuse_endless` keeps it from everything
+that reads or writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
@@ -37,7 +41,7 @@ import pyarrow as pa
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["MAX_AMPLIFICATION", "Kind", "Shape", "arrow_type", "shape_of"]
+__all__ = ["MAX_AMPLIFICATION", "Kind", "Shape", "arrow_type", "refuse_endless", "shape_of"]
 
 MAX_AMPLIFICATION = 64
 """Bytes of Arrow that one byte of Avro may become in anything that repeats without bound."""
@@ -117,6 +121,8 @@ class Shape:
         hollow: bytes of Arrow that an empty slot takes.
         excess: the most bytes of Arrow that a value takes beyond MAX_AMPLIFICATION times its bytes on the wire.
             Above 0, repeating the value amplifies more than is allowed.
+        endless: dotted path of the first field within by which a record holds itself without end, empty where every
+            value ends. Nothing may be read or written with such a shape.
     """
 
     kind: Kind
@@ -133,6 +139,7 @@ class Shape:
     least: float
     hollow: float
     excess: float
+    endless: str = ""
 
     @property
     def nullable(self) -> bool:
@@ -152,19 +159,39 @@ def arrow_type(avro_type: object) -> pa.DataType:
     return shape_of(avro_type).arrow
 
 
-def shape_of(avro_type: object, path: str = "") -> Shape:
+def shape_of(avro_type: object, path: str = "", *, endless: bool = False) -> Shape:
     """Compile a resolved Avro type.
 
     Args:
         avro_type: the type as JSON; named types in full at every use, a bare name only where it refers to a record
             that encloses it.
         path: dotted path of the field, for messages.
+        endless: also give the shape of a record that holds itself without end: to describe and compare it, never to
+            read or write with it.
 
     Raises:
         InvalidError: SCHEMA_UNSAFE, naming the field, when some bytes of Avro would become too many of Arrow, when
             an array's items or a map's values take no bytes, or when a record contains itself and never ends.
     """
-    return _shape(avro_type, path)
+    shape = _shape(avro_type, path)
+    if not endless:
+        refuse_endless(shape)
+    return shape
+
+
+def refuse_endless(shape: Shape) -> None:
+    """Refuse to read or write with a shape of which some value never ends.
+
+    Raises:
+        InvalidError: SCHEMA_UNSAFE, naming the field.
+    """
+    if shape.endless:
+        raise InvalidError(
+            Reason.SCHEMA_UNSAFE,
+            f"got a record at the field {shape.endless} that holds itself without end; expected a union with null, an "
+            "array or a map in between, for nothing can be read or written with it",
+            details={"field": shape.endless},
+        )
 
 
 def _primitive(kind: Kind, arrow: pa.DataType, least: int, hollow: float, **more: Any) -> Shape:
@@ -227,14 +254,9 @@ def _record(avro_type: Mapping[str, Any], path: str) -> Shape:
     names = tuple(field["name"] for field in fields)
     parts = tuple(_shape(field["type"], _join(path, field["name"])) for field in fields)
     least = sum(part.least for part in parts)
-    if least == inf:
+    endless = _endless(parts)
+    if least == inf and not endless:
         endless = _join(path, next(name for name, part in zip(names, parts, strict=True) if part.least == inf))
-        raise InvalidError(
-            Reason.SCHEMA_UNSAFE,
-            f"got the record {target} at the field {endless}, which holds itself without end; expected a union with "
-            "null, an array or a map in between",
-            details={"field": endless},
-        )
     arrow = pa.struct([pa.field(n, p.arrow, p.nullable) for n, p in zip(names, parts, strict=True)])
     return Shape(
         kind=Kind.RECORD,
@@ -245,6 +267,7 @@ def _record(avro_type: Mapping[str, Any], path: str) -> Shape:
         least=least,
         hollow=sum(part.hollow for part in parts),
         excess=sum(part.excess for part in parts),
+        endless=endless,
     )
 
 
@@ -252,7 +275,7 @@ def _array(items: Any, path: str) -> Shape:
     item = _shape(items, path)
     _repeatable(item, item.least, item.excess, path)
     arrow = pa.list_(pa.field("item", item.arrow, item.nullable))
-    return _primitive(Kind.ARRAY, arrow, 1, 4, parts=(item,))
+    return _primitive(Kind.ARRAY, arrow, 1, 4, parts=(item,), endless=item.endless)
 
 
 def _map(values: Any, path: str) -> Shape:
@@ -261,7 +284,7 @@ def _map(values: Any, path: str) -> Shape:
     # since no reader needs it and the rule is easier to keep in mind without an exception.
     _repeatable(value, value.least, value.excess + _PRIMITIVES["string"].excess, path)
     arrow = pa.map_(pa.string(), pa.field("value", value.arrow, value.nullable))
-    return _primitive(Kind.MAP, arrow, 1, 4, parts=(value,))
+    return _primitive(Kind.MAP, arrow, 1, 4, parts=(value,), endless=value.endless)
 
 
 def _union(branches: list[Any], path: str) -> Shape:
@@ -278,6 +301,7 @@ def _union(branches: list[Any], path: str) -> Shape:
             least=1,
             hollow=inner.hollow,
             excess=max(inner.hollow, inner.excess) - MAX_AMPLIFICATION,
+            endless=inner.endless,
         )
     least = 1 + min((part.least for part in parts), default=inf)
     if len(parts) > MAX_BRANCHES:
@@ -291,7 +315,12 @@ def _union(branches: list[Any], path: str) -> Shape:
         least=least,
         hollow=hollow,
         excess=max((hollow - part.hollow + part.excess for part in parts), default=0) - MAX_AMPLIFICATION,
+        endless=_endless(parts),
     )
+
+
+def _endless(parts: Sequence[Shape]) -> str:
+    return next((part.endless for part in parts if part.endless), "")
 
 
 def _join(path: str, name: str) -> str:
@@ -309,6 +338,7 @@ def _opaque(target: str, parts: tuple[Shape, ...], least: float) -> Shape:
         least=least,
         hollow=plain.hollow,
         excess=plain.excess,
+        endless=_endless(parts),
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from registry import contexts, governance
 from registry.compatibility import Incompatibility
 from registry.contracts import properties_of
-from registry.drafts import Drafts
+from registry.drafts import Draft, Drafts
 from registry.members import resolved
 from registry.parsing import ParsedSchema
 from registry.registering import Registering
@@ -145,12 +145,25 @@ class Subjects:
         return self._store.highest_id()
 
     def parsed_by_id(self, schema_id: int) -> ParsedSchema:
-        """Give the parsed schema of an id, its references written in.
+        """Give the parsed schema of an id, its references written in, to read or write records with.
+
+        Raises:
+            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro; SCHEMA_UNSAFE, for one that
+                holds itself without end.
+        """
+        return self.drafts.parsed(schema_id)
+
+    def described(self, schema_id: int) -> ParsedSchema:
+        """Give the parsed schema of an id to search and compare: also one with which nothing can be read or written.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
         """
-        return self.drafts.parsed(schema_id)
+        return self.drafts.parsed(schema_id, endless=True)
+
+    def draft(self, subject: str, content: Content) -> Draft:
+        """Read what is submitted, by the rules that hold for a subject. See `Registering.draft`."""
+        return self._registering.draft(subject, content)
 
     def whole(self, schema_id: int) -> str:
         """Give the text of an id with its references written in: what stands alone.
@@ -282,7 +295,7 @@ class Subjects:
         """Give the classification of every field of a version; None = the latest.
 
         Raises:
-            InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED.
+            InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can be of it.
         """
         parsed = self.parsed_by_id(self.version(subject, number).schema_id)
         return governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
@@ -295,7 +308,8 @@ class Subjects:
         """Give the classification of the fields of every live version.
 
         Raises:
-            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something.
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something; SCHEMA_UNSAFE,
+                when no record can be of one: such a resource is not published.
         """
         numbers = self.versions(subject)
         return [field for number in numbers for field in self.classification(subject, number)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from registry.reading import FlawError, Reader, RecordReaders, range_of
-from registry.shapes import Kind, Shape
+from registry.shapes import Kind, Shape, refuse_endless
 
 __all__ = ["Writer", "writer_of"]
 
@@ -16,7 +16,12 @@ Writer: TypeAlias = Callable[[bytearray, Any], None]
 
 
 def writer_of(shape: Shape) -> Callable[[Any], bytes]:
-    """Compile the writer of whole datums; it raises FlawError for a value that no reader could read."""
+    """Compile the writer of whole datums; it raises FlawError for a value that no reader could read.
+
+    Raises:
+        InvalidError: SCHEMA_UNSAFE, for a shape of which some value never ends.
+    """
+    refuse_endless(shape)
     write = _RecordWriters().writer(shape)
 
     def whole(value: Any) -> bytes:

@@ -52,7 +52,6 @@ SCHEMAS = {
             ],
         }
     ),
-    "a record of itself": '{"type":"record","name":"R","fields":[{"name":"x","type":"R"}]}',
     "names": '{"type":"record","name":"no name!","fields":[]}',
     "field names": '{"type":"record","name":"R","fields":[{"name":"a-b","type":"int"}]}',
     "a name of a megabyte": json.dumps({"type": "enum", "name": "E" * 900_000, "symbols": ["A-"]}),
@@ -63,6 +62,15 @@ SCHEMAS = {
     "fields that are no list": '{"type":"record","name":"R","fields":{}}',
     "a surrogate": '"\ud800"',
 }
+
+
+def test_a_record_of_itself_is_refused_where_records_are_decoded(world: World, subject: str) -> None:
+    text = '{"type":"record","name":"R","fields":[{"name":"deep","type":"R"}]}'
+    for path in (f"/subjects/governed-{subject}/versions", f"/compatibility/subjects/governed-{subject}/versions"):
+        answer = world.http.post(path, json={"schema": text})
+        assert (answer.status_code, answer.json()["error_code"]) == (422, 42201)
+        assert "deep" in answer.json()["message"]
+    assert put(world, subject, text).status_code == 200
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))

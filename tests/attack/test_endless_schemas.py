@@ -1,0 +1,136 @@
+"""A record that holds itself without end has no value: whatever is sent under such a schema ends in an error.
+
+Its reader would go on as long as there are bytes, or for ever where the record takes none. So no engine is made for it,
+by whatever way the schema comes to one.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from exchange.access.derive import derive_schema
+from exchange.access.view import ViewSpec, compile_view
+from exchange.tasks import compile_check
+from exchange.views import Schemas
+from exchange.workers import Workers
+from registry.codec import engine_for
+from registry.memory import MemorySubjects
+from registry.parsing import parse
+from registry.reading import reader_of
+from registry.rows import RowEngine
+from registry.settings import Configuration
+from registry.shapes import shape_of
+from registry.store import Content
+from registry.subjects import Subjects
+from registry.writing import writer_of
+from schemas.errors import InvalidError, Reason
+from schemas.record import Packed, frame
+from tests.kit.grants import POPULATION
+
+SUBJECT = POPULATION.subject
+
+
+def r(name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": [{"name": key, "type": kind} for key, kind in fields.items()]}
+
+
+ENDLESS = {
+    "next": r("R", head="int", next="R"),
+    "empty": r("R", empty="R"),
+    "twice.other.twice": r("R", twice=r("S", other=r("T", twice="R"))),
+    "list.of": r("R", list=["null", {"type": "array", "items": r("S", of="S")}]),
+    "map.of": r("R", map={"type": "map", "values": r("S", of="S", n="int")}),
+    "branch.of": r("R", branch=["int", "string", r("S", of="S", n="int")]),
+    "one": r("R", one=["R"]),
+    "many.of": r("R", many=[{"type": "fixed", "name": f"F{at}", "size": 1} for at in range(130)] + [r("S", of="S")]),
+}
+HARMLESS = {
+    "optional": r("R", next=["null", "R"]),
+    "array": r("R", next={"type": "array", "items": "R"}),
+    "map": r("R", next={"type": "map", "values": "R"}),
+    "branch": r("R", next=["R", "int"]),
+}
+
+
+def refused(act: Callable[[], object]) -> InvalidError:
+    with pytest.raises(InvalidError) as caught:
+        act()
+    assert caught.value.reason is Reason.SCHEMA_UNSAFE
+    return caught.value
+
+
+@pytest.mark.parametrize("field", ENDLESS)
+def test_an_endless_schema_is_described_but_has_no_engine(field: str) -> None:
+    text = json.dumps(ENDLESS[field])
+    assert refused(lambda: parse(text)).details["field"] == field
+    described = parse(text, endless=True)
+    assert described.shape.endless == field
+    for make in (engine_for, RowEngine):
+        error = refused(lambda make=make: make(described))
+        assert error.details["field"] == field
+        assert "without end" in error.message
+    for compile_ in (reader_of, writer_of):
+        refused(lambda compile_=compile_: compile_(described.shape))
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_record_that_may_end_is_none(name: str) -> None:
+    text = json.dumps(HARMLESS[name])
+    assert parse(text).shape.endless == ""
+    assert engine_for(parse(text))
+
+
+@pytest.mark.parametrize("items", ["null", {"type": "fixed", "name": "Z", "size": 0}, r("Z")])
+def test_what_harms_in_another_way_is_refused_even_to_be_described(items: Any) -> None:
+    text = json.dumps(r("R", head="R", deep={"type": "array", "items": items}))
+    assert refused(lambda: parse(text, endless=True)).details["field"] == "deep"
+    wide = r("W", **{f"f{at}": "long" for at in range(200)})
+    text = json.dumps(r("R", head="R", deep={"type": "array", "items": ["null", wide]}))
+    assert refused(lambda: parse(text, endless=True)).details["field"] == "deep"
+
+
+def test_a_shape_is_refused_unless_it_is_asked_for() -> None:
+    assert refused(lambda: shape_of(ENDLESS["empty"])).details["field"] == "empty"
+    assert shape_of(ENDLESS["empty"], endless=True).endless == "empty"
+
+
+@pytest.fixture
+def subjects() -> Subjects:
+    """A registry in which the resource is not catalogued yet."""
+    store = MemorySubjects()
+    return Subjects(store, Configuration(store), governed=lambda _: False)
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    with Workers(0) as made:
+        yield made
+
+
+@pytest.mark.parametrize("field", ENDLESS)
+@pytest.mark.parametrize("count", [1, 40])
+def test_bytes_under_an_endless_schema_end_in_an_error(
+    subjects: Subjects, workers: Workers, field: str, count: int
+) -> None:
+    endless = subjects.register(SUBJECT, Content(text=json.dumps(ENDLESS[field]))).schema_id
+    subjects.delete(SUBJECT)
+    good = subjects.register(SUBJECT, Content(text=json.dumps(r("R", ward="int")))).schema_id
+    now = iter(range(100, 10_000, 10))
+    schemas = Schemas(subjects, workers, clock=lambda: float(next(now)))
+    for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
+        with pytest.raises(InvalidError) as caught:
+            schemas.check_values(POPULATION, Packed.of([frame(endless, values)] * count))
+        assert caught.value.reason is Reason.SCHEMA_UNKNOWN
+        assert str(good) in caught.value.message
+    assert schemas.check_values(POPULATION, Packed.of([frame(good, b"\x02")] * count))[1] == (good,)
+
+
+def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:
+    text = json.dumps(ENDLESS["next"])
+    resource = json.dumps(r("R", head="int"))
+    output = derive_schema(parse(resource), ("head",), (), "view.g1.v1")
+    spec = ViewSpec(output=output, output_id=9, masks=(), row_filter=None, resource=resource)
+    refused(lambda: compile_view(spec, {1: parse(text, endless=True)}))
+    refused(lambda: compile_check(json.dumps([(1, text, ())]).encode()))
