@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry.answers import body_of, page, tags_of, version_of_subject
-from registry.calls import Calls, Flag, Limit, Offset, raw, route
+from registry.calls import Calls, Flag, Format, Limit, Offset, ReferenceFormat, raw, route
 from registry.content import guid as guid_of
 from registry.contexts import DEFAULT, EVERY, context_of, split
 from registry.kinds import Kind
@@ -19,11 +19,11 @@ from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["SchemaCalls"]
 
-_Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
 _Tags = Annotated[list[str], Query(alias="findTags", description="tell where these tags stand; * = any")]
 _Subject = Annotated[str, Query(description="versions of this subject alone")]
+_NONE = "nothing is associated here, so that it finds nothing"
 _FOR_EVER = {"Cache-Control": CACHED}  # an id never comes to mean another schema
-_RULE_LISTS = {"migration": "migrationRules", "domain": "domainRules", "encoding": "encodingRules"}
+_RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
 
 
 class SchemaCalls(Calls):
@@ -70,17 +70,25 @@ class SchemaCalls(Calls):
         aliases: Annotated[bool, Query(description="tell each subject's aliases")] = False,
         deleted: Flag = False,
         latest_only: Annotated[bool, Query(alias="latestOnly")] = False,
-        rule_type: Annotated[str, Query(alias="ruleType", description="migration, domain or encoding")] = "",
+        rule_type: Annotated[str, Query(alias="ruleType", description="of a rule, such as CEL or ENCRYPT")] = "",
+        resource_type: Annotated[str, Query(alias="resourceType", description=_NONE)] = "",
+        association_type: Annotated[list[str], Query(alias="associationType", description=_NONE)] = [],  # noqa: B006 - FastAPI copies it
+        lifecycle: Annotated[str, Query(description=_NONE)] = "",
         offset: Offset = 0,
         limit: Limit = -1,
     ) -> JSONResponse:
-        """List versions with their schemas."""
+        """List versions with their schemas.
+
+        The last three filters ask for associations of subjects with resources, which this registry does not keep: they
+        find nothing, as they would where nothing is associated.
+        """
         with self.listing(request) as sees:
             listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
             found = [item for item in listed if sees(item.subject)]
-            rules = _RULE_LISTS.get(rule_type.lower())
-            if rules is not None:
-                found = [item for item in found if self._has_rules(item.schema_id, rules)]
+            if rule_type:
+                found = [item for item in found if self._has_rules(item.schema_id, rule_type)]
+            if resource_type or any(association_type) or lifecycle:
+                found = []
             answers = [version_of_subject(item) for item in self.subjects.full(page(found, offset, limit))]
             if aliases:
                 known = self.configuration.aliases()
@@ -94,11 +102,13 @@ class SchemaCalls(Calls):
         schema_id: int,
         *,
         max_id: Annotated[bool, Query(alias="fetchMaxId")] = False,
-        form: _Format = "",
+        form: Format = "",
+        references: ReferenceFormat = "",
         tags: _Tags = [],  # noqa: B006 - FastAPI copies it
         with_subjects: Annotated[bool, Query(alias="includeSubjects")] = False,
     ) -> Response:
         """Give what an id stands for."""
+        del references
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
             answer = self._formed(request, schema, form)
             if not (max_id or form or tags or with_subjects):
@@ -115,7 +125,7 @@ class SchemaCalls(Calls):
                 answer["subjects"] = sorted(filter(self.shown(request), names))
             return JSONResponse(answer)
 
-    def by_id_schema(self, request: Request, schema_id: int, *, form: _Format = "") -> Response:
+    def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
         """Give an id's schema itself."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
             return raw(self._formed(request, schema, form)["schema"])
@@ -157,7 +167,7 @@ class SchemaCalls(Calls):
             ]
             return page(told, offset, limit)
 
-    def by_guid(self, request: Request, guid: str, *, form: _Format = "") -> JSONResponse:
+    def by_guid(self, request: Request, guid: str, *, form: Format = "") -> JSONResponse:
         """Give what a GUID stands for."""
         with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
             return JSONResponse(self._formed(request, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
@@ -225,6 +235,7 @@ class SchemaCalls(Calls):
             answer["schema"] = self.written_in(request, schema.id)
         return answer
 
-    def _has_rules(self, schema_id: int, name: str) -> bool:
+    def _has_rules(self, schema_id: int, kind: str) -> bool:
         rules = self.subjects.by_id(schema_id).content.rule_set
-        return bool(rules and json.loads(rules).get(name))
+        known = json.loads(rules) if rules else {}
+        return any(rule.get("type") == kind for name in _RULE_LISTS for rule in known.get(name) or ())

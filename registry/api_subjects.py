@@ -11,8 +11,11 @@ from registry.calls import (
     Body,
     Calls,
     Flag,
+    Format,
     Limit,
+    Normalize,
     Offset,
+    ReferenceFormat,
     curious,
     looked_up,
     number_of,
@@ -29,7 +32,6 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["SubjectCalls"]
 
-_Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
 _Tags = Annotated[list[str], Query(alias="findTags", description="tell where these tags stand; * = any")]
 _DeletedOnly = Annotated[bool, Query(alias="deletedOnly")]
 
@@ -73,13 +75,21 @@ class SubjectCalls(Calls):
             return JSONResponse(page([name for name in found if sees(name)], offset, limit))
 
     def look_up(
-        self, request: Request, subject: str, body: Body, *, deleted: Flag = False, form: _Format = ""
+        self,
+        request: Request,
+        subject: str,
+        body: Body,
+        *,
+        normalize: Normalize = False,
+        deleted: Flag = False,
+        form: Format = "",
     ) -> dict[str, Any]:
         """Find a schema under a subject."""
         name = self.meant(subject)
         with self.reading(request, name):
             try:
-                found = self.subjects.look_up(name, self.submitted(request, name, body), deleted=deleted)
+                content = self.submitted(request, name, body)
+                found = self.subjects.look_up(name, content, deleted=deleted, normalize=normalize)
             except InvalidError as error:
                 raise looked_up(error, name) from error
             return self._told(found, request, form)
@@ -90,19 +100,26 @@ class SubjectCalls(Calls):
         subject: str,
         body: Body,
         *,
-        normalize: Annotated[
-            bool, Query(description="schemas that say the same always have one id; taken for its own sake")
-        ] = False,
+        normalize: Normalize = False,
+        form: Format = "",
+        force: Annotated[bool, Query(description="no effect: nothing is passed over that could be forced")] = False,
     ) -> JSONResponse:
-        """Register a schema."""
-        del normalize
+        """Register a schema.
+
+        The answer tells the schema only to clients that take unknown properties, and only where it is another text than
+        the one submitted: its normal form, or the one that *form* asks for.
+        """
+        del force
         name = self.meant(subject)
         content = self.submitted(request, name, body)
         given_id, given_number = number_of(body, "id"), number_of(body, "version")
         with self.acting(request, Action.SCHEMA_REGISTER, name) as entry:
-            found = self.subjects.register(name, content, schema_id=given_id, number=given_number)
+            found = self.subjects.register(name, content, schema_id=given_id, number=given_number, normalize=normalize)
             entry.note(schema=found.schema_id, version=found.number)
-        extra = extras_of(found) if curious(request) else {}
+        extra: dict[str, Any] = {}
+        if curious(request):
+            told = self._told(found, request, form)["schema"]
+            extra = extras_of(found) | ({"schema": told} if told != content.text else {})
         return JSONResponse(extra | {"id": found.schema_id})
 
     def list_versions(
@@ -130,10 +147,12 @@ class SubjectCalls(Calls):
         version: str,
         *,
         deleted: Flag = False,
-        form: _Format = "",
+        form: Format = "",
+        references: ReferenceFormat = "",
         tags: _Tags = [],  # noqa: B006 - FastAPI copies it
     ) -> JSONResponse:
         """Give a version."""
+        del references
         found = self._read_version(request, subject, version, deleted=deleted)
         answer = self._told(found, request, form)
         if tags:
@@ -141,7 +160,7 @@ class SubjectCalls(Calls):
         return JSONResponse(answer)
 
     def version_schema(
-        self, request: Request, subject: str, version: str, *, deleted: Flag = False, form: _Format = ""
+        self, request: Request, subject: str, version: str, *, deleted: Flag = False, form: Format = ""
     ) -> Response:
         """Give a version's schema itself."""
         found = self._read_version(request, subject, version, deleted=deleted)
@@ -169,7 +188,7 @@ class SubjectCalls(Calls):
         key: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
         value: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
         deleted: Flag = False,
-        form: _Format = "",
+        form: Format = "",
     ) -> dict[str, Any]:
         """Give the latest version whose metadata has these properties; each key goes with the value at its place."""
         name = self.meant(subject)
@@ -206,19 +225,29 @@ class SubjectCalls(Calls):
             return number
 
     def check(
-        self, request: Request, subject: str, version: str, body: Body, *, verbose: Flag = True
+        self,
+        request: Request,
+        subject: str,
+        version: str,
+        body: Body,
+        *,
+        normalize: Normalize = False,
+        verbose: Flag = True,
     ) -> dict[str, Any]:
         """Test a schema against a version, or against all if the level is transitive."""
         name, wanted = self.meant(subject), version_of(version)
         with self.reading(request, name):
-            return _verdict(self.subjects.check(name, self.submitted(request, name, body), wanted), verbose=verbose)
+            content = self.submitted(request, name, body)
+            return _verdict(self.subjects.check(name, content, wanted, normalize=normalize), verbose=verbose)
 
-    def check_all(self, request: Request, subject: str, body: Body, *, verbose: Flag = True) -> dict[str, Any]:
+    def check_all(
+        self, request: Request, subject: str, body: Body, *, normalize: Normalize = False, verbose: Flag = True
+    ) -> dict[str, Any]:
         """Test a schema against the versions that the subject's level names; a new subject has none."""
         name = self.meant(subject)
         with self.reading(request, name):
             try:
-                found = self.subjects.check(name, self.submitted(request, name, body))
+                found = self.subjects.check(name, self.submitted(request, name, body), normalize=normalize)
             except InvalidError as error:
                 if error.reason is not Reason.SUBJECT_UNKNOWN:
                     raise

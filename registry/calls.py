@@ -24,10 +24,13 @@ __all__ = [
     "Calls",
     "Entry",
     "Flag",
+    "Format",
     "Gate",
     "Identify",
     "Limit",
+    "Normalize",
     "Offset",
+    "ReferenceFormat",
     "content_of",
     "curious",
     "number_of",
@@ -39,6 +42,11 @@ Identify = Callable[[Request], Actor]
 """Says who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
 
 Flag = Annotated[bool, Query()]
+Normalize = Annotated[bool, Query(description="take the schema's normal form, as the configuration's `normalize` does")]
+Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
+ReferenceFormat = Annotated[
+    str, Query(alias="referenceFormat", description="no effect: references name their context in every answer")
+]
 Offset = Annotated[int, Query(description="first of the page, from 0")]
 Limit = Annotated[int, Query(description="items of the page; negative = all")]
 Body = Annotated[dict[str, Any], Depends(read_body)]

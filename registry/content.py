@@ -19,14 +19,16 @@ from typing import Any
 
 from registry.store import Content
 
-__all__ = ["canonical_text", "content_key", "guid", "shape_key"]
+__all__ = ["NAMED", "canonical_text", "content_key", "guid", "meant", "shape_key"]
 
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
-_NAMED = ("record", "error", "enum", "fixed")
+NAMED = ("record", "error", "enum", "fixed")
+"""Types that have a name."""
+
 _WORDS = {  # Avro's own words, and the types on which they mean something
-    "name": _NAMED,
+    "name": NAMED,
     "namespace": (),  # folded into the name
-    "aliases": _NAMED,
+    "aliases": NAMED,
     "fields": ("record", "error"),
     "symbols": ("enum",),
     "default": ("enum",),
@@ -42,7 +44,16 @@ def canonical_text(schema: Any) -> str:
     Args:
         schema: the schema as parsed JSON.
     """
-    return _json(_type(schema, ""))
+    return _json(meant(schema))
+
+
+def meant(schema: Any) -> Any:
+    """Give a valid Avro schema's canonical form as JSON, every name in full.
+
+    Args:
+        schema: the schema as parsed JSON.
+    """
+    return _type(schema, "")
 
 
 def content_key(content: Content, schema: Any) -> bytes:
@@ -91,7 +102,7 @@ def _type(node: Any, namespace: str) -> Any:
         rest = {key: value for key, value in node.items() if key != "type" and key not in _WORDS}
         return {**rest, "type": _type(kind, namespace)} if rest else _type(kind, namespace)
     plain = {key: value for key, value in node.items() if kind in _WORDS.get(key, (kind,))}
-    if kind in _NAMED:
+    if kind in NAMED:
         plain["name"], namespace = _names(node, namespace)
         if "aliases" in plain:
             plain["aliases"] = [_full(alias, namespace) for alias in plain["aliases"]]

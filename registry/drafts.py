@@ -17,6 +17,7 @@ from registry import contexts
 from registry.content import content_key, shape_key
 from registry.inlining import inlined
 from registry.kinds import Kind, canonical_of, kind_of
+from registry.normal import normalized
 from registry.parsing import ParsedSchema, parse
 from registry.resolving import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
 from registry.store import Content, Reference, StoredSchema, SubjectStore
@@ -70,7 +71,15 @@ class Drafts:
         self._lock = threading.Lock()
         self._whole: dict[int, str] = {}
 
-    def read(self, subject: str, content: Content, *, validate: bool = True, endless: bool = False) -> Draft:
+    def read(
+        self,
+        subject: str,
+        content: Content,
+        *,
+        validate: bool = True,
+        endless: bool = False,
+        normalize: bool = False,
+    ) -> Draft:
         """Check a content that is meant for a subject.
 
         Args:
@@ -78,10 +87,19 @@ class Drafts:
             content: as submitted.
             validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
             endless: also take a record that holds itself without end, with which nothing is ever read or written.
+            normalize: give the draft of the content's normal form (`registry.normal`).
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
+        draft = self._read(subject, content, validate=validate, endless=endless)
+        if not normalize:
+            return draft
+        plain = normalized(draft.content, draft.canonical)
+        same = plain == draft.content
+        return draft if same else self._read(subject, plain, validate=validate, endless=endless)
+
+    def _read(self, subject: str, content: Content, *, validate: bool, endless: bool) -> Draft:
         kind = kind_of(content.kind)
         if len(content.references) > _MOST_REFERENCES:
             raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")

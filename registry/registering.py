@@ -66,14 +66,22 @@ class Registering:
         self._validate = validate
         self._approved = approved
 
-    def draft(self, subject: str, content: Content) -> Draft:
+    def draft(self, subject: str, content: Content, *, normalize: bool | None = False) -> Draft:
         """Read what is submitted, by the rules that hold for a subject.
+
+        Args:
+            subject: whose rules.
+            content: as submitted.
+            normalize: take its normal form; False = where the subject's configuration says so, None = never.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
+        if normalize is False:
+            normalize = self._configuration.normalizes(subject)
+        plain = bool(normalize)
         try:
-            return self._drafts.read(subject, content, validate=self._validate)
+            return self._drafts.read(subject, content, validate=self._validate, normalize=plain)
         except InvalidError as error:
             # Only here is the configuration asked: what passes the strict rules passes the others.
             validate = self._configuration.effective(subject).get("validateNewSchemas", self._validate)
@@ -81,10 +89,16 @@ class Registering:
             endless = not self._governed(subject)
             if validate is self._validate and not (endless and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
-        return self._drafts.read(subject, content, validate=validate, endless=endless)
+        return self._drafts.read(subject, content, validate=validate, endless=endless, normalize=plain)
 
     def register(
-        self, subject: str, content: Content, *, schema_id: int | None = None, number: int | None = None
+        self,
+        subject: str,
+        content: Content,
+        *,
+        schema_id: int | None = None,
+        number: int | None = None,
+        normalize: bool = False,
     ) -> Registered:
         """Register a content, or find it registered already.
 
@@ -94,6 +108,8 @@ class Registering:
         Args:
             subject: under which.
             content: as submitted.
+            normalize: register its normal form, also where the configuration does not say so. What is imported is
+                kept as it is elsewhere.
             schema_id: the id that it has elsewhere; in the mode IMPORT alone, and required there.
             number: the version that it has elsewhere; in the mode IMPORT alone.
 
@@ -104,7 +120,7 @@ class Registering:
             UnavailableError: see `SubjectStore.change`.
         """
         refuse_name(subject)
-        draft = self.draft(subject, content)
+        draft = self.draft(subject, content, normalize=normalize if schema_id is None else None)
         governed = self._governed(subject)
         needed = [item.subject for item in draft.content.references]
         with self._store.change(subject, scopes=scopes(subject), also=needed) as change:
@@ -149,18 +165,21 @@ class Registering:
             schema = change.intern(draft.key(), draft.shape, draft.content)
             return self._add(change, subject, 1, schema, draft.content).schema_id
 
-    def check(self, subject: str, content: Content, number: int | None = None) -> list[Incompatibility]:
+    def check(
+        self, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
+    ) -> list[Incompatibility]:
         """Test a content against a subject's live versions, without registering it.
 
         Args:
             subject: whose level and versions count.
             content: what would be registered.
             number: test against this version if the level is not transitive; None = the latest.
+            normalize: test its normal form.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        draft = self.draft(subject, content)
+        draft = self.draft(subject, content, normalize=normalize)
         live = [version for version in self._store.versions(subject) if not version.deleted]
         if not live:
             raise unknown_subject(subject)

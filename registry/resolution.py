@@ -162,23 +162,25 @@ class _Walk:
 
     def _union(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
         tries = []
-        for index, branch in enumerate(left):
+        # A branch of the writer's own type is meant before one that it could be promoted to (Java's and Python's way).
+        kinds = [_kind(self._reader.resolve(branch, left_ns)[0]) for branch in left]
+        for index, branch in sorted(enumerate(left), key=lambda each: kinds[each[0]] != _kind(right)):
             found = self.compare(branch, left_ns, right, right_ns, f"{at}[{index}]", name)
             if all(item.kind == "reinterpretation" for item in found):
                 yield from found
                 return
-            if _kind(self._reader.resolve(branch, left_ns)[0]) == _kind(right):
+            if kinds[index] == _kind(right):
                 tries.append(found)
         if len(tries) == 1:
             # One branch was meant; what is wrong within it helps more than that no branch fits.
             yield from tries[0]
             return
-        kinds = ", ".join(_kind(self._reader.resolve(branch, left_ns)[0]) for branch in left)
+        listed = ", ".join(kinds)
         yield Difference(
             at=at,
             field=name,
             kind="missing_union_branch",
-            detail=f"the reader's union of {kinds} has no branch for what the writer wrote: {_kind(right)}",
+            detail=f"the reader's union of {listed} has no branch for what the writer wrote: {_kind(right)}",
             library=f"reader union lacking writer type: {_kind(right).upper()}",
         )
 

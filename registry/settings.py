@@ -3,8 +3,8 @@
     the subject's own  >  its context's (`:.police:`)  >  everybody's  >  the registry's default
 
 The configuration object is Confluent's, kept whole. The registry acts on `compatibility`, `compatibilityGroup`,
-`alias`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients act on is
-kept and given back as it came.
+`alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients
+act on is kept and given back as it came.
 """
 
 import json
@@ -68,6 +68,7 @@ class Configuration:
         self._lock = threading.Lock()
         self._asked = -_FRESH
         self._aliases: dict[str, str] = {}
+        self._normalize: dict[str, bool] = {}
 
     def level(self, subject: str, change: Change | None = None) -> Compatibility:
         """Give the level that holds for a subject.
@@ -101,23 +102,34 @@ class Configuration:
 
         Asked for with every call, so what is known is a second old at most where another process has changed it.
         """
-        now = self._clock()
         with self._lock:
-            if now - self._asked >= _FRESH:
-                self._aliases = self._read_aliases()
-                self._asked = now
+            self._refresh()
             return self._aliases.get(subject, subject)
+
+    def normalizes(self, subject: str) -> bool:
+        """Tell whether schemas are taken in their normal form under a subject; a second old at most, as `alias` is."""
+        with self._lock:
+            self._refresh()
+            if not self._normalize:
+                return False
+            said = (self._normalize.get(name) for name in (subject, *scopes(subject)))
+            return next((one for one in said if one is not None), False)
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        if now - self._asked >= _FRESH:
+            found = {name: _read(settings) for name, settings in self._store.configured().items()}
+            self._aliases = _aliases(found)
+            self._normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
+            self._asked = now
 
     def aliases(self) -> dict[str, list[str]]:
         """Give every subject that aliases stand for, and the aliases."""
         found: dict[str, list[str]] = {}
-        for name, meant in sorted(self._read_aliases().items()):
+        configured = {name: _read(settings) for name, settings in self._store.configured().items()}
+        for name, meant in sorted(_aliases(configured).items()):
             found.setdefault(meant, []).append(name)
         return found
-
-    def _read_aliases(self) -> dict[str, str]:
-        meant = {name: _read(settings).get("alias") for name, settings in self._store.configured().items()}
-        return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
 
     def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
@@ -253,6 +265,11 @@ class Configuration:
         if change.versions():
             return True
         return scope in _scopes_of(name for name, _ in self._store.subjects())
+
+
+def _aliases(configured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    meant = {name: found.get("alias") for name, found in configured.items()}
+    return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
 
 
 def _scopes_of(names: Iterable[str]) -> set[str]:

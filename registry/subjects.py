@@ -83,18 +83,26 @@ class Subjects:
     # --- writing -----------------------------------------------------------------------------------------------
 
     def register(
-        self, subject: str, content: Content, *, schema_id: int | None = None, number: int | None = None
+        self,
+        subject: str,
+        content: Content,
+        *,
+        schema_id: int | None = None,
+        number: int | None = None,
+        normalize: bool = False,
     ) -> Registered:
         """Register a content, or find it registered already. See `Registering.register`."""
-        return self._registering.register(subject, content, schema_id=schema_id, number=number)
+        return self._registering.register(subject, content, schema_id=schema_id, number=number, normalize=normalize)
 
     def register_view(self, grant: str, version: int, text: str) -> int:
         """Register what a grant version delivers; give its id. See `Registering.register_view`."""
         return self._registering.register_view(grant, version, text)
 
-    def check(self, subject: str, content: Content, number: int | None = None) -> list[Incompatibility]:
+    def check(
+        self, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
+    ) -> list[Incompatibility]:
         """Test a content against a subject's live versions. See `Registering.check`."""
-        return self._registering.check(subject, content, number)
+        return self._registering.check(subject, content, number, normalize=normalize)
 
     def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
         """Delete every version of a subject. See `Removing.delete`."""
@@ -184,28 +192,34 @@ class Subjects:
 
     # --- by subject --------------------------------------------------------------------------------------------
 
-    def look_up(self, subject: str, content: Content, *, deleted: bool = False) -> Registered:
+    def look_up(self, subject: str, content: Content, *, deleted: bool = False, normalize: bool = False) -> Registered:
         """Find a content among a subject's versions; of several, the latest.
 
         Args:
             subject: where to look.
             content: what to look for; without metadata and rules any will do.
             deleted: also look among softly deleted versions.
+            normalize: look for its normal form first, then for what was submitted.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
         try:
-            draft = self._registering.draft(subject, content)
+            draft = self._registering.draft(subject, content, normalize=normalize)
+            found = self._found(subject, draft, deleted=deleted)
+            if found is None and draft.content != content:
+                found = self._found(subject, self._registering.draft(subject, content, normalize=None), deleted=deleted)
         except InvalidError:
             self._refuse_unknown(subject, deleted=deleted)
             raise
-        candidates = [item for item in self._store.by_shape(subject, draft.shape) if deleted or not item.deleted]
-        found = self._registering.same(subject, candidates, draft)
         if found is None:
             self._refuse_unknown(subject, deleted=deleted)
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
         return self._own(found)
+
+    def _found(self, subject: str, draft: Draft, *, deleted: bool) -> StoredVersion | None:
+        candidates = [item for item in self._store.by_shape(subject, draft.shape) if deleted or not item.deleted]
+        return self._registering.same(subject, candidates, draft)
 
     def version(self, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
         """Give a version with its own text.

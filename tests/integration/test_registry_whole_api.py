@@ -46,16 +46,62 @@ def register(http: httpx.Client, subject: str, schema: str, **more: object) -> i
 def test_lists_are_filtered(http: TestClient) -> None:
     register(http, "a", INT)
     register(http, "a", LONG)
-    register(http, "b", TEXT, ruleSet={"domainRules": [{"name": "r", "kind": "CONDITION", "mode": "WRITE"}]})
+    register(http, "b", TEXT, ruleSet={"domainRules": [{"name": "r", "type": "CEL", "mode": "WRITE"}]})
     http.delete("/subjects/a/versions/1")
     assert [(one["subject"], one["version"]) for one in http.get("/schemas").json()] == [("a", 2), ("b", 1)]
     assert len(http.get("/schemas?deleted=true").json()) == 3
     assert [one["version"] for one in http.get("/schemas?deleted=true&latestOnly=true").json()] == [2, 1]
-    assert [one["subject"] for one in http.get("/schemas?ruleType=domain").json()] == ["b"]
+    assert [one["subject"] for one in http.get("/schemas?ruleType=CEL").json()] == ["b"]
+    assert http.get("/schemas?ruleType=ENCRYPT").json() == []
+    for filter_ in ("resourceType=topic", "associationType=key&associationType=value", "lifecycle=WEAK"):
+        assert http.get(f"/schemas?{filter_}").json() == []  # nothing is associated
+    assert len(http.get("/schemas?resourceType=&associationType=&lifecycle=").json()) == 2
     assert [one["subject"] for one in http.get("/schemas?subjectPrefix=b").json()] == ["b"]
     assert len(http.get("/schemas?offset=1&limit=1").json()) == 1
     assert http.get("/subjects/a/versions?deletedAsNegative=true").json() == [-1, 2]
     assert http.get("/subjects/a/versions?deletedOnly=true").json() == [1]
+
+
+def test_the_normal_form_is_registered_where_it_is_asked_for(http: TestClient) -> None:
+    decimal = '{"type": "bytes", "logicalType": "decimal", "precision": 4%s}'
+    plain, wordy = {"schema": decimal % ""}, {"schema": decimal % ', "scale": 0'}
+    first = http.post("/subjects/a/versions?normalize=true", json=wordy).json()["id"]
+    assert http.post("/subjects/a/versions?normalize=true&force=true", json=plain).json()["id"] == first
+    assert http.post("/subjects/b/versions", json=plain).json()["id"] == first
+    other = http.post("/subjects/b/versions", json=wordy).json()["id"]
+    assert other != first
+    assert http.post("/subjects/a", json=wordy).json()["error_code"] == 40403
+    assert http.post("/subjects/a?normalize=true", json=wordy).json()["id"] == first
+    assert http.post("/subjects/b?normalize=true", json=wordy).json()["id"] == first
+    for path in ("versions", "versions/latest"):
+        assert http.post(f"/compatibility/subjects/a/{path}?normalize=true", json=wordy).json()["is_compatible"]
+    assert http.put("/config/c", json={"normalize": True}).json() == {"normalize": True}
+    assert http.post("/subjects/c/versions", json=wordy).json()["id"] == first
+    assert http.post("/subjects/c", json=wordy).json()["id"] == first
+    assert "scale" not in http.get(f"/schemas/ids/{first}").json()["schema"]
+
+
+def test_a_registration_tells_a_curious_client_what_text_stands_there_if_it_is_another(http: TestClient) -> None:
+    curious = {"confluent-accept-unknown-properties": "true"}
+    told = http.post("/subjects/a/versions", json={"schema": '{"type": "int"}'}, headers=curious).json()
+    assert told.keys() == {"id", "version", "guid"}
+    told = http.post("/subjects/b/versions?normalize=true", json={"schema": '{"type": "int"}'}, headers=curious).json()
+    assert told["schema"] == INT
+    assert "schema" not in http.post("/subjects/b/versions?normalize=true", json={"schema": INT}).json()
+    register(http, "address", ADDRESS)
+    body = {"schema": '["null", "a.Address"]', "references": [REFERENCE]}
+    told = http.post("/subjects/c/versions?format=resolved", json=body, headers=curious).json()
+    assert json.loads(told["schema"])[1]["fields"]
+
+
+def test_references_name_their_context_whatever_format_is_asked_for(http: TestClient) -> None:
+    register(http, ":.police:address", ADDRESS)
+    reference = {"name": "a.Address", "subject": "address", "version": -1}
+    schema_id = register(http, ":.police:person", '["null", "a.Address"]', references=[reference])
+    for path in (f"/schemas/ids/{schema_id}", "/subjects/:.police:person/versions/1"):
+        for query in ("", "?referenceFormat=qualified"):
+            told = http.get(path + query).json()["references"]
+            assert told == [{"name": "a.Address", "subject": ":.police:address", "version": 1}]
 
 
 def test_a_guid_stands_for_a_content(http: TestClient) -> None:

@@ -285,3 +285,8 @@ def test_a_text_that_is_no_schema_is_refused() -> None:
         with pytest.raises(InvalidError) as caught:
             can_read(text, INT)
         assert caught.value.reason is Reason.SCHEMA_INVALID
+
+
+def test_a_branch_of_the_writers_own_type_is_meant_before_one_of_another_logical_type() -> None:
+    union = '[{"type": "string", "logicalType": "uuid"}, "bytes"]'
+    assert can_read(union, union.replace(", ", ","), strict=True) == []
