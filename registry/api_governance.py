@@ -19,7 +19,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from registry import contexts
-from registry.answers import page
 from registry.approvals import Approvals, ApprovalState
 from registry.calls import Body, Calls, Gate, Identify, Limit, Offset, route, text_of
 from registry.diff import diff
@@ -97,15 +96,13 @@ class GovernanceCalls(Calls):
     ) -> JSONResponse:
         """Search the fields of the latest versions."""
         query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
-        seen: dict[str, bool] = {}
-        with self.listing(request) as sees:
-            found = []
-            for subject, version, schema_id, field in self._search.find(query):
-                if subject not in seen:
-                    seen[subject] = sees(subject)
-                if seen[subject]:
-                    found.append({"subject": subject, "version": version, "id": schema_id} | field.to_json())
-            return JSONResponse(page(found, offset, limit))
+        with self.listing(request) as listing:
+            found = [
+                {"subject": subject, "version": version, "id": schema_id} | field.to_json()
+                for subject, version, schema_id, field in self._search.find(query)
+                if listing.sees(subject)
+            ]
+            return JSONResponse(listing.page(found, offset, limit, of=lambda one: str(one["subject"])))
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
         """Give what a version says of each field."""
@@ -163,9 +160,10 @@ class GovernanceCalls(Calls):
                     Reason.REQUEST_INVALID, f"got the state {state[:40]!r}; expected one of {', '.join(ApprovalState)}"
                 )
             wanted = ApprovalState(state)
-        with self.listing(request) as sees:
-            found = self._approvals.find(subject=subject, state=wanted)
-            return [dict(one.to_json()) for one in found if sees(one.subject)]
+        with self.listing(request) as listing:
+            found = [one for one in self._approvals.find(subject=subject, state=wanted) if listing.sees(one.subject)]
+            listing.showed(one.subject for one in found)
+            return [dict(one.to_json()) for one in found]
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
         """Give a request and what became of it."""

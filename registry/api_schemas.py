@@ -82,14 +82,15 @@ class SchemaCalls(Calls):
         The last three filters ask for associations of subjects with resources, which this registry does not keep: they
         find nothing, as they would where nothing is associated.
         """
-        with self.listing(request) as sees:
+        with self.listing(request) as listing:
             listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
-            found = [item for item in listed if sees(item.subject)]
+            found = [item for item in listed if listing.sees(item.subject)]
             if rule_type:
                 found = [item for item in found if self._has_rules(item.schema_id, rule_type)]
             if resource_type or any(association_type) or lifecycle:
                 found = []
-            answers = [version_of_subject(item) for item in self.subjects.full(page(found, offset, limit))]
+            part = listing.page(found, offset, limit, of=lambda item: item.subject)
+            answers = [version_of_subject(item) for item in self.subjects.full(part)]
             if aliases:
                 known = self.configuration.aliases()
                 for answer in answers:
@@ -120,10 +121,9 @@ class SchemaCalls(Calls):
                 answer["maxId"] = self.subjects.highest_id()
             if tags:
                 answer["schemaTags"] = tags_of(schema.content, tags)
-            if with_subjects:
-                names = {one.subject for one in self.subjects.uses(schema_id)}
-                answer["subjects"] = sorted(filter(self.shown(request), names))
-            return JSONResponse(answer)
+        if with_subjects:
+            answer["subjects"] = self._using(request, schema_id)
+        return JSONResponse(answer)
 
     def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
         """Give an id's schema itself."""
@@ -142,9 +142,8 @@ class SchemaCalls(Calls):
     ) -> list[str]:
         """List the subjects that have a version with an id."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
-            shown = self.shown(request)
-            names = {one.subject for one in self.subjects.uses(schema_id, deleted=deleted) if shown(one.subject)}
-            return page(sorted(names & {subject_of(subject)} if subject else names), offset, limit)
+            pass
+        return self._using(request, schema_id, subject, deleted=deleted, offset=offset, limit=limit)
 
     def by_id_versions(
         self,
@@ -158,14 +157,13 @@ class SchemaCalls(Calls):
     ) -> list[dict[str, Any]]:
         """List the versions that have an id."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
-            shown = self.shown(request)
-            found = [one for one in self.subjects.uses(schema_id, deleted=deleted) if shown(one.subject)]
-            told = [
-                {"subject": item.subject, "version": item.number}
-                for item in found
-                if not subject or item.subject == subject_of(subject)
-            ]
-            return page(told, offset, limit)
+            pass
+        with self.listing(request, admitted=True) as listing:
+            wanted = subject_of(subject) if subject else ""
+            uses = self.subjects.uses(schema_id, deleted=deleted)
+            found = [one for one in uses if wanted in ("", one.subject) and listing.sees(one.subject)]
+            part = listing.page(found, offset, limit, of=lambda item: item.subject)
+            return [{"subject": item.subject, "version": item.number} for item in part]
 
     def by_guid(self, request: Request, guid: str, *, form: Format = "") -> JSONResponse:
         """Give what a GUID stands for."""
@@ -186,11 +184,15 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> list[str]:
         """List the contexts that hold subjects, and the default one."""
-        with self.listing(request) as sees:
+        with self.listing(request) as listing:
             wanted = "" if prefix == EVERY else prefix.removeprefix(":")
-            named = {DEFAULT, *(split(name).context for name in self.subjects.subjects(EVERY) if sees(name))}
+            held = {name: split(name).context for name in filter(listing.sees, self.subjects.subjects(EVERY))}
+            named = {DEFAULT, *held.values()}
             listed = [name for name in self.subjects.context_names() if name in named and name.startswith(wanted)]
-            return page(listed, offset, limit)
+            part = page(listed, offset, limit)
+            # A context's name tells that there are subjects in it; the default one is there in any case.
+            listing.showed(name for name, context in held.items() if context != DEFAULT and context in part)
+            return part
 
     def delete_context(self, request: Request, context: str) -> Response:
         """Drop what is configured for a context that holds no subject."""
@@ -234,6 +236,23 @@ class SchemaCalls(Calls):
         if form == "resolved" and schema.content.kind == Kind.AVRO and schema.content.references:
             answer["schema"] = self.written_in(request, schema.id)
         return answer
+
+    def _using(
+        self,
+        request: Request,
+        schema_id: int,
+        subject: str = "",
+        *,
+        deleted: bool = False,
+        offset: int = 0,
+        limit: int = -1,
+    ) -> list[str]:
+        """Give the subjects that have a version with an id."""
+        with self.listing(request, admitted=True) as listing:
+            names = {one.subject for one in self.subjects.uses(schema_id, deleted=deleted)}
+            if subject:
+                names &= {subject_of(subject)}
+            return listing.page(sorted(filter(listing.sees, names)), offset, limit, of=str)
 
     def _has_rules(self, schema_id: int, kind: str) -> bool:
         rules = self.subjects.by_id(schema_id).content.rule_set

@@ -70,9 +70,9 @@ class SubjectCalls(Calls):
         limit: Limit = -1,
     ) -> JSONResponse:
         """List the subjects."""
-        with self.listing(request) as sees:
+        with self.listing(request) as listing:
             found = self.subjects.subjects(prefix, deleted=deleted, deleted_only=deleted_only)
-            return JSONResponse(page([name for name in found if sees(name)], offset, limit))
+            return JSONResponse(listing.page([*filter(listing.sees, found)], offset, limit, of=str))
 
     def look_up(
         self,

@@ -1,13 +1,13 @@
 """What all calls of the registry's API share: who calls, the gate, what a body says, what is documented."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from registry import contexts
+from registry.answers import page
 from registry.contracts import checked_metadata, checked_rules
 from registry.failures import Dialect
 from registry.ready import Ready
@@ -28,15 +28,19 @@ __all__ = [
     "Gate",
     "Identify",
     "Limit",
+    "Listing",
     "Normalize",
     "Offset",
     "ReferenceFormat",
+    "Shown",
     "content_of",
     "curious",
     "number_of",
     "raw",
     "text_of",
 ]
+
+_T = TypeVar("_T")
 
 Identify = Callable[[Request], Actor]
 """Says who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
@@ -78,6 +82,43 @@ class Entry(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """A list while it is made: one question for the subjects of all of it, and one entry at most."""
+
+    def sees(self, subject: str) -> bool:
+        """Tell whether a subject may be named to the actor. Asked for many, it asks its own store once."""
+        ...
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """Take down which subjects the answer names."""
+        ...
+
+
+class Listing:
+    """A list of subjects, or of what belongs to them, as calls make it.
+
+    Args:
+        shown: what may be named, and what was.
+    """
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    def sees(self, subject: str) -> bool:
+        """Tell whether a subject may be named; views belong to their grants alone."""
+        return not is_view(subject) and self._shown.sees(subject)
+
+    def page(self, items: list[_T], offset: int, limit: int, *, of: Callable[[_T], str]) -> list[_T]:
+        """Give a page of items, each of the subject that *of* gives, and take down that it names them."""
+        part = page(items, offset, limit)
+        self.showed(map(of, part))
+        return part
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """Take down which subjects the answer names."""
+        self._shown.showed(subjects)
+
+
 class Gate(Protocol):
     """Decides whether an act may go on, and records it."""
 
@@ -95,8 +136,17 @@ class Gate(Protocol):
         """
         ...
 
-    def sees(self, actor: Actor) -> Callable[[str], bool]:
-        """Give what tells whether an actor may read a subject, for lists of many; it leaves no entry."""
+    def list_(self, actor: Actor, *, admitted: bool = False) -> AbstractContextManager["Shown"]:
+        """Open a list of subjects; leaving the block records how many it showed whose reads leave entries.
+
+        Args:
+            actor: who acts.
+            admitted: another act has let the actor in already; else it must be allowed to list.
+
+        Raises:
+            RefusedError: the actor may not.
+            UnavailableError: the list cannot be recorded, so it is not given.
+        """
         ...
 
     def open_(self, resource: str) -> bool:
@@ -133,11 +183,10 @@ class Calls:
         return self.acting(request, Action.SCHEMA_READ, subject)
 
     @contextmanager
-    def listing(self, request: Request) -> Iterator[Callable[[str], bool]]:
-        """Open a read over all subjects; gives what tells which of them may be shown."""
-        actor = self._identify(request)
-        with self._gate.pass_(actor, Action.SCHEMA_READ, ""):
-            yield self._gate.sees(actor)
+    def listing(self, request: Request, *, admitted: bool = False) -> Iterator[Listing]:
+        """Open a read over many subjects; *admitted*: the caller was let in to what they are listed for."""
+        with self._gate.list_(self._identify(request), admitted=admitted) as shown:
+            yield Listing(shown)
 
     @contextmanager
     def reading_id(self, request: Request, find: Callable[[], StoredSchema]) -> Iterator[StoredSchema]:
@@ -150,11 +199,6 @@ class Calls:
     def meant(self, raw_subject: str) -> str:
         """Give the subject that is meant by a name in a path or a body: what an alias stands for."""
         return self.configuration.alias(subject_of(raw_subject))
-
-    def shown(self, request: Request) -> Callable[[str], bool]:
-        """Give what tells which subjects may be named to the caller; views belong to their grants alone."""
-        sees = cache(self._gate.sees(self._identify(request)))
-        return lambda subject: not is_view(subject) and sees(subject)
 
     def submitted(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
         """Read what a body submits under a subject.

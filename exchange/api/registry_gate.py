@@ -9,12 +9,13 @@ A department's subjects are those of its catalogued resources, and those in its 
 It reads them whatever the profile says; so do the data authority and the auditor, who answer for all of them.
 
 Writes always leave an entry. Reads leave one where they tell something: under a view's subject (it tells who was
-granted what) and under a restricted one.
+granted what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from exchange.access.roles import FORBIDDEN, Standing, decide_control, refuse_role, refuse_standing
 from exchange.app import join_registry
@@ -23,6 +24,7 @@ from exchange.gate import Gate
 from exchange.rooms import IdentityRoom
 from registry import contexts
 from registry.api import Entry
+from registry.calls import Shown
 from registry.catalogue import Catalogue
 from registry.rights import OPERATIONS, Operation, Rights
 from registry.subjects import is_view
@@ -45,6 +47,22 @@ class _Forgetful:
 
     def note(self, **facts: Json) -> None:
         """See `registry.api.Entry`."""
+
+
+class _Shown:
+    """`registry.calls.Shown`: remembers each subject's verdict, and counts the restricted ones that were named."""
+
+    def __init__(self, sees: Callable[[str], bool], restrict: Callable[[str], bool]) -> None:
+        self.sees = cache(sees)
+        self._restrict = restrict
+        self._named: set[str] = set()
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """See `registry.calls.Shown`."""
+        self._named.update(subjects)
+
+    def restricted(self) -> int:
+        return sum(map(self._restrict, self._named))
 
 
 class RegistryGate:
@@ -79,13 +97,35 @@ class RegistryGate:
         with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
             yield act
 
-    def sees(self, actor: Actor) -> Callable[[str], bool]:
-        """See `registry.calls.Gate`. Who calls was found to be in good standing when the list was opened."""
+    @contextmanager
+    def list_(self, actor: Actor, *, admitted: bool = False) -> Iterator[Shown]:
+        """See `registry.calls.Gate`."""
+        call = registry_call()
+        decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
+        self._gate.admit(actor, Action.SCHEMA_READ, "", call, decision)
+        shown = _Shown(self._sees(actor), self._rights.restrict)
+        yield shown
+        restricted = shown.restricted()
+        if restricted:
+            with self._gate.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
+                act.note(restricted=restricted)
+
+    def _sees(self, actor: Actor) -> Callable[[str], bool]:
+        """Give what tells whether an actor, whose standing was looked at, may read a subject.
+
+        Whose subjects they are is asked of the catalogue once, and only where it matters.
+        """
         if (self._dev and actor == ANONYMOUS) or actor.role in _SEE_ALL:
             return lambda _: True
-        return lambda subject: (
-            self._rights.open(Operation.READ, subject) or bool(self._reading(actor, Operation.READ, subject))
-        )
+
+        @cache
+        def owners() -> dict[str, str]:
+            return {str(entry.topic): entry.provider for entry in self._catalogue.all()}
+
+        def owner(subject: str) -> str | None:
+            return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
+
+        return lambda subject: bool(self._reading(actor, Operation.READ, subject, owner))
 
     def open_(self, resource: str) -> bool:
         """See `registry.calls.Gate`."""
@@ -103,22 +143,24 @@ class RegistryGate:
         if action in FORBIDDEN.get(actor.role, ()):
             return refuse_role(actor, action)
         if action in _READS:
-            return self._reading(actor, OPERATIONS[action], resource)
+            return self._reading(actor, OPERATIONS[action], resource, self._owner)
         by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
         operation = OPERATIONS.get(action)
         if not by_role and operation is not None and self._rights.give(actor, operation, resource):
             return Allow()
         return by_role
 
-    def _reading(self, actor: Actor, operation: Operation, resource: str) -> Allow | Deny:
+    def _reading(
+        self, actor: Actor, operation: Operation, resource: str, owner: Callable[[str], str | None]
+    ) -> Allow | Deny:
         """Decide a read; what is open is found out first, since it asks nobody."""
         if self._rights.open(operation, resource) or actor.role in _SEE_ALL:
             return Allow()
         if self._rights.give(actor, operation, resource):
             return Allow()
         if not resource and (actor.department or self._rights.give_some(actor, operation)):
-            return Allow()  # a list, which shows no more than what `sees` lets through
-        if actor.department and actor.department == self._owner(resource):
+            return Allow()  # a list, which shows no more than what `list_` lets through
+        if actor.department and actor.department == owner(resource):
             return Allow()
         return Deny(
             Reason.RIGHT_MISSING,

@@ -169,9 +169,24 @@ def test_reads_of_the_restricted_and_refusals_are_in_the_log(pool: World, police
     registry(pool, pool.root).version("credit.v1-value")
     registry(pool, pool.root).version(SUBJECT)
     entries = pool.root.get("/audit/entries", {"action": "registry:schema:read", "limit": 1000})
-    allowed = {one["entry"]["resource"] for one in entries if one["entry"]["decision"] == "allow"}
+    allowed = {one["entry"].get("resource") for one in entries if one["entry"]["decision"] == "allow"}
     assert "credit.v1-value" in allowed
     assert SUBJECT not in allowed
+
+
+def test_a_list_that_names_the_restricted_is_in_the_log_with_their_number(pool: World, police: Office) -> None:
+    def lists() -> list[dict[str, object]]:
+        entries = pool.root.get("/audit/entries", {"action": "registry:schema:read", "limit": 1000})
+        return [one["entry"]["data"] for one in entries if "restricted" in one["entry"].get("data", {})]
+
+    before = len(lists())
+    tax = registry(pool, pool.department("文旅局").account("security_officer"))
+    tax.get("/subjects")
+    assert len(lists()) == before, "it names none to who may not see them"
+    schema_id = registry(pool, pool.root).version("credit.v1-value")["id"]
+    for path in ("/subjects", "/schemas", f"/schemas/ids/{schema_id}/subjects", "/governance/fields"):
+        assert "credit.v1-value" in json.dumps(registry(pool, pool.root).get(path))
+    assert lists()[before:] == [{"restricted": 1}] * 4
 
 
 def test_a_lowered_level_takes_two_people_of_the_department(pool: World, police: Office, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The registry served over HTTP by uvicorn on a real PostgreSQL, behind a gate that remembers."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -29,6 +29,18 @@ class Note:
 
 
 @dataclass
+class Shown:
+    hidden: str
+    named: set[str] = field(default_factory=set)
+
+    def sees(self, subject: str) -> bool:
+        return not subject.startswith(self.hidden)
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        self.named.update(subjects)
+
+
+@dataclass
 class RecordingGate:
     """Lets pass what it is told to, and keeps what passed."""
 
@@ -36,6 +48,7 @@ class RecordingGate:
     opened: bool = False
     hidden: str = " "  # with which the names of subjects begin that nobody sees
     entries: list[tuple[str, Action, str, dict[str, Json]]] = field(default_factory=list)
+    shown: list[list[str]] = field(default_factory=list)  # what each list named
 
     @contextmanager
     def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[Note]:
@@ -45,8 +58,15 @@ class RecordingGate:
         yield note
         self.entries.append((actor.id, action, resource, note.facts))
 
-    def sees(self, actor: Actor) -> Callable[[str], bool]:
-        return lambda subject: not subject.startswith(self.hidden)
+    @contextmanager
+    def list_(self, actor: Actor, *, admitted: bool = False) -> Iterator["Shown"]:
+        shown = Shown(self.hidden)
+        if admitted:
+            yield shown
+        else:
+            with self.pass_(actor, Action.SCHEMA_READ, ""):
+                yield shown
+        self.shown.append(sorted(shown.named))
 
     def open_(self, resource: str) -> bool:
         return self.opened
