@@ -111,12 +111,9 @@ class SchemaCalls(Calls):
         """Give what an id stands for."""
         del references
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
-            answer = self._formed(request, schema, form)
             if not (max_id or form or tags or with_subjects):
-                body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
-                self.ready.keep(schema_id, schema.origin, body)
-                headers = _FOR_EVER | {"ETag": f'"{schema_id}"'}
-                return Response(body, media_type="application/json", headers=headers)
+                return self._ready(request, schema_id, schema)
+            answer = self._formed(request, schema, form)
             if max_id:
                 answer["maxId"] = self.subjects.highest_id()
             if tags:
@@ -124,6 +121,16 @@ class SchemaCalls(Calls):
         if with_subjects:
             answer["subjects"] = self._using(request, schema_id)
         return JSONResponse(answer)
+
+    def _ready(self, request: Request, schema_id: int, schema: StoredSchema) -> Response:
+        headers = _FOR_EVER | {"ETag": f'"{schema_id}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        body = self.ready.held(schema_id)
+        if body is None:
+            body = json.dumps(body_of(schema.content), ensure_ascii=False, separators=(",", ":")).encode()
+            self.ready.keep(schema_id, schema.origin, body)
+        return Response(body, media_type="application/json", headers=headers)
 
     def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
         """Give an id's schema itself."""

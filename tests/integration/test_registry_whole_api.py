@@ -13,6 +13,7 @@ from registry.failures import Dialect
 from registry.memory import MemorySubjects
 from registry.settings import Configuration
 from registry.subjects import Subjects
+from schemas.access import Action
 from tests.kit.registry_served import INT, LONG, TEXT, RecordingGate, World, identify, put, record
 
 pytestmark = pytest.mark.postgres
@@ -222,6 +223,26 @@ def test_a_ready_answer_is_asked_for_at_the_gate_each_time(http: TestClient, gat
     assert len(gate.entries) == 1
     answer = http.get("/schemas/ids/1", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
+
+
+def test_behind_the_gate_the_answer_is_made_once_and_asked_for_each_time(
+    http: TestClient, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(http, "s", INT)
+    first = http.get("/schemas/ids/1")
+    monkeypatch.delattr("registry.api_schemas.body_of")
+    again = http.get("/schemas/ids/1")
+    assert (again.status_code, again.content) == (200, first.content)
+    for name in ("content-type", "cache-control", "etag"):
+        assert again.headers[name] == first.headers[name]
+    gate.entries.clear()
+    same = http.get("/schemas/ids/1", headers={"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert len(gate.entries) == 1
+    assert http.get("/schemas/ids/1", headers={"If-None-Match": '"2"'}).status_code == 200
+    gate.denied.add(Action.SCHEMA_READ_BY_ID)
+    for headers in ({}, {"If-None-Match": first.headers["etag"]}):
+        assert http.get("/schemas/ids/1", headers=headers).status_code == 403
 
 
 def test_an_unknown_id_is_unknown_on_either_way(http: TestClient, gate: RecordingGate) -> None:
