@@ -78,7 +78,7 @@ class GovernanceCalls(Calls):
             ("GET", "/approvals/{approval_id}", self.approval),
             ("POST", "/approvals/{approval_id}/decision", self.decide),
         ):
-            route(router, method, path, call)
+            route(router, method, path, call, done=201 if call == self.ask else 200)
         return router
 
     def fields(

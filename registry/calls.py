@@ -68,10 +68,8 @@ _ERROR = {
     },
 }
 _STATUSES = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 500, 503)
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "done", "content": {DEFAULT_MEDIA_TYPE: {"schema": {}}}},
-    **dict.fromkeys(_STATUSES, _ERROR),
-}
+_DONE: dict[str, Any] = {"description": "done", "content": {DEFAULT_MEDIA_TYPE: {"schema": {}}}}
+_REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _ERROR)
 
 
 class Entry(Protocol):
@@ -233,8 +231,13 @@ class Calls:
         return self.subjects.whole(schema_id)
 
 
-def route(router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None) -> None:
-    """Add a call to a router, with everything that it may answer; *also* is a status without a body."""
+def route(
+    router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None, done: int = 200
+) -> None:
+    """Add a call to a router, with everything that it may answer; *also* is a status without a body.
+
+    *done* is the status of what was done.
+    """
     name = f"{call.__name__}_{method.lower()}{'_one' if path.endswith('{subject}') else ''}"
     takes_body = method in ("POST", "PUT") and path != "/"
     extra = {
@@ -249,7 +252,8 @@ def route(router: APIRouter, method: str, path: str, call: Callable[..., Any], *
         methods=[method],
         operation_id=name,
         response_model=None,
-        responses=_RESPONSES if also is None else {**_RESPONSES, also: {"description": "nothing to say"}},
+        status_code=done,
+        responses={done: _DONE, **_REFUSALS, **({} if also is None else {also: {"description": "nothing to say"}})},
         openapi_extra=extra if takes_body else None,
     )
 
