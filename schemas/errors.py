@@ -165,14 +165,14 @@ class PoolError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the pickle between a gateway and its workers."""
-        return (_rebuild, (type(self), self.reason, self.message, self.details, self.retry_after))
+        """Survive a pickle or a copy whole, whatever a subclass is made of and has added."""
+        state = {**self.__dict__, "details": dict(self.details)}  # a copy's details are its own
+        return (_rebuild, (type(self), self.args), state)
 
 
-def _rebuild(
-    kind: type[PoolError], reason: Reason, message: str, details: Mapping[str, str], retry_after: float | None
-) -> PoolError:
-    return kind(reason, message, details=details, retry_after=retry_after)
+def _rebuild(kind: type[PoolError], args: tuple[object, ...]) -> PoolError:
+    # Without __init__, which each class may give other parameters: what it had set comes as the state.
+    return kind.__new__(kind, *args)
 
 
 class RefusedError(PoolError):
