@@ -8,6 +8,7 @@ __all__ = [
     "CHECKPOINT_SIZE",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
+    "LANES_UNREADABLE",
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
@@ -27,6 +28,7 @@ CALL_SECONDS = Histogram(
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
 RECOVERED_RECEIPTS = Counter("pool_recovered_receipts_total", "Publications whose entry the sweeper wrote")
+LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the broker could not read at the last sweep")
 UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")
 UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry may have waited to be signed")
 CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")

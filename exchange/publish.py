@@ -24,7 +24,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.access.policy import decide
-from exchange.broker.port import Append, Appended, Broker
+from exchange.broker.port import Append, Appended, Broker, LaneFault
+from exchange.broker.rules import gap
 from exchange.call import Call
 from exchange.facts import Facts
 from exchange.gate import Gate, Passage, Writer
@@ -261,8 +262,10 @@ class Publishing:
         self._catch_up(state.receipts)
         return self._known(replace(passage, action=Action.PUBLISH), state.receipts[-1], None)
 
-    def sweep(self) -> int:
+    def sweep(self, report: Callable[[LaneFault], None]) -> int:
         """Write the entries of what was appended by a gateway that died before it wrote them; give their number.
+
+        *report* is told of each lane whose receipts the broker cannot read.
 
         Raises:
             PoolError: of the first lane that failed, when all others are done.
@@ -270,6 +273,9 @@ class Publishing:
         settled = self._clock() - _SETTLED  # of a later one, its gateway is most likely about to write it
         written, failed = 0, None
         for state in self._broker.lanes():
+            if isinstance(state, LaneFault):
+                report(state)
+                continue
             try:
                 written += self._catch_up([one for one in state.receipts if one.recorded_at <= settled])
             except PoolError as error:
@@ -303,12 +309,12 @@ class Publishing:
             ) from error
 
     def _check_chain(self, lane: Lane, batches: Sequence[Checked]) -> None:
-        """Hold each batch's previous root against the root before it; duplicates are the broker's to find."""
+        """Hold each batch's number and previous root against what is before it; duplicates are the broker's to find."""
         with self._lock:
             last = self._roots.get(lane)
         first = batches[0]
         if last is None or first.sequence != last[0] + 1:
-            last = self._last_root(lane)
+            last = self._last_root(lane, first.sequence)
         for checked in batches:
             if checked.sequence == last[0] + 1:
                 got = checked.submission.previous_root
@@ -342,16 +348,22 @@ class Publishing:
                 known.append(receipt)
         return known
 
-    def _last_root(self, lane: Lane) -> tuple[int, bytes]:
-        """Give the lane's last sequence and root: from the receipts, or the broker where those trail it."""
+    def _last_root(self, lane: Lane, sequence: int) -> tuple[int, bytes]:
+        """Give the lane's last sequence and root: from the receipts, or the broker where those trail it.
+
+        The lane is not taken over for it, so that a number too high costs no other gateway its producer.
+        """
         with self._works.begin() as work:
             receipt = self._receipts.last(work, lane)
-        state = self._broker.resume(lane)
+        state = self._broker.stands(lane)
+        last = (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
+        if state is not None and state.receipts[-1].sequence > last[0]:
+            last = (state.receipts[-1].sequence, state.receipts[-1].digest)
+        if sequence > last[0] + 1:
+            raise gap(lane, sequence, last[0] + 1)
         if state is not None:
             self._catch_up(state.receipts)
-        if state is not None and (receipt is None or state.receipts[-1].sequence > receipt.sequence):
-            return state.receipts[-1].sequence, state.receipts[-1].digest
-        return (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
+        return last
 
     def _seal(self, work: Work, items: Sequence[tuple[Checked, Appended]]) -> dict[int, Receipt]:
         entries = [

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from exchange.api.grpc import ExchangeServicer
 from exchange.api.registry import registry_api
 from exchange.api.tails import Tails
 from exchange.app import App, microseconds
+from exchange.broker.port import LaneFault
 from exchange.starting import patiently
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
@@ -282,7 +284,7 @@ def _sweep(app: App, stop: threading.Event) -> None:
     turns = 0
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], Any]]] = [
-            ("sweep", app.pool.publishing.sweep),
+            ("sweep", partial(_swept, app)),
             ("expire", app.pool.granting.expire),
         ]
         if turns % 6 == 0:
@@ -299,6 +301,21 @@ def _sweep(app: App, stop: threading.Event) -> None:
                 _failed(name, error)
         turns += 1
         stop.wait(10.0)
+
+
+def _swept(app: App) -> int:
+    """Write missing receipts; log and count the lanes that cannot be read."""
+    faults = 0
+
+    def report(fault: LaneFault) -> None:
+        nonlocal faults
+        faults += 1
+        _log.error("lane_unreadable", lane=fault.name, reason=fault.error.reason, message=fault.error.message)
+
+    try:
+        return app.pool.publishing.sweep(report)
+    finally:
+        metrics.LANES_UNREADABLE.set(faults)
 
 
 def _failed(task: str, error: Exception) -> None:

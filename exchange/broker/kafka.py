@@ -30,10 +30,11 @@ from exchange.broker.kafka_receipts import Kept, fitting, is_of, runs_of, unpack
 from exchange.broker.kafka_settings import KafkaSettings
 from exchange.broker.kafka_tail import Tail
 from exchange.broker.kafka_versions import check_broker_version
-from exchange.broker.port import Append, Appended, Ends, Keep, LaneState, Seal, Slice, TopicInfo
+from exchange.broker.port import Append, Appended, Ends, Keep, LaneFault, LaneState, Seal, Slice, TopicInfo
 from exchange.broker.rules import check_batches
 from exchange.broker.topics import Topics
 from exchange.waves import Waves
+from schemas.errors import CorruptError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -90,14 +91,23 @@ class KafkaBroker:
         receipts = self._lanes.resume(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
-    def lanes(self) -> Iterator[LaneState]:
+    def stands(self, lane: Lane) -> LaneState | None:
+        """See `Broker.stands`."""
+        receipts = self._lanes.stands(lane)
+        return LaneState(lane=lane, receipts=receipts) if receipts else None
+
+    def lanes(self) -> Iterator[LaneState | LaneFault]:
         """See `Broker.lanes`. A receipt whose transaction is being closed at this moment comes with the next call."""
-        for lane, metadata in self._topics.lane_metadata():
-            kept = unpack(lane, metadata)
-            if kept:
-                yield LaneState(
-                    lane=lane, receipts=tuple(each.receipt if each.exact else self._exact(each) for each in kept)
-                )
+        for name, metadata in self._topics.lane_metadata():
+            try:
+                lane = Lane.parse(name)
+                kept = unpack(lane, metadata)
+                receipts = tuple(each.receipt if each.exact else self._exact(each) for each in kept)
+            except PoolError as error:
+                yield LaneFault(name=name, error=error)
+            else:
+                if receipts:
+                    yield LaneState(lane=lane, receipts=receipts)
 
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:
         """See `Broker.read`. Those who stand at the same place at the same time share one read."""
@@ -187,6 +197,13 @@ class KafkaBroker:
             first, last = ranges.get(run.partition, (run.first, run.last))
             ranges[run.partition] = (min(first, run.first), max(last, run.last))
         topic = receipt.lane.topic
-        for message in self._readers.scan(topic, self._topics.partitions(topic), ranges):
+        partitions = self._topics.partitions(topic)
+        if ranges and max(ranges) >= partitions:
+            raise CorruptError(
+                Reason.LOG_CORRUPT,
+                f"a receipt of lane {receipt.lane} names a partition that its topic does not have; compare it with the "
+                "pool's own",
+            )
+        for message in self._readers.scan(topic, partitions, ranges):
             if is_of(message.headers(), receipt.lane, receipt.sequence):
                 yield message.partition(), message.offset()

@@ -139,6 +139,18 @@ class Lanes:
                 else:
                     return writer.receipts
 
+    def stands(self, lane: Lane) -> tuple[Appended, ...]:
+        """Give the lane's committed receipts, oldest first, whoever has it; neither waits for it nor takes it.
+
+        Raises:
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+        try:
+            kept = self._committed(lane, self._link.deadline())
+        except _FOREIGN as error:
+            raise unavailable(error, f"tell where lane {lane} stands") from error
+        return tuple(each.receipt if each.exact else self._exact(each) for each in kept)
+
     def close(self) -> None:
         """Give every producer back once its append has ended; later appends find a closed link."""
         with self._lock:
@@ -236,10 +248,14 @@ class Lanes:
         writer.producer = producer
         writer.mine = frozenset({writer.last()})
 
-    def _last_of(self, lane: Lane, deadline: float) -> bytes:
-        """Give the digest of the lane's last committed batch, without taking the lane over and without waiting."""
+    def _committed(self, lane: Lane, deadline: float) -> tuple[Kept, ...]:
+        """Give the lane's committed receipts, without taking the lane over and without waiting."""
         with contextlib.closing(self._link.group(lane_group(lane), stable=False)) as group:
-            kept = unpack(lane, self._text(group, lane, deadline))
+            return unpack(lane, self._text(group, lane, deadline))
+
+    def _last_of(self, lane: Lane, deadline: float) -> bytes:
+        """Give the digest of the lane's last committed batch; see `_committed`."""
+        kept = self._committed(lane, deadline)
         return kept[-1].receipt.digest if kept else b""
 
     def _text(self, group: Consumer, lane: Lane, deadline: float) -> str:

@@ -138,6 +138,12 @@ class MemoryBroker:
             self._take_over(lane, state)
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state.receipts else None
 
+    def stands(self, lane: Lane) -> LaneState | None:
+        """See `Broker.stands`."""
+        with self._open():
+            state = self.log.lanes.get(lane)
+            return LaneState(lane=lane, receipts=tuple(state.receipts)) if state and state.receipts else None
+
     def lanes(self) -> Iterator[LaneState]:
         """See `Broker.lanes`."""
         with self._open():

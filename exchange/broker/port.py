@@ -27,6 +27,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from exchange.work import Work
+from schemas.errors import PoolError
 from schemas.names import Lane, Topic
 from schemas.record import Positions, Run
 
@@ -36,6 +37,7 @@ __all__ = [
     "Broker",
     "Ends",
     "Keep",
+    "LaneFault",
     "LaneState",
     "Seal",
     "Slice",
@@ -110,6 +112,14 @@ class LaneState:
 
     lane: Lane
     receipts: tuple[Appended, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneFault:
+    """A lane whose receipts cannot be read. `name`: as the backend has it, which need not be a lane's name any more."""
+
+    name: str
+    error: PoolError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,12 +207,27 @@ class Broker(Protocol):
         Afterwards an older owner of the lane can append nothing more.
 
         Raises:
+            CorruptError: LOG_CORRUPT, its receipts cannot be read.
             UnavailableError: the backend does not answer in time.
         """
         ...
 
-    def lanes(self) -> Iterator[LaneState]:
-        """Give every lane's state without taking it over: what the sweeper compares with the receipts."""
+    def stands(self, lane: Lane) -> LaneState | None:
+        """Tell where the lane stands without taking it over; None where nothing is committed.
+
+        What its owner commits at this moment may be missing: good for refusing, never for appending.
+
+        Raises:
+            CorruptError: LOG_CORRUPT, its receipts cannot be read.
+            UnavailableError: the backend does not answer in time.
+        """
+        ...
+
+    def lanes(self) -> Iterator[LaneState | LaneFault]:
+        """Give every lane's state without taking it over: what the sweeper compares with the receipts.
+
+        A lane that cannot be read comes as its fault and keeps no other from coming.
+        """
         ...
 
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:

@@ -23,8 +23,8 @@ from sqlalchemy import exc as sa_exc
 
 from exchange.broker import tables
 from exchange.broker.blocks import Block, pack
-from exchange.broker.port import Append, Appended, Ends, Keep, LaneState, Seal, Slice, TopicInfo
-from exchange.broker.postgres_append import lanes_after, lock_lane, store
+from exchange.broker.port import Append, Appended, Ends, Keep, LaneFault, LaneState, Seal, Slice, TopicInfo
+from exchange.broker.postgres_append import lanes_after, lock_lane, read_lane, store
 from exchange.broker.postgres_keep import compact_partition, retain_partition
 from exchange.broker.postgres_read import read_ends, read_since, read_slice
 from exchange.broker.postgres_wake import Wakes
@@ -169,7 +169,13 @@ class PostgresBroker:
             self._epochs[lane] = epoch
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
 
-    def lanes(self) -> Iterator[LaneState]:
+    def stands(self, lane: Lane) -> LaneState | None:
+        """See `Broker.stands`."""
+        with self._transaction(self._snapshots) as connection:
+            receipts = read_lane(connection, lane)
+        return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
+
+    def lanes(self) -> Iterator[LaneState | LaneFault]:
         """See `Broker.lanes`. Reads 200 lanes at a time, each time in a transaction of its own."""
         after: int | None = 0
         while after is not None:

@@ -14,13 +14,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from exchange.broker.blocks import COLUMNS, Block, copy_rows
-from exchange.broker.port import Append, Appended, LaneState
+from exchange.broker.port import Append, Appended, LaneFault, LaneState
 from exchange.broker.rules import REMEMBERED
 from exchange.broker.tables import stretch_table_of
+from schemas.errors import CorruptError, PoolError, Reason
 from schemas.names import Lane
 from schemas.record import Run
 
-__all__ = ["lanes_after", "lock_lane", "store"]
+__all__ = ["lanes_after", "lock_lane", "read_lane", "store"]
 
 _BOUND = """
 SELECT set_config('lock_timeout', %(patience)s, true),
@@ -100,13 +101,22 @@ def lock_lane(
     return rows[0].id, rows[0].epoch, [_receipt(lane, row) for row in rows if row.sequence is not None]
 
 
-def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState], int | None]:
+def read_lane(connection: sa.Connection, lane: Lane) -> list[Appended]:
+    """Give a lane's latest receipts, oldest first, without locking or taking anything."""
+    rows = connection.exec_driver_sql(_RECEIPTS, {"lane": str(lane), "since": 0}).all()
+    return [_receipt(lane, row) for row in rows if row.sequence is not None]
+
+
+def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState | LaneFault], int | None]:
     """Give the states of some lanes after this id, and the id to go on from; None at the end."""
     rows = connection.exec_driver_sql(_LANES, {"after": lane_id}).all()
-    states = []
+    states: list[LaneState | LaneFault] = []
     for name, group in groupby(rows, key=attrgetter("name")):
-        lane = Lane.parse(name)
-        states.append(LaneState(lane=lane, receipts=tuple(_receipt(lane, row) for row in group)))
+        try:
+            lane = Lane.parse(name)
+            states.append(LaneState(lane=lane, receipts=tuple(_receipt(lane, row) for row in group)))
+        except PoolError as error:
+            states.append(LaneFault(name=name, error=error))
     return states, connection.exec_driver_sql(_LAST_LANE, {"after": lane_id}).scalar()
 
 
@@ -182,6 +192,13 @@ def _copy(connection: sa.Connection, topic_id: int, rows: Sequence[Block]) -> No
 
 
 def _receipt(lane: Lane, row: Any) -> Appended:
+    try:
+        runs = tuple(map(_run, row.runs.split()))
+    except ValueError as error:
+        raise CorruptError(
+            Reason.LOG_CORRUPT,
+            f"the broker's receipt {row.sequence} of lane {lane} cannot be read; compare it with the pool's own",
+        ) from error
     return Appended(
         lane=lane,
         sequence=row.sequence,
@@ -189,7 +206,7 @@ def _receipt(lane: Lane, row: Any) -> Appended:
         source_position=bytes(row.source_position),
         recorded_at=row.recorded_at,
         count=row.count,
-        runs=tuple(map(_run, row.runs.split())),
+        runs=runs,
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "check_batches",
     "check_positions",
     "fenced",
+    "gap",
     "gone",
     "sort_out",
     "unknown_topic",
@@ -48,7 +49,7 @@ def check_batches(batches: Sequence[Append], partitions: int) -> Lane:
                 Reason.REQUEST_INVALID, f"got batches of {lane} and {batch.lane}; expected one lane in one append"
             )
         if batch.sequence != batches[0].sequence + index:
-            raise _gap(lane, batch.sequence, batches[0].sequence + index)
+            raise gap(lane, batch.sequence, batches[0].sequence + index)
         _check_batch(batch, partitions)
     return lane
 
@@ -105,7 +106,7 @@ def sort_out(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[l
             break
         receipt = known.get(batch.sequence)
         if receipt is None:
-            raise _gap(batch.lane, batch.sequence, last + 1)
+            raise gap(batch.lane, batch.sequence, last + 1)
         if receipt.digest != batch.digest:
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
@@ -120,7 +121,7 @@ def sort_out(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[l
         before.append(replace(receipt, duplicate=True))
     new = list(batches[len(before) :])
     if new and new[0].sequence != last + 1:
-        raise _gap(new[0].lane, new[0].sequence, last + 1)
+        raise gap(new[0].lane, new[0].sequence, last + 1)
     return before, new
 
 
@@ -171,7 +172,8 @@ def another_shape(topic: Topic, there: int, asked: int) -> ConflictError:
     )
 
 
-def _gap(lane: Lane, got: int, wanted: int) -> ConflictError:
+def gap(lane: Lane, got: int, wanted: int) -> ConflictError:
+    """Say that a batch's number is not the lane's next one."""
     return ConflictError(
         Reason.SEQUENCE_GAP,
         f"got batch {got} of {lane}; expected {wanted}, send that one next",

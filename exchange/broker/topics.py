@@ -143,8 +143,8 @@ class Topics:
             known = self._known.get(topic)
         return known[1].partitions if known else self.describe(topic).partitions
 
-    def lane_metadata(self) -> Iterator[tuple[Lane, str]]:
-        """Give every lane that has committed receipts, with their packed form; takes nothing over."""
+    def lane_metadata(self) -> Iterator[tuple[str, str]]:
+        """Give the name of every lane that has committed receipts, with their packed form; takes nothing over."""
         groups = self._link.administer(
             "list its groups",
             lambda client: sorted(
@@ -152,14 +152,14 @@ class Topics:
             ),
         )
         for start in range(0, len(groups), _GROUPS):
-            asked = {group: [TopicPartition(str(_lane(group).topic), 0)] for group in groups[start : start + _GROUPS]}
+            asked = {group: _place(group) for group in groups[start : start + _GROUPS]}
             places: dict[str, dict[TopicPartition, OffsetAndMetadata]] = self._link.administer(
                 "tell where lanes stand", functools.partial(KafkaAdminClient.list_group_offsets, group_specs=asked)
             )
             for group, offsets in places.items():
                 for place in offsets.values():
                     if place.offset >= 0 and place.metadata:
-                        yield _lane(group), place.metadata
+                        yield group.removeprefix(_LANES), place.metadata
 
     def renew_generations(self) -> int:
         """Raise every topic's generation: what a restored backup must do before it serves. Gives the count."""
@@ -184,8 +184,12 @@ def _renew(client: KafkaAdminClient, topic: Topic) -> None:
         raise written[place]
 
 
-def _lane(group: str) -> Lane:
-    return Lane.parse(group.removeprefix(_LANES))
+def _place(group: str) -> list[TopicPartition] | None:
+    """Give where a lane's group keeps its receipts; None, which means everywhere, where its name is no lane's."""
+    try:
+        return [TopicPartition(str(Lane.parse(group.removeprefix(_LANES)).topic), 0)]
+    except InvalidError:
+        return None
 
 
 def _topic_or_none(name: str) -> Topic | None:

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from exchange.broker.port import Appended, Broker, LaneState
+from exchange.broker.port import Appended, Broker, LaneFault, LaneState
 from exchange.work import Work
-from schemas.errors import ConflictError, Reason
+from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
 from tests.kit.broker import Rig, Seals, append, batch, fresh_topic, lane_of, no_seal, read_all
 
 
 def lane_state(broker: Broker, lane: Lane) -> LaneState | None:
     """Find one lane among all of the backend's."""
-    return next((state for state in broker.lanes() if state.lane == lane), None)
+    return next((state for state in broker.lanes() if isinstance(state, LaneState) and state.lane == lane), None)
 
 
 class LaneContract:
@@ -69,9 +69,41 @@ class LaneContract:
         for name, batches in (("a", 1), ("b", 3), ("c", 2)):
             for sequence in range(1, batches + 1):
                 last[lane_of(topic, name)] = append(broker, batch(lane_of(topic, name), sequence))[0]
-        found = {state.lane: state.receipts[-1] for state in sweeper.lanes() if state.lane.topic == topic}
-        assert found == last
+        states = [state for state in sweeper.lanes() if isinstance(state, LaneState) and state.lane.topic == topic]
+        assert {state.lane: state.receipts[-1] for state in states} == last
         append(broker, batch(lane_of(topic, "a"), 2))
+
+    def test_one_unreadable_lane_comes_as_its_fault_and_keeps_no_other_away(self, rig: Rig) -> None:
+        broker, topic = rig.broker(), fresh_topic()
+        broker.create_topic(topic)
+        lanes = [lane_of(topic, name) for name in ("a", "b", "c")]
+        for lane in lanes:
+            append(broker, batch(lane, 1))
+        if not rig.spoil(lanes[1]):
+            return
+        sweeper = rig.broker()
+        found = {state.lane for state in sweeper.lanes() if isinstance(state, LaneState)}
+        assert found >= {lanes[0], lanes[2]}
+        assert lanes[1] not in found
+        faults = {state.name: state.error for state in sweeper.lanes() if isinstance(state, LaneFault)}
+        assert isinstance(faults[str(lanes[1])], CorruptError)
+        assert str(lanes[1]) in faults[str(lanes[1])].message
+        for ask in (sweeper.stands, sweeper.resume):
+            with pytest.raises(CorruptError):
+                ask(lanes[1])
+
+    def test_stands_tells_what_is_committed_and_leaves_the_lane_with_its_owner(self, rig: Rig) -> None:
+        owner, other, topic = rig.broker(), rig.broker(), fresh_topic()
+        owner.create_topic(topic)
+        lane = lane_of(topic)
+        assert other.stands(lane) is None
+        for sequence in (1, 2, 3):
+            (appended,) = append(owner, batch(lane, sequence))
+            state = other.stands(lane)
+            assert state is not None
+            assert (state.lane, state.receipts[-1]) == (lane, appended)
+            assert owner.stands(lane) == state
+        assert other.stands(lane_of(topic, "another")) is None
 
     # who owns a lane
 

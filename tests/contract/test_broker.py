@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.postgres import PostgresBroker, metadata
 from exchange.work import PostgresWorks
-from schemas.names import Topic
+from schemas.names import Lane, Topic
 from tests.contract.broker_suite import BrokerContract
 from tests.kit import postgres
 from tests.kit.broker import Rig
@@ -36,6 +36,9 @@ class MemoryRig:
 
     def retain(self, topic: Topic, now: int) -> None:
         self.broker().retain(now)
+
+    def spoil(self, lane: Lane) -> bool:
+        return False
 
     def compact(self, topic: Topic) -> bool:
         self.broker().compact()
@@ -91,6 +94,14 @@ class PostgresRig:
 
     def retain(self, topic: Topic, now: int) -> None:
         self._brokers[0].retain(now)
+
+    def spoil(self, lane: Lane) -> bool:
+        with sa.create_engine(self._database, poolclass=sa.NullPool).begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE broker_receipt SET runs = '0:1-x' WHERE lane_id = (SELECT id FROM broker_lane WHERE name = %s)",
+                (str(lane),),
+            )
+        return True
 
     def compact(self, topic: Topic) -> bool:
         self._brokers[0].compact()

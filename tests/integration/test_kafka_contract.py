@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 from kafka import TopicPartition
+from kafka.errors import NoError
+from kafka.structs import OffsetAndMetadata
 
 from exchange.broker.kafka import KafkaBroker
 from exchange.broker.kafka_settings import admin
-from schemas.names import Topic
+from exchange.broker.topics import lane_group
+from schemas.names import Lane, Topic
 from tests.contract.broker_suite import BrokerContract
 from tests.kit.broker import Rig
 from tests.kit.kafka import Node
@@ -50,6 +53,14 @@ class KafkaRig:
         client = admin(self.node.settings(self.node.operator))
         client.delete_records({TopicPartition(str(topic), number): offset for number, offset in enumerate(keep)})
         client.close()
+
+    def spoil(self, lane: Lane) -> bool:
+        place = {TopicPartition(str(lane.topic), 0): OffsetAndMetadata(1, "c3BvaWxlZA", None)}
+        client = admin(self.node.settings(self.node.operator))
+        written = client.alter_group_offsets(lane_group(lane), place)
+        client.close()
+        assert list(written.values()) == [NoError]
+        return True
 
     def compact(self, topic: Topic) -> bool:
         return False

@@ -56,6 +56,10 @@ class Rig(Protocol):
         """Let retention remove, now and not some day, what is older than `now` (microseconds) allows."""
         ...
 
+    def spoil(self, lane: Lane) -> bool:
+        """Make the lane's receipts unreadable, past every adapter; False where there is nothing to spoil."""
+        ...
+
     def compact(self, topic: Topic) -> bool:
         """Let compaction of a Keep.LATEST topic run, now and not some day; False where that cannot be forced."""
         ...

@@ -10,7 +10,7 @@ from exchange.access.roles import Standing
 from exchange.audit.ledger import Ledger
 from exchange.audit.memory import MemoryAudit
 from exchange.audit.store import Query
-from exchange.broker.memory import MemoryBroker
+from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.call import Call
 from exchange.facts import PublisherFacts
 from exchange.gate import Gate, Passage
@@ -18,7 +18,7 @@ from exchange.publish import Checked, Publishing
 from exchange.submission import Submission
 from exchange.work import MemoryWorks
 from schemas.access import Action, Actor, ActorKind, Role
-from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import NO_ROOT, Packed
 from tests.kit.broker import batch
@@ -37,11 +37,11 @@ STANDS = PublisherFacts(
 
 
 class Pool:
-    def __init__(self) -> None:
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.now = STANDS
         self.works = MemoryWorks()
         self.audit = MemoryAudit(self.works)
-        self.broker = MemoryBroker()
+        self.broker = broker or MemoryBroker()
         self.broker.create_topic(TOPIC)
         ledger = Ledger(self.audit, process="gateway@1")
         ledger.open(self.works)
@@ -68,7 +68,7 @@ class Pool:
         return len(self.publishing.append([checked]))
 
 
-def checked(sequence: int) -> Checked:
+def checked(sequence: int, previous_root: bytes = b"") -> Checked:
     """A batch that passed its checks while everything stood."""
     append = batch(LANE, sequence, range(3))
     submission = Submission(
@@ -79,7 +79,7 @@ def checked(sequence: int) -> Checked:
         void_keys=Packed(b"", b""),
         valid=b"",
         root=append.digest,
-        previous_root=NO_ROOT if sequence == 1 else batch(LANE, sequence - 1, range(3)).digest,
+        previous_root=previous_root or (NO_ROOT if sequence == 1 else batch(LANE, sequence - 1, range(3)).digest),
         signature=b"",
         source_position=b"",
     )
@@ -129,3 +129,34 @@ def test_a_denial_behind_the_check_is_entered() -> None:
         pool.append(checked(1))
     assert refused.value.reason is Reason.CERTIFICATE_REVOKED
     assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="deny"))) == 1
+
+
+def test_a_batch_out_of_order_costs_the_gateway_that_has_the_lane_nothing() -> None:
+    """At another gateway: a number too high, far or near, and a right one with another chain."""
+    log = MemoryLog()
+    owner, other = Pool(MemoryBroker(log)), Pool(MemoryBroker(log))
+    for sequence in (1, 2, 3):
+        owner.append(checked(sequence))
+    for wrong, reason in (
+        (checked(5), Reason.SEQUENCE_GAP),
+        (checked(9_000), Reason.SEQUENCE_GAP),
+        (checked(4, b"x" * 32), Reason.PREVIOUS_ROOT_MISMATCH),
+    ):
+        with pytest.raises(ConflictError) as refused:
+            other.append(wrong)
+        assert refused.value.reason is reason
+    assert owner.append(checked(4)) == 1, "another gateway has taken the lane over"
+    assert other.append(checked(5)) == 1
+    with pytest.raises(ConflictError) as refused:
+        owner.append(checked(6))
+    assert refused.value.reason is Reason.LANE_FENCED
+
+
+def test_a_gap_names_the_number_that_is_expected_and_writes_no_entry_of_what_another_is_about_to() -> None:
+    log = MemoryLog()
+    owner, other = Pool(MemoryBroker(log)), Pool(MemoryBroker(log))
+    owner.append(checked(1))
+    with pytest.raises(ConflictError) as refused:
+        other.append(checked(3))
+    assert refused.value.details["expected"] == "2"
+    assert other.audit.find(Query(action=str(Action.PUBLISH))) == []

@@ -10,13 +10,13 @@ from exchange import publish
 from exchange.audit.ledger import Ledger
 from exchange.audit.memory import MemoryAudit
 from exchange.audit.store import Query
-from exchange.broker.port import Appended, LaneState
+from exchange.broker.port import Appended, LaneFault, LaneState
 from exchange.call import Call
 from exchange.gate import Gate
 from exchange.publish import Publishing
 from exchange.work import MemoryWorks, Work
 from schemas.access import Action, Actor, ActorKind, Allow, Role
-from schemas.errors import ConflictError, Reason, UnavailableError
+from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import Receipt, Run
 
@@ -49,7 +49,7 @@ class Committed:
     def resume(self, _: Lane) -> LaneState:
         return self.state
 
-    def lanes(self) -> Iterator[LaneState]:
+    def lanes(self) -> Iterator[LaneState | LaneFault]:
         yield self.state
 
 
@@ -104,10 +104,10 @@ def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: 
 
 def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool) -> None:
     publishing = pool.publishing()
-    assert publishing.sweep() == 0
+    assert publishing.sweep(print) == 0
     pool.now += 60_000_000
-    assert publishing.sweep() == 3
-    assert publishing.sweep() == 0
+    assert publishing.sweep(print) == 3
+    assert publishing.sweep(print) == 0
     assert pool.receipts() == [1, 2, 3]
 
 
@@ -115,9 +115,12 @@ def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
     publishing = pool.publishing()
     broken = replace(LANE, connector=ConnectorId("broken"))
     good = publishing._broker.lanes
+    receipts = Committed().state.receipts
+    unreadable = LaneFault(name="no lane's name", error=CorruptError(Reason.LOG_CORRUPT, "cannot be read"))
 
-    def lanes() -> Iterator[LaneState]:
-        yield LaneState(lane=broken, receipts=tuple(replace(one, lane=broken) for one in next(good()).receipts))
+    def lanes() -> Iterator[LaneState | LaneFault]:
+        yield unreadable
+        yield LaneState(lane=broken, receipts=tuple(replace(one, lane=broken) for one in receipts))
         yield from good()
 
     class Half:
@@ -132,8 +135,10 @@ def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
     publishing = pool.publishing(Half())
     publishing._broker.lanes = lanes  # type: ignore[method-assign]
     pool.now += 60_000_000
+    told: list[LaneFault] = []
     with pytest.raises(UnavailableError):
-        publishing.sweep()
+        publishing.sweep(told.append)
+    assert told == [unreadable]
     assert pool.receipts() == [1, 2, 3]
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import exc as sa_exc
 
 from exchange import serve
 from exchange.audit.store import Backlog
-from schemas.errors import Reason, UnavailableError
+from exchange.broker.port import LaneFault
+from schemas.errors import CorruptError, Reason, UnavailableError
 
 SECRET = "INSERT INTO t VALUES ('the value of a record')"
 
@@ -44,7 +45,7 @@ class Task:
         self.answer = answer
         self.turns = 0
 
-    def __call__(self) -> Any:
+    def __call__(self, *_: object) -> Any:
         self.turns += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -105,6 +106,26 @@ def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
         ("upkeep_failed", "flush", "ValueError"),
         ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
     ]
+
+
+def test_a_lane_that_cannot_be_read_is_named_in_the_log_and_counted() -> None:
+    fault = LaneFault(name="d/c/permits.v1", error=CorruptError(Reason.LOG_CORRUPT, "its receipts cannot be read"))
+    turns = iter([2, 0])
+
+    def sweep(report: Callable[[LaneFault], None]) -> int:
+        for _ in range(next(turns)):
+            report(fault)
+        return 0
+
+    app: Any = SimpleNamespace(pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep)))
+    with structlog.testing.capture_logs() as logs:
+        serve._swept(app)
+    assert value("pool_lanes_unreadable") == 2
+    assert [(line["event"], line["lane"], line["reason"]) for line in logs] == [
+        ("lane_unreadable", "d/c/permits.v1", Reason.LOG_CORRUPT)
+    ] * 2
+    serve._swept(app)
+    assert value("pool_lanes_unreadable") == 0
 
 
 def test_the_topic_of_schemas_goes_on_after_any_error() -> None:
