@@ -14,6 +14,7 @@ from typing import Self
 
 import sqlalchemy as sa
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange import metrics, migrations
 from exchange.access.postgres import PostgresAccessStore
@@ -40,7 +41,7 @@ from exchange.gate import Gate
 from exchange.granting import Granting, ViewSchemas
 from exchange.identity.authority import Authority, Peers
 from exchange.identity.enrolment import Connectors, Enrolment
-from exchange.identity.keyfile import ed25519_key
+from exchange.identity.keyfile import read_ed25519
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from exchange.identity.secrets import FileSecrets
@@ -65,11 +66,11 @@ from registry.postgres_outbox import PostgresOutbox
 from registry.settings import Configuration
 from registry.store import SubjectStore
 from registry.subjects import Subjects, is_view
-from schemas.errors import PoolError, Reason, UnavailableError
+from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
 from schemas.names import Topic
 
-__all__ = ["App", "microseconds"]
+__all__ = ["App", "microseconds", "receipts_key"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # of one process, to PostgreSQL
@@ -103,24 +104,22 @@ class App:
             InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
             UnavailableError: the database or the broker does not answer, for `starting.PATIENCE`.
         """
+        keys = _Keys.read(config)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
         try:
-            return cls._connect(config, embedded, url)
+            return cls._connect(config, keys, embedded, url)
         except BaseException:
             if embedded is not None:
                 embedded.stop()
             raise
 
     @classmethod
-    def _connect(cls, config: Config, embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
+    def _connect(cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
         engine = connect(url, connections=_CONNECTIONS)
         patiently(lambda: migrations.check(engine))
         works = PostgresWorks(engine)
         broker = patiently(lambda: _broker(config, works))
-        secrets = FileSecrets.open(config.path("secrets"))
-        authority = Authority.load(config.path("ca"), config.pool_id)
-        receipts_key = ed25519_key(config.path("secrets", "receipts.key"))
-
+        secrets, authority = keys.secrets, keys.authority
         ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
         patiently(lambda: ledger.open(works))
         gate = Gate(works, ledger, pool_id=config.pool_id, clock=microseconds)
@@ -177,7 +176,7 @@ class App:
                 pseudonyms=pseudonyms.pseudonyms,
                 partitions=partitions,
                 check_values=schemas.check_values,
-                sign=receipts_key.sign,
+                sign=keys.receipts.sign,
                 clock=microseconds,
             ),
             fetching=Fetching(
@@ -221,13 +220,13 @@ class App:
                 prove=lambda entry_id: _prove(log, config.path("log"), entry_id),
                 checkpoint=lambda: _latest(log),
             ),
-            receipt_public_key=receipts_key.public_key().public_bytes_raw(),
+            receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
             now=utc_now,
         )
         sequencer = Sequencer(
             log,
             config.path("log"),
-            signer=FileSigner.load(config.path("secrets", "log.key"), config.origin),
+            signer=keys.log,
             origin=config.origin,
             clock=microseconds,
         )
@@ -260,6 +259,42 @@ class App:
         self.engine.dispose()
         if self.embedded is not None:
             self.embedded.stop()
+
+
+def receipts_key(folder: Path) -> Path:
+    """Give the file of the key that signs receipts, in a pool's folder."""
+    return folder / "secrets" / "receipts.key"
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What `pool init` made once. None is ever made by a start: a lost key must be noticed, not replaced."""
+
+    secrets: FileSecrets
+    authority: Authority
+    receipts: Ed25519PrivateKey
+    log: FileSigner
+
+    @classmethod
+    def read(cls, config: Config) -> Self:
+        """Read them all.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, one is missing, damaged or open to others; says what to do.
+        """
+        file = receipts_key(config.folder)
+        if not file.exists():
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{file} is missing; restore it from the backup. Where there is none, `pool renew-receipts-key` makes "
+                "another: every connector then stops until its department has confirmed the new key with you",
+            )
+        return cls(
+            FileSecrets.open(config.path("secrets")),
+            Authority.load(config.path("ca"), config.pool_id),
+            read_ed25519(file),
+            FileSigner.load(config.path("secrets", "log.key"), config.origin),
+        )
 
 
 def microseconds() -> int:

@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from exchange import migrations
 from exchange.access.postgres import PostgresAccessStore
 from exchange.access.seal import Seals
-from exchange.app import utc_now
+from exchange.app import receipts_key, utc_now
 from exchange.audit.note import FileSigner
 from exchange.config import Config
 from exchange.embedded import EmbeddedPostgres
 from exchange.identity.authority import Authority
-from exchange.identity.keyfile import create_private, ed25519_key
+from exchange.identity.keyfile import create_ed25519, create_private, read_ed25519
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
@@ -31,7 +31,7 @@ from exchange.work import PostgresWorks
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["initialise", "migrate", "renew_server_certificate"]
+__all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
 
 BOOTSTRAP = "bootstrap"
 _RENEW_BEFORE = timedelta(days=30)
@@ -68,7 +68,7 @@ def initialise(
     now = utc_now()
     authority = Authority.create(folder / "ca", pool_id, now)
     FileSecrets.create(folder / "secrets")
-    ed25519_key(folder / "secrets" / "receipts.key")
+    create_ed25519(receipts_key(folder))
     signer = FileSigner.create(folder / "secrets" / "log.key", origin)
     (folder / "log.pub").write_text(f"{signer.key}\n")
     (folder / "log").mkdir(exist_ok=True)
@@ -92,11 +92,29 @@ def migrate(config: Config) -> None:
         migrations.upgrade(engine)
 
 
+def renew_receipts_key(config: Config) -> bytes:
+    """Make another key for receipts, and keep the one there was beside it; give the new public key, 32 bytes.
+
+    Connectors keep the key that they have seen, and stop when another is named: see the runbook.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the one there is cannot be read.
+    """
+    path = receipts_key(config.folder)
+    if path.exists():
+        old = read_ed25519(path).public_key().public_bytes_raw().hex()
+        path.rename(path.with_name(f"receipts-{old[:16]}.key"))
+    return create_ed25519(path).public_key().public_bytes_raw()
+
+
 def renew_server_certificate(config: Config, authority: Authority) -> None:
-    """Make the listeners' certificate anew when it is within a month of its end; at each start."""
+    """Make the listeners' key and certificate anew when missing or within a month of their end; at each start.
+
+    Nobody has to know the old one: departments trust the authority that signs it.
+    """
     host = config.gateway.rsplit(":", 1)[0]
     facts = config.path("ca", "server.json")
-    if facts.exists():
+    if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
         not_after = json.loads(facts.read_text())["not_after"]
         if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
             return

@@ -134,6 +134,12 @@ class FileSigner:
         try:
             mode = path.stat().st_mode & 0o077
             private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except FileNotFoundError as error:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{path} is missing; restore it from the backup. The log cannot go on under another key: what was "
+                "signed with this one would stand beside a second log",
+            ) from error
         except (OSError, ValueError, TypeError) as error:
             raise InvalidError(
                 Reason.CONFIG_INVALID, f"{path} holds no readable signing key ({type(error).__name__})"

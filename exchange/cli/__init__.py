@@ -1,6 +1,7 @@
 """`pool`: operate, grant, audit.
 
 pool init | serve | migrate            the pool's own machine
+pool renew-receipts-key                where the key was lost or stolen
 pool department | user | connector     who takes part
 pool catalogue | purposes              what there is
 pool request | grant                   who may have what

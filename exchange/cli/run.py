@@ -1,4 +1,4 @@
-"""`pool init`, `serve`, `migrate`, `demo`: what runs on the pool's own machine."""
+"""`pool init`, `serve`, `migrate`, `renew-receipts-key`, `demo`: what runs on the pool's own machine."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from exchange.config import Config
 from exchange.demo.story import tell
 from exchange.identity.authority import Authority
 from exchange.serve import Role, serve
-from exchange.setup import initialise, migrate, renew_server_certificate
+from exchange.setup import initialise, migrate, renew_receipts_key, renew_server_certificate
 from schemas import failpoints
 from schemas.errors import InvalidError, Reason
 
@@ -30,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("init")(init_command)
     app.command("serve")(serve_command)
     app.command("migrate")(migrate_command)
+    app.command("renew-receipts-key")(renew_receipts_key_command)
     app.command("demo")(demo_command)
 
 
@@ -84,6 +85,28 @@ def migrate_command(data: Data) -> None:
     """Bring the database to the revision of this program. The pool must not be running."""
     migrate(Config.load(data))
     print("the database is at the newest revision")
+
+
+def renew_receipts_key_command(
+    data: Data,
+    confirmed: Annotated[bool, typer.Option("--every-connector-will-stop", help="say that you know it")] = False,
+) -> None:
+    """Make another key that signs receipts, where it was lost or stolen. The pool must not be running.
+
+    Connectors keep the key that they have seen, as proof of what was accepted. Each stops at its next run until its
+    department has asked you whether the key was replaced, and has moved its ledger to its archive. Receipts of until
+    now are proven by the old key alone; where it is still there, it is kept beside the new one.
+    """
+    config = Config.load(data)
+    if not confirmed:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            "every connector will stop until its department has confirmed the new key and archived its ledger; "
+            "restore the old key from the backup if you can, else repeat with --every-connector-will-stop",
+        )
+    public = renew_receipts_key(config)
+    print(f"receipts are signed with the key {public.hex()} from the next start on")
+    print("tell it to every department, by a way other than the pool's; copy secrets/ to the backup of keys")
 
 
 def demo_command(

@@ -117,7 +117,9 @@ class Authority:
             certificate = x509.load_pem_x509_certificate((folder / "authority.crt").read_bytes())
             key = serialization.load_pem_private_key(read_private(folder / "authority.key"), None)
         except (OSError, ValueError) as error:
-            raise InvalidError(Reason.CONFIG_INVALID, f"{folder} holds no usable certificate authority") from error
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"{folder} holds no usable certificate authority; restore it from the backup"
+            ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
             raise InvalidError(
                 Reason.CONFIG_INVALID, f"{folder}: authority.key and authority.crt do not belong together"

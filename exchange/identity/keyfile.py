@@ -10,7 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["create_private", "ed25519_key", "private_folder", "read_private", "replace_private"]
+__all__ = [
+    "create_ed25519",
+    "create_private",
+    "private_folder",
+    "read_ed25519",
+    "read_private",
+    "replace_private",
+]
 
 _OPEN_TO_OTHERS = 0o077
 
@@ -73,19 +80,25 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def ed25519_key(path: Path) -> ed25519.Ed25519PrivateKey:
-    """Read one of the pool's own signing keys (receipts, checkpoints), made at the first call.
+def create_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
+    """Make a signing key of the pool's own.
 
     Raises:
-        InvalidError: CONFIG_INVALID, when the file is open to others or holds another kind of key.
+        InvalidError: ALREADY_EXISTS; a key is never overwritten.
     """
-    if not path.exists():
-        create_private(
-            path,
-            ed25519.Ed25519PrivateKey.generate().private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            ),
-        )
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    if not create_private(path, pem):
+        raise InvalidError(Reason.ALREADY_EXISTS, f"{path} exists; a key is never overwritten")
+    return key
+
+
+def read_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
+    """Read a signing key of the pool's own; one that is lost is not made again.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when the file is missing, open to others or holds another kind of key.
+    """
     try:
         key = serialization.load_pem_private_key(read_private(path), None)
     except ValueError as error:

@@ -12,12 +12,14 @@ gateway that holds the same two or three files computes the same keys, on whiche
 files. A key made on first need by one of two hosts would send one person to two partitions. K_audit is not
 derived but drawn at random, for what can be derived again cannot be destroyed.
 
-A lost master is not made again: `FileSecrets.open` refuses a folder in which one is missing.
+A lost key is not made again: `FileSecrets.open` refuses a folder in which a master is missing, and no epoch that is
+over gets another key.
 """
 
 import os
 import re
 import threading
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
@@ -55,10 +57,19 @@ class Secrets(Protocol):
         ...
 
     def audit_key(self, epoch: str) -> bytes:
-        """Give K_audit of an epoch, `YYYY-MM`; drawn at the first call.
+        """Give K_audit of an epoch, `YYYY-MM`.
 
         Raises:
-            InvalidError: REQUEST_INVALID, for another form.
+            InvalidError: REQUEST_INVALID, for another form; CONFIG_INVALID, it was never drawn, lost or destroyed.
+        """
+        ...
+
+    def draw_audit_key(self, epoch: str) -> bytes:
+        """Draw K_audit of an epoch that begins, unless another gateway has; give it.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for another form, or where a later epoch has a key: what was destroyed or
+                lost is not drawn again.
         """
         ...
 
@@ -119,8 +130,15 @@ class FileSecrets:
     def audit_key(self, epoch: str) -> bytes:
         """See `Secrets.audit_key`."""
         _check_epoch(epoch)
-        path = private_folder(self._folder / "audit") / f"{epoch}.key"
+        return read_private(self._folder / "audit" / f"{epoch}.key")
+
+    def draw_audit_key(self, epoch: str) -> bytes:
+        """See `Secrets.draw_audit_key`."""
+        _check_epoch(epoch)
+        folder = private_folder(self._folder / "audit")
+        path = folder / f"{epoch}.key"
         if not path.exists():
+            _check_begins(epoch, (key.stem for key in folder.glob("*.key")))
             create_private(path, os.urandom(_KEY))
         return read_private(path)
 
@@ -156,12 +174,32 @@ class MemorySecrets:
         """See `Secrets.audit_key`."""
         _check_epoch(epoch)
         with self._lock:
+            if epoch not in self._epochs:
+                raise InvalidError(Reason.CONFIG_INVALID, f"the audit key of {epoch} was never drawn")
+            return self._epochs[epoch]
+
+    def draw_audit_key(self, epoch: str) -> bytes:
+        """See `Secrets.draw_audit_key`."""
+        _check_epoch(epoch)
+        with self._lock:
+            if epoch not in self._epochs:
+                _check_begins(epoch, self._epochs)
             return self._epochs.setdefault(epoch, os.urandom(_KEY))
 
 
 def _hkdf(master: bytes, info: bytes) -> bytes:
     # No salt: the master is random and of full length (RFC 5869, 3.1).
     return HKDF(algorithm=hashes.SHA256(), length=_KEY, salt=None, info=info).derive(master)
+
+
+def _check_begins(epoch: str, drawn: Iterable[str]) -> None:
+    latest = max(drawn, default="")
+    if epoch < latest:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got the epoch {epoch}, which is over: {latest} has a key. A key that was lost or destroyed is not drawn "
+            "again; restore a lost one from the backup",
+        )
 
 
 def _check_epoch(epoch: str) -> None:

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.identity.keyfile import create_private, ed25519_key, private_folder, read_private, replace_private
+from exchange.identity.keyfile import (
+    create_ed25519,
+    create_private,
+    private_folder,
+    read_ed25519,
+    read_private,
+    replace_private,
+)
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from exchange.identity.secrets import ALGORITHM, FileSecrets, MemorySecrets, Secrets
 from schemas.errors import InvalidError, Reason
@@ -42,6 +49,9 @@ def test_every_key_is_its_own_and_stays(secrets: Secrets) -> None:
             secrets.audit_key("2026-06"),
         ]
 
+    for epoch in ("2026-05", "2026-06"):
+        assert secrets.draw_audit_key(epoch) == secrets.audit_key(epoch)
+        secrets.draw_audit_key(epoch)
     assert keys() == keys()
     assert len(set(keys())) == 8
     assert {len(key) for key in keys()} == {32}
@@ -61,14 +71,14 @@ def test_two_gateways_with_the_same_files_compute_the_same_keys(tmp_path: Path) 
     two = FileSecrets.open(tmp_path / "secrets")
     assert one.topic_key(POPULATION) == two.topic_key(POPULATION)
     assert one.grant_key("g") == two.grant_key("g")
-    assert one.audit_key("2026-05") == two.audit_key("2026-05")
+    assert one.draw_audit_key("2026-05") == two.audit_key("2026-05") == two.draw_audit_key("2026-05")
     assert FileSecrets.create(tmp_path / "other").topic_key(POPULATION) != one.topic_key(POPULATION)
 
 
 def test_every_file_is_closed_to_others(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
-        FileSecrets.create(tmp_path / "secrets").audit_key("2026-05")
+        FileSecrets.create(tmp_path / "secrets").draw_audit_key("2026-05")
     finally:
         os.umask(old)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").rglob("*")}
@@ -84,7 +94,7 @@ def test_every_file_is_closed_to_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
 def test_a_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
-    FileSecrets.create(tmp_path / "secrets").audit_key("2026-05")
+    FileSecrets.create(tmp_path / "secrets").draw_audit_key("2026-05")
     (tmp_path / "secrets/grant.master").chmod(mode)
     with pytest.raises(InvalidError, match="open to others") as error:
         FileSecrets.open(tmp_path / "secrets")
@@ -93,7 +103,7 @@ def test_a_file_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> 
 
 def test_an_epoch_s_key_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
     secrets = FileSecrets.create(tmp_path / "secrets")
-    secrets.audit_key("2026-05")
+    secrets.draw_audit_key("2026-05")
     (tmp_path / "secrets/audit/2026-05.key").chmod(0o644)
     with pytest.raises(InvalidError):
         secrets.audit_key("2026-05")
@@ -142,15 +152,39 @@ def test_a_folder_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
         private_folder(tmp_path / "wide")
 
 
-def test_the_pool_s_signing_key_is_made_once(tmp_path: Path) -> None:
-    path = tmp_path / "receipt.key"
-    key = ed25519_key(path)
-    assert ed25519_key(path).public_key() == key.public_key()
+def test_a_signing_key_is_made_once_and_never_by_a_look(tmp_path: Path) -> None:
+    path = tmp_path / "receipts.key"
+    with pytest.raises(InvalidError, match="missing; restore it"):
+        read_ed25519(path)
+    assert not path.exists()
+    key = create_ed25519(path)
+    assert read_ed25519(path).public_key() == key.public_key()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(InvalidError) as again:
+        create_ed25519(path)
+    assert again.value.reason is Reason.ALREADY_EXISTS
+    assert read_ed25519(path).public_key() == key.public_key()
     for junk in (b"", b"-----BEGIN PRIVATE KEY-----\n"):
         replace_private(path, junk)
         with pytest.raises(InvalidError):
-            ed25519_key(path)
+            read_ed25519(path)
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_an_epoch_s_key_that_was_destroyed_is_not_drawn_again(tmp_path: Path, files: bool) -> None:
+    secrets: Secrets = FileSecrets.create(tmp_path / "secrets") if files else MemorySecrets()
+    with pytest.raises(InvalidError):
+        secrets.audit_key("2026-05")
+    secrets.draw_audit_key("2026-05")
+    secrets.draw_audit_key("2026-06")
+    if files:
+        (tmp_path / "secrets/audit/2026-05.key").unlink()
+        with pytest.raises(InvalidError):
+            secrets.audit_key("2026-05")
+    for over in ("2026-04", "2026-05")[: 1 + files]:
+        with pytest.raises(InvalidError, match="not drawn"):
+            secrets.draw_audit_key(over)
+    assert secrets.draw_audit_key("2026-07") == secrets.audit_key("2026-07")
 
 
 # pseudonyms
