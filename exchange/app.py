@@ -73,7 +73,7 @@ from schemas.names import Topic
 __all__ = ["App", "microseconds", "receipts_key"]
 
 _log = structlog.get_logger()
-_CONNECTIONS = 24  # of one process, to PostgreSQL
+_CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,21 @@ A server that goes away closes its ends, and the closed end can be seen without 
 read, where an idle one has nothing. So a connection that is taken from the pool costs no way to the server, and one
 that a restart has closed is still never handed out. One that nobody has used for a while is asked as well, since
 a network in between may have forgotten it.
+
+Whoever holds a connection and takes a second one (a broker's read within a transaction, a denial that is recorded on
+its own) never waits for it. Were both taken from one bounded lot, as many callers as there are connections could each
+hold one and wait for another, for ever. So the bound counts the callers, not their connections.
 """
 
 import select
+import threading
 import time
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 __all__ = ["connect"]
 
@@ -25,16 +31,71 @@ _LIMITS = {
     "keepalives_count": 3,
 }
 _IDLE = 10.0  # seconds without use after which a connection is asked
+_PATIENCE = 30.0  # seconds that a caller waits for a place
 
 
-def connect(url: sa.URL, *, connections: int) -> sa.Engine:
+class _Held:
+    """One thread's number of connections, given back by whichever thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class _Places(QueuePool):
+    """A pool that bounds how many threads hold connections; one that holds one gets more without waiting."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._places = threading.Semaphore(self.size())
+        self._thread = threading.local()
+        self._taken: dict[ConnectionPoolEntry, tuple[_Held, bool]] = {}
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        held: _Held | None = getattr(self._thread, "held", None)
+        if held is None:
+            held = self._thread.held = _Held()
+        takes = held.count == 0
+        if takes and not self._places.acquire(timeout=self.timeout()):
+            raise sa_exc.TimeoutError(f"{self.size()} threads hold connections; none let go in {self.timeout()} s")
+        held.count += 1
+        try:
+            record = super()._do_get()
+        except BaseException:
+            self._leave(held, takes)
+            raise
+        self._taken[record] = (held, takes)
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        held, took = self._taken.pop(record)
+        try:
+            super()._do_return_conn(record)
+        finally:
+            self._leave(held, took)
+
+    def _leave(self, held: _Held, took: bool) -> None:
+        held.count -= 1
+        if took:
+            self._places.release()
+
+
+def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE) -> sa.Engine:
     """Make the engine of a process.
 
     Args:
         url: of the database.
-        connections: kept open at most; as many more for a moment.
+        connections: kept open at most, and threads that may hold some at once; what a thread takes beside its first
+            one is closed again where it is one too many.
+        patience: seconds that a thread waits for its first one.
     """
-    engine = sa.create_engine(url, pool_size=connections, max_overflow=connections, connect_args=dict(_LIMITS))
+    engine = sa.create_engine(
+        url,
+        poolclass=_Places,
+        pool_size=connections,
+        max_overflow=-1,
+        pool_timeout=patience,
+        connect_args=dict(_LIMITS),
+    )
     event.listen(engine, "checkin", _checked_in)
     event.listen(engine, "checkout", _check_out)
     return engine

@@ -1,12 +1,18 @@
 """Connections that the server has closed are never handed out, and a statement on one says what happened."""
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from exchange.broker.postgres import PostgresBroker
+from exchange.broker.postgres import metadata as broker_metadata
 from exchange.connections import connect
+from exchange.work import PostgresWorks, connection_of
 from registry import tables
 from registry.postgres import PostgresSubjects, reading
 from registry.prepared import Prepared
@@ -14,6 +20,7 @@ from registry.settings import Configuration
 from registry.store import Content
 from registry.subjects import Subjects
 from schemas.errors import Reason, UnavailableError
+from tests.kit.broker import fresh_topic
 
 pytestmark = pytest.mark.postgres
 
@@ -24,6 +31,14 @@ ONE = Prepared("test_one", "SELECT :number + 1 AS next", number="integer")
 def looked_at(database: sa.URL) -> Iterator[sa.Engine]:
     engine = connect(database, connections=2)
     tables.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def tiny(database: sa.URL) -> Iterator[sa.Engine]:
+    """A pool with two places, in which nobody waits long."""
+    engine = connect(database, connections=2, patience=10.0)
     yield engine
     engine.dispose()
 
@@ -75,3 +90,84 @@ def test_errors_are_sqlalchemy_s(looked_at: sa.Engine) -> None:
     wrong = Prepared("test_wrong", "SELECT 1 / :number AS x", number="integer")
     with looked_at.connect() as connection, pytest.raises(sa_exc.DataError):
         wrong.run(connection, {"number": 0})
+
+
+def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(tiny: sa.Engine) -> None:
+    """As a fetch does that asks the broker within its transaction: here by twelve threads and two places."""
+    broker_metadata.create_all(tiny)
+    works = PostgresWorks(tiny)
+    broker = PostgresBroker(works)
+    topic = fresh_topic()
+    broker.create_topic(topic)
+    inside = threading.Semaphore(0)
+
+    def fetch(_: int) -> int:
+        with works.begin() as work:
+            connection_of(work).exec_driver_sql("SELECT 1")
+            inside.release()
+            # Until another one holds its first connection too: or, at the end, nobody is left who could.
+            inside.acquire(timeout=0.2)
+            return len(broker.ends(topic).latest)
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(12) as threads:
+        assert list(threads.map(fetch, range(24))) == [4] * 24
+    assert time.monotonic() - began < 9, "somebody had to be refused before the others could go on"
+    broker.close()
+
+
+def test_no_more_threads_hold_connections_than_there_are_places(tiny: sa.Engine) -> None:
+    lock = threading.Lock()
+    now = most = 0
+
+    def hold(_: int) -> None:
+        nonlocal now, most
+        with tiny.connect(), tiny.connect():
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with lock:
+                now -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(hold, range(24)))
+    assert most == 2
+    assert tiny.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_a_place_is_left_whatever_becomes_of_its_connection(tiny: sa.Engine, database: sa.URL) -> None:
+    for _ in range(4):
+        with tiny.connect() as connection:
+            close_all(database)
+            with pytest.raises(sa_exc.DBAPIError):
+                connection.exec_driver_sql("SELECT 1")
+        with tiny.connect() as connection:
+            connection.invalidate()
+        with tiny.connect() as connection:
+            connection.detach()
+        close_all(database)  # what lies in the pool is dead, too
+    bad = connect(database.set(database="there is none"), connections=1, patience=0.5)
+    for _ in range(3):
+        with pytest.raises(sa_exc.OperationalError):
+            bad.connect()
+    with ThreadPoolExecutor(4) as threads:  # what one thread took, another gives back
+        for connection in threads.map(lambda _: tiny.connect(), range(2)):
+            connection.close()
+        assert list(threads.map(one, [tiny] * 8)) == [1] * 8
+
+
+def one(engine: sa.Engine) -> int:
+    with engine.connect() as connection:
+        answer: int = connection.exec_driver_sql("SELECT 1").scalar_one()
+        return answer
+
+
+def test_who_waits_too_long_for_a_place_is_told_so(database: sa.URL) -> None:
+    engine = connect(database, connections=1, patience=0.1)
+    with ThreadPoolExecutor(1) as threads, engine.connect(), engine.connect():
+        waiting = threads.submit(lambda: PostgresWorks(engine).begin().__enter__())
+        with pytest.raises(UnavailableError) as refused:
+            waiting.result()
+        assert refused.value.reason is Reason.OVERLOADED
+    engine.dispose()
