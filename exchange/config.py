@@ -76,6 +76,7 @@ class Limits(_Section):
     threads: int = Field(16, ge=2, le=256)
     workers: int = Field(0, ge=0, le=64)  # engine processes; 0 = in the gateway's own threads
     streams: int = Field(2000, ge=1)  # calls at once
+    waiting_mb: int = Field(512, ge=64)  # memory for batches that were read and not answered, of all streams
 
 
 class RegistryRight(_Section):

@@ -9,6 +9,8 @@ __all__ = [
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
     "LANES_UNREADABLE",
+    "PUBLISH_HELD_BACK",
+    "PUBLISH_WAITING_BYTES",
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
@@ -24,6 +26,10 @@ CALL_SECONDS = Histogram(
     "Time of one call; a long poll's wait included",
     ["method"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
+)
+PUBLISH_WAITING_BYTES = Gauge("pool_publish_waiting_bytes", "Memory of batches that were read and not answered yet")
+PUBLISH_HELD_BACK = Counter(
+    "pool_publish_held_back_total", "Times that a stream was not read further for want of memory"
 )
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")

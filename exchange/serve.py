@@ -113,7 +113,13 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
         [identity], root_certificates=app.authority.certificate, require_client_auth=True
     )
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.streams)
-    servicer = ExchangeServicer(app.pool, threads, tails, max_queued=4 * limits.threads + limits.streams)
+    servicer = ExchangeServicer(
+        app.pool,
+        threads,
+        tails,
+        max_queued=4 * limits.threads + limits.streams,
+        waiting=limits.waiting_mb * 1024 * 1024,
+    )
     exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
 
     def gateway() -> str:

@@ -23,7 +23,7 @@ from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
-from exchange.api.waiting import STREAMS, Room, Waiting, settled
+from exchange.api.waiting import STREAMS, Budget, Received, Room, Waiting, settled
 from exchange.call import Call
 from exchange.pool import Pool
 from exchange.publish import Checked
@@ -48,14 +48,15 @@ _REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
-    """Implements `pool.v1.Exchange` over a `Pool`."""
+    """Implements `pool.v1.Exchange` over a `Pool`. *waiting* bounds what its publish streams hold, in bytes."""
 
-    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, tails: Tails, *, max_queued: int) -> None:
+    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, tails: Tails, *, max_queued: int, waiting: int) -> None:
         self._pool = pool
         self._threads = threads
         self._tails = tails
         self._queued = 0
         self._publishing: Counter[tuple[str, str]] = Counter()
+        self._waiting = Budget(waiting)
         self._max_queued = max_queued
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
@@ -182,8 +183,9 @@ class ExchangeServicer(stubs.ExchangeServicer):
         # Bounded by the room, so that the end of the stream always fits.
         queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
         room = Room()
+        share = self._waiting.stream((actor.department, actor.id))
         checks: set[asyncio.Task[Checked]] = set()
-        reader = asyncio.create_task(self._read(requests, actor, queue, room, checks))
+        reader = asyncio.create_task(self._read(share.reading(requests), actor, queue, room, checks))
         try:
             ended = False
             while not ended:
@@ -195,6 +197,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 room.leave(len(batches), sum(item.size for item in batches))
                 async for reply in self._append(batches):
                     yield reply
+                share.give(sum(item.weight for item in batches))
+                del group, batches  # not to be held until the next ones come
             await reader
         except Exception as error:
             await self._abort(context, call, error)
@@ -203,6 +207,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             reader.cancel()
             for check in tuple(checks):
                 check.cancel()
+            share.close()
             self._publishing[actor.department, actor.id] -= 1
 
     def _enter(self, actor: Actor) -> None:
@@ -218,7 +223,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
 
     async def _read(
         self,
-        requests: AsyncIterator[wire.PublishRequest],
+        batches: AsyncIterator[Received],
         actor: Actor,
         queue: asyncio.Queue[Waiting | None],
         room: Room,
@@ -226,13 +231,13 @@ class ExchangeServicer(stubs.ExchangeServicer):
     ) -> None:
         """Start the check of each batch as it comes, as far as there is room."""
         try:
-            async for request in requests:
-                size = request.ByteSize()
-                await room.enter(size)
-                check = asyncio.create_task(self._check(actor, request))
+            async for received in batches:
+                await room.enter(received.size)
+                check = asyncio.create_task(self._check(actor, received.request))
                 checks.add(check)
                 check.add_done_callback(partial(settled, checks))
-                queue.put_nowait(Waiting(request.sequence, check, size))
+                queue.put_nowait(Waiting(received.request.sequence, check, received.size, received.weight))
+                del received, check  # not to be held until the next one comes
         finally:
             queue.put_nowait(None)
 

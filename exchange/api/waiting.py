@@ -1,19 +1,31 @@
-"""What of a publish stream waits for its turn, and how much of it may.
+"""What of the publish streams waits for its turn, and how much of it may.
 
 A batch is checked as it comes and appended in its turn; in between it is memory. A peer that sends and does not read
 its answers must not fill the gateway: what does not fit stays with the peer.
+
+Two bounds. A stream's `Room` keeps a connector that is quicker than its appends from piling up. The process's `Budget`
+keeps all of them together within the memory there is: a gateway that would not fit any more reads no further from the
+streams of those who have most waiting, and gRPC then holds their sending back. Nobody is refused.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
+from typing import Self
 
+from exchange import metrics
 from exchange.publish import Checked
+from schemas.proto.pool.v1 import exchange_pb2 as wire
+from schemas.record import MAX_BATCH_RECORDS
 
-__all__ = ["STREAMS", "Room", "Waiting", "settled"]
+__all__ = ["STREAMS", "Budget", "Received", "Room", "Share", "Waiting", "settled"]
 
 _WAITING = 16  # batches of one stream that wait for their turn, beside those being appended
 STREAMS = 8  # of one connector at once
 _WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in
+_COPIES = 2  # of a batch's bytes: as it came, and record by record
+_RECORD = 128  # bytes that a record takes beside its value: objects, key, partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,7 @@ class Waiting:
     sequence: int
     check: asyncio.Task[Checked]
     size: int
+    weight: int
 
 
 class Room:
@@ -45,6 +58,99 @@ class Room:
         self._batches -= batches
         self._bytes -= size
         self._left.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A batch as it came. `weight`: bytes of memory that it takes; of small records many times its size."""
+
+    request: wire.PublishRequest
+    size: int
+    weight: int
+
+    @classmethod
+    def of(cls, request: wire.PublishRequest) -> Self:
+        """Measure a batch."""
+        size = request.ByteSize()  # once: it costs as much as to send it
+        return cls(request, size, _COPIES * size + _RECORD * min(len(request.plain.marks), MAX_BATCH_RECORDS))
+
+
+class Budget:
+    """Bounds what is held of all streams of a process together, and shares it out among connectors.
+
+    A connector may go on as long as what is held for it is less than what is still free (the dynamic threshold of
+    Choudhury and Hahne, 1998). So one alone may fill half of it, two a third each, and a part is always left for who
+    comes next: those with most wait first, and those with little not at all. One for whom nothing is held may always
+    go on: others who never take their answers cannot shut it out.
+
+    A batch's size is known when it has come, so what is held may exceed the bound by one batch a stream. All of it
+    happens in one event loop.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._total = 0
+        self._held: Counter[tuple[str, str]] = Counter()
+        self._given = asyncio.Event()
+
+    def stream(self, connector: tuple[str, str]) -> "Share":
+        """Begin a stream of a connector."""
+        return Share(self, connector)
+
+    def may_go_on(self, connector: tuple[str, str]) -> bool:
+        """Tell whether another batch of the connector may be read."""
+        held = self._held[connector]
+        return held == 0 or held < self._most - self._total
+
+    async def turn(self, connector: tuple[str, str]) -> None:
+        """Wait until another batch of the connector may be read."""
+        if not self.may_go_on(connector):
+            metrics.PUBLISH_HELD_BACK.inc()
+        while not self.may_go_on(connector):
+            self._given.clear()
+            await self._given.wait()
+
+    def move(self, connector: tuple[str, str], weight: int) -> None:
+        """Take note that so much more is held for a connector, or less."""
+        self._held[connector] += weight
+        self._total += weight
+        if not self._held[connector]:
+            del self._held[connector]
+        if weight < 0:
+            self._given.set()
+        metrics.PUBLISH_WAITING_BYTES.set(self._total)
+
+
+class Share:
+    """What one stream holds of a budget."""
+
+    def __init__(self, budget: Budget, connector: tuple[str, str]) -> None:
+        self._budget = budget
+        self._connector = connector
+        self._held = 0
+
+    async def reading(self, requests: AsyncIterable[wire.PublishRequest]) -> AsyncIterator[Received]:
+        """Give the stream's batches, each held from now on; read none before its turn."""
+        await self._budget.turn(self._connector)
+        async for request in requests:
+            received = Received.of(request)
+            self._held += received.weight
+            self._budget.move(self._connector, received.weight)
+            yield received
+            del request, received  # not to be held while it waits
+            await self._budget.turn(self._connector)
+
+    def give(self, weight: int) -> None:
+        """Give back what is answered."""
+        self._held -= weight
+        self._budget.move(self._connector, -weight)
+
+    def close(self) -> None:
+        """Give everything back: the stream has ended."""
+        self.give(self._held)
 
 
 def settled(checks: set[asyncio.Task[Checked]], check: asyncio.Task[Checked]) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from exchange.api import grpc as door
 from exchange.api.waiting import STREAMS
@@ -37,16 +40,19 @@ class Publishing:
         self.first = threading.Event()
         self.go = threading.Event()
         self.gap_from: int | None = None
+        self.slow: str | None = None
         self.checked = threading.Semaphore(0)
+        self.checks: Counter[str] = Counter()
 
-    def check(self, _: Actor, __: object, submission: Any) -> Any:
+    def check(self, actor: Actor, _: object, submission: Any) -> Any:
+        self.checks[actor.id] += 1
         self.checked.release()
-        return SimpleNamespace(sequence=submission.sequence, append=SimpleNamespace(keys=[b""]))
+        return SimpleNamespace(who=actor.id, sequence=submission.sequence, append=SimpleNamespace(keys=[b""]))
 
     def append(self, ready: Sequence[Any]) -> list[Receipt]:
         self.groups.append([each.sequence for each in ready])
         self.first.set()
-        assert self.go.wait(20)
+        assert (self.slow is not None and ready[0].who != self.slow) or self.go.wait(20)
         if self.gap_from is not None and ready[0].sequence >= self.gap_from:
             raise ConflictError(Reason.SEQUENCE_GAP, "got a later batch than the next one")
         return [
@@ -68,18 +74,19 @@ Scene = Callable[[Any], Coroutine[Any, Any, None]]
 
 @pytest.fixture
 def publishing(monkeypatch: pytest.MonkeyPatch) -> Publishing:
-    monkeypatch.setattr(door, "peer_certificate", lambda _: b"")
+    who = dict.get
+    monkeypatch.setattr(door, "peer_certificate", lambda context: who(dict(context.invocation_metadata()), "who", ""))
     return Publishing()
 
 
-def play(publishing: Publishing, scene: Scene) -> None:
+def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> None:
     """Serve the door in this process and run the scene with a stub of it."""
 
     async def run() -> None:
-        pool: Any = SimpleNamespace(publishing=publishing, identify=lambda _: ACTOR)
+        pool: Any = SimpleNamespace(publishing=publishing, identify=lambda who: replace(ACTOR, id=who or ACTOR.id))
         with ThreadPoolExecutor(4) as threads:
             server = grpc.aio.server()
-            servicer = door.ExchangeServicer(pool, threads, None, max_queued=64)  # type: ignore[arg-type]  # no fetch
+            servicer = door.ExchangeServicer(pool, threads, None, max_queued=64, waiting=waiting)  # type: ignore[arg-type]  # no fetch
             stubs.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
@@ -144,3 +151,61 @@ def test_a_connector_has_a_few_streams_and_an_ended_one_frees_its_place(publishi
             each.cancel()
 
     play(publishing, scene)
+
+
+MEGABYTE = 1 << 20
+
+
+async def large(numbers: Sequence[int], drawn: list[int]) -> AsyncIterator[wire.PublishRequest]:
+    """Batches that weigh two megabytes each, as weight goes."""
+    for number in numbers:
+        drawn.append(number)
+        yield wire.PublishRequest(
+            topic=str(TOPIC), sequence=number, plain=wire.PlainRecords(values=wire.Packed(values=bytes(MEGABYTE)))
+        )
+
+
+def waits() -> float:
+    return REGISTRY.get_sample_value("pool_publish_waiting_bytes") or 0.0
+
+
+def test_what_a_gateway_holds_of_all_streams_is_bounded_and_nobody_is_shut_out(publishing: Publishing) -> None:
+    """Two connectors whose appends stand still, with all their streams; a third one publishes as ever meanwhile."""
+    publishing.slow = "slow"
+
+    async def scene(stub: Any) -> None:
+        metadata = (("who", "slow"),)
+        sent: list[list[int]] = [[] for _ in range(3)]
+        calls = [stub.Publish(large(range(1, 31), drawn), metadata=metadata) for drawn in sent]
+        # Half of 32 MB, and at most one batch more for each of the streams.
+        assert await asyncio.to_thread(lambda: all(publishing.checked.acquire(timeout=20) for _ in range(8)))
+        quick = stub.Publish(large(range(1, 21), []), metadata=(("who", "quick"),))
+        assert [reply.sequence async for reply in quick if reply.HasField("receipt")] == list(range(1, 21))
+        assert 8 <= publishing.checks["slow"] <= 11
+        assert 16 * MEGABYTE <= waits() <= 23 * MEGABYTE
+        assert min(map(len, sent)) < 30, "the gateway reads no further, and so the connector cannot send on"
+        publishing.go.set()
+        for call in calls:
+            assert len([reply async for reply in call if reply.HasField("receipt")]) == 30
+        assert publishing.checks["slow"] == 90, "nothing was refused, only delayed"
+        assert waits() == 0
+
+    play(publishing, scene, waiting=32 * MEGABYTE)
+
+
+def test_a_stream_that_is_cut_off_leaves_nothing_held(publishing: Publishing) -> None:
+    async def scene(stub: Any) -> None:
+        call = stub.Publish(large(range(1, 31), []))
+        assert await asyncio.to_thread(lambda: all(publishing.checked.acquire(timeout=20) for _ in range(8)))
+        assert waits() >= 16 * MEGABYTE
+        call.cancel()
+        publishing.go.set()
+        for _ in range(400):
+            if not waits():
+                break
+            await asyncio.sleep(0.01)
+        assert waits() == 0
+        again = stub.Publish(large(range(31, 41), []))
+        assert [reply.sequence async for reply in again if reply.HasField("receipt")] == list(range(31, 41))
+
+    play(publishing, scene, waiting=32 * MEGABYTE)
