@@ -36,7 +36,7 @@ from kafka.admin import KafkaAdminClient
 from exchange.broker.kafka_settings import KafkaSettings, admin, closed, code_of, unavailable
 from exchange.broker.port import Ends
 from exchange.broker.rules import unknown_topic
-from schemas.errors import UnavailableError
+from schemas.errors import CorruptError, Reason, UnavailableError
 from schemas.names import Topic
 
 __all__ = ["Link"]
@@ -167,11 +167,19 @@ class Link:
         """Give offset and metadata that an opened group has committed for partition 0 of a topic; None if nothing.
 
         Raises:
+            CorruptError: LOG_CORRUPT, the metadata is no text.
             UnavailableError: BROKER_UNAVAILABLE, no (stable) answer until the deadline.
         """
 
         def ask(timeout: float) -> tuple[int, str] | None:
-            (place,) = group.committed([TopicPartition(str(topic), 0)], timeout)
+            try:
+                (place,) = group.committed([TopicPartition(str(topic), 0)], timeout)
+            except UnicodeDecodeError as error:
+                # Metadata that librdkafka has not written lacks the NUL at which it would stop reading.
+                raise CorruptError(
+                    Reason.LOG_CORRUPT,
+                    f"what a group keeps on Kafka for {topic} cannot be read: somebody else has written it",
+                ) from error
             if place.error is not None:
                 raise KafkaException(place.error)
             return None if place.offset < 0 else (place.offset, place.metadata or "")
