@@ -7,15 +7,17 @@ given back when they are freed, and the small ones share two heaps.
 """
 
 import ctypes
+import gc
 
 import pyarrow as pa
 
-__all__ = ["bound"]
+__all__ = ["bound", "settle"]
 
 # Parameters of mallopt(3), from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGE = 256 * 1024  # bytes from which a buffer is a mapping of its own
 _ARENAS = 2
+_YOUNG = 20_000  # objects after which the collector looks at the new ones; a batch makes thousands, none in a cycle
 
 
 def bound() -> None:
@@ -28,3 +30,10 @@ def bound() -> None:
     mallopt(_MMAP_THRESHOLD, _LARGE)
     mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own one keeps heaps a thread
+
+
+def settle() -> None:
+    """Take what the start has made out of the collector's sight, and let it look less often; once, before serving."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 10, 10)

@@ -32,7 +32,7 @@ import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from exchange import metrics
+from exchange import heap, metrics
 from exchange.api import health as health_api
 from exchange.api import http
 from exchange.api.certificates import CertificateProtocol
@@ -90,6 +90,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if app.config.listen.metrics is not None:
             await stack.enter_async_context(_web(app, "metrics", health_api.create(app.pool), plain=True))
         _write_addresses(app)
+        heap.settle()
         ready(dict(app.addresses))
         await stop.wait()
         _log.info("stopping")

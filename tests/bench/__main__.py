@@ -3,7 +3,7 @@
 Mutual TLS, signature, schema check, grant and audit entry are on; client, gateway and broker are processes of their
 own. Five paired runs, ours and the baseline in turn; medians and spreads go to docs/benchmarks.md and build/bench.json.
 
-    python -m tests.bench [--records 100000] [--runs 5] [--subscribers 1000] [--memory 2000000] [--only publish,fetch]
+    python -m tests.bench [--records 200000] [--runs 5] [--subscribers 1000] [--memory 2000000] [--only publish,fetch]
                           [--subjects 10000]
 """
 
@@ -95,7 +95,7 @@ class Bench:
 def main() -> int:
     """Run what is asked for and write it down."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
-    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--subscribers", type=int, default=1_000)
     parser.add_argument("--memory", type=int, default=2_000_000)
