@@ -19,8 +19,9 @@ from typing import Any
 
 from registry.store import Content
 
-__all__ = ["NAMED", "canonical_text", "content_key", "guid", "meant", "shape_key"]
+__all__ = ["NAMED", "canonical_text", "content_key", "guid", "key_of", "meant", "shape_key", "shape_text"]
 
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 NAMED = ("record", "error", "enum", "fixed")
 """Types that have a name."""
@@ -63,14 +64,28 @@ def content_key(content: Content, schema: Any) -> bytes:
         content: text, kind, references, metadata and rules.
         schema: the text as parsed JSON; of another kind than Avro, what `registry.kinds` makes of it.
     """
+    return key_of(shape_text(content, schema), content)
+
+
+def shape_text(content: Content, schema: Any) -> str:
+    """Give what a content says without its metadata and rules, in canonical form; a JSON list."""
+    # With its target: after a purge the same subject and number may come to hold another schema.
+    references = [[item.name, item.subject, item.version, item.target] for item in content.references]
+    return _json([content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references])
+
+
+def shape_key(shape: str) -> bytes:
+    """Give the key of a content without its metadata and rules, 32 bytes, from its `shape_text`."""
+    return _digest(shape)
+
+
+def key_of(shape: str, content: Content) -> bytes:
+    """Give a content's key, as `content_key` does, from its `shape_text`: the list goes on with metadata and rules."""
+    if content.metadata is None and content.rule_set is None:
+        return _digest(f"{shape[:-1]},null,null]")
     metadata = None if content.metadata is None else json.loads(content.metadata)
     rules = None if content.rule_set is None else json.loads(content.rule_set)
-    return _digest([*_shape(content, schema), metadata, rules])
-
-
-def shape_key(content: Content, schema: Any) -> bytes:
-    """Give the key of a content without its metadata and rules: 32 bytes."""
-    return _digest(_shape(content, schema))
+    return _digest(f"{shape[:-1]},{_json(metadata)},{_json(rules)}]")
 
 
 def guid(key: bytes) -> str:
@@ -78,18 +93,12 @@ def guid(key: bytes) -> str:
     return str(uuid.UUID(bytes=key[:16]))
 
 
-def _shape(content: Content, schema: Any) -> list[Any]:
-    # With its target: after a purge the same subject and number may come to hold another schema.
-    references = [[item.name, item.subject, item.version, item.target] for item in content.references]
-    return [content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references]
-
-
-def _digest(value: Any) -> bytes:
-    return hashlib.sha256(_json(value).encode("utf-8", "surrogatepass")).digest()
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def _type(node: Any, namespace: str) -> Any:

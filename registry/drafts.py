@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry import contexts
-from registry.content import content_key, shape_key
+from registry.content import key_of, shape_key, shape_text
 from registry.inlining import inlined
 from registry.kinds import Kind, canonical_of, kind_of
 from registry.normal import normalized
@@ -35,14 +35,14 @@ class Draft:
 
     Attributes:
         content: as submitted, its references resolved.
-        canonical: the text as JSON; of another kind than Avro, its canonical form.
+        written: what it says without metadata and rules, in canonical form (`registry.content.shape_text`).
         whole: an Avro schema's text with its references written in, the text itself where it has none.
         parsed: `whole`, parsed; None for another kind than Avro.
         shape: the key without metadata and rules.
     """
 
     content: Content
-    canonical: Any
+    written: str
     whole: str
     parsed: ParsedSchema | None
     shape: bytes
@@ -54,7 +54,7 @@ class Draft:
 
     def key(self, content: Content | None = None) -> bytes:
         """Give the key, with another content's metadata and rules if one is given."""
-        return content_key(content or self.content, self.canonical)
+        return key_of(self.written, content or self.content)
 
 
 class Drafts:
@@ -194,5 +194,5 @@ class Drafts:
 
 
 def _draft(content: Content, canonical: Any, whole: str, parsed: ParsedSchema | None) -> Draft:
-    shape = shape_key(content, canonical)
-    return Draft(content=content, canonical=canonical, whole=whole, parsed=parsed, shape=shape)
+    written = shape_text(content, canonical)
+    return Draft(content=content, written=written, whole=whole, parsed=parsed, shape=shape_key(written))

@@ -27,6 +27,7 @@ from typing import Any, Final
 import avro.errors
 import avro.name
 import avro.schema
+from avro.constants import PRIMITIVE_TYPES
 
 from registry.resolving import (
     MAX_DEPTH,
@@ -46,6 +47,8 @@ __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_NODES", "MAX_TEXT_BYTES", "NO_DEFAULT
 MAX_FIELDS = 2_000  # of all records of a schema together
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+_AVRO_TYPES = frozenset({"type", "fields", "items", "values"})  # words that hold types
+_AVRO_WORDS = _AVRO_TYPES | {"name", "namespace", "aliases", "symbols", "size", "default", "order", "doc"}
 _FIELD_WORDS = frozenset({"name", "type", "default", "doc", "order", "aliases"})
 _KEY_TYPES = (Kind.STRING, Kind.INT, Kind.LONG, Kind.ENUM)
 
@@ -153,7 +156,7 @@ def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True, e
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; `details["field"]` names the field where there is one.
     """
     loaded = [_read(each) for each in (*references, text)]
-    names = avro.name.Names(validate_names=strict)
+    names = _Names(validate_names=strict)
     parsed: Any = None
     for data in loaded:
         try:
@@ -177,7 +180,7 @@ def _assemble(
         Field(
             name=field["name"],
             type=field["type"],
-            nullable=part.nullable or any(branch.kind is Kind.NULL for branch in part.parts),
+            nullable=part.nullable or (bool(part.parts) and any(one.kind is Kind.NULL for one in part.parts)),
             attributes={key: value for key, value in field.items() if key not in _FIELD_WORDS},
             default=field.get("default", NO_DEFAULT),
             doc=str(field.get("doc") or ""),
@@ -219,6 +222,25 @@ def _read(text: str) -> Any:
         raise schema_invalid("got a schema with a lone surrogate in it; expected text that has a UTF-8 form") from error
     if size > MAX_TEXT_BYTES:
         raise schema_unsafe(f"got a schema of {size} bytes; expected at most {MAX_TEXT_BYTES}")
+    deepest = _depth(text)
+    if deepest > MAX_DEPTH:
+        raise schema_unsafe(f"got a schema of {deepest} nested brackets; expected at most {MAX_DEPTH}")
+    try:
+        data = _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(data, ensure_ascii=False).encode()  # an escaped lone surrogate has no UTF-8 form either
+    except (ValueError, RecursionError) as error:
+        raise schema_invalid(f"got a text that is no JSON ({_brief(error)}); expected an Avro schema") from error
+    if len(text) > 2 * MAX_FIELDS:  # a field, and so a type, takes two characters at least
+        _count_fields(data)
+    return data
+
+
+def _depth(text: str) -> int:
+    """Give how deep brackets are nested in a text; for a text of few brackets, their number, which is no less."""
+    brackets = text.count("[") + text.count("{")
+    if brackets <= MAX_DEPTH:
+        return brackets
     depth = deepest = 0
     for token in _TOKENS.finditer(text):
         first = text[token.start()]
@@ -227,15 +249,7 @@ def _read(text: str) -> Any:
             deepest = max(deepest, depth)
         elif first in "]}":
             depth -= 1
-    if deepest > MAX_DEPTH:
-        raise schema_unsafe(f"got a schema of {deepest} nested brackets; expected at most {MAX_DEPTH}")
-    try:
-        data = json.loads(text, object_pairs_hook=_members, parse_constant=_no_constant)
-        json.dumps(data, ensure_ascii=False).encode()  # an escaped lone surrogate has no UTF-8 form either
-    except (ValueError, RecursionError) as error:
-        raise schema_invalid(f"got a text that is no JSON ({_brief(error)}); expected an Avro schema") from error
-    _count_fields(data)
-    return data
+    return deepest
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -247,6 +261,9 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
 
 
 def _count_fields(data: Any) -> None:
@@ -268,24 +285,32 @@ def _count_fields(data: Any) -> None:
             )
 
 
+class _Names(avro.name.Names):
+    """Named types, among which no primitive is looked for: as Avro says (1.12, "Names"), none can be redefined."""
+
+    def has_name(self, name_attr: str, space_attr: str | None = None) -> bool:
+        """Tell whether a name stands for a named type."""
+        return name_attr not in PRIMITIVE_TYPES and super().has_name(name_attr, space_attr)
+
+
 def _for_avro(data: Any) -> Any:
-    """Give the JSON in the form that Apache Avro's parser reads.
+    """Give the JSON in the form that Apache Avro's parser reads: Avro's own words alone.
 
     Logical types are left out: it warns of the invalid and of those it does not know, and warnings are not safe in
     threads; `Resolver` judges them. A type wrapped once more (`{"type": {"type": "int"}}`) is unwrapped, which
-    Java's parser does and this one does not.
+    Java's parser does and this one does not. Attributes that are not Avro's it would but copy.
     """
     if isinstance(data, list):
-        return [_for_avro(part) for part in data]
+        return [part if isinstance(part, str) else _for_avro(part) for part in data]
     if not isinstance(data, dict):
         return data
     inner = unwrapped(data)
     if inner is not None:
         return _for_avro(inner)
     return {
-        name: value if name in {"default", "symbols", "doc", "codes"} else _for_avro(value)
+        name: value if name not in _AVRO_TYPES or isinstance(value, str) else _for_avro(value)
         for name, value in data.items()
-        if name != "logicalType"
+        if name in _AVRO_WORDS
     }
 
 

@@ -288,21 +288,15 @@ def _map(values: Any, path: str) -> Shape:
 
 
 def _union(branches: list[Any], path: str) -> Shape:
+    if len(branches) == 2 and isinstance(branches[0], str) and isinstance(branches[1], str):
+        known = _OPTIONALS.get((branches[0], branches[1]))
+        if known is not None:
+            return known
     parts = tuple(_shape(branch, path) for branch in branches)
     kinds = [part.kind for part in parts]
     if len(parts) == 2 and kinds.count(Kind.NULL) == 1:
         null_index = kinds.index(Kind.NULL)
-        inner = parts[1 - null_index]
-        return Shape(
-            kind=Kind.OPTIONAL,
-            arrow=inner.arrow,
-            parts=(inner,),
-            null_index=null_index,
-            least=1,
-            hollow=inner.hollow,
-            excess=max(inner.hollow, inner.excess) - MAX_AMPLIFICATION,
-            endless=inner.endless,
-        )
+        return _optional(parts[1 - null_index], null_index)
     least = 1 + min((part.least for part in parts), default=inf)
     if len(parts) > MAX_BRANCHES:
         return _opaque("", parts, least)
@@ -321,6 +315,28 @@ def _union(branches: list[Any], path: str) -> Shape:
 
 def _endless(parts: Sequence[Shape]) -> str:
     return next((part.endless for part in parts if part.endless), "")
+
+
+def _optional(inner: Shape, null_index: int) -> Shape:
+    return Shape(
+        kind=Kind.OPTIONAL,
+        arrow=inner.arrow,
+        parts=(inner,),
+        null_index=null_index,
+        least=1,
+        hollow=inner.hollow,
+        excess=max(inner.hollow, inner.excess) - MAX_AMPLIFICATION,
+        endless=inner.endless,
+    )
+
+
+# Most fields are one of these.
+_OPTIONALS: Mapping[tuple[str, str], Shape] = {
+    (("null", name), (name, "null"))[null_index]: _optional(inner, null_index)
+    for name, inner in _PRIMITIVES.items()
+    if name != "null"
+    for null_index in (0, 1)
+}
 
 
 def _join(path: str, name: str) -> str:

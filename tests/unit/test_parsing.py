@@ -57,6 +57,13 @@ def test_a_recursive_reference_stays_a_name_and_its_value_stays_bytes() -> None:
         assert schema.field(name).shape.arrow == pa.struct([pa.field("next", pa.binary())])
 
 
+def test_the_name_of_a_primitive_means_the_primitive_whatever_is_defined_beside_it() -> None:
+    record_of_that_name = {"type": "record", "name": "gov.string", "fields": [field("x", "int")]}
+    schema = parse(record(field("a", record_of_that_name), field("b", "string"), namespace="gov"))
+    assert schema.field("b").shape.arrow == pa.string()
+    assert schema.avro.fields[1].type.type == "string"  # what compatibility is judged by
+
+
 def test_a_schema_may_refer_to_types_of_another_text() -> None:
     code = json.dumps({"type": "enum", "name": "gov.Code", "symbols": ["a"]})
     schema = parse(record(field("x", "gov.Code")), references=(code,))
