@@ -160,8 +160,9 @@ class Gate:
         try:
             with self._works.begin() as work:
                 yield work, act
-                entry = passage.entry(act.data, entry_id=act.entry_id)
-                self._ledger.write(work, [replace(entry, grant=act.grant or grant)])
+                if act.grant is not None:
+                    passage = replace(passage, grant=act.grant)
+                self._ledger.write(work, [passage.entry(act.data, entry_id=act.entry_id)])
         except PoolError as error:
             self._failed(passage, error)
             raise

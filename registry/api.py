@@ -41,8 +41,8 @@ def create(
     dialect: Dialect = Dialect.CONFLUENT,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     more: Sequence[Callable[..., Calls]] = (),
-) -> FastAPI:
-    """Build the application.
+) -> Manners:
+    """Build the application: a FastAPI within its manners.
 
     Args:
         subjects: the service behind it.
@@ -62,7 +62,6 @@ def create(
     if metrics is not None:
         _serve_metrics(app, metrics, identify)
     hot = SubjectCalls(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
-    app.add_middleware(Manners, ready=ready, short=Short(hot, dialect=dialect))
 
     async def pool_error(_: Request, error: PoolError) -> Response:
         return failure(error, dialect)
@@ -71,7 +70,8 @@ def create(
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _parameter_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected)
-    return app
+    # Around the framework and not within it: what is ready or goes the short way does not pass its layers.
+    return Manners(app, ready=ready, short=Short(hot, dialect=dialect))
 
 
 def _serve_metrics(app: FastAPI, metrics: Callable[[], tuple[bytes, str]], identify: Identify) -> None:

@@ -188,12 +188,15 @@ class _Change:
         self._state.last = max(self._state.last, schema_id)
         return self._keep(schema_id, key, shape, content)
 
-    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         state = self._state
         if key not in state.ids:
             state.last += 1
-            return self._keep(state.last, key, shape, content)
-        return state.schemas[state.ids[key]]
+            schema = self._keep(state.last, key, shape, content)
+        else:
+            schema = state.schemas[state.ids[key]]
+        self.add(number, schema, content.text)
+        return schema
 
     def _keep(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         schema = StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._subject)

@@ -197,11 +197,16 @@ class _Noted:
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         return self._change.restore(schema_id, key, shape, content)
 
-    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        return self._change.intern(key, shape, content)
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        schema = self._change.put(number, key, shape, content)
+        self._note(number, schema, content.text)
+        return schema
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         self._change.add(number, schema, text)
+        self._note(number, schema, text)
+
+    def _note(self, number: int, schema: StoredSchema, text: str) -> None:
         if self._hidden:
             self.records.append(_kept(schema))
             return

@@ -243,11 +243,14 @@ class _Change:
     def scopes(self) -> Mapping[str, Settings]:
         return self._scopes
 
-    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        values = self._values(key, shape, content)
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        values = {**self._values(key, shape, content), "number": number}
         for _ in range(_ATTEMPTS):
-            row = statements.INTERN.one_or_none(self._connection, values)
+            row = statements.PUT.one_or_none(self._connection, values)
             if row is not None:
+                if not row.added:
+                    raise _taken(number)
+                self._new = False
                 if row.made:
                     self._refer(row.id, content)
                     return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
@@ -275,9 +278,7 @@ class _Change:
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
         if not statements.ADD.run(self._connection, new):
-            raise ConflictError(
-                Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
-            )
+            raise _taken(number)
         self._new = False
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
@@ -318,6 +319,10 @@ class _Change:
         if pointed:
             rows = [{"schema_id": schema_id, "subject": name, "version": number} for name, number in sorted(pointed)]
             self._connection.execute(sa.insert(reference), rows)
+
+
+def _taken(number: int) -> ConflictError:
+    return ConflictError(Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again")
 
 
 def _schema(row: Any) -> StoredSchema:

@@ -141,8 +141,8 @@ class Registering:
             findings = self._taken_back(draft, versions) if governed else []
             refuse_incompatible(self._against(draft, whole, live, config, None), Compatibility(config["compatibility"]))
             self._refuse_unapproved(subject, draft, findings)  # last, for it uses an approval up
-            schema = change.intern(draft.key(whole), draft.shape, whole)
-            return self._add(change, subject, versions[-1].number + 1 if versions else 1, schema, whole)
+            new = versions[-1].number + 1 if versions else 1
+            return _version(subject, new, change.put(new, draft.key(whole), draft.shape, whole), whole)
 
     def register_view(self, grant: str, version: int, text: str) -> int:
         """Register what a grant version delivers; give its id.
@@ -162,8 +162,7 @@ class Registering:
                     Reason.VERSION_CONFLICT,
                     f"version {version} of the grant {grant} has another view; a changed view is a new grant version",
                 )
-            schema = change.intern(draft.key(), draft.shape, draft.content)
-            return self._add(change, subject, 1, schema, draft.content).schema_id
+            return change.put(1, draft.key(), draft.shape, draft.content).id
 
     def check(
         self, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
@@ -251,7 +250,8 @@ class Registering:
                     )
                 return registered(version, content)
         self._refuse_unapproved(subject, draft, self._taken_back(draft, versions) if governed else [])
-        return self._add(change, subject, wanted, schema, content)
+        change.add(wanted, schema, content.text)
+        return _version(subject, wanted, schema, content)
 
     def _contract(self, content: Content, live: Sequence[StoredVersion], config: Mapping[str, Any]) -> Content:
         before = self._by_id(live[-1].schema_id).content if live else None
@@ -338,12 +338,12 @@ class Registering:
     def _property(self, version: StoredVersion, name: str) -> str | None:
         return properties_of(self._by_id(version.schema_id).content.metadata).get(name)
 
-    def _add(self, change: Change, subject: str, number: int, schema: StoredSchema, content: Content) -> Registered:
-        change.add(number, schema, content.text)
-        version = StoredVersion(
-            subject=subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
-        )
-        return registered(version, content)
+
+def _version(subject: str, number: int, schema: StoredSchema, content: Content) -> Registered:
+    version = StoredVersion(
+        subject=subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
+    )
+    return registered(version, content)
 
 
 @lru_cache(maxsize=4_096)

@@ -47,11 +47,11 @@ async def read_body(request: Request) -> dict[str, Any]:
         body += chunk
         if len(body) > MAX_BODY:
             raise too_large(len(body))
-    charset = parameters(request.headers.get("content-type", "")).get("charset", "utf-8")
+    charset = _charset_of(request.headers.get("content-type", ""))
     try:
         text = body.decode(_charset(charset))
-        found = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        if "\\u" in text or not charset.startswith("utf-8"):
+        found = _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text or not charset.startswith("utf-8"):
             # Text that has no UTF-8 form could neither be stored nor given back.
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, LookupError, RecursionError) as error:
@@ -136,6 +136,14 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError("a number beyond double precision")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+@lru_cache(maxsize=64)
+def _charset_of(content_type: str) -> str:
+    return parameters(content_type).get("charset", "utf-8")
 
 
 @lru_cache(maxsize=64)

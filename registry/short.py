@@ -10,9 +10,12 @@ for one answer after another hand the interpreter to and fro and all come later 
 import asyncio
 import logging
 import re
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from fastapi import Request, Response
@@ -43,7 +46,7 @@ class Short:
     def __init__(self, calls: SubjectCalls, *, dialect: Dialect, threads: int = _THREADS) -> None:
         self._calls = calls
         self._dialect = dialect
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="registry")
+        self._hands = _Hands(threads)
 
     def call(self, method: str, path: str) -> Callable[..., Any] | None:
         """Give the function for a path without parameters; None where the call must go the long way."""
@@ -64,7 +67,7 @@ class Short:
         try:
             if request.method == "POST":
                 call = partial(call, body=await read_body(request))
-            found = await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, request))
+            found = await self._hands.carry_out(partial(call, request))
         except PoolError as error:
             return failure(error, self._dialect)
         except ClientDisconnect:
@@ -73,6 +76,69 @@ class Short:
             _log.exception("unexpected")
             return unexpected()
         return found if isinstance(found, Response) else JSONResponse(found)
+
+
+_Task = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class _Hands:
+    """Threads that carry calls out; as an executor, with fewer locks and wake-ups between them and the event loop.
+
+    They begin with the first call and end when this is forgotten.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._begun = False
+
+    async def carry_out(self, call: Callable[[], Any]) -> Any:
+        """Carry a call out in one of the threads; give what it gives, raise what it raises."""
+        if not self._begun:
+            self._begin()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._tasks.put((loop, future, call))
+        return await future
+
+    def _begin(self) -> None:
+        self._begun = True
+        for number in range(self._count):
+            threading.Thread(target=_work, args=(self._tasks,), name=f"registry_{number}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._tasks, self._count)
+
+
+def _work(tasks: "SimpleQueue[_Task | None]") -> None:
+    while True:
+        task = tasks.get()
+        if task is None:
+            return
+        loop, future, call = task
+        del task
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            tell = partial(_fail, future, error)
+        else:
+            tell = partial(_tell, future, result)
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(tell)
+        del loop, future, call, tell
+
+
+def _tell(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _dismiss(tasks: "SimpleQueue[_Task | None]", count: int) -> None:
+    for _ in range(count):
+        tasks.put(None)
 
 
 def unexpected() -> Response:

@@ -11,12 +11,12 @@ __all__ = [
     "ADD",
     "BY_GUID",
     "BY_SHAPE",
-    "INTERN",
     "LATEST",
     "LISTED",
     "LOCK",
     "LOCK_ALL",
     "NUMBERED",
+    "PUT",
     "REFERRERS",
     "RESERVE",
     "RESTORE",
@@ -115,9 +115,10 @@ SELECT name, config, mode FROM registry_subject
 WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
 """)
 
-# An id is taken from the sequence only for a content that is new: one that is known costs none.
-INTERN = Prepared(
-    "registry_intern",
+# An id is taken from the sequence only for a content that is new: one that is known costs none. The version goes with
+# it, so that both are one way to the server.
+PUT = Prepared(
+    "registry_put",
     """
 WITH known AS (
   SELECT id FROM registry_schema WHERE key = :key AND twin = 0
@@ -125,8 +126,13 @@ WITH known AS (
   INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
   SELECT :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin WHERE NOT EXISTS (SELECT 1 FROM known)
   ON CONFLICT DO NOTHING RETURNING id
+), one AS (
+  SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
+), added AS (
+  INSERT INTO registry_version (subject, number, schema_id, text, deleted)
+  SELECT :origin, :number, id, :text, false FROM one ON CONFLICT DO NOTHING RETURNING number
 )
-SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
+SELECT id, made, EXISTS (SELECT 1 FROM added) AS added FROM one
 """,
     key="bytea",
     shape="bytea",
@@ -136,6 +142,7 @@ SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
     metadata="text",
     rule_set="text",
     origin="text",
+    number="integer",
 )
 
 RESTORE = sa.text("""

@@ -150,23 +150,30 @@ class Change(Protocol):
         """
         ...
 
-    def intern(self, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Give the schema of a content, with a new id if the content is new.
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        """Add a version of a content; give the content's schema, with a new id if the content is new.
 
         Args:
+            number: one above the highest; the lock keeps it free.
             key: the content's canonical key, 32 bytes.
             shape: the same without metadata and rules, 32 bytes.
-            content: as submitted; kept only if it is new.
+            content: as submitted; its text is the version's own, the rest is kept only if it is new.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, the subject has this version.
         """
         ...
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        """Add a version with its own text.
+        """Add a version of a schema that is there, with its own text.
 
         Args:
-            number: one above the highest; the lock keeps it free.
+            number: that is free.
             schema: what the version stands for.
             text: as submitted for this version.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, the subject has this version.
         """
         ...
 

@@ -13,7 +13,7 @@ import base64
 import binascii
 from functools import partial
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from exchange.access.store import Query as GrantQuery
@@ -24,6 +24,7 @@ from exchange.app import App
 from registry.api import create
 from registry.api_governance import GovernanceCalls
 from registry.failures import Dialect
+from registry.manners import Manners
 from schemas.access import Actor
 from schemas.canonical import Json
 from schemas.errors import PoolError, Reason, RefusedError
@@ -32,7 +33,7 @@ from schemas.names import Topic
 __all__ = ["registry_api"]
 
 
-def registry_api(app: App) -> FastAPI:
+def registry_api(app: App) -> Manners:
     """Make the API of a process."""
 
     def identify(request: Request) -> Actor:

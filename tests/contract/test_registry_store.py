@@ -73,8 +73,7 @@ def test_a_refused_registration_leaves_nothing(stores: Stores, subjects: Subject
 
     def fail_late() -> None:
         with stores.subjects.change("new-value") as change:
-            schema = change.intern(b"k" * 32, b"s" * 32, Content(text='"long"'))
-            change.add(1, schema, '"long"')
+            change.put(1, b"k" * 32, b"s" * 32, Content(text='"long"'))
             change.configure(Settings(config="{}", mode="READONLY"))
             raise LookupError
 
@@ -83,6 +82,28 @@ def test_a_refused_registration_leaves_nothing(stores: Stores, subjects: Subject
     assert stores.subjects.versions("new-value") == []
     assert stores.subjects.settings("new-value") == Settings()
     assert stores.subjects.subjects() == [("a-value", True)]
+
+
+def test_a_version_that_is_there_is_never_written_over(stores: Stores) -> None:
+    long = Content(text='"long"')
+    with stores.subjects.change("a-value") as change:
+        schema = change.put(1, b"k" * 32, b"s" * 32, long)
+        again = change.put(2, b"k" * 32, b"s" * 32, Content(text='{"type":"long"}'))
+        assert again == schema, "one content, one id, and the text that came first"
+
+    def take() -> None:
+        with stores.subjects.change("a-value") as change:
+            change.put(1, b"l" * 32, b"s" * 32, Content(text='"int"'))
+
+    def take_known() -> None:
+        with stores.subjects.change("a-value") as change:
+            change.add(2, schema, '"int"')
+
+    refused(Reason.VERSION_CONFLICT, take)
+    refused(Reason.VERSION_CONFLICT, take_known)
+    assert [stores.subjects.text("a-value", number) for number in (1, 2)] == ['"long"', '{"type":"long"}']
+    assert [item.schema_id for item in stores.subjects.versions("a-value")] == [schema.id] * 2
+    assert stores.subjects.schema(schema.id) == schema
 
 
 def test_eight_threads_with_overlapping_schemas_give_one_id_a_content_and_versions_without_a_gap(
