@@ -74,6 +74,7 @@ __all__ = ["App", "microseconds", "receipts_key"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
+_READING = 4  # more, for what the registry looks up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class App:
     sequencer: Sequencer
     log: PostgresLog
     authority: Authority
-    engine: sa.Engine
+    engines: tuple[sa.Engine, ...]
     workers: Workers
     embedded: EmbeddedPostgres | None
     addresses: dict[str, str]  # listener → host:port, filled in when they are bound
@@ -116,6 +117,7 @@ class App:
     @classmethod
     def _connect(cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
         engine = connect(url, connections=_CONNECTIONS)
+        single = connect(url, connections=_READING, single=True)
         patiently(lambda: migrations.check(engine))
         works = PostgresWorks(engine)
         broker = patiently(lambda: _broker(config, works))
@@ -128,7 +130,7 @@ class App:
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
         catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
         schemas_topic = _schemas_topic(config, engine)
-        store: SubjectStore = PostgresSubjects(engine)
+        store: SubjectStore = PostgresSubjects(engine, single)
         if schemas_topic is not None:
             store = PublishedSubjects(store, PostgresOutbox(engine))
         configuration = Configuration(store)
@@ -242,7 +244,7 @@ class App:
             sequencer=sequencer,
             log=log,
             authority=authority,
-            engine=engine,
+            engines=(engine, single),
             workers=workers,
             embedded=embedded,
             addresses=addresses,
@@ -256,7 +258,8 @@ class App:
             _log.error("folded_denials_lost", reason=error.reason)
         self.workers.close()
         self.broker.close()
-        self.engine.dispose()
+        for engine in self.engines:
+            engine.dispose()
         if self.embedded is not None:
             self.embedded.stop()
 

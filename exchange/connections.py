@@ -79,15 +79,17 @@ class _Places(QueuePool):
             self._places.release()
 
 
-def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE) -> sa.Engine:
-    """Make the engine of a process.
+def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE, single: bool = False) -> sa.Engine:
+    """Make an engine of a process.
 
     Args:
         url: of the database.
         connections: kept open at most, and threads that may hold some at once; what a thread takes beside its first
             one is closed again where it is one too many.
         patience: seconds that a thread waits for its first one.
+        single: for single statements, each its own transaction: nothing is begun before and nothing ended after it.
     """
+    more: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if single else {}
     engine = sa.create_engine(
         url,
         poolclass=_Places,
@@ -95,6 +97,7 @@ def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE) -> sa
         max_overflow=-1,
         pool_timeout=patience,
         connect_args=dict(_LIMITS),
+        **more,
     )
     event.listen(engine, "checkin", _checked_in)
     event.listen(engine, "checkout", _check_out)
@@ -115,9 +118,10 @@ def _check_out(connection: Any, record: Any, _: Any) -> None:
         waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         if not waiting.poll(0) and time.monotonic() - since < _IDLE:
             return
+        usual = connection.autocommit
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        connection.autocommit = False
+        connection.autocommit = usual
     except connection.Error as error:
         raise sa_exc.DisconnectionError("the server has closed the connection") from error

@@ -187,7 +187,13 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
             Reason.CONFIG_INVALID, f"listen.{name}: {listen} cannot be bound: {error.strerror}"
         ) from error
     config = uvicorn.Config(
-        asgi, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3, **files
+        asgi,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,  # nothing asks where a call seems to come from
+        timeout_graceful_shutdown=3,
+        **files,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours

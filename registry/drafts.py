@@ -27,6 +27,7 @@ __all__ = ["Draft", "Drafts"]
 
 _MOST_REFERENCES = 200  # of a schema and of those that it needs, together
 _MOST_WHOLE = 2_000  # texts of schemas with their references written in
+_MOST_KNOWN = 32 * 1024 * 1024  # characters of texts whose keys are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +38,24 @@ class Draft:
         content: as submitted, its references resolved.
         written: what it says without metadata and rules, in canonical form (`registry.content.shape_text`).
         whole: an Avro schema's text with its references written in, the text itself where it has none.
-        parsed: `whole`, parsed; None for another kind than Avro.
         shape: the key without metadata and rules.
+        strict: whether it keeps what Avro's own parser does not ask for.
+        endless: whether it may hold a record that holds itself without end.
     """
 
     content: Content
     written: str
     whole: str
-    parsed: ParsedSchema | None
     shape: bytes
+    strict: bool
+    endless: bool
+
+    @property
+    def parsed(self) -> ParsedSchema | None:
+        """`whole`, parsed; None for another kind than Avro."""
+        if self.content.kind != Kind.AVRO:
+            return None
+        return parse(self.whole, strict=self.strict, endless=self.endless)
 
     @property
     def bare(self) -> bool:
@@ -70,6 +80,8 @@ class Drafts:
         self._by_id = by_id
         self._lock = threading.Lock()
         self._whole: dict[int, str] = {}
+        self._known: dict[tuple[str, bool, bool], tuple[str, bytes]] = {}
+        self._size = 0
 
     def read(
         self,
@@ -95,7 +107,7 @@ class Drafts:
         draft = self._read(subject, content, validate=validate, endless=endless)
         if not normalize:
             return draft
-        plain = normalized(draft.content, draft.canonical)
+        plain = normalized(draft.content, self._canonical(draft))
         same = plain == draft.content
         return draft if same else self._read(subject, plain, validate=validate, endless=endless)
 
@@ -105,16 +117,27 @@ class Drafts:
             raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")
         resolved = tuple(self._resolved(subject, item) for item in content.references)
         content = replace(content, kind=kind.value, references=resolved)
+        whole = content.text
         if kind is not Kind.AVRO:
-            return _draft(content, canonical_of(kind, content.text), content.text, None)
-        if not resolved:
-            parsed = parse(content.text, strict=validate, endless=endless)
-            return _draft(content, parsed.json, content.text, parsed)
-        texts = self._texts(resolved)
-        # Once with its references beside it, for the errors' sake and its own JSON; once whole.
-        own = parse(content.text, references=texts, strict=validate, endless=endless)
-        whole = inlined(content.text, texts)
-        return _draft(content, own.json, whole, parse(whole, strict=validate, endless=endless))
+            written, shape = _keys(content, canonical_of(kind, content.text))
+        elif not resolved:
+            written, shape = self._plain(content, strict=validate, endless=endless)
+        else:
+            texts = self._texts(resolved)
+            # Once with its references beside it, for the errors' sake and its own JSON; once whole.
+            written, shape = _keys(
+                content, parse(content.text, references=texts, strict=validate, endless=endless).json
+            )
+            whole = inlined(content.text, texts)
+            parse(whole, strict=validate, endless=endless)
+        return Draft(content=content, written=written, whole=whole, shape=shape, strict=validate, endless=endless)
+
+    def _canonical(self, draft: Draft) -> Any:
+        content = draft.content
+        if content.kind != Kind.AVRO:
+            return canonical_of(kind_of(content.kind), content.text)
+        texts = self._texts(content.references)
+        return parse(content.text, references=texts, strict=draft.strict, endless=draft.endless).json
 
     def whole(self, schema_id: int) -> str:
         """Give an id's text with its references written in.
@@ -155,6 +178,20 @@ class Drafts:
         except InvalidError:
             return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
 
+    def _plain(self, content: Content, *, strict: bool, endless: bool) -> tuple[str, bytes]:
+        """Give the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
+        known = self._known.get((content.text, strict, endless))
+        if known is None:
+            known = _keys(content, parse(content.text, strict=strict, endless=endless).json)
+            size = len(content.text) + len(known[0])
+            with self._lock:
+                self._size += size
+                if self._size > _MOST_KNOWN:
+                    self._known.clear()
+                    self._size = size
+                self._known[content.text, strict, endless] = known
+        return known
+
     def _resolved(self, subject: str, item: Reference) -> Reference:
         where = contexts.relative(item.subject, subject)
         found = self._store.held(where, None if item.version == -1 else item.version)
@@ -193,6 +230,6 @@ class Drafts:
         return tuple(order.values())
 
 
-def _draft(content: Content, canonical: Any, whole: str, parsed: ParsedSchema | None) -> Draft:
+def _keys(content: Content, canonical: Any) -> tuple[str, bytes]:
     written = shape_text(content, canonical)
-    return Draft(content=content, written=written, whole=whole, parsed=parsed, shape=shape_key(written))
+    return written, shape_key(written)

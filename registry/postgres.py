@@ -86,7 +86,10 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         return
     try:
         with engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            driver: Any = connection.connection.dbapi_connection
+            if not driver.autocommit:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
 
@@ -96,10 +99,13 @@ class PostgresSubjects:
 
     Args:
         engine: connections to a database with the tables of `registry.tables`.
+        single: connections to the same database for single statements, which are to be in that mode already; the
+            others are put into it and out of it each time.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, single: sa.Engine | None = None) -> None:
         self._engine = engine
+        self._single = single or engine
 
     @contextmanager
     def change(
@@ -124,7 +130,7 @@ class PostgresSubjects:
 
     def highest_id(self) -> int:
         """See `SubjectStore.highest_id`."""
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
 
     def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
@@ -133,7 +139,7 @@ class PostgresSubjects:
             wanted, values = statements.LATEST, dict[str, Any](name=name)
         else:
             wanted, values = statements.NUMBERED, {"name": name, "number": number}
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             row = wanted.one_or_none(connection, values)
         return None if row is None else (_version(row), row.text)
 
@@ -155,7 +161,7 @@ class PostgresSubjects:
 
     def text(self, name: str, number: int) -> str | None:
         """See `SubjectStore.text`."""
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
         return None if row is None else row.text
 
@@ -173,7 +179,7 @@ class PostgresSubjects:
             # By bytes, as the twin sorts, whatever the database's collation.
             .order_by(sa.collate(version.c.subject, "C"))
         )
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             return [(name, live) for name, live in connection.execute(listed)]
 
     def settings(self, name: str) -> Settings:
@@ -182,7 +188,7 @@ class PostgresSubjects:
 
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
         """See `SubjectStore.settings_of`."""
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             return {
                 row.name: Settings(row.config, row.mode)
                 for row in connection.execute(statements.SETTINGS, {"names": [*names]})
@@ -193,16 +199,16 @@ class PostgresSubjects:
         found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
             subject.c.config.is_not(None) | subject.c.mode.is_not(None)
         )
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
 
     def _schema(self, statement: Prepared, values: Mapping[str, Any]) -> StoredSchema | None:
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             row = statement.one_or_none(connection, values)
         return None if row is None else _schema(row)
 
     def _versions(self, statement: Prepared, values: Mapping[str, Any]) -> list[StoredVersion]:
-        with reading(self._engine) as connection:
+        with reading(self._single) as connection:
             return [_version(row) for row in statement.run(connection, values)]
 
 

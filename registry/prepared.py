@@ -51,22 +51,23 @@ class Prepared:
         Raises:
             sqlalchemy.exc.DBAPIError: what the driver raised.
         """
-        known: set[str] = connection.info.setdefault("prepared_statements", set())
-        driver = connection.connection
+        session = connection.info.get("prepared")
+        if session is None:
+            session = connection.info["prepared"] = _Session(connection.connection.dbapi_connection)
+        cursor = session.cursor
         try:
-            cursor: Any = driver.cursor()
-            if self._name not in known:
+            if self._name not in session.known:
                 cursor.execute(self._prepare)
-                known.add(self._name)
-            cursor.execute(self._execute, tuple([values[name] for name in self._order]))
-            if cursor.description is None:
-                return []
+                session.known.add(self._name)
+            cursor.execute(self._execute, [values[name] for name in self._order])
             if self._row is None:
+                if cursor.description is None:
+                    return []
                 self._row = _row_of([column[0] for column in cursor.description])
             return [self._row._make(row) for row in cursor.fetchall()]
         except psycopg2.Error as error:
             # 57P01 to 57P03: the server ends the session; 08: so does the network.
-            lost = bool(driver.closed) or (error.pgcode or "").startswith(("57P", "08"))
+            lost = bool(cursor.connection.closed) or (error.pgcode or "").startswith(("57P", "08"))
             if lost:
                 connection.invalidate(error)
             names = (one.__name__ for one in type(error).__mro__)
@@ -77,6 +78,14 @@ class Prepared:
         """Carry it out; give the only row, None where there is none."""
         rows = self.run(connection, values)
         return rows[0] if rows else None
+
+
+class _Session:
+    """What one connection to the server has prepared, and the cursor that carries it out."""
+
+    def __init__(self, driver: Any) -> None:
+        self.cursor = driver.cursor()
+        self.known: set[str] = set()
 
 
 def _row_of(columns: list[str]) -> Any:

@@ -30,7 +30,7 @@ class Registered:
     """A version of a subject and what it holds.
 
     Attributes:
-        subject, number: the version. schema_id: its id. guid: the id's content as a UUID.
+        subject, number: the version. schema_id: its id. key: its content's.
         content: with the version's own text.
         deleted: softly.
     """
@@ -38,9 +38,14 @@ class Registered:
     subject: str
     number: int
     schema_id: int
-    guid: str
+    key: bytes
     content: Content
     deleted: bool
+
+    @property
+    def guid(self) -> str:
+        """The content's key as a UUID."""
+        return guid(self.key)
 
 
 def view_subject(grant: str, version: int) -> str:
@@ -59,7 +64,7 @@ def registered(version: StoredVersion, content: Content) -> Registered:
         subject=version.subject,
         number=version.number,
         schema_id=version.schema_id,
-        guid=guid(version.key),
+        key=version.key,
         content=content,
         deleted=version.deleted,
     )

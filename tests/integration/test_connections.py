@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from exchange import connections
 from exchange.broker.postgres import PostgresBroker
 from exchange.broker.postgres import metadata as broker_metadata
 from exchange.connections import connect
@@ -77,6 +78,30 @@ def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_work
     assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
     with reading(looked_at) as connection:
         assert ONE.one_or_none(connection, {"number": 2}).next == 3
+
+
+def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at_as_well(
+    looked_at: sa.Engine, database: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single = connect(database, connections=2, single=True)
+    store = PostgresSubjects(looked_at, single)
+    subjects = Subjects(store, Configuration(store), governed=lambda _: False)
+    first = subjects.register("a", Content(text='"int"'))
+    monkeypatch.setattr(connections, "_IDLE", -1.0)  # each is asked before it is used
+    assert subjects.version("a", None) == first
+    assert store.settings_of(["a"]) == {}
+    with single.connect() as asked:
+        ONE.run(asked, {"number": 1})
+    with looked_at.connect() as other:
+        states = sa.text(
+            "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND backend_type = 'client backend'"
+        )
+        assert set(other.scalars(states)) == {"idle"}
+    monkeypatch.undo()
+    close_all(database)
+    assert subjects.version("a", None) == first
+    single.dispose()
 
 
 def test_a_rollback_keeps_what_is_prepared(looked_at: sa.Engine) -> None:
