@@ -162,6 +162,7 @@ class App:
         pool = Pool(
             pool_id=config.pool_id,
             works=works,
+            looks=PostgresWorks(single),
             peers=Peers(config.pool_id, authority.certificate),
             users=users,
             gate=gate,

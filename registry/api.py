@@ -61,7 +61,8 @@ def create(
         app.include_router(calls.router())
     if metrics is not None:
         _serve_metrics(app, metrics, identify)
-    hot = SubjectCalls(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
+    made: dict[str, Any] = {"ready": ready, "dialect": dialect, "version": version}
+    hot: tuple[Any, ...] = tuple(group(subjects, gate, identify, **made) for group in (SubjectCalls, SchemaCalls))
 
     async def pool_error(_: Request, error: PoolError) -> Response:
         return failure(error, dialect)
@@ -71,7 +72,7 @@ def create(
     app.add_exception_handler(RequestValidationError, _parameter_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _unexpected)
     # Around the framework and not within it: what is ready or goes the short way does not pass its layers.
-    return Manners(app, ready=ready, short=Short(hot, dialect=dialect))
+    return Manners(app, ready=ready, short=Short(*hot, dialect=dialect))
 
 
 def _serve_metrics(app: FastAPI, metrics: Callable[[], tuple[bytes, str]], identify: Identify) -> None:

@@ -112,9 +112,11 @@ class MemorySubjects:
                 if version.schema_id in pointing
             ]
 
-    def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
+    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         """See `SubjectStore.by_shape`."""
-        return [version for version in self.versions(subject) if version.shape == shape]
+        with self._lock:
+            held = self._state.versions.get(subject, {})
+            return [held[number] for number in sorted(held) if held[number][0].shape == shape]
 
     def versions(self, subject: str) -> list[StoredVersion]:
         """See `SubjectStore.versions`."""

@@ -122,7 +122,7 @@ class PublishedSubjects:
         """See `SubjectStore.referrers`."""
         return self._store.referrers(subject, number)
 
-    def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
+    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         """See `SubjectStore.by_shape`."""
         return self._store.by_shape(subject, shape)
 

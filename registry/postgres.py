@@ -151,9 +151,11 @@ class PostgresSubjects:
         """See `SubjectStore.referrers`."""
         return self._versions(statements.REFERRERS, {"name": name, "number": number})
 
-    def by_shape(self, name: str, shape: bytes) -> list[StoredVersion]:
+    def by_shape(self, name: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         """See `SubjectStore.by_shape`."""
-        return self._versions(statements.BY_SHAPE, {"name": name, "shape": shape})
+        with reading(self._single) as connection:
+            rows = statements.BY_SHAPE.run(connection, {"name": name, "shape": shape})
+            return [(_version(row), row.text) for row in rows]
 
     def versions(self, name: str) -> list[StoredVersion]:
         """See `SubjectStore.versions`."""

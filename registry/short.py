@@ -1,10 +1,11 @@
 """The short way: the calls that serializers make most, without routing, parameters and dependencies.
 
-    GET   /subjects/{s}/versions/{v}     POST  /subjects/{s}      POST  /subjects/{s}/versions
+    GET   /schemas/ids/{id}       GET   /subjects/{s}/versions/{v}
+    POST  /subjects/{s}           POST  /subjects/{s}/versions
 
-They are the same functions of `registry.api_subjects`, called with the defaults of their parameters; a call that
-states any goes the long way. They wait for the database, so they run in threads: in few, since threads that wake up
-for one answer after another hand the interpreter to and fro and all come later for it.
+They are the same functions of `registry.api_subjects` and `registry.api_schemas`, called with the defaults of their
+parameters; a call that states any goes the long way. They wait for the database, so they run in threads: in few, since
+threads that wake up for one answer after another hand the interpreter to and fro and all come later for it.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
+from registry.api_schemas import SchemaCalls
 from registry.api_subjects import SubjectCalls
 from registry.failures import Dialect, failure
 from registry.rest import read_body
@@ -31,6 +33,7 @@ __all__ = ["Short", "unexpected"]
 
 _log = logging.getLogger(__name__)
 _PATH = re.compile(r"/subjects/([^/]+)(?:(/versions)(?:/([^/]+))?)?")
+_ID = re.compile(r"/schemas/ids/([1-9][0-9]{0,8})")
 _THREADS = 4
 
 
@@ -38,20 +41,22 @@ class Short:
     """Serves what can go the short way.
 
     Args:
-        calls: the functions.
+        calls: the functions on subjects.
+        schemas: those on schemas.
         dialect: whose words errors are told in.
         threads: that wait for the database.
     """
 
-    def __init__(self, calls: SubjectCalls, *, dialect: Dialect, threads: int = _THREADS) -> None:
+    def __init__(self, calls: SubjectCalls, schemas: SchemaCalls, *, dialect: Dialect, threads: int = _THREADS) -> None:
         self._calls = calls
+        self._schemas = schemas
         self._dialect = dialect
         self._hands = _Hands(threads)
 
     def call(self, method: str, path: str) -> Callable[..., Any] | None:
         """Give the function for a path without parameters; None where the call must go the long way."""
-        if not path.startswith("/subjects/"):
-            return None
+        if method == "GET" and (known := _ID.fullmatch(path)) is not None:
+            return partial(self._schemas.by_id, schema_id=int(known[1]))
         found = _PATH.fullmatch(path)
         if found is None:
             return None

@@ -37,7 +37,7 @@ VERSIONS = Prepared(
 )
 BY_SHAPE = Prepared(
     "registry_by_shape",
-    f"SELECT {_VERSION} {_FROM} WHERE v.subject = :name AND s.shape = :shape ORDER BY v.number",
+    f"SELECT {_VERSION}, v.text {_FROM} WHERE v.subject = :name AND s.shape = :shape ORDER BY v.number",
     name="text",
     shape="bytea",
 )

@@ -236,8 +236,11 @@ class SubjectStore(Protocol):
         """Give the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
         ...
 
-    def by_shape(self, subject: str, shape: bytes) -> list[StoredVersion]:
-        """Give the versions of a subject with this schema, whatever its metadata, deleted ones too, ascending."""
+    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+        """Give the versions of a subject with this schema, whatever its metadata, and their own texts.
+
+        Deleted ones too, ascending. Takes as long however many versions there are.
+        """
         ...
 
     def versions(self, subject: str) -> list[StoredVersion]:

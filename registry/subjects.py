@@ -215,11 +215,13 @@ class Subjects:
         if found is None:
             self._refuse_unknown(subject, deleted=deleted)
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
-        return self._own(found)
+        version, text = found
+        return registered(version, own_text(self.by_id(version.schema_id).content, text))
 
-    def _found(self, subject: str, draft: Draft, *, deleted: bool) -> StoredVersion | None:
-        candidates = [item for item in self._store.by_shape(subject, draft.shape) if deleted or not item.deleted]
-        return self._registering.same(subject, candidates, draft)
+    def _found(self, subject: str, draft: Draft, *, deleted: bool) -> tuple[StoredVersion, str] | None:
+        held = self._store.by_shape(subject, draft.shape)
+        same = self._registering.same(subject, [item for item, _ in held if deleted or not item.deleted], draft)
+        return None if same is None else next((item, text) for item, text in held if item is same)
 
     def version(self, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
         """Give a version with its own text.

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from exchange.identity.store import Account, Certificate, OneTimeToken, SigningKey, account_exists
 from exchange.work import Work, connection_of
+from registry.prepared import Prepared
 from schemas.access import Role
 
 __all__ = ["PostgresIdentityStore", "metadata"]
@@ -71,6 +73,15 @@ _account = sa.Table(
 
 # A lock of its own, as there need not be a row yet that could be locked.
 _LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+
+
+# Asked with each call that bears a token.
+_BY_DIGEST = Prepared(
+    "identity_by_digest",
+    "SELECT name, role, department, digest, created_by, created_at, revoked_at FROM identity_account "
+    "WHERE digest = :digest",
+    digest="bytea",
+)
 
 
 class PostgresIdentityStore:
@@ -244,7 +255,8 @@ class PostgresIdentityStore:
 
     def account_of(self, work: Work, digest: bytes) -> Account | None:
         """See `IdentityStore.account_of`."""
-        return self._account(work, _account.c.digest == digest)
+        row = _BY_DIGEST.one_or_none(connection_of(work), {"digest": digest})
+        return None if row is None else _read_account(row)
 
     def accounts(self, work: Work) -> Sequence[Account]:
         """See `IdentityStore.accounts`."""
@@ -263,7 +275,7 @@ class PostgresIdentityStore:
         return None if row is None else _read_account(row)
 
 
-def _read_account(row: sa.Row[tuple[object, ...]]) -> Account:
+def _read_account(row: Any) -> Account:
     values = row._asdict()
     return Account(
         name=values["name"],

@@ -4,37 +4,35 @@ One client process with 8 keep-alive connections drives it (`tests.bench.registr
 is a bare FastAPI endpoint that returns a constant under the same server; of the growing ones, the same call on a
 subject with one version; of the compatibility check, Avro's own checker on texts parsed anew each time, which is
 what a registry without a cache does.
+
+Under --dev nobody is asked who he is, so that a look-up by id is answered from bytes that lie ready. What it costs to
+ask is a row of its own: a real pool, over TLS, a bearer token with each call.
 """
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import avro.compatibility
 import avro.schema
 import httpx
-import sqlalchemy as sa
 
-from registry.postgres import PostgresSubjects
-from registry.settings import Configuration
-from registry.store import Content
-from registry.subjects import Subjects
+from tests.bench.registry_stage import Driver, Request, Server, bare, closed_registry, fill, got, open_registry, posted
 from tests.bench.report import Row
 
-BIN = Path(sys.executable).parent
-CONNECTIONS = 8
+_T = TypeVar("_T")
 MANY = 150  # versions of one subject
-LOOKUPS, OTHERS, NEW = 8_000, 1_200, 800  # requests of a run
+READY, ASKED, NEW = 8_000, 1_500, 800  # requests of a run: those that lie ready, those that ask, registrations
+BARE = 4_000
+IDS = '[registry]\nprofile = "ids"\n'
 
 CONSTANT = "baseline: a bare FastAPI endpoint that returns a constant"
-
-Request = tuple[str, str, str | None]
 
 
 def record(name: str, fields: int = 5, doc: str = "") -> str:
@@ -51,122 +49,83 @@ def version(number: int) -> str:
     return record("Many", 20, f"version {number}")
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[int, sa.URL]]:
-    """Serve a registry alone in its process; give its port and its database."""
-    with ExitStack() as stack:
-        stack.enter_context(_pool(folder, "gateway", "sequencer"))
-        addresses = stack.enter_context(_pool(folder, "registry"))
-        url = sa.make_url((folder / "database-url").read_text().strip())
-        yield int(addresses["registry"].rpartition(":")[2]), url
-
-
-@contextmanager
-def _pool(folder: Path, *roles: str) -> Iterator[dict[str, str]]:
-    command = [str(BIN / "pool"), "serve", "--dev", "--data", str(folder)]
-    command += [part for role in roles for part in ("--role", role)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("ready "):
-            raise RuntimeError("the pool did not start")
-        yield json.loads(line.removeprefix("ready "))
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
-def bare() -> Iterator[int]:
-    """Serve the baseline; give its port."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.registry_bare"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/schemas/ids/1")
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-class Driver:
-    """Runs the client process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "requests.json"
-
-    def drive(self, port: int, requests: list[Request], warm: int = 100) -> dict[str, float]:
-        """Send requests; give how many, and the seconds."""
-        given = {"port": port, "connections": CONNECTIONS, "warm": warm, "requests": requests}
-        self.file.write_text(json.dumps(given))
-        command = [sys.executable, "-m", "tests.bench.registry_client", str(self.file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr[-2000:])
-        found: dict[str, float] = json.loads(done.stdout)
-        return found
-
-    def speed(self, port: int, requests: list[Request]) -> float:
-        """Give requests per second."""
-        found = self.drive(port, requests)
-        return found["requests"] / found["seconds"]
-
-
 def measure(runs: int, subjects: int) -> list[Row]:
     """Measure everything; *subjects* stand in the database before anything is measured."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pool-bench-")))
+    texts = {f"s{number}-value": record(f"S{number}") for number in range(subjects)}
+    with tempfile.TemporaryDirectory(prefix="pool-bench-") as name:
+        folder = Path(name)
         folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
-        port, url = stack.enter_context(served(folder / "pool"))
+        rows = [*_open(folder, texts, runs), *_closed(folder, texts, runs)]
+    return [_noted(row, subjects) for row in rows]
+
+
+def _open(folder: Path, texts: dict[str, str], runs: int) -> list[Row]:
+    """Measure a registry under --dev."""
+    driver = Driver(folder)
+    with ExitStack() as stack:
+        server, url = stack.enter_context(open_registry(folder / "open"))
         plain = stack.enter_context(bare())
-        ids = _fill(url, subjects)
-        driver = Driver(folder)
-        constant = _pairs_of(driver, plain, runs)
+        ids = _spread(fill(url, texts), READY)
+        names = _spread(list(texts), ASKED)
+        by_id = [got(f"/schemas/ids/{one}") for one in ids]
+        latest = [got(f"/subjects/{one}/versions/latest") for one in names]
+        content = [posted(one, texts[one]) for one in names]
         turn = iter(range(1_000_000))
 
         def register() -> list[Request]:
             first = next(turn) * 10_000
-            return [_posted(f"new{first + n}-value", record(f"New{first + n}"), "/versions") for n in range(NEW)]
+            return [posted(f"new{first + n}-value", record(f"New{first + n}"), "/versions") for n in range(NEW)]
 
-        subject = [f"s{number % subjects}-value" for number in range(OTHERS)]
-        by_id = [_got(f"/schemas/ids/{ids[number % len(ids)]}") for number in range(LOOKUPS)]
-        latest = [_got(f"/subjects/{one}/versions/latest") for one in subject]
-        content = [_posted(one, record(f"S{number % subjects}"), "") for number, one in enumerate(subject)]
-        driver.drive(port, by_id)  # once, so that the answers are kept
-        rows = [
-            constant("registry: look-up by id", port, lambda: by_id),
-            constant("registry: registration of a new subject", port, register),
-            constant("registry: look-up of the latest", port, lambda: latest),
-            constant("registry: look-up by content", port, lambda: content),
+        def row(name: str, requests: Callable[[], Sequence[Request]], notes: str) -> Row:
+            return _beside_bare(driver, (server, plain), runs, name, requests, notes)
+
+        driver.drive(server, by_id, warm=0)  # once, so that the answers lie ready
+        return [
+            row("look-up by id, --dev", lambda: by_id, "answers that lie ready, since --dev asks nobody who he is"),
+            row("registration of a new subject", register, "--dev; each with its audit entry, durable"),
+            row("look-up of the latest", lambda: latest, "--dev"),
+            row("look-up by content", lambda: content, "--dev; each text was looked up before or not, as it comes"),
+            *_growing(driver, server, runs),
+            _compatibility(server, runs),
         ]
-        rows += _growing(driver, port, runs)
-        rows.append(_compatibility(port, runs))
-        return [_noted(row, subjects) for row in rows]
 
 
-def _pairs_of(driver: Driver, plain: int, runs: int) -> Callable[[str, int, Callable[[], list[Request]]], Row]:
-    def paired(name: str, port: int, requests: Callable[[], list[Request]]) -> Row:
-        pairs = []
-        for _ in range(runs):
-            base = driver.speed(plain, [_got(f"/schemas/ids/{n}") for n in range(4_000)])
-            pairs.append((driver.speed(port, requests()), base))
-        return Row.paired(
-            name, pairs, unit="calls/s", notes="baseline: a bare FastAPI endpoint that returns a constant"
-        )
-
-    return paired
+def _closed(folder: Path, texts: dict[str, str], runs: int) -> list[Row]:
+    """Measure look-ups by id where everybody is asked who he is."""
+    driver = Driver(folder)
+    with ExitStack() as stack:
+        server, url = stack.enter_context(closed_registry(folder, IDS))
+        plain = stack.enter_context(bare(folder / "pool"))
+        by_id = [got(f"/schemas/ids/{one}") for one in _spread(fill(url, texts), ASKED)]
+        notes = 'a pool with accounts: TLS, a bearer token with each call, profile "ids"; the baseline over TLS too'
+        return [_beside_bare(driver, (server, plain), runs, "look-up by id, with a token", lambda: by_id, notes)]
 
 
-def _growing(driver: Driver, port: int, runs: int) -> list[Row]:
+def _spread(all_: Sequence[_T], count: int) -> list[_T]:
+    """Choose items that lie as far apart as they can, so that more than a few are asked for."""
+    step = max(1, len(all_) // count)
+    return [all_[number * step % len(all_)] for number in range(count)]
+
+
+def _beside_bare(
+    driver: Driver,
+    servers: tuple[Server, Server],
+    runs: int,
+    name: str,
+    requests: Callable[[], Sequence[Request]],
+    notes: str,
+) -> Row:
+    ours, plain = servers
+    pairs = []
+    for _ in range(runs):
+        base = driver.speed(plain, [got(f"/schemas/ids/{n}") for n in range(BARE)])
+        pairs.append((driver.speed(ours, requests()), base))
+    return Row.paired(f"registry: {name}", pairs, unit="calls/s", notes=f"{notes}; {CONSTANT}")
+
+
+def _growing(driver: Driver, server: Server, runs: int) -> list[Row]:
     """Compare a subject of many versions with a subject of one."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http:
         http.put("/config/many-value", json={"compatibility": "NONE"})
         for number in range(1, MANY + 1):
             http.post("/subjects/many-value/versions", json={"schema": version(number)}).raise_for_status()
@@ -174,13 +133,13 @@ def _growing(driver: Driver, port: int, runs: int) -> list[Row]:
     notes = f"a subject of {MANY} versions; baseline: the same call on a subject of one"
     rows = []
     for name, request in (
-        ("latest", lambda one: _got(f"/subjects/{one}/versions/latest")),
-        ("by content", lambda one: _posted(one, version(MANY), "")),
+        ("latest", lambda one: got(f"/subjects/{one}/versions/latest")),
+        ("by content", lambda one: posted(one, version(MANY))),
     ):
         pairs = [
             (
-                driver.speed(port, [request("many-value")] * OTHERS),
-                driver.speed(port, [request("one-value")] * OTHERS),
+                driver.speed(server, [request("many-value")] * ASKED),
+                driver.speed(server, [request("one-value")] * ASKED),
             )
             for _ in range(runs)
         ]
@@ -188,12 +147,12 @@ def _growing(driver: Driver, port: int, runs: int) -> list[Row]:
     return rows
 
 
-def _compatibility(port: int, runs: int) -> Row:
+def _compatibility(server: Server, runs: int) -> Row:
     """Check one schema against many versions, both ways."""
     texts = [version(number) for number in range(1, MANY + 1)]
     new = version(MANY + 1)
     pairs = []
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as http:
         http.put("/config/many-value", json={"compatibility": "FULL_TRANSITIVE"})
         for run in range(runs):
             started = time.perf_counter()
@@ -212,27 +171,5 @@ def _compatibility(port: int, runs: int) -> Row:
     return Row.paired("registry: compatibility check", pairs, unit="checks/s", notes=notes)
 
 
-def _fill(url: sa.URL, subjects: int) -> list[int]:
-    engine = sa.create_engine(url)
-    store = PostgresSubjects(engine)
-    service = Subjects(store, Configuration(store), governed=lambda _: False)
-    ids = [
-        service.register(f"s{number}-value", Content(text=record(f"S{number}"))).schema_id for number in range(subjects)
-    ]
-    engine.dispose()
-    return ids[:5_000]
-
-
-def _got(path: str) -> Request:
-    return ("GET", path, None)
-
-
-def _posted(subject: str, schema: str, rest: str) -> Request:
-    return ("POST", f"/subjects/{subject}{rest}", json.dumps({"schema": schema}))
-
-
 def _noted(row: Row, subjects: int) -> Row:
-    load = os.getloadavg()[0]
-    kept = {name: getattr(row, name) for name in ("name", "ours", "baseline", "ratio", "unit", "spread")}
-    notes = f"{row.notes}; {subjects:,} subjects; every write audited; load of the machine {load:.1f}"
-    return Row(**kept, notes=notes)
+    return replace(row, notes=f"{row.notes}; {subjects:,} subjects; load of the machine {os.getloadavg()[0]:.1f}")

@@ -1,9 +1,11 @@
 """The baseline: a bare FastAPI endpoint that returns a constant, served as the registry is.
 
-python -m tests.bench.registry_bare    prints its port
+python -m tests.bench.registry_bare [KEY CERTIFICATE]    prints its port
 """
 
 import socket
+import sys
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,4 +23,6 @@ if __name__ == "__main__":
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.bind(("127.0.0.1", 0))
     print(bound.getsockname()[1], flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")).run([bound])
+    more: dict[str, Any] = {"ssl_keyfile": sys.argv[1], "ssl_certfile": sys.argv[2]} if len(sys.argv) > 2 else {}
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", proxy_headers=False, **more)
+    uvicorn.Server(config).run([bound])

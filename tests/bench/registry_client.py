@@ -2,11 +2,14 @@
 
 python -m tests.bench.registry_client REQUESTS.json    prints one JSON line
 
-The file holds {"port", "connections", "warm", "requests": [[method, path, body] …]}; every answer must be a 200.
+The file holds {"port", "connections", "warm", "authority", "token", "requests": [[method, path, body] …]}; every
+answer must be a 200. With an authority's file it speaks TLS, with a token it sends that; connections stand before the
+time is taken.
 """
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +31,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
-        self.next()
 
     def next(self) -> None:
         request = next(self.requests, None)
@@ -55,21 +57,28 @@ class Connection(asyncio.Protocol):
             self.next()
 
 
-def rendered(method: str, path: str, body: str | None) -> bytes:
+def rendered(method: str, path: str, body: str | None, token: str = "") -> bytes:
     """Give a request as bytes."""
     sent = (body or "").encode()
-    extra = f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if body is not None else ""
+    extra = f"Authorization: Bearer {token}\r\n" if token else ""
+    extra += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if body is not None else ""
     return f"{method} {path} HTTP/1.1\r\nHost: registry\r\n{extra}\r\n".encode() + sent
 
 
-async def drive(port: int, connections: int, requests: list[bytes]) -> dict[str, float]:
+async def drive(port: int, count: int, requests: list[bytes], authority: str) -> dict[str, float]:
     """Send everything over some connections; give what it took."""
     loop = asyncio.get_running_loop()
     todo, times = iter(requests), list[float]()
-    events = [asyncio.Event() for _ in range(connections)]
+    events = [asyncio.Event() for _ in range(count)]
+    connections = [Connection(todo, event, times) for event in events]
+    more: dict[str, Any] = {}
+    if authority:
+        more = {"ssl": ssl.create_default_context(cafile=authority), "server_hostname": "localhost"}
+    for connection in connections:
+        await loop.create_connection(lambda it=connection: it, "127.0.0.1", port, **more)  # type: ignore[misc]
     started = time.perf_counter()
-    for event in events:
-        await loop.create_connection(lambda event=event: Connection(todo, event, times), "127.0.0.1", port)  # type: ignore[misc]
+    for connection in connections:
+        connection.next()
     await asyncio.gather(*(event.wait() for event in events))
     seconds = time.perf_counter() - started
     times.sort()
@@ -83,11 +92,11 @@ async def drive(port: int, connections: int, requests: list[bytes]) -> dict[str,
 
 async def main(given: dict[str, Any]) -> dict[str, float]:
     """Warm up, then measure."""
-    requests = [rendered(*one) for one in given["requests"]]
-    warm = given.get("warm", 0)
+    requests = [rendered(*one, given["token"]) for one in given["requests"]]
+    warm, where = given["warm"], (given["port"], given["connections"])
     if warm:
-        await drive(given["port"], given["connections"], requests[:warm])
-    return await drive(given["port"], given["connections"], requests[warm:])
+        await drive(*where, requests[:warm], given["authority"])
+    return await drive(*where, requests[warm:], given["authority"])
 
 
 if __name__ == "__main__":
