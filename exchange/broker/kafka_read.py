@@ -88,7 +88,7 @@ class _Stream:
             UnavailableError: BROKER_UNAVAILABLE, neither until the deadline.
         """
         while not self.gather(records):
-            if all(self._known[number] >= end for number, end in until.items()):
+            if self.past(until):
                 return False
             waiting = deadline - time.monotonic()
             if waiting <= 0:
@@ -104,13 +104,17 @@ class _Stream:
                 self.gather(records)
         return True
 
+    def past(self, until: Mapping[int, int]) -> bool:
+        """Tell whether everything before *until* was fetched."""
+        return all(self._known[number] >= end for number, end in until.items())
+
     def _take(self, message: Fetched) -> None:
         error = message.error()
         if error is None:
             number = message.partition()
             self._held[number].append(message)
             self._known[number] = message.offset() + 1
-            self._bytes += len(message)
+            self._bytes += _size(message)
             self._count += 1
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             self._known[message.partition()] = message.offset()
@@ -153,7 +157,7 @@ class _Stream:
     ) -> tuple[int, int]:
         held, count, total = self._held[number], 0, 0
         while held and count < records:
-            length = len(held[0]) + len(held[0].key() or b"")
+            length = _size(held[0])
             if total + length > size and not oversize:
                 break
             into.append(held.popleft())
@@ -234,8 +238,10 @@ class Readers:
         with self._lent(topic, (), deadline) as stream:
             stream.assign(topic, begin)
             with contextlib.suppress(_OvertakenError):  # what has gone meanwhile is not there
-                while stream.wait(until, self._link.deadline()):
+                while not stream.past(until) and stream.wait(until, self._link.deadline()):
                     yield from (each for each in stream.take_all() if each.offset() < until[each.partition()])
+            # It has read on from where it says it stands: whoever stands there must not get it.
+            stream.rest()
 
     def cool(self) -> None:
         """Unassign consumers that nobody has come back for; called every second or so."""
@@ -310,6 +316,10 @@ class Readers:
                 self._free.notify()
                 return
         stream.consumer.close()
+
+
+def _size(message: Fetched) -> int:
+    return len(message) + len(message.key() or b"")
 
 
 def _stretch(number: int, messages: Sequence[Fetched]) -> Stretch:

@@ -163,3 +163,30 @@ def test_a_thousand_watchers_cost_one_consumer(broker: KafkaBroker) -> None:
         append(broker, batch(lane_of(topics[0]), 2))
         for event in woken[::2]:
             assert event.wait(10)
+
+
+def test_who_stands_where_a_look_at_receipts_began_misses_nothing(broker: KafkaBroker) -> None:
+    """A look through a batch's range reads on from its consumer; it must not be lent to a reader as untouched."""
+    topic = fresh_topic("readers")
+    broker.create_topic(topic, partitions=1)
+    for number in range(1, 16):
+        append(broker, batch(lane_of(topic), number, range(1000), partitions=1, size=4000))
+    state = broker.stands(lane_of(topic))
+    assert state is not None
+    first = next(receipt for receipt in state.receipts if receipt.sequence == 1)
+    (run,) = first.runs
+    assert broker.whole([first]) == []
+    part = broker.read(topic, (run.first,), max_records=10, max_bytes=1 << 20)
+    assert part.stretches[0].offsets[0] == run.first
+
+
+def test_what_a_consumer_holds_is_counted_the_same_when_it_comes_and_when_it_goes(broker: KafkaBroker) -> None:
+    topic = filled(broker, 8)
+    position, open_before_the_end = broker.ends(topic).earliest, 0
+    for _ in range(10):
+        position = broker.read(topic, position, max_records=300, max_bytes=1 << 20).next
+        for stream in broker._readers._streams:
+            held = [message for messages in stream._held.values() for message in messages]
+            assert stream._bytes == sum(len(message) + len(message.key()) for message in held)
+            open_before_the_end += bool(held)
+    assert open_before_the_end
