@@ -23,7 +23,7 @@ from exchange import metrics
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.api.tails import Tails
-from exchange.api.waiting import STREAMS, Budget, Received, Room, Waiting, settled
+from exchange.api.waiting import STREAMS, Budget, Received, Room, Share, Waiting, settled
 from exchange.call import Call
 from exchange.pool import Pool
 from exchange.publish import Checked
@@ -195,7 +195,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
                 room.leave(len(batches), sum(item.size for item in batches))
-                async for reply in self._append(batches):
+                async for reply in self._append(batches, share):
                     yield reply
                 share.give(sum(item.weight for item in batches))
                 del group, batches  # not to be held until the next ones come
@@ -207,8 +207,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             reader.cancel()
             for check in tuple(checks):
                 check.cancel()
-            share.close()
-            self._publishing[actor.department, actor.id] -= 1
+            share.close(partial(self._leave, actor))
 
     def _enter(self, actor: Actor) -> None:
         """Let a connector have a few streams at once: what waits in one is memory, and one that idles is a place."""
@@ -220,6 +219,9 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 retry_after=5.0,
             )
         self._publishing[who] += 1
+
+    def _leave(self, actor: Actor) -> None:
+        self._publishing[actor.department, actor.id] -= 1
 
     async def _read(
         self,
@@ -256,7 +258,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(self, batches: list[Waiting]) -> AsyncIterator[wire.PublishReply]:
+    async def _append(self, batches: list[Waiting], share: Share) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first bad one together; refuse that one; try those behind it anew.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
@@ -266,19 +268,19 @@ class ExchangeServicer(stubs.ExchangeServicer):
             try:
                 ready.append(await waiting.check)
             except PoolError as error:
-                async for reply in self._append_ready(ready):
+                async for reply in self._append_ready(ready, share):
                     yield reply
                 ready = []
                 yield wire.PublishReply(sequence=waiting.sequence, refusal=_refusal(error))
-        async for reply in self._append_ready(ready):
+        async for reply in self._append_ready(ready, share):
             yield reply
 
-    async def _append_ready(self, ready: list[Checked]) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(self, ready: list[Checked], share: Share) -> AsyncIterator[wire.PublishReply]:
         if not ready:
             return
         try:
             with _measured("Publish"):
-                receipts = await self._run(self._pool.publishing.append, ready)
+                receipts = await share.finish(self._run(self._pool.publishing.append, ready))
             metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in ready))
             for receipt in receipts:
                 reached("before_response")
@@ -295,7 +297,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 return
             # One of the group is at fault and nothing was appended: each gets its own answer.
             for checked in ready:
-                async for reply in self._append_ready([checked]):
+                async for reply in self._append_ready([checked], share):
                     yield reply
 
     async def _answer(

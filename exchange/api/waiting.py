@@ -10,9 +10,9 @@ streams of those who have most waiting, and gRPC then holds their sending back. 
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from exchange import metrics
 from exchange.publish import Checked
@@ -26,6 +26,8 @@ STREAMS = 8  # of one connector at once
 _WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in
 _COPIES = 2  # of a batch's bytes: as it came, and record by record
 _RECORD = 128  # bytes that a record takes beside its value: objects, key, partition
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Share:
         self._budget = budget
         self._connector = connector
         self._held = 0
+        self._under_way: asyncio.Task[Any] | None = None
 
     async def reading(self, requests: AsyncIterable[wire.PublishRequest]) -> AsyncIterator[Received]:
         """Give the stream's batches, each held from now on; read none before its turn."""
@@ -148,9 +151,26 @@ class Share:
         self._held -= weight
         self._budget.move(self._connector, -weight)
 
-    def close(self) -> None:
-        """Give everything back: the stream has ended."""
-        self.give(self._held)
+    async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for work that nobody can call back: it goes on where the stream is cut off meanwhile."""
+        self._under_way = asyncio.create_task(work)
+        return await asyncio.shield(self._under_way)
+
+    def close(self, closed: Callable[[], None]) -> None:
+        """Give everything back when the stream has ended and its work as well, and call *closed*.
+
+        A thread that appends holds its batches whether its stream is there or not. Were they counted no more, who cuts
+        off stream after stream could fill the memory, and every thread of the gateway.
+        """
+
+        def close(_: object = None) -> None:
+            self.give(self._held)
+            closed()
+
+        if self._under_way is None or self._under_way.done():
+            close()
+        else:
+            self._under_way.add_done_callback(close)
 
 
 def settled(checks: set[asyncio.Task[Checked]], check: asyncio.Task[Checked]) -> None:

@@ -209,3 +209,35 @@ def test_a_stream_that_is_cut_off_leaves_nothing_held(publishing: Publishing) ->
         assert [reply.sequence async for reply in again if reply.HasField("receipt")] == list(range(31, 41))
 
     play(publishing, scene, waiting=32 * MEGABYTE)
+
+
+def test_what_a_cut_off_stream_appends_is_counted_until_it_is_done(
+    publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread holds the batches and a place among the gateway's threads, whether somebody waits for it or not."""
+    monkeypatch.setattr(door, "STREAMS", 3)
+
+    async def scene(stub: Any) -> None:
+        for number in range(1, 4):
+            call = stub.Publish(large([number], []))
+            assert await asyncio.to_thread(publishing.checked.acquire, timeout=20)
+            for _ in range(400):
+                if len(publishing.groups) == number:
+                    break
+                await asyncio.sleep(0.01)
+            call.cancel()
+        await asyncio.sleep(0.1)
+        assert len(publishing.groups) == 3
+        assert waits() >= 6 * MEGABYTE
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Publish(batches([99])).read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        publishing.go.set()
+        for _ in range(400):
+            if not waits():
+                break
+            await asyncio.sleep(0.01)
+        assert waits() == 0
+        assert (await stub.Publish(batches([100])).read()).HasField("receipt")
+
+    play(publishing, scene)

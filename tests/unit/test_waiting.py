@@ -123,7 +123,7 @@ def test_a_stream_that_ends_gives_back_what_it_held_and_reads_nothing_out_of_tur
             await asyncio.sleep(0)
         assert read == 6
         drawing.cancel()
-        share.close()
+        share.close(lambda: None)
         assert budget.may_go_on(A)
         assert filled(budget, B, 1_000) == 5_000
 
