@@ -59,12 +59,17 @@ def initialise(
         dev: marks the folder: a plain `serve` refuses it.
 
     Raises:
-        InvalidError: ALREADY_EXISTS, the folder holds a pool; NAME_INVALID.
+        InvalidError: ALREADY_EXISTS, the folder or the database holds a pool; CONFIG_INVALID, *database* leads
+            nowhere; NAME_INVALID.
+        UnavailableError: the database does not answer.
     """
     if (folder / "pool.toml").exists():
         raise InvalidError(Reason.ALREADY_EXISTS, f"{folder} holds a pool already; nothing was changed")
-    folder.mkdir(parents=True, exist_ok=True)
     origin = origin or f"{host}/audit"
+    _look_at_database(
+        Config(folder=folder.resolve(), pool_id=pool_id, origin=origin, gateway="localhost:0", database=database)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
     now = utc_now()
     authority = Authority.create(folder / "ca", pool_id, now)
     FileSecrets.create(folder / "secrets")
@@ -154,6 +159,21 @@ def _write_config(
     if listen:
         lines += ["", "[listen]", *(f"{name} = {json.dumps(address)}" for name, address in listen.items())]
     (folder / "pool.toml").write_text("\n".join(lines) + "\n")
+
+
+def _look_at_database(config: Config) -> None:
+    """See that a configured database can be had, before a key is made: a folder without its tables is no pool.
+
+    Nor is one whose tables are another pool's: its grants bear the seal of other keys.
+    """
+    if config.database_url is None:
+        return
+    with _Database(config) as engine:
+        if migrations.revision(engine) is not None:
+            raise InvalidError(
+                Reason.ALREADY_EXISTS,
+                "the database holds a pool already, or what is left of making one; give an empty one",
+            )
 
 
 def _prepare_database(config: Config) -> None:

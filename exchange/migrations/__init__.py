@@ -21,7 +21,7 @@ from registry import tables as registry
 from registry.postgres_failures import unavailable
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["METADATA", "check", "upgrade"]
+__all__ = ["METADATA", "check", "revision", "upgrade"]
 
 METADATA: tuple[sa.MetaData, ...] = (
     access.metadata,
@@ -42,6 +42,19 @@ def upgrade(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
+def revision(engine: sa.Engine) -> str | None:
+    """Give the revision that the database is at; None of one that holds no pool.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except sa_exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
+
+
 def check(engine: sa.Engine) -> None:
     """Check that the database is at the revision that this code knows.
 
@@ -49,11 +62,7 @@ def check(engine: sa.Engine) -> None:
         InvalidError: CONFIG_INVALID, when it is older or newer.
         UnavailableError: it does not answer.
     """
-    try:
-        with engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-    except sa_exc.SQLAlchemyError as error:
-        raise unavailable(error) from error
+    found = revision(engine)
     expected = ScriptDirectory.from_config(_config()).get_current_head()
     if found != expected:
         raise InvalidError(
