@@ -41,6 +41,7 @@ _MAX_RAW = 4095 * 4 // 5  # base 85 makes five characters of four bytes; librdka
 _HEAD = 16  # bytes: form, last sequence, count
 _RECEIPT, _RANGE = 48, 11  # bytes of a receipt without position and ranges, and of a range, at the most
 _FORM = 1
+_MOST = (1 << 63) - 1
 _DIGEST = 32
 _RANGES = 1  # flag: the runs are ranges that others' records may interrupt
 _VOID = ("pool_op", b"void")
@@ -152,11 +153,13 @@ def _unpack(lane: Lane, raw: bytes) -> tuple[Kept, ...]:
         raise ValueError(raw[0])
     last, at = _read_number(raw, 1)
     count, at = _read_number(raw, at)
+    if count > last:
+        raise ValueError(count)
     kept = []
     for sequence in range(last - count + 1, last + 1):
         flags, digest = raw[at], raw[at + 1 : at + 1 + _DIGEST]
         records, at = _read_number(raw, at + 1 + _DIGEST)
-        millisecond, at = _read_number(raw, at)
+        millisecond, at = _read_number(raw, at, _MOST // 1000)
         size, at = _read_number(raw, at)
         position, at = raw[at : at + size], at + size
         length, at = _read_number(raw, at)
@@ -168,6 +171,8 @@ def _unpack(lane: Lane, raw: bytes) -> tuple[Kept, ...]:
             more, at = _read_number(raw, at)
             after = 0 if step else after
             partition += step
+            if partition >= MAX_PARTITIONS or after + gap + more > _MOST:
+                raise ValueError(partition, after)
             runs.append(Run(partition=partition, first=after + gap, last=after + gap + more))
             after += gap + more + 1
         receipt = Appended(
@@ -180,6 +185,8 @@ def _unpack(lane: Lane, raw: bytes) -> tuple[Kept, ...]:
             runs=tuple(runs),
         )
         kept.append(Kept(receipt, exact=not flags & _RANGES))
+    if at != len(raw):
+        raise ValueError(at)
     return tuple(kept)
 
 
@@ -263,10 +270,13 @@ def _number(into: bytearray, number: int) -> None:
     into.append(number)
 
 
-def _read_number(raw: bytes, at: int) -> tuple[int, int]:
+def _read_number(raw: bytes, at: int, most: int = _MOST) -> tuple[int, int]:
     number = shift = 0
     while raw[at] & 0x80:
         number |= (raw[at] & 0x7F) << shift
         shift += 7
         at += 1
-    return number | raw[at] << shift, at + 1
+    number |= raw[at] << shift
+    if number > most:  # a database would refuse it, as a defect and not as this lane's fault
+        raise ValueError(number)
+    return number, at + 1

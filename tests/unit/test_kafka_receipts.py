@@ -1,5 +1,6 @@
 """Receipts as text in a group's offset: they come back as they were, within Kafka's 4,096 bytes."""
 
+import base64
 import string
 from dataclasses import replace
 
@@ -163,6 +164,33 @@ def test_an_empty_text_holds_no_receipt() -> None:
 def test_what_others_have_written_there_is_not_taken_for_receipts(text: str) -> None:
     with pytest.raises(CorruptError):
         unpack(LANE, text)
+
+
+@settings(deadline=None)
+@given(receipts(), st.data())
+def test_what_is_damaged_is_corrupt_or_still_makes_sense(sent: tuple[Appended, ...], data: st.DataObject) -> None:
+    """What is handed on fits the pool's tables: a number beyond them would end the sweeper, and not this lane alone."""
+    raw = bytearray(base64.b85decode(encode(sent)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        kept = unpack(LANE, base64.b85encode(bytes(raw)).decode())
+    except CorruptError:
+        return
+    for each in kept:
+        assert 1 <= each.receipt.sequence < 1 << 63
+        assert each.receipt.count < 1 << 63
+        assert each.receipt.recorded_at < 1 << 63
+        assert all(0 <= run.first <= run.last < 1 << 63 for run in each.receipt.runs)
+        assert all(run.partition < MAX_PARTITIONS for run in each.receipt.runs)
+
+
+@pytest.mark.parametrize(
+    "raw", ["01 01 02", "01 05 01 00" + 32 * "00" + "01 01 00 00 07", "01" + 9 * "ff" + "7f 01 00" + 35 * "00"]
+)
+def test_what_says_more_or_less_than_it_holds_is_not_taken_for_receipts(raw: str) -> None:
+    with pytest.raises(CorruptError):
+        unpack(LANE, base64.b85encode(bytes.fromhex(raw)).decode())
 
 
 @settings(deadline=None)
