@@ -189,12 +189,15 @@ class Publishing:
         Raises:
             ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.
             RefusedError: the connector may not publish this any more.
-            InvalidError: SIGNATURE_INVALID, its key was replaced meanwhile.
+            InvalidError: SIGNATURE_INVALID, its key was replaced meanwhile; REQUEST_INVALID, of several lanes.
             UnavailableError: nothing of it is acknowledged; ask `resume`.
         """
         if not batches:
             return []
         lane = batches[0].append.lane
+        # Before all else: what is decided, looked up and chained here is the first one's.
+        if any(checked.append.lane != lane for checked in batches):
+            raise InvalidError(Reason.REQUEST_INVALID, f"got batches of {lane} and of others; expected one lane")
         self._decide_again(batches)
         known = self._acknowledged(lane, batches)
         fresh = batches[len(known) :]

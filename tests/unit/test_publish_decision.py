@@ -160,3 +160,16 @@ def test_a_gap_names_the_number_that_is_expected_and_writes_no_entry_of_what_ano
         other.append(checked(3))
     assert refused.value.details["expected"] == "2"
     assert other.audit.find(Query(action=str(Action.PUBLISH))) == []
+
+
+def test_a_batch_is_never_answered_with_the_receipt_of_another_lane() -> None:
+    """A stream may mix topics, and two batches of voids have one root where their keys are the same."""
+    pool = Pool()
+    for sequence in (1, 2):
+        pool.append(checked(sequence))
+    there = Topic.parse("licences.v1")
+    pool.broker.create_topic(there)
+    twin = replace(checked(2), append=replace(checked(2).append, lane=replace(LANE, topic=there)))
+    with pytest.raises(InvalidError) as refused:
+        pool.publishing.append([checked(1), twin])
+    assert refused.value.reason is Reason.REQUEST_INVALID
