@@ -9,7 +9,11 @@ bootstrap-token      token of the first account, a data authority; 0600
 log.pub              the log's public key: give it, with a checkpoint, to whoever is to verify
 """
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -119,11 +123,23 @@ def renew_server_certificate(config: Config, authority: Authority) -> None:
     """
     host = config.gateway.rsplit(":", 1)[0]
     facts = config.path("ca", "server.json")
-    if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
-        not_after = json.loads(facts.read_text())["not_after"]
-        if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
-            return
-    _issue_server_certificate(config.folder, authority, host)
+    with _alone(config.path("ca")):  # processes that start together would mix one's key and another's certificate
+        if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
+            not_after = json.loads(facts.read_text())["not_after"]
+            if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
+                return
+        _issue_server_certificate(config.folder, authority, host)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only process that writes there for as long as the block lasts."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _issue_server_certificate(folder: Path, authority: Authority, host: str) -> None:

@@ -1,11 +1,17 @@
 """A key that `pool init` made and that is gone stops the start, with what to do; no start ever makes one."""
 
+import contextlib
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from typer.testing import CliRunner
 
+from exchange import setup
 from exchange.app import App, receipts_key, utc_now
 from exchange.audit.note import FileSigner
 from exchange.cli import app as program
@@ -105,3 +111,28 @@ def test_the_listeners_key_alone_is_made_anew_since_the_authority_vouches_for_it
         config.path("ca", name).unlink()
         renew_server_certificate(config, authority)
         assert everything(config.folder).keys() == made.keys()
+
+
+def test_processes_that_start_together_leave_a_key_and_a_certificate_that_fit(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority.load(config.path("ca"), config.pool_id)
+    both, one_after_the_other = threading.Barrier(2), setup._issue_server_certificate
+    issued: list[str] = []
+
+    def issue(*arguments: Any) -> None:
+        issued.append(threading.current_thread().name)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(1)  # whoever else may be here at the same time has come by then
+        one_after_the_other(*arguments)
+
+    monkeypatch.setattr(setup, "_issue_server_certificate", issue)
+    starts = [threading.Thread(target=renew_server_certificate, args=(config, authority)) for _ in range(2)]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join(30)
+    assert len(issued) == 1
+    key = serialization.load_pem_private_key(config.path("ca", "server.key").read_bytes(), None)
+    certificate = x509.load_pem_x509_certificates(config.path("ca", "server.crt").read_bytes())[0]
+    assert key.public_key() == certificate.public_key()
