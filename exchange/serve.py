@@ -43,7 +43,7 @@ from exchange.api.tails import Tails
 from exchange.app import App, microseconds
 from exchange.broker.port import LaneFault
 from exchange.starting import patiently
-from schemas.errors import InvalidError, PoolError, Reason
+from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
 __all__ = ["Role", "serve"]
@@ -79,7 +79,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if Role.SEQUENCER in roles:
             await stack.enter_async_context(_in_thread(app, "sequencer", _sequence))
         if Role.GATEWAY in roles:
-            await asyncio.to_thread(patiently, app.pool.administration.reconcile_topics)
+            await _reconcile(app, stop)
             await stack.enter_async_context(_gateway(app, threads))
             await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
             await stack.enter_async_context(_in_thread(app, "sweeper", _sweep))
@@ -94,6 +94,17 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         ready(dict(app.addresses))
         await stop.wait()
         _log.info("stopping")
+
+
+async def _reconcile(app: App, stop: asyncio.Event) -> None:
+    """Make the topics that are missing, as soon as the broker is there; give up when told to stop meanwhile."""
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if stop.is_set():
+            raise UnavailableError(Reason.SHUTTING_DOWN, "told to stop while the start waited")
+
+    await asyncio.to_thread(patiently, app.pool.administration.reconcile_topics, sleep=pause)
 
 
 @asynccontextmanager

@@ -1,11 +1,18 @@
 """A start beside a database that is itself still starting."""
 
+import asyncio
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any
+
 import psycopg2
 import pytest
 from psycopg2 import errors as pg
 from sqlalchemy import exc as sa_exc
 from structlog.testing import capture_logs
 
+from exchange.serve import Role, serve
 from exchange.starting import patiently
 from registry.postgres_failures import unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -67,6 +74,26 @@ def test_what_waiting_does_not_mend_is_told_at_once(reason: Reason) -> None:
 
     with pytest.raises(InvalidError):
         patiently(wrong, sleep=lambda _: pytest.fail("waited"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> None:
+    asked = 0
+
+    def away() -> None:
+        nonlocal asked
+        asked += 1
+        os.kill(os.getpid(), number)
+        raise UnavailableError(Reason.BROKER_UNAVAILABLE, "away")
+
+    app: Any = SimpleNamespace(
+        config=SimpleNamespace(limits=SimpleNamespace(threads=1)),
+        pool=SimpleNamespace(administration=SimpleNamespace(reconcile_topics=away)),
+    )
+    with pytest.raises(UnavailableError) as stopped:
+        asyncio.run(asyncio.wait_for(serve(app, frozenset({Role.GATEWAY}), lambda _: pytest.fail("ready")), 20))
+    assert stopped.value.reason is Reason.SHUTTING_DOWN
+    assert asked == 1
 
 
 @pytest.mark.parametrize(
