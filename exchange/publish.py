@@ -37,14 +37,7 @@ from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import (
-    NO_ROOT,
-    Packed,
-    Receipt,
-    batch_statement,
-    leaf_hashes,
-    receipt_statement,
-)
+from schemas.record import NO_ROOT, Packed, Receipt, batch_statement, leaf_hashes, receipt_statement
 
 __all__ = ["Checked", "Publishing"]
 
