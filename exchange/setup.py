@@ -32,8 +32,9 @@ from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
 from exchange.work import PostgresWorks
+from registry.postgres_failures import refusal
 from schemas.access import Role
-from schemas.errors import InvalidError, Reason
+from schemas.errors import InvalidError, Reason, UnavailableError
 
 __all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
 
@@ -185,11 +186,15 @@ def _look_at_database(config: Config) -> None:
     if config.database_url is None:
         return
     with _Database(config) as engine:
-        if migrations.revision(engine) is not None:
-            raise InvalidError(
-                Reason.ALREADY_EXISTS,
-                "the database holds a pool already, or what is left of making one; give an empty one",
-            )
+        try:
+            found = migrations.revision(engine)
+        except UnavailableError as error:
+            raise UnavailableError(error.reason, f"{error.message}. It was said: {refusal(error)}") from error
+    if found is not None:
+        raise InvalidError(
+            Reason.ALREADY_EXISTS,
+            "the database holds a pool already, or what is left of making one; give an empty one",
+        )
 
 
 def _prepare_database(config: Config) -> None:

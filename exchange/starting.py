@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import structlog
 
+from registry.postgres_failures import refusal
 from schemas.errors import Reason, UnavailableError
 
 __all__ = ["PATIENCE", "patiently"]
@@ -49,6 +50,12 @@ def patiently(
             if error.reason not in _AWAY or now >= give_up:
                 raise
             if now >= say:
-                _log.warning("start_waits", reason=error.reason, message=error.message, seconds=round(give_up - now))
+                _log.warning(
+                    "start_waits",
+                    reason=error.reason,
+                    message=error.message,
+                    seconds=round(give_up - now),
+                    said=refusal(error),
+                )
                 say = now + _SAID_AGAIN
         sleep(1.0)

@@ -5,7 +5,7 @@ from sqlalchemy import exc as sa_exc
 
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["sqlstate", "unavailable"]
+__all__ = ["refusal", "sqlstate", "unavailable"]
 
 _DISK_FULL = "53100"
 _INSUFFICIENT = "53"  # class: too many connections, out of memory
@@ -50,3 +50,16 @@ def sqlstate(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> str:
     """Give the server's code of an error, empty where it has none."""
     original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return getattr(original, "pgcode", None) or ""
+
+
+def refusal(error: BaseException) -> str:
+    """Give what was said to an attempt to connect, on one line; empty for every other error.
+
+    For the operator alone, since it names hosts and roles. It holds no password, and no values: there is no statement
+    yet. Before there is a connection the driver gives no code, so that a wrong password looks like a server that is
+    away.
+    """
+    cause = error.__cause__
+    if isinstance(cause, sa_exc.OperationalError) and cause.statement is None and not sqlstate(cause):
+        return " ".join(str(cause.orig).split())
+    return ""

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
+from exchange import migrations
 from exchange.setup import initialise
+from exchange.starting import patiently
 from schemas.errors import InvalidError, Reason, UnavailableError
 
 pytestmark = pytest.mark.postgres
@@ -37,3 +40,19 @@ def test_a_pool_is_not_made_over_the_tables_of_another(
         initialise(tmp_path / "two", pool_id="two", database="${env:POOL_DATABASE}")
     assert refused.value.reason is Reason.ALREADY_EXISTS
     assert not (tmp_path / "two").exists()
+
+
+def test_an_operator_is_told_what_the_server_said_to_a_connection_and_never_the_password(
+    tmp_path: Path, database: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = database.set(database="nowhere", password="b4d-s3cret")
+    monkeypatch.setenv("POOL_DATABASE", wrong.render_as_string(hide_password=False))
+    with pytest.raises(UnavailableError) as refused:
+        initialise(tmp_path / "pool", pool_id="city", database="${env:POOL_DATABASE}")
+    assert "FATAL" in refused.value.message
+    engine = sa.create_engine(wrong)
+    with capture_logs() as lines, pytest.raises(UnavailableError) as gave_up:
+        patiently(lambda: migrations.check(engine), patience=0.5)
+    assert "FATAL" in lines[0]["said"]
+    assert "FATAL" not in gave_up.value.message, "callers from outside get this one"
+    assert "b4d-s3cret" not in f"{lines} {refused.value.message}"
