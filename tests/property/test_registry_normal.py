@@ -91,6 +91,10 @@ def schema(seed: int) -> tuple[random.Random, dict[str, Any]]:
     return rng, made
 
 
+def key_of(text: str) -> bytes:
+    return shape_key(shape_text(Content(text=text), json.loads(text)))
+
+
 @given(seed=_SEEDS)
 @settings(max_examples=150, deadline=None)
 def test_every_writing_has_one_normal_form_that_says_the_same(seed: int) -> None:
@@ -115,7 +119,7 @@ def test_texts_that_normalize_equal_get_one_id_and_no_id_changes_its_meaning(see
     texts = [json.dumps(written(rng, made, redundant=redundant)) for redundant in (False, True, True)]
     subjects = service()
     as_they_are = [subjects.register(f"plain{at}", Content(text=text)) for at, text in enumerate(texts)]
-    keys = [shape_key(shape_text(Content(text=text), json.loads(text))) for text in texts]
+    keys = [key_of(text) for text in texts]
     for one, key in zip(as_they_are, keys, strict=True):
         assert (one.schema_id == as_they_are[0].schema_id) is (key == keys[0])
     told = {one.schema_id: subjects.by_id(one.schema_id) for one in as_they_are}
@@ -175,9 +179,7 @@ def test_a_type_without_a_namespace_keeps_none_inside_of_one_that_has() -> None:
     text = json.dumps({"type": "record", "name": "a.R", "fields": [{"name": "f", "type": inner}]})
     assert [parse(one).fields[0].type["name"] for one in (text, normal(text))] == ["In", "In"]
     assert normal(normal(text)) == normal(text)
-    assert shape_key(Content(text=text), json.loads(text)) == shape_key(
-        Content(text=normal(text)), json.loads(normal(text))
-    )
+    assert key_of(text) == key_of(normal(text))
 
 
 @pytest.mark.parametrize("name", library.names())
