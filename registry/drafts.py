@@ -109,13 +109,16 @@ class Drafts:
             return draft
         plain = normalized(draft.content, self._canonical(draft))
         same = plain == draft.content
-        return draft if same else self._read(subject, plain, validate=validate, endless=endless)
+        return draft if same else self._read(None, plain, validate=validate, endless=endless)
 
-    def _read(self, subject: str, content: Content, *, validate: bool, endless: bool) -> Draft:
+    def _read(self, subject: str | None, content: Content, *, validate: bool, endless: bool) -> Draft:
+        """See `read`; None as the subject: the references are resolved, and mean the same whatever subject asks."""
         kind = kind_of(content.kind)
         if len(content.references) > _MOST_REFERENCES:
             raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")
-        resolved = tuple(self._resolved(subject, item) for item in content.references)
+        resolved = content.references
+        if subject is not None:
+            resolved = tuple(self._resolved(subject, item) for item in resolved)
         content = replace(content, kind=kind.value, references=resolved)
         whole = content.text
         if kind is not Kind.AVRO:

@@ -54,7 +54,7 @@ def _type(node: Any, namespace: str) -> Any:
     if isinstance(node, str):
         return node
     plain = _said(node)
-    if node.get("logicalType") == "decimal" and node["type"] in ("bytes", "fixed") and plain.get("scale") == 0:
+    if node.get("logicalType") == "decimal" and node["type"] in ("bytes", "fixed") and _is_zero(plain.get("scale")):
         del plain["scale"]
     if node["type"] in NAMED:
         own = node["name"].rpartition(".")[0]
@@ -67,6 +67,11 @@ def _type(node: Any, namespace: str) -> Any:
         if key in plain:
             plain[key] = _type(plain[key], namespace)
     return plain["type"] if len(plain) == 1 else plain
+
+
+def _is_zero(scale: Any) -> bool:
+    """Tell whether a scale is the number 0: 0.0 is no valid scale, and leaving it out would make the decimal one."""
+    return type(scale) is int and scale == 0
 
 
 def _said(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -255,3 +255,21 @@ def test_other_types_are_normalized_as_far_as_they_can_be() -> None:
     assert subjects.register("j", second, normalize=True) == made
     proto = Content(kind="PROTOBUF", text="message  M {}")
     assert subjects.register("p", proto, normalize=True).content.text == proto.text
+
+
+def test_the_normal_form_refers_to_what_was_referred_to_in_whatever_context_it_is_asked_for() -> None:
+    subjects = service()
+    for name, fields in (("x", []), (":.police:x", [{"name": "hidden", "type": "int"}])):
+        subjects.register(name, Content(text=json.dumps({"type": "record", "name": "X", "fields": fields})))
+    text = json.dumps({"type": "record", "name": "Own", "doc": "", "fields": [{"name": "x", "type": "X"}]})
+    for subject in (":.police:own", "own"):
+        found = subjects.register(subject, Content(text=text, references=(Reference("X", ":.:x", 1),)), normalize=True)
+        assert found.content.text != text
+        assert found.content.references == (Reference("X", "x", 1, 1),)
+        assert "hidden" not in subjects.whole(found.schema_id)
+
+
+def test_a_decimal_that_is_none_does_not_become_one() -> None:
+    text = '{"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 0.0}'
+    assert json.loads(normal(text))["scale"] == 0.0
+    assert parse(normal(text), strict=False).shape.arrow == parse(text, strict=False).shape.arrow
