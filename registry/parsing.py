@@ -45,6 +45,7 @@ from schemas.errors import InvalidError, Reason
 __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_NODES", "MAX_TEXT_BYTES", "NO_DEFAULT", "Field", "ParsedSchema", "parse"]
 
 MAX_FIELDS = 2_000  # of all records of a schema together
+MAX_NAME = 500  # characters of a name or a namespace: every use of a name is written with its namespace
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 _AVRO_TYPES = frozenset({"type", "fields", "items", "values"})  # words that hold types
@@ -273,6 +274,7 @@ def _count_fields(data: Any) -> None:
         value = todo.pop()
         if isinstance(value, dict):
             nodes += 1
+            _refuse_long_names(value)
             inner = value.get("fields")
             fields += len(inner) if isinstance(inner, list) else 0
             todo.extend(part for name, part in value.items() if name not in {"default", "symbols", "codes"})
@@ -291,6 +293,13 @@ class _Names(avro.name.Names):
     def has_name(self, name_attr: str, space_attr: str | None = None) -> bool:
         """Tell whether a name stands for a named type."""
         return name_attr not in PRIMITIVE_TYPES and super().has_name(name_attr, space_attr)
+
+
+def _refuse_long_names(node: Mapping[str, Any]) -> None:
+    for word in ("name", "namespace"):
+        said = node.get(word)
+        if isinstance(said, str) and len(said) > MAX_NAME:
+            raise schema_unsafe(f"got a {word} of {len(said)} characters; expected {MAX_NAME} at most")
 
 
 def _for_avro(data: Any) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_TEXT_BYTES", "Resolver", "schema_inval
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_DEPTH = 64  # of brackets in the text, and of types within types once names are resolved
 MAX_NODES = 20_000  # types and branches once every name stands for what it names
+MAX_LISTED = 1_000_000  # symbols and aliases, likewise
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FULL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -47,6 +48,7 @@ class Resolver:
         self._strict = strict
         self._named: dict[str, tuple[dict[str, Any], str]] = {}  # full name → definition, namespace inside it
         self._nodes = 0
+        self._listed = 0
 
     def resolve(  # noqa: PLR0911 - one way out a kind of type
         self, data: Any, namespace: str, open_: tuple[str, ...], path: str, depth: int = 1
@@ -90,6 +92,13 @@ class Resolver:
 
     def _definition(self, full: str, open_: tuple[str, ...], path: str, depth: int) -> dict[str, Any]:
         data, namespace = self._named[full]
+        self._listed += sum(len(data[word]) for word in ("symbols", "aliases") if isinstance(data.get(word), list))
+        if self._listed > MAX_LISTED:
+            raise schema_unsafe(
+                f"got a schema of more than {MAX_LISTED} symbols and aliases once its names are resolved, at the field "
+                f"{path or '(the top)'}; expected fewer uses of the same names",
+                path,
+            )
         resolved = {name: value for name, value in data.items() if name != "namespace"} | {"name": full}
         if self._strict:
             _check_names(full, data.get("aliases", []), _FULL_NAME, path)

@@ -207,6 +207,12 @@ WEB = [
     for i in range(20)
 ]
 
+
+def uses(named: dict[str, Any], count: int = 1_900) -> list[dict[str, Any]]:
+    """Fields that all have one named type."""
+    return [field("f0", named | {"name": "E"}), *(field(f"f{i}", "E") for i in range(1, count))]
+
+
 UNSAFE = {
     "a text of 1 MiB and more": record(field("a", "int", doc="x" * 2**20)),
     "brackets without end": "[" * 200_000,
@@ -214,6 +220,14 @@ UNSAFE = {
     "types nested 65 deep": '{"type":"array","items":' * 65 + '"int"' + "}" * 65,
     "more fields than allowed": record(*(field(f"f{i}", "int") for i in range(MAX_FIELDS + 1))),
     "names that double at each use": record(*BUSHY),
+    "a namespace that every use repeats": record(*uses({"type": "fixed", "size": 1}), namespace="a" * 300_000),
+    "a name that its fields repeat": record(*uses({"type": "fixed", "size": 1}), name="a." * 200_000 + "b"),
+    "an enum of many symbols at many uses": record(
+        *uses({"type": "enum", "symbols": [f"S{i}" for i in range(60_000)]})
+    ),
+    "many aliases at many uses": record(
+        *uses({"type": "fixed", "size": 1, "aliases": [f"A{i}" for i in range(15_000)]})
+    ),
     "names that nest without brackets": json.dumps(CHAIN),
     "names that all refer to each other": json.dumps(WEB),
     "an array of null": record(field("deep", {"type": "array", "items": "null"})),
