@@ -98,17 +98,26 @@ class GovernanceCalls(Calls):
         query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
         with self.listing(request) as listing:
             found = [
-                {"subject": subject, "version": version, "id": schema_id} | field.to_json()
+                (told, {"subject": subject, "version": version, "id": schema_id} | field.to_json())
                 for subject, version, schema_id, field in self._search.find(query)
-                if listing.sees(subject)
+                if all(map(listing.sees, told := self._told_of(subject, schema_id)))
             ]
-            return JSONResponse(listing.page(found, offset, limit, of=lambda one: str(one["subject"])))
+            part = listing.page(found, offset, limit, of=lambda one: one[0][0])
+            for told, _ in part:
+                listing.showed(told)
+            return JSONResponse([answer for _, answer in part])
+
+    def _told_of(self, subject: str, schema_id: int) -> list[str]:
+        """Give the subjects whose fields a schema has: its own, and those that it refers to."""
+        references = self.subjects.by_id(schema_id).content.references
+        return [subject, *(self.subjects.needed(references) if references else ())]
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
         """Give what a version says of each field."""
         name = self.meant(subject)
         with self.reading(request, name):
             found = self.subjects.version(name, version_of(version))
+            self.admitted(request, found.content.references)
             facts = facts_of(self.subjects.described(found.schema_id), found.content.metadata)
             return [dict(field.to_json()) for field in facts]
 
@@ -119,6 +128,7 @@ class GovernanceCalls(Calls):
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.SCHEMA_READ, name):
             latest = self.subjects.version(name, None)
+            self.admitted(request, latest.content.references)
             old = self.subjects.described(latest.schema_id)
             new = self.subjects.draft(name, content).parsed
             if new is None:

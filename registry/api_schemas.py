@@ -94,7 +94,9 @@ class SchemaCalls(Calls):
             if aliases:
                 known = self.configuration.aliases()
                 for answer in answers:
-                    answer["aliases"] = known.get(answer["subject"], [])
+                    names = [*filter(listing.sees, known.get(answer["subject"], ()))]
+                    listing.showed(names)
+                    answer["aliases"] = names
             return JSONResponse(answers)
 
     def by_id(

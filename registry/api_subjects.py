@@ -238,7 +238,8 @@ class SubjectCalls(Calls):
         name, wanted = self.meant(subject), version_of(version)
         with self.reading(request, name):
             content = self.submitted(request, name, body)
-            return _verdict(self.subjects.check(name, content, wanted, normalize=normalize), verbose=verbose)
+            found = self.subjects.check(name, content, wanted, normalize=normalize)
+            return self._verdict(request, name, found, verbose=verbose)
 
     def check_all(
         self, request: Request, subject: str, body: Body, *, normalize: Normalize = False, verbose: Flag = True
@@ -252,7 +253,17 @@ class SubjectCalls(Calls):
                 if error.reason is not Reason.SUBJECT_UNKNOWN:
                     raise
                 found = []
-            return _verdict(found, verbose=verbose)
+            return self._verdict(request, name, found, verbose=verbose)
+
+    def _verdict(
+        self, request: Request, subject: str, found: list[Incompatibility], *, verbose: bool
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = {"is_compatible": not found}
+        if not verbose:
+            return answer
+        for number in {item.version for item in found}:  # the messages tell what is in them
+            self.admitted(request, self.subjects.version(subject, number, deleted=True).content.references)
+        return answer | {"messages": [str(item) for item in found]}
 
     def _read_version(self, request: Request, subject: str, version: str, *, deleted: bool) -> Registered:
         name, wanted = self.meant(subject), version_of(version)
@@ -264,8 +275,3 @@ class SubjectCalls(Calls):
         if form == "resolved" and found.content.kind == Kind.AVRO and found.content.references:
             answer["schema"] = self.written_in(request, found.schema_id)
         return answer
-
-
-def _verdict(found: list[Incompatibility], *, verbose: bool) -> dict[str, Any]:
-    answer: dict[str, Any] = {"is_compatible": not found}
-    return answer | {"messages": [str(item) for item in found]} if verbose else answer

@@ -203,14 +203,34 @@ class Calls:
 
         Raises:
             InvalidError: see `content_of`.
-            RefusedError: it refers to a schema that the caller may not read; to refer to one is to read it.
+            RefusedError: it refers to a schema that the caller may not read, or through others; to refer to one is to
+                read it.
         """
         actor = self._identify(request)
         content = content_of(body)
-        for name in sorted({contexts.relative(item.subject, subject) for item in content.references}):
+        direct = {(contexts.relative(item.subject, subject), item.version) for item in content.references}
+        passed = {name for name, _ in direct}
+        self._pass_each(actor, passed)
+        for name, number in sorted(direct):
+            try:
+                found = self.subjects.version(name, None if number == -1 else number)
+            except InvalidError:
+                continue  # whoever reads the content says so
+            self._pass_each(actor, {*self.subjects.needed(found.content.references)} - passed)
+        return content
+
+    def admitted(self, request: Request, references: Iterable[Reference]) -> None:
+        """Let a caller pass who may read everything that references are to, and what that refers to in turn.
+
+        Raises:
+            RefusedError: one of them is not open to the caller.
+        """
+        self._pass_each(self._identify(request), self.subjects.needed(references))
+
+    def _pass_each(self, actor: Actor, names: Iterable[str]) -> None:
+        for name in sorted(names):
             with self._gate.pass_(actor, Action.SCHEMA_READ, name):
                 pass
-        return content
 
     def written_in(self, request: Request, schema_id: int) -> str:
         """Give an id's text with its references written in, to a caller who may read each of them.
@@ -218,16 +238,7 @@ class Calls:
         Raises:
             RefusedError: one of them is not open to the caller.
         """
-        actor = self._identify(request)
-        seen: dict[str, None] = {}
-        todo = [*self.subjects.by_id(schema_id).content.references]
-        while todo:
-            item = todo.pop()
-            if item.subject in seen:
-                continue
-            seen[item.subject] = None
-            with self._gate.pass_(actor, Action.SCHEMA_READ, item.subject):
-                todo += self.subjects.by_id(item.target).content.references
+        self.admitted(request, self.subjects.by_id(schema_id).content.references)
         return self.subjects.whole(schema_id)
 
 

@@ -25,7 +25,7 @@ from registry.parsing import ParsedSchema
 from registry.registering import Registering
 from registry.removing import Removing
 from registry.settings import Configuration
-from registry.store import Content, StoredSchema, StoredVersion, SubjectStore
+from registry.store import Content, Reference, StoredSchema, StoredVersion, SubjectStore
 from registry.versions import Registered, is_view, own_text, pick, registered, unknown_subject, view_subject
 from schemas.errors import InvalidError, Reason
 
@@ -180,6 +180,19 @@ class Subjects:
             InvalidError: SCHEMA_UNKNOWN.
         """
         return self.drafts.whole(schema_id)
+
+    def needed(self, references: Iterable[Reference]) -> list[str]:
+        """Give the subjects that references are to, and those that these refer to in turn, sorted."""
+        seen: set[int] = set()
+        names: set[str] = set()
+        todo = [*references]
+        while todo:
+            item = todo.pop()
+            names.add(item.subject)
+            if item.target not in seen:  # by id: two versions of a subject may refer to different ones
+                seen.add(item.target)
+                todo += self.by_id(item.target).content.references
+        return sorted(names)
 
     def uses(self, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
         """Give the versions that have an id, by subject and number.

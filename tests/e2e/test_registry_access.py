@@ -174,6 +174,19 @@ def test_reads_of_the_restricted_and_refusals_are_in_the_log(pool: World, police
     assert SUBJECT not in allowed
 
 
+def test_a_read_within_a_read_ends_and_leaves_both_entries(pool: World, police: Office) -> None:
+    def told() -> int:
+        entries = pool.root.get("/audit/entries", {"action": "registry:schema:read", "limit": 1000})
+        return sum(one["entry"].get("resource") == "credit.v1-value" for one in entries)
+
+    before = told()
+    references = [{"name": "c", "subject": "credit.v1-value", "version": 1}]
+    path = "/compatibility/subjects/credit.v1-value/versions/latest"
+    found = registry(pool, pool.root).call("POST", path, {"schema": '"int"', "references": references})
+    assert not found["is_compatible"]
+    assert told() == before + 2
+
+
 def test_a_list_that_names_the_restricted_is_in_the_log_with_their_number(pool: World, police: Office) -> None:
     def lists() -> list[dict[str, object]]:
         entries = pool.root.get("/audit/entries", {"action": "registry:schema:read", "limit": 1000})

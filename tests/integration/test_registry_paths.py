@@ -12,7 +12,7 @@ from registry.store import MOST_GAPS, Content
 from registry.subjects import Subjects
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
-from tests.kit.registry_served import World
+from tests.kit.registry_served import World, put
 
 pytestmark = pytest.mark.postgres
 SECRET = json.dumps({"type": "record", "name": "Secret", "fields": [{"name": "hidden_field", "type": "string"}]})
@@ -62,6 +62,60 @@ def test_what_a_schema_refers_to_is_not_written_out_for_who_may_not_read_it(
         assert world.http.get(path, params={"format": "resolved"}).status_code == 403
         assert "hidden_field" not in world.http.get(path).text
         world.gate.hidden = " "
+
+
+def nested(world: World, secret: str, subject: str) -> dict[str, object]:
+    """A schema that refers to the secret one through a version, the second of its subject, that anybody may read."""
+    world.gate.hidden = " "
+    through = f"through-{subject}"
+    world.http.put(f"/config/{through}", json={"compatibility": "NONE"})
+    plain = json.dumps({"type": "record", "name": "Plain", "fields": []})
+    assert put(world, through, plain).status_code == 200
+    assert world.http.post(f"/subjects/{through}/versions", json=referring(secret)).status_code == 200
+    fields = [{"name": "o", "type": "Own"}, {"name": "p", "type": "Plain"}]
+    references = [{"name": "n", "subject": through, "version": number} for number in (2, 1)]
+    return {"schema": json.dumps({"type": "record", "name": "Outer", "fields": fields}), "references": references}
+
+
+def test_to_refer_to_a_schema_is_to_read_what_it_refers_to(world: World, secret: str, subject: str) -> None:
+    body = nested(world, secret, subject)
+    world.gate.hidden = "secret"
+    paths = (
+        f"/subjects/{subject}/versions",
+        f"/subjects/{subject}",
+        f"/compatibility/subjects/{subject}/versions",
+    )
+    for path in paths:
+        assert world.http.post(path, json=body).status_code == 403, path
+    world.gate.hidden = " "
+    schema_id = world.http.post(paths[0], json=body).json()["id"]
+    other = json.dumps({"type": "record", "name": "Secret", "fields": [{"name": "k", "type": "int"}]})
+    probe = {"schema": REFERRING.replace('"Secret"', other)}
+    for hidden, status in (("secret", 403), (" ", 200)):
+        world.gate.hidden = hidden
+        for path in (
+            f"/subjects/{subject}/versions/1?format=resolved",
+            f"/schemas/ids/{schema_id}?format=resolved",
+        ):
+            answer = world.http.get(path)
+            assert (answer.status_code, "hidden_field" in answer.text) == (status, status == 200), path
+        world.http.put(f"/config/through-{subject}", json={"compatibility": "FULL"})
+        answer = world.http.post(f"/compatibility/subjects/through-{subject}/versions/latest", json=probe)
+        assert (answer.status_code, "hidden_field" in answer.text) == (status, status == 200)
+        verdict = {"is_compatible": False}
+        plain = f"/compatibility/subjects/through-{subject}/versions/latest?verbose=false"
+        assert world.http.post(plain, json=probe).json() == verdict
+
+
+def test_an_alias_names_no_subject_that_the_caller_may_not_see(world: World, secret: str, subject: str) -> None:
+    world.gate.hidden = " "
+    assert put(world, subject, '"int"').status_code == 200
+    for name in (f"secret-nick-{subject}", f"nick-{subject}"):
+        world.http.put(f"/config/{name}", json={"alias": subject})
+    path = f"/schemas?aliases=true&subjectPrefix={subject}"
+    assert world.http.get(path).json()[0]["aliases"] == [f"nick-{subject}", f"secret-nick-{subject}"]
+    world.gate.hidden = "secret"
+    assert world.http.get(path).json()[0]["aliases"] == [f"nick-{subject}"]
 
 
 def test_an_id_names_no_subject_that_the_caller_may_not_see(world: World, secret: str, subject: str) -> None:

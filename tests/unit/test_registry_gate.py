@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from exchange.access.roles import Standing
+from exchange.api import registry_gate
 from exchange.api.registry_gate import RegistryGate
 from exchange.gate import Gate
 from exchange.rooms import IdentityRoom
@@ -23,7 +25,7 @@ from registry.directory import Department, Entry, GovernmentLevel, ShareType
 from registry.memory import MemoryCatalogue, MemoryDepartments, MemorySubjects
 from registry.rights import Profile, Right, Rights
 from registry.settings import Configuration
-from registry.store import Content
+from registry.store import Content, Reference
 from registry.subjects import Subjects
 from schemas.access import Action, Actor, ActorKind, Level, Role
 from schemas.audit import AuditEntry
@@ -196,6 +198,38 @@ def test_a_list_that_cannot_be_recorded_is_not_given(room: Room) -> None:
 def test_whose_subjects_they_are_is_asked_once_a_list(room: Room, path: str) -> None:
     room.get(path)
     assert room.store.questions <= 1
+
+
+def test_fields_of_a_restricted_subject_are_told_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_gate, "join_registry", lambda _: nullcontext())  # its stores are in memory
+    room = Room(Profile.CATALOGUE)
+    outer = json.dumps({"type": "record", "name": "Outer", "fields": [{"name": "inner", "type": "R"}]})
+    referring = Content(text=outer, references=(Reference("R", "credit.v1-value", 1),))
+    room.subjects.register("through", referring)
+    paths = ("/governance/subjects/through/versions/1", "/governance/fields?subjectPrefix=through")
+    for path in paths:
+        assert "inner.f0" in json.dumps(room.get(path))
+        assert room.told()[-1] in [
+            (Action.SCHEMA_READ, "credit.v1-value", {}),
+            (Action.SCHEMA_READ, "", {"restricted": 1}),
+        ]
+    assert len(room.told()) == len(paths)
+    assert room.get(paths[1], OTHER) == []
+    as_other = {"authorization": OTHER}
+    assert room.http.get(paths[0], headers=as_other).status_code == 403
+    bodies: dict[str, dict[str, Any]] = {
+        "through": {"schema": '{"type": "record", "name": "Else", "fields": []}'},
+        "free": {"schema": outer.replace('"R"', '"Outer"').replace('"Outer", "f', '"Else", "f')},
+    }
+    bodies["free"]["references"] = [{"name": "o", "subject": "through", "version": 1}]
+    for subject, body in bodies.items():
+        path = f"/governance/subjects/{subject}/diff"
+        assert room.http.post(path, json=body, headers=as_other).status_code == 403
+        answer = room.http.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        assert "inner" in answer.text
+    own = [entry.resource for entry in room.written.entries if entry.actor == room.actor()]
+    assert own == ["credit.v1-value", "", "credit.v1-value", "credit.v1-value"]
 
 
 def test_where_everything_is_open_nobody_is_asked() -> None:
