@@ -32,7 +32,7 @@ that reads or writes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from typing import Any
@@ -117,10 +117,12 @@ class Shape:
         null_index: the branch that is null, of an optional.
         target: full name of the record: of a record, its own; of an opaque reference, the record referred to;
             empty for an opaque union.
-        least: fewest bytes that a value takes on the wire; infinite for a record that can never end.
+        least: fewest bytes that a value takes on the wire; infinite for a record that can never end, and for a part of
+            a record that only what is around it can end.
         hollow: bytes of Arrow that an empty slot takes.
         excess: the most bytes of Arrow that a value takes beyond MAX_AMPLIFICATION times its bytes on the wire.
             Above 0, repeating the value amplifies more than is allowed.
+        pending: of a value that ends only if enclosing records do, their full names, and the field of each within.
         endless: dotted path of the first field within by which a record holds itself without end, empty where every
             value ends. Nothing may be read or written with such a shape.
     """
@@ -139,6 +141,7 @@ class Shape:
     least: float
     hollow: float
     excess: float
+    pending: Mapping[str, str] = field(default_factory=dict)
     endless: str = ""
 
     @property
@@ -214,7 +217,7 @@ _PRIMITIVES: Mapping[str, Shape] = {
 def _shape(avro_type: Any, path: str) -> Shape:
     if isinstance(avro_type, str):
         primitive = _PRIMITIVES.get(avro_type)
-        return primitive or _opaque(avro_type, (), inf)
+        return primitive or _opaque(avro_type, (), inf, pending={avro_type: path})
     if isinstance(avro_type, list):
         return _union(avro_type, path)
     return _compound(avro_type, path)
@@ -254,9 +257,8 @@ def _record(avro_type: Mapping[str, Any], path: str) -> Shape:
     names = tuple(field["name"] for field in fields)
     parts = tuple(_shape(field["type"], _join(path, field["name"])) for field in fields)
     least = sum(part.least for part in parts)
-    endless = _endless(parts)
-    if least == inf and not endless:
-        endless = _join(path, next(name for name, part in zip(names, parts, strict=True) if part.least == inf))
+    pending = _merged(parts)
+    endless = _endless(parts) or pending.pop(target, "")
     arrow = pa.struct([pa.field(n, p.arrow, p.nullable) for n, p in zip(names, parts, strict=True)])
     return Shape(
         kind=Kind.RECORD,
@@ -267,6 +269,7 @@ def _record(avro_type: Mapping[str, Any], path: str) -> Shape:
         least=least,
         hollow=sum(part.hollow for part in parts),
         excess=sum(part.excess for part in parts),
+        pending=pending,
         endless=endless,
     )
 
@@ -298,8 +301,10 @@ def _union(branches: list[Any], path: str) -> Shape:
         null_index = kinds.index(Kind.NULL)
         return _optional(parts[1 - null_index], null_index)
     least = 1 + min((part.least for part in parts), default=inf)
+    # With one branch that ends, the value may; else each is taken to be needed, which refuses no less than is endless.
+    pending = _merged(parts) if all(part.pending for part in parts) else {}
     if len(parts) > MAX_BRANCHES:
-        return _opaque("", parts, least)
+        return _opaque("", parts, least, pending=pending)
     arrow = pa.sparse_union([pa.field(f"b{index}", part.arrow) for index, part in enumerate(parts)])
     hollow = 1 + sum(part.hollow for part in parts)
     return Shape(
@@ -309,6 +314,7 @@ def _union(branches: list[Any], path: str) -> Shape:
         least=least,
         hollow=hollow,
         excess=max((hollow - part.hollow + part.excess for part in parts), default=0) - MAX_AMPLIFICATION,
+        pending=pending,
         endless=_endless(parts),
     )
 
@@ -339,11 +345,19 @@ _OPTIONALS: Mapping[tuple[str, str], Shape] = {
 }
 
 
+def _merged(parts: Sequence[Shape]) -> dict[str, str]:
+    merged: dict[str, str] = {}
+    for part in parts:
+        for target, path in part.pending.items():
+            merged.setdefault(target, path)
+    return merged
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _opaque(target: str, parts: tuple[Shape, ...], least: float) -> Shape:
+def _opaque(target: str, parts: tuple[Shape, ...], least: float, *, pending: Mapping[str, str]) -> Shape:
     # The union, array or map that makes a recursive value end takes a byte of its own, so its excess is that of bytes.
     plain = _PRIMITIVES["bytes"]
     return Shape(
@@ -354,6 +368,7 @@ def _opaque(target: str, parts: tuple[Shape, ...], least: float) -> Shape:
         least=least,
         hollow=plain.hollow,
         excess=plain.excess,
+        pending=pending,
         endless=_endless(parts),
     )
 

@@ -18,7 +18,7 @@ from exchange.workers import Workers
 from registry.codec import engine_for
 from registry.memory import MemorySubjects
 from registry.parsing import parse
-from registry.reading import reader_of
+from registry.reading import FlawError, reader_of
 from registry.rows import RowEngine
 from registry.settings import Configuration
 from registry.shapes import shape_of
@@ -37,6 +37,8 @@ def r(name: str, **fields: Any) -> dict[str, Any]:
 
 
 ENDLESS = {
+    "back.back": r("R", back=r("S", back="R"), more=["null", "S"]),
+    "more.self": r("R", more=["null", r("S", back="R", self="S")]),
     "next": r("R", head="int", next="R"),
     "empty": r("R", empty="R"),
     "twice.other.twice": r("R", twice=r("S", other=r("T", twice="R"))),
@@ -51,6 +53,8 @@ HARMLESS = {
     "array": r("R", next={"type": "array", "items": "R"}),
     "map": r("R", next={"type": "map", "values": "R"}),
     "branch": r("R", next=["R", "int"]),
+    "through another": r("R", more=["null", r("S", back="R")]),
+    "through a list of another": r("R", more={"type": "array", "items": r("S", back=r("T", back="R", n="int"))}),
 }
 
 
@@ -80,6 +84,14 @@ def test_a_record_that_may_end_is_none(name: str) -> None:
     text = json.dumps(HARMLESS[name])
     assert parse(text).shape.endless == ""
     assert engine_for(parse(text))
+
+
+def test_a_record_that_another_one_ends_is_written_and_read() -> None:
+    shape = parse(json.dumps(HARMLESS["through another"])).shape
+    for datum in (b"\0", b"\2\2\0"):
+        assert writer_of(shape)(reader_of(shape)(datum)) == datum
+    with pytest.raises(FlawError):
+        reader_of(shape)(b"\2" * 1_000)
 
 
 @pytest.mark.parametrize("items", ["null", {"type": "fixed", "name": "Z", "size": 0}, r("Z")])
