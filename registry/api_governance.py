@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 
 from registry import contexts
 from registry.approvals import Approvals, ApprovalState
-from registry.calls import Body, Calls, Gate, Identify, Limit, Offset, route, text_of
+from registry.calls import Body, Calls, Gate, Identify, Limit, Normalize, Offset, route, text_of
 from registry.diff import diff
 from registry.failures import Dialect
 from registry.ready import Ready
@@ -148,13 +148,16 @@ class GovernanceCalls(Calls):
         with self._gate.pass_(actor, Action.SCHEMA_READ, name):
             return [dict(one) for one in self._grants(actor, name)]
 
-    def ask(self, request: Request, body: Body) -> JSONResponse:
-        """Ask that a schema may be registered although it takes a classification back."""
+    def ask(self, request: Request, body: Body, *, normalize: Normalize = False) -> JSONResponse:
+        """Ask that a schema may be registered although it takes a classification back.
+
+        Who registers it with `normalize` asks with it, too: an approval is of what would be registered.
+        """
         subject, because = self.meant(text_of(body, "subject")), text_of(body, "reason")
         content = self.submitted(request, subject, body)
         actor = self._identify(request)
         with self._gate.pass_(actor, Action.APPROVAL_ASK, subject) as entry:
-            shape, findings = self.subjects.taken_back(subject, content)
+            shape, findings = self.subjects.taken_back(subject, content, normalize=normalize)
             asked = self._approvals.ask(
                 actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
             )
@@ -164,6 +167,8 @@ class GovernanceCalls(Calls):
     def approvals(self, request: Request, *, subject: _Word = None, state: _Word = None) -> list[dict[str, Any]]:
         """List the requests, oldest first."""
         wanted = None
+        if subject is not None and not subject.isprintable():
+            raise InvalidError(Reason.SUBJECT_INVALID, "got a subject with control characters; expected printable text")
         if state is not None:
             if state not in set(ApprovalState):
                 raise InvalidError(

@@ -21,7 +21,16 @@ from registry.members import resolved
 from registry.parsing import ParsedSchema
 from registry.resolving import schema_invalid
 from registry.settings import Configuration, Mode
-from registry.store import MOST_GAPS, Change, Content, StoredSchema, StoredVersion, SubjectStore, refuse_taken
+from registry.store import (
+    MOST_GAPS,
+    MOST_IMPORTED,
+    Change,
+    Content,
+    StoredSchema,
+    StoredVersion,
+    SubjectStore,
+    refuse_taken,
+)
 from registry.versions import Registered, own_text, pick, refuse_name, registered, unknown_subject, view_subject
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
@@ -232,11 +241,12 @@ class Registering:
         wanted = number if number is not None else (versions[-1].number + 1 if versions else 1)
         if not 0 < wanted < 2**31:
             raise InvalidError(Reason.VERSION_INVALID, "got no version id", details={"version": str(wanted)})
-        highest = self._store.highest_id() + MOST_GAPS
-        if schema_id > highest:
+        highest = self._store.highest_id()
+        most = max(highest, min(highest + MOST_GAPS, MOST_IMPORTED))
+        if schema_id > most:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
-                f"got the id {schema_id}; expected {highest} at most: ids go on from the highest one, and are finite",
+                f"got the id {schema_id}; expected {most} at most: ids go on from the highest one, and are finite",
             )
         content = draft.content
         schema = change.restore(schema_id, draft.key(), draft.shape, content)
@@ -277,13 +287,18 @@ class Registering:
                     f"version {item.version} of {item.subject}, which the schema refers to, was deleted just now"
                 )
 
-    def taken_back(self, subject: str, content: Content) -> tuple[bytes, list[str]]:
+    def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
         """Tell what a content would take back of a subject's classification; give its shape and the findings.
+
+        Args:
+            subject: whose.
+            content: what would be registered.
+            normalize: of its normal form, as it would be registered.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
         """
-        draft = self.draft(subject, content)
+        draft = self.draft(subject, content, normalize=normalize)
         return draft.shape, self._taken_back(draft, self._store.versions(subject))
 
     def _refuse_unapproved(self, subject: str, draft: Draft, findings: list[str]) -> None:

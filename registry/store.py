@@ -25,6 +25,7 @@ from schemas.names import Topic
 
 __all__ = [
     "MOST_GAPS",
+    "MOST_IMPORTED",
     "CatalogueStore",
     "Change",
     "Content",
@@ -37,6 +38,7 @@ __all__ = [
     "refuse_taken",
 ]
 
+MOST_IMPORTED = 2**30  # no import takes the numbering beyond: half of all ids are left to go on with
 MOST_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot use the numbers up
 
 GLOBAL = ""

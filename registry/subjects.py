@@ -329,9 +329,9 @@ class Subjects:
         parsed = self.parsed_by_id(self.version(subject, number).schema_id)
         return governance.classify(resolved(parsed) if parsed.fullname else parsed.json)
 
-    def taken_back(self, subject: str, content: Content) -> tuple[bytes, list[str]]:
+    def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
         """Tell what a content would take back of a subject's classification. See `Registering.taken_back`."""
-        return self._registering.taken_back(subject, content)
+        return self._registering.taken_back(subject, content, normalize=normalize)
 
     def classified(self, subject: str) -> list[governance.Labelled]:
         """Give the classification of the fields of every live version.

@@ -162,6 +162,22 @@ def test_what_is_no_request_or_decision(http: TestClient) -> None:
         assert http.post(f"/approvals/{asked['id']}/decision", json=body).status_code == 422
     assert http.get("/approvals/none").status_code == 404
     assert http.get("/approvals?state=lost").status_code == 422
+    assert http.get("/approvals?subject=a%00b").json()["error_code"] == 42208
+
+
+def test_what_is_registered_in_its_normal_form_is_approved_in_it(http: TestClient) -> None:
+    path = f"/subjects/{SUBJECT}/versions"
+    assert http.post(path, json={"schema": schema(field("id", level="G4"))}).status_code == 200
+    body = {"schema": schema(field("id", level="G2", doc="", aliases=["b", "a"])), "reason": "定级过高"}
+    normal = {"normalize": True}
+    assert http.post(path, json=body, params=normal).status_code == 409
+    asked = http.post("/approvals", json={**body, "subject": SUBJECT}, params=normal)
+    assert asked.status_code == 201, asked.text
+    decision = f"/approvals/{asked.json()['id']}/decision"
+    officer = {"authorization": "Bearer officer"}
+    assert http.post(decision, json={"approve": True}, headers=officer).status_code == 200
+    assert http.post(path, json=body).status_code == 409, "it is of the normal form"
+    assert http.post(path, json=body, params=normal).status_code == 200
 
 
 def test_a_context_in_the_url_is_one_for_governance_too(http: TestClient) -> None:

@@ -1,5 +1,6 @@
 """The ways round a refusal: references, ids, deletion, import, and names that no store could hold."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -8,7 +9,7 @@ import pytest
 
 from registry.memory import MemorySubjects
 from registry.settings import Configuration
-from registry.store import MOST_GAPS, Content
+from registry.store import GLOBAL, MOST_GAPS, MOST_IMPORTED, Content
 from registry.subjects import Subjects
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -200,6 +201,23 @@ def test_an_import_cannot_use_up_the_ids() -> None:
             subjects.register("imp", Content(text='"int"'), schema_id=schema_id)
     assert subjects.register("imp", Content(text='"int"'), schema_id=MOST_GAPS).schema_id == MOST_GAPS
     assert subjects.register("other", Content(text='"long"')).schema_id == MOST_GAPS + 1
+
+
+def test_imports_one_after_another_cannot_use_up_the_ids() -> None:
+    subjects = service()
+    subjects.configuration.set_mode(GLOBAL, "IMPORT")
+
+    def use_up() -> None:
+        for step in itertools.count():
+            content = Content(text=json.dumps({"type": "fixed", "name": "F", "size": step}))
+            subjects.register(f"imp{step}", content, schema_id=subjects.highest_id() + MOST_GAPS)
+
+    with pytest.raises(InvalidError, match=f"expected {MOST_IMPORTED} at most"):
+        use_up()
+    highest = subjects.highest_id()
+    assert MOST_IMPORTED - MOST_GAPS < highest < MOST_IMPORTED
+    subjects.configuration.set_mode(GLOBAL, "READWRITE")
+    assert subjects.register("other", Content(text='"long"')).schema_id == highest + 1
 
 
 def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
