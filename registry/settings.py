@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +46,20 @@ class Mode(StrEnum):
         return self in (Mode.READWRITE, Mode.IMPORT)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What every call needs of all settings.
+
+    Attributes:
+        at: when it was asked for. changes: how many had been made here by then.
+    """
+
+    at: float
+    changes: int
+    aliases: Mapping[str, str]
+    normalize: Mapping[str, bool]
+
+
 class Configuration:
     """Reads and changes settings.
 
@@ -66,9 +80,9 @@ class Configuration:
         self._level = level
         self._clock = clock
         self._lock = threading.Lock()
-        self._asked = -_FRESH
-        self._aliases: dict[str, str] = {}
-        self._normalize: dict[str, bool] = {}
+        self._known: _Known | None = None
+        self._asking = False
+        self._changes = 0  # made here, which are to be seen at once
 
     def level(self, subject: str, change: Change | None = None) -> Compatibility:
         """Give the level that holds for a subject.
@@ -100,28 +114,44 @@ class Configuration:
     def alias(self, subject: str) -> str:
         """Give the subject that is meant by a name: another where it is an alias, itself where it is none.
 
-        Asked for with every call, so what is known is a second old at most where another process has changed it.
+        Asked for with every call, so what is known is a second old where another process has changed it, and as old as
+        the database takes to answer.
         """
-        with self._lock:
-            self._refresh()
-            return self._aliases.get(subject, subject)
+        return self._read_lately().aliases.get(subject, subject)
 
     def normalizes(self, subject: str) -> bool:
         """Tell whether schemas are taken in their normal form under a subject; a second old at most, as `alias` is."""
-        with self._lock:
-            self._refresh()
-            if not self._normalize:
-                return False
-            said = (self._normalize.get(name) for name in (subject, *scopes(subject)))
-            return next((one for one in said if one is not None), False)
+        normalize = self._read_lately().normalize
+        if not normalize:
+            return False
+        said = (normalize.get(name) for name in (subject, *scopes(subject)))
+        return next((one for one in said if one is not None), False)
 
-    def _refresh(self) -> None:
-        now = self._clock()
-        if now - self._asked >= _FRESH:
+    def _read_lately(self) -> _Known:
+        """Give what every call needs of all settings; while one caller asks for it anew, the others take what is known.
+
+        The lock is not held meanwhile: the one who asks may wait for a connection, and those who hold connections, in
+        the middle of an act, would wait for the lock.
+        """
+        with self._lock:
+            now, known, changes = self._clock(), self._known, self._changes
+            if known is not None and known.changes == changes and (self._asking or now - known.at < _FRESH):
+                return known
+            self._asking = True
+        try:
             found = {name: _read(settings) for name, settings in self._store.configured().items()}
-            self._aliases = _aliases(found)
-            self._normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
-            self._asked = now
+        finally:
+            self._asking = False
+        normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
+        made = _Known(at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
+        with self._lock:
+            if self._known is None or self._known.changes <= changes:
+                self._known = made
+        return made
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._changes += 1
 
     def aliases(self) -> dict[str, list[str]]:
         """Give every subject that aliases stand for, and the aliases."""
@@ -143,7 +173,7 @@ class Configuration:
             settings = change.settings()
             merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
-            self._asked = -_FRESH
+            self._changed()
             return merged
 
     def reset(self, subject: str) -> dict[str, Any]:
@@ -158,7 +188,7 @@ class Configuration:
             if not before and subject != GLOBAL:
                 raise _not_set(subject)
             change.configure(replace(settings, config=None))
-            self._asked = -_FRESH
+            self._changed()
             return {"compatibility": self._level.value} | before
 
     def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
@@ -242,7 +272,7 @@ class Configuration:
     def forget(self, change: Change) -> None:
         """Drop a subject's settings when its last version is gone."""
         change.configure(Settings())
-        self._asked = -_FRESH
+        self._changed()
 
     def forget_scope(self, scope: str) -> None:
         """Drop everything that is configured for a context."""

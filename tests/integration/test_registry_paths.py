@@ -2,14 +2,15 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 import pytest
 
 from registry.memory import MemorySubjects
 from registry.settings import Configuration
-from registry.store import GLOBAL, MOST_GAPS, MOST_IMPORTED, Content
+from registry.store import GLOBAL, MOST_GAPS, MOST_IMPORTED, Content, Settings
 from registry.subjects import Subjects
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -234,3 +235,38 @@ def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch
         configuration.alias("nick")
     monkeypatch.setattr(store, "configured", real)
     assert configuration.alias("nick") == "real"
+
+
+def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
+    entered, leave, now = threading.Event(), threading.Event(), [0.0]
+
+    class Slow(MemorySubjects):
+        """Keeps one thread waiting, as a store without a free connection does."""
+
+        def configured(self) -> Mapping[str, Settings]:
+            if threading.current_thread().name == "waits":
+                entered.set()
+                assert leave.wait(20)
+            return super().configured()
+
+    configuration = Configuration(Slow(), clock=lambda: now[0])
+    configuration.configure("nick", {"alias": "real", "normalize": True})
+    assert configuration.alias("nick") == "real"
+    now[0] = 5.0
+    waits = threading.Thread(target=configuration.alias, args=("nick",), name="waits")
+    waits.start()
+    others = threading.Thread(
+        target=lambda: seen.append((configuration.normalizes("nick"), configuration.alias("nick")))
+    )
+    seen: list[tuple[bool, str]] = []
+    try:
+        assert entered.wait(20)
+        others.start()
+        others.join(5)
+        assert seen == [(True, "real")]
+        configuration.configure("nick", {"alias": "other"})
+        assert configuration.alias("nick") == "other", "what was changed here is seen at once"
+    finally:
+        leave.set()
+        waits.join(20)
+    assert configuration.alias("nick") == "other", "and stays seen"
