@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
@@ -17,12 +18,16 @@ from google.protobuf.message import DecodeError
 
 from registry.resolving import MAX_DEPTH, MAX_TEXT_BYTES, schema_invalid, schema_unsafe
 
-__all__ = ["Kind", "canonical_of", "kind_of"]
+__all__ = ["EXACT", "Kind", "canonical_of", "kind_of"]
 
 _PROTO_TOKENS = re.compile(
     r"""\s+|//[^\n]*|/\*.*?\*/|(?P<text>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<word>[\w.+-]++)|(?P<mark>[^\w\s])""",
     re.DOTALL,
 )
+_FRACTION = re.compile(r"[0-9][.eE]")
+EXACT = "\ud800"
+"""Before the digits of a number that no double holds, in a canonical form: two numbers are not to be one. No text of a
+schema can begin like it."""
 _JSON_TYPES = frozenset({"null", "boolean", "object", "array", "number", "string", "integer"})
 _PAIRS = {"}": "{", "]": "[", ")": "("}
 
@@ -73,8 +78,10 @@ def _json_schema(text: str) -> Any:
     if deepest > MAX_DEPTH:
         raise schema_unsafe(f"got a schema of {deepest} nested brackets; expected at most {MAX_DEPTH}")
     try:
-        found = json.loads(text, parse_constant=_no_constant)
+        found = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_members)
         json.dumps(found, ensure_ascii=False).encode()
+        if _FRACTION.search(text):
+            found = json.loads(text, parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise schema_invalid(f"got a text that is no JSON ({type(error).__name__}); expected a JSON schema") from error
     if not isinstance(found, dict | bool):
@@ -84,6 +91,22 @@ def _json_schema(text: str) -> Any:
     if not all(isinstance(one, str) and one in _JSON_TYPES for one in listed):
         raise schema_invalid(f'got a "type" that JSON Schema does not have; expected {", ".join(sorted(_JSON_TYPES))}')
     return found
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has two members of one name")  # readers differ in which of them counts
+    return members
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    try:
+        same = Decimal(text) == Decimal(repr(number))
+    except InvalidOperation:  # an exponent of twenty digits
+        same = False
+    return number if same else EXACT + text
 
 
 def _no_constant(word: str) -> None:

@@ -16,12 +16,13 @@ the attributes in another order. JSON schemas are written with their members sor
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from registry.content import NAMED, meant
-from registry.kinds import Kind
+from registry.kinds import EXACT, Kind
 from registry.store import Content
 
 __all__ = ["normalized"]
@@ -38,7 +39,7 @@ def normalized(content: Content, schema: Any) -> Content:
     if content.kind == Kind.AVRO:
         text = _text(_type(meant(schema), ""))
     elif content.kind == Kind.JSON:
-        text = _text(schema)
+        text = re.sub(f'"{EXACT}([^"]*)"', r"\1", _text(schema))
     listed = sorted(set(content.references), key=lambda item: (item.name, item.subject, item.version))
     return replace(content, text=text, references=tuple(listed))
 

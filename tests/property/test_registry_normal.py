@@ -273,3 +273,29 @@ def test_a_decimal_that_is_none_does_not_become_one() -> None:
     text = '{"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 0.0}'
     assert json.loads(normal(text))["scale"] == 0.0
     assert parse(normal(text), strict=False).shape.arrow == parse(text, strict=False).shape.arrow
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("9007199254740992.0", "9007199254740993.0"),
+        ("0.1", "0.10000000000000000555"),
+        ("1e999", "1e1999"),
+        ("1e99999999999999999999", "1e99999999999999999998"),
+        ("99999999999999999999.98", "99999999999999999999.99"),
+    ],
+)
+def test_two_numbers_of_a_json_schema_are_not_one(one: str, other: str) -> None:
+    subjects = service()
+    ids = []
+    for number in (one, other, f" {one}"):
+        content = Content(text=f'{{"title": "t", "maximum": {number}}}', kind="JSON")
+        ids.append(subjects.register("j", content).schema_id)
+        found = subjects.register(f"n{len(ids)}", content, normalize=True).content.text
+        assert found in (f'{{"maximum":{number.strip()},"title":"t"}}', '{"maximum":9007199254740992.0,"title":"t"}')
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_json_schema_that_says_two_things_at_once_is_none() -> None:
+    with pytest.raises(InvalidError, match="JSON"):
+        service().register("j", Content(text='{"maximum": 1, "maximum": 2}', kind="JSON"))
