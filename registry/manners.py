@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from registry.contexts import context_of
+from registry.contexts import context_of, relative
 from registry.failures import failure, plain_failure
 from registry.ready import Ready
 from registry.rest import DEFAULT_MEDIA_TYPE, MAX_BODY, parameters, too_large
@@ -162,4 +162,9 @@ def _without_context(path: str, query: bytes) -> tuple[str, bytes]:
             pairs["subjectPrefix"] = prefix + pairs.get("subjectPrefix", "").removeprefix(":*:")
             return "/" + "/".join(rest), urlencode(pairs).encode()
         case _:
+            if rest[:2] == ["schemas", "ids"] and b"subject=" in query:
+                listed = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+                query = urlencode(
+                    [(key, relative(value, prefix) if key == "subject" and value else value) for key, value in listed]
+                ).encode()
             return "/" + "/".join(rest), query

@@ -145,6 +145,9 @@ def test_a_context_in_the_url_is_a_context_of_the_subject(http: TestClient) -> N
     assert http.get("/subjects").json() == [":.police:s"]
     assert http.get("/subjects", params={"subjectPrefix": ""}).json() == []
     assert http.get("/contexts/.police/subjects").json() == [":.police:s"]
+    in_context = "/contexts/.police/schemas/ids/1/versions?subject"
+    assert http.get(f"{in_context}=s").json() == [{"subject": ":.police:s", "version": 1}]
+    assert http.get(f"{in_context}=:.tax:s").json() == []
     assert http.get("/contexts/.tax/subjects").json() == []
     assert http.get("/contexts/.police/schemas/ids/1").json()["schema"] == INT
     http.put("/contexts/.police/config", json={"compatibility": "NONE"})
