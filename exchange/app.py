@@ -74,7 +74,7 @@ __all__ = ["App", "microseconds", "receipts_key"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
-_READING = 4  # more, for what the registry looks up
+_READING = 12  # more, for what the registry looks up: as many as its threads, and some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ __all__ = ["Short", "unexpected"]
 _log = logging.getLogger(__name__)
 _PATH = re.compile(r"/subjects/([^/]+)(?:(/versions)(?:/([^/]+))?)?")
 _ID = re.compile(r"/schemas/ids/([1-9][0-9]{0,8})")
-_THREADS = 4
+_THREADS = 8
 
 
 class Short:
