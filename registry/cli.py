@@ -16,7 +16,6 @@ Offline it does what the registry does on registration, with the same messages. 
 found, 2 the command could not be carried out (no such file, no answer, unknown level).
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ from registry import cli_change, cli_contract, cli_copy, cli_docs, governance
 from registry.compatibility import Compatibility, Incompatibility, check
 from registry.governance import Finding
 from registry.parsing import ParsedSchema, parse
-from registry.terminal import FOUND, console, count, fail, parsed_file, read
+from registry.terminal import FOUND, console, count, fail, parsed_file, read, write
 from registry.wording import type_text
 from schemas import library
 from schemas.errors import InvalidError, PoolError
@@ -138,7 +137,7 @@ def show(
     except InvalidError as error:
         fail(error.message)
     if text:
-        sys.stdout.write(found)
+        write(found, None)
         return
     parsed, out = parse(found), console()
     out.print(f"[bold]{escape(_summary(parsed))}[/bold]", soft_wrap=True)

@@ -16,10 +16,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from registry.cli_options import Authority, Certificate, Key, TokenFile, Url, remote, required
+from registry.cli_options import at_registry, perhaps_at_registry
 from registry.diff import Change, Readers, diff
 from registry.remote import Remote
-from registry.terminal import FOUND, console, count, fail, read, schema_named
+from registry.terminal import FOUND, console, count, fail, read, schema_named, write
 from registry.touching import GrantUse, Touch, Touched, grant_use, touched
 from schemas.errors import InvalidError, PoolError, Reason
 
@@ -47,7 +47,9 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(approval, name="approval")
 
 
+@perhaps_at_registry
 def diff_(
+    registry: Remote | None,
     old: Annotated[str, typer.Argument(metavar="OLD", help="File, name that ships, or SUBJECT[@VERSION].")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The same.")],
     *,
@@ -56,14 +58,8 @@ def diff_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[bool, typer.Option(help="A logical type that changes its meaning counts as unreadable.")] = True,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Compare two schemas by meaning: for readers, and for grants (比较两个版本)."""
-    registry = remote(url, token_file, authority, certificate, key)
     before, after = schema_named(old, registry), schema_named(new, registry)
     changes = diff(before, after, strict=strict)
     uses = _uses(old, grants, registry)
@@ -72,14 +68,16 @@ def diff_(
         document: dict[str, Any] = {"changes": [change.to_json() for change in changes]}
         if uses is not None:
             document["grants"] = [item.to_json() for item in hit]
-        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        write(json.dumps(document, ensure_ascii=False, indent=2) + "\n", None)
     else:
         _show(changes, hit, uses)
     if changes:
         raise typer.Exit(FOUND)
 
 
+@at_registry
 def register(
+    registry: Remote,
     subject: _Subject,
     file: _File,
     *,
@@ -87,14 +85,8 @@ def register(
         Path | None, typer.Option("--metadata", help="JSON file with metadata and ruleSet to go with it.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask whether it would be compatible, no more.")] = False,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Register a schema under a subject; prints its id and version (登记)."""
-    registry = required(remote(url, token_file, authority, certificate, key))
     body: dict[str, Any] = {"schema": read(file)}
     if metadata is not None:
         body |= {name: value for name, value in _json(metadata).items() if name in {"metadata", "ruleSet"}}
@@ -116,21 +108,17 @@ def register(
     out.print(f"id {given['id']}, version {found['version']}")
 
 
+@at_registry
 def find(
+    registry: Remote,
     *,
     tag: Annotated[str | None, typer.Option("--tag", help="Fields with this tag.")] = None,
     personal: Annotated[str | None, typer.Option("--personal", help="D = direct identifiers, P, N.")] = None,
     sensitive: Annotated[str | None, typer.Option("--sensitive", help="S, s, N.")] = None,
     level: Annotated[str | None, typer.Option("--level", help="This level or a higher one.")] = None,
     prefix: Annotated[str | None, typer.Option("--prefix", help="Of the subject's name.")] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Find fields by tag and classification in the latest versions (查找字段)."""
-    registry = required(remote(url, token_file, authority, certificate, key))
     try:
         found = registry.get(
             "/governance/fields", tag=tag, personal=personal, sensitive=sensitive, level=level, subjectPrefix=prefix
@@ -147,17 +135,15 @@ def find(
 
 
 @approval.command("ask")
+@at_registry
 def ask(
+    registry: Remote,
     subject: _Subject,
     file: _File,
     *,
     because: Annotated[str, typer.Option("--reason", help="Why, in words; whoever decides reads it.")],
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
 ) -> None:
     """Ask that a schema may be registered although it takes a classification back (申请)."""
-    registry = required(remote(url, token_file, authority))
     body = {"subject": subject, "schema": read(file), "reason": because}
     try:
         _request(registry.call("POST", "/approvals", body))
@@ -166,16 +152,14 @@ def ask(
 
 
 @approval.command("list")
+@at_registry
 def list_(
+    registry: Remote,
     *,
     subject: Annotated[str | None, typer.Option("--subject", help="Of this subject alone.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="asked, approved, refused or used.")] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
 ) -> None:
     """List requests, with what each would take back (列出)."""
-    registry = required(remote(url, token_file, authority))
     try:
         for one in registry.get("/approvals", subject=subject, state=state):
             _request(one)
@@ -184,17 +168,15 @@ def list_(
 
 
 @approval.command("decide")
+@at_registry
 def decide(
+    registry: Remote,
     approval_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     *,
     approve: Annotated[bool, typer.Option("--approve/--refuse", help="Which.")],
     answer: Annotated[str, typer.Option("--reason", help="In words; a refusal needs some.")] = "",
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
 ) -> None:
     """Approve or refuse a request of another person (审批)."""
-    registry = required(remote(url, token_file, authority))
     try:
         path = f"/approvals/{quote(approval_id, safe='')}/decision"
         _request(registry.call("POST", path, {"approve": approve, "reason": answer}))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +9,10 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from registry.cli_options import Authority, Certificate, Key, TokenFile, Url, remote
+from registry.cli_options import Out, perhaps_at_registry
 from registry.odcs import from_contract, to_contract
-from registry.terminal import fail, read, schema_named
+from registry.remote import Remote
+from registry.terminal import fail, read, schema_named, write
 from schemas.access import Level
 from schemas.errors import PoolError
 
@@ -27,17 +27,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 @contract.command("export")
+@perhaps_at_registry
 def export(
+    registry: Remote | None,
     schema: Annotated[str, typer.Argument(metavar="SCHEMA", help="File, name that ships, or SUBJECT[@VERSION].")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; else standard output.")] = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
+    out: Out = None,
 ) -> None:
     """Write a schema as a contract, ODCS v3.1.0, YAML (导出数据契约)."""
-    registry = remote(url, token_file, authority, certificate, key)
     parsed = schema_named(schema, registry)
     subject, number = Path(schema).stem if Path(schema).exists() else schema, 1
     properties: dict[str, str] = {}
@@ -50,14 +46,14 @@ def export(
         document = to_contract(parsed, subject=subject, version=number, properties=properties)
     except PoolError as error:
         fail(error.message)
-    _write(_yaml(document), out)
+    write(_yaml(document), out)
 
 
 @contract.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Contract, YAML or JSON.", show_default=False)],
     *,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Schema to write; else standard output.")] = None,
+    out: Out = None,
     metadata: Annotated[
         Path | None, typer.Option("--metadata-out", help="File for what `register --metadata` takes.")
     ] = None,
@@ -79,8 +75,8 @@ def import_(
     except PoolError as error:
         fail(f"{file}: {error.message}")
     if metadata is not None:
-        _write(json.dumps({"metadata": found}, ensure_ascii=False, indent=2) + "\n", metadata)
-    _write(text + "\n", out)
+        write(json.dumps({"metadata": found}, ensure_ascii=False, indent=2) + "\n", metadata)
+    write(text + "\n", out)
 
 
 def _yaml(document: dict[str, Any]) -> str:
@@ -90,13 +86,3 @@ def _yaml(document: dict[str, Any]) -> str:
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
-
-
-def _write(text: str, out: Path | None) -> None:
-    if out is None:
-        sys.stdout.write(text)
-        return
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        fail(f"{out}: {error.strerror or type(error).__name__}")

@@ -8,17 +8,16 @@ Ids and versions are kept. Import reads what the console consumer of Kafka print
 (`--property print.key=true`). It says what the receiving registry does not take, and ends with 1 if there is any.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from registry.cli_options import Authority, Certificate, Key, TokenFile, Url, remote, required
+from registry.cli_options import Out, at_registry, perhaps_at_registry, required
 from registry.copying import put, records_of, taken
 from registry.remote import Remote
-from registry.terminal import FOUND, console, count, fail, read
+from registry.terminal import FOUND, console, count, fail, read, write
 from registry.topic_records import Snapshot, fold, read_lines, write_line
 from schemas.errors import PoolError
 
@@ -31,35 +30,24 @@ def add_to(app: typer.Typer) -> None:
     app.command("import")(import_)
 
 
+@at_registry
 def export(
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File to write; standard output if not given.")
-    ] = None,
+    registry: Remote,
+    out: Out = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Only subjects that begin so.")] = "",
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Write a registry's content as records of a _schemas topic, one JSON line each (导出)."""
-    registry = required(remote(url, token_file, authority, certificate, key))
     try:
         snapshot = taken(registry, prefix=prefix)
         lines = "".join(map(write_line, records_of(snapshot)))
     except PoolError as error:
         fail(error.message)
-    if out is None:
-        sys.stdout.write(lines)
-        return
-    try:
-        out.write_text(lines, encoding="utf-8")
-    except OSError as error:
-        fail(f"{out}: {error.strerror or type(error).__name__}")
-    console(stderr=True).print(f"{out}: {count(len(snapshot.versions), 'version')}", markup=False, soft_wrap=True)
+    write(lines, out, told=count(len(snapshot.versions), "version"))
 
 
+@perhaps_at_registry
 def import_(
+    registry: Remote | None,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Records, one a line.", show_default=False)
     ] = None,
@@ -71,11 +59,6 @@ def import_(
         Path | None, typer.Option("--from-token-file", help="File with a bearer token for that one.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
-    url: Url = None,
-    token_file: TokenFile = None,
-    authority: Authority = None,
-    certificate: Certificate = None,
-    key: Key = None,
 ) -> None:
     """Put versions into a registry with the ids that they have elsewhere (导入)."""
     if (file is None) is (source is None):
@@ -89,7 +72,7 @@ def import_(
                 out.print(f"  {escape(text)}", soft_wrap=True)
             out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(wrong), 'contradiction')}")
             raise typer.Exit(FOUND if wrong else 0)
-        copied = put(required(remote(url, token_file, authority, certificate, key)), snapshot)
+        copied = put(required(registry), snapshot)
     except PoolError as error:
         fail(error.message)
     for text in copied.refused:

@@ -7,6 +7,7 @@ A schema is named in one of three ways, tried in this order:
     a version of a subject     senior-card.v1-value, senior-card.v1-value@3       (with --url; @latest if not given)
 """
 
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ from registry.remote import Remote
 from schemas import library
 from schemas.errors import InvalidError, PoolError, Reason
 
-__all__ = ["FAILED", "FOUND", "console", "count", "fail", "parsed_file", "read", "schema_named"]
+__all__ = ["FAILED", "FOUND", "console", "count", "fail", "parsed_file", "read", "schema_named", "write"]
 
 FOUND = 1
 FAILED = 2
@@ -52,6 +53,25 @@ def read(file: Path) -> str:
         fail(f"{file}: {error.strerror or type(error).__name__}")
     except UnicodeDecodeError:
         fail(f"{file}: got a file that is no UTF-8; save it as UTF-8")
+
+
+def write(text: str, out: Path | None, *, told: str = "") -> None:
+    """Write a result into a file, or to standard output where none is given.
+
+    Args:
+        text: as it is to stand there.
+        out: the file.
+        told: what went into the file, said on standard error; nothing is said if empty.
+    """
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"{out}: {error.strerror or type(error).__name__}")
+    if told:
+        console(stderr=True).print(f"{out}: {told}", markup=False, soft_wrap=True)
 
 
 def parsed_file(file: Path) -> ParsedSchema:
