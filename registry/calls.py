@@ -147,6 +147,19 @@ class Gate(Protocol):
         """
         ...
 
+    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        """Give the subject under which an actor reads a schema by its id; it leaves no entry.
+
+        Whoever was first to register a schema that everybody has, under a subject that is closed, must not close its
+        id to everybody.
+
+        Args:
+            actor: who reads.
+            origin: the subject under which the schema was first registered; the answer, where the actor may read none.
+            others: gives the subjects that have it now; asked only where *origin* may not be read.
+        """
+        ...
+
     def open_(self, resource: str) -> bool:
         """Tell whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
 
@@ -191,7 +204,12 @@ class Calls:
         """Open a read of what an id stands for; who calls is known before anything is looked up."""
         actor = self._identify(request)
         schema = find()
-        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, schema.origin):
+
+        def others() -> list[str]:
+            return [item.subject for item in self.subjects.uses(schema.id) if not is_view(item.subject)]
+
+        under = self._gate.under(actor, schema.origin, others)
+        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, under):
             yield schema
 
     def meant(self, raw_subject: str) -> str:

@@ -127,6 +127,13 @@ class RegistryGate:
 
         return lambda subject: bool(self._reading(actor, Operation.READ, subject, owner))
 
+    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        """See `registry.calls.Gate`."""
+        action = Action.SCHEMA_READ_BY_ID
+        if is_view(origin) or self._rights.open(OPERATIONS[action], origin) or self._decide(actor, action, origin):
+            return origin
+        return next((subject for subject in others() if self._decide(actor, action, subject)), origin)
+
     def open_(self, resource: str) -> bool:
         """See `registry.calls.Gate`."""
         return self._dev and not self._telling(resource)

@@ -68,6 +68,9 @@ class RecordingGate:
                 yield shown
         self.shown.append(sorted(shown.named))
 
+    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        return origin
+
     def open_(self, resource: str) -> bool:
         return self.opened
 

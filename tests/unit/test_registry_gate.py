@@ -246,3 +246,18 @@ def test_a_closed_registry_shows_a_department_its_own_and_what_it_has_a_right_to
     assert room.get("/subjects", OTHER) == []
     assert room.get("/contexts", OTHER) == ["."]
     assert room.get("/contexts") == [".", ".tax"]
+
+
+def test_a_closed_subject_that_had_a_schema_first_does_not_close_its_id_to_all() -> None:
+    room = Room(Profile.CATALOGUE)
+    content = Content(text='{"type": "array", "items": "double"}')
+    schema_id = room.subjects.register("credit-first", content).schema_id
+    for path in (f"/schemas/ids/{schema_id}", f"/schemas/ids/{schema_id}/schema"):
+        assert room.http.get(path, headers={"authorization": OTHER}).status_code == 403
+    room.subjects.register("open-one", content)
+    room.written.entries.clear()
+    for path in (f"/schemas/ids/{schema_id}", f"/schemas/ids/{schema_id}/schema"):
+        assert room.get(path, OTHER)
+    assert room.told() == []
+    room.subjects.delete("open-one")
+    assert room.http.get(f"/schemas/ids/{schema_id}", headers={"authorization": OTHER}).status_code == 403
