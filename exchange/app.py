@@ -24,7 +24,7 @@ from exchange.audit.ledger import Ledger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
-from exchange.audit.proof import prove
+from exchange.audit.proof import behind, prove
 from exchange.audit.sequencer import Sequencer
 from exchange.auditing import Auditing
 from exchange.broker.kafka import KafkaBroker
@@ -66,7 +66,7 @@ from registry.postgres_outbox import PostgresOutbox
 from registry.settings import Configuration
 from registry.store import SubjectStore
 from registry.subjects import Subjects, is_view
-from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import uuid7
 from schemas.names import Topic
 
@@ -397,7 +397,7 @@ def _below(folder: Path, path: Path) -> Path:
 def _prove(log: PostgresLog, folder: Path, entry_id: str) -> str:
     index = log.index_of(entry_id)
     if index is None:
-        raise UnavailableError(Reason.NOT_FOUND, "the entry has no place in the log yet; ask again", retry_after=1.0)
+        raise behind()
     return prove(folder, index)
 
 

@@ -138,6 +138,8 @@ class Reason(StrEnum):
     CONTEXT_NOT_EMPTY = "context_not_empty"
     # the registry, later ones
     RIGHT_MISSING = "right_missing"
+    # proof, later ones
+    LOG_BEHIND = "log_behind"
 
 
 class PoolError(Exception):

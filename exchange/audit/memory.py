@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from exchange.audit.store import Backlog, CheckpointRow, Found, NewLeaf, Query, Reach, Sealed
+from exchange.audit.store import Backlog, CheckpointRow, Found, NewLeaf, Query, Reach, Sealed, no_entry
 from exchange.work import MemoryWork, MemoryWorks, Work
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
@@ -160,7 +160,10 @@ class MemoryAudit:
     def index_of(self, entry_id: str) -> int | None:
         """See `LogStore.index_of`."""
         with self._lock:
-            return next((row.index for row in self._rows if row.new.entry.id == entry_id), None)
+            found = next((row for row in self._rows if row.new.entry.id == entry_id), None)
+        if found is None:
+            raise no_entry()
+        return found.index
 
     def latest_checkpoint(self) -> CheckpointRow | None:
         """See `LogStore.latest_checkpoint`."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from exchange.audit.postgres import uuid_text
-from exchange.audit.store import Backlog, CheckpointRow, Sealed
+from exchange.audit.store import Backlog, CheckpointRow, Sealed, no_entry
 from registry.postgres_failures import unavailable
 from schemas.errors import CorruptError, Reason
 
@@ -80,10 +80,13 @@ class PostgresLog:
         """See `LogStore.index_of`."""
         known = uuid_text(entry_id)
         if known is None:
-            return None
+            raise no_entry()
         with self._transaction() as connection:
-            found: int | None = connection.execute(_INDEX_OF, {"id": known}).scalar_one_or_none()
-        return found
+            found = connection.execute(_INDEX_OF, {"id": known}).one_or_none()
+        if found is None:
+            raise no_entry()
+        index: int | None = found.leaf_index
+        return index
 
     def latest_checkpoint(self) -> CheckpointRow | None:
         """See `LogStore.latest_checkpoint`."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.tiles import TileFiles
 from schemas.audit import Checkpoint, ConsistencyProof, InclusionProof
-from schemas.errors import CorruptError, InvalidError, Reason
+from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
 
-__all__ = ["Proven", "check_proof", "prove", "prove_prefix"]
+__all__ = ["Proven", "behind", "check_proof", "prove", "prove_prefix"]
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 _MAX_PATH = 63
@@ -37,20 +37,18 @@ def prove(folder: Path, index: int) -> str:
     """Make the proof file of an entry under the folder's checkpoint.
 
     Raises:
-        InvalidError: NOT_FOUND, the checkpoint does not cover that entry (yet: about a second after it was written).
+        UnavailableError: LOG_BEHIND, the checkpoint does not cover that entry yet; about a second after it was written.
         CorruptError: LOG_CORRUPT, a tile is missing, or the entry's bytes do not lead to the signed root.
     """
     files = TileFiles(folder)
     content = files.read("checkpoint")
     if content is None:
-        raise InvalidError(Reason.NOT_FOUND, f"{folder} has no checkpoint; is it a log's folder?")
+        raise behind()
     note = content.decode()
     # Not verified here: whoever checks the proof has the key. The form has to be right, though.
     checkpoint = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
-    if not 0 <= index < checkpoint.size:
-        raise InvalidError(
-            Reason.NOT_FOUND, f"got entry {index}; the checkpoint covers {checkpoint.size} entries, from 0 on"
-        )
+    if index >= checkpoint.size:
+        raise behind()
     leaf = files.leaf(index, checkpoint.size)
     proof = inclusion_proof(index, checkpoint.size, files.subtree(checkpoint.size))
     if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
@@ -94,6 +92,13 @@ def check_proof(text: str, keys: Sequence[NoteKey]) -> Proven:
             Reason.LEAF_MISMATCH, f"the proof does not hold: these bytes are not entry {index} of {checkpoint.origin}"
         )
     return Proven(index=proof.index, leaf=leaf, checkpoint=checkpoint)
+
+
+def behind() -> UnavailableError:
+    """Make the error of an entry that the log has not signed yet."""
+    return UnavailableError(
+        Reason.LOG_BEHIND, "the entry is durable and not yet in the signed log; ask again in a second", retry_after=1.0
+    )
 
 
 def _base64(raw: bytes) -> str:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from exchange.work import Work
 from schemas.audit import AuditEntry
+from schemas.errors import InvalidError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt
 
@@ -35,6 +36,7 @@ __all__ = [
     "Reach",
     "ReceiptStore",
     "Sealed",
+    "no_entry",
 ]
 
 
@@ -204,7 +206,11 @@ class LogStore(Protocol):
         ...
 
     def index_of(self, entry_id: str) -> int | None:
-        """Give the place of an entry; None when it has none yet, or there is no such entry."""
+        """Give the place of an entry, None when it has none yet.
+
+        Raises:
+            InvalidError: NOT_FOUND, there is no such entry.
+        """
         ...
 
     def latest_checkpoint(self) -> CheckpointRow | None:
@@ -226,3 +232,8 @@ class LogStore(Protocol):
     def backlog(self) -> Backlog:
         """Tell how much waits for its place."""
         ...
+
+
+def no_entry() -> InvalidError:
+    """Make the error of an id that no entry has."""
+    return InvalidError(Reason.NOT_FOUND, "no entry of the log has this id; take it from a receipt or a search")

@@ -157,8 +157,12 @@ def test_an_entry_committed_late_still_gets_its_place(world: AuditWorld) -> None
     world.write(ledger, late)
     assert world.log.claim(10) == 1
     assert world.log.index_of(late.id) == 1
+    waiting = world.make.make()
+    world.write(ledger, waiting)
+    assert world.log.index_of(waiting.id) is None
     for unknown in ("01935f1e-0000-7000-8000-000000000000", "no id", ""):
-        assert world.log.index_of(unknown) is None
+        with pytest.raises(InvalidError, match="no entry"):
+            world.log.index_of(unknown)
         assert world.entries.find(Query(entry=unknown)) == []
 
 

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange.audit.note import FileSigner, NoteKey, checkpoint_text, open_note, parse_checkpoint, sign_note
 from exchange.audit.proof import check_proof, prove, prove_prefix
 from schemas.audit import Checkpoint
-from schemas.errors import CorruptError, InvalidError, Reason
+from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import verify_consistency
+from schemas.status import code_of, error_of
 from tests.kit.audit import LogWorld, leaves_of, memory_world
 
 # The example of golang.org/x/mod/sumdb/note, which the specification was written after.
@@ -205,11 +206,11 @@ def test_a_changed_proof_file_proves_nothing(log: LogWorld) -> None:
 
 
 def test_what_is_not_in_the_log_is_not_proved(log: LogWorld, tmp_path: Path) -> None:
-    with pytest.raises(InvalidError) as caught:
-        prove(log.folder, 300)
-    assert caught.value.reason is Reason.NOT_FOUND
-    with pytest.raises(InvalidError):
-        prove(tmp_path / "nothing", 0)
+    for folder, index in ((log.folder, 300), (tmp_path / "nothing", 0)):
+        with pytest.raises(UnavailableError) as caught:
+            prove(folder, index)
+        assert caught.value.reason is Reason.LOG_BEHIND
+        assert error_of(code_of(caught.value), caught.value.reason, "", {}).__class__ is UnavailableError
     (log.folder / "tile/0/000").unlink()
     with pytest.raises(CorruptError):
         prove(log.folder, 3)
