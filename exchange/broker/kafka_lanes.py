@@ -71,6 +71,7 @@ class _Writer:
     text: str = ""  # the receipts as they stand on Kafka
     fenced: bool = False
     mine: frozenset[bytes] | None = None  # last digests by which the lane is known to be untouched by others
+    resumes: int = 0
 
     def drop(self) -> None:
         """Give the producer up; what the lane's last batch may be is remembered."""
@@ -114,8 +115,12 @@ class Lanes:
         large = next((b for b in batches if any(v and len(v) > MAX_RECORD_BYTES for v in b.values)), None)
         if large is not None:
             raise _too_large(large.lane, large.sequence)
+        with self._lock:
+            known = self._writers.get(lane)
+            resumed = known.resumes if known else 0
         with self._writer(lane, deadline) as writer:
-            if writer.fenced:
+            # Resumed while it waited: whoever did was told where the lane stands.
+            if writer.fenced or writer.resumes != resumed:
                 raise fenced(lane)
             return self._append(writer, batches, deadline)
 
@@ -137,6 +142,7 @@ class Lanes:
                     if time.monotonic() >= deadline:
                         raise unavailable(error, f"let lane {lane} be taken over") from error
                 else:
+                    writer.resumes += 1
                     return writer.receipts
 
     def stands(self, lane: Lane) -> tuple[Appended, ...]:

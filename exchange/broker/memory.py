@@ -8,7 +8,7 @@ transaction), leaves a position unused after each append, and can be down (`log.
 import bisect
 import contextlib
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -85,6 +85,7 @@ class MemoryBroker:
     def __init__(self, log: MemoryLog | None = None) -> None:
         self.log = log or MemoryLog()
         self._epochs: dict[Lane, int] = {}
+        self._resumes: Counter[Lane] = Counter()
         self._closed = False
 
     def create_topic(
@@ -110,9 +111,12 @@ class MemoryBroker:
         """See `Broker.append`. The seal gets None, after the commit and outside the log's lock."""
         if not batches:
             return []
+        resumed = self._resumes[batches[0].lane]
         with self._open():
             log = self._topic(batches[0].lane.topic)
             lane = check_batches(batches, log.info.partitions)
+            if self._resumes[lane] != resumed:  # while it waited: whoever resumed was told where the lane stands
+                raise fenced(lane)
             state = self.log.lanes.setdefault(lane, _LaneLog())
             if self._epochs.get(lane, state.epoch) != state.epoch:
                 raise fenced(lane)
@@ -136,6 +140,7 @@ class MemoryBroker:
         with self._open():
             state = self.log.lanes.setdefault(lane, _LaneLog())
             self._take_over(lane, state)
+            self._resumes[lane] += 1
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state.receipts else None
 
     def stands(self, lane: Lane) -> LaneState | None:

@@ -11,6 +11,7 @@ topic up for `patience` at most; then the server ends its transaction and nothin
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,7 @@ class PostgresBroker:
         self._wakes = Wakes(works.engine, poll.total_seconds())
         self._topics: dict[Topic, tuple[int, int]] = {}  # id and partitions: neither ever changes
         self._epochs: dict[Lane, int] = {}
+        self._resumes: Counter[Lane] = Counter()
         self._lane_locks: dict[Lane, threading.Lock] = {}
         self._turns = count()
         self._closed = threading.Event()
@@ -138,7 +140,10 @@ class PostgresBroker:
         topic_id, partitions = self._topic(batches[0].lane.topic)
         lane = check_batches(batches, partitions)
         packed = {batch.sequence: pack(batch) for batch in batches}  # before any lock
+        resumed = self._resumes[lane]
         with self._one_at_a_time(lane):
+            if self._resumes[lane] != resumed:  # while it waited: whoever resumed was told where the lane stands
+                raise fenced(lane)
             before, appended = self._append(topic_id, lane, batches, packed, seal)
         if appended:
             self._wakes.grown(topic_id)
@@ -167,6 +172,7 @@ class PostgresBroker:
             with self._transaction(self._works) as connection:
                 _, epoch, receipts = self._lock_lane(connection, lane, take=True)
             self._epochs[lane] = epoch
+            self._resumes[lane] += 1
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
 
     def stands(self, lane: Lane) -> LaneState | None:
