@@ -5,9 +5,10 @@ from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError
 
-__all__ = ["Fetched", "fetch", "fetch_one"]
+__all__ = ["Fetched", "Header", "fetch", "fetch_one"]
 
 Header = tuple[str, bytes]
+"""Name and value."""
 
 
 class Fetched(Protocol):
@@ -42,7 +43,7 @@ class Fetched(Protocol):
         ...
 
     def headers(self) -> Sequence[Header] | None:
-        """Give the headers; parsed at the first call."""
+        """Give the headers; parsed at the first call, which only one thread at a time may make."""
         ...
 
     def error(self) -> KafkaError | None:

@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from exchange.broker.kafka_link import Link
-from exchange.broker.kafka_message import Fetched, fetch, fetch_one
+from exchange.broker.kafka_message import Fetched, Header, fetch, fetch_one
 from exchange.broker.kafka_receipts import mark_of, valid_of
 from exchange.broker.kafka_settings import closed, unavailable
 from exchange.broker.port import Slice, Stretch
@@ -323,12 +323,20 @@ def _size(message: Fetched) -> int:
 
 
 def _stretch(number: int, messages: Sequence[Fetched]) -> Stretch:
+    # A slice may be shared by many readers. The library parses a message's headers at the first call and frees their
+    # raw form; two threads in that call at once free it twice, and the process dies (confluent-kafka 2.16.0).
+    one_at_a_time = threading.Lock()
+
+    def headers(index: int) -> Sequence[Header] | None:
+        with one_at_a_time:
+            return messages[index].headers()
+
     return Stretch(
         partition=number,
         offsets=[message.offset() for message in messages],
         keys=[message.key() for message in messages],
         values=[message.value() for message in messages],
         recorded_at=[message.timestamp()[1] * 1000 for message in messages],
-        mark=lambda index: mark_of(messages[index].headers()),
-        valid=lambda index: valid_of(messages[index].headers()),
+        mark=lambda index: mark_of(headers(index)),
+        valid=lambda index: valid_of(headers(index)),
     )

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import pytest
 from kafka import TopicPartition
 
 from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_read import _Stream
+from exchange.broker.kafka_message import Fetched
+from exchange.broker.kafka_read import _Stream, _stretch
 from exchange.broker.kafka_settings import admin
 from exchange.broker.port import Slice
 from schemas.errors import GoneError, Reason
@@ -89,6 +91,35 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
     *slices, _ = at_once(*[partial(read, place) for place in places], let_go)
     assert all(sum(len(stretch.offsets) for stretch in each.stretches) for each in slices)  # a read may stop early
     assert len(reads) == len({id(each) for each in slices}) == 2
+
+
+class Touchy:
+    """A message whose headers are parsed at the first call: two threads in it at once are the end of the process."""
+
+    def __init__(self) -> None:
+        self.busy, self.torn = 0, False
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        self.busy += 1
+        time.sleep(0.002)
+        self.torn = self.torn or self.busy > 1
+        self.busy -= 1
+        return [("ce_type", b"pool.upsert.first")]
+
+    def offset(self) -> int:
+        return 0
+
+    def timestamp(self) -> tuple[int, int]:
+        return (0, 0)
+
+    key = value = bytes
+
+
+def test_readers_who_share_a_slice_look_at_its_headers_one_at_a_time() -> None:
+    message = Touchy()
+    stretch = _stretch(0, [cast("Fetched", message)])
+    at_once(*[lambda: (stretch.mark(0), stretch.valid(0))] * 8)
+    assert not message.torn
 
 
 def test_twenty_readers_on_two_consumers_each_get_everything(broker: KafkaBroker) -> None:
