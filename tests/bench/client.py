@@ -48,7 +48,7 @@ def publish(settings: dict[str, Any], count: int) -> dict[str, float]:
 
 
 def fetch(settings: dict[str, Any], count: int) -> dict[str, float]:
-    """Draw the whole topic under the grant."""
+    """Draw *count* records of the topic under the grant, and what else the last answer brings."""
     identity = Identity.load(Path(settings["identity"]))
     terms = {"purpose": "eligibility", "case": "STANDING-1"}
     with PoolClient(identity, address=settings["gateway"]) as pool:
@@ -68,8 +68,8 @@ def fetch(settings: dict[str, Any], count: int) -> dict[str, float]:
                 table = engine.decode(group.datums)
                 assert all("*" in number for number in table.column("id_number").to_pylist())
                 decoded += table.num_rows
-    if decoded != count:
-        raise RuntimeError(f"{decoded} of {count} records were decoded")
+    if decoded != done:
+        raise RuntimeError(f"{decoded} of {done} records were decoded")
     return {"records": done, "seconds": seconds, "cpu": used}
 
 
