@@ -220,7 +220,7 @@ class Subjects:
         try:
             draft = self._registering.draft(subject, content, normalize=normalize)
             found = self._found(subject, draft, deleted=deleted)
-            if found is None and draft.content != content:
+            if found is None and (normalize or self.configuration.normalizes(subject)):
                 found = self._found(subject, self._registering.draft(subject, content, normalize=None), deleted=deleted)
         except InvalidError:
             self._refuse_unknown(subject, deleted=deleted)

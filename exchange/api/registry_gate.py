@@ -103,15 +103,15 @@ class RegistryGate:
         call = registry_call()
         decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
         self._gate.admit(actor, Action.SCHEMA_READ, "", call, decision)
-        shown = _Shown(self._sees(actor), self._rights.restrict)
+        shown = _Shown(self._reads(actor, Operation.READ), self._rights.restrict)
         yield shown
         restricted = shown.restricted()
         if restricted:
             with self._gate.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
                 act.note(restricted=restricted)
 
-    def _sees(self, actor: Actor) -> Callable[[str], bool]:
-        """Give what tells whether an actor, whose standing was looked at, may read a subject.
+    def _reads(self, actor: Actor, operation: Operation) -> Callable[[str], bool]:
+        """Give what tells whether an actor, whose standing is looked at elsewhere, may read a subject.
 
         Whose subjects they are is asked of the catalogue once, and only where it matters.
         """
@@ -125,14 +125,15 @@ class RegistryGate:
         def owner(subject: str) -> str | None:
             return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
 
-        return lambda subject: bool(self._reading(actor, Operation.READ, subject, owner))
+        return lambda subject: bool(self._reading(actor, operation, subject, owner))
 
     def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         """See `registry.calls.Gate`."""
-        action = Action.SCHEMA_READ_BY_ID
-        if is_view(origin) or self._rights.open(OPERATIONS[action], origin) or self._decide(actor, action, origin):
+        operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
+        if is_view(origin) or self._rights.open(operation, origin):
             return origin
-        return next((subject for subject in others() if self._decide(actor, action, subject)), origin)
+        reads = self._reads(actor, operation)  # a schema that everybody has may stand under thousands of subjects
+        return origin if reads(origin) else next(filter(reads, others()), origin)
 
     def open_(self, resource: str) -> bool:
         """See `registry.calls.Gate`."""

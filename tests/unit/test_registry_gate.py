@@ -261,3 +261,9 @@ def test_a_closed_subject_that_had_a_schema_first_does_not_close_its_id_to_all()
     assert room.told() == []
     room.subjects.delete("open-one")
     assert room.http.get(f"/schemas/ids/{schema_id}", headers={"authorization": OTHER}).status_code == 403
+
+
+def test_a_refused_read_by_id_asks_for_owners_once_however_many_subjects_have_it() -> None:
+    room = Room(Profile.CLOSED)
+    assert room.http.get(f"/schemas/ids/{ID}", headers={"authorization": OTHER}).status_code == 403
+    assert room.store.questions <= 2
