@@ -206,7 +206,7 @@ class Calls:
         schema = find()
 
         def others() -> list[str]:
-            return [item.subject for item in self.subjects.uses(schema.id) if not is_view(item.subject)]
+            return [item.subject for item in self.subjects.uses(schema.id)]
 
         under = self._gate.under(actor, schema.origin, others)
         with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, under):

@@ -217,14 +217,18 @@ class Subjects:
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        try:
-            draft = self._registering.draft(subject, content, normalize=normalize)
+        found = None
+        for form in (True, None) if normalize or self.configuration.normalizes(subject) else (None,):
+            try:
+                draft = self._registering.draft(subject, content, normalize=form)
+            except InvalidError:
+                if form:
+                    continue  # the normal form of a schema may be too long, or none; it may stand here as it came
+                self._refuse_unknown(subject, deleted=deleted)
+                raise
             found = self._found(subject, draft, deleted=deleted)
-            if found is None and (normalize or self.configuration.normalizes(subject)):
-                found = self._found(subject, self._registering.draft(subject, content, normalize=None), deleted=deleted)
-        except InvalidError:
-            self._refuse_unknown(subject, deleted=deleted)
-            raise
+            if found is not None:
+                break
         if found is None:
             self._refuse_unknown(subject, deleted=deleted)
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")

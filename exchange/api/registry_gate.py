@@ -130,10 +130,11 @@ class RegistryGate:
     def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         """See `registry.calls.Gate`."""
         operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
-        if is_view(origin) or self._rights.open(operation, origin):
+        if (self._dev and actor == ANONYMOUS) or self._reading(actor, operation, origin, self._owner):
             return origin
-        reads = self._reads(actor, operation)  # a schema that everybody has may stand under thousands of subjects
-        return origin if reads(origin) else next(filter(reads, others()), origin)
+        # A schema that everybody has may stand under thousands of subjects; those that leave no entry come first.
+        reads = self._reads(actor, operation)
+        return next(filter(reads, sorted(others(), key=self._telling)), origin)
 
     def open_(self, resource: str) -> bool:
         """See `registry.calls.Gate`."""

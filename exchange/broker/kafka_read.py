@@ -36,7 +36,7 @@ __all__ = ["Readers"]
 _CHUNK = 1_000  # messages taken from a consumer's queue in one call
 # What is taken from a queue waits as objects of Python, at three times its size: no more is taken than is asked for.
 _HELD = 4 * 1024 * 1024  # bytes kept in a consumer beyond which no more are taken from its queue
-_AHEAD = 4_000  # records kept even where fewer are asked for: enough for every partition to have some
+_AHEAD = 4_000  # records kept even where fewer are asked for, so that most slices have some of every partition
 _LINGER = 0.005  # seconds that a lagging reader waits for a fuller slice
 _COOL = 2.0  # seconds after which a consumer that nobody has come back for gives up its place
 _OVERTAKEN = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - the library's spelling

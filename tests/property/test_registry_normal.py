@@ -299,3 +299,12 @@ def test_two_numbers_of_a_json_schema_are_not_one(one: str, other: str) -> None:
 def test_a_json_schema_that_says_two_things_at_once_is_none() -> None:
     with pytest.raises(InvalidError, match="JSON"):
         service().register("j", Content(text='{"maximum": 1, "maximum": 2}', kind="JSON"))
+
+
+def test_a_schema_whose_normal_form_is_none_is_found_as_it_stands() -> None:
+    subjects = service()
+    content = Content(text='{"type": "record", "name": "R", "fields": [], "most": 1e999}')
+    first = subjects.register("s", content)
+    assert subjects.look_up("s", content, normalize=True) == first
+    with pytest.raises(InvalidError):
+        subjects.look_up("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)
