@@ -178,7 +178,7 @@ class App:
                 facts=facts,
                 pseudonyms=pseudonyms.pseudonyms,
                 partitions=partitions,
-                check_values=schemas.check_values,
+                check_records=schemas.check_records,
                 sign=keys.receipts.sign,
                 clock=microseconds,
             ),

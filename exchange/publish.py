@@ -2,7 +2,7 @@
 
     (1) form        sizes, marks and packed buffers fit each other
     (2) decision    may this connector publish this resource, now
-    (3) proof       the Merkle root is that of the records, and the connector's key signed it
+    (3) proof       the connector's key signed the Merkle root, and the root is that of the records
     (4) schema      every value is canonical Avro of a version of this topic's subject, and keeps its rules
     (5) pseudonyms  keys become HMACs under the topic's key; from them follow the partitions
     (6) append      broker, receipt and entry; then, and only then, the acknowledgement
@@ -29,15 +29,14 @@ from exchange.broker.rules import gap
 from exchange.call import Call
 from exchange.facts import Facts
 from exchange.gate import Gate, Passage, Writer
-from exchange.submission import Submission, check_form, merge_keys
+from exchange.submission import Records, Submission, check_form, merge_keys
 from exchange.work import Work, Works
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, publish_data
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.failpoints import reached
-from schemas.merkle import root_of
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import NO_ROOT, Packed, Receipt, batch_statement, leaf_hashes, receipt_statement
+from schemas.record import NO_ROOT, Receipt, batch_statement, receipt_statement
 
 __all__ = ["Checked", "Publishing"]
 
@@ -78,14 +77,22 @@ class Receipts(Protocol):
 
 
 class BatchCheck(Protocol):
-    """Step (4) for the values of one batch, perhaps in a worker process."""
+    """Root and schema, steps (3) and (4), for the records of one batch, perhaps in a worker process."""
 
-    def __call__(self, topic: Topic, values: Packed) -> tuple[Sequence[bytes], tuple[int, ...]]:
+    def __call__(
+        self, topic: Topic, records: Records, values: Sequence[bytes]
+    ) -> tuple[Sequence[bytes], tuple[int, ...]]:
         """Give the key bytes of the records that have a value, in order, and the schema ids among them.
+
+        Args:
+            topic: of the batch.
+            records: whose form was checked.
+            values: their values, one by one.
 
         Raises:
             RowsRefusedError: some rows do not keep the schema.
-            InvalidError: SCHEMA_UNKNOWN, a frame names a schema that is none of this topic's.
+            InvalidError: SIGNATURE_INVALID, the root is not the records'; SCHEMA_UNKNOWN, a frame names a schema that
+                is none of this topic's.
         """
         ...
 
@@ -105,7 +112,7 @@ class Publishing:
         facts: Facts,
         pseudonyms: Callable[[Topic, Sequence[bytes]], list[bytes]],
         partitions: Callable[[Sequence[bytes], int], list[int]],
-        check_values: BatchCheck,
+        check_records: BatchCheck,
         sign: Callable[[bytes], bytes],
         clock: Callable[[], int],
     ) -> None:
@@ -118,7 +125,7 @@ class Publishing:
         self._facts = facts
         self._pseudonyms = pseudonyms
         self._partitions_of = partitions
-        self._check_values = check_values
+        self._check_records = check_records
         self._sign = sign
         self._clock = clock
         self._partitions: dict[Topic, int] = {}
@@ -142,17 +149,11 @@ class Publishing:
         # An invented topic is not named: each name would make an entry of its own.
         resource = str(topic) if facts.resource else ""
         passage = self._gate.admit(actor, Action.PUBLISH, resource, call, decision)
-        # (3)
-        values = list(submission.values)
-        leaves = leaf_hashes(submission.marks, values, submission.void_keys, submission.valid)
-        if root_of(leaves) != submission.root:
-            raise InvalidError(
-                Reason.SIGNATURE_INVALID,
-                "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
-            )
+        # (3) Signature first: what nobody has signed costs no hashes.
         self._check_signature(facts.signing_key, lane, submission)
-        # (4)
-        value_keys, schema_ids = self._check_values(topic, submission.values)
+        # The rest of (3), and (4)
+        values = list(submission.values)
+        value_keys, schema_ids = self._check_records(topic, submission, values)
         # (5)
         keys = merge_keys(submission.marks, value_keys, submission.void_keys)
         pseudonyms = self._pseudonyms(topic, keys)

@@ -7,10 +7,11 @@ import numpy as np
 
 from registry.codec import RowError
 from schemas.errors import InvalidError, Reason
+from schemas.merkle import root_of
 from schemas.names import Topic
-from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Operation, Packed, Seen
+from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Operation, Packed, Seen, leaf_hashes
 
-__all__ = ["RowsRefusedError", "Submission", "check_form", "merge_keys"]
+__all__ = ["Records", "RowsRefusedError", "Submission", "check_form", "check_root", "merge_keys"]
 
 _MAX_SOURCE_POSITION = 128  # bytes
 _MAX_SEQUENCE = 2**53  # what a JSON number holds exactly; at a batch a millisecond, 285,000 years
@@ -31,16 +32,22 @@ class RowsRefusedError(InvalidError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """A batch as it came; see `schemas.record.Batch` for the fields."""
+class Records:
+    """What of a batch its root stands for; see `schemas.record.Batch` for the fields."""
 
-    topic: Topic
-    sequence: int
     marks: bytes
     values: Packed
     void_keys: Packed
     valid: bytes
     root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission(Records):
+    """A batch as it came; see `schemas.record.Batch` for the fields."""
+
+    topic: Topic
+    sequence: int
     previous_root: bytes
     signature: bytes
     source_position: bytes
@@ -97,6 +104,24 @@ def check_form(submission: Submission) -> None:
     if not np.array_equal(is_empty, is_void):
         raise InvalidError(
             Reason.RECORD_INVALID, "got a void with a value, or another record without one; expected the opposite"
+        )
+
+
+def check_root(records: Records, values: Sequence[bytes]) -> None:
+    """Check that a batch's root is that of its records: the second half of step (3).
+
+    Args:
+        records: whose form was checked.
+        values: their values, one by one.
+
+    Raises:
+        InvalidError: SIGNATURE_INVALID; REQUEST_INVALID, another number of void keys than of voids.
+    """
+    leaves = leaf_hashes(records.marks, values, records.void_keys, records.valid)
+    if root_of(leaves) != records.root:
+        raise InvalidError(
+            Reason.SIGNATURE_INVALID,
+            "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
         )
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from exchange.access.filter import filter_from_text, filter_to_text
 from exchange.access.view import View, ViewResult, ViewSpec
+from exchange.submission import Records, check_root
 from exchange.workers import Parts, Program, Task, Workers
 from registry.codec import CodecEngine, RowError, engine_for, strip_frames
 from registry.parsing import ParsedSchema, parse
@@ -39,28 +40,30 @@ def apply_view(
 
 
 def check_batch(
-    workers: Workers, writers: Mapping[int, ParsedSchema], values: Packed
+    workers: Workers, writers: Mapping[int, ParsedSchema], records: Records, values: Sequence[bytes]
 ) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
-    """Validate the framed values of a batch to be published, perhaps in an engine process.
+    """Check the root and the framed values of a batch to be published, perhaps in an engine process.
 
     Args:
         workers: the processes.
         writers: registry id → schema, of the versions under which a record of this topic may be written.
-        values: n framed values, whose offsets were checked (`Packed.checked`); an empty one is a void.
+        records: n records, whose form was checked; an empty value is a void's.
+        values: their values, one by one.
 
     Returns:
         The key bytes of the records that have a value, in order, and the schema ids among them, rising; or the rows
         that do not keep their schema, at most 100, in order.
 
     Raises:
-        InvalidError: SCHEMA_UNKNOWN, a frame names none of the writers; RECORD_INVALID, a frame is missing.
+        InvalidError: SIGNATURE_INVALID, the root is not that of the records; SCHEMA_UNKNOWN, a frame names none of the
+            writers; RECORD_INVALID, a frame is missing.
         PoolError: what `Workers.run` raises.
     """
     known = tuple(sorted(writers.items()))
     if workers.in_thread(len(values)):
-        return _checked(_engines(known), values)
+        return _checked(_engines(known), records, values)
     program = _check_program(known)
-    good, first, second = workers.run(program, (values.offsets, values.values), records=len(values))
+    good, first, second = workers.run(program, _to_parts(records), records=len(values))
     if good == b"rows":
         return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
     return list(Packed(first, second)), tuple(json.loads(good))
@@ -92,7 +95,8 @@ def compile_check(definition: bytes) -> Task:
     engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
 
     def task(parts: Parts) -> Parts:
-        checked = _checked(engines, Packed(*parts))
+        records = _from_parts(parts)
+        checked = _checked(engines, records, list(records.values))
         if isinstance(checked, list):
             rows = [[row.index, row.reason, row.field, row.message] for row in checked]
             return [b"rows", json.dumps(rows).encode(), b""]
@@ -103,13 +107,30 @@ def compile_check(definition: bytes) -> Task:
     return task
 
 
+def _to_parts(records: Records) -> Parts:
+    values, voids = records.values, records.void_keys
+    return values.offsets, values.values, records.marks, voids.offsets, voids.values, records.valid, records.root
+
+
+def _from_parts(parts: Parts) -> Records:
+    offsets, values, marks, void_offsets, void_values, valid, root = parts
+    return Records(
+        marks=marks,
+        values=Packed(offsets, values),
+        void_keys=Packed(void_offsets, void_values),
+        valid=valid,
+        root=root,
+    )
+
+
 def _checked(
-    engines: Mapping[int, CodecEngine], values: Packed
+    engines: Mapping[int, CodecEngine], records: Records, values: Sequence[bytes]
 ) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
-    """Check each schema's records with its engine; see `check_batch`."""
+    """Check the root, then each schema's records with its engine; see `check_batch`."""
+    check_root(records, values)
     found: dict[int, bytes] = {}
     bad: list[RowError] = []
-    groups = strip_frames(values)
+    groups = strip_frames(records.values)
     for group in groups:
         engine = engines.get(group.schema_id)
         if engine is None:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from exchange.access.derive import derive_schema
 from exchange.access.view import ViewSpec, compile_view
 from exchange.release import Viewed
-from exchange.submission import RowsRefusedError
+from exchange.submission import Records, RowsRefusedError
 from exchange.tasks import apply_view, check_batch
 from exchange.waves import Waves
 from exchange.workers import Workers
@@ -25,7 +25,6 @@ from registry.subjects import Subjects
 from schemas.access import Grant
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Topic
-from schemas.record import Packed
 
 __all__ = ["Schemas", "Views"]
 
@@ -132,9 +131,11 @@ class Schemas:
         """
         return self._subjects.whole(schema_id)
 
-    def check_values(self, topic: Topic, values: Packed) -> tuple[Sequence[bytes], tuple[int, ...]]:
+    def check_records(
+        self, topic: Topic, records: Records, values: Sequence[bytes]
+    ) -> tuple[Sequence[bytes], tuple[int, ...]]:
         """See `exchange.publish.BatchCheck`."""
-        checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, values))
+        checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, records, values))
         if isinstance(checked, list):
             raise RowsRefusedError(checked)
         return checked

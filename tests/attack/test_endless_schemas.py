@@ -26,8 +26,9 @@ from registry.store import Content
 from registry.subjects import Subjects
 from registry.writing import writer_of
 from schemas.errors import InvalidError, Reason
-from schemas.record import Packed, frame
+from schemas.record import frame
 from tests.kit.grants import POPULATION
+from tests.kit.publisher import checkable
 
 SUBJECT = POPULATION.subject
 
@@ -133,10 +134,10 @@ def test_bytes_under_an_endless_schema_end_in_an_error(
     schemas = Schemas(subjects, workers, clock=lambda: float(next(now)))
     for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
         with pytest.raises(InvalidError) as caught:
-            schemas.check_values(POPULATION, Packed.of([frame(endless, values)] * count))
+            schemas.check_records(POPULATION, *checkable([frame(endless, values)] * count))
         assert caught.value.reason is Reason.SCHEMA_UNKNOWN
         assert str(good) in caught.value.message
-    assert schemas.check_values(POPULATION, Packed.of([frame(good, b"\x02")] * count))[1] == (good,)
+    assert schemas.check_records(POPULATION, *checkable([frame(good, b"\x02")] * count))[1] == (good,)
 
 
 def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:

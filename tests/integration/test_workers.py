@@ -9,6 +9,8 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import psutil
 import pytest
@@ -20,7 +22,8 @@ from exchange.workers import Program, Workers
 from registry.parsing import parse
 from schemas.access import Compare, MaskRule
 from schemas.errors import InvalidError, Reason, UnavailableError
-from schemas.record import Packed, frame
+from schemas.record import Operation, Packed, frame
+from tests.kit.publisher import checkable
 
 MANY = 1_000
 
@@ -280,8 +283,9 @@ def test_a_batch_is_checked_and_a_view_applied(small):
     )
     good = [person("a", 6), b"", person("b", 7)]
     with Workers(1, small=small) as workers:
-        assert check_batch(workers, writers, Packed.of(good)) == ([b"a", b"b"], (7,))
-        bad = check_batch(workers, writers, Packed.of([*good, person("c", 6), person("a", 6) + b"x"]))
+        records, values = checkable(good, [b"c"])
+        assert check_batch(workers, writers, records, values) == ([b"a", b"b"], (7,))
+        bad = check_batch(workers, writers, *checkable([*good, person("c", 6), person("a", 6) + b"x"], [b"c"]))
         assert [(row.index, row.field) for row in bad] == [(3, "id"), (4, "")]
         result = apply_view(workers, spec, writers, good)
         assert list(result.values) == [frame(9, b"\x02*")]
@@ -290,4 +294,13 @@ def test_a_batch_is_checked_and_a_view_applied(small):
             InvalidError, Reason.SCHEMA_UNKNOWN, lambda: apply_view(workers, spec, writers, [frame(8, b"")])
         )
         assert "8" in str(error)
-        refused(InvalidError, Reason.SCHEMA_UNKNOWN, lambda: check_batch(workers, writers, Packed.of([frame(8, b"")])))
+        refused(InvalidError, Reason.SCHEMA_UNKNOWN, lambda: check_batch(workers, writers, *checkable([frame(8, b"")])))
+        for other in (
+            replace(records, root=bytes(32)),
+            replace(records, marks=bytes([Operation.CORRECT]) + records.marks[1:]),
+            replace(records, void_keys=Packed.of([b"d"])),
+            replace(records, valid=bytes(47) + b"\1"),
+            replace(records, values=Packed.of([good[2], b"", good[0]])),
+        ):
+            check = partial(check_batch, workers, writers, other, list(other.values))
+            refused(InvalidError, Reason.SIGNATURE_INVALID, check)

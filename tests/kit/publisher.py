@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from exchange.submission import Records
 from registry.codec import engine_for
 from registry.framing import add_frames
 from registry.parsing import parse
@@ -15,6 +16,14 @@ from schemas.record import NO_ROOT, Batch, Mark, Operation, Packed, Seen, batch_
 
 FIRST = int(Mark(Operation.UPSERT, Seen.FIRST))
 AGAIN = int(Mark(Operation.UPSERT, Seen.AGAIN))
+
+
+def checkable(values: Sequence[bytes], void_keys: Sequence[bytes] = ()) -> tuple[Records, list[bytes]]:
+    """Give framed values, empty ones of voids, as a batch's records under their true root, and as a list."""
+    marks = bytes(FIRST if value else int(Mark(Operation.VOID)) for value in values)
+    root = root_of(leaf_hashes(marks, values, void_keys, b""))
+    packed = Records(marks=marks, values=Packed.of(values), void_keys=Packed.of(void_keys), valid=b"", root=root)
+    return packed, list(values)
 
 
 class Publisher:

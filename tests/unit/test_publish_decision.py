@@ -56,7 +56,7 @@ class Pool:
             facts=self,  # type: ignore[arg-type]  # what append asks of them
             pseudonyms=unused,
             partitions=unused,
-            check_values=unused,
+            check_records=unused,
             sign=lambda _: bytes(64),
             clock=lambda: NOW,
         )

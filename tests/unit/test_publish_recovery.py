@@ -78,7 +78,7 @@ class Pool:
             facts=anything,
             pseudonyms=anything,
             partitions=anything,
-            check_values=anything,
+            check_records=anything,
             sign=lambda _: bytes(64),
             clock=lambda: self.now,
         )

@@ -15,8 +15,9 @@ from registry.settings import Configuration
 from registry.store import Content
 from registry.subjects import Subjects
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
-from schemas.record import Packed, frame
+from schemas.record import frame
 from tests.kit.grants import POPULATION
+from tests.kit.publisher import checkable
 
 SUBJECT = POPULATION.subject
 UNKNOWN = 9_999
@@ -51,7 +52,7 @@ class Room:
         return self.subjects.register(SUBJECT, Content(text=text(*fields))).schema_id
 
     def publish(self, schema_id: int, fields: int) -> tuple[int, ...]:
-        return self.schemas.check_values(POPULATION, Packed.of([frame(schema_id, bytes(fields))]))[1]
+        return self.schemas.check_records(POPULATION, *checkable([frame(schema_id, bytes(fields))]))[1]
 
     def refusal(self, schema_id: int) -> PoolError:
         with pytest.raises(PoolError) as caught:
