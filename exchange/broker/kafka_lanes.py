@@ -9,8 +9,8 @@ An append, step by step; the order is what makes it hold:
 
 1. own the lane: take it over, then read its receipts, waiting for stable ones;
 2. tell known batches from new ones; a number too high is believed only of a lane that is still ours;
-3. produce everything, flush, and count the delivery reports: a record that is too large fails alone, and a commit
-   afterwards would succeed without it;
+3. produce everything, flush, and hold the delivery reports against what was sent: a record that is too large fails
+   alone;
 4. offsets are known now, before the commit: pack them into the receipts and send them to the transaction;
 5. commit. Only now do the receipts hold. A commit is never repeated: where its outcome is unknown, the lane is
    taken over and its receipts tell;
@@ -42,6 +42,7 @@ from schemas.names import Lane, Topic
 __all__ = ["Lanes"]
 
 _ATTEMPTS = 3
+_UNCLEAR = 600.0  # seconds for which each record of a topic is reported; that the ends do not do costs a takeover
 _FENCED = {
     KafkaError._FENCED,  # noqa: SLF001 - the library spells its local codes so
     KafkaError.INVALID_PRODUCER_EPOCH,
@@ -104,6 +105,7 @@ class Lanes:
         self._lock = threading.Lock()
         self._writers: OrderedDict[Lane, _Writer] = OrderedDict()
         self._orders: dict[Topic, threading.Lock] = {}
+        self._unclear: dict[Topic, float] = {}  # when reports of the ends did not tell enough, monotonic seconds
 
     def append(self, lane: Lane, batches: Sequence[Append]) -> tuple[list[Appended], list[Appended]]:
         """Append; give the receipts of batches known before, as duplicates, and of those appended now.
@@ -302,8 +304,10 @@ class Lanes:
             with self._ordered(writer.lane.topic, deadline):
                 touched = {number for batch in new for number in batch.partitions}
                 floor = self._floors.floor(writer.lane.topic, touched, deadline)
-                appended = transaction.produce(producer, new, floor, deadline)
+                appended = transaction.produce(producer, new, floor, deadline, each=self._each(writer.lane.topic))
                 runs = [run for receipt in appended for run in receipt.runs]
+                if len(runs) > sum(len(set(batch.partitions)) for batch in new):
+                    self._unclear[writer.lane.topic] = time.monotonic()
                 self._floors.wrote(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
             receipts = (*writer.receipts, *appended)[-REMEMBERED:]
             # A batch that was known before may still wait for its entry, as the new ones do.
@@ -311,12 +315,22 @@ class Lanes:
             transaction.send_receipts(producer, writer.lane, writer.group, receipts[-1].sequence, text, deadline)
             doubt = tuple(appended)
             transaction.commit(producer, deadline)
+        except transaction.InterleavedError as error:
+            self._unclear[writer.lane.topic] = time.monotonic()
+            transaction.abort(producer)
+            raise _Again from error
         except _FOREIGN as error:
+            if not doubt:  # what the ends tell may be a consequence, and the cause another record's
+                self._unclear[writer.lane.topic] = time.monotonic()
             raise self._failed(writer, producer, new, doubt, error) from error
         writer.receipts, writer.text = receipts, text
         writer.mine = frozenset({writer.last()})
         self._settle(writer.lane, appended, deadline)
         return appended
+
+    def _each(self, topic: Topic) -> bool:
+        """Tell whether each record is to be reported: the ends did not tell enough lately."""
+        return time.monotonic() - self._unclear.get(topic, -_UNCLEAR) < _UNCLEAR
 
     def _settle(self, lane: Lane, appended: Sequence[Appended], deadline: float) -> None:
         """Wait until Kafka has written the transaction's markers, so that a reader who comes now finds the batches.

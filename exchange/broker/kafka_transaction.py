@@ -1,12 +1,18 @@
 """One transaction on a lane's producer, in the order that makes it whole: produce, count, send the receipts, commit.
 
 Functions over librdkafka's producer, which raise its own errors; `kafka_lanes` knows what each of them means.
+
+Where records stand is told by delivery reports, and a report a record is dear: for each of them threads hand the
+interpreter to each other. So only the first and the last record of a batch in each partition are reported. Where as
+many offsets lie between them as records were sent, the records fill them, for a transaction of which any record fails
+cannot be committed (`tests/integration/test_kafka_reports.py`). Where there are more, others have written in between,
+and only a report of each record tells where (ADR 0038).
 """
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -16,7 +22,7 @@ from exchange.broker.port import Append, Appended
 from schemas.failpoints import reached
 from schemas.names import Lane
 
-__all__ = ["abort", "aborts", "commit", "initialise", "left", "produce", "send_receipts"]
+__all__ = ["InterleavedError", "abort", "aborts", "commit", "initialise", "left", "produce", "send_receipts"]
 
 _ABORT = 2.0  # seconds for an abort, which only spares readers the transaction's timeout
 _SERVE = 500  # records produced between two looks at delivery reports
@@ -25,6 +31,10 @@ _GRACE = 2.0  # seconds beyond its timeout that a call may take
 _NO_TIMES = bytes(16)
 
 Report = Callable[[KafkaError | None, Any], None]
+
+
+class InterleavedError(Exception):
+    """Others' records or markers stand between those of a batch; the transaction must be aborted."""
 
 
 def left(deadline: float) -> float:
@@ -48,7 +58,9 @@ def initialise(producer: Producer, lane: Lane, deadline: float) -> None:
             return
 
 
-def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline: float) -> list[Appended]:
+def produce(
+    producer: Producer, batches: Sequence[Append], floor: int, deadline: float, *, each: bool = True
+) -> list[Appended]:
     """Begin a transaction, produce the batches and wait until the brokers have all of it; give the receipts-to-be.
 
     Args:
@@ -56,32 +68,39 @@ def produce(producer: Producer, batches: Sequence[Append], floor: int, deadline:
         batches: checked, consecutive.
         floor: milliseconds UTC below which no record's time may fall.
         deadline: monotonic seconds.
+        each: have each record reported; else those at the ends, which tells enough unless others write as well.
 
     Raises:
         KafkaException: a record was not taken; the transaction must be aborted.
         TimeoutError: not all delivery reports came in time.
+        InterleavedError: the ends do not tell where the others are.
     """
     producer.begin_transaction()
     failed: list[KafkaError] = []
     places: list[tuple[int, dict[int, list[int]]]] = []
     for batch in batches:
         floor = max(floor, batch.recorded_at // 1000, 0)
-        places.append((floor, _produce(producer, batch, floor, failed, deadline)))
+        places.append((floor, _produce(producer, batch, floor, failed, deadline, each=each)))
     waiting = producer.flush(left(deadline))
     if failed:
         raise KafkaException(failed[0])
-    appended = [_receipt(batch, *place) for batch, place in zip(batches, places, strict=True)]
-    # A record that fails alone does not stop a commit: only the count tells that the batch is whole.
-    if waiting or any(receipt.count != len(batch.keys) for receipt, batch in zip(appended, batches, strict=True)):
+    if waiting:
+        raise TimeoutError
+    appended = [
+        _receipt(batch, millisecond, offsets if each else _between(batch, offsets))
+        for batch, (millisecond, offsets) in zip(batches, places, strict=True)
+    ]
+    if any(receipt.count != len(batch.keys) for receipt, batch in zip(appended, batches, strict=True)):
         raise TimeoutError
     reached("after_produce")
     return appended
 
 
 def _produce(
-    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float
+    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float, *, each: bool
 ) -> dict[int, list[int]]:
     topic, send = str(batch.lane.topic), producer.produce
+    told = range(len(batch.partitions)) if each else _ends(batch.partitions)
     offsets: defaultdict[int, list[int]] = defaultdict(list)
     reports: dict[int, Report] = {number: _reporter(offsets[number], failed) for number in set(batch.partitions)}
     shared: dict[int, Any] = headers(batch)
@@ -93,7 +112,8 @@ def _produce(
             head = [*head, ("pool_valid", times)]
         while True:
             try:
-                send(topic, value, key, partition, reports[partition], timestamp=millisecond, headers=head)
+                report = reports[partition] if index in told else None
+                send(topic, value, key, partition, report, timestamp=millisecond, headers=head)
             except BufferError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
@@ -103,6 +123,27 @@ def _produce(
         if not index % _SERVE:
             producer.poll(0)
     return offsets
+
+
+def _ends(partitions: Sequence[int]) -> set[int]:
+    """Give the places of the first and the last record in each partition."""
+    count = len(partitions)
+    first = dict(zip(reversed(partitions), range(count - 1, -1, -1), strict=True))
+    last = dict(zip(partitions, range(count), strict=True))
+    return {*first.values(), *last.values()}
+
+
+def _between(batch: Append, ends: dict[int, list[int]]) -> dict[int, range]:
+    """Give the offsets of a batch's records in each partition, of which the first and the last were reported."""
+    between = {}
+    for partition, count in Counter(batch.partitions).items():
+        told = ends[partition]
+        if len(told) != min(count, 2):
+            raise TimeoutError
+        between[partition] = range(told[0], told[-1] + 1)
+        if len(between[partition]) != count:
+            raise InterleavedError
+    return between
 
 
 def _reporter(offsets: list[int], failed: list[KafkaError]) -> Report:
@@ -117,7 +158,7 @@ def _reporter(offsets: list[int], failed: list[KafkaError]) -> Report:
     return report
 
 
-def _receipt(batch: Append, millisecond: int, offsets: dict[int, list[int]]) -> Appended:
+def _receipt(batch: Append, millisecond: int, offsets: Mapping[int, Sequence[int]]) -> Appended:
     return Appended(
         lane=batch.lane,
         sequence=batch.sequence,
