@@ -4,6 +4,7 @@ Decisions are pure; somebody must fetch what they decide on. Nothing here is cac
 certificates and schemas, which never change: a revocation is seen by the next call.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -93,6 +94,11 @@ class PublisherFacts:
     signing_key: bytes | None
 
 
+_RECENT = 0.2  # seconds
+_MOST_RECENT = 1_000
+_NEVER: tuple[float, PublisherFacts | None] = 0.0, None
+
+
 class Facts:
     """Gathers facts from the rooms of the pool."""
 
@@ -111,10 +117,21 @@ class Facts:
         self._now = now
         self._look = look
         self._publishers = Waves(self._publisher)
+        self._recent: dict[tuple[Actor, Topic], tuple[float, PublisherFacts]] = {}  # until when, monotonic seconds
 
-    def publisher(self, actor: Actor, topic: Topic) -> PublisherFacts:
-        """Give the facts of a publication, all of one moment; the batches of a stream ask together."""
-        return self._publishers((actor, topic))
+    def publisher(self, actor: Actor, topic: Topic, *, recent: bool = False) -> PublisherFacts:
+        """Give the facts of a publication, all of one moment; the batches of a stream ask together.
+
+        *recent*: that moment may be 0.2 s ago. For what is decided anew by the facts of now before anything is done.
+        """
+        until, facts = self._recent.get((actor, topic), _NEVER) if recent else _NEVER
+        if facts is not None and time.monotonic() < until:
+            return facts
+        facts = self._publishers((actor, topic))
+        if len(self._recent) >= _MOST_RECENT:
+            self._recent.clear()
+        self._recent[actor, topic] = time.monotonic() + _RECENT, facts
+        return facts
 
     def _publisher(self, who_what: tuple[Actor, Topic]) -> PublisherFacts:
         actor, topic = who_what

@@ -65,7 +65,9 @@ class Workers:
         self._n, self._deadline, self._memory = n, deadline, memory
         self._queue, self._small, self._replaced = queue, small, replaced
         self._programs = Programs()
-        self._state = threading.Condition()
+        lock = threading.Lock()
+        self._state = threading.Condition(lock)
+        self._free = threading.Condition(lock)  # of its own, so that one process wakes one call and not all
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
         self._waiting = 0
@@ -150,6 +152,7 @@ class Workers:
         """
         with self._state:
             self._closed = True
+            self._free.notify_all()
             self._state.notify_all()
             self._state.wait_for(lambda: len(self._idle) == len(self._all), patience)
             idle, self._idle = self._idle, []
@@ -166,7 +169,7 @@ class Workers:
                 raise _overloaded(f"{self._waiting} calls wait for an engine process already")
             self._waiting += 1
             try:
-                self._state.wait_for(lambda: self._idle or self._closed, until - time.monotonic())
+                self._free.wait_for(lambda: self._idle or self._closed, until - time.monotonic())
             finally:
                 self._waiting -= 1
             if self._closed:
@@ -180,6 +183,7 @@ class Workers:
             kept = process in self._all
             if kept:
                 self._idle.append(process)
+                self._free.notify()
                 self._state.notify_all()
         if not kept:
             process.end()
@@ -202,6 +206,7 @@ class Workers:
                 if process is not None and not self._closed:
                     self._all.add(process)
                     self._idle.append(process)
+                    self._free.notify()
                     self._state.notify_all()
                     return
                 if not self._closed:

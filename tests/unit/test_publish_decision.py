@@ -1,9 +1,10 @@
 """Between its check and its turn a batch may wait for as long as its peer likes: it is decided upon again."""
 
-from dataclasses import replace
-from typing import Any
+import hashlib
+from dataclasses import fields, replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.access.policy import Resource
 from exchange.access.roles import Standing
@@ -22,6 +23,7 @@ from schemas.errors import ConflictError, InvalidError, PoolError, Reason, Refus
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import NO_ROOT, Packed
 from tests.kit.broker import batch
+from tests.kit.publisher import Publisher
 
 DEPARTMENT = "01890000-0000-7000-8000-000000000001"
 TOPIC = Topic.parse("permits.v1")
@@ -39,13 +41,13 @@ STANDS = PublisherFacts(
 class Pool:
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.now = STANDS
+        self.recently: PublisherFacts | None = None  # what is still remembered; None = as now
         self.works = MemoryWorks()
         self.audit = MemoryAudit(self.works)
         self.broker = broker or MemoryBroker()
         self.broker.create_topic(TOPIC)
         ledger = Ledger(self.audit, process="gateway@1")
         ledger.open(self.works)
-        unused: Any = None
         self.publishing = Publishing(
             pool_id="pool",
             works=self.works,
@@ -54,15 +56,15 @@ class Pool:
             receipts=self.audit,
             broker=self.broker,
             facts=self,  # type: ignore[arg-type]  # what append asks of them
-            pseudonyms=unused,
-            partitions=unused,
-            check_records=unused,
+            pseudonyms=lambda _, keys: [hashlib.sha256(key).digest()[:16] for key in keys],
+            partitions=lambda keys, _: [0] * len(keys),
+            check_records=lambda _, __, values: (values, (7,)),
             sign=lambda _: bytes(64),
             clock=lambda: NOW,
         )
 
-    def publisher(self, *_: object) -> PublisherFacts:
-        return self.now
+    def publisher(self, *_: object, recent: bool = False) -> PublisherFacts:
+        return self.recently if recent and self.recently is not None else self.now
 
     def append(self, checked: Checked) -> int:
         return len(self.publishing.append([checked]))
@@ -120,6 +122,43 @@ def test_what_changed_while_a_batch_waited_counts(changed: PublisherFacts, error
     assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="allow"))) == 1
     pool.now = STANDS
     assert pool.append(waiting) == 1
+
+
+KEY = ed25519.Ed25519PrivateKey.generate()
+ENROLLED = replace(STANDS, signing_key=KEY.public_key().public_bytes_raw())
+CHANGES = [
+    replace(ENROLLED, standing=Standing.REVOKED),
+    replace(ENROLLED, resource=None),
+    replace(ENROLLED, signing_key=b"n" * 32),
+    replace(ENROLLED, signing_key=None),
+]
+
+
+def signed() -> Submission:
+    batch = Publisher("pool", DEPARTMENT, "source", str(TOPIC), KEY).batch(Packed.of([b"one", b"two"]))
+    names = [each.name for each in fields(Submission) if each.name != "topic"]
+    return Submission(topic=TOPIC, **{name: getattr(batch, name) for name in names})
+
+
+@pytest.mark.parametrize("before", CHANGES)
+def test_nobody_is_refused_for_what_was_so_a_moment_ago(before: PublisherFacts) -> None:
+    pool = Pool()
+    pool.recently, pool.now = before, ENROLLED
+    assert pool.append(pool.publishing.check(ACTOR, CALL, signed())) == 1
+    assert not pool.audit.find(Query(action=str(Action.PUBLISH), decision="deny"))
+
+
+@pytest.mark.parametrize("since", CHANGES)
+def test_nothing_is_appended_for_what_was_so_a_moment_ago(since: PublisherFacts) -> None:
+    pool = Pool()
+    pool.recently, pool.now = ENROLLED, since
+    passed = pool.publishing.check(ACTOR, CALL, signed())
+    with pytest.raises(PoolError):
+        pool.append(passed)
+    assert pool.broker.resume(LANE) is None
+    pool.recently = None
+    with pytest.raises(PoolError):
+        pool.publishing.check(ACTOR, CALL, signed())
 
 
 def test_a_denial_behind_the_check_is_entered() -> None:
