@@ -9,6 +9,7 @@ from typing import Annotated
 
 import structlog
 import typer
+import uvloop
 
 from exchange import heap
 from exchange.app import App
@@ -76,7 +77,8 @@ def serve_command(
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)
     try:
-        asyncio.run(serve(opened, roles, _ready))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(opened, roles, _ready))
     finally:
         opened.close()
 
