@@ -144,8 +144,7 @@ class Publishing:
         topic = submission.topic
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         # (2) As of a moment ago, where that lets it pass: the append decides as of now.
-        for recent in (True, False):
-            facts = self._facts.publisher(actor, topic, recent=recent)
+        for facts in self._facts.publishers(actor, topic):
             decision = decide(actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
             signed = self._signed(facts.signing_key, lane, submission)
             if signed and isinstance(decision, Allow):

@@ -34,6 +34,7 @@ from schemas.errors import InvalidError, Reason, UnavailableError
 __all__ = ["Compile", "Parts", "Program", "Task", "Workers"]
 
 _BOOT = 60.0  # seconds for a process to start
+_SHARE = 0.25  # of the time allowed that must be left when work begins
 _SERVE: Final = "from exchange.engine_process import serve; serve()"
 
 
@@ -107,9 +108,10 @@ class Workers:
         """
         if self.in_thread(records):
             return self._programs.run(program, parts)
-        until = time.monotonic() + (self._deadline if deadline is None else deadline)
+        allowed = self._deadline if deadline is None else deadline
+        until = time.monotonic() + allowed
         for last in (False, True):
-            process = self._take(until)
+            process = self._take(until, least=_SHARE * allowed)
             try:
                 word, answer = process.ask(program, parts, until)
                 refusal = raised(answer) if word == FAILED else None
@@ -163,7 +165,7 @@ class Workers:
         for process in busy:
             process.kill()  # the call that owns it sees it die, and does the rest
 
-    def _take(self, until: float) -> "_Process":
+    def _take(self, until: float, least: float) -> "_Process":
         with self._state:
             if not self._idle and self._waiting >= self._queue:
                 raise _overloaded(f"{self._waiting} calls wait for an engine process already")
@@ -176,6 +178,9 @@ class Workers:
                 raise _shutting_down()
             if not self._idle:
                 raise _overloaded("no engine process was free before the deadline")
+            if until - time.monotonic() < least:  # it would be ended in mid-work, and everybody behind it wait for that
+                self._free.notify()
+                raise _overloaded("an engine process was free only shortly before the deadline")
             return self._idle.pop()
 
     def _give_back(self, process: "_Process") -> None:

@@ -320,7 +320,7 @@ class Lanes:
             transaction.abort(producer)
             raise _Again from error
         except _FOREIGN as error:
-            if not doubt:  # what the ends tell may be a consequence, and the cause another record's
+            if not doubt or transaction.aborts(error):  # what is told may be a consequence, the cause another record
                 self._unclear[writer.lane.topic] = time.monotonic()
             raise self._failed(writer, producer, new, doubt, error) from error
         writer.receipts, writer.text = receipts, text

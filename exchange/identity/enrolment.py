@@ -3,7 +3,7 @@
     invite   an account of the department's makes a one-time token, good for 7 days
     enrol    token + certificate request + public signing key → a certificate of 30 days
     renew    from day 20 of a certificate that is still good → the next one; the signing key stays
-    revoke   a department's, a connector's or one certificate; the gate asks at every call, so it holds at once
+    revoke   a department's, a connector's or one certificate; the gate asks at every act, so it holds at once
 
 A token that names no connector enrols only a name that the department has not used. Taking an existing name over (its
 machine was off for a month, or lost) needs a token that names it: the old certificates are revoked, and the new

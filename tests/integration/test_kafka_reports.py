@@ -1,18 +1,20 @@
 """Which offsets a batch got, told by the delivery reports of its first and last record in each partition."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from exchange.broker import kafka_lanes, kafka_transaction
 from exchange.broker.kafka import KafkaBroker
 from exchange.broker.kafka_settings import admin
 from exchange.broker.port import Append
+from exchange.broker.topics import lane_group
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
 from tests.kit.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
@@ -122,23 +124,53 @@ def test_what_others_write_in_between_is_not_in_the_runs(
     assert each[3] is False
 
 
-def test_a_record_that_fails_alone_takes_its_batch_with_it(
-    brokers: list[KafkaBroker], topic: Topic, kafka_node: Node, interrupt: Callable[..., list[bool]]
-) -> None:
-    """The failing record is none of those that are reported, and a set of its own."""
-    lane = lane_of(topic)
-    append(brokers[0], batch(lane, 1, range(20)))
+LARGE = bytes(5) + random.Random(3).randbytes(1_500_000)  # more than librdkafka puts in one set
+
+
+@pytest.fixture
+def narrow(brokers: list[KafkaBroker], topic: Topic, kafka_node: Node) -> Topic:
+    """The topic, when it takes no set of that size any more."""
+    append(brokers[0], batch(lane_of(topic), 1, range(20)))
     client = admin(kafka_node.settings(kafka_node.operator))
     client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, str(topic), {"max.message.bytes": "200000"})])
     client.close()
+    return topic
+
+
+def test_a_record_that_fails_alone_takes_its_batch_with_it(
+    brokers: list[KafkaBroker], narrow: Topic, interrupt: Callable[..., list[bool]]
+) -> None:
+    lane = lane_of(narrow)
+    each = interrupt(lane, -1, lambda: None)
     large = batch(lane, 2, range(300))
     values = list(large.values)
-    values[150] = bytes(5) + random.Random(3).randbytes(1_500_000)  # more than librdkafka puts in one set
+    values[150] = LARGE
+    assert large.partitions[150] in large.partitions[:150]
+    assert large.partitions[150] in large.partitions[151:]  # so that it is none of those that are reported
     seals = Seals()
     with pytest.raises(InvalidError) as raised:
         brokers[0].append([replace(large, values=values)], seals)
     assert raised.value.reason is Reason.BATCH_TOO_LARGE
+    assert each[0] is False
     assert seals.calls == []
-    assert len(read_all(brokers[1], topic)) == 20
+    assert len(read_all(brokers[1], narrow)) == 20
     append(brokers[0], large)
-    assert len(read_all(brokers[1], topic)) == 320
+    assert len(read_all(brokers[1], narrow)) == 320
+
+
+def test_a_transaction_of_which_a_record_failed_unreported_cannot_be_committed(
+    brokers: list[KafkaBroker], narrow: Topic, kafka_node: Node
+) -> None:
+    """librdkafka's own promise, on which the reports of the ends alone rest."""
+    name = lane_group(lane_of(narrow, "bare"))
+    producer = Producer(kafka_node.settings().producer(name))
+    kafka_transaction.initialise(producer, lane_of(narrow, "bare"), time.monotonic() + 20)
+    producer.begin_transaction()
+    for value in (b"before", LARGE):
+        producer.produce(str(narrow), value, bytes(16), 0)
+    producer.flush(10)
+    with pytest.raises(KafkaException) as raised:
+        kafka_transaction.commit(producer, time.monotonic() + 10)
+    assert kafka_transaction.aborts(raised.value)
+    kafka_transaction.abort(producer)
+    assert len(read_all(brokers[1], narrow)) == 20

@@ -190,6 +190,44 @@ def test_a_call_waits_no_longer_than_its_deadline_for_a_process():
         assert working.result()
 
 
+def test_calls_that_wait_for_one_process_come_one_after_the_other():
+    with Workers(1) as workers, ThreadPoolExecutor(6) as threads:
+        start = time.monotonic()
+        calls = [threads.submit(workers.run, program("sleep"), [b"0.05"], records=MANY) for _ in range(6)]
+        assert len({bytes(call.result()[0]) for call in calls}) == 1
+        assert time.monotonic() - start < 5  # a wake-up that is lost would wait for the deadline, ten seconds
+
+
+def test_a_process_that_is_free_too_late_for_a_call_goes_to_the_next_one():
+    replaced = []
+    with Workers(1, replaced=replaced.append) as workers, ThreadPoolExecutor(3) as threads:
+        working = threads.submit(workers.run, program("sleep"), [b"1.0"], records=MANY)
+        until(lambda: not workers._idle)
+        late = threads.submit(workers.run, program("sleep"), [b"60"], records=MANY, deadline=1.25)
+        until(lambda: workers._waiting == 1)
+        next_ = threads.submit(workers.run, program("echo"), [b"x"], records=MANY)
+        error = refused(UnavailableError, Reason.OVERLOADED, late.result)
+        assert "shortly before" in str(error)
+        start = time.monotonic()
+        assert next_.result()
+        assert time.monotonic() - start < 5
+        assert working.result()
+        assert replaced == []
+
+
+def test_closing_refuses_those_who_wait():
+    workers = Workers(1)
+    with ThreadPoolExecutor(3) as threads:
+        working = threads.submit(workers.run, program("sleep"), [b"3"], records=MANY)
+        until(lambda: not workers._idle)
+        waiting = threads.submit(workers.run, program("echo"), [], records=MANY)
+        until(lambda: workers._waiting == 1)
+        threads.submit(workers.close)
+        refused(UnavailableError, Reason.SHUTTING_DOWN, waiting.result)
+        assert not working.done()
+        assert working.result()
+
+
 def test_closing_lets_calls_end_and_refuses_new_ones():
     workers = Workers(1)
     with ThreadPoolExecutor(1) as threads:

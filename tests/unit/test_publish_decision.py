@@ -1,6 +1,7 @@
 """Between its check and its turn a batch may wait for as long as its peer likes: it is decided upon again."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 import pytest
@@ -63,8 +64,13 @@ class Pool:
             clock=lambda: NOW,
         )
 
-    def publisher(self, *_: object, recent: bool = False) -> PublisherFacts:
-        return self.recently if recent and self.recently is not None else self.now
+    def publisher(self, *_: object) -> PublisherFacts:
+        return self.now
+
+    def publishers(self, *_: object) -> Iterator[PublisherFacts]:
+        if self.recently is not None:
+            yield self.recently
+        yield self.now
 
     def append(self, checked: Checked) -> int:
         return len(self.publishing.append([checked]))
