@@ -64,10 +64,15 @@ def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
     """
     if not leaf_hashes:
         return EMPTY_ROOT
-    sha256 = _sha256
+    begun = _sha256(b"\x01").copy  # a copied state is quicker than a new one
     level = list(leaf_hashes)
     while len(level) > 1:
-        above = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+        above = []
+        for left, right in zip(level[::2], level[1::2], strict=False):
+            node = begun()
+            node.update(left)
+            node.update(right)
+            above.append(node.digest())
         if len(level) % 2:
             above.append(level[-1])
         level = above

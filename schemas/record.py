@@ -264,7 +264,7 @@ def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes
     keys = iter(void_keys)
     leaves = []
     if not valid:
-        heads = {byte: sha256(bytes((0, 1, byte & 15)) + no_times + no_key) for byte in set(marks)}
+        heads = {byte: bytes((0, 1, byte & 15)) + no_times + no_key for byte in set(marks)}
         for byte, value in zip(marks, values, strict=True):
             if byte & 15 == Operation.VOID:
                 key = next(keys, None)
@@ -272,9 +272,7 @@ def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes
                     raise _void_keys()
                 leaves.append(sha256(bytes((0, 1, byte & 15)) + no_times + sha256(key).digest()).digest())
             else:
-                leaf = heads[byte].copy()
-                leaf.update(value)
-                leaves.append(leaf.digest())
+                leaves.append(sha256(heads[byte] + value).digest())
     else:
         for index, (byte, value) in enumerate(zip(marks, values, strict=True)):
             key_digest = no_key

@@ -114,7 +114,7 @@ class Lanes:
             ConflictError, InvalidError, UnavailableError: see `Broker.append`.
         """
         deadline = self._link.deadline()
-        large = next((b for b in batches if any(v and len(v) > MAX_RECORD_BYTES for v in b.values)), None)
+        large = next((b for b in batches if max(map(len, filter(None, b.values)), default=0) > MAX_RECORD_BYTES), None)
         if large is not None:
             raise _too_large(large.lane, large.sequence)
         with self._lock:

@@ -60,7 +60,7 @@ def _check_batch(batch: Append, partitions: int) -> None:
         raise InvalidError(
             Reason.BATCH_TOO_LARGE, f"got {count} records; expected {MAX_BATCH_RECORDS} at most, send smaller batches"
         )
-    size = sum([len(value) for value in batch.values if value is not None])
+    size = sum(map(len, filter(None, batch.values)))
     if size > MAX_VALUE_BYTES:
         raise InvalidError(
             Reason.BATCH_TOO_LARGE, f"got {size} bytes; expected {MAX_VALUE_BYTES} at most, send smaller batches"
