@@ -25,7 +25,7 @@ from tests.kit.publisher import Publisher
 
 
 def publish(settings: dict[str, Any], count: int) -> dict[str, float]:
-    """Publish *count* persons in batches of 1,000, eight in flight."""
+    """Publish *count* persons in batches of 1,000, 32 in flight."""
     columns = batches(count)
     identity = Identity.load(Path(settings["identity"]))
     topic = Topic.parse(settings["topic"])
