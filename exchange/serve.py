@@ -74,6 +74,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):  # else a second one is swallowed while the rest is closed
+            stack.callback(loop.remove_signal_handler, number)
         threads = ThreadPoolExecutor(app.config.limits.threads, thread_name_prefix="call")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         if Role.SEQUENCER in roles:

@@ -111,7 +111,7 @@ class Workers:
         allowed = self._deadline if deadline is None else deadline
         until = time.monotonic() + allowed
         for last in (False, True):
-            process = self._take(until, least=_SHARE * allowed)
+            process = self._take(until, least=0.0 if last else _SHARE * allowed)
             try:
                 word, answer = process.ask(program, parts, until)
                 refusal = raised(answer) if word == FAILED else None
