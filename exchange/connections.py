@@ -20,6 +20,8 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from exchange.session import Session
+
 __all__ = ["connect"]
 
 # A server behind a network that swallows packets is given up in seconds, not when the kernel's quarter of an hour ends.
@@ -90,13 +92,14 @@ def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE, singl
         single: for single statements, each its own transaction: nothing is begun before and nothing ended after it.
     """
     more: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if single else {}
+    how: dict[str, Any] = dict(_LIMITS) if single else _LIMITS | {"connection_factory": Session}
     engine = sa.create_engine(
         url,
         poolclass=_Places,
         pool_size=connections,
         max_overflow=-1,
         pool_timeout=patience,
-        connect_args=dict(_LIMITS),
+        connect_args=how,
         **more,
     )
     event.listen(engine, "checkin", _checked_in)

@@ -179,7 +179,7 @@ class Fetching:
                 gap=gap,
             )
             entry = passage.entry(data, flow=Flow.HORIZONTAL)
-            # The last write of the transaction: its counting line stays locked until the commit.
+            # The last write, but not one that goes with the commit: the time is taken once the entry is stored.
             leaf = self._ledger.write(work, [entry])[0]
             sent = self._monotonic()
         reached("after_release_entry")

@@ -40,8 +40,11 @@ _MOST_FOLDS = 10_000
 class Writer(Protocol):
     """What the gate needs of the audit ledger."""
 
-    def write(self, work: Work, entries: Sequence[AuditEntry]) -> list[bytes]:
-        """Number the entries and store them within *work*; give their leaf hashes."""
+    def write(self, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
+        """Number the entries and store them within *work*, with its commit if they are the *last* thing in it.
+
+        Returns their leaf hashes.
+        """
         ...
 
 
@@ -162,7 +165,7 @@ class Gate:
                 yield work, act
                 if act.grant is not None:
                     passage = replace(passage, grant=act.grant)
-                self._ledger.write(work, [passage.entry(act.data, entry_id=act.entry_id)])
+                self._ledger.write(work, [passage.entry(act.data, entry_id=act.entry_id)], last=True)
         except PoolError as error:
             self._failed(passage, error)
             raise
@@ -187,7 +190,7 @@ class Gate:
         """
         passage = self.admit(actor, action, resource, call, decision)
         with self._works.begin() as work:
-            self._ledger.write(work, [passage.entry(facts or {})])
+            self._ledger.write(work, [passage.entry(facts or {})], last=True)
         try:
             yield
         except PoolError as error:
@@ -196,7 +199,7 @@ class Gate:
 
     def _failed(self, passage: Passage, error: PoolError) -> None:
         with self._works.begin() as work:
-            self._ledger.write(work, [passage.entry({"failed": str(error.reason)})])
+            self._ledger.write(work, [passage.entry({"failed": str(error.reason)})], last=True)
 
     def flush(self) -> None:
         """Write the folded denials whose minute is over; called about once a minute, and at the end with close()."""
@@ -221,7 +224,7 @@ class Gate:
         if held is not None and held[0].count:
             entries.insert(0, _folded(*held, at=now))
         with self._works.begin() as work:
-            self._ledger.write(work, entries)
+            self._ledger.write(work, entries, last=True)
         with self._lock:
             self._folds[key] = (_Fold(now), entry)
         if crowded:
@@ -235,7 +238,7 @@ class Gate:
         entries = [_folded(*held, at=self._clock()) for held in over.values() if held[0].count]
         if entries:
             with self._works.begin() as work:
-                self._ledger.write(work, entries)
+                self._ledger.write(work, entries, last=True)
 
 
 def _folded(fold: _Fold, first: AuditEntry, *, at: int) -> AuditEntry:

@@ -12,17 +12,28 @@ Leaving the block commits; an exception rolls back. `PostgresWork` is a SQLAlche
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
-from registry.postgres_failures import unavailable
-from schemas.errors import Reason, UnavailableError
+from exchange.session import Session
+from registry.postgres_failures import never_committed, unavailable
+from registry.prepared import Prepared
+from schemas.errors import PoolError, Reason, UnavailableError
 
-__all__ = ["MemoryWork", "MemoryWorks", "PostgresWork", "PostgresWorks", "Work", "Works", "connection_of"]
+__all__ = [
+    "MemoryWork",
+    "MemoryWorks",
+    "PostgresWork",
+    "PostgresWorks",
+    "Work",
+    "Works",
+    "connection_of",
+    "postgres_of",
+]
 
 
 class Work:
@@ -38,8 +49,13 @@ class Works(Protocol):
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED; OUTCOME_UNKNOWN when the connection was
                 lost during the commit, so that it may have happened or not.
+            PoolError: what the last statement raises, where it went with the commit.
         """
         ...
+
+
+Refusal: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
+"""Says what it means that a statement's rows are against a rule of the database."""
 
 
 class PostgresWork(Work):
@@ -47,6 +63,52 @@ class PostgresWork(Work):
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
+        self._ends: list[Callable[[bool | None], None]] = []
+        self._refusal: Refusal | None = None
+
+    def at_end(self, tell: Callable[[bool | None], None]) -> None:
+        """Have somebody told how it ended: True, committed; False, rolled back; None, nobody knows."""
+        self._ends.append(tell)
+
+    def write(self, statement: Prepared, values: Mapping[str, Any], *, refusal: Refusal, last: bool) -> None:
+        """Carry a statement out that gives no rows.
+
+        Args:
+            statement: which.
+            values: its parameters, by name.
+            refusal: makes the error that is raised where it is refused.
+            last: nothing else is carried out in this work, so that it may go with the commit; what it raises is then
+                raised by leaving the work.
+        """
+        driver: Any = self.connection.connection.dbapi_connection
+        try:
+            if not last or not isinstance(driver, Session):
+                statement.run(self.connection, values)
+                return
+            driver.finish_with(statement.written_out(self.connection, values))
+        except sa_exc.IntegrityError as error:
+            raise refusal(error) from error
+        self._refusal = refusal
+
+    def ended(self, committed: bool | None) -> None:
+        """Tell everybody how it ended; by whoever opened it."""
+        while self._ends:
+            self._ends.pop()(committed)
+
+    def failed(self, error: sa_exc.DBAPIError) -> Exception:
+        """Give what it means that the commit raised an error; tell everybody."""
+        known = never_committed(error)
+        if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
+            found: Exception = self._refusal(error)
+        elif known:
+            found = unavailable(error)
+        else:
+            found = UnavailableError(
+                Reason.OUTCOME_UNKNOWN,
+                "the connection to PostgreSQL was lost during a commit; it may have happened or not",
+            )
+        self.ended(False if known else None)
+        return found
 
 
 class PostgresWorks:
@@ -64,21 +126,20 @@ class PostgresWorks:
             raise unavailable(error) from error
         with connection:
             transaction = connection.begin()
+            work = PostgresWork(connection)
             try:
-                yield PostgresWork(connection)
+                yield work
             except sa_exc.DBAPIError as error:
-                _roll_back(transaction)
+                _roll_back(transaction, work)
                 raise unavailable(error) from error
             except BaseException:
-                _roll_back(transaction)
+                _roll_back(transaction, work)
                 raise
             try:
                 transaction.commit()
             except sa_exc.DBAPIError as error:
-                raise UnavailableError(
-                    Reason.OUTCOME_UNKNOWN,
-                    "the connection to PostgreSQL was lost during a commit; it may have happened or not",
-                ) from error
+                raise work.failed(error) from error
+            work.ended(True)
 
 
 class MemoryWork(Work):
@@ -115,20 +176,31 @@ class MemoryWorks:
                 raise
 
 
-def connection_of(work: Work) -> sa.Connection:
-    """Give the SQLAlchemy connection of a PostgreSQL transaction.
+def postgres_of(work: Work) -> PostgresWork:
+    """Give a PostgreSQL transaction as what it is.
 
     Raises:
         TypeError: the work belongs to another kind of store; the composition root has mixed adapters.
     """
     if not isinstance(work, PostgresWork):
         raise TypeError(f"got {type(work).__name__}; a PostgreSQL store works only within a PostgresWork")
-    return work.connection
+    return work
 
 
-def _roll_back(transaction: sa.RootTransaction) -> None:
+def connection_of(work: Work) -> sa.Connection:
+    """Give the SQLAlchemy connection of a PostgreSQL transaction.
+
+    Raises:
+        TypeError: the work belongs to another kind of store; the composition root has mixed adapters.
+    """
+    return postgres_of(work).connection
+
+
+def _roll_back(transaction: sa.RootTransaction, work: PostgresWork) -> None:
     try:
         transaction.rollback()
     except sa_exc.DBAPIError:
-        # The connection is gone and the server has rolled back by itself.
-        return
+        # The connection is gone. The server rolls back by itself, but until it has seen that it holds what was locked.
+        work.ended(None)
+    else:
+        work.ended(None if transaction.connection.invalidated else False)

@@ -316,7 +316,9 @@ class _Change:
             "references": json.dumps(
                 [[item.name, item.subject, item.version, item.target] for item in content.references],
                 ensure_ascii=False,
-            ),
+            )
+            if content.references
+            else "[]",
             "metadata": content.metadata,
             "rule_set": content.rule_set,
             "origin": self._name,

@@ -1,11 +1,12 @@
 """What a driver's error means to whoever called: the one reading of it, for every store on PostgreSQL."""
 
 import psycopg2
+from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
 
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["refusal", "sqlstate", "unavailable"]
+__all__ = ["never_committed", "refusal", "sqlstate", "unavailable"]
 
 _DISK_FULL = "53100"
 _INSUFFICIENT = "53"  # class: too many connections, out of memory
@@ -44,6 +45,18 @@ def unavailable(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> Exception:
             Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
         )
     return error
+
+
+def never_committed(error: sa_exc.DBAPIError) -> bool:
+    """Tell whether an error that a commit raised says that nothing was committed; else nobody knows.
+
+    A server that answers a commit with an error and stays there has rolled back. One that goes away, or whose answer
+    is lost, may have committed before.
+    """
+    if isinstance(error.orig, errors.InFailedSqlTransaction):
+        return True
+    code = sqlstate(error)
+    return bool(code) and not error.connection_invalidated and not code.startswith(_AWAY)
 
 
 def sqlstate(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> str:

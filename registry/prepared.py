@@ -51,14 +51,8 @@ class Prepared:
         Raises:
             sqlalchemy.exc.DBAPIError: what the driver raised.
         """
-        session = connection.info.get("prepared")
-        if session is None:
-            session = connection.info["prepared"] = _Session(connection.connection.dbapi_connection)
-        cursor = session.cursor
+        cursor = self._ready(connection)
         try:
-            if self._name not in session.known:
-                cursor.execute(self._prepare)
-                session.known.add(self._name)
             cursor.execute(self._execute, [values[name] for name in self._order])
             if self._row is None:
                 if cursor.description is None:
@@ -66,18 +60,49 @@ class Prepared:
                 self._row = _row_of([column[0] for column in cursor.description])
             return [self._row._make(row) for row in cursor.fetchall()]
         except psycopg2.Error as error:
-            # 57P01 to 57P03: the server ends the session; 08: so does the network.
-            lost = bool(cursor.connection.closed) or (error.pgcode or "").startswith(("57P", "08"))
-            if lost:
-                connection.invalidate(error)
-            names = (one.__name__ for one in type(error).__mro__)
-            kind = next((getattr(sa_exc, name) for name in names if hasattr(sa_exc, name)), sa_exc.DBAPIError)
-            raise kind(self._execute, None, error, connection_invalidated=lost) from error
+            raise self._raised(connection, cursor, error) from error
+
+    def written_out(self, connection: sa.Connection, values: Mapping[str, Any]) -> bytes:
+        """Prepare it on a connection, if it is not yet; give the text that carries it out, its parameters filled in.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: what the driver raised.
+        """
+        cursor = self._ready(connection)
+        try:
+            text: bytes = cursor.mogrify(self._execute, [values[name] for name in self._order])
+        except psycopg2.Error as error:
+            raise self._raised(connection, cursor, error) from error
+        return text
 
     def one_or_none(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
         """Carry it out; give the only row, None where there is none."""
         rows = self.run(connection, values)
         return rows[0] if rows else None
+
+    def _ready(self, connection: sa.Connection) -> Any:
+        """Give the session's cursor, on which the statement is prepared."""
+        session = connection.info.get("prepared")
+        if session is None:
+            session = connection.info["prepared"] = _Session(connection.connection.dbapi_connection)
+        if self._name not in session.known:
+            try:
+                session.cursor.execute(self._prepare)
+            except psycopg2.Error as error:
+                raise self._raised(connection, session.cursor, error) from error
+            session.known.add(self._name)
+        return session.cursor
+
+    def _raised(self, connection: sa.Connection, cursor: Any, error: psycopg2.Error) -> sa_exc.DBAPIError:
+        """Give SQLAlchemy's form of an error; a connection that is lost is not used again."""
+        # 57P01 to 57P03: the server ends the session; 08: so does the network.
+        lost = bool(cursor.connection.closed) or (error.pgcode or "").startswith(("57P", "08"))
+        if lost:
+            connection.invalidate(error)
+        names = (one.__name__ for one in type(error).__mro__)
+        kind = next((getattr(sa_exc, name) for name in names if hasattr(sa_exc, name)), sa_exc.DBAPIError)
+        raised: sa_exc.DBAPIError = kind(self._execute, None, error, connection_invalidated=lost)
+        return raised
 
 
 class _Session:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 # Suites and kits assert too; said before the first of them is imported.
 pytest.register_assert_rewrite("tests.kit", "tests.contract", "tests.torture")
 
+from exchange.connections import connect  # noqa: E402
 from tests.kit import postgres  # noqa: E402
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def database(postgres_server: sa.URL) -> Iterator[sa.URL]:
 
 @pytest.fixture
 def engine(database: sa.URL) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(database)
+    engine = connect(database, connections=15)  # as the pool does
     yield engine
     engine.dispose()
 

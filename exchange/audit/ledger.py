@@ -19,9 +19,7 @@ from exchange.work import Work, Works
 from schemas.audit import AuditEntry, to_leaf
 from schemas.merkle import leaf_hash
 
-__all__ = ["LINES", "Ledger"]
-
-LINES = 16  # transactions of one process that write entries side by side
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -30,40 +28,46 @@ class Ledger:
     Args:
         store: where the leaves stay.
         process: names one start of one gateway process, such as `gw1@` and a UUIDv7; never used again.
-        lines: counting lines of the process (see `exchange.audit.store`).
     """
 
-    def __init__(self, store: EntryStore, *, process: str, lines: int = LINES) -> None:
+    def __init__(self, store: EntryStore, *, process: str) -> None:
         self._store = store
         self._process = process
-        self._lines = lines
 
     def open(self, works: Works) -> None:
-        """Make the process's counting lines; once, before the first entry.
+        """Let the process count; once, before the first entry.
 
         Raises:
             ConflictError: ALREADY_EXISTS, another start counts under this name: give each start a new one.
             UnavailableError: the store does not answer.
         """
         with works.begin() as work:
-            self._store.open_lines(work, self._process, self._lines)
+            self._store.open_lines(work, self._process)
 
-    def write(self, work: Work, entries: Sequence[AuditEntry]) -> list[bytes]:
+    def write(self, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         """Number the entries, store them within *work*, and give their leaf hashes, in order.
 
         `gateway` and `counter` of the entries are overwritten; everything else stands as given.
 
+        Args:
+            work: the act's own.
+            entries: what is told of it.
+            last: nothing else is done in *work*. They then go with its commit, one way to the database less, and
+                leaving the work raises what this would.
+
         Raises:
             InvalidError: REQUEST_INVALID, an entry has no canonical form or its leaf is longer than 65,535 bytes.
             ConflictError: ALREADY_EXISTS, an entry of this id is there.
+            CorruptError: LOG_CORRUPT, somebody else has moved the process's counting line.
             UnavailableError: the store does not answer; nothing may be released.
         """
         if not entries:
             return []
-        line, first = self._store.number(work, self._process, len(entries))
-        leaves = [_leaf(replace(entry, gateway=line, counter=first + k)) for k, entry in enumerate(entries)]
-        self._store.add(work, leaves)
-        return [leaf.leaf_hash for leaf in leaves]
+
+        def numbered(line: str, first: int) -> list[NewLeaf]:
+            return [_leaf(replace(entry, gateway=line, counter=first + k)) for k, entry in enumerate(entries)]
+
+        return [leaf.leaf_hash for leaf in self._store.add(work, self._process, len(entries), numbered, last=last)]
 
 
 def _leaf(entry: AuditEntry) -> NewLeaf:

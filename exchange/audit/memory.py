@@ -5,7 +5,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from exchange.audit.store import Backlog, CheckpointRow, Found, NewLeaf, Query, Reach, Sealed, no_entry
+from exchange.audit.store import (
+    Backlog,
+    CheckpointRow,
+    Found,
+    NewLeaf,
+    Numbered,
+    Query,
+    Reach,
+    Sealed,
+    no_entry,
+    not_opened,
+)
 from exchange.work import MemoryWork, MemoryWorks, Work
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
@@ -36,7 +47,7 @@ class MemoryAudit:
         self._reaches: dict[tuple[Lane, int], Reach] = {}
         self._checkpoints: dict[int, CheckpointRow] = {}
 
-    def open_lines(self, work: Work, process: str, lines: int) -> None:  # noqa: ARG002 - one line is enough here
+    def open_lines(self, work: Work, process: str) -> None:
         """See `EntryStore.open_lines`."""
         if process in self._lines:
             raise ConflictError(
@@ -45,27 +56,30 @@ class MemoryAudit:
         self._lines[process] = 0
         _memory(work).on_rollback(lambda: self._lines.__delitem__(process))
 
-    def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
-        """See `EntryStore.number`."""
+    def add(  # one line is enough, since its works run one at a time
+        self,
+        work: Work,
+        process: str,
+        count: int,
+        leaves: Numbered,
+        *,
+        last: bool = False,  # noqa: ARG002 - nothing is saved by waiting
+    ) -> list[NewLeaf]:
+        """See `EntryStore.add`."""
         before = self._lines.get(process)
         if before is None:
-            raise CorruptError(
-                Reason.LOG_CORRUPT,
-                f"the counting lines of {process!r} are gone; they are made at the start and never removed",
-            )
-        self._lines[process] = before + count
-        _memory(work).on_rollback(lambda: self._lines.__setitem__(process, before))
-        return f"{process}#1", before + 1
-
-    def add(self, work: Work, leaves: Sequence[NewLeaf]) -> None:
-        """See `EntryStore.add`."""
+            raise not_opened(process)
+        new = [*leaves(f"{process}#1", before + 1)]
         with self._lock:
             ids = {row.new.entry.id for row in self._rows}
-            if len(ids | {leaf.entry.id for leaf in leaves}) != len(ids) + len(leaves):
+            if len(ids | {leaf.entry.id for leaf in new}) != len(ids) + len(new):
                 raise ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
             size = len(self._rows)
-            self._rows.extend(_Row(leaf) for leaf in leaves)
+            self._rows.extend(_Row(leaf) for leaf in new)
+        self._lines[process] = before + count
+        _memory(work).on_rollback(lambda: self._lines.__setitem__(process, before))
         _memory(work).on_rollback(lambda: self._rows.__delitem__(slice(size, None)))
+        return new
 
     def find(self, query: Query) -> list[Found]:
         """See `EntryStore.find`."""

@@ -1,23 +1,24 @@
 """Entries and receipts in PostgreSQL.
 
-Two statements for an entry, however many go together: its number, its row. Both belong to the act's own transaction.
+One statement for the entries of an act, however many they are: it moves their counting line and stores them.
 """
 
-import secrets
+import threading
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
 
-from exchange.audit.store import Found, NewLeaf, Query, Reach
+from exchange.audit.store import Found, NewLeaf, Numbered, Query, Reach, not_opened
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
-from exchange.work import Work, connection_of
+from exchange.work import PostgresWork, Work, connection_of, postgres_of
 from registry.postgres_failures import unavailable
 from registry.prepared import Prepared
 from schemas.audit import AuditEntry
-from schemas.errors import ConflictError, CorruptError, Reason
+from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt, Run
 
@@ -25,55 +26,41 @@ __all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata", "uui
 
 _KEY_SIZE = 16
 
-_OPEN_LINES = sa.text("""
-INSERT INTO audit_line (process, line, counter) SELECT :process, k, 0 FROM generate_series(1, :lines) AS k
-""")
+_OPEN_LINES = sa.text("INSERT INTO audit_line (process, line, counter) VALUES (:process, 1, 0)")
+_ANOTHER_LINE = sa.text("INSERT INTO audit_line (process, line, counter) VALUES (:process, :line, 0)")
 
-# A line that nobody holds; its row stays locked until the transaction ends.
-_NUMBER = Prepared(
-    "audit_number",
-    """
-WITH free AS (
-  SELECT process, line FROM audit_line WHERE process = :process
-  LIMIT 1 FOR UPDATE SKIP LOCKED
+# A line that does not stand where its process left it gives an entry without an id, which the table refuses.
+_ADD = """
+WITH line AS (
+  UPDATE audit_line SET counter = :after WHERE process = :process AND line = :line AND counter = :before RETURNING line
 )
-UPDATE audit_line AS l SET counter = l.counter + :count
-FROM free WHERE l.process = free.process AND l.line = free.line
-RETURNING l.line, l.counter
-""",
-    process="text",
-    count="bigint",
-)
-
-# All lines are held: wait for one of them.
-_NUMBER_WAITING = sa.text("""
-UPDATE audit_line SET counter = counter + :count
-WHERE process = :process AND line = 1 + (:pick % (SELECT nullif(count(*), 0) FROM audit_line WHERE process = :process))
-RETURNING line, counter
-""")
-
-_ADD = Prepared(
-    "audit_add",
-    """
 INSERT INTO audit_entry
   (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
-SELECT id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number
-FROM unnest(:id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose,
-  :case_number) WITH ORDINALITY AS new
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, ordinal)
-ORDER BY ordinal
-""",
-    id="uuid[]",
-    leaf="bytea[]",
-    leaf_hash="bytea[]",
-    at="bigint[]",
-    action="text[]",
-    decision="text[]",
-    actor_department="text[]",
-    resource="text[]",
-    grant_id="text[]",
-    purpose="text[]",
-    case_number="text[]",
+SELECT CASE WHEN EXISTS (SELECT 1 FROM line) THEN {id} END,
+  {leaf}, {leaf_hash}, {at}, {action}, {decision}, {actor_department}, {resource}, {grant_id}, {purpose}, {case_number}
+"""
+_LINE = {"process": "text", "line": "integer", "before": "bigint", "after": "bigint"}
+_COLUMNS = {
+    "id": "uuid",
+    "leaf": "bytea",
+    "leaf_hash": "bytea",
+    "at": "bigint",
+    "action": "text",
+    "decision": "text",
+    "actor_department": "text",
+    "resource": "text",
+    "grant_id": "text",
+    "purpose": "text",
+    "case_number": "text",
+}
+_ADD_ONE = Prepared("audit_add_one", _ADD.format(**{name: f":{name}" for name in _COLUMNS}), **_LINE, **_COLUMNS)
+_ADD_MANY = Prepared(
+    "audit_add_many",
+    _ADD.format(**{name: name for name in _COLUMNS})
+    + f"FROM unnest({', '.join(f':{name}' for name in _COLUMNS)}) WITH ORDINALITY AS new "
+    f"({', '.join(_COLUMNS)}, ordinal) ORDER BY ordinal",
+    **_LINE,
+    **{name: f"{kind}[]" for name, kind in _COLUMNS.items()},
 )
 
 _RECEIPT_COLUMNS = "lane, sequence, root, runs, CAST(entry_id AS text), leaf_hash, source_position, signature"
@@ -113,7 +100,7 @@ def uuid_text(text: str) -> str | None:
         return None
 
 
-def columns_of(entry: AuditEntry) -> dict[str, str | int]:
+def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
     """Give the search columns of an entry: what they must equal in its row."""
     return {
         "id": entry.id,
@@ -128,47 +115,110 @@ def columns_of(entry: AuditEntry) -> dict[str, str | int]:
     }
 
 
+class _Line:
+    """A counting line of this process, held by one work at a time.
+
+    Attributes:
+        number: 1, 2, 3 … within the process.
+        stands: its counter after the last commit; None for a line that no commit has stored yet.
+        reached: its counter within the work that holds it.
+        moved: somebody else has moved it.
+    """
+
+    def __init__(self, number: int, stands: int | None) -> None:
+        self.number = number
+        self.stands = stands
+        self.reached = stands or 0
+        self.moved = False
+
+
+class _Lines:
+    """The lines of one process that no work holds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free = [_Line(1, 0)]
+        self._highest = 1
+
+    def take(self) -> _Line:
+        """Give the line that was let go last, so that few are used; a new one where all are held."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            self._highest += 1
+            return _Line(self._highest, None)
+
+    def let_go(self, line: _Line, committed: bool | None) -> None:
+        """Take a line back, unless it has never been or nobody knows where it stands."""
+        if committed:
+            line.stands = line.reached
+        if committed is None or line.stands is None or line.moved:
+            return
+        line.reached = line.stands
+        with self._lock:
+            self._free.append(line)
+
+
 class PostgresEntries:
     """See `exchange.audit.store.EntryStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._lines: dict[str, _Lines] = {}
+        self._held: dict[tuple[PostgresWork, str], _Line] = {}
 
-    def open_lines(self, work: Work, process: str, lines: int) -> None:
+    def open_lines(self, work: Work, process: str) -> None:
         """See `EntryStore.open_lines`."""
         try:
-            connection_of(work).execute(_OPEN_LINES, {"process": process, "lines": lines})
+            connection_of(work).execute(_OPEN_LINES, {"process": process})
         except sa_exc.IntegrityError as error:
             raise ConflictError(
                 Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
             ) from error
+        self._lines[process] = _Lines()
 
-    def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
-        """See `EntryStore.number`."""
-        connection = connection_of(work)
-        row = _NUMBER.one_or_none(connection, {"process": process, "count": count})
-        if row is None:
-            waiting = {"process": process, "count": count, "pick": secrets.randbits(16)}
-            row = connection.execute(_NUMBER_WAITING, waiting).one_or_none()
-        if row is None:
-            raise CorruptError(
-                Reason.LOG_CORRUPT,
-                f"the counting lines of {process!r} are gone; they are made at the start and never removed",
-            )
-        line, counter = row
-        return f"{process}#{line}", counter - count + 1
-
-    def add(self, work: Work, leaves: Sequence[NewLeaf]) -> None:
+    def add(self, work: Work, process: str, count: int, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
         """See `EntryStore.add`."""
-        rows: list[dict[str, Any]] = [
-            columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in leaves
-        ]
-        try:
-            _ADD.run(connection_of(work), {name: [row[name] for row in rows] for name in rows[0]})
-        except sa_exc.IntegrityError as error:
-            raise ConflictError(
-                Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew"
-            ) from error
+        within = postgres_of(work)
+        line = self._line(within, process)
+        before = line.reached
+        new = [*leaves(f"{process}#{line.number}", before + 1)]
+        rows = [columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in new]
+        values: dict[str, Any] = rows[0] if count == 1 else {name: [row[name] for row in rows] for name in _COLUMNS}
+        values |= {"process": process, "line": line.number, "before": before, "after": before + count}
+
+        def refusal(error: sa_exc.IntegrityError) -> PoolError:
+            if isinstance(error.orig, errors.UniqueViolation):
+                return ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
+            line.moved = True
+            return CorruptError(
+                Reason.LOG_CORRUPT,
+                f"the counting line {line.number} of {process!r} does not stand at {before}, where this process left "
+                "it: somebody else has changed its row; verify the log against its database",
+            )
+
+        within.write(_ADD_ONE if count == 1 else _ADD_MANY, values, refusal=refusal, last=last)
+        line.reached = before + count
+        return new
+
+    def _line(self, work: PostgresWork, process: str) -> _Line:
+        """Give the line that a work holds, from its first entry until its end."""
+        held = self._held.get((work, process))
+        if held is not None:
+            return held
+        lines = self._lines.get(process)
+        if lines is None:
+            raise not_opened(process)
+        line = self._held[work, process] = lines.take()
+
+        def let_go(committed: bool | None) -> None:
+            del self._held[work, process]
+            lines.let_go(line, committed)
+
+        work.at_end(let_go)
+        if line.stands is None:
+            work.connection.execute(_ANOTHER_LINE, {"process": process, "line": line.number})
+        return line
 
     def find(self, query: Query) -> list[Found]:
         """See `EntryStore.find`."""

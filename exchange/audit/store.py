@@ -8,20 +8,21 @@ An entry is stored once, as its leaf. The columns beside the leaf serve the sear
 says; `verify_database` compares them. Only two things about an entry are decided after its transaction: its index
 in the log, once, and which checkpoint first covered it.
 
-**Counting lines.** An entry carries the next number of one counting line of its gateway process. The line's row is
-locked until the transaction ends, so its numbers have no gap and no rollback can make one; a process has several
-lines, so that its transactions need not wait for each other. The entry is the last thing that a transaction
-writes: then the lock is held for the commit alone, and no lock is awaited while holding it.
+**Counting lines.** An entry carries the next number of one counting line of its gateway process. A transaction has its
+line for itself until it ends, so its numbers have no gap and no rollback can make one; a process has as many lines as
+it has had transactions side by side, so none waits for another. The process knows where its lines stand, and the
+statement that stores an entry moves the line only if it stands there. A line of which nobody knows how its transaction
+ended is never used again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from exchange.work import Work
 from schemas.audit import AuditEntry
-from schemas.errors import InvalidError, Reason
+from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt
 
@@ -32,11 +33,13 @@ __all__ = [
     "Found",
     "LogStore",
     "NewLeaf",
+    "Numbered",
     "Query",
     "Reach",
     "ReceiptStore",
     "Sealed",
     "no_entry",
+    "not_opened",
 ]
 
 
@@ -47,6 +50,10 @@ class NewLeaf:
     entry: AuditEntry
     leaf: bytes
     leaf_hash: bytes
+
+
+Numbered: TypeAlias = Callable[[str, int], Sequence[NewLeaf]]
+"""Makes leaves from the name of their counting line and the first of their numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,29 +127,28 @@ class Backlog:
 class EntryStore(Protocol):
     """Stores leaves. Nothing in it can change or remove one."""
 
-    def open_lines(self, work: Work, process: str, lines: int) -> None:
-        """Make the counting lines of one process start.
+    def open_lines(self, work: Work, process: str) -> None:
+        """Let one start of a process count.
 
         Raises:
             ConflictError: ALREADY_EXISTS, another start already counts under this name.
         """
         ...
 
-    def number(self, work: Work, process: str, count: int) -> tuple[str, int]:
-        """Take the next *count* numbers of a line that no other transaction holds, or wait for one.
+    def add(self, work: Work, process: str, count: int, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
+        """Store leaves with the next numbers of a line that no other transaction holds; give them.
 
-        Returns the line's name, which stands in the entry as `gateway`, and the first number.
-
-        Raises:
-            CorruptError: LOG_CORRUPT, the process has no line.
-        """
-        ...
-
-    def add(self, work: Work, leaves: Sequence[NewLeaf]) -> None:
-        """Store leaves, in order.
+        Args:
+            work: within which; its end lets the line go.
+            process: whose lines.
+            count: how many leaves.
+            leaves: makes them, in order, from the line's name, which stands in an entry as `gateway`, and the first
+                number.
+            last: nothing else is done in *work*, so that storing may wait for its end and raise there.
 
         Raises:
             ConflictError: ALREADY_EXISTS, an entry of this id is there.
+            CorruptError: LOG_CORRUPT, the process was never opened, or its line does not stand where it left it.
         """
         ...
 
@@ -237,3 +243,10 @@ class LogStore(Protocol):
 def no_entry() -> InvalidError:
     """Make the error of an id that no entry has."""
     return InvalidError(Reason.NOT_FOUND, "no entry of the log has this id; take it from a receipt or a search")
+
+
+def not_opened(process: str) -> CorruptError:
+    """Make the error of a process that writes before it counts."""
+    return CorruptError(
+        Reason.LOG_CORRUPT, f"the process {process!r} has no counting line; open its ledger before the first entry"
+    )

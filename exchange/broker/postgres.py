@@ -31,7 +31,7 @@ from exchange.broker.postgres_read import read_ends, read_since, read_slice
 from exchange.broker.postgres_wake import Wakes
 from exchange.broker.rules import another_shape, check_batches, fenced, sort_out, unknown_topic
 from exchange.broker.tables import metadata, stretch_table_of
-from exchange.work import PostgresWork, PostgresWorks, connection_of
+from exchange.work import PostgresWorks, connection_of
 from registry.postgres_failures import sqlstate, unavailable
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Lane, Topic
@@ -154,7 +154,8 @@ class PostgresBroker:
     ) -> tuple[list[Appended], list[Appended]]:
         owned = self._epochs.get(lane)
         appended: list[Appended] = []
-        with self._transaction(self._works) as connection:
+        with self._foreign(), self._works.begin() as work:
+            connection = connection_of(work)
             since = batches[0].sequence
             lane_id, epoch, receipts = self._lock_lane(connection, lane, take=owned is None, since=since)
             if owned is not None and owned != epoch:
@@ -162,7 +163,7 @@ class PostgresBroker:
             before, new = sort_out(receipts, batches)
             if new:
                 appended = store(connection, topic_id, lane_id, new, packed)
-                seal(PostgresWork(connection), appended)
+                seal(work, appended)
         self._epochs[lane] = epoch
         return before, appended
 

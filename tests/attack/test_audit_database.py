@@ -27,7 +27,7 @@ class Pool:
     def __init__(self, engine: sa.Engine, log: LogWorld) -> None:
         self.engine = engine
         self.log = log
-        self.ledger = log.world.ledger(lines=1)
+        self.ledger = log.world.ledger()
         make = log.world.make
         self.sequencer = log.sequencer()
         log.world.write(self.ledger, *[make.publish(k) for k in range(1, 6)])
@@ -232,8 +232,21 @@ def test_with_the_real_key_history_is_still_bound_to_the_checkpoint_outside(pool
     assert {("since.fork", None), ("counter.gap", 4)} == found
 
 
-def test_counters_are_not_the_store_s_to_give_twice(pool: Pool) -> None:
-    """The row deleted, the line set back by one: the next entry takes the number again, and nothing is missing.
+def test_a_process_does_not_give_a_number_twice_though_its_line_was_set_back(pool: Pool) -> None:
+    """It knows where its lines stand: what it would write there is refused, and it goes on with another line."""
+    pool.log.fill(pool.ledger, 1)
+    pool.do("DELETE FROM audit_entry WHERE leaf_index IS NULL")
+    pool.do("UPDATE audit_line SET counter = counter - 1")
+    with pytest.raises(CorruptError, match="somebody else has changed its row"):
+        pool.log.fill(pool.ledger, 1)
+    pool.log.fill(pool.ledger, 1)
+    pool.sequencer.step()
+    assert pool.verify().ok
+    assert isinstance(pool.log.world.entries, PostgresEntries)
+
+
+def test_the_last_numbers_of_a_process_that_is_gone_can_be_taken_back(pool: Pool) -> None:
+    """Nobody is left who knows them, so that nothing is missing.
 
     What remains is the receipt or the answer that somebody holds, with the id and the hash of an entry that is not
     in the log: the limit that the documents state.
@@ -241,7 +254,6 @@ def test_counters_are_not_the_store_s_to_give_twice(pool: Pool) -> None:
     pool.log.fill(pool.ledger, 1)
     pool.do("DELETE FROM audit_entry WHERE leaf_index IS NULL")
     pool.do("UPDATE audit_line SET counter = counter - 1")
-    pool.log.fill(pool.ledger, 1)
+    pool.log.fill(pool.log.world.ledger(), 1)
     pool.sequencer.step()
     assert pool.verify().ok
-    assert isinstance(pool.log.world.entries, PostgresEntries)

@@ -5,15 +5,17 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from exchange.audit.ledger import Ledger
 from exchange.audit.store import CheckpointRow, Query
+from exchange.work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
-from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 from schemas.names import Lane
 from tests.kit.audit import CONSUMER, LANE, PROVIDER, START, AuditWorld, memory_world, postgres_world, receipt_for
@@ -49,7 +51,7 @@ def test_an_entry_is_stored_as_its_leaf_and_nothing_is_lost(world: AuditWorld) -
 
 
 def test_numbers_of_a_line_have_no_gap_though_transactions_fail(world: AuditWorld) -> None:
-    ledger = world.ledger(lines=1)
+    ledger = world.ledger()
     for k in range(20):
         with contextlib.suppress(KeyError), world.works.begin() as work:
             ledger.write(work, [world.make.make(), world.make.make()])
@@ -97,6 +99,45 @@ def test_an_id_stands_once(world: AuditWorld) -> None:
     assert len(world.entries.find(Query())) == 1
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_entries_that_go_with_the_commit_are_there_after_it(world: AuditWorld, count: int) -> None:
+    ledger = world.ledger()
+    for _ in range(2):
+        with world.works.begin() as work:
+            hashes = ledger.write(work, [world.make.make() for _ in range(count)], last=True)
+        assert {found.leaf_hash for found in world.entries.find(Query(limit=count))} == set(hashes)
+    assert [entry.counter for entry in stored(world)] == list(range(1, 2 * count + 1))
+
+
+def test_an_entry_that_goes_with_the_commit_and_is_refused_takes_the_act_with_it(world: AuditWorld) -> None:
+    entry, publication = world.make.make(), world.make.publish(1)
+    ledger = world.ledger()
+    [digest] = world.write(ledger, entry)
+
+    def publish() -> None:
+        with world.works.begin() as work:
+            world.receipts.put(work, [(receipt_for(publication, digest), [])])
+            ledger.write(work, [entry], last=True)
+
+    with pytest.raises(ConflictError) as caught:
+        publish()
+    assert caught.value.reason is Reason.ALREADY_EXISTS
+    with world.works.begin() as work:
+        assert world.receipts.lasts(work) == {}
+    world.write(ledger, world.make.make())
+    assert [one.counter for one in stored(world)] == [1, 2]
+
+
+def test_an_entry_that_goes_with_the_commit_is_taken_back_with_the_act(world: AuditWorld) -> None:
+    ledger = world.ledger()
+    with contextlib.suppress(KeyError), world.works.begin() as work:
+        ledger.write(work, [world.make.make()], last=True)
+        raise KeyError
+    assert world.entries.find(Query()) == []
+    world.write(ledger, world.make.make())
+    assert [one.counter for one in stored(world)] == [1]
+
+
 def test_an_entry_too_long_for_a_leaf_is_refused_and_leaves_no_gap(world: AuditWorld) -> None:
     ledger = world.ledger()
     with pytest.raises(InvalidError):
@@ -106,7 +147,7 @@ def test_an_entry_too_long_for_a_leaf_is_refused_and_leaves_no_gap(world: AuditW
 
 
 def test_side_by_side_every_line_counts_without_a_gap(world: AuditWorld) -> None:
-    ledger = world.ledger(lines=3)
+    ledger = world.ledger()
     make = threading.Lock()
 
     def some(seed: int) -> None:
@@ -277,7 +318,7 @@ def test_a_caller_without_identity_leaves_an_entry_too(world: AuditWorld) -> Non
 def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> None:
     """A line is held until its transaction ends; the others go on, and the log does not wait for it."""
     with postgres_world(engine) as world:
-        ledger = world.ledger(lines=2)
+        ledger = world.ledger()
         with world.works.begin() as slow:
             ledger.write(slow, [world.make.make()])
             world.write(ledger, world.make.make(), world.make.make())
@@ -286,15 +327,71 @@ def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> Non
 
 
 @pytest.mark.postgres
-def test_when_all_lines_are_held_the_next_one_waits(engine: sa.Engine) -> None:
-    with postgres_world(engine) as world, ThreadPoolExecutor(1) as thread:
-        ledger = world.ledger(lines=1)
+def test_who_finds_every_line_held_opens_another_and_lines_are_used_again(engine: sa.Engine) -> None:
+    with postgres_world(engine) as world:
+        ledger = world.ledger()
         with world.works.begin() as first:
             ledger.write(first, [world.make.make()])
-            waiting = thread.submit(world.write, ledger, world.make.make())
-            assert not waiting.done()
-        assert len(waiting.result(timeout=30)) == 1
-        assert [entry.counter for entry in stored(world)] == [1, 2]
+            with contextlib.suppress(KeyError), world.works.begin() as failing:
+                ledger.write(failing, [world.make.make()])
+                raise KeyError
+            with world.works.begin() as third:
+                ledger.write(third, [world.make.make()])
+                ledger.write(third, [world.make.make()])
+        world.write(ledger, world.make.make())
+        assert sorted((one.gateway, one.counter) for one in stored(world)) == [
+            ("gw0#1", 1),
+            ("gw0#1", 2),
+            ("gw0#3", 1),
+            ("gw0#3", 2),
+        ]
+
+
+@pytest.mark.postgres
+def test_a_line_of_which_nobody_knows_where_it_stands_is_left(engine: sa.Engine) -> None:
+    """The connection is lost with the commit: the entry may stand or not, and no number is given twice."""
+    with postgres_world(engine) as world:
+        ledger = world.ledger()
+        world.write(ledger, world.make.make())
+
+        def write_and_lose() -> None:
+            with world.works.begin() as work:
+                ledger.write(work, [world.make.make()], last=True)
+                driver: Any = connection_of(work).connection.dbapi_connection
+                with engine.connect() as other:
+                    end = sa.text("SELECT pg_terminate_backend(:pid, 5000)")
+                    other.execute(end, {"pid": driver.info.backend_pid})
+
+        with pytest.raises(UnavailableError) as caught:
+            write_and_lose()
+        assert caught.value.reason is Reason.OUTCOME_UNKNOWN
+        world.write(ledger, world.make.make())
+        assert [(one.gateway, one.counter) for one in stored(world)] == [("gw0#1", 1), ("gw0#2", 1)]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("count", [1, 2])  # alone and with another, since these are two statements
+@pytest.mark.parametrize("attack", ["UPDATE audit_line SET counter = counter + 1", "DELETE FROM audit_line"])
+def test_a_line_that_somebody_else_moves_stops_one_act(
+    engine: sa.Engine, attack: str, count: int, *, last: bool
+) -> None:
+    with postgres_world(engine) as world:
+        ledger = world.ledger()
+        world.write(ledger, world.make.make())
+        with engine.begin() as other:
+            other.execute(sa.text(attack))
+
+        def act() -> None:
+            with world.works.begin() as work:
+                ledger.write(work, [world.make.make() for _ in range(count)], last=last)
+
+        with pytest.raises(CorruptError) as caught:
+            act()
+        assert caught.value.reason is Reason.LOG_CORRUPT
+        assert len(world.entries.find(Query())) == 1
+        act()  # on another line
+        assert [one.gateway for one in stored(world)] == ["gw0#1"] + ["gw0#2"] * count
 
 
 @pytest.mark.postgres

@@ -115,8 +115,8 @@ class AuditWorld:
     make: Entries = field(default_factory=Entries)
     ledgers: Iterator[int] = field(default_factory=itertools.count)
 
-    def ledger(self, *, lines: int = 4) -> Ledger:
-        ledger = Ledger(self.entries, process=f"gw{next(self.ledgers)}", lines=lines)
+    def ledger(self) -> Ledger:
+        ledger = Ledger(self.entries, process=f"gw{next(self.ledgers)}")
         ledger.open(self.works)
         return ledger
 

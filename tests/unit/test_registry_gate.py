@@ -45,7 +45,7 @@ class Written:
         self.entries: list[AuditEntry] = []
         self.full = False
 
-    def write(self, work: Work, entries: Sequence[AuditEntry]) -> list[bytes]:
+    def write(self, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         if self.full:
             raise UnavailableError(Reason.DISK_FULL, "no room", retry_after=1)
         self.entries += entries
