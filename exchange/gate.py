@@ -16,7 +16,6 @@ count, so that a loop that knocks cannot fill the log. If the entry cannot be wr
 leaves, no state changes, and even a refusal becomes "unavailable".
 """
 
-import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from schemas.access import Action, Actor, Allow, Deny
 from schemas.audit import AuditEntry, Decision, Flow, GrantRef, folded_data
 from schemas.canonical import Json
 from schemas.errors import PoolError, RefusedError
-from schemas.identifiers import uuid7
+from schemas.identifiers import random_id, uuid7
 
 __all__ = ["Act", "Gate", "Passage", "Writer"]
 
@@ -71,7 +70,7 @@ class Passage:
             at=self.clock(),
             trace=self.call.trace,
             gateway="",
-            salt=secrets.token_hex(16),
+            salt=random_id(),
             actor=actor,
             action=self.action,
             resource=self.resource,
@@ -243,4 +242,4 @@ class Gate:
 
 def _folded(fold: _Fold, first: AuditEntry, *, at: int) -> AuditEntry:
     data = folded_data(count=fold.count, since=fold.since)
-    return replace(first, id=uuid7(at), at=at, salt=secrets.token_hex(16), data=data)
+    return replace(first, id=uuid7(at), at=at, salt=random_id(), data=data)

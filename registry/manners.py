@@ -9,7 +9,6 @@ What an id stands for never changes, so its answer is kept as ready bytes; where
 is sent from here, before anything is routed, parsed or handed to a thread.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -24,6 +23,7 @@ from registry.ready import Ready
 from registry.rest import DEFAULT_MEDIA_TYPE, MAX_BODY, parameters, too_large
 from registry.short import Short
 from schemas.errors import InvalidError
+from schemas.identifiers import random_id
 
 __all__ = ["Manners"]
 
@@ -136,7 +136,7 @@ def _request_id(stated: bytes) -> bytes:
     """Give the id that the caller gave to its request, or a new one."""
     if stated and len(stated) <= 100 and stated.isascii() and stated.decode().isprintable():
         return stated
-    return secrets.token_hex(16).encode()
+    return random_id().encode()
 
 
 def _without_context(path: str, query: bytes) -> tuple[str, bytes]:

@@ -1,7 +1,6 @@
 """Enrolment over gRPC: a one-time token on the listener without client certificates, renewal on the mutual one."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +10,7 @@ from exchange.api.statuses import STATUS, peer_certificate
 from exchange.call import Call
 from exchange.identity.enrolment import Enrolled
 from exchange.pool import Pool
+from schemas.identifiers import random_id
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
 from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
 
@@ -24,7 +24,7 @@ class _Answers:
         self._gateway = gateway
 
     async def _answer(self, context: Any, work: Callable[[Call], Enrolled]) -> wire.EnrolReply:
-        call = Call(trace=os.urandom(16).hex())
+        call = Call(trace=random_id())
         try:
             enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
         except Exception as error:

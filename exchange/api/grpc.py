@@ -6,7 +6,6 @@ the next append, so the slower the broker commits, the larger its transactions b
 """
 
 import asyncio
-import os
 import re
 import struct
 import time
@@ -32,6 +31,7 @@ from exchange.submission import RowsRefusedError, Submission
 from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.failpoints import reached
+from schemas.identifiers import random_id
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
@@ -173,7 +173,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
     ) -> AsyncIterator[wire.PublishReply]:
         """Take a lane's batches; see the module's text."""
-        call = Call(trace=os.urandom(16).hex())
+        call = Call(trace=random_id())
         try:
             actor = self._actor(context)
             self._enter(actor)
@@ -352,7 +352,7 @@ def _measured(method: str) -> Iterator[None]:
 
 
 def _call(header: wire.RequestHeader) -> Call:
-    trace = header.trace_id if _TRACE.fullmatch(header.trace_id) else os.urandom(16).hex()
+    trace = header.trace_id if _TRACE.fullmatch(header.trace_id) else random_id()
     for name, value, limit in (
         ("purpose", header.purpose, 100),
         ("case_number", header.case_number, 200),

@@ -4,7 +4,6 @@ A bearer token says who calls. Every error is an RFC 9457 problem out of the sam
 error that is not the pool's own has a fixed text. No rule lives here.
 """
 
-import os
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -35,6 +34,7 @@ from exchange.call import Call
 from exchange.pool import Pool
 from schemas.access import Actor, GrantState
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from schemas.identifiers import random_id
 from schemas.names import Topic
 
 __all__ = ["create"]
@@ -210,7 +210,7 @@ def create(pool: Pool) -> FastAPI:
     @app.middleware("http")
     async def trace(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         sent = request.headers.get("x-request-id", "")
-        request.state.trace = sent if _TRACE.fullmatch(sent) else os.urandom(16).hex()
+        request.state.trace = sent if _TRACE.fullmatch(sent) else random_id()
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > _MAX_BODY:
             error = InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {_MAX_BODY} bytes at most")

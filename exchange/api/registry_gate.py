@@ -12,7 +12,6 @@ Writes always leave an entry. Reads leave one where they tell something: under a
 granted what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -31,6 +30,7 @@ from registry.subjects import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
 from schemas.canonical import Json
 from schemas.errors import PoolError, Reason
+from schemas.identifiers import random_id
 from schemas.names import Topic
 
 __all__ = ["ANONYMOUS", "RegistryGate", "registry_call"]
@@ -191,4 +191,4 @@ class RegistryGate:
 
 def registry_call() -> Call:
     """Give the circumstances of one call to the registry."""
-    return Call(trace=os.urandom(16).hex(), client="registry-api")
+    return Call(trace=random_id(), client="registry-api")

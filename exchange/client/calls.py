@@ -5,7 +5,6 @@ not repeated here (only its caller knows whether it may be), the calls after it 
 that died, hangs or is stopped costs one failed call.
 """
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from exchange.client.messages import Fetched, Hello, Standing, Subscription
 from exchange.client.publishing import PublishStream, receipt_of
 from exchange.client.receipts import verify_receipt
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
+from schemas.identifiers import random_id
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
@@ -239,9 +239,7 @@ class PoolClient:
         return Lane(self.identity.department, ConnectorId(self.identity.connector), topic)
 
     def _header(self, purpose: str = "", case: str = "") -> wire.RequestHeader:
-        return wire.RequestHeader(
-            trace_id=os.urandom(16).hex(), purpose=purpose, case_number=case, client_version=VERSION
-        )
+        return wire.RequestHeader(trace_id=random_id(), purpose=purpose, case_number=case, client_version=VERSION)
 
     def _call(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
         at = self._at
