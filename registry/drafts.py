@@ -119,7 +119,8 @@ class Drafts:
         resolved = content.references
         if subject is not None:
             resolved = tuple(self._resolved(subject, item) for item in resolved)
-        content = replace(content, kind=kind.value, references=resolved)
+        if resolved or content.kind != kind.value:
+            content = replace(content, kind=kind.value, references=resolved)
         whole = content.text
         if kind is not Kind.AVRO:
             written, shape = _keys(content, canonical_of(kind, content.text))

@@ -276,6 +276,8 @@ class Registering:
         rules = merged(checked_rules(config.get("defaultRuleSet")), rules)
         metadata = merged(metadata, checked_metadata(config.get("overrideMetadata")))
         rules = merged(rules, checked_rules(config.get("overrideRuleSet")))
+        if (metadata, rules) == (content.metadata, content.rule_set):
+            return content
         return replace(content, metadata=metadata, rule_set=rules)
 
     def _refuse_gone(self, draft: Draft) -> None:

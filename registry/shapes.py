@@ -147,7 +147,7 @@ class Shape:
     @property
     def nullable(self) -> bool:
         """Whether a column of this shape may hold nulls."""
-        return self.kind in {Kind.OPTIONAL, Kind.NULL}
+        return self.kind is Kind.OPTIONAL or self.kind is Kind.NULL
 
 
 def arrow_type(avro_type: object) -> pa.DataType:

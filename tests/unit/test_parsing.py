@@ -2,6 +2,7 @@ import json
 import time
 from typing import Any
 
+import avro.schema
 import pyarrow as pa
 import pytest
 
@@ -119,6 +120,19 @@ ARROW = [
     ({"type": "record", "name": "q", "fields": [field("a", "int"), field("b", ["null", "long"])]},
      pa.struct([pa.field("a", pa.int32(), nullable=False), pa.field("b", pa.int64())])),
 ]  # fmt: skip
+
+
+def test_what_compatibility_is_judged_by_is_what_avros_own_parser_makes() -> None:
+    primitives = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"]
+    types = [*primitives, *(["null", name] for name in primitives[1:]), {"type": "array", "items": "string"}]
+    types += [{"type": "map", "values": ["int", "string"]}, {"type": "string"}, "test.Other", ["null", "Other"]]
+    other = {"type": "fixed", "name": "Other", "size": 2}
+    listed = [field("other", other), *(field(f"f{number}", one) for number, one in enumerate(types))]
+    text = json.dumps({"type": "record", "name": "R", "namespace": "test", "fields": listed})
+    for _ in range(2):
+        assert parse(text).avro == avro.schema.parse(text)
+        assert str(parse(text).avro) == str(avro.schema.parse(text))
+        parse.cache_clear()
 
 
 @pytest.mark.parametrize(("avro_type", "expected"), ARROW, ids=lambda each: str(each)[:60])
