@@ -51,7 +51,7 @@ from exchange.pool import Pool
 from exchange.publish import Publishing
 from exchange.release import RELEASE_WINDOW
 from exchange.rooms import CatalogueRoom, IdentityRoom
-from exchange.schemas_topic import SchemasTopic
+from exchange.schemas_topic import SchemasTopic, read_topic
 from exchange.starting import patiently
 from exchange.views import Schemas, Views
 from exchange.work import PostgresWorks, Work, connection_of
@@ -67,6 +67,7 @@ from registry.postgres_outbox import PostgresOutbox
 from registry.settings import Configuration
 from registry.store import SubjectStore
 from registry.subjects import Subjects, is_view
+from registry.topic_records import Record
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import uuid7
 from schemas.names import Topic
@@ -377,6 +378,22 @@ def _schemas_topic(config: Config, engine: sa.Engine) -> SchemasTopic | None:
     if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
         return None
     return SchemasTopic(_kafka(config, config.broker), PostgresOutbox(engine), name=config.registry.topic)
+
+
+def schemas_on_topic(config: Config) -> Iterator[Record]:
+    """Read what lies on the topic of schemas; the database is not asked, for it may be lost.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the pool has no such topic.
+        UnavailableError: BROKER_UNAVAILABLE.
+        CorruptError: LOG_CORRUPT, a record is no text.
+    """
+    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            "got a pool without a topic of schemas; expected `topic` under [registry], and Kafka as the broker",
+        )
+    return read_topic(_kafka(config, config.broker), config.registry.topic)
 
 
 def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:

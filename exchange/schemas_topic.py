@@ -21,7 +21,7 @@ from registry.postgres_outbox import PostgresOutbox
 from registry.topic_records import Record
 from schemas.errors import CorruptError, Reason
 
-__all__ = ["SchemasTopic"]
+__all__ = ["SchemasTopic", "read_topic"]
 
 _TRANSACTIONAL_ID = f"{PREFIX}schemas"
 _BATCH = 500  # records of one turn
@@ -65,33 +65,6 @@ class SchemasTopic:
                 self._send([record for _, record in waiting])
                 self._outbox.sent([number for number, _ in waiting])
             return len(waiting)
-
-    def records(self) -> Iterator[Record]:
-        """Read the topic from its beginning to its end.
-
-        Raises:
-            UnavailableError: BROKER_UNAVAILABLE.
-            CorruptError: LOG_CORRUPT, a record is no text.
-        """
-        consumer = Consumer(self._settings.consumer(**{"auto.offset.reset": "earliest"}))
-        place = TopicPartition(self.name, 0)
-        try:
-            first, end = consumer.get_watermark_offsets(place, timeout=self._settings.patience)
-            consumer.assign([TopicPartition(self.name, 0, first)])
-            while consumer.position([place])[0].offset < end:
-                message = consumer.poll(self._settings.patience)
-                if message is None:
-                    raise unavailable(None, f"read {self.name}")
-                error = message.error()
-                if error is not None:
-                    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library spells its local codes so
-                        return
-                    raise unavailable(KafkaException(error), f"read {self.name}")
-                yield _record(message.key(), message.value())
-        except KafkaException as error:
-            raise unavailable(error, f"read {self.name}") from error
-        finally:
-            consumer.close()
 
     def _prepare(self) -> None:
         """Make the topic if it is not there, and fill it if it is empty."""
@@ -155,6 +128,34 @@ class SchemasTopic:
             producer.init_transactions(self._settings.patience)
             self._producer = producer
         return self._producer
+
+
+def read_topic(settings: KafkaSettings, name: str) -> Iterator[Record]:
+    """Read a topic of schemas from its beginning to its end.
+
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE.
+        CorruptError: LOG_CORRUPT, a record is no text.
+    """
+    consumer = Consumer(settings.consumer(**{"auto.offset.reset": "earliest"}))
+    place = TopicPartition(name, 0)
+    try:
+        first, end = consumer.get_watermark_offsets(place, timeout=settings.patience)
+        consumer.assign([TopicPartition(name, 0, first)])
+        while consumer.position([place])[0].offset < end:
+            message = consumer.poll(settings.patience)
+            if message is None:
+                raise unavailable(None, f"read {name}")
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library spells its local codes so
+                    return
+                raise unavailable(KafkaException(error), f"read {name}")
+            yield _record(message.key(), message.value())
+    except KafkaException as error:
+        raise unavailable(error, f"read {name}") from error
+    finally:
+        consumer.close()
 
 
 def _record(key: bytes | None, value: bytes | None) -> Record:

@@ -6,7 +6,7 @@ pool department | user | connector     who takes part
 pool catalogue | purposes              what there is
 pool request | grant                   who may have what
 pool audit                             who had what, and the proof
-pool broker                            is all there that was acknowledged
+pool broker                            is all there that was acknowledged; the topic of schemas
 pool demo                              all of it in a minute
 """
 

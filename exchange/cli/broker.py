@@ -1,21 +1,27 @@
-"""`pool broker check`: does a reader still see everything that was acknowledged?
+"""`pool broker check | schemas`: is all there that was acknowledged, and what lies on the topic of schemas?
 
 Kafka can lose the end of a committed transaction (KAFKA-20734) and leave no gap by which it would show. The receipts
-say what must be there; this compares them with what a reader of committed records finds.
+say what must be there; `check` compares them with what a reader of committed records finds.
+
+`schemas` reads the topic of schemas alone, so that a registry whose database is lost can be made anew from it.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
-from exchange.app import App
+from exchange.app import App, schemas_on_topic
 from exchange.audit.postgres import PostgresReceipts
 from exchange.broker.kafka import KafkaBroker
 from exchange.broker.port import Appended
 from exchange.cli.run import Data
 from exchange.config import Config
+from registry.topic_records import Record, write_line
+from schemas.errors import InvalidError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt
 
@@ -28,11 +34,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     broker = typer.Typer()
     broker.command("check")(check)
+    broker.command("schemas")(schemas)
     app.add_typer(broker, name="broker", help="The exchange behind the pool: Kafka or PostgreSQL.")
-
-    @broker.callback()
-    def only() -> None:
-        """Keep `check` a subcommand, alone as it is."""
 
 
 def check(
@@ -60,6 +63,39 @@ def check(
     print(f"{whole:,} of {found.compared:,} batches in {lanes} are whole")
     if found.missing:
         raise typer.Exit(1)
+
+
+def schemas(
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="file to write; standard output if not given")] = None,
+) -> None:
+    """Write what lies on the topic of schemas, one record a line, for `pool-schema import`. Needs no database.
+
+    A file is there whole or not at all; on standard output, an error means that lines are missing.
+    """
+    records = schemas_on_topic(Config.load(data))
+    if out is None:
+        number = _write(records, sys.stdout)
+    else:
+        part = out.with_name(f".{out.name}.part")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                number = _write(records, file)
+            part.replace(out)
+        except OSError as error:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"{out} cannot be written ({error.strerror}); name a file in a folder of yours"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+    print(f"{number:,} {'record' if number == 1 else 'records'}", file=sys.stderr)
+
+
+def _write(records: Iterator[Record], file: TextIO) -> int:
+    number = 0
+    for number, record in enumerate(records, 1):  # noqa: B007 - it is counted
+        file.write(write_line(record))
+    return number
 
 
 @dataclass(slots=True)

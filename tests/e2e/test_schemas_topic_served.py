@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from exchange.broker.kafka_settings import KafkaSettings
-from exchange.schemas_topic import SchemasTopic
+from exchange.schemas_topic import read_topic
 from registry.remote import Remote
-from registry.topic_records import Snapshot, fold
+from registry.topic_records import Snapshot, fold, read_lines
 from schemas import library
 from schemas.errors import UnavailableError
 from tests.e2e.conftest import kafka_section
 from tests.kit.kafka import Node
-from tests.kit.world import World
+from tests.kit.world import World, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.postgres]
 NAME = f"_schemas-{uuid.uuid4().hex[:8]}"
@@ -45,6 +45,20 @@ def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> No
     assert version.schema == library.text("population")
     assert version.schema_id == registry.version("population.v1-value")["id"]
     assert found.configs == {"": {"compatibilityLevel": "FULL"}}
+    lines = pool.data.parent / "schemas.jsonl"
+    pool.stop()  # and with it the embedded database: only Kafka is asked
+    done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", str(lines))
+    assert done.stderr.endswith(" records\n")
+    assert fold(read_lines(lines.read_text().splitlines())) == found
+    assert run("pool", "broker", "schemas", "--data", str(pool.data)).stdout == lines.read_text()
+
+    config = pool.data / "pool.toml"
+    config.write_text(config.read_text().replace(f'topic = "{NAME}"', ""))
+    lines.unlink()
+    done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", str(lines), check=False)
+    assert done.returncode == 1
+    assert "config_invalid: got a pool without a topic of schemas" in done.stderr
+    assert not [*lines.parent.glob("*schemas.jsonl*")]
 
 
 def told(node: Node) -> Snapshot:
@@ -53,6 +67,6 @@ def told(node: Node) -> Snapshot:
         bootstrap=node.bootstrap, ca=gateway.ca, certificate=gateway.certificate, key=gateway.key, replication=1
     )
     try:
-        return fold(SchemasTopic(settings, None, name=NAME).records())  # type: ignore[arg-type]  # reading sends nothing
+        return fold(read_topic(settings, NAME))
     except UnavailableError:
         return Snapshot()  # the topic is not made yet

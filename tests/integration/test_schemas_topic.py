@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from exchange.broker.kafka_settings import KafkaSettings
-from exchange.schemas_topic import SchemasTopic
+from exchange.schemas_topic import SchemasTopic, read_topic
 from registry import tables
 from registry.api import create
 from registry.copying import put
@@ -19,7 +19,7 @@ from registry.remote import Remote
 from registry.settings import Configuration
 from registry.store import Content
 from registry.subjects import Subjects
-from registry.topic_records import Record, fold
+from registry.topic_records import Record, Snapshot, fold
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
 from tests.kit.kafka import Node
@@ -43,6 +43,9 @@ class World:
     def topic(self) -> SchemasTopic:
         return SchemasTopic(self.settings, self.outbox, name=self.name)
 
+    def told(self) -> Snapshot:
+        return fold(read_topic(self.settings, self.name))
+
 
 @pytest.fixture
 def world(engine: sa.Engine, kafka_node: Node) -> World:
@@ -57,7 +60,7 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
     play(world.subjects, [*acts, ("put", "b", '"float"'), ("drop one", "b", "")])
     while topic.step():
         pass
-    told = fold(topic.records())
+    told = world.told()
     told_is_held(told, world.store)
 
     store = MemorySubjects()
@@ -85,7 +88,7 @@ def test_several_processes_take_turns_and_nothing_is_lost(world: World) -> None:
         topics[turn % 3].step()
     while topics[0].step():
         pass
-    told_is_held(fold(topics[1].records()), world.store)
+    told_is_held(world.told(), world.store)
     assert world.outbox.waiting(1) == []
 
 
@@ -103,7 +106,7 @@ def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: W
     assert world.outbox.waiting(10), "sent, not forgotten"
     while topic.step():
         pass
-    told_is_held(fold(topic.records()), world.store)
+    told_is_held(world.told(), world.store)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -126,4 +129,4 @@ def test_a_first_batch_that_fails_loses_nothing_of_the_filling(
     topic = world.topic()  # the next process
     while topic.step():
         pass
-    told_is_held(fold(topic.records()), world.store)
+    told_is_held(world.told(), world.store)
