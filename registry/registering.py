@@ -75,13 +75,16 @@ class Registering:
         self._validate = validate
         self._approved = approved
 
-    def draft(self, subject: str, content: Content, *, normalize: bool | None = False) -> Draft:
+    def draft(
+        self, subject: str, content: Content, *, normalize: bool | None = False, governed: bool | None = None
+    ) -> Draft:
         """Read what is submitted, by the rules that hold for a subject.
 
         Args:
             subject: whose rules.
             content: as submitted.
             normalize: take its normal form; False = where the subject's configuration says so, None = never.
+            governed: whether the subject is; None = ask.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
@@ -95,7 +98,7 @@ class Registering:
             # Only here is the configuration asked: what passes the strict rules passes the others.
             validate = self._configuration.effective(subject).get("validateNewSchemas", self._validate)
             # Records go through the pool under catalogued subjects alone; elsewhere nothing is decoded.
-            endless = not self._governed(subject)
+            endless = not (self._governed(subject) if governed is None else governed)
             if validate is self._validate and not (endless and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
         return self._drafts.read(subject, content, validate=validate, endless=endless, normalize=plain)
@@ -129,8 +132,10 @@ class Registering:
             UnavailableError: see `SubjectStore.change`.
         """
         refuse_name(subject)
-        draft = self.draft(subject, content, normalize=normalize if schema_id is None else None)
+        # Asked once, since the subject may be catalogued at any moment: one answer for all that follows.
         governed = self._governed(subject)
+        form = normalize if schema_id is None else None
+        draft = self.draft(subject, content, normalize=form, governed=governed)
         needed = [item.subject for item in draft.content.references]
         with self._store.change(subject, scopes=scopes(subject), also=needed) as change:
             mode = self._configuration.refuse_read_only(subject, change)

@@ -28,7 +28,7 @@ from tests.bench.report import Row
 
 _T = TypeVar("_T")
 MANY = 150  # versions of one subject
-READY, ASKED, NEW = 8_000, 1_500, 800  # requests of a run: those that lie ready, those that ask, registrations
+READY, ASKED, NEW = 8_000, 1_500, 2_400  # requests of a run: those that lie ready, those that ask, registrations
 BARE = 4_000
 IDS = '[registry]\nprofile = "ids"\n'
 

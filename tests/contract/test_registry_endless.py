@@ -5,7 +5,9 @@ import json
 from registry.catalogue import Catalogue
 from registry.compatibility import Compatibility
 from registry.directory import Entry, GovernmentLevel, ShareType
+from registry.settings import Configuration
 from registry.store import Content, Reference
+from registry.subjects import Subjects
 from schemas import library
 from schemas.access import Level
 from schemas.errors import Reason
@@ -93,3 +95,15 @@ def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(st
     refused(Reason.SCHEMA_UNSAFE, lambda: subjects.register(TOPIC.subject, endless()))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
     assert publish().topic == TOPIC
+
+
+def test_a_subject_that_is_catalogued_meanwhile_is_one_thing_throughout(stores: Stores) -> None:
+    """Asked twice, it could be free for the schema's form and governed for its classification, or the other way."""
+    for first, second in ((True, False), (False, True)):
+        answers = iter([first, second])
+        subjects = Subjects(stores.subjects, Configuration(stores.subjects), governed=lambda _, it=answers: next(it))
+        if first:
+            refused(Reason.SCHEMA_UNSAFE, lambda subjects=subjects: subjects.register(FREE, endless()))
+        else:
+            assert subjects.register(FREE, endless()).number == 1
+        assert next(answers) is second, "it was asked once"
