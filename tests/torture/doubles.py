@@ -70,9 +70,9 @@ def early_release() -> None:
         kept.append(works)
         real_open(self, works)
 
-    def write(self: Ledger, work: Work, entries: Sequence[AuditEntry]) -> list[bytes]:
+    def write(self: Ledger, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         if not any(entry.action == Action.FETCH for entry in entries):
-            return real_write(self, work, entries)
+            return real_write(self, work, entries, last=last)
 
         def later() -> None:
             time.sleep(_LATE)
