@@ -8,10 +8,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+import uvloop
 from psycopg2 import errors as pg
 from sqlalchemy import exc as sa_exc
 from structlog.testing import capture_logs
 
+from exchange import heap
 from exchange.serve import Role, serve
 from exchange.starting import patiently
 from registry.postgres_failures import unavailable
@@ -94,6 +96,27 @@ def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> N
         asyncio.run(asyncio.wait_for(serve(app, frozenset({Role.GATEWAY}), lambda _: pytest.fail("ready")), 20))
     assert stopped.value.reason is Reason.SHUTTING_DOWN
     assert asked == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_once_the_doors_are_closed_the_same_signal_ends_the_process(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is closed after them may take long, and then nobody listens to the signal any more."""
+    monkeypatch.setattr(heap, "settle", lambda: None)
+    app: Any = SimpleNamespace(
+        config=SimpleNamespace(limits=SimpleNamespace(threads=1), listen=SimpleNamespace(metrics=None)),
+        schemas_topic=None,
+        addresses={},
+    )
+
+    async def served() -> Any:
+        await asyncio.wait_for(serve(app, frozenset(), lambda _: os.kill(os.getpid(), number)), 20)
+        return signal.getsignal(number)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `pool serve` does
+        left = runner.run(served())
+    assert left is {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}[number]
 
 
 @pytest.mark.parametrize(
