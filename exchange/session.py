@@ -5,7 +5,8 @@
 
 Several statements in one message are carried out one after another, and the first that fails ends the message
 (PostgreSQL's documentation, "Simple Query", 55.2.2.1): after `BEGIN; statement` the transaction is open, failed or
-not; of `statement; COMMIT` nothing is committed where the statement fails.
+not; of `statement; COMMIT` nothing is committed where the statement fails. A message is read as a whole before any of
+it is carried out, so that a first statement which is no SQL at all has begun nothing.
 
 For the driver each such session is in its mode without transactions, and what begins and ends them stands here alone.
 Whoever uses it sees a session as psycopg2 makes it: `autocommit`, `commit`, `rollback` and the levels of isolation mean
@@ -28,7 +29,8 @@ __all__ = ["Session"]
 _AUTOCOMMIT: Any = extensions.connection.autocommit
 _LEVELS: dict[int | None, str] = {
     None: "",
-    extensions.ISOLATION_LEVEL_READ_COMMITTED: "",
+    extensions.ISOLATION_LEVEL_READ_UNCOMMITTED: " ISOLATION LEVEL READ UNCOMMITTED",
+    extensions.ISOLATION_LEVEL_READ_COMMITTED: " ISOLATION LEVEL READ COMMITTED",
     extensions.ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
     extensions.ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
 }
@@ -76,7 +78,6 @@ class Session(extensions.connection):
         """Give a cursor, always of its own kind; one with a name streams from the server, within a transaction."""
         named["cursor_factory"] = _Cursor
         if arguments or named.get("name"):
-            self.open()
             named["withhold"] = True  # without it the driver refuses, since it does not know of the transaction
         return super().cursor(*arguments, **named)
 
@@ -103,9 +104,11 @@ class Session(extensions.connection):
 
         Args:
             statement: its parameters filled in (`cursor.mogrify`).
+
+        Raises:
+            psycopg2.ProgrammingError: there is one already.
         """
-        self.open()
-        self._last = statement
+        self._last = self.beginning().encode() + statement
 
     def commit(self) -> None:
         """Commit, if something was done. The transaction is over, whatever this raises.
@@ -147,6 +150,8 @@ class _Cursor(extensions.cursor):
     connection: Session
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
+        if self.name is not None:  # the driver puts DECLARE before it
+            self.connection.open()
         beginning = self.connection.beginning()
         if beginning:
             if isinstance(query, sql.Composable):

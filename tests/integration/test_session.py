@@ -102,6 +102,30 @@ def test_whatever_is_said_first_is_said_within_a_transaction(either: Any, way: s
     assert things(either) == []
 
 
+def test_a_cursor_with_a_name_may_wait_for_its_transaction(either: Any) -> None:
+    stream = either.cursor("stream")
+    either.rollback()
+    stream.execute("SELECT generate_series(1, 3)")
+    assert stream.fetchall() == [(1,), (2,), (3,)]
+    assert either.info.transaction_status == extensions.TRANSACTION_STATUS_INTRANS
+
+
+def test_a_level_that_is_asked_for_is_said_whatever_the_servers_default(either: Any) -> None:
+    for level, name in [
+        (extensions.ISOLATION_LEVEL_READ_UNCOMMITTED, "read uncommitted"),
+        (extensions.ISOLATION_LEVEL_READ_COMMITTED, "read committed"),
+        (extensions.ISOLATION_LEVEL_SERIALIZABLE, "serializable"),
+        (extensions.ISOLATION_LEVEL_DEFAULT, "repeatable read"),
+    ]:
+        either.set_isolation_level(level)
+        with either.cursor() as cursor:
+            cursor.execute("SET default_transaction_isolation = 'repeatable read'")
+            either.commit()
+            cursor.execute("SHOW transaction_isolation")
+            assert cursor.fetchone() == (name,)
+        either.rollback()
+
+
 def test_levels_and_read_only_are_kept_until_others_are_set(either: Any) -> None:
     def shown(what: str) -> str:
         with either.cursor() as cursor:
@@ -168,6 +192,22 @@ def test_a_last_statement_that_fails_leaves_nothing(session: Session) -> None:
         assert things(session) == []
 
 
+def test_a_last_statement_that_is_the_first_too_is_one_message(session: Session) -> None:
+    said = b"BEGIN ISOLATION LEVEL REPEATABLE READ;INSERT%;COMMIT"
+    session.set_isolation_level(extensions.ISOLATION_LEVEL_REPEATABLE_READ)
+    session.finish_with(b"INSERT INTO thing SELECT 1 WHERE (" + SAID.encode() + b") LIKE '" + said + b"'")
+    assert session.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
+    session.commit()
+    for last in (b"INSERT INTO thing VALUES (1)", b"no SQL at all"):
+        session.finish_with(last)
+        with pytest.raises((errors.UniqueViolation, errors.SyntaxError)):
+            session.commit()
+        assert session.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
+    session.finish_with(b"INSERT INTO thing VALUES (2)")
+    session.rollback()
+    assert things(session) == [1]
+
+
 def test_nothing_is_said_after_the_last_statement(session: Session) -> None:
     session.finish_with(b"INSERT INTO thing VALUES (1)")
     for more in (lambda: add(session, 2), session.open, lambda: session.finish_with(b"SELECT 1")):
@@ -227,8 +267,12 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
     with pytest.raises(UnavailableError) as caught:
         do(lose, put(2, last=False))
     assert (caught.value.reason, told[-1]) == (Reason.DATABASE_UNAVAILABLE, None)
+    do(put(3, last=True))  # prepared on the new connection
+    with pytest.raises(UnavailableError) as caught:
+        do(lose, put(2, last=True))
+    assert (caught.value.reason, told[-1]) == (Reason.OUTCOME_UNKNOWN, None)
     with engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT n FROM thing").scalars().all() == [1]
+        assert connection.exec_driver_sql("SELECT n FROM thing").scalars().all() == [1, 3]
 
 
 def away(database: sa.URL) -> None:
