@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from registry import statements
-from registry.postgres_failures import unavailable
+from registry.postgres_failures import never_committed, unavailable
 from registry.prepared import Prepared
 from registry.store import Content, Reference, Settings, StoredSchema, StoredVersion, refuse_taken
 from registry.tables import reference, schema, subject, version
@@ -65,7 +65,7 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
             committing = True
             opened.commit()
     except sa_exc.SQLAlchemyError as error:
-        if committing:
+        if committing and not (isinstance(error, sa_exc.DBAPIError) and never_committed(error)):
             raise UnavailableError(
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; repeat the call, it is idempotent",

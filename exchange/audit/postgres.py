@@ -177,6 +177,12 @@ class PostgresEntries:
             ) from error
         self._lines[process] = _Lines()
 
+        def opened(committed: bool | None) -> None:
+            if not committed:
+                del self._lines[process]
+
+        postgres_of(work).at_end(opened)
+
     def add(self, work: Work, process: str, count: int, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
         """See `EntryStore.add`."""
         within = postgres_of(work)

@@ -99,6 +99,24 @@ def test_an_id_stands_once(world: AuditWorld) -> None:
     assert len(world.entries.find(Query())) == 1
 
 
+def test_a_process_whose_opening_failed_does_not_count_until_it_is_opened(world: AuditWorld) -> None:
+    ledger = Ledger(world.entries, process="late")
+
+    def open_in_vain() -> None:
+        with world.works.begin() as work:
+            world.entries.open_lines(work, "late")
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            open_in_vain()
+        with pytest.raises(CorruptError, match="open its ledger"):
+            world.write(ledger, world.make.make())
+    ledger.open(world.works)
+    world.write(ledger, world.make.make())
+    assert [(one.gateway, one.counter) for one in stored(world)] == [("late#1", 1)]
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_entries_that_go_with_the_commit_are_there_after_it(world: AuditWorld, count: int) -> None:
     ledger = world.ledger()

@@ -13,7 +13,7 @@ from registry.compatibility import Compatibility
 from registry.departments import Departments
 from registry.directory import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
 from registry.memory import MemoryCatalogue, MemoryDepartments, MemorySubjects
-from registry.postgres import PostgresSubjects, joining
+from registry.postgres import PostgresSubjects, joining, transaction
 from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
 from registry.store import GLOBAL, Content
 from schemas import library
@@ -209,6 +209,25 @@ def test_registrations_need_one_connection_each(database: sa.URL) -> None:
         subjects.register("a-value", record(*fields))
     assert subjects.delete("a-value") == [1, 2, 3]
     small.dispose()
+
+
+@pytest.mark.postgres
+def test_a_commit_that_the_server_refuses_has_not_happened_and_one_without_an_answer_may_have(
+    engine: sa.Engine,
+) -> None:
+    def refuse(code: str) -> None:
+        with transaction(engine) as connection:
+            connection.exec_driver_sql(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$;"
+                "CREATE TABLE refused (n int);"
+                "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON refused DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION refuse();"
+                "INSERT INTO refused VALUES (1)"
+            )
+
+    refused(Reason.DISK_FULL, lambda: refuse("53100"))
+    refused(Reason.OUTCOME_UNKNOWN, lambda: refuse("57P01"))
 
 
 @pytest.mark.postgres
