@@ -139,6 +139,9 @@ class PostgresWorks:
                 transaction.commit()
             except sa_exc.DBAPIError as error:
                 raise work.failed(error) from error
+            except BaseException:  # an interruption, after which whoever waits to be told would wait for ever
+                work.ended(None)
+                raise
             work.ended(True)
 
 
@@ -202,5 +205,8 @@ def _roll_back(transaction: sa.RootTransaction, work: PostgresWork) -> None:
     except sa_exc.DBAPIError:
         # The connection is gone. The server rolls back by itself, but until it has seen that it holds what was locked.
         work.ended(None)
+    except BaseException:
+        work.ended(None)
+        raise
     else:
         work.ended(None if transaction.connection.invalidated else False)

@@ -275,6 +275,31 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
         assert connection.exec_driver_sql("SELECT n FROM thing").scalars().all() == [1, 3]
 
 
+@pytest.mark.parametrize("what", ["commit", "rollback"])
+def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    told: list[bool | None] = []
+    end = getattr(Session, what)
+
+    def interrupted(session: Session) -> None:
+        end(session)
+        raise KeyboardInterrupt
+
+    def do() -> None:
+        with PostgresWorks(engine).begin() as work:
+            work.at_end(told.append)
+            work.connection.exec_driver_sql("SELECT 1")
+            monkeypatch.setattr(Session, what, interrupted)
+            if what == "rollback":
+                raise KeyError
+
+    with pytest.raises(KeyboardInterrupt):
+        do()
+    monkeypatch.undo()
+    assert told == [None]
+
+
 def away(database: sa.URL) -> None:
     """Let the server end every other session of the database."""
     other = sa.create_engine(database, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
