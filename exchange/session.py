@@ -14,7 +14,7 @@ what they mean there.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import psycopg2
 from psycopg2 import errors, extensions, sql
@@ -47,6 +47,19 @@ class Session(extensions.connection):
         self._readonly = False
         self._last = b""
         self._own = super().cursor()
+
+    def __enter__(self) -> Self:
+        """Begin a transaction for the block, also where each statement is one of its own; its end ends it."""
+        if self._single:  # the driver would say it too, and then know of it for ever
+            self._say(self._begin())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Commit; roll back on an exception."""
+        if kind is None:
+            self.commit()
+        else:
+            self.rollback()
 
     @property
     def autocommit(self) -> bool:
@@ -91,7 +104,7 @@ class Session(extensions.connection):
             raise psycopg2.ProgrammingError("got another statement after the one that goes with the commit")
         if self._single or self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             return ""
-        return f"BEGIN{self._level}{' READ ONLY' if self._readonly else ''};"
+        return self._begin()
 
     def open(self) -> None:
         """Begin a transaction, unless there is one or there are none."""
@@ -134,6 +147,9 @@ class Session(extensions.connection):
         self._last = b""
         if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             self._say("ROLLBACK")
+
+    def _begin(self) -> str:
+        return f"BEGIN{self._level}{' READ ONLY' if self._readonly else ''};"
 
     def _say(self, text: str | bytes) -> str | None:
         self._own.execute(text)

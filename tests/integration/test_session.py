@@ -102,6 +102,23 @@ def test_whatever_is_said_first_is_said_within_a_transaction(either: Any, way: s
     assert things(either) == []
 
 
+def test_a_block_is_a_transaction_in_either_mode_and_as_often_as_one_likes(either: Any) -> None:
+    def fail(number: int) -> None:
+        with either:
+            add(either, number)
+            raise KeyError
+
+    for single in (False, True):
+        either.autocommit = single
+        for number in (1, 2):
+            with pytest.raises(KeyError):
+                fail(number)
+        with either:
+            add(either, 3 + single)
+        assert either.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
+    assert things(either) == [3, 4]
+
+
 def test_a_cursor_with_a_name_may_wait_for_its_transaction(either: Any) -> None:
     stream = either.cursor("stream")
     either.rollback()
