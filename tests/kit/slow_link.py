@@ -80,9 +80,10 @@ class SlowLink:
             while data := source.recv(65_536):
                 if direction == TO_SERVER:
                     sharing = sharing or b"FOR SHARE" in data
-                    if sharing and (b"COMMIT" in data or b"ROLLBACK" in data):
+                    # With the end of the text: a level of isolation is called READ COMMITTED.
+                    if sharing and (b"COMMIT\0" in data or b"ROLLBACK\0" in data):
                         sharing = False
-                        if b"COMMIT" in data:
+                        if b"COMMIT\0" in data:
                             self._hit()
                 while (left := self._until[direction] - time.monotonic()) > 0:
                     time.sleep(left)
