@@ -375,9 +375,8 @@ def _broker(config: Config, works: PostgresWorks) -> Broker:
 
 
 def _schemas_topic(config: Config, engine: sa.Engine) -> SchemasTopic | None:
-    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
-        return None
-    return SchemasTopic(_kafka(config, config.broker), PostgresOutbox(engine), name=config.registry.topic)
+    found = _topic_of(config)
+    return None if found is None else SchemasTopic(found[0], PostgresOutbox(engine), name=found[1])
 
 
 def schemas_on_topic(config: Config) -> Iterator[Record]:
@@ -388,12 +387,20 @@ def schemas_on_topic(config: Config) -> Iterator[Record]:
         UnavailableError: BROKER_UNAVAILABLE.
         CorruptError: LOG_CORRUPT, a record is no text.
     """
-    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
+    found = _topic_of(config)
+    if found is None:
         raise InvalidError(
             Reason.CONFIG_INVALID,
             "got a pool without a topic of schemas; expected `topic` under [registry], and Kafka as the broker",
         )
-    return read_topic(_kafka(config, config.broker), config.registry.topic)
+    return read_topic(*found)
+
+
+def _topic_of(config: Config) -> tuple[KafkaSettings, str] | None:
+    """Give how to reach the topic of schemas, and its name; None where the pool has none."""
+    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
+        return None
+    return _kafka(config, config.broker), config.registry.topic
 
 
 def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:

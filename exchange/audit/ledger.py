@@ -67,7 +67,7 @@ class Ledger:
         def numbered(line: str, first: int) -> list[NewLeaf]:
             return [_leaf(replace(entry, gateway=line, counter=first + k)) for k, entry in enumerate(entries)]
 
-        return [leaf.leaf_hash for leaf in self._store.add(work, self._process, len(entries), numbered, last=last)]
+        return [leaf.leaf_hash for leaf in self._store.add(work, self._process, numbered, last=last)]
 
 
 def _leaf(entry: AuditEntry) -> NewLeaf:

@@ -60,7 +60,6 @@ class MemoryAudit:
         self,
         work: Work,
         process: str,
-        count: int,
         leaves: Numbered,
         *,
         last: bool = False,  # noqa: ARG002 - nothing is saved by waiting
@@ -76,7 +75,7 @@ class MemoryAudit:
                 raise ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
             size = len(self._rows)
             self._rows.extend(_Row(leaf) for leaf in new)
-        self._lines[process] = before + count
+        self._lines[process] = before + len(new)
         _memory(work).on_rollback(lambda: self._lines.__setitem__(process, before))
         _memory(work).on_rollback(lambda: self._rows.__delitem__(slice(size, None)))
         return new

@@ -183,15 +183,16 @@ class PostgresEntries:
 
         postgres_of(work).at_end(opened)
 
-    def add(self, work: Work, process: str, count: int, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
+    def add(self, work: Work, process: str, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
         """See `EntryStore.add`."""
         within = postgres_of(work)
         line = self._line(within, process)
         before = line.reached
         new = [*leaves(f"{process}#{line.number}", before + 1)]
         rows = [columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in new]
-        values: dict[str, Any] = rows[0] if count == 1 else {name: [row[name] for row in rows] for name in _COLUMNS}
-        values |= {"process": process, "line": line.number, "before": before, "after": before + count}
+        alone, after = len(new) == 1, before + len(new)
+        values: dict[str, Any] = rows[0] if alone else {name: [row[name] for row in rows] for name in _COLUMNS}
+        values |= {"process": process, "line": line.number, "before": before, "after": after}
 
         def refusal(error: sa_exc.IntegrityError) -> PoolError:
             if isinstance(error.orig, errors.UniqueViolation):
@@ -203,8 +204,8 @@ class PostgresEntries:
                 "it: somebody else has changed its row; verify the log against its database",
             )
 
-        within.write(_ADD_ONE if count == 1 else _ADD_MANY, values, refusal=refusal, last=last)
-        line.reached = before + count
+        within.write(_ADD_ONE if alone else _ADD_MANY, values, refusal=refusal, last=last)
+        line.reached = after
         return new
 
     def _line(self, work: PostgresWork, process: str) -> _Line:

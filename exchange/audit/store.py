@@ -135,15 +135,14 @@ class EntryStore(Protocol):
         """
         ...
 
-    def add(self, work: Work, process: str, count: int, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
+    def add(self, work: Work, process: str, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
         """Store leaves with the next numbers of a line that no other transaction holds; give them.
 
         Args:
             work: within which; its end lets the line go.
             process: whose lines.
-            count: how many leaves.
-            leaves: makes them, in order, from the line's name, which stands in an entry as `gateway`, and the first
-                number.
+            leaves: makes them, one or more, in order, from the line's name, which stands in an entry as `gateway`,
+                and the first number.
             last: nothing else is done in *work*, so that storing may wait for its end and raise there.
 
         Raises:

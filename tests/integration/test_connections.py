@@ -22,6 +22,7 @@ from registry.store import Content
 from registry.subjects import Subjects
 from schemas.errors import Reason, UnavailableError
 from tests.kit.broker import fresh_topic
+from tests.kit.postgres import end_sessions
 
 pytestmark = pytest.mark.postgres
 
@@ -44,22 +45,11 @@ def tiny(database: sa.URL) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def close_all(url: sa.URL) -> None:
-    """Let the server close every other connection to the database, as a restart does."""
-    other = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with other.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-    other.dispose()
-
-
 def test_a_connection_that_was_closed_while_idle_is_not_handed_out(looked_at: sa.Engine, database: sa.URL) -> None:
     store = PostgresSubjects(looked_at)
     subjects = Subjects(store, Configuration(store), governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
-    close_all(database)
+    end_sessions(database)
     assert subjects.register("a", Content(text='"int"')) == first
     assert subjects.version("a", None) == first
 
@@ -70,7 +60,7 @@ def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_work
     def use() -> None:
         with reading(looked_at) as connection:
             assert ONE.one_or_none(connection, {"number": 1}).next == 2
-            close_all(database)
+            end_sessions(database)
             ONE.run(connection, {"number": 1})
 
     with pytest.raises(UnavailableError) as caught:
@@ -99,7 +89,7 @@ def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at
         )
         assert set(other.scalars(states)) == {"idle"}
     monkeypatch.undo()
-    close_all(database)
+    end_sessions(database)
     assert subjects.version("a", None) == first
     single.dispose()
 
@@ -164,14 +154,14 @@ def test_no_more_threads_hold_connections_than_there_are_places(tiny: sa.Engine)
 def test_a_place_is_left_whatever_becomes_of_its_connection(tiny: sa.Engine, database: sa.URL) -> None:
     for _ in range(4):
         with tiny.connect() as connection:
-            close_all(database)
+            end_sessions(database)
             with pytest.raises(sa_exc.DBAPIError):
                 connection.exec_driver_sql("SELECT 1")
         with tiny.connect() as connection:
             connection.invalidate()
         with tiny.connect() as connection:
             connection.detach()
-        close_all(database)  # what lies in the pool is dead, too
+        end_sessions(database)  # what lies in the pool is dead, too
     bad = connect(database.set(database="there is none"), connections=1, patience=0.5)
     for _ in range(3):
         with pytest.raises(sa_exc.OperationalError):

@@ -13,6 +13,7 @@ from exchange.session import Session
 from exchange.work import PostgresWork, PostgresWorks
 from registry.prepared import Prepared
 from schemas.errors import ConflictError, Reason, UnavailableError
+from tests.kit.postgres import end_sessions
 
 pytestmark = pytest.mark.postgres
 
@@ -267,7 +268,7 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
         raise KeyError
 
     def lose(_: PostgresWork) -> None:
-        away(database)
+        end_sessions(database)
 
     do(make)
     for last in (False, True):
@@ -315,14 +316,3 @@ def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
         do()
     monkeypatch.undo()
     assert told == [None]
-
-
-def away(database: sa.URL) -> None:
-    """Let the server end every other session of the database."""
-    other = sa.create_engine(database, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with other.connect() as connection:
-        connection.exec_driver_sql(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-    other.dispose()
