@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from kafka import errors as admin_errors
 
-from exchange.broker.kafka_settings import PREFIX, KafkaSettings, admin, unavailable
+from exchange.broker.kafka_settings import PREFIX, KafkaSettings, admin, refuse_missing_keys, unavailable
 from registry.postgres_outbox import PostgresOutbox
 from registry.topic_records import Record
 from schemas.errors import CorruptError, Reason
@@ -134,9 +134,11 @@ def read_topic(settings: KafkaSettings, name: str) -> Iterator[Record]:
     """Read a topic of schemas from its beginning to its end.
 
     Raises:
+        InvalidError: CONFIG_INVALID, a PEM file cannot be read.
         UnavailableError: BROKER_UNAVAILABLE.
         CorruptError: LOG_CORRUPT, a record is no text.
     """
+    refuse_missing_keys(settings)
     consumer = Consumer(settings.consumer(**{"auto.offset.reset": "earliest"}))
     place = TopicPartition(name, 0)
     try:

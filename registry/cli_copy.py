@@ -85,5 +85,5 @@ def import_(
 
 def _read(file: Path | None, source: str | None, token: Path | None) -> Snapshot:
     if file is not None:
-        return fold(read_lines(read(file).splitlines()))
+        return fold(read_lines(read(file).split("\n")))
     return taken(Remote(source or "", token=read(token).strip() if token is not None else None))

@@ -280,7 +280,7 @@ def write_line(record: Record) -> str:
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[Record]:
-    """Read records from lines; empty ones are left out.
+    """Read records from lines; empty ones are left out. Lines end with a line feed alone: texts hold other ends raw.
 
     Raises:
         InvalidError: REQUEST_INVALID, naming the line.

@@ -7,6 +7,7 @@ The numbers below are measured ones: librdkafka's defaults give a lagging reader
 queue wait a second after it was full.
 """
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -151,6 +152,17 @@ def _noted(error: KafkaError) -> None:
     """Take librdkafka's word about its own state; each call tells the same by its error."""
 
 
+def refuse_missing_keys(settings: KafkaSettings) -> None:
+    """Refuse settings whose PEM files this process cannot read.
+
+    Raises:
+        InvalidError: CONFIG_INVALID.
+    """
+    for path in (settings.ca, settings.certificate, settings.key):
+        if not path.is_file() or not os.access(path, os.R_OK):
+            raise InvalidError(Reason.CONFIG_INVALID, f"no PEM file to read at {path}; the Kafka settings name it")
+
+
 def admin(settings: KafkaSettings) -> KafkaAdminClient:
     """Connect kafka-python's administration client.
 
@@ -158,9 +170,7 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
         UnavailableError: BROKER_UNAVAILABLE, when no broker answers.
         InvalidError: CONFIG_INVALID, when a PEM file cannot be read.
     """
-    for path in (settings.ca, settings.certificate, settings.key):
-        if not path.is_file():
-            raise InvalidError(Reason.CONFIG_INVALID, f"no PEM file at {path}; the Kafka settings name it")
+    refuse_missing_keys(settings)
     made: list[KafkaNetClient] = []
 
     def connect(**configs: Any) -> KafkaNetClient:

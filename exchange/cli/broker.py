@@ -6,11 +6,13 @@ say what must be there; `check` compares them with what a reader of committed re
 `schemas` reads the topic of schemas alone, so that a registry whose database is lost can be made anew from it.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TextIO
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any
 
 import typer
 
@@ -75,23 +77,36 @@ def schemas(
     """
     records = schemas_on_topic(Config.load(data))
     if out is None:
-        number = _write(records, sys.stdout)
+        # In UTF-8 whatever the terminal speaks, for the import reads nothing else.
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as file:
+            number = _write(records, file)
     else:
-        part = out.with_name(f".{out.name}.part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                number = _write(records, file)
-            part.replace(out)
-        except OSError as error:
-            raise InvalidError(
-                Reason.REQUEST_INVALID, f"{out} cannot be written ({error.strerror}); name a file in a folder of yours"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+        number = _write_file(records, out)
     print(f"{number:,} {'record' if number == 1 else 'records'}", file=sys.stderr)
 
 
-def _write(records: Iterator[Record], file: TextIO) -> int:
+def _write_file(records: Iterator[Record], out: Path) -> int:
+    try:
+        if out.exists() and not out.is_file():
+            raise InvalidError(Reason.REQUEST_INVALID, f"{out} is no file; name one in a folder of yours")
+        with NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, suffix=".part", delete=False) as part:
+            try:
+                number = _write(records, part)
+                part.flush()
+                os.fsync(part.fileno())
+                Path(part.name).replace(out.resolve())
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except (OSError, ValueError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"{out} cannot be written ({type(error).__name__}); name a file where you may write",
+        ) from error
+    return number
+
+
+def _write(records: Iterator[Record], file: Any) -> int:
     number = 0
     for number, record in enumerate(records, 1):  # noqa: B007 - it is counted
         file.write(write_line(record))

@@ -49,10 +49,19 @@ def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> No
     pool.stop()  # and with it the embedded database: only Kafka is asked
     done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", str(lines))
     assert done.stderr.endswith(" records\n")
-    assert fold(read_lines(lines.read_text().splitlines())) == found
+    assert fold(read_lines(lines.read_text().split("\n"))) == found
     assert run("pool", "broker", "schemas", "--data", str(pool.data)).stdout == lines.read_text()
+    for wrong in (".", "/dev/null", "/etc/passwd/x", f"{lines.parent}/{'x' * 300}"):
+        done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", wrong, check=False)
+        assert (done.returncode, done.stderr.partition(":")[0]) == (1, "request_invalid"), wrong
 
     config = pool.data / "pool.toml"
+    whole = config.read_text()
+    config.write_text(whole.replace(str(kafka_node.gateway.ca), "gone.pem"))
+    assert config.read_text() != whole
+    done = run("pool", "broker", "schemas", "--data", str(pool.data), check=False)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "config_invalid")
+    config.write_text(whole)
     config.write_text(config.read_text().replace(f'topic = "{NAME}"', ""))
     lines.unlink()
     done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", str(lines), check=False)

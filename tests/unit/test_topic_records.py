@@ -1,9 +1,12 @@
 """Records of a `_schemas` topic: read as other registries write them, written so that compaction keeps its word."""
 
 import json
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from registry.cli import app
 from registry.topic_records import (
     Record,
     Version,
@@ -130,3 +133,15 @@ def test_an_id_without_a_version_is_kept_under_a_subject_of_its_own() -> None:
 def test_what_is_no_record_is_refused_with_its_place(line: str) -> None:
     with pytest.raises(InvalidError, match=r"(?:line|record) 2 is no"):
         fold(read_lines([write_line(schema_record(version())), line]))
+
+
+def test_a_text_may_hold_what_else_ends_a_line(tmp_path: Path) -> None:
+    """U+2028 and its like stand raw in JSON; only a line feed ends a record."""
+    held = "".join(chr(code) for code in (0x85, 0x2028, 0x2029, 0x0B, 0x1C))
+    text = json.dumps({"type": "fixed", "name": "F", "size": 1, "doc": held}, ensure_ascii=False)
+    record = {"key": {"keytype": "SCHEMA", "subject": "a", "version": 1, "magic": 1}}
+    value = {"subject": "a", "version": 1, "id": 1, "schema": text, "deleted": False}
+    file = tmp_path / "schemas.jsonl"
+    file.write_text(json.dumps({**record, "value": value}, ensure_ascii=False) + "\n", encoding="utf-8")
+    done = CliRunner().invoke(app, ["import", str(file), "--dry-run"])
+    assert (done.exit_code, "1 version" in done.output) == (0, True), done.output
