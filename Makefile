@@ -33,13 +33,12 @@ demo: setup ## Three departments, 20,000 persons, one grant: the whole line on t
 test: setup kafka ## Every test: unit, contract, property, attack, PostgreSQL, Kafka, processes, 40 faults
 	$(BIN)/python -m pytest
 
-check: setup ## Types, lint, import contracts, generated code, size of files
+check: setup ## Types, lint, import contracts, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python deploy/checks/generated.py
-	$(BIN)/python deploy/checks/sizes.py
 
 bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
 	$(BIN)/python -m tests.bench

@@ -8,7 +8,7 @@
     pool-connect status  civil-affairs.yaml
     pool-connect quarantine list|export civil-affairs.yaml
 
-Exit codes: `connectors.exits`.
+Exit codes: `connectors.runtime.exit_codes`.
 """
 
 import json
@@ -23,14 +23,14 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from connectors import inspection, service, status
-from connectors.assembly import Link
-from connectors.config import ConnectorConfig, PublishConfig
-from connectors.door import Door
-from connectors.exits import Exit, exit_of
-from connectors.ledger import Run
-from connectors.lint import load, read
-from connectors.quarantine import as_csv
+from connectors.config.config import ConnectorConfig, PublishConfig
+from connectors.config.lint import load, read
+from connectors.runtime import inspection, service, status
+from connectors.runtime.assembly import RuntimeContext
+from connectors.runtime.exit_codes import Exit, exit_of
+from connectors.runtime.renewing_client import RenewingPoolClient
+from connectors.state.ledger import RunReport
+from connectors.state.quarantine import as_csv
 from exchange import client
 from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
@@ -135,8 +135,8 @@ def run(
     door = _door(config)
     stop = threading.Event()
     service.stop_on_signals(stop)
-    voice = _Voice()
-    link = Link(
+    voice = ProgressReporter()
+    link = RuntimeContext(
         pool=door,
         sign=door.sign,
         stop=stop,
@@ -202,11 +202,11 @@ def quarantine_export(
     print(f"written to {output}, readable by this user only; it holds the rows' own values")
 
 
-def _door(config: ConnectorConfig) -> Door:
-    return Door(config.exchange.identity, config.exchange.gateway, _now)
+def _door(config: ConnectorConfig) -> RenewingPoolClient:
+    return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now)
 
 
-class _Voice:
+class ProgressReporter:
     """Progress on a terminal, plain lines elsewhere. Used by several threads."""
 
     def __init__(self) -> None:
@@ -227,7 +227,7 @@ class _Voice:
         if self._status is not None:
             self._status.stop()
 
-    def progress(self, state: Run) -> None:
+    def progress(self, state: RunReport) -> None:
         """Show a balance in the making: at once on a terminal, every 10 s elsewhere."""
         text = (
             f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.rights import Profile, Right, Rights
+from registry.governance.subject_rights import Profile, Right, Rights
 from schemas.errors import InvalidError, Reason
 
 __all__ = [

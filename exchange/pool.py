@@ -1,30 +1,30 @@
 """The pool: what its doors (gRPC, HTTP, command line) call, in one place.
 
 identify / authenticate   a certificate or a token → who it is
-publishing                check, append, resume            exchange/publish.py
-fetching                  describe, fetch, commit          exchange/fetch.py
-granting                  submit, approve, revoke …        exchange/granting.py
-administration            departments, catalogue, accounts exchange/administration.py
-auditing                  search, prove, checkpoint        exchange/auditing.py
+publishing                check, append, resume            exchange/records/publish.py
+fetching                  describe, fetch, commit          exchange/records/fetch.py
+granting                  submit, approve, revoke …        exchange/control/grants.py
+administration            departments, catalogue, accounts exchange/control/administration.py
+auditing                  search, prove, checkpoint        exchange/control/audit_queries.py
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from exchange.access.roles import decide_control
-from exchange.administration import Administration
-from exchange.auditing import Auditing
-from exchange.call import Call
-from exchange.fetch import Fetching
-from exchange.gate import Gate
-from exchange.granting import Granting
+from exchange.access.decision.roles import decide_control
+from exchange.authorization.attribute_sources import IdentityAttributes
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.request_context import RequestContext
+from exchange.control.administration import Administration
+from exchange.control.audit_queries import AuditQueries
+from exchange.control.grants import GrantService
 from exchange.identity.authority import Peers
 from exchange.identity.tokens import Users
-from exchange.publish import Publishing
-from exchange.rooms import IdentityRoom
-from exchange.views import Schemas
-from exchange.work import Works
+from exchange.records.fetch import FetchService
+from exchange.records.publish import PublishService
+from exchange.records.writer_schemas import WriterSchemas
+from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor
 from schemas.names import Topic
 
@@ -46,21 +46,21 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Everything that a door needs; made by `exchange.app`."""
+    """Everything that a door needs; made by `exchange.server.composition`."""
 
     pool_id: str
-    works: Works
-    looks: Works  # for what is one statement, and changes nothing
+    works: Database
+    looks: Database  # for what is one statement, and changes nothing
     peers: Peers
     users: Users
-    gate: Gate
-    identities: IdentityRoom
-    schemas: Schemas
-    publishing: Publishing
-    fetching: Fetching
-    granting: Granting
+    gate: Enforcer
+    identities: IdentityAttributes
+    schemas: WriterSchemas
+    publishing: PublishService
+    fetching: FetchService
+    granting: GrantService
     administration: Administration
-    auditing: Auditing
+    auditing: AuditQueries
     receipt_public_key: bytes
     now: Callable[[], datetime]
 
@@ -81,7 +81,7 @@ class Pool:
         with self.looks.begin() as work:
             return self.users.authenticate(work, token)
 
-    def hello(self, actor: Actor, call: Call) -> Greeting:
+    def hello(self, actor: Actor, call: RequestContext) -> Greeting:
         """Greet a connector: anybody with a certificate of this pool that is not revoked.
 
         Raises:
@@ -96,7 +96,7 @@ class Pool:
             certificate_expires=int(self.identities.certificate_expires(actor).timestamp() * 1_000_000),
         )
 
-    def latest_schema(self, actor: Actor, call: Call, topic: Topic) -> tuple[int, str]:
+    def latest_schema(self, actor: Actor, call: RequestContext, topic: Topic) -> tuple[int, str]:
         """Give id and text of a topic's latest schema. Schemas hold no record; every department may read them.
 
         Raises:
@@ -106,7 +106,7 @@ class Pool:
         self._admit(actor, Action.SCHEMA_READ, topic.subject, call)
         return self.schemas.latest(topic)
 
-    def schema_by_id(self, actor: Actor, call: Call, schema_id: int) -> tuple[int, str]:
+    def schema_by_id(self, actor: Actor, call: RequestContext, schema_id: int) -> tuple[int, str]:
         """Give the text of a schema id.
 
         Raises:
@@ -116,6 +116,6 @@ class Pool:
         self._admit(actor, Action.SCHEMA_READ, str(schema_id), call)
         return schema_id, self.schemas.text(schema_id)
 
-    def _admit(self, actor: Actor, action: Action, resource: str, call: Call) -> None:
+    def _admit(self, actor: Actor, action: Action, resource: str, call: RequestContext) -> None:
         decision = decide_control(actor, action, standing=self.identities.standing(actor))
         self.gate.admit(actor, action, resource, call, decision)

@@ -7,11 +7,11 @@ import sqlalchemy as sa
 # Suites and kits assert too; said before the first of them is imported.
 pytest.register_assert_rewrite("tests.kit", "tests.contract", "tests.torture")
 
-from exchange.connections import connect  # noqa: E402
-from tests.kit import postgres  # noqa: E402
+from registry.database.connection_pool import connect  # noqa: E402
+from tests.kit.world import postgres  # noqa: E402
 
 if TYPE_CHECKING:
-    from tests.kit.kafka import Node
+    from tests.kit.world.kafka import Node
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def engine(database: sa.URL) -> Iterator[sa.Engine]:
 @pytest.fixture(scope="session")
 def kafka_node() -> Iterator["Node"]:
     """One real Kafka with mutual TLS and the shipped access rules, for all tests that leave it as they found it."""
-    from tests.kit import kafka  # the two Kafka libraries take a while to import, and most tests need neither
+    from tests.kit.world import kafka  # the two Kafka libraries take a while to import, and most tests need neither
 
     with kafka.node() as node:
         yield node

@@ -2,9 +2,9 @@
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from exchange.access.document import to_json
-from exchange.access.filter import filter_from_json
-from registry.directory import Department, Entry, GovernmentLevel, ShareType
+from exchange.access.grants.grant_json import to_json
+from exchange.access.view.filter import filter_from_json
+from registry.directory.model import Department, Entry, GovernmentLevel, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic

@@ -7,7 +7,7 @@ from typing import Any
 
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
-from exchange.call import Call
+from exchange.authorization.request_context import RequestContext
 from exchange.identity.enrolment import Enrolled
 from exchange.pool import Pool
 from schemas.identifiers import random_id
@@ -23,8 +23,8 @@ class _Answers:
         self._threads = threads
         self._gateway = gateway
 
-    async def _answer(self, context: Any, work: Callable[[Call], Enrolled]) -> wire.EnrolReply:
-        call = Call(trace=random_id())
+    async def _answer(self, context: Any, work: Callable[[RequestContext], Enrolled]) -> wire.EnrolReply:
+        call = RequestContext(trace=random_id())
         try:
             enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
         except Exception as error:
@@ -67,7 +67,7 @@ class RenewalServicer(_Answers, stubs.RenewalServicer):
     async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
         """Issue the next certificate."""
 
-        def work(call: Call) -> Enrolled:
+        def work(call: RequestContext) -> Enrolled:
             actor = self._pool.identify(peer_certificate(context))
             return self._pool.administration.renew(actor, call, request.certificate_request)
 

@@ -19,15 +19,23 @@ from typing import Any, TypeVar
 import structlog
 
 from exchange import metrics
+from exchange.api.long_poll import TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
+from exchange.api.publish_backpressure import (
+    STREAMS,
+    MemoryBudget,
+    PendingBatch,
+    Received,
+    StreamQuota,
+    StreamWindow,
+    settled,
+)
 from exchange.api.statuses import STATUS, peer_certificate
-from exchange.api.tails import Tails
-from exchange.api.waiting import STREAMS, Budget, Received, Room, Share, Waiting, settled
-from exchange.call import Call
+from exchange.authorization.request_context import RequestContext
 from exchange.pool import Pool
-from exchange.publish import Checked
-from exchange.release import Released
-from exchange.submission import RowsRefusedError, Submission
+from exchange.records.publish import Checked
+from exchange.records.release import Release
+from exchange.records.submission import RowsRefusedError, Submission
 from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.failpoints import reached
@@ -50,20 +58,22 @@ _REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake
 class ExchangeServicer(stubs.ExchangeServicer):
     """Implements `pool.v1.Exchange` over a `Pool`. *waiting* bounds what its publish streams hold, in bytes."""
 
-    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, tails: Tails, *, max_queued: int, waiting: int) -> None:
+    def __init__(
+        self, pool: Pool, threads: ThreadPoolExecutor, tails: TopicGrowth, *, max_queued: int, waiting: int
+    ) -> None:
         self._pool = pool
         self._threads = threads
         self._tails = tails
         self._queued = 0
         self._publishing: Counter[tuple[str, str]] = Counter()
-        self._waiting = Budget(waiting)
+        self._waiting = MemoryBudget(waiting)
         self._max_queued = max_queued
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Greet."""
         return await self._answer(context, "Hello", request.header, self._hello)
 
-    def _hello(self, actor: Actor, call: Call) -> wire.HelloReply:
+    def _hello(self, actor: Actor, call: RequestContext) -> wire.HelloReply:
         greeting = self._pool.hello(actor, call)
         return wire.HelloReply(
             pool_id=greeting.pool_id,
@@ -81,7 +91,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def Schema(self, request: wire.SchemaRequest, context: Any) -> wire.SchemaReply:  # noqa: N802
         """Give a schema by id or topic."""
 
-        def answer(actor: Actor, call: Call) -> wire.SchemaReply:
+        def answer(actor: Actor, call: RequestContext) -> wire.SchemaReply:
             if request.WhichOneof("which") == "schema_id":
                 schema_id, text = self._pool.schema_by_id(actor, call, request.schema_id)
             else:
@@ -93,7 +103,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def Resume(self, request: wire.ResumeRequest, context: Any) -> wire.ResumeReply:  # noqa: N802
         """Tell where a lane stands."""
 
-        def answer(actor: Actor, call: Call) -> wire.ResumeReply:
+        def answer(actor: Actor, call: RequestContext) -> wire.ResumeReply:
             receipt = self._pool.publishing.resume(actor, call, Topic.parse(request.topic))
             if receipt is None:
                 return wire.ResumeReply()
@@ -109,7 +119,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def Describe(self, request: wire.DescribeRequest, context: Any) -> wire.DescribeReply:  # noqa: N802
         """Tell what a grant delivers."""
 
-        def answer(actor: Actor, call: Call) -> wire.DescribeReply:
+        def answer(actor: Actor, call: RequestContext) -> wire.DescribeReply:
             terms = self._pool.fetching.describe(actor, call, request.grant_id)
             return wire.DescribeReply(
                 grant_id=terms.grant.id,
@@ -130,7 +140,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def Commit(self, request: wire.CommitRequest, context: Any) -> wire.CommitReply:  # noqa: N802
         """Acknowledge."""
 
-        def answer(actor: Actor, call: Call) -> wire.CommitReply:
+        def answer(actor: Actor, call: RequestContext) -> wire.CommitReply:
             entry_id = self._pool.fetching.commit(actor, call, request.grant_id, request.position)
             return wire.CommitReply(entry_id=entry_id)
 
@@ -151,7 +161,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         metrics.RECORDS_RELEASED.inc(len(released))
         return reply
 
-    async def _released(self, actor: Actor, call: Call, request: wire.FetchRequest) -> Released:
+    async def _released(self, actor: Actor, call: RequestContext, request: wire.FetchRequest) -> Release:
         """Fetch; where there is nothing, wait for the topic to grow and fetch again, until the poll's time is over."""
         give_up = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
         fetch = partial(self._run, self._pool.fetching.fetch, actor, call, request.grant_id)
@@ -173,7 +183,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
     ) -> AsyncIterator[wire.PublishReply]:
         """Take a lane's batches; see the module's text."""
-        call = Call(trace=random_id())
+        call = RequestContext(trace=random_id())
         try:
             actor = self._actor(context)
             self._enter(actor)
@@ -181,8 +191,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
             await self._abort(context, call, error)
             raise
         # Bounded by the room, so that the end of the stream always fits.
-        queue: asyncio.Queue[Waiting | None] = asyncio.Queue()
-        room = Room()
+        queue: asyncio.Queue[PendingBatch | None] = asyncio.Queue()
+        room = StreamWindow()
         share = self._waiting.stream((actor.department, actor.id))
         checks: set[asyncio.Task[Checked]] = set()
         reader = asyncio.create_task(self._read(share.reading(requests), actor, queue, room, checks))
@@ -227,8 +237,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self,
         batches: AsyncIterator[Received],
         actor: Actor,
-        queue: asyncio.Queue[Waiting | None],
-        room: Room,
+        queue: asyncio.Queue[PendingBatch | None],
+        room: StreamWindow,
         checks: set[asyncio.Task[Checked]],
     ) -> None:
         """Start the check of each batch as it comes, as far as there is room."""
@@ -238,7 +248,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 check = asyncio.create_task(self._check(actor, received.request))
                 checks.add(check)
                 check.add_done_callback(partial(settled, checks))
-                queue.put_nowait(Waiting(received.request.sequence, check, received.size, received.weight))
+                queue.put_nowait(PendingBatch(received.request.sequence, check, received.size, received.weight))
                 del received, check  # not to be held until the next one comes
         finally:
             queue.put_nowait(None)
@@ -258,7 +268,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(self, batches: list[Waiting], share: Share) -> AsyncIterator[wire.PublishReply]:
+    async def _append(self, batches: list[PendingBatch], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first bad one together; refuse that one; try those behind it anew.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
@@ -275,7 +285,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         async for reply in self._append_ready(ready, share):
             yield reply
 
-    async def _append_ready(self, ready: list[Checked], share: Share) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(self, ready: list[Checked], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
         if not ready:
             return
         try:
@@ -301,7 +311,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                     yield reply
 
     async def _answer(
-        self, context: Any, method: str, header: wire.RequestHeader, work: Callable[[Actor, Call], _T]
+        self, context: Any, method: str, header: wire.RequestHeader, work: Callable[[Actor, RequestContext], _T]
     ) -> _T:
         call = _call(header)
         try:
@@ -325,7 +335,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         finally:
             self._queued -= 1
 
-    async def _abort(self, context: Any, call: Call, error: Exception) -> None:
+    async def _abort(self, context: Any, call: RequestContext, error: Exception) -> None:
         known = as_pool_error(error)
         if known is not error:
             # The type and place, never the text: a library's message may hold a record's values.
@@ -351,7 +361,7 @@ def _measured(method: str) -> Iterator[None]:
         metrics.CALL_SECONDS.labels(method).observe(time.monotonic() - started)
 
 
-def _call(header: wire.RequestHeader) -> Call:
+def _call(header: wire.RequestHeader) -> RequestContext:
     trace = header.trace_id if _TRACE.fullmatch(header.trace_id) else random_id()
     for name, value, limit in (
         ("purpose", header.purpose, 100),
@@ -361,7 +371,7 @@ def _call(header: wire.RequestHeader) -> Call:
     ):
         if len(value) > limit:
             raise InvalidError(Reason.REQUEST_INVALID, f"{name}: got {len(value)} characters; expected {limit} at most")
-    return Call(
+    return RequestContext(
         trace=trace,
         purpose=header.purpose,
         case=header.case_number,
@@ -395,7 +405,7 @@ def _refusal(error: PoolError) -> wire.Refusal:
     )
 
 
-def _check_window(released: Released) -> None:
+def _check_window(released: Release) -> None:
     if time.monotonic() > released.deadline:
         raise UnavailableError(
             Reason.RELEASE_TOO_LATE,
@@ -404,7 +414,7 @@ def _check_window(released: Released) -> None:
         )
 
 
-def _release(released: Released) -> wire.FetchReply:
+def _release(released: Release) -> wire.FetchReply:
     view = wire.ViewRecords(
         schema_id=released.schema_id,
         values=wire.Packed(offsets=released.values.offsets, values=released.values.values),

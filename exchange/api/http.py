@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from exchange.access.grants import Event
-from exchange.access.store import Query as GrantQuery
+from exchange.access.grants.life_cycle import Event
+from exchange.access.grants.store import Query as GrantQuery
 from exchange.api.bodies import (
     ConnectorBody,
     DepartmentBody,
@@ -30,7 +30,7 @@ from exchange.api.bodies import (
 )
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.audit.store import Query as EntryQuery
-from exchange.call import Call
+from exchange.authorization.request_context import RequestContext
 from exchange.pool import Pool
 from schemas.access import Actor, GrantState
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError
@@ -57,7 +57,7 @@ class _Caller:
             )
         self.pool = pool
         self.actor: Actor = pool.authenticate(token)
-        self.call = Call(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
+        self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
 
 
 Caller = Annotated[_Caller, Depends(_Caller)]

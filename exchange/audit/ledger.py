@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from exchange.audit.store import EntryStore, NewLeaf
-from exchange.work import Work, Works
+from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.audit import AuditEntry, to_leaf
 from schemas.merkle import leaf_hash
 
@@ -34,7 +34,7 @@ class Ledger:
         self._store = store
         self._process = process
 
-    def open(self, works: Works) -> None:
+    def open(self, works: Database) -> None:
         """Let the process count; once, before the first entry.
 
         Raises:
@@ -44,7 +44,7 @@ class Ledger:
         with works.begin() as work:
             self._store.open_lines(work, self._process)
 
-    def write(self, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
+    def write(self, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         """Number the entries, store them within *work*, and give their leaf hashes, in order.
 
         `gateway` and `counter` of the entries are overwritten; everything else stands as given.

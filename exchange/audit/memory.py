@@ -10,14 +10,14 @@ from exchange.audit.store import (
     CheckpointRow,
     Found,
     NewLeaf,
-    Numbered,
+    NumberLeaves,
     Query,
     Reach,
     Sealed,
     no_entry,
     not_opened,
 )
-from exchange.work import MemoryWork, MemoryWorks, Work
+from registry.database.unit_of_work import MemoryDatabase, MemoryUnitOfWork, UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
@@ -39,7 +39,7 @@ class MemoryAudit:
         works: where its transactions come from. They run one at a time, and a claim is one of them.
     """
 
-    def __init__(self, works: MemoryWorks) -> None:
+    def __init__(self, works: MemoryDatabase) -> None:
         self._works = works
         self._lock = threading.RLock()
         self._lines: dict[str, int] = {}
@@ -47,7 +47,7 @@ class MemoryAudit:
         self._reaches: dict[tuple[Lane, int], Reach] = {}
         self._checkpoints: dict[int, CheckpointRow] = {}
 
-    def open_lines(self, work: Work, process: str) -> None:
+    def open_lines(self, work: UnitOfWork, process: str) -> None:
         """See `EntryStore.open_lines`."""
         if process in self._lines:
             raise ConflictError(
@@ -58,9 +58,9 @@ class MemoryAudit:
 
     def add(  # one line is enough, since its works run one at a time
         self,
-        work: Work,
+        work: UnitOfWork,
         process: str,
-        leaves: Numbered,
+        leaves: NumberLeaves,
         *,
         last: bool = False,  # noqa: ARG002 - nothing is saved by waiting
     ) -> list[NewLeaf]:
@@ -90,7 +90,7 @@ class MemoryAudit:
             for _, _, row in fitting[: query.limit]
         ]
 
-    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """See `ReceiptStore.put`."""
         reaches = {
             (receipt.lane, receipt.sequence): Reach(receipt=receipt, keys=tuple(keys) or None)
@@ -105,17 +105,17 @@ class MemoryAudit:
         self._reaches.update(reaches)
         _memory(work).on_rollback(lambda: self._forget(reaches))
 
-    def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
         """See `ReceiptStore.get`."""
         found = self.reach(work, lane, sequence)
         return None if found is None else found.receipt
 
-    def last(self, work: Work, lane: Lane) -> Receipt | None:
+    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
         """See `ReceiptStore.last`."""
         highest = self.lasts(work).get(lane)
         return None if highest is None else self.get(work, lane, highest)
 
-    def lasts(self, work: Work) -> dict[Lane, int]:
+    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
         """See `ReceiptStore.lasts`."""
         _memory(work)
         highest: dict[Lane, int] = {}
@@ -123,12 +123,12 @@ class MemoryAudit:
             highest[lane] = max(sequence, highest.get(lane, 0))
         return highest
 
-    def reach(self, work: Work, lane: Lane, sequence: int) -> Reach | None:
+    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
         """See `ReceiptStore.reach`."""
         _memory(work)
         return self._reaches.get((lane, sequence))
 
-    def prune_keys(self, work: Work, before: int) -> int:
+    def prune_keys(self, work: UnitOfWork, before: int) -> int:
         """See `ReceiptStore.prune_keys`."""
         at = {row.new.entry.id: row.new.entry.at for row in self._rows}
         old = {
@@ -207,8 +207,8 @@ class MemoryAudit:
         return Backlog(count=len(waiting), oldest=min(waiting, default=None))
 
 
-def _memory(work: Work) -> MemoryWork:
-    if not isinstance(work, MemoryWork):
+def _memory(work: UnitOfWork) -> MemoryUnitOfWork:
+    if not isinstance(work, MemoryUnitOfWork):
         raise TypeError(f"got {type(work).__name__}; the in-memory store works only within a MemoryWork")
     return work
 

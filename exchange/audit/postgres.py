@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
 
-from exchange.audit.store import Found, NewLeaf, Numbered, Query, Reach, not_opened
+from exchange.audit.store import Found, NewLeaf, NumberLeaves, Query, Reach, not_opened
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
-from exchange.work import PostgresWork, Work, connection_of, postgres_of
-from registry.postgres_failures import unavailable
-from registry.prepared import Prepared
+from registry.database.errors import unavailable
+from registry.database.prepared_statement import PreparedStatement
+from registry.database.unit_of_work import PostgresUnitOfWork, UnitOfWork, connection_of, postgres_of
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
@@ -53,8 +53,10 @@ _COLUMNS = {
     "purpose": "text",
     "case_number": "text",
 }
-_ADD_ONE = Prepared("audit_add_one", _ADD.format(**{name: f":{name}" for name in _COLUMNS}), **_LINE, **_COLUMNS)
-_ADD_MANY = Prepared(
+_ADD_ONE = PreparedStatement(
+    "audit_add_one", _ADD.format(**{name: f":{name}" for name in _COLUMNS}), **_LINE, **_COLUMNS
+)
+_ADD_MANY = PreparedStatement(
     "audit_add_many",
     _ADD.format(**{name: name for name in _COLUMNS})
     + f"FROM unnest({', '.join(f':{name}' for name in _COLUMNS)}) WITH ORDINALITY AS new "
@@ -165,9 +167,9 @@ class PostgresEntries:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._lines: dict[str, _Lines] = {}
-        self._held: dict[tuple[PostgresWork, str], _Line] = {}
+        self._held: dict[tuple[PostgresUnitOfWork, str], _Line] = {}
 
-    def open_lines(self, work: Work, process: str) -> None:
+    def open_lines(self, work: UnitOfWork, process: str) -> None:
         """See `EntryStore.open_lines`."""
         try:
             connection_of(work).execute(_OPEN_LINES, {"process": process})
@@ -183,7 +185,7 @@ class PostgresEntries:
 
         postgres_of(work).at_end(opened)
 
-    def add(self, work: Work, process: str, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
+    def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
         """See `EntryStore.add`."""
         within = postgres_of(work)
         line = self._line(within, process)
@@ -208,7 +210,7 @@ class PostgresEntries:
         line.reached = after
         return new
 
-    def _line(self, work: PostgresWork, process: str) -> _Line:
+    def _line(self, work: PostgresUnitOfWork, process: str) -> _Line:
         """Give the line that a work holds, from its first entry until its end."""
         held = self._held.get((work, process))
         if held is not None:
@@ -263,7 +265,7 @@ class PostgresEntries:
 class PostgresReceipts:
     """See `exchange.audit.store.ReceiptStore`."""
 
-    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """See `ReceiptStore.put`."""
         rows = [
             {
@@ -288,21 +290,21 @@ class PostgresReceipts:
                 f"lane {first.lane} has a receipt of one of the batches {first.sequence} to {last.sequence}; read it",
             ) from error
 
-    def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
         """See `ReceiptStore.get`."""
         found = connection_of(work).execute(_GET_RECEIPT, {"lane": str(lane), "sequence": sequence}).one_or_none()
         return None if found is None else _receipt(found)
 
-    def last(self, work: Work, lane: Lane) -> Receipt | None:
+    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
         """See `ReceiptStore.last`."""
         found = connection_of(work).execute(_LAST_RECEIPT, {"lane": str(lane)}).one_or_none()
         return None if found is None else _receipt(found)
 
-    def lasts(self, work: Work) -> dict[Lane, int]:
+    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
         """See `ReceiptStore.lasts`."""
         return {Lane.parse(lane): sequence for lane, sequence in connection_of(work).execute(_LASTS)}
 
-    def reach(self, work: Work, lane: Lane, sequence: int) -> Reach | None:
+    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
         """See `ReceiptStore.reach`."""
         found = connection_of(work).execute(_REACH, {"lane": str(lane), "sequence": sequence}).one_or_none()
         if found is None:
@@ -313,7 +315,7 @@ class PostgresReceipts:
             keys = tuple(bytes(packed[at : at + _KEY_SIZE]) for at in range(0, len(packed), _KEY_SIZE))
         return Reach(receipt=_receipt(found), keys=keys)
 
-    def prune_keys(self, work: Work, before: int) -> int:
+    def prune_keys(self, work: UnitOfWork, before: int) -> int:
         """See `ReceiptStore.prune_keys`."""
         return connection_of(work).execute(_PRUNE_KEYS, {"before": before}).rowcount
 

@@ -14,7 +14,7 @@ from sqlalchemy import exc as sa_exc
 
 from exchange.audit.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, Sealed, no_entry
-from registry.postgres_failures import unavailable
+from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
 
 __all__ = ["PostgresLog"]

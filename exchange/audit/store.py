@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from exchange.work import Work
+from registry.database.unit_of_work import UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Lane
@@ -33,7 +33,7 @@ __all__ = [
     "Found",
     "LogStore",
     "NewLeaf",
-    "Numbered",
+    "NumberLeaves",
     "Query",
     "Reach",
     "ReceiptStore",
@@ -52,7 +52,7 @@ class NewLeaf:
     leaf_hash: bytes
 
 
-Numbered: TypeAlias = Callable[[str, int], Sequence[NewLeaf]]
+NumberLeaves: TypeAlias = Callable[[str, int], Sequence[NewLeaf]]
 """Makes leaves from the name of their counting line and the first of their numbers."""
 
 
@@ -127,7 +127,7 @@ class Backlog:
 class EntryStore(Protocol):
     """Stores leaves. Nothing in it can change or remove one."""
 
-    def open_lines(self, work: Work, process: str) -> None:
+    def open_lines(self, work: UnitOfWork, process: str) -> None:
         """Let one start of a process count.
 
         Raises:
@@ -135,7 +135,7 @@ class EntryStore(Protocol):
         """
         ...
 
-    def add(self, work: Work, process: str, leaves: Numbered, *, last: bool = False) -> list[NewLeaf]:
+    def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
         """Store leaves with the next numbers of a line that no other transaction holds; give them.
 
         Args:
@@ -159,7 +159,7 @@ class EntryStore(Protocol):
 class ReceiptStore(Protocol):
     """Stores what publications were answered."""
 
-    def put(self, work: Work, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """Store receipts, each with the 16-byte pseudonyms of its batch's keys, in order.
 
         Raises:
@@ -167,23 +167,23 @@ class ReceiptStore(Protocol):
         """
         ...
 
-    def get(self, work: Work, lane: Lane, sequence: int) -> Receipt | None:
+    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
         """Give one receipt."""
         ...
 
-    def last(self, work: Work, lane: Lane) -> Receipt | None:
+    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
         """Give the receipt of the lane's highest sequence."""
         ...
 
-    def lasts(self, work: Work) -> dict[Lane, int]:
+    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
         """Give the highest sequence of every lane: what the sweeper compares with the broker's lanes."""
         ...
 
-    def reach(self, work: Work, lane: Lane, sequence: int) -> Reach | None:
+    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
         """Give a receipt with its batch's pseudonyms."""
         ...
 
-    def prune_keys(self, work: Work, before: int) -> int:
+    def prune_keys(self, work: UnitOfWork, before: int) -> int:
         """Forget the pseudonyms of batches published before (microseconds UTC); give how many batches it were.
 
         The receipts stay. This is done together with the destruction of the epoch's key.

@@ -6,7 +6,7 @@
     (1) signature    the checkpoint is signed by the key that was handed over beforehand
     (2) tree         every tile is computed anew from the entries, up to the root that the checkpoint signs
     (3) prefix       the log begins with all of the tree of a checkpoint that was kept outside the pool
-    (4) rules        counters, lanes, grants and releases have no holes (exchange.audit.rules)
+    (4) rules        counters, lanes, grants and releases have no holes (exchange.audit.log_invariants)
 
 What (2) cannot find is a tree that was signed anew over changed entries by the holder of the key; (3) does, back to
 the checkpoint kept outside: keep one of each day. What (3) cannot find is an entry left out before it was signed;
@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from exchange.audit.log_invariants import LogInvariants
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
-from exchange.audit.rules import Rules
 from exchange.audit.tiles import ENTRIES, WIDTH, TileFiles, decode_bundle, tile_path, tile_width
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError
@@ -118,7 +118,7 @@ def verify_files(
     key: NoteKey | Sequence[NoteKey],
     since: str | None = None,
     observer: Observer | None = None,
-    rules: Rules | None = None,
+    rules: LogInvariants | None = None,
     report: Report | None = None,
 ) -> Report:
     """Verify the log in *folder*; see the module for what is verified.
@@ -145,7 +145,7 @@ def verify_files(
     # (2), (4)
     if observer is not None:
         observer.start()
-    walk = _Walk(files, checkpoint, report, kept, observer, rules or Rules(report.tell))
+    walk = _Walk(files, checkpoint, report, kept, observer, rules or LogInvariants(report.tell))
     walk.run()
     # (3)
     if kept is not None and kept.size <= checkpoint.size and walk.root_since != kept.root:
@@ -171,7 +171,7 @@ class _Walk:
         report: Report,
         kept: Checkpoint | None,
         observer: Observer | None,
-        rules: Rules,
+        rules: LogInvariants,
     ) -> None:
         self._files = files
         self._size = checkpoint.size

@@ -22,11 +22,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
-from exchange.audit.rules import Rules, makes_version
 from exchange.audit.verify import Report, verify_files
-from registry.postgres_failures import unavailable
+from registry.database.errors import unavailable
 from schemas.access import Action
 from schemas.audit import AuditEntry, from_leaf
 from schemas.errors import InvalidError
@@ -83,7 +83,7 @@ def verify_database(
         with engine.connect() as connection, ExitStack() as cursors:
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             rows = _Rows(connection, cursors, report, keys)
-            rules = Rules(report.tell)
+            rules = LogInvariants(report.tell)
             verify_files(folder, key=keys, since=since, observer=rows, rules=rules, report=report)
             ahead = rows.end()
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
@@ -215,7 +215,7 @@ class _Rows:
 
 
 def _check_grants(
-    rows: Iterable[tuple[str, int, str]], rules: Rules, ahead: dict[tuple[str, int], str], report: Report
+    rows: Iterable[tuple[str, int, str]], rules: LogInvariants, ahead: dict[tuple[str, int], str], report: Report
 ) -> None:
     """Compare grants with the entries that made them, those that the files do not hold yet among them."""
     newest = dict(sorted(ahead))

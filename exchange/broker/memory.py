@@ -15,7 +15,17 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from operator import attrgetter
 
-from exchange.broker.port import Append, Appended, Ends, Keep, LaneState, Seal, Slice, Stretch, TopicInfo
+from exchange.broker.port import (
+    Append,
+    Appended,
+    CommitHook,
+    Ends,
+    LaneState,
+    PartitionRecords,
+    ReadResult,
+    Retention,
+    TopicInfo,
+)
 from exchange.broker.rules import (
     REMEMBERED,
     another_shape,
@@ -89,7 +99,7 @@ class MemoryBroker:
         self._closed = False
 
     def create_topic(
-        self, topic: Topic, *, partitions: int = 4, keep: Keep = Keep.ALL, retention: timedelta | None = None
+        self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
         """See `Broker.create_topic`."""
         with self._open():
@@ -107,7 +117,7 @@ class MemoryBroker:
         with self._open():
             return self._topic(topic).info
 
-    def append(self, batches: Sequence[Append], seal: Seal) -> list[Appended]:
+    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
         """See `Broker.append`. The seal gets None, after the commit and outside the log's lock."""
         if not batches:
             return []
@@ -159,7 +169,7 @@ class MemoryBroker:
             ]
         yield from states
 
-    def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:
+    def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
         """See `Broker.read`."""
         with self._open():
             log = self._topic(topic)
@@ -173,7 +183,9 @@ class MemoryBroker:
         following = tuple(
             taken[number][-1].position + 1 if taken.get(number) else at for number, at in enumerate(after)
         )
-        return Slice(stretches=tuple(_stretch(number, records) for number, records in taken.items()), next=following)
+        return ReadResult(
+            stretches=tuple(_stretch(number, records) for number, records in taken.items()), next=following
+        )
 
     def ends(self, topic: Topic) -> Ends:
         """See `Broker.ends`."""
@@ -227,7 +239,7 @@ class MemoryBroker:
         removed = 0
         with self._open():
             for log in self.log.topics.values():
-                if log.info.keep is not Keep.LATEST:
+                if log.info.keep is not Retention.LATEST:
                     continue
                 for part in log.partitions:
                     last = {record.key: record.position for record in part.records}
@@ -317,8 +329,8 @@ def _share(waiting: dict[int, list[_Record]], max_records: int, max_bytes: int) 
     return taken
 
 
-def _stretch(number: int, records: list[_Record]) -> Stretch:
-    return Stretch(
+def _stretch(number: int, records: list[_Record]) -> PartitionRecords:
+    return PartitionRecords(
         partition=number,
         offsets=[record.position for record in records],
         keys=[record.key for record in records],

@@ -26,7 +26,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from exchange.work import Work
+from registry.database.unit_of_work import UnitOfWork
 from schemas.errors import PoolError
 from schemas.names import Lane, Topic
 from schemas.record import Positions, Run
@@ -35,18 +35,18 @@ __all__ = [
     "Append",
     "Appended",
     "Broker",
+    "CommitHook",
     "Ends",
-    "Keep",
     "LaneFault",
     "LaneState",
-    "Seal",
-    "Slice",
-    "Stretch",
+    "PartitionRecords",
+    "ReadResult",
+    "Retention",
     "TopicInfo",
 ]
 
 
-class Keep(StrEnum):
+class Retention(StrEnum):
     """What a topic keeps: every record until retention, or at least the latest of each key (opt-in)."""
 
     ALL = "all"
@@ -59,7 +59,7 @@ class TopicInfo:
 
     topic: Topic
     partitions: int
-    keep: Keep
+    keep: Retention
     retention: timedelta | None
     generation: int
 
@@ -123,7 +123,7 @@ class LaneFault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class PartitionRecords:
     """Records of one partition, in order. All sequences have one item a record.
 
     `mark(i)` gives the mark byte of record i. It is a call since some adapters must parse headers for it, and
@@ -143,10 +143,10 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
+class ReadResult:
     """What one read gave: stretches of records, and the positions after all that was scanned."""
 
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[PartitionRecords, ...]
     next: Positions
 
     def __len__(self) -> int:
@@ -161,14 +161,14 @@ class Ends:
     latest: Positions
 
 
-Seal = Callable[[Work | None, Sequence[Appended]], None]
+CommitHook = Callable[[UnitOfWork | None, Sequence[Appended]], None]
 
 
 class Broker(Protocol):
     """A log of records in topics and partitions. Thread-safe; foreign exceptions do not cross it."""
 
     def create_topic(
-        self, topic: Topic, *, partitions: int = 4, keep: Keep = Keep.ALL, retention: timedelta | None = None
+        self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
         """Make the topic, or give it back as it is; the number of partitions is fixed for its life.
 
@@ -187,7 +187,7 @@ class Broker(Protocol):
         """
         ...
 
-    def append(self, batches: Sequence[Append], seal: Seal) -> list[Appended]:
+    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
         """Append consecutive batches of one lane, exactly once each, in as few transactions as the backend can.
 
         Returns one `Appended` a batch, in order. What is raised is about the batches that are not appended yet:
@@ -230,7 +230,7 @@ class Broker(Protocol):
         """
         ...
 
-    def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> Slice:
+    def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
         """Give committed records from these positions on, at most so many, at least one if there is any.
 
         Raises:

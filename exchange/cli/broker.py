@@ -16,13 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
-from exchange.app import App, schemas_on_topic
 from exchange.audit.postgres import PostgresReceipts
-from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
 from exchange.cli.run import Data
 from exchange.config import Config
-from registry.topic_records import Record, write_line
+from exchange.server.composition import App, schemas_on_topic
+from registry.schemas_topic.records import Record, write_line
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt

@@ -10,9 +10,9 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from exchange.admin_client import AdminClient, from_options
 from exchange.cli.output import show
-from exchange.remote import Remote, from_options
-from registry.directory import GovernmentLevel
+from registry.directory.model import GovernmentLevel
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
 
@@ -42,9 +42,9 @@ def add_to(app: typer.Typer) -> None:
 department, user, connector, catalogue, request, grant = (typer.Typer() for _ in range(6))
 
 
-def remote(context: typer.Context) -> Remote:
+def remote(context: typer.Context) -> AdminClient:
     """Give the API that the group's options name."""
-    found: Remote = context.obj
+    found: AdminClient = context.obj
     return found
 
 

@@ -11,13 +11,13 @@ import structlog
 import typer
 import uvloop
 
-from exchange import heap
-from exchange.app import App
 from exchange.config import Config
 from exchange.demo.story import tell
 from exchange.identity.authority import Authority
-from exchange.serve import Role, serve
-from exchange.setup import initialise, migrate, renew_receipts_key, renew_server_certificate
+from exchange.server import allocator
+from exchange.server.composition import App
+from exchange.server.initialise import initialise, migrate, renew_receipts_key, renew_server_certificate
+from exchange.server.listeners import Role, serve
 from schemas import failpoints
 from schemas.errors import InvalidError, Reason
 
@@ -72,7 +72,7 @@ def serve_command(
         )
     _refuse_open_doors(config)
     failpoints.arm(allowed=config.failpoints)
-    heap.bound()
+    allocator.limit_arenas()
     roles = frozenset(role or Role)
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from exchange.admin_client import AdminClient
 from exchange.demo.people import DISTRICTS, credit_codes, organisations, persons
 from exchange.demo.programs import Programs
-from exchange.remote import Remote
 from schemas import library
 
 __all__ = ["CivilAffairs", "HumanResources", "PublicSecurity", "credentials"]
@@ -25,10 +25,10 @@ _CODES = credit_codes()
 _MASKED = "id_number"
 
 
-def credentials(data: Path, addresses: dict[str, str]) -> Remote:
+def credentials(data: Path, addresses: dict[str, str]) -> AdminClient:
     """Give the control API as the pool's first account."""
     token = (data / "bootstrap-token").read_text().strip()
-    return Remote(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
+    return AdminClient(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
 
 
 class _Department:
@@ -39,7 +39,7 @@ class _Department:
     code = ""
     level = ""
 
-    def __init__(self, root: Remote) -> None:
+    def __init__(self, root: AdminClient) -> None:
         self._root = root
         self.id = ""
         self.identity = Path()
@@ -85,7 +85,7 @@ class _Department:
         editor.post(f"/catalogue/{self.topic}/schemas", {"text": text})
         self._root.post(f"/catalogue/{self.topic}/publication")
 
-    def _account(self, role: str) -> Remote:
+    def _account(self, role: str) -> AdminClient:
         name = f"{self.connector.split('-')[0]}-{role}".replace("_", "-")
         token = self._root.post("/users", {"name": name, "role": role, "department": self.id})["token"]
         return self._root.as_account(token)
@@ -106,7 +106,7 @@ class PublicSecurity(_Department):
     name, short_name, connector = "Public Security 公安局", "公安局", "police-population"
     topic, code, level = "population.v1", "101001/000001", "G4"
 
-    def __init__(self, root: Remote, count: int) -> None:
+    def __init__(self, root: AdminClient, count: int) -> None:
         super().__init__(root)
         self.count = count
         self._people = list(persons(count))
@@ -150,7 +150,7 @@ class CivilAffairs(_Department):
     name, short_name, connector = "Civil Affairs 民政局", "民政局", "civil-organisations"
     topic, code, level = "legal-entity.v1", "102001/000001", "G4"
 
-    def __init__(self, root: Remote, count: int) -> None:
+    def __init__(self, root: AdminClient, count: int) -> None:
         super().__init__(root)
         self.count = count
 

@@ -22,7 +22,7 @@ from exchange.client import Identity, PoolClient
 from exchange.demo.departments import CivilAffairs, HumanResources, PublicSecurity, credentials
 from exchange.demo.programs import Programs
 from exchange.demo.screen import Screen
-from exchange.setup import initialise
+from exchange.server.initialise import initialise
 from schemas.errors import RefusedError, UnavailableError
 
 __all__ = ["tell"]

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.identity.authority import Authority, Issued
 from exchange.identity.store import Certificate, IdentityStore, OneTimeToken, SigningKey
-from exchange.work import Work
+from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
@@ -71,7 +71,7 @@ class Connectors:
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
-    def status(self, work: Work, serial: str, *, hold: bool = False) -> CertificateStatus:
+    def status(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> CertificateStatus:
         """Tell whether a certificate may be used, as of this transaction. One that is unknown may not.
 
         *hold*: a revocation waits until the transaction has ended.
@@ -81,7 +81,7 @@ class Connectors:
             return CertificateStatus.REVOKED
         return CertificateStatus.ACTIVE
 
-    def signing_key(self, work: Work, department: str, connector: str, at: datetime) -> bytes:
+    def signing_key(self, work: UnitOfWork, department: str, connector: str, at: datetime) -> bytes:
         """Give the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.
 
         Raises:
@@ -92,11 +92,11 @@ class Connectors:
                 return key.public_key
         raise InvalidError(Reason.NOT_FOUND, "the connector had no signing key at that time; it must be enrolled")
 
-    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
         """Give all public keys that a connector ever had, oldest first."""
         return self._store.signing_keys(work, department, connector)
 
-    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """Give the certificates issued to a department, oldest first."""
         return self._store.certificates(work, department, connector)
 
@@ -108,7 +108,9 @@ class Enrolment:
         self._authority = authority
         self._store = store
 
-    def invite(self, work: Work, *, department: str, connector: str | None, address: str, by: str, at: datetime) -> str:
+    def invite(
+        self, work: UnitOfWork, *, department: str, connector: str | None, address: str, by: str, at: datetime
+    ) -> str:
         """Make a one-time token; the line of text that it returns is shown once.
 
         Args:
@@ -136,7 +138,7 @@ class Enrolment:
         )
         return Invitation(address=address, authority=self._authority.certificate.decode(), secret=secret).encode()
 
-    def invited(self, work: Work, *, secret: str, connector: str, at: datetime) -> Actor:
+    def invited(self, work: UnitOfWork, *, secret: str, connector: str, at: datetime) -> Actor:
         """Tell whom an invitation would make of its bearer: the actor of whom the gate decides before `enrol`.
 
         Raises:
@@ -147,7 +149,7 @@ class Enrolment:
 
     def enrol(
         self,
-        work: Work,
+        work: UnitOfWork,
         *,
         secret: str,
         connector: str,
@@ -192,7 +194,7 @@ class Enrolment:
         self._store.use_invitation(work, token.digest, at)
         return self._keep(work, actor, issued)
 
-    def renew(self, work: Work, actor: Actor, request: bytes, at: datetime) -> Enrolled:
+    def renew(self, work: UnitOfWork, actor: Actor, request: bytes, at: datetime) -> Enrolled:
         """Issue the next certificate to the holder of one that is still good; both hold until they end.
 
         A lost answer is asked for again with the old certificate.
@@ -225,7 +227,7 @@ class Enrolment:
 
     def revoke(
         self,
-        work: Work,
+        work: UnitOfWork,
         *,
         department: str,
         connector: str | None = None,
@@ -250,7 +252,7 @@ class Enrolment:
             work, department=department, connector=connector, serial=serial, at=at, by=by, because=because
         )
 
-    def _invited(self, work: Work, secret: str, connector: str, at: datetime) -> tuple[Actor, OneTimeToken]:
+    def _invited(self, work: UnitOfWork, secret: str, connector: str, at: datetime) -> tuple[Actor, OneTimeToken]:
         name = ConnectorId(connector)
         token = self._store.invitation(work, _digest(secret))
         # One answer for all: whoever guesses learns nothing.
@@ -262,7 +264,7 @@ class Enrolment:
         actor = Actor(kind=ActorKind.MACHINE, id=name, department=token.department, role=Role.CONNECTOR)
         return actor, token
 
-    def _keep(self, work: Work, actor: Actor, issued: Issued) -> Enrolled:
+    def _keep(self, work: UnitOfWork, actor: Actor, issued: Issued) -> Enrolled:
         self._store.add_certificate(
             work,
             Certificate(

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from exchange.identity.store import Account, Certificate, OneTimeToken, SigningKey, account_exists
-from exchange.work import Work, connection_of
-from registry.prepared import Prepared
+from registry.database.prepared_statement import PreparedStatement
+from registry.database.unit_of_work import UnitOfWork, connection_of
 from schemas.access import Role
 
 __all__ = ["PostgresIdentityStore", "metadata"]
@@ -76,7 +76,7 @@ _LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name,
 
 
 # Asked with each call that bears a token.
-_BY_DIGEST = Prepared(
+_BY_DIGEST = PreparedStatement(
     "identity_by_digest",
     "SELECT name, role, department, digest, created_by, created_at, revoked_at FROM identity_account "
     "WHERE digest = :digest",
@@ -87,7 +87,7 @@ _BY_DIGEST = Prepared(
 class PostgresIdentityStore:
     """The adapter. Every call runs on the connection of the transaction that it is given."""
 
-    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+    def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
         """See `IdentityStore.add_invitation`."""
         connection_of(work).execute(
             sa.insert(_invitation).values(
@@ -101,7 +101,7 @@ class PostgresIdentityStore:
             )
         )
 
-    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
         """See `IdentityStore.invitation`."""
         statement = sa.select(_invitation).where(_invitation.c.digest == digest)
         row = connection_of(work).execute(statement).one_or_none()
@@ -117,11 +117,11 @@ class PostgresIdentityStore:
             used_at=row.used_at,
         )
 
-    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
         """See `IdentityStore.use_invitation`."""
         connection_of(work).execute(sa.update(_invitation).where(_invitation.c.digest == digest).values(used_at=at))
 
-    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+    def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
         """See `IdentityStore.withdraw_invitations`."""
         statement = (
             sa.update(_invitation)
@@ -132,11 +132,11 @@ class PostgresIdentityStore:
             statement = statement.where(_invitation.c.connector == connector)
         connection_of(work).execute(statement)
 
-    def lock_department(self, work: Work, department: str) -> None:
+    def lock_department(self, work: UnitOfWork, department: str) -> None:
         """See `IdentityStore.lock_department`."""
         connection_of(work).execute(_LOCK_DEPARTMENT, {"name": f"identity:{department}"})
 
-    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+    def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
         """See `IdentityStore.add_certificate`."""
         connection_of(work).execute(
             sa.insert(_certificate).values(
@@ -151,7 +151,7 @@ class PostgresIdentityStore:
             )
         )
 
-    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
+    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
         """See `IdentityStore.certificate`."""
         statement = sa.select(_certificate).where(_certificate.c.serial == serial)
         if hold:
@@ -159,7 +159,7 @@ class PostgresIdentityStore:
         row = connection_of(work).execute(statement).one_or_none()
         return None if row is None else Certificate(**row._asdict())
 
-    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """See `IdentityStore.certificates`."""
         statement = sa.select(_certificate).where(_certificate.c.department == department)
         if connector is not None:
@@ -169,7 +169,7 @@ class PostgresIdentityStore:
 
     def revoke_certificates(
         self,
-        work: Work,
+        work: UnitOfWork,
         *,
         department: str,
         connector: str | None = None,
@@ -191,7 +191,7 @@ class PostgresIdentityStore:
             statement = statement.where(_certificate.c.serial == serial)
         return list(connection_of(work).scalars(statement))
 
-    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+    def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
         """See `IdentityStore.set_signing_key`."""
         connection = connection_of(work)
         connection.execute(
@@ -213,7 +213,7 @@ class PostgresIdentityStore:
             )
         )
 
-    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
         """See `IdentityStore.signing_keys`."""
         rows = connection_of(work).execute(
             sa.select(_signing_key)
@@ -231,7 +231,7 @@ class PostgresIdentityStore:
             for row in rows
         ]
 
-    def add_account(self, work: Work, account: Account) -> None:
+    def add_account(self, work: UnitOfWork, account: Account) -> None:
         """See `IdentityStore.add_account`."""
         statement = (
             pg.insert(_account)
@@ -249,28 +249,28 @@ class PostgresIdentityStore:
         if connection_of(work).execute(statement).rowcount != 1:
             raise account_exists(account.name)
 
-    def account(self, work: Work, name: str) -> Account | None:
+    def account(self, work: UnitOfWork, name: str) -> Account | None:
         """See `IdentityStore.account`."""
         return self._account(work, _account.c.name == name)
 
-    def account_of(self, work: Work, digest: bytes) -> Account | None:
+    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
         """See `IdentityStore.account_of`."""
         row = _BY_DIGEST.one_or_none(connection_of(work), {"digest": digest})
         return None if row is None else _read_account(row)
 
-    def accounts(self, work: Work) -> Sequence[Account]:
+    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
         """See `IdentityStore.accounts`."""
         return [
             _read_account(row) for row in connection_of(work).execute(sa.select(_account).order_by(_account.c.name))
         ]
 
-    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
         """See `IdentityStore.change_account`."""
         statement = sa.update(_account).where(_account.c.name == name).values(revoked_at=revoked_at)
         connection_of(work).execute(statement if digest is None else statement.values(digest=digest))
 
     @staticmethod
-    def _account(work: Work, which: sa.ColumnElement[bool]) -> Account | None:
+    def _account(work: UnitOfWork, which: sa.ColumnElement[bool]) -> Account | None:
         row = connection_of(work).execute(sa.select(_account).where(which)).one_or_none()
         return None if row is None else _read_account(row)
 

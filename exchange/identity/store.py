@@ -11,7 +11,7 @@ What every adapter keeps true:
 * **Public signing keys are kept for ever**, each with the time in which it was the connector's: a batch signed years
   ago can still be checked. A connector has one key at a time.
 
-The stores never begin or commit; they join a `Work`.
+The stores never begin or commit; they join a `UnitOfWork`.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from exchange.work import MemoryWork, Work
+from registry.database.unit_of_work import MemoryUnitOfWork, UnitOfWork
 from schemas.access import Role
 from schemas.errors import ConflictError, Reason
 
@@ -110,44 +110,44 @@ class Account:
 class IdentityStore(Protocol):
     """Keeps invitations, certificates, signing keys and accounts. Every call joins the transaction given to it."""
 
-    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+    def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
         """Keep a new invitation."""
         ...
 
-    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
         """Give an invitation by its secret's digest; None = there is none."""
         ...
 
-    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
         """Mark an invitation as used."""
         ...
 
-    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+    def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
         """Mark a department's unused invitations as used: all, or those that name the connector."""
         ...
 
-    def lock_department(self, work: Work, department: str) -> None:
+    def lock_department(self, work: UnitOfWork, department: str) -> None:
         """Hold up every other issue or revocation of the department's until the transaction ends.
 
         What is read afterwards is as the one before has left it.
         """
         ...
 
-    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+    def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
         """Keep a certificate that is about to be handed out."""
         ...
 
-    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
+    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
         """Give a certificate; None = the pool never issued it. *hold*: it stays as it is until *work* has ended."""
         ...
 
-    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """Give a department's certificates, oldest first."""
         ...
 
     def revoke_certificates(
         self,
-        work: Work,
+        work: UnitOfWork,
         *,
         department: str,
         connector: str | None = None,
@@ -159,15 +159,15 @@ class IdentityStore(Protocol):
         """Revoke a department's certificates, or those of one connector, or one; give the serials newly revoked."""
         ...
 
-    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+    def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
         """Make a key the connector's from `key.since` on; the one before it, if any, ends then."""
         ...
 
-    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
         """Give a connector's public keys, oldest first."""
         ...
 
-    def add_account(self, work: Work, account: Account) -> None:
+    def add_account(self, work: UnitOfWork, account: Account) -> None:
         """Keep a new account.
 
         Raises:
@@ -175,19 +175,19 @@ class IdentityStore(Protocol):
         """
         ...
 
-    def account(self, work: Work, name: str) -> Account | None:
+    def account(self, work: UnitOfWork, name: str) -> Account | None:
         """Give an account by its name."""
         ...
 
-    def account_of(self, work: Work, digest: bytes) -> Account | None:
+    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
         """Give the account to which a token's digest belongs."""
         ...
 
-    def accounts(self, work: Work) -> Sequence[Account]:
+    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
         """Give all accounts, revoked ones too, in the order of their names."""
         ...
 
-    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
         """Give an account another token (unless None), and set when it was revoked (None = it is not)."""
         ...
 
@@ -206,39 +206,39 @@ class MemoryIdentityStore:
     def __init__(self) -> None:
         self._tables = _Tables()
 
-    def add_invitation(self, work: Work, token: OneTimeToken) -> None:
+    def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
         """See `IdentityStore.add_invitation`."""
         self._set(work, self._tables.invitations, token.digest, token)
 
-    def invitation(self, work: Work, digest: bytes) -> OneTimeToken | None:
+    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
         """See `IdentityStore.invitation`."""
         del work
         return self._tables.invitations.get(digest)
 
-    def use_invitation(self, work: Work, digest: bytes, at: datetime) -> None:
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
         """See `IdentityStore.use_invitation`."""
         used = replace(self._tables.invitations[digest], used_at=at)
         self._set(work, self._tables.invitations, digest, used)
 
-    def withdraw_invitations(self, work: Work, *, department: str, connector: str | None, at: datetime) -> None:
+    def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
         """See `IdentityStore.withdraw_invitations`."""
         for token in list(self._tables.invitations.values()):
             if token.department == department and token.used_at is None and connector in {None, token.connector}:
                 self.use_invitation(work, token.digest, at)
 
-    def lock_department(self, work: Work, department: str) -> None:
+    def lock_department(self, work: UnitOfWork, department: str) -> None:
         """See `IdentityStore.lock_department`."""
 
-    def add_certificate(self, work: Work, certificate: Certificate) -> None:
+    def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
         """See `IdentityStore.add_certificate`."""
         self._set(work, self._tables.certificates, certificate.serial, certificate)
 
-    def certificate(self, work: Work, serial: str, *, hold: bool = False) -> Certificate | None:
+    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
         """See `IdentityStore.certificate`."""
         del work, hold  # one transaction at a time: everything is held
         return self._tables.certificates.get(serial)
 
-    def certificates(self, work: Work, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """See `IdentityStore.certificates`."""
         del work
         held = (c for c in self._tables.certificates.values() if c.department == department)
@@ -246,7 +246,7 @@ class MemoryIdentityStore:
 
     def revoke_certificates(
         self,
-        work: Work,
+        work: UnitOfWork,
         *,
         department: str,
         connector: str | None = None,
@@ -264,7 +264,7 @@ class MemoryIdentityStore:
                 revoked.append(held.serial)
         return revoked
 
-    def set_signing_key(self, work: Work, key: SigningKey) -> None:
+    def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
         """See `IdentityStore.set_signing_key`."""
         name = (key.department, key.connector)
         ended = tuple(
@@ -273,43 +273,43 @@ class MemoryIdentityStore:
         )
         self._set(work, self._tables.keys, name, (*ended, key))
 
-    def signing_keys(self, work: Work, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
         """See `IdentityStore.signing_keys`."""
         del work
         return self._tables.keys.get((department, connector), ())
 
-    def add_account(self, work: Work, account: Account) -> None:
+    def add_account(self, work: UnitOfWork, account: Account) -> None:
         """See `IdentityStore.add_account`."""
         if account.name in self._tables.accounts:
             raise account_exists(account.name)
         self._set(work, self._tables.accounts, account.name, account)
 
-    def account(self, work: Work, name: str) -> Account | None:
+    def account(self, work: UnitOfWork, name: str) -> Account | None:
         """See `IdentityStore.account`."""
         del work
         return self._tables.accounts.get(name)
 
-    def account_of(self, work: Work, digest: bytes) -> Account | None:
+    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
         """See `IdentityStore.account_of`."""
         del work
         return next((a for a in self._tables.accounts.values() if a.digest == digest), None)
 
-    def accounts(self, work: Work) -> Sequence[Account]:
+    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
         """See `IdentityStore.accounts`."""
         del work
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
 
-    def change_account(self, work: Work, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
+    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
         """See `IdentityStore.change_account`."""
         before = self._tables.accounts[name]
         after = replace(before, digest=before.digest if digest is None else digest, revoked_at=revoked_at)
         self._set(work, self._tables.accounts, name, after)
 
     @staticmethod
-    def _set(work: Work, table: dict[_K, _V], key: _K, value: _V) -> None:
+    def _set(work: UnitOfWork, table: dict[_K, _V], key: _K, value: _V) -> None:
         before = table.get(key)
         table[key] = value
-        if isinstance(work, MemoryWork):
+        if isinstance(work, MemoryUnitOfWork):
             work.on_rollback(lambda: _restore(table, key, before))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from exchange.identity.store import Account, IdentityStore
-from exchange.work import Work
+from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason, RefusedError
 
@@ -29,7 +29,7 @@ class Users:
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
-    def add(self, work: Work, *, name: str, role: Role, department: str, by: str, at: datetime) -> str:
+    def add(self, work: UnitOfWork, *, name: str, role: Role, department: str, by: str, at: datetime) -> str:
         """Add an account and give its token, which nobody can be shown again.
 
         Args:
@@ -61,7 +61,7 @@ class Users:
         )
         return token
 
-    def authenticate(self, work: Work, token: str) -> Actor:
+    def authenticate(self, work: UnitOfWork, token: str) -> Actor:
         """Tell who a token is.
 
         Raises:
@@ -74,7 +74,7 @@ class Users:
             raise RefusedError(Reason.CERTIFICATE_REVOKED, "the account has been revoked")
         return Actor(kind=ActorKind.HUMAN, id=account.name, department=account.department, role=account.role)
 
-    def renew(self, work: Work, name: str) -> str:
+    def renew(self, work: UnitOfWork, name: str) -> str:
         """Give an account another token; the old one ends.
 
         Raises:
@@ -85,7 +85,7 @@ class Users:
         self._store.change_account(work, name, digest=_digest(token), revoked_at=None)
         return token
 
-    def revoke(self, work: Work, name: str, at: datetime) -> None:
+    def revoke(self, work: UnitOfWork, name: str, at: datetime) -> None:
         """End an account for good; its name stays taken.
 
         Raises:
@@ -94,11 +94,11 @@ class Users:
         self._existing(work, name)
         self._store.change_account(work, name, digest=None, revoked_at=at)
 
-    def all(self, work: Work) -> Sequence[Account]:
+    def all(self, work: UnitOfWork) -> Sequence[Account]:
         """Give all accounts, revoked ones too."""
         return self._store.accounts(work)
 
-    def _existing(self, work: Work, name: str) -> Account:
+    def _existing(self, work: UnitOfWork, name: str) -> Account:
         account = self._store.account(work, name)
         if account is None or account.revoked_at is not None:
             raise InvalidError(Reason.NOT_FOUND, f"there is no account {name[:64]!r} in use; list them first")

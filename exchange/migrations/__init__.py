@@ -13,12 +13,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import exc as sa_exc
 
-from exchange.access import postgres as access
+from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
-from exchange.broker import tables as broker
+from exchange.broker.postgres import tables as broker
 from exchange.identity import postgres as identity
-from registry import tables as registry
-from registry.postgres_failures import unavailable
+from registry.database.errors import unavailable
+from registry.postgres import tables as registry
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["METADATA", "check", "revision", "upgrade"]

@@ -14,7 +14,7 @@ from exchange.audit.verify_database import verify_database
 from schemas.access import Action
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError
-from tests.kit.audit import ORIGIN, LogWorld, postgres_world
+from tests.kit.cases.audit import ORIGIN, LogWorld, postgres_world
 
 pytestmark = pytest.mark.postgres
 

@@ -16,7 +16,7 @@ from schemas.access import Action
 from schemas.audit import AuditEntry, Checkpoint, Decision, from_leaf, to_leaf
 from schemas.errors import Reason
 from schemas.merkle import leaf_hash
-from tests.kit.audit import ORIGIN, Entries, LogWorld, leaves_of, memory_world
+from tests.kit.cases.audit import ORIGIN, Entries, LogWorld, leaves_of, memory_world
 
 Attack = Callable[["Log"], None]
 

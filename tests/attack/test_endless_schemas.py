@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from exchange.access.derive import derive_schema
-from exchange.access.view import ViewSpec, compile_view
-from exchange.tasks import compile_check
-from exchange.views import Schemas
-from exchange.workers import Workers
-from registry.codec import engine_for
-from registry.memory import MemorySubjects
-from registry.parsing import parse
-from registry.reading import FlawError, reader_of
-from registry.rows import RowEngine
-from registry.settings import Configuration
-from registry.shapes import shape_of
-from registry.store import Content
-from registry.subjects import Subjects
-from registry.writing import writer_of
+from exchange.access.view.derive import derive_schema
+from exchange.access.view.view import ViewSpec, compile_view
+from exchange.engines.process_pool import ProcessPool
+from exchange.records.engine_tasks import compile_check
+from exchange.records.writer_schemas import WriterSchemas
+from registry.avro.parser import parse
+from registry.avro.type_tree import shape_of
+from registry.codec.codec import engine_for
+from registry.codec.datum_reader import FlawError, reader_of
+from registry.codec.datum_writer import writer_of
+from registry.codec.row_engine import RowEngine
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
 from schemas.errors import InvalidError, Reason
 from schemas.record import frame
-from tests.kit.grants import POPULATION
-from tests.kit.publisher import checkable
+from tests.kit.cases.grants import POPULATION
+from tests.kit.world.publisher import checkable
 
 SUBJECT = POPULATION.subject
 
@@ -117,21 +117,21 @@ def subjects() -> Subjects:
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    with Workers(0) as made:
+def workers() -> Iterator[ProcessPool]:
+    with ProcessPool(0) as made:
         yield made
 
 
 @pytest.mark.parametrize("field", ENDLESS)
 @pytest.mark.parametrize("count", [1, 40])
 def test_bytes_under_an_endless_schema_end_in_an_error(
-    subjects: Subjects, workers: Workers, field: str, count: int
+    subjects: Subjects, workers: ProcessPool, field: str, count: int
 ) -> None:
     endless = subjects.register(SUBJECT, Content(text=json.dumps(ENDLESS[field]))).schema_id
     subjects.delete(SUBJECT)
     good = subjects.register(SUBJECT, Content(text=json.dumps(r("R", ward="int")))).schema_id
     now = iter(range(100, 10_000, 10))
-    schemas = Schemas(subjects, workers, clock=lambda: float(next(now)))
+    schemas = WriterSchemas(subjects, workers, clock=lambda: float(next(now)))
     for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
         with pytest.raises(InvalidError) as caught:
             schemas.check_records(POPULATION, *checkable([frame(endless, values)] * count))

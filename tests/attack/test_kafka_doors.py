@@ -29,12 +29,12 @@ from kafka.admin import (
     ResourceType,
 )
 
-from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_acls import EVERY_RULE, apply_acls
-from exchange.broker.kafka_settings import KafkaSettings, admin
+from exchange.broker.kafka.acls import EVERY_RULE, apply_acls
+from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.settings import KafkaSettings, admin
 from schemas.errors import UnavailableError
-from tests.kit.broker import append, batch, fresh_topic, lane_of, read_all
-from tests.kit.kafka import DEPLOY, ORGANISATION, Authority, Identity, Node
+from tests.kit.cases.broker import append, batch, fresh_topic, lane_of, read_all
+from tests.kit.world.kafka import DEPLOY, ORGANISATION, Authority, Identity, Node
 
 pytestmark = pytest.mark.kafka
 

@@ -23,13 +23,13 @@ from typing import Any
 import psutil
 from kafka.admin import NewTopic
 
-from exchange.broker.kafka_settings import admin
+from exchange.broker.kafka.settings import admin
 from tests.bench import memory, registry, subscribers
 from tests.bench.report import Row, write
 from tests.bench.workload import MASKS, SCHEMA, VIEW
 from tests.e2e.conftest import kafka_section
-from tests.kit import kafka
-from tests.kit.world import World
+from tests.kit.world import kafka
+from tests.kit.world.world import World
 
 TOPIC = "population.v1"
 PLAIN = "plain.v1"

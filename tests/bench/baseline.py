@@ -16,8 +16,8 @@ from typing import Any
 import fastavro
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from exchange.access.derive import derive_schema
-from registry.parsing import parse
+from exchange.access.view.derive import derive_schema
+from registry.avro.parser import parse
 from tests.bench.workload import MASKS, SCHEMA, VIEW, rows
 
 

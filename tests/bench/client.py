@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from exchange.client import Identity, PoolClient
-from registry.codec import engine_for
-from registry.framing import add_frames, strip_frames
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import engine_for
+from registry.codec.framing import add_frames, strip_frames
 from schemas.names import Topic
 from schemas.record import Batch
 from tests.bench.baseline import cpu
 from tests.bench.workload import batches, encoded
-from tests.kit.publisher import Publisher
+from tests.kit.world.publisher import Publisher
 
 
 def publish(settings: dict[str, Any], count: int) -> dict[str, float]:

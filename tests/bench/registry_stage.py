@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from registry.content import content_key, shape_key, shape_text
-from registry.store import Content
-from registry.tables import schema, subject, version
-from tests.kit.world import World
+from registry.postgres.tables import schema, subject, version
+from registry.subjects.fingerprint import content_key, shape_key, shape_text
+from registry.subjects.model import Content
+from tests.kit.world.world import World
 
 BIN = Path(sys.executable).parent
 CONNECTIONS = 8

@@ -14,7 +14,7 @@ from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from tests.bench.report import Row
 from tests.bench.workload import batches, encoded
-from tests.kit.publisher import Publisher
+from tests.kit.world.publisher import Publisher
 
 if TYPE_CHECKING:
     from tests.bench.__main__ import Bench
@@ -102,7 +102,7 @@ def _publish_one(bench: "Bench") -> None:
         schema_id, _ = pool.schema(topic)
         standing = pool.resume(topic)
         publisher.sequence, publisher.root = standing.sequence, standing.root
-        from registry.framing import add_frames
+        from registry.codec.framing import add_frames
 
         one = batches(1)[0]
         list(pool.publish(topic, [publisher.batch(add_frames(schema_id, encoded(one)))]))

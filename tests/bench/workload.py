@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from exchange.demo.people import persons
-from registry.codec import engine_for
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import engine_for
 from schemas import library
 from schemas.record import Packed
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from exchange.broker.port import Appended, Keep
-from exchange.work import Work
+from exchange.broker.port import Appended, Retention
+from registry.database.unit_of_work import UnitOfWork
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.record import MAX_BATCH_RECORDS
-from tests.kit.broker import (
+from tests.kit.cases.broker import (
     CORRECT,
     START,
     UPSERT,
@@ -38,8 +38,8 @@ class AppendContract:
 
     def test_a_new_topic_is_empty_and_described_as_asked(self, rig: Rig) -> None:
         broker, topic = rig.broker(), fresh_topic()
-        made = broker.create_topic(topic, partitions=3, keep=Keep.LATEST, retention=timedelta(days=30))
-        assert (made.topic, made.partitions, made.keep) == (topic, 3, Keep.LATEST)
+        made = broker.create_topic(topic, partitions=3, keep=Retention.LATEST, retention=timedelta(days=30))
+        assert (made.topic, made.partitions, made.keep) == (topic, 3, Retention.LATEST)
         assert made.retention == timedelta(days=30)
         assert broker.topic(topic) == made
         ends = broker.ends(topic)
@@ -264,7 +264,7 @@ class AppendContract:
         seals = Seals()
         receipts = broker.append([batch(lane_of(topic), 1)], seals)
         assert [appended for _, appended in seals.calls] == [tuple(receipts)]
-        assert isinstance(seals.calls[0][0], Work) is rig.joins_work
+        assert isinstance(seals.calls[0][0], UnitOfWork) is rig.joins_work
         broker.append([batch(lane_of(topic), 1)], seals)
         assert len(seals.calls) == 1
 
@@ -273,7 +273,7 @@ class AppendContract:
         broker.create_topic(topic)
         seen: list[int] = []
 
-        def look(work: Work | None, appended: object) -> None:
+        def look(work: UnitOfWork | None, appended: object) -> None:
             seen.append(len(read_all(reader, topic)))
 
         broker.append([batch(lane_of(topic), 1)], look)

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas.errors import Reason, UnavailableError
-from tests.kit.broker import START, Rig, Seals, append, batch, expected, fresh_topic, lane_of, read_all
+from tests.kit.cases.broker import START, Rig, Seals, append, batch, expected, fresh_topic, lane_of, read_all
 
 
 class FaultContract:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from exchange.broker.port import Appended, Broker, LaneFault, LaneState
-from exchange.work import Work
+from registry.database.unit_of_work import UnitOfWork
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
-from tests.kit.broker import Rig, Seals, append, batch, fresh_topic, lane_of, no_seal, read_all
+from tests.kit.cases.broker import Rig, Seals, append, batch, fresh_topic, lane_of, no_seal, read_all
 
 
 def lane_state(broker: Broker, lane: Lane) -> LaneState | None:
@@ -171,7 +171,7 @@ class LaneContract:
         states: list[LaneState | None] = []
         resume = threading.Thread(target=lambda: states.append(new.resume(lane_of(topic))))
 
-        def seal(work: Work | None, appended: Sequence[Appended]) -> None:
+        def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
             resume.start()
             resume.join(0.5)  # it may be made to wait until this append has ended
 

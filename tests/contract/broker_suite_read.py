@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from exchange.broker.port import Keep
+from exchange.broker.port import Retention
 from schemas.errors import GoneError, InvalidError, Reason
-from tests.kit.broker import (
+from tests.kit.cases.broker import (
     SECOND,
     START,
     VOID,
@@ -332,7 +332,7 @@ class ReadContract:
 
     def test_compaction_keeps_the_latest_of_each_key_where_it_stood(self, rig: Rig) -> None:
         broker, topic = rig.broker(), fresh_topic()
-        broker.create_topic(topic, keep=Keep.LATEST)
+        broker.create_topic(topic, keep=Retention.LATEST)
         for sequence in range(1, 7):
             people = [person for person in range(30) if person % sequence == 0]
             append(
@@ -359,7 +359,7 @@ class ReadContract:
 
     def test_compaction_goes_on_with_what_came_later(self, rig: Rig) -> None:
         broker, topic = rig.broker(), fresh_topic()
-        broker.create_topic(topic, keep=Keep.LATEST)
+        broker.create_topic(topic, keep=Retention.LATEST)
         for sequence in range(1, 5):
             (appended,) = append(broker, batch(lane_of(topic), sequence, range(20)))
             if not rig.compact(topic):

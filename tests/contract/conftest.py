@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry import tables
-from registry.memory import MemoryCatalogue, MemoryDepartments, MemorySubjects
-from registry.postgres import PostgresSubjects
-from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
-from registry.subjects import Subjects
-from tests.kit.registry import Stores, service
+from registry.directory.memory import MemoryCatalogue, MemoryDepartments
+from registry.postgres import tables
+from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
+from registry.postgres.subjects import PostgresSubjects
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from tests.kit.cases.registry import Stores, service
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from exchange.access.document import grant_hash, to_text
-from exchange.access.postgres import PostgresAccessStore, metadata
-from exchange.access.purposes import SEED, Purpose
-from exchange.access.seal import Sealed, Seals
-from exchange.access.store import AccessStore, MemoryAccessStore, Position, Query, quota_day
-from exchange.work import MemoryWorks, PostgresWorks, Works
+from exchange.access.decision.purposes import SEED, Purpose
+from exchange.access.grants.grant_json import grant_hash, to_text
+from exchange.access.grants.postgres import PostgresAccessStore, metadata
+from exchange.access.grants.row_mac import MacedRow, RowMac
+from exchange.access.grants.store import AccessStore, MemoryAccessStore, Position, Query, quota_day
+from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from schemas.access import GrantState
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
 from schemas.names import ResourceName, Topic
-from tests.kit.grants import CONSUMER, GRANT, NOW, POPULATION, PROVIDER, STRANGER, a_grant
+from tests.kit.cases.grants import CONSUMER, GRANT, NOW, POPULATION, PROVIDER, STRANGER, a_grant
 
 KEY = bytes(range(32))
 DAY = date(2026, 5, 4)
@@ -30,7 +30,7 @@ BLOCKED = 0.3  # seconds to see that somebody waits
 @dataclass
 class Home:
     store: AccessStore
-    works: Works
+    works: Database
 
     def put(self, *grants: Any) -> None:
         for grant in grants:
@@ -41,11 +41,11 @@ class Home:
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
 def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     if request.param == "memory":
-        yield Home(MemoryAccessStore(Seals(KEY)), MemoryWorks())
+        yield Home(MemoryAccessStore(RowMac(KEY)), MemoryDatabase())
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresAccessStore(Seals(KEY)), PostgresWorks(engine))
+        yield Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
 
 
 def test_a_grant_is_read_back_as_it_was_put(home: Home) -> None:
@@ -219,7 +219,7 @@ def test_no_release_follows_a_revocation(home: Home) -> None:
 @pytest.mark.postgres
 def test_releases_of_one_grant_do_not_wait_for_each_other(engine: sa.Engine) -> None:
     metadata.create_all(engine)
-    home = Home(PostgresAccessStore(Seals(KEY)), PostgresWorks(engine))
+    home = Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
     home.put(a_grant())
     with home.works.begin() as one, home.works.begin() as two:
         assert home.store.lock_shared(one, GRANT) == home.store.lock_shared(two, GRANT)
@@ -331,7 +331,7 @@ WIDER = a_grant(fields=("id_number", "full_name", "birth_date", "mobile_phone"))
 @pytest.fixture
 def desk(engine: sa.Engine) -> Home:
     metadata.create_all(engine)
-    home = Home(PostgresAccessStore(Seals(KEY)), PostgresWorks(engine))
+    home = Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
     home.put(a_grant(), a_grant(id="other", consumer=STRANGER))
     return home
 
@@ -349,7 +349,7 @@ FORGERIES: list[tuple[str, dict[str, Any]]] = [
     ),
     (
         "UPDATE access_grant SET text = :text, hash = :hash, seal = :seal WHERE id = :id",
-        {"text": to_text(WIDER), "hash": grant_hash(WIDER), "seal": Seals(bytes(32)).seal(GRANT, to_text(WIDER)).seal},
+        {"text": to_text(WIDER), "hash": grant_hash(WIDER), "seal": RowMac(bytes(32)).seal(GRANT, to_text(WIDER)).seal},
     ),
     ("UPDATE access_grant SET text = text || ' ' WHERE id = :id", {}),
     ("UPDATE access_grant SET seal = hash WHERE id = :id", {}),
@@ -405,20 +405,20 @@ def test_columns_beside_the_text_grant_nothing(desk: Home, engine: sa.Engine) ->
 
 
 def test_a_seal_fits_one_grant_one_text_and_one_key() -> None:
-    seals, text = Seals(KEY), to_text(a_grant())
+    seals, text = RowMac(KEY), to_text(a_grant())
     sealed = seals.seal(GRANT, text)
     assert seals.open(GRANT, sealed) == a_grant()
     for grant_id, forged in (
         ("other", sealed),
-        (GRANT, Seals(bytes(32)).seal(GRANT, text)),
+        (GRANT, RowMac(bytes(32)).seal(GRANT, text)),
         (GRANT, replace(sealed, text=text + " ")),
         (GRANT, replace(sealed, hash=bytes(32))),
         (GRANT, seals.seal("other", text)),
         (GRANT, seals.seal(GRANT, to_text(a_grant(id="other")))),
         (GRANT, seals.seal(GRANT, "{}")),
-        (GRANT, Sealed("", b"", b"")),
+        (GRANT, MacedRow("", b"", b"")),
     ):
         with pytest.raises(CorruptError):
             seals.open(grant_id, forged)
     with pytest.raises(ValueError, match="32"):
-        Seals(bytes(31))
+        RowMac(bytes(31))

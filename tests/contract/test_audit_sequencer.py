@@ -18,7 +18,7 @@ from exchange.audit.tiles import TileFiles, decode_bundle
 from exchange.audit.verify import verify_files
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 from schemas.merkle import EMPTY_ROOT, leaf_hash, root_of
-from tests.kit.audit import ORIGIN, START, LogWorld, leaves_of, memory_world, postgres_world, ticking
+from tests.kit.cases.audit import ORIGIN, START, LogWorld, leaves_of, memory_world, postgres_world, ticking
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])

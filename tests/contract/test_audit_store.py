@@ -12,13 +12,13 @@ import sqlalchemy as sa
 
 from exchange.audit.ledger import Ledger
 from exchange.audit.store import CheckpointRow, Query
-from exchange.work import connection_of
+from registry.database.unit_of_work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 from schemas.names import Lane
-from tests.kit.audit import CONSUMER, LANE, PROVIDER, START, AuditWorld, memory_world, postgres_world, receipt_for
+from tests.kit.cases.audit import CONSUMER, LANE, PROVIDER, START, AuditWorld, memory_world, postgres_world, receipt_for
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -7,12 +7,12 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.broker.memory import MemoryBroker, MemoryLog
-from exchange.broker.postgres import PostgresBroker, metadata
-from exchange.work import PostgresWorks
+from exchange.broker.postgres.broker import PostgresBroker, metadata
+from registry.database.unit_of_work import PostgresDatabase
 from schemas.names import Lane, Topic
 from tests.contract.broker_suite import BrokerContract
-from tests.kit import postgres
-from tests.kit.broker import Rig
+from tests.kit.cases.broker import Rig
+from tests.kit.world import postgres
 
 
 class MemoryRig:
@@ -65,7 +65,7 @@ class PostgresRig:
     def broker(self) -> PostgresBroker:
         engine = sa.create_engine(self._database, pool_pre_ping=True)
         self._engines.append(engine)
-        broker = PostgresBroker(PostgresWorks(engine), poll=timedelta(milliseconds=200))
+        broker = PostgresBroker(PostgresDatabase(engine), poll=timedelta(milliseconds=200))
         self._brokers.append(broker)
         return broker
 

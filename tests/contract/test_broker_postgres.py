@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from exchange.broker.port import Appended, Keep
-from exchange.broker.postgres import PostgresBroker, metadata
-from exchange.embedded import EmbeddedPostgres
-from exchange.work import PostgresWorks, Work, connection_of
+from exchange.broker.port import Appended, Retention
+from exchange.broker.postgres.broker import PostgresBroker, metadata
+from exchange.server.embedded_postgres import EmbeddedPostgres
+from registry.database.unit_of_work import PostgresDatabase, UnitOfWork, connection_of
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
-from tests.kit import broker_writer
-from tests.kit.broker import SECOND, START, Read, append, at_once, batch, fresh_topic, lane_of, no_seal, read_all
+from tests.kit.cases.broker import SECOND, START, Read, append, at_once, batch, fresh_topic, lane_of, no_seal, read_all
+from tests.kit.faults import broker_writer
 
 pytestmark = pytest.mark.postgres
 ROOT = Path(__file__).parents[2]
@@ -32,15 +32,15 @@ PATIENCE = timedelta(seconds=1)
 
 
 @pytest.fixture
-def works(database: sa.URL) -> Iterator[PostgresWorks]:
+def works(database: sa.URL) -> Iterator[PostgresDatabase]:
     engine = sa.create_engine(database, pool_pre_ping=True, pool_size=10)
     metadata.create_all(engine)
-    yield PostgresWorks(engine)
+    yield PostgresDatabase(engine)
     engine.dispose()
 
 
 @pytest.fixture
-def broker(works: PostgresWorks) -> Iterator[PostgresBroker]:
+def broker(works: PostgresDatabase) -> Iterator[PostgresBroker]:
     broker = PostgresBroker(works, patience=PATIENCE, poll=timedelta(milliseconds=100))
     yield broker
     broker.close()
@@ -52,7 +52,7 @@ class Writer:
     def __init__(self, url: sa.URL, topic: Topic, mode: str, first: int) -> None:
         arguments = [url.render_as_string(hide_password=False), str(topic), mode, str(first)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kit.broker_writer", *arguments],
+            [sys.executable, "-m", "tests.kit.faults.broker_writer", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
@@ -87,13 +87,13 @@ def sequences_of(records: Sequence[Read]) -> Counter[int]:
 # one transaction
 
 
-def test_what_the_seal_writes_stands_or_falls_with_the_records(works: PostgresWorks, broker: PostgresBroker) -> None:
+def test_what_the_seal_writes_stands_or_falls_with_the_records(works: PostgresDatabase, broker: PostgresBroker) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
     with works.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE entry (sequence bigint)")
 
-    def seal(work: Work | None, appended: Sequence[Appended]) -> None:
+    def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
         assert work is not None
         connection_of(work).exec_driver_sql("INSERT INTO entry VALUES (%s)", (appended[0].sequence,))
         if appended[0].sequence == 2:
@@ -107,7 +107,7 @@ def test_what_the_seal_writes_stands_or_falls_with_the_records(works: PostgresWo
     assert sequences_of(read_all(broker, topic)) == {1: 8}
 
 
-def test_a_read_sees_whole_batches_over_all_partitions(works: PostgresWorks, broker: PostgresBroker) -> None:
+def test_a_read_sees_whole_batches_over_all_partitions(works: PostgresDatabase, broker: PostgresBroker) -> None:
     topic, writer = fresh_topic(), PostgresBroker(works)
     broker.create_topic(topic)
     done = threading.Event()
@@ -134,7 +134,7 @@ def test_a_read_sees_whole_batches_over_all_partitions(works: PostgresWorks, bro
 
 
 def test_lanes_that_touch_the_partitions_in_opposite_orders_do_not_block_each_other(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
@@ -169,7 +169,7 @@ def test_threads_of_one_gateway_that_begin_a_lane_at_once_do_not_fence_each_othe
 
 
 def test_a_gateway_killed_in_mid_transaction_leaves_nothing_and_blocks_nobody(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
@@ -184,7 +184,7 @@ def test_a_gateway_killed_in_mid_transaction_leaves_nothing_and_blocks_nobody(
 
 
 def test_a_gateway_killed_anywhere_leaves_no_half_batch_and_no_acknowledged_batch_is_lost(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic, lane, rng = fresh_topic(), None, random.Random(7)
     broker.create_topic(topic)
@@ -210,7 +210,7 @@ def test_a_gateway_killed_anywhere_leaves_no_half_batch_and_no_acknowledged_batc
 
 
 def test_a_gateway_that_is_stopped_in_mid_transaction_holds_nobody_up_for_long(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
@@ -254,7 +254,7 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_server: EmbeddedPostgres) -> None:
     engine = sa.create_engine(own_server.start(), pool_pre_ping=True)
     metadata.create_all(engine)
-    broker = PostgresBroker(PostgresWorks(engine), poll=timedelta(milliseconds=100))
+    broker = PostgresBroker(PostgresDatabase(engine), poll=timedelta(milliseconds=100))
     topic = fresh_topic()
     broker.create_topic(topic)
     lane, woken, acknowledged = lane_of(topic), threading.Event(), 0
@@ -298,7 +298,7 @@ def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_serv
 
 
 def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic, writer = fresh_topic(), PostgresBroker(works)
     broker.create_topic(topic)
@@ -318,7 +318,7 @@ def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
     writer.close()
 
 
-def test_close_gives_every_connection_and_thread_back(works: PostgresWorks) -> None:
+def test_close_gives_every_connection_and_thread_back(works: PostgresDatabase) -> None:
     threads = threading.active_count()
     broker = PostgresBroker(works, upkeep=timedelta(hours=1))
     topic = fresh_topic()
@@ -336,12 +336,12 @@ def test_close_gives_every_connection_and_thread_back(works: PostgresWorks) -> N
 # upkeep
 
 
-def test_upkeep_retains_and_compacts_by_itself(works: PostgresWorks) -> None:
+def test_upkeep_retains_and_compacts_by_itself(works: PostgresDatabase) -> None:
     now = datetime.fromtimestamp(START // SECOND + 3600, UTC)
     broker = PostgresBroker(works, clock=lambda: now, upkeep=timedelta(milliseconds=50))
     old, latest = fresh_topic("old"), fresh_topic("latest")
     broker.create_topic(old, retention=timedelta(minutes=1))
-    broker.create_topic(latest, keep=Keep.LATEST)
+    broker.create_topic(latest, keep=Retention.LATEST)
     for sequence in (1, 2):
         append(broker, batch(lane_of(latest), sequence, range(50)))
     append(broker, batch(lane_of(old), 1, range(50)))
@@ -358,7 +358,7 @@ def test_upkeep_retains_and_compacts_by_itself(works: PostgresWorks) -> None:
 
 def test_compaction_leaves_alone_what_is_mostly_clean(broker: PostgresBroker) -> None:
     topic = fresh_topic()
-    broker.create_topic(topic, keep=Keep.LATEST, partitions=1)
+    broker.create_topic(topic, keep=Retention.LATEST, partitions=1)
     for sequence in range(1, 11):
         append(broker, batch(lane_of(topic), sequence, range(10), partitions=1))
     assert broker.compact() == 90
@@ -369,7 +369,7 @@ def test_compaction_leaves_alone_what_is_mostly_clean(broker: PostgresBroker) ->
 
 
 def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
-    works: PostgresWorks, broker: PostgresBroker
+    works: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic, keeper = fresh_topic(), PostgresBroker(works)
     broker.create_topic(topic, retention=timedelta(seconds=5), partitions=1)
@@ -418,7 +418,7 @@ def test_a_restored_backup_raises_every_generation(broker: PostgresBroker) -> No
 
 def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(database: sa.URL) -> None:
     engine = sa.create_engine(database)
-    broker = PostgresBroker(PostgresWorks(engine))
+    broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
     for call in (
         lambda: broker.create_topic(topic),
@@ -437,7 +437,7 @@ def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(data
 def test_an_exhausted_connection_pool_is_unavailable(database: sa.URL) -> None:
     engine = sa.create_engine(database, pool_size=1, max_overflow=0, pool_timeout=0.1)
     metadata.create_all(engine)
-    broker = PostgresBroker(PostgresWorks(engine))
+    broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
     broker.create_topic(topic)
     with engine.connect(), pytest.raises(UnavailableError):

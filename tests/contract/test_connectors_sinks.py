@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.file_sink import FileSink
+from connectors.conformance import FULL, SCHEMA, SinkSuite, nothing_refused, release
 from connectors.port import Sink
-from connectors.sql_sink import SqlSink
-from connectors.suite import FULL, SCHEMA, SinkSuite, nothing_refused, release
+from connectors.sinks.files import FileSink
+from connectors.sinks.sql import SqlSink
 
 
 class _SqlTarget(SinkSuite):

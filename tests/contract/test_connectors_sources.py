@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from connectors.csvfile import CsvFormat
-from connectors.files import AfterSuccess, Folder, ReadyWhen
-from connectors.ledger import Ledger
+from connectors.conformance import COLUMNS, Row, SourceSuite
 from connectors.port import Replaces, Source
-from connectors.sql import SqlSource
-from connectors.suite import COLUMNS, Row, SourceSuite
+from connectors.sources.csv_file import CsvFormat
+from connectors.sources.csv_folder import AfterSuccess, Folder, ReadyWhen
+from connectors.sources.sql_table import SqlSource
+from connectors.state.ledger import Ledger
 
 
 class _CsvFolder(SourceSuite):

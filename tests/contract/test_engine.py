@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from registry.codec import COLUMNS_FROM, Checked
+from registry.codec.codec import COLUMNS_FROM, Checked
 from schemas.errors import Reason
 from schemas.record import Packed
-from tests.kit.avro import encode, random_value, write_long
-from tests.kit.engines import (
+from tests.kit.cases.engines import (
     COLOUR,
     DATE,
     EVERYTHING,
@@ -30,6 +29,7 @@ from tests.kit.engines import (
     rows,
     simple,
 )
+from tests.kit.cases.random_avro import encode, random_value, write_long
 
 
 @pytest.fixture(params=[rows, columns])

@@ -8,25 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from registry.codec import COLUMNS_FROM, Checked, CodecEngine, counts
-from registry.engine import MAX_ROW_ERRORS
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import COLUMNS_FROM, Checked, CodecEngine, counts
+from registry.codec.engine import MAX_ROW_ERRORS
 from schemas.errors import InvalidError, Reason
 from schemas.record import key_bytes
-from tests.kit.avro import POPULATION, encode, id18, population, random_datum, random_record, write_long
-from tests.kit.engines import (
-    COLOUR,
-    DATE,
-    MONEY,
-    SIMPLE,
-    Make,
-    N,
-    columns,
-    errors_of,
-    record,
-    refused,
-    rows,
-)
+from tests.kit.cases.engines import COLOUR, DATE, MONEY, SIMPLE, Make, N, columns, errors_of, record, refused, rows
+from tests.kit.cases.random_avro import POPULATION, encode, id18, population, random_datum, random_record, write_long
 
 
 @pytest.fixture(params=[rows, columns])

@@ -12,22 +12,22 @@ from exchange.identity.store import (
     MemoryIdentityStore,
 )
 from exchange.identity.tokens import Users
-from exchange.work import MemoryWorks, PostgresWorks
+from registry.database.unit_of_work import MemoryDatabase, PostgresDatabase
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
-from tests.kit.grants import CONSUMER, NOW
-from tests.kit.identity import DAY, Home
+from tests.kit.cases.grants import CONSUMER, NOW
+from tests.kit.cases.identity import DAY, Home
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     authority = Authority.create(tmp_path / "authority", "city-pool", NOW - 400 * DAY)
     if request.param == "memory":
-        yield Home(MemoryIdentityStore(), MemoryWorks(), authority)
+        yield Home(MemoryIdentityStore(), MemoryDatabase(), authority)
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresIdentityStore(), PostgresWorks(engine), authority)
+        yield Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
 
 
 # people
@@ -116,7 +116,7 @@ def test_an_account_that_does_not_hang_together_is_refused(home: Home, name: str
 def test_no_secret_is_in_the_database(engine: sa.Engine, tmp_path: Path) -> None:
     metadata.create_all(engine)
     authority = Authority.create(tmp_path / "authority", "city-pool", NOW)
-    home = Home(PostgresIdentityStore(), PostgresWorks(engine), authority)
+    home = Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
     secrets = [home.invite(), add(home, "wang.hr")]
     with engine.begin() as connection:
         for table in metadata.sorted_tables:

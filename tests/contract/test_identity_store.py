@@ -22,13 +22,13 @@ from exchange.identity.store import (
     OneTimeToken,
     SigningKey,
 )
-from exchange.work import MemoryWorks, PostgresWorks
+from registry.database.unit_of_work import MemoryDatabase, PostgresDatabase
 from schemas.access import Actor, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
-from tests.kit.certificates import a_request, p256
-from tests.kit.grants import CONSUMER, NOW, PROVIDER
-from tests.kit.identity import DAY, Home
+from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER
+from tests.kit.cases.identity import DAY, Home
+from tests.kit.world.certificates import a_request, p256
 
 WAIT, BLOCKED = 10.0, 0.3  # seconds
 
@@ -37,11 +37,11 @@ WAIT, BLOCKED = 10.0, 0.3  # seconds
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     authority = Authority.create(tmp_path / "authority", "city-pool", NOW - 400 * DAY)
     if request.param == "memory":
-        yield Home(MemoryIdentityStore(), MemoryWorks(), authority)
+        yield Home(MemoryIdentityStore(), MemoryDatabase(), authority)
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresIdentityStore(), PostgresWorks(engine), authority)
+        yield Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
 
 
 # the store
@@ -348,7 +348,7 @@ def test_a_certificate_that_the_pool_does_not_know_counts_as_revoked(home: Home)
 @pytest.mark.postgres
 def test_a_revocation_waits_for_whoever_holds_the_certificate(engine: sa.Engine) -> None:
     metadata.create_all(engine)
-    store, works = PostgresIdentityStore(), PostgresWorks(engine)
+    store, works = PostgresIdentityStore(), PostgresDatabase(engine)
     with works.begin() as work:
         store.add_certificate(work, a_certificate())
     revoked = threading.Event()

@@ -9,17 +9,18 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 
-from registry import tables
-from registry.approvals import VALID, Approval, Approvals, ApprovalState, ApprovalStore, MemoryApprovals
-from registry.memory import MemorySubjects
-from registry.postgres import PostgresSubjects
-from registry.postgres_approvals import PostgresApprovals
-from registry.settings import Configuration
-from registry.store import Content, SubjectStore
-from registry.subjects import Subjects
+from registry.governance.approvals import VALID, Approval, Approvals, ApprovalState, ApprovalStore, MemoryApprovals
+from registry.postgres import tables
+from registry.postgres.approvals import PostgresApprovals
+from registry.postgres.subjects import PostgresSubjects
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
+from registry.subjects.store import SubjectStore
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
-from tests.kit.registry import refused
+from tests.kit.cases.registry import refused
 
 EDITOR = Actor(kind=ActorKind.HUMAN, id="li.editor", department="d1", role=Role.CATALOGUE_EDITOR)
 OFFICER = Actor(kind=ActorKind.HUMAN, id="wang.officer", department="d1", role=Role.SECURITY_OFFICER)

@@ -7,20 +7,21 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from registry import tables
-from registry.catalogue import Catalogue
-from registry.compatibility import Compatibility
-from registry.departments import Departments
-from registry.directory import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
-from registry.memory import MemoryCatalogue, MemoryDepartments, MemorySubjects
-from registry.postgres import PostgresSubjects, joining, transaction
-from registry.postgres_directory import PostgresCatalogue, PostgresDepartments
-from registry.store import GLOBAL, Content
+from registry.avro.compatibility import Compatibility
+from registry.directory.catalogue import Catalogue
+from registry.directory.departments import Departments
+from registry.directory.memory import MemoryCatalogue, MemoryDepartments
+from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
+from registry.postgres import tables
+from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
+from registry.postgres.subjects import PostgresSubjects, joining, transaction
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import GLOBAL, Content
 from schemas import library
 from schemas.access import Level
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.names import ResourceName, Topic
-from tests.kit.registry import AT, OTHER_USCC, TOPIC, USCC, Stores, directory, record, refused, service
+from tests.kit.cases.registry import AT, OTHER_USCC, TOPIC, USCC, Stores, directory, record, refused, service
 
 
 def entry(code: str = "101001/000001", **facts: object) -> Entry:

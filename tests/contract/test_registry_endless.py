@@ -2,16 +2,16 @@
 
 import json
 
-from registry.catalogue import Catalogue
-from registry.compatibility import Compatibility
-from registry.directory import Entry, GovernmentLevel, ShareType
-from registry.settings import Configuration
-from registry.store import Content, Reference
-from registry.subjects import Subjects
+from registry.avro.compatibility import Compatibility
+from registry.directory.catalogue import Catalogue
+from registry.directory.model import Entry, GovernmentLevel, ShareType
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.model import Content, Reference
 from schemas import library
 from schemas.access import Level
 from schemas.errors import Reason
-from tests.kit.registry import TOPIC, USCC, Stores, directory, refused, service
+from tests.kit.cases.registry import TOPIC, USCC, Stores, directory, refused, service
 
 FREE = "lists"
 

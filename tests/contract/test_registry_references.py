@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from registry.compatibility import Compatibility
-from registry.store import Content, Reference
-from registry.subjects import Subjects
+from registry.avro.compatibility import Compatibility
+from registry.subjects.lookup import Subjects
+from registry.subjects.model import Content, Reference
 from schemas.errors import Reason
-from tests.kit.registry import Stores, record, refused, service
+from tests.kit.cases.registry import Stores, record, refused, service
 
 ADDRESS = json.dumps(
     {

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.compatibility import Compatibility
-from registry.memory import MemoryCatalogue, MemoryDepartments, MemorySubjects
-from registry.store import GLOBAL, Content, Settings
-from registry.subjects import Subjects
+from registry.avro.compatibility import Compatibility
+from registry.directory.memory import MemoryCatalogue, MemoryDepartments
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import GLOBAL, Content, Settings
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
-from tests.kit.registry import Stores, record, refused, service
+from tests.kit.cases.registry import Stores, record, refused, service
 
 
 def test_one_content_has_one_id_under_every_subject(subjects: Subjects) -> None:

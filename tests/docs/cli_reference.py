@@ -14,7 +14,7 @@ import typer.main
 
 from connectors.cli import app as connect_app
 from exchange.cli import app as pool_app
-from registry.cli import app as schema_app
+from registry.cli.main import app as schema_app
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
 PROGRAMS = {"pool": pool_app, "pool-connect": connect_app, "pool-schema": schema_app}

@@ -7,13 +7,13 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from connectors import lint
-from connectors.config import ConnectorConfig
+from connectors.config import lint
+from connectors.config.config import ConnectorConfig
 from exchange.api.bodies import EntryBody, RequestBody
-from exchange.broker.kafka_acls import parse_acls
+from exchange.broker.kafka.acls import parse_acls
 from exchange.config import Config
-from registry.cli import app as schema_app
-from registry.compatibility import Compatibility, check
+from registry.avro.compatibility import Compatibility, check
+from registry.cli.main import app as schema_app
 from tests.docs.pages import ROOT, Block, blocks
 
 YAMLS = blocks("yaml")

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from registry.api_governance import GovernanceCalls
-from registry.approvals import ApprovalState
-from registry.diff import Kind, Readers
-from registry.rights import Operation, Profile
-from registry.touching import Touch
+from registry.governance.approvals import ApprovalState
+from registry.governance.subject_rights import Operation, Profile
+from registry.reports.diff import Kind, Readers
+from registry.reports.grant_impact import Touch
+from registry.rest.governance import GovernanceCalls
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "governance-api.md").read_text(encoding="utf-8")

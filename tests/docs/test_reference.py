@@ -8,7 +8,7 @@ import prometheus_client
 import pytest
 from pydantic import BaseModel
 
-from connectors.config import SECTIONS, keys_of
+from connectors.config.config import SECTIONS, keys_of
 from connectors.port import RejectCode
 from exchange import config, metrics
 from schemas.access import Actor
@@ -105,7 +105,7 @@ def test_every_field_of_an_entry_has_a_row() -> None:
 
 
 def test_every_header_on_kafka_has_a_row() -> None:
-    source = (ROOT / "exchange" / "broker" / "kafka_receipts.py").read_text(encoding="utf-8")
+    source = (ROOT / "exchange" / "broker" / "kafka" / "receipts.py").read_text(encoding="utf-8")
     headers = set(re.findall(r'"((?:ce|pool)_[a-z]+)"', source))
     assert {"ce_source", "ce_id", "pool_op"} <= headers
     assert headers <= words("wire.md")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kit.kafka import Node
-from tests.kit.world import World
+from tests.kit.world.kafka import Node
+from tests.kit.world.world import World
 
 
 def kafka_section(node: Node) -> str:

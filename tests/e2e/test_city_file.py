@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_connectors_sanitation import HEADER, REAL, SCHEMA
-from tests.kit.world import Office, World, run
+from tests.kit.world.world import Office, World, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(280)]
 TOPIC = "sanitation-request.v1"

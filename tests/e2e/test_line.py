@@ -4,14 +4,14 @@ import pytest
 
 from exchange.client import PoolClient
 from exchange.demo.people import DISTRICTS, persons
-from registry.codec import engine_for
-from registry.framing import strip_frames
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import engine_for
+from registry.codec.framing import strip_frames
 from schemas import library
 from schemas.errors import Reason, RefusedError
 from schemas.names import Topic
-from tests.kit.publisher import Publisher, chunks, framed
-from tests.kit.world import Office, World
+from tests.kit.world.publisher import Publisher, chunks, framed
+from tests.kit.world.world import Office, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 TOPIC = Topic.parse("population.v1")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from registry.cli import app
+from registry.cli.main import app
 from schemas import library
 
 GRANT = {

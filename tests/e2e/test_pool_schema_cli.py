@@ -17,7 +17,7 @@ pytestmark = pytest.mark.e2e
 def run(*arguments: str | Path, columns: int = 80) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "COLORTERM")}
     return subprocess.run(
-        [sys.executable, "-c", "from registry.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from registry.cli.main import main; main()", *map(str, arguments)],
         env=environment | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"},
         capture_output=True,
         encoding="utf-8",

@@ -15,7 +15,7 @@ import pytest
 
 from exchange.demo.people import DISTRICTS, persons
 from schemas import library
-from tests.kit.world import BIN, World
+from tests.kit.world.world import BIN, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(240)]
 FIELDS = ("id_number", "full_name", "household_division_code")
@@ -133,7 +133,7 @@ def test_the_sink_table_follows_the_source_table_and_so_does_a_second_consumer(w
         for person in PEOPLE
         if person["household_division_code"] == DISTRICTS[1]
     }
-    consumer = (sys.executable, "-m", "tests.kit.second_consumer", second_identity, grants[1], str(out), gateway)
+    consumer = (sys.executable, "-m", "tests.kit.world.second_consumer", second_identity, grants[1], str(out), gateway)
     with (
         process(str(BIN / "pool-connect"), "run", source),
         process(str(BIN / "pool-connect"), "run", sink),

@@ -9,12 +9,12 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from typer.testing import CliRunner
 
-from exchange.remote import Remote as Control
-from registry.cli import app
-from registry.remote import Remote
+from exchange.admin_client import AdminClient as Control
+from registry.cli.main import app
+from registry.client.admin import RegistryAdminClient
 from schemas import library
 from schemas.errors import PoolError, Reason, RefusedError
-from tests.kit.world import Office, World
+from tests.kit.world.world import Office, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 RIGHTS = """
@@ -33,7 +33,7 @@ operations = ["register"]
 subjects = ["free-*"]
 """
 SUBJECT = "population.v1-value"
-OPENED: list[Remote] = []
+OPENED: list[RegistryAdminClient] = []
 LOWER = json.dumps(
     {
         **json.loads(library.text("population")),
@@ -70,14 +70,14 @@ def token_of(account: Control) -> str:
     return account._headers["authorization"].removeprefix("Bearer ")
 
 
-def registry(pool: World, account: Control | None = None, **how: object) -> Remote:
+def registry(pool: World, account: Control | None = None, **how: object) -> RegistryAdminClient:
     token = token_of(account) if account is not None else None
-    made = Remote(f"https://{pool.addresses['registry']}", token=token, authority=authority(pool), **how)  # type: ignore[arg-type]
+    made = RegistryAdminClient(f"https://{pool.addresses['registry']}", token=token, authority=authority(pool), **how)  # type: ignore[arg-type]
     OPENED.append(made)
     return made
 
 
-def connector(pool: World, office: Office, name: str) -> Remote:
+def connector(pool: World, office: Office, name: str) -> RegistryAdminClient:
     office.enrol(name)
     folder = pool.folder / "identities" / office.id / name
     return registry(pool, certificate=(folder / "tls.crt", folder / "tls.key"))

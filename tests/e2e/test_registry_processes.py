@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kit.registry_storm import CONTENTS, SUBJECTS
+from tests.kit.faults.registry_storm import CONTENTS, SUBJECTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
@@ -57,7 +57,15 @@ def test_one_id_a_content_and_versions_without_a_gap_while_a_registry_is_killed(
         outs = [folder / f"out{number}" for number in range(CLIENTS)]
         clients = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.kit.registry_storm", str(number), str(EACH), str(outs[number]), *urls]
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.kit.faults.registry_storm",
+                    str(number),
+                    str(EACH),
+                    str(outs[number]),
+                    *urls,
+                ]
             )
             for number in range(CLIENTS)
         ]

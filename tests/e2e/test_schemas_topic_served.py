@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from exchange.broker.kafka_settings import KafkaSettings
-from exchange.schemas_topic import read_topic
-from registry.remote import Remote
-from registry.topic_records import Snapshot, fold, read_lines
+from exchange.broker.kafka.settings import KafkaSettings
+from exchange.server.schemas_topic import read_topic
+from registry.client.admin import RegistryAdminClient
+from registry.schemas_topic.records import Snapshot, fold, read_lines
 from schemas import library
 from schemas.errors import UnavailableError
 from tests.e2e.conftest import kafka_section
-from tests.kit.kafka import Node
-from tests.kit.world import World, run
+from tests.kit.world.kafka import Node
+from tests.kit.world.world import World, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.kafka, pytest.mark.postgres]
 NAME = f"_schemas-{uuid.uuid4().hex[:8]}"
@@ -29,7 +29,7 @@ def pool(kafka_node: Node) -> Iterator[World]:
 def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> None:
     office = pool.department("公安局")
     office.offer("population.v1", library.text("population"))
-    registry = Remote(
+    registry = RegistryAdminClient(
         f"https://{pool.addresses['registry']}",
         token=pool.root._headers["authorization"].removeprefix("Bearer "),
         authority=pool.data / "ca" / "authority.crt",

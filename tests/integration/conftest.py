@@ -13,13 +13,13 @@ import sqlalchemy as sa
 import uvicorn
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from registry import tables
-from registry.api import create
-from registry.postgres import PostgresSubjects
-from registry.settings import Configuration
-from registry.subjects import Subjects
-from tests.kit import postgres
-from tests.kit.registry_served import Confluent, RecordingGate, World, identify
+from registry.postgres import tables
+from registry.postgres.subjects import PostgresSubjects
+from registry.rest.app import create
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from tests.kit.world import postgres
+from tests.kit.world.registry_served import Confluent, RecordingGate, World, identify
 
 
 @pytest.fixture(scope="module")

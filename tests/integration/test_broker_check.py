@@ -5,11 +5,11 @@ import subprocess
 import pytest
 import sqlalchemy as sa
 
-from exchange.embedded import EmbeddedPostgres
+from exchange.server.embedded_postgres import EmbeddedPostgres
 from tests.e2e.conftest import kafka_section
-from tests.kit.kafka import Node
-from tests.kit.publisher import Publisher, framed
-from tests.kit.world import BIN, World
+from tests.kit.world.kafka import Node
+from tests.kit.world.publisher import Publisher, framed
+from tests.kit.world.world import BIN, World
 from tests.torture.clerks import SCHEMA
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from connectors import cli
-from connectors.exits import Exit
+from connectors.runtime.exit_codes import Exit
 from schemas.errors import Reason, UnavailableError
-from tests.kit.department import SCHEMA, TOPIC, Department, row, rows
-from tests.kit.twin_process import Killer, TwinServer, command
+from tests.kit.twins.pool_twin_process import Killer, TwinServer, command
+from tests.kit.world.department import SCHEMA, TOPIC, Department, row, rows
 
 CONFIG = f"""\
 version: 1
@@ -201,12 +201,18 @@ def test_asked_to_stop_it_finishes_what_is_in_flight_and_ends_with_0(department:
 
 def test_a_department_s_machine_never_loads_the_pool_s_code() -> None:
     """Its imports are the promise of its dependencies: the extra [server] is not installed there."""
-    script = "import json, sys, connectors.cli, connectors.suite; print(json.dumps(sorted(sys.modules)))"
+    script = "import json, sys, connectors.cli, connectors.conformance; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     loaded = json.loads(done.stdout)
     ours = {name for name in loaded if name.split(".")[0] == "exchange"}
     assert all(name == "exchange" or name.startswith("exchange.client") for name in ours), ours
-    registry = {"registry.api", "registry.postgres", "registry.store", "registry.subjects", "registry.catalogue"}
+    registry = {
+        "registry.rest.app",
+        "registry.postgres.subjects",
+        "registry.subjects.store",
+        "registry.subjects.lookup",
+        "registry.directory.catalogue",
+    }
     assert not registry & set(loaded)
     server = {"fastapi", "uvicorn", "alembic", "confluent_kafka", "kafka", "prometheus_client", "psycopg2", "pytest"}
     assert not server & set(loaded)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from connectors.ledger import Ledger
-from connectors.runner import Limits
+from connectors.publishing.publisher import Limits
+from connectors.state.ledger import Ledger
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
 from schemas.record import Seen
-from tests.kit.department import TOPIC, Department, now, only, row, rows
+from tests.kit.world.department import TOPIC, Department, now, only, row, rows
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
-from tests.kit.department import TOPIC, Department, only, rows
-from tests.kit.pool_twin import TwinClient
+from tests.kit.twins.pool_twin import TwinClient
+from tests.kit.world.department import TOPIC, Department, only, rows
 
 
 def test_what_was_taken_without_a_receipt_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

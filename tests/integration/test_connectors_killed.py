@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.batches import Group, Outbox, Place, Row
-from connectors.ledger import Ledger, LedgerStanding
+from connectors.publishing.outbox import Group, Outbox, Place, Row
+from connectors.state.ledger import LaneCheckpoint, Ledger
 from schemas.errors import ConflictError, Reason
 from schemas.record import NO_ROOT, Operation, Seen
-from tests.kit.department import TOPIC, Department, now, row, rows
-from tests.kit.pool_twin import POOL_ID, PoolTwin
-from tests.kit.twin_process import Killer, TwinServer, draw, publish
+from tests.kit.twins.pool_twin import POOL_ID, PoolTwin
+from tests.kit.twins.pool_twin_process import Killer, TwinServer, draw, publish
+from tests.kit.world.department import TOPIC, Department, now, row, rows
 
 KILLED = -9
 State = dict[str, str | None]
@@ -243,7 +243,7 @@ def test_the_twin_would_notice_another_digest(department: Department) -> None:
     department.publish()
     (lane,) = department.twin.lanes
     ledger = Ledger(department.folder / "other.sqlite3", clock=now)
-    ledger.stand(LedgerStanding(sequence=0, root=NO_ROOT, position=b"", complete=True))
+    ledger.stand(LaneCheckpoint(sequence=0, root=NO_ROOT, position=b"", complete=True))
     outbox = Outbox(ledger, POOL_ID, lane, department.key.sign)
     outbox.offer(iter([Group(rows=[Row(0x23, b"0001", b"", b"", 0, b"")], place=Place(), scope=0)]))
     (batch,) = outbox.stream()

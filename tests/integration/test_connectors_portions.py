@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from connectors.files import AfterSuccess, ReadyWhen
-from connectors.ledger import Ledger
+from connectors.conformance import Row
 from connectors.port import Portion, RejectCode, Replaces
-from connectors.suite import Row
-from tests.kit.department import HEADER, TOPIC, Department, now, only, row, rows
-from tests.kit.pool_twin import PoolTwin
+from connectors.sources.csv_folder import AfterSuccess, ReadyWhen
+from connectors.state.ledger import Ledger
+from tests.kit.twins.pool_twin import PoolTwin
+from tests.kit.world.department import HEADER, TOPIC, Department, now, only, row, rows
 
 
 @pytest.fixture

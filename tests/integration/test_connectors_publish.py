@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from connectors.mapping import Column
+from connectors.mapping.mapping import Column
 from connectors.port import RejectCode
 from exchange.client import BatchRefusedError
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 from schemas.record import Batch, Operation, Receipt, Seen
-from tests.kit.department import TOPIC, Department, only, row, rows
+from tests.kit.world.department import TOPIC, Department, only, row, rows
 
 
 @pytest.fixture

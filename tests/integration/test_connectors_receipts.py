@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.ledger import Ledger
+from connectors.state.ledger import Ledger
 from exchange.client.receipts import verify_receipt
 from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.record import Receipt
-from tests.kit.department import TOPIC, Department, now, row, rows
+from tests.kit.world.department import TOPIC, Department, now, row, rows
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from connectors.mapping import Column
+from connectors.mapping.mapping import Column
 from connectors.port import RejectCode
 from schemas.record import Operation, Seen
-from tests.kit.department import Department, only
+from tests.kit.world.department import Department, only
 
 REAL = Path(os.environ.get("POOL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "chicago_311_sanitation.csv"
 TOPIC = "sanitation-request.v1"

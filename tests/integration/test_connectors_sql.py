@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from connectors.conformance import SCHEMA, nothing_refused, release
 from connectors.port import Delivered, RejectCode, Undelivered
-from connectors.sql import SqlSource
-from connectors.sql_sink import SqlSink
-from connectors.suite import SCHEMA, nothing_refused, release
+from connectors.sinks.sql import SqlSink
+from connectors.sources.sql_table import SqlSource
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
-from tests.kit.department import Department, only
+from tests.kit.world.department import Department, only
 
 pytestmark = pytest.mark.postgres
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.file_sink import FileSink
-from connectors.ledger import Ledger, Run
 from connectors.port import Written
-from connectors.quarantine import Quarantine, Quarantined
-from connectors.sql_sink import SqlSink
-from connectors.subscriber import Subscriber, SubscriptionConfig
+from connectors.sinks.files import FileSink
+from connectors.sinks.sql import SqlSink
+from connectors.state.ledger import Ledger, RunReport
+from connectors.state.quarantine import Quarantine, Quarantined
+from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
-from tests.kit.department import TOPIC, Department, now, row, rows
+from tests.kit.world.department import TOPIC, Department, now, row, rows
 
 GRANT = "g-1"
 
@@ -36,7 +36,7 @@ class Consumer:
         self.url = sa.make_url(f"sqlite:///{folder / 'target.db'}")
         self.ledger_file = folder / "sink" / "l.sqlite3"
 
-    def draw(self, *, grant: str = GRANT, give_up_after: float = 5) -> Run:
+    def draw(self, *, grant: str = GRANT, give_up_after: float = 5) -> RunReport:
         sink = SqlSink(self.url, "household", grant, create_table=True)
         ledger = Ledger(self.ledger_file, clock=now)
         try:

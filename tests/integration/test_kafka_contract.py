@@ -7,13 +7,13 @@ from kafka import TopicPartition
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
-from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_settings import admin
-from exchange.broker.topics import lane_group
+from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.settings import admin
+from exchange.broker.kafka.topics import lane_group
 from schemas.names import Lane, Topic
 from tests.contract.broker_suite import BrokerContract
-from tests.kit.broker import Rig
-from tests.kit.kafka import Node
+from tests.kit.cases.broker import Rig
+from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
 

@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 from kafka.admin import ACLPermissionType, ResourceType
 
-from exchange.broker.kafka_acls import parse_acls
+from exchange.broker.kafka.acls import parse_acls
 from schemas.errors import InvalidError, Reason
-from tests.kit.kafka import DEPLOY, ORGANISATION
+from tests.kit.world.kafka import DEPLOY, ORGANISATION
 
 
 def properties() -> dict[str, str]:

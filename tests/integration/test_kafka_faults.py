@@ -12,25 +12,17 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from exchange.broker import kafka as kafka_broker
-from exchange.broker import kafka_lanes, kafka_receipts, kafka_transaction
-from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_settings import admin
+from exchange.broker.kafka import broker as kafka_broker
+from exchange.broker.kafka import producers, transaction
+from exchange.broker.kafka import receipts as kafka_receipts
+from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.settings import admin
 from exchange.broker.port import Appended
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Lane, Topic
-from tests.kit.broker import (
-    Seals,
-    append,
-    batch,
-    expected,
-    fresh_topic,
-    lane_of,
-    positions_of,
-    read_all,
-)
-from tests.kit.kafka import Node
-from tests.kit.kafka_gateway import MOMENTS, PEOPLE, SALT, stopped
+from tests.kit.cases.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.faults.stalled_gateway import MOMENTS, PEOPLE, SALT, stopped
+from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
 
@@ -191,15 +183,15 @@ def resumed(broker: KafkaBroker, lane: Lane) -> None:
 def test_a_commit_whose_answer_is_lost_is_found_out_and_sealed_once(
     brokers: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker, seals, real = brokers(), Seals(), kafka_transaction.commit
+    broker, seals, real = brokers(), Seals(), transaction.commit
     topic, lane = prepared(broker)
 
     def lost(producer: object, deadline: float) -> None:
-        monkeypatch.setattr(kafka_transaction, "commit", real)
+        monkeypatch.setattr(transaction, "commit", real)
         real(producer, deadline)  # type: ignore[arg-type]
         raise kafka_error(KafkaError._TIMED_OUT)
 
-    monkeypatch.setattr(kafka_transaction, "commit", lost)
+    monkeypatch.setattr(transaction, "commit", lost)
     sent = batch(lane, 2, range(30))
     (appended,) = broker.append([sent], seals)
     assert not appended.duplicate
@@ -209,14 +201,14 @@ def test_a_commit_whose_answer_is_lost_is_found_out_and_sealed_once(
 
 
 def test_a_commit_that_never_happened_is_made_again(brokers: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, real = brokers(), kafka_transaction.commit
+    broker, real = brokers(), transaction.commit
     topic, lane = prepared(broker)
 
     def never(producer: object, deadline: float) -> None:
-        monkeypatch.setattr(kafka_transaction, "commit", real)
+        monkeypatch.setattr(transaction, "commit", real)
         raise kafka_error(KafkaError._TIMED_OUT)
 
-    monkeypatch.setattr(kafka_transaction, "commit", never)
+    monkeypatch.setattr(transaction, "commit", never)
     (appended,) = append(broker, batch(lane, 2, range(30)))
     assert not appended.duplicate
     assert len(read_all(broker, topic)) == 50
@@ -228,16 +220,16 @@ def kafka_error(code: int) -> Exception:
 
 
 def test_a_broker_that_stands_still_during_the_commit(brokers: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, seals, real = brokers(patience=3.0), Seals(), kafka_transaction.commit
+    broker, seals, real = brokers(patience=3.0), Seals(), transaction.commit
     topic, lane = prepared(broker)
     sent = batch(lane, 2, range(30))
 
     def still(producer: object, deadline: float) -> None:
-        monkeypatch.setattr(kafka_transaction, "commit", real)
+        monkeypatch.setattr(transaction, "commit", real)
         pauses.enter_context(brokers.node.paused())
         real(producer, deadline)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kafka_transaction, "commit", still)
+    monkeypatch.setattr(transaction, "commit", still)
     with contextlib.ExitStack() as pauses, pytest.raises(UnavailableError) as raised:
         broker.append([sent], seals)
     assert raised.value.reason is Reason.OUTCOME_UNKNOWN
@@ -362,7 +354,7 @@ def test_a_receipt_too_long_to_keep_is_found_again_in_the_log(
     append(broker, batch(lane, 2, range(10)))
     between()
     with monkeypatch.context() as patched:
-        patched.setattr(kafka_lanes, "Producer", lambda settings: Interrupted(Producer(settings), between))
+        patched.setattr(producers, "Producer", lambda settings: Interrupted(Producer(settings), between))
         broker.resume(lane)
         patched.setattr(kafka_receipts, "_MAX_RAW", 130)
         (appended,) = append(broker, batch(lane, 3, range(200)))
@@ -402,7 +394,7 @@ def test_the_version_that_serves_is_accepted(brokers: Gateways) -> None:
 def test_a_version_that_loses_transactions_is_refused_or_warned_of(
     brokers: Gateways, monkeypatch: pytest.MonkeyPatch, supported: int
 ) -> None:
-    monkeypatch.setattr("exchange.broker.kafka_versions._highest", lambda _: supported)
+    monkeypatch.setattr("exchange.broker.kafka.version_check._highest", lambda _: supported)
     warnings: list[str] = []
     with pytest.raises(InvalidError) as raised:
         brokers().check(warnings.append)

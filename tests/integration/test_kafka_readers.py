@@ -12,15 +12,15 @@ from typing import cast
 import pytest
 from kafka import TopicPartition
 
-from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_message import Fetched
-from exchange.broker.kafka_read import _Stream, _stretch
-from exchange.broker.kafka_settings import admin
-from exchange.broker.port import Slice
+from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.consumers import _Stream, _stretch
+from exchange.broker.kafka.message import Fetched
+from exchange.broker.kafka.settings import admin
+from exchange.broker.port import ReadResult
 from schemas.errors import GoneError, Reason
 from schemas.names import Topic
-from tests.kit.broker import append, at_once, batch, fresh_topic, lane_of, read_all
-from tests.kit.kafka import Node
+from tests.kit.cases.broker import append, at_once, batch, fresh_topic, lane_of, read_all
+from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
 
@@ -74,7 +74,7 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
     reads: list[Topic] = []
     real = broker._readers.read
 
-    def held(topic: Topic, *place: object, **bounds: int) -> Slice:
+    def held(topic: Topic, *place: object, **bounds: int) -> ReadResult:
         reads.append(topic)
         assert go.wait(60)
         return real(topic, *place, **bounds)  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
         assert all(place.looked.wait(60) for place in places)
         go.set()
 
-    def read(place: Place) -> Slice:
+    def read(place: Place) -> ReadResult:
         return broker.read(topic, place, max_records=10_000, max_bytes=10**8)
 
     *slices, _ = at_once(*[partial(read, place) for place in places], let_go)

@@ -10,15 +10,15 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from exchange.broker import kafka_lanes, kafka_transaction
-from exchange.broker.kafka import KafkaBroker
-from exchange.broker.kafka_settings import admin
+from exchange.broker.kafka import producers, transaction
+from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.settings import admin
+from exchange.broker.kafka.topics import lane_group
 from exchange.broker.port import Append
-from exchange.broker.topics import lane_group
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
-from tests.kit.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
-from tests.kit.kafka import Node
+from tests.kit.cases.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
 
@@ -58,7 +58,7 @@ class Interrupted:
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lane, int, Act], list[bool]]:
     """Let something happen in the middle of a lane's appends; gives which of them had each record reported."""
-    real = kafka_transaction._produce
+    real = transaction._produce
 
     def of(lane: Lane, at: int, act: Act) -> list[bool]:
         each_reported: list[bool] = []
@@ -69,7 +69,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lane, int, Act], lis
                 producer = Interrupted(producer, at, act)
             return real(producer, sent, *args, each=each)
 
-        monkeypatch.setattr(kafka_transaction, "_produce", produce)
+        monkeypatch.setattr(transaction, "_produce", produce)
         return each_reported
 
     return of
@@ -119,7 +119,7 @@ def test_what_others_write_in_between_is_not_in_the_runs(
     assert len(found) == 120
     assert not numbers
     assert len(got[0].runs) > len(set(mine[0].partitions))
-    monkeypatch.setattr(kafka_lanes, "_UNCLEAR", 0.0)
+    monkeypatch.setattr(producers, "_UNCLEAR", 0.0)
     append(brokers[0], replace(mine[0], sequence=3, digest=bytes(32)))
     assert each[3] is False
 
@@ -164,13 +164,13 @@ def test_a_transaction_of_which_a_record_failed_unreported_cannot_be_committed(
     """librdkafka's own promise, on which the reports of the ends alone rest."""
     name = lane_group(lane_of(narrow, "bare"))
     producer = Producer(kafka_node.settings().producer(name))
-    kafka_transaction.initialise(producer, lane_of(narrow, "bare"), time.monotonic() + 20)
+    transaction.initialise(producer, lane_of(narrow, "bare"), time.monotonic() + 20)
     producer.begin_transaction()
     for value in (b"before", LARGE):
         producer.produce(str(narrow), value, bytes(16), 0)
     producer.flush(10)
     with pytest.raises(KafkaException) as raised:
-        kafka_transaction.commit(producer, time.monotonic() + 10)
-    assert kafka_transaction.aborts(raised.value)
-    kafka_transaction.abort(producer)
+        transaction.commit(producer, time.monotonic() + 10)
+    assert transaction.aborts(raised.value)
+    transaction.abort(producer)
     assert len(read_all(brokers[1], narrow)) == 20

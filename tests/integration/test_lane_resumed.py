@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.memory import MemoryBroker
 from exchange.broker.port import Broker
-from exchange.broker.postgres import PostgresBroker, metadata
-from exchange.work import PostgresWorks
+from exchange.broker.postgres.broker import PostgresBroker, metadata
+from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import ConflictError, Reason
 from schemas.names import Lane
-from tests.kit.broker import append, batch, fresh_topic, lane_of
-from tests.kit.kafka import Node
+from tests.kit.cases.broker import append, batch, fresh_topic, lane_of
+from tests.kit.world.kafka import Node
 
 
 class Patient:
@@ -66,7 +66,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Hold]]:
     elif request.param == "postgres":
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        postgres = PostgresBroker(PostgresWorks(engine))
+        postgres = PostgresBroker(PostgresDatabase(engine))
 
         def hold_lock(lane: Lane) -> Patient:
             postgres._lane_locks[lane] = patient = Patient(postgres._lane_locks[lane])  # type: ignore[assignment]

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from exchange import migrations
-from exchange.embedded import EmbeddedPostgres
+from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.errors import InvalidError
-from tests.kit import postgres
+from tests.kit.world import postgres
 
 pytestmark = pytest.mark.postgres
 

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.postgres_log import PostgresLog
-from exchange.work import PostgresWorks, connection_of
+from registry.database.unit_of_work import PostgresDatabase, connection_of
 from schemas.errors import Reason, UnavailableError
-from tests.kit.audit import LogWorld, postgres_world
+from tests.kit.cases.audit import LogWorld, postgres_world
 
 pytestmark = pytest.mark.postgres
 
@@ -21,7 +21,7 @@ def standby(database: sa.URL) -> sa.Engine:
 def test_a_write_is_refused_as_unavailable_and_may_be_repeated(database: sa.URL) -> None:
     engine = standby(database)
     try:
-        with pytest.raises(UnavailableError) as caught, PostgresWorks(engine).begin() as work:
+        with pytest.raises(UnavailableError) as caught, PostgresDatabase(engine).begin() as work:
             connection_of(work).execute(sa.text("CREATE TABLE t (a int)"))
     finally:
         engine.dispose()

@@ -9,10 +9,10 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from registry.store import Content
+from registry.subjects.model import Content
 from schemas import library
 from schemas.access import Action
-from tests.kit.registry_served import INT, LONG, TEXT, V1, Confluent, World, put, record
+from tests.kit.world.registry_served import INT, LONG, TEXT, V1, Confluent, World, put, record
 
 pytestmark = pytest.mark.postgres
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit.registry_served import World
+from tests.kit.world.registry_served import World
 
 pytestmark = pytest.mark.postgres
 

@@ -11,15 +11,15 @@ import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
 
-from registry.api import create
-from registry.api_governance import GovernanceCalls
-from registry.approvals import Approvals, MemoryApprovals
-from registry.memory import MemorySubjects
-from registry.settings import Configuration
-from registry.subjects import Subjects
+from registry.governance.approvals import Approvals, MemoryApprovals
+from registry.rest.app import create
+from registry.rest.governance import GovernanceCalls
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError
-from tests.kit.registry_served import RecordingGate
+from tests.kit.world.registry_served import RecordingGate
 
 SUBJECT = "population.v1-value"
 ROLES = {"editor": Role.CATALOGUE_EDITOR, "officer": Role.SECURITY_OFFICER, "auditor": Role.AUDITOR}

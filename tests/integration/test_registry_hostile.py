@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.kit.registry_served import World, put, record
+from tests.kit.world.registry_served import World, put, record
 
 pytestmark = pytest.mark.postgres
 

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
-from registry.api import create
-from registry.api_governance import GovernanceCalls
-from registry.approvals import Approvals, MemoryApprovals
-from registry.memory import MemorySubjects
-from registry.settings import Configuration
-from registry.store import Content
-from registry.subjects import Subjects
+from registry.governance.approvals import Approvals, MemoryApprovals
+from registry.rest.app import create
+from registry.rest.governance import GovernanceCalls
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
-from tests.kit.registry_served import RecordingGate, record
+from tests.kit.world.registry_served import RecordingGate, record
 
 
 def classified(level: str) -> dict[str, Any]:

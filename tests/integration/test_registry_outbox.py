@@ -7,15 +7,16 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import tables
-from registry.memory import MemorySubjects
-from registry.outbox import MemoryOutbox, PublishedSubjects, snapshot_records
-from registry.postgres import PostgresSubjects
-from registry.postgres_outbox import PostgresOutbox
-from registry.settings import Configuration
-from registry.store import Content, SubjectStore
-from registry.subjects import Subjects
-from registry.topic_records import Snapshot, fold, is_kept_id
+from registry.postgres import tables
+from registry.postgres.outbox import PostgresOutbox
+from registry.postgres.subjects import PostgresSubjects
+from registry.schemas_topic.outbox import MemoryOutbox, PublishedSubjects, snapshot_records
+from registry.schemas_topic.records import Snapshot, fold, is_kept_id
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
+from registry.subjects.store import SubjectStore
 from schemas.errors import PoolError
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']

@@ -8,13 +8,14 @@ from urllib.parse import quote
 
 import pytest
 
-from registry.memory import MemorySubjects
-from registry.settings import Configuration
-from registry.store import GLOBAL, MOST_GAPS, MOST_IMPORTED, Content, Settings
-from registry.subjects import Subjects
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import GLOBAL, Content, Settings
+from registry.subjects.store import MOST_GAPS, MOST_IMPORTED
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
-from tests.kit.registry_served import World, put
+from tests.kit.world.registry_served import World, put
 
 pytestmark = pytest.mark.postgres
 SECRET = json.dumps({"type": "record", "name": "Secret", "fields": [{"name": "hidden_field", "type": "string"}]})

@@ -8,13 +8,13 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.api import create
-from registry.failures import Dialect
-from registry.memory import MemorySubjects
-from registry.settings import Configuration
-from registry.subjects import Subjects
+from registry.rest.app import create
+from registry.rest.errors import Dialect
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
 from schemas.access import Action
-from tests.kit.registry_served import INT, LONG, TEXT, RecordingGate, World, identify, put, record
+from tests.kit.world.registry_served import INT, LONG, TEXT, RecordingGate, World, identify, put, record
 
 pytestmark = pytest.mark.postgres
 
@@ -233,7 +233,7 @@ def test_behind_the_gate_the_answer_is_made_once_and_asked_for_each_time(
 ) -> None:
     register(http, "s", INT)
     first = http.get("/schemas/ids/1")
-    monkeypatch.delattr("registry.api_schemas.body_of")
+    monkeypatch.delattr("registry.rest.schemas.body_of")
     again = http.get("/schemas/ids/1")
     assert (again.status_code, again.content) == (200, first.content)
     for name in ("content-type", "cache-control", "etag"):

@@ -20,12 +20,12 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.client import PoolClient
-from exchange.embedded import EmbeddedPostgres
+from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.errors import PoolError
 from schemas.names import Topic
-from tests.kit.publisher import Publisher, framed
-from tests.kit.slow_link import TO_CLIENT, TO_SERVER, SlowLink
-from tests.kit.world import BIN, World, run
+from tests.kit.faults.slow_link import TO_CLIENT, TO_SERVER, SlowLink
+from tests.kit.world.publisher import Publisher, framed
+from tests.kit.world.world import BIN, World, run
 from tests.torture.clerks import SCHEMA
 from tests.torture.process import Program
 
@@ -61,7 +61,9 @@ class Two(World):
         listen = "\n".join(f'{door} = "127.0.0.1:0"' for door in ("grpc", "enrolment", "http", "registry"))
         text += f"\n[listen]\n{listen}\n"
         (folder / "pool.toml").write_text(text)
-        program = [sys.executable, "-m", "tests.kit.window", str(window)] if window else [str(BIN / "pool")]
+        program = (
+            [sys.executable, "-m", "tests.kit.faults.release_window", str(window)] if window else [str(BIN / "pool")]
+        )
         command = [*program, "serve", "--data", str(folder), "--role", "gateway"]
         return Program(f"gateway-{name}", self.folder, lambda: command)
 

@@ -6,24 +6,24 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from exchange.broker.kafka_settings import KafkaSettings
-from exchange.schemas_topic import SchemasTopic, read_topic
-from registry import tables
-from registry.api import create
-from registry.copying import put
-from registry.memory import MemorySubjects
-from registry.outbox import PublishedSubjects
-from registry.postgres import PostgresSubjects
-from registry.postgres_outbox import PostgresOutbox
-from registry.remote import Remote
-from registry.settings import Configuration
-from registry.store import Content
-from registry.subjects import Subjects
-from registry.topic_records import Record, Snapshot, fold
+from exchange.broker.kafka.settings import KafkaSettings
+from exchange.server.schemas_topic import SchemasTopic, read_topic
+from registry.client.admin import RegistryAdminClient
+from registry.postgres import tables
+from registry.postgres.outbox import PostgresOutbox
+from registry.postgres.subjects import PostgresSubjects
+from registry.rest.app import create
+from registry.schemas_topic.outbox import PublishedSubjects
+from registry.schemas_topic.records import Record, Snapshot, fold
+from registry.schemas_topic.transfer import put
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
-from tests.kit.kafka import Node
-from tests.kit.registry_served import RecordingGate, identify
+from tests.kit.world.kafka import Node
+from tests.kit.world.registry_served import RecordingGate, identify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
@@ -66,7 +66,7 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
     store = MemorySubjects()
     restored = Subjects(store, Configuration(store), governed=lambda _: False)
     with TestClient(create(restored, RecordingGate(), identify=identify)) as http:
-        remote = Remote("http://restored")
+        remote = RegistryAdminClient("http://restored")
         remote._http.close()
         remote._http = http
         assert put(remote, told).refused == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.audit import LogWorld, memory_world
+from tests.kit.cases.audit import LogWorld, memory_world
 
 SOURCE = Path(__file__).parent / "go-tlog"
 GO = shutil.which("go")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.broker import blocks
-from exchange.broker.blocks import Block, Piece, keep_only, pack, positions_in, stretch_of
-from exchange.broker.port import Append, Stretch
-from tests.kit.broker import batch, fresh_topic, lane_of
+from exchange.broker.port import Append, PartitionRecords
+from exchange.broker.postgres import blocks
+from exchange.broker.postgres.blocks import Block, Piece, keep_only, pack, positions_in, stretch_of
+from tests.kit.cases.broker import batch, fresh_topic, lane_of
 
 PARTITIONS = 3
 
@@ -48,13 +48,13 @@ def of_partition(sent: Append, partition: int) -> list[tuple[bytes, bytes | None
     return found
 
 
-def records(stretch: Stretch) -> list[tuple[bytes, bytes | None, int, bytes]]:
+def records(stretch: PartitionRecords) -> list[tuple[bytes, bytes | None, int, bytes]]:
     """Give the same of a stretch, as read."""
     indexes = range(len(stretch))
     return [(stretch.keys[i], stretch.values[i], stretch.mark(i), stretch.valid(i)) for i in indexes]
 
 
-def read(stored: list[Block], after: int) -> Stretch:
+def read(stored: list[Block], after: int) -> PartitionRecords:
     pieces = [Piece.of(block, after) for block in stored if block.last >= after]
     return stretch_of(0, [(piece, piece.fitting(10_000, 1 << 30)) for piece in pieces])
 

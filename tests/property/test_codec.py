@@ -9,14 +9,14 @@ import fastavro
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from registry.codec import Checked, CodecEngine, counts
-from registry.parsing import parse
-from registry.physical import DoubtError
-from registry.reading import reader_of
-from registry.samples import sample
-from registry.writing import writer_of
+from registry.avro.parser import parse
+from registry.codec.codec import Checked, CodecEngine, counts
+from registry.codec.datum_reader import reader_of
+from registry.codec.datum_writer import writer_of
+from registry.codec.physical_schema import DoubtError
+from registry.codec.random_datums import sample
 from schemas.errors import InvalidError
-from tests.kit.avro import encode, random_record, random_value
+from tests.kit.cases.random_avro import encode, random_record, random_value
 
 SEEDS = st.integers(0, 2**48)
 UNREADABLE = ("timestamp-nanos", "uuid")  # by Python without pandas; by fastavro, where a text is none

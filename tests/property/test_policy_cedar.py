@@ -16,12 +16,12 @@ from typing import Any
 
 import cedarpy
 
-from exchange.access.policy import decide
-from exchange.access.roles import RULES, Standing, decide_control
+from exchange.access.decision.policy import decide
+from exchange.access.decision.roles import RULES, Standing, decide_control
 from schemas.access import Action, Actor, ActorKind, Allow, CaseRule, Deny, Grant, GrantState, Level, Role
 from schemas.errors import Reason
 from schemas.names import ResourceName, Topic
-from tests.kit.grants import NOW, a_connector, a_grant, a_person, a_resource
+from tests.kit.cases.grants import NOW, a_connector, a_grant, a_person, a_resource
 
 RECORDS, CONTROL, BATCH = 70_000, 30_000, 2_000
 RARE = 500

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from exchange.access.policy import decide
-from exchange.access.roles import Standing
+from exchange.access.decision.policy import decide
+from exchange.access.decision.roles import Standing
 from schemas.access import Action, CaseRule, Grant, GrantState, Level, Role
-from tests.kit.grants import CONSUMER, NOW, POPULATION, PROVIDER, STRANGER, a_connector, a_grant, a_resource
+from tests.kit.cases.grants import CONSUMER, NOW, POPULATION, PROVIDER, STRANGER, a_connector, a_grant, a_resource
 
 departments = st.sampled_from([CONSUMER, PROVIDER, STRANGER, ""])
 zones = st.sampled_from(["default", "default", "default", "internet"])

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.compatibility import Compatibility
-from registry.memory import MemorySubjects
-from registry.settings import Configuration
-from registry.store import Content
-from registry.subjects import Subjects
+from registry.avro.compatibility import Compatibility
+from registry.subjects.configuration import Configuration
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import Content
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
-from tests.kit.registry import record
+from tests.kit.cases.registry import record
 
 NAMES = ("a-value", ":.police:a-value", "b-value")
 CONTENTS = 5

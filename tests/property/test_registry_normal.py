@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from registry.compatibility import Compatibility, can_read
-from registry.content import shape_key, shape_text
-from registry.memory import MemorySubjects
-from registry.normal import normalized
-from registry.parsing import parse
-from registry.settings import Configuration
-from registry.store import GLOBAL, Content, Reference
-from registry.subjects import Subjects
+from registry.avro.compatibility import Compatibility, can_read
+from registry.avro.parser import parse
+from registry.subjects.configuration import Configuration
+from registry.subjects.fingerprint import shape_key, shape_text
+from registry.subjects.lookup import Subjects
+from registry.subjects.memory import MemorySubjects
+from registry.subjects.model import GLOBAL, Content, Reference
+from registry.subjects.normal_form import normalized
 from schemas import library
 from schemas.errors import InvalidError
-from tests.kit.avro import random_record
+from tests.kit.cases.random_avro import random_record
 
 _SEEDS = st.integers(min_value=0, max_value=2**32)
 _NAMED = ("record", "enum", "fixed")

@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from exchange.access import derive, mask
-from exchange.access import plan as plan_module
-from exchange.access.view import RowState, View, ViewSpec, _plan
-from registry.parsing import parse
+from exchange.access.view import derive, mask
+from exchange.access.view import plan as plan_module
+from exchange.access.view.view import RowState, View, ViewSpec, _plan
+from registry.avro.parser import parse
 from schemas.access import MaskRule
 from schemas.errors import PoolError
 from schemas.record import Packed
-from tests.kit.naive_view import naive_view
-from tests.kit.view_cases import asked, family, plain
+from tests.kit.cases.naive_view import naive_view
+from tests.kit.cases.view_cases import asked, family, plain
 
 STATES = {"void": RowState.VOID, "delivered": RowState.DELIVERED, "unmatched": RowState.UNMATCHED}
 OUTPUT_ID = 0x0080_7F01
@@ -139,9 +139,9 @@ def one_more(head):
 
 
 MUTANTS = {
-    "a mask shows one character more": ("exchange.access.mask.MASKS", MaskRule.KEEP_3_4, one_more(4), {"records"}),
-    "a mask shows everything": ("exchange.access.mask.MASKS", MaskRule.NAME_FIRST, lambda c: c, {"records"}),
-    "a date keeps its day": ("exchange.access.mask.MASKS", MaskRule.YEAR_ONLY, lambda c: c, {"records"}),
+    "a mask shows one character more": ("exchange.access.view.mask.MASKS", MaskRule.KEEP_3_4, one_more(4), {"records"}),
+    "a mask shows everything": ("exchange.access.view.mask.MASKS", MaskRule.NAME_FIRST, lambda c: c, {"records"}),
+    "a date keeps its day": ("exchange.access.view.mask.MASKS", MaskRule.YEAR_ONLY, lambda c: c, {"records"}),
 }
 
 
@@ -155,9 +155,9 @@ def test_a_mutated_mask_is_caught(name, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "what"),
     [
-        ("exchange.access.filter._is_in", lambda column, members: pc.is_in(column, value_set=members)),
-        ("exchange.access.filter._within", lambda column, floor, ceiling: pc.greater(column, floor or ceiling)),
-        ("exchange.access.literal.Kind.there", pc.is_null),
+        ("exchange.access.view.filter._is_in", lambda column, members: pc.is_in(column, value_set=members)),
+        ("exchange.access.view.filter._within", lambda column, floor, ceiling: pc.greater(column, floor or ceiling)),
+        ("exchange.access.view.filter_literal.Kind.there", pc.is_null),
     ],
     ids=["not in lets null through", "a range has other bounds", "exists is turned round"],
 )

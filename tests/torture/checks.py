@@ -17,11 +17,11 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from exchange.audit.note import NoteKey
 from exchange.audit.verify_database import verify_database
-from exchange.broker.kafka import KafkaBroker
+from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
-from registry.codec import engine_for
-from registry.framing import strip_frames
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import engine_for
+from registry.codec.framing import strip_frames
 from schemas.access import Action
 from schemas.names import Lane
 from schemas.offsets import unpack_offsets

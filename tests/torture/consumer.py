@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from exchange.client import Fetched, Identity, PoolClient
-from registry.codec import Engine, engine_for
-from registry.framing import strip_frames
-from registry.parsing import parse
+from registry.avro.parser import parse
+from registry.codec.codec import Engine, engine_for
+from registry.codec.framing import strip_frames
 from schemas.errors import ConflictError, UnavailableError
 from schemas.merkle import root_of
 

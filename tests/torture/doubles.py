@@ -16,9 +16,9 @@ from confluent_kafka import Consumer, Producer
 
 from exchange import cli
 from exchange.audit.ledger import Ledger
-from exchange.broker import kafka_lanes
-from exchange.broker.kafka_link import Link
-from exchange.work import PostgresWorks, Work
+from exchange.broker.kafka import producers
+from exchange.broker.kafka.client import KafkaClient
+from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.access import Action
 from schemas.audit import AuditEntry
 
@@ -28,10 +28,10 @@ _LATE = 1.5  # seconds between a release and its entry
 
 def plain_append() -> None:
     """Idempotent produce and a receipt of its own, as many a gateway does it: two commits instead of one."""
-    links: list[Link] = []
-    real = Link.__init__
+    links: list[KafkaClient] = []
+    real = KafkaClient.__init__
 
-    def remember(self: Link, *arguments: Any) -> None:
+    def remember(self: KafkaClient, *arguments: Any) -> None:
         real(self, *arguments)
         links.append(self)
 
@@ -57,20 +57,20 @@ def plain_append() -> None:
         def __len__(self) -> int:
             return len(self._producer)
 
-    Link.__init__ = remember  # type: ignore[assignment,method-assign]
-    kafka_lanes.Producer = Plain  # type: ignore[misc,assignment,attr-defined]
+    KafkaClient.__init__ = remember  # type: ignore[assignment,method-assign]
+    producers.Producer = Plain  # type: ignore[misc,assignment,attr-defined]
 
 
 def early_release() -> None:
     """Tell the consumer at once and the log afterwards."""
     real_open, real_write = Ledger.open, Ledger.write
-    kept: list[PostgresWorks] = []
+    kept: list[PostgresDatabase] = []
 
     def opened(self: Ledger, works: Any) -> None:
         kept.append(works)
         real_open(self, works)
 
-    def write(self: Ledger, work: Work, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
+    def write(self: Ledger, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         if not any(entry.action == Action.FETCH for entry in entries):
             return real_write(self, work, entries, last=last)
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from exchange.embedded import EmbeddedPostgres
+from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.names import ConnectorId, Lane, Topic
 from tests.e2e.conftest import kafka_section
-from tests.kit import kafka
-from tests.kit.world import BIN, World, run
+from tests.kit.world import kafka
+from tests.kit.world.world import BIN, World, run
 from tests.torture.clerks import FIELDS, GRANTED, SCHEMA, Clerk
 from tests.torture.process import Program
 

@@ -1,0 +1,367 @@
+"""A connector's configuration: one YAML file, read strictly.
+
+Every unknown key is an error with its line and column, and the key that was probably meant. Secrets stand in it by
+reference only, `${env:NAME}` or `${file:/path}`: a literal password is an error of `lint`, so that a configuration can
+be kept under version control and shown to a colleague. References are resolved when the connector runs; `lint` needs
+neither network nor secrets.
+
+    version: 1
+    connector: civil-affairs-drop
+    exchange: { gateway: "exchange.example:9443", identity: identity/ }
+    source: { kind: files, path: drop/, pattern: "*.csv", ready_when: marker .ok, after_success: move to done/ }
+    publish:
+      - resource: low-income-household.v1
+        columns:
+          身份证号: { as: id_no }
+    # or, on the other side
+    subscribe:
+      - grant: 0198…
+        purpose: welfare-check
+        into: { kind: sql, url: "postgresql+psycopg2://writer@db/ext", password: "${env:DB}", table: ext.household }
+
+Relative paths start at the folder of the file.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import sqlalchemy as sa
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from connectors.config.secret_references import Reference, is_reference
+from schemas.errors import InvalidError
+from schemas.names import ConnectorId, Topic
+
+__all__ = [
+    "ColumnConfig",
+    "ConnectorConfig",
+    "FileTarget",
+    "FilesSource",
+    "FormatConfig",
+    "PublishConfig",
+    "SqlTable",
+    "SqlTarget",
+    "SubscribeConfig",
+]
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+
+
+def _duration(value: object) -> float:
+    found = _DURATION.fullmatch(str(value))
+    if found is None:
+        raise ValueError("expected a duration such as 30s, 5m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _share(value: object) -> float:
+    text = str(value).strip()
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError("expected a share such as 2%")
+    return share
+
+
+def _topic(value: str) -> str:
+    try:
+        Topic.parse(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
+    return value
+
+
+def _connector(value: str) -> str:
+    try:
+        ConnectorId(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
+    return value
+
+
+def _url(value: str) -> str:
+    if is_reference(value):
+        return value
+    try:
+        url = sa.make_url(value)
+    except sa.exc.ArgumentError as error:
+        raise ValueError("expected a database address such as postgresql+psycopg2://user@host/database") from error
+    if url.password:
+        raise ValueError("the address holds a password; put it under `password:` as ${env:NAME} or ${file:/path}")
+    return value
+
+
+def _secret(value: str) -> str:
+    if not is_reference(value):
+        raise ValueError("a password must be a reference such as ${env:NAME} or ${file:/path}")
+    return value
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Share = Annotated[float, BeforeValidator(_share)]
+Secret = Annotated[str, AfterValidator(_secret)]
+Url = Annotated[str, AfterValidator(_url)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors; values are not changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+
+class ExchangeConfig(Strict):
+    """Where the pool is, and who we are. `gateway` overrides the address that enrolment wrote down."""
+
+    identity: Path
+    gateway: str = ""
+
+
+class _Database(Strict):
+    url: Url
+    password: Secret = ""
+
+    def address(self) -> sa.URL:
+        """Give the address with its password, from where they are referred to."""
+        url = sa.make_url(Reference(self.url).resolve())
+        return url.set(password=Reference(self.password).resolve()) if self.password else url
+
+
+class FilesSource(Strict):
+    """A drop folder (`connectors.sources.csv_folder`)."""
+
+    kind: Literal["files"]
+    path: Path
+    pattern: Texts = ("*.csv",)
+    ready_when: str = "unchanged for 30s"
+    after_success: str = "keep"
+    poll: Duration = 30.0
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        self.marker_and_wait()
+        self.move_and_delete()
+        return self
+
+    def marker_and_wait(self) -> tuple[str, float]:
+        """Give the marker's suffix, or the seconds."""
+        words = self.ready_when.split()
+        match words:
+            case ["marker", suffix] if suffix.startswith("."):
+                return suffix, 0.0
+            case ["unchanged", "for", wait]:
+                return "", _duration(wait)
+        raise ValueError("ready_when: expected `marker .ok` or `unchanged for 30s`")
+
+    def move_and_delete(self) -> tuple[str, bool]:
+        """Give the folder to move to, and whether to delete."""
+        match self.after_success.split(maxsplit=2):
+            case ["keep"]:
+                return "", False
+            case ["delete"]:
+                return "", True
+            case ["move", "to", folder]:
+                return folder, False
+        raise ValueError("after_success: expected `keep`, `move to FOLDER` or `delete`")
+
+
+class SqlSourceConfig(_Database):
+    """A database, of which each publication names a table (`connectors.sources.sql_table`)."""
+
+    kind: Literal["sql"]
+    poll: Duration = 300.0
+
+
+class StopAt(Strict):
+    """The row at which a file ends: a line of totals."""
+
+    column: str
+    equals: str
+
+
+class FormatConfig(Strict):
+    """How a file is read."""
+
+    encoding: str = "auto"
+    delimiter: str = ","
+    header_row: int = Field(default=1, ge=1)
+    stop_at: StopAt | None = None
+    null_values: Texts = ()
+
+
+class ColumnConfig(Strict):
+    """What one source column becomes (`connectors.mapping.mapping.Column`)."""
+
+    target: str = Field(default="", alias="as")
+    exclude: bool = False
+    type: str = ""
+    formats: Texts = ()
+    timezone: str = ""
+    trim: bool = False
+    strip: Texts = ()
+    null_values: Texts = ()
+    values: dict[str, str] = {}
+    check: str = ""
+    pattern: str = ""
+    true_values: Texts = ()
+    false_values: Texts = ()
+
+
+class DeletesConfig(Strict):
+    """When missing keys are too many to be believed."""
+
+    stop_if_more_than: Share = 0.02
+
+
+class QuarantineConfig(Strict):
+    """When quarantined rows are too many, and how long closed entries are kept."""
+
+    stop_if_more_than: Share = 0.05
+    keep: Duration = timedelta(days=90).total_seconds()
+
+
+class PublishConfig(Strict):
+    """One resource that is published."""
+
+    resource: Annotated[str, AfterValidator(_topic)]
+    table: str = ""
+    page_by: Texts = ()
+    pattern: Texts = ()
+    replaces: Literal["everything", "same_name", "nothing"] = "everything"
+    format: FormatConfig = FormatConfig()
+    columns: dict[str, ColumnConfig] = {}
+    unknown_columns: Literal["stop", "ignore"] = "stop"
+    on_duplicate: Literal["quarantine", "last"] = "quarantine"
+    deletes: DeletesConfig = DeletesConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
+
+
+class SqlTarget(_Database):
+    """A table (`connectors.sinks.sql`)."""
+
+    kind: Literal["sql"]
+    table: str
+    create_table: bool = False
+    add_columns: bool = False
+    deletes: Literal["soft", "hard"] = "soft"
+
+
+class FileTarget(Strict):
+    """A folder of parts (`connectors.sinks.files`)."""
+
+    kind: Literal["jsonl", "csv"]
+    path: Path
+    encoding: Literal["utf-8", "utf-8-sig", "gb18030"] = "utf-8"
+    neutralise_formulas: bool = False
+
+
+class SubscribeConfig(Strict):
+    """One grant that is drawn from."""
+
+    grant: str
+    purpose: str
+    case: str = ""
+    into: Annotated[SqlTarget | FileTarget, Field(discriminator="kind")]
+    batch_rows: int = Field(default=5_000, ge=1, le=10_000)
+    wait: Duration = 20.0
+
+
+class RetryConfig(Strict):
+    """How long to go on without success."""
+
+    give_up_after: Duration = 1800.0
+
+
+class BatchConfig(Strict):
+    """What one published batch may hold."""
+
+    rows: int = Field(default=5_000, ge=1, le=10_000)
+    in_flight: int = Field(default=8, ge=1, le=32)
+
+
+SqlTable = SqlSourceConfig
+
+
+class ConnectorConfig(Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    connector: Annotated[str, AfterValidator(_connector)]
+    exchange: ExchangeConfig
+    state: Path = Path("state")
+    source: Annotated[FilesSource | SqlSourceConfig, Field(discriminator="kind")] | None = None
+    publish: tuple[PublishConfig, ...] = ()
+    subscribe: tuple[SubscribeConfig, ...] = ()
+    batch: BatchConfig = BatchConfig()
+    retry: RetryConfig = RetryConfig()
+    failpoints: bool = False  # for fault tests: POOL_FAILPOINTS may make this process kill itself
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.publish and not self.subscribe:
+            raise ValueError("nothing to do: neither `publish:` nor `subscribe:`")
+        if self.publish and self.source is None:
+            raise ValueError("`publish:` needs a `source:`")
+        for name, values in (
+            ("resource", [each.resource for each in self.publish]),
+            ("grant", [each.grant for each in self.subscribe]),
+        ):
+            twice = {value for value in values if values.count(value) > 1}
+            if twice:
+                raise ValueError(f"the {name} {', '.join(sorted(twice))} stands twice")
+        if isinstance(self.source, SqlSourceConfig):
+            without = [each.resource for each in self.publish if not each.table]
+            if without:
+                raise ValueError(f"`table:` is missing for {', '.join(without)}")
+        return self
+
+
+def paths_from(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
+    """Give the configuration with its relative paths starting at `folder`."""
+    exchange = config.exchange.model_copy(update={"identity": folder / config.exchange.identity})
+    updates: dict[str, Any] = {"exchange": exchange, "state": folder / config.state}
+    if isinstance(config.source, FilesSource):
+        updates["source"] = config.source.model_copy(update={"path": folder / config.source.path})
+    updates["subscribe"] = tuple(
+        each.model_copy(update={"into": each.into.model_copy(update={"path": folder / each.into.path})})
+        if isinstance(each.into, FileTarget)
+        else each
+        for each in config.subscribe
+    )
+    return config.model_copy(update=updates)
+
+
+def keys_of(model: type[BaseModel]) -> Sequence[str]:
+    """Give the keys that a section of the file may have."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "": ConnectorConfig,
+    "exchange": ExchangeConfig,
+    "source.files": FilesSource,
+    "source.sql": SqlSourceConfig,
+    "publish": PublishConfig,
+    "publish.format": FormatConfig,
+    "publish.format.stop_at": StopAt,
+    "publish.columns": ColumnConfig,
+    "publish.deletes": DeletesConfig,
+    "publish.quarantine": QuarantineConfig,
+    "subscribe": SubscribeConfig,
+    "subscribe.into.sql": SqlTarget,
+    "subscribe.into.jsonl": FileTarget,
+    "subscribe.into.csv": FileTarget,
+    "batch": BatchConfig,
+    "retry": RetryConfig,
+}
+"""Section → its model; a number or a column's name between the words is left out."""

@@ -1,0 +1,403 @@
+"""What a connector remembers on its own disk: one SQLite file a publication, mode 0600.
+
+    standing    the last batch that the pool has acknowledged: sequence, root, source position
+    outbox      batches that were signed and may have been sent, in order. A batch is written here before it is sent, so
+                that a retry after any crash sends the same bytes and gets the same receipt
+    keys        key → digest of its record as last acknowledged, and the scope that stated it: what makes an unchanged
+                row silent, a changed one `again`, and a missing one a void
+    receipts    the pool's answers: the department's own proof of what it gave, whole, so that it can be checked later
+                (`exchange.client.receipts`) with the key that the pool named, the fact `receipt_key`
+    files       contents that were published or set aside (`connectors.sources.csv_folder`)
+    quarantine  rows with reason, line and original bytes (`connectors.state.quarantine`)
+    runs        the balance of each portion: rows read = published + quarantined + unchanged
+
+The receipt of a batch and what it changes (standing, outbox, keys) are one transaction. The file can be lost: the
+pool knows the standing, and the runner says what a loss costs. Nothing here grows with the size of a portion but
+tables on disk; SQLite's cache is bounded. A file of an earlier version is brought up to date when it is opened.
+
+A connection may be used by the thread that draws batches and by the one that reads receipts: one lock guards it.
+"""
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from connectors.sources.csv_file import Signature
+from connectors.sources.csv_folder import Applied
+from schemas.errors import InvalidError, Reason, UnavailableError
+from schemas.names import Lane
+from schemas.record import NO_ROOT, Receipt
+from schemas.record import Run as Placed
+
+__all__ = ["Known", "LaneCheckpoint", "Ledger", "RunReport", "Stored"]
+
+_VERSION = 2
+_RUNS = 10_000  # balances that are kept
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE standing (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, root BLOB NOT NULL,
+    position BLOB NOT NULL, complete INTEGER NOT NULL);
+CREATE TABLE outbox (sequence INTEGER PRIMARY KEY, root BLOB NOT NULL, batch BLOB NOT NULL, effects BLOB NOT NULL);
+CREATE TABLE keys (key BLOB PRIMARY KEY, digest BLOB NOT NULL, scope INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE scopes (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE receipts (sequence INTEGER PRIMARY KEY, root BLOB NOT NULL, entry_id TEXT NOT NULL,
+    leaf_hash BLOB NOT NULL, runs TEXT NOT NULL, signature BLOB NOT NULL, records INTEGER NOT NULL, at TEXT NOT NULL,
+    source_position BLOB);
+CREATE TABLE files (sha256 BLOB NOT NULL, fingerprint BLOB NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, done INTEGER NOT NULL,
+    applied INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (name, sha256, fingerprint));
+CREATE TABLE quarantine (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, line INTEGER NOT NULL, code TEXT NOT NULL,
+    field TEXT NOT NULL, message TEXT NOT NULL, original BLOB NOT NULL, digest BLOB NOT NULL,
+    first_seen TEXT NOT NULL, last_seen TEXT NOT NULL, attempts INTEGER NOT NULL, run INTEGER NOT NULL,
+    open INTEGER NOT NULL, UNIQUE (portion, digest, line));
+CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT NOT NULL, ended TEXT,
+    read INTEGER NOT NULL DEFAULT 0, published INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
+    unchanged INTEGER NOT NULL DEFAULT 0, voided INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '');
+"""
+_CHANGES = {  # what brings a file of this version to the next
+    1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneCheckpoint:
+    """The last acknowledged batch; `complete`: every key that was ever published is in `keys`."""
+
+    sequence: int
+    root: bytes
+    position: bytes
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One batch of the outbox, in the bytes of its owner (`connectors.publishing.outbox`)."""
+
+    sequence: int
+    root: bytes
+    batch: bytes
+    effects: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What acknowledging a batch changes: keys with their digests, keys that are gone, and the scope."""
+
+    keys: Sequence[tuple[bytes, bytes]]
+    voided: Sequence[bytes]
+    scope: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """The balance of one portion; `read` = `published` + `quarantined` + `unchanged` when it came to its end."""
+
+    id: int
+    portion: str
+    read: int = 0
+    published: int = 0
+    quarantined: int = 0
+    unchanged: int = 0
+    voided: int = 0
+    outcome: str = ""
+
+
+class Ledger:
+    """One publication's memory; see the module."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
+        """Open or make it, and own it until `close`.
+
+        Raises:
+            UnavailableError: LEDGER_IN_USE, when another process of this machine owns it.
+            InvalidError: CONFIG_INVALID, when it was made by a later version.
+        """
+        self.path = path
+        self._clock = clock
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_file = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock_file)
+            raise UnavailableError(
+                Reason.LEDGER_IN_USE, f"another connector already works on {path}; stop it, or wait for its end"
+            ) from error
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self.lock = threading.RLock()
+        self.sql = connect(path)
+        version = self.sql.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            self.sql.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version in _CHANGES:
+            changes = " ".join(_CHANGES[each] for each in range(version, _VERSION))
+            self.sql.executescript(f"BEGIN; {changes} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version != _VERSION:
+            self.close()
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"{path} has version {version}, this program knows {_VERSION}; update it"
+            )
+
+    def close(self) -> None:
+        """Close the file and give it back."""
+        if self._lock_file < 0:
+            return
+        self.sql.close()
+        os.close(self._lock_file)
+        self._lock_file = -1
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Do everything inside, or nothing."""
+        with self.lock:
+            self.sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.sql
+            except BaseException:
+                self.sql.execute("ROLLBACK")
+                raise
+            self.sql.execute("COMMIT")
+
+    def now(self) -> str:
+        """Give the clock's time, ISO 8601."""
+        return self._clock().isoformat(timespec="seconds")
+
+    # -- facts -------------------------------------------------------------------------------------------------
+
+    def note(self, **facts: str) -> None:
+        """Keep facts by name, for `status`."""
+        with self.transaction() as sql:
+            sql.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    def fact(self, name: str) -> str:
+        """Give a fact; empty when there is none."""
+        with self.lock:
+            row = self.sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    # -- standing and outbox -----------------------------------------------------------------------------------
+
+    def standing(self) -> LaneCheckpoint | None:
+        """Give the last acknowledged batch; None when this ledger has never stood anywhere."""
+        with self.lock:
+            row = self.sql.execute("SELECT sequence, root, position, complete FROM standing").fetchone()
+        if row is None:
+            return None
+        return LaneCheckpoint(sequence=row[0], root=row[1], position=row[2], complete=bool(row[3]))
+
+    def stand(self, standing: LaneCheckpoint, *, forget: bool = False) -> None:
+        """Take a standing over from the pool; the outbox is emptied.
+
+        Args:
+            standing: the pool's.
+            forget: what the ledger knew of records' contents may be older than what the pool has: keep the keys (they
+                are needed for voids), not the digests, and the files not at all.
+        """
+        with self.transaction() as sql:
+            _stand(sql, standing)
+            sql.execute("DELETE FROM outbox")
+            if forget:
+                sql.execute("UPDATE keys SET digest = x''")
+                sql.execute("DELETE FROM files")
+
+    def store(self, stored: Stored) -> None:
+        """Put a batch into the outbox, before it is sent."""
+        with self.transaction() as sql:
+            sql.execute(
+                "INSERT INTO outbox VALUES (?, ?, ?, ?)", (stored.sequence, stored.root, stored.batch, stored.effects)
+            )
+
+    def outbox(self) -> list[Stored]:
+        """Give the batches that are not acknowledged, in order."""
+        with self.lock:
+            rows = self.sql.execute("SELECT sequence, root, batch, effects FROM outbox ORDER BY sequence").fetchall()
+        return [Stored(sequence=row[0], root=row[1], batch=row[2], effects=row[3]) for row in rows]
+
+    def drop(self, sequence: int) -> None:
+        """Take the batches from this one on out of the outbox: the pool has not taken them."""
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM outbox WHERE sequence >= ?", (sequence,))
+
+    def acknowledge(
+        self, sequence: int, root: bytes, position: bytes, known: Known, records: int, receipt: Receipt | None
+    ) -> None:
+        """Remember that the pool has a batch. `receipt` is None where only the chain of roots proves it."""
+        with self.transaction() as sql:
+            complete = sql.execute("SELECT complete FROM standing").fetchone()[0]
+            _stand(sql, LaneCheckpoint(sequence=sequence, root=root, position=position, complete=bool(complete)))
+            sql.execute("DELETE FROM outbox WHERE sequence <= ?", (sequence,))
+            remember(sql, known)
+            if receipt is not None:
+                runs = json.dumps([[run.partition, run.first, run.last] for run in receipt.runs])
+                sql.execute(
+                    "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        sequence,
+                        root,
+                        receipt.entry_id,
+                        receipt.leaf_hash,
+                        runs,
+                        receipt.signature,
+                        records,
+                        self.now(),
+                        receipt.source_position,
+                    ),
+                )
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Give the receipts as they came, in order; those that an earlier version kept in part are left out."""
+        lane = Lane.parse(self.fact("lane").partition(" ")[2])
+        last = -1
+        while True:
+            with self.lock:
+                rows = self.sql.execute(
+                    "SELECT sequence, root, entry_id, leaf_hash, runs, signature, source_position FROM receipts "
+                    "WHERE source_position IS NOT NULL AND sequence > ? ORDER BY sequence LIMIT 500",
+                    (last,),
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield Receipt(
+                    lane=lane,
+                    sequence=row[0],
+                    root=row[1],
+                    entry_id=row[2],
+                    leaf_hash=row[3],
+                    runs=tuple(Placed(partition=each[0], first=each[1], last=each[2]) for each in json.loads(row[4])),
+                    signature=row[5],
+                    source_position=row[6],
+                )
+            last = rows[-1][0]
+
+    def learn(self, keys: Sequence[tuple[bytes, bytes]], scope: int) -> None:
+        """Remember keys of which the pool is known to have these contents."""
+        with self.transaction() as sql:
+            remember(sql, Known(keys=keys, voided=(), scope=scope))
+
+    def scope(self, name: str) -> int:
+        """Give the number that stands for a scope; 0 for the nameless one."""
+        if not name:
+            return 0
+        with self.transaction() as sql:
+            sql.execute("INSERT OR IGNORE INTO scopes (name) VALUES (?)", (name,))
+            return int(sql.execute("SELECT id FROM scopes WHERE name = ?", (name,)).fetchone()[0])
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def begin(self, portion: str) -> RunReport:
+        """Open the balance of a portion."""
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", (_RUNS,))
+            cursor = sql.execute("INSERT INTO runs (portion, started) VALUES (?, ?)", (portion, self.now()))
+            return RunReport(id=int(cursor.lastrowid or 0), portion=portion)
+
+    def end(self, run: RunReport) -> None:
+        """Write the balance of a portion."""
+        with self.transaction() as sql:
+            sql.execute(
+                "UPDATE runs SET ended = ?, read = ?, published = ?, quarantined = ?, unchanged = ?, voided = ?, "
+                "outcome = ? WHERE id = ?",
+                (
+                    self.now(),
+                    run.read,
+                    run.published,
+                    run.quarantined,
+                    run.unchanged,
+                    run.voided,
+                    run.outcome,
+                    run.id,
+                ),
+            )
+
+    # -- files (FileMemory) ------------------------------------------------------------------------------------
+
+    def seen(self, name: str, signature: Signature, fingerprint: bytes) -> Applied | None:
+        """See `connectors.sources.csv_folder.FileMemory`."""
+        return self._file(
+            "name = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ? AND fingerprint = ?",
+            (name, signature.size, signature.mtime_ns, signature.ctime_ns, signature.inode, fingerprint),
+        )
+
+    def find(self, sha256: bytes, fingerprint: bytes) -> Applied | None:
+        """See `connectors.sources.csv_folder.FileMemory`."""
+        return self._file("sha256 = ? AND fingerprint = ?", (sha256, fingerprint))
+
+    def newest(self, name: str | None) -> Applied | None:
+        """See `connectors.sources.csv_folder.FileMemory`."""
+        return self._file("done AND (? IS NULL OR name = ?)", (name, name))
+
+    def remember(self, applied: Applied, fingerprint: bytes) -> None:
+        """See `connectors.sources.csv_folder.FileMemory`."""
+        with self.transaction() as sql:
+            order = sql.execute("SELECT coalesce(max(applied), 0) + 1 FROM files").fetchone()[0]
+            self._write(sql, applied, fingerprint, order)
+
+    def touch(self, applied: Applied, fingerprint: bytes) -> None:
+        """See `connectors.sources.csv_folder.FileMemory`."""
+        with self.transaction() as sql:
+            self._write(sql, applied, fingerprint, 0)
+
+    def _write(self, sql: sqlite3.Connection, applied: Applied, fingerprint: bytes, order: int) -> None:
+        signature = applied.signature
+        sql.execute(
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name, sha256, fingerprint) DO UPDATE "
+            "SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, "
+            "inode = excluded.inode, done = excluded.done, applied = max(applied, excluded.applied), at = excluded.at",
+            (
+                applied.sha256,
+                fingerprint,
+                applied.name,
+                signature.size,
+                signature.mtime_ns,
+                signature.ctime_ns,
+                signature.inode,
+                applied.done,
+                order,
+                self.now(),
+            ),
+        )
+
+    def _file(self, where: str, parameters: Iterable[object]) -> Applied | None:
+        with self.lock:
+            row = self.sql.execute(
+                "SELECT name, sha256, size, mtime_ns, ctime_ns, inode, done FROM files "  # noqa: S608 - our own text
+                f"WHERE {where} ORDER BY applied DESC LIMIT 1",
+                tuple(parameters),
+            ).fetchone()
+        if row is None:
+            return None
+        return Applied(name=row[0], sha256=row[1], signature=Signature(*row[2:6]), done=bool(row[6]))
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a ledger's file: durable at each commit, its cache bounded to 16 MB."""
+    sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("PRAGMA synchronous = FULL")
+    sql.execute("PRAGMA cache_size = -16000")
+    return sql
+
+
+def remember(sql: sqlite3.Connection, known: Known) -> None:
+    """Write keys with their digests, and take the voided ones out."""
+    sql.executemany(
+        "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, "
+        "scope = excluded.scope",
+        [(key, digest, known.scope) for key, digest in known.keys],
+    )
+    sql.executemany("DELETE FROM keys WHERE key = ?", [(key,) for key in known.voided])
+
+
+def _stand(sql: sqlite3.Connection, standing: LaneCheckpoint) -> None:
+    sql.execute(
+        "INSERT OR REPLACE INTO standing VALUES (1, ?, ?, ?, ?)",
+        (standing.sequence, standing.root or NO_ROOT, standing.position, standing.complete),
+    )

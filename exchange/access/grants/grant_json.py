@@ -1,0 +1,176 @@
+"""A grant written down: canonical JSON (RFC 8785), and the hash that stands in the audit log.
+
+One grant version has one text and one hash: members are all present and in canonical order, times are UTC with
+microseconds, masks stand in the order of their fields' names. Reading is strict. An unknown or missing member, a
+mask or state that is not in the closed lists, a time without an offset: none of it is a grant.
+
+The hash, SHA-256 of the text, stands in the audit entry of the event that made the version. A row that somebody
+edits in the database no longer fits it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from exchange.access.view.filter import filter_from_json, filter_to_json
+from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule
+from schemas.canonical import Json, canonical
+from schemas.errors import InvalidError, PoolError, Reason
+from schemas.names import Topic
+
+__all__ = ["from_json", "from_text", "grant_hash", "to_json", "to_text"]
+
+_FORM = "grant/1"
+_MEMBERS = frozenset(
+    {
+        "form", "id", "version", "pool_id", "consumer", "provider", "topic", "fields", "masks", "row_filter", "purpose",
+        "legal_basis", "case_rule", "case", "not_before", "expires", "history", "quota_per_day", "ceiling", "zone",
+        "withdrawals", "requested_by", "approved_by", "approved_at", "view_schema_id", "state",
+    }
+)  # fmt: skip
+
+
+def to_json(grant: Grant) -> dict[str, Json]:
+    """Give the JSON form.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for a time without an offset from UTC.
+    """
+    return {
+        "form": _FORM,
+        "id": grant.id,
+        "version": grant.version,
+        "pool_id": grant.pool_id,
+        "consumer": grant.consumer,
+        "provider": grant.provider,
+        "topic": str(grant.topic),
+        "fields": list(grant.fields),
+        "masks": {field: rule.value for field, rule in grant.masks},
+        "row_filter": None if grant.row_filter is None else filter_to_json(grant.row_filter),
+        "purpose": grant.purpose,
+        "legal_basis": grant.legal_basis,
+        "case_rule": grant.case_rule.value,
+        "case": grant.case,
+        "not_before": _time_to_text(grant.not_before),
+        "expires": _time_to_text(grant.expires),
+        "history": grant.history.value,
+        "quota_per_day": grant.quota_per_day,
+        "ceiling": grant.ceiling.name,
+        "zone": grant.zone,
+        "withdrawals": grant.withdrawals,
+        "requested_by": grant.requested_by,
+        "approved_by": grant.approved_by,
+        "approved_at": None if grant.approved_at is None else _time_to_text(grant.approved_at),
+        "view_schema_id": grant.view_schema_id,
+        "state": grant.state.value,
+    }
+
+
+def to_text(grant: Grant) -> str:
+    """Give the canonical text.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for a time without an offset or a number without a canonical form.
+    """
+    return canonical(to_json(grant)).decode()
+
+
+def grant_hash(grant: Grant) -> bytes:
+    """Give the SHA-256 of the canonical text: 32 bytes."""
+    return hashlib.sha256(to_text(grant).encode()).digest()
+
+
+def from_text(text: str) -> Grant:
+    """Read the canonical text.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, when it is no JSON or not a grant.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise _not_a_grant("JSON text") from error
+    return from_json(value)
+
+
+def from_json(value: Json) -> Grant:
+    """Read the JSON form.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, naming what was expected and never what was got.
+    """
+    if not isinstance(value, dict) or value.keys() != _MEMBERS or value["form"] != _FORM:
+        raise _not_a_grant(f"exactly the members of the form {_FORM!r}")
+    row_filter = value["row_filter"]
+    try:
+        return Grant(
+            id=_of(value, "id", str),
+            version=_of(value, "version", int),
+            pool_id=_of(value, "pool_id", str),
+            consumer=_of(value, "consumer", str),
+            provider=_of(value, "provider", str),
+            topic=Topic.parse(_of(value, "topic", str)),
+            fields=tuple(_text(field, "fields") for field in _of(value, "fields", list)),
+            masks=tuple(sorted((field, MaskRule(rule)) for field, rule in _of(value, "masks", dict).items())),
+            row_filter=None if row_filter is None else filter_from_json(row_filter),
+            purpose=_of(value, "purpose", str),
+            legal_basis=_of(value, "legal_basis", str),
+            case_rule=CaseRule(_of(value, "case_rule", str)),
+            case=_of(value, "case", str),
+            not_before=_time_from_text(_of(value, "not_before", str)),
+            expires=_time_from_text(_of(value, "expires", str)),
+            history=History(_of(value, "history", str)),
+            quota_per_day=_optional(value, "quota_per_day", int),
+            ceiling=Level[_of(value, "ceiling", str)],
+            zone=_of(value, "zone", str),
+            withdrawals=_of(value, "withdrawals", bool),
+            requested_by=_of(value, "requested_by", str),
+            approved_by=_optional(value, "approved_by", str),
+            approved_at=None if value["approved_at"] is None else _time_from_text(_of(value, "approved_at", str)),
+            view_schema_id=_optional(value, "view_schema_id", int),
+            state=GrantState(_of(value, "state", str)),
+        )
+    except (KeyError, ValueError) as error:
+        raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error
+    except PoolError as error:
+        if error.reason is Reason.REQUEST_INVALID:
+            raise
+        raise _not_a_grant("a topic and a row filter of their own forms") from error
+
+
+def _of(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
+    item = value[member]
+    if type(item) is not kind:  # exactly: a truth value is no number here
+        raise _not_a_grant(f"{member} as {kind.__name__}")
+    return item
+
+
+def _optional(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
+    return None if value[member] is None else _of(value, member, kind)
+
+
+def _text(item: Json, member: str) -> str:
+    if not isinstance(item, str):
+        raise _not_a_grant(f"{member} of text")
+    return item
+
+
+def _time_to_text(moment: datetime) -> str:
+    if moment.utcoffset() is None:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a grant with a time without an offset from UTC; times are aware"
+        )
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def _time_from_text(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.utcoffset() is None or _time_to_text(moment) != text:
+        raise ValueError(text)
+    return moment
+
+
+def _not_a_grant(expected: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f"got something that is not a grant; expected {expected}")

@@ -1,0 +1,270 @@
+"""Grants, quotas, positions and purposes in PostgreSQL.
+
+`access_grant` holds the current version of each grant, in one row that releases lock FOR SHARE and changes FOR
+UPDATE; `access_grant_version` holds every version and is only ever added to. The current text stands in both: a
+release then needs one row of one table, and PostgreSQL, having waited for the lock, gives that row as it is by
+then (a join would give the other table's row as it was before the wait).
+
+Columns beside the text (consumer, state, …) only serve to find rows. What a grant says is read from its sealed
+text alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from exchange.access.decision.purposes import SEED, Purpose
+from exchange.access.grants.grant_json import to_text
+from exchange.access.grants.row_mac import MacedRow, RowMac
+from exchange.access.grants.store import (
+    GrantVersion,
+    Position,
+    Query,
+    position_moved,
+    quota_exhausted,
+    unknown_grant,
+    version_conflict,
+)
+from registry.database.unit_of_work import UnitOfWork, connection_of
+from schemas.access import Grant, GrantState
+
+__all__ = ["PostgresAccessStore", "metadata"]
+
+metadata = sa.MetaData()
+_ID = sa.Text(collation="C")  # ordered by code point, as everywhere else
+_DIGEST = sa.LargeBinary(32)
+_MOMENT = sa.DateTime(timezone=True)
+
+_grant = sa.Table(
+    "access_grant",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("hash", _DIGEST, nullable=False),
+    sa.Column("seal", _DIGEST, nullable=False),
+    sa.Column("consumer", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("expires", _MOMENT, nullable=False),
+    sa.Index("access_grant_consumer", "consumer", "id"),
+    sa.Index("access_grant_provider", "provider", "id"),
+    sa.Index("access_grant_topic", "topic", "id"),
+    sa.Index("access_grant_state_expires", "state", "expires"),
+)
+_version = sa.Table(
+    "access_grant_version",
+    metadata,
+    sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("hash", _DIGEST, nullable=False),
+    sa.Column("seal", _DIGEST, nullable=False),
+    sa.Column("entry_id", sa.Text, nullable=False),
+    sa.Column("recorded_at", _MOMENT, nullable=False),
+)
+_quota = sa.Table(
+    "access_quota",
+    metadata,
+    sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("released", sa.BigInteger, nullable=False),
+)
+_position = sa.Table(
+    "access_position",
+    metadata,
+    sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
+    sa.Column("committed", sa.LargeBinary, nullable=False),
+    sa.Column("released", sa.LargeBinary, nullable=False),
+)
+_purpose = sa.Table(
+    "access_purpose",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("parent", _ID, sa.ForeignKey("access_purpose.id")),
+    sa.Column("zh", sa.Text, nullable=False),
+    sa.Column("en", sa.Text, nullable=False),
+    sa.Column("dpv", sa.Text, nullable=False),
+    sa.Column("active", sa.Boolean, nullable=False),
+)
+
+# Hot: one of each in every release.
+_LOCK_SHARED = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR SHARE")
+_LOCK_FOR_UPDATE = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR UPDATE")
+_ADD_RELEASED = sa.text(
+    """
+    INSERT INTO access_quota AS q (grant_id, day, released)
+    SELECT :id, :day, :count WHERE CAST(:limit AS bigint) IS NULL OR :count <= :limit
+    ON CONFLICT (grant_id, day) DO UPDATE SET released = q.released + :count
+    WHERE CAST(:limit AS bigint) IS NULL OR q.released + :count <= :limit
+    RETURNING released
+    """
+)
+_MOVE = sa.text(
+    """
+    UPDATE access_position SET committed = :committed, released = :released
+    WHERE grant_id = :id AND committed = :seen_committed AND released = :seen_released
+    """
+)
+
+
+class PostgresAccessStore:
+    """The adapter. Every call runs on the connection of the transaction that it is given."""
+
+    def __init__(self, seals: RowMac) -> None:
+        self._seals = seals
+
+    def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        """See `AccessStore.put`."""
+        connection = connection_of(work)
+        sealed = self._seals.seal(grant.id, to_text(grant))
+        stored = {"text": sealed.text, "hash": sealed.hash, "seal": sealed.seal}
+        current = {
+            **stored,
+            "version": grant.version,
+            "consumer": grant.consumer,
+            "provider": grant.provider,
+            "topic": str(grant.topic),
+            "state": grant.state.value,
+            "expires": grant.expires,
+        }
+        if grant.version == 1:
+            statement: sa.Executable = pg.insert(_grant).values(id=grant.id, **current).on_conflict_do_nothing()
+        else:
+            statement = (
+                sa.update(_grant).where(_grant.c.id == grant.id, _grant.c.version == grant.version - 1).values(current)
+            )
+        if connection.execute(statement).rowcount != 1:
+            stands_at = connection.scalar(sa.select(_grant.c.version).where(_grant.c.id == grant.id))
+            raise version_conflict(grant, stands_at or 0)
+        connection.execute(
+            sa.insert(_version).values(
+                grant_id=grant.id, version=grant.version, entry_id=entry_id, recorded_at=at, **stored
+            )
+        )
+        return GrantVersion(grant=grant, hash=sealed.hash, entry_id=entry_id, recorded_at=at)
+
+    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.get`."""
+        return self._open(
+            grant_id,
+            connection_of(work)
+            .execute(sa.select(_grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id == grant_id))
+            .one_or_none(),
+        )
+
+    def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.lock_shared`."""
+        return self._open(grant_id, connection_of(work).execute(_LOCK_SHARED, {"id": grant_id}).one_or_none())
+
+    def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.lock_for_update`."""
+        return self._open(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
+
+    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
+        """See `AccessStore.versions`."""
+        rows = connection_of(work).execute(
+            sa.select(_version).where(_version.c.grant_id == grant_id).order_by(_version.c.version)
+        )
+        return [
+            GrantVersion(
+                grant=self._open(grant_id, (row.text, row.hash, row.seal)),
+                hash=bytes(row.hash),
+                entry_id=row.entry_id,
+                recorded_at=row.recorded_at,
+            )
+            for row in rows
+        ]
+
+    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
+        """See `AccessStore.list`."""
+        statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
+        if query.consumer is not None:
+            statement = statement.where(_grant.c.consumer == query.consumer)
+        if query.provider is not None:
+            statement = statement.where(_grant.c.provider == query.provider)
+        if query.party is not None:
+            statement = statement.where(sa.or_(_grant.c.consumer == query.party, _grant.c.provider == query.party))
+        if query.topic is not None:
+            statement = statement.where(_grant.c.topic == str(query.topic))
+        if query.states is not None:
+            statement = statement.where(_grant.c.state.in_([state.value for state in query.states]))
+        if query.expires_before is not None:
+            statement = statement.where(_grant.c.expires < query.expires_before)
+        rows = connection_of(work).execute(statement.order_by(_grant.c.id).limit(query.limit))
+        return [self._open(row.id, (row.text, row.hash, row.seal)) for row in rows]
+
+    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """See `AccessStore.overdue`."""
+        statement = (
+            sa.select(_grant.c.id)
+            .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.expires < now, _grant.c.id > after)
+            .order_by(_grant.c.id)
+            .limit(limit)
+        )
+        return list(connection_of(work).execute(statement).scalars())
+
+    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
+        """See `AccessStore.released`."""
+        statement = sa.select(_quota.c.released).where(_quota.c.grant_id == grant_id, _quota.c.day == day)
+        return connection_of(work).scalar(statement) or 0
+
+    def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
+        """See `AccessStore.add_released`."""
+        parameters = {"id": grant_id, "day": day, "count": count, "limit": limit}
+        total = connection_of(work).scalar(_ADD_RELEASED, parameters)
+        if total is None:
+            raise quota_exhausted(limit or 0)
+        return int(total)
+
+    def position(self, work: UnitOfWork, grant_id: str) -> Position:
+        """See `AccessStore.position`."""
+        statement = sa.select(_position.c.committed, _position.c.released).where(_position.c.grant_id == grant_id)
+        row = connection_of(work).execute(statement).one_or_none()
+        return Position() if row is None else Position(committed=bytes(row.committed), released=bytes(row.released))
+
+    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
+        """See `AccessStore.move`."""
+        connection = connection_of(work)
+        moved = connection.execute(
+            _MOVE,
+            {
+                "id": grant_id,
+                "committed": to.committed,
+                "released": to.released,
+                "seen_committed": seen.committed,
+                "seen_released": seen.released,
+            },
+        ).rowcount
+        if moved == 0 and seen == Position():
+            moved = connection.execute(
+                pg.insert(_position)
+                .values(grant_id=grant_id, committed=to.committed, released=to.released)
+                .on_conflict_do_nothing()
+            ).rowcount
+        if moved == 0:
+            raise position_moved()
+
+    def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
+        """See `AccessStore.seed_purposes`."""
+        rows = [
+            {"id": p.id, "parent": p.parent, "zh": p.zh, "en": p.en, "dpv": p.dpv, "active": p.active} for p in purposes
+        ]
+        connection_of(work).execute(pg.insert(_purpose).values(rows).on_conflict_do_nothing())
+
+    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
+        """See `AccessStore.purposes`."""
+        rows = connection_of(work).execute(sa.select(_purpose).order_by(_purpose.c.id))
+        return [
+            Purpose(id=row.id, parent=row.parent, zh=row.zh, en=row.en, dpv=row.dpv, active=row.active) for row in rows
+        ]
+
+    def _open(self, grant_id: str, row: Sequence[Any] | None) -> Grant:
+        if row is None:
+            raise unknown_grant()
+        text, digest, seal = row
+        return self._seals.open(grant_id, MacedRow(text, bytes(digest), bytes(seal)))

@@ -1,0 +1,361 @@
+"""Where grants, their quotas, their consumers' positions and the purposes are kept: the port and its memory twin.
+
+What every adapter keeps true:
+
+* **Versions are immutable.** `put` adds version n + 1 and moves the pointer to it; whoever saw another version
+  than the current one gets a conflict. Earlier versions stay readable for ever.
+* **No release follows a revocation.** `lock_shared` holds the pointer until the transaction ends. Releases share
+  it; a change of the grant (`lock_for_update`) waits for them, and they for it.
+* **A forged row is refused.** Each version carries the hash of its text and a seal over the hash, made with a key
+  that the database does not hold. Text, hash or seal changed behind the pool's back, or one grant's row put in
+  another's place: `CorruptError`. That the current version is the newest one, only the audit log can prove;
+  `entry_id` leads to its leaf.
+* **A quota is never overdrawn**, not by parallel releases either: the counter is added to in the transaction of
+  the entry, and only within the limit.
+* **Positions are compared and set**: two consumers of one grant cannot move it past each other unseen.
+
+The stores never begin or commit; they join a `UnitOfWork`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from exchange.access.decision.purposes import SEED, Purpose
+from exchange.access.grants.grant_json import from_text, grant_hash, to_text
+from exchange.access.grants.row_mac import MacedRow, RowMac
+from registry.database.unit_of_work import MemoryUnitOfWork, UnitOfWork
+from schemas.access import Grant, GrantState
+from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
+from schemas.names import Topic
+
+__all__ = [
+    "AccessStore",
+    "GrantVersion",
+    "MemoryAccessStore",
+    "Position",
+    "Query",
+    "position_moved",
+    "quota_day",
+    "quota_exhausted",
+    "unknown_grant",
+    "version_conflict",
+]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+# China has kept one offset without daylight saving time since 1991; a fixed one needs no time zone database.
+_SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
+
+
+def quota_day(moment: datetime) -> date:
+    """Give the day of Asia/Shanghai on which a release counts.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for a time without an offset from UTC.
+    """
+    if moment.utcoffset() is None:
+        raise InvalidError(Reason.REQUEST_INVALID, "got a time without an offset from UTC; times are aware")
+    return moment.astimezone(_SHANGHAI).date()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantVersion:
+    """One version as stored.
+
+    Attributes:
+        grant: the version.
+        hash: SHA-256 of its canonical text, 32 bytes; it stands in the entry's leaf.
+        entry_id: the audit entry of the event that made it.
+        recorded_at: when it was stored, aware.
+    """
+
+    grant: Grant
+    hash: bytes
+    entry_id: str
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which grants to list; None does not limit.
+
+    Attributes:
+        consumer: department that has or asks for it.
+        provider: department that provides.
+        party: either of the two.
+        topic: resource and major.
+        states: any of these.
+        expires_before: aware; what the timer looks for.
+        after: id after which to go on; ids are UUIDv7, so the order is that of their making.
+        limit: at most so many.
+    """
+
+    consumer: str | None = None
+    provider: str | None = None
+    party: str | None = None
+    topic: Topic | None = None
+    states: frozenset[GrantState] | None = None
+    expires_before: datetime | None = None
+    after: str = ""
+    limit: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where the consumer of a grant stands; empty bytes = nowhere yet.
+
+    Attributes:
+        committed: what it has acknowledged, an opaque token.
+        released: up to where records were released to it; what lies before is released `again`.
+    """
+
+    committed: bytes = b""
+    released: bytes = b""
+
+
+class AccessStore(Protocol):
+    """Keeps grants, quotas, positions and purposes. Every call joins the transaction that it is given."""
+
+    def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        """Add a version and make it the current one.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, unless it is the current version's successor (or 1, for a new grant).
+        """
+        ...
+
+    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """Give the current version, without a lock.
+
+        Raises:
+            InvalidError: GRANT_UNKNOWN.
+            CorruptError: GRANT_FORGED.
+        """
+        ...
+
+    def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """Give the current version and keep it current until the transaction ends; others may do so too.
+
+        Raises:
+            InvalidError: GRANT_UNKNOWN.
+            CorruptError: GRANT_FORGED.
+        """
+        ...
+
+    def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """Give the current version and keep everybody else from locking it until the transaction ends.
+
+        Raises:
+            InvalidError: GRANT_UNKNOWN.
+            CorruptError: GRANT_FORGED.
+        """
+        ...
+
+    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
+        """Give every version, oldest first; none for an unknown grant.
+
+        Raises:
+            CorruptError: GRANT_FORGED.
+        """
+        ...
+
+    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
+        """Give current versions in the order of their ids.
+
+        Raises:
+            CorruptError: GRANT_FORGED.
+        """
+        ...
+
+    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """Give the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
+
+        No grant is opened: a forged one may be among them, and hides none of the others.
+        """
+        ...
+
+    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
+        """Tell how many records were released under the grant on a day (`quota_day`)."""
+        ...
+
+    def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
+        """Add to the day's count and give the new total.
+
+        Raises:
+            RefusedError: QUOTA_EXHAUSTED, when the total would pass *limit*; nothing is added.
+        """
+        ...
+
+    def position(self, work: UnitOfWork, grant_id: str) -> Position:
+        """Tell where the consumer stands."""
+        ...
+
+    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
+        """Replace the position that the caller has seen.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, when it is another by now.
+        """
+        ...
+
+    def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
+        """Add the purposes that are not there yet; those that are stay as they are."""
+        ...
+
+    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
+        """Give all purposes, retired ones too, in the order of their ids."""
+        ...
+
+
+@dataclass
+class _Tables:
+    versions: dict[str, list[tuple[MacedRow, str, datetime]]] = field(default_factory=dict)
+    quotas: dict[tuple[str, date], int] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+    purposes: dict[str, Purpose] = field(default_factory=dict)
+
+
+class MemoryAccessStore:
+    """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
+
+    def __init__(self, seals: RowMac) -> None:
+        self._seals = seals
+        self._tables = _Tables()
+
+    def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        """See `AccessStore.put`."""
+        history = self._tables.versions.get(grant.id, [])
+        if grant.version != len(history) + 1:
+            raise version_conflict(grant, len(history))
+        sealed = self._seals.seal(grant.id, to_text(grant))
+        self._set(work, self._tables.versions, grant.id, [*history, (sealed, entry_id, at)])
+        return GrantVersion(grant=grant, hash=grant_hash(grant), entry_id=entry_id, recorded_at=at)
+
+    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.get`."""
+        del work
+        history = self._tables.versions.get(grant_id)
+        if not history:
+            raise unknown_grant()
+        return self._seals.open(grant_id, history[-1][0])
+
+    def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.lock_shared`."""
+        return self.get(work, grant_id)
+
+    def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
+        """See `AccessStore.lock_for_update`."""
+        return self.get(work, grant_id)
+
+    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
+        """See `AccessStore.versions`."""
+        del work
+        return [
+            GrantVersion(grant=self._seals.open(grant_id, sealed), hash=sealed.hash, entry_id=entry, recorded_at=at)
+            for sealed, entry, at in self._tables.versions.get(grant_id, [])
+        ]
+
+    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
+        """See `AccessStore.list`."""
+        grants = (self.get(work, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
+        return [grant for grant in grants if _matches(query, grant)][: query.limit]
+
+    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """See `AccessStore.overdue`."""
+        del work
+        over = Query(states=frozenset({GrantState.ACTIVE}), expires_before=now)
+        latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
+        found = (grant_id for grant_id, sealed in latest if grant_id > after and _matches(over, from_text(sealed.text)))
+        return list(islice(found, limit))
+
+    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
+        """See `AccessStore.released`."""
+        del work
+        return self._tables.quotas.get((grant_id, day), 0)
+
+    def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
+        """See `AccessStore.add_released`."""
+        total = self.released(work, grant_id, day) + count
+        if limit is not None and total > limit:
+            raise quota_exhausted(limit)
+        self._set(work, self._tables.quotas, (grant_id, day), total)
+        return total
+
+    def position(self, work: UnitOfWork, grant_id: str) -> Position:
+        """See `AccessStore.position`."""
+        del work
+        return self._tables.positions.get(grant_id, Position())
+
+    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
+        """See `AccessStore.move`."""
+        if self.position(work, grant_id) != seen:
+            raise position_moved()
+        self._set(work, self._tables.positions, grant_id, to)
+
+    def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
+        """See `AccessStore.seed_purposes`."""
+        for purpose in purposes:
+            if purpose.id not in self._tables.purposes:
+                self._set(work, self._tables.purposes, purpose.id, purpose)
+
+    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
+        """See `AccessStore.purposes`."""
+        del work
+        return [self._tables.purposes[purpose_id] for purpose_id in sorted(self._tables.purposes)]
+
+    @staticmethod
+    def _set(work: UnitOfWork, table: dict[_K, _V], key: _K, value: _V) -> None:
+        before = table.get(key)
+        table[key] = value
+        if isinstance(work, MemoryUnitOfWork):
+            work.on_rollback(lambda: _restore(table, key, before))
+
+
+def _restore(table: dict[_K, _V], key: _K, before: _V | None) -> None:
+    if before is None:
+        del table[key]
+    else:
+        table[key] = before
+
+
+def _matches(query: Query, grant: Grant) -> bool:
+    return (
+        query.consumer in {None, grant.consumer}
+        and query.provider in {None, grant.provider}
+        and query.party in {None, grant.consumer, grant.provider}
+        and query.topic in {None, grant.topic}
+        and (query.states is None or grant.state in query.states)
+        and (query.expires_before is None or grant.expires < query.expires_before)
+    )
+
+
+def version_conflict(grant: Grant, current: int) -> ConflictError:
+    """Give the error of a version that does not follow the current one (0 = there is none)."""
+    return ConflictError(
+        Reason.VERSION_CONFLICT,
+        f"got version {grant.version} of a grant that stands at {current}; read it again and repeat the change",
+    )
+
+
+def unknown_grant() -> InvalidError:
+    """Give the error of a grant that is not there."""
+    return InvalidError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
+
+
+def quota_exhausted(limit: int) -> RefusedError:
+    """Give the error of a release that the day's quota does not allow."""
+    return RefusedError(
+        Reason.QUOTA_EXHAUSTED,
+        f"the release would pass the day's {limit} records; ask for fewer, or go on after 00:00 UTC+8",
+    )
+
+
+def position_moved() -> ConflictError:
+    """Give the error of a position that somebody else has moved."""
+    return ConflictError(
+        Reason.VERSION_CONFLICT, "another consumer of this grant has moved its position; ask where it stands"
+    )

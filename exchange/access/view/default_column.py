@@ -1,0 +1,104 @@
+"""A field's default, as a column of one row.
+
+The default stands as JSON in the schema (Avro 1.12, "Complex Types, Records"). It is written as one Avro datum and
+read back by the codec, so that a default of any type becomes exactly what a record with that value would have become.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from exchange.access.view.derive import record_text
+from registry.avro.defaults import default_fits
+from registry.avro.parser import parse
+from registry.codec.row_engine import RowEngine
+
+__all__ = ["Absent", "constant"]
+
+
+class _Absent:
+    """Stands for "there is no default", which differs from a default of null."""
+
+    def __repr__(self) -> str:
+        return "Absent"
+
+
+Absent: Final = _Absent()
+
+
+def constant(avro: Any, value: Any) -> pa.Array:
+    """Give the one-row column of a default.
+
+    Args:
+        avro: the field's type, resolved (`registry.avro.parser.Field.type`).
+        value: its default as JSON, which fits it: `registry.avro.parser` refuses a schema with another one.
+    """
+    out = bytearray()
+    _write(out, avro, value, {})
+    return RowEngine(parse(record_text([("value", avro)]))).decode([bytes(out)]).column(0)
+
+
+def _write(  # noqa: C901, PLR0912 - one branch a type of Avro
+    out: bytearray, avro: Any, value: Any, enclosing: Mapping[str, Any]
+) -> None:
+    if isinstance(avro, list):
+        place = next(place for place, branch in enumerate(avro) if default_fits(branch, value, enclosing))
+        _write_long(out, place)
+        _write(out, avro[place], value, enclosing)
+        return
+    if isinstance(avro, str) and avro in enclosing:
+        avro = enclosing[avro]
+    match avro if isinstance(avro, str) else avro["type"]:
+        case "null":
+            pass
+        case "boolean":
+            out.append(value)
+        case "int" | "long":
+            _write_long(out, value)
+        case "float":
+            out += struct.pack("<f", value)
+        case "double":
+            out += struct.pack("<d", value)
+        case "string":
+            _write_sized(out, value.encode())
+        case "bytes":
+            _write_sized(out, value.encode("latin-1"))
+        case "fixed":
+            out += value.encode("latin-1")
+        case "enum":
+            _write_long(out, avro["symbols"].index(value))
+        case "array":
+            _write_block(out, [("", item) for item in value], avro["items"], enclosing)
+        case "map":
+            _write_block(out, list(value.items()), avro["values"], enclosing, keyed=True)
+        case _:
+            inner = {**enclosing, avro["name"]: avro}
+            for field in avro["fields"]:
+                _write(out, field["type"], value.get(field["name"], field.get("default")), inner)
+
+
+def _write_block(
+    out: bytearray, items: list[tuple[str, Any]], avro: Any, enclosing: Mapping[str, Any], *, keyed: bool = False
+) -> None:
+    if items:
+        _write_long(out, len(items))
+        for key, item in items:
+            if keyed:
+                _write_sized(out, key.encode())
+            _write(out, avro, item, enclosing)
+    out.append(0)
+
+
+def _write_sized(out: bytearray, content: bytes) -> None:
+    _write_long(out, len(content))
+    out += content
+
+
+def _write_long(out: bytearray, number: int) -> None:
+    number = (number << 1) ^ (number >> 63)
+    while number > 0x7F:
+        out.append((number & 0x7F) | 0x80)
+        number >>= 7
+    out.append(number)

@@ -1,0 +1,394 @@
+"""Row filters: which rows a grant gives, read, checked, and compiled to a predicate over columns.
+
+A filter is a closed tree of eight forms (`schemas.access.RowFilter`). As JSON each form is one object with
+exactly these members; its RFC 8785 bytes are what is hashed into the grant:
+
+    {"op": "eq" | "ne", "field": "ward", "value": 6}              {"op": "exists", "field": "ward"}
+    {"op": "in", "field": "ward", "values": [6, 7]}               {"op": "not", "part": …}
+    {"op": "range", "field": "born", "low": "1990-01-01", "high": null}     low ≤ field < high
+    {"op": "prefix", "field": "division", "value": "1101"}        {"op": "and" | "or", "parts": [… , …]}
+
+There are no strings to evaluate and no patterns. Fields used in a filter need not be among the granted ones.
+
+The logic is Kleene's. A comparison with null, with a field that the writer's schema lacks, or with NaN is
+unknown; not(unknown) is unknown, so neither `ne` nor `not in` lets a row with a null through; a row is kept only
+where the whole is true. `exists` alone is never unknown; it is false for null and for a missing field.
+
+Literals are text, whole numbers and truth values, so that a canonical form exists. What a literal must look like
+follows from the field's type, and `validate` says so: a decimal is decimal text with no more digits than the
+type has, a date or a time is ISO 8601 with no finer fraction than the type has, a timestamp carries its offset
+from UTC and a local-timestamp none, a whole number beyond 2^53 is its decimal text. Against a float or double
+decimal text stands for the nearest value, and a whole number that has no exact one is refused. Text is ordered
+by code point.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exchange.access.view.filter_literal import Kind
+from schemas.access import (
+    AllOf,
+    AnyOf,
+    Compare,
+    Exists,
+    Literal_,
+    Member,
+    Not,
+    Prefix,
+    Range,
+    RowFilter,
+)
+from schemas.canonical import Json, canonical
+from schemas.errors import InvalidError, Reason
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "MAX_TEXT",
+    "MAX_VALUES",
+    "Predicate",
+    "compile_filter",
+    "fields_of",
+    "filter_from_json",
+    "filter_from_text",
+    "filter_to_json",
+    "filter_to_text",
+    "validate",
+]
+
+MAX_DEPTH = 16  # forms inside of one another
+MAX_NODES = 256  # forms of a filter
+MAX_VALUES = 1_000  # values of one `in`
+MAX_TEXT = 1_024  # characters of a literal or a field's name
+
+_MAX_SAFE = 2**53 - 1  # RFC 8785, 3.2.2.3, as `schemas.canonical`
+
+Predicate = Callable[[pa.RecordBatch], pa.BooleanArray]
+"""Columns → one truth value a row: true, false, or null for unknown."""
+
+_MEMBERS: Mapping[str, frozenset[str]] = {
+    "eq": frozenset({"op", "field", "value"}),
+    "ne": frozenset({"op", "field", "value"}),
+    "in": frozenset({"op", "field", "values"}),
+    "range": frozenset({"op", "field", "low", "high"}),
+    "prefix": frozenset({"op", "field", "value"}),
+    "exists": frozenset({"op", "field"}),
+    "and": frozenset({"op", "parts"}),
+    "or": frozenset({"op", "parts"}),
+    "not": frozenset({"op", "part"}),
+}
+
+
+def filter_to_json(row_filter: RowFilter) -> Json:  # noqa: PLR0911 - one return a form
+    """Give the JSON form of a filter."""
+    match row_filter:
+        case Compare(op, field, value):
+            return {"op": op, "field": field, "value": value}
+        case Member(field, values):
+            return {"op": "in", "field": field, "values": list(values)}
+        case Range(field, low, high):
+            return {"op": "range", "field": field, "low": low, "high": high}
+        case Prefix(field, value):
+            return {"op": "prefix", "field": field, "value": value}
+        case Exists(field):
+            return {"op": "exists", "field": field}
+        case AllOf(parts):
+            return {"op": "and", "parts": [filter_to_json(part) for part in parts]}
+        case AnyOf(parts):
+            return {"op": "or", "parts": [filter_to_json(part) for part in parts]}
+        case Not(part):
+            return {"op": "not", "part": filter_to_json(part)}
+
+
+def filter_to_text(row_filter: RowFilter) -> str:
+    """Give the canonical text (RFC 8785) of a filter.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for a literal that `validate` refuses (a whole number beyond 2^53 - 1).
+    """
+    return canonical(filter_to_json(row_filter)).decode()
+
+
+def filter_from_text(text: str) -> RowFilter:
+    """Read a filter from JSON text.
+
+    Raises:
+        InvalidError: FILTER_INVALID, when it is no JSON or not a filter.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _invalid("got a row filter that is not JSON; expected an object with the member op") from error
+    return filter_from_json(value)
+
+
+def filter_from_json(value: Json) -> RowFilter:
+    """Read a filter from its JSON form, and check its size.
+
+    Raises:
+        InvalidError: FILTER_INVALID: an unknown form, a member too many or missing, a value of another type, or
+            more than MAX_DEPTH, MAX_NODES, MAX_VALUES or MAX_TEXT.
+    """
+    row_filter = _read(value, 1)
+    _check_size(row_filter)
+    return row_filter
+
+
+def fields_of(row_filter: RowFilter | None) -> frozenset[str]:
+    """Give the names of the fields that a filter looks at."""
+    return frozenset(leaf.field for leaf in _leaves(row_filter)) if row_filter is not None else frozenset()
+
+
+def validate(row_filter: RowFilter, kinds: Mapping[str, Kind]) -> None:
+    """Check a filter against the fields of a schema.
+
+    Args:
+        row_filter: any tree, however it was made.
+        kinds: what each field of the schema can be compared with (`literal.kind_of`).
+
+    Raises:
+        InvalidError: FILTER_INVALID: a field that does not exist, a form that the field's type does not know, a
+            literal that does not fit, an empty form, a range that holds nothing, or one of the limits.
+    """
+    _check_size(row_filter)
+    for leaf in _leaves(row_filter):
+        kind = kinds.get(leaf.field)
+        if kind is None:
+            raise _invalid(f"got a filter on the field {leaf.field!r}, which the schema does not have")
+        form = _form(leaf)
+        if form not in kind.forms:
+            raise _invalid(
+                f"got {form} on the field {leaf.field!r}; {kind.name} expects "
+                f"{' or '.join(sorted(kind.forms)) or 'no filter'}"
+            )
+        parsed = [kind.parse(leaf.field, literal) for literal in _literals(leaf)]
+        if form == "range" and len(parsed) == 2 and not parsed[0] < parsed[1]:
+            raise _invalid(f"got a range on the field {leaf.field!r} that holds nothing; expected low < high")
+
+
+def compile_filter(row_filter: RowFilter, kinds: Mapping[str, Kind], present: frozenset[str]) -> Predicate:
+    """Compile a filter to a predicate.
+
+    Args:
+        row_filter: the filter of a grant.
+        kinds: as for `validate`; a column handed to the predicate has its kind's type.
+        present: fields that the writer's schema has; any other is unknown in every row.
+
+    Raises:
+        InvalidError: FILTER_INVALID, as `validate`.
+    """
+    validate(row_filter, kinds)
+    return _compile(row_filter, kinds, present)
+
+
+def _read(value: Json, depth: int) -> RowFilter:
+    if depth > MAX_DEPTH:
+        raise _invalid(f"got a filter deeper than {MAX_DEPTH} forms; say it with fewer levels")
+    op = value.get("op") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(op, str) or op not in _MEMBERS:
+        raise _invalid(f"got no filter form; expected an object whose op is one of {', '.join(_MEMBERS)}")
+    if value.keys() != _MEMBERS[op]:
+        raise _invalid(f"got {op} with other members; expected exactly {', '.join(sorted(_MEMBERS[op]))}")
+    if op in ("and", "or"):
+        parts = value["parts"]
+        if not isinstance(parts, list) or not parts:
+            raise _invalid(f"got {op} without parts; expected a list of at least one filter")
+        read = tuple(_read(part, depth + 1) for part in parts)
+        return AllOf(read) if op == "and" else AnyOf(read)
+    if op == "not":
+        return Not(_read(value["part"], depth + 1))
+    return _read_leaf(op, value)
+
+
+def _read_leaf(op: str, value: Mapping[str, Json]) -> RowFilter:
+    field = value["field"]
+    if not isinstance(field, str):
+        raise _invalid(f"got {op} with a field that is not text; expected the name of a field")
+    if op == "exists":
+        return Exists(field)
+    if op == "in":
+        values = value["values"]
+        if not isinstance(values, list) or not values:
+            raise _invalid("got in without values; expected a list of at least one literal")
+        return Member(field, tuple(_literal(op, item) for item in values))
+    if op == "range":
+        low, high = value["low"], value["high"]
+        return Range(
+            field,
+            None if low is None else _literal(op, low),
+            None if high is None else _literal(op, high),
+        )
+    literal = _literal(op, value["value"])
+    if op == "prefix":
+        if not isinstance(literal, str):
+            raise _invalid("got prefix with a value that is not text; expected text")
+        return Prefix(field, literal)
+    return Compare("eq" if op == "eq" else "ne", field, literal)
+
+
+def _literal(op: str, value: Json) -> Literal_:
+    if isinstance(value, (str, bool)) or type(value) is int:
+        return value
+    raise _invalid(f"got {op} with a value of another type; expected text, a whole number or a truth value")
+
+
+def _check_size(row_filter: RowFilter) -> None:
+    nodes = 0
+    waiting = [(row_filter, 1)]
+    while waiting:
+        node, depth = waiting.pop()
+        nodes += 1
+        if depth > MAX_DEPTH or nodes > MAX_NODES:
+            raise _invalid(f"got a filter of more than {MAX_NODES} forms or {MAX_DEPTH} levels; say it with fewer")
+        match node:
+            case AllOf(parts) | AnyOf(parts):
+                if not parts:
+                    raise _invalid("got a form without parts; expected at least one filter")
+                waiting.extend((part, depth + 1) for part in parts)
+            case Not(part):
+                waiting.append((part, depth + 1))
+            case _:
+                _check_leaf(node)
+
+
+def _check_leaf(leaf: "_Leaf") -> None:
+    literals = _literals(leaf)
+    if not literals and not isinstance(leaf, Exists):
+        raise _invalid(f"got {_form(leaf)} without a value; expected at least one literal")
+    if len(literals) > MAX_VALUES:
+        raise _invalid(f"got in with {len(literals)} values; expected at most {MAX_VALUES}")
+    if isinstance(leaf, Prefix) and not leaf.value:
+        raise _invalid("got prefix with an empty value, which every text has; expected at least one character")
+    for text in (leaf.field, *literals):
+        if isinstance(text, int) and abs(text) > _MAX_SAFE:
+            raise _invalid(
+                f"got a whole number beyond 2^53 - 1 for the field {leaf.field!r}; a filter expects its decimal text"
+            )
+        if isinstance(text, str) and len(text) > MAX_TEXT:
+            raise _invalid(f"got text of {len(text)} characters; expected at most {MAX_TEXT}")
+        if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+            raise _invalid("got text with a lone surrogate; expected Unicode text")
+
+
+_Leaf = Compare | Member | Range | Prefix | Exists
+
+
+def _leaves(row_filter: RowFilter) -> Iterator[_Leaf]:
+    waiting = [row_filter]
+    while waiting:
+        match waiting.pop():
+            case AllOf(parts) | AnyOf(parts):
+                waiting.extend(parts)
+            case Not(part):
+                waiting.append(part)
+            case leaf:
+                yield leaf
+
+
+def _form(leaf: _Leaf) -> str:
+    match leaf:
+        case Compare(op):
+            return op
+        case Member():
+            return "in"
+        case Range():
+            return "range"
+        case Prefix():
+            return "prefix"
+        case Exists():
+            return "exists"
+
+
+def _literals(leaf: _Leaf) -> list[Literal_]:
+    match leaf:
+        case Compare(_, _, value) | Prefix(_, value):
+            return [value]
+        case Member(_, values):
+            return list(values)
+        case Range(_, low, high):
+            return [bound for bound in (low, high) if bound is not None]
+        case Exists():
+            return []
+
+
+def _compile(row_filter: RowFilter, kinds: Mapping[str, Kind], present: frozenset[str]) -> Predicate:
+    match row_filter:
+        case AllOf(parts):
+            return _join(pc.and_kleene, [_compile(part, kinds, present) for part in parts])
+        case AnyOf(parts):
+            return _join(pc.or_kleene, [_compile(part, kinds, present) for part in parts])
+        case Not(part):
+            inner = _compile(part, kinds, present)
+            return lambda batch: pc.invert(inner(batch))
+        case leaf:
+            return _compile_leaf(leaf, kinds[leaf.field], leaf.field in present)
+
+
+def _join(connect: Callable[[Any, Any], Any], parts: list[Predicate]) -> Predicate:
+    first, *others = parts
+
+    def joined(batch: pa.RecordBatch) -> pa.BooleanArray:
+        result = first(batch)
+        for other in others:
+            result = connect(result, other(batch))
+        return result
+
+    return joined
+
+
+def _compile_leaf(leaf: _Leaf, kind: Kind, present: bool) -> Predicate:
+    field = leaf.field
+    if isinstance(leaf, Exists):
+        if not present:
+            return lambda batch: pa.repeat(pa.scalar(value=False), batch.num_rows)
+        return lambda batch: kind.there(batch.column(field))
+    if not present:
+        return lambda batch: pa.nulls(batch.num_rows, pa.bool_())
+    test = _test(leaf, kind)
+    return lambda batch: test(kind.comparable(batch.column(field)))
+
+
+def _test(leaf: _Leaf, kind: Kind) -> Callable[[pa.Array], pa.BooleanArray]:
+    """Give the comparison of a column in its comparable form; every one gives null for null."""
+
+    def scalar(literal: Literal_) -> pa.Scalar:
+        return pa.scalar(kind.parse(leaf.field, literal), kind.type)
+
+    match leaf:
+        case Compare("eq", _, value):
+            equal = scalar(value)
+            return lambda column: pc.equal(column, equal)
+        case Compare(_, _, value):
+            other = scalar(value)
+            return lambda column: pc.not_equal(column, other)
+        case Member(_, values):
+            members = pa.array([kind.parse(leaf.field, value) for value in values], kind.type)
+            return lambda column: _is_in(column, members)
+        case Prefix(_, value):
+            return lambda column: pc.starts_with(column, value)
+        case Range(_, low, high):
+            floor = None if low is None else scalar(low)
+            ceiling = None if high is None else scalar(high)
+            return lambda column: _within(column, floor, ceiling)
+    raise AssertionError(leaf)  # pragma: no cover - Exists never comes here
+
+
+def _is_in(column: pa.Array, members: pa.Array) -> pa.BooleanArray:
+    found = pc.is_in(column, value_set=members)
+    # pyarrow answers False for null, and not(False) would let the null through.
+    return pc.if_else(column.is_valid(), found, None) if column.null_count else found
+
+
+def _within(column: pa.Array, floor: pa.Scalar | None, ceiling: pa.Scalar | None) -> pa.BooleanArray:
+    if ceiling is None:
+        return pc.greater_equal(column, floor)
+    below = pc.less(column, ceiling)
+    return below if floor is None else pc.and_kleene(pc.greater_equal(column, floor), below)
+
+
+def _invalid(message: str) -> InvalidError:
+    return InvalidError(Reason.FILTER_INVALID, message)

@@ -1,0 +1,116 @@
+"""The control API from the outside: who is called, with which token.
+
+A token is never a command-line argument (other users of the machine could read it): it stands in a file that
+`--token-file` or POOL_TOKEN_FILE names. On the pool's own machine `--data DIR` is enough.
+"""
+
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from exchange.config import Config
+from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from schemas.status import error_of
+
+__all__ = ["AdminClient", "from_options"]
+
+_CODE = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
+
+
+class AdminClient:
+    """Calls the control API."""
+
+    def __init__(self, url: str, token: str, authority: Path | None) -> None:
+        verify: ssl.SSLContext | bool = True
+        if authority is not None:
+            verify = ssl.create_default_context(cafile=str(authority))
+        self._url = url
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._verify = verify
+
+    def as_account(self, token: str) -> "AdminClient":
+        """Give the same API under another account's token."""
+        other = AdminClient(self._url, token, None)
+        other._verify = self._verify
+        return other
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Give a document, or text where the pool answers with text."""
+        return self._call("GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Send a document, give the answer."""
+        return self._call("POST", path, json=dict(body or {}))
+
+    def _call(self, method: str, path: str, **content: Any) -> Any:
+        try:
+            with httpx.Client(verify=self._verify, timeout=60.0, trust_env=False) as http:
+                response = http.request(method, f"{self._url}/v1{path}", headers=self._headers, **content)
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                Reason.GATEWAY_UNAVAILABLE,
+                f"the pool at {self._url} does not answer ({type(error).__name__}); is `pool serve` running?",
+            ) from error
+        if response.is_success:
+            is_json = response.headers.get("content-type", "").startswith("application/json")
+            return response.json() if is_json else response.text
+        raise _refusal(response)
+
+
+def from_options(data: Path | None, url: str | None, token_file: Path | None, authority: Path | None) -> AdminClient:
+    """Find out whom to call: by address and token file, or by the data folder on the pool's own machine.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when neither is given, or the token file cannot be read.
+    """
+    if data is not None:
+        config = Config.load(data)
+        scheme = "http" if config.dev else "https"
+        url = url or f"{scheme}://{_bound(config)}"
+        token_file = token_file or data / "bootstrap-token"
+        authority = authority or (None if config.dev else data / "ca" / "authority.crt")
+    url = url or os.environ.get("POOL_URL")
+    token_file = token_file or _path(os.environ.get("POOL_TOKEN_FILE"))
+    authority = authority or _path(os.environ.get("POOL_AUTHORITY"))
+    if not url or token_file is None:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            "got neither --data DIR nor --url and --token-file (POOL_URL, POOL_TOKEN_FILE); expected one of the two",
+        )
+    try:
+        token = token_file.read_text().strip()
+    except OSError as error:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"{token_file}: {error.strerror}; expected a file with the account's token"
+        ) from error
+    return AdminClient(url, token, authority)
+
+
+def _bound(config: Config) -> str:
+    """Give the address at which the running pool listens: the one it wrote down, else the configured one."""
+    ports = config.path("ports.json")
+    if ports.exists():
+        return str(json.loads(ports.read_text())["http"])
+    return config.listen.http
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _refusal(response: httpx.Response) -> PoolError:
+    try:
+        document = response.json()
+    except ValueError:
+        document = {}
+    return error_of(
+        _CODE.get(response.status_code, 13),
+        document.get("reason", Reason.INTERNAL),
+        document.get("detail", f"the pool answered {response.status_code}"),
+        document.get("details", {}),
+    )

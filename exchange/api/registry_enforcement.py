@@ -1,0 +1,199 @@
+"""The registry's gate: rights over roles, and which reads leave an entry.
+
+    forbidden pair   an auditor writes nothing, an operator decides nothing: no right lifts that
+    role             what `exchange.access.decision.roles` says, on behalf of the department whose subject it is
+    right            what the configuration gives beside (`registry.rights`)
+    profile          what is open to every account; restricted subjects are not
+
+A department's subjects are those of its catalogued resources, and those in its own context (`:.<department id>:name`).
+It reads them whatever the profile says; so do the data authority and the auditor, who answer for all of them.
+
+Writes always leave an entry. Reads leave one where they tell something: under a view's subject (it tells who was
+granted what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+
+from exchange.access.decision.roles import FORBIDDEN, Standing, decide_control, refuse_role, refuse_standing
+from exchange.authorization.attribute_sources import IdentityAttributes
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.request_context import RequestContext
+from registry.database.unit_of_work import UnitOfWork, connection_of
+from registry.directory.catalogue import Catalogue
+from registry.governance.subject_rights import OPERATIONS, Operation, Rights
+from registry.postgres.subjects import joining
+from registry.rest.access import AuditHandle, Visibility
+from registry.subjects import contexts
+from registry.subjects.lookup import is_view
+from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
+from schemas.canonical import Json
+from schemas.errors import PoolError, Reason
+from schemas.identifiers import random_id
+from schemas.names import Topic
+
+__all__ = ["ANONYMOUS", "RegistryGate", "registry_call"]
+
+ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=Role.DATA_AUTHORITY)
+"""Whoever calls a registry under --dev."""
+
+_READS = frozenset({Action.SCHEMA_READ, Action.SCHEMA_READ_BY_ID})
+_SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
+
+
+class _Forgetful:
+    """Takes the facts of a read that leaves no entry."""
+
+    def note(self, **facts: Json) -> None:
+        """See `registry.rest.app.AuditHandle`."""
+
+
+class _Shown:
+    """`Visibility` behind the pool: caches each subject's verdict, and counts the restricted ones that were named."""
+
+    def __init__(self, sees: Callable[[str], bool], restrict: Callable[[str], bool]) -> None:
+        self.sees = cache(sees)
+        self._restrict = restrict
+        self._named: set[str] = set()
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """See `registry.rest.handlers.Shown`."""
+        self._named.update(subjects)
+
+    def restricted(self) -> int:
+        return sum(map(self._restrict, self._named))
+
+
+class RegistryGate:
+    """`registry.rest.handlers.Gate` over the pool's gate.
+
+    Args:
+        gate: the pool's.
+        identities: who is who at this moment.
+        catalogue: whose resource a subject belongs to.
+        rights: what the configuration gives.
+        dev: everybody is ANONYMOUS and may do everything; on loopback alone.
+    """
+
+    def __init__(
+        self, gate: Enforcer, identities: IdentityAttributes, catalogue: Catalogue, *, rights: Rights, dev: bool
+    ) -> None:
+        self._gate = gate
+        self._identities = identities
+        self._catalogue = catalogue
+        self._rights = rights
+        self._dev = dev
+
+    @contextmanager
+    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[AuditHandle]:
+        """See `registry.rest.handlers.Gate`."""
+        call = registry_call()
+        decision = self._decide(actor, action, resource)
+        if action in _READS and not self._telling(resource):
+            self._gate.admit(actor, action, resource, call, decision)
+            yield _Forgetful()
+            return
+        with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
+            yield act
+
+    @contextmanager
+    def list_(self, actor: Actor, *, admitted: bool = False) -> Iterator[Visibility]:
+        """See `registry.rest.handlers.Gate`."""
+        call = registry_call()
+        decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
+        self._gate.admit(actor, Action.SCHEMA_READ, "", call, decision)
+        shown = _Shown(self._reads(actor, Operation.READ), self._rights.restrict)
+        yield shown
+        restricted = shown.restricted()
+        if restricted:
+            with self._gate.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
+                act.note(restricted=restricted)
+
+    def _reads(self, actor: Actor, operation: Operation) -> Callable[[str], bool]:
+        """Give what tells whether an actor, whose standing is looked at elsewhere, may read a subject.
+
+        Whose subjects they are is asked of the catalogue once, and only where it matters.
+        """
+        if (self._dev and actor == ANONYMOUS) or actor.role in _SEE_ALL:
+            return lambda _: True
+
+        @cache
+        def owners() -> dict[str, str]:
+            return {str(entry.topic): entry.provider for entry in self._catalogue.all()}
+
+        def owner(subject: str) -> str | None:
+            return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
+
+        return lambda subject: bool(self._reading(actor, operation, subject, owner))
+
+    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        """See `registry.rest.handlers.Gate`."""
+        operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
+        if (self._dev and actor == ANONYMOUS) or self._reading(actor, operation, origin, self._owner):
+            return origin
+        # A schema that everybody has may stand under thousands of subjects; those that leave no entry come first.
+        reads = self._reads(actor, operation)
+        return next(filter(reads, sorted(others(), key=self._telling)), origin)
+
+    def open_(self, resource: str) -> bool:
+        """See `registry.rest.handlers.Gate`."""
+        return self._dev and not self._telling(resource)
+
+    def _telling(self, resource: str) -> bool:
+        return is_view(resource) or self._rights.restrict(resource)
+
+    def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
+        if self._dev and actor == ANONYMOUS:
+            return Allow()
+        standing = self._identities.standing(actor)
+        if standing is not Standing.ACTIVE:
+            return refuse_standing(actor, standing)
+        if action in FORBIDDEN.get(actor.role, ()):
+            return refuse_role(actor, action)
+        if action in _READS:
+            return self._reading(actor, OPERATIONS[action], resource, self._owner)
+        by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
+        operation = OPERATIONS.get(action)
+        if not by_role and operation is not None and self._rights.give(actor, operation, resource):
+            return Allow()
+        return by_role
+
+    def _reading(
+        self, actor: Actor, operation: Operation, resource: str, owner: Callable[[str], str | None]
+    ) -> Allow | Deny:
+        """Decide a read; what is open is found out first, since it asks nobody."""
+        if self._rights.open(operation, resource) or actor.role in _SEE_ALL:
+            return Allow()
+        if self._rights.give(actor, operation, resource):
+            return Allow()
+        if not resource and (actor.department or self._rights.give_some(actor, operation)):
+            return Allow()  # a list, which shows no more than what `list_` lets through
+        if actor.department and actor.department == owner(resource):
+            return Allow()
+        return Deny(
+            Reason.RIGHT_MISSING,
+            f"{operation} is not open to you here; ask the operator for a right to {operation} under this subject",
+        )
+
+    def _owner(self, resource: str) -> str | None:
+        """Give the department whose subject it is; None for one of nobody's."""
+        owner = contexts.owner_of(resource)
+        if owner:
+            return owner
+        try:
+            return self._catalogue.get(Topic.parse(resource.removesuffix("-value"))).provider
+        except PoolError as error:
+            if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
+                return None
+            raise
+
+
+def join_registry(work: UnitOfWork) -> AbstractContextManager[None]:
+    """Let the registry's stores take part in a transaction of the pool."""
+    return joining(connection_of(work))
+
+
+def registry_call() -> RequestContext:
+    """Give the circumstances of one call to the registry."""
+    return RequestContext(trace=random_id(), client="registry-api")

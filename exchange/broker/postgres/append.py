@@ -1,0 +1,216 @@
+"""Appending to PostgreSQL: the lane's row, the positions, the records, the receipts.
+
+Six statements in one transaction, all of the batches at once, and in one order of locks: the lane, then the
+partitions from the lowest on.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from exchange.broker.port import Append, Appended, LaneFault, LaneState
+from exchange.broker.postgres.blocks import COLUMNS, Block, copy_rows
+from exchange.broker.postgres.tables import stretch_table_of
+from exchange.broker.rules import REMEMBERED
+from schemas.errors import CorruptError, PoolError, Reason
+from schemas.names import Lane
+from schemas.record import Run
+
+__all__ = ["lanes_after", "lock_lane", "read_lane", "store"]
+
+_BOUND = """
+SELECT set_config('lock_timeout', %(patience)s, true),
+       set_config('idle_in_transaction_session_timeout', %(patience)s, true);
+"""
+
+# A statement of its own after the lock: one that waits for a lock still sees the other tables as they were before.
+_RECEIPTS = """
+SELECT l.id, l.epoch, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
+FROM broker_lane l LEFT JOIN broker_receipt r ON r.lane_id = l.id AND r.sequence >= least(
+    %(since)s, (SELECT max(sequence) FROM broker_receipt WHERE lane_id = l.id)
+)
+WHERE l.name = %(lane)s ORDER BY r.sequence
+"""
+
+_LOCK_LANE = (
+    _BOUND
+    + """
+SELECT id FROM broker_lane WHERE name = %(lane)s FOR UPDATE;
+"""
+    + _RECEIPTS
+)
+
+_TAKE_LANE = (
+    _BOUND
+    + """
+INSERT INTO broker_lane (name, epoch) VALUES (%(lane)s, 1)
+ON CONFLICT (name) DO UPDATE SET epoch = broker_lane.epoch + 1;
+"""
+    + _RECEIPTS
+)
+
+_LANES = """
+SELECT l.id, l.name, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
+FROM broker_lane l JOIN broker_receipt r ON r.lane_id = l.id
+WHERE l.id IN (SELECT id FROM broker_lane WHERE id > %(after)s ORDER BY id LIMIT 200)
+ORDER BY l.id, r.sequence
+"""
+
+_LAST_LANE = "SELECT max(id) FROM (SELECT id FROM broker_lane WHERE id > %(after)s ORDER BY id LIMIT 200) AS page"
+
+_LOCK_PARTITIONS = """
+SELECT partition, latest, recorded_at FROM broker_partition
+WHERE topic_id = %(topic)s AND partition = ANY (%(partitions)s) ORDER BY partition FOR UPDATE
+"""
+
+_FINISH = """
+UPDATE broker_partition p SET latest = new.latest, recorded_at = %(recorded_at)s
+FROM unnest(%(partitions)s::smallint[], %(latest)s::bigint[]) AS new (partition, latest)
+WHERE p.topic_id = %(topic)s AND p.partition = new.partition;
+INSERT INTO broker_receipt (lane_id, sequence, digest, source_position, recorded_at, count, runs)
+SELECT %(lane)s, * FROM unnest(%(sequences)s::bigint[], %(digests)s::bytea[], %(source_positions)s::bytea[],
+    %(recorded_ats)s::bigint[], %(counts)s::int[], %(runs)s::text[]);
+DELETE FROM broker_receipt WHERE lane_id = %(lane)s AND sequence <= %(forget)s
+"""
+
+
+def lock_lane(
+    connection: sa.Connection, lane: Lane, *, take: bool, patience: str, since: int = 0
+) -> tuple[int, int, list[Appended]] | None:
+    """Lock a lane's row until the end of the transaction.
+
+    Args:
+        connection: in a transaction.
+        lane: which.
+        take: make the row if there is none, and raise its epoch, so that older owners are fenced.
+        since: the lowest sequence whose receipt is needed; the last receipt is given in any case.
+        patience: how long this transaction waits for a lock, and how long it may idle, as PostgreSQL writes it.
+
+    Returns:
+        The row's id, its epoch and the lane's latest receipts, oldest first; None if there is no such row.
+    """
+    values = {"lane": str(lane), "patience": patience, "since": since}
+    rows = connection.exec_driver_sql(_TAKE_LANE if take else _LOCK_LANE, values).all()
+    if not rows:
+        return None
+    return rows[0].id, rows[0].epoch, [_receipt(lane, row) for row in rows if row.sequence is not None]
+
+
+def read_lane(connection: sa.Connection, lane: Lane) -> list[Appended]:
+    """Give a lane's latest receipts, oldest first, without locking or taking anything."""
+    rows = connection.exec_driver_sql(_RECEIPTS, {"lane": str(lane), "since": 0}).all()
+    return [_receipt(lane, row) for row in rows if row.sequence is not None]
+
+
+def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState | LaneFault], int | None]:
+    """Give the states of some lanes after this id, and the id to go on from; None at the end."""
+    rows = connection.exec_driver_sql(_LANES, {"after": lane_id}).all()
+    states: list[LaneState | LaneFault] = []
+    for name, group in groupby(rows, key=attrgetter("name")):
+        try:
+            lane = Lane.parse(name)
+            states.append(LaneState(lane=lane, receipts=tuple(_receipt(lane, row) for row in group)))
+        except PoolError as error:
+            states.append(LaneFault(name=name, error=error))
+    return states, connection.exec_driver_sql(_LAST_LANE, {"after": lane_id}).scalar()
+
+
+def store(
+    connection: sa.Connection, topic_id: int, lane_id: int, new: Sequence[Append], packed: dict[int, list[Block]]
+) -> list[Appended]:
+    """Give new batches their positions and store them and their receipts.
+
+    Args:
+        connection: in a transaction that has locked the lane.
+        topic_id: the topic's row.
+        lane_id: the lane's row.
+        new: the batches, in order.
+        packed: their blocks by sequence, with positions from 0 on.
+    """
+    partitions = sorted({block.partition for batch in new for block in packed[batch.sequence]})
+    locked = connection.exec_driver_sql(_LOCK_PARTITIONS, {"topic": topic_id, "partitions": partitions}).all()
+    latest = {row.partition: row.latest for row in locked}
+    recorded_at = max(row.recorded_at for row in locked)
+    rows: list[Block] = []
+    appended: list[Appended] = []
+    for batch in new:
+        recorded_at = max(recorded_at, batch.recorded_at)
+        begins = dict(latest)
+        for block in packed[batch.sequence]:
+            begin = begins[block.partition]
+            rows.append(replace(block, first=begin + block.first, last=begin + block.last, recorded_at=recorded_at))
+            latest[block.partition] = begin + block.last + 1
+        appended.append(
+            Appended(
+                lane=batch.lane,
+                sequence=batch.sequence,
+                digest=batch.digest,
+                source_position=batch.source_position,
+                recorded_at=recorded_at,
+                count=len(batch.keys),
+                runs=tuple(
+                    Run(partition=partition, first=begins[partition], last=end - 1)
+                    for partition, end in latest.items()
+                    if end > begins[partition]
+                ),
+            )
+        )
+    _copy(connection, topic_id, rows)
+    connection.exec_driver_sql(
+        _FINISH,
+        {
+            "topic": topic_id,
+            "partitions": list(latest),
+            "latest": list(latest.values()),
+            "recorded_at": recorded_at,
+            "lane": lane_id,
+            "sequences": [each.sequence for each in appended],
+            "digests": [each.digest for each in appended],
+            "source_positions": [each.source_position for each in appended],
+            "recorded_ats": [each.recorded_at for each in appended],
+            "counts": [each.count for each in appended],
+            "runs": [" ".join(f"{run.partition}:{run.first}-{run.last}" for run in each.runs) for each in appended],
+            "forget": appended[-1].sequence - REMEMBERED,
+        },
+    )
+    return appended
+
+
+def _copy(connection: sa.Connection, topic_id: int, rows: Sequence[Block]) -> None:
+    data = copy_rows(topic_id, rows)
+    driver = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101 - it is in a transaction
+    with driver.cursor() as cursor:
+        cursor.copy_expert(
+            f"COPY {stretch_table_of(topic_id)} ({COLUMNS}) FROM STDIN (FORMAT binary)", io.BytesIO(data), 1 << 20
+        )
+
+
+def _receipt(lane: Lane, row: Any) -> Appended:
+    try:
+        runs = tuple(map(_run, row.runs.split()))
+    except ValueError as error:
+        raise CorruptError(
+            Reason.LOG_CORRUPT,
+            f"the broker's receipt {row.sequence} of lane {lane} cannot be read; compare it with the pool's own",
+        ) from error
+    return Appended(
+        lane=lane,
+        sequence=row.sequence,
+        digest=bytes(row.digest),
+        source_position=bytes(row.source_position),
+        recorded_at=row.recorded_at,
+        count=row.count,
+        runs=runs,
+    )
+
+
+def _run(text: str) -> Run:
+    partition, _, ends = text.partition(":")
+    first, _, last = ends.partition("-")
+    return Run(partition=int(partition), first=int(first), last=int(last))

@@ -1,0 +1,308 @@
+"""Control of what is neither record nor grant: departments, catalogue, schemas, accounts, connectors.
+
+Each call has one shape: gather the facts, decide, act within the gate. Act and entry are one transaction, which the
+registry's stores join as well.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from exchange.access.decision.roles import decide_control
+from exchange.authorization.attributes import AttributeProvider
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.release_window import RELEASE_WINDOW
+from exchange.authorization.request_context import RequestContext
+from exchange.broker.port import Broker, Retention
+from exchange.identity.enrolment import Enrolled, Enrolment
+from exchange.identity.tokens import Users
+from registry.database.unit_of_work import Database, UnitOfWork
+from registry.directory.catalogue import Catalogue
+from registry.directory.departments import Departments
+from registry.directory.model import Department, Entry, EntryState, GovernmentLevel
+from registry.subjects.lookup import Subjects
+from registry.subjects.model import Content
+from schemas.access import Action, Actor, Allow, Deny, Role
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+
+__all__ = ["Administration", "RegistryServices"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryServices:
+    """The registry's three services."""
+
+    departments: Departments
+    catalogue: Catalogue
+    subjects: Subjects
+
+
+class Administration:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        works: Database,
+        gate: Enforcer,
+        facts: AttributeProvider,
+        registry: RegistryServices,
+        broker: Broker,
+        enrolment: Enrolment,
+        users: Users,
+        now: Callable[[], datetime],
+        enrolment_address: Callable[[], str],
+        joined: Callable[[UnitOfWork], AbstractContextManager[None]],
+        partitions: int = 4,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._works = works
+        self._gate = gate
+        self._facts = facts
+        self._registry = registry
+        self._broker = broker
+        self._enrolment = enrolment
+        self._users = users
+        self._now = now
+        self._enrolment_address = enrolment_address
+        self._joined = joined  # lets the registry's stores join a transaction
+        self._partitions = partitions
+        self._sleep = sleep
+
+    def register_department(
+        self,
+        actor: Actor,
+        call: RequestContext,
+        *,
+        uscc: str,
+        name: str,
+        short_name: str,
+        level: GovernmentLevel,
+        division_code: str,
+    ) -> Department:
+        """Register a department.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Departments.register`.
+        """
+        decision = self._decide(actor, Action.DEPARTMENT_REGISTER)
+        with self._act(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision):
+            return self._registry.departments.register(
+                uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
+            )
+
+    def departments(self, actor: Actor, call: RequestContext) -> Sequence[Department]:
+        """List the departments; their register is open to every account.
+
+        Raises:
+            RefusedError: the actor may not.
+        """
+        self._gate.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
+        return self._registry.departments.all()
+
+    def invite(self, actor: Actor, call: RequestContext, department: str, connector: str | None) -> str:
+        """Make a one-time enrolment token.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: DEPARTMENT_UNKNOWN, NAME_INVALID.
+        """
+        self._registry.departments.get(department)
+        decision = self._decide(actor, Action.DEPARTMENT_INVITE, department)
+        with self._gate.act(actor, Action.DEPARTMENT_INVITE, department, call, decision) as (work, act):
+            act.note(connector=connector or "*")
+            return self._enrolment.invite(
+                work,
+                department=department,
+                connector=connector,
+                address=self._enrolment_address(),
+                by=actor.id,
+                at=self._now(),
+            )
+
+    def enrol(
+        self,
+        call: RequestContext,
+        *,
+        secret: str,
+        connector: str,
+        request: bytes,
+        signing_key: bytes,
+        signing_proof: bytes,
+    ) -> Enrolled:
+        """Use a one-time token up; the token is the caller's only proof.
+
+        Raises:
+            RefusedError: TOKEN_INVALID.
+            InvalidError, ConflictError: see `Enrolment.enrol`.
+        """
+        now = self._now()
+        with self._works.begin() as work:
+            actor = self._enrolment.invited(work, secret=secret, connector=connector, at=now)
+        decision = decide_control(
+            actor,
+            Action.CONNECTOR_ENROL,
+            standing=self._facts.standing(actor),
+            department=actor.department,
+            connector=actor.id,
+        )
+        with self._gate.act(actor, Action.CONNECTOR_ENROL, connector, call, decision) as (work, act):
+            enrolled = self._enrolment.enrol(
+                work,
+                secret=secret,
+                connector=connector,
+                request=request,
+                signing_key=signing_key,
+                signing_proof=signing_proof,
+                at=now,
+            )
+            act.note(certificate=enrolled.serial, signing_key=signing_key.hex())
+        return enrolled
+
+    def renew(self, actor: Actor, call: RequestContext, request: bytes) -> Enrolled:
+        """Issue the next certificate of a connector.
+
+        Raises:
+            RefusedError: its certificate is revoked, or too young.
+            InvalidError: REQUEST_INVALID.
+        """
+        decision = self._decide(actor, Action.CONNECTOR_RENEW, actor.department, actor.id)
+        with self._gate.act(actor, Action.CONNECTOR_RENEW, actor.id, call, decision) as (work, act):
+            enrolled = self._enrolment.renew(work, actor=actor, request=request, at=self._now())
+            act.note(certificate=enrolled.serial)
+        return enrolled
+
+    def revoke_connector(
+        self, actor: Actor, call: RequestContext, department: str, connector: str, because: str
+    ) -> None:
+        """Revoke every certificate of a connector; its next call is refused.
+
+        Raises:
+            RefusedError: the actor may not.
+        """
+        decision = self._decide(actor, Action.CONNECTOR_REVOKE, department)
+        with self._gate.act(actor, Action.CONNECTOR_REVOKE, connector, call, decision) as (work, act):
+            serials = self._enrolment.revoke(
+                work, department=department, connector=connector, at=self._now(), by=actor.id, because=because
+            )
+            act.note(department=department, certificates=list(serials), because=because)
+        self._sleep(RELEASE_WINDOW)  # what a gateway was about to send under it has left by now, or never will
+
+    def add_user(self, actor: Actor, call: RequestContext, name: str, role: Role, department: str) -> str:
+        """Add an account and give its token.
+
+        Raises:
+            RefusedError: the actor may not give this role.
+            InvalidError, ConflictError: see `Users.add`.
+        """
+        if department:
+            self._registry.departments.get(department)
+        decision = self._decide(actor, Action.USER_ADD, department or None, new_role=role)
+        with self._gate.act(actor, Action.USER_ADD, name, call, decision) as (work, act):
+            act.note(role=str(role), department=department)
+            return self._users.add(work, name=name, role=role, department=department, by=actor.id, at=self._now())
+
+    def draft_entry(self, actor: Actor, call: RequestContext, entry: Entry) -> Entry:
+        """Draft a catalogue entry of the actor's department.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Catalogue.draft`.
+        """
+        decision = self._decide(actor, Action.CATALOGUE_DRAFT, entry.provider)
+        with self._act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision):
+            return self._registry.catalogue.draft(entry)
+
+    def register_schema(self, actor: Actor, call: RequestContext, topic: Topic, text: str) -> tuple[int, int]:
+        """Register a schema of a catalogued resource; give its id and version.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Subjects.register`.
+        """
+        entry = self._registry.catalogue.get(topic)
+        decision = self._decide(actor, Action.SCHEMA_REGISTER, entry.provider)
+        with self._act(actor, Action.SCHEMA_REGISTER, topic.subject, call, decision):
+            registered = self._registry.subjects.register(topic.subject, Content(text=text))
+        return registered.schema_id, registered.number
+
+    def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
+        """Publish an entry and make its topic. Repeating it after a crash finishes what is left.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Catalogue.publish`.
+        """
+        entry = self._registry.catalogue.get(topic)
+        decision = self._decide(actor, Action.CATALOGUE_PUBLISH, entry.provider)
+        with self._act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision):
+            self._broker.create_topic(topic, partitions=self._partitions, keep=Retention.ALL)
+            if entry.state is EntryState.PUBLISHED:
+                return entry
+            return self._registry.catalogue.publish(topic, self._registry.subjects.classified, version=entry.version)
+
+    def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
+        """Archive an entry.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Catalogue.archive`.
+        """
+        entry = self._registry.catalogue.get(topic)
+        decision = self._decide(actor, Action.CATALOGUE_ARCHIVE, entry.provider)
+        with self._act(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision):
+            archived = self._registry.catalogue.archive(topic, version=entry.version)
+        self._sleep(RELEASE_WINDOW)
+        return archived
+
+    def entries(self, actor: Actor, call: RequestContext) -> Sequence[Entry]:
+        """List the catalogue; it is open to every account.
+
+        Raises:
+            RefusedError: the actor may not.
+        """
+        self._gate.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
+        return self._registry.catalogue.all()
+
+    def reconcile_topics(self) -> int:
+        """Make the topics that published entries lack, at start; give their number."""
+        made = 0
+        for entry in self._registry.catalogue.all():
+            if entry.state is EntryState.PUBLISHED:
+                try:
+                    self._broker.topic(entry.topic)
+                except InvalidError as error:
+                    if error.reason is not Reason.NOT_FOUND:
+                        raise
+                    self._broker.create_topic(entry.topic, partitions=self._partitions)
+                    made += 1
+        return made
+
+    @contextmanager
+    def _act(
+        self, actor: Actor, action: Action, resource: str, call: RequestContext, decision: Allow | Deny
+    ) -> Iterator[None]:
+        """Run an act on the registry's stores within the transaction of its entry."""
+        with self._gate.act(actor, action, resource, call, decision) as (work, _), self._joined(work):
+            yield
+
+    def _decide(
+        self,
+        actor: Actor,
+        action: Action,
+        department: str | None = None,
+        connector: str | None = None,
+        new_role: Role | None = None,
+    ) -> Allow | Deny:
+        return decide_control(
+            actor,
+            action,
+            standing=self._facts.standing(actor),
+            department=department,
+            connector=connector,
+            new_role=new_role,
+        )

@@ -1,0 +1,255 @@
+"""Requests and grants (共享申请与授权): submit, approve, reject, suspend, resume, terminate, expire.
+
+Each step is a pure event of `exchange.access.grants.life_cycle` on a locked grant, put down as a new version
+together with its audit entry, which carries the version's hash. Approval and provision are one call and two entries:
+the provider agrees, then the view's output schema is registered under a subject of its own, which is hidden from lists.
+
+A revocation (suspend or terminate) is acknowledged only after the release window: what a gateway was about to send
+when the grant's row changed has either left by then or never will.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from exchange.access.decision.purposes import Purpose
+from exchange.access.decision.roles import decide_control
+from exchange.access.grants.life_cycle import Event, Terms, advance, approve, provision, submit
+from exchange.access.grants.store import AccessStore, Query
+from exchange.authorization.attributes import AttributeProvider, reference_to
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.request_context import RequestContext
+from registry.database.unit_of_work import Database
+from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
+from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.identifiers import uuid7
+
+__all__ = ["GrantService", "ViewSchemas"]
+
+_log = structlog.get_logger()
+_ACTION = {
+    Event.REJECT: Action.GRANT_REJECT,
+    Event.SUSPEND: Action.GRANT_SUSPEND,
+    Event.RECTIFIED: Action.GRANT_RESUME,
+    Event.TERMINATE: Action.GRANT_TERMINATE,
+    Event.EXPIRE: Action.GRANT_EXPIRE,
+}
+_REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
+_STUCK = 600_000_000  # microseconds; each failure is an entry of the log, which a timer's loop must not fill
+_TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSchemas:
+    """What granting needs of the registry.
+
+    Attributes:
+        check: raises InvalidError unless fields, masks and filter suit every writer schema of the topic.
+        register: derives the view's output schema, registers it, and gives its id.
+    """
+
+    check: Callable[[Grant], None]
+    register: Callable[[Grant], int]
+
+
+class GrantService:
+    """The control side of grants."""
+
+    def __init__(
+        self,
+        *,
+        pool_id: str,
+        works: Database,
+        gate: Enforcer,
+        access: AccessStore,
+        facts: AttributeProvider,
+        views: ViewSchemas,
+        window: float,
+        clock: Callable[[], int],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pool_id = pool_id
+        self._works = works
+        self._gate = gate
+        self._access = access
+        self._facts = facts
+        self._views = views
+        self._window = window  # seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._stuck: dict[str, int] = {}  # grants that the timer could not end → when it tries again
+
+    def submit(self, actor: Actor, call: RequestContext, draft: Grant) -> Grant:
+        """File a request (共享申请). Consumer, provider, pool, id and requester are set here, whatever the draft says.
+
+        Raises:
+            RefusedError: the actor may not ask for this.
+            InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
+        """
+        resource = self._facts.resource(draft.topic)
+        if resource is None:
+            raise InvalidError(
+                Reason.RESOURCE_UNKNOWN,
+                f"got the topic {draft.topic}, which is not in the catalogue; see `pool catalogue`",
+            )
+        draft = replace(
+            draft,
+            id=uuid7(self._clock()),
+            version=1,
+            pool_id=self._pool_id,
+            consumer=actor.department,
+            provider=resource.provider,
+            requested_by=actor.id,
+            approved_by=None,
+            approved_at=None,
+            view_schema_id=None,
+            state=GrantState.DRAFT,
+            zone=resource.zone,
+        )
+        level = self._facts.level(draft.topic, draft.fields)
+        if level is None:
+            raise InvalidError(
+                Reason.FIELD_UNKNOWN, f"got fields of which {draft.topic} lacks at least one; see its schema"
+            )
+        decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._facts.standing(actor), grant=draft)
+        with self._gate.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
+            now = self._facts.now(work)
+            purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
+            terms = Terms(purposes=purposes, level=level, check_view=self._views.check)
+            grant = submit(draft, by=actor, at=now, terms=terms)
+            self._access.put(work, grant, entry_id=act.entry_id, at=now)
+            act.grant = reference_to(grant)
+        return grant
+
+    def approve(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
+        """Approve a request and put the grant into force. Repeating it after a crash finishes what is left.
+
+        Raises:
+            RefusedError: the actor may not approve this.
+            ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to approve.
+            InvalidError: the view does not suit the resource's schema any more.
+        """
+        grant, proven = self._known(grant_id)
+        if grant is None or grant.state is not GrantState.APPROVED:
+            decision = decide_control(
+                actor, Action.GRANT_APPROVE, standing=self._facts.standing(actor), grant=grant, proven=proven
+            )
+            resource = str(grant.topic) if grant else grant_id
+            with self._gate.act(actor, Action.GRANT_APPROVE, resource, call, decision) as (work, act):
+                grant = self._access.lock_for_update(work, grant_id)
+                now = self._facts.now(work)
+                self._views.check(grant)
+                grant = approve(grant, by=actor, at=now)
+                self._access.put(work, grant, entry_id=act.entry_id, at=now)
+                act.grant = reference_to(grant)
+        decision = decide_control(
+            actor, Action.GRANT_PROVISION, standing=self._facts.standing(actor), grant=grant, proven=True
+        )
+        with self._gate.act(actor, Action.GRANT_PROVISION, str(grant.topic), call, decision) as (work, act):
+            now = self._facts.now(work)
+            grant = self._access.lock_for_update(work, grant_id)
+            schema_id = self._views.register(grant)
+            grant = provision(grant, by=actor, at=now, view_schema_id=schema_id)
+            self._access.put(work, grant, entry_id=act.entry_id, at=now)
+            act.grant = reference_to(grant)
+            act.note(view_schema=schema_id, fields=list(grant.fields))
+        return grant
+
+    def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
+        """Let an event happen to a grant; a revocation returns when nothing more can leave under it.
+
+        Raises:
+            RefusedError: the actor may not.
+            ConflictError: TRANSITION_NOT_ALLOWED.
+            InvalidError: REQUEST_INVALID, without a reason where one is due; an event with a call of its own.
+        """
+        changed = self._change(actor, call, grant_id, event, reason=reason)
+        if event in _REVOCATIONS:
+            self._sleep(self._window)
+        return changed
+
+    def _change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
+        """Do what `change` says, without its wait."""
+        action = _ACTION.get(event)
+        if action is None:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
+            )
+        grant, proven = self._known(grant_id)
+        decision = decide_control(actor, action, standing=self._facts.standing(actor), grant=grant, proven=proven)
+        with self._gate.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
+            grant = self._access.lock_for_update(work, grant_id)
+            now = self._facts.now(work)
+            changed = advance(grant, event, by=actor, at=now, reason=reason)
+            self._access.put(work, changed, entry_id=act.entry_id, at=now)
+            act.grant = reference_to(changed)
+            act.note(reason=reason, state=str(changed.state))
+        return changed
+
+    def expire(self) -> int:
+        """End the grants whose time is over, as the pool's own timer; give the number of those that were ended.
+
+        A grant that cannot be ended (a forged one, say) keeps none of the others from it; its reason is logged.
+
+        Raises:
+            UnavailableError: the database does not tell which they are.
+        """
+        with self._works.begin() as work:
+            now = self._facts.now(work)
+        ended, after = 0, ""
+        while True:
+            with self._works.begin() as work:
+                over = self._access.overdue(work, now, after=after)
+            if not over:
+                break
+            for grant_id in over:
+                if self._stuck.get(grant_id, 0) > self._clock():
+                    continue
+                try:
+                    self._change(_TIMER, RequestContext(trace="0" * 32, client="timer"), grant_id, Event.EXPIRE)
+                except ConflictError:
+                    continue  # somebody was faster
+                except PoolError as error:
+                    _log.warning("expiry_failed", grant=grant_id, reason=error.reason)
+                    if not isinstance(error, UnavailableError):
+                        self._stuck[grant_id] = self._clock() + _STUCK
+                else:
+                    ended += 1
+            after = over[-1]
+        if ended:
+            self._sleep(self._window)
+        return ended
+
+    def list(self, actor: Actor, call: RequestContext, query: Query) -> Sequence[Grant]:
+        """List the grants that the actor may see: its department's, or all.
+
+        Raises:
+            RefusedError: the actor may see none.
+        """
+        decision = decide_control(
+            actor, Action.GRANT_READ, standing=self._facts.standing(actor), department=actor.department or None
+        )
+        with self._gate.act(actor, Action.GRANT_READ, "*", call, decision) as (work, _):
+            if actor.department:
+                query = replace(query, party=actor.department)
+            return self._access.list(work, query)
+
+    def purposes(self) -> Sequence[Purpose]:
+        """Give the purposes that may be asked for; they are public."""
+        with self._works.begin() as work:
+            return self._access.purposes(work)
+
+    def _known(self, grant_id: str) -> tuple[Grant | None, bool]:
+        """Give the grant, None when unknown or forged, and whether it proved itself."""
+        try:
+            with self._works.begin() as work:
+                return self._access.get(work, grant_id), True
+        except CorruptError:
+            return None, False
+        except PoolError as error:
+            if error.reason is Reason.GRANT_UNKNOWN:
+                return None, True
+            raise

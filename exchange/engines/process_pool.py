@@ -1,0 +1,314 @@
+"""Engine processes: pure `bytes → bytes` work under a deadline and a memory limit, one process a core.
+
+An Avro engine can be made to loop for ever or to eat all memory, Python can neither interrupt a loop that has
+released the lock of the interpreter nor catch an abort, and a process that forked after the engine ran would
+hang. Hence processes of their own, started afresh (never forked), each owned by one call at a time:
+
+* A call waits with a deadline. When it passes, or when the process dies, that one process is killed and
+  replaced; every other call goes on. A kernel timer ends the process too, should its parent be stopped.
+* A batch whose process died is tried once more on another one: the machine's memory may have been short for no
+  fault of the batch. Dying twice makes it invalid. Running over the memory limit makes it invalid at once.
+* At most `queue` calls wait for a process; a further one is refused (OVERLOADED).
+* Fewer than `small` records are worked in the calling thread, which is faster than the way to a process and back;
+  with n = 0 everything is.
+* A process ends when its parent does, whatever it is doing, and leaves no core file: that would hold records.
+
+What is run is a `TaskSpec`: a kind (an importable function) and a definition, say a schema's text. A process
+compiles a definition once and knows it by its digest afterwards, so that the text travels once. Only plain bytes
+and JSON travel, no pickles: a process that hostile bytes have taken over gains nothing over its parent.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Self
+
+from exchange.engines.worker_process import (
+    FAILED,
+    OK,
+    UNKNOWN,
+    Compile,
+    CompiledTasks,
+    Parts,
+    Task,
+    TaskSpec,
+    raised,
+    receive,
+    send,
+)
+from schemas.errors import InvalidError, Reason, UnavailableError
+
+__all__ = ["Compile", "Parts", "ProcessPool", "Task", "TaskSpec"]
+
+_BOOT = 60.0  # seconds for a process to start
+_SHARE = 0.25  # of the time allowed that must be left when work begins
+_SERVE: Final = "from exchange.engines.worker_process import serve; serve()"
+
+
+class ProcessPool:
+    """The processes. Thread-safe; use as a context manager or close it.
+
+    Args:
+        n: number of processes, one a core; 0 runs everything in the calling thread, without deadline or limit.
+        deadline: seconds that one call may take, its wait for a process included.
+        memory: bytes that a process may take beyond what it has when it starts.
+        queue: calls that may wait.
+        small: below so many records a call is worked in its own thread.
+        replaced: called with "deadline" or "died" whenever a process is replaced, for the metrics.
+
+    Raises:
+        UnavailableError: INTERNAL, when the processes do not start.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        deadline: float = 10.0,
+        memory: int = 1 << 30,
+        queue: int = 64,
+        small: int = 30,
+        replaced: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._n, self._deadline, self._memory = n, deadline, memory
+        self._queue, self._small, self._replaced = queue, small, replaced
+        self._programs = CompiledTasks()
+        lock = threading.Lock()
+        self._state = threading.Condition(lock)
+        self._free = threading.Condition(lock)  # of its own, so that one process wakes one call and not all
+        self._idle: list[_Process] = []
+        self._all: set[_Process] = set()
+        self._waiting = 0
+        self._closed = False
+        try:
+            for _ in range(n):
+                self._idle.append(_Process(memory))
+            for process in self._idle:
+                process.await_ready()
+        except OSError as error:
+            for process in self._idle:
+                process.end()
+            raise UnavailableError(Reason.INTERNAL, "the engine processes did not start; see their messages") from error
+        self._all.update(self._idle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, program: TaskSpec, parts: Parts, *, records: int, deadline: float | None = None) -> Parts:
+        """Run a program on byte strings.
+
+        Args:
+            program: what to run.
+            parts: its input, passed on as it is.
+            records: how many records that is.
+            deadline: seconds for this call, if other than the usual.
+
+        Raises:
+            PoolError: what the program raised, as it raised it.
+            InvalidError: RECORD_INVALID, two processes died of it; BATCH_TOO_LARGE, it took more than the memory
+                allowed.
+            UnavailableError: OVERLOADED, too many calls wait or the deadline has passed; SHUTTING_DOWN; INTERNAL,
+                the program failed in a way that it does not know.
+        """
+        if self.in_thread(records):
+            return self._programs.run(program, parts)
+        allowed = self._deadline if deadline is None else deadline
+        until = time.monotonic() + allowed
+        for last in (False, True):
+            process = self._take(until, least=0.0 if last else _SHARE * allowed)
+            try:
+                word, answer = process.ask(program, parts, until)
+                refusal = raised(answer) if word == FAILED else None
+            except TimeoutError as error:
+                self._replace(process, "deadline")
+                raise _overloaded("the work was not done before its deadline; send fewer records") from error
+            except OSError as error:
+                self._replace(process, "died")
+                if last:
+                    raise InvalidError(
+                        Reason.RECORD_INVALID,
+                        "got a batch that brought two engine processes down; send it in smaller parts to find out "
+                        "which record does",
+                    ) from error
+                continue
+            except BaseException:
+                self._replace(process, "abandoned")  # its answer is still to come, and nobody would read it
+                raise
+            self._give_back(process)
+            if refusal is not None:
+                raise refusal
+            return answer
+        raise AssertionError  # pragma: no cover - the second attempt returns or raises
+
+    def in_thread(self, records: int) -> bool:
+        """Tell whether a call for so many records is worked in the calling thread.
+
+        Raises:
+            UnavailableError: SHUTTING_DOWN, it is not worked at all any more.
+        """
+        if self._closed:
+            raise _shutting_down()
+        return not self._n or records < self._small
+
+    def close(self, patience: float = 5.0) -> None:
+        """Refuse new calls, let those under way end, then end the processes. Can be called again.
+
+        Args:
+            patience: seconds for the calls under way; those that take longer raise UnavailableError.
+        """
+        with self._state:
+            self._closed = True
+            self._free.notify_all()
+            self._state.notify_all()
+            self._state.wait_for(lambda: len(self._idle) == len(self._all), patience)
+            idle, self._idle = self._idle, []
+            busy = self._all.difference(idle)
+            self._all.clear()
+        for process in idle:
+            process.end()
+        for process in busy:
+            process.kill()  # the call that owns it sees it die, and does the rest
+
+    def _take(self, until: float, least: float) -> "_Process":
+        with self._state:
+            if not self._idle and self._waiting >= self._queue:
+                raise _overloaded(f"{self._waiting} calls wait for an engine process already")
+            self._waiting += 1
+            try:
+                self._free.wait_for(lambda: self._idle or self._closed, until - time.monotonic())
+            finally:
+                self._waiting -= 1
+            if self._closed:
+                raise _shutting_down()
+            if not self._idle:
+                raise _overloaded("no engine process was free before the deadline")
+            if until - time.monotonic() < least:  # it would be ended in mid-work, and everybody behind it wait for that
+                self._free.notify()
+                raise _overloaded("an engine process was free only shortly before the deadline")
+            return self._idle.pop()
+
+    def _give_back(self, process: "_Process") -> None:
+        with self._state:
+            kept = process in self._all
+            if kept:
+                self._idle.append(process)
+                self._free.notify()
+                self._state.notify_all()
+        if not kept:
+            process.end()
+
+    def _replace(self, process: "_Process", why: str) -> None:
+        process.end()
+        with self._state:
+            self._all.discard(process)
+            self._state.notify_all()
+            if self._closed:
+                raise _shutting_down()
+        self._replaced(why)
+        threading.Thread(target=self._start_another, name="engine-start", daemon=True).start()
+
+    def _start_another(self) -> None:
+        delay = 0.1
+        while True:
+            process = _Process.started(self._memory)
+            with self._state:
+                if process is not None and not self._closed:
+                    self._all.add(process)
+                    self._idle.append(process)
+                    self._free.notify()
+                    self._state.notify_all()
+                    return
+                if not self._closed:
+                    self._state.wait_for(lambda: self._closed, delay)
+                closed = self._closed
+            if process is not None:
+                process.end()
+            if closed:
+                return
+            delay = min(2 * delay, 10.0)
+
+
+class _Process:
+    """One engine process, and the parent's end of its socket. Its errors are OSErrors; TimeoutError is one."""
+
+    def __init__(self, memory: int) -> None:
+        ours, theirs = socket.socketpair()
+        for each in (ours, theirs):  # a batch should pass in few turns; the kernel takes less if it allows less
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        alive, self._life = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SERVE, str(theirs.fileno()), str(alive), str(memory)],
+                pass_fds=(theirs.fileno(), alive),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an operator's Ctrl-C goes to the parent, which stops in order
+                env={**os.environ, "RUST_BACKTRACE": "0"},  # a panic would cost 145 µs instead of 9
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._life)
+            raise
+        finally:
+            theirs.close()
+            os.close(alive)
+        self._socket = ours
+        self._known: set[bytes] = set()
+
+    @classmethod
+    def started(cls, memory: int) -> "_Process | None":
+        """Start one and wait until it is ready; None when it does not start."""
+        try:
+            process = cls(memory)
+        except OSError:
+            return None
+        try:
+            process.await_ready()
+        except OSError:
+            process.end()
+            return None
+        return process
+
+    def await_ready(self) -> None:
+        """Tell it where to import from, and wait for its answer."""
+        send(self._socket, OK, [json.dumps(sys.path).encode()], until=time.monotonic() + _BOOT)
+        receive(self._socket, time.monotonic() + _BOOT)
+
+    def ask(self, program: TaskSpec, parts: Parts, until: float) -> tuple[int, Parts]:
+        allowed = max(until - time.monotonic(), 0.001)
+        definition = [program.kind.encode(), program.definition]
+        if program.digest not in self._known:
+            send(self._socket, UNKNOWN, definition, program.digest, until=until)
+        send(self._socket, OK, parts, program.digest, allowed, until=until)
+        word, _, _, content = receive(self._socket, until)
+        if word == UNKNOWN:  # it has forgotten the program since
+            self._known.discard(program.digest)
+            return self.ask(program, parts, until)
+        self._known.add(program.digest)
+        return word, content
+
+    def kill(self) -> None:
+        """End it; from any thread. The socket stays open for the call that owns it."""
+        self._process.kill()
+
+    def end(self) -> None:
+        """End it and give everything back; by its owner alone, once."""
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+        os.close(self._life)
+
+
+def _overloaded(what: str) -> UnavailableError:
+    return UnavailableError(Reason.OVERLOADED, f"{what}; try again later", retry_after=1.0)
+
+
+def _shutting_down() -> UnavailableError:
+    return UnavailableError(Reason.SHUTTING_DOWN, "the engine processes are ending; try again later", retry_after=1.0)

@@ -1,0 +1,200 @@
+"""What engine processes do for the exchange: check a batch to be published, apply a view to one being fetched.
+
+Each is a program of `exchange.engines.process_pool`: a definition as JSON, compiled once a process, and byte strings
+in and out. The calls here put the two ends together, so that no caller knows whether a batch went to a process or not.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from exchange.access.view.filter import filter_from_text, filter_to_text
+from exchange.access.view.view import View, ViewResult, ViewSpec
+from exchange.engines.process_pool import Parts, ProcessPool, Task, TaskSpec
+from exchange.records.submission import Records, check_root
+from registry.avro.parser import ParsedSchema, parse
+from registry.codec.codec import CodecEngine, RowError, engine_for, strip_frames
+from schemas.access import MaskRule
+from schemas.errors import InvalidError, Reason
+from schemas.record import Packed
+
+__all__ = ["apply_view", "check_batch", "compile_check", "compile_view"]
+
+
+def apply_view(
+    workers: ProcessPool, spec: ViewSpec, writers: Mapping[int, ParsedSchema], values: Packed | Sequence[bytes | None]
+) -> ViewResult:
+    """Apply a grant's view to framed values (`exchange.access.view.view.View.apply`), perhaps in an engine process.
+
+    Raises:
+        PoolError: what the view raises, and what `ProcessPool.run` raises.
+    """
+    known = tuple(sorted(writers.items()))
+    if workers.in_thread(len(values)):
+        return _view(spec, known).apply(values)
+    program = _view_program(spec, known)
+    packed = values if isinstance(values, Packed) else Packed.of(values)
+    offsets, data, states, words = workers.run(program, (packed.offsets, packed.values), records=len(packed))
+    engine, _, alarm = words.decode().partition("\n")
+    return ViewResult(values=Packed(offsets, data), states=states, engine=engine, alarm=alarm)
+
+
+def check_batch(
+    workers: ProcessPool, writers: Mapping[int, ParsedSchema], records: Records, values: Sequence[bytes]
+) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
+    """Check the root and the framed values of a batch to be published, perhaps in an engine process.
+
+    Args:
+        workers: the processes.
+        writers: registry id → schema, of the versions under which a record of this topic may be written.
+        records: n records, whose form was checked; an empty value is a void's.
+        values: their values, one by one.
+
+    Returns:
+        The key bytes of the records that have a value, in order, and the schema ids among them, rising; or the rows
+        that do not keep their schema, at most 100, in order.
+
+    Raises:
+        InvalidError: SIGNATURE_INVALID, the root is not that of the records; SCHEMA_UNKNOWN, a frame names none of the
+            writers; RECORD_INVALID, a frame is missing.
+        PoolError: what `ProcessPool.run` raises.
+    """
+    known = tuple(sorted(writers.items()))
+    if workers.in_thread(len(values)):
+        return _checked(_engines(known), records, values)
+    program = _check_program(known)
+    good, first, second = workers.run(program, _to_parts(records), records=len(values))
+    if good == b"rows":
+        return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
+    return list(Packed(first, second)), tuple(json.loads(good))
+
+
+def compile_view(definition: bytes) -> Task:
+    """Compile the program of a view; the kind `exchange.records.engine_tasks:compile_view`."""
+    read = json.loads(definition)
+    spec = ViewSpec(
+        output=read["output"],
+        output_id=read["output_id"],
+        masks=tuple((field, MaskRule(rule)) for field, rule in read["masks"]),
+        row_filter=filter_from_text(read["row_filter"]) if read["row_filter"] else None,
+        resource=read["resource"],
+        references=tuple(read["references"]),
+    )
+    view = View(spec, _writers(read["writers"]))
+
+    def task(parts: Parts) -> Parts:
+        result = view.apply(Packed(*parts))
+        words = f"{result.engine}\n{result.alarm}".encode()
+        return [result.values.offsets, result.values.values, result.states, words]
+
+    return task
+
+
+def compile_check(definition: bytes) -> Task:
+    """Compile the program of a check; the kind `exchange.records.engine_tasks:compile_check`."""
+    engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
+
+    def task(parts: Parts) -> Parts:
+        records = _from_parts(parts)
+        checked = _checked(engines, records, list(records.values))
+        if isinstance(checked, list):
+            rows = [[row.index, row.reason, row.field, row.message] for row in checked]
+            return [b"rows", json.dumps(rows).encode(), b""]
+        keys, ids = checked
+        packed = Packed.of(keys)
+        return [json.dumps(ids).encode(), packed.offsets, packed.values]
+
+    return task
+
+
+def _to_parts(records: Records) -> Parts:
+    values, voids = records.values, records.void_keys
+    return values.offsets, values.values, records.marks, voids.offsets, voids.values, records.valid, records.root
+
+
+def _from_parts(parts: Parts) -> Records:
+    offsets, values, marks, void_offsets, void_values, valid, root = parts
+    return Records(
+        marks=marks,
+        values=Packed(offsets, values),
+        void_keys=Packed(void_offsets, void_values),
+        valid=valid,
+        root=root,
+    )
+
+
+def _checked(
+    engines: Mapping[int, CodecEngine], records: Records, values: Sequence[bytes]
+) -> tuple[Sequence[bytes], tuple[int, ...]] | list[RowError]:
+    """Check the root, then each schema's records with its engine; see `check_batch`."""
+    check_root(records, values)
+    found: dict[int, bytes] = {}
+    bad: list[RowError] = []
+    groups = strip_frames(records.values)
+    for group in groups:
+        engine = engines.get(group.schema_id)
+        if engine is None:
+            raise InvalidError(
+                Reason.SCHEMA_UNKNOWN,
+                f"got a record of schema {group.schema_id}, which is none of this topic's; expected one of "
+                f"{', '.join(map(str, engines))}",
+            )
+        checked = engine.check(group.datums)
+        if not isinstance(checked, list):
+            keys = checked.keys or [b""] * len(group.datums)  # a schema that names no key
+            if len(groups) == 1:
+                return keys, (group.schema_id,)
+            found.update(zip(group.indexes.tolist(), keys, strict=True))
+            continue
+        places = group.indexes.tolist()
+        bad += [
+            RowError(index=places[row.index], reason=row.reason, field=row.field, message=row.message)
+            for row in checked
+        ]
+    if bad:
+        return sorted(bad, key=lambda row: row.index)
+    return [found[place] for place in sorted(found)], tuple(sorted({group.schema_id for group in groups}))
+
+
+_Writers = tuple[tuple[int, ParsedSchema], ...]
+
+
+@lru_cache(maxsize=256)
+def _engines(writers: _Writers) -> dict[int, CodecEngine]:
+    return {id_: engine_for(schema) for id_, schema in writers}
+
+
+@lru_cache(maxsize=256)
+def _view(spec: ViewSpec, writers: _Writers) -> View:
+    return View(spec, dict(writers))
+
+
+@lru_cache(maxsize=512)
+def _view_program(spec: ViewSpec, writers: _Writers) -> TaskSpec:
+    return TaskSpec.of(
+        "exchange.records.engine_tasks:compile_view",
+        json.dumps(
+            {
+                "output": spec.output,
+                "output_id": spec.output_id,
+                "masks": spec.masks,
+                "row_filter": filter_to_text(spec.row_filter) if spec.row_filter is not None else "",
+                "resource": spec.resource,
+                "references": spec.references,
+                "writers": _described(writers),
+            }
+        ).encode(),
+    )
+
+
+@lru_cache(maxsize=512)
+def _check_program(writers: _Writers) -> TaskSpec:
+    return TaskSpec.of("exchange.records.engine_tasks:compile_check", json.dumps(_described(writers)).encode())
+
+
+def _described(writers: _Writers) -> list[tuple[int, str, tuple[str, ...]]]:
+    return [(id_, schema.text, schema.references) for id_, schema in writers]
+
+
+def _writers(described: Sequence[tuple[int, str, Sequence[str]]]) -> dict[int, ParsedSchema]:
+    return {id_: parse(text, references=tuple(references)) for id_, text, references in described}

@@ -1,0 +1,74 @@
+"""A consumer's position: an opaque, versioned token bound to its grant and to the topic's generation.
+
+It holds two vectors of next offsets, one item a partition. `at` is where to read on. `since` is where the last
+release entry ended: what was scanned in between delivered nothing and has no entry yet, so it folds into the
+next entry's range and the ranges of a grant's entries join without a gap.
+
+A token is no secret and no permission: a forged one reads only what the grant allows anyway. The binding finds
+mistakes: another grant's token, or one from before a restore.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.record import Positions
+
+__all__ = ["BEGINNING", "ConsumerPosition"]
+
+BEGINNING = b"\x00"
+"""A position that a consumer may send to start anew: the first record that its grant lets it see."""
+
+_VERSION = 1
+_HEAD = struct.Struct("<B8sqH")  # version, grant's tag, generation, partitions
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerPosition:
+    """Where a grant's consumer stands in a topic; `since` ≤ `at` in every partition."""
+
+    since: Positions
+    at: Positions
+
+    def token(self, grant_id: str, generation: int) -> bytes:
+        """Give the opaque form: 19 bytes and 16 a partition."""
+        head = _HEAD.pack(_VERSION, _tag(grant_id), generation, len(self.at))
+        return head + struct.pack(f"<{2 * len(self.at)}Q", *self.since, *self.at)
+
+    @classmethod
+    def parse(cls, token: bytes, grant_id: str, generation: int, partitions: int) -> "ConsumerPosition":
+        """Read a token.
+
+        Raises:
+            InvalidError: POSITION_INVALID, not a token of this grant.
+            ConflictError: TOPIC_GENERATION_CHANGED, made before the topic was restored: start anew.
+        """
+        if len(token) < _HEAD.size:
+            raise _invalid("too short a position")
+        version, tag, made_in, count = _HEAD.unpack_from(token)
+        if version != _VERSION or count != partitions or len(token) != _HEAD.size + 16 * count:
+            raise _invalid("a position of another form")
+        if tag != _tag(grant_id):
+            raise _invalid("a position of another grant")
+        if made_in != generation:
+            raise ConflictError(
+                Reason.TOPIC_GENERATION_CHANGED,
+                f"got a position of generation {made_in} of the topic, which was restored since and is now in "
+                f"generation {generation}; start anew from the beginning of the grant",
+            )
+        offsets = struct.unpack_from(f"<{2 * count}Q", token, _HEAD.size)
+        place = cls(offsets[:count], offsets[count:])
+        if any(since > at for since, at in zip(place.since, place.at, strict=True)):
+            raise _invalid("a position that contradicts itself")
+        return place
+
+
+def _tag(grant_id: str) -> bytes:
+    return hashlib.sha256(grant_id.encode()).digest()[:8]
+
+
+def _invalid(got: str) -> InvalidError:
+    return InvalidError(
+        Reason.POSITION_INVALID, f"got {got}; expected the `next_position` of a fetch under this grant, or none"
+    )

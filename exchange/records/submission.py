@@ -1,0 +1,133 @@
+"""A batch as a connector submits it, and what can be said of it without knowing its schema."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.codec.codec import RowError
+from schemas.errors import InvalidError, Reason
+from schemas.merkle import root_of
+from schemas.names import Topic
+from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Operation, Packed, Seen, leaf_hashes
+
+__all__ = ["Records", "RowsRefusedError", "Submission", "check_form", "check_root", "merge_keys"]
+
+_MAX_SOURCE_POSITION = 128  # bytes
+_MAX_SEQUENCE = 2**53  # what a JSON number holds exactly; at a batch a millisecond, 285,000 years
+_MARKS = frozenset(operation | seen << 4 for operation in Operation for seen in Seen)
+
+
+class RowsRefusedError(InvalidError):
+    """A batch is refused whole because of these rows; a row's value is never told."""
+
+    def __init__(self, rows: Sequence[RowError]) -> None:
+        super().__init__(
+            Reason.RECORD_INVALID,
+            f"got {len(rows)} or more records that do not keep the schema; mend or leave out the rows named, and "
+            "send the batch again under the same sequence number",
+            details={"rows": str(len(rows))},
+        )
+        self.rows = tuple(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """What of a batch its root stands for; see `schemas.record.Batch` for the fields."""
+
+    marks: bytes
+    values: Packed
+    void_keys: Packed
+    valid: bytes
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission(Records):
+    """A batch as it came; see `schemas.record.Batch` for the fields."""
+
+    topic: Topic
+    sequence: int
+    previous_root: bytes
+    signature: bytes
+    source_position: bytes
+
+
+def check_form(submission: Submission) -> None:
+    """Check that the parts of a batch fit each other: step (1), before anything costs.
+
+    Raises:
+        InvalidError: BATCH_EMPTY, BATCH_TOO_LARGE, REQUEST_INVALID or RECORD_INVALID.
+    """
+    count = len(submission.marks)
+    size = len(submission.values.values) + len(submission.void_keys.values)
+    if count == 0:
+        raise InvalidError(Reason.BATCH_EMPTY, "got a batch without records; expected one at least")
+    if count > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES:
+        raise InvalidError(
+            Reason.BATCH_TOO_LARGE,
+            f"got {count} records in {size} bytes; expected {MAX_BATCH_RECORDS} records and {MAX_BATCH_BYTES} bytes "
+            "at most: send smaller batches",
+        )
+    # Before the offsets are unpacked: a buffer of megabytes for one record would cost seconds.
+    longest = 4 * (count + 1)
+    if (
+        len(submission.values.offsets) != longest
+        or len(submission.void_keys.offsets) > longest
+        or len(submission.valid) > 16 * count
+    ):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got offsets or valid times for another number of records than the {count} marks; expected {longest} "
+            "bytes of offsets, as many for void keys at most, and 16 bytes of valid times a record",
+        )
+    submission.values.checked()
+    submission.void_keys.checked()
+    is_void = (np.frombuffer(submission.marks, np.uint8) & 15) == Operation.VOID
+    voids = int(np.count_nonzero(is_void))
+    fits = (
+        len(submission.values) == count
+        and len(submission.void_keys) == voids
+        and len(submission.valid) in {0, 16 * count}
+        and len(submission.root) == len(submission.previous_root) == 32
+        and len(submission.source_position) <= _MAX_SOURCE_POSITION
+        and 0 < submission.sequence < _MAX_SEQUENCE
+        and set(submission.marks) <= _MARKS
+    )
+    if not fits:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"got a batch of {count} marks whose parts do not fit; expected as many values, a key for each void, "
+            "valid times for all or none, roots of 32 bytes, a source position of 128 bytes at most and known marks",
+        )
+    is_empty = np.diff(np.frombuffer(submission.values.offsets, "<i4")) == 0
+    if not np.array_equal(is_empty, is_void):
+        raise InvalidError(
+            Reason.RECORD_INVALID, "got a void with a value, or another record without one; expected the opposite"
+        )
+
+
+def check_root(records: Records, values: Sequence[bytes]) -> None:
+    """Check that a batch's root is that of its records: the second half of step (3).
+
+    Args:
+        records: whose form was checked.
+        values: their values, one by one.
+
+    Raises:
+        InvalidError: SIGNATURE_INVALID; REQUEST_INVALID, another number of void keys than of voids.
+    """
+    leaves = leaf_hashes(records.marks, values, records.void_keys, records.valid)
+    if root_of(leaves) != records.root:
+        raise InvalidError(
+            Reason.SIGNATURE_INVALID,
+            "got a root that is not the Merkle root of the batch's records; build it from the bytes that are sent",
+        )
+
+
+def merge_keys(marks: bytes, value_keys: Sequence[bytes], void_keys: Packed) -> Sequence[bytes]:
+    """Give one key a record, in order: a void brings its own, every other key stands in its value."""
+    if not len(void_keys):
+        return value_keys
+    valued, void = iter(value_keys), iter(void_keys)
+    return [next(void) if byte & 15 == Operation.VOID else next(valued) for byte in marks]

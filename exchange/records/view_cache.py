@@ -1,0 +1,89 @@
+"""Cache of compiled views, one for each version of a grant: what a grant releases, computed column by column.
+
+A version of a grant never changes, so a compiled view is kept until the cache is full (least recently used goes
+first). Views are compiled in this process and applied in an engine process where there is one.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from exchange.access.view.derive import derive_schema
+from exchange.access.view.view import ViewSpec, compile_view
+from exchange.engines.process_pool import ProcessPool
+from exchange.records.engine_tasks import apply_view
+from exchange.records.release import ViewOutput
+from exchange.records.writer_schemas import WriterSchemas
+from registry.avro.parser import parse
+from registry.subjects.lookup import Subjects
+from schemas.access import Grant
+
+__all__ = ["ViewCache"]
+
+
+_KEPT_VIEWS = 1_000
+
+
+class ViewCache:
+    """The views of grants."""
+
+    def __init__(
+        self, schemas: WriterSchemas, subjects: Subjects, workers: ProcessPool, *, alarm: Callable[[str], None]
+    ) -> None:
+        self._schemas = schemas
+        self._subjects = subjects
+        self._workers = workers
+        self._alarm = alarm
+        self._kept: OrderedDict[tuple[str, int], ViewSpec] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, grant: Grant) -> None:
+        """Check that a grant's fields, masks and filter suit every writer schema of its topic.
+
+        Raises:
+            InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
+        """
+        compile_view(self._made(grant, self._derive(grant), 0), self._schemas.writers(grant.topic, anew=True))
+
+    def register(self, grant: Grant) -> int:
+        """Derive a grant's output schema, register it under its hidden subject, and give its id."""
+        return self._subjects.register_view(grant.id, grant.version, self._derive(grant))
+
+    def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
+        """See `exchange.records.release.ViewOf`."""
+        spec = self._spec(grant)
+        result = self._schemas.with_writers(
+            grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
+        )
+        if result.alarm:
+            self._alarm(result.alarm)
+        return ViewOutput(kept=result.kept, values=result.values)
+
+    def _spec(self, grant: Grant) -> ViewSpec:
+        """Give what a grant version's view is made of; it never changes."""
+        key = (grant.id, grant.version)
+        with self._lock:
+            spec = self._kept.get(key)
+            if spec is not None:
+                self._kept.move_to_end(key)
+                return spec
+        output_id = grant.view_schema_id or 0
+        spec = self._made(grant, self._schemas.text(output_id), output_id)
+        with self._lock:
+            self._kept[key] = spec
+            while len(self._kept) > _KEPT_VIEWS:
+                self._kept.popitem(last=False)
+        return spec
+
+    def _made(self, grant: Grant, output: str, output_id: int) -> ViewSpec:
+        return ViewSpec(
+            output=output,
+            output_id=output_id,
+            masks=grant.masks,
+            row_filter=grant.row_filter,
+            resource=self._schemas.latest(grant.topic)[1],
+        )
+
+    def _derive(self, grant: Grant) -> str:
+        resource = parse(self._schemas.latest(grant.topic)[1])
+        return derive_schema(resource, grant.fields, grant.masks, f"{resource.fullname}View")

@@ -1,0 +1,16 @@
+"""The clock of this process: the one place that reads it."""
+
+import time
+from datetime import UTC, datetime
+
+__all__ = ["microseconds", "utc_now"]
+
+
+def microseconds() -> int:
+    """Give the time of this process's clock: microseconds since 1970 UTC."""
+    return time.time_ns() // 1_000
+
+
+def utc_now() -> datetime:
+    """Give the time of this process's clock, aware."""
+    return datetime.now(UTC)

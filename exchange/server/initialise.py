@@ -1,0 +1,229 @@
+"""A pool's folder: made by `pool init`, once.
+
+pool.toml            the configuration
+ca/                  certificate authority and the listeners' certificate
+secrets/             keys of pseudonyms, the log's and the receipts' signing keys; 0600
+log/                 tiles and checkpoint (C2SP tlog-tiles); may be served to anybody
+pg/                  the embedded PostgreSQL, where no other database is named
+bootstrap-token      token of the first account, a data authority; 0600
+log.pub              the log's public key: give it, with a checkpoint, to whoever is to verify
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from exchange import migrations
+from exchange.access.grants.postgres import PostgresAccessStore
+from exchange.access.grants.row_mac import RowMac
+from exchange.audit.note import FileSigner
+from exchange.config import Config
+from exchange.identity.authority import Authority
+from exchange.identity.keyfile import create_ed25519, create_private, read_ed25519
+from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.secrets import FileSecrets
+from exchange.identity.tokens import Users
+from exchange.server.clock import utc_now
+from exchange.server.embedded_postgres import EmbeddedPostgres
+from exchange.server.key_files import receipts_key
+from registry.database.errors import refusal
+from registry.database.unit_of_work import PostgresDatabase
+from schemas.access import Role
+from schemas.errors import InvalidError, Reason, UnavailableError
+
+__all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
+
+BOOTSTRAP = "bootstrap"
+_RENEW_BEFORE = timedelta(days=30)
+
+
+def initialise(
+    folder: Path,
+    *,
+    pool_id: str,
+    host: str = "localhost",
+    origin: str | None = None,
+    listen: dict[str, str] | None = None,
+    database: str | None = None,
+    dev: bool = False,
+) -> Config:
+    """Make a pool's folder, its keys, its database's tables and its first account.
+
+    Args:
+        folder: empty or absent.
+        pool_id: short and lower-case; stands in every certificate and entry, and never changes.
+        host: name by which departments reach the gateway.
+        origin: the log's name; `<host>/audit` if not given.
+        listen: addresses that differ from the defaults.
+        database: `${file:…}` or `${env:…}`; None = embedded.
+        dev: marks the folder: a plain `serve` refuses it.
+
+    Raises:
+        InvalidError: ALREADY_EXISTS, the folder or the database holds a pool; CONFIG_INVALID, *database* leads
+            nowhere; NAME_INVALID.
+        UnavailableError: the database does not answer.
+    """
+    if (folder / "pool.toml").exists():
+        raise InvalidError(Reason.ALREADY_EXISTS, f"{folder} holds a pool already; nothing was changed")
+    origin = origin or f"{host}/audit"
+    _look_at_database(
+        Config(folder=folder.resolve(), pool_id=pool_id, origin=origin, gateway="localhost:0", database=database)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    now = utc_now()
+    authority = Authority.create(folder / "ca", pool_id, now)
+    FileSecrets.create(folder / "secrets")
+    create_ed25519(receipts_key(folder))
+    signer = FileSigner.create(folder / "secrets" / "log.key", origin)
+    (folder / "log.pub").write_text(f"{signer.key}\n")
+    (folder / "log").mkdir(exist_ok=True)
+    _issue_server_certificate(folder, authority, host)
+    port = (listen or {}).get("grpc", "127.0.0.1:7443").rsplit(":", 1)[1]
+    _write_config(
+        folder, pool_id=pool_id, origin=origin, gateway=f"{host}:{port}", listen=listen, database=database, dev=dev
+    )
+    config = Config.load(folder)
+    _prepare_database(config)
+    return config
+
+
+def migrate(config: Config) -> None:
+    """Bring the database to the revision of this program; by command alone, never by a start.
+
+    Raises:
+        UnavailableError: the database does not answer.
+    """
+    with _Database(config) as engine:
+        migrations.upgrade(engine)
+
+
+def renew_receipts_key(config: Config) -> bytes:
+    """Make another key for receipts, and keep the one there was beside it; give the new public key, 32 bytes.
+
+    Connectors keep the key that they have seen, and stop when another is named: see the runbook.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the one there is cannot be read.
+    """
+    path = receipts_key(config.folder)
+    if path.exists():
+        old = read_ed25519(path).public_key().public_bytes_raw().hex()
+        path.rename(path.with_name(f"receipts-{old[:16]}.key"))
+    return create_ed25519(path).public_key().public_bytes_raw()
+
+
+def renew_server_certificate(config: Config, authority: Authority) -> None:
+    """Make the listeners' key and certificate anew when missing or within a month of their end; at each start.
+
+    Nobody has to know the old one: departments trust the authority that signs it.
+    """
+    host = config.gateway.rsplit(":", 1)[0]
+    facts = config.path("ca", "server.json")
+    with _alone(config.path("ca")):  # processes that start together would mix one's key and another's certificate
+        if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
+            not_after = json.loads(facts.read_text())["not_after"]
+            if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
+                return
+        _issue_server_certificate(config.folder, authority, host)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only process that writes there for as long as the block lasts."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _issue_server_certificate(folder: Path, authority: Authority, host: str) -> None:
+    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    identity = authority.server(names, utc_now())
+    key = folder / "ca" / "server.key"
+    key.unlink(missing_ok=True)
+    create_private(key, identity.key)
+    (folder / "ca" / "server.crt").write_bytes(identity.certificate)
+    (folder / "ca" / "server.json").write_text(json.dumps({"not_after": identity.not_after.timestamp()}) + "\n")
+
+
+def _write_config(
+    folder: Path,
+    *,
+    pool_id: str,
+    origin: str,
+    gateway: str,
+    listen: dict[str, str] | None,
+    database: str | None,
+    dev: bool,
+) -> None:
+    lines = [
+        "# The pool's configuration; docs/reference/configuration.md explains every key.",
+        f"pool_id = {json.dumps(pool_id)}",
+        f"origin = {json.dumps(origin)}",
+        f"gateway = {json.dumps(gateway)}",
+    ]
+    if dev:
+        lines.append("dev = true  # made by `pool serve --dev`: no authentication on the registry, loopback only")
+    if database is not None:
+        lines.append(f"database = {json.dumps(database)}")
+    if listen:
+        lines += ["", "[listen]", *(f"{name} = {json.dumps(address)}" for name, address in listen.items())]
+    (folder / "pool.toml").write_text("\n".join(lines) + "\n")
+
+
+def _look_at_database(config: Config) -> None:
+    """See that a configured database can be had, before a key is made: a folder without its tables is no pool.
+
+    Nor is one whose tables are another pool's: its grants bear the seal of other keys.
+    """
+    if config.database_url is None:
+        return
+    with _Database(config) as engine:
+        try:
+            found = migrations.revision(engine)
+        except UnavailableError as error:
+            raise UnavailableError(error.reason, f"{error.message}. It was said: {refusal(error)}") from error
+    if found is not None:
+        raise InvalidError(
+            Reason.ALREADY_EXISTS,
+            "the database holds a pool already, or what is left of making one; give an empty one",
+        )
+
+
+def _prepare_database(config: Config) -> None:
+    with _Database(config) as engine:
+        migrations.upgrade(engine)
+        secrets = FileSecrets.open(config.path("secrets"))
+        access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
+        with PostgresDatabase(engine).begin() as work:
+            access.seed_purposes(work)
+            token = Users(PostgresIdentityStore()).add(
+                work, name=BOOTSTRAP, role=Role.DATA_AUTHORITY, department="", by="init", at=utc_now()
+            )
+        create_private(config.path("bootstrap-token"), token.encode() + b"\n")
+
+
+class _Database:
+    """The configured database, or the embedded one for as long as the block lasts."""
+
+    def __init__(self, config: Config) -> None:
+        self._url = config.database_url
+        self._embedded = EmbeddedPostgres(config.folder) if self._url is None else None
+
+    def __enter__(self) -> sa.Engine:
+        url = self._embedded.start() if self._embedded else sa.make_url(self._url or "")
+        self._engine = sa.create_engine(url)
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+        if self._embedded:
+            self._embedded.stop()

@@ -1,0 +1,10 @@
+"""Paths of key files in the folder of a pool."""
+
+from pathlib import Path
+
+__all__ = ["receipts_key"]
+
+
+def receipts_key(folder: Path) -> Path:
+    """Give the file of the key that signs receipts, in a pool's folder."""
+    return folder / "secrets" / "receipts.key"

@@ -1,0 +1,224 @@
+"""May records written under one schema be read under another? Pure: schema texts in, findings out.
+
+Seven levels, Confluent's: which of the two is new, and how many earlier versions count.
+
+    NONE                                      anything goes
+    BACKWARD   FORWARD   FULL                 the new schema reads the latest version's records; the latest version
+                                              reads the new schema's; both
+    BACKWARD_TRANSITIVE   FORWARD_TRANSITIVE  the same against every version
+    FULL_TRANSITIVE
+
+The verdict is that of Apache Avro's own checker (`avro.compatibility`: Avro specification, "Schema Resolution").
+It keeps messages and places in two unordered sets, so a user learns that something is wrong, but not where. So
+a refusal is explained by a walk of our own over both schemas in step, which names version, JSON path and
+reason; a test holds the two to the same verdict, and where they should ever differ the library's word stands.
+
+The strict rule goes beyond Avro. Logical types do not take part in resolution: a decimal whose scale changes from
+2 to 4, or a timestamp that turns from milliseconds into microseconds, is "compatible", and every stored amount
+is silently a hundredth of what it was. With `strict` such a change is a finding.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
+from avro.errors import AvroException
+from avro.name import Names
+from avro.schema import Schema, make_avsc_object
+
+from registry.avro.reader_writer import Difference, Named, differences
+from schemas.errors import ConflictError, InvalidError, Reason
+
+__all__ = ["Compatibility", "Direction", "Incompatibility", "can_read", "check", "refuse_incompatible"]
+
+_CACHED = 2048  # parsed schemas; some 20 kB each for twenty fields
+
+
+class Compatibility(StrEnum):
+    """What a new version of a subject owes to the earlier ones."""
+
+    NONE = "NONE"
+    BACKWARD = "BACKWARD"
+    BACKWARD_TRANSITIVE = "BACKWARD_TRANSITIVE"
+    FORWARD = "FORWARD"
+    FORWARD_TRANSITIVE = "FORWARD_TRANSITIVE"
+    FULL = "FULL"
+    FULL_TRANSITIVE = "FULL_TRANSITIVE"
+
+    @classmethod
+    def parse(cls, text: str) -> "Compatibility":
+        """Read a level's name, in any case.
+
+        Raises:
+            InvalidError: COMPATIBILITY_INVALID.
+        """
+        try:
+            return cls(text.upper())
+        except ValueError as error:
+            raise InvalidError(
+                Reason.COMPATIBILITY_INVALID, f"got the level {text[:40]!r}; expected one of {', '.join(cls)}"
+            ) from error
+
+    @property
+    def transitive(self) -> bool:
+        """Whether every earlier version counts, and not only the latest."""
+        return self.value.endswith("_TRANSITIVE")
+
+    @property
+    def directions(self) -> tuple["Direction", ...]:
+        """Who must be able to read whose records."""
+        if self is Compatibility.NONE:
+            return ()
+        word = self.value.partition("_")[0]
+        return tuple(Direction) if word == "FULL" else (Direction[word],)
+
+
+class Direction(StrEnum):
+    """Who reads whose records."""
+
+    BACKWARD = "backward"  # the new schema reads what the old one wrote
+    FORWARD = "forward"  # the old schema reads what the new one writes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incompatibility:
+    """One reason why two versions do not go together.
+
+    Attributes:
+        version: number of the earlier version.
+        direction: who cannot read whose records.
+        at: JSON path in the schema that reads, such as `$.fields[3].type`; field: its dotted name, "" at the top.
+        kind: name of the rule: one of avro's (`type_mismatch` …), or `reinterpretation`.
+        detail: got and expected, in words. library: what Avro's own checker says of it.
+    """
+
+    version: int
+    direction: Direction
+    at: str
+    field: str
+    kind: str
+    detail: str
+    library: str
+
+    def __str__(self) -> str:
+        if self.direction is Direction.BACKWARD:
+            what = f"the new schema cannot read records of version {self.version}: at {self.at} of the new schema"
+        else:
+            what = (
+                f"version {self.version} cannot read records of the new schema: at {self.at} of version {self.version}"
+            )
+        return f"{what}{f' ({self.field})' if self.field else ''}: {self.detail}"
+
+
+def check(
+    new: str, earlier: Sequence[tuple[int, str]], level: Compatibility, *, strict: bool = False
+) -> list[Incompatibility]:
+    """Compare a new schema with the earlier versions that its level names.
+
+    Args:
+        new: text of the new schema, already known to be valid.
+        earlier: (version number, text) of every live version, in ascending order.
+        level: what is owed to them.
+        strict: also find logical types that change their meaning.
+
+    Returns:
+        Every reason against it; empty when the level holds.
+
+    Raises:
+        InvalidError: SCHEMA_INVALID, for a text that Avro's library cannot read.
+    """
+    chosen = earlier if level.transitive else earlier[-1:]
+    found: list[Incompatibility] = []
+    for number, text in reversed(chosen):
+        for direction in level.directions:
+            reader, writer = (new, text) if direction is Direction.BACKWARD else (text, new)
+            found += [
+                Incompatibility(
+                    version=number,
+                    direction=direction,
+                    at=item.at,
+                    field=item.field,
+                    kind=item.kind,
+                    detail=item.detail,
+                    library=item.library,
+                )
+                for item in can_read(reader, writer, strict=strict)
+            ]
+    return found
+
+
+def can_read(reader: str, writer: str, *, strict: bool = False) -> list[Difference]:
+    """Give every reason why *reader* does not read what *writer* wrote; empty when it does.
+
+    Raises:
+        InvalidError: SCHEMA_INVALID, for a text that Avro's library cannot read.
+    """
+    if reader == writer:
+        return []
+    left, right = _parsed(reader), _parsed(writer)
+    checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
+    result = checker.get_compatibility(left.avro, right.avro)
+    refused = result.compatibility is SchemaCompatibilityType.incompatible
+    if not refused and not strict:
+        return []  # the walk would only explain
+    found = differences(left.named, right.named)
+    hard = [item for item in found if item.kind != "reinterpretation"]
+    if refused and not hard:
+        text = ", ".join(sorted(result.messages)) or "incompatible"
+        kind = result.incompatibilities[0].value if result.incompatibilities else "incompatible"
+        hard = [Difference(at="$", field="", kind=kind, detail=text, library=text)]
+    soft = [item for item in found if item.kind == "reinterpretation"] if strict else []
+    return [*(hard if refused else ()), *soft]
+
+
+def refuse_incompatible(found: Sequence[Incompatibility], level: Compatibility) -> None:
+    """Raise if anything was found.
+
+    Raises:
+        ConflictError: SCHEMA_INCOMPATIBLE, naming level, versions, JSON paths and reasons.
+    """
+    if found:
+        raise ConflictError(
+            Reason.SCHEMA_INCOMPATIBLE,
+            f"Schema being registered is incompatible with an earlier schema; compatibility level {level}: "
+            + "; ".join(str(item) for item in found),
+            details={"level": level, "library": ", ".join(sorted({item.library for item in found}))},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    avro: Schema
+    named: Named
+
+
+@lru_cache(maxsize=_CACHED)
+def _parsed(text: str) -> _Parsed:
+    try:
+        node = json.loads(text)
+        # Logical types take no part in resolution, and the library warns of those that it does not know.
+        schema = make_avsc_object(_bare(node), Names(validate_names=False), validate_names=False)
+    except (ValueError, RecursionError, AvroException, AttributeError, KeyError, TypeError) as error:
+        raise InvalidError(
+            Reason.SCHEMA_INVALID, f"Avro's library cannot read the schema ({type(error).__name__})"
+        ) from error
+    return _Parsed(schema, Named.of(node))
+
+
+def _bare(node: Any) -> Any:
+    """Drop logical types where they stand, and nowhere else: a default may hold a key of that name."""
+    if isinstance(node, list):
+        return [_bare(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    bare = {key: value for key, value in node.items() if key != "logicalType"}
+    for key in ("type", "items", "values"):
+        if key in bare:
+            bare[key] = _bare(bare[key])
+    if isinstance(bare.get("fields"), list):
+        bare["fields"] = [_bare(field) for field in bare["fields"]]
+    return bare

@@ -1,0 +1,264 @@
+"""`pool-schema diff | register | find | approval`: from a changed file to a registered version.
+
+pool-schema diff senior-card.v1-value new.avsc --url …      what it means for readers and grants
+pool-schema register senior-card.v1-value new.avsc --url …  refused where something is taken back
+pool-schema approval ask senior-card.v1-value new.avsc --reason … --url …
+pool-schema approval decide ID --approve --url …            another person
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from registry.cli.options import at_registry, perhaps_at_registry
+from registry.cli.terminal import FOUND, console, count, fail, read, schema_named, write
+from registry.client.admin import RegistryAdminClient
+from registry.reports.diff import Change, Readers, diff
+from registry.reports.grant_impact import GrantUse, Touch, Touched, grant_use, touched
+from schemas.errors import InvalidError, PoolError, Reason
+
+__all__ = ["add_to"]
+
+_COLOURS = {
+    Readers.UNTOUCHED: "dim",
+    Readers.BOTH: "green",
+    Readers.READERS_FIRST: "yellow",
+    Readers.WRITERS_FIRST: "yellow",
+    Readers.BROKEN: "red",
+}
+_TOUCHES = {Touch.STOPPED: "red", Touch.DEFAULTED: "yellow", Touch.REVIEW: "cyan"}
+
+approval = typer.Typer(help="Have a lowered classification approved (降级审批).", no_args_is_help=True)
+_Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Such as senior-card.v1-value.", show_default=False)]
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="The schema (.avsc).", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("diff")(diff_)
+    app.command("register")(register)
+    app.command("find")(find)
+    app.add_typer(approval, name="approval")
+
+
+@perhaps_at_registry
+def diff_(
+    registry: RegistryAdminClient | None,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="File, name that ships, or SUBJECT[@VERSION].")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The same.")],
+    *,
+    grants: Annotated[
+        Path | None, typer.Option("--grants", help="File with the answer of GET /v1/grants; - = standard input.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    strict: Annotated[bool, typer.Option(help="A logical type that changes its meaning counts as unreadable.")] = True,
+) -> None:
+    """Compare two schemas by meaning: for readers, and for grants (比较两个版本)."""
+    before, after = schema_named(old, registry), schema_named(new, registry)
+    changes = diff(before, after, strict=strict)
+    uses = _uses(old, grants, registry)
+    hit = touched(changes, uses or [], before, after)
+    if as_json:
+        document: dict[str, Any] = {"changes": [change.to_json() for change in changes]}
+        if uses is not None:
+            document["grants"] = [item.to_json() for item in hit]
+        write(json.dumps(document, ensure_ascii=False, indent=2) + "\n", None)
+    else:
+        _show(changes, hit, uses)
+    if changes:
+        raise typer.Exit(FOUND)
+
+
+@at_registry
+def register(
+    registry: RegistryAdminClient,
+    subject: _Subject,
+    file: _File,
+    *,
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", help="JSON file with metadata and ruleSet to go with it.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask whether it would be compatible, no more.")] = False,
+) -> None:
+    """Register a schema under a subject; prints its id and version (登记)."""
+    body: dict[str, Any] = {"schema": read(file)}
+    if metadata is not None:
+        body |= {name: value for name, value in _json(metadata).items() if name in {"metadata", "ruleSet"}}
+    place = quote(subject, safe="")
+    out = console()
+    try:
+        if dry_run:
+            verdict = registry.call("POST", f"/compatibility/subjects/{place}/versions", body, query={"verbose": True})
+            for message in verdict.get("messages", ()):
+                out.print(f"  {escape(str(message))}", soft_wrap=True)
+            if not verdict["is_compatible"]:
+                raise typer.Exit(FOUND)
+            out.print("[green]✓[/green] compatible")
+            return
+        given = registry.call("POST", f"/subjects/{place}/versions", body)
+        found = registry.call("POST", f"/subjects/{place}", body)
+    except PoolError as error:
+        fail(error.message)
+    out.print(f"id {given['id']}, version {found['version']}")
+
+
+@at_registry
+def find(
+    registry: RegistryAdminClient,
+    *,
+    tag: Annotated[str | None, typer.Option("--tag", help="Fields with this tag.")] = None,
+    personal: Annotated[str | None, typer.Option("--personal", help="D = direct identifiers, P, N.")] = None,
+    sensitive: Annotated[str | None, typer.Option("--sensitive", help="S, s, N.")] = None,
+    level: Annotated[str | None, typer.Option("--level", help="This level or a higher one.")] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Of the subject's name.")] = None,
+) -> None:
+    """Find fields by tag and classification in the latest versions (查找字段)."""
+    try:
+        found = registry.get(
+            "/governance/fields", tag=tag, personal=personal, sensitive=sensitive, level=level, subjectPrefix=prefix
+        )
+    except PoolError as error:
+        fail(error.message)
+    table = Table(box=None, pad_edge=False)
+    heads = ("subject", "version", "field", "zh", "level", "personal", "sensitive", "mask")
+    for head in heads:
+        table.add_column("中文" if head == "zh" else head.upper(), overflow="fold")
+    for row in found:
+        table.add_row(*(escape(str(row[head])) for head in heads))
+    console().print(table)
+
+
+@approval.command("ask")
+@at_registry
+def ask(
+    registry: RegistryAdminClient,
+    subject: _Subject,
+    file: _File,
+    *,
+    because: Annotated[str, typer.Option("--reason", help="Why, in words; whoever decides reads it.")],
+) -> None:
+    """Ask that a schema may be registered although it takes a classification back (申请)."""
+    body = {"subject": subject, "schema": read(file), "reason": because}
+    try:
+        _request(registry.call("POST", "/approvals", body))
+    except PoolError as error:
+        fail(error.message)
+
+
+@approval.command("list")
+@at_registry
+def list_(
+    registry: RegistryAdminClient,
+    *,
+    subject: Annotated[str | None, typer.Option("--subject", help="Of this subject alone.")] = None,
+    state: Annotated[str | None, typer.Option("--state", help="asked, approved, refused or used.")] = None,
+) -> None:
+    """List requests, with what each would take back (列出)."""
+    try:
+        for one in registry.get("/approvals", subject=subject, state=state):
+            _request(one)
+    except PoolError as error:
+        fail(error.message)
+
+
+@approval.command("decide")
+@at_registry
+def decide(
+    registry: RegistryAdminClient,
+    approval_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    *,
+    approve: Annotated[bool, typer.Option("--approve/--refuse", help="Which.")],
+    answer: Annotated[str, typer.Option("--reason", help="In words; a refusal needs some.")] = "",
+) -> None:
+    """Approve or refuse a request of another person (审批)."""
+    try:
+        path = f"/approvals/{quote(approval_id, safe='')}/decision"
+        _request(registry.call("POST", path, {"approve": approve, "reason": answer}))
+    except PoolError as error:
+        fail(error.message)
+
+
+def _uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUse] | None:
+    """Give the grants to look at: from a file, else from the registry that the old schema came from."""
+    try:
+        if grants is not None:
+            text = sys.stdin.read() if str(grants) == "-" else read(grants)
+            documents = json.loads(text)
+            if not isinstance(documents, list):
+                raise InvalidError(Reason.REQUEST_INVALID, "got JSON that is no list; expected a list of grants")
+            topic = _topic(old)
+            return [grant_use(one) for one in documents if topic in (None, one.get("topic"))]
+        if registry is not None and _topic(old) is not None and not Path(old).exists():
+            subject = quote(old.partition("@")[0], safe="")
+            return [grant_use(one) for one in registry.get(f"/governance/subjects/{subject}/grants")]
+    except ValueError as error:
+        fail(f"{grants}: {error}")
+    except PoolError as error:
+        if registry is not None and grants is None:
+            console(stderr=True).print(f"grants are not shown: {escape(error.message)}", soft_wrap=True)
+            return None
+        fail(error.message)
+    return None
+
+
+def _topic(name: str) -> str | None:
+    subject = name.partition("@")[0]
+    return subject.removesuffix("-value") if subject.endswith("-value") else None
+
+
+def _show(changes: list[Change], hit: list[Touched], uses: list[GrantUse] | None) -> None:
+    out = console()
+    if not changes:
+        out.print("[green]✓[/green] no change of meaning")
+        return
+    table = Table(box=None, pad_edge=False)
+    for head in ("FIELD", "中文", "CHANGE", "BEFORE", "AFTER", "READERS"):
+        table.add_column(head, overflow="fold")
+    for change in changes:
+        approval_needed = " [red]approval[/red]" if change.approval else ""
+        colour = _COLOURS[change.readers]
+        table.add_row(
+            escape(change.path) or "-",
+            escape(change.zh),
+            f"{change.kind}{approval_needed}",
+            escape(change.before),
+            escape(change.after),
+            f"[{colour}]{change.readers}[/{colour}]",
+        )
+    out.print(table)
+    for change in changes:
+        for text in change.because:
+            out.print(f"  {escape(change.path or 'record')}: {escape(text)}", soft_wrap=True)
+    if uses is None:
+        return
+    out.print(f"\n{count(len({item.grant for item in hit}), 'grant')} of {len(uses)} touched")
+    for item in sorted(hit, key=lambda each: (-each.touch, each.grant)):
+        colour = _TOUCHES[item.touch]
+        word = f"[{colour}]{item.touch.name.lower()}[/{colour}]"
+        out.print(f"  {word} {escape(item.grant)} of {escape(item.consumer)}: {escape(item.because)}", soft_wrap=True)
+
+
+def _request(one: dict[str, Any]) -> None:
+    out = console()
+    out.print(f"[bold]{escape(str(one['id']))}[/bold] {escape(str(one['subject']))}: {escape(str(one['state']))}")
+    out.print(f"  asked by {escape(str(one['askedBy']))}: {escape(str(one['reason']))}", soft_wrap=True)
+    for finding in one["findings"]:
+        out.print(f"  {escape(str(finding))}", soft_wrap=True)
+    if one["decidedBy"]:
+        out.print(f"  decided by {escape(str(one['decidedBy']))} {escape(str(one['answer']))}".rstrip(), soft_wrap=True)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(read(file))
+    except ValueError as error:
+        fail(f"{file}: {error}")
+    if not isinstance(value, dict):
+        fail(f"{file}: got JSON that is no object; expected an object")
+    return value

@@ -1,0 +1,48 @@
+"""`pool-schema docs`: a data dictionary of schemas, as HTML or Markdown, in Chinese, English or both."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from registry.cli.options import Out, perhaps_at_registry
+from registry.cli.terminal import count, schema_named, write
+from registry.client.admin import RegistryAdminClient
+from registry.reports.dictionary import Language, sheet
+from registry.reports.dictionary_html import to_html
+from registry.reports.dictionary_markdown import to_markdown
+
+__all__ = ["add_to"]
+
+
+class _Form(StrEnum):
+    HTML = "html"
+    MD = "md"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("docs")(docs)
+
+
+@perhaps_at_registry
+def docs(
+    registry: RegistryAdminClient | None,
+    schemas: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCHEMA…", help="Files, names that ship, or with --url SUBJECT[@VERSION].", show_default=False
+        ),
+    ],
+    out: Out = None,
+    form: Annotated[
+        _Form | None, typer.Option("--format", help="html if not given, or what the name of the file says.")
+    ] = None,
+    language: Annotated[Language, typer.Option("--lang", help="Of the words that the page adds.")] = Language.BOTH,
+    title: Annotated[str, typer.Option("--title", help="Of the page.")] = "",
+) -> None:
+    """Write a data dictionary (生成数据字典)."""
+    sheets = [sheet(schema_named(name, registry), name) for name in schemas]
+    chosen = form or (_Form.MD if out is not None and out.suffix in {".md", ".markdown"} else _Form.HTML)
+    page = (to_html if chosen is _Form.HTML else to_markdown)(sheets, language=language, title=title)
+    write(page, out, told=count(len(sheets), "record type"))

@@ -1,0 +1,109 @@
+"""What the commands of `pool-schema` share: how they print, how they fail, and where a schema comes from.
+
+A schema is named in one of three ways, tried in this order:
+
+    a file                     senior-card.avsc
+    a record type that ships   population, base/population
+    a version of a subject     senior-card.v1-value, senior-card.v1-value@3       (with --url; @latest if not given)
+"""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from registry.avro.parser import ParsedSchema, parse
+from registry.client.admin import RegistryAdminClient
+from schemas import library
+from schemas.errors import InvalidError, PoolError, Reason
+
+__all__ = ["FAILED", "FOUND", "console", "count", "fail", "parsed_file", "read", "schema_named", "write"]
+
+FOUND = 1
+FAILED = 2
+_PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Give where to print: as wide as the terminal, or wide enough for a pipe."""
+    found = Console(stderr=stderr, highlight=False)
+    # A pipe has no width of its own, and a table cut at 80 columns would lose what it says.
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+
+
+def fail(message: str) -> NoReturn:
+    """Say why the command could not be carried out, and end with 2."""
+    console(stderr=True).print(f"[red]pool-schema:[/red] {escape(message)}", soft_wrap=True)
+    raise typer.Exit(FAILED)
+
+
+def count(number: int, what: str) -> str:
+    """Give a number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def read(file: Path) -> str:
+    """Read a text file, or fail."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        fail(f"{file}: {error.strerror or type(error).__name__}")
+    except UnicodeDecodeError:
+        fail(f"{file}: got a file that is no UTF-8; save it as UTF-8")
+
+
+def write(text: str, out: Path | None, *, told: str = "") -> None:
+    """Write a result into a file, or to standard output where none is given.
+
+    Args:
+        text: as it is to stand there.
+        out: the file.
+        told: what went into the file, said on standard error; nothing is said if empty.
+    """
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"{out}: {error.strerror or type(error).__name__}")
+    if told:
+        console(stderr=True).print(f"{out}: {told}", markup=False, soft_wrap=True)
+
+
+def parsed_file(file: Path) -> ParsedSchema:
+    """Read and parse a schema file, or fail."""
+    try:
+        return parse(read(file))
+    except PoolError as error:
+        fail(f"{file}: {error.message}")
+
+
+def schema_named(name: str, remote: RegistryAdminClient | None) -> ParsedSchema:
+    """Give the schema that a name means (see the module's text), or fail."""
+    if Path(name).exists():
+        return parsed_file(Path(name))
+    try:
+        return _elsewhere(name, remote)
+    except PoolError as error:
+        fail(f"{name}: {error.message}")
+
+
+def _elsewhere(name: str, remote: RegistryAdminClient | None) -> ParsedSchema:
+    try:
+        return parse(library.text(name))
+    except InvalidError as error:
+        if error.reason is not Reason.NOT_FOUND:
+            raise
+    if remote is None:
+        raise InvalidError(
+            Reason.NOT_FOUND,
+            "no such file, and no record type that ships (pool-schema list); for a subject, give --url too",
+        )
+    subject, _, version = name.partition("@")
+    found = remote.version(subject, version or "latest")
+    references = tuple(remote.references_of(found))
+    return parse(str(found["schema"]), references=references)

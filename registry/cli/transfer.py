@@ -1,0 +1,89 @@
+"""`pool-schema export | import`: a registry's content as records of a `_schemas` topic, or straight from another one.
+
+    pool-schema export --url https://old:8081 --out schemas.jsonl
+    pool-schema import schemas.jsonl --url https://new:8081
+    pool-schema import --from http://other:8081 --url https://new:8081
+
+Ids and versions are kept. Import reads what the console consumer of Kafka prints of a `_schemas` topic as well
+(`--property print.key=true`). It says what the receiving registry does not take, and ends with 1 if there is any.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from registry.cli.options import Out, at_registry, perhaps_at_registry, required
+from registry.cli.terminal import FOUND, console, count, fail, read, write
+from registry.client.admin import RegistryAdminClient
+from registry.schemas_topic.records import Snapshot, fold, read_lines, write_line
+from registry.schemas_topic.transfer import put, records_of, taken
+from schemas.errors import PoolError
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+@at_registry
+def export(
+    registry: RegistryAdminClient,
+    out: Out = None,
+    prefix: Annotated[str, typer.Option("--prefix", help="Only subjects that begin so.")] = "",
+) -> None:
+    """Write a registry's content as records of a _schemas topic, one JSON line each (导出)."""
+    try:
+        snapshot = taken(registry, prefix=prefix)
+        lines = "".join(map(write_line, records_of(snapshot)))
+    except PoolError as error:
+        fail(error.message)
+    write(lines, out, told=count(len(snapshot.versions), "version"))
+
+
+@perhaps_at_registry
+def import_(
+    registry: RegistryAdminClient | None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Records, one a line.", show_default=False)
+    ] = None,
+    *,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Address of another registry, instead of a file.")
+    ] = None,
+    source_token: Annotated[
+        Path | None, typer.Option("--from-token-file", help="File with a bearer token for that one.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
+) -> None:
+    """Put versions into a registry with the ids that they have elsewhere (导入)."""
+    if (file is None) is (source is None):
+        fail("got both a file and --from, or neither; expected one of the two")
+    out = console()
+    try:
+        snapshot = _read(file, source, source_token)
+        if dry_run:
+            wrong = snapshot.contradictions()
+            for text in wrong:
+                out.print(f"  {escape(text)}", soft_wrap=True)
+            out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(wrong), 'contradiction')}")
+            raise typer.Exit(FOUND if wrong else 0)
+        copied = put(required(registry), snapshot)
+    except PoolError as error:
+        fail(error.message)
+    for text in copied.refused:
+        out.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
+    kept = f", {count(copied.kept, 'id')} without a version among them" if copied.kept else ""
+    out.print(f"{count(copied.versions, 'version')} there{kept}; {len(copied.refused)} refused")
+    if copied.refused:
+        raise typer.Exit(FOUND)
+
+
+def _read(file: Path | None, source: str | None, token: Path | None) -> Snapshot:
+    if file is not None:
+        return fold(read_lines(read(file).split("\n")))
+    return taken(RegistryAdminClient(source or "", token=read(token).strip() if token is not None else None))

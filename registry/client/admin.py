@@ -1,0 +1,158 @@
+"""A registry from the outside, for commands that write to one or copy one.
+
+It may be this pool's, or any other that speaks Confluent's REST API.
+`registry.client.reader` reads for a department's machine and caches; this neither caches nor hides anything. A token
+is never a command-line argument, since other users of the machine could read it: it stands in a file. Errors come
+back in the words of the registry that was asked, with its number in `details["code"]`.
+"""
+
+import ssl
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
+
+__all__ = ["RegistryAdminClient"]
+
+_PATIENCE = 60.0  # seconds for one call
+_MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+_PAGE = 1_000
+
+
+class RegistryAdminClient:
+    """Calls one registry.
+
+    Args:
+        url: such as `https://pool.example:8081`.
+        token: bearer token; None for a registry that asks for none.
+        user: (name, password) for Basic, where a registry wants that instead.
+        authority: PEM file of the authority that signed the registry's certificate; None = the system's.
+        certificate: PEM files (certificate, key) by which the caller proves who it is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        user: tuple[str, str] | None = None,
+        authority: Path | None = None,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        context: ssl.SSLContext | bool = True
+        if authority is not None or certificate is not None:
+            context = ssl.create_default_context(cafile=str(authority) if authority else None)
+            if certificate is not None:
+                context.load_cert_chain(*map(str, certificate))
+        headers = {"accept": _MEDIA_TYPE, "content-type": _MEDIA_TYPE}
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self._url, headers=headers, auth=user, verify=context, timeout=_PATIENCE, trust_env=False
+        )
+        # A command has many ways out; whichever it takes, the connections do not outlive the object.
+        weakref.finalize(self, self._http.close)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Give what stands at a path.
+
+        Raises:
+            PoolError: see `call`.
+        """
+        return self.call("GET", path, query=query)
+
+    def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
+        """Make one call and give its answer.
+
+        Args:
+            method: of HTTP.
+            path: from the root, with its parts encoded.
+            body: a JSON value; None for none.
+            query: parameters; those that are None are left out, truth values become words.
+
+        Raises:
+            RefusedError: the caller may not, or has not proved who it is.
+            InvalidError: the registry does not know it, or does not take it.
+            ConflictError: incompatible, or the registry's state is another.
+            UnavailableError: no answer, or one that says later.
+        """
+        params = {name: _word(value) for name, value in (query or {}).items() if value is not None}
+        try:
+            answer = self._http.request(method, path, params=params, json=body)
+        except httpx.HTTPError as error:
+            raise UnavailableError(
+                Reason.OVERLOADED,
+                f"the registry at {self._url} does not answer ({type(error).__name__}); check the address",
+                retry_after=1.0,
+            ) from error
+        try:
+            document = answer.json() if answer.content else None
+        except ValueError as error:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"{self._url} answers with what is no JSON; is it a schema registry?"
+            ) from error
+        if not answer.is_success:
+            raise _refusal(answer.status_code, document)
+        return document
+
+    def subjects(self, prefix: str = "", *, deleted: bool = True) -> Iterator[str]:
+        """Give the names of subjects, sorted as the registry sorts them."""
+        offset = 0
+        while True:
+            page = self.get("/subjects", subjectPrefix=prefix or None, deleted=deleted, offset=offset, limit=_PAGE)
+            yield from page
+            # A registry that knows no pages gives all at once.
+            if len(page) != _PAGE:
+                return
+            offset += _PAGE
+
+    def version(self, subject: str, number: int | str = "latest", *, deleted: bool = False) -> dict[str, Any]:
+        """Give a version: subject, version, id, schema, and schemaType, references, metadata and ruleSet if any."""
+        found: dict[str, Any] = self.get(f"/subjects/{quote(subject, safe='')}/versions/{number}", deleted=deleted)
+        return found
+
+    def references_of(self, version: Mapping[str, Any]) -> list[str]:
+        """Give the texts of the schemas that a version refers to, each before those that need it."""
+        texts: dict[tuple[str, int], str] = {}
+        self._collect(version, texts)
+        return list(texts.values())
+
+    def _collect(self, version: Mapping[str, Any], texts: dict[tuple[str, int], str]) -> None:
+        for item in version.get("references") or ():
+            place = (str(item["subject"]), int(item["version"]))
+            if place in texts:
+                continue
+            found = self.version(*place, deleted=True)
+            self._collect(found, texts)
+            texts[place] = str(found["schema"])
+
+
+def _word(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _refusal(status: int, document: Any) -> PoolError:
+    known = document if isinstance(document, dict) else {}
+    code = str(known.get("error_code", status))
+    message = str(known.get("message", f"HTTP {status}"))[:5_000]
+    details = {"code": code}
+    if status in (401, 403):
+        reason = Reason.NO_IDENTITY if status == 401 else Reason.ROLE_MISSING
+        return RefusedError(reason, message, details=details)
+    if status == 404:
+        return InvalidError(Reason.NOT_FOUND, message, details=details)
+    if status == 409:
+        return ConflictError(Reason.VERSION_CONFLICT, message, details=details)
+    if status >= 500 or status == 429:
+        return UnavailableError(Reason.OVERLOADED, message, details=details, retry_after=1.0)
+    return InvalidError(Reason.REQUEST_INVALID, message, details=details)

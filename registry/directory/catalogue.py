@@ -1,0 +1,195 @@
+"""The catalogue of information resources (政务信息资源目录): what exists, whose it is, and how it may be shared.
+
+    draft ──publish──▶ published ──archive──▶ archived
+
+An entry exists before its schema: from its draft on, every version registered under its subject must classify
+every field. Publishing then looks at what is registered, so that nothing slips in before the draft. A published
+entry may change its title, its conditions or its level (never below that of its fields), not its provider: that
+is a merger of departments.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from registry.directory.departments import Departments
+from registry.directory.model import DepartmentStatus, Entry, EntryState
+from registry.directory.store import CatalogueStore
+from registry.governance import classification
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason
+from schemas.names import Topic
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Keeps entries and moves them through their states.
+
+    Args:
+        store: where they are kept.
+        departments: who may provide.
+        clock: gives the time of a change, aware.
+    """
+
+    def __init__(self, store: CatalogueStore, departments: Departments, *, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._departments = departments
+        self._clock = clock
+
+    def draft(self, entry: Entry) -> Entry:
+        """Take in a new entry, as version 1 and a draft.
+
+        Raises:
+            InvalidError: DEPARTMENT_UNKNOWN or DEPARTMENT_INACTIVE, for its provider; REQUEST_INVALID, when another
+                resource has its national code, or the same resource another code or provider.
+            ConflictError: ALREADY_EXISTS, for a name and major that are taken.
+        """
+        provider = self._departments.get(entry.provider)
+        if provider.status is not DepartmentStatus.ACTIVE:
+            raise InvalidError(
+                Reason.DEPARTMENT_INACTIVE, f"the provider is {provider.status}; expected an active department"
+            )
+        for other in self._store.all():
+            _refuse_clash(entry, other)
+        draft = replace(entry, version=1, state=EntryState.DRAFT)
+        self._save(draft)
+        return draft
+
+    def change(self, entry: Entry) -> Entry:
+        """Store a changed entry; its `version` is the one that the caller saw.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN; REQUEST_INVALID, when provider, code or state would change, or the level
+                would fall.
+            ConflictError: VERSION_CONFLICT, when it was changed since; TRANSITION_NOT_ALLOWED, for an archived one.
+        """
+        current = self.get(entry.topic)
+        if current.state is EntryState.ARCHIVED:
+            raise _not_allowed(current, "changed")
+        for name in ("provider", "code", "state"):
+            if getattr(entry, name) != getattr(current, name):
+                raise InvalidError(Reason.REQUEST_INVALID, f"got another {name}; expected it as it was")
+        if current.state is EntryState.PUBLISHED and entry.level < current.level:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the level {entry.level.name}, below {current.level.name}; the level of a published entry does "
+                "not fall",
+            )
+        changed = replace(entry, version=entry.version + 1)
+        self._save(changed)
+        return changed
+
+    def publish(self, topic: Topic, fields: Callable[[str], list[classification.Labelled]], *, version: int) -> Entry:
+        """Publish a draft: from now on its records are taken and may be granted.
+
+        Args:
+            topic: which entry.
+            fields: gives the classification of every field registered under a subject (`Subjects.classified`).
+            version: the version that the caller saw.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN; SUBJECT_UNKNOWN, when no schema is registered; SCHEMA_UNCLASSIFIED;
+                REQUEST_INVALID, when a field's level is above the entry's.
+            ConflictError: TRANSITION_NOT_ALLOWED, unless it is a draft; VERSION_CONFLICT.
+        """
+        entry = self.get(topic)
+        if entry.state is not EntryState.DRAFT:
+            raise _not_allowed(entry, "published")
+        highest = classification.highest_level(fields(entry.subject))
+        if highest > entry.level:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"the entry's level is {entry.level.name}, its highest field's is {highest.name}; raise the entry's: "
+                "the higher wins (GB/T 43697-2024)",
+            )
+        published = replace(entry, state=EntryState.PUBLISHED, version=version + 1)
+        self._save(published)
+        return published
+
+    def archive(self, topic: Topic, *, version: int) -> Entry:
+        """End a published entry, or a draft that came to nothing.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN.
+            ConflictError: TRANSITION_NOT_ALLOWED, when it is archived already; VERSION_CONFLICT.
+        """
+        entry = self.get(topic)
+        if entry.state is EntryState.ARCHIVED:
+            raise _not_allowed(entry, "archived")
+        archived = replace(entry, state=EntryState.ARCHIVED, version=version + 1)
+        self._save(archived)
+        return archived
+
+    def get(self, topic: Topic) -> Entry:
+        """Give the current version.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN.
+        """
+        entry = self._store.get(topic)
+        if entry is None:
+            raise InvalidError(
+                Reason.RESOURCE_UNKNOWN, f"the catalogue has no entry {topic}; list it to see what there is"
+            )
+        return entry
+
+    def published(self, topic: Topic) -> Entry:
+        """Give an entry that is published.
+
+        Raises:
+            InvalidError: RESOURCE_UNKNOWN or RESOURCE_NOT_PUBLISHED.
+        """
+        entry = self.get(topic)
+        if entry.state is not EntryState.PUBLISHED:
+            raise InvalidError(
+                Reason.RESOURCE_NOT_PUBLISHED, f"the entry {topic} is {entry.state}; expected a published one"
+            )
+        return entry
+
+    def all(self) -> list[Entry]:
+        """Give the current version of every entry, by topic."""
+        return self._store.all()
+
+    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+        """Give every version and when it was stored, oldest first."""
+        return self._store.history(topic)
+
+    def governs(self, subject: str) -> bool:
+        """Tell whether a subject belongs to an entry, so that its fields must be classified."""
+        if not subject.endswith("-value"):
+            return False
+        try:
+            topic = Topic.parse(subject.removesuffix("-value"))
+        except PoolError:
+            return False
+        return self._store.get(topic) is not None
+
+    def _save(self, entry: Entry) -> None:
+        try:
+            self._store.save(entry, self._clock())
+        except ConflictError as error:
+            if entry.version == 1:
+                raise ConflictError(
+                    Reason.ALREADY_EXISTS, f"the catalogue has an entry {entry.topic} already; choose another name"
+                ) from error
+            raise
+
+
+def _refuse_clash(entry: Entry, other: Entry) -> None:
+    same = other.topic.name == entry.topic.name
+    if same != (other.code == entry.code):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f"the resource {other.topic.name} has the code {other.code}; a resource has one national code in all its "
+            "majors, and no other resource has it",
+        )
+    if same and other.provider != entry.provider:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"another department provides {other.topic.name}; all its majors have one provider"
+        )
+
+
+def _not_allowed(entry: Entry, verb: str) -> ConflictError:
+    return ConflictError(
+        Reason.TRANSITION_NOT_ALLOWED, f"the entry {entry.topic} is {entry.state} and cannot be {verb}"
+    )

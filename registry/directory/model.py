@@ -1,0 +1,185 @@
+"""What stands in the directory: departments, and the information resources that they offer. Values and pure rules.
+
+A department's internal id is in every row, leaf and certificate; its name and its unified social credit code are
+attributes with a history, because departments merge and are renamed.
+
+A catalogue entry (政务信息资源目录) describes one resource in one major version of its schema. Its sharing attribute
+obeys the State Council's regulation on sharing government data (decree 809):
+
+    unconditional   shared as it is: no condition may be added to it                         Art. 14, 15
+    conditional     scope of sharing and purpose of use are mandatory                        Art. 15
+    none            the reason and its legal basis are mandatory: a law, an administrative   Art. 14, 15
+                    regulation or a decision of the State Council
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from registry.avro.field_rules import Rule, Verdict
+from schemas.access import Level
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+
+__all__ = ["Department", "DepartmentStatus", "Entry", "EntryState", "GovernmentLevel", "ShareType", "is_uscc"]
+
+_DIVISION = re.compile(r"\d{6}(?:\d{3}(?:\d{3})?)?", re.ASCII)  # GB/T 2260; 9 and 12 digits for township and village
+_NATIONAL = re.compile(r"[123]\d{2}\d{3}\d*/\d+", re.ASCII)  # compilation guide of 2017: 类 项 目 细目 / serial
+_USCC = Rule("uscc", "uscc", ())
+_MAX_TEXT = 2000  # characters of a title, a condition or a reason
+
+
+class GovernmentLevel(StrEnum):
+    """Level of government to which a department belongs."""
+
+    NATIONAL = "national"
+    PROVINCE = "province"
+    CITY = "city"
+    COUNTY = "county"
+    TOWNSHIP = "township"
+
+
+class DepartmentStatus(StrEnum):
+    """Whether a department may act; a merged one names its successor."""
+
+    ACTIVE = "active"
+    MERGED = "merged"
+    ABOLISHED = "abolished"
+
+
+class ShareType(StrEnum):
+    """Sharing attribute (共享属性): 无条件共享, 有条件共享, 不予共享."""
+
+    UNCONDITIONAL = "unconditional"
+    CONDITIONAL = "conditional"
+    NONE = "none"
+
+
+class EntryState(StrEnum):
+    """Where an entry stands. Records are taken and granted only while it is published."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+    ARCHIVED = "archived"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Department:
+    """A department, as of one version of it.
+
+    Attributes:
+        id: internal id, for ever. version: 1, 2, 3 …
+        uscc: unified social credit code (统一社会信用代码), 18 characters.
+        name, short_name: in Chinese, such as 某市公安局 and 公安局.
+        division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.
+        zone: network zone; always "default" for now.
+        successor: id of the department that took over, for a merged one.
+
+    Raises:
+        InvalidError: NAME_INVALID, for a code or name of another form.
+    """
+
+    id: str
+    version: int = 1
+    uscc: str
+    name: str
+    short_name: str
+    level: GovernmentLevel
+    division_code: str
+    zone: str = "default"
+    status: DepartmentStatus = DepartmentStatus.ACTIVE
+    successor: str | None = None
+
+    def __post_init__(self) -> None:
+        if not is_uscc(self.uscc):
+            raise InvalidError(
+                Reason.NAME_INVALID,
+                "got a credit code that fails its check digits; expected the 18 characters of GB 32100: compare "
+                "it with the certificate",
+            )
+        if not _DIVISION.fullmatch(self.division_code):
+            raise InvalidError(
+                Reason.NAME_INVALID,
+                f"got the division code {self.division_code[:20]!r}; expected 6, 9 or 12 digits (GB/T 2260)",
+            )
+        for what, text in (("name", self.name), ("short name", self.short_name)):
+            _text(text, f"a department's {what}")
+        if (self.status is DepartmentStatus.MERGED) != (self.successor is not None):
+            raise InvalidError(
+                Reason.REQUEST_INVALID, "a merged department, and only a merged one, names its successor"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An information resource (信息资源) in one major version of its schema, as of one version of the entry.
+
+    Attributes:
+        topic: name and major; chosen once. version: 1, 2, 3 … of this entry.
+        title: Chinese name. abstract: what it holds, in a few words.
+        provider: id of the department that offers it.
+        code: national resource code, such as `101001/000001`.
+        share_type: see ShareType.
+        share_scope, use_purpose: conditions, for `conditional`.
+        refuse_reason, legal_basis: for `none`.
+        level: grade of the resource; at least that of its highest field.
+        zone: network zone; always "default" for now.
+
+    Raises:
+        InvalidError: NAME_INVALID or REQUEST_INVALID, saying what is missing or too much.
+    """
+
+    topic: Topic
+    version: int = 1
+    title: str
+    abstract: str = ""
+    provider: str
+    code: str
+    share_type: ShareType
+    share_scope: str = ""
+    use_purpose: str = ""
+    refuse_reason: str = ""
+    legal_basis: str = ""
+    level: Level
+    zone: str = "default"
+    state: EntryState = EntryState.DRAFT
+
+    def __post_init__(self) -> None:
+        _text(self.title, "an entry's title")
+        if not _NATIONAL.fullmatch(self.code):
+            raise InvalidError(
+                Reason.NAME_INVALID,
+                f"got the national resource code {self.code[:40]!r}; expected class, item, sub-item and serial, such "
+                "as '101001/000001'",
+            )
+        mandatory = {
+            ShareType.UNCONDITIONAL: (),
+            ShareType.CONDITIONAL: ("share_scope", "use_purpose"),
+            ShareType.NONE: ("refuse_reason", "legal_basis"),
+        }[self.share_type]
+        for name in ("share_scope", "use_purpose", "refuse_reason", "legal_basis"):
+            given = bool(getattr(self, name).strip())
+            if given != (name in mandatory):
+                which = f"{name} is {'given' if given else 'missing'}"
+                rule = "needs it" if name in mandatory else "must not have it"
+                raise InvalidError(
+                    Reason.REQUEST_INVALID,
+                    f"{which}; an entry with share_type {self.share_type} {rule} (decree 809, Art. 15)",
+                )
+
+    @property
+    def subject(self) -> str:
+        """The registry's subject of its records."""
+        return self.topic.subject
+
+
+def is_uscc(code: str) -> bool:
+    """Check a unified social credit code (GB 32100); an early lawful one passes too, as everywhere in the pool."""
+    return _USCC.judge(code) is not Verdict.BAD
+
+
+def _text(text: str, what: str) -> None:
+    if not text.strip() or len(text) > _MAX_TEXT:
+        raise InvalidError(
+            Reason.NAME_INVALID, f"{what} is empty or longer than {_MAX_TEXT} characters; expected some words"
+        )

@@ -1,0 +1,74 @@
+"""Ports of the directory: where departments and catalogue entries are stored.
+
+Both are documents with a version number: `save` names the version that it was made from, and loses against a faster
+one (optimistic locking). Every version is kept.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+from registry.directory.model import Department, Entry
+from schemas.errors import ConflictError, Reason
+from schemas.names import Topic
+
+__all__ = ["CatalogueStore", "DepartmentStore", "stale_version"]
+
+
+class DepartmentStore(Protocol):
+    """Departments, each with its history."""
+
+    def save(self, department: Department, at: datetime) -> None:
+        """Store version 1 of a new department, or the version after the stored one.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, when another has stored that version; ALREADY_EXISTS, when another
+                department has its credit code.
+        """
+        ...
+
+    def get(self, department_id: str) -> Department | None:
+        """Give the current version."""
+        ...
+
+    def by_uscc(self, uscc: str) -> Department | None:
+        """Give the department that has this credit code now."""
+        ...
+
+    def all(self) -> list[Department]:
+        """Give the current version of every department, by short name."""
+        ...
+
+    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+        """Give every version and when it was stored, oldest first."""
+        ...
+
+
+class CatalogueStore(Protocol):
+    """Catalogue entries, each with its history."""
+
+    def save(self, entry: Entry, at: datetime) -> None:
+        """Store version 1 of a new entry, or the version after the stored one.
+
+        Raises:
+            ConflictError: VERSION_CONFLICT, when another has stored that version.
+        """
+        ...
+
+    def get(self, topic: Topic) -> Entry | None:
+        """Give the current version."""
+        ...
+
+    def all(self) -> list[Entry]:
+        """Give the current version of every entry, by topic."""
+        ...
+
+    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+        """Give every version and when it was stored, oldest first."""
+        ...
+
+
+def stale_version(what: str, version: int) -> ConflictError:
+    """Say that another was faster."""
+    return ConflictError(
+        Reason.VERSION_CONFLICT, f"the {what} is no longer at version {version}; read it again, then repeat the change"
+    )

@@ -1,0 +1,87 @@
+"""Requests to take a classification back, in PostgreSQL. They join the transaction of the act that they belong to."""
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.governance.approvals import Approval, ApprovalState
+from registry.postgres.subjects import transaction
+from registry.postgres.tables import approval as table
+
+__all__ = ["PostgresApprovals"]
+
+
+class PostgresApprovals:
+    """See `registry.governance.approvals.ApprovalStore`.
+
+    Args:
+        engine: connections to a database with the tables of `registry.postgres.tables`.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, approval: Approval) -> None:
+        """See `ApprovalStore.add`."""
+        with transaction(self._engine) as connection:
+            connection.execute(sa.insert(table).values(id=approval.id, **_facts(approval)))
+
+    def move(self, approval: Approval, before: ApprovalState) -> bool:
+        """See `ApprovalStore.move`. The row's lock makes one of two the first."""
+        changed = sa.update(table).where(table.c.id == approval.id, table.c.state == before.value)
+        with transaction(self._engine) as connection:
+            return connection.execute(changed.values(_facts(approval))).rowcount == 1
+
+    def get(self, approval_id: str) -> Approval | None:
+        """See `ApprovalStore.get`."""
+        with transaction(self._engine) as connection:
+            row = connection.execute(sa.select(table).where(table.c.id == approval_id)).one_or_none()
+        return None if row is None else _approval(row)
+
+    def find(
+        self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
+    ) -> list[Approval]:
+        """See `ApprovalStore.find`."""
+        wanted = sa.select(table).order_by(table.c.id)
+        if subject is not None:
+            wanted = wanted.where(table.c.subject == subject)
+        if state is not None:
+            wanted = wanted.where(table.c.state == state.value)
+        if shape is not None:
+            wanted = wanted.where(table.c.shape == shape)
+        with transaction(self._engine) as connection:
+            return [_approval(row) for row in connection.execute(wanted)]
+
+
+def _facts(approval: Approval) -> dict[str, Any]:
+    return {
+        "subject": approval.subject,
+        "shape": approval.shape,
+        "text": approval.text,
+        "findings": json.dumps(approval.findings, ensure_ascii=False),
+        "because": approval.because,
+        "asked_by": approval.asked_by,
+        "asked_at": approval.asked_at,
+        "state": approval.state.value,
+        "decided_by": approval.decided_by,
+        "decided_at": approval.decided_at,
+        "answer": approval.answer,
+    }
+
+
+def _approval(row: sa.Row[Any]) -> Approval:
+    return Approval(
+        id=row.id,
+        subject=row.subject,
+        shape=bytes(row.shape),
+        text=row.text,
+        findings=tuple(json.loads(row.findings)),
+        because=row.because,
+        asked_by=row.asked_by,
+        asked_at=row.asked_at,
+        state=ApprovalState(row.state),
+        decided_by=row.decided_by,
+        decided_at=row.decided_at,
+        answer=row.answer,
+    )

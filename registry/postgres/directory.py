@@ -1,0 +1,153 @@
+"""Departments and catalogue entries in PostgreSQL: the current version for looking up, every version for ever."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
+from registry.directory.store import stale_version
+from registry.postgres.subjects import transaction
+from registry.postgres.tables import catalogue, catalogue_version, department, department_version
+from schemas.access import Level
+from schemas.errors import ConflictError, Reason
+from schemas.names import ResourceName, Topic
+
+__all__ = ["PostgresCatalogue", "PostgresDepartments"]
+
+
+class PostgresDepartments:
+    """See `registry.subjects.store.DepartmentStore`."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def save(self, value: Department, at: datetime) -> None:
+        """See `DepartmentStore.save`."""
+        body = json.dumps(asdict(value), ensure_ascii=False)
+        facts = {"version": value.version, "uscc": value.uscc, "body": body}
+        with transaction(self._engine) as connection:
+            taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
+            # Two that bring one code at the same time: the second waits at the unique index below.
+            if connection.execute(taken).first() is not None:
+                raise _taken()
+            if value.version == 1:
+                new = postgresql.insert(department).values(id=value.id, **facts).on_conflict_do_nothing()
+                if connection.execute(new.returning(department.c.id)).first() is None:
+                    known = connection.execute(sa.select(department.c.id).where(department.c.id == value.id)).first()
+                    raise stale_version("department", 0) if known else _taken()
+            else:
+                changed = sa.update(department).where(
+                    department.c.id == value.id, department.c.version == value.version - 1
+                )
+                try:
+                    with connection.begin_nested():
+                        count = connection.execute(changed.values(facts)).rowcount
+                except sa.exc.IntegrityError as error:
+                    raise _taken() from error
+                if count != 1:
+                    raise stale_version("department", value.version - 1)
+            connection.execute(
+                sa.insert(department_version).values(id=value.id, version=value.version, body=body, at=at)
+            )
+
+    def get(self, department_id: str) -> Department | None:
+        """See `DepartmentStore.get`."""
+        return self._one(sa.select(department.c.body).where(department.c.id == department_id))
+
+    def by_uscc(self, uscc: str) -> Department | None:
+        """See `DepartmentStore.by_uscc`."""
+        return self._one(sa.select(department.c.body).where(department.c.uscc == uscc))
+
+    def all(self) -> list[Department]:
+        """See `DepartmentStore.all`."""
+        with transaction(self._engine) as connection:
+            found = [_department(row.body) for row in connection.execute(sa.select(department.c.body))]
+        return sorted(found, key=lambda item: (item.short_name, item.id))
+
+    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+        """See `DepartmentStore.history`."""
+        every = (
+            sa.select(department_version.c.at, department_version.c.body)
+            .where(department_version.c.id == department_id)
+            .order_by(department_version.c.version)
+        )
+        with transaction(self._engine) as connection:
+            return [(at, _department(body)) for at, body in connection.execute(every)]
+
+    def _one(self, statement: sa.Select[str]) -> Department | None:
+        with transaction(self._engine) as connection:
+            body = connection.execute(statement).scalar_one_or_none()
+        return None if body is None else _department(body)
+
+
+class PostgresCatalogue:
+    """See `registry.subjects.store.CatalogueStore`."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def save(self, entry: Entry, at: datetime) -> None:
+        """See `CatalogueStore.save`."""
+        body = json.dumps(asdict(entry) | {"level": entry.level.name}, ensure_ascii=False)
+        key = {"name": str(entry.topic.name), "major": entry.topic.major}
+        facts = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
+        with transaction(self._engine) as connection:
+            if entry.version == 1:
+                new = postgresql.insert(catalogue).values(**key, **facts).on_conflict_do_nothing()
+                done = connection.execute(new.returning(catalogue.c.version)).first() is not None
+            else:
+                changed = sa.update(catalogue).where(_is(entry.topic), catalogue.c.version == entry.version - 1)
+                done = connection.execute(changed.values(facts)).rowcount == 1
+            if not done:
+                raise stale_version("entry", entry.version - 1)
+            connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
+
+    def get(self, topic: Topic) -> Entry | None:
+        """See `CatalogueStore.get`."""
+        with transaction(self._engine) as connection:
+            body = connection.execute(sa.select(catalogue.c.body).where(_is(topic))).scalar_one_or_none()
+        return None if body is None else _entry(body)
+
+    def all(self) -> list[Entry]:
+        """See `CatalogueStore.all`."""
+        with transaction(self._engine) as connection:
+            found = [_entry(row.body) for row in connection.execute(sa.select(catalogue.c.body))]
+        return sorted(found, key=lambda entry: entry.topic)
+
+    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+        """See `CatalogueStore.history`."""
+        every = (
+            sa.select(catalogue_version.c.at, catalogue_version.c.body)
+            .where(catalogue_version.c.name == str(topic.name), catalogue_version.c.major == topic.major)
+            .order_by(catalogue_version.c.version)
+        )
+        with transaction(self._engine) as connection:
+            return [(at, _entry(body)) for at, body in connection.execute(every)]
+
+
+def _is(topic: Topic) -> sa.ColumnElement[bool]:
+    return sa.and_(catalogue.c.name == str(topic.name), catalogue.c.major == topic.major)
+
+
+def _taken() -> ConflictError:
+    return ConflictError(Reason.ALREADY_EXISTS, "a department with this credit code is registered already")
+
+
+def _department(body: str) -> Department:
+    facts: dict[str, Any] = json.loads(body)
+    facts["level"] = GovernmentLevel(facts["level"])
+    facts["status"] = DepartmentStatus(facts["status"])
+    return Department(**facts)
+
+
+def _entry(body: str) -> Entry:
+    facts: dict[str, Any] = json.loads(body)
+    facts["topic"] = Topic(ResourceName(facts["topic"]["name"]), facts["topic"]["major"])
+    facts["share_type"] = ShareType(facts["share_type"])
+    facts["level"] = Level[facts["level"]]
+    facts["state"] = EntryState(facts["state"])
+    return Entry(**facts)

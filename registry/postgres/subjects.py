@@ -1,0 +1,358 @@
+"""The registry's subjects in PostgreSQL: ids without an election, from any number of processes.
+
+One transaction a registration. The subject's row is its lock (`SELECT … FOR UPDATE`), so registrations of one
+subject queue, and those of others do not wait. The unique content key decides who gives an id: of two
+transactions that bring the same new content at the same time, the second waits for the first at the unique
+index and then reads what it stored. A transaction takes one subject's lock and one key, in this order, and
+nobody who holds a key wants a subject: there is no deadlock.
+
+`joining` lets another transaction carry the changes, so that an audit entry and what it tells of become durable
+together.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from registry.database.errors import never_committed, unavailable
+from registry.database.prepared_statement import PreparedStatement
+from registry.postgres import statements
+from registry.postgres.tables import reference, schema, subject, version
+from registry.subjects.model import Content, Reference, Settings, StoredSchema, StoredVersion
+from registry.subjects.store import refuse_taken
+from schemas.errors import ConflictError, Reason, UnavailableError
+
+__all__ = ["PostgresSubjects", "joining", "transaction"]
+
+_joined: ContextVar[sa.Connection | None] = ContextVar("registry_joined_transaction", default=None)
+
+_ATTEMPTS = 5
+
+
+@contextmanager
+def joining(connection: sa.Connection) -> Iterator[None]:
+    """Let every change of the registry's stores, in this thread or task, be part of an open transaction.
+
+    Whoever opened the transaction commits it. Until then the subject stays locked.
+    """
+    token = _joined.set(connection)
+    try:
+        yield
+    finally:
+        _joined.reset(token)
+
+
+@contextmanager
+def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give the joined transaction's connection, or one in a transaction of its own.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL, or OUTCOME_UNKNOWN for a commit that did not answer.
+    """
+    outer = _joined.get()
+    if outer is not None:
+        yield outer
+        return
+    committing = False
+    try:
+        with engine.connect() as connection:
+            opened = connection.begin()
+            yield connection
+            committing = True
+            opened.commit()
+    except sa_exc.SQLAlchemyError as error:
+        if committing and not (isinstance(error, sa_exc.DBAPIError) and never_committed(error)):
+            raise UnavailableError(
+                Reason.OUTCOME_UNKNOWN,
+                "the connection to PostgreSQL was lost during a commit; repeat the call, it is idempotent",
+            ) from error
+        raise unavailable(error) from error
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Give the joined transaction's connection, or one for single statements, without a transaction around them.
+
+    Raises:
+        UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
+    """
+    outer = _joined.get()
+    if outer is not None:
+        yield outer
+        return
+    try:
+        with engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            if not driver.autocommit:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+    except sa_exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
+
+
+class PostgresSubjects:
+    """See `registry.subjects.store.SubjectStore`.
+
+    Args:
+        engine: connections to a database with the tables of `registry.postgres.tables`.
+        single: connections to the same database for single statements, which are to be in that mode already; the
+            others are put into it and out of it each time.
+    """
+
+    def __init__(self, engine: sa.Engine, single: sa.Engine | None = None) -> None:
+        self._engine = engine
+        self._single = single or engine
+
+    @contextmanager
+    def change(
+        self, name: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator["_Change"]:
+        """See `SubjectStore.change`."""
+        # Joined, so that what is read on the way takes no second connection: with many threads that would exhaust
+        # the pool while each of them waits for the others.
+        with transaction(self._engine) as connection, joining(connection):
+            if also:
+                connection.execute(statements.LOCK_ALL, {"names": sorted({name, *also})})
+            mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
+            yield _Change(connection, name, mine, others)
+
+    def schema(self, schema_id: int) -> StoredSchema | None:
+        """See `SubjectStore.schema`."""
+        return self._schema(statements.SCHEMA, {"id": schema_id})
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        return self._schema(statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))})
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
+        with reading(self._single) as connection:
+            return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
+
+    def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        if number is None:
+            wanted, values = statements.LATEST, dict[str, Any](name=name)
+        else:
+            wanted, values = statements.NUMBERED, {"name": name, "number": number}
+        with reading(self._single) as connection:
+            row = wanted.one_or_none(connection, values)
+        return None if row is None else (_version(row), row.text)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        return self._versions(statements.LISTED, {})
+
+    def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        return self._versions(statements.REFERRERS, {"name": name, "number": number})
+
+    def by_shape(self, name: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+        """See `SubjectStore.by_shape`."""
+        with reading(self._single) as connection:
+            rows = statements.BY_SHAPE.run(connection, {"name": name, "shape": shape})
+            return [(_version(row), row.text) for row in rows]
+
+    def versions(self, name: str) -> list[StoredVersion]:
+        """See `SubjectStore.versions`."""
+        return self._versions(statements.VERSIONS, {"name": name})
+
+    def text(self, name: str, number: int) -> str | None:
+        """See `SubjectStore.text`."""
+        with reading(self._single) as connection:
+            row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
+        return None if row is None else row.text
+
+    def uses(self, schema_id: int) -> list[StoredVersion]:
+        """See `SubjectStore.uses`."""
+        return self._versions(statements.USES, {"id": schema_id})
+
+    def subjects(self) -> list[tuple[str, bool]]:
+        """See `SubjectStore.subjects`."""
+        listed = (
+            sa.select(version.c.subject, sa.func.bool_or(~version.c.deleted))
+            .join(subject, subject.c.name == version.c.subject)
+            .where(~subject.c.hidden)
+            .group_by(version.c.subject)
+            # By bytes, as the twin sorts, whatever the database's collation.
+            .order_by(sa.collate(version.c.subject, "C"))
+        )
+        with reading(self._single) as connection:
+            return [(name, live) for name, live in connection.execute(listed)]
+
+    def settings(self, name: str) -> Settings:
+        """See `SubjectStore.settings`."""
+        return self.settings_of([name]).get(name, Settings())
+
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
+        with reading(self._single) as connection:
+            return {
+                row.name: Settings(row.config, row.mode)
+                for row in connection.execute(statements.SETTINGS, {"names": [*names]})
+            }
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
+            subject.c.config.is_not(None) | subject.c.mode.is_not(None)
+        )
+        with reading(self._single) as connection:
+            return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
+
+    def _schema(self, statement: PreparedStatement, values: Mapping[str, Any]) -> StoredSchema | None:
+        with reading(self._single) as connection:
+            row = statement.one_or_none(connection, values)
+        return None if row is None else _schema(row)
+
+    def _versions(self, statement: PreparedStatement, values: Mapping[str, Any]) -> list[StoredVersion]:
+        with reading(self._single) as connection:
+            return [_version(row) for row in statement.run(connection, values)]
+
+
+def _lock(
+    connection: sa.Connection, name: str, *, hidden: bool, scopes: Sequence[str]
+) -> tuple[Settings | None, Mapping[str, Settings]]:
+    """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
+    asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
+    while True:
+        rows = statements.LOCK.run(connection, asked)
+        others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
+        for row in rows:
+            if row.kind != "scope":
+                return (None if row.kind == "made" else Settings(row.config, row.mode)), others
+        # Another transaction made the subject while this one waited for it: the next statement sees it.
+
+
+class _Change:
+    """See `registry.subjects.store.Change`."""
+
+    def __init__(
+        self, connection: sa.Connection, name: str, settings: Settings | None, scopes: Mapping[str, Settings]
+    ) -> None:
+        self._connection = connection
+        self._name = name
+        self._new = settings is None
+        self._settings = settings or Settings()
+        self._scopes = scopes
+
+    def versions(self) -> list[StoredVersion]:
+        if self._new:  # made in this transaction, and nobody else can have added to it
+            return []
+        return [_version(row) for row in statements.VERSIONS.run(self._connection, {"name": self._name})]
+
+    def settings(self) -> Settings:
+        return self._settings
+
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._scopes
+
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        values = {**self._values(key, shape, content), "number": number}
+        for _ in range(_ATTEMPTS):
+            row = statements.PUT.one_or_none(self._connection, values)
+            if row is not None:
+                if not row.added:
+                    raise _taken(number)
+                self._new = False
+                if row.made:
+                    self._refer(row.id, content)
+                    return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
+                found = statements.SCHEMA.one_or_none(self._connection, {"id": row.id})
+                return _schema(found)
+            # Another transaction has just stored the content, or an import the id: look again, past what is taken.
+            self._connection.execute(statements.SKIP_TAKEN)
+        raise UnavailableError(Reason.OVERLOADED, "no free id was found in time; try again", retry_after=1.0)
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        self._connection.execute(statements.RESERVE, {"id": schema_id})
+        values = {**self._values(key, shape, content), "id": schema_id}
+        # Twice: where another transaction gives the content its id at this moment, this one becomes a twin.
+        for _ in range(2):
+            if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
+                self._refer(schema_id, content)
+                return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
+            held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
+            if held is not None:
+                found = _schema(held)
+                refuse_taken(found, key)
+                return found
+        raise UnavailableError(Reason.OVERLOADED, "the id could not be kept; try again", retry_after=1.0)
+
+    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+        new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
+        if not statements.ADD.run(self._connection, new):
+            raise _taken(number)
+        self._new = False
+
+    def mark_deleted(self, numbers: Iterable[int]) -> None:
+        self._connection.execute(
+            sa.update(version)
+            .where(version.c.subject == self._name, version.c.number.in_(list(numbers)))
+            .values(deleted=True)
+        )
+
+    def purge(self, numbers: Iterable[int]) -> None:
+        self._connection.execute(
+            sa.delete(version).where(version.c.subject == self._name, version.c.number.in_(list(numbers)))
+        )
+
+    def configure(self, settings: Settings) -> None:
+        self._connection.execute(
+            sa.update(subject).where(subject.c.name == self._name).values(config=settings.config, mode=settings.mode)
+        )
+        self._settings = settings
+
+    def _values(self, key: bytes, shape: bytes, content: Content) -> dict[str, Any]:
+        return {
+            "key": key,
+            "shape": shape,
+            "kind": content.kind,
+            "text": content.text,
+            "references": json.dumps(
+                [[item.name, item.subject, item.version, item.target] for item in content.references],
+                ensure_ascii=False,
+            )
+            if content.references
+            else "[]",
+            "metadata": content.metadata,
+            "rule_set": content.rule_set,
+            "origin": self._name,
+        }
+
+    def _refer(self, schema_id: int, content: Content) -> None:
+        pointed = {(item.subject, item.version) for item in content.references}
+        if pointed:
+            rows = [{"schema_id": schema_id, "subject": name, "version": number} for name, number in sorted(pointed)]
+            self._connection.execute(sa.insert(reference), rows)
+
+
+def _taken(number: int) -> ConflictError:
+    return ConflictError(Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again")
+
+
+def _schema(row: Any) -> StoredSchema:
+    content = Content(
+        kind=row.kind,
+        text=row.text,
+        references=tuple(Reference(*item) for item in json.loads(row.reference_list)),
+        metadata=row.metadata,
+        rule_set=row.rule_set,
+    )
+    return StoredSchema(id=row.id, key=bytes(row.key), shape=bytes(row.shape), content=content, origin=row.origin)
+
+
+def _version(row: Any) -> StoredVersion:
+    return StoredVersion(
+        subject=row.subject,
+        number=row.number,
+        schema_id=row.schema_id,
+        key=bytes(row.key),
+        shape=bytes(row.shape),
+        deleted=row.deleted,
+    )

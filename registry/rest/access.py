@@ -1,0 +1,113 @@
+"""Ports of access control and audit, as the REST API calls them. Knows no web framework."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+from registry.rest.responses import page
+from registry.subjects.versions import is_view
+from schemas.access import Action, Actor
+from schemas.canonical import Json
+
+_T = TypeVar("_T")
+
+__all__ = ["AccessControl", "AuditHandle", "Listing", "Visibility"]
+
+
+class AuditHandle(Protocol):
+    """The audit entry of one act, while it goes on."""
+
+    def note(self, **facts: Json) -> None:
+        """Add facts to the entry. Never a record's value."""
+        ...
+
+
+class Visibility(Protocol):
+    """A list while it is made: one question for the subjects of all of it, and one entry at most."""
+
+    def sees(self, subject: str) -> bool:
+        """Tell whether a subject may be named to the actor. Asked for many, it asks its own store once."""
+        ...
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """Take down which subjects the answer names."""
+        ...
+
+
+class Listing:
+    """A list of subjects, or of what belongs to them, as calls make it.
+
+    Args:
+        shown: what may be named, and what was.
+    """
+
+    def __init__(self, shown: Visibility) -> None:
+        self._shown = shown
+
+    def sees(self, subject: str) -> bool:
+        """Tell whether a subject may be named; views belong to their grants alone."""
+        return not is_view(subject) and self._shown.sees(subject)
+
+    def page(self, items: list[_T], offset: int, limit: int, *, of: Callable[[_T], str]) -> list[_T]:
+        """Give a page of items, each of the subject that *of* gives, and take down that it names them."""
+        part = page(items, offset, limit)
+        self.showed(map(of, part))
+        return part
+
+    def showed(self, subjects: Iterable[str]) -> None:
+        """Take down which subjects the answer names."""
+        self._shown.showed(subjects)
+
+
+class AccessControl(Protocol):
+    """Decides whether an act may go on, and records it."""
+
+    def pass_(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[AuditHandle]:
+        """Open an act; leaving the block records it.
+
+        Args:
+            actor: who acts.
+            action: what for.
+            resource: a subject; empty for an act on the registry as a whole.
+
+        Raises:
+            RefusedError: the actor may not.
+            UnavailableError: the act cannot be recorded, so it does not happen.
+        """
+        ...
+
+    def list_(self, actor: Actor, *, admitted: bool = False) -> AbstractContextManager[Visibility]:
+        """Open a list of subjects; leaving the block records how many it showed whose reads leave entries.
+
+        Args:
+            actor: who acts.
+            admitted: another act has let the actor in already; else it must be allowed to list.
+
+        Raises:
+            RefusedError: the actor may not.
+            UnavailableError: the list cannot be recorded, so it is not given.
+        """
+        ...
+
+    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        """Give the subject under which an actor reads a schema by its id; it leaves no entry.
+
+        Whoever was first to register a schema that everybody has, under a subject that is closed, must not close its
+        id to everybody.
+
+        Args:
+            actor: who reads.
+            origin: the subject under which the schema was first registered; the answer, where the actor may read none.
+            others: gives the subjects that have it now; asked only where *origin* may not be read.
+        """
+        ...
+
+    def open_(self, resource: str) -> bool:
+        """Tell whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
+
+        Asked for each call, and on the server's event loop: it may not wait for anything.
+
+        Args:
+            resource: the subject under which the schema was first registered.
+        """
+        ...

@@ -1,0 +1,124 @@
+"""Calls on what is configured: compatibility, contracts, aliases and modes, of a subject, a context or all."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from registry.rest.errors import Dialect
+from registry.rest.handlers import Body, Calls, Flag, route, text_of
+from registry.rest.requests import subject_of
+from registry.subjects.model import GLOBAL
+from registry.subjects.versions import unknown_subject
+from schemas.access import Action
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["ConfigCalls"]
+
+_ToGlobal = Annotated[bool, Query(alias="defaultToGlobal", description="what holds, where the subject has none itself")]
+
+
+class ConfigCalls(Calls):
+    """One method a call."""
+
+    def router(self) -> APIRouter:
+        """Give the routes."""
+        router = APIRouter()
+        for path in ("/config", "/config/{subject}"):
+            route(router, "GET", path, self.config if path == "/config" else self.config_of)
+            route(router, "PUT", path, self.configure if path == "/config" else self.configure_one)
+            route(router, "DELETE", path, self.reset_config if path == "/config" else self.reset_config_of)
+        for path in ("/mode", "/mode/{subject}"):
+            route(router, "GET", path, self.mode if path == "/mode" else self.mode_of)
+            route(router, "PUT", path, self.set_mode if path == "/mode" else self.set_mode_of)
+            route(router, "DELETE", path, self.reset_mode if path == "/mode" else self.reset_mode_of)
+        return router
+
+    def config(self, request: Request) -> dict[str, Any]:
+        """Give what is configured for all."""
+        return self._config(request, GLOBAL, to_global=True)
+
+    def config_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
+        """Give what is configured for a subject."""
+        return self._config(request, subject_of(subject), to_global=to_global)
+
+    def configure(self, request: Request, body: Body) -> dict[str, Any]:
+        """Configure all."""
+        return self._configure(request, GLOBAL, body)
+
+    def configure_one(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
+        """Configure a subject."""
+        return self._configure(request, subject_of(subject), body)
+
+    def reset_config(self, request: Request) -> dict[str, Any]:
+        """Drop what is configured for all; give what it was."""
+        return self._reset_config(request, GLOBAL)
+
+    def reset_config_of(self, request: Request, subject: str) -> dict[str, Any]:
+        """Drop what is configured for a subject; give what it was."""
+        return self._reset_config(request, subject_of(subject))
+
+    def mode(self, request: Request) -> dict[str, Any]:
+        """Give the mode of all."""
+        with self.reading(request, GLOBAL):
+            return {"mode": self.configuration.mode(GLOBAL)}
+
+    def mode_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
+        """Give the mode of a subject."""
+        name = subject_of(subject)
+        with self.reading(request, name):
+            return {"mode": self.configuration.mode(name, default_to_global=to_global)}
+
+    def set_mode(self, request: Request, body: Body, *, force: Flag = False) -> dict[str, Any]:
+        """Set the mode of all."""
+        return self._set_mode(request, GLOBAL, body, force=force)
+
+    def set_mode_of(self, request: Request, subject: str, body: Body, *, force: Flag = False) -> dict[str, Any]:
+        """Set the mode of a subject."""
+        return self._set_mode(request, subject_of(subject), body, force=force)
+
+    def reset_mode(self, request: Request, *, recursive: Flag = False) -> dict[str, Any]:
+        """Drop the mode of all; give what it was."""
+        return self._reset_mode(request, GLOBAL, recursive=recursive)
+
+    def reset_mode_of(self, request: Request, subject: str, *, recursive: Flag = False) -> dict[str, Any]:
+        """Drop the mode of a subject; give what it was."""
+        return self._reset_mode(request, subject_of(subject), recursive=recursive)
+
+    def _config(self, request: Request, name: str, *, to_global: bool) -> dict[str, Any]:
+        with self.reading(request, name):
+            try:
+                found = self.configuration.effective(name) if to_global else self.configuration.own(name)
+            except InvalidError:
+                if self.dialect is Dialect.KARAPACE and not self.subjects.subjects(name, deleted=True):
+                    raise unknown_subject(name) from None
+                raise
+            level = found.get("compatibility") or self.configuration.level(name).value
+            rest = {key: value for key, value in found.items() if key != "compatibility"}
+            return {"compatibilityLevel": level} | rest
+
+    def _configure(self, request: Request, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        changes = {key: value for key, value in body.items() if key != "compatibilityLevel"}
+        if "compatibilityLevel" in body:
+            changes.setdefault("compatibility", body["compatibilityLevel"])
+        if changes.get("alias") and name == GLOBAL:
+            raise InvalidError(Reason.REQUEST_INVALID, "got an alias for all; expected one for a subject")
+        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+            self.configuration.configure(name, changes)
+            entry.note(configured=[*sorted(changes)])
+            return changes
+
+    def _reset_config(self, request: Request, name: str) -> dict[str, Any]:
+        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+            entry.note(configured=[])
+            return self.configuration.reset(name)
+
+    def _set_mode(self, request: Request, name: str, body: dict[str, Any], *, force: bool) -> dict[str, Any]:
+        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+            mode = self.configuration.set_mode(name, text_of(body, "mode"), force=force)
+            entry.note(mode=mode.value)
+            return {"mode": mode}
+
+    def _reset_mode(self, request: Request, name: str, *, recursive: bool) -> dict[str, Any]:
+        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+            entry.note(mode=None)
+            return {"mode": self.configuration.reset_mode(name, recursive=recursive)}

@@ -1,0 +1,267 @@
+"""What all calls of the registry's API share: who calls, the gate, what a body says, what is documented."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from registry.rest.access import AccessControl, AuditHandle, Listing
+from registry.rest.errors import Dialect
+from registry.rest.requests import DEFAULT_MEDIA_TYPE, read_body, subject_of
+from registry.rest.response_cache import ResponseCache
+from registry.subjects import contexts
+from registry.subjects.data_contracts import checked_metadata, checked_rules
+from registry.subjects.lookup import Subjects
+from registry.subjects.model import Content, Reference, StoredSchema
+from schemas.access import Action, Actor
+from schemas.errors import InvalidError, PoolError, Reason
+
+__all__ = [
+    "Body",
+    "Calls",
+    "Flag",
+    "Format",
+    "Identify",
+    "Limit",
+    "Normalize",
+    "Offset",
+    "ReferenceFormat",
+    "content_of",
+    "curious",
+    "number_of",
+    "raw",
+    "text_of",
+]
+
+
+Identify = Callable[[Request], Actor]
+"""Says who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
+
+Flag = Annotated[bool, Query()]
+Normalize = Annotated[bool, Query(description="take the schema's normal form, as the configuration's `normalize` does")]
+Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
+ReferenceFormat = Annotated[
+    str, Query(alias="referenceFormat", description="no effect: references name their context in every answer")
+]
+Offset = Annotated[int, Query(description="first of the page, from 0")]
+Limit = Annotated[int, Query(description="items of the page; negative = all")]
+Body = Annotated[dict[str, Any], Depends(read_body)]
+
+_ERROR = {
+    "description": "an error, with Confluent's number",
+    "content": {
+        DEFAULT_MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["error_code", "message"],
+                "properties": {"error_code": {"type": "integer"}, "message": {}},
+            }
+        }
+    },
+}
+_STATUSES = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 500, 503)
+_DONE: dict[str, Any] = {"description": "done", "content": {DEFAULT_MEDIA_TYPE: {"schema": {}}}}
+_REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _ERROR)
+
+
+class Calls:
+    """What the groups of calls are made from."""
+
+    def __init__(
+        self,
+        subjects: Subjects,
+        gate: AccessControl,
+        identify: Identify,
+        *,
+        ready: ResponseCache,
+        dialect: Dialect,
+        version: str,
+    ) -> None:
+        self.subjects = subjects
+        self.configuration = subjects.configuration
+        self.ready = ready
+        self.dialect = dialect
+        self.version = version
+        self._gate = gate
+        self._identify = identify
+
+    def acting(self, request: Request, action: Action, subject: str) -> AbstractContextManager[AuditHandle]:
+        """Open an act that changes something."""
+        return self._gate.pass_(self._identify(request), action, subject)
+
+    def reading(self, request: Request, subject: str) -> AbstractContextManager[AuditHandle]:
+        """Open a read under a subject; empty for one of all."""
+        return self.acting(request, Action.SCHEMA_READ, subject)
+
+    @contextmanager
+    def listing(self, request: Request, *, admitted: bool = False) -> Iterator[Listing]:
+        """Open a read over many subjects; *admitted*: the caller was let in to what they are listed for."""
+        with self._gate.list_(self._identify(request), admitted=admitted) as shown:
+            yield Listing(shown)
+
+    @contextmanager
+    def reading_id(self, request: Request, find: Callable[[], StoredSchema]) -> Iterator[StoredSchema]:
+        """Open a read of what an id stands for; who calls is known before anything is looked up."""
+        actor = self._identify(request)
+        schema = find()
+
+        def others() -> list[str]:
+            return [item.subject for item in self.subjects.uses(schema.id)]
+
+        under = self._gate.under(actor, schema.origin, others)
+        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, under):
+            yield schema
+
+    def meant(self, raw_subject: str) -> str:
+        """Give the subject that is meant by a name in a path or a body: what an alias stands for."""
+        return self.configuration.alias(subject_of(raw_subject))
+
+    def submitted(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
+        """Read what a body submits under a subject.
+
+        Raises:
+            InvalidError: see `content_of`.
+            RefusedError: it refers to a schema that the caller may not read, or through others; to refer to one is to
+                read it.
+        """
+        actor = self._identify(request)
+        content = content_of(body)
+        direct = {(contexts.relative(item.subject, subject), item.version) for item in content.references}
+        passed = {name for name, _ in direct}
+        self._pass_each(actor, passed)
+        for name, number in sorted(direct):
+            try:
+                found = self.subjects.version(name, None if number == -1 else number)
+            except InvalidError:
+                continue  # whoever reads the content says so
+            self._pass_each(actor, {*self.subjects.needed(found.content.references)} - passed)
+        return content
+
+    def admitted(self, request: Request, references: Iterable[Reference]) -> None:
+        """Let a caller pass who may read everything that references are to, and what that refers to in turn.
+
+        Raises:
+            RefusedError: one of them is not open to the caller.
+        """
+        self._pass_each(self._identify(request), self.subjects.needed(references))
+
+    def _pass_each(self, actor: Actor, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            with self._gate.pass_(actor, Action.SCHEMA_READ, name):
+                pass
+
+    def written_in(self, request: Request, schema_id: int) -> str:
+        """Give an id's text with its references written in, to a caller who may read each of them.
+
+        Raises:
+            RefusedError: one of them is not open to the caller.
+        """
+        self.admitted(request, self.subjects.by_id(schema_id).content.references)
+        return self.subjects.whole(schema_id)
+
+
+def route(
+    router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None, done: int = 200
+) -> None:
+    """Add a call to a router, with everything that it may answer; *also* is a status without a body.
+
+    *done* is the status of what was done.
+    """
+    name = f"{call.__name__}_{method.lower()}{'_one' if path.endswith('{subject}') else ''}"
+    takes_body = method in ("POST", "PUT") and path != "/"
+    extra = {
+        "requestBody": {
+            "required": True,
+            "content": {DEFAULT_MEDIA_TYPE: {"schema": {"type": "object"}}},
+        }
+    }
+    router.add_api_route(
+        path,
+        call,
+        methods=[method],
+        operation_id=name,
+        response_model=None,
+        status_code=done,
+        responses={done: _DONE, **_REFUSALS, **({} if also is None else {also: {"description": "nothing to say"}})},
+        openapi_extra=extra if takes_body else None,
+    )
+
+
+def content_of(body: Mapping[str, Any]) -> Content:
+    """Read what a body submits.
+
+    Raises:
+        InvalidError: REQUEST_INVALID; RULES_INVALID.
+    """
+    references = body.get("references") or []
+    try:
+        listed = tuple(_reference(item) for item in references)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, 'got "references" of another form; expected [{"name", "subject", "version"}]'
+        ) from error
+    return Content(
+        text=text_of(body, "schema"),
+        kind=text_of(body, "schemaType") if body.get("schemaType") is not None else "AVRO",
+        references=listed,
+        metadata=checked_metadata(body.get("metadata")),
+        rule_set=checked_rules(body.get("ruleSet")),
+    )
+
+
+def _reference(item: Mapping[str, Any]) -> Reference:
+    name, subject, version = item["name"], item["subject"], item["version"]
+    if not (isinstance(name, str) and isinstance(subject, str) and type(version) is int):
+        raise TypeError
+    if not (version == -1 or 1 <= version < 2**31) or not (subject.isprintable() and name.isprintable()):
+        raise ValueError
+    return Reference(name, subject, version)
+
+
+def text_of(body: Mapping[str, Any], name: str) -> str:
+    """Read a string of a body.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    value = body.get(name)
+    if not isinstance(value, str):
+        got = "nothing" if value is None else f"a value of type {type(value).__name__}"
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f'got {got} for "{name}" in the body; expected a string',
+            details={"missing": name} if value is None else None,
+        )
+    return value
+
+
+def number_of(body: Mapping[str, Any], name: str) -> int | None:
+    """Read a number of a body, None where it is left out; -1 leaves it out too.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    value = body.get(name)
+    if value is None or value == -1:
+        return None
+    if type(value) is not int or not 0 < value < 2**31:
+        raise InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected 1 to 2^31-1')
+    return value
+
+
+def curious(request: Request) -> bool:
+    """Tell whether a client takes properties that it does not know; older Java clients fail on them."""
+    return request.headers.get("confluent-accept-unknown-properties", "").lower() == "true"
+
+
+def raw(text: str) -> Response:
+    """Answer with a schema itself."""
+    return Response(text, media_type="application/json")
+
+
+def looked_up(error: PoolError, subject: str) -> PoolError:
+    """Say of a schema that cannot be read that it was looked up."""
+    if error.reason in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
+        error.details["looked_up"] = subject
+    return error

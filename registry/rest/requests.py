@@ -1,0 +1,155 @@
+"""What a request to Confluent's REST API says: its body, and the subject and version in its path.
+
+path     a subject is percent-encoded, and in one context or another (`registry.subjects.contexts`)
+body     a JSON object, in the character set that it states; too large: 42209, before it is read
+"""
+
+import codecs
+import json
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import Request
+
+from registry.subjects.contexts import MAX_SUBJECT, normal
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["DEFAULT_MEDIA_TYPE", "MAX_BODY", "parameters", "read_body", "subject_of", "too_large", "version_of"]
+
+DEFAULT_MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
+_CHARSETS = frozenset(
+    {
+        "utf-8",
+        "utf-8-sig",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-32",
+        "ascii",
+        "iso8859-1",
+        "gb18030",
+        "gbk",
+        "gb2312",
+    }
+)
+MAX_BODY = 4 * 1024 * 1024  # bytes; a schema's text is at most 1 MiB, and escapes may double it
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """Read a request's JSON object, in the character set that it states.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for what is no JSON object; SCHEMA_TOO_LARGE, beyond MAX_BODY.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise too_large(len(body))
+    charset = _charset_of(request.headers.get("content-type", ""))
+    try:
+        text = body.decode(_charset(charset))
+        found = _DECODER.decode(text)
+        if "\\ud" in text or "\\uD" in text or not charset.startswith("utf-8"):
+            # Text that has no UTF-8 form could neither be stored nor given back.
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, LookupError, RecursionError) as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"got a body that is no JSON ({type(error).__name__}); expected a JSON object"
+        ) from error
+    if not isinstance(found, dict):
+        raise InvalidError(Reason.REQUEST_INVALID, "got JSON that is no object; expected an object")
+    if "\\u0000" in text and _holds_nul(found):
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a text with the character U+0000, which no store can hold; leave it out"
+        )
+    return found
+
+
+def subject_of(raw: str) -> str:
+    """Decode a subject as it stands in a path.
+
+    Raises:
+        InvalidError: SUBJECT_INVALID, for bytes that are no UTF-8 and for control characters.
+    """
+    try:
+        subject = unquote(raw, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidError(Reason.SUBJECT_INVALID, "got a subject that is no UTF-8; encode it as UTF-8") from error
+    if len(subject) > MAX_SUBJECT:
+        raise InvalidError(
+            Reason.SUBJECT_INVALID, f"got a subject of {len(subject)} characters; expected {MAX_SUBJECT} at most"
+        )
+    if not subject.isprintable():
+        raise InvalidError(Reason.SUBJECT_INVALID, "got a subject with control characters; expected printable text")
+    return normal(subject)
+
+
+def version_of(text: str) -> int | None:
+    """Read a version as it stands in a path; None = the latest.
+
+    Raises:
+        InvalidError: VERSION_INVALID.
+    """
+    if text in ("latest", "-1"):
+        return None
+    if text.isascii() and text.isdecimal() and len(text) <= 10 and 1 <= int(text) < 2**31:
+        return int(text)
+    raise InvalidError(
+        Reason.VERSION_INVALID, "got a version that is no version id", details={"version": unquote(text)[:40]}
+    )
+
+
+def too_large(size: int) -> InvalidError:
+    """Give the error for a body beyond MAX_BODY."""
+    return InvalidError(Reason.SCHEMA_TOO_LARGE, f"got a body of at least {size} bytes; expected {MAX_BODY} at most")
+
+
+def parameters(header: str) -> dict[str, str]:
+    """Read the parameters of a media type: what stands after its semicolons."""
+    pairs = (part.partition("=") for part in header.split(";")[1:])
+    return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
+
+
+def _holds_nul(found: dict[str, Any]) -> bool:
+    """Look into every text; the escape alone says nothing, since a schema may hold it within its own JSON."""
+    waiting: list[Any] = [found]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if "\0" in one:
+                return True
+        elif isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+    return False
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number beyond double precision")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+@lru_cache(maxsize=64)
+def _charset_of(content_type: str) -> str:
+    return parameters(content_type).get("charset", "utf-8")
+
+
+@lru_cache(maxsize=64)
+def _charset(name: str) -> str:
+    """Give a character set's own name; only some, since decoding by others takes time without measure."""
+    found = codecs.lookup(name).name
+    if found not in _CHARSETS:
+        raise LookupError(name)
+    return found

@@ -1,0 +1,271 @@
+"""Every change of the registry goes, in its own transaction, into an outbox too; from there onto a topic of schemas.
+
+    change ──┬── registry's tables      one transaction
+             └── outbox ── topic        later, in order, at least once
+
+A record is written because the change was, and never without it: nothing is told that did not happen, and nothing that
+happened is kept back. The order of a subject's records is that of its changes, for its lock is held while they are
+numbered; two subjects owe each other no order. Sending one twice changes nothing on a compacted topic.
+
+The records are those of `registry.schemas_topic.records`. A purged version leaves its id behind there, and a view,
+which no list shows, is told by its id alone.
+"""
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from registry.schemas_topic.records import (
+    Record,
+    Version,
+    config_record,
+    kept_id,
+    mode_record,
+    schema_key,
+    schema_record,
+)
+from registry.subjects.content_json import content_json
+from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
+from registry.subjects.store import Change, SubjectStore
+
+__all__ = ["MemoryOutbox", "Outbox", "PublishedSubjects", "snapshot_records"]
+
+
+class Outbox(Protocol):
+    """Keeps records until they are sent."""
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records, within the transaction that the registry's stores are in."""
+        ...
+
+    def waiting(self, limit: int) -> list[tuple[int, Record]]:
+        """Give the oldest records with their numbers."""
+        ...
+
+    def sent(self, numbers: Sequence[int]) -> None:
+        """Forget records that are on the topic."""
+        ...
+
+
+class MemoryOutbox:
+    """The in-memory twin of `registry.postgres.outbox.PostgresOutbox`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[int, Record] = {}
+        self._last = 0
+
+    def append(self, records: Iterable[Record]) -> None:
+        """See `Outbox.append`."""
+        with self._lock:
+            for record in records:
+                self._last += 1
+                self._held[self._last] = record
+
+    def waiting(self, limit: int) -> list[tuple[int, Record]]:
+        """See `Outbox.waiting`."""
+        with self._lock:
+            return sorted(self._held.items())[:limit]
+
+    def sent(self, numbers: Sequence[int]) -> None:
+        """See `Outbox.sent`."""
+        with self._lock:
+            for number in numbers:
+                self._held.pop(number, None)
+
+
+class PublishedSubjects:
+    """A `registry.subjects.store.SubjectStore` whose changes go into an outbox.
+
+    Args:
+        store: where they are kept.
+        outbox: in the same database, so that both are one transaction.
+    """
+
+    def __init__(self, store: SubjectStore, outbox: Outbox) -> None:
+        self._store = store
+        self._outbox = outbox
+
+    @contextmanager
+    def change(
+        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator[Change]:
+        """See `SubjectStore.change`."""
+        with self._store.change(subject, hidden=hidden, scopes=scopes, also=also) as change:
+            noted = _Noted(change, self._store, subject, hidden=hidden)
+            yield noted
+            if noted.records:
+                self._outbox.append(noted.records)
+
+    def schema(self, schema_id: int) -> StoredSchema | None:
+        """See `SubjectStore.schema`."""
+        return self._store.schema(schema_id)
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        return self._store.by_guid(prefix)
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
+        return self._store.highest_id()
+
+    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        return self._store.held(subject, number)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        return self._store.listed()
+
+    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        return self._store.referrers(subject, number)
+
+    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+        """See `SubjectStore.by_shape`."""
+        return self._store.by_shape(subject, shape)
+
+    def versions(self, subject: str) -> list[StoredVersion]:
+        """See `SubjectStore.versions`."""
+        return self._store.versions(subject)
+
+    def text(self, subject: str, number: int) -> str | None:
+        """See `SubjectStore.text`."""
+        return self._store.text(subject, number)
+
+    def uses(self, schema_id: int) -> list[StoredVersion]:
+        """See `SubjectStore.uses`."""
+        return self._store.uses(schema_id)
+
+    def subjects(self) -> list[tuple[str, bool]]:
+        """See `SubjectStore.subjects`."""
+        return self._store.subjects()
+
+    def settings(self, subject: str) -> Settings:
+        """See `SubjectStore.settings`."""
+        return self._store.settings(subject)
+
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
+        return self._store.settings_of(names)
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        return self._store.configured()
+
+
+def snapshot_records(store: SubjectStore) -> Iterator[Record]:
+    """Give everything that a registry holds as records: what a topic that is empty begins with.
+
+    Nothing may change meanwhile; the caller holds the tables.
+    """
+    for subject, settings in sorted(store.configured().items()):
+        yield from _settings_records(subject, Settings(), settings)
+    told: set[int] = set()
+    for version in store.listed():
+        schema = store.schema(version.schema_id)
+        text = store.text(version.subject, version.number)
+        if schema is not None:
+            told.add(version.schema_id)
+            yield schema_record(_version(version, schema.content, text))
+    for schema_id in range(1, store.highest_id() + 1):
+        schema = None if schema_id in told else store.schema(schema_id)
+        if schema is not None:
+            yield _kept(schema)
+
+
+class _Noted:
+    """A change that notes what it does. See `registry.subjects.store.Change`."""
+
+    def __init__(self, change: Change, store: SubjectStore, subject: str, *, hidden: bool) -> None:
+        self.records: list[Record] = []
+        self._change = change
+        self._store = store
+        self._subject = subject
+        self._hidden = hidden
+
+    def versions(self) -> list[StoredVersion]:
+        return self._change.versions()
+
+    def settings(self) -> Settings:
+        return self._change.settings()
+
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._change.scopes()
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        return self._change.restore(schema_id, key, shape, content)
+
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        schema = self._change.put(number, key, shape, content)
+        self._note(number, schema, content.text)
+        return schema
+
+    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+        self._change.add(number, schema, text)
+        self._note(number, schema, text)
+
+    def _note(self, number: int, schema: StoredSchema, text: str) -> None:
+        if self._hidden:
+            self.records.append(_kept(schema))
+            return
+        version = StoredVersion(
+            subject=self._subject,
+            number=number,
+            schema_id=schema.id,
+            key=schema.key,
+            shape=schema.shape,
+            deleted=False,
+        )
+        self.records.append(schema_record(_version(version, schema.content, text)))
+
+    def mark_deleted(self, numbers: Iterable[int]) -> None:
+        chosen = list(numbers)
+        self._change.mark_deleted(chosen)
+        for number in chosen:
+            found = self._store.held(self._subject, number)
+            schema = None if found is None else self._store.schema(found[0].schema_id)
+            if found is not None and schema is not None:
+                self.records.append(schema_record(_version(found[0], schema.content, found[1], deleted=True)))
+
+    def purge(self, numbers: Iterable[int]) -> None:
+        chosen = set(numbers)
+        gone = [version for version in self._change.versions() if version.number in chosen]
+        self._change.purge(chosen)
+        for version in gone:
+            self.records.append(Record(schema_key(self._subject, version.number), None))
+            schema = self._store.schema(version.schema_id)
+            if schema is not None:
+                self.records.append(_kept(schema))
+
+    def configure(self, settings: Settings) -> None:
+        before = self._change.settings()
+        self._change.configure(settings)
+        self.records += _settings_records(self._subject, before, settings)
+
+
+def _settings_records(subject: str, before: Settings, after: Settings) -> Iterator[Record]:
+    if before.config != after.config:
+        yield config_record(subject, json.loads(after.config) if after.config else None)
+    if before.mode != after.mode:
+        yield mode_record(subject, after.mode)
+
+
+def _version(version: StoredVersion, content: Content, text: str | None, *, deleted: bool | None = None) -> Version:
+    body = content_json(content)
+    del body["schema"]
+    return Version(
+        subject=version.subject,
+        number=version.number,
+        schema_id=version.schema_id,
+        schema=content.text if text is None else text,
+        rest=body,
+        deleted=version.deleted if deleted is None else deleted,
+    )
+
+
+def _kept(schema: StoredSchema) -> Record:
+    stored = StoredVersion(subject="", number=1, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=True)
+    return schema_record(kept_id(schema.id, _version(stored, schema.content, None)))

@@ -1,0 +1,329 @@
+"""Records of a `_schemas` topic, as Confluent's registry and Karapace write and read them. Pure.
+
+    key                                                      value
+    {"keytype":"SCHEMA","subject":s,"version":n,"magic":1}   subject, version, id, schema, deleted …; null: purged
+    {"keytype":"CONFIG","subject":s,"magic":0}               {"compatibilityLevel": …}; null: none
+    {"keytype":"MODE","subject":s,"magic":0}                 {"mode": …}; null: none
+    {"keytype":"DELETE_SUBJECT","subject":s,"magic":0}       {"subject":s,"version":n}: softly, up to n
+    {"keytype":"CLEAR_SUBJECT","subject":s,"magic":0}        {"subject":s}: for good
+    {"keytype":"NOOP","magic":0}                             nothing
+
+The subject null means everybody's settings. The topic is compacted by key, so a key's bytes are as much a promise as
+its meaning: members stand in one order, without white space, or what was deleted would come back.
+
+What the format cannot say. A purged version is a tombstone, and with it the topic forgets what its id meant; a registry
+restored from it would give that id to the next schema, while records framed with it still lie in topics. So for every
+id without a version one is kept, deleted softly, under a subject of its own in the context `.ids` (`:.ids:42`, version
+1). A registry that knows nothing of this sees a deleted subject in a context that nobody uses; ours reads it as what it
+is, a promise that the id stays taken.
+
+In a file there is one record a line: `{"key": …, "value": …}`, or `key<TAB>value` as Kafka's console consumer prints.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from registry.subjects.fingerprint import canonical_text
+from schemas.errors import InvalidError, Reason
+
+__all__ = [
+    "KEPT_IDS",
+    "Record",
+    "Snapshot",
+    "Version",
+    "config_record",
+    "fold",
+    "is_kept_id",
+    "kept_id",
+    "kept_subject",
+    "mode_record",
+    "read_lines",
+    "schema_record",
+    "write_line",
+]
+
+KEPT_IDS = ":.ids:"
+"""With it begin the subjects that stand for ids without a version."""
+
+_BODY = ("schemaType", "references", "metadata", "ruleSet")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: key and value as JSON text; a value of None is a tombstone."""
+
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version of a subject, as a topic or another registry tells it.
+
+    Attributes:
+        subject, number, schema_id: which, and its id there.
+        schema: the text.
+        rest: schemaType, references, metadata and ruleSet, those that there are.
+        deleted: softly.
+    """
+
+    subject: str
+    number: int
+    schema_id: int
+    schema: str
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    deleted: bool = False
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> "Version":
+        """Read a SCHEMA record's value, or what a registry answers for a version.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, a member is missing or of another form.
+        """
+        try:
+            return cls(
+                subject=_text(value["subject"]),
+                number=_number(value["version"]),
+                schema_id=_number(value["id"]),
+                schema=_text(value["schema"]),
+                rest={name: value[name] for name in _BODY if value.get(name) not in (None, [], "AVRO")},
+                deleted=value.get("deleted") is True,
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got a version of another form ({str(error)[:60]}); expected subject, version, id and schema",
+            ) from error
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What its id stands for: the schema however it is written, and the rest as JSON."""
+        text = self.schema
+        if self.rest.get("schemaType", "AVRO") == "AVRO":
+            # What is no schema, whoever registers it says.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                text = canonical_text(json.loads(text))
+        return text, json.dumps(self.rest, sort_keys=True)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What a topic says once it is read to its end.
+
+    Attributes:
+        versions: by subject and number. configs, modes: by subject; "" for everybody's.
+    """
+
+    versions: dict[tuple[str, int], Version] = field(default_factory=dict)
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    modes: dict[str, str] = field(default_factory=dict)
+
+    def contradictions(self) -> list[str]:
+        """Say which ids stand for two contents; such a topic cannot be taken over."""
+        known: dict[int, Version] = {}
+        found = []
+        for version in self.versions.values():
+            first = known.setdefault(version.schema_id, version)
+            if first.content != version.content:
+                found.append(
+                    f"the id {version.schema_id} stands for two schemas: version {first.number} of {first.subject}, "
+                    f"and version {version.number} of {version.subject}"
+                )
+        return found
+
+    def ordered(self) -> list[Version]:
+        """Give the versions so that each comes after those that it refers to and after its subject's earlier ones.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, when references lead in a circle or nowhere.
+        """
+        waiting = sorted(self.versions.values(), key=lambda one: (one.schema_id, one.subject, one.number))
+        done: set[tuple[str, int]] = set()
+        ordered: list[Version] = []
+        while waiting:
+            later = []
+            for version in waiting:
+                needed = [(str(item["subject"]), int(item["version"])) for item in version.rest.get("references", ())]
+                if done.issuperset(needed):
+                    done.add((version.subject, version.number))
+                    ordered.append(version)
+                else:
+                    later.append(version)
+            if len(later) == len(waiting):
+                raise InvalidError(
+                    Reason.REQUEST_INVALID,
+                    f"version {later[0].number} of {later[0].subject} refers to what is not there, or to itself",
+                )
+            waiting = later
+        return ordered
+
+
+def schema_record(version: Version) -> Record:
+    """Give the record of a version."""
+    value = {
+        "subject": version.subject,
+        "version": version.number,
+        "id": version.schema_id,
+        **version.rest,
+        "schema": version.schema,
+        "deleted": version.deleted,
+    }
+    return Record(schema_key(version.subject, version.number), _json(value))
+
+
+def schema_key(subject: str, number: int) -> str:
+    """Give the key of a version."""
+    return _json({"keytype": "SCHEMA", "subject": subject, "version": number, "magic": 1})
+
+
+def config_record(subject: str, config: Mapping[str, Any] | None) -> Record:
+    """Give the record of a configuration; None = none any more, "" = everybody's."""
+    value = None
+    if config:
+        known = dict(config)
+        known["compatibilityLevel"] = known.pop("compatibility", known.get("compatibilityLevel"))
+        value = _json({name: each for name, each in known.items() if each is not None})
+    return Record(_settings_key("CONFIG", subject), value)
+
+
+def mode_record(subject: str, mode: str | None) -> Record:
+    """Give the record of a mode; None = none any more, "" = everybody's."""
+    return Record(_settings_key("MODE", subject), None if mode is None else _json({"mode": mode}))
+
+
+def kept_id(schema_id: int, version: Version) -> Version:
+    """Give the version that stands for an id without one."""
+    return Version(
+        subject=kept_subject(schema_id),
+        number=1,
+        schema_id=schema_id,
+        schema=version.schema,
+        rest=version.rest,
+        deleted=True,
+    )
+
+
+def kept_subject(schema_id: int) -> str:
+    """Give the subject under which an id without a version is kept."""
+    return f"{KEPT_IDS}{schema_id}"
+
+
+def is_kept_id(subject: str) -> bool:
+    """Tell whether a subject stands for an id alone."""
+    return subject.startswith(KEPT_IDS)
+
+
+def fold(records: Iterable[Record]) -> Snapshot:
+    """Read a topic from its beginning to its end.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, naming the record (from 1) that is none of this format.
+    """
+    snapshot = Snapshot()
+    for number, record in enumerate(records, 1):
+        try:
+            _apply(snapshot, json.loads(record.key), None if record.value is None else json.loads(record.value))
+        except (ValueError, KeyError, TypeError, AttributeError, InvalidError) as error:
+            reason = error.message if isinstance(error, InvalidError) else f"{type(error).__name__}: {str(error)[:60]}"
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"record {number} is none of a _schemas topic ({reason})"
+            ) from error
+    return snapshot
+
+
+def _apply(snapshot: Snapshot, key: Mapping[str, Any], value: Mapping[str, Any] | None) -> None:
+    kind = key["keytype"]
+    if kind == "SCHEMA":
+        place = (_text(key["subject"]), _number(key["version"]))
+        if value is None:
+            snapshot.versions.pop(place, None)
+        else:
+            snapshot.versions[place] = Version.read({**value, "subject": place[0], "version": place[1]})
+    elif kind in ("CONFIG", "MODE"):
+        _set(snapshot, kind, _text(key.get("subject") or ""), value)
+    elif kind in ("DELETE_SUBJECT", "CLEAR_SUBJECT"):
+        if value is not None:
+            _delete(snapshot, _text(key["subject"]), _number(value["version"]) if kind[0] == "D" else None)
+    elif kind not in ("NOOP", "CONTEXT"):
+        raise InvalidError(Reason.REQUEST_INVALID, f"got the keytype {str(kind)[:40]!r}")
+
+
+def _set(snapshot: Snapshot, kind: str, subject: str, value: Mapping[str, Any] | None) -> None:
+    held: dict[str, Any] = snapshot.configs if kind == "CONFIG" else snapshot.modes
+    if value is None:
+        held.pop(subject, None)
+    else:
+        held[subject] = dict(value) if kind == "CONFIG" else _text(value["mode"])
+
+
+def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
+    """Delete a subject softly up to a version, or, without one, for good."""
+    mine = [place for place in snapshot.versions if place[0] == subject]
+    if last is None:
+        for place in mine:
+            del snapshot.versions[place]
+        snapshot.configs.pop(subject, None)
+        snapshot.modes.pop(subject, None)
+        return
+    for place in mine:
+        if place[1] <= last:
+            snapshot.versions[place] = replace(snapshot.versions[place], deleted=True)
+
+
+def write_line(record: Record) -> str:
+    """Give a record as a line."""
+    return f'{{"key":{record.key},"value":{record.value or "null"}}}\n'
+
+
+def read_lines(lines: Iterable[str]) -> Iterator[Record]:
+    """Read records from lines; empty ones are left out. Lines end with a line feed alone: texts hold other ends raw.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, naming the line.
+    """
+    for number, line in enumerate(lines, 1):
+        text = line.strip("\r\n")
+        if not text.strip():
+            continue
+        try:
+            if "\t" in text:
+                key, _, value = text.partition("\t")
+                yield Record(_json(json.loads(key)), None if value in ("null", "") else _json(json.loads(value)))
+                continue
+            known = json.loads(text)
+            key, value = known["key"], known["value"]
+            yield Record(_inner(key), None if value is None else _inner(value))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f'line {number} is no record; expected {{"key": …, "value": …}}, or a key, a tab and a value',
+            ) from error
+
+
+def _inner(value: Any) -> str:
+    """Give JSON text of what stands in a line as an object, or as text that holds one."""
+    return _json(json.loads(value) if isinstance(value, str) else value)
+
+
+def _settings_key(kind: str, subject: str) -> str:
+    return _json({"keytype": kind, "subject": subject or None, "magic": 0})
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {type(value).__name__}")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 < value < 2**31:
+        raise TypeError(f"expected a number from 1, got {type(value).__name__}")
+    return value

@@ -1,0 +1,356 @@
+"""What is configured, for one subject, for a context or for all: compatibility, modes, contracts.
+
+    the subject's own  >  its context's (`:.police:`)  >  everybody's  >  the registry's default
+
+The configuration object is Confluent's, kept whole. The registry acts on `compatibility`, `compatibilityGroup`,
+`alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients
+act on is kept and given back as it came.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from registry.avro.compatibility import Compatibility
+from registry.subjects.contexts import normal, scopes
+from registry.subjects.data_contracts import checked_metadata, checked_rules
+from registry.subjects.model import GLOBAL, Settings
+from registry.subjects.store import Change, SubjectStore
+from schemas.errors import InvalidError, Reason, RefusedError
+
+__all__ = ["Configuration", "Mode"]
+
+_FLAGS = ("normalize", "validateFields", "validateNewSchemas", "validateRules")
+_TEXTS = ("alias", "compatibilityGroup", "compatibilityPolicy")
+_METADATA = ("defaultMetadata", "overrideMetadata")
+_RULES = ("defaultRuleSet", "overrideRuleSet")
+_MOST_TEXT = 500
+_FRESH = 1.0  # seconds
+
+
+class Mode(StrEnum):
+    """What a subject takes."""
+
+    READWRITE = "READWRITE"
+    READONLY = "READONLY"
+    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all, whatever a subject's own mode says
+    IMPORT = "IMPORT"  # schemas with the ids and versions that they have elsewhere, unchecked against each other
+    FORWARD = "FORWARD"  # another registry leads: nothing is written here
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything may be changed."""
+        return self in (Mode.READWRITE, Mode.IMPORT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What every call needs of all settings.
+
+    Attributes:
+        at: when it was asked for. changes: how many had been made here by then.
+    """
+
+    at: float
+    changes: int
+    aliases: Mapping[str, str]
+    normalize: Mapping[str, bool]
+
+
+class Configuration:
+    """Reads and changes settings.
+
+    Args:
+        store: where they are kept.
+        level: the level that holds where none is configured.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        store: SubjectStore,
+        *,
+        level: Compatibility = Compatibility.BACKWARD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._level = level
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: _Known | None = None
+        self._asking = False
+        self._changes = 0  # made here, which are to be seen at once
+
+    def level(self, subject: str, change: Change | None = None) -> Compatibility:
+        """Give the level that holds for a subject.
+
+        Args:
+            subject: its name; `GLOBAL` for the level that holds everywhere.
+            change: the subject's change, if the caller holds its lock.
+        """
+        return Compatibility(self.effective(subject, change)["compatibility"])
+
+    def effective(self, subject: str, change: Change | None = None) -> dict[str, Any]:
+        """Give the whole configuration that holds for a subject, defaults and outer scopes merged in."""
+        whole: dict[str, Any] = {"compatibility": self._level.value}
+        for settings in reversed(self._layers(subject, change)):
+            whole |= _read(settings)
+        return whole
+
+    def own(self, subject: str) -> dict[str, Any]:
+        """Give what is configured for a subject itself.
+
+        Raises:
+            InvalidError: COMPATIBILITY_NOT_SET, when nothing is.
+        """
+        found = _read(self._store.settings(subject))
+        if not found:
+            raise _not_set(subject)
+        return found
+
+    def alias(self, subject: str) -> str:
+        """Give the subject that is meant by a name: another where it is an alias, itself where it is none.
+
+        Asked for with every call, so what is known is a second old where another process has changed it, and as old as
+        the database takes to answer.
+        """
+        return self._read_lately().aliases.get(subject, subject)
+
+    def normalizes(self, subject: str) -> bool:
+        """Tell whether schemas are taken in their normal form under a subject; a second old at most, as `alias` is."""
+        normalize = self._read_lately().normalize
+        if not normalize:
+            return False
+        said = (normalize.get(name) for name in (subject, *scopes(subject)))
+        return next((one for one in said if one is not None), False)
+
+    def _read_lately(self) -> _Known:
+        """Give what every call needs of all settings; while one caller asks for it anew, the others take what is known.
+
+        The lock is not held meanwhile: the one who asks may wait for a connection, and those who hold connections, in
+        the middle of an act, would wait for the lock.
+        """
+        with self._lock:
+            now, known, changes = self._clock(), self._known, self._changes
+            if known is not None and known.changes == changes and (self._asking or now - known.at < _FRESH):
+                return known
+            self._asking = True
+        try:
+            found = {name: _read(settings) for name, settings in self._store.configured().items()}
+        finally:
+            self._asking = False
+        normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
+        made = _Known(at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
+        with self._lock:
+            if self._known is None or self._known.changes <= changes:
+                self._known = made
+        return made
+
+    def _changed(self) -> None:
+        with self._lock:
+            self._changes += 1
+
+    def aliases(self) -> dict[str, list[str]]:
+        """Give every subject that aliases stand for, and the aliases."""
+        found: dict[str, list[str]] = {}
+        configured = {name: _read(settings) for name, settings in self._store.configured().items()}
+        for name, meant in sorted(_aliases(configured).items()):
+            found.setdefault(meant, []).append(name)
+        return found
+
+    def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
+        """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
+
+        Raises:
+            InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for a value
+                of another form.
+        """
+        checked = _checked(changes)
+        with self._store.change(subject) as change:
+            settings = change.settings()
+            merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
+            change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
+            self._changed()
+            return merged
+
+    def reset(self, subject: str) -> dict[str, Any]:
+        """Drop what is configured; give what it was.
+
+        Raises:
+            InvalidError: COMPATIBILITY_NOT_SET, when nothing was configured for the subject.
+        """
+        with self._store.change(subject) as change:
+            settings = change.settings()
+            before = _read(settings)
+            if not before and subject != GLOBAL:
+                raise _not_set(subject)
+            change.configure(replace(settings, config=None))
+            self._changed()
+            return {"compatibility": self._level.value} | before
+
+    def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
+        """Give the mode of a subject.
+
+        Raises:
+            InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is off.
+        """
+        layers = [settings.mode for settings in self._layers(subject, change)]
+        if layers[0] is None and subject != GLOBAL and not default_to_global:
+            raise _mode_not_set(subject)
+        if default_to_global and layers[-1] == Mode.READONLY_OVERRIDE:
+            return Mode.READONLY_OVERRIDE
+        return Mode(next((mode for mode in layers if mode), Mode.READWRITE))
+
+    def set_mode(self, subject: str, mode: str, *, force: bool = False) -> Mode:
+        """Set the mode of a subject, of a context, or of all.
+
+        Args:
+            subject: whose; `GLOBAL` for all.
+            mode: its name, in any case.
+            force: IMPORT even where there are schemas.
+
+        Raises:
+            InvalidError: MODE_INVALID.
+            RefusedError: SUBJECT_READ_ONLY, for IMPORT where there are schemas.
+        """
+        try:
+            chosen = Mode(mode.upper())
+        except ValueError as error:
+            raise InvalidError(
+                Reason.MODE_INVALID, f"got the mode {mode[:40]!r}; expected one of {', '.join(Mode)}"
+            ) from error
+        with self._store.change(subject) as change:
+            if chosen is Mode.IMPORT and not force and self._held_by(subject, change):
+                raise RefusedError(
+                    Reason.SUBJECT_READ_ONLY,
+                    "Cannot import since found existing subjects; delete them for good first, or set force=true",
+                    details={"subject": subject},
+                )
+            change.configure(replace(change.settings(), mode=chosen.value))
+        return chosen
+
+    def reset_mode(self, subject: str, *, recursive: bool = False) -> Mode:
+        """Drop the mode that is set; give what it was.
+
+        Args:
+            subject: whose; `GLOBAL` for all.
+            recursive: of every subject within as well.
+
+        Raises:
+            InvalidError: MODE_NOT_SET, when none was set for the subject.
+        """
+        with self._store.change(subject) as change:
+            settings = change.settings()
+            if settings.mode is None and subject != GLOBAL and not recursive:
+                raise _mode_not_set(subject)
+            change.configure(replace(settings, mode=None))
+        if recursive:
+            for name, inner in sorted(self._store.configured().items()):
+                if inner.mode is not None and subject in scopes(name):
+                    with self._store.change(name) as change:
+                        change.configure(replace(change.settings(), mode=None))
+        return Mode(settings.mode or Mode.READWRITE)
+
+    def refuse_read_only(self, subject: str, change: Change) -> Mode:
+        """Refuse a change where the mode forbids it; give the mode.
+
+        Raises:
+            RefusedError: SUBJECT_READ_ONLY.
+        """
+        mode = self.mode(subject, change=change)
+        if not mode.writable:
+            raise RefusedError(
+                Reason.SUBJECT_READ_ONLY,
+                f"Subject {subject} is in read-only mode; set its mode to READWRITE first",
+                details={"subject": subject},
+            )
+        return mode
+
+    def forget(self, change: Change) -> None:
+        """Drop a subject's settings when its last version is gone."""
+        change.configure(Settings())
+        self._changed()
+
+    def forget_scope(self, scope: str) -> None:
+        """Drop everything that is configured for a context."""
+        with self._store.change(scope) as change:
+            self.forget(change)
+
+    def _layers(self, subject: str, change: Change | None) -> list[Settings]:
+        """Give a subject's settings and those of the scopes around it, nearest first."""
+        outer = scopes(subject)
+        if change is not None:
+            found: Mapping[str, Settings] = change.scopes()
+            mine = change.settings()
+        else:
+            found = self._store.settings_of([subject, *outer])
+            mine = found.get(subject, Settings())
+        return [mine, *(found.get(name, Settings()) for name in outer)]
+
+    def _held_by(self, scope: str, change: Change) -> bool:
+        """Tell whether a scope holds versions."""
+        if change.versions():
+            return True
+        return scope in _scopes_of(name for name, _ in self._store.subjects())
+
+
+def _aliases(configured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    meant = {name: found.get("alias") for name, found in configured.items()}
+    return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
+
+
+def _scopes_of(names: Iterable[str]) -> set[str]:
+    return {scope for name in names for scope in scopes(name)}
+
+
+def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the values that the registry or its clients act on.
+
+    Raises:
+        InvalidError: COMPATIBILITY_INVALID; REQUEST_INVALID or RULES_INVALID.
+    """
+    checked = dict(changes)
+    level = changes.get("compatibility")
+    if level is not None:
+        if not isinstance(level, str):
+            raise InvalidError(Reason.COMPATIBILITY_INVALID, "got a level that is no string")
+        checked["compatibility"] = Compatibility.parse(level).value
+    for name in _FLAGS:
+        if not isinstance(changes.get(name), bool | None):
+            raise _wrong(name, "true or false")
+    for name in _TEXTS:
+        value = changes.get(name)
+        if not isinstance(value, str | None) or (value and (not value.isprintable() or len(value) > _MOST_TEXT)):
+            raise _wrong(name, f"printable text of {_MOST_TEXT} characters at most")
+        if value == "":
+            checked[name] = None
+    for name in _METADATA:
+        checked_metadata(changes.get(name))
+    for name in _RULES:
+        checked_rules(changes.get(name))
+    return checked
+
+
+def _read(settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(settings.config) if settings.config else {}
+    return found
+
+
+def _wrong(name: str, expected: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
+
+
+def _not_set(subject: str) -> InvalidError:
+    return InvalidError(
+        Reason.COMPATIBILITY_NOT_SET, f"nothing is configured for the subject {subject}", details={"subject": subject}
+    )
+
+
+def _mode_not_set(subject: str) -> InvalidError:
+    return InvalidError(
+        Reason.MODE_NOT_SET, f"the subject {subject} has no mode of its own", details={"subject": subject}
+    )

@@ -1,0 +1,159 @@
+"""Data contracts: metadata and rule sets as Confluent's clients send them. Pure.
+
+The registry keeps them and hands them back; the client acts on them. So that nothing is kept that a client could not
+read, their form is checked; so that a department may say something for all its subjects, its configuration's defaults
+stand under what is submitted, and its overrides above it:
+
+    defaultMetadata  <  what is submitted, or the version before where nothing is  <  overrideMetadata
+
+Tags and properties merge key by key, rules by name; `sensitive` lists are united, never shortened.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["checked_metadata", "checked_rules", "merged", "properties_of"]
+
+_METADATA = frozenset({"tags", "properties", "sensitive"})
+_RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
+_MODES = frozenset({"UPGRADE", "DOWNGRADE", "UPDOWN", "WRITE", "READ", "WRITEREAD"})
+_MIGRATION = frozenset({"UPGRADE", "DOWNGRADE", "UPDOWN"})
+_KINDS = frozenset({"CONDITION", "TRANSFORM"})
+_RULE = frozenset(
+    {"name", "doc", "kind", "mode", "type", "tags", "params", "expr", "onSuccess", "onFailure", "disabled"}
+)
+_MOST_RULES = 500
+_MOST_NAME = 256
+
+
+def checked_metadata(value: Any) -> str | None:
+    """Give metadata as JSON text, None where there is none.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, naming the member of another form.
+    """
+    if value is None:
+        return None
+    form = "an object of tags, properties and sensitive"
+    if not isinstance(value, dict) or not value.keys() <= _METADATA:
+        raise _wrong("metadata", form)
+    tags, properties, sensitive = (value.get(name) for name in ("tags", "properties", "sensitive"))
+    if tags is not None and not (isinstance(tags, dict) and all(_texts(one) for one in tags.values())):
+        raise _wrong("metadata.tags", "an object of lists of strings")
+    if properties is not None and not (
+        isinstance(properties, dict) and all(isinstance(one, str) for one in properties.values())
+    ):
+        raise _wrong("metadata.properties", "an object of strings")
+    if sensitive is not None and not _texts(sensitive):
+        raise _wrong("metadata.sensitive", "a list of strings")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def checked_rules(value: Any) -> str | None:
+    """Give a rule set as JSON text, None where there is none.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for another form; RULES_INVALID, for rules that no client could carry out.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise _wrong("ruleSet", "an object of migrationRules, domainRules and encodingRules")
+    for name in value:
+        if name not in _RULE_LISTS and name != "enableAt":
+            raise _wrong("ruleSet", f"{', '.join(_RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
+    for list_name in _RULE_LISTS:
+        rules = value.get(list_name)
+        if rules is None:
+            continue
+        if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+            raise _wrong(f"ruleSet.{list_name}", "a list of rules")
+        if len(rules) > _MOST_RULES:
+            raise _bad_rule(list_name, f"got {len(rules)} rules; expected {_MOST_RULES} at most")
+        names = [_rule_name(list_name, rule) for rule in rules]
+        if len(set(names)) < len(names):
+            raise _bad_rule(list_name, "got two rules of one name; expected different names")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def merged(lower: str | None, upper: str | None) -> str | None:
+    """Put metadata, or a rule set, over another; what *upper* says wins."""
+    if lower is None or upper is None:
+        return upper if lower is None else lower
+    below, above = json.loads(lower), json.loads(upper)
+    result = {**below, **{name: value for name, value in above.items() if value is not None}}
+    for name in ("tags", "properties"):
+        if below.get(name) and above.get(name):
+            result[name] = {**below[name], **above[name]}
+    if below.get("sensitive") and above.get("sensitive"):
+        result["sensitive"] = list(dict.fromkeys([*below["sensitive"], *above["sensitive"]]))
+    for name in _RULE_LISTS:
+        if below.get(name) and above.get(name):
+            result[name] = _by_name(below[name], above[name])
+    return json.dumps(result, ensure_ascii=False)
+
+
+def properties_of(metadata: str | None) -> Mapping[str, str]:
+    """Give the properties of metadata."""
+    found: Mapping[str, str] = (json.loads(metadata) if metadata else {}).get("properties") or {}
+    return found
+
+
+def _by_name(lower: Iterable[Mapping[str, Any]], upper: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    above = {rule["name"]: rule for rule in upper}
+    kept = [rule for rule in lower if rule["name"] not in above]
+    return [*kept, *above.values()]
+
+
+def _rule_name(list_name: str, rule: Mapping[str, Any]) -> str:  # noqa: C901 - one line a rule of the form
+    name = rule.get("name")
+    if not isinstance(name, str) or not name or len(name) > _MOST_NAME or not name.isprintable():
+        raise _bad_rule(list_name, "got a rule without a name; expected a printable text")
+    unknown = sorted(set(rule) - _RULE)
+    if unknown:
+        raise _bad_rule(list_name, f"the rule {name!r} has the member {unknown[0][:40]!r}, which no client knows")
+    kind, mode = rule.get("kind"), rule.get("mode")
+    if kind is not None and kind not in _KINDS:
+        raise _bad_rule(list_name, f"the rule {name!r} has another kind; expected {' or '.join(sorted(_KINDS))}")
+    if mode is not None and mode not in _MODES:
+        raise _bad_rule(list_name, f"the rule {name!r} has another mode; expected one of {', '.join(sorted(_MODES))}")
+    if mode is not None and (mode in _MIGRATION) is not (list_name == "migrationRules"):
+        raise _bad_rule(list_name, f"the rule {name!r} has the mode {mode}, which does not belong there")
+    for text in ("doc", "type", "expr", "onSuccess", "onFailure"):
+        if rule.get(text) is not None and not isinstance(rule[text], str):
+            raise _bad_rule(list_name, f"the rule {name!r} has a {text} that is no string")
+    if rule.get("tags") is not None and not _texts(rule["tags"]):
+        raise _bad_rule(list_name, f"the rule {name!r} has tags that are no list of strings")
+    params = rule.get("params")
+    if params is not None and not (isinstance(params, dict) and all(isinstance(one, str) for one in params.values())):
+        raise _bad_rule(list_name, f"the rule {name!r} has params that are no object of strings")
+    if rule.get("disabled") is not None and not isinstance(rule["disabled"], bool):
+        raise _bad_rule(list_name, f"the rule {name!r} is disabled by something else than true or false")
+    return name
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _wrong(name: str, expected: str) -> InvalidError:
+    return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
+
+
+def _bad_rule(list_name: str, message: str) -> InvalidError:
+    return InvalidError(Reason.RULES_INVALID, f"Invalid ruleset: {list_name}: {message}")
+
+
+def path_matches(pattern: str, path: str) -> bool:
+    """Match a path pattern: `*` stands for one name, `**` for any number of them."""
+    wanted, names = pattern.split("."), path.split(".")
+    ends = {0}
+    for word in wanted:
+        if word == "**":
+            ends = set(range(min(ends), len(names) + 1)) if ends else set()
+        else:
+            ends = {at + 1 for at in ends if at < len(names) and word in ("*", names[at])}
+    return len(names) in ends

@@ -1,0 +1,122 @@
+"""Deleting in two steps: softly, which hides, then for good.
+
+What another schema refers to stays: a soft deletion waits until no live version refers to it, one for good until no
+version does at all. Ids stay what they are in any case.
+"""
+
+from collections.abc import Callable, Iterable
+
+from registry.subjects.configuration import Configuration
+from registry.subjects.contexts import scopes
+from registry.subjects.model import StoredVersion
+from registry.subjects.store import Change, SubjectStore
+from registry.subjects.versions import pick, unknown_subject
+from schemas.errors import ConflictError, Reason
+
+__all__ = ["Deletion"]
+
+
+class Deletion:
+    """Deletes subjects and versions.
+
+    Args:
+        store: where they are kept.
+        configuration: modes.
+        governed: tells whether a subject's classification counts: what it was is what later versions are held to.
+    """
+
+    def __init__(self, store: SubjectStore, configuration: Configuration, *, governed: Callable[[str], bool]) -> None:
+        self._governed = governed
+        self._store = store
+        self._configuration = configuration
+
+    def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
+        """Delete every version of a subject, softly, or for good once that is done.
+
+        Returns:
+            The numbers deleted.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN.
+            ConflictError: SUBJECT_DELETED, when it is softly deleted already; SUBJECT_NOT_DELETED, when a permanent
+                deletion comes first; SCHEMA_REFERENCED.
+            RefusedError: SUBJECT_READ_ONLY.
+        """
+        with self._store.change(subject, scopes=scopes(subject)) as change:
+            self._configuration.refuse_read_only(subject, change)
+            versions = change.versions()
+            if not versions:
+                raise unknown_subject(subject)
+            live = [version.number for version in versions if not version.deleted]
+            if permanent and live:
+                raise ConflictError(
+                    Reason.SUBJECT_NOT_DELETED,
+                    f"the subject {subject} is to be deleted softly first",
+                    details={"subject": subject},
+                )
+            if not permanent and not live:
+                raise ConflictError(
+                    Reason.SUBJECT_DELETED, f"the subject {subject} is deleted already", details={"subject": subject}
+                )
+            numbers = live or [version.number for version in versions]
+            outside = [item for item in self._store.referrers(subject) if item.subject != subject]
+            if outside:
+                for number in numbers:
+                    others = [item for item in self._store.referrers(subject, number) if item.subject != subject]
+                    _refuse_referenced(subject, number, others, permanent=permanent)
+            self._remove(subject, change, numbers, permanent=permanent, last=True)
+            return numbers
+
+    def delete_version(self, subject: str, number: int | None, *, permanent: bool = False) -> int:
+        """Delete one version, softly, or for good once that is done; give its number.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
+            ConflictError: VERSION_DELETED, when it is softly deleted already; VERSION_NOT_DELETED, when a permanent
+                deletion comes first; SCHEMA_REFERENCED.
+            RefusedError: SUBJECT_READ_ONLY.
+        """
+        with self._store.change(subject, scopes=scopes(subject)) as change:
+            self._configuration.refuse_read_only(subject, change)
+            versions = change.versions()
+            if not versions:
+                raise unknown_subject(subject)
+            latest = [version for version in versions if not version.deleted] if number is None else versions
+            version = pick(latest, number)
+            details = {"subject": subject, "version": str(version.number)}
+            if permanent and not version.deleted:
+                raise ConflictError(
+                    Reason.VERSION_NOT_DELETED, "the version is to be deleted softly first", details=details
+                )
+            if version.deleted and not permanent:
+                raise ConflictError(Reason.VERSION_DELETED, "the version is deleted already", details=details)
+            referrers = self._store.referrers(subject, version.number)
+            _refuse_referenced(subject, version.number, referrers, permanent=permanent)
+            self._remove(subject, change, [version.number], permanent=permanent, last=len(versions) == 1)
+            return version.number
+
+    def _remove(self, subject: str, change: Change, numbers: list[int], *, permanent: bool, last: bool) -> None:
+        if not permanent:
+            change.mark_deleted(numbers)
+            return
+        if self._governed(subject):
+            raise ConflictError(
+                Reason.SCHEMA_REFERENCED,
+                f"the catalogue holds {subject}: its versions are kept, since lowering a classification is told "
+                "by them. Softly deleted they are out of the way",
+                details={"subject": subject},
+            )
+        change.purge(numbers)
+        if last:
+            self._configuration.forget(change)
+
+
+def _refuse_referenced(subject: str, number: int, referrers: Iterable[StoredVersion], *, permanent: bool) -> None:
+    for item in referrers:
+        if permanent or not item.deleted:
+            raise ConflictError(
+                Reason.SCHEMA_REFERENCED,
+                f"One or more references exist to the schema {{magic=1,keytype=SCHEMA,subject={subject},"
+                f"version={number}}}. The first is version {item.number} of {item.subject}; delete it before.",
+                details={"subject": subject, "version": str(number)},
+            )

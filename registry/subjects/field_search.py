@@ -1,0 +1,169 @@
+"""Which fields carry a tag, a level, a direct identifier: over the latest version of every subject.
+
+What a schema says of its fields never changes with its id, so it is read once for each id and kept; a search is then a
+walk over the list of subjects. Tags are Confluent's, and a field may have them in two ways: inline
+(`"confluent:tags": ["PII"]`), or by a path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` stands
+for one name and `**` for any number of them.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.avro.fields import members, resolved
+from registry.avro.parser import ParsedSchema
+from registry.avro.schema_types import Kind
+from registry.governance import classification
+from registry.subjects import contexts
+from registry.subjects.data_contracts import path_matches
+from registry.subjects.lookup import Subjects
+from schemas.access import Level
+from schemas.canonical import Json
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["Found", "Query", "Search", "facts_of"]
+
+_KEPT = 20_000  # ids whose facts are remembered
+_INLINE = ("confluent:tags", "tags")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What to look for; what is None does not limit.
+
+    Attributes:
+        tag: a tag that the field has. personal: N, P or D. sensitive: N, s or S. mask: its rule.
+        level: at least this one. prefix: of the subject's name; every context if not given.
+    """
+
+    tag: str | None = None
+    personal: str | None = None
+    sensitive: str | None = None
+    mask: str | None = None
+    level: Level | None = None
+    prefix: str = contexts.EVERY
+
+    @classmethod
+    def read(cls, level: str | None = None, **words: Any) -> "Query":
+        """Read a query's words.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, a word outside the vocabulary.
+        """
+        for name, known in (
+            ("personal", classification.PERSONAL),
+            ("sensitive", classification.SENSITIVE),
+            ("mask", classification.MASKS),
+        ):
+            if words.get(name) is not None and words[name] not in known:
+                raise InvalidError(
+                    Reason.REQUEST_INVALID,
+                    f"got {str(words[name])[:40]!r} for {name}; expected one of {', '.join(known)}",
+                )
+        if level is not None and level not in Level.__members__:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"got the level {level[:40]!r}; expected one of {', '.join(Level.__members__)}"
+            )
+        return cls(level=None if level is None else Level[level], **words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One field; level, personal, sensitive and mask are "" where it is not classified."""
+
+    path: str
+    zh: str
+    level: str
+    personal: str
+    sensitive: str
+    mask: str
+    tags: tuple[str, ...]
+
+    def fits(self, query: Query) -> bool:
+        """Tell whether it is what a query looks for."""
+        return (
+            (query.tag is None or query.tag in self.tags)
+            and query.personal in (None, self.personal)
+            and query.sensitive in (None, self.sensitive)
+            and query.mask in (None, self.mask)
+            and (query.level is None or (self.level != "" and Level[self.level] >= query.level))
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        """Give it as JSON."""
+        return {
+            "field": self.path,
+            "zh": self.zh,
+            "level": self.level,
+            "personal": self.personal,
+            "sensitive": self.sensitive,
+            "mask": self.mask,
+            "tags": list(self.tags),
+        }
+
+
+class Search:
+    """Looks through what is registered. Thread-safe.
+
+    Args:
+        subjects: where.
+    """
+
+    def __init__(self, subjects: Subjects) -> None:
+        self._subjects = subjects
+        self._known: dict[int, tuple[Found, ...]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, query: Query) -> Iterator[tuple[str, int, int, Found]]:
+        """Give (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
+        for version in self._subjects.listed(query.prefix, latest_only=True):
+            for field in self._facts(version.schema_id):
+                if field.fits(query):
+                    yield version.subject, version.number, version.schema_id, field
+
+    def _facts(self, schema_id: int) -> tuple[Found, ...]:
+        known = self._known.get(schema_id)
+        if known is not None:
+            return known
+        content = self._subjects.by_id(schema_id).content
+        found: tuple[Found, ...] = ()
+        if content.kind == Kind.AVRO:
+            found = facts_of(self._subjects.described(schema_id), content.metadata)
+        with self._lock:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[schema_id] = found
+        return found
+
+
+def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, ...]:
+    """Give what a schema and its metadata say of each field."""
+    classified = {field.path: field for field in classification.examine(resolved(parsed))[0]}
+    patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
+    short = parsed.fullname.rpartition(".")[2]
+    found = []
+    for member in members(parsed):
+        known = classified.get(member.path)
+        names = {member.path, f"{parsed.fullname}.{member.path}", f"{short}.{member.path}"}
+        tags = {str(tag) for word in _INLINE for tag in _listed(member.node.get(word))}
+        for pattern, listed in patterns.items():
+            if any(path_matches(pattern, name) for name in names):
+                tags.update(map(str, listed))
+        found.append(
+            Found(
+                path=member.path,
+                zh=str(member.node.get("zh", "")),
+                level=known.level.name if known else "",
+                personal=known.personal if known else "",
+                sensitive=known.sensitive if known else "",
+                mask=known.mask if known else "",
+                tags=tuple(sorted(tags)),
+            )
+        )
+    return tuple(found)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,143 @@
+"""When are two schemas the same? A key over everything that they say, blind to how they are written. Pure.
+
+The Parsing Canonical Form of the Avro specification drops what a reader of bytes does not need: labels, levels,
+masks, defaults. Here those are the point, so the key keeps every attribute, and is blind only to
+
+    white space and the order of attributes         {"name": "A", "type": …}  =  {"type": …, "name": "A"}
+    a type written long or short                    {"type": "int"}           =  "int"
+    a namespace written apart or in the name        "name": "b", "namespace": "a"  =  "name": "a.b"
+    `order: ascending`, which is what holds without it; words that mean nothing where they stand
+
+References, metadata and rules are part of it. The order of fields, symbols and branches is meaning, and stays.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from registry.subjects.model import Content
+
+__all__ = ["NAMED", "canonical_text", "content_key", "guid", "key_of", "meant", "shape_key", "shape_text"]
+
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+_PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
+NAMED = ("record", "error", "enum", "fixed")
+"""Types that have a name."""
+
+_WORDS = {  # Avro's own words, and the types on which they mean something
+    "name": NAMED,
+    "namespace": (),  # folded into the name
+    "aliases": NAMED,
+    "fields": ("record", "error"),
+    "symbols": ("enum",),
+    "default": ("enum",),
+    "items": ("array",),
+    "values": ("map",),
+    "size": ("fixed",),
+}
+
+
+def canonical_text(schema: Any) -> str:
+    """Give the canonical form of a valid Avro schema.
+
+    Args:
+        schema: the schema as parsed JSON.
+    """
+    return _json(meant(schema))
+
+
+def meant(schema: Any) -> Any:
+    """Give a valid Avro schema's canonical form as JSON, every name in full.
+
+    Args:
+        schema: the schema as parsed JSON.
+    """
+    return _type(schema, "")
+
+
+def content_key(content: Content, schema: Any) -> bytes:
+    """Give the key by which a content is known: 32 bytes.
+
+    Args:
+        content: text, kind, references, metadata and rules.
+        schema: the text as parsed JSON; of another kind than Avro, what `registry.avro.schema_types` makes of it.
+    """
+    return key_of(shape_text(content, schema), content)
+
+
+def shape_text(content: Content, schema: Any) -> str:
+    """Give what a content says without its metadata and rules, in canonical form; a JSON list."""
+    # With its target: after a purge the same subject and number may come to hold another schema.
+    references = [[item.name, item.subject, item.version, item.target] for item in content.references]
+    return _json([content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references])
+
+
+def shape_key(shape: str) -> bytes:
+    """Give the key of a content without its metadata and rules, 32 bytes, from its `shape_text`."""
+    return _digest(shape)
+
+
+def key_of(shape: str, content: Content) -> bytes:
+    """Give a content's key, as `content_key` does, from its `shape_text`: the list goes on with metadata and rules."""
+    if content.metadata is None and content.rule_set is None:
+        return _digest(f"{shape[:-1]},null,null]")
+    metadata = None if content.metadata is None else json.loads(content.metadata)
+    rules = None if content.rule_set is None else json.loads(content.rule_set)
+    return _digest(f"{shape[:-1]},{_json(metadata)},{_json(rules)}]")
+
+
+def guid(key: bytes) -> str:
+    """Give the content key as the UUID that Confluent's clients may put into a record's header."""
+    return str(uuid.UUID(bytes=key[:16]))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _json(value: Any) -> str:
+    return _ENCODER.encode(value)
+
+
+def _type(node: Any, namespace: str) -> Any:
+    if isinstance(node, str):
+        return node if node in _PRIMITIVES or "." in node or not namespace else f"{namespace}.{node}"
+    if isinstance(node, list):
+        return [_type(branch, namespace) for branch in node]
+    kind = node["type"]
+    if not isinstance(kind, str):
+        rest = {key: value for key, value in node.items() if key != "type" and key not in _WORDS}
+        return {**rest, "type": _type(kind, namespace)} if rest else _type(kind, namespace)
+    plain = {key: value for key, value in node.items() if kind in _WORDS.get(key, (kind,))}
+    if kind in NAMED:
+        plain["name"], namespace = _names(node, namespace)
+        if "aliases" in plain:
+            plain["aliases"] = [_full(alias, namespace) for alias in plain["aliases"]]
+        if "fields" in plain:
+            plain["fields"] = [_field(field, namespace) for field in plain["fields"]]
+    elif kind == "array":
+        plain["items"] = _type(plain["items"], namespace)
+    elif kind == "map":
+        plain["values"] = _type(plain["values"], namespace)
+    else:
+        plain["type"] = _type(kind, namespace)
+    return plain["type"] if len(plain) == 1 else plain
+
+
+def _field(field: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    plain = {key: value for key, value in field.items() if (key, value) != ("order", "ascending")}
+    plain["type"] = _type(field["type"], namespace)
+    return plain
+
+
+def _names(node: Mapping[str, Any], namespace: str) -> tuple[str, str]:
+    name: str = node["name"]
+    if "." not in name:
+        name = _full(name, node.get("namespace", namespace) or "")
+    return name, name.rpartition(".")[0]
+
+
+def _full(name: str, namespace: str) -> str:
+    return name if "." in name or not namespace else f"{namespace}.{name}"

@@ -1,0 +1,227 @@
+"""The in-memory twins of the registry's stores: the same promises, for tests and for trying.
+
+One lock over everything is the strictest isolation there is; a change that fails is taken back to a copy made before
+it. Ids that were given to a content in a failed change are given again to the next one.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
+from registry.subjects.store import refuse_taken
+from schemas.errors import ConflictError, Reason
+
+__all__ = ["MemorySubjects"]
+
+
+class _State:
+    """What the twin of the subjects' store remembers."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[int, StoredSchema] = {}
+        self.last = 0
+        self.ids: dict[bytes, int] = {}
+        self.versions: dict[str, dict[int, tuple[StoredVersion, str]]] = {}
+        self.settings: dict[str, Settings] = {}
+        self.hidden: set[str] = set()
+
+    def copy(self) -> "_State":
+        """Give the state as it is now, to come back to."""
+        copied = _State()
+        copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
+        copied.versions = {name: dict(held) for name, held in self.versions.items()}
+        copied.settings, copied.hidden = dict(self.settings), set(self.hidden)
+        return copied
+
+    def ordered(self, subject: str) -> list[StoredVersion]:
+        """Give a subject's versions in ascending order."""
+        held = self.versions.get(subject, {})
+        return [held[number][0] for number in sorted(held)]
+
+
+class MemorySubjects:
+    """See `registry.subjects.store.SubjectStore`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._state = _State()
+
+    @contextmanager
+    def change(
+        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+    ) -> Iterator["_Change"]:
+        """See `SubjectStore.change`."""
+        del also  # one lock is over everything
+        with self._lock:
+            state = self._state
+            before = state.copy()
+            if subject not in state.versions and hidden:
+                state.hidden.add(subject)
+            try:
+                yield _Change(state, subject, {name: state.settings[name] for name in scopes if name in state.settings})
+            except BaseException:
+                self._state = before
+                raise
+
+    def schema(self, schema_id: int) -> StoredSchema | None:
+        """See `SubjectStore.schema`."""
+        with self._lock:
+            return self._state.schemas.get(schema_id)
+
+    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+        """See `SubjectStore.by_guid`."""
+        with self._lock:
+            return next((found for found in self._state.schemas.values() if found.key.startswith(prefix)), None)
+
+    def highest_id(self) -> int:
+        """See `SubjectStore.highest_id`."""
+        with self._lock:
+            return max(self._state.schemas, default=0)
+
+    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+        """See `SubjectStore.held`."""
+        with self._lock:
+            found = self._state.versions.get(subject, {})
+            live = [key for key, (version, _) in found.items() if not version.deleted]
+            wanted = max(live, default=0) if number is None else number
+            return found.get(wanted)
+
+    def listed(self) -> list[StoredVersion]:
+        """See `SubjectStore.listed`."""
+        with self._lock:
+            names = sorted(set(self._state.versions) - self._state.hidden)
+            return [version for name in names for version in self._state.ordered(name)]
+
+    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+        """See `SubjectStore.referrers`."""
+        with self._lock:
+            pointing = {
+                schema.id
+                for schema in self._state.schemas.values()
+                for item in schema.content.references
+                if item.subject == subject and number in (None, item.version)
+            }
+            return [
+                version
+                for name in sorted(self._state.versions)
+                for version in self._state.ordered(name)
+                if version.schema_id in pointing
+            ]
+
+    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+        """See `SubjectStore.by_shape`."""
+        with self._lock:
+            held = self._state.versions.get(subject, {})
+            return [held[number] for number in sorted(held) if held[number][0].shape == shape]
+
+    def versions(self, subject: str) -> list[StoredVersion]:
+        """See `SubjectStore.versions`."""
+        with self._lock:
+            return self._state.ordered(subject)
+
+    def text(self, subject: str, number: int) -> str | None:
+        """See `SubjectStore.text`."""
+        with self._lock:
+            held = self._state.versions.get(subject, {}).get(number)
+            return held[1] if held else None
+
+    def uses(self, schema_id: int) -> list[StoredVersion]:
+        """See `SubjectStore.uses`."""
+        with self._lock:
+            return [
+                version
+                for subject in sorted(self._state.versions)
+                for version in self.versions(subject)
+                if version.schema_id == schema_id
+            ]
+
+    def subjects(self) -> list[tuple[str, bool]]:
+        """See `SubjectStore.subjects`."""
+        with self._lock:
+            return [
+                (subject, any(not version.deleted for version, _ in held.values()))
+                for subject, held in sorted(self._state.versions.items())
+                if held and subject not in self._state.hidden
+            ]
+
+    def settings(self, subject: str) -> Settings:
+        """See `SubjectStore.settings`."""
+        with self._lock:
+            return self._state.settings.get(subject, Settings())
+
+    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+        """See `SubjectStore.settings_of`."""
+        with self._lock:
+            return {name: self._state.settings[name] for name in names if name in self._state.settings}
+
+    def configured(self) -> Mapping[str, Settings]:
+        """See `SubjectStore.configured`."""
+        with self._lock:
+            return {name: found for name, found in self._state.settings.items() if found != Settings()}
+
+
+class _Change:
+    """See `registry.subjects.store.Change`."""
+
+    def __init__(self, state: _State, subject: str, scopes: Mapping[str, Settings]) -> None:
+        self._state = state
+        self._subject = subject
+        self._scopes = scopes
+        self._held = state.versions.setdefault(subject, {})
+
+    def versions(self) -> list[StoredVersion]:
+        return self._state.ordered(self._subject)
+
+    def settings(self) -> Settings:
+        return self._state.settings.get(self._subject, Settings())
+
+    def scopes(self) -> Mapping[str, Settings]:
+        return self._scopes
+
+    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        held = self._state.schemas.get(schema_id)
+        if held is not None:
+            refuse_taken(held, key)
+            return held
+        self._state.last = max(self._state.last, schema_id)
+        return self._keep(schema_id, key, shape, content)
+
+    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        state = self._state
+        if key not in state.ids:
+            state.last += 1
+            schema = self._keep(state.last, key, shape, content)
+        else:
+            schema = state.schemas[state.ids[key]]
+        self.add(number, schema, content.text)
+        return schema
+
+    def _keep(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        schema = StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._subject)
+        self._state.schemas[schema_id] = schema
+        self._state.ids.setdefault(key, schema_id)
+        return schema
+
+    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+        if number in self._held:
+            raise ConflictError(
+                Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
+            )
+        version = StoredVersion(
+            subject=self._subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
+        )
+        self._held[number] = (version, text)
+
+    def mark_deleted(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            version, text = self._held[number]
+            self._held[number] = (replace(version, deleted=True), text)
+
+    def purge(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            del self._held[number]
+
+    def configure(self, settings: Settings) -> None:
+        self._state.settings[self._subject] = settings

@@ -1,0 +1,88 @@
+"""The normal form of a content: one text for everything that says the same and is written differently. Pure.
+
+`registry.subjects.fingerprint` is blind already to white space, the order of attributes, types written long or short
+and namespaces written apart: such texts have one id, and each keeps its writing. The normal form goes further and is
+a text, which is what is registered where `normalize` is asked for. Beside all that it also drops or orders
+
+    aliases             a set: sorted, each once; an empty list is none
+    a scale of 0        on a decimal: what holds without it
+    an empty `doc`      says nothing
+    references          sorted, each once; their versions are numbers in any case, where `latest` was written too
+
+A type stays where it stands: one that comes by a reference is not written in, since the reference is what keeps it
+from being deleted. Nothing that a reader, a grant or the classification asks for is changed; the order of fields,
+symbols and branches is meaning. Confluent's registry drops the same (`AvroSchemaUtils.toNormalizedString`), and writes
+the attributes in another order. JSON schemas are written with their members sorted; a .proto text is kept as it is.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from registry.avro.schema_types import EXACT, Kind
+from registry.subjects.fingerprint import NAMED, meant
+from registry.subjects.model import Content
+
+__all__ = ["normalized"]
+
+
+def normalized(content: Content, schema: Any) -> Content:
+    """Give a content in its normal form.
+
+    Args:
+        content: checked, its references resolved.
+        schema: its text as parsed JSON; of another kind than Avro, its canonical form.
+    """
+    text = content.text
+    if content.kind == Kind.AVRO:
+        text = _text(_type(meant(schema), ""))
+    elif content.kind == Kind.JSON:
+        text = re.sub(f'"{EXACT}([^"]*)"', r"\1", _text(schema))
+    listed = sorted(set(content.references), key=lambda item: (item.name, item.subject, item.version))
+    return replace(content, text=text, references=tuple(listed))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _type(node: Any, namespace: str) -> Any:
+    """Give a canonical type in its normal form; *namespace* is that of the text around it."""
+    if isinstance(node, list):
+        return [_type(branch, namespace) for branch in node]
+    if isinstance(node, str):
+        return node
+    plain = _said(node)
+    if node.get("logicalType") == "decimal" and node["type"] in ("bytes", "fixed") and _is_zero(plain.get("scale")):
+        del plain["scale"]
+    if node["type"] in NAMED:
+        own = node["name"].rpartition(".")[0]
+        if not own and namespace:
+            plain["namespace"] = ""  # else the text around would lend it one
+        if "fields" in node:
+            plain["fields"] = [_said(field) | {"type": _type(field["type"], own)} for field in node["fields"]]
+        return plain
+    for key in ("type", "items", "values"):
+        if key in plain:
+            plain[key] = _type(plain[key], namespace)
+    return plain["type"] if len(plain) == 1 else plain
+
+
+def _is_zero(scale: Any) -> bool:
+    """Tell whether a scale is the number 0: 0.0 is no valid scale, and leaving it out would make the decimal one."""
+    return type(scale) is int and scale == 0
+
+
+def _said(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a type or a field without what says nothing."""
+    plain = dict(node)
+    if not plain.get("doc", True):
+        del plain["doc"]
+    aliases = plain.get("aliases")
+    if isinstance(aliases, list) and all(isinstance(one, str) for one in aliases):
+        plain["aliases"] = sorted(set(aliases))
+    if aliases == []:
+        del plain["aliases"]
+    return plain

@@ -1,0 +1,117 @@
+"""A version of a subject, as it is told, and the rules of its name."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from registry.subjects.contexts import DEFAULT, MAX_SUBJECT, split
+from registry.subjects.fingerprint import guid
+from registry.subjects.model import Content, StoredVersion
+from schemas.errors import InvalidError, Reason
+
+__all__ = [
+    "Registered",
+    "is_view",
+    "own_text",
+    "pick",
+    "refuse_name",
+    "registered",
+    "unknown_subject",
+    "view_subject",
+]
+
+_VIEW = re.compile(r"view\..+\.v[1-9][0-9]*")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A version of a subject and what it holds.
+
+    Attributes:
+        subject, number: the version. schema_id: its id. key: its content's.
+        content: with the version's own text.
+        deleted: softly.
+    """
+
+    subject: str
+    number: int
+    schema_id: int
+    key: bytes
+    content: Content
+    deleted: bool
+
+    @property
+    def guid(self) -> str:
+        """The content's key as a UUID."""
+        return guid(self.key)
+
+
+def view_subject(grant: str, version: int) -> str:
+    """Give the subject under which a grant version's output schema is registered."""
+    return f"view.{grant}.v{version}"
+
+
+def is_view(subject: str) -> bool:
+    """Tell a view's subject from others."""
+    return subject.startswith("view.") and _VIEW.fullmatch(subject) is not None
+
+
+def registered(version: StoredVersion, content: Content) -> Registered:
+    """Give a version with its content."""
+    return Registered(
+        subject=version.subject,
+        number=version.number,
+        schema_id=version.schema_id,
+        key=version.key,
+        content=content,
+        deleted=version.deleted,
+    )
+
+
+def own_text(content: Content, text: str) -> Content:
+    """Give an id's content as one version wrote it."""
+    return content if content.text == text else replace(content, text=text)
+
+
+def pick(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion:
+    """Give the version of a number, None = the last.
+
+    Raises:
+        InvalidError: VERSION_UNKNOWN.
+    """
+    for version in reversed(versions):
+        if number is None or version.number == number:
+            return version
+    shown = "latest" if number is None else str(number)
+    raise InvalidError(Reason.VERSION_UNKNOWN, f"the subject has no version {shown}", details={"version": shown})
+
+
+def unknown_subject(subject: str) -> InvalidError:
+    """Give the error for a subject without versions."""
+    return InvalidError(
+        Reason.SUBJECT_UNKNOWN, f"no schema is registered under {subject}", details={"subject": subject}
+    )
+
+
+def refuse_name(subject: str) -> None:
+    """Refuse a name under which nothing can be registered.
+
+    Raises:
+        InvalidError: SUBJECT_INVALID.
+    """
+    context, name = split(subject)
+    if not name.strip() or len(subject) > MAX_SUBJECT or _UNUSABLE.search(subject):
+        raise InvalidError(
+            Reason.SUBJECT_INVALID,
+            f"got a subject that is empty, longer than {MAX_SUBJECT} characters or holds control characters",
+            details={"subject": json.dumps(subject[:80])},
+        )
+    if name.startswith("view.") or name in ("__GLOBAL", "__EMPTY") or (context == DEFAULT and name.startswith(":")):
+        raise InvalidError(
+            Reason.SUBJECT_INVALID,
+            f"got the subject {subject[:80]}; names that begin with 'view.' are kept for what grants deliver, and a "
+            "colon begins a context's name, as in :.context:subject",
+            details={"subject": subject[:80]},
+        )

@@ -1,0 +1,86 @@
+"""Grants, actors and resources for tests: a fitting one of each, to be bent with keywords."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from exchange.access.decision.policy import Resource
+from schemas.access import (
+    Actor,
+    ActorKind,
+    CaseRule,
+    Compare,
+    Grant,
+    GrantState,
+    History,
+    Level,
+    MaskRule,
+    Role,
+)
+from schemas.names import ResourceName, Topic
+
+NOW = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)
+POPULATION = Topic(ResourceName("population"), 1)
+PROVIDER = "0198c0de-0000-7000-8000-000000000001"
+CONSUMER = "0198c0de-0000-7000-8000-000000000002"
+STRANGER = "0198c0de-0000-7000-8000-000000000003"
+GRANT = "0198c0de-0000-7000-9000-000000000001"
+
+_GRANT = Grant(
+    id=GRANT,
+    version=1,
+    pool_id="test-pool",
+    consumer=CONSUMER,
+    provider=PROVIDER,
+    topic=POPULATION,
+    fields=("id_number", "full_name", "birth_date"),
+    masks=(("id_number", MaskRule.KEEP_3_4),),
+    row_filter=Compare("eq", "residence_division_code", "310104"),
+    purpose="eligibility",
+    legal_basis="社会保险法 第七十四条",
+    case_rule=CaseRule.STANDING,
+    case="HR-2026-0007",
+    not_before=NOW - timedelta(days=30),
+    expires=NOW + timedelta(days=300),
+    history=History.SINCE_APPROVAL,
+    quota_per_day=1_000,
+    ceiling=Level.G4,
+    requested_by="wang.hr",
+    approved_by="li.ps",
+    approved_at=NOW - timedelta(days=29),
+    view_schema_id=17,
+    state=GrantState.ACTIVE,
+)
+
+
+def a_grant(**changes: Any) -> Grant:
+    return replace(_GRANT, **changes)
+
+
+def a_draft(**changes: Any) -> Grant:
+    return replace(
+        _GRANT,
+        **{
+            "state": GrantState.DRAFT,
+            "approved_by": None,
+            "approved_at": None,
+            "view_schema_id": None,
+            "not_before": NOW,
+            **changes,
+        },
+    )
+
+
+def a_connector(department: str = CONSUMER, **changes: Any) -> Actor:
+    return replace(
+        Actor(kind=ActorKind.MACHINE, id="benefits", department=department, role=Role.CONNECTOR, certificate="c0ffee"),
+        **changes,
+    )
+
+
+def a_person(role: Role, department: str = "", name: str = "zhang", **changes: Any) -> Actor:
+    return replace(Actor(kind=ActorKind.HUMAN, id=name, department=department, role=role), **changes)
+
+
+def a_resource(**changes: Any) -> Resource:
+    return replace(Resource(topic=POPULATION, provider=PROVIDER, published=True), **changes)

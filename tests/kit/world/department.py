@@ -1,0 +1,154 @@
+"""A department around the pool's twin: a drop folder, a key, a ledger, and what its connector is told."""
+
+import csv
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from connectors.mapping.mapping import Column
+from connectors.port import Pool, Reject, Replaces, Source
+from connectors.publishing.publisher import Limits, Publication, Publisher
+from connectors.sources.csv_file import CsvFormat
+from connectors.sources.csv_folder import AfterSuccess, Folder, ReadyWhen
+from connectors.state.ledger import Ledger, RunReport
+from connectors.state.quarantine import Quarantine, Quarantined
+from schemas.names import Topic
+from tests.kit.twins.pool_twin import PoolTwin, Record
+
+TOPIC = "household.v1"
+SCHEMA: Record = {
+    "type": "record",
+    "name": "Household",
+    "key": ["id"],
+    "fields": [
+        {"name": "id", "type": "string"},
+        {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
+        {"name": "since", "type": ["null", {"type": "int", "logicalType": "date"}], "default": None},
+        {"name": "note", "type": ["null", "string"], "default": None},
+    ],
+}
+HEADER = ("id", "amount", "since", "note")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def row(number: int, amount: str = "1.50", since: str = "2026-01-31", note: str = "") -> tuple[str, ...]:
+    return (f"{number:04d}", amount, since, note)
+
+
+def rows(count: int, **same: str) -> list[tuple[str, ...]]:
+    return [row(number, **same) for number in range(count)]
+
+
+@dataclass
+class Department:
+    """One department with one connector."""
+
+    folder: Path
+    twin: PoolTwin = field(default_factory=PoolTwin)
+    limits: Limits = field(default_factory=lambda: Limits(batch_rows=40, give_up_after=5, backoff=0.001))
+    columns: dict[str, Column] = field(default_factory=dict)
+    topic: str = TOPIC
+    schema: Record = field(default_factory=lambda: SCHEMA)
+    on_duplicate: str = "quarantine"
+    replaces: Replaces = Replaces.EVERYTHING
+    form: CsvFormat = field(default_factory=CsvFormat)
+    after_success: AfterSuccess = field(default_factory=AfterSuccess)
+    ready_when: ReadyWhen = field(default_factory=lambda: ReadyWhen(unchanged=0))
+    null_values: tuple[str, ...] = ()
+    stop: threading.Event = field(default_factory=threading.Event)
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    said: list[str] = field(default_factory=list)
+    pool: Pool | None = None  # another way to the twin
+
+    def __post_init__(self) -> None:
+        self.drop = self.folder / "drop"
+        self.drop.mkdir(exist_ok=True)
+        self.ledger_file = self.folder / "state" / "ledger.sqlite3"
+        if self.topic not in self.twin.latest:
+            self.twin.publish_schema(self.topic, self.schema)
+
+    def put(
+        self,
+        content: Sequence[Sequence[str]],
+        *,
+        name: str = "rows.csv",
+        header: Sequence[str] = HEADER,
+        encoding: str = "utf-8",
+    ) -> Path:
+        """Drop a file."""
+        path = self.drop / name
+        with path.with_suffix(".tmp").open("w", encoding=encoding, newline="") as file:
+            csv.writer(file).writerows([header, *content])
+        path.with_suffix(".tmp").rename(path)
+        return path
+
+    def source(self, ledger: Ledger) -> Source:
+        def set_aside(name: str, reject: Reject) -> None:
+            Quarantine(ledger).add(name, 0, [reject])
+
+        return Folder(
+            self.drop,
+            ["*.csv"],
+            form=self.form,
+            replaces=self.replaces,
+            ready_when=self.ready_when,
+            after_success=self.after_success,
+            memory=ledger,
+            set_aside=set_aside,
+            clock=now,
+        )
+
+    def publish(self, source: Callable[[Ledger], Source] | None = None) -> list[RunReport]:
+        """Run the connector once, as a process of its own would."""
+        ledger = Ledger(self.ledger_file, clock=now)
+        try:
+            publisher = Publisher(
+                Publication(
+                    topic=Topic.parse(self.topic),
+                    columns=self.columns,
+                    null_values=self.null_values,
+                    on_duplicate=self.on_duplicate,
+                ),
+                (source or self.source)(ledger),
+                self.pool or self.twin.client("d-1", "drop", self.key),
+                ledger,
+                sign=self.key.sign,
+                limits=self.limits,
+                stop=self.stop,
+                say=self.said.append,
+                clock=now,
+            )
+            return publisher.run()
+        finally:
+            ledger.close()
+
+    def quarantined(self, *, everything: bool = False) -> list[Quarantined]:
+        """Give what is in quarantine."""
+        ledger = Ledger(self.ledger_file, clock=now)
+        try:
+            return list(Quarantine(ledger).entries(everything=everything))
+        finally:
+            ledger.close()
+
+    def lose_ledger(self) -> None:
+        for each in self.ledger_file.parent.iterdir():
+            each.unlink()
+
+    def state(self) -> dict[str, Any]:
+        """Fold the topic: id → record."""
+        return {key.decode(): value for key, value in self.twin.state(self.topic).items()}
+
+
+def only(runs: Sequence[RunReport]) -> RunReport:
+    assert len(runs) == 1, runs
+    run = runs[0]
+    assert run.read == run.published + run.quarantined + run.unchanged, "every row ends in one of three ways"
+    return run

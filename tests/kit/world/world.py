@@ -1,0 +1,203 @@
+"""A pool as processes, and the people and departments around it.
+
+    with World.start() as world:
+        police = world.department("公安局", "330100")
+        ...
+
+`World` runs `pool init` and `pool serve` in a scratch folder, on the embedded PostgreSQL or with a Kafka, and speaks
+to it as its users do: the control API with tokens, gRPC with enrolled identities.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from exchange.admin_client import AdminClient
+from exchange.client import Identity, PoolClient, enrol
+from exchange.demo.people import credit_codes
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Office:
+    """A department with its accounts and its connectors' identities."""
+
+    world: "World"
+    id: str
+    accounts: dict[str, AdminClient] = field(default_factory=dict)
+
+    def account(self, role: str) -> AdminClient:
+        """Give the API as an account of this department with that role; made at the first call."""
+        if role not in self.accounts:
+            self.accounts[role] = self.world.account(f"{role}-{self.id[-6:]}".replace("_", "-"), role, self.id)
+        return self.accounts[role]
+
+    def enrol(self, connector: str) -> Identity:
+        """Invite and enrol a connector of this department."""
+        token = self.world.root.post(f"/departments/{self.id}/invitations", {"connector": connector})["token"]
+        return enrol(token, connector, self.world.folder / "identities" / self.id / connector)
+
+    def offer(self, topic: str, schema: str, *, level: str = "G4", code: str = "101001/000001") -> None:
+        """Catalogue, register and publish a resource of this department."""
+        editor = self.account("catalogue_editor")
+        entry = {
+            "topic": topic,
+            "title": topic,
+            "code": code,
+            "share_type": "conditional",
+            "share_scope": "本市各部门",
+            "use_purpose": "履职",
+            "level": level,
+        }
+        editor.post("/catalogue", entry)
+        editor.post(f"/catalogue/{topic}/schemas", {"text": schema})
+        self.world.root.post(f"/catalogue/{topic}/publication")
+
+    def request(self, topic: str, fields: list[str], **terms: Any) -> str:
+        """File a share request; give its id."""
+        now = datetime.now(UTC)
+        body = {
+            "topic": topic,
+            "fields": fields,
+            "purpose": "eligibility",
+            "legal_basis": "社会保险法 第七十四条",
+            "case": "STANDING-1",
+            "not_before": (now - timedelta(minutes=1)).isoformat(),
+            "expires": (now + timedelta(days=30)).isoformat(),
+            "history": "all",
+            **terms,
+        }
+        return str(self.account("sharing_office_head").post("/requests", body)["id"])
+
+    def approve(self, grant_id: str) -> dict[str, Any]:
+        """Approve a request as this department's sharing office."""
+        answer: dict[str, Any] = self.account("sharing_office_head").post(f"/grants/{grant_id}/approval")
+        return answer
+
+
+class World:
+    """A running pool; see the module."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        self.folder = folder
+        self.data = folder / "pool"
+        self._extra = extra
+        self._codes = credit_codes()
+        self.process: subprocess.Popen[str] | None = None
+        self.addresses: dict[str, str] = {}
+
+    @classmethod
+    @contextmanager
+    def start(cls, extra: str = "") -> Iterator[Self]:
+        """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say)."""
+        folder = Path(tempfile.mkdtemp(prefix="pool-world-"))
+        folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
+        world = cls(folder, extra)
+        try:
+            world.initialise()
+            world.serve()
+            yield world
+        finally:
+            world.close()
+            print((folder / "pool.log").read_text()[-4000:] if (folder / "pool.log").exists() else "")
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def initialise(self) -> None:
+        """Run `pool init`, on ports that the system chooses."""
+        run("pool", "init", "--data", str(self.data), "--pool-id", "test-pool")
+        config = self.data / "pool.toml"
+        listen = "\n".join(f'{name} = "127.0.0.1:0"' for name in ("grpc", "enrolment", "http", "registry", "metrics"))
+        text = config.read_text().replace('gateway = "localhost:7443"', 'gateway = "localhost:0"')
+        config.write_text(f"{text}\n[listen]\n{listen}\n\n{self._extra}\n")
+
+    def serve(self, *, environment: dict[str, str] | None = None) -> None:
+        """Run `pool serve` and wait until it is ready."""
+        log = (self.folder / "pool.log").open("a")
+        self.process = subprocess.Popen(
+            [str(BIN / "pool"), "serve", "--data", str(self.data)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        log.close()
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("ready "), (line, (self.folder / "pool.log").read_text()[-2000:])
+        self.addresses = json.loads(line.removeprefix("ready "))
+        self.root = self.remote((self.data / "bootstrap-token").read_text().strip())
+
+    def remote(self, token: str) -> AdminClient:
+        """Give the control API under a token."""
+        return AdminClient(f"https://{self.addresses['http']}", token, self.data / "ca" / "authority.crt")
+
+    def account(self, name: str, role: str, department: str = "") -> AdminClient:
+        """Add an account and give the API as it."""
+        answer = self.root.post("/users", {"name": name, "role": role, "department": department})
+        return self.remote(answer["token"])
+
+    def department(self, name: str, division: str = "330100") -> Office:
+        """Register a department."""
+        body = {
+            "uscc": next(self._codes),
+            "name": f"某市{name}",
+            "short_name": name,
+            "level": "city",
+            "division_code": division,
+        }
+        return Office(self, self.root.post("/departments", body)["id"])
+
+    def client(self, identity: Identity) -> PoolClient:
+        """Connect as a connector, wherever the gateway listens now."""
+        return PoolClient(identity, address=self.addresses["gateway"])
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the pool and wait for its end."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        if self.process.stdout:
+            self.process.stdout.close()
+        self.process = None
+        return code
+
+    def close(self) -> None:
+        """Stop the pool, and the embedded PostgreSQL where the pool was killed."""
+        if self.process is not None:
+            self.stop()
+        kill_postmaster(self.data)
+
+
+def kill_postmaster(data: Path) -> None:
+    """Stop an embedded PostgreSQL that lost its owner."""
+    try:
+        pid = int((data / "pg" / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, signal.SIGINT)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+
+
+def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's programs to its end."""
+    done = subprocess.run([str(BIN / program), *arguments], capture_output=True, text=True, check=False, timeout=120)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{program} {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done

@@ -1,0 +1,177 @@
+"""A configuration file: strict, with line and column, and without a single secret in it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from connectors.config.config import SECTIONS, ConnectorConfig, FilesSource, SqlTarget
+from connectors.config.lint import Finding, load, read
+from connectors.config.secret_references import Reference
+from schemas.errors import InvalidError, Reason
+
+WHOLE = """\
+version: 1
+connector: civil-affairs-drop
+exchange: { gateway: "exchange.example:9443", identity: identity/ }
+state: ../state
+source:
+  kind: files
+  path: drop/
+  pattern: ["低保对象_*.csv", "*.txt"]
+  ready_when: marker .ok
+  after_success: move to done/
+  poll: 1m
+publish:
+  - resource: low-income-household.v1
+    replaces: same_name
+    format:
+      encoding: auto
+      header_row: 2
+      stop_at: { column: 序号, equals: 合计 }
+      null_values: ["", "-", 无]
+    columns:
+      身份证号: { as: id_no, type: string, check: cn_id18 }
+      发放月份: { as: period, formats: ["%Y-%m", "%Y年%m月"] }
+      金额: { as: amount, type: "decimal(12,2)", strip: [",", 元] }
+      备注: { exclude: true }
+    unknown_columns: stop
+    on_duplicate: last
+    deletes: { stop_if_more_than: 2% }
+    quarantine: { stop_if_more_than: 1%, keep: 90d }
+subscribe:
+  - grant: 0198c1de-0000-7000-8000-000000000001
+    purpose: eligibility
+    case: STANDING-1
+    into: { kind: sql, url: "postgresql+psycopg2://writer@db/ext", password: "${env:DB}", table: ext.household }
+  - grant: g-2
+    purpose: eligibility
+    into: { kind: csv, path: out/, encoding: utf-8-sig, neutralise_formulas: true }
+batch: { rows: 2000, in_flight: 2 }
+retry: { give_up_after: 30m }
+"""
+
+
+def findings(text: str) -> list[Finding]:
+    found = read(text)
+    assert isinstance(found, list), "it was accepted"
+    return found
+
+
+def test_a_whole_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "c").mkdir()
+    path = tmp_path / "c" / "connector.yaml"
+    path.write_text(WHOLE)
+    config = load(path)
+    assert isinstance(config.source, FilesSource)
+    assert config.source.path == tmp_path / "c" / "drop"
+    assert config.source.poll == 60.0
+    assert config.source.marker_and_wait() == (".ok", 0.0)
+    assert config.publish[0].deletes.stop_if_more_than == 0.02
+    assert config.publish[0].columns["金额"].target == "amount"
+    into = config.subscribe[0].into
+    assert isinstance(into, SqlTarget)
+    assert "hunter2" not in repr(config)
+    monkeypatch.setenv("DB", "hunter2")
+    assert into.address().password == "hunter2"
+    assert "hunter2" not in repr(into.address())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "at", "message"),
+    [
+        (
+            "on_duplicate: last",
+            "on_duplicates: last",
+            "on_duplicates",
+            'key "on_duplicates" - did you mean "on_duplicate"',
+        ),
+        ("check: cn_id18", "chek: cn_id18", "chek", 'unknown key "chek" - did you mean "check"?'),
+        ("as: id_no", "target_field: id_no", "target_field", 'unknown key "target_field"'),
+        ("pattern: [", "patern: [", "patern", 'unknown key "patern" - did you mean "pattern"?'),
+        ("version: 1", "version: 2", "version", "version"),
+        ("${env:DB}", "hunter2", "password", "a password must be a reference such as ${env:NAME}"),
+        ("writer@db", "writer:hunter2@db", "url", "the address holds a password"),
+        ("marker .ok", "sometimes", "source", "ready_when: expected `marker .ok`"),
+        ("v1\n", "\n", "resource", "expected <resource>.v<major>"),
+        ("kind: csv", "kind: cvs", "into: { kind: cvs", "csv"),
+        (
+            "    purpose: eligibility\n    into: { kind: csv",
+            "    into: { kind: csv",
+            "grant: g-2",
+            '"purpose" is missing',
+        ),
+        ("rows: 2000", "rows: 20000", "rows", "10000"),
+        ("than: 2%", "than: 200%", "stop_if_more_than: 200%", "expected a share"),
+        ("poll: 1m", "poll: soon", "poll", "expected a duration"),
+        ("connector: civil-affairs-drop", "connector: Civil Affairs", "connector", "lower-case"),
+        ("state: ../state", "state: ../state\nstate: x", "state: x", "duplicate"),
+        ("batch: { rows: 2000, in_flight: 2 }", "batch: [ rows", ": { give", "expected"),
+    ],
+)
+def test_an_error_names_line_column_and_what_was_meant(old: str, new: str, at: str, message: str) -> None:
+    assert old in WHOLE
+    text = WHOLE.replace(old, new, 1)
+    found = findings(text)
+    fitting = [each for each in found if message in each.message]
+    assert fitting, found
+    before = text[: text.index(at)]
+    place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+    assert place == (fitting[0].line, fitting[0].column)
+    told = "\n".join(each.told("c.yaml") for each in found)
+    assert "hunter2" not in told, "a finding never shows a secret"
+    assert re.match(r"c\.yaml:[0-9]+:[0-9]+  error  ", told)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected keys"),
+        ("", "expected keys"),
+        ("version: 1\nconnector: c\nexchange: {identity: i}\n", "nothing to do"),
+        ("version: 1\nconnector: c\nexchange: {identity: i}\npublish: [{resource: r.v1}]\n", "needs a `source:`"),
+        ("version: 1\n\tconnector: c\n", ""),
+        ("&a [*a]", "expected keys"),
+    ],
+)
+def test_what_is_no_configuration_is_an_error_and_not_a_traceback(text: str, message: str) -> None:
+    assert any(message in each.message for each in findings(text))
+
+
+def test_a_resource_that_stands_twice_is_refused() -> None:
+    text = (
+        "version: 1\nconnector: c\nexchange: {identity: i}\nsource: {kind: files, path: p}\n"
+        "publish: [{resource: r.v1}, {resource: r.v1}]\n"
+    )
+    assert "stands twice" in findings(text)[0].message
+
+
+def test_references_are_resolved_late_and_named_when_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    with pytest.raises(InvalidError) as error:
+        Reference("${env:NO_SUCH}").resolve()
+    assert error.value.reason is Reason.CONFIG_INVALID
+    assert "NO_SUCH" in error.value.message
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    assert Reference(f"${{file:{secret}}}").resolve() == "hunter2"
+    assert "hunter2" not in repr(Reference("hunter2"))
+    with pytest.raises(InvalidError):
+        Reference(f"${{file:{tmp_path / 'none'}}}").resolve()
+
+
+def test_every_section_is_known_to_the_guesser() -> None:
+    models = set(SECTIONS.values())
+    used = {ConnectorConfig}
+    open_ = [ConnectorConfig]
+    while open_:
+        for field in open_.pop().model_fields.values():
+            for each in re.findall(r"connectors\.config\.config\.(\w+)", repr(field.annotation)):
+                model = next((known for known in models if known.__name__ == each), None)
+                assert model is not None, f"{each} has no entry in SECTIONS"
+                if model not in used:
+                    used.add(model)
+                    open_.append(model)
+    assert used == models

@@ -1,0 +1,168 @@
+"""Batches that a gateway had committed when it died: every one gets its entry and receipt, whoever comes next."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exchange.audit.ledger import Ledger
+from exchange.audit.memory import MemoryAudit
+from exchange.audit.store import Query
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.request_context import RequestContext
+from exchange.broker.port import Appended, LaneFault, LaneState
+from exchange.records import publish
+from exchange.records.publish import PublishService
+from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
+from schemas.access import Action, Actor, ActorKind, Allow, Role
+from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
+from schemas.names import ConnectorId, Lane, Topic
+from schemas.record import Receipt, Run
+
+DEPARTMENT = "01890000-0000-7000-8000-000000000001"
+TOPIC = Topic.parse("permits.v1")
+LANE = Lane(DEPARTMENT, ConnectorId("source"), TOPIC)
+ACTOR = Actor(kind=ActorKind.MACHINE, id="source", department=DEPARTMENT, role=Role.CONNECTOR)
+CALL = RequestContext(trace="1" * 32)
+NOW = 1_800_000_000_000_000
+
+
+class Committed:
+    """A broker that remembers batches 1 to 3, which were committed a second ago, together."""
+
+    def __init__(self) -> None:
+        receipts = tuple(
+            Appended(
+                lane=LANE,
+                sequence=number,
+                digest=bytes([number]) * 32,
+                source_position=b"",
+                recorded_at=NOW - 1_000_000,
+                count=10,
+                runs=(Run(partition=0, first=10 * number, last=10 * number + 9),),
+            )
+            for number in (1, 2, 3)
+        )
+        self.state = LaneState(lane=LANE, receipts=receipts)
+
+    def resume(self, _: Lane) -> LaneState:
+        return self.state
+
+    def lanes(self) -> Iterator[LaneState | LaneFault]:
+        yield self.state
+
+
+class Nothing:
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+class Pool:
+    def __init__(self) -> None:
+        self.works = MemoryDatabase()
+        self.audit = MemoryAudit(self.works)
+        self.now = NOW
+
+    def publishing(self, receipts: Any = None) -> PublishService:
+        ledger = Ledger(self.audit, process=f"gateway@{id(object())}")
+        ledger.open(self.works)
+        anything: Any = Nothing()
+        return PublishService(
+            pool_id="pool",
+            works=self.works,
+            gate=Enforcer(self.works, ledger, pool_id="pool", clock=lambda: self.now),
+            ledger=ledger,
+            receipts=receipts or self.audit,
+            broker=Committed(),  # type: ignore[arg-type]
+            facts=anything,
+            pseudonyms=anything,
+            partitions=anything,
+            check_records=anything,
+            sign=lambda _: bytes(64),
+            clock=lambda: self.now,
+        )
+
+    def receipts(self) -> list[int]:
+        with self.works.begin() as work:
+            return [number for number in (1, 2, 3) if self.audit.get(work, LANE, number)]
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    monkeypatch.setattr(publish, "decide", lambda *_, **__: Allow())
+    return Pool()
+
+
+def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: Pool) -> None:
+    receipt = pool.publishing().resume(ACTOR, CALL, TOPIC)
+    assert receipt is not None
+    assert receipt.sequence == 3
+    assert pool.receipts() == [1, 2, 3], "the broker may forget the first ones before the sweeper comes"
+    assert len(pool.audit.find(Query(action=str(Action.PUBLISH)))) == 3
+
+
+def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool) -> None:
+    publishing = pool.publishing()
+    assert publishing.sweep(print) == 0
+    pool.now += 60_000_000
+    assert publishing.sweep(print) == 3
+    assert publishing.sweep(print) == 0
+    assert pool.receipts() == [1, 2, 3]
+
+
+def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
+    publishing = pool.publishing()
+    broken = replace(LANE, connector=ConnectorId("broken"))
+    good = publishing._broker.lanes
+    receipts = Committed().state.receipts
+    unreadable = LaneFault(name="no lane's name", error=CorruptError(Reason.LOG_CORRUPT, "cannot be read"))
+
+    def lanes() -> Iterator[LaneState | LaneFault]:
+        yield unreadable
+        yield LaneState(lane=broken, receipts=tuple(replace(one, lane=broken) for one in receipts))
+        yield from good()
+
+    class Half:
+        def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
+            if lane == broken:
+                raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "this lane's page is damaged")
+            return pool.audit.get(work, lane, sequence)
+
+        def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+            pool.audit.put(work, receipts)
+
+    publishing = pool.publishing(Half())
+    publishing._broker.lanes = lanes  # type: ignore[method-assign]
+    pool.now += 60_000_000
+    told: list[LaneFault] = []
+    with pytest.raises(UnavailableError):
+        publishing.sweep(told.append)
+    assert told == [unreadable]
+    assert pool.receipts() == [1, 2, 3]
+
+
+def test_two_who_recover_the_same_batch_write_it_once(pool: Pool) -> None:
+    """Both look, see nothing, and write: the second finds the first one's receipt."""
+
+    class Raced:
+        def __init__(self, store: MemoryAudit) -> None:
+            self.store = store
+            self.raced = False
+
+        def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
+            return self.store.get(work, lane, sequence)
+
+        def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
+            return self.store.last(work, lane)
+
+        def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+            if not self.raced:
+                self.raced = True
+                raise ConflictError(Reason.ALREADY_EXISTS, "another gateway was faster")
+            self.store.put(work, receipts)
+
+    receipt = pool.publishing(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
+    assert receipt is not None
+    assert pool.receipts() == [1, 2, 3]
+    assert len(pool.audit.find(Query(action=str(Action.PUBLISH)))) == 3

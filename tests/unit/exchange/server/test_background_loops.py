@@ -1,0 +1,165 @@
+"""The background loops outlive whatever is raised in them, and a sequencer that stands still is seen from outside."""
+
+import itertools
+import math
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg2.errors
+import pytest
+import structlog
+from prometheus_client import REGISTRY
+from sqlalchemy import exc as sa_exc
+
+from exchange.audit.store import Backlog
+from exchange.broker.port import LaneFault
+from exchange.server import listeners
+from schemas.errors import CorruptError, Reason, UnavailableError
+
+SECRET = "INSERT INTO t VALUES ('the value of a record')"
+
+
+class Turns(threading.Event):
+    """Lets a loop take so many turns, without a wait between them."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self.left = turns
+
+    def wait(self, timeout: float | None = None) -> bool:
+        del timeout
+        self.left -= 1
+        if self.left == 0:
+            self.set()
+        return self.is_set()
+
+
+class Task:
+    """Raises what it is given, one a turn; then succeeds."""
+
+    def __init__(self, *errors: Exception, answer: Any = 0) -> None:
+        self.errors = list(errors)
+        self.answer = answer
+        self.turns = 0
+
+    def __call__(self, *_: object) -> Any:
+        self.turns += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.answer
+
+
+def raw() -> Exception:
+    """An error of the driver's that no room has translated; its text holds a value."""
+    return sa_exc.InternalError(SECRET, {}, psycopg2.errors.ReadOnlySqlTransaction("read-only"))
+
+
+def away() -> UnavailableError:
+    return UnavailableError(Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer")
+
+
+def run(loop: Callable[[Any, threading.Event], None], app: SimpleNamespace, turns: int) -> list[Any]:
+    with structlog.testing.capture_logs() as logs:
+        loop(app, Turns(turns))
+    assert "value of a record" not in repr(logs)
+    return [(line["event"], line.get("task"), line.get("error") or line.get("reason")) for line in logs]
+
+
+def sequencing(step: Task, backlog: Task) -> SimpleNamespace:
+    return SimpleNamespace(sequencer=SimpleNamespace(step=step), log=SimpleNamespace(backlog=backlog))
+
+
+def value(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_the_sequencer_goes_on_after_any_error() -> None:
+    step = Task(raw(), away(), answer=SimpleNamespace(size=41))
+    backlog = Task(raw(), answer=Backlog(count=0, oldest=None))
+    before = value("pool_sequencer_failures_total", reason="internal")
+    logs = run(listeners._sequence, sequencing(step, backlog), 3)
+    assert (step.turns, backlog.turns) == (3, 3)
+    assert logs == [
+        ("upkeep_failed", "sequence", "InternalError"),
+        ("upkeep_failed", "backlog", "InternalError"),
+        ("sequencer_failed", None, Reason.DATABASE_UNAVAILABLE),
+    ]
+    assert value("pool_sequencer_failures_total", reason="internal") == before + 1
+    assert value("pool_checkpoint_size") == 41
+    assert value("pool_unsequenced_entries") == 0
+
+
+def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
+    sweep, expire, flush = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET))
+    app = SimpleNamespace(
+        pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep), granting=SimpleNamespace(expire=expire)),
+        gate=SimpleNamespace(flush=flush),
+    )
+    logs = run(listeners._sweep, app, 7)
+    assert (sweep.turns, expire.turns, flush.turns) == (7, 7, 2)
+    assert logs == [
+        ("upkeep_failed", "sweep", "InternalError"),
+        ("upkeep_failed", "expire", "InternalError"),
+        ("upkeep_failed", "flush", "ValueError"),
+        ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
+    ]
+
+
+def test_a_lane_that_cannot_be_read_is_named_in_the_log_and_counted() -> None:
+    fault = LaneFault(name="d/c/permits.v1", error=CorruptError(Reason.LOG_CORRUPT, "its receipts cannot be read"))
+    turns = iter([2, 0])
+
+    def sweep(report: Callable[[LaneFault], None]) -> int:
+        for _ in range(next(turns)):
+            report(fault)
+        return 0
+
+    app: Any = SimpleNamespace(pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep)))
+    with structlog.testing.capture_logs() as logs:
+        listeners._swept(app)
+    assert value("pool_lanes_unreadable") == 2
+    assert [(line["event"], line["lane"], line["reason"]) for line in logs] == [
+        ("lane_unreadable", "d/c/permits.v1", Reason.LOG_CORRUPT)
+    ] * 2
+    listeners._swept(app)
+    assert value("pool_lanes_unreadable") == 0
+
+
+def test_the_topic_of_schemas_goes_on_after_any_error() -> None:
+    step = Task(raw(), away())
+    logs = run(listeners._publish_schemas, SimpleNamespace(schemas_topic=SimpleNamespace(step=step)), 3)
+    assert step.turns == 3
+    assert logs[0] == ("upkeep_failed", "schemas", "InternalError")
+
+
+def test_the_age_rises_from_the_last_good_step_whoever_has_died() -> None:
+    now = 100.0
+    progress = listeners._Progress(lambda: now)
+    assert math.isnan(progress.entries())
+    progress.counted(5, 0.5, good=True)
+    assert (progress.age(), progress.entries()) == (0.5, 5)
+    now += 8
+    assert (progress.age(), progress.entries()) == (8.5, 5)
+    # The step failed after it had given the places: that nothing waits for a place does not mean that all is signed.
+    progress.counted(0, 0.0, good=False)
+    assert (progress.age(), progress.entries()) == (8.5, 0)
+    now += 60  # nobody counts any more
+    assert progress.age() == 68.5
+    assert math.isnan(progress.entries())
+    progress.counted(2, 90.0, good=False)  # older than was known
+    assert progress.age() == 90.0
+    progress.counted(0, 0.0, good=True)
+    assert progress.age() == 0.0
+
+
+def test_a_sequencer_that_always_fails_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0, 20)
+    monkeypatch.setattr(listeners, "_Progress", partial(listeners._Progress, lambda: next(clock)))
+    run(listeners._sequence, sequencing(Task(raw(), raw()), Task(raw(), raw())), 2)
+    first = value("pool_unsequenced_age_seconds")
+    assert first >= 20
+    assert value("pool_unsequenced_age_seconds") > first
+    assert math.isnan(value("pool_unsequenced_entries"))

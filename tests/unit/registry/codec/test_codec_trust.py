@@ -1,0 +1,150 @@
+"""When the column engine is trusted, and what happens when it no longer is."""
+
+import json
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from registry.avro.parser import parse
+from registry.codec import codec, column_engine
+from registry.codec.codec import AUDIT_EVERY, Checked, CodecEngine, counts, engine_for
+from tests.kit.cases.random_avro import POPULATION, encode, population
+
+RNG = random.Random(5)
+DATUMS = [encode(POPULATION, population(RNG)) for _ in range(50)]
+
+
+def population_engine() -> CodecEngine:
+    return CodecEngine(parse(json.dumps(POPULATION)))
+
+
+class PanicException(BaseException):
+    pass
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any) -> Any:
+        raise error
+
+    return call
+
+
+def test_an_engine_is_compiled_once_a_schema() -> None:
+    text = json.dumps(POPULATION)
+    assert engine_for(parse(text)) is engine_for(parse(text))
+
+
+def test_a_backtrace_is_not_asked_for() -> None:
+    assert os.environ["RUST_BACKTRACE"] == "0"
+
+
+@pytest.mark.parametrize("error", [PanicException("11010519491231002X"), ValueError("11010519491231002X")])
+def test_a_panic_hands_the_batch_to_the_row_engine(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    engine = population_engine()
+    batch = engine.decode(DATUMS)
+    before = counts.handed_over
+    monkeypatch.setattr(column_engine.pyruhvro, "deserialize_array", raising(error))
+    monkeypatch.setattr(column_engine.pyruhvro, "serialize_record_batch", raising(error))
+    assert engine.decode(DATUMS).equals(batch)
+    assert list(engine.encode(batch)) == DATUMS
+    assert isinstance(engine.check(DATUMS), Checked)
+    assert counts.handed_over == before + 3
+
+
+def test_an_interrupt_is_not_taken_for_a_panic(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = population_engine()
+    monkeypatch.setattr(column_engine.pyruhvro, "deserialize_array", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        engine.decode(DATUMS)
+
+
+def test_without_the_library_everything_is_read_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column_engine, "pyruhvro", None)
+    engine = population_engine()
+    assert engine.name == "rows"
+    assert "not installed" in engine.fallback
+    assert list(engine.encode(engine.decode(DATUMS))) == DATUMS
+
+
+def swapped(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the engine that swaps two columns of one type: nothing fails, and everything is wrong."""
+
+    def wrong(items: list[bytes], text: str) -> pa.RecordBatch:
+        batch = call(items, text)
+        names = batch.schema.names
+        one, other = names.index("c2"), names.index("c6")
+        arrays = list(batch.columns)
+        arrays[one], arrays[other] = arrays[other], arrays[one]
+        return pa.RecordBatch.from_arrays(arrays, names=names)
+
+    return wrong
+
+
+def test_a_schema_that_the_library_reads_wrongly_is_found_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = counts.differences
+    monkeypatch.setattr(column_engine.pyruhvro, "deserialize_array", swapped(column_engine.pyruhvro.deserialize_array))
+    engine = population_engine()
+    assert engine.columns is None
+    assert "self-test" in engine.fallback
+    assert counts.differences == before + 1
+    assert list(engine.encode(engine.decode(DATUMS))) == DATUMS
+
+
+def test_a_schema_that_the_library_writes_wrongly_is_found_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = column_engine.pyruhvro.serialize_record_batch
+
+    def wrong(batch: pa.RecordBatch, text: str, chunks: int) -> list[pa.Array]:
+        return [written.take(pa.array([0, *range(len(written) - 1)])) for written in right(batch, text, chunks)]
+
+    monkeypatch.setattr(column_engine.pyruhvro, "serialize_record_batch", wrong)
+    engine = population_engine()
+    assert engine.columns is None
+    assert list(engine.encode(engine.decode(DATUMS))) == DATUMS
+
+
+def test_a_difference_in_production_moves_the_schema_to_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "AUDIT_EVERY", 3)
+    engine = population_engine()
+    right = engine.decode(DATUMS)
+    before = (counts.audited, counts.differences)
+    monkeypatch.setattr(column_engine.pyruhvro, "deserialize_array", swapped(column_engine.pyruhvro.deserialize_array))
+    assert not engine.decode(DATUMS).equals(right)
+    assert engine.columns is not None
+    engine.decode(DATUMS)
+    assert engine.columns is None
+    assert (counts.audited, counts.differences) == (before[0] + 1, before[1] + 1)
+    assert engine.decode(DATUMS).equals(right)
+
+
+def test_batches_that_agree_are_audited_now_and_then_and_change_nothing() -> None:
+    engine = population_engine()
+    before = counts.audited
+    for _ in range(AUDIT_EVERY):
+        engine.decode(DATUMS[:30], ("sex_code",))
+    assert counts.audited == before + 1
+    assert engine.columns is not None
+
+
+def test_a_batch_of_nan_does_not_raise_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "AUDIT_EVERY", 1)
+    engine = CodecEngine(parse('{"type": "record", "name": "r", "fields": [{"name": "x", "type": "float"}]}'))
+    engine.decode([b"\x01\x00\xa0\x7f"] * 30)
+    assert engine.columns is not None
+
+
+def test_a_lawful_batch_is_not_handed_over_for_its_exceptions() -> None:
+    engine = population_engine()
+    assert engine.columns is not None
+    person = {**population(RNG), "id_type": "passport", "id_number": "E12345678", "mobile_phone": (0, None)}
+    assert engine.columns.check([*DATUMS, encode(POPULATION, person)]).keys[-1] == b"E12345678"
+
+
+def test_writing_again_is_what_finds_bytes_behind_a_datum(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = population_engine()
+    assert engine.columns is not None
+    assert isinstance(engine.check([*DATUMS[:-1], DATUMS[-1] + b"\0"]), list)
+    assert len(engine.columns.decode([DATUMS[0] + b"\0"] * 30)) == 30  # the library overlooks them

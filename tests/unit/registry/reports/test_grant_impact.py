@@ -1,0 +1,150 @@
+"""Which grants a change touches; what is called stopped is what the view itself refuses."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from exchange.access.grants.grant_json import to_json
+from exchange.access.view.derive import derive_schema
+from exchange.access.view.view import ViewSpec, compile_view
+from registry.avro.parser import parse
+from registry.reports.diff import diff
+from registry.reports.grant_impact import GrantUse, Touch, Touched, grant_use, touched
+from schemas.access import AllOf, CaseRule, Compare, Grant, GrantState, History, Level, MaskRule, Not
+from schemas.errors import InvalidError, Reason
+from schemas.names import Topic
+
+GOOD = {"zh": "标签", "level": "G2", "personal": "P", "sensitive": "N", "mask": "none"}
+AT = datetime(2026, 3, 2, tzinfo=UTC)
+FILTER = AllOf((Compare("eq", "division", "330100"), Not(Compare("eq", "closed", True))))
+
+
+def fld(name: str, kind: Any = "string", **facts: Any) -> dict[str, Any]:
+    return {"name": name, "type": kind} | GOOD | facts
+
+
+BASE = {
+    "id": fld("id"),
+    "name": fld("name", mask="name_first"),
+    "born": fld("born", {"type": "int", "logicalType": "date"}),
+    "count": fld("count", "int"),
+    "note": fld("note", ["null", "string"], default=None),
+    "home": fld("home", {"type": "record", "name": "Home", "fields": [fld("city", default=""), fld("street")]}),
+    "division": fld("division"),
+    "closed": fld("closed", "boolean", default=False),
+    "other": fld("other"),
+}
+
+
+def schema(changes: dict[str, dict[str, Any] | None] | None = None, **facts: Any) -> str:
+    fields = BASE | (changes or {})
+    listed = [field for field in fields.values() if field is not None]
+    return json.dumps({"type": "record", "name": "R", "zh": "人员", "key": ["id"], "fields": listed} | facts)
+
+
+GRANT = Grant(
+    id="g1",
+    version=1,
+    pool_id="p",
+    consumer="tax",
+    provider="police",
+    topic=Topic.parse("population.v1"),
+    fields=("id", "name", "born", "count", "note", "home"),
+    masks=(("name", MaskRule.NAME_FIRST),),
+    row_filter=FILTER,
+    purpose="x",
+    legal_basis="x",
+    case_rule=CaseRule.EACH_CALL,
+    case="",
+    not_before=AT,
+    expires=AT,
+    history=History.ALL,
+    quota_per_day=None,
+    ceiling=Level.G2,
+    requested_by="a",
+    state=GrantState.ACTIVE,
+)
+
+
+def touches(new: str, grant: Grant = GRANT) -> list[Touched]:
+    old_parsed, new_parsed = parse(schema()), parse(new)
+    return touched(diff(old_parsed, new_parsed), [grant_use(to_json(grant))], old_parsed, new_parsed)
+
+
+def test_a_grants_document_tells_what_it_uses() -> None:
+    assert grant_use(to_json(GRANT)) == GrantUse(
+        id="g1",
+        consumer="tax",
+        state="active",
+        fields=frozenset({"id", "name", "born", "count", "note", "home"}),
+        masks={"name": "name_first"},
+        filtered=frozenset({"division", "closed"}),
+        ceiling=Level.G2,
+    )
+    with pytest.raises(InvalidError) as caught:
+        grant_use({"id": "g1"})
+    assert caught.value.reason is Reason.REQUEST_INVALID
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"more": fld("more", default="")}, None),
+        ({"other": None}, None),
+        ({"other": fld("other", level="IMP")}, None),
+        ({"note": None}, Touch.DEFAULTED),
+        ({"name": None}, Touch.STOPPED),
+        ({"note": fld("remark", ["null", "string"], default=None, aliases=["note"])}, Touch.DEFAULTED),
+        ({"name": fld("full_name", aliases=["name"])}, Touch.STOPPED),
+        ({"count": fld("count", "long")}, Touch.STOPPED),
+        ({"count": fld("count", ["int", "string"])}, Touch.STOPPED),
+        ({"note": fld("note", default="")}, Touch.REVIEW),
+        ({"born": fld("born", "int")}, Touch.STOPPED),
+        ({"division": None}, Touch.STOPPED),
+        ({"division": fld("area", aliases=["division"])}, Touch.STOPPED),
+        ({"closed": None}, Touch.STOPPED),
+        ({"id": fld("id", level="G3")}, Touch.STOPPED),
+        ({"id": fld("id", level="G1")}, Touch.REVIEW),
+        ({"id": fld("id", personal="D")}, Touch.REVIEW),
+        ({"id": fld("id", mask="keep_3_4")}, Touch.REVIEW),
+        ({"id": fld("id", zh="号码")}, None),
+        ({"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("street")]})}, Touch.DEFAULTED),
+        ({"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("city")]})}, Touch.STOPPED),
+    ],
+)
+def test_how_a_change_touches_a_grant(change: dict[str, Any], expected: Touch | None) -> None:
+    found = touches(schema(change))
+    assert max((item.touch for item in found), default=None) == expected, found
+    # The level is judged at each draw; everything else that stops a grant must be what its view refuses.
+    level = any(item.change.kind.value == "level" for item in found)
+    assert (expected is Touch.STOPPED and not level) is _refused(schema(change))
+
+
+def _refused(new: str) -> bool:
+    old, latest = parse(schema()), parse(new)
+    masks = GRANT.masks
+    spec = ViewSpec(
+        output=derive_schema(old, GRANT.fields, masks, "RView"),
+        output_id=9,
+        masks=masks,
+        row_filter=FILTER,
+        resource=new,
+    )
+    try:
+        compile_view(spec, {1: old, 2: latest})
+    except InvalidError:
+        return True
+    return False
+
+
+def test_an_ended_grant_is_not_touched() -> None:
+    ended = to_json(GRANT) | {"state": "terminated"}
+    old, new = parse(schema()), parse(schema({"name": None}))
+    assert touched(diff(old, new), [grant_use(ended)], old, new) == []
+
+
+def test_another_key_and_another_name() -> None:
+    assert [item.touch for item in touches(schema(key=["id", "name"]))] == [Touch.REVIEW]
+    assert touches(schema(name="S")) == []
