@@ -154,7 +154,7 @@ def run(
 
 @app.command("status")
 def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
-    """Tell how far each stream is; works while the connector runs, and without the pool."""
+    """Show how far each stream is; works while the connector runs, and without the pool."""
     found = status.statuses(load(file))
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))

@@ -150,7 +150,7 @@ class SinkSuite:
         raise NotImplementedError
 
     def stored(self) -> Mapping[str, Mapping[str, Any] | None]:
-        """Give what the target holds: record key in hexadecimal → its fields, None = withdrawn or not there."""
+        """Return what the target holds: record key in hexadecimal → its fields, None = withdrawn or not there."""
         raise NotImplementedError
 
     def refusing(self) -> Sink | None:
@@ -162,7 +162,7 @@ class SinkSuite:
         raise NotImplementedError
 
     def ready(self) -> Sink:
-        """Give a sink that is prepared for the suite's records."""
+        """Return a sink that is prepared for the suite's records."""
         sink = self.make()
         sink.prepare(SCHEMA)
         return sink

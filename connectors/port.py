@@ -123,7 +123,7 @@ class Portion(Protocol):
         replaces: see `Replaces`.
         stable: both readings give the same rows. A table under writes does not.
         columns: the source's column names.
-        expected: rows, roughly, for a progress bar; 0 when nobody knows.
+        expected: rows, roughly, for a progress bar; 0 when unknown.
     """
 
     @property
@@ -156,7 +156,7 @@ class Source(Protocol):
     """Where rows come from."""
 
     def read(self, fingerprint: bytes) -> Iterator[Portion]:
-        """Give what is there to be published now, oldest first; each is done before the next is asked for.
+        """Return what is there to be published now, oldest first; each is done before the next is asked for.
 
         Args:
             fingerprint: 8 bytes of contract and mapping; what was published under another one is read again.
@@ -239,7 +239,7 @@ class Sink(Protocol):
         ...
 
     def position(self) -> bytes:
-        """Tell how far the target is; empty when it has nothing.
+        """Return how far the target is; empty when it has nothing.
 
         Raises:
             UnavailableError: TARGET_UNAVAILABLE.
@@ -276,11 +276,11 @@ class Pool(Protocol):
         ...
 
     def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
-        """Give (id, Avro text) of a topic's latest schema, or of an id."""
+        """Return (id, Avro text) of a topic's latest schema, or of an id."""
         ...
 
     def resume(self, topic: Topic) -> Standing:
-        """Tell where this connector's lane of the topic stands."""
+        """Return where this connector's lane of the topic stands."""
         ...
 
     def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
@@ -288,7 +288,7 @@ class Pool(Protocol):
         ...
 
     def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
-        """Tell what a grant delivers."""
+        """Return what a grant delivers."""
         ...
 
     def fetch(
@@ -306,5 +306,5 @@ class Pool(Protocol):
         ...
 
     def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
-        """Acknowledge what is stored for good."""
+        """Acknowledge what is stored permanently."""
         ...

@@ -22,7 +22,7 @@ _TAKEN_OVER = frozenset({Reason.LANE_FENCED, Reason.SEQUENCE_GAP, Reason.PREVIOU
 
 
 def again(error: PoolError) -> bool:
-    """Tell whether the same thing may succeed later."""
+    """Return whether the same thing may succeed later."""
     return isinstance(error, UnavailableError) or (isinstance(error, ConflictError) and error.reason in _TAKEN_OVER)
 
 

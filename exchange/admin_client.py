@@ -34,13 +34,13 @@ class AdminClient:
         self._verify = verify
 
     def as_account(self, token: str) -> "AdminClient":
-        """Give the same API under another account's token."""
+        """Return the same API under another account's token."""
         other = AdminClient(self._url, token, None)
         other._verify = self._verify
         return other
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """Give a document, or text where the pool answers with text."""
+        """Return a document, or text where the pool answers with text."""
         return self._call("GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -92,7 +92,7 @@ def from_options(data: Path | None, url: str | None, token_file: Path | None, au
 
 
 def _bound(config: Config) -> str:
-    """Give the address at which the running pool listens: the one it wrote down, else the configured one."""
+    """Return the address at which the running pool listens: the one it wrote down, else the configured one."""
     ports = config.path("ports.json")
     if ports.exists():
         return str(json.loads(ports.read_text())["http"])

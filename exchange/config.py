@@ -99,7 +99,7 @@ class Registry(_Section):
     rights: tuple[RegistryRight, ...] = ()
 
     def as_rights(self) -> Rights:
-        """Give the rights.
+        """Return the rights.
 
         Raises:
             InvalidError: CONFIG_INVALID, naming what does not fit.
@@ -182,5 +182,5 @@ class Config(_Section):
         return value.strip()
 
     def path(self, *parts: str) -> Path:
-        """Give a path below the data folder."""
+        """Return a path below the data folder."""
         return self.folder.joinpath(*parts)

@@ -49,11 +49,11 @@ class Pool:
     """Everything that a door needs; made by `exchange.server.composition`."""
 
     pool_id: str
-    works: Database
+    database: Database
     looks: Database  # for what is one statement, and changes nothing
     peers: Peers
     users: Users
-    gate: Enforcer
+    enforcer: Enforcer
     identities: IdentityAttributes
     schemas: WriterSchemas
     publishing: PublishService
@@ -65,15 +65,15 @@ class Pool:
     now: Callable[[], datetime]
 
     def identify(self, certificate: bytes) -> Actor:
-        """Tell who a client certificate is.
+        """Return who a client certificate is.
 
         Raises:
-            RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Whether it is revoked, each decision asks anew.
+            RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Whether it is revoked, each decision asks again.
         """
         return self.peers.identify(certificate, self.now())
 
     def authenticate(self, token: str) -> Actor:
-        """Tell who a bearer token is.
+        """Return who a bearer token is.
 
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
@@ -97,7 +97,7 @@ class Pool:
         )
 
     def latest_schema(self, actor: Actor, call: RequestContext, topic: Topic) -> tuple[int, str]:
-        """Give id and text of a topic's latest schema. Schemas hold no record; every department may read them.
+        """Return id and text of a topic's latest schema. Schemas hold no record; every department may read them.
 
         Raises:
             RefusedError: the certificate is revoked.
@@ -107,7 +107,7 @@ class Pool:
         return self.schemas.latest(topic)
 
     def schema_by_id(self, actor: Actor, call: RequestContext, schema_id: int) -> tuple[int, str]:
-        """Give the text of a schema id.
+        """Return the text of a schema id.
 
         Raises:
             RefusedError: the certificate is revoked.
@@ -118,4 +118,4 @@ class Pool:
 
     def _admit(self, actor: Actor, action: Action, resource: str, call: RequestContext) -> None:
         decision = decide_control(actor, action, standing=self.identities.standing(actor))
-        self.gate.admit(actor, action, resource, call, decision)
+        self.enforcer.admit(actor, action, resource, call, decision)

@@ -32,7 +32,7 @@ class SingleFlight(Generic[_K, _V]):
         self._asked: dict[_K, Future[_V]] = {}
 
     def __call__(self, key: _K) -> _V:
-        """Give the answer to *key*, asked after this call began."""
+        """Return the answer to *key*, asked after this call began."""
         with self._lock:
             wave = self._forming.get(key)
             first = wave is None
@@ -62,7 +62,7 @@ class SingleFlight(Generic[_K, _V]):
 
 
 def _another(error: BaseException) -> BaseException:
-    """Give a follower an error of its own: one object raised in several threads gets all their tracebacks mixed."""
+    """Return a follower an error of its own: one object raised in several threads gets all their tracebacks mixed."""
     try:
         return copy.copy(error)
     except Exception:  # noqa: BLE001 - a class that is made of other arguments than it keeps

@@ -14,7 +14,7 @@ What stands in `data` depends on the action; `publish_data`, `fetch_data` and `f
 writer and the verifier speak of the same names. Data of other actions are free, but hold no list of records.
 
 Evolution: a field may be added at any time and is left out where it says nothing; the version rises only when the
-meaning of an old field changes. One golden leaf per version is kept for ever (tests/golden).
+meaning of an old field changes. One golden leaf per version is kept forever (tests/golden).
 """
 
 import json
@@ -176,7 +176,7 @@ class ConsistencyProof:
 
 
 def to_leaf(entry: AuditEntry) -> bytes:
-    """Give the entry's leaf: RFC 8785 bytes; what says nothing (None, "" and an empty `data`) is left out.
+    """Return the entry's leaf: RFC 8785 bytes; what says nothing (None, "" and an empty `data`) is left out.
 
     Raises:
         InvalidError: REQUEST_INVALID, when it is longer than 65,535 bytes or has no canonical form.
@@ -196,7 +196,7 @@ def to_leaf(entry: AuditEntry) -> bytes:
 
 
 def read_leaf(leaf: bytes) -> dict[str, Any]:
-    """Give the leaf's JSON object, known fields and unknown ones.
+    """Return the leaf's JSON object, known fields and unknown ones.
 
     Raises:
         InvalidError: REQUEST_INVALID, for bytes that are not the canonical form of an object, and for a version
@@ -270,7 +270,7 @@ def publish_data(
     runs: Sequence[Run],
     recovered: bool = False,
 ) -> dict[str, Json]:
-    """Give the data of a publication.
+    """Return the data of a publication.
 
     Args:
         lane: `str` of the lane.
@@ -305,7 +305,7 @@ def fetch_data(
     again: bool = False,
     gap: str = "",
 ) -> dict[str, Json]:
-    """Give the data of a release.
+    """Return the data of a release.
 
     Within one grant and generation `start` never lies after the previous entry's `end`: what was scanned without
     an entry folds into the next one. Where retention has overtaken the consumer, `gap` says so.
@@ -340,7 +340,7 @@ def fetch_data(
 
 
 def folded_data(*, count: int, since: int) -> dict[str, Json]:
-    """Give the data of repeated denials of one actor, folded into one entry.
+    """Return the data of repeated denials of one actor, folded into one entry.
 
     Args:
         count: how many calls were denied, at least 1.

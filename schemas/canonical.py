@@ -22,7 +22,7 @@ _encode_sorted = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), all
 
 
 def canonical(value: Json) -> bytes:
-    """Give the RFC 8785 bytes of *value*.
+    """Return the RFC 8785 bytes of *value*.
 
     The subset has no floats: the pool's structures hold none, and without them JCS is sorted keys (by UTF-16
     code units, RFC 8785, 3.2.3), minimal escapes and no white space.
@@ -41,7 +41,7 @@ def canonical(value: Json) -> bytes:
 
 
 def digest(value: Json) -> bytes:
-    """Give the SHA-256 of the canonical bytes: 32 bytes."""
+    """Return the SHA-256 of the canonical bytes: 32 bytes."""
     return hashlib.sha256(canonical(value)).digest()
 
 
@@ -62,7 +62,7 @@ def _ordered(value: Json) -> Json:
 
 
 def _plain(value: Json) -> bool:
-    """Tell whether *value* needs no second look: allowed types, and keys whose order is that of their code points."""
+    """Return whether *value* needs no second look: allowed types, and keys whose order is that of their code points."""
     if isinstance(value, dict):
         for key in value:
             # For ASCII keys the order of code points is the order of UTF-16 code units.

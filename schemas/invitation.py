@@ -36,7 +36,7 @@ class Invitation:
     secret: str = field(repr=False)
 
     def encode(self) -> str:
-        """Give the line of text."""
+        """Return the line of text."""
         members = {"address": self.address, "authority": self.authority, "secret": self.secret}
         return base64.urlsafe_b64encode(json.dumps(members, separators=(",", ":")).encode()).decode().rstrip("=")
 

@@ -18,7 +18,7 @@ _ROOMS = ("base", "pool")
 
 
 def names() -> list[str]:
-    """Give every bundled name, sorted, as `room/name`, such as `base/population`."""
+    """Return every bundled name, sorted, as `room/name`, such as `base/population`."""
     found = []
     for room in _ROOMS:
         folder = files("schemas") / "avro" / room
@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def text(name: str) -> str:
-    """Give the .avsc text of a bundled record type.
+    """Return the .avsc text of a bundled record type.
 
     Args:
         name: `base/population`, or `population` for short: a name without a room is looked for in every room.

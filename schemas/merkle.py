@@ -47,17 +47,17 @@ _sha256 = hashlib.sha256
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """Give the hash of one entry: SHA-256(0x00 ‖ entry)."""
+    """Return the hash of one entry: SHA-256(0x00 ‖ entry)."""
     return _sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Give the hash of an inner node: SHA-256(0x01 ‖ left ‖ right)."""
+    """Return the hash of an inner node: SHA-256(0x01 ‖ left ‖ right)."""
     return _sha256(b"\x01" + left + right).digest()
 
 
 def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
-    """Give the root over leaf hashes of 32 bytes each; `EMPTY_ROOT` for none.
+    """Return the root over leaf hashes of 32 bytes each; `EMPTY_ROOT` for none.
 
     Pairing level by level and carrying an odd last node up is the same tree as RFC 6962's, which splits at the
     largest power of two below the size.
@@ -90,7 +90,7 @@ class Frontier:
         self._roots: list[bytes] = []  # one for each 1 bit of the size
 
     def copy(self) -> "Frontier":
-        """Give a frontier that grows on its own."""
+        """Return a frontier that grows on its own."""
         twin = Frontier()
         twin.size, twin._roots = self.size, self._roots.copy()
         return twin
@@ -128,7 +128,7 @@ class Frontier:
         self.size += width
 
     def root(self) -> bytes:
-        """Give the root over all leaves so far; `EMPTY_ROOT` for none."""
+        """Return the root over all leaves so far; `EMPTY_ROOT` for none."""
         if not self._roots:
             return EMPTY_ROOT
         root = self._roots[-1]
@@ -138,12 +138,12 @@ class Frontier:
 
 
 def subtree_of(leaf_hashes: Sequence[bytes]) -> Subtree:
-    """Give the subtrees over leaf hashes that are all at hand."""
+    """Return the subtrees over leaf hashes that are all at hand."""
     return lambda start, end: root_of(leaf_hashes[start:end])
 
 
 def subtree_over(node: Callable[[int, int], bytes]) -> Subtree:
-    """Give the subtrees over a store of complete nodes, such as tiles.
+    """Return the subtrees over a store of complete nodes, such as tiles.
 
     Args:
         node: `node(level, index)` is the root over the 2^level leaves from index · 2^level on.
@@ -213,7 +213,7 @@ def consistency_proof(old_size: int, new_size: int, subtree: Subtree) -> Consist
 
 
 def verify_inclusion(leaf: bytes, proof: InclusionProof, root: bytes) -> bool:
-    """Tell whether the leaf hash stands where the proof says, under this root (RFC 9162, 2.1.3.2)."""
+    """Return whether the leaf hash stands where the proof says, under this root (RFC 9162, 2.1.3.2)."""
     if not 0 <= proof.index < proof.size:
         return False
     at, last, found = proof.index, proof.size - 1, leaf
@@ -233,7 +233,7 @@ def verify_inclusion(leaf: bytes, proof: InclusionProof, root: bytes) -> bool:
 
 
 def verify_consistency(proof: ConsistencyProof, old_root: bytes, new_root: bytes) -> bool:
-    """Tell whether the new tree begins with all of the old one (RFC 9162, 2.1.4.2).
+    """Return whether the new tree begins with all of the old one (RFC 9162, 2.1.4.2).
 
     An empty old tree is a prefix of every tree, and its root is `EMPTY_ROOT`.
     """
@@ -268,5 +268,5 @@ def verify_consistency(proof: ConsistencyProof, old_root: bytes, new_root: bytes
 
 
 def _split(size: int) -> int:
-    """Give the largest power of two below *size* (RFC 6962, 2.1), for sizes above 1."""
+    """Return the largest power of two below *size* (RFC 6962, 2.1), for sizes above 1."""
     return 1 << (size - 1).bit_length() - 1

@@ -25,7 +25,7 @@ _MAX_SPAN = 1 << 27  # positions that a "z" may span when it is read: 16 MiB of 
 
 
 def pack_offsets(start: Positions, end: Positions, offsets: Sequence[Sequence[int]]) -> str:
-    """Say which offsets of the ranges [start, end) are meant.
+    """Return which offsets of the ranges [start, end) are meant.
 
     Args:
         start: first position of each partition's range.
@@ -59,7 +59,7 @@ def pack_offsets(start: Positions, end: Positions, offsets: Sequence[Sequence[in
 
 
 def unpack_offsets(start: Positions, end: Positions, text: str) -> list[list[int]]:
-    """Give the offsets that `pack_offsets` meant, per partition.
+    """Return the offsets that `pack_offsets` meant, per partition.
 
     Raises:
         InvalidError: REQUEST_INVALID, for text that `pack_offsets` does not make for these ranges.
@@ -90,7 +90,7 @@ def _extend(edges: list[int], low: int, high: int) -> None:
 
 
 def _stretches(text: str, span: int) -> list[tuple[int, int]]:
-    """Give the stretches [low, high) of meant positions, rising and apart, all within the span."""
+    """Return the stretches [low, high) of meant positions, rising and apart, all within the span."""
     if not text:
         return []
     try:
@@ -119,7 +119,7 @@ def _bits(edges: list[int]) -> bytes:
 
 
 def _edges(packed: bytes) -> list[int]:
-    """Give where runs of set bits begin and end, in turn; bit 0 is the lowest of the first byte."""
+    """Return where runs of set bits begin and end, in turn; bit 0 is the lowest of the first byte."""
     text = f"{int.from_bytes(packed, 'little'):b}"[::-1]
     edges: list[int] = []
     at = text.find("1")

@@ -124,7 +124,7 @@ class Packed:
         return iter([values[start:end] for start, end in itertools.pairwise(ends)])
 
     def checked(self) -> Self:
-        """Give this value back if its two buffers fit each other.
+        """Return this value back if its two buffers fit each other.
 
         Raises:
             InvalidError: REQUEST_INVALID, when offsets fall, do not start at 0 or do not end at len(values).
@@ -235,7 +235,7 @@ def unframe(value: bytes) -> tuple[int, bytes]:
 
 
 def key_bytes(parts: Sequence[str]) -> bytes:
-    """Give the byte form of a record's key: its parts as text, UTF-8, joined by U+001F.
+    """Return the byte form of a record's key: its parts as text, UTF-8, joined by U+001F.
 
     A part is a string as it is, an integer in decimal, a date as its days since 1970-01-01 in decimal.
 
@@ -251,7 +251,7 @@ def key_bytes(parts: Sequence[str]) -> bytes:
 
 
 def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes], valid: bytes) -> list[bytes]:
-    """Give the 32-byte leaf of each record of a batch.
+    """Return the 32-byte leaf of each record of a batch.
 
     leaf = SHA-256(0x00 ‖ version 1 ‖ operation ‖ valid times, 16 bytes ‖ key digest, 32 bytes ‖ framed Avro);
     the key digest is SHA-256 of the void's key bytes, and zeros where the value holds the key.
@@ -293,12 +293,12 @@ def _void_keys() -> InvalidError:
 
 
 def batch_statement(pool_id: str, lane: Lane, sequence: int, count: int, root: bytes, previous_root: bytes) -> bytes:
-    """Give the bytes that a connector signs for a batch; the first line names the form and its version."""
+    """Return the bytes that a connector signs for a batch; the first line names the form and its version."""
     return (f"pool.batch.v1\n{pool_id}\n{lane}\n{sequence}\n{count}\n{root.hex()}\n{previous_root.hex()}\n").encode()
 
 
 def receipt_statement(receipt: Receipt) -> bytes:
-    """Give the bytes that the gateway signs for a receipt: a name of the form, and a digest of the fields."""
+    """Return the bytes that the gateway signs for a receipt: a name of the form, and a digest of the fields."""
     return b"pool.receipt.v1\n" + digest(
         {
             "lane": str(receipt.lane),

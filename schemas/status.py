@@ -53,7 +53,7 @@ _KIND_OF_CODE: dict[int, type[PoolError]] = {
 
 
 def code_of(error: PoolError) -> int:
-    """Give the google.rpc.Code of an error."""
+    """Return the google.rpc.Code of an error."""
     if error.reason in _BY_REASON:
         return _BY_REASON[error.reason]
     return next((code for kind, code in _BY_KIND if isinstance(error, kind)), _INTERNAL)

@@ -132,7 +132,7 @@ class _Database(Strict):
     password: Secret = ""
 
     def address(self) -> sa.URL:
-        """Give the address with its password, from where they are referred to."""
+        """Return the address with its password, from where they are referred to."""
         url = sa.make_url(Reference(self.url).resolve())
         return url.set(password=Reference(self.password).resolve()) if self.password else url
 
@@ -154,7 +154,7 @@ class FilesSource(Strict):
         return self
 
     def marker_and_wait(self) -> tuple[str, float]:
-        """Give the marker's suffix, or the seconds."""
+        """Return the marker's suffix, or the seconds."""
         words = self.ready_when.split()
         match words:
             case ["marker", suffix] if suffix.startswith("."):
@@ -164,7 +164,7 @@ class FilesSource(Strict):
         raise ValueError("ready_when: expected `marker .ok` or `unchanged for 30s`")
 
     def move_and_delete(self) -> tuple[str, bool]:
-        """Give the folder to move to, and whether to delete."""
+        """Return the folder to move to, and whether to delete."""
         match self.after_success.split(maxsplit=2):
             case ["keep"]:
                 return "", False
@@ -327,7 +327,7 @@ class ConnectorConfig(Strict):
 
 
 def paths_from(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
-    """Give the configuration with its relative paths starting at `folder`."""
+    """Return the configuration with its relative paths starting at `folder`."""
     exchange = config.exchange.model_copy(update={"identity": folder / config.exchange.identity})
     updates: dict[str, Any] = {"exchange": exchange, "state": folder / config.state}
     if isinstance(config.source, FilesSource):
@@ -342,7 +342,7 @@ def paths_from(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
 
 
 def keys_of(model: type[BaseModel]) -> Sequence[str]:
-    """Give the keys that a section of the file may have."""
+    """Return the keys that a section of the file may have."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -29,7 +29,7 @@ class Finding:
     message: str
 
     def told(self, name: str) -> str:
-        """Give the line that `lint` prints."""
+        """Return the line that `lint` prints."""
         return f"{name}:{self.line}:{self.column}  error  {self.message}"
 
 

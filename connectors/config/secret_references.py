@@ -12,7 +12,7 @@ _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
 def is_reference(text: str) -> bool:
-    """Tell whether a text is nothing but one reference."""
+    """Return whether a text is nothing but one reference."""
     return _REFERENCE.fullmatch(text) is not None
 
 
@@ -26,7 +26,7 @@ class Reference:
         return f"Reference({self._text!r})" if is_reference(self._text) else "Reference('…')"
 
     def resolve(self) -> str:
-        """Give what is referred to; a text that is no reference is itself.
+        """Return what is referred to; a text that is no reference is itself.
 
         Raises:
             InvalidError: CONFIG_INVALID, when the variable is not set or the file cannot be read.

@@ -95,7 +95,7 @@ class Contract:
     meaning: bytes
 
     def field(self, name: str) -> Field | None:
-        """Give the field of this name."""
+        """Return the field of this name."""
         return next((each for each in self.fields if each.name == name), None)
 
 

@@ -62,7 +62,7 @@ def converter(  # noqa: C901, PLR0911 - one line a kind
     true: Sequence[str] = ("true", "1", "t"),
     false: Sequence[str] = ("false", "0", "f"),
 ) -> Converter:
-    """Give the function that reads a kind.
+    """Return the function that reads a kind.
 
     Args:
         kind: of the field.

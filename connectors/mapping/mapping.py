@@ -219,7 +219,7 @@ class Bound:
         self.key_columns = [plan.source for plan in self._key_plans if plan.source]
 
     def keys(self, changes: Changes) -> list[bytes | None]:
-        """Give each row's key bytes (`schemas.record.key_bytes`); None where a part of it cannot be read."""
+        """Return each row's key bytes (`schemas.record.key_bytes`); None where a part of it cannot be read."""
         return _keys([_fill(plan, changes) for plan in self._key_plans], len(changes))
 
     def map(self, changes: Changes) -> Mapped:
@@ -314,7 +314,7 @@ _FORMS = {
 def _at_once(  # noqa: PLR0911 - one line a reason to go the other road
     plan: _Plan, texts: pa.StringArray
 ) -> pa.Array | None:
-    """Give the whole column converted, or None when some text is not of the plain form or out of range."""
+    """Return the whole column converted, or None when some text is not of the plain form or out of range."""
     kind, column = plan.field.kind, plan.column
     if column.values or plan.test is not None or column.formats:
         return None

@@ -2,7 +2,7 @@
 
 The contract's own rules are the codec's business (`registry.avro.field_rules`), and hold at the pool's door too.
 These are for columns of which the contract says nothing, and for one fault that only shows on this side: a
-spreadsheet that has kept an 18-digit number as a floating-point one has lost its last digits for good.
+spreadsheet that has kept an 18-digit number as a floating-point one has lost its last digits permanently.
 """
 
 import re

@@ -81,7 +81,7 @@ class KeyScan:
             )
 
     def twice(self, keys: Sequence[bytes | None]) -> dict[bytes, int]:
-        """Give those of the keys that the first reading had several times, with the number of their rows."""
+        """Return those of the keys that the first reading had several times, with the number of their rows."""
         return dict(self._select("SELECT key, rows FROM scan.seen WHERE rows > 1 AND key IN", keys))
 
     def claim(self, keys: Sequence[bytes]) -> set[bytes]:
@@ -95,22 +95,22 @@ class KeyScan:
         return taken
 
     def published(self, keys: Sequence[bytes]) -> dict[bytes, tuple[bytes, int]]:
-        """Give digest and scope of those of the keys that the pool has."""
+        """Return digest and scope of those of the keys that the pool has."""
         found: dict[bytes, tuple[bytes, int]] = {}
         for key, digest, scope in self._select("SELECT key, digest, scope FROM keys WHERE key IN", keys):
             found[key] = (digest, scope)
         return found
 
     def known(self) -> int:
-        """Give the number of published keys in scope."""
+        """Return the number of published keys in scope."""
         return self._one(f"SELECT count(*) FROM main.keys WHERE {self._in_scope}")  # noqa: S608 - our own text
 
     def missing(self) -> int:
-        """Give the number of published keys in scope that the portion lacks."""
+        """Return the number of published keys in scope that the portion lacks."""
         return self._one(f"SELECT count(*) FROM main.keys WHERE {self._in_scope} AND {_LACKING}")  # noqa: S608
 
     def lacking(self) -> Iterator[list[bytes]]:
-        """Give those keys, in pages, in order; what is acknowledged meanwhile is no longer among them."""
+        """Return those keys, in pages, in order; what is acknowledged meanwhile is no longer among them."""
         last = b""
         while True:
             with self._ledger.lock:

@@ -2,7 +2,7 @@
 
 A batch carries its sequence number and the root of the batch before it, so the chain can be drawn ahead of the
 receipts: several batches are in flight. What a receipt acknowledges leaves the outbox; what is refused is taken apart,
-and it and everything behind it is sealed anew under the same numbers, which a refusal does not consume.
+and it and everything behind it is sealed again under the same numbers, which a refusal does not consume.
 
 The stream of batches may be drawn by another thread (the client's feeder), and a broken stream's feeder may still be
 inside `stream` when the next one begins: a lock and an epoch keep the chain one.
@@ -62,7 +62,7 @@ class Place:
         return cls(identity=identity, fingerprint=fingerprint, rows=rows)
 
     def covers(self, identity: bytes, fingerprint: bytes) -> int:
-        """Tell how many rows of a portion it says are dealt with; 0 for another portion, or an unknown identity."""
+        """Return how many rows of a portion it says are dealt with; 0 for another portion, or an unknown identity."""
         same = identity == self.identity and any(identity) and fingerprint == self.fingerprint
         return self.rows if same else 0
 
@@ -121,7 +121,7 @@ class Outbox:
             self._supply = supply
 
     def stream(self) -> Iterator[Batch]:
-        """Give every unacknowledged batch, then new ones until the supply ends. A later call ends an earlier one."""
+        """Return every unacknowledged batch, then new ones until the supply ends. A later call ends an earlier one."""
         with self._lock:
             self._epoch += 1
             epoch, sequence = self._epoch, self._pending[0].batch.sequence if self._pending else self._sequence + 1
@@ -157,7 +157,7 @@ class Outbox:
             return self._settle(receipt)
 
     def explains(self, sequence: int, root: bytes) -> tuple[int, int] | None:
-        """Tell whether the pool's standing is one of this chain, and remember what it proves.
+        """Return whether the pool's standing is one of this chain, and remember what it proves.
 
         The roots are chained: a standing with the root of batch n proves every batch up to n. The last of them is kept,
         since sending it again fetches its receipt.
@@ -178,7 +178,7 @@ class Outbox:
             return records, voids
 
     def refuse(self, sequence: int, bad: Sequence[int]) -> list[Row] | None:
-        """Take the rows out of a refused batch, and everything from it on back to be sealed anew.
+        """Take the rows out of a refused batch, and everything from it on back to be sealed again.
 
         Returns:
             The rows; None when the batch was found on disk after a crash: it and those behind it are dropped then,
@@ -263,7 +263,7 @@ class Outbox:
 
 
 def mark_of(operation: Operation, *, published: bool, complete: bool) -> int:
-    """Give the mark of a record: `first` is said only by a ledger that has every key that ever went out."""
+    """Return the mark of a record: `first` is said only by a ledger that has every key that ever went out."""
     new = Seen.FIRST if complete else Seen.UNKNOWN
     return int(Mark(operation, Seen.AGAIN if published else new))
 

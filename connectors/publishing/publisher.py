@@ -91,7 +91,7 @@ class Publication:
     form: str = ""  # whatever else changes what a row means: encoding, delimiter, header
 
     def fingerprint(self, meaning: bytes) -> bytes:
-        """Give 8 bytes that change when the records made of the same rows may change."""
+        """Return 8 bytes that change when the records made of the same rows may change."""
         told = {
             "columns": {name: str(column) for name, column in sorted(self.columns.items())},
             "null_values": sorted(self.null_values),

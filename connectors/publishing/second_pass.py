@@ -122,7 +122,7 @@ class SecondPass:
     _bytes: int = 0
 
     def groups(self) -> Iterator[Group]:
-        """Give the changed rows, in order, in groups of a batch's size."""
+        """Return the changed rows, in order, in groups of a batch's size."""
         standing = self.ledger.standing()
         complete = standing is not None and standing.complete
         largest = min(self.batch_bytes, MAX_BATCH_BYTES - _HEADROOM)
@@ -141,7 +141,7 @@ class SecondPass:
             yield self._flush()
 
     def after(self) -> Place:
-        """Give the place behind the last row."""
+        """Return the place behind the last row."""
         return replace(self.place, rows=self._handled)
 
     def _flush(self) -> Group:
@@ -186,7 +186,7 @@ class SecondPass:
         return rows, unchanged, rejects
 
     def _without_duplicates(self, changes: Changes, mapped: Mapped, rejects: list[Reject]) -> list[tuple[int, int]]:
-        """Give (row, place in the mapped batch) of the rows whose key is theirs alone."""
+        """Return (row, place in the mapped batch) of the rows whose key is theirs alone."""
         twice = self.survey.twice(mapped.keys)
         if self.keep_last:
             last = self._last_of(mapped.keys, twice)
@@ -222,7 +222,7 @@ class SecondPass:
     def _encode(
         self, changes: Changes, batch: pa.RecordBatch, chosen: list[int], rejects: list[Reject]
     ) -> tuple[list[bytes], list[int]]:
-        """Give the datums of the rows that keep the contract's own rules, and those rows."""
+        """Return the datums of the rows that keep the contract's own rules, and those rows."""
         if not chosen:
             return [], []
         datums = list(self.engine.encode(batch))

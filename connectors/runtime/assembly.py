@@ -61,7 +61,7 @@ class RuntimeContext:
 
 
 def ledger_path(config: ConnectorConfig, stream: str) -> Path:
-    """Give the ledger's file of a publication (its resource) or a subscription (its grant)."""
+    """Return the ledger's file of a publication (its resource) or a subscription (its grant)."""
     return config.state / config.connector / f"{stream}.sqlite3"
 
 
@@ -71,7 +71,7 @@ def open_ledger(config: ConnectorConfig, stream: str, clock: Clock) -> Ledger:
 
 
 def publication(config: PublishConfig) -> Publication:
-    """Give what is published, from its section of the file."""
+    """Return what is published, from its section of the file."""
     form = config.format
     return Publication(
         topic=Topic.parse(config.resource),
@@ -84,7 +84,7 @@ def publication(config: PublishConfig) -> Publication:
 
 
 def source(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, clock: Clock) -> Folder | SqlSource:
-    """Give the source of a publication.
+    """Return the source of a publication.
 
     Raises:
         InvalidError: CONFIG_INVALID, when a secret that it refers to is not there.
@@ -116,7 +116,7 @@ def source(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, clock:
 
 
 def first_portion(made: Folder | SqlSource, file: Path | None) -> Portion | None:
-    """Give something to look at, without publishing it: a file of the folder (the newest), or the table."""
+    """Return something to look at, without publishing it: a file of the folder (the newest), or the table."""
     if isinstance(made, SqlSource):
         return made.open()
     if file is not None:
@@ -126,7 +126,7 @@ def first_portion(made: Folder | SqlSource, file: Path | None) -> Portion | None
 
 
 def publisher(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, link: RuntimeContext) -> Publisher:
-    """Give the publisher of one section of `publish:`."""
+    """Return the publisher of one section of `publish:`."""
     return Publisher(
         publication(entry),
         source(config, entry, ledger, link.clock),
@@ -149,7 +149,7 @@ def publisher(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, lin
 
 
 def sink(entry: SubscribeConfig) -> Sink:
-    """Give the sink of a subscription.
+    """Return the sink of a subscription.
 
     Raises:
         InvalidError: CONFIG_INVALID, when a secret that it refers to is not there.
@@ -174,7 +174,7 @@ def sink(entry: SubscribeConfig) -> Sink:
 
 
 def subscriber(config: ConnectorConfig, entry: SubscribeConfig, ledger: Ledger, link: RuntimeContext) -> Subscriber:
-    """Give the subscriber of one section of `subscribe:`."""
+    """Return the subscriber of one section of `subscribe:`."""
     return Subscriber(
         SubscriptionConfig(
             grant=entry.grant,

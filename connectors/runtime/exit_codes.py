@@ -36,7 +36,7 @@ _BY_REASON = {
 
 
 def exit_of(error: PoolError) -> Exit:
-    """Give the exit code of an error."""
+    """Return the exit code of an error."""
     by_reason = _BY_REASON.get(error.reason)
     if by_reason is not None:
         return by_reason

@@ -171,6 +171,6 @@ def _judged(subject: str, judge: Callable[[], str]) -> Check:
 
 
 def shown(reject: Reject) -> str:
-    """Give the line that `preview` prints for a bad row; never its values."""
+    """Return the line that `preview` prints for a bad row; never its values."""
     where = f"  {reject.field}" if reject.field else ""
     return f"line {reject.line}{where}  -> {RejectCode(reject.code).value}: {reject.message}"

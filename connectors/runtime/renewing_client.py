@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from typing_extensions import override
+
+from connectors.port import Pool
 from exchange.client import Fetched, Hello, Identity, PoolClient, Standing, Subscription, renew
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
@@ -18,7 +21,7 @@ __all__ = ["RenewingPoolClient"]
 _RENEW_BEFORE = timedelta(days=10)
 
 
-class RenewingPoolClient:
+class RenewingPoolClient(Pool):
     """`connectors.port.Pool` over a client that is replaced when its certificate is. Thread-safe."""
 
     def __init__(self, folder: Path, gateway: str, clock: Callable[[], datetime]) -> None:
@@ -40,7 +43,7 @@ class RenewingPoolClient:
         self._client = PoolClient(self.identity, address=self._gateway)
 
     def sign(self, statement: bytes) -> bytes:
-        """Give the Ed25519 signature of a statement; the signing key stays when the certificate is renewed."""
+        """Return the Ed25519 signature of a statement; the signing key stays when the certificate is renewed."""
         return self.identity.signing_key.sign(statement)
 
     def refresh(self) -> None:
@@ -56,26 +59,27 @@ class RenewingPoolClient:
                 self.identity = renew(self.identity, self._folder)
                 self._client = PoolClient(self.identity, address=self._gateway)
 
+    @override
     def hello(self) -> Hello:
-        """See `connectors.port.Pool`."""
         return self._client.hello()
 
+    @override
     def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
-        """See `connectors.port.Pool`."""
         return self._client.schema(topic, schema_id)
 
+    @override
     def resume(self, topic: Topic) -> Standing:
-        """See `connectors.port.Pool`."""
         return self._client.resume(topic)
 
+    @override
     def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
-        """See `connectors.port.Pool`."""
         return self._client.publish(topic, batches, in_flight=in_flight)
 
+    @override
     def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
-        """See `connectors.port.Pool`."""
         return self._client.describe(grant_id, purpose=purpose, case=case)
 
+    @override
     def fetch(
         self,
         grant_id: str,
@@ -87,7 +91,6 @@ class RenewingPoolClient:
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
     ) -> Fetched:
-        """See `connectors.port.Pool`."""
         return self._client.fetch(
             grant_id,
             position=position,
@@ -98,6 +101,6 @@ class RenewingPoolClient:
             wait=wait,
         )
 
+    @override
     def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
-        """See `connectors.port.Pool`."""
         return self._client.commit(grant_id, position, purpose=purpose, case=case)

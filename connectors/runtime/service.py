@@ -1,6 +1,6 @@
 """Running a connector: each publication and each subscription in a thread of its own, until all are done or stopped.
 
-A stream that fails for good does not take the others with it; the exit code is that of the worst. SIGTERM and SIGINT
+A stream that fails permanently does not take the others with it; the exit code is that of the worst. SIGTERM and SIGINT
 set one event: each stream finishes the batches that are in flight, remembers what was acknowledged, and ends with 0.
 """
 

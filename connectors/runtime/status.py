@@ -60,14 +60,14 @@ class StreamStatus:
 
 
 def statuses(config: ConnectorConfig) -> list[StreamStatus]:
-    """Give the state of every stream of a configuration."""
+    """Return the state of every stream of a configuration."""
     streams = [("publish", each.resource) for each in config.publish]
     streams += [("subscribe", each.grant) for each in config.subscribe]
     return [_status(direction, stream, assembly.ledger_path(config, stream)) for direction, stream in streams]
 
 
 def quarantined(config: ConnectorConfig, *, everything: bool = False) -> Iterator[tuple[str, Quarantined]]:
-    """Give (stream, entry) of the quarantines of all streams."""
+    """Return (stream, entry) of the quarantines of all streams."""
     for each in (*(entry.resource for entry in config.publish), *(entry.grant for entry in config.subscribe)):
         path = assembly.ledger_path(config, each)
         if not path.exists():

@@ -75,7 +75,7 @@ class FileSink:
         self._names = list(schema.names)
 
     def position(self) -> bytes:
-        """Tell how far the folder is; see `connectors.port.Sink`."""
+        """Return how far the folder is; see `connectors.port.Sink`."""
         return base64.b64decode(self._last()["after"])
 
     def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:  # noqa: ARG002
@@ -120,7 +120,7 @@ class FileSink:
         """Nothing is held open."""
 
     def _last(self) -> dict[str, Any]:
-        """Give the last manifest, or what stands behind it."""
+        """Return the last manifest, or what stands behind it."""
         try:
             # iterdir says so when the folder is away; glob would find nothing, as if there had never been a part.
             manifests = sorted(each.name for each in self._folder.iterdir() if _MANIFEST.fullmatch(each.name))
@@ -200,7 +200,7 @@ def _moment(at: int) -> str:
 
 
 def _told(value: Any) -> Any:
-    """Give a value as JSON has it: decimals as text, so that no reader rounds them; bytes in base64."""
+    """Return a value as JSON has it: decimals as text, so that no reader rounds them; bytes in base64."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, Decimal):

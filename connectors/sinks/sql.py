@@ -105,7 +105,7 @@ class SqlSink:
             self._table = table
 
     def position(self) -> bytes:
-        """Tell how far the target is; see `connectors.port.Sink`."""
+        """Return how far the target is; see `connectors.port.Sink`."""
         with self._reaching(), self._engine.connect() as connection:
             return self._stored(connection)
 
@@ -278,7 +278,7 @@ def _own_columns() -> list[sa.Column[Any]]:
 
 
 def _column(field: pa.Field) -> sa.Column[Any]:
-    """Give the column of a field. All are nullable: a withdrawn record may have been the first that was heard of it."""
+    """Return the column of a field. All are nullable: a withdrawal may be the first that arrives of a record."""
     return sa.Column(field.name, _sql_type(field.type))
 
 

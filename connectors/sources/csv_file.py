@@ -8,7 +8,7 @@ quarantine keeps. Everything stays text.
     quotes     strict: a stray quote is a reject, and the next line is read as a new record
     stop_at    a total row (合计) ends the file
 
-An unclosed quote swallows what follows it. The swallowed rows become one reject whose key nobody knows, and that
+An unclosed quote swallows what follows it. The swallowed rows become one reject whose key unknown, and that
 holds back every void (`connectors.publishing.publisher`): they are missing, but not gone.
 """
 
@@ -171,7 +171,7 @@ class CsvPortion:
         )
 
     def _records(self) -> Iterator[tuple[int, list[str] | str, str]]:
-        """Give (line, cells, text) of each record; in place of its cells, the reason why it has none."""
+        """Return (line, cells, text) of each record; in place of its cells, the reason why it has none."""
         width = len(self.columns)
         stop = self.columns.index(self._form.stop_column) if self._form.stop_column else -1
         with self._open() as file:

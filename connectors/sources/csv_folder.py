@@ -39,7 +39,7 @@ class ReadyWhen:
     unchanged: float = 30.0
 
     def holds(self, path: Path, signature: Signature, now: datetime) -> bool:
-        """Tell whether the file can be read."""
+        """Return whether the file can be read."""
         if self.marker:
             return any(each.exists() for each in self.markers(path))
         today = now.timestamp()
@@ -48,7 +48,7 @@ class ReadyWhen:
         return today - touched >= self.unchanged
 
     def markers(self, path: Path) -> tuple[Path, ...]:
-        """Give the names under which a marker may stand."""
+        """Return the names under which a marker may stand."""
         return (path.with_name(path.name + self.marker), path.with_suffix(self.marker)) if self.marker else ()
 
 
@@ -99,15 +99,15 @@ class FileMemory(Protocol):
     """What the ledger remembers of files, for one publication; `fingerprint` is of contract and mapping."""
 
     def seen(self, name: str, signature: Signature, fingerprint: bytes) -> Applied | None:
-        """Give the content that stood under this name with this signature."""
+        """Return the content that stood under this name with this signature."""
         ...
 
     def find(self, sha256: bytes, fingerprint: bytes) -> Applied | None:
-        """Give the content with this digest."""
+        """Return the content with this digest."""
         ...
 
     def newest(self, name: str | None) -> Applied | None:
-        """Give what was applied last, of this name or of any."""
+        """Return what was applied last, of this name or of any."""
         ...
 
     def remember(self, applied: Applied, fingerprint: bytes) -> None:
@@ -146,7 +146,7 @@ class Folder:
         self._clock = clock
 
     def files(self) -> list[Path]:
-        """Give the files that match, oldest first, ready or not.
+        """Return the files that match, oldest first, ready or not.
 
         Raises:
             UnavailableError: SOURCE_UNAVAILABLE, when the folder cannot be listed.
@@ -167,14 +167,14 @@ class Folder:
         return [entry for _, _, entry in sorted(found)]
 
     def read(self, fingerprint: bytes) -> Iterator[CsvPortion]:
-        """Give the files that are to be published; see `connectors.port.Source`."""
+        """Return the files that are to be published; see `connectors.port.Source`."""
         for path in self.files():
             portion = self._look(path, fingerprint)
             if portion is not None:
                 yield portion
 
     def open(self, path: Path) -> CsvPortion:
-        """Give one file as a portion, whatever is remembered of it: for a preview.
+        """Return one file as a portion, whatever is remembered of it: for a preview.
 
         Raises:
             InvalidError: FILE_REJECTED.
@@ -211,7 +211,7 @@ class Folder:
         return None
 
     def _returns(self, portion: "FolderFile", known: Applied) -> bool:
-        """Tell whether a content that was applied once is to be applied again: it is newer than the last one."""
+        """Return whether a content that was applied once is to be applied again: it is newer than the last one."""
         if not known.done or self._replaces is Replaces.NOTHING:
             return False
         newest = self._memory.newest(portion.name if self._replaces is Replaces.SAME_NAME else None)

@@ -58,7 +58,7 @@ class SqlSource:
         self._page = page
 
     def read(self, fingerprint: bytes) -> Iterator["TablePortion"]:
-        """Give the table; see `connectors.port.Source`."""
+        """Return the table; see `connectors.port.Source`."""
         del fingerprint  # a table is read again each time; what has not changed says nothing
         yield self.open()
 
@@ -210,7 +210,7 @@ def _beyond(columns: Sequence[sa.Column[Any]], values: Sequence[ColumnElement[An
 
 
 def as_text(value: Any) -> str | None:  # noqa: PLR0911 - one line a type
-    """Give a driver's value as the text that the mapping reads."""
+    """Return a driver's value as the text that the mapping reads."""
     match value:
         case None | str():
             return value

@@ -29,8 +29,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from typing_extensions import override
+
 from connectors.sources.csv_file import Signature
-from connectors.sources.csv_folder import Applied
+from connectors.sources.csv_folder import Applied, FileMemory
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Lane
 from schemas.record import NO_ROOT, Receipt
@@ -109,7 +111,7 @@ class RunReport:
     outcome: str = ""
 
 
-class Ledger:
+class Ledger(FileMemory):
     """One publication's memory; see the module."""
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
@@ -166,7 +168,7 @@ class Ledger:
             self.sql.execute("COMMIT")
 
     def now(self) -> str:
-        """Give the clock's time, ISO 8601."""
+        """Return the clock's time, ISO 8601."""
         return self._clock().isoformat(timespec="seconds")
 
     # -- facts -------------------------------------------------------------------------------------------------
@@ -177,7 +179,7 @@ class Ledger:
             sql.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
     def fact(self, name: str) -> str:
-        """Give a fact; empty when there is none."""
+        """Return a fact; empty when there is none."""
         with self.lock:
             row = self.sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
@@ -185,7 +187,7 @@ class Ledger:
     # -- standing and outbox -----------------------------------------------------------------------------------
 
     def standing(self) -> LaneCheckpoint | None:
-        """Give the last acknowledged batch; None when this ledger has never stood anywhere."""
+        """Return the last acknowledged batch; None when this ledger has never stood anywhere."""
         with self.lock:
             row = self.sql.execute("SELECT sequence, root, position, complete FROM standing").fetchone()
         if row is None:
@@ -215,7 +217,7 @@ class Ledger:
             )
 
     def outbox(self) -> list[Stored]:
-        """Give the batches that are not acknowledged, in order."""
+        """Return the batches that are not acknowledged, in order."""
         with self.lock:
             rows = self.sql.execute("SELECT sequence, root, batch, effects FROM outbox ORDER BY sequence").fetchall()
         return [Stored(sequence=row[0], root=row[1], batch=row[2], effects=row[3]) for row in rows]
@@ -252,7 +254,7 @@ class Ledger:
                 )
 
     def receipts(self) -> Iterator[Receipt]:
-        """Give the receipts as they came, in order; those that an earlier version kept in part are left out."""
+        """Return the receipts as they came, in order; those that an earlier version kept in part are left out."""
         lane = Lane.parse(self.fact("lane").partition(" ")[2])
         last = -1
         while True:
@@ -283,7 +285,7 @@ class Ledger:
             remember(sql, Known(keys=keys, voided=(), scope=scope))
 
     def scope(self, name: str) -> int:
-        """Give the number that stands for a scope; 0 for the nameless one."""
+        """Return the number that stands for a scope; 0 for the nameless one."""
         if not name:
             return 0
         with self.transaction() as sql:
@@ -319,29 +321,29 @@ class Ledger:
 
     # -- files (FileMemory) ------------------------------------------------------------------------------------
 
+    @override
     def seen(self, name: str, signature: Signature, fingerprint: bytes) -> Applied | None:
-        """See `connectors.sources.csv_folder.FileMemory`."""
         return self._file(
             "name = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ? AND fingerprint = ?",
             (name, signature.size, signature.mtime_ns, signature.ctime_ns, signature.inode, fingerprint),
         )
 
+    @override
     def find(self, sha256: bytes, fingerprint: bytes) -> Applied | None:
-        """See `connectors.sources.csv_folder.FileMemory`."""
         return self._file("sha256 = ? AND fingerprint = ?", (sha256, fingerprint))
 
+    @override
     def newest(self, name: str | None) -> Applied | None:
-        """See `connectors.sources.csv_folder.FileMemory`."""
         return self._file("done AND (? IS NULL OR name = ?)", (name, name))
 
+    @override
     def remember(self, applied: Applied, fingerprint: bytes) -> None:
-        """See `connectors.sources.csv_folder.FileMemory`."""
         with self.transaction() as sql:
             order = sql.execute("SELECT coalesce(max(applied), 0) + 1 FROM files").fetchone()[0]
             self._write(sql, applied, fingerprint, order)
 
+    @override
     def touch(self, applied: Applied, fingerprint: bytes) -> None:
-        """See `connectors.sources.csv_folder.FileMemory`."""
         with self.transaction() as sql:
             self._write(sql, applied, fingerprint, 0)
 

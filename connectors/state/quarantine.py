@@ -91,7 +91,7 @@ class Quarantine:
             return sql.execute("DELETE FROM quarantine WHERE NOT open AND last_seen < ?", (before,)).rowcount
 
     def entries(self, *, everything: bool = False) -> Iterator[Quarantined]:
-        """Give the open entries, or all, in the order of portion and line."""
+        """Return the open entries, or all, in the order of portion and line."""
         last = ("", -1, -1)
         while True:
             with self._ledger.lock:
@@ -120,12 +120,12 @@ class Quarantine:
             last = rows[-1][:3]
 
     def files(self) -> int:
-        """Give the number of whole files that are set aside."""
+        """Return the number of whole files that are set aside."""
         with self._ledger.lock:
             return int(self._ledger.sql.execute("SELECT count(*) FROM quarantine WHERE open AND run = 0").fetchone()[0])
 
     def counts(self) -> dict[str, int]:
-        """Give the number of open entries by code."""
+        """Return the number of open entries by code."""
         with self._ledger.lock:
             rows = self._ledger.sql.execute(
                 "SELECT code, count(*) FROM quarantine WHERE open GROUP BY code ORDER BY 2 DESC"
@@ -134,7 +134,7 @@ class Quarantine:
 
 
 def as_csv(entries: Iterator[Quarantined]) -> Iterator[bytes]:
-    """Give the entries as lines of CSV in UTF-8, the first with a byte order mark for spreadsheets.
+    """Return the entries as lines of CSV in UTF-8, the first with a byte order mark for spreadsheets.
 
     The original stands in the last column, as text where it is UTF-8 or GB18030 and in hexadecimal digits otherwise;
     a cell that a spreadsheet would take for a formula gets an apostrophe before it.

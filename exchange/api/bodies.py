@@ -148,12 +148,12 @@ class RequestBody(_Body):
 
 
 def grant_json(grant: Grant) -> dict[str, Json]:
-    """Give a grant's document."""
+    """Return a grant's document."""
     return to_json(grant)
 
 
 def department_json(department: Department) -> dict[str, Json]:
-    """Give a department's document."""
+    """Return a department's document."""
     return {
         "id": department.id,
         "version": department.version,
@@ -169,7 +169,7 @@ def department_json(department: Department) -> dict[str, Json]:
 
 
 def entry_json(entry: Entry) -> dict[str, Json]:
-    """Give a catalogue entry's document."""
+    """Return a catalogue entry's document."""
     return {
         "topic": str(entry.topic),
         "version": entry.version,

@@ -29,6 +29,6 @@ class CertificateProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  #
 
 
 def client_certificate(scope: Mapping[str, Any]) -> bytes | None:
-    """Give the certificate (DER) behind a request, None where there is none."""
+    """Return the certificate (DER) behind a request, None where there is none."""
     found: bytes | None = scope.get("state", {}).get(_KEY)
     return found

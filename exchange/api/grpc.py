@@ -89,7 +89,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
 
     async def Schema(self, request: wire.SchemaRequest, context: Any) -> wire.SchemaReply:  # noqa: N802
-        """Give a schema by id or topic."""
+        """Return a schema by id or topic."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.SchemaReply:
             if request.WhichOneof("which") == "schema_id":
@@ -101,7 +101,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._answer(context, "Schema", request.header, answer)
 
     async def Resume(self, request: wire.ResumeRequest, context: Any) -> wire.ResumeReply:  # noqa: N802
-        """Tell where a lane stands."""
+        """Return where a lane stands."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.ResumeReply:
             receipt = self._pool.publishing.resume(actor, call, Topic.parse(request.topic))
@@ -117,7 +117,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._answer(context, "Resume", request.header, answer)
 
     async def Describe(self, request: wire.DescribeRequest, context: Any) -> wire.DescribeReply:  # noqa: N802
-        """Tell what a grant delivers."""
+        """Return what a grant delivers."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.DescribeReply:
             terms = self._pool.fetching.describe(actor, call, request.grant_id)
@@ -269,7 +269,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
     async def _append(self, batches: list[PendingBatch], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
-        """Append the batches before the first bad one together; refuse that one; try those behind it anew.
+        """Append the batches before the first bad one together; refuse that one; try those behind it again.
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
         """

@@ -191,13 +191,13 @@ def entries(
 
 @router.get("/audit/entries/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
 def proof(who: Caller, entry_id: str) -> PlainTextResponse:
-    """Give the C2SP tlog-proof of an entry: verifiable offline."""
+    """Return the C2SP tlog-proof of an entry: verifiable offline."""
     return PlainTextResponse(who.pool.auditing.prove(who.actor, who.call, entry_id))
 
 
 @router.get("/audit/checkpoint", tags=["audit"], response_class=PlainTextResponse)
 def checkpoint(who: Caller) -> PlainTextResponse:
-    """Give the newest signed checkpoint. Keep it outside the pool."""
+    """Return the newest signed checkpoint. Keep it outside the pool."""
     return PlainTextResponse(who.pool.auditing.checkpoint(who.actor, who.call))
 
 

@@ -41,7 +41,7 @@ class TopicGrowth:
         self._closed = False
 
     def ticket(self, topic: Topic) -> int:
-        """Give the number of growths seen so far; the first call for a topic starts its watch.
+        """Return the number of growths seen so far; the first call for a topic starts its watch.
 
         Raises:
             UnavailableError: SHUTTING_DOWN, after `close`; what `Broker.watch` raises, and the next call tries again.
@@ -64,7 +64,7 @@ class TopicGrowth:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(grow)
 
-            # Stored after the watch stands: a tail without one would keep its readers waiting for ever.
+            # Stored after the watch stands: a tail without one would keep its readers waiting forever.
             self._watches.enter_context(self._broker.watch(topic, wake))
             self._tails[topic] = tail
             return tail

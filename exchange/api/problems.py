@@ -34,14 +34,14 @@ _HTTP = {
 
 
 def as_pool_error(error: BaseException) -> PoolError:
-    """Give the pool's error itself, and INTERNAL with a fixed text for any other."""
+    """Return the pool's error itself, and INTERNAL with a fixed text for any other."""
     if isinstance(error, PoolError):
         return error
     return PoolError(Reason.INTERNAL, "the pool failed; its log has the trace id of this call")
 
 
 def rpc_status(error: PoolError) -> status_pb2.Status:
-    """Give the google.rpc.Status with ErrorInfo, and RetryInfo where waiting helps (AIP-193)."""
+    """Return the google.rpc.Status with ErrorInfo, and RetryInfo where waiting helps (AIP-193)."""
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.details)]
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -56,12 +56,12 @@ def rpc_status(error: PoolError) -> status_pb2.Status:
 
 
 def http_status(error: PoolError) -> HTTPStatus:
-    """Give the HTTP status of an error."""
+    """Return the HTTP status of an error."""
     return _HTTP.get(code_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def problem(error: PoolError, instance: str) -> dict[str, Json]:
-    """Give the RFC 9457 problem document; `instance` names the occurrence (a trace id)."""
+    """Return the RFC 9457 problem document; `instance` names the occurrence (a trace id)."""
     status = http_status(error)
     document: dict[str, Json] = {
         "type": f"{PROBLEM_TYPE}{error.reason}",

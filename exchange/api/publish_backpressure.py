@@ -104,7 +104,7 @@ class MemoryBudget:
         return StreamQuota(self, connector)
 
     def may_go_on(self, connector: tuple[str, str]) -> bool:
-        """Tell whether another batch of the connector may be read."""
+        """Return whether another batch of the connector may be read."""
         held = self._held[connector]
         return held == 0 or held < self._most - self._total
 
@@ -137,7 +137,7 @@ class StreamQuota:
         self._under_way: asyncio.Task[Any] | None = None
 
     async def reading(self, requests: AsyncIterable[wire.PublishRequest]) -> AsyncIterator[Received]:
-        """Give the stream's batches, each held from now on; read none before its turn."""
+        """Return the stream's batches, each held from now on; read none before its turn."""
         await self._budget.turn(self._connector)
         async for request in requests:
             received = Received.of(request)
@@ -148,7 +148,7 @@ class StreamQuota:
             await self._budget.turn(self._connector)
 
     def give(self, weight: int) -> None:
-        """Give back what is answered."""
+        """Return back what is answered."""
         self._held -= weight
         self._budget.move(self._connector, -weight)
 
@@ -158,7 +158,7 @@ class StreamQuota:
         return await asyncio.shield(self._under_way)
 
     def close(self, closed: Callable[[], None]) -> None:
-        """Give everything back when the stream has ended and its work as well, and call *closed*.
+        """Return everything back when the stream has ended and its work as well, and call *closed*.
 
         A thread that appends holds its batches whether its stream is there or not. Were they counted no more, who cuts
         off stream after stream could fill the memory, and every thread of the gateway.

@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from exchange.access.grants.store import Query as GrantQuery
 from exchange.api.bodies import grant_json
 from exchange.api.certificates import client_certificate
-from exchange.api.registry_enforcement import ANONYMOUS, RegistryGate, registry_call
+from exchange.api.registry_enforcement import ANONYMOUS, RegistryAccessControl, registry_call
 from exchange.config import Config
 from exchange.pool import Pool
 from registry.directory.catalogue import Catalogue
@@ -63,10 +63,12 @@ def registry_api(
         query = GrantQuery(topic=topic)
         return [grant_json(grant) for grant in pool.granting.list(actor, registry_call(), query)]
 
-    gate = RegistryGate(pool.gate, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev)
+    enforcer = RegistryAccessControl(
+        pool.enforcer, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev
+    )
     return create(
         subjects,
-        gate,
+        enforcer,
         identify=identify,
         dialect=Dialect(config.registry.error_dialect),
         metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST),
@@ -75,7 +77,7 @@ def registry_api(
 
 
 def _credentials(header: str) -> tuple[str, str]:
-    """Give user name, if any, and token."""
+    """Return user name, if any, and token."""
     scheme, _, rest = header.partition(" ")
     if scheme.lower() == "bearer" and rest:
         return "", rest.strip()

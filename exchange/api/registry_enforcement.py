@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
+from typing_extensions import override
+
 from exchange.access.decision.roles import FORBIDDEN, Standing, decide_control, refuse_role, refuse_standing
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
@@ -24,7 +26,7 @@ from registry.database.unit_of_work import UnitOfWork, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.governance.subject_rights import OPERATIONS, Operation, Rights
 from registry.postgres.subjects import joining
-from registry.rest.access import AuditHandle, Visibility
+from registry.rest.access import AccessControl, AuditHandle, Visibility
 from registry.subjects import contexts
 from registry.subjects.lookup import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
@@ -33,7 +35,7 @@ from schemas.errors import PoolError, Reason
 from schemas.identifiers import random_id
 from schemas.names import Topic
 
-__all__ = ["ANONYMOUS", "RegistryGate", "registry_call"]
+__all__ = ["ANONYMOUS", "RegistryAccessControl", "registry_call"]
 
 ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=Role.DATA_AUTHORITY)
 """Whoever calls a registry under --dev."""
@@ -42,34 +44,38 @@ _READS = frozenset({Action.SCHEMA_READ, Action.SCHEMA_READ_BY_ID})
 _SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
 
 
-class _Forgetful:
+class _NoEntry(AuditHandle):
     """Takes the facts of a read that leaves no entry."""
 
-    def note(self, **facts: Json) -> None:
-        """See `registry.rest.app.AuditHandle`."""
+    @override
+    def note(self, **facts: Json) -> None: ...
 
 
-class _Shown:
+class _Visibility(Visibility):
     """`Visibility` behind the pool: caches each subject's verdict, and counts the restricted ones that were named."""
 
-    def __init__(self, sees: Callable[[str], bool], restrict: Callable[[str], bool]) -> None:
-        self.sees = cache(sees)
+    def __init__(self, visible: Callable[[str], bool], restrict: Callable[[str], bool]) -> None:
+        self._sees = cache(visible)
         self._restrict = restrict
         self._named: set[str] = set()
 
-    def showed(self, subjects: Iterable[str]) -> None:
-        """See `registry.rest.handlers.Shown`."""
+    @override
+    def visible(self, subject: str) -> bool:
+        return self._sees(subject)
+
+    @override
+    def record(self, subjects: Iterable[str]) -> None:
         self._named.update(subjects)
 
     def restricted(self) -> int:
         return sum(map(self._restrict, self._named))
 
 
-class RegistryGate:
+class RegistryAccessControl(AccessControl):
     """`registry.rest.handlers.Gate` over the pool's gate.
 
     Args:
-        gate: the pool's.
+        enforcer: the pool's.
         identities: who is who at this moment.
         catalogue: whose resource a subject belongs to.
         rights: what the configuration gives.
@@ -77,41 +83,41 @@ class RegistryGate:
     """
 
     def __init__(
-        self, gate: Enforcer, identities: IdentityAttributes, catalogue: Catalogue, *, rights: Rights, dev: bool
+        self, enforcer: Enforcer, identities: IdentityAttributes, catalogue: Catalogue, *, rights: Rights, dev: bool
     ) -> None:
-        self._gate = gate
+        self._enforcer = enforcer
         self._identities = identities
         self._catalogue = catalogue
         self._rights = rights
         self._dev = dev
 
     @contextmanager
-    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[AuditHandle]:
-        """See `registry.rest.handlers.Gate`."""
+    @override
+    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[AuditHandle]:
         call = registry_call()
         decision = self._decide(actor, action, resource)
         if action in _READS and not self._telling(resource):
-            self._gate.admit(actor, action, resource, call, decision)
-            yield _Forgetful()
+            self._enforcer.admit(actor, action, resource, call, decision)
+            yield _NoEntry()
             return
-        with self._gate.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
+        with self._enforcer.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
             yield act
 
     @contextmanager
-    def list_(self, actor: Actor, *, admitted: bool = False) -> Iterator[Visibility]:
-        """See `registry.rest.handlers.Gate`."""
+    @override
+    def list(self, actor: Actor, *, admitted: bool = False) -> Iterator[Visibility]:
         call = registry_call()
         decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
-        self._gate.admit(actor, Action.SCHEMA_READ, "", call, decision)
-        shown = _Shown(self._reads(actor, Operation.READ), self._rights.restrict)
+        self._enforcer.admit(actor, Action.SCHEMA_READ, "", call, decision)
+        shown = _Visibility(self._reads(actor, Operation.READ), self._rights.restrict)
         yield shown
         restricted = shown.restricted()
         if restricted:
-            with self._gate.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
+            with self._enforcer.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
                 act.note(restricted=restricted)
 
     def _reads(self, actor: Actor, operation: Operation) -> Callable[[str], bool]:
-        """Give what tells whether an actor, whose standing is looked at elsewhere, may read a subject.
+        """Return what tells whether an actor, whose standing is looked at elsewhere, may read a subject.
 
         Whose subjects they are is asked of the catalogue once, and only where it matters.
         """
@@ -127,8 +133,8 @@ class RegistryGate:
 
         return lambda subject: bool(self._reading(actor, operation, subject, owner))
 
-    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
-        """See `registry.rest.handlers.Gate`."""
+    @override
+    def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
         if (self._dev and actor == ANONYMOUS) or self._reading(actor, operation, origin, self._owner):
             return origin
@@ -136,8 +142,8 @@ class RegistryGate:
         reads = self._reads(actor, operation)
         return next(filter(reads, sorted(others(), key=self._telling)), origin)
 
+    @override
     def open_(self, resource: str) -> bool:
-        """See `registry.rest.handlers.Gate`."""
         return self._dev and not self._telling(resource)
 
     def _telling(self, resource: str) -> bool:
@@ -168,7 +174,7 @@ class RegistryGate:
         if self._rights.give(actor, operation, resource):
             return Allow()
         if not resource and (actor.department or self._rights.give_some(actor, operation)):
-            return Allow()  # a list, which shows no more than what `list_` lets through
+            return Allow()  # a list, which shows no more than what `list` lets through
         if actor.department and actor.department == owner(resource):
             return Allow()
         return Deny(
@@ -177,7 +183,7 @@ class RegistryGate:
         )
 
     def _owner(self, resource: str) -> str | None:
-        """Give the department whose subject it is; None for one of nobody's."""
+        """Return the department whose subject it is; None for one of nobody's."""
         owner = contexts.owner_of(resource)
         if owner:
             return owner
@@ -195,5 +201,5 @@ def join_registry(work: UnitOfWork) -> AbstractContextManager[None]:
 
 
 def registry_call() -> RequestContext:
-    """Give the circumstances of one call to the registry."""
+    """Return the circumstances of one call to the registry."""
     return RequestContext(trace=random_id(), client="registry-api")

@@ -12,7 +12,7 @@ STATUS: dict[int, grpc.StatusCode] = {status.value[0]: status for status in grpc
 
 
 def peer_certificate(context: Any) -> bytes:
-    """Give the PEM of the certificate with which the caller's TLS connection was made.
+    """Return the PEM of the certificate with which the caller's TLS connection was made.
 
     Raises:
         RefusedError: NO_IDENTITY, there is none.

@@ -34,14 +34,14 @@ class Ledger:
         self._store = store
         self._process = process
 
-    def open(self, works: Database) -> None:
+    def open(self, database: Database) -> None:
         """Let the process count; once, before the first entry.
 
         Raises:
             ConflictError: ALREADY_EXISTS, another start counts under this name: give each start a new one.
             UnavailableError: the store does not answer.
         """
-        with works.begin() as work:
+        with database.begin() as work:
             self._store.open_lines(work, self._process)
 
     def write(self, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:

@@ -41,7 +41,7 @@ _ENDS = frozenset({Action.GRANT_REJECT, Action.GRANT_SUSPEND, Action.GRANT_TERMI
 
 
 def makes_version(action: str) -> bool:
-    """Tell whether an act of this kind makes a grant version, whose hash its entry names."""
+    """Return whether an act of this kind makes a grant version, whose hash its entry names."""
     return action in _MAKES_VERSION
 
 
@@ -75,7 +75,7 @@ class LogInvariants:
         self._blind += 1
 
     def end(self) -> None:
-        """Say what is still open at the end of the log."""
+        """Return what is still open at the end of the log."""
         if self._blind:
             return
         for lane, (reached, beyond) in self._lanes.items():
@@ -89,11 +89,11 @@ class LogInvariants:
                 )
 
     def made(self, grant_id: str, version: int) -> str | None:
-        """Give the hash that the log gives for a grant's version; None when no entry made it."""
+        """Return the hash that the log gives for a grant's version; None when no entry made it."""
         return self._hashes.get((grant_id, version))
 
     def newest(self, grant_id: str) -> int | None:
-        """Give the highest version of a grant that an entry made."""
+        """Return the highest version of a grant that an entry made."""
         return self._newest.get(grant_id)
 
     def _count(self, index: int, entry: Mapping[str, Any]) -> None:

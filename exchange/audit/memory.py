@@ -5,14 +5,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from exchange.audit.store import (
     Backlog,
     CheckpointRow,
+    EntryStore,
     Found,
+    LogStore,
     NewLeaf,
     NumberLeaves,
     Query,
     Reach,
+    ReceiptStore,
     Sealed,
     no_entry,
     not_opened,
@@ -32,23 +37,23 @@ class _Row:
     index: int | None = None
 
 
-class MemoryAudit:
+class MemoryAudit(ReceiptStore, LogStore, EntryStore):
     """Keeps entries, receipts and the log. See `EntryStore`, `ReceiptStore` and `LogStore`.
 
     Args:
-        works: where its transactions come from. They run one at a time, and a claim is one of them.
+        database: where its transactions come from. They run one at a time, and a claim is one of them.
     """
 
-    def __init__(self, works: MemoryDatabase) -> None:
-        self._works = works
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
         self._lock = threading.RLock()
         self._lines: dict[str, int] = {}
         self._rows: list[_Row] = []
         self._reaches: dict[tuple[Lane, int], Reach] = {}
         self._checkpoints: dict[int, CheckpointRow] = {}
 
+    @override
     def open_lines(self, work: UnitOfWork, process: str) -> None:
-        """See `EntryStore.open_lines`."""
         if process in self._lines:
             raise ConflictError(
                 Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
@@ -56,15 +61,15 @@ class MemoryAudit:
         self._lines[process] = 0
         _memory(work).on_rollback(lambda: self._lines.__delitem__(process))
 
+    @override
     def add(  # one line is enough, since its works run one at a time
         self,
         work: UnitOfWork,
         process: str,
         leaves: NumberLeaves,
         *,
-        last: bool = False,  # noqa: ARG002 - nothing is saved by waiting
+        last: bool = False,
     ) -> list[NewLeaf]:
-        """See `EntryStore.add`."""
         before = self._lines.get(process)
         if before is None:
             raise not_opened(process)
@@ -80,8 +85,8 @@ class MemoryAudit:
         _memory(work).on_rollback(lambda: self._rows.__delitem__(slice(size, None)))
         return new
 
+    @override
     def find(self, query: Query) -> list[Found]:
-        """See `EntryStore.find`."""
         with self._lock:
             fitting = [(row.new.entry.at, k, row) for k, row in enumerate(self._rows) if _fits(row.new.entry, query)]
         fitting.sort(key=lambda item: item[:2], reverse=True)
@@ -90,8 +95,8 @@ class MemoryAudit:
             for _, _, row in fitting[: query.limit]
         ]
 
+    @override
     def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
-        """See `ReceiptStore.put`."""
         reaches = {
             (receipt.lane, receipt.sequence): Reach(receipt=receipt, keys=tuple(keys) or None)
             for receipt, keys in receipts
@@ -105,31 +110,31 @@ class MemoryAudit:
         self._reaches.update(reaches)
         _memory(work).on_rollback(lambda: self._forget(reaches))
 
+    @override
     def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        """See `ReceiptStore.get`."""
         found = self.reach(work, lane, sequence)
         return None if found is None else found.receipt
 
+    @override
     def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        """See `ReceiptStore.last`."""
         highest = self.lasts(work).get(lane)
         return None if highest is None else self.get(work, lane, highest)
 
+    @override
     def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
-        """See `ReceiptStore.lasts`."""
         _memory(work)
         highest: dict[Lane, int] = {}
         for lane, sequence in self._reaches:
             highest[lane] = max(sequence, highest.get(lane, 0))
         return highest
 
+    @override
     def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
-        """See `ReceiptStore.reach`."""
         _memory(work)
         return self._reaches.get((lane, sequence))
 
+    @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
-        """See `ReceiptStore.prune_keys`."""
         at = {row.new.entry.id: row.new.entry.at for row in self._rows}
         old = {
             place: reach
@@ -144,9 +149,9 @@ class MemoryAudit:
         for place in places:
             del self._reaches[place]
 
+    @override
     def claim(self, limit: int) -> int | None:
-        """See `LogStore.claim`."""
-        with self._works.begin(), self._lock:
+        with self._database.begin(), self._lock:
             first = 1 + max((row.index for row in self._rows if row.index is not None), default=-1)
             covered = max(self._checkpoints, default=0)
             if first < covered:
@@ -160,8 +165,8 @@ class MemoryAudit:
             return len(waiting)
 
     @contextmanager
+    @override
     def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
-        """See `LogStore.sealed`."""
         with self._lock:
             placed = [
                 Sealed(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
@@ -170,21 +175,21 @@ class MemoryAudit:
             ]
         yield iter(sorted(placed, key=lambda one: one.index))
 
+    @override
     def index_of(self, entry_id: str) -> int | None:
-        """See `LogStore.index_of`."""
         with self._lock:
             found = next((row for row in self._rows if row.new.entry.id == entry_id), None)
         if found is None:
             raise no_entry()
         return found.index
 
+    @override
     def latest_checkpoint(self) -> CheckpointRow | None:
-        """See `LogStore.latest_checkpoint`."""
         with self._lock:
             return self._checkpoints[max(self._checkpoints)] if self._checkpoints else None
 
+    @override
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
-        """See `LogStore.put_checkpoint`."""
         with self._lock:
             standing = self._checkpoints.setdefault(row.size, row)
         if standing.root != row.root:
@@ -194,14 +199,14 @@ class MemoryAudit:
         return standing
 
     @contextmanager
+    @override
     def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
-        """See `LogStore.checkpoints`."""
         with self._lock:
             rows = [self._checkpoints[size] for size in sorted(self._checkpoints)]
         yield iter(rows)
 
+    @override
     def backlog(self) -> Backlog:
-        """See `LogStore.backlog`."""
         with self._lock:
             waiting = [row.new.entry.at for row in self._rows if row.index is None]
         return Backlog(count=len(waiting), oldest=min(waiting, default=None))

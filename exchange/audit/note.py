@@ -22,6 +22,7 @@ from typing import Protocol, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing_extensions import override
 
 from schemas.audit import Checkpoint
 from schemas.errors import InvalidError, Reason
@@ -38,13 +39,11 @@ _PREFIX = "— "
 class Signer(Protocol):
     """Signs notes under one name. The first adapter is a key file; a hardware module fits behind it."""
 
-    @property
-    def key(self) -> "NoteKey":
-        """What others check the signatures with."""
-        ...
+    key: "NoteKey"
+    """What others check the signatures with."""
 
     def sign(self, text: bytes) -> bytes:
-        """Give the 64-byte Ed25519 signature of a note's text."""
+        """Return the 64-byte Ed25519 signature of a note's text."""
         ...
 
 
@@ -96,7 +95,7 @@ class NoteKey:
         return f"{self.name}+{self.id.hex()}+{encoded}"
 
 
-class FileSigner:
+class FileSigner(Signer):
     """Signs with an Ed25519 key in a PEM file (PKCS #8) of mode 0600, which belongs to the sequencer's user alone."""
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
@@ -150,8 +149,8 @@ class FileSigner:
             raise InvalidError(Reason.CONFIG_INVALID, f"{path} holds another key than an Ed25519 private key")
         return cls(name, private)
 
+    @override
     def sign(self, text: bytes) -> bytes:
-        """See `Signer.sign`."""
         return self._private.sign(text)
 
 
@@ -174,7 +173,7 @@ def sign_note(text: str, signers: Sequence[Signer]) -> str:
 
 
 def open_note(note: str, keys: Sequence[NoteKey]) -> str:
-    """Give the text of a note that at least one of the keys has signed.
+    """Return the text of a note that at least one of the keys has signed.
 
     Raises:
         InvalidError: SIGNATURE_INVALID, when no known key has signed it, when the signature of a known key does not
@@ -205,7 +204,7 @@ def open_note(note: str, keys: Sequence[NoteKey]) -> str:
 
 
 def checkpoint_text(checkpoint: Checkpoint) -> str:
-    """Give the text of a checkpoint: origin, size, root (tlog-checkpoint). No extension lines."""
+    """Return the text of a checkpoint: origin, size, root (tlog-checkpoint). No extension lines."""
     return f"{checkpoint.origin}\n{checkpoint.size}\n{base64.b64encode(checkpoint.root).decode()}\n"
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
-from exchange.audit.store import Found, NewLeaf, NumberLeaves, Query, Reach, not_opened
+from exchange.audit.store import EntryStore, Found, NewLeaf, NumberLeaves, Query, Reach, ReceiptStore, not_opened
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
 from registry.database.errors import unavailable
 from registry.database.prepared_statement import PreparedStatement
@@ -95,7 +96,7 @@ WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
 
 
 def uuid_text(text: str) -> str | None:
-    """Give a UUID in its usual form; None for text that is none, which no row can have as its id."""
+    """Return a UUID in its usual form; None for text that is none, which no row can have as its id."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -103,7 +104,7 @@ def uuid_text(text: str) -> str | None:
 
 
 def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
-    """Give the search columns of an entry: what they must equal in its row."""
+    """Return the search columns of an entry: what they must equal in its row."""
     return {
         "id": entry.id,
         "at": entry.at,
@@ -143,7 +144,7 @@ class _Lines:
         self._highest = 1
 
     def take(self) -> _Line:
-        """Give the line that was let go last, so that few are used; a new one where all are held."""
+        """Return the line that was let go last, so that few are used; a new one where all are held."""
         with self._lock:
             if self._free:
                 return self._free.pop()
@@ -151,7 +152,7 @@ class _Lines:
             return _Line(self._highest, None)
 
     def let_go(self, line: _Line, committed: bool | None) -> None:
-        """Take a line back, unless it has never been or nobody knows where it stands."""
+        """Take a line back, unless it has never been or unknown where it stands."""
         if committed:
             line.stands = line.reached
         if committed is None or line.stands is None or line.moved:
@@ -161,7 +162,7 @@ class _Lines:
             self._free.append(line)
 
 
-class PostgresEntries:
+class PostgresEntries(EntryStore):
     """See `exchange.audit.store.EntryStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -169,8 +170,8 @@ class PostgresEntries:
         self._lines: dict[str, _Lines] = {}
         self._held: dict[tuple[PostgresUnitOfWork, str], _Line] = {}
 
+    @override
     def open_lines(self, work: UnitOfWork, process: str) -> None:
-        """See `EntryStore.open_lines`."""
         try:
             connection_of(work).execute(_OPEN_LINES, {"process": process})
         except sa_exc.IntegrityError as error:
@@ -185,8 +186,8 @@ class PostgresEntries:
 
         postgres_of(work).at_end(opened)
 
+    @override
     def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
-        """See `EntryStore.add`."""
         within = postgres_of(work)
         line = self._line(within, process)
         before = line.reached
@@ -211,7 +212,7 @@ class PostgresEntries:
         return new
 
     def _line(self, work: PostgresUnitOfWork, process: str) -> _Line:
-        """Give the line that a work holds, from its first entry until its end."""
+        """Return the line that a work holds, from its first entry until its end."""
         held = self._held.get((work, process))
         if held is not None:
             return held
@@ -229,8 +230,8 @@ class PostgresEntries:
             work.connection.execute(_ANOTHER_LINE, {"process": process, "line": line.number})
         return line
 
+    @override
     def find(self, query: Query) -> list[Found]:
-        """See `EntryStore.find`."""
         entry_id = None if query.entry is None else uuid_text(query.entry)
         if query.entry is not None and entry_id is None:
             return []
@@ -262,11 +263,11 @@ class PostgresEntries:
         return [Found(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows]
 
 
-class PostgresReceipts:
+class PostgresReceipts(ReceiptStore):
     """See `exchange.audit.store.ReceiptStore`."""
 
+    @override
     def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
-        """See `ReceiptStore.put`."""
         rows = [
             {
                 "lane": str(receipt.lane),
@@ -290,22 +291,22 @@ class PostgresReceipts:
                 f"lane {first.lane} has a receipt of one of the batches {first.sequence} to {last.sequence}; read it",
             ) from error
 
+    @override
     def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        """See `ReceiptStore.get`."""
         found = connection_of(work).execute(_GET_RECEIPT, {"lane": str(lane), "sequence": sequence}).one_or_none()
         return None if found is None else _receipt(found)
 
+    @override
     def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        """See `ReceiptStore.last`."""
         found = connection_of(work).execute(_LAST_RECEIPT, {"lane": str(lane)}).one_or_none()
         return None if found is None else _receipt(found)
 
+    @override
     def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
-        """See `ReceiptStore.lasts`."""
         return {Lane.parse(lane): sequence for lane, sequence in connection_of(work).execute(_LASTS)}
 
+    @override
     def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
-        """See `ReceiptStore.reach`."""
         found = connection_of(work).execute(_REACH, {"lane": str(lane), "sequence": sequence}).one_or_none()
         if found is None:
             return None
@@ -315,8 +316,8 @@ class PostgresReceipts:
             keys = tuple(bytes(packed[at : at + _KEY_SIZE]) for at in range(0, len(packed), _KEY_SIZE))
         return Reach(receipt=_receipt(found), keys=keys)
 
+    @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
-        """See `ReceiptStore.prune_keys`."""
         return connection_of(work).execute(_PRUNE_KEYS, {"before": before}).rowcount
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
 from exchange.audit.postgres import uuid_text
-from exchange.audit.store import Backlog, CheckpointRow, Sealed, no_entry
+from exchange.audit.store import Backlog, CheckpointRow, LogStore, Sealed, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
 
@@ -49,14 +50,14 @@ _CHECKPOINTS = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER 
 _BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL")
 
 
-class PostgresLog:
+class PostgresLog(LogStore):
     """See `exchange.audit.store.LogStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @override
     def claim(self, limit: int) -> int | None:
-        """See `LogStore.claim`."""
         with self._transaction() as connection:
             connection.execute(_PATIENCE)
             if not connection.execute(_LOCK).scalar_one():
@@ -71,13 +72,13 @@ class PostgresLog:
             return connection.execute(_CLAIM, {"limit": limit, "first": first}).rowcount
 
     @contextmanager
+    @override
     def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
-        """See `LogStore.sealed`."""
         with self._stream(_SEALED, {"start": start, "end": end}) as rows:
             yield (Sealed(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows)
 
+    @override
     def index_of(self, entry_id: str) -> int | None:
-        """See `LogStore.index_of`."""
         known = uuid_text(entry_id)
         if known is None:
             raise no_entry()
@@ -88,14 +89,14 @@ class PostgresLog:
         index: int | None = found.leaf_index
         return index
 
+    @override
     def latest_checkpoint(self) -> CheckpointRow | None:
-        """See `LogStore.latest_checkpoint`."""
         with self._transaction() as connection:
             found = connection.execute(_LATEST).one_or_none()
         return None if found is None else _checkpoint(found)
 
+    @override
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
-        """See `LogStore.put_checkpoint`."""
         with self._transaction() as connection:
             given = {"size": row.size, "root": row.root, "note": row.note, "at": row.at}
             connection.execute(_PUT, given)
@@ -105,13 +106,13 @@ class PostgresLog:
             return standing
 
     @contextmanager
+    @override
     def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
-        """See `LogStore.checkpoints`."""
         with self._stream(_CHECKPOINTS, {}) as rows:
             yield (_checkpoint(row) for row in rows)
 
+    @override
     def backlog(self) -> Backlog:
-        """See `LogStore.backlog`."""
         with self._transaction() as connection:
             count, oldest = connection.execute(_BACKLOG).one()
         return Backlog(count=count, oldest=oldest)

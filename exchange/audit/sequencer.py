@@ -98,7 +98,7 @@ class Sequencer:
         while not stop.is_set():
             try:
                 self.step()
-            except Exception as error:  # noqa: BLE001 - handed on; the next step begins anew
+            except Exception as error:  # noqa: BLE001 - handed on; the next step begins again
                 alarm(error)
             else:
                 alarm(None)
@@ -181,7 +181,7 @@ class Sequencer:
             )
 
     def _recover(self, now: int) -> Edge:
-        """Load the edge where the last checkpoint left it; write anew from the store what the folder lacks."""
+        """Load the edge where the last checkpoint left it; write again from the store what the folder lacks."""
         standing = self._log.latest_checkpoint()
         if standing is not None:
             self._check_note(standing)
@@ -219,7 +219,7 @@ class Sequencer:
             )
 
     def _filed(self, standing: CheckpointRow | None) -> Checkpoint | None:
-        """Give the folder's checkpoint; refuse to go on from a store that is older than the folder."""
+        """Return the folder's checkpoint; refuse to go on from a store that is older than the folder."""
         content = self._files.read(CHECKPOINT)
         if content is None:
             return None

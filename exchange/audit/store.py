@@ -11,7 +11,7 @@ in the log, once, and which checkpoint first covered it.
 **Counting lines.** An entry carries the next number of one counting line of its gateway process. A transaction has its
 line for itself until it ends, so its numbers have no gap and no rollback can make one; a process has as many lines as
 it has had transactions side by side, so none waits for another. The process knows where its lines stand, and the
-statement that stores an entry moves the line only if it stands there. A line of which nobody knows how its transaction
+statement that stores an entry moves the line only if it stands there. A line of which unknown how its transaction
 ended is never used again.
 """
 
@@ -152,7 +152,7 @@ class EntryStore(Protocol):
         ...
 
     def find(self, query: Query) -> list[Found]:
-        """Give the leaves that fit, newest first."""
+        """Return the leaves that fit, newest first."""
         ...
 
 
@@ -168,19 +168,19 @@ class ReceiptStore(Protocol):
         ...
 
     def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        """Give one receipt."""
+        """Return one receipt."""
         ...
 
     def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        """Give the receipt of the lane's highest sequence."""
+        """Return the receipt of the lane's highest sequence."""
         ...
 
     def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
-        """Give the highest sequence of every lane: what the sweeper compares with the broker's lanes."""
+        """Return the highest sequence of every lane: what the sweeper compares with the broker's lanes."""
         ...
 
     def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
-        """Give a receipt with its batch's pseudonyms."""
+        """Return a receipt with its batch's pseudonyms."""
         ...
 
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
@@ -195,7 +195,7 @@ class LogStore(Protocol):
     """What the sequencer needs of the store. Each call is a transaction of its own, or a snapshot."""
 
     def claim(self, limit: int) -> int | None:
-        """Give up to *limit* entries without a place the next ones, in the order of their numbers; commit.
+        """Return up to *limit* entries without a place the next ones, in the order of their numbers; commit.
 
         Entries are found by having no place, never by being newer than the last one: transactions commit in
         another order than they began in. Returns how many were placed; None when another sequencer is at it.
@@ -211,7 +211,7 @@ class LogStore(Protocol):
         ...
 
     def index_of(self, entry_id: str) -> int | None:
-        """Give the place of an entry, None when it has none yet.
+        """Return the place of an entry, None when it has none yet.
 
         Raises:
             InvalidError: NOT_FOUND, there is no such entry.
@@ -219,7 +219,7 @@ class LogStore(Protocol):
         ...
 
     def latest_checkpoint(self) -> CheckpointRow | None:
-        """Give the checkpoint of the largest size."""
+        """Return the checkpoint of the largest size."""
         ...
 
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
@@ -235,7 +235,7 @@ class LogStore(Protocol):
         ...
 
     def backlog(self) -> Backlog:
-        """Tell how much waits for its place."""
+        """Return how much waits for its place."""
         ...
 
 

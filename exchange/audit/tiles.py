@@ -28,7 +28,7 @@ _HEIGHT = 8
 
 
 def tile_path(level: int | str, number: int, width: int = WIDTH) -> str:
-    """Give a tile's path below the log's folder; *level* is a number or `ENTRIES` (tlog-tiles, Merkle Tree)."""
+    """Return a tile's path below the log's folder; *level* is a number or `ENTRIES` (tlog-tiles, Merkle Tree)."""
     parts = [f"{number % 1000:03d}"]
     while number >= 1000:
         number //= 1000
@@ -38,7 +38,7 @@ def tile_path(level: int | str, number: int, width: int = WIDTH) -> str:
 
 
 def tile_width(level: int, number: int, size: int) -> int:
-    """Give how many hashes tile *number* of *level* holds in a tree of *size* leaves: 0 to 256."""
+    """Return how many hashes tile *number* of *level* holds in a tree of *size* leaves: 0 to 256."""
     return max(0, min(WIDTH, (size >> _HEIGHT * level) - number * WIDTH))
 
 
@@ -98,7 +98,7 @@ class Edge:
         return filled
 
     def partials(self) -> list[tuple[str, bytes]]:
-        """Give the path and content of each partial tile that a checkpoint of this size needs."""
+        """Return the path and content of each partial tile that a checkpoint of this size needs."""
         tiles = []
         for level, hashes in enumerate(self.levels):
             if hashes:
@@ -109,7 +109,7 @@ class Edge:
         return tiles
 
     def root(self) -> bytes:
-        """Give the root over all leaves so far."""
+        """Return the root over all leaves so far."""
         below: list[bytes] = []
         for hashes in self.levels:
             if hashes or below:
@@ -148,14 +148,14 @@ class TileFiles:
             ) from error
 
     def read(self, path: str) -> bytes | None:
-        """Give a file's content."""
+        """Return a file's content."""
         try:
             return (self.folder / path).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def tile(self, level: int | str, number: int, width: int) -> bytes | None:
-        """Give the first *width* hashes of a tile, or the leaves of a bundle, from the full tile where it stands."""
+        """Return the first *width* hashes of a tile, or the leaves of a bundle, from the full tile where it stands."""
         full = self.read(tile_path(level, number))
         if full is None:
             return None if width == WIDTH else self.read(tile_path(level, number, width))
@@ -190,11 +190,11 @@ class TileFiles:
         return edge if len(edge.leaves) == width else None
 
     def missing(self, size: int) -> str | None:
-        """Give the path of a full tile or bundle that a tree of *size* leaves has, and the folder lacks."""
+        """Return the path of a full tile or bundle that a tree of *size* leaves has, and the folder lacks."""
         return next((path for path in _full_tiles(size) if not (self.folder / path).is_file()), None)
 
     def subtree(self, size: int) -> Subtree:
-        """Give the subtrees of the tree of *size* leaves, for proofs.
+        """Return the subtrees of the tree of *size* leaves, for proofs.
 
         They raise CorruptError (LOG_CORRUPT) where a tile is missing.
         """
@@ -216,7 +216,7 @@ class TileFiles:
         return subtree_over(node)
 
     def root(self, size: int, within: int) -> bytes:
-        """Give the root over the first *size* leaves, from the tiles of the tree of *within* leaves.
+        """Return the root over the first *size* leaves, from the tiles of the tree of *within* leaves.
 
         Raises:
             CorruptError: LOG_CORRUPT, a tile is missing.
@@ -224,7 +224,7 @@ class TileFiles:
         return self.subtree(within)(0, size) if size else EMPTY_ROOT
 
     def leaf(self, index: int, size: int) -> bytes:
-        """Give one leaf of the tree of *size* leaves.
+        """Return one leaf of the tree of *size* leaves.
 
         Raises:
             CorruptError: LOG_CORRUPT, its bundle is missing or too short.

@@ -4,11 +4,11 @@
     python -m exchange.audit.verify --files DIR --key KEYFILE --since CHECKPOINT
 
     (1) signature    the checkpoint is signed by the key that was handed over beforehand
-    (2) tree         every tile is computed anew from the entries, up to the root that the checkpoint signs
+    (2) tree         every tile is computed again from the entries, up to the root that the checkpoint signs
     (3) prefix       the log begins with all of the tree of a checkpoint that was kept outside the pool
     (4) rules        counters, lanes, grants and releases have no holes (exchange.audit.log_invariants)
 
-What (2) cannot find is a tree that was signed anew over changed entries by the holder of the key; (3) does, back to
+What (2) cannot find is a tree that was signed again over changed entries by the holder of the key; (3) does, back to
 the checkpoint kept outside: keep one of each day. What (3) cannot find is an entry left out before it was signed;
 (4) does.
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Tell whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.counts
 
     @property
@@ -77,7 +77,7 @@ class Report:
             self.findings.append(Finding(kind, index, what))
 
     def lines(self) -> list[str]:
-        """Give the report in words."""
+        """Return the report in words."""
         lines = [str(finding) for finding in self.findings]
         if sum(self.counts.values()) > len(lines):
             lines.append(f"… and {sum(self.counts.values()) - len(lines)} more")
@@ -272,7 +272,7 @@ class _Walk:
             self._report.tell("tile.changed", None, f"{path}: {len(wrong)} hashes are not those of the tiles below")
 
     def _note(self, by_entries: Frontier, by_tiles: Frontier) -> None:
-        """Hand out the roots of this size to whoever asked for them."""
+        """Return the roots of this size to whoever asked for them."""
         while self._next is not None and self._next <= by_entries.size:
             if self._next == by_entries.size:
                 roots = by_entries.root(), by_tiles.root()
@@ -364,7 +364,7 @@ def _tell_tile(report: Report, number: int, by_entries: list[bytes], by_tile: li
 
 
 def _tell_entries(report: Report, number: int, found: list[bytes], signed: list[bytes]) -> None:
-    """Say what happened to a bundle, whose hashes are *found* and should be *signed*."""
+    """Return what happened to a bundle, whose hashes are *found* and should be *signed*."""
     first = number * WIDTH
     wrong = [at for at, (one, other) in enumerate(zip(found, signed, strict=False)) if one != other]
     at = wrong[0] if wrong else min(len(found), len(signed))

@@ -21,11 +21,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
 from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
-from exchange.audit.verify import Report, verify_files
+from exchange.audit.verify import Observer, Report, verify_files
 from registry.database.errors import unavailable
 from schemas.access import Action
 from schemas.audit import AuditEntry, from_leaf
@@ -95,7 +96,7 @@ def verify_database(
     return report
 
 
-class _Rows:
+class _Rows(Observer):
     """Reads rows beside the entries. See `exchange.audit.verify.Observer`."""
 
     def __init__(self, connection: sa.Connection, cursors: ExitStack, report: Report, keys: Sequence[NoteKey]) -> None:
@@ -107,13 +108,14 @@ class _Rows:
         self._row: Any = None
         self._checkpoint: Any = None
 
+    @override
     def start(self) -> None:
-        """See `Observer.start`: the first query takes the snapshot, which holds all that the files hold."""
+        """: the first query takes the snapshot, which holds all that the files hold."""
         self._rows = self._stream(_ROWS)
         self._row = next(self._rows, None)
 
+    @override
     def take(self, index: int, hashes: Sequence[bytes]) -> None:
-        """See `Observer.take`."""
         while self._row is not None and self._row.leaf_index < index:
             self._report.tell("row.extra", self._row.leaf_index, "two rows claim this place")
             self._row = next(self._rows, None)
@@ -135,15 +137,16 @@ class _Rows:
         if row.lane is not None or entry.action == Action.PUBLISH:
             self._check_receipt(index, entry, row)
 
+    @override
     def sizes(self) -> Iterator[int]:
-        """See `Observer.sizes`."""
         for row in self._stream(_CHECKPOINTS, 0):
             self._checkpoint = row
             yield row.size
         self._checkpoint = None
 
+    @override
     def passed(self, size: int, roots: Sequence[bytes]) -> None:
-        """See `Observer.passed`; called before the next size is asked for."""
+        """; called before the next size is asked for."""
         row = self._checkpoint
         if row is None or row.size != size:
             return

@@ -7,9 +7,11 @@ of its own.
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from typing_extensions import override
+
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.authorization.attributes import Look
+from exchange.authorization.attributes import CatalogueSource, IdentitySource, Look
 from exchange.identity.enrolment import CertificateStatus, Connectors
 from registry.database.unit_of_work import UnitOfWork
 from registry.directory.catalogue import Catalogue
@@ -24,7 +26,7 @@ from schemas.names import Topic
 __all__ = ["CatalogueAttributes", "IdentityAttributes"]
 
 
-class IdentityAttributes:
+class IdentityAttributes(IdentitySource):
     """Identities and departments → standing and signing keys."""
 
     def __init__(
@@ -35,8 +37,9 @@ class IdentityAttributes:
         self._departments = departments
         self._now = now
 
+    @override
     def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
-        """See `exchange.authorization.attributes.Identities`. A person's token was checked when it was presented."""
+        """Return the standing now. A person's token was checked when it was presented."""
         if work is None:
             with self._look() as own:
                 return self.standing(actor, own, hold=hold)
@@ -54,8 +57,8 @@ class IdentityAttributes:
                 return Standing.DEPARTMENT_INACTIVE
         return Standing.ACTIVE
 
+    @override
     def signing_key(self, actor: Actor, work: UnitOfWork) -> bytes | None:
-        """See `exchange.authorization.attributes.Identities`."""
         try:
             return self._connectors.signing_key(work, actor.department, actor.id, self._now())
         except InvalidError as error:
@@ -64,7 +67,7 @@ class IdentityAttributes:
             return None
 
     def certificate_expires(self, actor: Actor) -> datetime:
-        """Give the end of the certificate that the actor presents.
+        """Return the end of the certificate that the actor presents.
 
         Raises:
             InvalidError: NOT_FOUND, the pool never issued it.
@@ -76,15 +79,15 @@ class IdentityAttributes:
         raise InvalidError(Reason.NOT_FOUND, "the pool has not issued this certificate; enrol anew")
 
 
-class CatalogueAttributes:
+class CatalogueAttributes(CatalogueSource):
     """Catalogue and subjects → resources and levels."""
 
     def __init__(self, catalogue: Catalogue, subjects: Subjects) -> None:
         self._catalogue = catalogue
         self._subjects = subjects
 
+    @override
     def resource(self, topic: Topic) -> Resource | None:
-        """See `exchange.authorization.attributes.Catalogue`."""
         try:
             entry = self._catalogue.get(topic)
         except InvalidError as error:
@@ -95,8 +98,8 @@ class CatalogueAttributes:
             topic=topic, provider=entry.provider, published=entry.state is EntryState.PUBLISHED, zone=entry.zone
         )
 
+    @override
     def level(self, topic: Topic, fields: Sequence[str]) -> Level | None:
-        """See `exchange.authorization.attributes.Catalogue`."""
         try:
             return classification.highest_level(self._subjects.classification(topic.subject), fields)
         except InvalidError as error:

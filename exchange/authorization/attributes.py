@@ -44,7 +44,7 @@ class IdentitySource(Protocol):
     """What decisions need of the identity register."""
 
     def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
-        """Tell how the actor's certificate or account, and its department, stand now.
+        """Return how the actor's certificate or account, and its department, stand now.
 
         Args:
             actor: who acts.
@@ -54,7 +54,7 @@ class IdentitySource(Protocol):
         ...
 
     def signing_key(self, actor: Actor, work: UnitOfWork) -> bytes | None:
-        """Give the Ed25519 public key, 32 bytes, with which a connector signs batches now; None when it has none."""
+        """Return the Ed25519 public key, 32 bytes, with which a connector signs batches now; None when it has none."""
         ...
 
 
@@ -66,7 +66,7 @@ class CatalogueSource(Protocol):
         ...
 
     def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """Give the highest level that one of the fields has in the topic's latest schema; None when unknown."""
+        """Return the highest level that one of the fields has in the topic's latest schema; None when unknown."""
         ...
 
 
@@ -134,30 +134,30 @@ class AttributeProvider:
         self._lock = threading.Lock()
 
     def publisher(self, actor: Actor, topic: Topic) -> PublisherAttributes:
-        """Give the facts of a publication, all of one moment; the batches of a stream ask together."""
+        """Return the facts of a publication, all of one moment; the batches of a stream ask together."""
         asked = self._clock()
-        facts = self._publishers((actor, topic))
+        attributes = self._publishers((actor, topic))
         # What would let nothing pass is of no use a moment later, and may be of an invented topic.
-        if facts.resource is not None and facts.signing_key is not None:
-            self._remember((actor, topic), asked + _RECENT, facts)
-        return facts
+        if attributes.resource is not None and attributes.signing_key is not None:
+            self._remember((actor, topic), asked + _RECENT, attributes)
+        return attributes
 
     def publishers(self, actor: Actor, topic: Topic) -> Iterator[PublisherAttributes]:
-        """Give the facts of a publication as they were at most 0.2 s ago, if they were asked for then; then as of now.
+        """Return the facts of a publication as of at most 0.2 s ago, if they were asked for then; then as of now.
 
-        For a check whose act is decided anew, as of now, before anything is done.
+        For a check whose act is decided again, as of now, before anything is done.
         """
-        until, facts = self._recent.get((actor, topic), _NEVER)
-        if facts is not None and self._clock() < until:
-            yield facts
+        until, attributes = self._recent.get((actor, topic), _NEVER)
+        if attributes is not None and self._clock() < until:
+            yield attributes
         yield self.publisher(actor, topic)
 
-    def _remember(self, key: tuple[Actor, Topic], until: float, facts: PublisherAttributes) -> None:
+    def _remember(self, key: tuple[Actor, Topic], until: float, attributes: PublisherAttributes) -> None:
         with self._lock:
             if len(self._recent) >= _MOST_RECENT:
                 self._recent.clear()
             if until > self._recent.get(key, _NEVER)[0]:  # an answer that was late does not replace a newer one
-                self._recent[key] = until, facts
+                self._recent[key] = until, attributes
 
     def _publisher(self, who_what: tuple[Actor, Topic]) -> PublisherAttributes:
         actor, topic = who_what
@@ -173,23 +173,23 @@ class AttributeProvider:
         return self._look()
 
     def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
-        """See `IdentitySource.standing`."""
+        """Return the standing of an actor, as `IdentitySource.standing` does."""
         return self._identities.standing(actor, work, hold=hold)
 
     def resource(self, topic: Topic) -> Resource | None:
-        """See `CatalogueSource.resource`."""
+        """Return what the catalogue says of a topic, as `CatalogueSource.resource` does."""
         return self._catalogue.resource(topic)
 
     def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """See `CatalogueSource.level`."""
+        """Return the highest level of fields, as `CatalogueSource.level` does."""
         return self._catalogue.level(topic, fields)
 
     def now(self, work: UnitOfWork) -> datetime:
-        """Give the time by the pool's one clock, the database's."""
+        """Return the time by the pool's one clock, the database's."""
         return self._now(work)
 
     def grant(self, work: UnitOfWork, grant_id: str) -> GrantAttributes | None:
-        """Give the facts of a grant; None when there is no such grant.
+        """Return the facts of a grant; None when there is no such grant.
 
         Raises:
             CorruptError: GRANT_FORGED.
@@ -202,7 +202,7 @@ class AttributeProvider:
             raise
 
     def lock_grant(self, work: UnitOfWork, grant_id: str) -> GrantAttributes:
-        """Give the facts of a grant and keep them so until the transaction ends.
+        """Return the facts of a grant and keep them so until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -233,5 +233,5 @@ class AttributeProvider:
 
 
 def reference_to(grant: Grant) -> GrantRef:
-    """Give the reference that stands in entries: id, version, and the hash of the canonical text."""
+    """Return the reference that stands in entries: id, version, and the hash of the canonical text."""
     return GrantRef(id=grant.id, version=grant.version, hash=grant_hash(grant).hex())

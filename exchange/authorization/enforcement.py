@@ -90,9 +90,9 @@ class AuditedAct:
         self.data: dict[str, Json] = {}
         self.grant: GrantRef | None = None
 
-    def note(self, **facts: Json) -> None:
+    def note(self, **attributes: Json) -> None:
         """Add facts to the entry. Never a record's value."""
-        self.data.update(facts)
+        self.data.update(attributes)
 
 
 class _Fold:
@@ -104,8 +104,8 @@ class _Fold:
 class Enforcer:
     """Decides nothing itself: takes decisions, and lets nothing pass without its entry."""
 
-    def __init__(self, works: Database, ledger: Writer, *, pool_id: str, clock: Callable[[], int]) -> None:
-        self._works = works
+    def __init__(self, database: Database, ledger: Writer, *, pool_id: str, clock: Callable[[], int]) -> None:
+        self._database = database
         self._ledger = ledger
         self._pool_id = pool_id
         self._clock = clock  # microseconds UTC
@@ -160,7 +160,7 @@ class Enforcer:
         passage = self.admit(actor, action, resource, call, decision, grant)
         act = AuditedAct(uuid7(self._clock()))
         try:
-            with self._works.begin() as work:
+            with self._database.begin() as work:
                 yield work, act
                 if act.grant is not None:
                     passage = replace(passage, grant=act.grant)
@@ -177,7 +177,7 @@ class Enforcer:
         resource: str,
         call: RequestContext,
         decision: Allow | Deny,
-        facts: Mapping[str, Json] | None = None,
+        attributes: Mapping[str, Json] | None = None,
     ) -> Iterator[None]:
         """Run an act that has a transaction of its own, after its entry; a failure gets a second entry.
 
@@ -188,8 +188,8 @@ class Enforcer:
             UnavailableError: nothing happened.
         """
         passage = self.admit(actor, action, resource, call, decision)
-        with self._works.begin() as work:
-            self._ledger.write(work, [passage.entry(facts or {})], last=True)
+        with self._database.begin() as work:
+            self._ledger.write(work, [passage.entry(attributes or {})], last=True)
         try:
             yield
         except PoolError as error:
@@ -197,7 +197,7 @@ class Enforcer:
             raise
 
     def _failed(self, passage: Authorized, error: PoolError) -> None:
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             self._ledger.write(work, [passage.entry({"failed": str(error.reason)})], last=True)
 
     def flush(self) -> None:
@@ -222,7 +222,7 @@ class Enforcer:
         entries = [entry]
         if held is not None and held[0].count:
             entries.insert(0, _folded(*held, at=now))
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             self._ledger.write(work, entries, last=True)
         with self._lock:
             self._folds[key] = (_Fold(now), entry)
@@ -236,7 +236,7 @@ class Enforcer:
                 del self._folds[key]
         entries = [_folded(*held, at=self._clock()) for held in over.values() if held[0].count]
         if entries:
-            with self._works.begin() as work:
+            with self._database.begin() as work:
                 self._ledger.write(work, entries, last=True)
 
 

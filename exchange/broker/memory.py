@@ -15,9 +15,12 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from operator import attrgetter
 
+from typing_extensions import override
+
 from exchange.broker.port import (
     Append,
     Appended,
+    Broker,
     CommitHook,
     Ends,
     LaneState,
@@ -89,7 +92,7 @@ class MemoryLog:
         self.watchers: dict[Topic, list[Callable[[], None]]] = {}
 
 
-class MemoryBroker:
+class MemoryBroker(Broker):
     """See `exchange.broker.port.Broker`. Made without a log, it has one of its own."""
 
     def __init__(self, log: MemoryLog | None = None) -> None:
@@ -98,10 +101,10 @@ class MemoryBroker:
         self._resumes: Counter[Lane] = Counter()
         self._closed = False
 
+    @override
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """See `Broker.create_topic`."""
         with self._open():
             there = self.log.topics.get(topic)
             if there is None:
@@ -112,13 +115,14 @@ class MemoryBroker:
                 raise another_shape(topic, there.info.partitions, partitions)
             return there.info
 
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
-        """See `Broker.topic`."""
         with self._open():
             return self._topic(topic).info
 
+    @override
     def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
-        """See `Broker.append`. The seal gets None, after the commit and outside the log's lock."""
+        """The seal gets None, after the commit and outside the log's lock."""
         if not batches:
             return []
         resumed = self._resumes[batches[0].lane]
@@ -145,22 +149,22 @@ class MemoryBroker:
             seal(None, appended)
         return before + appended
 
+    @override
     def resume(self, lane: Lane) -> LaneState | None:
-        """See `Broker.resume`."""
         with self._open():
             state = self.log.lanes.setdefault(lane, _LaneLog())
             self._take_over(lane, state)
             self._resumes[lane] += 1
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state.receipts else None
 
+    @override
     def stands(self, lane: Lane) -> LaneState | None:
-        """See `Broker.stands`."""
         with self._open():
             state = self.log.lanes.get(lane)
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state and state.receipts else None
 
+    @override
     def lanes(self) -> Iterator[LaneState]:
-        """See `Broker.lanes`."""
         with self._open():
             states = [
                 LaneState(lane=lane, receipts=tuple(state.receipts))
@@ -169,8 +173,8 @@ class MemoryBroker:
             ]
         yield from states
 
+    @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """See `Broker.read`."""
         with self._open():
             log = self._topic(topic)
             check_positions(topic, after, *_ends(log))
@@ -187,14 +191,14 @@ class MemoryBroker:
             stretches=tuple(_stretch(number, records) for number, records in taken.items()), next=following
         )
 
+    @override
     def ends(self, topic: Topic) -> Ends:
-        """See `Broker.ends`."""
         with self._open():
             earliest, latest = _ends(self._topic(topic))
         return Ends(earliest=earliest, latest=latest)
 
+    @override
     def since(self, topic: Topic, recorded_at: int) -> Positions:
-        """See `Broker.since`."""
         with self._open():
             return tuple(
                 part.records[index].position if index < len(part.records) else part.latest
@@ -203,8 +207,8 @@ class MemoryBroker:
             )
 
     @contextmanager
+    @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> Iterator[None]:
-        """See `Broker.watch`."""
         with self.log.lock:
             self.log.watchers.setdefault(topic, []).append(wake)
         try:
@@ -213,8 +217,9 @@ class MemoryBroker:
             with self.log.lock:
                 self.log.watchers[topic].remove(wake)
 
+    @override
     def close(self) -> None:
-        """See `Broker.close`. The log stays."""
+        """The log stays."""
         self._closed = True
 
     def retain(self, now: int) -> int:

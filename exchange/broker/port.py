@@ -213,7 +213,7 @@ class Broker(Protocol):
         ...
 
     def stands(self, lane: Lane) -> LaneState | None:
-        """Tell where the lane stands without taking it over; None where nothing is committed.
+        """Return where the lane stands without taking it over; None where nothing is committed.
 
         What its owner commits at this moment may be missing: good for refusing, never for appending.
 
@@ -224,14 +224,14 @@ class Broker(Protocol):
         ...
 
     def lanes(self) -> Iterator[LaneState | LaneFault]:
-        """Give every lane's state without taking it over: what the sweeper compares with the receipts.
+        """Return every lane's state without taking it over: what the sweeper compares with the receipts.
 
         A lane that cannot be read comes as its fault and keeps no other from coming.
         """
         ...
 
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """Give committed records from these positions on, at most so many, at least one if there is any.
+        """Return committed records from these positions on, at most so many, at least one if there is any.
 
         Raises:
             GoneError: POSITION_GONE, retention has overtaken a position; `details["earliest"]` names the
@@ -251,7 +251,7 @@ class Broker(Protocol):
         ...
 
     def since(self, topic: Topic, recorded_at: int) -> Positions:
-        """Give the positions of the first records with `recorded_at` ≥ the one given (microseconds UTC)."""
+        """Return the positions of the first records with `recorded_at` ≥ the one given (microseconds UTC)."""
         ...
 
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
@@ -262,5 +262,5 @@ class Broker(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back. Later calls raise UnavailableError."""
+        """Return everything back. Later calls raise UnavailableError."""
         ...

@@ -3,7 +3,7 @@
 Kafka can lose the end of a committed transaction (KAFKA-20734) and leave no gap by which it would show. The receipts
 say what must be there; `check` compares them with what a reader of committed records finds.
 
-`schemas` reads the topic of schemas alone, so that a registry whose database is lost can be made anew from it.
+`schemas` reads the topic of schemas alone, so that a registry whose database is lost can be made again from it.
 """
 
 import os
@@ -122,13 +122,13 @@ class _Found:
 
 def _compare(opened: App, broker: KafkaBroker, only: Lane | None, batches: int) -> _Found:
     store = PostgresReceipts()
-    with opened.pool.works.begin() as work:
+    with opened.pool.database.begin() as work:
         lasts = store.lasts(work)
     lanes = [lane for lane in sorted(lasts, key=str) if only in {None, lane}]
     found = _Found(lanes=len(lanes), compared=0, missing=[])
     for lane in lanes:
         for part in _parts(max(lasts[lane] - batches, 0) + 1, lasts[lane]):
-            with opened.pool.works.begin() as work:
+            with opened.pool.database.begin() as work:
                 receipts = [one for number in part if (one := store.get(work, lane, number)) is not None]
             found.compared += len(receipts)
             found.missing += broker.whole([_appended(one) for one in receipts])

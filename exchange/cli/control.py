@@ -43,7 +43,7 @@ department, user, connector, catalogue, request, grant = (typer.Typer() for _ in
 
 
 def remote(context: typer.Context) -> AdminClient:
-    """Give the API that the group's options name."""
+    """Return the API that the group's options name."""
     found: AdminClient = context.obj
     return found
 

@@ -94,7 +94,7 @@ class PoolClient:
         )
 
     def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
-        """Give (id, Avro text) of the latest schema of a topic, or of an id.
+        """Return (id, Avro text) of the latest schema of a topic, or of an id.
 
         Raises:
             InvalidError: NOT_FOUND or SCHEMA_UNKNOWN.
@@ -161,7 +161,7 @@ class PoolClient:
             raise
 
     def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
-        """Tell what a grant delivers and where its consumer stands.
+        """Return what a grant delivers and where its consumer stands.
 
         Raises:
             RefusedError: it is not this consumer's, or not active.
@@ -221,7 +221,7 @@ class PoolClient:
         )
 
     def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
-        """Acknowledge everything up to *position* as stored for good; gives the entry's id.
+        """Acknowledge everything up to *position* as stored permanently; gives the entry's id.
 
         Raises:
             RefusedError: the grant does not allow it.

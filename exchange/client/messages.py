@@ -75,11 +75,11 @@ class Fetched:
     caught_up: bool
 
     def keys(self) -> list[bytes]:
-        """Give the record keys one by one."""
+        """Return the record keys one by one."""
         return [self.record_keys[start : start + 16] for start in range(0, len(self.record_keys), 16)]
 
     def times(self) -> tuple[int, ...]:
-        """Give recorded_at one by one, microseconds UTC."""
+        """Return recorded_at one by one, microseconds UTC."""
         return struct.unpack(f"<{len(self.recorded_at) // 8}q", self.recorded_at)
 
 

@@ -39,7 +39,7 @@ class PublishStream:
         self._failure: BaseException | None = None
 
     def receipts(self) -> Iterator[Receipt]:
-        """Give the receipts in order; see `PoolClient.publish` for what is raised."""
+        """Return the receipts in order; see `PoolClient.publish` for what is raised."""
         threading.Thread(target=self._feed, name="publish-feed", daemon=True).start()
         call = self._method(iter(self._outbox.get, _END))
         try:

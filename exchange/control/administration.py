@@ -46,9 +46,9 @@ class Administration:
     def __init__(
         self,
         *,
-        works: Database,
-        gate: Enforcer,
-        facts: AttributeProvider,
+        database: Database,
+        enforcer: Enforcer,
+        attributes: AttributeProvider,
         registry: RegistryServices,
         broker: Broker,
         enrolment: Enrolment,
@@ -59,9 +59,9 @@ class Administration:
         partitions: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._works = works
-        self._gate = gate
-        self._facts = facts
+        self._database = database
+        self._enforcer = enforcer
+        self._attributes = attributes
         self._registry = registry
         self._broker = broker
         self._enrolment = enrolment
@@ -101,7 +101,7 @@ class Administration:
         Raises:
             RefusedError: the actor may not.
         """
-        self._gate.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
+        self._enforcer.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
         return self._registry.departments.all()
 
     def invite(self, actor: Actor, call: RequestContext, department: str, connector: str | None) -> str:
@@ -113,7 +113,7 @@ class Administration:
         """
         self._registry.departments.get(department)
         decision = self._decide(actor, Action.DEPARTMENT_INVITE, department)
-        with self._gate.act(actor, Action.DEPARTMENT_INVITE, department, call, decision) as (work, act):
+        with self._enforcer.act(actor, Action.DEPARTMENT_INVITE, department, call, decision) as (work, act):
             act.note(connector=connector or "*")
             return self._enrolment.invite(
                 work,
@@ -141,16 +141,16 @@ class Administration:
             InvalidError, ConflictError: see `Enrolment.enrol`.
         """
         now = self._now()
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             actor = self._enrolment.invited(work, secret=secret, connector=connector, at=now)
         decision = decide_control(
             actor,
             Action.CONNECTOR_ENROL,
-            standing=self._facts.standing(actor),
+            standing=self._attributes.standing(actor),
             department=actor.department,
             connector=actor.id,
         )
-        with self._gate.act(actor, Action.CONNECTOR_ENROL, connector, call, decision) as (work, act):
+        with self._enforcer.act(actor, Action.CONNECTOR_ENROL, connector, call, decision) as (work, act):
             enrolled = self._enrolment.enrol(
                 work,
                 secret=secret,
@@ -171,7 +171,7 @@ class Administration:
             InvalidError: REQUEST_INVALID.
         """
         decision = self._decide(actor, Action.CONNECTOR_RENEW, actor.department, actor.id)
-        with self._gate.act(actor, Action.CONNECTOR_RENEW, actor.id, call, decision) as (work, act):
+        with self._enforcer.act(actor, Action.CONNECTOR_RENEW, actor.id, call, decision) as (work, act):
             enrolled = self._enrolment.renew(work, actor=actor, request=request, at=self._now())
             act.note(certificate=enrolled.serial)
         return enrolled
@@ -185,7 +185,7 @@ class Administration:
             RefusedError: the actor may not.
         """
         decision = self._decide(actor, Action.CONNECTOR_REVOKE, department)
-        with self._gate.act(actor, Action.CONNECTOR_REVOKE, connector, call, decision) as (work, act):
+        with self._enforcer.act(actor, Action.CONNECTOR_REVOKE, connector, call, decision) as (work, act):
             serials = self._enrolment.revoke(
                 work, department=department, connector=connector, at=self._now(), by=actor.id, because=because
             )
@@ -202,7 +202,7 @@ class Administration:
         if department:
             self._registry.departments.get(department)
         decision = self._decide(actor, Action.USER_ADD, department or None, new_role=role)
-        with self._gate.act(actor, Action.USER_ADD, name, call, decision) as (work, act):
+        with self._enforcer.act(actor, Action.USER_ADD, name, call, decision) as (work, act):
             act.note(role=str(role), department=department)
             return self._users.add(work, name=name, role=role, department=department, by=actor.id, at=self._now())
 
@@ -265,7 +265,7 @@ class Administration:
         Raises:
             RefusedError: the actor may not.
         """
-        self._gate.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
+        self._enforcer.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
         return self._registry.catalogue.all()
 
     def reconcile_topics(self) -> int:
@@ -287,7 +287,7 @@ class Administration:
         self, actor: Actor, action: Action, resource: str, call: RequestContext, decision: Allow | Deny
     ) -> Iterator[None]:
         """Run an act on the registry's stores within the transaction of its entry."""
-        with self._gate.act(actor, action, resource, call, decision) as (work, _), self._joined(work):
+        with self._enforcer.act(actor, action, resource, call, decision) as (work, _), self._joined(work):
             yield
 
     def _decide(
@@ -301,7 +301,7 @@ class Administration:
         return decide_control(
             actor,
             action,
-            standing=self._facts.standing(actor),
+            standing=self._attributes.standing(actor),
             department=department,
             connector=connector,
             new_role=new_role,

@@ -22,20 +22,20 @@ class AuditQueries:
     def __init__(
         self,
         *,
-        gate: Enforcer,
-        facts: AttributeProvider,
+        enforcer: Enforcer,
+        attributes: AttributeProvider,
         entries: EntryStore,
         prove: Callable[[str], str],
         checkpoint: Callable[[], tuple[int, str] | None],
     ) -> None:
-        self._gate = gate
-        self._facts = facts
+        self._enforcer = enforcer
+        self._attributes = attributes
         self._entries = entries
         self._prove = prove
         self._checkpoint = checkpoint
 
     def search(self, actor: Actor, call: RequestContext, query: Query) -> list[dict[str, Any]]:
-        """Give entries, newest first, each with its place in the log and whether a signed checkpoint covers it.
+        """Return entries, newest first, each with its place in the log and whether a signed checkpoint covers it.
 
         An account of a department sees the entries of its own department alone.
 
@@ -51,7 +51,7 @@ class AuditQueries:
         if actor.department:
             query = replace(query, department=actor.department)
         # Written before the search, so that nobody looks without a trace.
-        with self._gate.announce(actor, Action.AUDIT_READ, "*", call, decision, {"query": asked}):
+        with self._enforcer.announce(actor, Action.AUDIT_READ, "*", call, decision, {"query": asked}):
             latest = self._checkpoint()
             covered = latest[0] if latest else 0
             return [
@@ -65,34 +65,38 @@ class AuditQueries:
             ]
 
     def prove(self, actor: Actor, call: RequestContext, entry_id: str) -> str:
-        """Give an entry's inclusion proof as a C2SP tlog-proof text, verifiable offline.
+        """Return an entry's inclusion proof as a C2SP tlog-proof text, verifiable offline.
 
         Raises:
             RefusedError: the actor may not, or the entry is another department's.
             InvalidError: NOT_FOUND.
             UnavailableError: the log has not reached it yet; in a second or two it has.
         """
-        with self._gate.announce(actor, Action.AUDIT_PROVE, entry_id, call, self._decide(actor, Action.AUDIT_PROVE)):
+        with self._enforcer.announce(
+            actor, Action.AUDIT_PROVE, entry_id, call, self._decide(actor, Action.AUDIT_PROVE)
+        ):
             query = Query(entry=entry_id, department=actor.department or None, limit=1)
             if not self._entries.find(query):
                 raise InvalidError(Reason.NOT_FOUND, "no entry that you may see has this id")
             return self._prove(entry_id)
 
     def checkpoint(self, actor: Actor, call: RequestContext) -> str:
-        """Give the newest signed checkpoint.
+        """Return the newest signed checkpoint.
 
         Raises:
             RefusedError: the actor may not.
             InvalidError: NOT_FOUND, nothing has been signed yet.
         """
-        self._gate.admit(actor, Action.AUDIT_PROVE, "checkpoint", call, self._decide(actor, Action.AUDIT_PROVE))
+        self._enforcer.admit(actor, Action.AUDIT_PROVE, "checkpoint", call, self._decide(actor, Action.AUDIT_PROVE))
         latest = self._checkpoint()
         if latest is None:
             raise InvalidError(Reason.NOT_FOUND, "the log is empty; there is no checkpoint yet")
         return latest[1]
 
     def _decide(self, actor: Actor, action: Action) -> Allow | Deny:
-        return decide_control(actor, action, standing=self._facts.standing(actor), department=actor.department or None)
+        return decide_control(
+            actor, action, standing=self._attributes.standing(actor), department=actor.department or None
+        )
 
 
 def _status(index: int | None, covered: int) -> str:

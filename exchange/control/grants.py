@@ -61,20 +61,20 @@ class GrantService:
         self,
         *,
         pool_id: str,
-        works: Database,
-        gate: Enforcer,
+        database: Database,
+        enforcer: Enforcer,
         access: AccessStore,
-        facts: AttributeProvider,
+        attributes: AttributeProvider,
         views: ViewSchemas,
         window: float,
         clock: Callable[[], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._pool_id = pool_id
-        self._works = works
-        self._gate = gate
+        self._database = database
+        self._enforcer = enforcer
         self._access = access
-        self._facts = facts
+        self._attributes = attributes
         self._views = views
         self._window = window  # seconds
         self._clock = clock
@@ -88,7 +88,7 @@ class GrantService:
             RefusedError: the actor may not ask for this.
             InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
         """
-        resource = self._facts.resource(draft.topic)
+        resource = self._attributes.resource(draft.topic)
         if resource is None:
             raise InvalidError(
                 Reason.RESOURCE_UNKNOWN,
@@ -108,14 +108,14 @@ class GrantService:
             state=GrantState.DRAFT,
             zone=resource.zone,
         )
-        level = self._facts.level(draft.topic, draft.fields)
+        level = self._attributes.level(draft.topic, draft.fields)
         if level is None:
             raise InvalidError(
                 Reason.FIELD_UNKNOWN, f"got fields of which {draft.topic} lacks at least one; see its schema"
             )
-        decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._facts.standing(actor), grant=draft)
-        with self._gate.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
-            now = self._facts.now(work)
+        decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
+        with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
+            now = self._attributes.now(work)
             purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
             terms = Terms(purposes=purposes, level=level, check_view=self._views.check)
             grant = submit(draft, by=actor, at=now, terms=terms)
@@ -134,21 +134,21 @@ class GrantService:
         grant, proven = self._known(grant_id)
         if grant is None or grant.state is not GrantState.APPROVED:
             decision = decide_control(
-                actor, Action.GRANT_APPROVE, standing=self._facts.standing(actor), grant=grant, proven=proven
+                actor, Action.GRANT_APPROVE, standing=self._attributes.standing(actor), grant=grant, proven=proven
             )
             resource = str(grant.topic) if grant else grant_id
-            with self._gate.act(actor, Action.GRANT_APPROVE, resource, call, decision) as (work, act):
+            with self._enforcer.act(actor, Action.GRANT_APPROVE, resource, call, decision) as (work, act):
                 grant = self._access.lock_for_update(work, grant_id)
-                now = self._facts.now(work)
+                now = self._attributes.now(work)
                 self._views.check(grant)
                 grant = approve(grant, by=actor, at=now)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
         decision = decide_control(
-            actor, Action.GRANT_PROVISION, standing=self._facts.standing(actor), grant=grant, proven=True
+            actor, Action.GRANT_PROVISION, standing=self._attributes.standing(actor), grant=grant, proven=True
         )
-        with self._gate.act(actor, Action.GRANT_PROVISION, str(grant.topic), call, decision) as (work, act):
-            now = self._facts.now(work)
+        with self._enforcer.act(actor, Action.GRANT_PROVISION, str(grant.topic), call, decision) as (work, act):
+            now = self._attributes.now(work)
             grant = self._access.lock_for_update(work, grant_id)
             schema_id = self._views.register(grant)
             grant = provision(grant, by=actor, at=now, view_schema_id=schema_id)
@@ -179,10 +179,10 @@ class GrantService:
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
         grant, proven = self._known(grant_id)
-        decision = decide_control(actor, action, standing=self._facts.standing(actor), grant=grant, proven=proven)
-        with self._gate.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
+        decision = decide_control(actor, action, standing=self._attributes.standing(actor), grant=grant, proven=proven)
+        with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             grant = self._access.lock_for_update(work, grant_id)
-            now = self._facts.now(work)
+            now = self._attributes.now(work)
             changed = advance(grant, event, by=actor, at=now, reason=reason)
             self._access.put(work, changed, entry_id=act.entry_id, at=now)
             act.grant = reference_to(changed)
@@ -197,11 +197,11 @@ class GrantService:
         Raises:
             UnavailableError: the database does not tell which they are.
         """
-        with self._works.begin() as work:
-            now = self._facts.now(work)
+        with self._database.begin() as work:
+            now = self._attributes.now(work)
         ended, after = 0, ""
         while True:
-            with self._works.begin() as work:
+            with self._database.begin() as work:
                 over = self._access.overdue(work, now, after=after)
             if not over:
                 break
@@ -230,22 +230,22 @@ class GrantService:
             RefusedError: the actor may see none.
         """
         decision = decide_control(
-            actor, Action.GRANT_READ, standing=self._facts.standing(actor), department=actor.department or None
+            actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
         )
-        with self._gate.act(actor, Action.GRANT_READ, "*", call, decision) as (work, _):
+        with self._enforcer.act(actor, Action.GRANT_READ, "*", call, decision) as (work, _):
             if actor.department:
                 query = replace(query, party=actor.department)
             return self._access.list(work, query)
 
     def purposes(self) -> Sequence[Purpose]:
-        """Give the purposes that may be asked for; they are public."""
-        with self._works.begin() as work:
+        """Return the purposes that may be asked for; they are public."""
+        with self._database.begin() as work:
             return self._access.purposes(work)
 
     def _known(self, grant_id: str) -> tuple[Grant | None, bool]:
-        """Give the grant, None when unknown or forged, and whether it proved itself."""
+        """Return the grant, None when unknown or forged, and whether it proved itself."""
         try:
-            with self._works.begin() as work:
+            with self._database.begin() as work:
                 return self._access.get(work, grant_id), True
         except CorruptError:
             return None, False

@@ -26,7 +26,7 @@ _MASKED = "id_number"
 
 
 def credentials(data: Path, addresses: dict[str, str]) -> AdminClient:
-    """Give the control API as the pool's first account."""
+    """Return the control API as the pool's first account."""
     token = (data / "bootstrap-token").read_text().strip()
     return AdminClient(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
 
@@ -112,7 +112,7 @@ class PublicSecurity(_Department):
         self._people = list(persons(count))
 
     def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
-        """Say what a grant of these fields, rows of this district, id_number masked, has to deliver."""
+        """Return what a grant of these fields, rows of this district, id_number masked, has to deliver."""
         return {
             tuple(_masked(str(person[name])) if name == _MASKED else _text(person[name]) for name in fields)
             for person in self._people
@@ -229,7 +229,7 @@ class HumanResources(_Department):
         programs.connect("run", str(self.config), "--once")
 
     def arrived(self) -> list[tuple[str, ...]]:
-        """Give what stands in the department's table, every field that is not the connector's own."""
+        """Return what stands in the department's table, every field that is not the connector's own."""
         engine = sa.create_engine(self._url)
         with engine.connect() as connection:
             rows = connection.execute(sa.text("SELECT * FROM residents ORDER BY _recorded_at, id_number")).mappings()
@@ -273,7 +273,7 @@ def _database(data: Path, name: str) -> tuple[sa.URL, str]:
 
 
 def _reference(url: sa.URL, folder: Path, password: str) -> dict[str, str]:
-    """Give the address without its password, and where the password stands: a file of mode 0600."""
+    """Return the address without its password, and where the password stands: a file of mode 0600."""
     secret = folder / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)

@@ -34,7 +34,7 @@ _TODAY = date(2026, 1, 1)
 
 
 def persons(count: int, seed: int = 809) -> Iterator[dict[str, object]]:
-    """Give *count* persons as rows of the population record type (20 fields), each with a number of its own."""
+    """Return *count* persons as rows of the population record type (20 fields), each with a number of its own."""
     draw = random.Random(seed)  # noqa: S311 - invented people need no secrets
     taken: set[str] = set()
     while len(taken) < count:
@@ -49,7 +49,7 @@ def persons(count: int, seed: int = 809) -> Iterator[dict[str, object]]:
 
 
 def organisations(count: int, seed: int = 716) -> Iterator[dict[str, object]]:
-    """Give *count* social organisations as rows of the legal entity record type."""
+    """Return *count* social organisations as rows of the legal entity record type."""
     draw = random.Random(seed)  # noqa: S311 - invented organisations need no secrets
     taken: set[str] = set()
     while len(taken) < count:
@@ -135,7 +135,7 @@ def _credit_code(draw: random.Random, district: str) -> str:
 
 
 def credit_codes(seed: int = 51) -> Iterator[str]:
-    """Give credit codes with valid check digits, without end."""
+    """Return credit codes with valid check digits, without end."""
     draw = random.Random(seed)  # noqa: S311 - invented organisations need no secrets
     while True:
         yield _credit_code(draw, draw.choice(DISTRICTS))

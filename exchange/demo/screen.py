@@ -24,12 +24,12 @@ class Screen:
         self._console.print(f"   {text}", markup=False)
 
     def right(self, text: str) -> None:
-        """Tell what was checked and holds."""
+        """Return what was checked and holds."""
         self._console.print("   [green]✓[/green] ", end="")
         self._console.print(text, markup=False)
 
     def wrong(self, text: str) -> None:
-        """Tell what does not hold."""
+        """Return what does not hold."""
         self._console.print("   [bold red]✗[/bold red] ", end="")
         self._console.print(text, markup=False)
 

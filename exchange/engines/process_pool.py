@@ -1,6 +1,6 @@
 """Engine processes: pure `bytes → bytes` work under a deadline and a memory limit, one process a core.
 
-An Avro engine can be made to loop for ever or to eat all memory, Python can neither interrupt a loop that has
+An Avro engine can be made to loop forever or to eat all memory, Python can neither interrupt a loop that has
 released the lock of the interpreter nor catch an abort, and a process that forked after the engine ran would
 hang. Hence processes of their own, started afresh (never forked), each owned by one call at a time:
 
@@ -149,7 +149,7 @@ class ProcessPool:
         raise AssertionError  # pragma: no cover - the second attempt returns or raises
 
     def in_thread(self, records: int) -> bool:
-        """Tell whether a call for so many records is worked in the calling thread.
+        """Return whether a call for so many records is worked in the calling thread.
 
         Raises:
             UnavailableError: SHUTTING_DOWN, it is not worked at all any more.

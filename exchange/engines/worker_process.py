@@ -100,7 +100,7 @@ class CompiledTasks:
         return (task or self.add(program))(parts)
 
     def find(self, digest: bytes) -> Task | None:
-        """Give the task of a program, None when it is not kept."""
+        """Return the task of a program, None when it is not kept."""
         with self._lock:
             task = self._tasks.get(digest)
             if task is not None:
@@ -163,7 +163,7 @@ def _end_with_parent(life: int) -> None:
 
 
 def _taken() -> int:
-    """Give the bytes of address space that this process has now."""
+    """Return the bytes of address space that this process has now."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
@@ -193,7 +193,7 @@ _ERRORS: Final[Mapping[str, type[PoolError]]] = {
 
 
 def raised(parts: Parts) -> PoolError:
-    """Give the error of a FAILED answer.
+    """Return the error of a FAILED answer.
 
     Raises:
         OSError: the answer is none; the process cannot be trusted any more.

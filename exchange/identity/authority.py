@@ -235,7 +235,7 @@ class Peers:
         self._read = lru_cache(maxsize=8_192)(self._read_anew)
 
     def identify(self, certificate: bytes, now: datetime) -> Actor:
-        """Give the connector that holds a certificate (PEM or DER).
+        """Return the connector that holds a certificate (PEM or DER).
 
         Raises:
             RefusedError: NO_IDENTITY, not one of this pool's client certificates; CERTIFICATE_EXPIRED, outside its

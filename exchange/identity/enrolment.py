@@ -72,7 +72,7 @@ class Connectors:
         self._store = store
 
     def status(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> CertificateStatus:
-        """Tell whether a certificate may be used, as of this transaction. One that is unknown may not.
+        """Return whether a certificate may be used, as of this transaction. One that is unknown may not.
 
         *hold*: a revocation waits until the transaction has ended.
         """
@@ -82,7 +82,7 @@ class Connectors:
         return CertificateStatus.ACTIVE
 
     def signing_key(self, work: UnitOfWork, department: str, connector: str, at: datetime) -> bytes:
-        """Give the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.
+        """Return the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.
 
         Raises:
             InvalidError: NOT_FOUND, when it had none.
@@ -93,11 +93,11 @@ class Connectors:
         raise InvalidError(Reason.NOT_FOUND, "the connector had no signing key at that time; it must be enrolled")
 
     def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        """Give all public keys that a connector ever had, oldest first."""
+        """Return all public keys that a connector ever had, oldest first."""
         return self._store.signing_keys(work, department, connector)
 
     def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
-        """Give the certificates issued to a department, oldest first."""
+        """Return the certificates issued to a department, oldest first."""
         return self._store.certificates(work, department, connector)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
+from typing_extensions import override
 
-from exchange.identity.store import Account, Certificate, OneTimeToken, SigningKey, account_exists
+from exchange.identity.store import Account, Certificate, IdentityStore, OneTimeToken, SigningKey, account_exists
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.unit_of_work import UnitOfWork, connection_of
 from schemas.access import Role
@@ -84,11 +85,11 @@ _BY_DIGEST = PreparedStatement(
 )
 
 
-class PostgresIdentityStore:
+class PostgresIdentityStore(IdentityStore):
     """The adapter. Every call runs on the connection of the transaction that it is given."""
 
+    @override
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
-        """See `IdentityStore.add_invitation`."""
         connection_of(work).execute(
             sa.insert(_invitation).values(
                 digest=token.digest,
@@ -101,8 +102,8 @@ class PostgresIdentityStore:
             )
         )
 
+    @override
     def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
-        """See `IdentityStore.invitation`."""
         statement = sa.select(_invitation).where(_invitation.c.digest == digest)
         row = connection_of(work).execute(statement).one_or_none()
         if row is None:
@@ -117,12 +118,12 @@ class PostgresIdentityStore:
             used_at=row.used_at,
         )
 
+    @override
     def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        """See `IdentityStore.use_invitation`."""
         connection_of(work).execute(sa.update(_invitation).where(_invitation.c.digest == digest).values(used_at=at))
 
+    @override
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
-        """See `IdentityStore.withdraw_invitations`."""
         statement = (
             sa.update(_invitation)
             .where(_invitation.c.department == department, _invitation.c.used_at.is_(None))
@@ -132,12 +133,12 @@ class PostgresIdentityStore:
             statement = statement.where(_invitation.c.connector == connector)
         connection_of(work).execute(statement)
 
+    @override
     def lock_department(self, work: UnitOfWork, department: str) -> None:
-        """See `IdentityStore.lock_department`."""
         connection_of(work).execute(_LOCK_DEPARTMENT, {"name": f"identity:{department}"})
 
+    @override
     def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
-        """See `IdentityStore.add_certificate`."""
         connection_of(work).execute(
             sa.insert(_certificate).values(
                 serial=certificate.serial,
@@ -151,22 +152,23 @@ class PostgresIdentityStore:
             )
         )
 
+    @override
     def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        """See `IdentityStore.certificate`."""
         statement = sa.select(_certificate).where(_certificate.c.serial == serial)
         if hold:
             statement = statement.with_for_update(read=True)
         row = connection_of(work).execute(statement).one_or_none()
         return None if row is None else Certificate(**row._asdict())
 
+    @override
     def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
-        """See `IdentityStore.certificates`."""
         statement = sa.select(_certificate).where(_certificate.c.department == department)
         if connector is not None:
             statement = statement.where(_certificate.c.connector == connector)
         rows = connection_of(work).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
         return [Certificate(**row._asdict()) for row in rows]
 
+    @override
     def revoke_certificates(
         self,
         work: UnitOfWork,
@@ -178,7 +180,6 @@ class PostgresIdentityStore:
         by: str,
         because: str,
     ) -> Sequence[str]:
-        """See `IdentityStore.revoke_certificates`."""
         statement = (
             sa.update(_certificate)
             .where(_certificate.c.department == department, _certificate.c.revoked_at.is_(None))
@@ -191,8 +192,8 @@ class PostgresIdentityStore:
             statement = statement.where(_certificate.c.serial == serial)
         return list(connection_of(work).scalars(statement))
 
+    @override
     def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
-        """See `IdentityStore.set_signing_key`."""
         connection = connection_of(work)
         connection.execute(
             sa.update(_signing_key)
@@ -213,8 +214,8 @@ class PostgresIdentityStore:
             )
         )
 
+    @override
     def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        """See `IdentityStore.signing_keys`."""
         rows = connection_of(work).execute(
             sa.select(_signing_key)
             .where(_signing_key.c.department == department, _signing_key.c.connector == connector)
@@ -231,8 +232,8 @@ class PostgresIdentityStore:
             for row in rows
         ]
 
+    @override
     def add_account(self, work: UnitOfWork, account: Account) -> None:
-        """See `IdentityStore.add_account`."""
         statement = (
             pg.insert(_account)
             .values(
@@ -249,23 +250,23 @@ class PostgresIdentityStore:
         if connection_of(work).execute(statement).rowcount != 1:
             raise account_exists(account.name)
 
+    @override
     def account(self, work: UnitOfWork, name: str) -> Account | None:
-        """See `IdentityStore.account`."""
         return self._account(work, _account.c.name == name)
 
+    @override
     def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
-        """See `IdentityStore.account_of`."""
         row = _BY_DIGEST.one_or_none(connection_of(work), {"digest": digest})
         return None if row is None else _read_account(row)
 
+    @override
     def accounts(self, work: UnitOfWork) -> Sequence[Account]:
-        """See `IdentityStore.accounts`."""
         return [
             _read_account(row) for row in connection_of(work).execute(sa.select(_account).order_by(_account.c.name))
         ]
 
+    @override
     def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        """See `IdentityStore.change_account`."""
         statement = sa.update(_account).where(_account.c.name == name).values(revoked_at=revoked_at)
         connection_of(work).execute(statement if digest is None else statement.values(digest=digest))
 

@@ -37,16 +37,16 @@ class Pseudonyms:
         self._grant = lru_cache(maxsize=_HELD_GRANTS)(lambda grant_id: _Keyed(secrets.grant_key(grant_id)))
 
     def pseudonyms(self, topic: Topic, keys: Iterable[bytes]) -> list[bytes]:
-        """Give the 16-byte pseudonym of each key, in order."""
+        """Return the 16-byte pseudonym of each key, in order."""
         return self._topic(topic.name).digests(keys)
 
     def record_keys(self, grant_id: str, pseudonyms: Iterable[bytes]) -> bytes:
-        """Give the record key of each pseudonym, 16 bytes each, end to end."""
+        """Return the record key of each pseudonym, 16 bytes each, end to end."""
         return b"".join(self._grant(grant_id).digests(pseudonyms))
 
 
 def partitions(pseudonyms: Sequence[bytes], n: int) -> list[int]:
-    """Give the partition, 0 to n - 1, of each 16-byte pseudonym.
+    """Return the partition, 0 to n - 1, of each 16-byte pseudonym.
 
     Raises:
         InvalidError: REQUEST_INVALID, for n below 1 or pseudonyms of another length.

@@ -26,6 +26,7 @@ from typing import Final, Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing_extensions import override
 
 from exchange.identity.keyfile import create_private, private_folder, read_private
 from schemas.errors import InvalidError, Reason
@@ -45,19 +46,19 @@ class Secrets(Protocol):
     """Gives keys of 32 bytes. Thread-safe."""
 
     def topic_key(self, resource: ResourceName) -> bytes:
-        """Give K_topic of a resource: of all majors, since a new schema does not move a person."""
+        """Return K_topic of a resource: of all majors, since a new schema does not move a person."""
         ...
 
     def grant_key(self, grant_id: str) -> bytes:
-        """Give K_grant of a grant: of all its versions."""
+        """Return K_grant of a grant: of all its versions."""
         ...
 
     def named_key(self, name: str) -> bytes:
-        """Give the pool's key for one purpose, such as `grant-seal`."""
+        """Return the pool's key for one purpose, such as `grant-seal`."""
         ...
 
     def audit_key(self, epoch: str) -> bytes:
-        """Give K_audit of an epoch, `YYYY-MM`.
+        """Return K_audit of an epoch, `YYYY-MM`.
 
         Raises:
             InvalidError: REQUEST_INVALID, for another form; CONFIG_INVALID, it was never drawn, lost or destroyed.
@@ -74,7 +75,7 @@ class Secrets(Protocol):
         ...
 
 
-class FileSecrets:
+class FileSecrets(Secrets):
     """Keys in a folder of mode 0700: `topic.master`, `grant.master`, `named.master`, `audit/<epoch>.key`."""
 
     def __init__(self, folder: Path, masters: dict[str, bytes]) -> None:
@@ -115,25 +116,25 @@ class FileSecrets:
                 )
         return cls(folder, masters)
 
+    @override
     def topic_key(self, resource: ResourceName) -> bytes:
-        """See `Secrets.topic_key`."""
         return self._derived("topic", str(resource))
 
+    @override
     def grant_key(self, grant_id: str) -> bytes:
-        """See `Secrets.grant_key`."""
         return self._derived("grant", grant_id)
 
+    @override
     def named_key(self, name: str) -> bytes:
-        """See `Secrets.named_key`."""
         return self._derived("named", name)
 
+    @override
     def audit_key(self, epoch: str) -> bytes:
-        """See `Secrets.audit_key`."""
         _check_epoch(epoch)
         return read_private(self._folder / "audit" / f"{epoch}.key")
 
+    @override
     def draw_audit_key(self, epoch: str) -> bytes:
-        """See `Secrets.draw_audit_key`."""
         _check_epoch(epoch)
         folder = private_folder(self._folder / "audit")
         path = folder / f"{epoch}.key"
@@ -146,7 +147,7 @@ class FileSecrets:
         return _hkdf(self._masters[master], f"exchange-pool/1/{master}/{name}".encode())
 
 
-class MemorySecrets:
+class MemorySecrets(Secrets):
     """The twin: the same derivation from masters that live as long as the process.
 
     Args:
@@ -158,28 +159,28 @@ class MemorySecrets:
         self._epochs: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
+    @override
     def topic_key(self, resource: ResourceName) -> bytes:
-        """See `Secrets.topic_key`."""
         return _hkdf(self._seed, b"topic/" + resource.encode())
 
+    @override
     def grant_key(self, grant_id: str) -> bytes:
-        """See `Secrets.grant_key`."""
         return _hkdf(self._seed, b"grant/" + grant_id.encode())
 
+    @override
     def named_key(self, name: str) -> bytes:
-        """See `Secrets.named_key`."""
         return _hkdf(self._seed, b"named/" + name.encode())
 
+    @override
     def audit_key(self, epoch: str) -> bytes:
-        """See `Secrets.audit_key`."""
         _check_epoch(epoch)
         with self._lock:
             if epoch not in self._epochs:
                 raise InvalidError(Reason.CONFIG_INVALID, f"the audit key of {epoch} was never drawn")
             return self._epochs[epoch]
 
+    @override
     def draw_audit_key(self, epoch: str) -> bytes:
-        """See `Secrets.draw_audit_key`."""
         _check_epoch(epoch)
         with self._lock:
             if epoch not in self._epochs:

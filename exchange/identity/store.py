@@ -8,7 +8,7 @@ What every adapter keeps true:
   both enrol, and no certificate that is being issued slips past a revocation that does not see it yet.
 * **Names are never reused.** A revoked account keeps its name, since grants name who requested and who approved
   them, and the two must stay two persons.
-* **Public signing keys are kept for ever**, each with the time in which it was the connector's: a batch signed years
+* **Public signing keys are kept forever**, each with the time in which it was the connector's: a batch signed years
   ago can still be checked. A connector has one key at a time.
 
 The stores never begin or commit; they join a `UnitOfWork`.
@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
+
+from typing_extensions import override
 
 from registry.database.unit_of_work import MemoryUnitOfWork, UnitOfWork
 from schemas.access import Role
@@ -89,7 +91,7 @@ class Account:
     """A person's account.
 
     Attributes:
-        name: unique for ever; a staff pseudonym, not a person's name.
+        name: unique forever; a staff pseudonym, not a person's name.
         role: one.
         department: internal id; empty for accounts of the pool itself.
         digest: SHA-256 of the bearer token, 32 bytes.
@@ -115,7 +117,7 @@ class IdentityStore(Protocol):
         ...
 
     def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
-        """Give an invitation by its secret's digest; None = there is none."""
+        """Return an invitation by its secret's digest; None = there is none."""
         ...
 
     def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
@@ -138,11 +140,11 @@ class IdentityStore(Protocol):
         ...
 
     def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        """Give a certificate; None = the pool never issued it. *hold*: it stays as it is until *work* has ended."""
+        """Return a certificate; None = the pool never issued it. *hold*: it stays as it is until *work* has ended."""
         ...
 
     def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
-        """Give a department's certificates, oldest first."""
+        """Return a department's certificates, oldest first."""
         ...
 
     def revoke_certificates(
@@ -164,7 +166,7 @@ class IdentityStore(Protocol):
         ...
 
     def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        """Give a connector's public keys, oldest first."""
+        """Return a connector's public keys, oldest first."""
         ...
 
     def add_account(self, work: UnitOfWork, account: Account) -> None:
@@ -176,19 +178,19 @@ class IdentityStore(Protocol):
         ...
 
     def account(self, work: UnitOfWork, name: str) -> Account | None:
-        """Give an account by its name."""
+        """Return an account by its name."""
         ...
 
     def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
-        """Give the account to which a token's digest belongs."""
+        """Return the account to which a token's digest belongs."""
         ...
 
     def accounts(self, work: UnitOfWork) -> Sequence[Account]:
-        """Give all accounts, revoked ones too, in the order of their names."""
+        """Return all accounts, revoked ones too, in the order of their names."""
         ...
 
     def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        """Give an account another token (unless None), and set when it was revoked (None = it is not)."""
+        """Return an account another token (unless None), and set when it was revoked (None = it is not)."""
         ...
 
 
@@ -200,50 +202,51 @@ class _Tables:
     accounts: dict[str, Account] = field(default_factory=dict)
 
 
-class MemoryIdentityStore:
+class MemoryIdentityStore(IdentityStore):
     """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
 
     def __init__(self) -> None:
         self._tables = _Tables()
 
+    @override
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
-        """See `IdentityStore.add_invitation`."""
         self._set(work, self._tables.invitations, token.digest, token)
 
+    @override
     def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
-        """See `IdentityStore.invitation`."""
         del work
         return self._tables.invitations.get(digest)
 
+    @override
     def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        """See `IdentityStore.use_invitation`."""
         used = replace(self._tables.invitations[digest], used_at=at)
         self._set(work, self._tables.invitations, digest, used)
 
+    @override
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
-        """See `IdentityStore.withdraw_invitations`."""
         for token in list(self._tables.invitations.values()):
             if token.department == department and token.used_at is None and connector in {None, token.connector}:
                 self.use_invitation(work, token.digest, at)
 
-    def lock_department(self, work: UnitOfWork, department: str) -> None:
-        """See `IdentityStore.lock_department`."""
+    @override
+    def lock_department(self, work: UnitOfWork, department: str) -> None: ...
 
+    @override
     def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
-        """See `IdentityStore.add_certificate`."""
         self._set(work, self._tables.certificates, certificate.serial, certificate)
 
+    @override
     def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        """See `IdentityStore.certificate`."""
         del work, hold  # one transaction at a time: everything is held
         return self._tables.certificates.get(serial)
 
+    @override
     def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
-        """See `IdentityStore.certificates`."""
         del work
         held = (c for c in self._tables.certificates.values() if c.department == department)
         return sorted((c for c in held if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
 
+    @override
     def revoke_certificates(
         self,
         work: UnitOfWork,
@@ -255,7 +258,6 @@ class MemoryIdentityStore:
         by: str,
         because: str,
     ) -> Sequence[str]:
-        """See `IdentityStore.revoke_certificates`."""
         revoked = []
         for held in self.certificates(work, department, connector):
             if held.revoked_at is None and serial in {None, held.serial}:
@@ -264,8 +266,8 @@ class MemoryIdentityStore:
                 revoked.append(held.serial)
         return revoked
 
+    @override
     def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
-        """See `IdentityStore.set_signing_key`."""
         name = (key.department, key.connector)
         ended = tuple(
             replace(earlier, until=key.since) if earlier.until is None else earlier
@@ -273,34 +275,34 @@ class MemoryIdentityStore:
         )
         self._set(work, self._tables.keys, name, (*ended, key))
 
+    @override
     def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        """See `IdentityStore.signing_keys`."""
         del work
         return self._tables.keys.get((department, connector), ())
 
+    @override
     def add_account(self, work: UnitOfWork, account: Account) -> None:
-        """See `IdentityStore.add_account`."""
         if account.name in self._tables.accounts:
             raise account_exists(account.name)
         self._set(work, self._tables.accounts, account.name, account)
 
+    @override
     def account(self, work: UnitOfWork, name: str) -> Account | None:
-        """See `IdentityStore.account`."""
         del work
         return self._tables.accounts.get(name)
 
+    @override
     def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
-        """See `IdentityStore.account_of`."""
         del work
         return next((a for a in self._tables.accounts.values() if a.digest == digest), None)
 
+    @override
     def accounts(self, work: UnitOfWork) -> Sequence[Account]:
-        """See `IdentityStore.accounts`."""
         del work
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
 
+    @override
     def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        """See `IdentityStore.change_account`."""
         before = self._tables.accounts[name]
         after = replace(before, digest=before.digest if digest is None else digest, revoked_at=revoked_at)
         self._set(work, self._tables.accounts, name, after)
@@ -321,7 +323,7 @@ def _restore(table: dict[_K, _V], key: _K, before: _V | None) -> None:
 
 
 def account_exists(name: str) -> ConflictError:
-    """Give the error of a name that has been used before."""
+    """Return the error of a name that has been used before."""
     return ConflictError(
         Reason.ALREADY_EXISTS, f"the account name {name!r} has been used before; names are never reused, take another"
     )

@@ -34,7 +34,7 @@ class Users:
 
         Args:
             work: the open transaction.
-            name: lower-case, unique for ever; a staff pseudonym.
+            name: lower-case, unique forever; a staff pseudonym.
             role: one; never CONNECTOR, as programs are enrolled.
             department: internal id; empty for the pool's own roles.
             by: account name of who adds it.
@@ -62,7 +62,7 @@ class Users:
         return token
 
     def authenticate(self, work: UnitOfWork, token: str) -> Actor:
-        """Tell who a token is.
+        """Return who a token is.
 
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
@@ -75,7 +75,7 @@ class Users:
         return Actor(kind=ActorKind.HUMAN, id=account.name, department=account.department, role=account.role)
 
     def renew(self, work: UnitOfWork, name: str) -> str:
-        """Give an account another token; the old one ends.
+        """Return an account another token; the old one ends.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or a revoked one.
@@ -86,7 +86,7 @@ class Users:
         return token
 
     def revoke(self, work: UnitOfWork, name: str, at: datetime) -> None:
-        """End an account for good; its name stays taken.
+        """End an account permanently; its name stays taken.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or one that is revoked already.
@@ -95,7 +95,7 @@ class Users:
         self._store.change_account(work, name, digest=None, revoked_at=at)
 
     def all(self, work: UnitOfWork) -> Sequence[Account]:
-        """Give all accounts, revoked ones too."""
+        """Return all accounts, revoked ones too."""
         return self._store.accounts(work)
 
     def _existing(self, work: UnitOfWork, name: str) -> Account:

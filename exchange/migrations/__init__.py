@@ -43,7 +43,7 @@ def upgrade(engine: sa.Engine) -> None:
 
 
 def revision(engine: sa.Engine) -> str | None:
-    """Give the revision that the database is at; None of one that holds no pool.
+    """Return the revision that the database is at; None of one that holds no pool.
 
     Raises:
         UnavailableError: it does not answer.

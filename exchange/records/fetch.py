@@ -67,11 +67,11 @@ class FetchService:
     def __init__(
         self,
         *,
-        works: Database,
-        gate: Enforcer,
+        database: Database,
+        enforcer: Enforcer,
         ledger: Writer,
         broker: Broker,
-        facts: AttributeProvider,
+        attributes: AttributeProvider,
         access: AccessStore,
         view_of: ViewOf,
         record_keys: Callable[[str, Sequence[bytes]], bytes],
@@ -79,11 +79,11 @@ class FetchService:
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._works = works
-        self._gate = gate
+        self._database = database
+        self._enforcer = enforcer
         self._ledger = ledger
         self._broker = broker
-        self._facts = facts
+        self._attributes = attributes
         self._access = access
         self._view_of = view_of
         self._record_keys = record_keys
@@ -92,7 +92,7 @@ class FetchService:
         self._monotonic = monotonic
 
     def topic_of(self, actor: Actor, call: RequestContext, grant_id: str) -> Topic:
-        """Give a grant's topic to its consumer; the fetch itself decides the rest.
+        """Return a grant's topic to its consumer; the fetch itself decides the rest.
 
         Raises:
             RefusedError: it is unknown or another department's.
@@ -100,19 +100,19 @@ class FetchService:
         return self._described(actor, call, grant_id)[1].grant.topic
 
     def describe(self, actor: Actor, call: RequestContext, grant_id: str) -> Terms:
-        """Tell what a grant delivers and where its consumer stands.
+        """Return what a grant delivers and where its consumer stands.
 
         Raises:
             RefusedError: it is unknown or another department's.
             ConflictError: TRANSITION_NOT_ALLOWED, it was never approved and has no view.
         """
-        _, facts = self._described(actor, call, grant_id)
-        grant = facts.grant
+        _, attributes = self._described(actor, call, grant_id)
+        grant = attributes.grant
         if grant.view_schema_id is None:
             raise RefusedError(
                 Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
             )
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             place = self._place(work, grant, b"")
         info = self._broker.topic(grant.topic)
         return Terms(
@@ -120,7 +120,7 @@ class FetchService:
             schema_id=grant.view_schema_id,
             schema_text=self._schema_text(grant.view_schema_id),
             position=place.token(grant.id, info.generation),
-            row_filter=facts.row_filter,
+            row_filter=attributes.row_filter,
         )
 
     def fetch(
@@ -135,11 +135,11 @@ class FetchService:
             UnavailableError: nothing was released.
         """
         # (1), (2)
-        with self._facts.look() as work:
-            facts = self._grant(work, actor, Action.FETCH, call, grant_id)
-            passage = self._admit(work, actor, Action.FETCH, call, facts)
-            assert facts is not None  # noqa: S101 - an unknown grant was refused
-            grant = facts.grant
+        with self._attributes.look() as work:
+            attributes = self._grant(work, actor, Action.FETCH, call, grant_id)
+            passage = self._admit(work, actor, Action.FETCH, call, attributes)
+            assert attributes is not None  # noqa: S101 - an unknown grant was refused
+            grant = attributes.grant
             # (3)
             place = self._place(work, grant, position)
         # (4)
@@ -154,15 +154,15 @@ class FetchService:
             return empty_release(grant.view_schema_id or 0, onward, scanned, caught_up=caught_up)
         # (6)
         sent = self._monotonic()
-        with self._facts.look() as work:
-            locked = self._facts.lock_grant(work, grant_id)
+        with self._attributes.look() as work:
+            locked = self._attributes.lock_grant(work, grant_id)
             passage = self._admit(work, actor, Action.FETCH, call, locked, within=passage)
             if locked.grant.version != grant.version:
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
                     "the grant changed while records were read; fetch again from the same place",
                 )
-            self._facts.add_released(work, grant, len(drawn.keys) - sum(map(len, drawn.withdrawn)))
+            self._attributes.add_released(work, grant, len(drawn.keys) - sum(map(len, drawn.withdrawn)))
             stands = self._access.position(work, grant.id)
             start, again, gap = self._chain(grant, place, stands)
             furthest = _higher(slice_.next, _positions(stands.released) or slice_.next)
@@ -212,14 +212,14 @@ class FetchService:
             RefusedError: today's grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
         """
-        with self._facts.look() as work:
-            facts = self._grant(work, actor, Action.COMMIT, call, grant_id)
-            passage = self._admit(work, actor, Action.COMMIT, call, facts)
-        assert facts is not None  # noqa: S101 - an unknown grant was refused
-        grant = facts.grant
+        with self._attributes.look() as work:
+            attributes = self._grant(work, actor, Action.COMMIT, call, grant_id)
+            passage = self._admit(work, actor, Action.COMMIT, call, attributes)
+        assert attributes is not None  # noqa: S101 - an unknown grant was refused
+        grant = attributes.grant
         info = self._broker.topic(grant.topic)
         place = ConsumerPosition.parse(position, grant.id, info.generation, info.partitions)
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             entry = passage.entry({"generation": info.generation, "at": list(place.at)})
             stands = self._access.position(work, grant.id)
             self._access.move(work, grant.id, seen=stands, to=replace(stands, committed=position))
@@ -227,21 +227,21 @@ class FetchService:
         return entry.id
 
     def _described(self, actor: Actor, call: RequestContext, grant_id: str) -> tuple[Authorized, GrantAttributes]:
-        with self._facts.look() as work:
-            facts = self._grant(work, actor, Action.GRANT_READ, call, grant_id)
-            passage = self._admit(work, actor, Action.GRANT_READ, call, facts)
-        assert facts is not None  # noqa: S101 - an unknown grant was refused
-        return passage, facts
+        with self._attributes.look() as work:
+            attributes = self._grant(work, actor, Action.GRANT_READ, call, grant_id)
+            passage = self._admit(work, actor, Action.GRANT_READ, call, attributes)
+        assert attributes is not None  # noqa: S101 - an unknown grant was refused
+        return passage, attributes
 
     def _grant(
         self, work: UnitOfWork, actor: Actor, action: Action, call: RequestContext, grant_id: str
     ) -> GrantAttributes | None:
-        """Give the grant's facts; a row that does not prove itself is a denial, and recorded as one."""
+        """Return the grant's facts; a row that does not prove itself is a denial, and recorded as one."""
         try:
-            return self._facts.grant(work, grant_id)
+            return self._attributes.grant(work, grant_id)
         except CorruptError as error:
             if error.reason is Reason.GRANT_FORGED:
-                self._gate.admit(actor, action, grant_id, call, Deny(error.reason, error.message))
+                self._enforcer.admit(actor, action, grant_id, call, Deny(error.reason, error.message))
             raise
 
     def _admit(
@@ -250,7 +250,7 @@ class FetchService:
         actor: Actor,
         action: Action,
         call: RequestContext,
-        facts: GrantAttributes | None,
+        attributes: GrantAttributes | None,
         *,
         within: Authorized | None = None,
     ) -> Authorized:
@@ -262,23 +262,25 @@ class FetchService:
         decision = decide(
             actor,
             action,
-            standing=self._facts.standing(actor, work, hold=within is not None),
-            now=facts.now if facts else None,
-            resource=facts.resource if facts else None,
-            grant=facts.grant if facts else None,
-            proven=facts is not None,  # the store proves the hash of every version that it gives
+            standing=self._attributes.standing(actor, work, hold=within is not None),
+            now=attributes.now if attributes else None,
+            resource=attributes.resource if attributes else None,
+            grant=attributes.grant if attributes else None,
+            proven=attributes is not None,  # the store proves the hash of every version that it gives
             purpose=call.purpose,
             case=call.case,
-            level=facts.level if facts else None,
-            released_today=facts.released_today if facts else None,
+            level=attributes.level if attributes else None,
+            released_today=attributes.released_today if attributes else None,
         )
         if within is not None and decision:
             return within
-        resource = str(facts.grant.topic) if facts else ""
-        return self._gate.admit(actor, action, resource, call, decision, facts.reference if facts else None)
+        resource = str(attributes.grant.topic) if attributes else ""
+        return self._enforcer.admit(
+            actor, action, resource, call, decision, attributes.reference if attributes else None
+        )
 
     def _place(self, work: UnitOfWork, grant: Grant, position: bytes) -> ConsumerPosition:
-        """Give the consumer's place: the position sent, else the last committed; BEGINNING starts anew."""
+        """Return the consumer's place: the position sent, else the last committed; BEGINNING starts again."""
         info = self._broker.topic(grant.topic)
         token = b"" if position == BEGINNING else position or self._access.position(work, grant.id).committed
         floor = self._floor(grant, info.partitions)
@@ -290,7 +292,7 @@ class FetchService:
         return ConsumerPosition(_higher(place.since, floor), _higher(place.at, floor))
 
     def _floor(self, grant: Grant, partitions: int) -> Positions:
-        """Give the first positions that the grant's history rule lets its consumer see."""
+        """Return the first positions that the grant's history rule lets its consumer see."""
         if grant.history is History.ALL:
             return (0,) * partitions
         if grant.approved_at is None:
@@ -354,7 +356,7 @@ class FetchService:
         )
 
     def _chain(self, grant: Grant, place: ConsumerPosition, stands: Position) -> tuple[Positions, bool, str]:
-        """Give the entry's start, whether the range was released before, and why it leaves a gap, if it does."""
+        """Return the entry's start, whether the range was released before, and why it leaves a gap, if it does."""
         released = _positions(stands.released)
         if not released:
             return place.since, False, ""
@@ -380,7 +382,7 @@ def _spread(values: Packed, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") 
 
 
 def _root(keys: bytes, values: Packed) -> bytes:
-    """Give the RFC 6962 root over what leaves: leaf = SHA-256(0x00 ‖ record key ‖ framed value)."""
+    """Return the RFC 6962 root over what leaves: leaf = SHA-256(0x00 ‖ record key ‖ framed value)."""
     sha256 = hashlib.sha256
     return root_of(
         [sha256(b"\x00" + keys[16 * index : 16 * index + 16] + value).digest() for index, value in enumerate(values)]

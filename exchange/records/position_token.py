@@ -32,7 +32,7 @@ class ConsumerPosition:
     at: Positions
 
     def token(self, grant_id: str, generation: int) -> bytes:
-        """Give the opaque form: 19 bytes and 16 a partition."""
+        """Return the opaque form: 19 bytes and 16 a partition."""
         head = _HEAD.pack(_VERSION, _tag(grant_id), generation, len(self.at))
         return head + struct.pack(f"<{2 * len(self.at)}Q", *self.since, *self.at)
 
@@ -42,7 +42,7 @@ class ConsumerPosition:
 
         Raises:
             InvalidError: POSITION_INVALID, not a token of this grant.
-            ConflictError: TOPIC_GENERATION_CHANGED, made before the topic was restored: start anew.
+            ConflictError: TOPIC_GENERATION_CHANGED, made before the topic was restored: start again.
         """
         if len(token) < _HEAD.size:
             raise _invalid("too short a position")

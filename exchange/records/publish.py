@@ -68,11 +68,11 @@ class Receipts(Protocol):
         ...
 
     def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        """Give a receipt."""
+        """Return a receipt."""
         ...
 
     def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        """Give the lane's receipt with the highest sequence."""
+        """Return the lane's receipt with the highest sequence."""
         ...
 
 
@@ -82,7 +82,7 @@ class BatchCheck(Protocol):
     def __call__(
         self, topic: Topic, records: Records, values: Sequence[bytes]
     ) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        """Give the key bytes of the records that have a value, in order, and the schema ids among them.
+        """Return the key bytes of the records that have a value, in order, and the schema ids among them.
 
         Args:
             topic: of the batch.
@@ -104,12 +104,12 @@ class PublishService:
         self,
         *,
         pool_id: str,
-        works: Database,
-        gate: Enforcer,
+        database: Database,
+        enforcer: Enforcer,
         ledger: Writer,
         receipts: Receipts,
         broker: Broker,
-        facts: AttributeProvider,
+        attributes: AttributeProvider,
         pseudonyms: Callable[[Topic, Sequence[bytes]], list[bytes]],
         partitions: Callable[[Sequence[bytes], int], list[int]],
         check_records: BatchCheck,
@@ -117,12 +117,12 @@ class PublishService:
         clock: Callable[[], int],
     ) -> None:
         self._pool_id = pool_id
-        self._works = works
-        self._gate = gate
+        self._database = database
+        self._enforcer = enforcer
         self._ledger = ledger
         self._receipts = receipts
         self._broker = broker
-        self._facts = facts
+        self._attributes = attributes
         self._pseudonyms = pseudonyms
         self._partitions_of = partitions
         self._check_records = check_records
@@ -144,16 +144,16 @@ class PublishService:
         topic = submission.topic
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         # (2) As of a moment ago, where that lets it pass: the append decides as of now.
-        for facts in self._facts.publishers(actor, topic):
-            decision = decide(actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
-            signed = self._signed(facts.signing_key, lane, submission)
+        for attributes in self._attributes.publishers(actor, topic):
+            decision = decide(actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
+            signed = self._signed(attributes.signing_key, lane, submission)
             if signed and isinstance(decision, Allow):
                 break
         # An invented topic is not named: each name would make an entry of its own.
-        resource = str(topic) if facts.resource else ""
-        passage = self._gate.admit(actor, Action.PUBLISH, resource, call, decision)
+        resource = str(topic) if attributes.resource else ""
+        passage = self._enforcer.admit(actor, Action.PUBLISH, resource, call, decision)
         # (3) Signature first: what nobody has signed costs no hashes.
-        if facts.signing_key is None:
+        if attributes.signing_key is None:
             raise InvalidError(Reason.NOT_FOUND, "the connector has no key to sign batches with; enrol it anew")
         if not signed:
             raise InvalidError(
@@ -184,7 +184,7 @@ class PublishService:
             passage=passage,
             append=append,
             schema_ids=schema_ids,
-            signing_key=facts.signing_key,
+            signing_key=attributes.signing_key,
         )
 
     def append(self, batches: Sequence[Checked]) -> list[Receipt]:
@@ -217,7 +217,7 @@ class PublishService:
                 sealed.update(self._seal(work, items))
                 return
             try:
-                with self._works.begin() as own:
+                with self._database.begin() as own:
                     sealed.update(self._seal(own, items))
             except ConflictError as error:
                 # This gateway was stopped after the broker's commit for so long that a sweeper wrote the receipt.
@@ -237,10 +237,10 @@ class PublishService:
     def _decide_again(self, batches: Sequence[Checked]) -> None:
         """Decide as of now: between its check and its turn a batch may wait as long as its peer likes."""
         passage, topic = batches[0].passage, batches[0].append.lane.topic
-        facts = self._facts.publisher(passage.actor, topic)
-        decision = decide(passage.actor, Action.PUBLISH, standing=facts.standing, resource=facts.resource)
-        self._gate.admit(passage.actor, Action.PUBLISH, str(topic), passage.call, decision)
-        if any(checked.signing_key != facts.signing_key for checked in batches):
+        attributes = self._attributes.publisher(passage.actor, topic)
+        decision = decide(passage.actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
+        self._enforcer.admit(passage.actor, Action.PUBLISH, str(topic), passage.call, decision)
+        if any(checked.signing_key != attributes.signing_key for checked in batches):
             raise InvalidError(
                 Reason.SIGNATURE_INVALID,
                 "the connector's signing key was replaced after the batch was signed; sign it with the new one",
@@ -252,14 +252,14 @@ class PublishService:
         Raises:
             RefusedError: the connector may not publish this.
         """
-        resource = self._facts.resource(topic)
-        decision = decide(actor, Action.RESUME, standing=self._facts.standing(actor), resource=resource)
-        passage = self._gate.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)
+        resource = self._attributes.resource(topic)
+        decision = decide(actor, Action.RESUME, standing=self._attributes.standing(actor), resource=resource)
+        passage = self._enforcer.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
         state = self._broker.resume(lane)
         with self._lock:
             self._roots.pop(lane, None)
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             sequence = state.receipts[-1].sequence if state else 0
             self._ledger.write(work, [passage.entry({"lane": str(lane), "sequence": sequence})])
         if state is None:
@@ -293,7 +293,7 @@ class PublishService:
 
     def _catch_up(self, appended: Sequence[Appended]) -> int:
         """Write the entries that are missing; give their number."""
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             missing = [one for one in appended if self._receipts.get(work, one.lane, one.sequence) is None]
         for one in missing:
             self._known(_recovery_passage(self._pool_id, one.lane, self._clock), one, None)
@@ -328,13 +328,13 @@ class PublishService:
                 last = (checked.sequence, checked.submission.root)
 
     def _acknowledged(self, lane: Lane, batches: Sequence[Checked]) -> list[Receipt]:
-        """Give the receipts of the leading batches that were acknowledged before: brokers remember only the latest."""
+        """Return the receipts of the leading batches that were acknowledged before: brokers keep only the latest."""
         with self._lock:
             last = self._roots.get(lane)
         if last is not None and batches[0].sequence > last[0]:
             return []
         known: list[Receipt] = []
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             for checked in batches:
                 receipt = self._receipts.get(work, lane, checked.sequence)
                 if receipt is None:
@@ -350,11 +350,11 @@ class PublishService:
         return known
 
     def _last_root(self, lane: Lane, sequence: int) -> tuple[int, bytes]:
-        """Give the lane's last sequence and root: from the receipts, or the broker where those trail it.
+        """Return the lane's last sequence and root: from the receipts, or the broker where those trail it.
 
         The lane is not taken over for it, so that a number too high costs no other gateway its producer.
         """
-        with self._works.begin() as work:
+        with self._database.begin() as work:
             receipt = self._receipts.last(work, lane)
         state = self._broker.stands(lane)
         last = (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
@@ -389,10 +389,10 @@ class PublishService:
         return receipts
 
     def _known(self, passage: Authorized, appended: Appended, checked: Checked | None) -> Receipt:
-        """Give the receipt of a batch that had been appended before; write it where its gateway died first."""
+        """Return the receipt of a batch that had been appended before; write it where its gateway died first."""
         while True:
             try:
-                with self._works.begin() as work:
+                with self._database.begin() as work:
                     receipt = self._receipts.get(work, appended.lane, appended.sequence)
                     return receipt or self._recover(work, passage, appended, checked)
             except ConflictError as error:

@@ -126,7 +126,7 @@ def check_root(records: Records, values: Sequence[bytes]) -> None:
 
 
 def merge_keys(marks: bytes, value_keys: Sequence[bytes], void_keys: Packed) -> Sequence[bytes]:
-    """Give one key a record, in order: a void brings its own, every other key stands in its value."""
+    """Return one key a record, in order: a void brings its own, every other key stands in its value."""
     if not len(void_keys):
         return value_keys
     valued, void = iter(value_keys), iter(void_keys)

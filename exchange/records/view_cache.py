@@ -8,11 +8,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from typing_extensions import override
+
 from exchange.access.view.derive import derive_schema
 from exchange.access.view.view import ViewSpec, compile_view
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import apply_view
-from exchange.records.release import ViewOutput
+from exchange.records.release import ViewOf, ViewOutput
 from exchange.records.writer_schemas import WriterSchemas
 from registry.avro.parser import parse
 from registry.subjects.lookup import Subjects
@@ -24,7 +26,7 @@ __all__ = ["ViewCache"]
 _KEPT_VIEWS = 1_000
 
 
-class ViewCache:
+class ViewCache(ViewOf):
     """The views of grants."""
 
     def __init__(
@@ -49,8 +51,8 @@ class ViewCache:
         """Derive a grant's output schema, register it under its hidden subject, and give its id."""
         return self._subjects.register_view(grant.id, grant.version, self._derive(grant))
 
+    @override
     def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
-        """See `exchange.records.release.ViewOf`."""
         spec = self._spec(grant)
         result = self._schemas.with_writers(
             grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
@@ -60,7 +62,7 @@ class ViewCache:
         return ViewOutput(kept=result.kept, values=result.values)
 
     def _spec(self, grant: Grant) -> ViewSpec:
-        """Give what a grant version's view is made of; it never changes."""
+        """Return what a grant version's view is made of; it never changes."""
         key = (grant.id, grant.version)
         with self._lock:
             spec = self._kept.get(key)

@@ -2,7 +2,7 @@
 
 Joins the registry's subjects with the engines. Compiled forms are kept: a schema by its text, a view by the grant's
 version; neither ever changes. A batch under a schema that was registered a moment ago, on another gateway, makes the
-set of versions be read anew, at most once a second for each topic: whoever sends frames of no schema at all must not
+set of versions be read again, at most once a second for each topic: whoever sends frames of no schema at all must not
 make the registry work. Nobody is told that a schema is unknown on the word of a set that is older than the question.
 """
 
@@ -37,11 +37,11 @@ class WriterSchemas:
         self._workers = workers
         self._clock = clock  # seconds, rising
         self._known: dict[Topic, tuple[float, dict[int, ParsedSchema]]] = {}  # when the reading began, what it gave
-        self._looked: dict[Topic, float] = {}  # when a batch last made it be read anew
+        self._looked: dict[Topic, float] = {}  # when a batch last made it be read again
         self._looks = SingleFlight(self._look)
 
     def writers(self, topic: Topic, *, anew: bool = False) -> dict[int, ParsedSchema]:
-        """Give every version's schema, deleted ones too: records outlive registrations.
+        """Return every version's schema, deleted ones too: records outlive registrations.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
@@ -50,7 +50,7 @@ class WriterSchemas:
         return (self._read(topic) if known is None or anew else known)[1]
 
     def with_writers(self, topic: Topic, use: Callable[[Mapping[int, ParsedSchema]], _T]) -> _T:
-        """Give what *use* makes of the topic's writers; where it meets an unknown one, with those of this moment.
+        """Return what *use* makes of the topic's writers; where it meets an unknown one, with those of this moment.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN, the schema was none of the topic's after the call began.
@@ -108,7 +108,7 @@ class WriterSchemas:
         return known
 
     def latest(self, topic: Topic) -> tuple[int, str]:
-        """Give id and text of the latest version.
+        """Return id and text of the latest version.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
@@ -119,7 +119,7 @@ class WriterSchemas:
         return registered.schema_id, registered.content.text
 
     def text(self, schema_id: int) -> str:
-        """Give the text of an id.
+        """Return the text of an id.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -129,7 +129,7 @@ class WriterSchemas:
     def check_records(
         self, topic: Topic, records: Records, values: Sequence[bytes]
     ) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        """See `exchange.records.publish.BatchCheck`."""
+        """Check the records of a batch; see `exchange.records.publish.BatchCheck`."""
         checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, records, values))
         if isinstance(checked, list):
             raise RowsRefusedError(checked)

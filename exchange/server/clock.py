@@ -7,10 +7,10 @@ __all__ = ["microseconds", "utc_now"]
 
 
 def microseconds() -> int:
-    """Give the time of this process's clock: microseconds since 1970 UTC."""
+    """Return the time of this process's clock: microseconds since 1970 UTC."""
     return time.time_ns() // 1_000
 
 
 def utc_now() -> datetime:
-    """Give the time of this process's clock, aware."""
+    """Return the time of this process's clock, aware."""
     return datetime.now(UTC)

@@ -88,7 +88,7 @@ class App:
 
     config: Config
     pool: Pool
-    gate: Enforcer
+    enforcer: Enforcer
     subjects: Subjects
     approvals: Approvals
     schemas_topic: SchemasTopic | None
@@ -124,12 +124,12 @@ class App:
         engine = connect(url, connections=_CONNECTIONS)
         single = connect(url, connections=_READING, single=True)
         retry_until_available(lambda: migrations.check(engine))
-        works = PostgresDatabase(engine)
-        broker = retry_until_available(lambda: _broker(config, works))
+        database = PostgresDatabase(engine)
+        broker = retry_until_available(lambda: _broker(config, database))
         secrets, authority = keys.secrets, keys.authority
         ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
-        retry_until_available(lambda: ledger.open(works))
-        gate = Enforcer(works, ledger, pool_id=config.pool_id, clock=microseconds)
+        retry_until_available(lambda: ledger.open(database))
+        enforcer = Enforcer(database, ledger, pool_id=config.pool_id, clock=microseconds)
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
         identities = PostgresIdentityStore()
         departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
@@ -152,9 +152,9 @@ class App:
         schemas = WriterSchemas(subjects, workers)
         views = ViewCache(schemas, subjects, workers, alarm=_alarm_engine)
         connectors, users = Connectors(identities), Users(identities)
-        look = _look(works)
+        look = _look(database)
         identity_room = IdentityAttributes(look, connectors, departments, now=utc_now)
-        facts = AttributeProvider(
+        attributes = AttributeProvider(
             identities=identity_room,
             catalogue=CatalogueAttributes(catalogue, subjects),
             access=access,
@@ -166,21 +166,21 @@ class App:
         log = PostgresLog(engine)
         pool = Pool(
             pool_id=config.pool_id,
-            works=works,
+            database=database,
             looks=PostgresDatabase(single),
             peers=Peers(config.pool_id, authority.certificate),
             users=users,
-            gate=gate,
+            enforcer=enforcer,
             identities=identity_room,
             schemas=schemas,
             publishing=PublishService(
                 pool_id=config.pool_id,
-                works=works,
-                gate=gate,
+                database=database,
+                enforcer=enforcer,
                 ledger=ledger,
                 receipts=PostgresReceipts(),
                 broker=broker,
-                facts=facts,
+                attributes=attributes,
                 pseudonyms=pseudonyms.pseudonyms,
                 partitions=partitions,
                 check_records=schemas.check_records,
@@ -188,11 +188,11 @@ class App:
                 clock=microseconds,
             ),
             fetching=FetchService(
-                works=works,
-                gate=gate,
+                database=database,
+                enforcer=enforcer,
                 ledger=ledger,
                 broker=broker,
-                facts=facts,
+                attributes=attributes,
                 access=access,
                 view_of=views,
                 record_keys=pseudonyms.record_keys,
@@ -201,18 +201,18 @@ class App:
             ),
             granting=GrantService(
                 pool_id=config.pool_id,
-                works=works,
-                gate=gate,
+                database=database,
+                enforcer=enforcer,
                 access=access,
-                facts=facts,
+                attributes=attributes,
                 views=ViewSchemas(check=views.check, register=views.register),
                 window=RELEASE_WINDOW,
                 clock=microseconds,
             ),
             administration=Administration(
-                works=works,
-                gate=gate,
-                facts=facts,
+                database=database,
+                enforcer=enforcer,
+                attributes=attributes,
                 registry=RegistryServices(departments, catalogue, subjects),
                 broker=broker,
                 enrolment=Enrolment(authority, identities),
@@ -222,8 +222,8 @@ class App:
                 enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
             ),
             auditing=AuditQueries(
-                gate=gate,
-                facts=facts,
+                enforcer=enforcer,
+                attributes=attributes,
                 entries=PostgresEntries(engine),
                 prove=lambda entry_id: _prove(log, config.path("log"), entry_id),
                 checkpoint=lambda: _latest(log),
@@ -241,7 +241,7 @@ class App:
         return cls(
             config=config,
             pool=pool,
-            gate=gate,
+            enforcer=enforcer,
             subjects=subjects,
             approvals=approvals,
             schemas_topic=schemas_topic,
@@ -259,7 +259,7 @@ class App:
     def close(self) -> None:
         """Write what is folded, and give everything back; the embedded PostgreSQL is stopped."""
         try:
-            self.gate.close()
+            self.enforcer.close()
         except PoolError as error:
             _log.error("folded_denials_lost", reason=error.reason)
         self.workers.close()
@@ -302,15 +302,15 @@ class _Keys:
 
 
 def database_clock(work: UnitOfWork) -> datetime:
-    """Give the database's time: the pool's one clock for the validity of grants."""
+    """Return the database's time: the pool's one clock for the validity of grants."""
     moment: datetime = connection_of(work).execute(sa.text("SELECT clock_timestamp()")).scalar_one()
     return moment
 
 
-def _look(works: PostgresDatabase) -> Look:
+def _look(database: PostgresDatabase) -> Look:
     @contextmanager
     def look() -> Iterator[UnitOfWork]:
-        with works.begin() as work, join_registry(work):
+        with database.begin() as work, join_registry(work):
             yield work
 
     return look
@@ -344,10 +344,10 @@ def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa
     return None, sa.make_url(embedded.url_file.read_text().strip())
 
 
-def _broker(config: Config, works: PostgresDatabase) -> Broker:
+def _broker(config: Config, database: PostgresDatabase) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
-        return PostgresBroker(works, upkeep=timedelta(minutes=10))
+        return PostgresBroker(database, upkeep=timedelta(minutes=10))
     broker = KafkaBroker(_kafka(config, section))
     try:
         broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
@@ -380,7 +380,7 @@ def schemas_on_topic(config: Config) -> Iterator[Record]:
 
 
 def _topic_of(config: Config) -> tuple[KafkaSettings, str] | None:
-    """Give how to reach the topic of schemas, and its name; None where the pool has none."""
+    """Return how to reach the topic of schemas, and its name; None where the pool has none."""
     if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
         return None
     return _kafka(config, config.broker), config.registry.topic

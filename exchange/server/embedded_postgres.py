@@ -79,17 +79,17 @@ class EmbeddedPostgres:
         self.release()
 
     def release(self) -> None:
-        """Give the folder back and leave the server running."""
+        """Return the folder back and leave the server running."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def running(self) -> bool:
-        """Tell whether the postmaster that the pid file names is there."""
+        """Return whether the postmaster that the pid file names is there."""
         return self.pid() is not None
 
     def pid(self) -> int | None:
-        """Give the postmaster's process id, None when it does not run."""
+        """Return the postmaster's process id, None when it does not run."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
             os.kill(pid, 0)
@@ -183,7 +183,7 @@ class EmbeddedPostgres:
 
     @staticmethod
     def binaries() -> Path:
-        """Give the folder of the installed server; programs stand in its `bin`.
+        """Return the folder of the installed server; programs stand in its `bin`.
 
         Raises:
             InvalidError: CONFIG_INVALID, when the extra `embedded` is not installed.

@@ -119,7 +119,7 @@ def renew_receipts_key(config: Config) -> bytes:
 
 
 def renew_server_certificate(config: Config, authority: Authority) -> None:
-    """Make the listeners' key and certificate anew when missing or within a month of their end; at each start.
+    """Make the listeners' key and certificate again when missing or within a month of their end; at each start.
 
     Nobody has to know the old one: departments trust the authority that signs it.
     """

@@ -6,5 +6,5 @@ __all__ = ["receipts_key"]
 
 
 def receipts_key(folder: Path) -> Path:
-    """Give the file of the key that signs receipts, in a pool's folder."""
+    """Return the file of the key that signs receipts, in a pool's folder."""
     return folder / "secrets" / "receipts.key"

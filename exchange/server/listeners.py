@@ -255,11 +255,11 @@ class _Progress:
         self._done = now - age if good else min(self._done, now - age)
 
     def age(self) -> float:
-        """Give the seconds for which an entry may have waited without a signature."""
+        """Return the seconds for which an entry may have waited without a signature."""
         return max(0.0, self._clock() - self._done)
 
     def entries(self) -> float:
-        """Give the number of entries that wait; NaN when nobody has counted for ten seconds."""
+        """Return the number of entries that wait; NaN when nobody has counted for ten seconds."""
         if self._counted is None or self._clock() - self._counted[0] > _COUNT_KEPT:
             return math.nan
         return self._counted[1]
@@ -317,7 +317,7 @@ def _sweep(app: App, stop: threading.Event) -> None:
             ("expire", app.pool.granting.expire),
         ]
         if turns % 6 == 0:
-            tasks.append(("flush", app.gate.flush))
+            tasks.append(("flush", app.enforcer.flush))
         for name, task in tasks:
             try:
                 found = task()
@@ -326,7 +326,7 @@ def _sweep(app: App, stop: threading.Event) -> None:
                     _log.warning("receipts_recovered", count=found)
             except PoolError as error:
                 _log.warning("upkeep_failed", task=name, reason=error.reason)
-            except Exception as error:  # noqa: BLE001 - one task's defect must not end the others for ever
+            except Exception as error:  # noqa: BLE001 - one task's defect must not end the others forever
                 _failed(name, error)
         turns += 1
         stop.wait(10.0)
@@ -359,7 +359,7 @@ def _registry_api(app: App) -> ProtocolMiddleware:
 
 
 def _server_files(app: App) -> tuple[Path, Path]:
-    """Give the listener's key and certificate, made anew when they are missing or within a month of their end."""
+    """Return the listener's key and certificate, made again when they are missing or within a month of their end."""
     return app.config.path("ca", "server.key"), app.config.path("ca", "server.crt")
 
 
@@ -378,7 +378,7 @@ def _bind(server: Any, listen: str, credentials: Any) -> int:
 
 
 def _address(listen: str, port: int) -> str:
-    """Give the address as configured, its port the one that was bound where 0 was asked for."""
+    """Return the address as configured, its port the one that was bound where 0 was asked for."""
     host, asked = listen.rsplit(":", 1)
     return f"{host}:{port}" if asked == "0" else listen
 

@@ -152,7 +152,7 @@ def check(
 
 
 def can_read(reader: str, writer: str, *, strict: bool = False) -> list[Difference]:
-    """Give every reason why *reader* does not read what *writer* wrote; empty when it does.
+    """Return every reason why *reader* does not read what *writer* wrote; empty when it does.
 
     Raises:
         InvalidError: SCHEMA_INVALID, for a text that Avro's library cannot read.

@@ -11,7 +11,7 @@ __all__ = ["default_fits"]
 
 
 def default_fits(avro_type: Any, value: Any, enclosing: Mapping[str, Any] | None = None) -> bool:  # noqa: PLR0911 - one way out a type
-    """Tell whether a default, as JSON, is a value of a resolved type.
+    """Return whether a default, as JSON, is a value of a resolved type.
 
     Args:
         avro_type: the type, resolved (see `registry.avro.parser.Field.type`).

@@ -97,7 +97,7 @@ def _uscc(text: str) -> Verdict:
 
 
 def text_buffers(column: pa.Array) -> tuple[_Bytes, _Ints, _Ints]:
-    """Give a string or binary column's bytes, the start of each value, and its length. No copy of the bytes."""
+    """Return a string or binary column's bytes, the start of each value, and its length. No copy of the bytes."""
     _, offsets, values = column.buffers()
     if offsets is None or not len(column):
         empty = np.zeros(0, np.int64)
@@ -127,7 +127,7 @@ _LEAP: Final = np.array([isleap(year) for year in range(10_000)])
 
 
 def _matrix(column: pa.Array, width: int) -> tuple[_Ints, _Bytes]:
-    """Give the rows whose text has `width` bytes, and those texts as a matrix."""
+    """Return the rows whose text has `width` bytes, and those texts as a matrix."""
     data, starts, lengths = text_buffers(column)
     rows = np.flatnonzero(lengths == width)
     if len(rows) == len(column) and len(rows):
@@ -157,7 +157,7 @@ def _bad_unless(good: npt.NDArray[np.bool_]) -> Verdicts:
 
 
 def _flags(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
-    """Give a column of booleans without a null."""
+    """Return a column of booleans without a null."""
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
@@ -227,7 +227,7 @@ class Condition:
     texts: frozenset[str]
 
     def column(self, column: pa.Array) -> npt.NDArray[np.bool_]:
-        """Tell where a string or enum column meets it; null does not."""
+        """Return where a string or enum column meets it; null does not."""
         texts = _set_of(self.texts)
         if pa.types.is_dictionary(column.type):
             # An index is at most a few hundred: one step in a table of the symbols' answers; null goes to its end.

@@ -36,12 +36,12 @@ class Member:
 
 
 def members(schema: ParsedSchema) -> list[Member]:
-    """Give every field; none for a schema that is no record."""
+    """Return every field; none for a schema that is no record."""
     return list(_members(resolved(schema), "", 0))
 
 
 def resolved(schema: ParsedSchema) -> dict[str, Any]:
-    """Give a record schema as one JSON document in which every named type stands in full.
+    """Return a record schema as one JSON document in which every named type stands in full.
 
     A schema that is no record gives a record without a name and without fields.
     """

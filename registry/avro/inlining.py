@@ -14,7 +14,7 @@ _NAMED = frozenset({"record", "error", "enum", "fixed"})
 
 
 def inlined(text: str, references: Sequence[str]) -> str:
-    """Give a schema with the types that it takes from others written into it.
+    """Return a schema with the types that it takes from others written into it.
 
     Args:
         text: the schema as JSON, already known to be valid together with its references.

@@ -27,17 +27,17 @@ _NAMED = frozenset({"record", "error", "enum", "fixed"})
 
 
 def schema_invalid(message: str, field: str = "") -> InvalidError:
-    """Give the error for a text that is no schema; `field` is the dotted path of what is wrong."""
+    """Return the error for a text that is no schema; `field` is the dotted path of what is wrong."""
     return InvalidError(Reason.SCHEMA_INVALID, message, details={"field": field} if field else None)
 
 
 def schema_unsafe(message: str, field: str = "") -> InvalidError:
-    """Give the error for a schema that would exhaust whoever reads with it."""
+    """Return the error for a schema that would exhaust whoever reads with it."""
     return InvalidError(Reason.SCHEMA_UNSAFE, message, details={"field": field} if field else None)
 
 
 def unwrapped(data: Mapping[str, Any]) -> Any:
-    """Give the type inside a type wrapped once more (`{"type": {"type": "int"}}`), None where there is none."""
+    """Return the type inside a type wrapped once more (`{"type": {"type": "int"}}`), None where there is none."""
     return data["type"] if "name" not in data and isinstance(data.get("type"), dict | list) else None
 
 
@@ -128,7 +128,7 @@ class Resolver:
         return resolved | {"fields": fields}
 
     def _logical(self, data: dict[str, Any], path: str) -> dict[str, Any]:
-        """Give the type with its logical type if that is valid; an unknown one is no logical type (Avro 1.12)."""
+        """Return the type with its logical type if that is valid; an unknown one is no logical type (Avro 1.12)."""
         if data.get("logicalType") != "decimal":
             return data
         flaw = _decimal_flaw(data)

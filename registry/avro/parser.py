@@ -126,7 +126,7 @@ class ParsedSchema:
         return hash((self.text, self.references))
 
     def field(self, name: str) -> Field:
-        """Give the field of that name.
+        """Return the field of that name.
 
         Raises:
             InvalidError: FIELD_UNKNOWN.
@@ -239,7 +239,7 @@ def _read(text: str) -> Any:
 
 
 def _depth(text: str) -> int:
-    """Give how deep brackets are nested in a text; for a text of few brackets, their number, which is no less."""
+    """Return how deep brackets are nested in a text; for a text of few brackets, their number, which is no less."""
     brackets = text.count("[") + text.count("{")
     if brackets <= MAX_DEPTH:
         return brackets
@@ -299,11 +299,11 @@ class _Names(avro.name.Names):
     """
 
     def has_name(self, name_attr: str, space_attr: str | None = None) -> bool:
-        """Tell whether a name stands for a type."""
+        """Return whether a name stands for a type."""
         return name_attr in _SIMPLE or super().has_name(name_attr, space_attr)
 
     def get_name(self, name_attr: str, space_attr: str | None = None) -> Any:
-        """Give the type that a name stands for."""
+        """Return the type that a name stands for."""
         return _SIMPLE.get(name_attr) or super().get_name(name_attr, space_attr)
 
 
@@ -315,7 +315,7 @@ def _refuse_long_names(node: Mapping[str, Any]) -> None:
 
 
 def _for_avro(data: Any) -> Any:
-    """Give the JSON in the form that Apache Avro's parser reads: Avro's own words alone.
+    """Return the JSON in the form that Apache Avro's parser reads: Avro's own words alone.
 
     Logical types are left out: it warns of the invalid and of those it does not know, and warnings are not safe in
     threads; `Resolver` judges them. A type wrapped once more (`{"type": {"type": "int"}}`) is unwrapped, which

@@ -75,13 +75,13 @@ class Named:
                 return node, namespace
 
     def fullname(self, node: Mapping[str, Any], namespace: str) -> str:
-        """Give the full name of a resolved named type."""
+        """Return the full name of a resolved named type."""
         name: str = node["name"]
         return name if "." in name else _join(namespace, name)
 
 
 def differences(reader: Named, writer: Named) -> list[Difference]:
-    """Give every place where *reader* cannot follow *writer*, in the reader's order."""
+    """Return every place where *reader* cannot follow *writer*, in the reader's order."""
     return _Walk(reader, writer).compare(reader.root, "", writer.root, "", "$", "")
 
 

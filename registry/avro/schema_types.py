@@ -142,7 +142,7 @@ def _protobuf(text: str) -> Any:
 
 
 def _descriptor(text: str) -> str | None:
-    """Give a serialized FileDescriptorProto in its own base64, None for a text that is none."""
+    """Return a serialized FileDescriptorProto in its own base64, None for a text that is none."""
     try:
         raw = base64.b64decode(text, validate=True)
         found = FileDescriptorProto.FromString(raw)

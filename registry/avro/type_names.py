@@ -32,7 +32,7 @@ _ZH = {
 
 
 def type_text(node: Any) -> str:
-    """Give a type in Avro's words.
+    """Return a type in Avro's words.
 
     Args:
         node: a type of a valid schema as JSON.
@@ -41,7 +41,7 @@ def type_text(node: Any) -> str:
 
 
 def type_zh(node: Any) -> str:
-    """Give a type in Chinese words; a word without one stays as it is."""
+    """Return a type in Chinese words; a word without one stays as it is."""
     return _text(node, _ZH, ("{} 个代码之一", "{}的列表", "{}的映射", "{} 字节", "小数({},{})"))
 
 

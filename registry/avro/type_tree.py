@@ -151,7 +151,7 @@ class Shape:
 
 
 def arrow_type(avro_type: object) -> pa.DataType:
-    """Give the logical Arrow type of a resolved Avro type (see the table above).
+    """Return the logical Arrow type of a resolved Avro type (see the table above).
 
     Args:
         avro_type: the type as JSON, as `registry.avro.parser.Field.type` holds it.

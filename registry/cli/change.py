@@ -185,7 +185,7 @@ def decide(
 
 
 def _uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUse] | None:
-    """Give the grants to look at: from a file, else from the registry that the old schema came from."""
+    """Return the grants to look at: from a file, else from the registry that the old schema came from."""
     try:
         if grants is not None:
             text = sys.stdin.read() if str(grants) == "-" else read(grants)

@@ -170,7 +170,7 @@ def _linted(file: Path, *, ungoverned: bool) -> tuple[ParsedSchema | None, list[
 
 
 def _labels(parsed: ParsedSchema) -> dict[str, str]:
-    """Give the Chinese label of each top-level field that has one, classified or not."""
+    """Return the Chinese label of each top-level field that has one, classified or not."""
     return {field.name: str(field.attributes["zh"]) for field in parsed.fields if "zh" in field.attributes}
 
 

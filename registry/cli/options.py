@@ -54,7 +54,7 @@ def perhaps_at_registry(command: Callable[Concatenate[RegistryAdminClient | None
 
 
 def required(found: RegistryAdminClient | None) -> RegistryAdminClient:
-    """Give the registry, or fail where none is named."""
+    """Return the registry, or fail where none is named."""
     if found is None:
         fail("got no --url (or POOL_REGISTRY_URL); expected the address of a registry")
     return found

@@ -28,7 +28,7 @@ _PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Give where to print: as wide as the terminal, or wide enough for a pipe."""
+    """Return where to print: as wide as the terminal, or wide enough for a pipe."""
     found = Console(stderr=stderr, highlight=False)
     # A pipe has no width of its own, and a table cut at 80 columns would lose what it says.
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
@@ -41,7 +41,7 @@ def fail(message: str) -> NoReturn:
 
 
 def count(number: int, what: str) -> str:
-    """Give a number and its noun."""
+    """Return a number and its noun."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -83,7 +83,7 @@ def parsed_file(file: Path) -> ParsedSchema:
 
 
 def schema_named(name: str, remote: RegistryAdminClient | None) -> ParsedSchema:
-    """Give the schema that a name means (see the module's text), or fail."""
+    """Return the schema that a name means (see the module's text), or fail."""
     if Path(name).exists():
         return parsed_file(Path(name))
     try:

@@ -64,7 +64,7 @@ class RegistryAdminClient:
         self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """Give what stands at a path.
+        """Return what stands at a path.
 
         Raises:
             PoolError: see `call`.
@@ -106,7 +106,7 @@ class RegistryAdminClient:
         return document
 
     def subjects(self, prefix: str = "", *, deleted: bool = True) -> Iterator[str]:
-        """Give the names of subjects, sorted as the registry sorts them."""
+        """Return the names of subjects, sorted as the registry sorts them."""
         offset = 0
         while True:
             page = self.get("/subjects", subjectPrefix=prefix or None, deleted=deleted, offset=offset, limit=_PAGE)
@@ -117,12 +117,12 @@ class RegistryAdminClient:
             offset += _PAGE
 
     def version(self, subject: str, number: int | str = "latest", *, deleted: bool = False) -> dict[str, Any]:
-        """Give a version: subject, version, id, schema, and schemaType, references, metadata and ruleSet if any."""
+        """Return a version: subject, version, id, schema, and schemaType, references, metadata and ruleSet if any."""
         found: dict[str, Any] = self.get(f"/subjects/{quote(subject, safe='')}/versions/{number}", deleted=deleted)
         return found
 
     def references_of(self, version: Mapping[str, Any]) -> list[str]:
-        """Give the texts of the schemas that a version refers to, each before those that need it."""
+        """Return the texts of the schemas that a version refers to, each before those that need it."""
         texts: dict[tuple[str, int], str] = {}
         self._collect(version, texts)
         return list(texts.values())

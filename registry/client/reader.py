@@ -75,7 +75,7 @@ class RegistryClient:
         self._latest: dict[str, tuple[float, Latest]] = {}
 
     def by_id(self, schema_id: int) -> str:
-        """Give the text of an id.
+        """Return the text of an id.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -93,7 +93,7 @@ class RegistryClient:
         return text
 
     def latest(self, subject: str) -> Latest:
-        """Give the latest version of a subject.
+        """Return the latest version of a subject.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.

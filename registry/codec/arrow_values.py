@@ -20,14 +20,14 @@ __all__ = ["assemble", "branches_of", "take_apart", "validity"]
 
 
 def assemble(values: Sequence[Any], shape: Shape) -> pa.Array:
-    """Give the column of n plain values."""
+    """Return the column of n plain values."""
     if shape.kind is Kind.OPTIONAL:
         shape = shape.parts[0]
     return _ASSEMBLERS[shape.kind](values, shape)
 
 
 def validity(values: Sequence[Any]) -> pa.Buffer | None:
-    """Give the validity bitmap of n values, None when no value is null."""
+    """Return the validity bitmap of n values, None when no value is null."""
     if None not in values:
         return None
     present = np.fromiter((value is not None for value in values), np.bool_, len(values))
@@ -128,7 +128,7 @@ _ASSEMBLERS: Mapping[Kind, Callable[[Sequence[Any], Shape], pa.Array]] = {
 
 
 def take_apart(column: pa.Array, shape: Shape) -> list[Any]:
-    """Give the plain values of a column of the shape's logical type; the column may be a slice.
+    """Return the plain values of a column of the shape's logical type; the column may be a slice.
 
     Raises:
         FlawError: for an enum column whose dictionary is not the schema's.
@@ -200,7 +200,7 @@ def _listed_maps(column: pa.Array, shape: Shape) -> list[Any]:
 
 
 def branches_of(column: pa.UnionArray) -> npt.NDArray[np.int8]:
-    """Give the branch of each value. pyarrow's own `type_codes` forgets that a column may be a slice."""
+    """Return the branch of each value. pyarrow's own `type_codes` forgets that a column may be a slice."""
     data = column.buffers()[1]
     return np.frombuffer(data, np.int8, len(column), column.offset) if len(column) else np.zeros(0, np.int8)
 

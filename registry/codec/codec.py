@@ -6,7 +6,7 @@
 `engine_for` compiles both for a schema, compares them on random datums, and gives one `Engine` that chooses. Whatever
 the fast path will not vouch for goes to the row engine, which decides alone; so a batch is refused, or not, by one
 set of rules. One large batch in `AUDIT_EVERY` is read by both, and the first difference moves the schema to the row
-engine for good: `CodecEngine.fallback` says why, `counts` holds what a metric shows.
+engine permanently: `CodecEngine.fallback` says why, `counts` holds what a metric shows.
 """
 
 import random
@@ -18,6 +18,7 @@ from threading import Lock
 from typing import TypeVar
 
 import pyarrow as pa
+from typing_extensions import override
 
 from registry.avro.parser import ParsedSchema
 from registry.avro.type_tree import arrow_type
@@ -94,7 +95,7 @@ counts = CodecCounts()
 """Of this process."""
 
 
-class CodecEngine:
+class CodecEngine(Engine):
     """Both engines of one schema behind the Protocol `Engine`.
 
     Attributes:
@@ -123,8 +124,8 @@ class CodecEngine:
         """`columns` or `rows`: which engine reads a large batch."""
         return "rows" if self.columns is None else "columns"
 
+    @override
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
-        """See `Engine.decode`."""
         batch = self._choose(
             len(datums), lambda columns: columns.decode(datums, select), lambda: self.rows.decode(datums, select)
         )
@@ -132,12 +133,12 @@ class CodecEngine:
             self._audit(datums)
         return batch
 
+    @override
     def encode(self, batch: pa.RecordBatch) -> Packed:
-        """See `Engine.encode`."""
         return self._choose(len(batch), lambda columns: columns.encode(batch), lambda: self.rows.encode(batch))
 
+    @override
     def check(self, datums: Datums) -> Checked | list[RowError]:
-        """See `Engine.check`."""
         return self._choose(len(datums), lambda columns: columns.check(datums), lambda: self.rows.check(datums))
 
     def _choose(self, size: int, fast: Callable[[ColumnEngine], _Result], slow: Callable[[], _Result]) -> _Result:
@@ -174,7 +175,7 @@ class CodecEngine:
 
 
 def _agree(schema: ParsedSchema, rows: RowEngine, columns: ColumnEngine) -> bool:
-    """Tell whether the column engine reads and writes random datums exactly as the row engine does."""
+    """Return whether the column engine reads and writes random datums exactly as the row engine does."""
     rng = random.Random(schema.shape.target)  # noqa: S311 - a reproducible test, not a secret
     write = writer_of(schema.shape)
     datums = [write(sample(schema.shape, rng)) for _ in range(_SELF_TEST_DATUMS)]
@@ -193,7 +194,7 @@ def _agree(schema: ParsedSchema, rows: RowEngine, columns: ColumnEngine) -> bool
 
 @lru_cache(maxsize=256)
 def engine_for(schema: ParsedSchema) -> CodecEngine:
-    """Give the engine of a schema; compiled once, some 60 ms, and kept for the schemas used last.
+    """Return the engine of a schema; compiled once, some 60 ms, and kept for the schemas used last.
 
     Raises:
         InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields.

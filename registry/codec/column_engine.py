@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from typing_extensions import override
 
 from registry.avro.field_rules import Rule, Verdict, text_buffers
 from registry.avro.parser import ParsedSchema
 from registry.avro.type_tree import Kind
 from registry.codec.column_matching import align, selected
-from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, RowError
+from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, Engine, RowError
 from registry.codec.framing import as_list, from_arrow
 from registry.codec.from_physical import constant_of, lift_of
 from registry.codec.physical_schema import DoubtError, physical_type, whole
@@ -57,7 +58,7 @@ class UnsupportedError(Exception):
     """The schema has no physical form, or the library is not there; the message says which."""
 
 
-class ColumnEngine:
+class ColumnEngine(Engine):
     """Implements the calls of `registry.codec.engine.Engine`, but raises DoubtError where it will not vouch.
 
     Args:
@@ -90,15 +91,15 @@ class ColumnEngine:
         self._key = [index_of[name] for name in schema.key]
         self._rules = [_judge(rule, index_of) for rule in schema.rules]
 
+    @override
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
-        """See `Engine.decode`."""
         wanted = selected(self._fields, select)
         batch = self._read(_listed(datums))
         arrays = [self._lifted(batch, index) for index in wanted]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([self.schema.field(index) for index in wanted]))
 
+    @override
     def encode(self, batch: pa.RecordBatch) -> Packed:
-        """See `Engine.encode`."""
         columns = align(batch, self._fields)
         for index, field in enumerate(self._fields):
             if index not in self._place and columns[index].null_count and not field.shape.nullable:
@@ -106,8 +107,9 @@ class ColumnEngine:
         lowered = [lower(whole(columns[index]), None) for index, lower in zip(self._place, self._lowers, strict=True)]
         return from_arrow(self._write(pa.RecordBatch.from_arrays(lowered, names=self._names)))
 
+    @override
     def check(self, datums: Datums) -> Checked:
-        """See `Engine.check`; a batch that is not certainly good ends in DoubtError."""
+        """; a batch that is not certainly good ends in DoubtError."""
         items = _listed(datums)
         batch = self._read(items)
         if not _same_bytes(self._write(batch), items):

@@ -23,7 +23,7 @@ __all__ = ["align", "selected"]
 
 
 def align(batch: pa.RecordBatch, fields: Sequence[Field]) -> list[pa.Array]:
-    """Give one column a field, in order, each of the field's logical Arrow type.
+    """Return one column a field, in order, each of the field's logical Arrow type.
 
     Raises:
         InvalidError: FIELD_UNKNOWN, when the batch's columns are not exactly the schema's fields; RECORD_INVALID,
@@ -44,7 +44,7 @@ def align(batch: pa.RecordBatch, fields: Sequence[Field]) -> list[pa.Array]:
 
 
 def selected(fields: Sequence[Field], select: tuple[str, ...] | None) -> list[int]:
-    """Give the indexes of the fields to decode, in the order wanted.
+    """Return the indexes of the fields to decode, in the order wanted.
 
     Raises:
         InvalidError: FIELD_UNKNOWN, for a name that the schema lacks or that is named twice.
@@ -98,7 +98,7 @@ def _enum(column: pa.Array, shape: Shape, name: str) -> pa.Array:
 
 
 def _alike(stated: pa.DataType, wanted: pa.DataType) -> bool:
-    """Tell whether two nested types differ in nothing but what may be null and what an item is called."""
+    """Return whether two nested types differ in nothing but what may be null and what an item is called."""
     if types.is_map(stated) and types.is_map(wanted):
         return _alike(stated.key_type, wanted.key_type) and _alike(stated.item_type, wanted.item_type)
     if types.is_list(stated) and types.is_list(wanted):
@@ -123,7 +123,7 @@ def _is_bytes(stated: pa.DataType) -> bool:
 
 
 def _lossless(stated: pa.DataType, wanted: pa.DataType) -> bool:
-    """Tell whether a cast that checks its values loses nothing."""
+    """Return whether a cast that checks its values loses nothing."""
     if types.is_timestamp(stated) and types.is_timestamp(wanted):
         return (stated.tz is None) == (wanted.tz is None)
     same = (

@@ -97,7 +97,7 @@ class RecordReaders:
         self._readers: dict[str, Reader] = {}
 
     def reader(self, shape: Shape) -> Reader:  # noqa: PLR0911 - one way out a kind
-        """Give the reader of one shape of the tree."""
+        """Return the reader of one shape of the tree."""
         match shape.kind:
             case Kind.INT | Kind.LONG | Kind.ENUM:
                 return _integer_reader(shape)
@@ -210,7 +210,7 @@ def _integer_reader(shape: Shape) -> Reader:
 
 
 def range_of(shape: Shape) -> str:
-    """Give the words for the values that an integer shape allows."""
+    """Return the words for the values that an integer shape allows."""
     if shape.kind is Kind.ENUM:
         return f"one of the enum's {len(shape.symbols)} symbols"
     low, high = shape.bounds or (0, 0)

@@ -71,13 +71,11 @@ class Engine(Protocol):
         """`columns` or `rows`: which engine reads a large batch."""
         ...
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Arrow schema of what `decode` gives when every field is selected."""
-        ...
+    schema: pa.Schema
+    """Arrow schema of what `decode` returns when every field is selected."""
 
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
-        """Give the datums as columns.
+        """Return the datums as columns.
 
         Meant for datums that `check` accepted when they were published: whatever cannot be read is refused, but a
         large batch's bytes behind a datum, and numbers written in more bytes than they need, may be overlooked.
@@ -94,7 +92,7 @@ class Engine(Protocol):
         ...
 
     def encode(self, batch: pa.RecordBatch) -> Packed:
-        """Give the columns as datums.
+        """Return the columns as datums.
 
         Columns are matched by name and may stand in any order; a column more or less than the schema has is
         refused, and so are two of one name. A column of another type than the logical one is converted where that
@@ -118,7 +116,7 @@ class Engine(Protocol):
 
 
 def refusal(errors: Sequence[RowError], count: int) -> InvalidError:
-    """Give the error for a batch of `count` datums of which `errors` names the first bad rows."""
+    """Return the error for a batch of `count` datums of which `errors` names the first bad rows."""
     first = errors[0]
     return InvalidError(
         Reason.RECORD_INVALID,

@@ -42,20 +42,20 @@ class FrameGroup:
 
 
 def as_list(packed: Packed) -> list[bytes]:
-    """Give the byte strings as a list."""
+    """Return the byte strings as a list."""
     ends = _ends(packed).tolist()
     values = packed.values
     return [values[start:end] for start, end in pairwise(ends)]
 
 
 def as_arrow(packed: Packed) -> pa.BinaryArray:
-    """Give the byte strings as a BinaryArray over the same two buffers."""
+    """Return the byte strings as a BinaryArray over the same two buffers."""
     buffers = [None, pa.py_buffer(packed.offsets or bytes(4)), pa.py_buffer(packed.values)]
     return pa.BinaryArray.from_buffers(pa.binary(), len(packed), buffers)
 
 
 def from_arrow(column: pa.BinaryArray) -> Packed:
-    """Give a binary column (also a slice of one) as packed byte strings; null becomes the empty string.
+    """Return a binary column (also a slice of one) as packed byte strings; null becomes the empty string.
 
     Args:
         column: of type binary or string.

@@ -127,7 +127,7 @@ def _lift_decimal(shape: Shape) -> Lift:
 
 
 def constant_of(shape: Shape) -> Callable[[int], pa.Array]:
-    """Give the function that makes n slots of a shape of no width, which is left out of the physical form."""
+    """Return the function that makes n slots of a shape of no width, which is left out of the physical form."""
     value = reader_of(shape)(b"")
     return lambda rows: assemble([value] * rows, shape)
 

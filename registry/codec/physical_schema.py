@@ -39,7 +39,7 @@ class DoubtError(Exception):
 
 
 def physical_type(shape: Shape) -> Any:
-    """Give the physical Avro type of a shape as JSON, or None where there is none."""
+    """Return the physical Avro type of a shape as JSON, or None where there is none."""
     return _type(shape, count())
 
 
@@ -81,7 +81,7 @@ def _fits(shape: Shape) -> bool:
 
 
 def slots_of(size: int) -> list[str]:
-    """Give the doubles and floats that take as many bytes on the wire as a fixed of `size` does."""
+    """Return the doubles and floats that take as many bytes on the wire as a fixed of `size` does."""
     return ["double"] * (size // 8) + ["float"] * (size % 8 // 4)
 
 
@@ -93,7 +93,7 @@ def _record(numbers: "count[int]", types: list[Any]) -> Any:
 
 
 def whole(column: pa.Array) -> pa.Array:
-    """Give the column with no slice in it: the engine writes other rows' values for some sliced columns."""
+    """Return the column with no slice in it: the engine writes other rows' values for some sliced columns."""
     return column if _is_whole(column) else column.take(pa.array(np.arange(len(column))))
 
 
@@ -112,13 +112,13 @@ def _is_whole(column: pa.Array) -> bool:
 
 
 def integers(column: pa.Array, kind: Any) -> npt.NDArray[Any]:
-    """Give the numbers in the data buffer of a column that is no slice, those under nulls included."""
+    """Return the numbers in the data buffer of a column that is no slice, those under nulls included."""
     data = column.buffers()[1]
     return np.frombuffer(data, kind, len(column)) if len(column) else np.zeros(0, kind)
 
 
 def decimals_within(matrix: npt.NDArray[np.uint8], limit: int) -> bool:
-    """Tell whether every 16-byte number lies strictly between -limit and limit."""
+    """Return whether every 16-byte number lies strictly between -limit and limit."""
     low = matrix[:, :8].copy().view("<u8")[:, 0]
     high = matrix[:, 8:].copy().view("<i8")[:, 0]
     first_high, first_low = divmod(1 - limit, 1 << 64)

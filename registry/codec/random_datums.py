@@ -26,7 +26,7 @@ _SHALLOW = 8  # levels below which collections stay empty, so that a value stays
 
 
 def sample(shape: Shape, rng: random.Random, depth: int = 0) -> Any:
-    """Give a random value; recursive references must not occur in the shape."""
+    """Return a random value; recursive references must not occur in the shape."""
     return _SAMPLES[shape.kind](shape, rng, depth)
 
 

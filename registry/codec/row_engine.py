@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
+from typing_extensions import override
 
 from registry.avro.field_rules import Rule, Verdict
 from registry.avro.parser import ParsedSchema
@@ -17,7 +18,7 @@ from registry.codec.arrow_values import assemble, take_apart
 from registry.codec.column_matching import align, selected
 from registry.codec.datum_reader import FlawError, reader_of
 from registry.codec.datum_writer import writer_of
-from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, RowError, refusal
+from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, Engine, RowError, refusal
 from schemas.errors import InvalidError, Reason
 from schemas.record import Packed
 
@@ -27,7 +28,7 @@ _SEPARATOR = "\x1f"
 
 
 def arrow_schema(schema: ParsedSchema) -> pa.Schema:
-    """Give the Arrow schema of a record schema's logical form.
+    """Return the Arrow schema of a record schema's logical form.
 
     Raises:
         InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields; SCHEMA_UNSAFE, for one that
@@ -42,7 +43,7 @@ def arrow_schema(schema: ParsedSchema) -> pa.Schema:
     return pa.schema([pa.field(field.name, field.shape.arrow, field.shape.nullable) for field in schema.fields])
 
 
-class RowEngine:
+class RowEngine(Engine):
     """Implements `registry.codec.engine.Engine` in Python alone.
 
     Args:
@@ -63,8 +64,8 @@ class RowEngine:
         self._key_names = schema.key
         self._rules = [_judge(rule, schema) for rule in schema.rules]
 
+    @override
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
-        """See `Engine.decode`."""
         wanted = selected(self._fields, select)
         values, errors = self._values(datums)
         if errors:
@@ -72,8 +73,8 @@ class RowEngine:
         arrays = [assemble([value[index] for value in values], self._fields[index].shape) for index in wanted]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([self.schema.field(index) for index in wanted]))
 
+    @override
     def encode(self, batch: pa.RecordBatch) -> Packed:
-        """See `Engine.encode`."""
         columns = []
         for column, field in zip(align(batch, self._fields), self._fields, strict=True):
             try:
@@ -92,8 +93,8 @@ class RowEngine:
             raise refusal(errors, len(batch))
         return Packed.of(datums)
 
+    @override
     def check(self, datums: Datums) -> Checked | list[RowError]:
-        """See `Engine.check`."""
         values, errors = self._values(datums, stop=False)
         keys: list[bytes] = []
         warnings: list[RowError] = []
@@ -156,7 +157,7 @@ def _indexes(schema: ParsedSchema, names: Sequence[str]) -> list[tuple[str, int]
 
 
 def _text(shape: Shape, index: int) -> Callable[[Sequence[Any]], str | None]:
-    """Give the function that takes a string's or enum's text out of a record."""
+    """Return the function that takes a string's or enum's text out of a record."""
     inner = shape.parts[0] if shape.kind is Kind.OPTIONAL else shape
     symbols = inner.symbols
 

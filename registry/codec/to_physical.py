@@ -117,7 +117,7 @@ def _lower_decimal(shape: Shape) -> Lower:
 
 
 def _shortest(big: npt.NDArray[np.uint8], column: pa.Array) -> pa.Array:
-    """Give big-endian numbers in the fewest bytes that hold the number and its sign."""
+    """Return big-endian numbers in the fewest bytes that hold the number and its sign."""
     rows = len(big)
     sign = np.where(big[:, :1] >= 128, 255, 0).astype(np.uint8)
     differs = big != sign

@@ -50,7 +50,7 @@ class BatchingConnection(extensions.connection):
 
     def __enter__(self) -> Self:
         """Begin a transaction for the block, also where each statement is one of its own; its end ends it."""
-        if self._single:  # the driver would say it too, and then know of it for ever
+        if self._single:  # the driver would say it too, and then know of it forever
             self._say(self._begin())
         return self
 
@@ -82,20 +82,20 @@ class BatchingConnection(extensions.connection):
         self._readonly = value is True
 
     def set_isolation_level(self, level: int | None) -> None:
-        """Say how isolated its next transactions are; 0 for none at all. An open one is rolled back."""
+        """Return how isolated its next transactions are; 0 for none at all. An open one is rolled back."""
         self.rollback()
         self._single = level == extensions.ISOLATION_LEVEL_AUTOCOMMIT
         self._level = "" if self._single else _LEVELS[level]
 
     def cursor(self, *arguments: Any, **named: Any) -> Any:
-        """Give a cursor, always of its own kind; one with a name streams from the server, within a transaction."""
+        """Return a cursor, always of its own kind; one with a name streams from the server, within a transaction."""
         named["cursor_factory"] = _Cursor
         if arguments or named.get("name"):
             named["withhold"] = True  # without it the driver refuses, since it does not know of the transaction
         return super().cursor(*arguments, **named)
 
     def beginning(self) -> str:
-        """Give what the next statement has to begin with; empty within a transaction, and where there are none.
+        """Return what the next statement has to begin with; empty within a transaction, and where there are none.
 
         Raises:
             psycopg2.ProgrammingError: the transaction's last statement was given; it can only end.

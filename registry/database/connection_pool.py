@@ -7,7 +7,7 @@ a network in between may have forgotten it.
 
 Whoever holds a connection and takes a second one (a broker's read within a transaction, a denial that is recorded on
 its own) never waits for it. Were both taken from one bounded lot, as many callers as there are connections could each
-hold one and wait for another, for ever. So the bound counts the callers, not their connections.
+hold one and wait for another, forever. So the bound counts the callers, not their connections.
 """
 
 import select

@@ -48,7 +48,7 @@ def unavailable(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> Exception:
 
 
 def never_committed(error: sa_exc.DBAPIError) -> bool:
-    """Tell whether an error that a commit raised says that nothing was committed; else nobody knows.
+    """Return whether an error that a commit raised says that nothing was committed; else unknown.
 
     A server that answers a commit with an error and stays there has rolled back. One that goes away, or whose answer
     is lost, may have committed before.
@@ -60,13 +60,13 @@ def never_committed(error: sa_exc.DBAPIError) -> bool:
 
 
 def sqlstate(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> str:
-    """Give the server's code of an error, empty where it has none."""
+    """Return the server's code of an error, empty where it has none."""
     original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return getattr(original, "pgcode", None) or ""
 
 
 def refusal(error: BaseException) -> str:
-    """Give what was said to an attempt to connect, on one line; empty for every other error.
+    """Return what was said to an attempt to connect, on one line; empty for every other error.
 
     For the operator alone, since it names hosts and roles. It holds no password, and no values: there is no statement
     yet. Before there is a connection the driver gives no code, so that a wrong password looks like a server that is

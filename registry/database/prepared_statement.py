@@ -81,7 +81,7 @@ class PreparedStatement:
         return rows[0] if rows else None
 
     def _ready(self, connection: sa.Connection) -> Any:
-        """Give the session's cursor, on which the statement is prepared."""
+        """Return the session's cursor, on which the statement is prepared."""
         session = connection.info.get("prepared")
         if session is None:
             session = connection.info["prepared"] = _Session(connection.connection.dbapi_connection)
@@ -94,7 +94,7 @@ class PreparedStatement:
         return session.cursor
 
     def _raised(self, connection: sa.Connection, cursor: Any, error: psycopg2.Error) -> sa_exc.DBAPIError:
-        """Give SQLAlchemy's form of an error; a connection that is lost is not used again."""
+        """Return SQLAlchemy's form of an error; a connection that is lost is not used again."""
         # 57P01 to 57P03: the server ends the session; 08: so does the network.
         lost = bool(cursor.connection.closed) or (error.pgcode or "").startswith(("57P", "08"))
         if lost:

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
 from registry.database.connection import BatchingConnection
 from registry.database.errors import never_committed, unavailable
@@ -67,7 +68,7 @@ class PostgresUnitOfWork(UnitOfWork):
         self._refusal: Refusal | None = None
 
     def at_end(self, tell: Callable[[bool | None], None]) -> None:
-        """Have somebody told how it ended: True, committed; False, rolled back; None, nobody knows."""
+        """Have somebody told how it ended: True, committed; False, rolled back; None, unknown."""
         self._ends.append(tell)
 
     def write(self, statement: PreparedStatement, values: Mapping[str, Any], *, refusal: Refusal, last: bool) -> None:
@@ -96,7 +97,7 @@ class PostgresUnitOfWork(UnitOfWork):
             self._ends.pop()(committed)
 
     def failed(self, error: sa_exc.DBAPIError) -> Exception:
-        """Give what it means that the commit raised an error; tell everybody."""
+        """Return what it means that the commit raised an error; tell everybody."""
         known = never_committed(error)
         if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
             found: Exception = self._refusal(error)
@@ -111,15 +112,15 @@ class PostgresUnitOfWork(UnitOfWork):
         return found
 
 
-class PostgresDatabase:
+class PostgresDatabase(Database):
     """Opens PostgreSQL transactions on an engine's pool."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
 
     @contextmanager
+    @override
     def begin(self) -> Iterator[PostgresUnitOfWork]:
-        """See `Database.begin`."""
         try:
             connection = self.engine.connect()
         except sa_exc.SQLAlchemyError as error:
@@ -139,7 +140,7 @@ class PostgresDatabase:
                 transaction.commit()
             except sa_exc.DBAPIError as error:
                 raise work.failed(error) from error
-            except BaseException:  # an interruption, after which whoever waits to be told would wait for ever
+            except BaseException:  # an interruption, after which whoever waits to be told would wait forever
                 work.ended(None)
                 raise
             work.ended(True)
@@ -161,15 +162,15 @@ class MemoryUnitOfWork(UnitOfWork):
             self._undo.pop()()
 
 
-class MemoryDatabase:
+class MemoryDatabase(Database):
     """Opens transactions one at a time under one lock: the strictest isolation there is."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
 
     @contextmanager
+    @override
     def begin(self) -> Iterator[MemoryUnitOfWork]:
-        """See `Database.begin`."""
         with self._lock:
             work = MemoryUnitOfWork()
             try:
@@ -180,7 +181,7 @@ class MemoryDatabase:
 
 
 def postgres_of(work: UnitOfWork) -> PostgresUnitOfWork:
-    """Give a PostgreSQL transaction as what it is.
+    """Return a PostgreSQL transaction as what it is.
 
     Raises:
         TypeError: the work belongs to another kind of store; the composition root has mixed adapters.
@@ -191,7 +192,7 @@ def postgres_of(work: UnitOfWork) -> PostgresUnitOfWork:
 
 
 def connection_of(work: UnitOfWork) -> sa.Connection:
-    """Give the SQLAlchemy connection of a PostgreSQL transaction.
+    """Return the SQLAlchemy connection of a PostgreSQL transaction.
 
     Raises:
         TypeError: the work belongs to another kind of store; the composition root has mixed adapters.

@@ -121,7 +121,7 @@ class Catalogue:
         return archived
 
     def get(self, topic: Topic) -> Entry:
-        """Give the current version.
+        """Return the current version.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN.
@@ -134,7 +134,7 @@ class Catalogue:
         return entry
 
     def published(self, topic: Topic) -> Entry:
-        """Give an entry that is published.
+        """Return an entry that is published.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN or RESOURCE_NOT_PUBLISHED.
@@ -147,15 +147,15 @@ class Catalogue:
         return entry
 
     def all(self) -> list[Entry]:
-        """Give the current version of every entry, by topic."""
+        """Return the current version of every entry, by topic."""
         return self._store.all()
 
     def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
-        """Give every version and when it was stored, oldest first."""
+        """Return every version and when it was stored, oldest first."""
         return self._store.history(topic)
 
     def governs(self, subject: str) -> bool:
-        """Tell whether a subject belongs to an entry, so that its fields must be classified."""
+        """Return whether a subject belongs to an entry, so that its fields must be classified."""
         if not subject.endswith("-value"):
             return False
         try:

@@ -47,7 +47,7 @@ class Departments:
     def rename(
         self, department_id: str, *, name: str, short_name: str, uscc: str | None = None, version: int
     ) -> Department:
-        """Give a department a new name, and a new credit code if it has one.
+        """Return a department a new name, and a new credit code if it has one.
 
         Args:
             department_id: internal id.
@@ -104,7 +104,7 @@ class Departments:
         )
 
     def get(self, department_id: str) -> Department:
-        """Give the current version.
+        """Return the current version.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN.
@@ -117,7 +117,7 @@ class Departments:
         return department
 
     def by_uscc(self, uscc: str) -> Department:
-        """Give the department that has this credit code now.
+        """Return the department that has this credit code now.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN.
@@ -128,11 +128,11 @@ class Departments:
         return department
 
     def all(self) -> list[Department]:
-        """Give the current version of every department, by short name."""
+        """Return the current version of every department, by short name."""
         return self._store.all()
 
     def history(self, department_id: str) -> list[tuple[datetime, Department]]:
-        """Give every version and when it was stored, oldest first."""
+        """Return every version and when it was stored, oldest first."""
         return self._store.history(department_id)
 
     def _change(self, department: Department) -> Department:

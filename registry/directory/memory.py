@@ -3,23 +3,25 @@
 import threading
 from datetime import datetime
 
+from typing_extensions import override
+
 from registry.directory.model import Department, Entry
-from registry.directory.store import stale_version
+from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
 
 __all__ = ["MemoryCatalogue", "MemoryDepartments"]
 
 
-class MemoryDepartments:
+class MemoryDepartments(DepartmentStore):
     """See `registry.subjects.store.DepartmentStore`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history: dict[str, list[tuple[datetime, Department]]] = {}
 
+    @override
     def save(self, department: Department, at: datetime) -> None:
-        """See `DepartmentStore.save`."""
         with self._lock:
             held = self._history.get(department.id, [])
             if department.version != len(held) + 1:
@@ -31,55 +33,55 @@ class MemoryDepartments:
                     )
             self._history[department.id] = [*held, (at, department)]
 
+    @override
     def get(self, department_id: str) -> Department | None:
-        """See `DepartmentStore.get`."""
         with self._lock:
             held = self._history.get(department_id)
             return held[-1][1] if held else None
 
+    @override
     def by_uscc(self, uscc: str) -> Department | None:
-        """See `DepartmentStore.by_uscc`."""
         return next((department for department in self.all() if department.uscc == uscc), None)
 
+    @override
     def all(self) -> list[Department]:
-        """See `DepartmentStore.all`."""
         with self._lock:
             current = [held[-1][1] for held in self._history.values()]
         return sorted(current, key=lambda department: (department.short_name, department.id))
 
+    @override
     def history(self, department_id: str) -> list[tuple[datetime, Department]]:
-        """See `DepartmentStore.history`."""
         with self._lock:
             return list(self._history.get(department_id, []))
 
 
-class MemoryCatalogue:
+class MemoryCatalogue(CatalogueStore):
     """See `registry.subjects.store.CatalogueStore`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history: dict[Topic, list[tuple[datetime, Entry]]] = {}
 
+    @override
     def save(self, entry: Entry, at: datetime) -> None:
-        """See `CatalogueStore.save`."""
         with self._lock:
             held = self._history.get(entry.topic, [])
             if entry.version != len(held) + 1:
                 raise stale_version("entry", entry.version - 1)
             self._history[entry.topic] = [*held, (at, entry)]
 
+    @override
     def get(self, topic: Topic) -> Entry | None:
-        """See `CatalogueStore.get`."""
         with self._lock:
             held = self._history.get(topic)
             return held[-1][1] if held else None
 
+    @override
     def all(self) -> list[Entry]:
-        """See `CatalogueStore.all`."""
         with self._lock:
             return [self._history[topic][-1][1] for topic in sorted(self._history)]
 
+    @override
     def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
-        """See `CatalogueStore.history`."""
         with self._lock:
             return list(self._history.get(topic, []))

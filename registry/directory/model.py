@@ -68,7 +68,7 @@ class Department:
     """A department, as of one version of it.
 
     Attributes:
-        id: internal id, for ever. version: 1, 2, 3 …
+        id: internal id, forever. version: 1, 2, 3 …
         uscc: unified social credit code (统一社会信用代码), 18 characters.
         name, short_name: in Chinese, such as 某市公安局 and 公安局.
         division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.

@@ -27,19 +27,19 @@ class DepartmentStore(Protocol):
         ...
 
     def get(self, department_id: str) -> Department | None:
-        """Give the current version."""
+        """Return the current version."""
         ...
 
     def by_uscc(self, uscc: str) -> Department | None:
-        """Give the department that has this credit code now."""
+        """Return the department that has this credit code now."""
         ...
 
     def all(self) -> list[Department]:
-        """Give the current version of every department, by short name."""
+        """Return the current version of every department, by short name."""
         ...
 
     def history(self, department_id: str) -> list[tuple[datetime, Department]]:
-        """Give every version and when it was stored, oldest first."""
+        """Return every version and when it was stored, oldest first."""
         ...
 
 
@@ -55,15 +55,15 @@ class CatalogueStore(Protocol):
         ...
 
     def get(self, topic: Topic) -> Entry | None:
-        """Give the current version."""
+        """Return the current version."""
         ...
 
     def all(self) -> list[Entry]:
-        """Give the current version of every entry, by topic."""
+        """Return the current version of every entry, by topic."""
         ...
 
     def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
-        """Give every version and when it was stored, oldest first."""
+        """Return every version and when it was stored, oldest first."""
         ...
 
 

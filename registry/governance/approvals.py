@@ -24,6 +24,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from typing_extensions import override
+
 from schemas.access import Actor, ActorKind
 from schemas.canonical import Json
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
@@ -71,7 +73,7 @@ class Approval:
     answer: str = ""
 
     def to_json(self) -> dict[str, Json]:
-        """Give it as JSON."""
+        """Return it as JSON."""
         return {
             "id": self.id,
             "subject": self.subject,
@@ -99,13 +101,13 @@ class ApprovalStore(Protocol):
         ...
 
     def get(self, approval_id: str) -> Approval | None:
-        """Give a request."""
+        """Return a request."""
         ...
 
     def find(
         self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
     ) -> list[Approval]:
-        """Give requests by subject, state and shape, oldest first; None does not limit."""
+        """Return requests by subject, state and shape, oldest first; None does not limit."""
         ...
 
 
@@ -210,7 +212,7 @@ class Approvals:
         return False
 
     def get(self, approval_id: str) -> Approval:
-        """Give a request.
+        """Return a request.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -221,7 +223,7 @@ class Approvals:
         return found
 
     def find(self, *, subject: str | None = None, state: ApprovalState | None = None) -> list[Approval]:
-        """Give requests, oldest first; None does not limit."""
+        """Return requests, oldest first; None does not limit."""
         return self._store.find(subject=subject, state=state)
 
     def _covers(self, approval: Approval, findings: Sequence[str]) -> bool:
@@ -230,20 +232,20 @@ class Approvals:
         return set(findings) <= set(approval.findings) and self._clock() < approval.decided_at + VALID
 
 
-class MemoryApprovals:
+class MemoryApprovals(ApprovalStore):
     """The in-memory twin of `registry.postgres.approvals.PostgresApprovals`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Approval] = {}
 
+    @override
     def add(self, approval: Approval) -> None:
-        """See `ApprovalStore.add`."""
         with self._lock:
             self._held[approval.id] = approval
 
+    @override
     def move(self, approval: Approval, before: ApprovalState) -> bool:
-        """See `ApprovalStore.move`."""
         with self._lock:
             held = self._held.get(approval.id)
             if held is None or held.state is not before:
@@ -251,15 +253,15 @@ class MemoryApprovals:
             self._held[approval.id] = approval
             return True
 
+    @override
     def get(self, approval_id: str) -> Approval | None:
-        """See `ApprovalStore.get`."""
         with self._lock:
             return self._held.get(approval_id)
 
+    @override
     def find(
         self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
     ) -> list[Approval]:
-        """See `ApprovalStore.find`."""
         with self._lock:
             return [
                 one

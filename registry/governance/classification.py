@@ -167,7 +167,7 @@ def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
 
 
 def classify(schema: Any) -> list[Labelled]:
-    """Give the classification of every field.
+    """Return the classification of every field.
 
     Raises:
         InvalidError: SCHEMA_UNCLASSIFIED, naming each field that lacks something and what it lacks.
@@ -213,7 +213,7 @@ def taken_back(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[La
 
 
 def refusal(findings: Sequence[str]) -> ConflictError:
-    """Give the error for a version that takes something back without approval."""
+    """Return the error for a version that takes something back without approval."""
     return ConflictError(
         Reason.CLASSIFICATION_LOWERED,
         "a classification is not lowered by registering: keep it as it was, or have it approved by another person "
@@ -222,7 +222,7 @@ def refusal(findings: Sequence[str]) -> ConflictError:
 
 
 def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None) -> Level:
-    """Give the highest level among fields: the least ceiling of a grant that shows them.
+    """Return the highest level among fields: the least ceiling of a grant that shows them.
 
     Args:
         fields: a schema's classification.

@@ -54,7 +54,7 @@ class Profile(StrEnum):
     CATALOGUE = "catalogue"  # read everything that is not restricted
 
     def opens(self, operation: Operation) -> bool:
-        """Tell whether the profile opens an operation."""
+        """Return whether the profile opens an operation."""
         if self is Profile.CATALOGUE:
             return operation in {Operation.READ, Operation.READ_BY_ID}
         return self is Profile.IDS and operation is Operation.READ_BY_ID
@@ -123,7 +123,7 @@ class Rights:
     restricted: tuple[str, ...] = ()
 
     def give(self, actor: Actor, operation: Operation, subject: str) -> bool:
-        """Tell whether an actor has a right of its own to an operation.
+        """Return whether an actor has a right of its own to an operation.
 
         Args:
             actor: who acts.
@@ -139,21 +139,21 @@ class Rights:
         )
 
     def give_some(self, actor: Actor, operation: Operation) -> bool:
-        """Tell whether an actor has a right of its own to an operation under any subject."""
+        """Return whether an actor has a right of its own to an operation under any subject."""
         names = principals(actor)
         return any(operation in right.operations and right.who in names for right in self.rights)
 
     def open(self, operation: Operation, subject: str) -> bool:
-        """Tell whether the profile opens an operation under a subject."""
+        """Return whether the profile opens an operation under a subject."""
         return self.profile.opens(operation) and not self.restrict(subject)
 
     def restrict(self, subject: str) -> bool:
-        """Tell whether a subject is restricted."""
+        """Return whether a subject is restricted."""
         return any(matches(pattern, subject) for pattern in self.restricted)
 
 
 def principals(actor: Actor) -> frozenset[str]:
-    """Give the names under which an actor may have rights."""
+    """Return the names under which an actor may have rights."""
     person = actor.kind is ActorKind.HUMAN
     own = f"account:{actor.id}" if person else f"connector:{actor.department}/{actor.id}"
     names = {"*", own, f"role:{actor.role.value}"}
@@ -163,7 +163,7 @@ def principals(actor: Actor) -> frozenset[str]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether a name fits a pattern, in which `*` stands for any text. Never takes longer than both are long."""
+    """Return whether a name fits a pattern, in which `*` stands for any text. Never takes longer than both are long."""
     first, *rest = pattern.split("*")
     if not rest:
         return pattern == name

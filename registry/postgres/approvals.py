@@ -4,15 +4,16 @@ import json
 from typing import Any
 
 import sqlalchemy as sa
+from typing_extensions import override
 
-from registry.governance.approvals import Approval, ApprovalState
+from registry.governance.approvals import Approval, ApprovalState, ApprovalStore
 from registry.postgres.subjects import transaction
 from registry.postgres.tables import approval as table
 
 __all__ = ["PostgresApprovals"]
 
 
-class PostgresApprovals:
+class PostgresApprovals(ApprovalStore):
     """See `registry.governance.approvals.ApprovalStore`.
 
     Args:
@@ -22,27 +23,28 @@ class PostgresApprovals:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @override
     def add(self, approval: Approval) -> None:
-        """See `ApprovalStore.add`."""
         with transaction(self._engine) as connection:
             connection.execute(sa.insert(table).values(id=approval.id, **_facts(approval)))
 
+    @override
     def move(self, approval: Approval, before: ApprovalState) -> bool:
-        """See `ApprovalStore.move`. The row's lock makes one of two the first."""
+        """The row's lock makes one of two the first."""
         changed = sa.update(table).where(table.c.id == approval.id, table.c.state == before.value)
         with transaction(self._engine) as connection:
             return connection.execute(changed.values(_facts(approval))).rowcount == 1
 
+    @override
     def get(self, approval_id: str) -> Approval | None:
-        """See `ApprovalStore.get`."""
         with transaction(self._engine) as connection:
             row = connection.execute(sa.select(table).where(table.c.id == approval_id)).one_or_none()
         return None if row is None else _approval(row)
 
+    @override
     def find(
         self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
     ) -> list[Approval]:
-        """See `ApprovalStore.find`."""
         wanted = sa.select(table).order_by(table.c.id)
         if subject is not None:
             wanted = wanted.where(table.c.subject == subject)

@@ -1,4 +1,4 @@
-"""Departments and catalogue entries in PostgreSQL: the current version for looking up, every version for ever."""
+"""Departments and catalogue entries in PostgreSQL: the current version for looking up, every version forever."""
 
 import json
 from dataclasses import asdict
@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from typing_extensions import override
 
 from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
-from registry.directory.store import stale_version
+from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from registry.postgres.subjects import transaction
 from registry.postgres.tables import catalogue, catalogue_version, department, department_version
 from schemas.access import Level
@@ -19,14 +20,14 @@ from schemas.names import ResourceName, Topic
 __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 
-class PostgresDepartments:
+class PostgresDepartments(DepartmentStore):
     """See `registry.subjects.store.DepartmentStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @override
     def save(self, value: Department, at: datetime) -> None:
-        """See `DepartmentStore.save`."""
         body = json.dumps(asdict(value), ensure_ascii=False)
         facts = {"version": value.version, "uscc": value.uscc, "body": body}
         with transaction(self._engine) as connection:
@@ -54,22 +55,22 @@ class PostgresDepartments:
                 sa.insert(department_version).values(id=value.id, version=value.version, body=body, at=at)
             )
 
+    @override
     def get(self, department_id: str) -> Department | None:
-        """See `DepartmentStore.get`."""
         return self._one(sa.select(department.c.body).where(department.c.id == department_id))
 
+    @override
     def by_uscc(self, uscc: str) -> Department | None:
-        """See `DepartmentStore.by_uscc`."""
         return self._one(sa.select(department.c.body).where(department.c.uscc == uscc))
 
+    @override
     def all(self) -> list[Department]:
-        """See `DepartmentStore.all`."""
         with transaction(self._engine) as connection:
             found = [_department(row.body) for row in connection.execute(sa.select(department.c.body))]
         return sorted(found, key=lambda item: (item.short_name, item.id))
 
+    @override
     def history(self, department_id: str) -> list[tuple[datetime, Department]]:
-        """See `DepartmentStore.history`."""
         every = (
             sa.select(department_version.c.at, department_version.c.body)
             .where(department_version.c.id == department_id)
@@ -84,14 +85,14 @@ class PostgresDepartments:
         return None if body is None else _department(body)
 
 
-class PostgresCatalogue:
+class PostgresCatalogue(CatalogueStore):
     """See `registry.subjects.store.CatalogueStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @override
     def save(self, entry: Entry, at: datetime) -> None:
-        """See `CatalogueStore.save`."""
         body = json.dumps(asdict(entry) | {"level": entry.level.name}, ensure_ascii=False)
         key = {"name": str(entry.topic.name), "major": entry.topic.major}
         facts = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
@@ -106,20 +107,20 @@ class PostgresCatalogue:
                 raise stale_version("entry", entry.version - 1)
             connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
 
+    @override
     def get(self, topic: Topic) -> Entry | None:
-        """See `CatalogueStore.get`."""
         with transaction(self._engine) as connection:
             body = connection.execute(sa.select(catalogue.c.body).where(_is(topic))).scalar_one_or_none()
         return None if body is None else _entry(body)
 
+    @override
     def all(self) -> list[Entry]:
-        """See `CatalogueStore.all`."""
         with transaction(self._engine) as connection:
             found = [_entry(row.body) for row in connection.execute(sa.select(catalogue.c.body))]
         return sorted(found, key=lambda entry: entry.topic)
 
+    @override
     def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
-        """See `CatalogueStore.history`."""
         every = (
             sa.select(catalogue_version.c.at, catalogue_version.c.body)
             .where(catalogue_version.c.name == str(topic.name), catalogue_version.c.major == topic.major)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
+from typing_extensions import override
 
 from registry.postgres.subjects import PostgresSubjects, joining, transaction
 from registry.postgres.tables import outbox as table
 from registry.postgres.tables import reference, schema, subject, version
-from registry.schemas_topic.outbox import snapshot_records
+from registry.schemas_topic.outbox import Outbox, snapshot_records
 from registry.schemas_topic.records import Record
 
 __all__ = ["PostgresOutbox"]
@@ -16,7 +17,7 @@ __all__ = ["PostgresOutbox"]
 _TURN = 0x5C4E_3A50  # an advisory lock's number; nobody else's in this database
 
 
-class PostgresOutbox:
+class PostgresOutbox(Outbox):
     """See `registry.schemas_topic.outbox.Outbox`.
 
     Args:
@@ -26,21 +27,21 @@ class PostgresOutbox:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @override
     def append(self, records: Iterable[Record]) -> None:
-        """See `Outbox.append`."""
         rows = [{"key": record.key, "value": record.value} for record in records]
         if rows:
             with transaction(self._engine) as connection:
                 connection.execute(sa.insert(table), rows)
 
+    @override
     def waiting(self, limit: int) -> list[tuple[int, Record]]:
-        """See `Outbox.waiting`."""
         oldest = sa.select(table).order_by(table.c.number).limit(limit)
         with transaction(self._engine) as connection:
             return [(row.number, Record(row.key, row.value)) for row in connection.execute(oldest)]
 
+    @override
     def sent(self, numbers: Sequence[int]) -> None:
-        """See `Outbox.sent`."""
         with transaction(self._engine) as connection:
             connection.execute(sa.delete(table).where(table.c.number.in_(list(numbers))))
 

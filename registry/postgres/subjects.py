@@ -18,13 +18,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
 from registry.database.errors import never_committed, unavailable
 from registry.database.prepared_statement import PreparedStatement
 from registry.postgres import statements
 from registry.postgres.tables import reference, schema, subject, version
 from registry.subjects.model import Content, Reference, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import refuse_taken
+from registry.subjects.store import SubjectStore, refuse_taken
 from schemas.errors import ConflictError, Reason, UnavailableError
 
 __all__ = ["PostgresSubjects", "joining", "transaction"]
@@ -49,7 +50,7 @@ def joining(connection: sa.Connection) -> Iterator[None]:
 
 @contextmanager
 def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Give the joined transaction's connection, or one in a transaction of its own.
+    """Return the joined transaction's connection, or one in a transaction of its own.
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL, or OUTCOME_UNKNOWN for a commit that did not answer.
@@ -76,7 +77,7 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Give the joined transaction's connection, or one for single statements, without a transaction around them.
+    """Return the joined transaction's connection, or one for single statements, without a transaction around them.
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
@@ -95,7 +96,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise unavailable(error) from error
 
 
-class PostgresSubjects:
+class PostgresSubjects(SubjectStore):
     """See `registry.subjects.store.SubjectStore`.
 
     Args:
@@ -109,10 +110,10 @@ class PostgresSubjects:
         self._single = single or engine
 
     @contextmanager
+    @override
     def change(
         self, name: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
     ) -> Iterator["_Change"]:
-        """See `SubjectStore.change`."""
         # Joined, so that what is read on the way takes no second connection: with many threads that would exhaust
         # the pool while each of them waits for the others.
         with transaction(self._engine) as connection, joining(connection):
@@ -121,21 +122,21 @@ class PostgresSubjects:
             mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
             yield _Change(connection, name, mine, others)
 
+    @override
     def schema(self, schema_id: int) -> StoredSchema | None:
-        """See `SubjectStore.schema`."""
         return self._schema(statements.SCHEMA, {"id": schema_id})
 
+    @override
     def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        """See `SubjectStore.by_guid`."""
         return self._schema(statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))})
 
+    @override
     def highest_id(self) -> int:
-        """See `SubjectStore.highest_id`."""
         with reading(self._single) as connection:
             return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
 
+    @override
     def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        """See `SubjectStore.held`."""
         if number is None:
             wanted, values = statements.LATEST, dict[str, Any](name=name)
         else:
@@ -144,36 +145,36 @@ class PostgresSubjects:
             row = wanted.one_or_none(connection, values)
         return None if row is None else (_version(row), row.text)
 
+    @override
     def listed(self) -> list[StoredVersion]:
-        """See `SubjectStore.listed`."""
         return self._versions(statements.LISTED, {})
 
+    @override
     def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
-        """See `SubjectStore.referrers`."""
         return self._versions(statements.REFERRERS, {"name": name, "number": number})
 
+    @override
     def by_shape(self, name: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """See `SubjectStore.by_shape`."""
         with reading(self._single) as connection:
             rows = statements.BY_SHAPE.run(connection, {"name": name, "shape": shape})
             return [(_version(row), row.text) for row in rows]
 
+    @override
     def versions(self, name: str) -> list[StoredVersion]:
-        """See `SubjectStore.versions`."""
         return self._versions(statements.VERSIONS, {"name": name})
 
+    @override
     def text(self, name: str, number: int) -> str | None:
-        """See `SubjectStore.text`."""
         with reading(self._single) as connection:
             row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
         return None if row is None else row.text
 
+    @override
     def uses(self, schema_id: int) -> list[StoredVersion]:
-        """See `SubjectStore.uses`."""
         return self._versions(statements.USES, {"id": schema_id})
 
+    @override
     def subjects(self) -> list[tuple[str, bool]]:
-        """See `SubjectStore.subjects`."""
         listed = (
             sa.select(version.c.subject, sa.func.bool_or(~version.c.deleted))
             .join(subject, subject.c.name == version.c.subject)
@@ -185,20 +186,20 @@ class PostgresSubjects:
         with reading(self._single) as connection:
             return [(name, live) for name, live in connection.execute(listed)]
 
+    @override
     def settings(self, name: str) -> Settings:
-        """See `SubjectStore.settings`."""
         return self.settings_of([name]).get(name, Settings())
 
+    @override
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        """See `SubjectStore.settings_of`."""
         with reading(self._single) as connection:
             return {
                 row.name: Settings(row.config, row.mode)
                 for row in connection.execute(statements.SETTINGS, {"names": [*names]})
             }
 
+    @override
     def configured(self) -> Mapping[str, Settings]:
-        """See `SubjectStore.configured`."""
         found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
             subject.c.config.is_not(None) | subject.c.mode.is_not(None)
         )

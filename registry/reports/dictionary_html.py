@@ -56,7 +56,7 @@ _COLUMNS = ("field", "label", "type", "required", "level", "personal", "sensitiv
 
 
 def to_html(sheets: Sequence[Sheet], *, language: Language = Language.BOTH, title: str = "") -> str:
-    """Give the page.
+    """Return the page.
 
     Args:
         sheets: the record types, in the order in which they shall stand.

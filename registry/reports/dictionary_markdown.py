@@ -16,7 +16,7 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 
 
 def to_markdown(sheets: Sequence[Sheet], *, language: Language = Language.BOTH, title: str = "") -> str:
-    """Give the text.
+    """Return the text.
 
     Args:
         sheets: the record types, in the order in which they shall stand.

@@ -89,7 +89,7 @@ class Change:
     approval: bool = False
 
     def to_json(self) -> dict[str, Json]:
-        """Give it as JSON."""
+        """Return it as JSON."""
         return {
             "kind": self.kind.value,
             "path": self.path,
@@ -126,7 +126,7 @@ _VERDICTS = {  # something found against (the new schema as reader, the old sche
 
 
 def diff(old: ParsedSchema, new: ParsedSchema, *, strict: bool = True) -> list[Change]:
-    """Give what changed, in the order of the new schema's fields, removed ones at the end.
+    """Return what changed, in the order of the new schema's fields, removed ones at the end.
 
     Args:
         old: as it is registered.
@@ -201,7 +201,7 @@ class _Comparison:
         )
 
     def _shifted(self, parent: str) -> bool:
-        """Tell whether the fields of a record changed places only because others came or went."""
+        """Return whether the fields of a record changed places only because others came or went."""
         before = [path for path, field in self._before.items() if field.parent == parent and path in self._after]
         after = [path for path, field in self._after.items() if field.parent == parent and path in self._before]
         return before == after
@@ -234,7 +234,7 @@ class _Comparison:
         return replace(change, readers=readers, because=tuple(dict.fromkeys(because)))
 
     def _unexplained(self) -> Iterator[Change]:
-        """Give a change for each place where reading fails and that no change before named."""
+        """Return a change for each place where reading fails and that no change before named."""
         for path, lacking in dict.fromkeys((*self._backward, *self._forward)):
             kind = Kind.REMOVED if lacking else Kind.TYPE if path else Kind.NAME
             yield self._effect(self._change(kind, path, path, "", ""))
@@ -253,7 +253,7 @@ def _by_path(found: list[Difference]) -> dict[tuple[str, bool], list[Difference]
 
 
 def _lowered(before: list[classification.Labelled], after: list[classification.Labelled]) -> set[tuple[str, str]]:
-    """Give (path, attribute) of what the new schema takes back."""
+    """Return (path, attribute) of what the new schema takes back."""
     return {
         (finding.path, word)
         for finding in classification.lowered(after, before)
@@ -263,7 +263,7 @@ def _lowered(before: list[classification.Labelled], after: list[classification.L
 
 
 def _in_force(fields: list[classification.Labelled]) -> dict[str, dict[str, str]]:
-    """Give each field's classification as it is in force, with what it inherits."""
+    """Return each field's classification as it is in force, with what it inherits."""
     return {
         field.path: {
             "level": field.level.name,
@@ -276,7 +276,7 @@ def _in_force(fields: list[classification.Labelled]) -> dict[str, dict[str, str]
 
 
 def _type_words(node: Any) -> str:
-    """Give a type in words that tell apart whatever differs, but not what stands inside nested records."""
+    """Return a type in words that tell apart whatever differs, but not what stands inside nested records."""
     if isinstance(node, list):
         return " | ".join(_type_words(branch) for branch in node)
     if isinstance(node, dict) and node["type"] == "enum":

@@ -3,11 +3,11 @@
 A grant's view has one output schema, made at approval; the resource's schema goes on changing under it. Records of
 the new version reach the view as the old schema would read them (`exchange.access.view.resolve`), so that
 
-    a field is added         no grant shows it; whoever needs it asks anew
+    a field is added         no grant shows it; whoever needs it asks again
     a granted field goes     its default is delivered, null if it may be null; else nothing is delivered any more
     a filter's field goes    the filter can no longer be compiled: nothing is delivered any more
     a type changes           the old type must be able to read it, or nothing is delivered any more
-    a level rises            above the grant's ceiling every draw is refused until it is asked for anew
+    a level rises            above the grant's ceiling every draw is refused until it is asked for again
     a mask changes           the grant keeps the one that was approved
     the rest                 the grant keeps the words that were approved with it
 
@@ -40,7 +40,7 @@ class Touch(IntEnum):
 
     REVIEW = 1  # it goes on as approved; somebody should look at whether that is still right
     DEFAULTED = 2  # it goes on, with a default or null in the place of values
-    STOPPED = 3  # nothing is delivered until it is asked for and approved anew
+    STOPPED = 3  # nothing is delivered until it is asked for and approved again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Touched:
     because: str
 
     def to_json(self) -> dict[str, Json]:
-        """Give it as JSON."""
+        """Return it as JSON."""
         return {
             "grant": self.grant,
             "consumer": self.consumer,
@@ -117,7 +117,7 @@ def grant_use(document: Mapping[str, Any]) -> GrantUse:
 def touched(
     changes: Iterable[Change], grants: Sequence[GrantUse], old: ParsedSchema, new: ParsedSchema
 ) -> list[Touched]:
-    """Give the grants that the changes touch, by change and grant.
+    """Return the grants that the changes touch, by change and grant.
 
     Args:
         changes: what `registry.reports.diff.diff` gave for the two schemas.

@@ -65,7 +65,7 @@ _AVRO = {  # the standard's logical type → Avro's type, where a contract state
 def to_contract(
     parsed: ParsedSchema, *, subject: str, version: int = 1, properties: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Give the contract of a record schema.
+    """Return the contract of a record schema.
 
     Args:
         parsed: the schema.
@@ -106,7 +106,7 @@ def to_contract(
 
 
 def from_contract(document: Any, *, levels: Mapping[str, str] | None = None) -> tuple[str, dict[str, Any]]:
-    """Give the schema of a contract, as text, and the metadata to register with it.
+    """Return the schema of a contract, as text, and the metadata to register with it.
 
     Args:
         document: the contract, as read from YAML or JSON.
@@ -241,7 +241,7 @@ def _type(item: Mapping[str, Any], levels: Mapping[str, str], path: str) -> Any:
 
 
 def _avro(item: Mapping[str, Any]) -> Any:
-    """Give the Avro type that a property states, None where its physical type is another system's."""
+    """Return the Avro type that a property states, None where its physical type is another system's."""
     stated = item.get("physicalType")
     if not isinstance(stated, str):
         return None

@@ -25,11 +25,11 @@ class AuditHandle(Protocol):
 class Visibility(Protocol):
     """A list while it is made: one question for the subjects of all of it, and one entry at most."""
 
-    def sees(self, subject: str) -> bool:
-        """Tell whether a subject may be named to the actor. Asked for many, it asks its own store once."""
+    def visible(self, subject: str) -> bool:
+        """Return whether a subject may be named to the actor. Asked for many, it asks its own store once."""
         ...
 
-    def showed(self, subjects: Iterable[str]) -> None:
+    def record(self, subjects: Iterable[str]) -> None:
         """Take down which subjects the answer names."""
         ...
 
@@ -44,25 +44,25 @@ class Listing:
     def __init__(self, shown: Visibility) -> None:
         self._shown = shown
 
-    def sees(self, subject: str) -> bool:
-        """Tell whether a subject may be named; views belong to their grants alone."""
-        return not is_view(subject) and self._shown.sees(subject)
+    def visible(self, subject: str) -> bool:
+        """Return whether a subject may be named; views belong to their grants alone."""
+        return not is_view(subject) and self._shown.visible(subject)
 
     def page(self, items: list[_T], offset: int, limit: int, *, of: Callable[[_T], str]) -> list[_T]:
-        """Give a page of items, each of the subject that *of* gives, and take down that it names them."""
+        """Return a page of items, each of the subject that *of* gives, and take down that it names them."""
         part = page(items, offset, limit)
-        self.showed(map(of, part))
+        self.record(map(of, part))
         return part
 
-    def showed(self, subjects: Iterable[str]) -> None:
+    def record(self, subjects: Iterable[str]) -> None:
         """Take down which subjects the answer names."""
-        self._shown.showed(subjects)
+        self._shown.record(subjects)
 
 
 class AccessControl(Protocol):
     """Decides whether an act may go on, and records it."""
 
-    def pass_(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[AuditHandle]:
+    def act(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[AuditHandle]:
         """Open an act; leaving the block records it.
 
         Args:
@@ -76,7 +76,7 @@ class AccessControl(Protocol):
         """
         ...
 
-    def list_(self, actor: Actor, *, admitted: bool = False) -> AbstractContextManager[Visibility]:
+    def list(self, actor: Actor, *, admitted: bool = False) -> AbstractContextManager[Visibility]:
         """Open a list of subjects; leaving the block records how many it showed whose reads leave entries.
 
         Args:
@@ -89,8 +89,8 @@ class AccessControl(Protocol):
         """
         ...
 
-    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
-        """Give the subject under which an actor reads a schema by its id; it leaves no entry.
+    def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+        """Return the subject under which an actor reads a schema by its id; it leaves no entry.
 
         Whoever was first to register a schema that everybody has, under a subject that is closed, must not close its
         id to everybody.
@@ -103,7 +103,7 @@ class AccessControl(Protocol):
         ...
 
     def open_(self, resource: str) -> bool:
-        """Tell whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
+        """Return whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
 
         Asked for each call, and on the server's event loop: it may not wait for anything.
 

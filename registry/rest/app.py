@@ -35,7 +35,7 @@ __all__ = ["Identify", "create"]
 
 def create(
     subjects: Subjects,
-    gate: AccessControl,
+    access: AccessControl,
     *,
     identify: Identify,
     version: str = "1",
@@ -47,7 +47,7 @@ def create(
 
     Args:
         subjects: the service behind it.
-        gate: lets acts pass.
+        access: lets acts pass.
         identify: says who calls.
         version: of the product.
         dialect: whose words errors are told in where peers contradict each other.
@@ -55,15 +55,15 @@ def create(
         more: further groups of calls, made as Confluent's own are (`registry.rest.governance`).
     """
     app = FastAPI(title="Schema registry", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
-    ready = ResponseCache(gate.open_)
+    ready = ResponseCache(access.open_)
     groups: tuple[Callable[..., Calls], ...] = (SubjectCalls, SchemaCalls, ConfigCalls, *more)
     for group in groups:
-        calls: Any = group(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
+        calls: Any = group(subjects, access, identify, ready=ready, dialect=dialect, version=version)
         app.include_router(calls.router())
     if metrics is not None:
         _serve_metrics(app, metrics, identify)
     made: dict[str, Any] = {"ready": ready, "dialect": dialect, "version": version}
-    hot: tuple[Any, ...] = tuple(group(subjects, gate, identify, **made) for group in (SubjectCalls, SchemaCalls))
+    hot: tuple[Any, ...] = tuple(group(subjects, access, identify, **made) for group in (SubjectCalls, SchemaCalls))
 
     async def pool_error(_: Request, error: PoolError) -> Response:
         return failure(error, dialect)

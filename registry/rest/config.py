@@ -21,7 +21,7 @@ class ConfigCalls(Calls):
     """One method a call."""
 
     def router(self) -> APIRouter:
-        """Give the routes."""
+        """Return the routes."""
         router = APIRouter()
         for path in ("/config", "/config/{subject}"):
             route(router, "GET", path, self.config if path == "/config" else self.config_of)
@@ -34,11 +34,11 @@ class ConfigCalls(Calls):
         return router
 
     def config(self, request: Request) -> dict[str, Any]:
-        """Give what is configured for all."""
+        """Return what is configured for all."""
         return self._config(request, GLOBAL, to_global=True)
 
     def config_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
-        """Give what is configured for a subject."""
+        """Return what is configured for a subject."""
         return self._config(request, subject_of(subject), to_global=to_global)
 
     def configure(self, request: Request, body: Body) -> dict[str, Any]:
@@ -58,12 +58,12 @@ class ConfigCalls(Calls):
         return self._reset_config(request, subject_of(subject))
 
     def mode(self, request: Request) -> dict[str, Any]:
-        """Give the mode of all."""
+        """Return the mode of all."""
         with self.reading(request, GLOBAL):
             return {"mode": self.configuration.mode(GLOBAL)}
 
     def mode_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
-        """Give the mode of a subject."""
+        """Return the mode of a subject."""
         name = subject_of(subject)
         with self.reading(request, name):
             return {"mode": self.configuration.mode(name, default_to_global=to_global)}

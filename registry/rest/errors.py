@@ -124,7 +124,7 @@ def plain_failure(status: int, message: str = "") -> JSONResponse:
 
 
 def _as_karapace(error: PoolError, text: str) -> Any:
-    """Give the words of Karapace where its clients' tests compare them."""
+    """Return the words of Karapace where its clients' tests compare them."""
     details = error.details
     if error.reason is Reason.SCHEMA_INCOMPATIBLE and "library" in details:
         return (

@@ -54,7 +54,7 @@ class Short:
         self._hands = _Hands(threads)
 
     def call(self, method: str, path: str) -> Callable[..., Any] | None:
-        """Give the function for a path without parameters; None where the call must go the long way."""
+        """Return the function for a path without parameters; None where the call must go the long way."""
         if method == "GET" and (known := _ID.fullmatch(path)) is not None:
             return partial(self._schemas.by_id, schema_id=int(known[1]))
         found = _PATH.fullmatch(path)

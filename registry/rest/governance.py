@@ -52,7 +52,7 @@ class GovernanceCalls(Calls):
     def __init__(
         self,
         subjects: Subjects,
-        gate: AccessControl,
+        access: AccessControl,
         identify: Identify,
         *,
         ready: ResponseCache,
@@ -61,13 +61,13 @@ class GovernanceCalls(Calls):
         approvals: Approvals,
         grants: GrantsOf,
     ) -> None:
-        super().__init__(subjects, gate, identify, ready=ready, dialect=dialect, version=version)
+        super().__init__(subjects, access, identify, ready=ready, dialect=dialect, version=version)
         self._approvals = approvals
         self._grants = grants
         self._search = Search(subjects)
 
     def router(self) -> APIRouter:
-        """Give the routes."""
+        """Return the routes."""
         router = APIRouter()
         for method, path, call in (
             ("GET", "/governance/fields", self.fields),
@@ -101,20 +101,20 @@ class GovernanceCalls(Calls):
             found = [
                 (told, {"subject": subject, "version": version, "id": schema_id} | field.to_json())
                 for subject, version, schema_id, field in self._search.find(query)
-                if all(map(listing.sees, told := self._told_of(subject, schema_id)))
+                if all(map(listing.visible, told := self._told_of(subject, schema_id)))
             ]
             part = listing.page(found, offset, limit, of=lambda one: one[0][0])
             for told, _ in part:
-                listing.showed(told)
+                listing.record(told)
             return JSONResponse([answer for _, answer in part])
 
     def _told_of(self, subject: str, schema_id: int) -> list[str]:
-        """Give the subjects whose fields a schema has: its own, and those that it refers to."""
+        """Return the subjects whose fields a schema has: its own, and those that it refers to."""
         references = self.subjects.by_id(schema_id).content.references
         return [subject, *(self.subjects.needed(references) if references else ())]
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
-        """Give what a version says of each field."""
+        """Return what a version says of each field."""
         name = self.meant(subject)
         with self.reading(request, name):
             found = self.subjects.version(name, version_of(version))
@@ -127,7 +127,7 @@ class GovernanceCalls(Calls):
         name = self.meant(subject)
         content = self.submitted(request, name, body)
         actor = self._identify(request)
-        with self._gate.pass_(actor, Action.SCHEMA_READ, name):
+        with self._access.act(actor, Action.SCHEMA_READ, name):
             latest = self.subjects.version(name, None)
             self.admitted(request, latest.content.references)
             old = self.subjects.described(latest.schema_id)
@@ -143,10 +143,10 @@ class GovernanceCalls(Calls):
         return answer | {"grants": [item.to_json() for item in touched(changes, uses, old, new)]}
 
     def grants(self, request: Request, subject: str) -> list[dict[str, Any]]:
-        """Give the grants on a subject that the caller may see."""
+        """Return the grants on a subject that the caller may see."""
         name = self.meant(subject)
         actor = self._identify(request)
-        with self._gate.pass_(actor, Action.SCHEMA_READ, name):
+        with self._access.act(actor, Action.SCHEMA_READ, name):
             return [dict(one) for one in self._grants(actor, name)]
 
     def ask(self, request: Request, body: Body, *, normalize: Normalize = False) -> JSONResponse:
@@ -157,7 +157,7 @@ class GovernanceCalls(Calls):
         subject, because = self.meant(text_of(body, "subject")), text_of(body, "reason")
         content = self.submitted(request, subject, body)
         actor = self._identify(request)
-        with self._gate.pass_(actor, Action.APPROVAL_ASK, subject) as entry:
+        with self._access.act(actor, Action.APPROVAL_ASK, subject) as entry:
             shape, findings = self.subjects.taken_back(subject, content, normalize=normalize)
             asked = self._approvals.ask(
                 actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
@@ -177,15 +177,15 @@ class GovernanceCalls(Calls):
                 )
             wanted = ApprovalState(state)
         with self.listing(request) as listing:
-            found = [one for one in self._approvals.find(subject=subject, state=wanted) if listing.sees(one.subject)]
-            listing.showed(one.subject for one in found)
+            found = [one for one in self._approvals.find(subject=subject, state=wanted) if listing.visible(one.subject)]
+            listing.record(one.subject for one in found)
             return [dict(one.to_json()) for one in found]
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
-        """Give a request and what became of it."""
+        """Return a request and what became of it."""
         actor = self._identify(request)
         found = self._approvals.get(approval_id)
-        with self._gate.pass_(actor, Action.SCHEMA_READ, found.subject):
+        with self._access.act(actor, Action.SCHEMA_READ, found.subject):
             return dict(found.to_json())
 
     def decide(self, request: Request, approval_id: str, body: Body) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class GovernanceCalls(Calls):
             )
         actor = self._identify(request)
         asked = self._approvals.get(approval_id)
-        with self._gate.pass_(actor, Action.APPROVAL_DECIDE, asked.subject) as entry:
+        with self._access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as entry:
             decided = self._approvals.decide(actor, approval_id, approve=approve, answer=answer)
             entry.note(approval=decided.id, state=decided.state.value, asked_by=decided.asked_by)
         return dict(decided.to_json())

@@ -71,7 +71,7 @@ class Calls:
     def __init__(
         self,
         subjects: Subjects,
-        gate: AccessControl,
+        access: AccessControl,
         identify: Identify,
         *,
         ready: ResponseCache,
@@ -83,12 +83,12 @@ class Calls:
         self.ready = ready
         self.dialect = dialect
         self.version = version
-        self._gate = gate
+        self._access = access
         self._identify = identify
 
     def acting(self, request: Request, action: Action, subject: str) -> AbstractContextManager[AuditHandle]:
         """Open an act that changes something."""
-        return self._gate.pass_(self._identify(request), action, subject)
+        return self._access.act(self._identify(request), action, subject)
 
     def reading(self, request: Request, subject: str) -> AbstractContextManager[AuditHandle]:
         """Open a read under a subject; empty for one of all."""
@@ -97,7 +97,7 @@ class Calls:
     @contextmanager
     def listing(self, request: Request, *, admitted: bool = False) -> Iterator[Listing]:
         """Open a read over many subjects; *admitted*: the caller was let in to what they are listed for."""
-        with self._gate.list_(self._identify(request), admitted=admitted) as shown:
+        with self._access.list(self._identify(request), admitted=admitted) as shown:
             yield Listing(shown)
 
     @contextmanager
@@ -109,12 +109,12 @@ class Calls:
         def others() -> list[str]:
             return [item.subject for item in self.subjects.uses(schema.id)]
 
-        under = self._gate.under(actor, schema.origin, others)
-        with self._gate.pass_(actor, Action.SCHEMA_READ_BY_ID, under):
+        readable_subject = self._access.readable_subject(actor, schema.origin, others)
+        with self._access.act(actor, Action.SCHEMA_READ_BY_ID, readable_subject):
             yield schema
 
     def meant(self, raw_subject: str) -> str:
-        """Give the subject that is meant by a name in a path or a body: what an alias stands for."""
+        """Return the subject that is meant by a name in a path or a body: what an alias stands for."""
         return self.configuration.alias(subject_of(raw_subject))
 
     def submitted(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
@@ -148,11 +148,11 @@ class Calls:
 
     def _pass_each(self, actor: Actor, names: Iterable[str]) -> None:
         for name in sorted(names):
-            with self._gate.pass_(actor, Action.SCHEMA_READ, name):
+            with self._access.act(actor, Action.SCHEMA_READ, name):
                 pass
 
     def written_in(self, request: Request, schema_id: int) -> str:
-        """Give an id's text with its references written in, to a caller who may read each of them.
+        """Return an id's text with its references written in, to a caller who may read each of them.
 
         Raises:
             RefusedError: one of them is not open to the caller.
@@ -251,7 +251,7 @@ def number_of(body: Mapping[str, Any], name: str) -> int | None:
 
 
 def curious(request: Request) -> bool:
-    """Tell whether a client takes properties that it does not know; older Java clients fail on them."""
+    """Return whether a client takes properties that it does not know; older Java clients fail on them."""
     return request.headers.get("confluent-accept-unknown-properties", "").lower() == "true"
 
 

@@ -133,7 +133,7 @@ def _negotiated(accept: str) -> str:
 
 
 def _request_id(stated: bytes) -> bytes:
-    """Give the id that the caller gave to its request, or a new one."""
+    """Return the id that the caller gave to its request, or a new one."""
     if stated and len(stated) <= 100 and stated.isascii() and stated.decode().isprintable():
         return stated
     return random_id().encode()

@@ -102,7 +102,7 @@ def version_of(text: str) -> int | None:
 
 
 def too_large(size: int) -> InvalidError:
-    """Give the error for a body beyond MAX_BODY."""
+    """Return the error for a body beyond MAX_BODY."""
     return InvalidError(Reason.SCHEMA_TOO_LARGE, f"got a body of at least {size} bytes; expected {MAX_BODY} at most")
 
 
@@ -148,7 +148,7 @@ def _charset_of(content_type: str) -> str:
 
 @lru_cache(maxsize=64)
 def _charset(name: str) -> str:
-    """Give a character set's own name; only some, since decoding by others takes time without measure."""
+    """Return a character set's own name; only some, since decoding by others takes time without measure."""
     found = codecs.lookup(name).name
     if found not in _CHARSETS:
         raise LookupError(name)

@@ -51,7 +51,7 @@ class ResponseCache:
             self._answers[str(schema_id).encode()] = (origin, body, headers)
 
     def answer(self, path: bytes, if_none_match: bytes | None) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
-        """Give status, body and headers for a path; None where the call must go the long way."""
+        """Return status, body and headers for a path; None where the call must go the long way."""
         found = _PATH.fullmatch(path)
         held = self._answers.get(found[1]) if found else None
         if held is None or not self._open(held[0]):
@@ -62,6 +62,6 @@ class ResponseCache:
         return 200, body, headers
 
     def held(self, schema_id: int) -> bytes | None:
-        """Give the body for an id, for a caller whom the gate has let pass; None where none is kept yet."""
+        """Return the body for an id, for a caller whom the gate has let pass; None where none is kept yet."""
         held = self._answers.get(str(schema_id).encode())
         return held[1] if held else None

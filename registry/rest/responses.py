@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 def version_of_subject(found: Registered, *, curious: bool = False) -> dict[str, Any]:
-    """Give a version with its content.
+    """Return a version with its content.
 
     Args:
         found: the version.
@@ -32,20 +32,20 @@ def version_of_subject(found: Registered, *, curious: bool = False) -> dict[str,
 
 
 def extras_of(found: Registered) -> dict[str, Any]:
-    """Give what a registration tells beside the id; the schema is unchanged, so the caller has it."""
+    """Return what a registration tells beside the id; the schema is unchanged, so the caller has it."""
     answer = content_json(found.content) | {"version": found.number, "guid": found.guid}
     del answer["schema"]
     return answer
 
 
 def page(items: list[_T], offset: int, limit: int) -> list[_T]:
-    """Give a page of a list; a negative limit means the rest."""
+    """Return a page of a list; a negative limit means the rest."""
     start = max(offset, 0)
     return items[start:] if limit < 0 else items[start : start + limit]
 
 
 def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:
-    """Give the records and fields of an Avro schema that carry one of the tags wanted, `*` = any.
+    """Return the records and fields of an Avro schema that carry one of the tags wanted, `*` = any.
 
     Tags stand in the schema (`confluent:tags`) or in its metadata, by the path of the field.
     """

@@ -31,7 +31,7 @@ class SchemaCalls(Calls):
     """One method a call."""
 
     def router(self) -> APIRouter:
-        """Give the routes."""
+        """Return the routes."""
         router = APIRouter()
         for method, path, call in (
             ("GET", "/", self.root),
@@ -85,7 +85,7 @@ class SchemaCalls(Calls):
         """
         with self.listing(request) as listing:
             listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
-            found = [item for item in listed if listing.sees(item.subject)]
+            found = [item for item in listed if listing.visible(item.subject)]
             if rule_type:
                 found = [item for item in found if self._has_rules(item.schema_id, rule_type)]
             if resource_type or any(association_type) or lifecycle:
@@ -95,8 +95,8 @@ class SchemaCalls(Calls):
             if aliases:
                 known = self.configuration.aliases()
                 for answer in answers:
-                    names = [*filter(listing.sees, known.get(answer["subject"], ()))]
-                    listing.showed(names)
+                    names = [*filter(listing.visible, known.get(answer["subject"], ()))]
+                    listing.record(names)
                     answer["aliases"] = names
             return JSONResponse(answers)
 
@@ -111,7 +111,7 @@ class SchemaCalls(Calls):
         tags: _Tags = [],  # noqa: B006 - FastAPI copies it
         with_subjects: Annotated[bool, Query(alias="includeSubjects")] = False,
     ) -> Response:
-        """Give what an id stands for."""
+        """Return what an id stands for."""
         del references
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
             if not (max_id or form or tags or with_subjects):
@@ -136,7 +136,7 @@ class SchemaCalls(Calls):
         return Response(body, media_type="application/json", headers=headers)
 
     def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
-        """Give an id's schema itself."""
+        """Return an id's schema itself."""
         with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
             return raw(self._formed(request, schema, form)["schema"])
 
@@ -171,17 +171,17 @@ class SchemaCalls(Calls):
         with self.listing(request, admitted=True) as listing:
             wanted = subject_of(subject) if subject else ""
             uses = self.subjects.uses(schema_id, deleted=deleted)
-            found = [one for one in uses if wanted in ("", one.subject) and listing.sees(one.subject)]
+            found = [one for one in uses if wanted in ("", one.subject) and listing.visible(one.subject)]
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
             return [{"subject": item.subject, "version": item.number} for item in part]
 
     def by_guid(self, request: Request, guid: str, *, form: Format = "") -> JSONResponse:
-        """Give what a GUID stands for."""
+        """Return what a GUID stands for."""
         with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
             return JSONResponse(self._formed(request, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
 
     def ids_of_guid(self, request: Request, guid: str) -> list[dict[str, Any]]:
-        """Give the id of a GUID; it is one for all contexts."""
+        """Return the id of a GUID; it is one for all contexts."""
         with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
             return [{"context": ".", "id": schema.id}]
 
@@ -196,12 +196,12 @@ class SchemaCalls(Calls):
         """List the contexts that hold subjects, and the default one."""
         with self.listing(request) as listing:
             wanted = "" if prefix == EVERY else prefix.removeprefix(":")
-            held = {name: split(name).context for name in filter(listing.sees, self.subjects.subjects(EVERY))}
+            held = {name: split(name).context for name in filter(listing.visible, self.subjects.subjects(EVERY))}
             named = {DEFAULT, *held.values()}
             listed = [name for name in self.subjects.context_names() if name in named and name.startswith(wanted)]
             part = page(listed, offset, limit)
             # A context's name tells that there are subjects in it; the default one is there in any case.
-            listing.showed(name for name, context in held.items() if context != DEFAULT and context in part)
+            listing.record(name for name, context in held.items() if context != DEFAULT and context in part)
             return part
 
     def delete_context(self, request: Request, context: str) -> Response:
@@ -225,7 +225,7 @@ class SchemaCalls(Calls):
         return JSONResponse({"master_available": True}, headers={"Cache-Control": "no-store"})
 
     def health(self) -> JSONResponse:
-        """Say whether the store answers.
+        """Return whether the store answers.
 
         Raises:
             UnavailableError: it does not.
@@ -238,7 +238,7 @@ class SchemaCalls(Calls):
         return {"scope": {"path": [], "clusters": {"schema-registry-cluster": "exchange-pool"}}}
 
     def metadata_version(self) -> dict[str, Any]:
-        """Give the product's version."""
+        """Return the product's version."""
         return {"version": self.version, "commitId": ""}
 
     def _formed(self, request: Request, schema: StoredSchema, form: str) -> dict[str, Any]:
@@ -257,12 +257,12 @@ class SchemaCalls(Calls):
         offset: int = 0,
         limit: int = -1,
     ) -> list[str]:
-        """Give the subjects that have a version with an id."""
+        """Return the subjects that have a version with an id."""
         with self.listing(request, admitted=True) as listing:
             names = {one.subject for one in self.subjects.uses(schema_id, deleted=deleted)}
             if subject:
                 names &= {subject_of(subject)}
-            return listing.page(sorted(filter(listing.sees, names)), offset, limit, of=str)
+            return listing.page(sorted(filter(listing.visible, names)), offset, limit, of=str)
 
     def _has_rules(self, schema_id: int, kind: str) -> bool:
         rules = self.subjects.by_id(schema_id).content.rule_set

@@ -40,7 +40,7 @@ class SubjectCalls(Calls):
     """One method a call."""
 
     def router(self) -> APIRouter:
-        """Give the routes."""
+        """Return the routes."""
         router = APIRouter()
         for method, path, call in (
             ("GET", "/subjects", self.list_subjects),
@@ -72,7 +72,7 @@ class SubjectCalls(Calls):
         """List the subjects."""
         with self.listing(request) as listing:
             found = self.subjects.subjects(prefix, deleted=deleted, deleted_only=deleted_only)
-            return JSONResponse(listing.page([*filter(listing.sees, found)], offset, limit, of=str))
+            return JSONResponse(listing.page([*filter(listing.visible, found)], offset, limit, of=str))
 
     def look_up(
         self,
@@ -151,7 +151,7 @@ class SubjectCalls(Calls):
         references: ReferenceFormat = "",
         tags: _Tags = [],  # noqa: B006 - FastAPI copies it
     ) -> JSONResponse:
-        """Give a version."""
+        """Return a version."""
         del references
         found = self._read_version(request, subject, version, deleted=deleted)
         answer = self._told(found, request, form)
@@ -162,7 +162,7 @@ class SubjectCalls(Calls):
     def version_schema(
         self, request: Request, subject: str, version: str, *, deleted: Flag = False, form: Format = ""
     ) -> Response:
-        """Give a version's schema itself."""
+        """Return a version's schema itself."""
         found = self._read_version(request, subject, version, deleted=deleted)
         return raw(self._told(found, request, form)["schema"])
 
@@ -190,7 +190,7 @@ class SubjectCalls(Calls):
         deleted: Flag = False,
         form: Format = "",
     ) -> dict[str, Any]:
-        """Give the latest version whose metadata has these properties; each key goes with the value at its place."""
+        """Return the latest version whose metadata has these properties; each key goes with the value at its place."""
         name = self.meant(subject)
         if len(key) != len(value):
             raise InvalidError(

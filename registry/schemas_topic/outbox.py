@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from typing_extensions import override
+
 from registry.schemas_topic.records import (
     Record,
     Version,
@@ -41,7 +43,7 @@ class Outbox(Protocol):
         ...
 
     def waiting(self, limit: int) -> list[tuple[int, Record]]:
-        """Give the oldest records with their numbers."""
+        """Return the oldest records with their numbers."""
         ...
 
     def sent(self, numbers: Sequence[int]) -> None:
@@ -49,7 +51,7 @@ class Outbox(Protocol):
         ...
 
 
-class MemoryOutbox:
+class MemoryOutbox(Outbox):
     """The in-memory twin of `registry.postgres.outbox.PostgresOutbox`."""
 
     def __init__(self) -> None:
@@ -57,26 +59,26 @@ class MemoryOutbox:
         self._held: dict[int, Record] = {}
         self._last = 0
 
+    @override
     def append(self, records: Iterable[Record]) -> None:
-        """See `Outbox.append`."""
         with self._lock:
             for record in records:
                 self._last += 1
                 self._held[self._last] = record
 
+    @override
     def waiting(self, limit: int) -> list[tuple[int, Record]]:
-        """See `Outbox.waiting`."""
         with self._lock:
             return sorted(self._held.items())[:limit]
 
+    @override
     def sent(self, numbers: Sequence[int]) -> None:
-        """See `Outbox.sent`."""
         with self._lock:
             for number in numbers:
                 self._held.pop(number, None)
 
 
-class PublishedSubjects:
+class PublishedSubjects(SubjectStore):
     """A `registry.subjects.store.SubjectStore` whose changes go into an outbox.
 
     Args:
@@ -89,75 +91,75 @@ class PublishedSubjects:
         self._outbox = outbox
 
     @contextmanager
+    @override
     def change(
         self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
     ) -> Iterator[Change]:
-        """See `SubjectStore.change`."""
         with self._store.change(subject, hidden=hidden, scopes=scopes, also=also) as change:
             noted = _Noted(change, self._store, subject, hidden=hidden)
             yield noted
             if noted.records:
                 self._outbox.append(noted.records)
 
+    @override
     def schema(self, schema_id: int) -> StoredSchema | None:
-        """See `SubjectStore.schema`."""
         return self._store.schema(schema_id)
 
+    @override
     def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        """See `SubjectStore.by_guid`."""
         return self._store.by_guid(prefix)
 
+    @override
     def highest_id(self) -> int:
-        """See `SubjectStore.highest_id`."""
         return self._store.highest_id()
 
+    @override
     def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        """See `SubjectStore.held`."""
         return self._store.held(subject, number)
 
+    @override
     def listed(self) -> list[StoredVersion]:
-        """See `SubjectStore.listed`."""
         return self._store.listed()
 
+    @override
     def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
-        """See `SubjectStore.referrers`."""
         return self._store.referrers(subject, number)
 
+    @override
     def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """See `SubjectStore.by_shape`."""
         return self._store.by_shape(subject, shape)
 
+    @override
     def versions(self, subject: str) -> list[StoredVersion]:
-        """See `SubjectStore.versions`."""
         return self._store.versions(subject)
 
+    @override
     def text(self, subject: str, number: int) -> str | None:
-        """See `SubjectStore.text`."""
         return self._store.text(subject, number)
 
+    @override
     def uses(self, schema_id: int) -> list[StoredVersion]:
-        """See `SubjectStore.uses`."""
         return self._store.uses(schema_id)
 
+    @override
     def subjects(self) -> list[tuple[str, bool]]:
-        """See `SubjectStore.subjects`."""
         return self._store.subjects()
 
+    @override
     def settings(self, subject: str) -> Settings:
-        """See `SubjectStore.settings`."""
         return self._store.settings(subject)
 
+    @override
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        """See `SubjectStore.settings_of`."""
         return self._store.settings_of(names)
 
+    @override
     def configured(self) -> Mapping[str, Settings]:
-        """See `SubjectStore.configured`."""
         return self._store.configured()
 
 
 def snapshot_records(store: SubjectStore) -> Iterator[Record]:
-    """Give everything that a registry holds as records: what a topic that is empty begins with.
+    """Return everything that a registry holds as records: what a topic that is empty begins with.
 
     Nothing may change meanwhile; the caller holds the tables.
     """

@@ -5,7 +5,7 @@
     {"keytype":"CONFIG","subject":s,"magic":0}               {"compatibilityLevel": …}; null: none
     {"keytype":"MODE","subject":s,"magic":0}                 {"mode": …}; null: none
     {"keytype":"DELETE_SUBJECT","subject":s,"magic":0}       {"subject":s,"version":n}: softly, up to n
-    {"keytype":"CLEAR_SUBJECT","subject":s,"magic":0}        {"subject":s}: for good
+    {"keytype":"CLEAR_SUBJECT","subject":s,"magic":0}        {"subject":s}: permanently
     {"keytype":"NOOP","magic":0}                             nothing
 
 The subject null means everybody's settings. The topic is compacted by key, so a key's bytes are as much a promise as
@@ -123,7 +123,7 @@ class Snapshot:
     modes: dict[str, str] = field(default_factory=dict)
 
     def contradictions(self) -> list[str]:
-        """Say which ids stand for two contents; such a topic cannot be taken over."""
+        """Return which ids stand for two contents; such a topic cannot be taken over."""
         known: dict[int, Version] = {}
         found = []
         for version in self.versions.values():
@@ -136,7 +136,7 @@ class Snapshot:
         return found
 
     def ordered(self) -> list[Version]:
-        """Give the versions so that each comes after those that it refers to and after its subject's earlier ones.
+        """Return the versions so that each comes after those that it refers to and after its subject's earlier ones.
 
         Raises:
             InvalidError: REQUEST_INVALID, when references lead in a circle or nowhere.
@@ -163,7 +163,7 @@ class Snapshot:
 
 
 def schema_record(version: Version) -> Record:
-    """Give the record of a version."""
+    """Return the record of a version."""
     value = {
         "subject": version.subject,
         "version": version.number,
@@ -176,12 +176,12 @@ def schema_record(version: Version) -> Record:
 
 
 def schema_key(subject: str, number: int) -> str:
-    """Give the key of a version."""
+    """Return the key of a version."""
     return _json({"keytype": "SCHEMA", "subject": subject, "version": number, "magic": 1})
 
 
 def config_record(subject: str, config: Mapping[str, Any] | None) -> Record:
-    """Give the record of a configuration; None = none any more, "" = everybody's."""
+    """Return the record of a configuration; None = none any more, "" = everybody's."""
     value = None
     if config:
         known = dict(config)
@@ -191,12 +191,12 @@ def config_record(subject: str, config: Mapping[str, Any] | None) -> Record:
 
 
 def mode_record(subject: str, mode: str | None) -> Record:
-    """Give the record of a mode; None = none any more, "" = everybody's."""
+    """Return the record of a mode; None = none any more, "" = everybody's."""
     return Record(_settings_key("MODE", subject), None if mode is None else _json({"mode": mode}))
 
 
 def kept_id(schema_id: int, version: Version) -> Version:
-    """Give the version that stands for an id without one."""
+    """Return the version that stands for an id without one."""
     return Version(
         subject=kept_subject(schema_id),
         number=1,
@@ -208,12 +208,12 @@ def kept_id(schema_id: int, version: Version) -> Version:
 
 
 def kept_subject(schema_id: int) -> str:
-    """Give the subject under which an id without a version is kept."""
+    """Return the subject under which an id without a version is kept."""
     return f"{KEPT_IDS}{schema_id}"
 
 
 def is_kept_id(subject: str) -> bool:
-    """Tell whether a subject stands for an id alone."""
+    """Return whether a subject stands for an id alone."""
     return subject.startswith(KEPT_IDS)
 
 
@@ -261,7 +261,7 @@ def _set(snapshot: Snapshot, kind: str, subject: str, value: Mapping[str, Any] |
 
 
 def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
-    """Delete a subject softly up to a version, or, without one, for good."""
+    """Delete a subject softly up to a version, or, without one, permanently."""
     mine = [place for place in snapshot.versions if place[0] == subject]
     if last is None:
         for place in mine:
@@ -275,7 +275,7 @@ def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
 
 
 def write_line(record: Record) -> str:
-    """Give a record as a line."""
+    """Return a record as a line."""
     return f'{{"key":{record.key},"value":{record.value or "null"}}}\n'
 
 
@@ -305,7 +305,7 @@ def read_lines(lines: Iterable[str]) -> Iterator[Record]:
 
 
 def _inner(value: Any) -> str:
-    """Give JSON text of what stands in a line as an object, or as text that holds one."""
+    """Return JSON text of what stands in a line as an object, or as text that holds one."""
     return _json(json.loads(value) if isinstance(value, str) else value)
 
 

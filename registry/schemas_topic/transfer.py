@@ -74,7 +74,7 @@ def taken(remote: RegistryAdminClient, *, prefix: str = "") -> Snapshot:
 
 
 def records_of(snapshot: Snapshot) -> Iterator[Record]:
-    """Give a snapshot as records: settings first, then versions in an order in which they can be registered."""
+    """Return a snapshot as records: settings first, then versions in an order in which they can be registered."""
     for subject, config in sorted(snapshot.configs.items()):
         yield config_record(subject, config)
     for subject, mode in sorted(snapshot.modes.items()):
@@ -177,7 +177,7 @@ def _settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> 
 
 
 def _without_version(remote: RegistryAdminClient, known: set[int]) -> Iterator[Version]:
-    """Give a version that stands for each id which has none."""
+    """Return a version that stands for each id which has none."""
     last = max(known, default=0)
     # Where every version is purged no id is known, and the first one still tells of the others.
     found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
@@ -196,7 +196,7 @@ def _without_version(remote: RegistryAdminClient, known: set[int]) -> Iterator[V
 def _found(
     remote: RegistryAdminClient, path: str, *, method: str = "GET", query: Mapping[str, Any] | None = None
 ) -> Any:
-    """Give an answer, None where there is nothing."""
+    """Return an answer, None where there is nothing."""
     try:
         return remote.call(method, path, query=query)
     except InvalidError as error:

@@ -86,7 +86,7 @@ class Configuration:
         self._changes = 0  # made here, which are to be seen at once
 
     def level(self, subject: str, change: Change | None = None) -> Compatibility:
-        """Give the level that holds for a subject.
+        """Return the level that holds for a subject.
 
         Args:
             subject: its name; `GLOBAL` for the level that holds everywhere.
@@ -95,14 +95,14 @@ class Configuration:
         return Compatibility(self.effective(subject, change)["compatibility"])
 
     def effective(self, subject: str, change: Change | None = None) -> dict[str, Any]:
-        """Give the whole configuration that holds for a subject, defaults and outer scopes merged in."""
+        """Return the whole configuration that holds for a subject, defaults and outer scopes merged in."""
         whole: dict[str, Any] = {"compatibility": self._level.value}
         for settings in reversed(self._layers(subject, change)):
             whole |= _read(settings)
         return whole
 
     def own(self, subject: str) -> dict[str, Any]:
-        """Give what is configured for a subject itself.
+        """Return what is configured for a subject itself.
 
         Raises:
             InvalidError: COMPATIBILITY_NOT_SET, when nothing is.
@@ -113,7 +113,7 @@ class Configuration:
         return found
 
     def alias(self, subject: str) -> str:
-        """Give the subject that is meant by a name: another where it is an alias, itself where it is none.
+        """Return the subject that is meant by a name: another where it is an alias, itself where it is none.
 
         Asked for with every call, so what is known is a second old where another process has changed it, and as old as
         the database takes to answer.
@@ -121,7 +121,7 @@ class Configuration:
         return self._read_lately().aliases.get(subject, subject)
 
     def normalizes(self, subject: str) -> bool:
-        """Tell whether schemas are taken in their normal form under a subject; a second old at most, as `alias` is."""
+        """Return whether a subject normalizes schemas; the answer may be a second old, as that of `alias`."""
         normalize = self._read_lately().normalize
         if not normalize:
             return False
@@ -129,7 +129,7 @@ class Configuration:
         return next((one for one in said if one is not None), False)
 
     def _read_lately(self) -> _Known:
-        """Give what every call needs of all settings; while one caller asks for it anew, the others take what is known.
+        """Return the cached settings of all; while one caller refreshes the cache, the others use the old values.
 
         The lock is not held meanwhile: the one who asks may wait for a connection, and those who hold connections, in
         the middle of an act, would wait for the lock.
@@ -155,7 +155,7 @@ class Configuration:
             self._changes += 1
 
     def aliases(self) -> dict[str, list[str]]:
-        """Give every subject that aliases stand for, and the aliases."""
+        """Return every subject that aliases stand for, and the aliases."""
         found: dict[str, list[str]] = {}
         configured = {name: _read(settings) for name, settings in self._store.configured().items()}
         for name, meant in sorted(_aliases(configured).items()):
@@ -193,7 +193,7 @@ class Configuration:
             return {"compatibility": self._level.value} | before
 
     def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
-        """Give the mode of a subject.
+        """Return the mode of a subject.
 
         Raises:
             InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is off.
@@ -281,7 +281,7 @@ class Configuration:
             self.forget(change)
 
     def _layers(self, subject: str, change: Change | None) -> list[Settings]:
-        """Give a subject's settings and those of the scopes around it, nearest first."""
+        """Return a subject's settings and those of the scopes around it, nearest first."""
         outer = scopes(subject)
         if change is not None:
             found: Mapping[str, Settings] = change.scopes()
@@ -292,7 +292,7 @@ class Configuration:
         return [mine, *(found.get(name, Settings()) for name in outer)]
 
     def _held_by(self, scope: str, change: Change) -> bool:
-        """Tell whether a scope holds versions."""
+        """Return whether a scope holds versions."""
         if change.versions():
             return True
         return scope in _scopes_of(name for name, _ in self._store.subjects())

@@ -10,7 +10,7 @@ __all__ = ["content_json"]
 
 
 def content_json(content: Content) -> dict[str, Any]:
-    """Give a content; the type only where it is not Avro, the rest only where there is any."""
+    """Return a content; the type only where it is not Avro, the rest only where there is any."""
     answer: dict[str, Any] = {"schema": content.text}
     if content.kind != Kind.AVRO:
         answer["schemaType"] = content.kind

@@ -47,30 +47,30 @@ class Qualified(NamedTuple):
 
 
 def split(subject: str) -> Qualified:
-    """Give a subject's context and its name within."""
+    """Return a subject's context and its name within."""
     found = _QUALIFIED.fullmatch(subject)
     return Qualified(found[1], found[2]) if found else Qualified(DEFAULT, subject)
 
 
 def qualify(context: str, name: str) -> str:
-    """Give the subject of a name in a context."""
+    """Return the subject of a name in a context."""
     return name if context == DEFAULT else f":{context}:{name}"
 
 
 def normal(subject: str) -> str:
-    """Give the one way in which a subject is written: without the default context."""
+    """Return the one way in which a subject is written: without the default context."""
     return qualify(*split(subject))
 
 
 def relative(subject: str, parent: str) -> str:
-    """Give a subject that stands in a schema of *parent*: without a context, it is in the parent's."""
+    """Return a subject that stands in a schema of *parent*: without a context, it is in the parent's."""
     if _QUALIFIED.fullmatch(subject):
         return normal(subject)
     return qualify(split(parent).context, subject)
 
 
 def scopes(subject: str) -> tuple[str, ...]:
-    """Give the scopes whose settings hold for a subject where it has none: its context's, then everybody's."""
+    """Return the scopes whose settings hold for a subject where it has none: its context's, then everybody's."""
     context, name = split(subject)
     if not subject or (context == DEFAULT and not name):
         return ()
@@ -79,7 +79,7 @@ def scopes(subject: str) -> tuple[str, ...]:
 
 
 def matches(subject: str, prefix: str) -> bool:
-    """Tell whether a subject is meant by a prefix; a prefix without a context means the default one."""
+    """Return whether a subject is meant by a prefix; a prefix without a context means the default one."""
     if prefix == EVERY:
         return True
     if prefix.startswith(EVERY):
@@ -90,7 +90,7 @@ def matches(subject: str, prefix: str) -> bool:
 
 
 def owner_of(subject: str) -> str:
-    """Give the id of the department whose context a subject is in; empty in the default context."""
+    """Return the id of the department whose context a subject is in; empty in the default context."""
     return split(subject).context[1:]
 
 

@@ -30,7 +30,7 @@ _MOST_NAME = 256
 
 
 def checked_metadata(value: Any) -> str | None:
-    """Give metadata as JSON text, None where there is none.
+    """Return metadata as JSON text, None where there is none.
 
     Raises:
         InvalidError: REQUEST_INVALID, naming the member of another form.
@@ -53,7 +53,7 @@ def checked_metadata(value: Any) -> str | None:
 
 
 def checked_rules(value: Any) -> str | None:
-    """Give a rule set as JSON text, None where there is none.
+    """Return a rule set as JSON text, None where there is none.
 
     Raises:
         InvalidError: REQUEST_INVALID, for another form; RULES_INVALID, for rules that no client could carry out.
@@ -97,7 +97,7 @@ def merged(lower: str | None, upper: str | None) -> str | None:
 
 
 def properties_of(metadata: str | None) -> Mapping[str, str]:
-    """Give the properties of metadata."""
+    """Return the properties of metadata."""
     found: Mapping[str, str] = (json.loads(metadata) if metadata else {}).get("properties") or {}
     return found
 

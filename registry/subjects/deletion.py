@@ -1,6 +1,6 @@
-"""Deleting in two steps: softly, which hides, then for good.
+"""Deleting in two steps: softly, which hides, then permanently.
 
-What another schema refers to stays: a soft deletion waits until no live version refers to it, one for good until no
+What another schema refers to stays: a soft deletion waits until no live version refers to it, one permanently until no
 version does at all. Ids stay what they are in any case.
 """
 
@@ -31,7 +31,7 @@ class Deletion:
         self._configuration = configuration
 
     def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
-        """Delete every version of a subject, softly, or for good once that is done.
+        """Delete every version of a subject, softly, or permanently once that is done.
 
         Returns:
             The numbers deleted.
@@ -68,7 +68,7 @@ class Deletion:
             return numbers
 
     def delete_version(self, subject: str, number: int | None, *, permanent: bool = False) -> int:
-        """Delete one version, softly, or for good once that is done; give its number.
+        """Delete one version, softly, or permanently once that is done; give its number.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.

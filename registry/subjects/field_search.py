@@ -82,7 +82,7 @@ class Found:
     tags: tuple[str, ...]
 
     def fits(self, query: Query) -> bool:
-        """Tell whether it is what a query looks for."""
+        """Return whether it is what a query looks for."""
         return (
             (query.tag is None or query.tag in self.tags)
             and query.personal in (None, self.personal)
@@ -92,7 +92,7 @@ class Found:
         )
 
     def to_json(self) -> dict[str, Json]:
-        """Give it as JSON."""
+        """Return it as JSON."""
         return {
             "field": self.path,
             "zh": self.zh,
@@ -117,7 +117,7 @@ class Search:
         self._lock = threading.Lock()
 
     def find(self, query: Query) -> Iterator[tuple[str, int, int, Found]]:
-        """Give (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
+        """Return (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
         for version in self._subjects.listed(query.prefix, latest_only=True):
             for field in self._facts(version.schema_id):
                 if field.fits(query):
@@ -139,7 +139,7 @@ class Search:
 
 
 def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, ...]:
-    """Give what a schema and its metadata say of each field."""
+    """Return what a schema and its metadata say of each field."""
     classified = {field.path: field for field in classification.examine(resolved(parsed))[0]}
     patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
     short = parsed.fullname.rpartition(".")[2]

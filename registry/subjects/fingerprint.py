@@ -40,7 +40,7 @@ _WORDS = {  # Avro's own words, and the types on which they mean something
 
 
 def canonical_text(schema: Any) -> str:
-    """Give the canonical form of a valid Avro schema.
+    """Return the canonical form of a valid Avro schema.
 
     Args:
         schema: the schema as parsed JSON.
@@ -49,7 +49,7 @@ def canonical_text(schema: Any) -> str:
 
 
 def meant(schema: Any) -> Any:
-    """Give a valid Avro schema's canonical form as JSON, every name in full.
+    """Return a valid Avro schema's canonical form as JSON, every name in full.
 
     Args:
         schema: the schema as parsed JSON.
@@ -58,7 +58,7 @@ def meant(schema: Any) -> Any:
 
 
 def content_key(content: Content, schema: Any) -> bytes:
-    """Give the key by which a content is known: 32 bytes.
+    """Return the key by which a content is known: 32 bytes.
 
     Args:
         content: text, kind, references, metadata and rules.
@@ -68,19 +68,19 @@ def content_key(content: Content, schema: Any) -> bytes:
 
 
 def shape_text(content: Content, schema: Any) -> str:
-    """Give what a content says without its metadata and rules, in canonical form; a JSON list."""
+    """Return what a content says without its metadata and rules, in canonical form; a JSON list."""
     # With its target: after a purge the same subject and number may come to hold another schema.
     references = [[item.name, item.subject, item.version, item.target] for item in content.references]
     return _json([content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references])
 
 
 def shape_key(shape: str) -> bytes:
-    """Give the key of a content without its metadata and rules, 32 bytes, from its `shape_text`."""
+    """Return the key of a content without its metadata and rules, 32 bytes, from its `shape_text`."""
     return _digest(shape)
 
 
 def key_of(shape: str, content: Content) -> bytes:
-    """Give a content's key, as `content_key` does, from its `shape_text`: the list goes on with metadata and rules."""
+    """Return a content's key, as `content_key` does, from its `shape_text`: metadata and rules follow it."""
     if content.metadata is None and content.rule_set is None:
         return _digest(f"{shape[:-1]},null,null]")
     metadata = None if content.metadata is None else json.loads(content.metadata)
@@ -89,7 +89,7 @@ def key_of(shape: str, content: Content) -> bytes:
 
 
 def guid(key: bytes) -> str:
-    """Give the content key as the UUID that Confluent's clients may put into a record's header."""
+    """Return the content key as the UUID that Confluent's clients may put into a record's header."""
     return str(uuid.UUID(bytes=key[:16]))
 
 

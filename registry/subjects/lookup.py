@@ -1,8 +1,8 @@
-"""Subjects and their versions: how they are found, and what an id means, for ever.
+"""Subjects and their versions: how they are found, and what an id means, forever.
 
     register   see `registry.subjects.registration`
     look up    by content (an index look-up, however many versions there are), by version, by id
-    delete     see `registry.subjects.deletion`: softly (hidden, still readable by id), then for good
+    delete     see `registry.subjects.deletion`: softly (hidden, still readable by id), then permanently
 
 An id belongs to a content, not to a subject: the same content under two subjects has one id, and after every
 deletion, re-registration and restore it has the same one again. So an id in front of a record never comes to mean
@@ -118,7 +118,7 @@ class Subjects:
     # --- by id -------------------------------------------------------------------------------------------------
 
     def by_id(self, schema_id: int) -> StoredSchema:
-        """Give what an id stands for, with the text first submitted for it.
+        """Return what an id stands for, with the text first submitted for it.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN, for an id that was never given.
@@ -138,7 +138,7 @@ class Subjects:
         return schema
 
     def by_guid(self, guid: str) -> StoredSchema:
-        """Give what a GUID stands for.
+        """Return what a GUID stands for.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -152,11 +152,11 @@ class Subjects:
         return schema
 
     def highest_id(self) -> int:
-        """Give the highest id that stands for a schema; 0 without any."""
+        """Return the highest id that stands for a schema; 0 without any."""
         return self._store.highest_id()
 
     def parsed_by_id(self, schema_id: int) -> ParsedSchema:
-        """Give the parsed schema of an id, its references written in, to read or write records with.
+        """Return the parsed schema of an id, its references written in, to read or write records with.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro; SCHEMA_UNSAFE, for one that
@@ -165,7 +165,7 @@ class Subjects:
         return self.drafts.parsed(schema_id)
 
     def described(self, schema_id: int) -> ParsedSchema:
-        """Give the parsed schema of an id to search and compare: also one with which nothing can be read or written.
+        """Return the parsed schema of an id to search and compare: also one with which nothing can be read or written.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
@@ -177,7 +177,7 @@ class Subjects:
         return self._registering.draft(subject, content)
 
     def whole(self, schema_id: int) -> str:
-        """Give the text of an id with its references written in: what stands alone.
+        """Return the text of an id with its references written in: what stands alone.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -185,7 +185,7 @@ class Subjects:
         return self.drafts.whole(schema_id)
 
     def needed(self, references: Iterable[Reference]) -> list[str]:
-        """Give the subjects that references are to, and those that these refer to in turn, sorted."""
+        """Return the subjects that references are to, and those that these refer to in turn, sorted."""
         seen: set[int] = set()
         names: set[str] = set()
         todo = [*references]
@@ -198,7 +198,7 @@ class Subjects:
         return sorted(names)
 
     def uses(self, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
-        """Give the versions that have an id, by subject and number.
+        """Return the versions that have an id, by subject and number.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -244,7 +244,7 @@ class Subjects:
         return None if same is None else next((item, text) for item, text in held if item is same)
 
     def version(self, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
-        """Give a version with its own text.
+        """Return a version with its own text.
 
         Args:
             subject: whose.
@@ -261,7 +261,7 @@ class Subjects:
         return self._own(pick(self._versions(subject, deleted=deleted), number))
 
     def versions(self, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
-        """Give a subject's version numbers in ascending order.
+        """Return a subject's version numbers in ascending order.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
@@ -269,7 +269,7 @@ class Subjects:
         return [item.number for item in self.stored(subject, deleted=deleted, deleted_only=deleted_only)]
 
     def stored(self, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[StoredVersion]:
-        """Give a subject's versions in ascending order.
+        """Return a subject's versions in ascending order.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
@@ -278,7 +278,7 @@ class Subjects:
         return [version for version in found if version.deleted or not deleted_only]
 
     def subjects(self, prefix: str = contexts.EVERY, *, deleted: bool = False, deleted_only: bool = False) -> list[str]:
-        """Give the names of subjects that have versions, sorted; views are never among them."""
+        """Return the names of subjects that have versions, sorted; views are never among them."""
         return [
             name
             for name, live in self._store.subjects()
@@ -286,13 +286,13 @@ class Subjects:
         ]
 
     def context_names(self) -> list[str]:
-        """Give the contexts that hold subjects, the default one always, sorted."""
+        """Return the contexts that hold subjects, the default one always, sorted."""
         return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects())})
 
     def listed(
         self, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
     ) -> list[StoredVersion]:
-        """Give every version of the subjects that a prefix means, by subject and number."""
+        """Return every version of the subjects that a prefix means, by subject and number."""
         found = [
             item
             for item in self._store.listed()
@@ -303,16 +303,16 @@ class Subjects:
         return list({item.subject: item for item in found}.values())
 
     def full(self, versions: Iterable[StoredVersion]) -> list[Registered]:
-        """Give versions with their own texts."""
+        """Return versions with their own texts."""
         return [self._own(version) for version in versions]
 
     def referrers(self, subject: str, number: int, *, deleted: bool = False) -> list[int]:
-        """Give the ids of schemas that refer to a version, ascending."""
+        """Return the ids of schemas that refer to a version, ascending."""
         found = self._store.referrers(subject, number)
         return sorted({item.schema_id for item in found if deleted or not item.deleted})
 
     def with_properties(self, subject: str, wanted: Mapping[str, str], *, deleted: bool = False) -> Registered:
-        """Give the latest version whose metadata has these properties.
+        """Return the latest version whose metadata has these properties.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN, when no version has them.
@@ -328,7 +328,7 @@ class Subjects:
     # --- classification ----------------------------------------------------------------------------------------
 
     def classification(self, subject: str, number: int | None = None) -> list[Labelled]:
-        """Give the classification of every field of a version; None = the latest.
+        """Return the classification of every field of a version; None = the latest.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can be of it.
@@ -337,11 +337,11 @@ class Subjects:
         return classification.classify(resolved(parsed) if parsed.fullname else parsed.json)
 
     def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
-        """Tell what a content would take back of a subject's classification. See `Registration.taken_back`."""
+        """Return what a content would take back of a subject's classification. See `Registration.taken_back`."""
         return self._registering.taken_back(subject, content, normalize=normalize)
 
     def classified(self, subject: str) -> list[Labelled]:
-        """Give the classification of the fields of every live version.
+        """Return the classification of the fields of every live version.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something; SCHEMA_UNSAFE,

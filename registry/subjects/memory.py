@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from typing_extensions import override
+
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import refuse_taken
+from registry.subjects.store import SubjectStore, refuse_taken
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["MemorySubjects"]
@@ -28,7 +30,7 @@ class _State:
         self.hidden: set[str] = set()
 
     def copy(self) -> "_State":
-        """Give the state as it is now, to come back to."""
+        """Return the state as it is now, to come back to."""
         copied = _State()
         copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
         copied.versions = {name: dict(held) for name, held in self.versions.items()}
@@ -36,12 +38,12 @@ class _State:
         return copied
 
     def ordered(self, subject: str) -> list[StoredVersion]:
-        """Give a subject's versions in ascending order."""
+        """Return a subject's versions in ascending order."""
         held = self.versions.get(subject, {})
         return [held[number][0] for number in sorted(held)]
 
 
-class MemorySubjects:
+class MemorySubjects(SubjectStore):
     """See `registry.subjects.store.SubjectStore`."""
 
     def __init__(self) -> None:
@@ -49,10 +51,10 @@ class MemorySubjects:
         self._state = _State()
 
     @contextmanager
+    @override
     def change(
         self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
     ) -> Iterator["_Change"]:
-        """See `SubjectStore.change`."""
         del also  # one lock is over everything
         with self._lock:
             state = self._state
@@ -65,37 +67,37 @@ class MemorySubjects:
                 self._state = before
                 raise
 
+    @override
     def schema(self, schema_id: int) -> StoredSchema | None:
-        """See `SubjectStore.schema`."""
         with self._lock:
             return self._state.schemas.get(schema_id)
 
+    @override
     def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        """See `SubjectStore.by_guid`."""
         with self._lock:
             return next((found for found in self._state.schemas.values() if found.key.startswith(prefix)), None)
 
+    @override
     def highest_id(self) -> int:
-        """See `SubjectStore.highest_id`."""
         with self._lock:
             return max(self._state.schemas, default=0)
 
+    @override
     def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        """See `SubjectStore.held`."""
         with self._lock:
             found = self._state.versions.get(subject, {})
             live = [key for key, (version, _) in found.items() if not version.deleted]
             wanted = max(live, default=0) if number is None else number
             return found.get(wanted)
 
+    @override
     def listed(self) -> list[StoredVersion]:
-        """See `SubjectStore.listed`."""
         with self._lock:
             names = sorted(set(self._state.versions) - self._state.hidden)
             return [version for name in names for version in self._state.ordered(name)]
 
+    @override
     def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
-        """See `SubjectStore.referrers`."""
         with self._lock:
             pointing = {
                 schema.id
@@ -110,25 +112,25 @@ class MemorySubjects:
                 if version.schema_id in pointing
             ]
 
+    @override
     def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """See `SubjectStore.by_shape`."""
         with self._lock:
             held = self._state.versions.get(subject, {})
             return [held[number] for number in sorted(held) if held[number][0].shape == shape]
 
+    @override
     def versions(self, subject: str) -> list[StoredVersion]:
-        """See `SubjectStore.versions`."""
         with self._lock:
             return self._state.ordered(subject)
 
+    @override
     def text(self, subject: str, number: int) -> str | None:
-        """See `SubjectStore.text`."""
         with self._lock:
             held = self._state.versions.get(subject, {}).get(number)
             return held[1] if held else None
 
+    @override
     def uses(self, schema_id: int) -> list[StoredVersion]:
-        """See `SubjectStore.uses`."""
         with self._lock:
             return [
                 version
@@ -137,8 +139,8 @@ class MemorySubjects:
                 if version.schema_id == schema_id
             ]
 
+    @override
     def subjects(self) -> list[tuple[str, bool]]:
-        """See `SubjectStore.subjects`."""
         with self._lock:
             return [
                 (subject, any(not version.deleted for version, _ in held.values()))
@@ -146,18 +148,18 @@ class MemorySubjects:
                 if held and subject not in self._state.hidden
             ]
 
+    @override
     def settings(self, subject: str) -> Settings:
-        """See `SubjectStore.settings`."""
         with self._lock:
             return self._state.settings.get(subject, Settings())
 
+    @override
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        """See `SubjectStore.settings_of`."""
         with self._lock:
             return {name: self._state.settings[name] for name in names if name in self._state.settings}
 
+    @override
     def configured(self) -> Mapping[str, Settings]:
-        """See `SubjectStore.configured`."""
         with self._lock:
             return {name: found for name, found in self._state.settings.items() if found != Settings()}
 

@@ -16,7 +16,7 @@ class Reference:
     Attributes:
         name: of the type, or of the file for Protobuf. subject, version: where it stands; -1 = the latest.
         target: id of the schema that stood there at registration, 0 before it. Versions may be purged and their
-            numbers given again; the id says for ever what was meant.
+            numbers given again; the id says forever what was meant.
     """
 
     name: str
@@ -47,7 +47,7 @@ class StoredSchema:
     """A content and its id.
 
     Attributes:
-        id: from 1; for ever this content's.
+        id: from 1; forever this content's.
         key: 32 bytes: SHA-256 over the canonical form of everything in the content.
         shape: 32 bytes: the same without metadata and rules.
         content: as it was first submitted.

@@ -29,7 +29,7 @@ __all__ = ["normalized"]
 
 
 def normalized(content: Content, schema: Any) -> Content:
-    """Give a content in its normal form.
+    """Return a content in its normal form.
 
     Args:
         content: checked, its references resolved.
@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
 
 
 def _type(node: Any, namespace: str) -> Any:
-    """Give a canonical type in its normal form; *namespace* is that of the text around it."""
+    """Return a canonical type in its normal form; *namespace* is that of the text around it."""
     if isinstance(node, list):
         return [_type(branch, namespace) for branch in node]
     if isinstance(node, str):
@@ -71,12 +71,12 @@ def _type(node: Any, namespace: str) -> Any:
 
 
 def _is_zero(scale: Any) -> bool:
-    """Tell whether a scale is the number 0: 0.0 is no valid scale, and leaving it out would make the decimal one."""
+    """Return whether a scale is the number 0: 0.0 is no valid scale, and leaving it out would make the decimal one."""
     return type(scale) is int and scale == 0
 
 
 def _said(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a type or a field without what says nothing."""
+    """Return a type or a field without what says nothing."""
     plain = dict(node)
     if not plain.get("doc", True):
         del plain["doc"]

@@ -295,7 +295,7 @@ class Registration:
                 )
 
     def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
-        """Tell what a content would take back of a subject's classification; give its shape and the findings.
+        """Return what a content would take back of a subject's classification; give its shape and the findings.
 
         Args:
             subject: whose.
@@ -370,7 +370,7 @@ def _version(subject: str, number: int, schema: StoredSchema, content: Content) 
 
 @lru_cache(maxsize=4_096)
 def _classified(parsed: ParsedSchema) -> tuple[classification.Labelled, ...]:
-    """Give what a registered schema says of its fields; it never changes, and each registration asks for all."""
+    """Return what a registered schema says of its fields; it never changes, and each registration asks for all."""
     return tuple(classification.examine(resolved(parsed))[0])
 
 

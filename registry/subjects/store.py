@@ -36,19 +36,19 @@ class Change(Protocol):
     """One subject, locked, within one transaction."""
 
     def versions(self) -> list[StoredVersion]:
-        """Give every version, deleted ones too, in ascending order."""
+        """Return every version, deleted ones too, in ascending order."""
         ...
 
     def settings(self) -> Settings:
-        """Give the subject's own settings."""
+        """Return the subject's own settings."""
         ...
 
     def scopes(self) -> Mapping[str, Settings]:
-        """Give the settings of the other scopes that were asked for when the change began, by name."""
+        """Return the settings of the other scopes that were asked for when the change began, by name."""
         ...
 
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Give a content the id that it has elsewhere; ids given from now on are higher.
+        """Return a content the id that it has elsewhere; ids given from now on are higher.
 
         A content that has an id here gets this one beside it: records may carry either.
 
@@ -89,7 +89,7 @@ class Change(Protocol):
         ...
 
     def purge(self, numbers: Iterable[int]) -> None:
-        """Delete versions for good. Their ids stay what they were."""
+        """Delete versions permanently. Their ids stay what they were."""
         ...
 
     def configure(self, settings: Settings) -> None:
@@ -117,65 +117,65 @@ class SubjectStore(Protocol):
         ...
 
     def schema(self, schema_id: int) -> StoredSchema | None:
-        """Give what an id stands for; purged or not, an id that was given is known for ever."""
+        """Return what an id stands for; purged or not, an id that was given is known forever."""
         ...
 
     def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        """Give the schema whose key begins with these 16 bytes."""
+        """Return the schema whose key begins with these 16 bytes."""
         ...
 
     def highest_id(self) -> int:
-        """Give the highest id that stands for a schema; 0 without any."""
+        """Return the highest id that stands for a schema; 0 without any."""
         ...
 
     def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        """Give a version, deleted or not, and its own text; None = the latest that is not deleted.
+        """Return a version, deleted or not, and its own text; None = the latest that is not deleted.
 
         Takes as long however many versions there are.
         """
         ...
 
     def listed(self) -> list[StoredVersion]:
-        """Give every version of every listed subject, deleted ones too, by subject and number."""
+        """Return every version of every listed subject, deleted ones too, by subject and number."""
         ...
 
     def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
-        """Give the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
+        """Return the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
         ...
 
     def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """Give the versions of a subject with this schema, whatever its metadata, and their own texts.
+        """Return the versions of a subject with this schema, whatever its metadata, and their own texts.
 
         Deleted ones too, ascending. Takes as long however many versions there are.
         """
         ...
 
     def versions(self, subject: str) -> list[StoredVersion]:
-        """Give every version of a subject, deleted ones too, in ascending order."""
+        """Return every version of a subject, deleted ones too, in ascending order."""
         ...
 
     def text(self, subject: str, number: int) -> str | None:
-        """Give a version's own text, as it was submitted."""
+        """Return a version's own text, as it was submitted."""
         ...
 
     def uses(self, schema_id: int) -> list[StoredVersion]:
-        """Give every version that has the id, deleted ones too, by subject and number."""
+        """Return every version that has the id, deleted ones too, by subject and number."""
         ...
 
     def subjects(self) -> list[tuple[str, bool]]:
-        """Give (name, whether it has a live version) of every listed subject with a version, sorted by name."""
+        """Return (name, whether it has a live version) of every listed subject with a version, sorted by name."""
         ...
 
     def settings(self, subject: str) -> Settings:
-        """Give a subject's own settings, or the global ones for `GLOBAL`."""
+        """Return a subject's own settings, or the global ones for `GLOBAL`."""
         ...
 
     def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        """Give the settings of several scopes at once; those without any are left out."""
+        """Return the settings of several scopes at once; those without any are left out."""
         ...
 
     def configured(self) -> Mapping[str, Settings]:
-        """Give every scope that has settings of its own."""
+        """Return every scope that has settings of its own."""
         ...
 
 

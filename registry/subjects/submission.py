@@ -3,7 +3,7 @@
     content ── type of schema ── references: where they stand, what they hold, their own ── parse ── keys
 
 A reference names a subject's version; -1 is the latest. The draft holds the number that this is, and the id of what
-stands there, so that it means the same for ever. A schema that needs others is parsed with them written into it,
+stands there, so that it means the same forever. A schema that needs others is parsed with them written into it,
 and so are those that it is compared with: compatibility, classification and the codec see one whole schema.
 """
 
@@ -65,7 +65,7 @@ class Submission:
         return self.content.metadata is None and self.content.rule_set is None
 
     def key(self, content: Content | None = None) -> bytes:
-        """Give the key, with another content's metadata and rules if one is given."""
+        """Return the key, with another content's metadata and rules if one is given."""
         return key_of(self.written, content or self.content)
 
 
@@ -146,7 +146,7 @@ class Submissions:
         return parse(content.text, references=texts, strict=draft.strict, endless=draft.endless).json
 
     def whole(self, schema_id: int) -> str:
-        """Give an id's text with its references written in.
+        """Return an id's text with its references written in.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -165,7 +165,7 @@ class Submissions:
         return text
 
     def parsed(self, schema_id: int, *, endless: bool = False) -> ParsedSchema:
-        """Give an Avro schema parsed, its references written in.
+        """Return an Avro schema parsed, its references written in.
 
         Args:
             schema_id: which one.
@@ -185,7 +185,7 @@ class Submissions:
             return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
 
     def _plain(self, content: Content, *, strict: bool, endless: bool) -> tuple[str, bytes]:
-        """Give the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
+        """Return the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
         known = self._known.get((content.text, strict, endless))
         if known is None:
             known = _keys(content, parse(content.text, strict=strict, endless=endless).json)
@@ -211,7 +211,7 @@ class Submissions:
         return Reference(item.name, where, version.number, version.schema_id)
 
     def _texts(self, references: tuple[Reference, ...]) -> tuple[str, ...]:
-        """Give the texts of everything that is referred to, each before those that need it."""
+        """Return the texts of everything that is referred to, each before those that need it."""
         order: dict[int, str] = {}
         size = 0
         todo = [(item.target, False) for item in reversed(references)]

@@ -49,7 +49,7 @@ class Registered:
 
 
 def view_subject(grant: str, version: int) -> str:
-    """Give the subject under which a grant version's output schema is registered."""
+    """Return the subject under which a grant version's output schema is registered."""
     return f"view.{grant}.v{version}"
 
 
@@ -59,7 +59,7 @@ def is_view(subject: str) -> bool:
 
 
 def registered(version: StoredVersion, content: Content) -> Registered:
-    """Give a version with its content."""
+    """Return a version with its content."""
     return Registered(
         subject=version.subject,
         number=version.number,
@@ -71,12 +71,12 @@ def registered(version: StoredVersion, content: Content) -> Registered:
 
 
 def own_text(content: Content, text: str) -> Content:
-    """Give an id's content as one version wrote it."""
+    """Return an id's content as one version wrote it."""
     return content if content.text == text else replace(content, text=text)
 
 
 def pick(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion:
-    """Give the version of a number, None = the last.
+    """Return the version of a number, None = the last.
 
     Raises:
         InvalidError: VERSION_UNKNOWN.
@@ -89,7 +89,7 @@ def pick(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion
 
 
 def unknown_subject(subject: str) -> InvalidError:
-    """Give the error for a subject without versions."""
+    """Return the error for a subject without versions."""
     return InvalidError(
         Reason.SUBJECT_UNKNOWN, f"no schema is registered under {subject}", details={"subject": subject}
     )

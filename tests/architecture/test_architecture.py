@@ -27,7 +27,7 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Give the modules that stand in memory after a statement, in a fresh interpreter."""
+    """Return the modules that stand in memory after a statement, in a fresh interpreter."""
     script = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
     return set(
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
@@ -99,7 +99,7 @@ def test_nothing_is_put_off() -> None:
 
 
 def is_identity_number(text: str) -> bool:
-    """Tell whether 18 characters are a citizen's identity number (GB 11643) by date and check character."""
+    """Return whether 18 characters are a citizen's identity number (GB 11643) by date and check character."""
     try:
         date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
     except ValueError:

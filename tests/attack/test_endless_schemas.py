@@ -1,6 +1,6 @@
 """A record that holds itself without end has no value: whatever is sent under such a schema ends in an error.
 
-Its reader would go on as long as there are bytes, or for ever where the record takes none. So no engine is made for it,
+Its reader would go on as long as there are bytes, or forever where the record takes none. So no engine is made for it,
 by whatever way the schema comes to one.
 """
 

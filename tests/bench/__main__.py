@@ -66,12 +66,12 @@ class Bench:
         return str(file)
 
     def client(self, office_id: str, connector: str, **values: Any) -> str:
-        """Give settings of one of our clients."""
+        """Return settings of one of our clients."""
         identity = self.world.folder / "identities" / office_id / connector
         return self.settings(identity=identity, gateway=self.world.addresses["gateway"], topic=TOPIC, **values)
 
     def librdkafka(self, topic: str, strip: int) -> str:
-        """Give settings of a baseline, with the gateway's own certificate."""
+        """Return settings of a baseline, with the gateway's own certificate."""
         who = self.node.operator
         client = {
             "bootstrap.servers": self.node.bootstrap,
@@ -83,7 +83,7 @@ class Bench:
         return self.settings(client=client, topic=topic, strip=strip)
 
     def processors(self) -> dict[str, float]:
-        """Give the processor seconds that the processes have used, by what they are."""
+        """Return the processor seconds that the processes have used, by what they are."""
         assert self.world.process is not None
         gateway = psutil.Process(self.world.process.pid)
         engines = [each for each in gateway.children() if "python" in each.name()]

@@ -82,7 +82,7 @@ def fetch(settings: dict[str, Any], count: int) -> dict[str, float]:
 
 
 def cpu() -> float:
-    """Give the seconds of processor that this process has used, user and system."""
+    """Return the seconds of processor that this process has used, user and system."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -2,7 +2,7 @@
 
 One client process with 8 keep-alive connections drives it (`tests.bench.registry_client`). The baseline of the calls
 is a bare FastAPI endpoint that returns a constant under the same server; of the growing ones, the same call on a
-subject with one version; of the compatibility check, Avro's own checker on texts parsed anew each time, which is
+subject with one version; of the compatibility check, Avro's own checker on texts parsed again each time, which is
 what a registry without a cache does.
 
 Under --dev nobody is asked who he is, so that a look-up by id is answered from bytes that lie ready. What it costs to
@@ -36,7 +36,7 @@ CONSTANT = "baseline: a bare FastAPI endpoint that returns a constant"
 
 
 def record(name: str, fields: int = 5, doc: str = "") -> str:
-    """Give a record schema with labelled fields."""
+    """Return a record schema with labelled fields."""
     listed = [
         {"name": f"f{number}", "type": ["null", "string"], "default": None, "zh": "字段"} for number in range(fields)
     ]
@@ -45,7 +45,7 @@ def record(name: str, fields: int = 5, doc: str = "") -> str:
 
 
 def version(number: int) -> str:
-    """Give one of many versions of 20 fields."""
+    """Return one of many versions of 20 fields."""
     return record("Many", 20, f"version {number}")
 
 

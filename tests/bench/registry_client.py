@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
 
 
 def rendered(method: str, path: str, body: str | None, token: str = "") -> bytes:
-    """Give a request as bytes."""
+    """Return a request as bytes."""
     sent = (body or "").encode()
     extra = f"Authorization: Bearer {token}\r\n" if token else ""
     extra += f"Content-Type: application/json\r\nContent-Length: {len(sent)}\r\n" if body is not None else ""

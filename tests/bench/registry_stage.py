@@ -56,7 +56,7 @@ def closed_registry(folder: Path, bound: str) -> Iterator[tuple[Server, sa.URL]]
 
 
 def authority_of(data: Path) -> Path:
-    """Give the file of a pool's certificate authority."""
+    """Return the file of a pool's certificate authority."""
     return data / "ca" / "authority.crt"
 
 
@@ -138,7 +138,7 @@ class Driver:
         return found
 
     def speed(self, server: Server, requests: Sequence[Request]) -> float:
-        """Give requests per second."""
+        """Return requests per second."""
         found = self.drive(server, requests)
         return found["requests"] / found["seconds"]
 

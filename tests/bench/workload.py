@@ -19,17 +19,17 @@ SCHEMA = library.text("population")
 
 @lru_cache(maxsize=1)
 def rows(count: int) -> list[dict[str, Any]]:
-    """Give persons as Python values."""
+    """Return persons as Python values."""
     return list(persons(count))
 
 
 def batches(count: int) -> list[pa.RecordBatch]:
-    """Give the persons as record batches of 1,000: what a connector's mapping hands to the codec."""
+    """Return the persons as record batches of 1,000: what a connector's mapping hands to the codec."""
     schema = engine_for(parse(SCHEMA)).schema
     made = rows(count)
     return [pa.RecordBatch.from_pylist(made[start : start + BATCH], schema=schema) for start in range(0, count, BATCH)]
 
 
 def encoded(batch: pa.RecordBatch) -> Packed:
-    """Give a batch as Avro datums."""
+    """Return a batch as Avro datums."""
     return engine_for(parse(SCHEMA)).encode(batch)

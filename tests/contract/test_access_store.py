@@ -30,11 +30,11 @@ BLOCKED = 0.3  # seconds to see that somebody waits
 @dataclass
 class Home:
     store: AccessStore
-    works: Database
+    db: Database
 
     def put(self, *grants: Any) -> None:
         for grant in grants:
-            with self.works.begin() as work:
+            with self.db.begin() as work:
                 self.store.put(work, grant, entry_id=f"entry-{grant.version}", at=NOW)
 
 
@@ -50,24 +50,24 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
 
 def test_a_grant_is_read_back_as_it_was_put(home: Home) -> None:
     home.put(a_grant())
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         for read in (home.store.get, home.store.lock_shared, home.store.lock_for_update):
             assert read(work, GRANT) == a_grant()
 
 
 def test_an_unknown_grant_is_unknown(home: Home) -> None:
     for read in ("get", "lock_shared", "lock_for_update"):
-        with pytest.raises(InvalidError) as error, home.works.begin() as work:
+        with pytest.raises(InvalidError) as error, home.db.begin() as work:
             getattr(home.store, read)(work, GRANT)
         assert error.value.reason is Reason.GRANT_UNKNOWN
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert list(home.store.versions(work, GRANT)) == []
 
 
 def test_every_version_stays_readable_with_its_hash_and_entry(home: Home) -> None:
     history = [a_grant(version=1, state=GrantState.SUBMITTED), a_grant(version=2), a_grant(version=3, quota_per_day=9)]
     home.put(*history)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         versions = home.store.versions(work, GRANT)
         assert home.store.get(work, GRANT) == history[-1]
     assert [version.grant for version in versions] == history
@@ -81,7 +81,7 @@ def test_a_version_that_does_not_follow_is_a_conflict_and_leaves_no_trace(home: 
     with pytest.raises(ConflictError) as error:
         home.put(a_grant(version=version, quota_per_day=1))
     assert error.value.reason is Reason.VERSION_CONFLICT
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.get(work, GRANT) == a_grant(version=2)
         assert len(home.store.versions(work, GRANT)) == 2
 
@@ -94,11 +94,11 @@ def test_a_new_grant_begins_with_version_one(home: Home) -> None:
 def test_what_is_rolled_back_never_happened(home: Home) -> None:
     home.put(a_grant())
     day_before = DAY - timedelta(days=1)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         home.store.add_released(work, GRANT, day_before, 5, None)
 
     def fail_in_the_end() -> None:
-        with home.works.begin() as work:
+        with home.db.begin() as work:
             home.store.put(work, a_grant(version=2), entry_id="e", at=NOW)
             home.store.put(work, a_grant(id="another"), entry_id="e", at=NOW)
             home.store.add_released(work, GRANT, DAY, 7, None)
@@ -109,7 +109,7 @@ def test_what_is_rolled_back_never_happened(home: Home) -> None:
 
     with pytest.raises(RuntimeError):
         fail_in_the_end()
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.get(work, GRANT).version == 1
         assert [grant.id for grant in home.store.list(work, Query())] == [GRANT]
         assert home.store.released(work, GRANT, DAY) == 0
@@ -130,7 +130,7 @@ def test_lists_are_filtered_ordered_and_cut_into_pages(home: Home) -> None:
     home.put(*reversed(grants))
 
     def ids(**query: Any) -> str:
-        with home.works.begin() as work:
+        with home.db.begin() as work:
             return "".join(grant.id for grant in home.store.list(work, Query(**query)))
 
     assert ids() == "abcde"
@@ -154,7 +154,7 @@ def test_overdue_grants_are_told_page_by_page(home: Home) -> None:
     home.put(a_grant(id="g-later", expires=NOW))
     home.put(a_grant(id="g-off", expires=NOW - minute, state=GrantState.SUSPENDED))
     home.put(a_grant(id="g-done", expires=NOW - minute), a_grant(id="g-done", version=2, state=GrantState.EXPIRED))
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert list(home.store.overdue(work, NOW)) == [f"g-{number}" for number in range(5)]
         assert list(home.store.overdue(work, NOW, limit=2)) == ["g-0", "g-1"]
         assert list(home.store.overdue(work, NOW, after="g-1", limit=2)) == ["g-2", "g-3"]
@@ -163,7 +163,7 @@ def test_overdue_grants_are_told_page_by_page(home: Home) -> None:
 
 def test_a_list_shows_current_versions(home: Home) -> None:
     home.put(a_grant(version=1), a_grant(version=2, state=GrantState.SUSPENDED))
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert list(home.store.list(work, Query(states=frozenset({GrantState.ACTIVE})))) == []
         assert [grant.version for grant in home.store.list(work, Query())] == [2]
 
@@ -187,11 +187,11 @@ def test_a_revocation_waits_for_the_releases_that_have_begun(home: Home) -> None
     home.put(a_grant())
 
     def revoke() -> None:
-        with home.works.begin() as work:
+        with home.db.begin() as work:
             grant = home.store.lock_for_update(work, GRANT)
             home.store.put(work, replace(grant, version=2, state=GrantState.SUSPENDED), entry_id="e", at=NOW)
 
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.lock_shared(work, GRANT).state is GrantState.ACTIVE
         thread, done, _ = in_background(revoke)
         assert not done.wait(BLOCKED)
@@ -203,10 +203,10 @@ def test_no_release_follows_a_revocation(home: Home) -> None:
     home.put(a_grant())
 
     def release() -> GrantState:
-        with home.works.begin() as work:
+        with home.db.begin() as work:
             return home.store.lock_shared(work, GRANT).state
 
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         grant = home.store.lock_for_update(work, GRANT)
         thread, done, seen = in_background(release)
         assert not done.wait(BLOCKED)
@@ -221,7 +221,7 @@ def test_releases_of_one_grant_do_not_wait_for_each_other(engine: sa.Engine) -> 
     metadata.create_all(engine)
     home = Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
     home.put(a_grant())
-    with home.works.begin() as one, home.works.begin() as two:
+    with home.db.begin() as one, home.db.begin() as two:
         assert home.store.lock_shared(one, GRANT) == home.store.lock_shared(two, GRANT)
 
 
@@ -230,17 +230,17 @@ def test_releases_of_one_grant_do_not_wait_for_each_other(engine: sa.Engine) -> 
 
 def test_a_quota_is_counted_by_day_and_never_passed(home: Home) -> None:
     home.put(a_grant())
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.add_released(work, GRANT, DAY, 60, 100) == 60
         assert home.store.add_released(work, GRANT, DAY, 40, 100) == 100
         assert home.store.add_released(work, GRANT, DAY + timedelta(days=1), 100, 100) == 100
     for count in (1, 1_000):
-        with pytest.raises(RefusedError) as error, home.works.begin() as work:
+        with pytest.raises(RefusedError) as error, home.db.begin() as work:
             home.store.add_released(work, GRANT, DAY, count, 100)
         assert error.value.reason is Reason.QUOTA_EXHAUSTED
-    with pytest.raises(RefusedError), home.works.begin() as work:
+    with pytest.raises(RefusedError), home.db.begin() as work:
         home.store.add_released(work, GRANT, DAY + timedelta(days=2), 101, 100)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.released(work, GRANT, DAY) == 100
         assert home.store.released(work, GRANT, DAY + timedelta(days=2)) == 0
         assert home.store.add_released(work, GRANT, DAY, 3_000_000_000, None) == 3_000_000_100
@@ -251,7 +251,7 @@ def test_parallel_releases_do_not_overdraw(home: Home) -> None:
 
     def release(_: int) -> bool:
         try:
-            with home.works.begin() as work:
+            with home.db.begin() as work:
                 home.store.add_released(work, GRANT, DAY, 30, 100)
         except RefusedError:
             return False
@@ -259,7 +259,7 @@ def test_parallel_releases_do_not_overdraw(home: Home) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(release, range(16))) == 3
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.released(work, GRANT, DAY) == 90
 
 
@@ -277,15 +277,15 @@ def test_a_position_moves_only_from_where_the_caller_saw_it(home: Home) -> None:
     home.put(a_grant())
     start, first = Position(), Position(committed=b"", released=b"\x00one")
     second = Position(committed=b"\x00one", released=b"\x00one")
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.position(work, GRANT) == start
         home.store.move(work, GRANT, seen=start, to=first)
         home.store.move(work, GRANT, seen=first, to=second)
     for seen in (start, first):
-        with pytest.raises(ConflictError) as error, home.works.begin() as work:
+        with pytest.raises(ConflictError) as error, home.db.begin() as work:
             home.store.move(work, GRANT, seen=seen, to=Position(committed=b"two"))
         assert error.value.reason is Reason.VERSION_CONFLICT
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.position(work, GRANT) == second
         home.store.move(work, GRANT, seen=second, to=start)
         home.store.move(work, GRANT, seen=start, to=first)
@@ -296,7 +296,7 @@ def test_of_two_consumers_at_one_position_one_moves_it(home: Home) -> None:
 
     def move(n: int) -> bool:
         try:
-            with home.works.begin() as work:
+            with home.db.begin() as work:
                 home.store.move(work, GRANT, seen=Position(), to=Position(committed=bytes([n + 1])))
         except ConflictError:
             return False
@@ -313,7 +313,7 @@ def test_purposes_are_seeded_once_and_kept_as_they_are(home: Home) -> None:
     own = Purpose(
         id="eligibility", parent=None, zh="资格", en="Eligibility", dpv="https://w3id.org/dpv#X", active=False
     )
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         home.store.seed_purposes(work, [own])
         home.store.seed_purposes(work)
         home.store.seed_purposes(work)
@@ -368,10 +368,10 @@ def test_a_row_edited_behind_the_pool_s_back_is_refused(
 ) -> None:
     edit(engine, statement, id=GRANT, **parameters)
     for read in ("get", "lock_shared", "lock_for_update"):
-        with pytest.raises(CorruptError) as error, desk.works.begin() as work:
+        with pytest.raises(CorruptError) as error, desk.db.begin() as work:
             getattr(desk.store, read)(work, GRANT)
         assert error.value.reason is Reason.GRANT_FORGED
-    with pytest.raises(CorruptError), desk.works.begin() as work:
+    with pytest.raises(CorruptError), desk.db.begin() as work:
         desk.store.list(work, Query())
 
 
@@ -384,14 +384,14 @@ def test_a_made_up_row_is_refused(desk: Home, engine: sa.Engine) -> None:
         "FROM access_grant WHERE id = :id",
         id=GRANT,
     )
-    with pytest.raises(CorruptError), desk.works.begin() as work:
+    with pytest.raises(CorruptError), desk.db.begin() as work:
         desk.store.lock_shared(work, "made-up")
 
 
 @pytest.mark.postgres
 def test_history_is_proved_too(desk: Home, engine: sa.Engine) -> None:
     edit(engine, "UPDATE access_grant_version SET text = :text WHERE grant_id = :id", id=GRANT, text=to_text(WIDER))
-    with pytest.raises(CorruptError), desk.works.begin() as work:
+    with pytest.raises(CorruptError), desk.db.begin() as work:
         desk.store.versions(work, GRANT)
 
 
@@ -400,7 +400,7 @@ def test_columns_beside_the_text_grant_nothing(desk: Home, engine: sa.Engine) ->
     edit(
         engine, "UPDATE access_grant SET consumer = :other, state = 'expired' WHERE id = :id", id=GRANT, other=STRANGER
     )
-    with desk.works.begin() as work:
+    with desk.db.begin() as work:
         assert desk.store.lock_shared(work, GRANT) == a_grant()
 
 

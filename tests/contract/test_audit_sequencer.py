@@ -325,7 +325,7 @@ def test_after_any_error_the_next_step_begins_from_what_is_stored(
         stop = threading.Event()
         sequencer.run(stop, lambda error: (told.append(error), stop.set())[0], interval=0.01)
         assert [type(error) for error in told] == [ZeroDivisionError]
-    shutil.rmtree(log.folder)  # only a sequencer that looks anew finds that the tiles are gone
+    shutil.rmtree(log.folder)  # only a sequencer that looks again finds that the tiles are gone
     assert sequencer.step() == Step(placed=0, size=7, published=True)
     assert signed(log)[0] == 7
     assert verify_files(log.folder, key=log.signer.key).ok

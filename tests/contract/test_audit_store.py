@@ -53,7 +53,7 @@ def test_an_entry_is_stored_as_its_leaf_and_nothing_is_lost(world: AuditWorld) -
 def test_numbers_of_a_line_have_no_gap_though_transactions_fail(world: AuditWorld) -> None:
     ledger = world.ledger()
     for k in range(20):
-        with contextlib.suppress(KeyError), world.works.begin() as work:
+        with contextlib.suppress(KeyError), world.db.begin() as work:
             ledger.write(work, [world.make.make(), world.make.make()])
             if k % 3 == 1:
                 raise KeyError
@@ -63,13 +63,13 @@ def test_numbers_of_a_line_have_no_gap_though_transactions_fail(world: AuditWorl
 def test_an_entry_rolled_back_has_never_been(world: AuditWorld) -> None:
     entry = world.make.publish(1)
     ledger = world.ledger()
-    with contextlib.suppress(KeyError), world.works.begin() as work:
+    with contextlib.suppress(KeyError), world.db.begin() as work:
         [digest] = ledger.write(work, [entry])
         world.receipts.put(work, [(receipt_for(entry, digest), [bytes(16)])])
         raise KeyError
     assert world.entries.find(Query()) == []
     assert world.log.claim(10) == 0
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         assert world.receipts.get(work, LANE, 1) is None
         assert world.receipts.lasts(work) == {}
     world.write(ledger, entry)
@@ -81,12 +81,12 @@ def test_processes_count_apart_and_a_name_serves_one_start(world: AuditWorld) ->
     world.write(world.ledger(), world.make.make())
     assert [(entry.gateway, entry.counter) for entry in stored(world)] == [("gw0#1", 1), ("gw1#1", 1)]
     with pytest.raises(ConflictError) as caught:
-        Ledger(world.entries, process="gw0").open(world.works)
+        Ledger(world.entries, process="gw0").open(world.db)
     assert caught.value.reason is Reason.ALREADY_EXISTS
 
 
 def test_a_process_without_lines_cannot_write(world: AuditWorld) -> None:
-    with pytest.raises(CorruptError), world.works.begin() as work:
+    with pytest.raises(CorruptError), world.db.begin() as work:
         Ledger(world.entries, process="unheard-of").write(work, [world.make.make()])
 
 
@@ -103,7 +103,7 @@ def test_a_process_whose_opening_failed_does_not_count_until_it_is_opened(world:
     ledger = Ledger(world.entries, process="late")
 
     def open_in_vain() -> None:
-        with world.works.begin() as work:
+        with world.db.begin() as work:
             world.entries.open_lines(work, "late")
             raise KeyError
 
@@ -112,7 +112,7 @@ def test_a_process_whose_opening_failed_does_not_count_until_it_is_opened(world:
             open_in_vain()
         with pytest.raises(CorruptError, match="open its ledger"):
             world.write(ledger, world.make.make())
-    ledger.open(world.works)
+    ledger.open(world.db)
     world.write(ledger, world.make.make())
     assert [(one.gateway, one.counter) for one in stored(world)] == [("late#1", 1)]
 
@@ -121,7 +121,7 @@ def test_a_process_whose_opening_failed_does_not_count_until_it_is_opened(world:
 def test_entries_that_go_with_the_commit_are_there_after_it(world: AuditWorld, count: int) -> None:
     ledger = world.ledger()
     for _ in range(2):
-        with world.works.begin() as work:
+        with world.db.begin() as work:
             hashes = ledger.write(work, [world.make.make() for _ in range(count)], last=True)
         assert {found.leaf_hash for found in world.entries.find(Query(limit=count))} == set(hashes)
     assert [entry.counter for entry in stored(world)] == list(range(1, 2 * count + 1))
@@ -133,14 +133,14 @@ def test_an_entry_that_goes_with_the_commit_and_is_refused_takes_the_act_with_it
     [digest] = world.write(ledger, entry)
 
     def publish() -> None:
-        with world.works.begin() as work:
+        with world.db.begin() as work:
             world.receipts.put(work, [(receipt_for(publication, digest), [])])
             ledger.write(work, [entry], last=True)
 
     with pytest.raises(ConflictError) as caught:
         publish()
     assert caught.value.reason is Reason.ALREADY_EXISTS
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         assert world.receipts.lasts(work) == {}
     world.write(ledger, world.make.make())
     assert [one.counter for one in stored(world)] == [1, 2]
@@ -148,7 +148,7 @@ def test_an_entry_that_goes_with_the_commit_and_is_refused_takes_the_act_with_it
 
 def test_an_entry_that_goes_with_the_commit_is_taken_back_with_the_act(world: AuditWorld) -> None:
     ledger = world.ledger()
-    with contextlib.suppress(KeyError), world.works.begin() as work:
+    with contextlib.suppress(KeyError), world.db.begin() as work:
         ledger.write(work, [world.make.make()], last=True)
         raise KeyError
     assert world.entries.find(Query()) == []
@@ -172,7 +172,7 @@ def test_side_by_side_every_line_counts_without_a_gap(world: AuditWorld) -> None
         for k in range(15):
             with make:
                 entry = world.make.make()
-            with contextlib.suppress(KeyError), world.works.begin() as work:
+            with contextlib.suppress(KeyError), world.db.begin() as work:
                 ledger.write(work, [entry])
                 if (seed + k) % 5 == 0:
                     raise KeyError
@@ -254,39 +254,39 @@ def test_receipts_are_found_by_lane_and_sequence(world: AuditWorld) -> None:
     other = Lane.parse(f"{PROVIDER}/second-drop/population.v1")
     first, second, third = world.make.publish(1), world.make.publish(2), world.make.publish(7, lane=other)
     hashes = world.write(ledger, first, second, third)
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         assert world.receipts.get(work, LANE, 1) == receipt_for(first, hashes[0])
         assert world.receipts.get(work, LANE, 3) is None
         assert world.receipts.last(work, LANE) == receipt_for(second, hashes[1])
         assert world.receipts.last(work, Lane.parse(f"{PROVIDER}/none/population.v1")) is None
         assert world.receipts.lasts(work) == {LANE: 2, other: 7}
-    with pytest.raises(ConflictError), world.works.begin() as work:
+    with pytest.raises(ConflictError), world.db.begin() as work:
         world.receipts.put(work, [(receipt_for(world.make.publish(2), hashes[1]), [])])
 
 
 def test_of_receipts_one_of_which_is_known_none_is_stored(world: AuditWorld) -> None:
     ledger = world.ledger()
     known, new, newer = (world.make.publish(number) for number in (1, 2, 3))
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         [digest] = ledger.write(work, [known])
         world.receipts.put(work, [(receipt_for(known, digest), [])])
 
     def put_both() -> None:
-        with world.works.begin() as work:
+        with world.db.begin() as work:
             hashes = ledger.write(work, [new, newer])
             again = replace(receipt_for(newer, hashes[1]), sequence=receipt_for(known, digest).sequence)
             world.receipts.put(work, [(receipt_for(new, hashes[0]), []), (again, [])])
 
     with pytest.raises(ConflictError, match="has a receipt"):
         put_both()
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         assert world.receipts.lasts(work) == {receipt_for(known, digest).lane: receipt_for(known, digest).sequence}
 
 
 def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> None:
     entry = world.make.publish(1)
     [digest] = world.write(world.ledger(), entry)
-    with world.works.begin() as work:
+    with world.db.begin() as work:
         assert world.receipts.prune_keys(work, entry.at) == 0
         reach = world.receipts.reach(work, LANE, 1)
         assert reach is not None
@@ -337,7 +337,7 @@ def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> Non
     """A line is held until its transaction ends; the others go on, and the log does not wait for it."""
     with postgres_world(engine) as world:
         ledger = world.ledger()
-        with world.works.begin() as slow:
+        with world.db.begin() as slow:
             ledger.write(slow, [world.make.make()])
             world.write(ledger, world.make.make(), world.make.make())
             assert world.log.claim(10) == 2
@@ -348,12 +348,12 @@ def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> Non
 def test_who_finds_every_line_held_opens_another_and_lines_are_used_again(engine: sa.Engine) -> None:
     with postgres_world(engine) as world:
         ledger = world.ledger()
-        with world.works.begin() as first:
+        with world.db.begin() as first:
             ledger.write(first, [world.make.make()])
-            with contextlib.suppress(KeyError), world.works.begin() as failing:
+            with contextlib.suppress(KeyError), world.db.begin() as failing:
                 ledger.write(failing, [world.make.make()])
                 raise KeyError
-            with world.works.begin() as third:
+            with world.db.begin() as third:
                 ledger.write(third, [world.make.make()])
                 ledger.write(third, [world.make.make()])
         world.write(ledger, world.make.make())
@@ -373,7 +373,7 @@ def test_a_line_of_which_nobody_knows_where_it_stands_is_left(engine: sa.Engine)
         world.write(ledger, world.make.make())
 
         def write_and_lose() -> None:
-            with world.works.begin() as work:
+            with world.db.begin() as work:
                 ledger.write(work, [world.make.make()], last=True)
                 driver: Any = connection_of(work).connection.dbapi_connection
                 with engine.connect() as other:
@@ -401,7 +401,7 @@ def test_a_line_that_somebody_else_moves_stops_one_act(
             other.execute(sa.text(attack))
 
         def act() -> None:
-            with world.works.begin() as work:
+            with world.db.begin() as work:
                 ledger.write(work, [world.make.make() for _ in range(count)], last=last)
 
         with pytest.raises(CorruptError) as caught:

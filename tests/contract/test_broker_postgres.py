@@ -32,7 +32,7 @@ PATIENCE = timedelta(seconds=1)
 
 
 @pytest.fixture
-def works(database: sa.URL) -> Iterator[PostgresDatabase]:
+def db(database: sa.URL) -> Iterator[PostgresDatabase]:
     engine = sa.create_engine(database, pool_pre_ping=True, pool_size=10)
     metadata.create_all(engine)
     yield PostgresDatabase(engine)
@@ -40,8 +40,8 @@ def works(database: sa.URL) -> Iterator[PostgresDatabase]:
 
 
 @pytest.fixture
-def broker(works: PostgresDatabase) -> Iterator[PostgresBroker]:
-    broker = PostgresBroker(works, patience=PATIENCE, poll=timedelta(milliseconds=100))
+def broker(db: PostgresDatabase) -> Iterator[PostgresBroker]:
+    broker = PostgresBroker(db, patience=PATIENCE, poll=timedelta(milliseconds=100))
     yield broker
     broker.close()
 
@@ -87,10 +87,10 @@ def sequences_of(records: Sequence[Read]) -> Counter[int]:
 # one transaction
 
 
-def test_what_the_seal_writes_stands_or_falls_with_the_records(works: PostgresDatabase, broker: PostgresBroker) -> None:
+def test_what_the_seal_writes_stands_or_falls_with_the_records(db: PostgresDatabase, broker: PostgresBroker) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
-    with works.engine.begin() as connection:
+    with db.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE entry (sequence bigint)")
 
     def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
@@ -102,13 +102,13 @@ def test_what_the_seal_writes_stands_or_falls_with_the_records(works: PostgresDa
     broker.append([batch(lane_of(topic), 1)], seal)
     with pytest.raises(PoolError):
         broker.append([batch(lane_of(topic), 2)], seal)
-    with works.engine.connect() as connection:
+    with db.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT sequence FROM entry").scalars().all() == [1]
     assert sequences_of(read_all(broker, topic)) == {1: 8}
 
 
-def test_a_read_sees_whole_batches_over_all_partitions(works: PostgresDatabase, broker: PostgresBroker) -> None:
-    topic, writer = fresh_topic(), PostgresBroker(works)
+def test_a_read_sees_whole_batches_over_all_partitions(db: PostgresDatabase, broker: PostgresBroker) -> None:
+    topic, writer = fresh_topic(), PostgresBroker(db)
     broker.create_topic(topic)
     done = threading.Event()
 
@@ -134,7 +134,7 @@ def test_a_read_sees_whole_batches_over_all_partitions(works: PostgresDatabase, 
 
 
 def test_lanes_that_touch_the_partitions_in_opposite_orders_do_not_block_each_other(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
@@ -169,11 +169,11 @@ def test_threads_of_one_gateway_that_begin_a_lane_at_once_do_not_fence_each_othe
 
 
 def test_a_gateway_killed_in_mid_transaction_leaves_nothing_and_blocks_nobody(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
-    writer = Writer(works.engine.url, topic, "stay", 1)
+    writer = Writer(db.engine.url, topic, "stay", 1)
     writer.until(("begun", "1"))
     writer.end()
     append(broker, batch(lane_of(topic, "other"), 1, range(100)))
@@ -184,14 +184,14 @@ def test_a_gateway_killed_in_mid_transaction_leaves_nothing_and_blocks_nobody(
 
 
 def test_a_gateway_killed_anywhere_leaves_no_half_batch_and_no_acknowledged_batch_is_lost(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic, lane, rng = fresh_topic(), None, random.Random(7)
     broker.create_topic(topic)
     lane = lane_of(topic)
     next_sequence = 1
     for _ in range(6):
-        writer = Writer(works.engine.url, topic, "run", next_sequence)
+        writer = Writer(db.engine.url, topic, "run", next_sequence)
         word = rng.choice(["begun", "done"])
         writer.until((word, str(next_sequence + rng.randrange(4))))
         said = writer.end()
@@ -210,15 +210,15 @@ def test_a_gateway_killed_anywhere_leaves_no_half_batch_and_no_acknowledged_batc
 
 
 def test_a_gateway_that_is_stopped_in_mid_transaction_holds_nobody_up_for_long(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
-    writer = Writer(works.engine.url, topic, "stay", 1)
+    writer = Writer(db.engine.url, topic, "stay", 1)
     writer.until(("begun", "1"))
     os.kill(writer.process.pid, signal.SIGSTOP)
     # The writer holds the partitions' rows. The other lane waits for as long as both have patience, no longer.
-    with works.begin() as work:
+    with db.begin() as work:
         began = connection_of(work).exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     for _ in range(3):
         try:
@@ -228,7 +228,7 @@ def test_a_gateway_that_is_stopped_in_mid_transaction_holds_nobody_up_for_long(
             waited = error
     else:
         raise waited
-    with works.begin() as work:
+    with db.begin() as work:
         ended = connection_of(work).exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     assert ended - began < 4 * PATIENCE
     # The lane can be taken over; the writer wakes up to find its transaction gone.
@@ -298,9 +298,9 @@ def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_serv
 
 
 def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
-    topic, writer = fresh_topic(), PostgresBroker(works)
+    topic, writer = fresh_topic(), PostgresBroker(db)
     broker.create_topic(topic)
     woken = threading.Event()
     with broker.watch(topic, woken.set):
@@ -308,7 +308,7 @@ def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
             woken.clear()
             append(writer, batch(lane_of(topic), sequence))
             assert woken.wait(30)
-            with works.engine.connect() as connection:
+            with db.engine.connect() as connection:
                 connection.exec_driver_sql(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = current_database() AND query ~ '^(LISTEN|SELECT 1$|SELECT pg_notify)'"
@@ -318,17 +318,17 @@ def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
     writer.close()
 
 
-def test_close_gives_every_connection_and_thread_back(works: PostgresDatabase) -> None:
+def test_close_gives_every_connection_and_thread_back(db: PostgresDatabase) -> None:
     threads = threading.active_count()
-    broker = PostgresBroker(works, upkeep=timedelta(hours=1))
+    broker = PostgresBroker(db, upkeep=timedelta(hours=1))
     topic = fresh_topic()
     broker.create_topic(topic)
     with broker.watch(topic, threading.Event().set):
         append(broker, batch(lane_of(topic), 1))
     broker.close()
-    works.engine.dispose()
+    db.engine.dispose()
     assert threading.active_count() == threads
-    with works.engine.connect() as connection:
+    with db.engine.connect() as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         assert connection.exec_driver_sql(query).scalar_one() == 0
 
@@ -336,9 +336,9 @@ def test_close_gives_every_connection_and_thread_back(works: PostgresDatabase) -
 # upkeep
 
 
-def test_upkeep_retains_and_compacts_by_itself(works: PostgresDatabase) -> None:
+def test_upkeep_retains_and_compacts_by_itself(db: PostgresDatabase) -> None:
     now = datetime.fromtimestamp(START // SECOND + 3600, UTC)
-    broker = PostgresBroker(works, clock=lambda: now, upkeep=timedelta(milliseconds=50))
+    broker = PostgresBroker(db, clock=lambda: now, upkeep=timedelta(milliseconds=50))
     old, latest = fresh_topic("old"), fresh_topic("latest")
     broker.create_topic(old, retention=timedelta(minutes=1))
     broker.create_topic(latest, keep=Retention.LATEST)
@@ -369,9 +369,9 @@ def test_compaction_leaves_alone_what_is_mostly_clean(broker: PostgresBroker) ->
 
 
 def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
-    works: PostgresDatabase, broker: PostgresBroker
+    db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
-    topic, keeper = fresh_topic(), PostgresBroker(works)
+    topic, keeper = fresh_topic(), PostgresBroker(db)
     broker.create_topic(topic, retention=timedelta(seconds=5), partitions=1)
     for sequence in range(1, 81):
         append(broker, batch(lane_of(topic), sequence, range(20), partitions=1))

@@ -34,12 +34,12 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
 
 
 def add(home: Home, name: str, role: Role = Role.SHARING_OFFICE_HEAD, department: str = CONSUMER) -> str:
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         return Users(home.store).add(work, name=name, role=role, department=department, by="root", at=NOW)
 
 
 def whoami(home: Home, token: str) -> Actor:
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         return Users(home.store).authenticate(work, token)
 
 
@@ -51,7 +51,7 @@ def test_a_token_is_its_account_and_is_stored_as_a_digest(home: Home) -> None:
     )
     assert whoami(home, other).role is Role.DATA_AUTHORITY
     assert token != other
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert all(token.encode() not in account.digest for account in Users(home.store).all(work))
         assert [account.name for account in Users(home.store).all(work)] == ["root", "wang.hr"]
 
@@ -67,7 +67,7 @@ def test_a_token_that_is_nobody_s_is_refused(home: Home, token: str) -> None:
 def test_a_revoked_account_is_over_and_its_name_stays_taken(home: Home) -> None:
     token = add(home, "wang.hr")
     users = Users(home.store)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         users.revoke(work, "wang.hr", NOW + DAY)
     with pytest.raises(RefusedError) as error:
         whoami(home, token)
@@ -75,13 +75,13 @@ def test_a_revoked_account_is_over_and_its_name_stays_taken(home: Home) -> None:
     with pytest.raises(ConflictError):
         add(home, "wang.hr")
     for act in (lambda work: users.renew(work, "wang.hr"), lambda work: users.revoke(work, "wang.hr", NOW)):
-        with pytest.raises(InvalidError), home.works.begin() as work:
+        with pytest.raises(InvalidError), home.db.begin() as work:
             act(work)
 
 
 def test_a_new_token_ends_the_old_one(home: Home) -> None:
     old = add(home, "wang.hr")
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         new = Users(home.store).renew(work, "wang.hr")
     assert whoami(home, new).id == "wang.hr"
     with pytest.raises(RefusedError):
@@ -108,7 +108,7 @@ def test_an_account_that_does_not_hang_together_is_refused(home: Home, name: str
     with pytest.raises(PoolError) as error:
         add(home, name, role, department)
     assert error.value.reason in {Reason.NAME_INVALID, Reason.REQUEST_INVALID}
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert not Users(home.store).all(work)
 
 

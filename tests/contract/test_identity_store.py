@@ -61,11 +61,11 @@ def test_what_is_kept_is_given_back(home: Home) -> None:
     account = Account(
         name="li.ps", role=Role.AUDITOR, department="", digest=bytes(32), created_by="root", created_at=NOW
     )
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         home.store.add_invitation(work, token)
         home.store.add_certificate(work, a_certificate())
         home.store.add_account(work, account)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.invitation(work, bytes(32)) == token
         assert home.store.certificate(work, "a1") == a_certificate()
         assert home.store.account(work, "li.ps") == home.store.account_of(work, bytes(32)) == account
@@ -82,13 +82,13 @@ def test_certificates_are_revoked_by_department_connector_and_serial(home: Home)
         a_certificate(serial="b1", connector="tax"),
         a_certificate(serial="c1", department=PROVIDER),
     ]
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         for certificate in reversed(held):
             home.store.add_certificate(work, certificate)
         assert [c.serial for c in home.store.certificates(work, CONSUMER)] == ["a1", "b1", "a2"]
         assert [c.serial for c in home.store.certificates(work, CONSUMER, "tax")] == ["b1"]
     why: dict[str, Any] = {"at": NOW, "by": "officer", "because": "stolen"}
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert list(home.store.revoke_certificates(work, department=PROVIDER, serial="a1", **why)) == []
         assert list(home.store.revoke_certificates(work, department=CONSUMER, serial="a1", **why)) == ["a1"]
         revoked = home.store.certificate(work, "a1")
@@ -104,7 +104,7 @@ def test_what_is_rolled_back_never_happened(home: Home) -> None:
     secret = home.invite()
 
     def fail_in_the_end() -> None:
-        with home.works.begin() as work:
+        with home.db.begin() as work:
             home.store.add_certificate(work, a_certificate())
             key = SigningKey(department=CONSUMER, connector="benefits", public_key=bytes(32), since=NOW)
             home.store.set_signing_key(work, key)
@@ -113,7 +113,7 @@ def test_what_is_rolled_back_never_happened(home: Home) -> None:
 
     with pytest.raises(RuntimeError):
         fail_in_the_end()
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert home.store.certificate(work, "a1") is None
         assert list(home.store.signing_keys(work, CONSUMER, "benefits")) == []
     assert home.enrol(secret)
@@ -126,7 +126,7 @@ def test_issue_and_revocation_of_one_department_take_turns(home: Home) -> None:
         home.revoke()
         done.set()
 
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         home.store.lock_department(work, CONSUMER)
         thread = threading.Thread(target=revoke, daemon=True)
         thread.start()
@@ -134,7 +134,7 @@ def test_issue_and_revocation_of_one_department_take_turns(home: Home) -> None:
         home.store.add_certificate(work, a_certificate())
     assert done.wait(WAIT)
     thread.join()
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert Connectors(home.store).status(work, "a1") is CertificateStatus.REVOKED
 
 
@@ -143,7 +143,7 @@ def test_issue_and_revocation_of_one_department_take_turns(home: Home) -> None:
 
 def test_an_invitation_makes_a_connector(home: Home) -> None:
     secret = home.invite()
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         expected = home.enrolment.invited(work, secret=secret, connector="benefits", at=NOW)
     enrolled = home.enrol(secret)
     actor = home.actor(enrolled)
@@ -154,7 +154,7 @@ def test_an_invitation_makes_a_connector(home: Home) -> None:
 
 
 def test_an_invitation_carries_the_address_and_the_authority_and_is_stored_as_a_digest(home: Home) -> None:
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         line = home.enrolment.invite(
             work, department=CONSUMER, connector=None, address="pool.example.gov:7444", by="officer", at=NOW
         )
@@ -262,7 +262,7 @@ def test_public_signing_keys_are_kept_for_ever_with_their_times(home: Home) -> N
         )
     home.revoke(at=NOW + 90 * DAY)
     connectors = Connectors(home.store)
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert [key.public_key for key in connectors.signing_keys(work, CONSUMER, "benefits")] == raw
         for days, n in ((0, 0), (39.99, 0), (40, 1), (80, 2), (4_000, 2)):
             assert connectors.signing_key(work, CONSUMER, "benefits", NOW + days * DAY) == raw[n]
@@ -275,7 +275,7 @@ def test_public_signing_keys_are_kept_for_ever_with_their_times(home: Home) -> N
 
 
 def renew(home: Home, actor: Actor, at: datetime) -> Enrolled:
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         return home.enrolment.renew(work, actor, a_request(p256()), at)
 
 
@@ -294,7 +294,7 @@ def test_a_certificate_is_renewed_from_day_twenty_until_its_end(home: Home) -> N
         assert home.actor(renewed, at) == replace(actor, certificate=renewed.serial)
         assert home.status(renewed) is CertificateStatus.ACTIVE
     assert home.status(enrolled) is CertificateStatus.ACTIVE
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert len(Connectors(home.store).signing_keys(work, CONSUMER, "benefits")) == 1
         assert len(Connectors(home.store).certificates(work, CONSUMER)) == 3
 
@@ -341,30 +341,30 @@ def test_revocation_withdraws_the_invitations_too(home: Home) -> None:
 
 
 def test_a_certificate_that_the_pool_does_not_know_counts_as_revoked(home: Home) -> None:
-    with home.works.begin() as work:
+    with home.db.begin() as work:
         assert Connectors(home.store).status(work, "c0ffee") is CertificateStatus.REVOKED
 
 
 @pytest.mark.postgres
 def test_a_revocation_waits_for_whoever_holds_the_certificate(engine: sa.Engine) -> None:
     metadata.create_all(engine)
-    store, works = PostgresIdentityStore(), PostgresDatabase(engine)
-    with works.begin() as work:
+    store, db = PostgresIdentityStore(), PostgresDatabase(engine)
+    with db.begin() as work:
         store.add_certificate(work, a_certificate())
     revoked = threading.Event()
 
     def revoke() -> None:
-        with works.begin() as work:
+        with db.begin() as work:
             store.revoke_certificates(work, department=CONSUMER, at=NOW, by="officer", because="stolen")
         revoked.set()
 
     with ThreadPoolExecutor(1) as other:
-        with works.begin() as work:
+        with db.begin() as work:
             assert store.certificate(work, "a1", hold=True) == a_certificate()
             running = other.submit(revoke)
             assert not revoked.wait(BLOCKED), "the release that was decided upon must end first"
         running.result(WAIT)
-    with works.begin() as work:
+    with db.begin() as work:
         held = store.certificate(work, "a1")
     assert held is not None
     assert held.revoked_at == NOW

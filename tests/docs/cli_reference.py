@@ -1,6 +1,6 @@
 """The commands' reference, written from the programs themselves.
 
-    python -m tests.docs.cli_reference        writes docs/reference/cli.md anew
+    python -m tests.docs.cli_reference        writes docs/reference/cli.md again
 
 `tests/docs/test_commands.py` holds the file to what this gives, so that neither can change alone.
 """
@@ -28,7 +28,7 @@ they found something.
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Give every command with its whole name, groups before what they hold."""
+    """Return every command with its whole name, groups before what they hold."""
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield name, command
@@ -40,12 +40,12 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def options(command: Any) -> set[str]:
-    """Give the options of a command, as they are written."""
+    """Return the options of a command, as they are written."""
     return {word for each in command.params for word in (*each.opts, *each.secondary_opts)} | {"--help"}
 
 
 def page() -> str:
-    """Give the text of the reference."""
+    """Return the text of the reference."""
     return _HEAD + "".join(_section(name, command) for name, command in commands())
 
 

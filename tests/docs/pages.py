@@ -40,7 +40,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Give the places of a page that a link may name: headings as GitHub spells them, and explicit ids."""
+    """Return the places of a page that a link may name: headings as GitHub spells them, and explicit ids."""
     text = _FENCE.sub("", page.read_text(encoding="utf-8"))
     found = set(re.findall(r'<a id="([^"]+)"', text))
     for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
@@ -50,7 +50,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def code(page: Path) -> Iterator[str]:
-    """Give every piece of code of a page: fenced lines, indented lines, words in backticks."""
+    """Return every piece of code of a page: fenced lines, indented lines, words in backticks."""
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         yield from found[2].replace("\\\n", " ").splitlines()

@@ -14,7 +14,7 @@ _BEFORE = {"$", "sudo", "&&", "|", ";"}
 
 
 def invocations() -> Iterator[tuple[str, list[str]]]:
-    """Give each call of one of the programs that stands in a page."""
+    """Return each call of one of the programs that stands in a page."""
     for one in PAGES:
         if one == FILE:
             continue

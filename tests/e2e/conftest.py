@@ -9,7 +9,7 @@ from tests.kit.world.world import World
 
 
 def kafka_section(node: Node) -> str:
-    """Give the part of pool.toml that puts the records into this Kafka."""
+    """Return the part of pool.toml that puts the records into this Kafka."""
     gateway = node.gateway
     return (
         f'[broker]\nkind = "kafka"\nbootstrap = "{node.bootstrap}"\nauthority = "{gateway.ca}"\n'

@@ -28,7 +28,7 @@ LABELS = {"Completed": "completed", "Completed - Dup": "completed_dup", "Open": 
 
 
 def governed() -> str:
-    """Give the schema with every field classified, as the catalogue demands."""
+    """Return the schema with every field classified, as the catalogue demands."""
     label = {"level": "G2", "personal": "N", "sensitive": "N", "mask": "none"}
     fields = [{**field, "zh": field["name"], **label} for field in SCHEMA["fields"]]  # type: ignore[attr-defined]
     return json.dumps({**SCHEMA, "zh": "环境卫生诉求", "fields": fields})

@@ -65,7 +65,7 @@ def make_source(path: Path) -> None:
 
 
 def table(path: Path) -> dict[str, tuple[str, ...]]:
-    """Give the sink's valid rows by id number."""
+    """Return the sink's valid rows by id number."""
     connection = sqlite3.connect(path, timeout=10)
     try:
         rows = connection.execute(f"SELECT {', '.join(FIELDS)} FROM residents WHERE _deleted_at IS NULL").fetchall()

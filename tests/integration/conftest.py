@@ -19,7 +19,7 @@ from registry.rest.app import create
 from registry.subjects.configuration import Configuration
 from registry.subjects.lookup import Subjects
 from tests.kit.world import postgres
-from tests.kit.world.registry_served import Confluent, RecordingGate, World, identify
+from tests.kit.world.registry_served import Confluent, RecordingAccessControl, World, identify
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
         subjects = Subjects(
             store, Configuration(store), governed=lambda subject: subject.startswith("governed"), strict=False
         )
-        gate = RecordingGate()
+        access = RecordingAccessControl()
         # The protocol by name: without it asyncio leaves Nagle's algorithm on, and every answer waits 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
-        app = create(subjects, gate, identify=identify)
+        app = create(subjects, access, identify=identify)
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -44,7 +44,7 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
             assert thread.is_alive()
             time.sleep(0.01)
         with httpx.Client(base_url=base) as http:
-            yield World(base, subjects, gate, http)
+            yield World(base, subjects, access, http)
         server.should_exit = True
         thread.join(10)
         listener.close()
@@ -53,8 +53,8 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
 
 @pytest.fixture
 def world(served: World) -> World:
-    served.gate.denied.clear()
-    served.gate.entries.clear()
+    served.access.denied.clear()
+    served.access.entries.clear()
     return served
 
 

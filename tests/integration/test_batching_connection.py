@@ -246,11 +246,11 @@ def test_a_commit_after_a_failure_that_somebody_swallowed_is_no_success(session:
 
 
 def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
-    works = PostgresDatabase(engine)
+    db = PostgresDatabase(engine)
     told: list[bool | None] = []
 
     def do(*steps: Any) -> None:
-        with works.begin() as work:
+        with db.begin() as work:
             work.at_end(told.append)
             for step in steps:
                 step(work)

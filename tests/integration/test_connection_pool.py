@@ -110,14 +110,14 @@ def test_errors_are_sqlalchemy_s(looked_at: sa.Engine) -> None:
 def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(tiny: sa.Engine) -> None:
     """As a fetch does that asks the broker within its transaction: here by twelve threads and two places."""
     broker_metadata.create_all(tiny)
-    works = PostgresDatabase(tiny)
-    broker = PostgresBroker(works)
+    db = PostgresDatabase(tiny)
+    broker = PostgresBroker(db)
     topic = fresh_topic()
     broker.create_topic(topic)
     inside = threading.Semaphore(0)
 
     def fetch(_: int) -> int:
-        with works.begin() as work:
+        with db.begin() as work:
             connection_of(work).exec_driver_sql("SELECT 1")
             inside.release()
             # Until another one holds its first connection too: or, at the end, nobody is left who could.

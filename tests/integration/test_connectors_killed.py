@@ -103,7 +103,7 @@ def test_a_source_that_is_killed_publishes_each_change_once(
 def test_a_source_that_changes_while_its_connector_is_dead_is_followed(
     department: Department, server: TwinServer, tmp_path: Path, seed: random.Random
 ) -> None:
-    """What was signed before the change is sent as it was; a batch made anew would not be the one the pool has."""
+    """What was signed before the change is sent as it was; a batch made again would not be the one the pool has."""
     amounts = dict.fromkeys(range(90), "1.00")
 
     def change(_: int) -> None:

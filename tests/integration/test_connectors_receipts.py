@@ -24,7 +24,7 @@ def department(tmp_path: Path) -> Department:
 
 
 def kept(department: Department) -> tuple[bytes, list[Receipt]]:
-    """Give the pool's key and the receipts, from the ledger alone."""
+    """Return the pool's key and the receipts, from the ledger alone."""
     ledger = Ledger(department.ledger_file, clock=now)
     try:
         return bytes.fromhex(ledger.fact("receipt_key")), list(ledger.receipts())

@@ -317,7 +317,7 @@ def test_receipts_that_may_still_wait_for_their_entry_stay_through_a_proof_and_a
 
 
 def kept(broker: KafkaBroker, lane: Lane) -> Sequence[Appended]:
-    """Give what Kafka keeps of the lane, without taking it over."""
+    """Return what Kafka keeps of the lane, without taking it over."""
     state = broker.stands(lane)
     assert state is not None
     assert state in list(broker.lanes())

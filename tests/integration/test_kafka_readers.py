@@ -34,7 +34,7 @@ def broker(kafka_node: Node) -> Iterator[KafkaBroker]:
 
 @pytest.fixture
 def assigned(monkeypatch: pytest.MonkeyPatch) -> list[Topic]:
-    """Note every consumer that is assigned anew."""
+    """Note every consumer that is assigned again."""
     noted: list[Topic] = []
     real = _Stream.assign
 

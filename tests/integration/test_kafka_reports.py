@@ -110,7 +110,7 @@ def test_what_others_write_in_between_is_not_in_the_runs(
     each = interrupt(lane, at, write_too)
     mine = [batch(lane, number, range(300)) for number in (1, 2)]
     got = [append(brokers[0], one)[0] for one in mine]
-    # Begun anew once, with each record reported, and so from then on for a while.
+    # Begun again once, with each record reported, and so from then on for a while.
     assert each == [False, True, True]
     found = {(record.partition, record.position): record for record in read_all(brokers[1], topic)}
     for one, made in zip(got, mine, strict=True):

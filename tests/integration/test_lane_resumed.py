@@ -54,7 +54,7 @@ Hold = Callable[[Lane], Patient]
     ]
 )
 def adapter(request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Hold]]:
-    """Give a broker, and what puts a patient lock before one of its lanes."""
+    """Return a broker, and what puts a patient lock before one of its lanes."""
     if request.param == "memory":
         memory = MemoryBroker()
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.postgres
 
 
 def dump(url: sa.URL) -> list[str]:
-    """Give the statements of a schema, without alembic's own table, in a fixed order."""
+    """Return the statements of a schema, without alembic's own table, in a fixed order."""
     binary = EmbeddedPostgres.binaries() / "bin" / "pg_dump"
     done = subprocess.run(
         [str(binary), "--schema-only", "--no-owner", "--exclude-table=alembic_version", url.database or ""],

@@ -17,7 +17,7 @@ import pytest
 
 from exchange.access.view.view import ViewSpec
 from exchange.engines import worker_process
-from exchange.engines.process_pool import ProcessPool, Program
+from exchange.engines.process_pool import ProcessPool, TaskSpec
 from exchange.records.engine_tasks import apply_view, check_batch
 from registry.avro.parser import parse
 from schemas.access import Compare, MaskRule
@@ -29,7 +29,7 @@ MANY = 1_000
 
 
 def program(name, definition=b""):
-    return Program.of(f"tests.kit.faults.engine_tasks:{name}", definition)
+    return TaskSpec.of(f"tests.kit.faults.engine_tasks:{name}", definition)
 
 
 def pid_of(workers):
@@ -262,10 +262,10 @@ def engine_processes():
 def test_a_process_ends_when_its_parent_is_killed_whatever_it_is_doing(name):
     script = textwrap.dedent(f"""
         import threading
-        from exchange.engines.process_pool import Program, Workers
+        from exchange.engines.process_pool import TaskSpec, Workers
         workers = Workers(1, deadline=1)
-        pid = int(workers.run(Program.of("tests.kit.faults.engine_tasks:echo", b""), [], records=1000)[1])
-        work = Program.of("tests.kit.faults.engine_tasks:{name}", b"")
+        pid = int(workers.run(TaskSpec.of("tests.kit.faults.engine_tasks:echo", b""), [], records=1000)[1])
+        work = TaskSpec.of("tests.kit.faults.engine_tasks:{name}", b"")
         threading.Thread(target=workers.run, args=(work, [b"60"]), kwargs={{"records": 1000}}, daemon=True).start()
         print(pid, flush=True)
         threading.Event().wait()

@@ -70,7 +70,7 @@ def test_a_view_is_read_by_any_deserializer(world: World, confluent: Confluent) 
         "a": "c",
         "grant": "d",
     }
-    assert [(action, resource) for _, action, resource, _ in world.gate.entries] == [
+    assert [(action, resource) for _, action, resource, _ in world.access.entries] == [
         (Action.SCHEMA_READ_BY_ID, world.subjects.by_id(schema_id).origin)
     ]
     assert world.http.get("/subjects", params={"subjectPrefix": "view."}).json() == []

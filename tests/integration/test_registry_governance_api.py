@@ -19,7 +19,7 @@ from registry.subjects.lookup import Subjects
 from registry.subjects.memory import MemorySubjects
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError
-from tests.kit.world.registry_served import RecordingGate
+from tests.kit.world.registry_served import RecordingAccessControl
 
 SUBJECT = "population.v1-value"
 ROLES = {"editor": Role.CATALOGUE_EDITOR, "officer": Role.SECURITY_OFFICER, "auditor": Role.AUDITOR}
@@ -46,19 +46,19 @@ def grants(actor: Actor, subject: str) -> Sequence[Mapping[str, Any]]:
 
 
 @pytest.fixture
-def gate() -> RecordingGate:
-    return RecordingGate()
+def access() -> RecordingAccessControl:
+    return RecordingAccessControl()
 
 
 @pytest.fixture
-def http(gate: RecordingGate) -> Iterator[TestClient]:
+def http(access: RecordingAccessControl) -> Iterator[TestClient]:
     store = MemorySubjects()
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
     subjects = Subjects(store, Configuration(store), governed=lambda name: name == SUBJECT, approved=approvals.spend)
     more = partial(GovernanceCalls, approvals=approvals, grants=grants)
-    gate.hidden = "secret"
-    with TestClient(create(subjects, gate, identify=identify, more=[more])) as client:
+    access.hidden = "secret"
+    with TestClient(create(subjects, access, identify=identify, more=[more])) as client:
         yield client
 
 
@@ -124,7 +124,7 @@ def test_a_schema_is_compared_with_the_latest_and_with_the_grants_on_it(http: Te
     assert http.post("/governance/subjects/none-value/diff", json=body).status_code == 404
 
 
-def test_a_lowered_level_is_asked_for_approved_and_registered(http: TestClient, gate: RecordingGate) -> None:
+def test_a_lowered_level_is_asked_for_approved_and_registered(http: TestClient, access: RecordingAccessControl) -> None:
     officer = {"authorization": "Bearer officer"}
     put(http, SUBJECT, schema(field("id", level="G4")))
     lower = schema(field("id", level="G3"))
@@ -141,7 +141,7 @@ def test_a_lowered_level_is_asked_for_approved_and_registered(http: TestClient, 
     assert put(http, SUBJECT, lower) == 200
     assert http.get(path).json()["state"] == "used"
     assert [one["state"] for one in http.get("/approvals?state=used").json()] == ["used"]
-    acts = [(who, action) for who, action, _, _ in gate.entries if action is not Action.SCHEMA_READ]
+    acts = [(who, action) for who, action, _, _ in access.entries if action is not Action.SCHEMA_READ]
     assert acts == [
         ("editor", Action.SCHEMA_REGISTER),
         ("editor", Action.APPROVAL_ASK),

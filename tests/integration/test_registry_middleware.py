@@ -198,7 +198,7 @@ def test_every_call_passes_the_gate(world: World, subject: str) -> None:
     world.http.put(f"/config/{subject}", json={"compatibility": "NONE"})
     world.http.get(f"/subjects/{subject}/versions/1")
     world.http.delete(f"/subjects/{subject}/versions/1")
-    assert world.gate.entries == [
+    assert world.access.entries == [
         ("tester", Action.SCHEMA_REGISTER, subject, {"schema": schema_id, "version": 1}),
         ("tester", Action.SCHEMA_CONFIGURE, subject, {"configured": ["compatibility"]}),
         ("tester", Action.SCHEMA_READ, subject, {}),
@@ -207,7 +207,7 @@ def test_every_call_passes_the_gate(world: World, subject: str) -> None:
 
 
 def test_what_the_gate_denies_does_not_happen(world: World, subject: str) -> None:
-    world.gate.denied.update({Action.SCHEMA_REGISTER, Action.SCHEMA_CONFIGURE, Action.SCHEMA_DELETE})
+    world.access.denied.update({Action.SCHEMA_REGISTER, Action.SCHEMA_CONFIGURE, Action.SCHEMA_DELETE})
     answer = put(world, subject, INT)
     assert (answer.status_code, answer.json()["error_code"]) == (403, 40301)
     assert world.http.put("/config", json={"compatibility": "NONE"}).status_code == 403
@@ -232,10 +232,10 @@ def test_a_caller_without_identity_learns_nothing(world: World, subject: str) ->
 def test_our_client_reads_and_remembers(world: World, subject: str) -> None:
     schema_id = put(world, subject, record("x")).json()["id"]
     with RegistryClient(world.url) as client:
-        world.gate.entries.clear()
+        world.access.entries.clear()
         assert client.by_id(schema_id) == record("x")
         assert client.by_id(schema_id) == record("x")
-        assert len(world.gate.entries) == 1, "an id never changes its meaning"
+        assert len(world.access.entries) == 1, "an id never changes its meaning"
         latest = client.latest(subject)
         assert (latest.schema_id, latest.version, latest.text) == (schema_id, 1, record("x"))
         with pytest.raises(InvalidError) as unknown:
@@ -247,7 +247,7 @@ def test_our_client_reads_and_remembers(world: World, subject: str) -> None:
 
 
 def test_our_client_tells_refusal_from_absence(world: World, subject: str) -> None:
-    world.gate.denied.add(Action.SCHEMA_READ)
+    world.access.denied.add(Action.SCHEMA_READ)
     with RegistryClient(world.url) as client, pytest.raises(RefusedError):
         client.latest(subject)
     with RegistryClient("http://127.0.0.1:1") as client, pytest.raises(UnavailableError):

@@ -22,7 +22,7 @@ from registry.subjects.lookup import Subjects
 from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
-from tests.kit.world.registry_served import RecordingGate, record
+from tests.kit.world.registry_served import RecordingAccessControl, record
 
 
 def classified(level: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def build() -> FastAPI:
     known = {"subject": "governed", "text": "{}", "findings": ["x: G3 to G1"], "because": "登记时定级过高"}
     approvals.ask(EDITOR, shape=b"s" * 32, **known)
     more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
-    return create(subjects, RecordingGate(), identify=lambda _: OFFICER, more=[more])
+    return create(subjects, RecordingAccessControl(), identify=lambda _: OFFICER, more=[more])
 
 
 document = schemathesis.openapi.from_asgi("/openapi.json", build())

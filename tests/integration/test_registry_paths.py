@@ -27,9 +27,9 @@ def secret(world: World, subject: str) -> Iterator[str]:
     """A subject that the caller may not read, with a version."""
     name = f"secret-{subject}"
     assert world.http.post(f"/subjects/{name}/versions", json={"schema": SECRET}).status_code == 200
-    world.gate.hidden = "secret"
+    world.access.hidden = "secret"
     yield name
-    world.gate.hidden = " "
+    world.access.hidden = " "
 
 
 def referring(secret: str) -> dict[str, object]:
@@ -49,27 +49,27 @@ def test_to_refer_to_a_schema_is_to_read_it(world: World, secret: str, subject: 
     answer = world.http.post(path.format(subject), json=referring(secret))
     assert answer.status_code == 403
     assert "hidden_field" not in answer.text
-    assert (Action.SCHEMA_REGISTER, subject) not in [entry[1:3] for entry in world.gate.entries]
-    world.gate.hidden = " "
+    assert (Action.SCHEMA_REGISTER, subject) not in [entry[1:3] for entry in world.access.entries]
+    world.access.hidden = " "
     assert world.http.delete(f"/subjects/{secret}").status_code == 200, "nobody has pinned it"
 
 
 def test_what_a_schema_refers_to_is_not_written_out_for_who_may_not_read_it(
     world: World, secret: str, subject: str
 ) -> None:
-    world.gate.hidden = " "
+    world.access.hidden = " "
     schema_id = world.http.post(f"/subjects/{subject}/versions", json=referring(secret)).json()["id"]
     for path in (f"/subjects/{subject}/versions/1", f"/schemas/ids/{schema_id}"):
         assert "hidden_field" in world.http.get(path, params={"format": "resolved"}).text
-        world.gate.hidden = "secret"
+        world.access.hidden = "secret"
         assert world.http.get(path, params={"format": "resolved"}).status_code == 403
         assert "hidden_field" not in world.http.get(path).text
-        world.gate.hidden = " "
+        world.access.hidden = " "
 
 
 def nested(world: World, secret: str, subject: str) -> dict[str, object]:
     """A schema that refers to the secret one through a version, the second of its subject, that anybody may read."""
-    world.gate.hidden = " "
+    world.access.hidden = " "
     through = f"through-{subject}"
     world.http.put(f"/config/{through}", json={"compatibility": "NONE"})
     plain = json.dumps({"type": "record", "name": "Plain", "fields": []})
@@ -82,7 +82,7 @@ def nested(world: World, secret: str, subject: str) -> dict[str, object]:
 
 def test_to_refer_to_a_schema_is_to_read_what_it_refers_to(world: World, secret: str, subject: str) -> None:
     body = nested(world, secret, subject)
-    world.gate.hidden = "secret"
+    world.access.hidden = "secret"
     paths = (
         f"/subjects/{subject}/versions",
         f"/subjects/{subject}",
@@ -90,12 +90,12 @@ def test_to_refer_to_a_schema_is_to_read_what_it_refers_to(world: World, secret:
     )
     for path in paths:
         assert world.http.post(path, json=body).status_code == 403, path
-    world.gate.hidden = " "
+    world.access.hidden = " "
     schema_id = world.http.post(paths[0], json=body).json()["id"]
     other = json.dumps({"type": "record", "name": "Secret", "fields": [{"name": "k", "type": "int"}]})
     probe = {"schema": REFERRING.replace('"Secret"', other)}
     for hidden, status in (("secret", 403), (" ", 200)):
-        world.gate.hidden = hidden
+        world.access.hidden = hidden
         for path in (
             f"/subjects/{subject}/versions/1?format=resolved",
             f"/schemas/ids/{schema_id}?format=resolved",
@@ -111,13 +111,13 @@ def test_to_refer_to_a_schema_is_to_read_what_it_refers_to(world: World, secret:
 
 
 def test_an_alias_names_no_subject_that_the_caller_may_not_see(world: World, secret: str, subject: str) -> None:
-    world.gate.hidden = " "
+    world.access.hidden = " "
     assert put(world, subject, '"int"').status_code == 200
     for name in (f"secret-nick-{subject}", f"nick-{subject}"):
         world.http.put(f"/config/{name}", json={"alias": subject})
     path = f"/schemas?aliases=true&subjectPrefix={subject}"
     assert world.http.get(path).json()[0]["aliases"] == [f"nick-{subject}", f"secret-nick-{subject}"]
-    world.gate.hidden = "secret"
+    world.access.hidden = "secret"
     assert world.http.get(path).json()[0]["aliases"] == [f"nick-{subject}"]
 
 

@@ -19,7 +19,7 @@ from registry.subjects.lookup import Subjects
 from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content, Reference
 from schemas.errors import ConflictError, PoolError
-from tests.kit.world.registry_served import RecordingGate, identify
+from tests.kit.world.registry_served import RecordingAccessControl, identify
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
 
@@ -33,7 +33,7 @@ def registry() -> Subjects:
 
 @contextmanager
 def remote(subjects: Subjects) -> Iterator[RegistryAdminClient]:
-    with TestClient(create(subjects, RecordingGate(), identify=identify)) as http:
+    with TestClient(create(subjects, RecordingAccessControl(), identify=identify)) as http:
         made = RegistryAdminClient("http://registry")
         made._http.close()
         made._http = http
@@ -52,7 +52,7 @@ def ids(subjects: Subjects) -> dict[int, Content]:
 
 
 def meanings(subjects: Subjects) -> dict[int, bytes]:
-    """Give what each id means; of several texts that mean the same, another one may be the first after a copy."""
+    """Return what each id means; of several texts that mean the same, another one may be the first after a copy."""
     return {number: content_key(content, json.loads(content.text)) for number, content in ids(subjects).items()}
 
 

@@ -14,7 +14,7 @@ from registry.subjects.configuration import Configuration
 from registry.subjects.lookup import Subjects
 from registry.subjects.memory import MemorySubjects
 from schemas.access import Action
-from tests.kit.world.registry_served import INT, LONG, TEXT, RecordingGate, World, identify, put, record
+from tests.kit.world.registry_served import INT, LONG, TEXT, RecordingAccessControl, World, identify, put, record
 
 pytestmark = pytest.mark.postgres
 
@@ -23,8 +23,8 @@ REFERENCE = {"name": "a.Address", "subject": "address", "version": 1}
 
 
 @pytest.fixture
-def gate() -> RecordingGate:
-    return RecordingGate()
+def access() -> RecordingAccessControl:
+    return RecordingAccessControl()
 
 
 def service() -> Subjects:
@@ -33,8 +33,8 @@ def service() -> Subjects:
 
 
 @pytest.fixture
-def http(gate: RecordingGate) -> Iterator[TestClient]:
-    with TestClient(create(service(), gate, identify=identify)) as client:
+def http(access: RecordingAccessControl) -> Iterator[TestClient]:
+    with TestClient(create(service(), access, identify=identify)) as client:
         yield client
 
 
@@ -184,7 +184,7 @@ def test_an_invalid_rule_has_its_number(http: TestClient) -> None:
 def test_the_two_dialects() -> None:
     words = {}
     for dialect in Dialect:
-        with TestClient(create(service(), RecordingGate(), identify=identify, dialect=dialect)) as http:
+        with TestClient(create(service(), RecordingAccessControl(), identify=identify, dialect=dialect)) as http:
             register(http, "s", INT)
             words[dialect] = [
                 http.request(method, path, json=body).json()["message"]
@@ -208,28 +208,28 @@ def test_the_two_dialects() -> None:
 # --- ready answers ---------------------------------------------------------------------------------------------
 
 
-def test_a_ready_answer_is_asked_for_at_the_gate_each_time(http: TestClient, gate: RecordingGate) -> None:
+def test_a_ready_answer_is_asked_for_at_the_gate_each_time(http: TestClient, access: RecordingAccessControl) -> None:
     register(http, "s", INT)
     slow = http.get("/schemas/ids/1")
-    gate.entries.clear()
-    gate.opened = True
+    access.entries.clear()
+    access.opened = True
     quick = http.get("/schemas/ids/1", headers={"X-Request-ID": "mine"})
-    assert gate.entries == [], "it did not go the long way"
+    assert access.entries == [], "it did not go the long way"
     assert quick.json() == slow.json()
     for name in ("content-type", "cache-control", "etag"):
         assert quick.headers[name] == slow.headers[name]
     assert quick.headers["x-request-id"] == "mine"
     same = http.get("/schemas/ids/1", headers={"If-None-Match": quick.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
-    gate.opened = False
+    access.opened = False
     http.get("/schemas/ids/1")
-    assert len(gate.entries) == 1
+    assert len(access.entries) == 1
     answer = http.get("/schemas/ids/1", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
 
 
 def test_behind_the_gate_the_answer_is_made_once_and_asked_for_each_time(
-    http: TestClient, gate: RecordingGate, monkeypatch: pytest.MonkeyPatch
+    http: TestClient, access: RecordingAccessControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     register(http, "s", INT)
     first = http.get("/schemas/ids/1")
@@ -238,18 +238,18 @@ def test_behind_the_gate_the_answer_is_made_once_and_asked_for_each_time(
     assert (again.status_code, again.content) == (200, first.content)
     for name in ("content-type", "cache-control", "etag"):
         assert again.headers[name] == first.headers[name]
-    gate.entries.clear()
+    access.entries.clear()
     same = http.get("/schemas/ids/1", headers={"If-None-Match": first.headers["etag"]})
     assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", first.headers["etag"])
-    assert len(gate.entries) == 1
+    assert len(access.entries) == 1
     assert http.get("/schemas/ids/1", headers={"If-None-Match": '"2"'}).status_code == 200
-    gate.denied.add(Action.SCHEMA_READ_BY_ID)
+    access.denied.add(Action.SCHEMA_READ_BY_ID)
     for headers in ({}, {"If-None-Match": first.headers["etag"]}):
         assert http.get("/schemas/ids/1", headers=headers).status_code == 403
 
 
-def test_an_unknown_id_is_unknown_on_either_way(http: TestClient, gate: RecordingGate) -> None:
-    gate.opened = True
+def test_an_unknown_id_is_unknown_on_either_way(http: TestClient, access: RecordingAccessControl) -> None:
+    access.opened = True
     assert http.get("/schemas/ids/1").json()["error_code"] == 40403
     register(http, "s", INT)
     assert http.get("/schemas/ids/1").json() == {"schema": INT}

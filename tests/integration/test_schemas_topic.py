@@ -23,7 +23,7 @@ from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
 from tests.kit.world.kafka import Node
-from tests.kit.world.registry_served import RecordingGate, identify
+from tests.kit.world.registry_served import RecordingAccessControl, identify
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
@@ -65,7 +65,7 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
 
     store = MemorySubjects()
     restored = Subjects(store, Configuration(store), governed=lambda _: False)
-    with TestClient(create(restored, RecordingGate(), identify=identify)) as http:
+    with TestClient(create(restored, RecordingAccessControl(), identify=identify)) as http:
         remote = RegistryAdminClient("http://restored")
         remote._http.close()
         remote._http = http

@@ -39,7 +39,7 @@ def batches(draw: st.DrawFn) -> Append:
 
 
 def of_partition(sent: Append, partition: int) -> list[tuple[bytes, bytes | None, int, bytes]]:
-    """Give (key, value, mark, valid) of each record of one partition, as sent."""
+    """Return (key, value, mark, valid) of each record of one partition, as sent."""
     found = []
     for index, number in enumerate(sent.partitions):
         times = sent.valid[16 * index : 16 * index + 16]
@@ -49,7 +49,7 @@ def of_partition(sent: Append, partition: int) -> list[tuple[bytes, bytes | None
 
 
 def records(stretch: PartitionRecords) -> list[tuple[bytes, bytes | None, int, bytes]]:
-    """Give the same of a stretch, as read."""
+    """Return the same of a stretch, as read."""
     indexes = range(len(stretch))
     return [(stretch.keys[i], stretch.values[i], stretch.mark(i), stretch.valid(i)) for i in indexes]
 

@@ -111,7 +111,7 @@ def undecodable(engine: CodecEngine, datums: list[bytes]) -> str | None:
 
 
 def plain(schema: dict[str, Any], ours: Any, datum: bytes) -> bool:
-    """Tell whether fastavro reads the same."""
+    """Return whether fastavro reads the same."""
     stream = io.BytesIO(datum)
     theirs = fastavro.schemaless_reader(stream, fastavro.parse_schema(json.loads(json.dumps(schema))))
     assert not stream.read()
@@ -135,7 +135,7 @@ def dict_same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 
 def without(schema: Any, *logical: str) -> Any:
-    """Give the schema without some logical types."""
+    """Return the schema without some logical types."""
     if isinstance(schema, list):
         return [without(each, *logical) for each in schema]
     if not isinstance(schema, dict):

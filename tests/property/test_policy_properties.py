@@ -50,7 +50,7 @@ requests = st.fixed_dictionaries(
 
 
 def narrower(draw: Callable[[Any], Any], grant: Grant) -> Grant:
-    """Give a grant that covers no more in any dimension, and less in at least one."""
+    """Return a grant that covers no more in any dimension, and less in at least one."""
     cuts: list[dict[str, Any]] = [
         {"state": draw(st.sampled_from([state for state in GrantState if state is not GrantState.ACTIVE]))},
         {"not_before": grant.not_before + timedelta(days=draw(st.integers(1, 80)))},

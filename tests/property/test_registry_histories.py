@@ -28,7 +28,7 @@ def service(store: MemorySubjects) -> Subjects:
 
 @dataclass
 class Model:
-    """What was ever told: id → content, for ever; and what stands now: subject → number → (id, content, deleted)."""
+    """What was ever told: id → content, forever; and what stands now: subject → number → (id, content, deleted)."""
 
     meaning: dict[int, int] = field(default_factory=dict)
     held: dict[str, dict[int, tuple[int, int, bool]]] = field(default_factory=lambda: {name: {} for name in NAMES})

@@ -53,7 +53,7 @@ def comparable(value):
 
 
 def differences(family_, ask, result, output, expected):
-    """Give what of a view's result the naive view disputes."""
+    """Return what of a view's result the naive view disputes."""
     delivered, states = expected
     found = []
     if result.states != bytes(STATES[state] for state in states):
@@ -76,7 +76,7 @@ def differences(family_, ask, result, output, expected):
 
 
 def cases(seed, families, per_writer=34, grants=3):
-    """Give (family, grant, what the naive view makes of it)."""
+    """Return (family, grant, what the naive view makes of it)."""
     for number in range(families):
         rng = random.Random(f"{seed} {number}")
         family_ = family(rng, per_writer)
@@ -115,7 +115,7 @@ def plans(view):
 
 
 def disputed(sought=frozenset(), families=80):
-    """Give what the naive view disputes, with whatever is wrong in the product just now, until it is what is sought."""
+    """Return what the naive view disputes, with the fault that is planted in the product, until it is found."""
     _plan.cache_clear()
     found = set()
     for family_, ask, expected in cases("mutants", families=families, grants=2):

@@ -70,7 +70,7 @@ class Release:
 
 
 def granted(stage: Stage) -> dict[str, Row]:
-    """Give the rows that the grants let through, as the sources' tables have them now."""
+    """Return the rows that the grants let through, as the sources' tables have them now."""
     rows: dict[str, Row] = {}
     for clerk in stage.clerks.values():
         rows |= {permit: row for permit, row in clerk.rows().items() if row[2] == GRANTED}
@@ -78,7 +78,7 @@ def granted(stage: Stage) -> dict[str, Row]:
 
 
 def sunk(stage: Stage) -> dict[str, Row]:
-    """Give the valid rows of the sink's table."""
+    """Return the valid rows of the sink's table."""
     with stage.engine("sink") as engine, engine.connect() as connection:
         if not sa.inspect(connection).has_table("permits"):
             return {}
@@ -87,7 +87,7 @@ def sunk(stage: Stage) -> dict[str, Row]:
 
 
 def received(stage: Stage) -> dict[str, Row]:
-    """Give what the second consumer holds valid after all that it got."""
+    """Return what the second consumer holds valid after all that it got."""
     latest: dict[str, Row | None] = {}
     for line in lines(stage):
         for key, *row in line["records"]:
@@ -103,7 +103,7 @@ def lines(stage: Stage) -> Iterator[Any]:
 
 
 def settled(stage: Stage) -> str:
-    """Tell what is still under way; empty when everything has arrived and the log has a place for every entry."""
+    """Return what is still under way; empty when everything has arrived and the log has a place for every entry."""
     if stage.unacknowledged():
         return f"batches without a receipt: {stage.unacknowledged()}"
     expected = granted(stage)
@@ -114,7 +114,7 @@ def settled(stage: Stage) -> str:
 
 
 def swept(stage: Stage) -> str:
-    """Tell what the sweeper has still to do: it comes every 10 s."""
+    """Return what the sweeper has still to do: it comes every 10 s."""
     query = sa.text("SELECT lane, max(sequence) - count(*) FROM audit_receipt GROUP BY lane")
     with stage.engine() as engine, engine.connect() as connection:
         missing = {lane: left for lane, left in connection.execute(query) if left}
@@ -122,14 +122,14 @@ def swept(stage: Stage) -> str:
 
 
 def sequenced(stage: Stage) -> str:
-    """Tell what the sequencer has still to do."""
+    """Return what the sequencer has still to do."""
     with stage.engine() as engine, engine.connect() as connection:
         waiting = connection.execute(sa.text("SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL")).scalar_one()
     return f"{waiting} entries without a place" if waiting else ""
 
 
 def findings(stage: Stage, since: str) -> Iterator[str]:
-    """Give everything that is wrong, in sentences."""
+    """Return everything that is wrong, in sentences."""
     for name in stage.lanes:
         stage.remember(name)
     topic, receipts, releases = read_topic(stage), _receipts(stage), _releases(stage)
@@ -266,7 +266,7 @@ def _grants(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
 
 
 def unknown_errors(stage: Stage) -> Counter[str]:
-    """Give the errors of calls that the gateways could not translate, by type and place."""
+    """Return the errors of calls that the gateways could not translate, by type and place."""
     found: Counter[str] = Counter()
     for name in GATEWAYS:
         for text in stage.programs[name].log.read_text(errors="replace").splitlines():
@@ -277,7 +277,7 @@ def unknown_errors(stage: Stage) -> Counter[str]:
 
 
 def checkpoint(stage: Stage) -> str:
-    """Give the log's checkpoint: kept from the beginning, it must be a prefix of the end's."""
+    """Return the log's checkpoint: kept from the beginning, it must be a prefix of the end's."""
     with stage.engine() as engine, engine.connect() as connection:
         query = sa.text("SELECT note FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
         return str(connection.execute(query).scalar_one())

@@ -56,7 +56,7 @@ def line_of(fetched: Fetched, engine: Engine) -> dict[str, object]:
 
 
 def last_position(path: Path) -> bytes:
-    """Give where the file ends, and cut off a line that a crash has left half-written."""
+    """Return where the file ends, and cut off a line that a crash has left half-written."""
     if not path.exists():
         return b""
     content = path.read_bytes()

@@ -66,9 +66,9 @@ def early_release() -> None:
     real_open, real_write = Ledger.open, Ledger.write
     kept: list[PostgresDatabase] = []
 
-    def opened(self: Ledger, works: Any) -> None:
-        kept.append(works)
-        real_open(self, works)
+    def opened(self: Ledger, db: Any) -> None:
+        kept.append(db)
+        real_open(self, db)
 
     def write(self: Ledger, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         if not any(entry.action == Action.FETCH for entry in entries):

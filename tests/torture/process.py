@@ -19,7 +19,7 @@ class Program:
 
     Attributes:
         name: of the process; its log is `<name>.log`.
-        command, environment: asked anew at each start.
+        command, environment: asked again at each start.
         before: called before each start but the first, with their number.
         ends: what became of each start: "ours", a failpoint's name, or the exit code.
     """
@@ -65,15 +65,15 @@ class Program:
         return self.alive() and not self.paused
 
     def said(self, text: str) -> bool:
-        """Tell whether the present start has written this."""
+        """Return whether the present start has written this."""
         return text.encode() in self._present()
 
     def last_words(self) -> str:
-        """Give the end of what the present start has written."""
+        """Return the end of what the present start has written."""
         return " | ".join(self._present().decode(errors="replace").splitlines()[-3:])[-600:]
 
     def reap(self) -> str | None:
-        """Tell how it ended, once; None while it runs."""
+        """Return how it ended, once; None while it runs."""
         with self.lock:
             if self.process is None or self.process.poll() is None:
                 return None
@@ -104,7 +104,7 @@ class Program:
                 self.paused = False
 
     def close(self) -> None:
-        """End it for good: asked first, then killed."""
+        """End it permanently: asked first, then killed."""
         with self.lock:
             self.wake()
             if self.terminate():

@@ -142,7 +142,7 @@ class Stage(World):
         return [str(BIN / "pool"), *rest]
 
     def _connect(self, name: str) -> list[str]:
-        """Write the connector's file anew, its gateways in another order, and give the command."""
+        """Write the connector's file again, its gateways in another order, and give the command."""
         content: dict[str, Any] = {
             "version": 1,
             "connector": name,
@@ -226,7 +226,7 @@ class Stage(World):
             self.acknowledged[lane, sequence] = (root, json.loads(runs))
 
     def unacknowledged(self, dead: str = "") -> dict[str, int]:
-        """Give each source's oldest batch that has no receipt, of those sources that run, and of one just killed."""
+        """Return each source's oldest batch that has no receipt, of those sources that run, and of one just killed."""
         found = {}
         for name in SOURCES:
             if name == dead or self.programs[name].alive():

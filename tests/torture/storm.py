@@ -78,7 +78,7 @@ class Storm:
                 time.sleep(self._draw.uniform(0.1, 0.8))
 
     def calm(self) -> None:
-        """No more faults: wake who sleeps, arm nothing any more, start the armed ones anew."""
+        """No more faults: wake who sleeps, arm nothing any more, start the armed ones again."""
         self.stage.armed = False
         self._wakes.clear()
         for name, program in self.stage.programs.items():
@@ -162,7 +162,7 @@ class Storm:
                 self._kill(self.stage.unacknowledged(), self._draw.choice(SOURCES))
 
     def _works(self, name: str) -> bool:
-        """Tell whether a program can be hurt: it runs, and a gateway serves, for what has not begun loses nothing."""
+        """Return whether a program can be hurt: it runs, and a gateway serves, for what has not begun loses nothing."""
         program = self.stage.programs[name]
         return program.running() and (name not in GATEWAYS or program.said("ready "))
 

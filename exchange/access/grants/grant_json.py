@@ -33,7 +33,7 @@ _MEMBERS = frozenset(
 
 
 def to_json(grant: Grant) -> dict[str, Json]:
-    """Give the JSON form.
+    """Return the JSON form.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a time without an offset from UTC.
@@ -69,7 +69,7 @@ def to_json(grant: Grant) -> dict[str, Json]:
 
 
 def to_text(grant: Grant) -> str:
-    """Give the canonical text.
+    """Return the canonical text.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a time without an offset or a number without a canonical form.
@@ -78,7 +78,7 @@ def to_text(grant: Grant) -> str:
 
 
 def grant_hash(grant: Grant) -> bytes:
-    """Give the SHA-256 of the canonical text: 32 bytes."""
+    """Return the SHA-256 of the canonical text: 32 bytes."""
     return hashlib.sha256(to_text(grant).encode()).digest()
 
 

@@ -261,7 +261,7 @@ def _next(
 
 
 def _faults(draft: Grant, by: Actor, at: datetime, terms: Terms) -> list[tuple[bool, str]]:
-    """Give (is wrong, what was expected) for each rule of a request, in the order of the grant's fields."""
+    """Return (is wrong, what was expected) for each rule of a request, in the order of the grant's fields."""
     _aware(draft.not_before, "the beginning")
     _aware(draft.expires, "the end")
     masked = [field for field, _ in draft.masks]

@@ -15,11 +15,13 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
+from typing_extensions import override
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import to_text
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
+    AccessStore,
     GrantVersion,
     Position,
     Query,
@@ -112,14 +114,14 @@ _MOVE = sa.text(
 )
 
 
-class PostgresAccessStore:
+class PostgresAccessStore(AccessStore):
     """The adapter. Every call runs on the connection of the transaction that it is given."""
 
     def __init__(self, seals: RowMac) -> None:
         self._seals = seals
 
+    @override
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
-        """See `AccessStore.put`."""
         connection = connection_of(work)
         sealed = self._seals.seal(grant.id, to_text(grant))
         stored = {"text": sealed.text, "hash": sealed.hash, "seal": sealed.seal}
@@ -148,8 +150,8 @@ class PostgresAccessStore:
         )
         return GrantVersion(grant=grant, hash=sealed.hash, entry_id=entry_id, recorded_at=at)
 
+    @override
     def get(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.get`."""
         return self._open(
             grant_id,
             connection_of(work)
@@ -157,16 +159,16 @@ class PostgresAccessStore:
             .one_or_none(),
         )
 
+    @override
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.lock_shared`."""
         return self._open(grant_id, connection_of(work).execute(_LOCK_SHARED, {"id": grant_id}).one_or_none())
 
+    @override
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.lock_for_update`."""
         return self._open(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
 
+    @override
     def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
-        """See `AccessStore.versions`."""
         rows = connection_of(work).execute(
             sa.select(_version).where(_version.c.grant_id == grant_id).order_by(_version.c.version)
         )
@@ -180,8 +182,8 @@ class PostgresAccessStore:
             for row in rows
         ]
 
+    @override
     def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
-        """See `AccessStore.list`."""
         statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
         if query.consumer is not None:
             statement = statement.where(_grant.c.consumer == query.consumer)
@@ -198,8 +200,8 @@ class PostgresAccessStore:
         rows = connection_of(work).execute(statement.order_by(_grant.c.id).limit(query.limit))
         return [self._open(row.id, (row.text, row.hash, row.seal)) for row in rows]
 
+    @override
     def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
-        """See `AccessStore.overdue`."""
         statement = (
             sa.select(_grant.c.id)
             .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.expires < now, _grant.c.id > after)
@@ -208,27 +210,27 @@ class PostgresAccessStore:
         )
         return list(connection_of(work).execute(statement).scalars())
 
+    @override
     def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
-        """See `AccessStore.released`."""
         statement = sa.select(_quota.c.released).where(_quota.c.grant_id == grant_id, _quota.c.day == day)
         return connection_of(work).scalar(statement) or 0
 
+    @override
     def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
-        """See `AccessStore.add_released`."""
         parameters = {"id": grant_id, "day": day, "count": count, "limit": limit}
         total = connection_of(work).scalar(_ADD_RELEASED, parameters)
         if total is None:
             raise quota_exhausted(limit or 0)
         return int(total)
 
+    @override
     def position(self, work: UnitOfWork, grant_id: str) -> Position:
-        """See `AccessStore.position`."""
         statement = sa.select(_position.c.committed, _position.c.released).where(_position.c.grant_id == grant_id)
         row = connection_of(work).execute(statement).one_or_none()
         return Position() if row is None else Position(committed=bytes(row.committed), released=bytes(row.released))
 
+    @override
     def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
-        """See `AccessStore.move`."""
         connection = connection_of(work)
         moved = connection.execute(
             _MOVE,
@@ -249,15 +251,15 @@ class PostgresAccessStore:
         if moved == 0:
             raise position_moved()
 
+    @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
-        """See `AccessStore.seed_purposes`."""
         rows = [
             {"id": p.id, "parent": p.parent, "zh": p.zh, "en": p.en, "dpv": p.dpv, "active": p.active} for p in purposes
         ]
         connection_of(work).execute(pg.insert(_purpose).values(rows).on_conflict_do_nothing())
 
+    @override
     def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
-        """See `AccessStore.purposes`."""
         rows = connection_of(work).execute(sa.select(_purpose).order_by(_purpose.c.id))
         return [
             Purpose(id=row.id, parent=row.parent, zh=row.zh, en=row.en, dpv=row.dpv, active=row.active) for row in rows

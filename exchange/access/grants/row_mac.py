@@ -56,7 +56,7 @@ class RowMac:
         return MacedRow(text, digest, self._mac(grant_id, digest))
 
     def open(self, grant_id: str, sealed: MacedRow) -> Grant:
-        """Give the grant, if text, hash and seal fit each other and the id.
+        """Return the grant, if text, hash and seal fit each other and the id.
 
         Raises:
             CorruptError: GRANT_FORGED.

@@ -3,7 +3,7 @@
 What every adapter keeps true:
 
 * **Versions are immutable.** `put` adds version n + 1 and moves the pointer to it; whoever saw another version
-  than the current one gets a conflict. Earlier versions stay readable for ever.
+  than the current one gets a conflict. Earlier versions stay readable forever.
 * **No release follows a revocation.** `lock_shared` holds the pointer until the transaction ends. Releases share
   it; a change of the grant (`lock_for_update`) waits for them, and they for it.
 * **A forged row is refused.** Each version carries the hash of its text and a seal over the hash, made with a key
@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice
 from typing import Protocol, TypeVar
+
+from typing_extensions import override
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import from_text, grant_hash, to_text
@@ -52,7 +54,7 @@ _SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
 
 def quota_day(moment: datetime) -> date:
-    """Give the day of Asia/Shanghai on which a release counts.
+    """Return the day of Asia/Shanghai on which a release counts.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a time without an offset from UTC.
@@ -129,7 +131,7 @@ class AccessStore(Protocol):
         ...
 
     def get(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """Give the current version, without a lock.
+        """Return the current version, without a lock.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -138,7 +140,7 @@ class AccessStore(Protocol):
         ...
 
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """Give the current version and keep it current until the transaction ends; others may do so too.
+        """Return the current version and keep it current until the transaction ends; others may do so too.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -147,7 +149,7 @@ class AccessStore(Protocol):
         ...
 
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """Give the current version and keep everybody else from locking it until the transaction ends.
+        """Return the current version and keep everybody else from locking it until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -156,7 +158,7 @@ class AccessStore(Protocol):
         ...
 
     def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
-        """Give every version, oldest first; none for an unknown grant.
+        """Return every version, oldest first; none for an unknown grant.
 
         Raises:
             CorruptError: GRANT_FORGED.
@@ -164,7 +166,7 @@ class AccessStore(Protocol):
         ...
 
     def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
-        """Give current versions in the order of their ids.
+        """Return current versions in the order of their ids.
 
         Raises:
             CorruptError: GRANT_FORGED.
@@ -172,14 +174,14 @@ class AccessStore(Protocol):
         ...
 
     def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
-        """Give the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
+        """Return the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
 
         No grant is opened: a forged one may be among them, and hides none of the others.
         """
         ...
 
     def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
-        """Tell how many records were released under the grant on a day (`quota_day`)."""
+        """Return how many records were released under the grant on a day (`quota_day`)."""
         ...
 
     def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
@@ -191,7 +193,7 @@ class AccessStore(Protocol):
         ...
 
     def position(self, work: UnitOfWork, grant_id: str) -> Position:
-        """Tell where the consumer stands."""
+        """Return where the consumer stands."""
         ...
 
     def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
@@ -207,7 +209,7 @@ class AccessStore(Protocol):
         ...
 
     def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
-        """Give all purposes, retired ones too, in the order of their ids."""
+        """Return all purposes, retired ones too, in the order of their ids."""
         ...
 
 
@@ -219,15 +221,15 @@ class _Tables:
     purposes: dict[str, Purpose] = field(default_factory=dict)
 
 
-class MemoryAccessStore:
+class MemoryAccessStore(AccessStore):
     """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
 
     def __init__(self, seals: RowMac) -> None:
         self._seals = seals
         self._tables = _Tables()
 
+    @override
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
-        """See `AccessStore.put`."""
         history = self._tables.versions.get(grant.id, [])
         if grant.version != len(history) + 1:
             raise version_conflict(grant, len(history))
@@ -235,75 +237,75 @@ class MemoryAccessStore:
         self._set(work, self._tables.versions, grant.id, [*history, (sealed, entry_id, at)])
         return GrantVersion(grant=grant, hash=grant_hash(grant), entry_id=entry_id, recorded_at=at)
 
+    @override
     def get(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.get`."""
         del work
         history = self._tables.versions.get(grant_id)
         if not history:
             raise unknown_grant()
         return self._seals.open(grant_id, history[-1][0])
 
+    @override
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.lock_shared`."""
         return self.get(work, grant_id)
 
+    @override
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """See `AccessStore.lock_for_update`."""
         return self.get(work, grant_id)
 
+    @override
     def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
-        """See `AccessStore.versions`."""
         del work
         return [
             GrantVersion(grant=self._seals.open(grant_id, sealed), hash=sealed.hash, entry_id=entry, recorded_at=at)
             for sealed, entry, at in self._tables.versions.get(grant_id, [])
         ]
 
+    @override
     def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
-        """See `AccessStore.list`."""
         grants = (self.get(work, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
 
+    @override
     def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
-        """See `AccessStore.overdue`."""
         del work
         over = Query(states=frozenset({GrantState.ACTIVE}), expires_before=now)
         latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
         found = (grant_id for grant_id, sealed in latest if grant_id > after and _matches(over, from_text(sealed.text)))
         return list(islice(found, limit))
 
+    @override
     def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
-        """See `AccessStore.released`."""
         del work
         return self._tables.quotas.get((grant_id, day), 0)
 
+    @override
     def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
-        """See `AccessStore.add_released`."""
         total = self.released(work, grant_id, day) + count
         if limit is not None and total > limit:
             raise quota_exhausted(limit)
         self._set(work, self._tables.quotas, (grant_id, day), total)
         return total
 
+    @override
     def position(self, work: UnitOfWork, grant_id: str) -> Position:
-        """See `AccessStore.position`."""
         del work
         return self._tables.positions.get(grant_id, Position())
 
+    @override
     def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
-        """See `AccessStore.move`."""
         if self.position(work, grant_id) != seen:
             raise position_moved()
         self._set(work, self._tables.positions, grant_id, to)
 
+    @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
-        """See `AccessStore.seed_purposes`."""
         for purpose in purposes:
             if purpose.id not in self._tables.purposes:
                 self._set(work, self._tables.purposes, purpose.id, purpose)
 
+    @override
     def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
-        """See `AccessStore.purposes`."""
         del work
         return [self._tables.purposes[purpose_id] for purpose_id in sorted(self._tables.purposes)]
 
@@ -334,7 +336,7 @@ def _matches(query: Query, grant: Grant) -> bool:
 
 
 def version_conflict(grant: Grant, current: int) -> ConflictError:
-    """Give the error of a version that does not follow the current one (0 = there is none)."""
+    """Return the error of a version that does not follow the current one (0 = there is none)."""
     return ConflictError(
         Reason.VERSION_CONFLICT,
         f"got version {grant.version} of a grant that stands at {current}; read it again and repeat the change",
@@ -342,12 +344,12 @@ def version_conflict(grant: Grant, current: int) -> ConflictError:
 
 
 def unknown_grant() -> InvalidError:
-    """Give the error of a grant that is not there."""
+    """Return the error of a grant that is not there."""
     return InvalidError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
 
 
 def quota_exhausted(limit: int) -> RefusedError:
-    """Give the error of a release that the day's quota does not allow."""
+    """Return the error of a release that the day's quota does not allow."""
     return RefusedError(
         Reason.QUOTA_EXHAUSTED,
         f"the release would pass the day's {limit} records; ask for fewer, or go on after 00:00 UTC+8",
@@ -355,7 +357,7 @@ def quota_exhausted(limit: int) -> RefusedError:
 
 
 def position_moved() -> ConflictError:
-    """Give the error of a position that somebody else has moved."""
+    """Return the error of a position that somebody else has moved."""
     return ConflictError(
         Reason.VERSION_CONFLICT, "another consumer of this grant has moved its position; ask where it stands"
     )

@@ -29,7 +29,7 @@ Absent: Final = _Absent()
 
 
 def constant(avro: Any, value: Any) -> pa.Array:
-    """Give the one-row column of a default.
+    """Return the one-row column of a default.
 
     Args:
         avro: the field's type, resolved (`registry.avro.parser.Field.type`).

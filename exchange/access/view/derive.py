@@ -29,7 +29,7 @@ _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "b
 def derive_schema(
     resource: ParsedSchema, fields: Sequence[str], masks: Sequence[tuple[str, str]] | Mapping[str, str], name: str
 ) -> str:
-    """Give the output schema of a view.
+    """Return the output schema of a view.
 
     Args:
         resource: the resource's schema as it is at approval.
@@ -80,7 +80,7 @@ def derive_schema(
 
 
 def mask_word(field: Field) -> str:
-    """Give the word by which a mask knows the type of a field (`exchange.access.view.mask`), null aside."""
+    """Return the word by which a mask knows the type of a field (`exchange.access.view.mask`), null aside."""
     shape = field.shape.parts[0] if field.shape.kind is Kind.OPTIONAL else field.shape
     avro = field.type[1 - field.shape.null_index] if field.shape.kind is Kind.OPTIONAL else field.type
     if isinstance(avro, dict) and avro.get("logicalType") in ("date", "uuid"):
@@ -89,7 +89,7 @@ def mask_word(field: Field) -> str:
 
 
 def record_text(fields: Sequence[tuple[str, Any]]) -> str:
-    """Give a schema of fields alone: their names and resolved types, without attributes, defaults and rules."""
+    """Return a schema of fields alone: their names and resolved types, without attributes, defaults and rules."""
     emitter = _Emitter("pool.view")
     described = [{"name": name, "type": emitter.emit(avro)} for name, avro in fields]
     return json.dumps({"type": "record", "name": "pool.view.record", "fields": described})
@@ -129,7 +129,7 @@ def _field(field: Field, rule: MaskRule, emitter: "_Emitter") -> dict[str, Any]:
 
 
 def mentions(avro: Any, fullname: str) -> bool:
-    """Tell whether a type refers to the record *fullname* that encloses it."""
+    """Return whether a type refers to the record *fullname* that encloses it."""
     if isinstance(avro, list):
         return any(mentions(branch, fullname) for branch in avro)
     if isinstance(avro, str):
@@ -150,7 +150,7 @@ class _Emitter:
         self._names: set[str] = set()
 
     def emit(self, avro: Any) -> Any:
-        """Give a type as it stands at this place."""
+        """Return a type as it stands at this place."""
         if isinstance(avro, list):
             return [self.emit(branch) for branch in avro]
         if isinstance(avro, str):

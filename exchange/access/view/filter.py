@@ -84,7 +84,7 @@ _MEMBERS: Mapping[str, frozenset[str]] = {
 
 
 def filter_to_json(row_filter: RowFilter) -> Json:  # noqa: PLR0911 - one return a form
-    """Give the JSON form of a filter."""
+    """Return the JSON form of a filter."""
     match row_filter:
         case Compare(op, field, value):
             return {"op": op, "field": field, "value": value}
@@ -105,7 +105,7 @@ def filter_to_json(row_filter: RowFilter) -> Json:  # noqa: PLR0911 - one return
 
 
 def filter_to_text(row_filter: RowFilter) -> str:
-    """Give the canonical text (RFC 8785) of a filter.
+    """Return the canonical text (RFC 8785) of a filter.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a literal that `validate` refuses (a whole number beyond 2^53 - 1).
@@ -139,7 +139,7 @@ def filter_from_json(value: Json) -> RowFilter:
 
 
 def fields_of(row_filter: RowFilter | None) -> frozenset[str]:
-    """Give the names of the fields that a filter looks at."""
+    """Return the names of the fields that a filter looks at."""
     return frozenset(leaf.field for leaf in _leaves(row_filter)) if row_filter is not None else frozenset()
 
 
@@ -353,7 +353,7 @@ def _compile_leaf(leaf: _Leaf, kind: Kind, present: bool) -> Predicate:
 
 
 def _test(leaf: _Leaf, kind: Kind) -> Callable[[pa.Array], pa.BooleanArray]:
-    """Give the comparison of a column in its comparable form; every one gives null for null."""
+    """Return the comparison of a column in its comparable form; every one gives null for null."""
 
     def scalar(literal: Literal_) -> pa.Scalar:
         return pa.scalar(kind.parse(leaf.field, literal), kind.type)

@@ -62,7 +62,7 @@ class Kind:
     there: Callable[[pa.Array], pa.BooleanArray] = pc.is_valid
 
     def parse(self, field: str, literal: Literal_) -> Any:
-        """Give the value of a literal.
+        """Return the value of a literal.
 
         Raises:
             InvalidError: FILTER_INVALID, when it does not fit the field's type. The message holds the type that
@@ -80,7 +80,7 @@ class Kind:
 
 
 def kind_of(shape: Shape) -> Kind:  # noqa: PLR0911 - one return a kind
-    """Give the kind of a field from the shape of its type (`registry.avro.type_tree`)."""
+    """Return the kind of a field from the shape of its type (`registry.avro.type_tree`)."""
     match shape.kind:
         case ShapeKind.OPTIONAL:
             return kind_of(shape.parts[0])
@@ -343,7 +343,7 @@ def _as_it_is(column: pa.Array) -> pa.Array:
 
 
 def _without_nan(column: pa.Array, width: Any) -> pa.Array:
-    """Give a float column with null for NaN, which compares with nothing, and 0.0 for -0.0."""
+    """Return a float column with null for NaN, which compares with nothing, and 0.0 for -0.0."""
     column = pc.add(column, pa.scalar(width(0.0)))
     nan = pc.is_nan(column)
     return pc.if_else(nan, None, column) if pc.any(nan).as_py() else column

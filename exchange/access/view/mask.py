@@ -71,7 +71,7 @@ def mask_named(name: str) -> MaskRule:
 
 
 def mask_of(rule: str, field: str, kind: str) -> Mask:
-    """Give the mask of a rule for a field whose Avro type is *kind* (null aside): "string", "date", "enum".
+    """Return the mask of a rule for a field whose Avro type is *kind* (null aside): "string", "date", "enum".
 
     Raises:
         InvalidError: MASK_UNKNOWN, for a rule that does not exist or does not fit the type.
@@ -175,12 +175,12 @@ def _copy(source: _Bytes, target: _Bytes, start: _Ints, place: _Ints, sizes: _In
 
 
 def _window(column: pa.Array, width: np.dtype[Any], extra: int = 0) -> npt.NDArray[Any]:
-    """Give the fixed-width items of the column's second buffer that belong to it."""
+    """Return the fixed-width items of the column's second buffer that belong to it."""
     return np.frombuffer(column.buffers()[1], width, len(column) + extra, column.offset * width.itemsize)
 
 
 def _validity(column: pa.Array) -> pa.Buffer | None:
-    """Give the column's validity bitmap, shifted to begin with its first item."""
+    """Return the column's validity bitmap, shifted to begin with its first item."""
     if not column.null_count:
         return None
     if not column.offset:

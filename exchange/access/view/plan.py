@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def engine(self) -> str:
-        """Give "columns" or "rows"."""
+        """Return "columns" or "rows"."""
         return self._main.engine
 
     def apply(self, rows: list[bytes]) -> Part:

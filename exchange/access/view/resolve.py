@@ -59,7 +59,7 @@ class Typed:
     shape: Shape
 
     def parts(self) -> list["Typed"]:
-        """Give the types inside: fields of a record, branches of a union, item of an array, value of a map."""
+        """Return the types inside: fields of a record, branches of a union, item of an array, value of a map."""
         match self.shape.kind:
             case Kind.OPTIONAL:
                 inner = [self.avro[1 - self.shape.null_index]]
@@ -126,7 +126,7 @@ def _resolve(writer: Typed, reader: Typed, field: str) -> Convert:  # noqa: C901
 
 
 def missing(reader: Typed, default: Any, field: str) -> Callable[[int], pa.Array]:
-    """Give what stands for a field that the writer lacks: row count → column.
+    """Return what stands for a field that the writer lacks: row count → column.
 
     Args:
         reader: its type.
@@ -152,7 +152,7 @@ def _same(column: pa.Array) -> pa.Array:
 
 
 def _alike(writer: Typed, reader: Typed) -> bool:
-    """Tell whether columns of the two types mean the same, value for value; neither holds an opaque type."""
+    """Return whether columns of the two types mean the same, value for value; neither holds an opaque type."""
     one, other = writer.shape, reader.shape
     return (
         one.kind is other.kind
@@ -171,7 +171,7 @@ def _opaque(shape: Shape) -> bool:
 
 
 def _wire(avro: Any, names: dict[str, int]) -> Any:
-    """Give what of a type decides about its bytes; names count by their order only, so that a type may be renamed."""
+    """Return what of a type decides about its bytes; names count by their order only, so that a type may be renamed."""
     if isinstance(avro, list):
         return [_wire(branch, names) for branch in avro]
     if not isinstance(avro, dict):
@@ -339,7 +339,7 @@ def _branch(branch: Typed, targets: Sequence[Typed], field: str) -> tuple[int, C
 
 
 def _codes(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
-    """Give each row's branch in the writer's union, as `_unions` counts them."""
+    """Return each row's branch in the writer's union, as `_unions` counts them."""
     if shape.kind is Kind.UNION:
         return np.asarray(column.type_codes)
     if shape.kind is Kind.OPTIONAL:
@@ -367,7 +367,7 @@ def _placed(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) -
 
 
 def _blank(shape: Shape, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
-    """Give a column of nulls, or of whatever stands in an unused slot. Enums have their symbols even there."""
+    """Return a column of nulls, or of whatever stands in an unused slot. Enums have their symbols even there."""
     gone = pa.array(np.ones(count, np.bool_))
     match shape.kind:
         case Kind.ENUM:

@@ -96,13 +96,13 @@ class ViewResult:
 
     @property
     def kept(self) -> npt.NDArray[np.bool_]:
-        """Give n truth values: the row is among the delivered ones."""
+        """Return n truth values: the row is among the delivered ones."""
         kept: npt.NDArray[np.bool_] = np.frombuffer(self.states, np.uint8) == RowState.DELIVERED
         return kept
 
     @property
     def voids(self) -> npt.NDArray[np.bool_]:
-        """Give n truth values: the row had no value."""
+        """Return n truth values: the row had no value."""
         voids: npt.NDArray[np.bool_] = np.frombuffer(self.states, np.uint8) == RowState.VOID
         return voids
 
@@ -124,7 +124,7 @@ class View:
 
     @property
     def engine(self) -> str:
-        """Give "columns", or "rows" where at least one writer's schema needs the row engine."""
+        """Return "columns", or "rows" where at least one writer's schema needs the row engine."""
         return "columns" if all(plan.engine == "columns" for plan in self._plans.values()) else "rows"
 
     def apply(self, values: Packed | Sequence[bytes | None]) -> ViewResult:
@@ -204,7 +204,7 @@ def _plan(spec: ViewSpec, writer_id: int, writer: ParsedSchema) -> Plan:
 
 
 def _only_frame(values: Packed) -> bytes | None:
-    """Give the frame that every value begins with, if they all begin with the same one; a fifth of a loop's time."""
+    """Return the frame that every value begins with, if they all begin with the same one; a fifth of a loop's time."""
     ends = np.frombuffer(values.offsets, "<i4")
     if len(ends) < 2 or np.diff(ends).min() < FRAME_SIZE:
         return None

@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 
+from typing_extensions import override
+
 from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.consumers import Readers
 from exchange.broker.kafka.producers import Lanes
@@ -34,6 +36,7 @@ from exchange.broker.kafka.watcher import Tail
 from exchange.broker.port import (
     Append,
     Appended,
+    Broker,
     CommitHook,
     Ends,
     LaneFault,
@@ -52,7 +55,7 @@ from schemas.record import Positions
 __all__ = ["KafkaBroker", "KafkaSettings"]
 
 
-class KafkaBroker:
+class KafkaBroker(Broker):
     """See `exchange.broker.port.Broker`. Connects on first use; `check` asks at once.
 
     Args:
@@ -71,18 +74,21 @@ class KafkaBroker:
         """Reach Kafka and check its version: see `check_broker_version`."""
         return check_broker_version(self._link, warn)
 
+    @override
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """See `Broker.create_topic`; 256 partitions at most."""
+        """; 256 partitions at most."""
         return self._topics.create(topic, partitions, keep, retention)
 
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
-        """See `Broker.topic`; the answer may be five seconds old."""
+        """; the answer may be five seconds old."""
         return self._topics.describe(topic)
 
+    @override
     def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
-        """See `Broker.append`. The seal gets None, after each commit; there are several where receipts are long."""
+        """The seal gets None, after each commit; there are several where receipts are long."""
         if not batches:
             return []
         lane = check_batches(batches, self._topics.partitions(batches[0].lane.topic))
@@ -96,18 +102,19 @@ class KafkaBroker:
             appended += before + new
         return appended
 
+    @override
     def resume(self, lane: Lane) -> LaneState | None:
-        """See `Broker.resume`."""
         receipts = self._lanes.resume(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
+    @override
     def stands(self, lane: Lane) -> LaneState | None:
-        """See `Broker.stands`."""
         receipts = self._lanes.stands(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
+    @override
     def lanes(self) -> Iterator[LaneState | LaneFault]:
-        """See `Broker.lanes`. A receipt whose transaction is being closed at this moment comes with the next call."""
+        """A receipt whose transaction is being closed at this moment comes with the next call."""
         for name, metadata in self._topics.lane_metadata():
             try:
                 lane = Lane.parse(name)
@@ -119,8 +126,9 @@ class KafkaBroker:
                 if receipts:
                     yield LaneState(lane=lane, receipts=receipts)
 
+    @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """See `Broker.read`. Those who stand at the same place at the same time share one read."""
+        """Those who stand at the same place at the same time share one read."""
         return self._reads((topic, after, max_records, max_bytes))
 
     def _read(self, wanted: tuple[Topic, Positions, int, int]) -> ReadResult:
@@ -129,12 +137,12 @@ class KafkaBroker:
             topic, self._topics.partitions(topic), after, max_records=max_records, max_bytes=max_bytes
         )
 
+    @override
     def ends(self, topic: Topic) -> Ends:
-        """See `Broker.ends`."""
         return self._link.ends(topic, self._topics.partitions(topic), self._link.deadline())
 
+    @override
     def since(self, topic: Topic, recorded_at: int) -> Positions:
-        """See `Broker.since`."""
         partitions, deadline = self._topics.partitions(topic), self._link.deadline()
         # The ends are asked for first: a record that comes in between must not be taken for one before them.
         latest = self._link.ends(topic, partitions, deadline).latest
@@ -153,12 +161,13 @@ class KafkaBroker:
                         break
         return tuple(found)
 
+    @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        """See `Broker.watch`."""
         return self._tail.watch(topic, wake)
 
+    @override
     def close(self) -> None:
-        """See `Broker.close`. Waits for appends under way."""
+        """Waits for appends under way."""
         self._link.close()
         self._tail.close()
         self._lanes.close()
@@ -166,7 +175,7 @@ class KafkaBroker:
         self._topics.close()
 
     def whole(self, receipts: Sequence[Appended]) -> list[Appended]:
-        """Give those acknowledged receipts whose records a reader of committed records does not see whole.
+        """Return those acknowledged receipts whose records a reader of committed records does not see whole.
 
         The check that notices what Kafka itself may lose: such a loss leaves no gap in the sequence. Records that
         retention or compaction has removed are not missed.
@@ -201,7 +210,7 @@ class KafkaBroker:
         return replace(kept.receipt, runs=runs_of(offsets.items()))
 
     def _places(self, receipt: Appended) -> Iterator[tuple[int, int]]:
-        """Give partition and position of the batch's records that are found where its receipt says."""
+        """Return partition and position of the batch's records that are found where its receipt says."""
         ranges: dict[int, tuple[int, int]] = {}
         for run in receipt.runs:
             first, last = ranges.get(run.partition, (run.first, run.last))

@@ -80,7 +80,7 @@ class KafkaClient:
         self._doubtful = False
 
     def deadline(self) -> float:
-        """Give the moment (monotonic seconds) at which a call that begins now gives up.
+        """Return the moment (monotonic seconds) at which a call that begins now gives up.
 
         Raises:
             UnavailableError: SHUTTING_DOWN after `close`; BROKER_UNAVAILABLE when the last call failed and nobody
@@ -97,7 +97,7 @@ class KafkaClient:
         self._doubtful = True
 
     def close(self) -> None:
-        """Give the clients back. Later calls raise."""
+        """Return the clients back. Later calls raise."""
         with self._lock:
             self._closed = True
             self._native = None
@@ -135,7 +135,7 @@ class KafkaClient:
                 client.close()
 
     def shape(self, topic: Topic, deadline: float) -> tuple[int, int, dict[str, str]]:
-        """Give a topic's id as a number, its number of partitions, and its configuration.
+        """Return a topic's id as a number, its number of partitions, and its configuration.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -164,7 +164,7 @@ class KafkaClient:
         return Consumer(self.settings.consumer(**{"group.id": group, "isolation.level": level}))
 
     def stands_at(self, group: Consumer, topic: Topic, deadline: float) -> tuple[int, str] | None:
-        """Give offset and metadata that an opened group has committed for partition 0 of a topic; None if nothing.
+        """Return offset and metadata that an opened group has committed for partition 0 of a topic; None if nothing.
 
         Raises:
             CorruptError: LOG_CORRUPT, the metadata is no text.
@@ -187,7 +187,7 @@ class KafkaClient:
         return self._settled(ask, deadline, f"tell what is committed for {topic}")
 
     def ends(self, topic: Topic, partitions: int, deadline: float) -> Ends:
-        """Give both ends of a topic as a reader of committed records sees them.
+        """Return both ends of a topic as a reader of committed records sees them.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -201,18 +201,18 @@ class KafkaClient:
         )
 
     def stable(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
-        """Give the offset before which everything is committed or aborted, per partition."""
+        """Return the offset before which everything is committed or aborted, per partition."""
         found = self._offsets(topic, partitions, _LATEST, deadline)
         return {number: offset for number, (offset, _) in found.items()}
 
     def first_at(self, topic: Topic, partitions: int, millisecond: int, deadline: float) -> dict[int, int]:
-        """Give, per partition that has one, the offset of the first record of that time (ms UTC) or later."""
+        """Return, per partition that has one, the offset of the first record of that time (ms UTC) or later."""
         spec = OffsetSpec.for_timestamp(max(millisecond, 0))
         found = self._offsets(topic, range(partitions), spec, deadline)
         return {number: offset for number, (offset, _) in found.items() if offset >= 0}
 
     def high(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
-        """Give the offset after the last one written, open transactions and markers included, per partition."""
+        """Return the offset after the last one written, open transactions and markers included, per partition."""
         found = self._offsets(topic, partitions, _LATEST, deadline, IsolationLevel.READ_UNCOMMITTED)
         return {number: offset for number, (offset, _) in found.items()}
 
@@ -260,7 +260,7 @@ class KafkaClient:
                 return answer
 
     def _refresh(self, topic: Topic | None, left: float) -> None:
-        """Wait a little, then have the leaders looked up anew: librdkafka goes on asking a former one otherwise."""
+        """Wait a little, then have the leaders looked up again: librdkafka goes on asking a former one otherwise."""
         time.sleep(_PAUSE)
         if topic is not None:
             with contextlib.suppress(KafkaException):

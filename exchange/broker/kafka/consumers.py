@@ -2,7 +2,7 @@
 
 A librdkafka consumer costs four threads and, while it lags, its queue's memory; one per subscriber would be too many.
 A read takes the consumer that stands exactly where the reader wants to go on, so that what it has fetched ahead is
-used; if there is none, an idle one is assigned anew (3 to 6 ms). A consumer at the log's end is unassigned at once:
+used; if there is none, an idle one is assigned again (3 to 6 ms). A consumer at the log's end is unassigned at once:
 it would only ask for nothing, again and again.
 
 Empty is an answer only when it is certain. The ends of the topic are asked for, and a reader is done when it has come
@@ -105,7 +105,7 @@ class _Stream:
         return True
 
     def past(self, until: Mapping[int, int]) -> bool:
-        """Tell whether everything before *until* was fetched."""
+        """Return whether everything before *until* was fetched."""
         return all(self._known[number] >= end for number, end in until.items())
 
     def _take(self, message: Fetched) -> None:
@@ -123,7 +123,7 @@ class _Stream:
         # Anything else passes by itself or ends at the deadline.
 
     def share(self, max_records: int, max_bytes: int) -> ReadResult:
-        """Give as much as these bounds allow, evenly of all partitions; at least one record."""
+        """Return as much as these bounds allow, evenly of all partitions; at least one record."""
         taken: dict[int, list[Fetched]] = {}
         waiting = [number for number, held in self._held.items() if held]
         # Whose turn is first depends on where the reader stands: no partition is always last.
@@ -167,7 +167,7 @@ class _Stream:
         return count, total
 
     def take_all(self) -> list[Fetched]:
-        """Give everything that is held, partition by partition."""
+        """Return everything that is held, partition by partition."""
         messages = [message for held in self._held.values() for message in held]
         for held in self._held.values():
             held.clear()
@@ -175,11 +175,11 @@ class _Stream:
         return messages
 
     def positions(self) -> Positions:
-        """Give where the reader stands now."""
+        """Return where the reader stands now."""
         return tuple(self.at[number] for number in sorted(self.at))
 
     def lagging(self) -> bool:
-        """Tell whether more is known to follow than what is held; asks no broker."""
+        """Return whether more is known to follow than what is held; asks no broker."""
         for number, known in self._known.items():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(str(self.topic), number), cached=True)
             # One position more than known is the marker of the last commit.
@@ -188,7 +188,7 @@ class _Stream:
         return False
 
     def pending(self) -> bool:
-        """Tell whether it holds anything."""
+        """Return whether it holds anything."""
         return any(self._held.values())
 
 
@@ -203,7 +203,7 @@ class Readers:
         self._closed = False
 
     def read(self, topic: Topic, partitions: int, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """See `Broker.read`."""
+        """Read the records behind positions; see `Broker.read`."""
         deadline = self._link.deadline()
         with self._lent(topic, after, deadline) as stream:
             try:
@@ -222,7 +222,7 @@ class Readers:
             return stream.share(max_records, max_bytes)
 
     def scan(self, topic: Topic, partitions: int, ranges: Mapping[int, tuple[int, int]]) -> Generator[Fetched]:
-        """Give the committed messages of these ranges, (first, last) by partition, as far as they are still there.
+        """Return the committed messages of these ranges, (first, last) by partition, as far as they are still there.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
@@ -252,7 +252,7 @@ class Readers:
                     stream.rest()
 
     def close(self) -> None:
-        """Give all consumers back, those in use as soon as they are free."""
+        """Return all consumers back, those in use as soon as they are free."""
         with self._free:
             self._closed = True
             streams, self._streams = self._streams, []

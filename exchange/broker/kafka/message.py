@@ -15,44 +15,44 @@ class Fetched(Protocol):
     """A message, or an event in its shape, of which `error` is not None."""
 
     def __len__(self) -> int:
-        """Give the size of the value, in bytes."""
+        """Return the size of the value, in bytes."""
         ...
 
     def topic(self) -> str:
-        """Give the topic's name."""
+        """Return the topic's name."""
         ...
 
     def partition(self) -> int:
-        """Give the partition."""
+        """Return the partition."""
         ...
 
     def offset(self) -> int:
-        """Give the offset; of an end-of-partition event the one that comes next."""
+        """Return the offset; of an end-of-partition event the one that comes next."""
         ...
 
     def key(self) -> bytes:
-        """Give the key; the gate writes one on every record."""
+        """Return the key; the gate writes one on every record."""
         ...
 
     def value(self) -> bytes | None:
-        """Give the value; None for a void."""
+        """Return the value; None for a void."""
         ...
 
     def timestamp(self) -> tuple[int, int]:
-        """Give the kind of the time, and the time in milliseconds UTC."""
+        """Return the kind of the time, and the time in milliseconds UTC."""
         ...
 
     def headers(self) -> Sequence[Header] | None:
-        """Give the headers; parsed at the first call, which only one thread at a time may make."""
+        """Return the headers; parsed at the first call, which only one thread at a time may make."""
         ...
 
     def error(self) -> KafkaError | None:
-        """Give what the event is; None of a message."""
+        """Return what the event is; None of a message."""
         ...
 
 
 def fetch(consumer: Consumer, count: int) -> list[Fetched]:
-    """Give what a consumer has fetched, without waiting, at most so many.
+    """Return what a consumer has fetched, without waiting, at most so many.
 
     Raises:
         KafkaException: the consumer is broken.

@@ -75,7 +75,7 @@ class _Writer:
     resumes: int = 0
 
     def drop(self) -> None:
-        """Give the producer up; what the lane's last batch may be is remembered."""
+        """Return the producer up; what the lane's last batch may be is remembered."""
         self.producer = None
         self.receipts, self.text = (), ""
 
@@ -86,7 +86,7 @@ class _Writer:
         return fenced(self.lane)
 
     def last(self) -> bytes:
-        """Give the digest of the last batch, empty if there is none."""
+        """Return the digest of the last batch, empty if there is none."""
         return self.receipts[-1].digest if self.receipts else b""
 
 
@@ -148,7 +148,7 @@ class Lanes:
                     return writer.receipts
 
     def stands(self, lane: Lane) -> tuple[Appended, ...]:
-        """Give the lane's committed receipts, oldest first, whoever has it; neither waits for it nor takes it.
+        """Return the lane's committed receipts, oldest first, whoever has it; neither waits for it nor takes it.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
@@ -160,7 +160,7 @@ class Lanes:
         return tuple(each.receipt if each.exact else self._exact(each) for each in kept)
 
     def close(self) -> None:
-        """Give every producer back once its append has ended; later appends find a closed link."""
+        """Return every producer back once its append has ended; later appends find a closed link."""
         with self._lock:
             writers = list(self._writers.values())
         for writer in writers:
@@ -186,7 +186,7 @@ class Lanes:
             self._trim()
 
     def _trim(self) -> None:
-        """Give back the producers of the lanes that were used longest ago."""
+        """Return back the producers of the lanes that were used longest ago."""
         with self._lock:
             held = [writer for writer in self._writers.values() if writer.producer is not None]
         for writer in held[: max(len(held) - self._link.settings.lanes, 0)]:
@@ -257,12 +257,12 @@ class Lanes:
         writer.mine = frozenset({writer.last()})
 
     def _committed(self, lane: Lane, deadline: float) -> tuple[Kept, ...]:
-        """Give the lane's committed receipts, without taking the lane over and without waiting."""
+        """Return the lane's committed receipts, without taking the lane over and without waiting."""
         with contextlib.closing(self._link.group(lane_group(lane), stable=False)) as group:
             return unpack(lane, self._text(group, lane, deadline))
 
     def _last_of(self, lane: Lane, deadline: float) -> bytes:
-        """Give the digest of the lane's last committed batch; see `_committed`."""
+        """Return the digest of the lane's last committed batch; see `_committed`."""
         kept = self._committed(lane, deadline)
         return kept[-1].receipt.digest if kept else b""
 
@@ -329,7 +329,7 @@ class Lanes:
         return appended
 
     def _each(self, topic: Topic) -> bool:
-        """Tell whether each record is to be reported: the ends did not tell enough lately."""
+        """Return whether each record is to be reported: the ends did not tell enough lately."""
         return time.monotonic() - self._unclear.get(topic, -_UNCLEAR) < _UNCLEAR
 
     def _settle(self, lane: Lane, appended: Sequence[Appended], deadline: float) -> None:
@@ -364,7 +364,7 @@ class Lanes:
         doubt: tuple[Appended, ...],
         error: BaseException,
     ) -> Exception:
-        """Tell what an error in mid-transaction means."""
+        """Return what an error in mid-transaction means."""
         code = code_of(error)
         if code in _FENCED:
             return writer.lost()

@@ -199,7 +199,7 @@ def _ranged(receipt: Appended) -> Appended:
 
 
 def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
-    """Give the runs of these offsets, each partition's rising, sorted by partition and offset."""
+    """Return the runs of these offsets, each partition's rising, sorted by partition and offset."""
     runs: list[Run] = []
     for partition, rising in sorted(offsets, key=lambda pair: pair[0]):
         if not rising:
@@ -218,7 +218,7 @@ def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
 
 
 def headers(batch: Append) -> dict[int, Headers]:
-    """Give the headers of a batch's records by their mark; one list serves all records of that mark.
+    """Return the headers of a batch's records by their mark; one list serves all records of that mark.
 
     Raises:
         InvalidError: REQUEST_INVALID, for a byte that is no mark.
@@ -258,7 +258,7 @@ def valid_of(found: Sequence[tuple[str, bytes]] | None) -> bytes:
 
 
 def is_of(found: Sequence[tuple[str, bytes]] | None, lane: Lane, sequence: int) -> bool:
-    """Tell whether these are the headers of a record of that batch."""
+    """Return whether these are the headers of a record of that batch."""
     by_name = dict(found or ())
     return by_name.get("ce_source") == str(lane).encode() and by_name.get("ce_id") == str(sequence).encode()
 

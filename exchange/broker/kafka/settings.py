@@ -82,7 +82,7 @@ class KafkaSettings:
         }
 
     def producer(self, transactional_id: str) -> dict[str, Any]:
-        """Give the settings of a lane's one producer."""
+        """Return the settings of a lane's one producer."""
         common = self._common()
         del common["allow.auto.create.topics"]
         return common | {
@@ -108,7 +108,7 @@ class KafkaSettings:
         }
 
     def consumer(self, **changes: object) -> dict[str, Any]:
-        """Give the settings of a reader: committed records only, little memory, no silent jump over a gap."""
+        """Return the settings of a reader: committed records only, little memory, no silent jump over a gap."""
         return (
             self._common()
             | {
@@ -129,13 +129,13 @@ class KafkaSettings:
         )
 
     def admin(self) -> dict[str, Any]:
-        """Give the settings of librdkafka's own administration client: offsets of groups and partitions."""
+        """Return the settings of librdkafka's own administration client: offsets of groups and partitions."""
         common = self._common()
         del common["allow.auto.create.topics"]
         return common
 
     def topic_configs(self, *, compacted: bool, retention_ms: int | None) -> dict[str, str]:
-        """Give the configuration of a topic to be made."""
+        """Return the configuration of a topic to be made."""
         insync = self.min_insync or max(1, self.replication - 1)
         return {
             "cleanup.policy": "compact" if compacted else "delete",
@@ -208,7 +208,7 @@ _REFUSALS = {
 
 
 def code_of(error: BaseException) -> int | None:
-    """Give librdkafka's code of an error, also where the library wraps it into a SystemError."""
+    """Return librdkafka's code of an error, also where the library wraps it into a SystemError."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, KafkaException) and seen.args and isinstance(seen.args[0], KafkaError):

@@ -45,7 +45,7 @@ class TimestampFloors:
         self._closed = False
 
     def floor(self, topic: Topic, partitions: Collection[int], deadline: float) -> int:
-        """Give the newest record time (ms UTC) in these partitions, records of open transactions included; or -1.
+        """Return the newest record time (ms UTC) in these partitions, records of open transactions included; or -1.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -76,7 +76,7 @@ class TimestampFloors:
                 part.floor = max(part.floor, millisecond)
 
     def close(self) -> None:
-        """Give the scout back."""
+        """Return the scout back."""
         with self._scout_lock:
             self._closed = True
             if self._scout is not None:

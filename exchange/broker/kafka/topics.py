@@ -5,7 +5,7 @@ make topics by itself (`auto.create.topics.enable=false`), so that a spelling mi
 making something.
 
 The generation tells a token of before a restore from one of after. Its lower 40 bits come from the topic's id,
-which Kafka draws anew when a topic is deleted and made again or mirrored to another cluster; the bits above count
+which Kafka draws again when a topic is deleted and made again or mirrored to another cluster; the bits above count
 restores, since a data folder that is put back keeps its ids (`renew_generations`). It stays below 2^53, where JSON
 numbers are exact.
 """
@@ -41,7 +41,7 @@ _GROUPS = 500  # groups asked about in one request
 
 
 def lane_group(lane: Lane) -> str:
-    """Give the name of a lane's group and transactional id: Kafka takes any text there, slashes included."""
+    """Return the name of a lane's group and transactional id: Kafka takes any text there, slashes included."""
     return f"{_LANES}{lane}"
 
 
@@ -55,7 +55,7 @@ class Topics:
         self._group: Consumer | None = None
 
     def create(self, topic: Topic, partitions: int, keep: Retention, retention: timedelta | None) -> TopicInfo:
-        """See `Broker.create_topic`.
+        """Create a topic, as `Broker.create_topic` says.
 
         Raises:
             InvalidError: REQUEST_INVALID, no partition or more than 256.
@@ -100,7 +100,7 @@ class Topics:
                 time.sleep(_PAUSE)
 
     def describe(self, topic: Topic, *, fresh: bool = False) -> TopicInfo:
-        """See `Broker.topic`; an answer of less than five seconds ago may be given again."""
+        """Describe a topic; an answer of less than five seconds ago may be given again."""
         self._link.deadline()
         with self._lock:
             at, info = self._known.get(topic, (0.0, None))
@@ -131,20 +131,20 @@ class Topics:
             return self._group
 
     def close(self) -> None:
-        """Give the group of the generations back."""
+        """Return the group of the generations back."""
         with self._lock:
             group, self._group = self._group, None
         if group is not None:
             group.close()
 
     def partitions(self, topic: Topic) -> int:
-        """Give a topic's number of partitions; asked once, since it never changes."""
+        """Return a topic's number of partitions; asked once, since it never changes."""
         with self._lock:
             known = self._known.get(topic)
         return known[1].partitions if known else self.describe(topic).partitions
 
     def lane_metadata(self) -> Iterator[tuple[str, str]]:
-        """Give the name of every lane that has committed receipts, with their packed form; takes nothing over."""
+        """Return the name of every lane that has committed receipts, with their packed form; takes nothing over."""
         groups = self._link.administer(
             "list its groups",
             lambda client: sorted(
@@ -185,7 +185,7 @@ def _renew(client: KafkaAdminClient, topic: Topic) -> None:
 
 
 def _place(group: str) -> list[TopicPartition] | None:
-    """Give where a lane's group keeps its receipts; None, which means everywhere, where its name is no lane's."""
+    """Return where a lane's group keeps its receipts; None, which means everywhere, where its name is no lane's."""
     try:
         return [TopicPartition(str(Lane.parse(group.removeprefix(_LANES)).topic), 0)]
     except InvalidError:

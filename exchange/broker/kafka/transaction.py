@@ -38,7 +38,7 @@ class InterleavedError(Exception):
 
 
 def left(deadline: float) -> float:
-    """Give the seconds until a moment, at least a little: librdkafka takes a negative number for ever."""
+    """Return the seconds until a moment, at least a little: librdkafka takes a negative number forever."""
     return max(deadline - time.monotonic(), 0.05)
 
 
@@ -128,7 +128,7 @@ def _produce(
 
 
 def _ends(partitions: Sequence[int]) -> set[int]:
-    """Give the places of the first and the last record in each partition."""
+    """Return the places of the first and the last record in each partition."""
     count = len(partitions)
     first = dict(zip(reversed(partitions), range(count - 1, -1, -1), strict=True))
     last = dict(zip(partitions, range(count), strict=True))
@@ -136,7 +136,7 @@ def _ends(partitions: Sequence[int]) -> set[int]:
 
 
 def _between(batch: Append, ends: dict[int, list[int]]) -> dict[int, range]:
-    """Give the offsets of a batch's records in each partition, of which the first and the last were reported."""
+    """Return the offsets of a batch's records in each partition, of which the first and the last were reported."""
     between = {}
     for partition, count in Counter(batch.partitions).items():
         told = ends[partition]
@@ -222,5 +222,5 @@ def abort(producer: Producer) -> None:
 
 
 def aborts(error: BaseException) -> bool:
-    """Tell whether an error of a commit says for certain that the transaction was not committed."""
+    """Return whether an error of a commit says for certain that the transaction was not committed."""
     return isinstance(error, KafkaException) and bool(error.args) and error.args[0].txn_requires_abort()

@@ -50,7 +50,7 @@ class Tail:
 
     @contextlib.contextmanager
     def watch(self, topic: Topic, wake: Wake) -> Iterator[None]:
-        """See `Broker.watch`. When the block has ended, *wake* is not called again."""
+        """Watch a topic, as `Broker.watch` says. When the block has ended, *wake* is not called again."""
         with self._lock:
             self._start()
             watched = self._watched.setdefault(topic, _Watched())

@@ -102,13 +102,13 @@ def lock_lane(
 
 
 def read_lane(connection: sa.Connection, lane: Lane) -> list[Appended]:
-    """Give a lane's latest receipts, oldest first, without locking or taking anything."""
+    """Return a lane's latest receipts, oldest first, without locking or taking anything."""
     rows = connection.exec_driver_sql(_RECEIPTS, {"lane": str(lane), "since": 0}).all()
     return [_receipt(lane, row) for row in rows if row.sequence is not None]
 
 
 def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState | LaneFault], int | None]:
-    """Give the states of some lanes after this id, and the id to go on from; None at the end."""
+    """Return the states of some lanes after this id, and the id to go on from; None at the end."""
     rows = connection.exec_driver_sql(_LANES, {"after": lane_id}).all()
     states: list[LaneState | LaneFault] = []
     for name, group in groupby(rows, key=attrgetter("name")):
@@ -123,7 +123,7 @@ def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState
 def store(
     connection: sa.Connection, topic_id: int, lane_id: int, new: Sequence[Append], packed: dict[int, list[Block]]
 ) -> list[Appended]:
-    """Give new batches their positions and store them and their receipts.
+    """Return new batches their positions and store them and their receipts.
 
     Args:
         connection: in a transaction that has locked the lane.

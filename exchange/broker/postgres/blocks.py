@@ -156,7 +156,7 @@ def blocks_of(rows: bytes) -> Iterator[Block]:
 
 
 def positions_in(first: int, count: int, positions: bytes) -> Sequence[int]:
-    """Give the position of each record of a block."""
+    """Return the position of each record of a block."""
     if not positions:
         return range(first, first + count)
     return [first + step for step in struct.unpack(f"<{count}i", positions)]
@@ -202,7 +202,7 @@ class Piece:
         return cls(block, begin, places, lengths, ends)
 
     def fitting(self, max_records: int, max_bytes: int) -> int:
-        """Tell how many of the records fit these bounds."""
+        """Return how many of the records fit these bounds."""
         within = bisect_right(self.ends, self.ends[self.begin] + max_bytes) - 1
         return max(0, min(self.begin + max_records, within) - self.begin)
 

@@ -21,10 +21,12 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from typing_extensions import override
 
 from exchange.broker.port import (
     Append,
     Appended,
+    Broker,
     CommitHook,
     Ends,
     LaneFault,
@@ -52,11 +54,11 @@ __all__ = ["PostgresBroker", "metadata"]
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class PostgresBroker:
+class PostgresBroker(Broker):
     """See `exchange.broker.port.Broker`.
 
     Args:
-        works: the pool's database, with `metadata` created. Its engine is best made with `pool_pre_ping`, so that
+        database: the pool's database, with `metadata` created. Its engine is best made with `pool_pre_ping`, so that
             a restart of the server costs no call.
         clock: tells the time that the upkeep thread hands to `retain`.
         patience: how long an append waits for another's lock, and how long a stopped one may hold its own.
@@ -66,20 +68,20 @@ class PostgresBroker:
 
     def __init__(
         self,
-        works: PostgresDatabase,
+        database: PostgresDatabase,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         patience: timedelta = timedelta(seconds=10),
         upkeep: timedelta | None = None,
         poll: timedelta = timedelta(seconds=5),
     ) -> None:
-        self._works = works
+        self._database = database
         self._snapshots = PostgresDatabase(
-            works.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         )
         self._patience = f"{patience // timedelta(milliseconds=1)}ms"
         self._clock = clock
-        self._wakes = Wakes(works.engine, poll.total_seconds())
+        self._wakes = Wakes(database.engine, poll.total_seconds())
         self._topics: dict[Topic, tuple[int, int]] = {}  # id and partitions: neither ever changes
         self._epochs: dict[Lane, int] = {}
         self._resumes: Counter[Lane] = Counter()
@@ -95,17 +97,18 @@ class PostgresBroker:
 
     # topics
 
+    @override
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """See `Broker.create_topic`. Makes the topic's own table for its records."""
+        """Makes the topic's own table for its records."""
         values = {
             "name": str(topic),
             "partitions": partitions,
             "keep": keep.value,
             "retention": None if retention is None else retention // _MICROSECOND,
         }
-        with self._transaction(self._works) as connection:
+        with self._transaction(self._database) as connection:
             topic_id = connection.exec_driver_sql(
                 "INSERT INTO broker_topic (name, partitions, keep, retention) "
                 "VALUES (%(name)s, %(partitions)s, %(keep)s, %(retention)s) ON CONFLICT (name) DO NOTHING RETURNING id",
@@ -127,8 +130,8 @@ class PostgresBroker:
             raise another_shape(topic, info.partitions, partitions)
         return info
 
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
-        """See `Broker.topic`."""
         with self._transaction(self._snapshots) as connection:
             row = connection.execute(sa.select(tables.topic).where(tables.topic.c.name == str(topic))).one_or_none()
         if row is None:
@@ -143,8 +146,9 @@ class PostgresBroker:
 
     # append
 
+    @override
     def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
-        """See `Broker.append`. The seal gets the open transaction, as a `PostgresWork`."""
+        """The seal gets the open transaction, as a `PostgresWork`."""
         if not batches:
             return []
         topic_id, partitions = self._topic(batches[0].lane.topic)
@@ -164,7 +168,7 @@ class PostgresBroker:
     ) -> tuple[list[Appended], list[Appended]]:
         owned = self._epochs.get(lane)
         appended: list[Appended] = []
-        with self._foreign(), self._works.begin() as work:
+        with self._foreign(), self._database.begin() as work:
             connection = connection_of(work)
             since = batches[0].sequence
             lane_id, epoch, receipts = self._lock_lane(connection, lane, take=owned is None, since=since)
@@ -177,23 +181,24 @@ class PostgresBroker:
         self._epochs[lane] = epoch
         return before, appended
 
+    @override
     def resume(self, lane: Lane) -> LaneState | None:
-        """See `Broker.resume`."""
         with self._one_at_a_time(lane):
-            with self._transaction(self._works) as connection:
+            with self._transaction(self._database) as connection:
                 _, epoch, receipts = self._lock_lane(connection, lane, take=True)
             self._epochs[lane] = epoch
             self._resumes[lane] += 1
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
 
+    @override
     def stands(self, lane: Lane) -> LaneState | None:
-        """See `Broker.stands`."""
         with self._transaction(self._snapshots) as connection:
             receipts = read_lane(connection, lane)
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
 
+    @override
     def lanes(self) -> Iterator[LaneState | LaneFault]:
-        """See `Broker.lanes`. Reads 200 lanes at a time, each time in a transaction of its own."""
+        """Reads 200 lanes at a time, each time in a transaction of its own."""
         after: int | None = 0
         while after is not None:
             with self._transaction(self._snapshots) as connection:
@@ -202,8 +207,8 @@ class PostgresBroker:
 
     # read
 
+    @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """See `Broker.read`."""
         topic_id, _ = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
             return read_slice(
@@ -216,20 +221,21 @@ class PostgresBroker:
                 turn=next(self._turns),
             )
 
+    @override
     def ends(self, topic: Topic) -> Ends:
-        """See `Broker.ends`."""
         topic_id, _ = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
             return read_ends(connection, topic_id)
 
+    @override
     def since(self, topic: Topic, recorded_at: int) -> Positions:
-        """See `Broker.since`."""
         topic_id, _ = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
             return read_since(connection, topic_id, recorded_at)
 
+    @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        """See `Broker.watch`. Takes one connection of the adapter's own, the first time."""
+        """Takes one connection of the adapter's own, the first time."""
         with self._foreign():
             topic_id, _ = self._topic(topic)
         return self._wakes.watch(topic_id, wake)
@@ -244,7 +250,7 @@ class PostgresBroker:
         """
         with self._foreign():
             return sum(
-                retain_partition(self._works, row.id, partition, now - row.retention)
+                retain_partition(self._database, row.id, partition, now - row.retention)
                 for row in self._topic_rows()
                 if row.retention is not None
                 for partition in range(row.partitions)
@@ -262,7 +268,7 @@ class PostgresBroker:
         """
         with self._foreign():
             return sum(
-                compact_partition(self._works, row.id, partition, dirty_share)
+                compact_partition(self._database, row.id, partition, dirty_share)
                 for row in self._topic_rows()
                 if row.keep == Retention.LATEST
                 for partition in range(row.partitions)
@@ -270,11 +276,12 @@ class PostgresBroker:
 
     def renew_generations(self) -> None:
         """Raise every topic's generation: what a restored backup must do before it serves."""
-        with self._transaction(self._works) as connection:
+        with self._transaction(self._database) as connection:
             connection.execute(sa.update(tables.topic).values(generation=tables.topic.c.generation + 1))
 
+    @override
     def close(self) -> None:
-        """See `Broker.close`. The engine stays open; it belongs to the caller."""
+        """The engine stays open; it belongs to the caller."""
         self._closed.set()
         self._wakes.close()
         if self._upkeep is not None:
@@ -291,7 +298,7 @@ class PostgresBroker:
     # within
 
     def _one_at_a_time(self, lane: Lane) -> threading.Lock:
-        """Give the lock of a lane within this adapter.
+        """Return the lock of a lane within this adapter.
 
         The row's lock alone would let a second thread take the lane over between the first one's commit and its
         remembering the epoch: an adapter would fence itself.
@@ -323,8 +330,8 @@ class PostgresBroker:
         return locked
 
     @contextmanager
-    def _transaction(self, works: PostgresDatabase) -> Iterator[sa.Connection]:
-        with self._foreign(), works.begin() as work:
+    def _transaction(self, database: PostgresDatabase) -> Iterator[sa.Connection]:
+        with self._foreign(), database.begin() as work:
             yield connection_of(work)
 
     @contextmanager

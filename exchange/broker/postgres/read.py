@@ -61,13 +61,13 @@ FROM broker_partition p WHERE p.topic_id = %(topic)s ORDER BY p.partition
 
 
 def read_ends(connection: sa.Connection, topic_id: int) -> Ends:
-    """Give both ends of each partition."""
+    """Return both ends of each partition."""
     rows = connection.exec_driver_sql(_ENDS, {"topic": topic_id}).all()
     return Ends(earliest=tuple(row[0] for row in rows), latest=tuple(row[1] for row in rows))
 
 
 def read_since(connection: sa.Connection, topic_id: int, recorded_at: int) -> Positions:
-    """Give the positions of the first records of that time or later, else the end."""
+    """Return the positions of the first records of that time or later, else the end."""
     values = {"topic": topic_id, "recorded_at": recorded_at}
     return tuple(connection.exec_driver_sql(_SINCE, values).scalars())
 
@@ -112,7 +112,7 @@ def read_slice(
 def _blocks_ahead(
     connection: sa.Connection, topic_id: int, after: Positions, max_records: int
 ) -> dict[int, list[tuple[int, int, int]]]:
-    """Give (last, count, size) of the blocks ahead, by partition."""
+    """Return (last, count, size) of the blocks ahead, by partition."""
     ahead = min(max(max_records // _SMALL_BLOCK, _LEAST_AHEAD), _MOST_AHEAD)
     values = {"topic": topic_id, "after": list(after), "ahead": ahead}
     rows = connection.exec_driver_sql(_BLOCKS_AHEAD, values).all()
@@ -164,7 +164,7 @@ def _load(
 def _share(
     pieces: Mapping[int, Sequence[Piece]], max_records: int, max_bytes: int, turn: int
 ) -> dict[int, list[tuple[Piece, int]]]:
-    """Give every partition an even share of both bounds, and the rest of one's share to the next; at least one record.
+    """Divide both bounds evenly among partitions; what one leaves goes to the next; at least one record.
 
     Those with least waiting come first, so that nothing of the bounds is left over. Where there are fewer records
     to give than partitions, *turn* says whose turn it is.

@@ -67,7 +67,7 @@ WHERE topic_id = %(topic)s AND partition = %(partition)s
 """
 
 
-def retain_partition(works: PostgresDatabase, topic_id: int, partition: int, limit: int) -> int:
+def retain_partition(database: PostgresDatabase, topic_id: int, partition: int, limit: int) -> int:
     """Remove the blocks recorded before *limit* (microseconds UTC); give the number of records.
 
     The last position stays taken, so that it is never given again.
@@ -75,7 +75,7 @@ def retain_partition(works: PostgresDatabase, topic_id: int, partition: int, lim
     values = {"topic": topic_id, "partition": partition, "limit": limit, "step": _STEP}
     removed = 0
     while True:
-        with works.begin() as work:
+        with database.begin() as work:
             connection = connection_of(work)
             connection.exec_driver_sql(_LOCK, values)
             step = connection.exec_driver_sql(_RETAIN, values).scalar_one()
@@ -84,35 +84,35 @@ def retain_partition(works: PostgresDatabase, topic_id: int, partition: int, lim
         removed += int(step)
 
 
-def compact_partition(works: PostgresDatabase, topic_id: int, partition: int, dirty_share: float) -> int:
+def compact_partition(database: PostgresDatabase, topic_id: int, partition: int, dirty_share: float) -> int:
     """Remove records whose key has a later one; give their number.
 
     Args:
-        works: opens the steps' transactions.
+        database: opens the steps' transactions.
         topic_id: the topic's row.
         partition: one partition of it.
         dirty_share: do nothing while the part that is not clean is a smaller share of all positions than this.
     """
     place = {"topic": topic_id, "partition": partition}
-    with works.begin() as work:
+    with database.begin() as work:
         earliest, compacted, latest = connection_of(work).exec_driver_sql(_BOUNDS, place).one()
     begin = max(earliest, compacted)
     if begin >= latest or latest - begin < dirty_share * (latest - earliest):
         return 0
     removed = 0
     while begin < latest:
-        learned, end = _learn(works, place, begin, latest)
-        removed += _clean(works, place, end, learned)
-        with works.begin() as work:
+        learned, end = _learn(database, place, begin, latest)
+        removed += _clean(database, place, end, learned)
+        with database.begin() as work:
             connection_of(work).exec_driver_sql(_CLEAN, {**place, "end": end})
         begin = end
     return removed
 
 
-def _learn(works: PostgresDatabase, place: dict[str, int], begin: int, end: int) -> tuple[dict[bytes, int], int]:
+def _learn(database: PostgresDatabase, place: dict[str, int], begin: int, end: int) -> tuple[dict[bytes, int], int]:
     """Learn the latest position of each key from *begin* on; tell up to where."""
     learned: dict[bytes, int] = {}
-    for rows in _keys(works, place, begin, end):
+    for rows in _keys(database, place, begin, end):
         for last, first, count, keys, positions in rows:
             learned.update(zip(_split(keys), positions_in(first, count, positions), strict=True))
             if len(learned) >= _MAX_KEYS:
@@ -120,27 +120,27 @@ def _learn(works: PostgresDatabase, place: dict[str, int], begin: int, end: int)
     return learned, end
 
 
-def _clean(works: PostgresDatabase, place: dict[str, int], end: int, learned: dict[bytes, int]) -> int:
+def _clean(database: PostgresDatabase, place: dict[str, int], end: int, learned: dict[bytes, int]) -> int:
     """Take what has a later record out of all blocks before *end*."""
     removed = 0
-    for rows in _keys(works, place, 0, end):
+    for rows in _keys(database, place, 0, end):
         lasts = [
             last
             for last, first, count, keys, positions in rows
             if not all(_kept(learned, keys, positions_in(first, count, positions)))
         ]
         if lasts:
-            with works.begin() as work:
+            with database.begin() as work:
                 removed += _rewrite(connection_of(work), place, lasts, learned)
     return removed
 
 
 def _keys(
-    works: PostgresDatabase, place: dict[str, int], begin: int, end: int
+    database: PostgresDatabase, place: dict[str, int], begin: int, end: int
 ) -> Iterator[list[tuple[int, int, int, bytes, bytes]]]:
-    """Give (last, first, count, keys, positions) of the blocks in [begin, end), some at a time."""
+    """Return (last, first, count, keys, positions) of the blocks in [begin, end), some at a time."""
     while True:
-        with works.begin() as work:
+        with database.begin() as work:
             values = {**place, "begin": begin, "end": end, "step": _STEP}
             found = connection_of(work).exec_driver_sql(_KEYS, values).all()
         if not found:

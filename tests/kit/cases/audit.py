@@ -108,7 +108,7 @@ def receipt_for(entry: AuditEntry, leaf_hash: bytes) -> Receipt:
 class AuditWorld:
     """The audit room over one backend."""
 
-    works: Database
+    db: Database
     entries: EntryStore
     receipts: ReceiptStore
     log: LogStore
@@ -117,14 +117,14 @@ class AuditWorld:
 
     def ledger(self) -> Ledger:
         ledger = Ledger(self.entries, process=f"gw{next(self.ledgers)}")
-        ledger.open(self.works)
+        ledger.open(self.db)
         return ledger
 
     def write(self, ledger: Ledger, *entries: AuditEntry) -> list[bytes]:
         """Write entries, each in a transaction of its own; publications with their receipts."""
         hashes = []
         for entry in entries:
-            with self.works.begin() as work:
+            with self.db.begin() as work:
                 hashes += ledger.write(work, [entry])
                 if entry.action == Action.PUBLISH:
                     keys = [bytes([k]) * 16 for k in range(10)]
@@ -133,9 +133,9 @@ class AuditWorld:
 
 
 def memory_world() -> AuditWorld:
-    works = MemoryDatabase()
-    store = MemoryAudit(works)
-    return AuditWorld(works, store, store, store)
+    db = MemoryDatabase()
+    store = MemoryAudit(db)
+    return AuditWorld(db, store, store, store)
 
 
 @contextmanager
@@ -182,7 +182,7 @@ class LogWorld:
         """Write so many entries, a hundred a transaction."""
         for start in range(0, count, 100):
             entries = [self.world.make.make() for _ in range(min(100, count - start))]
-            with self.world.works.begin() as work:
+            with self.world.db.begin() as work:
                 ledger.write(work, entries)
 
 

@@ -37,7 +37,7 @@ class Rig(Protocol):
     """Whether `seal` gets the open transaction, so that a seal that raises takes the records back."""
 
     def broker(self) -> Broker:
-        """Give another adapter (a gateway of its own, a restart) over the same backend; the rig closes it."""
+        """Return another adapter (a gateway of its own, a restart) over the same backend; the rig closes it."""
         ...
 
     def make_unavailable(self) -> None:
@@ -106,12 +106,12 @@ def lane_of(topic: Topic, connector: str = "c1") -> Lane:
 
 
 def key_of(index: int) -> bytes:
-    """Give the 16-byte pseudonym of one person."""
+    """Return the 16-byte pseudonym of one person."""
     return hashlib.sha256(b"person %d" % index).digest()[:16]
 
 
 def partition_of(key: bytes, partitions: int = 4) -> int:
-    """Give a key's partition, as the gateway computes it."""
+    """Return a key's partition, as the gateway computes it."""
     return int.from_bytes(key[:8], "big") % partitions
 
 
@@ -150,12 +150,12 @@ def batch(
 
 
 def value_of(lane: Lane, sequence: int, index: int, salt: str = "", size: int = 0) -> bytes:
-    """Give a framed value that tells which record of which batch it is."""
+    """Return a framed value that tells which record of which batch it is."""
     return frame(7, f"{lane.connector}/{sequence}/{index}/{salt}".encode().ljust(size, b"."))
 
 
 def digest_of(lane: Lane, sequence: int, salt: str = "") -> bytes:
-    """Give the batch's digest, 32 bytes."""
+    """Return the batch's digest, 32 bytes."""
     return hashlib.sha256(f"{lane}/{sequence}/{salt}".encode()).digest()
 
 
@@ -200,7 +200,7 @@ def positions_of(runs: Iterable[Run]) -> list[tuple[int, int]]:
 
 
 def expected(appended: Appended, sent: Append) -> list[Read]:
-    """Give the records that a reader must find where the receipt says they are, partition by partition."""
+    """Return the records that a reader must find where the receipt says they are, partition by partition."""
     by_partition: dict[int, list[int]] = {}
     for index, partition in enumerate(sent.partitions):
         by_partition.setdefault(partition, []).append(index)

@@ -21,7 +21,7 @@ DAY = timedelta(days=1)
 @dataclass
 class Home:
     store: IdentityStore
-    works: Database
+    db: Database
     authority: Authority
 
     @property
@@ -29,7 +29,7 @@ class Home:
         return Enrolment(self.authority, self.store)
 
     def invite(self, department: str = CONSUMER, connector: str | None = None, at: datetime = NOW) -> str:
-        with self.works.begin() as work:
+        with self.db.begin() as work:
             token = self.enrolment.invite(
                 work, department=department, connector=connector, address="localhost:7444", by="officer", at=at
             )
@@ -46,11 +46,11 @@ class Home:
             "signing_proof": key.sign(request),
             "at": at,
         }
-        with self.works.begin() as work:
+        with self.db.begin() as work:
             return self.enrolment.enrol(work, **(arguments | changes))
 
     def status(self, enrolled: Enrolled) -> CertificateStatus:
-        with self.works.begin() as work:
+        with self.db.begin() as work:
             return Connectors(self.store).status(work, enrolled.serial)
 
     def actor(self, enrolled: Enrolled, at: datetime = NOW) -> Actor:
@@ -58,5 +58,5 @@ class Home:
 
     def revoke(self, **which: Any) -> list[str]:
         arguments = {"department": CONSUMER, "at": NOW, "by": "officer", "because": "the machine was stolen"}
-        with self.works.begin() as work:
+        with self.db.begin() as work:
             return sorted(self.enrolment.revoke(work, **(arguments | which)))

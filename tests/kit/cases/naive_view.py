@@ -21,7 +21,7 @@ HEAD_TAIL_LEAST_FILL = {
 
 
 def naive_view(rows, writers, reader, view, masks, keep):
-    """Give (delivered dicts, state of each row) for framed rows; `writers` by id, all schemas without logical types."""
+    """Return (delivered dicts, state of each row) for framed rows; `writers` by id, no logical types."""
     delivered, states = [], []
     for row in rows:
         if not row:
@@ -39,7 +39,7 @@ def naive_view(rows, writers, reader, view, masks, keep):
 
 
 def truth(keep, record):  # noqa: PLR0911 - one return a form
-    """Give True, False or None (unknown)."""
+    """Return True, False or None (unknown)."""
     form, *rest = keep
     if form in ("and", "or"):
         parts = [truth(part, record) for part in rest[0]]
@@ -69,7 +69,7 @@ def truth(keep, record):  # noqa: PLR0911 - one return a form
 
 
 def mask(rule, value):
-    """Give what is shown of a value; a date is its day number."""
+    """Return what is shown of a value; a date is its day number."""
     if rule is None or value is None:
         return value
     if rule == "year_only":

@@ -32,7 +32,7 @@ class _Names:
 
 
 def random_record(rng: random.Random, *, depth: int = 3, fields: int = 6, recursive: bool = False) -> dict[str, Any]:
-    """Give a record schema; with `recursive`, one with a field that refers to the record itself."""
+    """Return a record schema; with `recursive`, one with a field that refers to the record itself."""
     names = _Names()
     record = _record(rng, names, depth, max(1, rng.randint(1, fields)))
     if recursive:
@@ -114,7 +114,7 @@ def _union(rng: random.Random, names: _Names, depth: int) -> list[Any]:
 
 
 def _definitions(avro_type: Any) -> dict[str, Any]:
-    """Give every named type that a type defines, by name."""
+    """Return every named type that a type defines, by name."""
     found: dict[str, Any] = {}
     todo = [avro_type]
     while todo:
@@ -132,7 +132,7 @@ def _definitions(avro_type: Any) -> dict[str, Any]:
 def random_value(  # noqa: PLR0911 - one way out a type
     rng: random.Random, avro_type: Any, named: dict[str, Any] | None = None, depth: int = 0
 ) -> Any:
-    """Give a value of a type."""
+    """Return a value of a type."""
     named = named if named is not None else _definitions(avro_type)
     if isinstance(avro_type, list):
         short = [i for i, branch in enumerate(avro_type) if branch == "null"] if depth > 4 else []
@@ -243,7 +243,7 @@ def encode(  # noqa: PLR0911 - one way out a type
 
 
 def random_datum(rng: random.Random, schema: dict[str, Any]) -> bytes:
-    """Give the Avro bytes of a random record of a schema."""
+    """Return the Avro bytes of a random record of a schema."""
     return encode(schema, random_value(rng, schema))
 
 
@@ -282,7 +282,7 @@ POPULATION: dict[str, Any] = {
 
 
 def id18(rng: random.Random) -> str:
-    """Give a citizen identity number whose date is real and whose check character fits."""
+    """Return a citizen identity number whose date is real and whose check character fits."""
     head = f"{rng.choice(['110105', '440305', '330113'])}{rng.randint(1930, 2015)}"
     head += f"{rng.randint(1, 12):02}{rng.randint(1, 28):02}{rng.randint(0, 999):03}"
     total = sum(int(digit) * (2 ** (17 - place) % 11) for place, digit in enumerate(head))
@@ -290,7 +290,7 @@ def id18(rng: random.Random) -> str:
 
 
 def population(rng: random.Random) -> dict[str, Any]:
-    """Give a person as a value of POPULATION, of some 270 bytes."""
+    """Return a person as a value of POPULATION, of some 270 bytes."""
     return {
         "id_type": "ric18",
         "id_number": id18(rng),

@@ -135,7 +135,7 @@ def default_of(rng, avro):  # noqa: PLR0911 - one return a case
 
 
 def older(rng, resource):
-    """Give a version that the resource's can read: fewer fields, narrower types, other order, fields of its own."""
+    """Return a version that the resource's can read: fewer fields, narrower types, other order, fields of its own."""
     old = copy.deepcopy(resource)
     fields = [
         {"name": field["name"], "type": narrower(rng, field["type"])}
@@ -241,7 +241,7 @@ def is_enum(avro):
 
 
 def literal(value, avro):  # noqa: PLR0911 - one return a case
-    """Give how a filter says a raw value, and the raw value as the naive view compares it; None where it cannot."""
+    """Return how a filter says a raw value, and the raw value as the naive view compares it; None where it cannot."""
     if value is None or avro is None:
         return None
     logical = avro.get("logicalType", "") if isinstance(avro, dict) else ""
@@ -265,7 +265,7 @@ def literal(value, avro):  # noqa: PLR0911 - one return a case
 
 
 def plain(avro):
-    """Give a schema without logical types, for fastavro to read raw values."""
+    """Return a schema without logical types, for fastavro to read raw values."""
     if isinstance(avro, list):
         return [plain(branch) for branch in avro]
     if isinstance(avro, dict):

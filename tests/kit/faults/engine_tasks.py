@@ -12,12 +12,12 @@ from schemas.errors import InvalidError, Reason
 
 
 def echo(definition):
-    """Give the definition and the input back, and say which process did it."""
+    """Return the definition and the input back, and say which process did it."""
     return lambda parts: [definition, str(os.getpid()).encode(), *parts]
 
 
 def counted(definition):
-    """Say how often it was compiled in this process."""
+    """Return how often it was compiled in this process."""
     compiled.append(definition)
     return lambda _: [str(compiled.count(definition)).encode()]
 

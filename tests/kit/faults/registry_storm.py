@@ -18,7 +18,7 @@ SUBJECTS, CONTENTS = 6, 40
 
 
 def schema(number: int) -> str:
-    """Give one of the contents."""
+    """Return one of the contents."""
     fields = [{"name": f"f{n}", "type": ["null", "string"], "default": None} for n in range(number % 5)]
     return json.dumps({"type": "record", "name": f"Storm{number}", "fields": fields})
 

@@ -42,7 +42,7 @@ class SlowLink:
         return self._aimed[2]
 
     def stalled(self) -> float:
-        """Give the seconds until everything passes again."""
+        """Return the seconds until everything passes again."""
         return max(0.0, max(self._until.values()) - time.monotonic())
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ class PoolTwin:
         self.views[grant_id] = View(Topic.parse(topic), self._register(view), fields, rows)
 
     def records(self, topic: str) -> list[Stored]:
-        """Give what was published, in order."""
+        """Return what was published, in order."""
         return list(self.topics[topic])
 
     def state(self, topic: str) -> dict[bytes, Record]:
@@ -130,7 +130,7 @@ class PoolTwin:
         return state
 
     def client(self, department: str, connector: str, key: Ed25519PrivateKey) -> "TwinClient":
-        """Give what a connector calls."""
+        """Return what a connector calls."""
         return TwinClient(self, department, ConnectorId(connector), key.public_key())
 
     def engine(self, schema_id: int) -> Engine:

@@ -11,7 +11,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPri
 def a_request(
     key: PrivateKey, *, common_name: str = "", extensions: tuple[tuple[x509.ExtensionType, bool], ...] = ()
 ) -> bytes:
-    """Give a PKCS#10 request in DER."""
+    """Return a PKCS#10 request in DER."""
     names = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
     for extension, critical in extensions:

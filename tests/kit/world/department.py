@@ -131,7 +131,7 @@ class Department:
             ledger.close()
 
     def quarantined(self, *, everything: bool = False) -> list[Quarantined]:
-        """Give what is in quarantine."""
+        """Return what is in quarantine."""
         ledger = Ledger(self.ledger_file, clock=now)
         try:
             return list(Quarantine(ledger).entries(everything=everything))

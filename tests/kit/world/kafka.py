@@ -163,7 +163,7 @@ class Node:
             return False
 
     def settings(self, identity: Identity | None = None, **changes: object) -> KafkaSettings:
-        """Give settings of a gateway, or of whoever else holds *identity*."""
+        """Return settings of a gateway, or of whoever else holds *identity*."""
         who = identity or self.gateway
         values: dict[str, object] = {
             "bootstrap": self.bootstrap,

@@ -19,7 +19,7 @@ AGAIN = int(Mark(Operation.UPSERT, Seen.AGAIN))
 
 
 def checkable(values: Sequence[bytes], void_keys: Sequence[bytes] = ()) -> tuple[Records, list[bytes]]:
-    """Give framed values, empty ones of voids, as a batch's records under their true root, and as a list."""
+    """Return framed values, empty ones of voids, as a batch's records under their true root, and as a list."""
     marks = bytes(FIRST if value else int(Mark(Operation.VOID)) for value in values)
     root = root_of(leaf_hashes(marks, values, void_keys, b""))
     packed = Records(marks=marks, values=Packed.of(values), void_keys=Packed.of(void_keys), valid=b"", root=root)

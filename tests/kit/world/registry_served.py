@@ -33,15 +33,15 @@ class Shown:
     hidden: str
     named: set[str] = field(default_factory=set)
 
-    def sees(self, subject: str) -> bool:
+    def visible(self, subject: str) -> bool:
         return not subject.startswith(self.hidden)
 
-    def showed(self, subjects: Iterable[str]) -> None:
+    def record(self, subjects: Iterable[str]) -> None:
         self.named.update(subjects)
 
 
 @dataclass
-class RecordingGate:
+class RecordingAccessControl:
     """Lets pass what it is told to, and keeps what passed."""
 
     denied: set[Action] = field(default_factory=set)
@@ -51,7 +51,7 @@ class RecordingGate:
     shown: list[list[str]] = field(default_factory=list)  # what each list named
 
     @contextmanager
-    def pass_(self, actor: Actor, action: Action, resource: str) -> Iterator[Note]:
+    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[Note]:
         if action in self.denied or (action is Action.SCHEMA_READ and resource.startswith(self.hidden)):
             raise RefusedError(Reason.ROLE_MISSING, f"the role {actor.role} may not {action}")
         note = Note()
@@ -59,16 +59,16 @@ class RecordingGate:
         self.entries.append((actor.id, action, resource, note.facts))
 
     @contextmanager
-    def list_(self, actor: Actor, *, admitted: bool = False) -> Iterator["Shown"]:
+    def list(self, actor: Actor, *, admitted: bool = False) -> Iterator["Shown"]:
         shown = Shown(self.hidden)
         if admitted:
             yield shown
         else:
-            with self.pass_(actor, Action.SCHEMA_READ, ""):
+            with self.act(actor, Action.SCHEMA_READ, ""):
                 yield shown
         self.shown.append(sorted(shown.named))
 
-    def under(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
+    def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         return origin
 
     def open_(self, resource: str) -> bool:
@@ -85,7 +85,7 @@ def identify(request: Request) -> Actor:
 class World:
     url: str
     subjects: Subjects
-    gate: RecordingGate
+    access: RecordingAccessControl
     http: httpx.Client
 
 

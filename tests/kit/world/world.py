@@ -39,7 +39,7 @@ class Office:
     accounts: dict[str, AdminClient] = field(default_factory=dict)
 
     def account(self, role: str) -> AdminClient:
-        """Give the API as an account of this department with that role; made at the first call."""
+        """Return the API as an account of this department with that role; made at the first call."""
         if role not in self.accounts:
             self.accounts[role] = self.world.account(f"{role}-{self.id[-6:]}".replace("_", "-"), role, self.id)
         return self.accounts[role]
@@ -140,7 +140,7 @@ class World:
         self.root = self.remote((self.data / "bootstrap-token").read_text().strip())
 
     def remote(self, token: str) -> AdminClient:
-        """Give the control API under a token."""
+        """Return the control API under a token."""
         return AdminClient(f"https://{self.addresses['http']}", token, self.data / "ca" / "authority.crt")
 
     def account(self, name: str, role: str, department: str = "") -> AdminClient:

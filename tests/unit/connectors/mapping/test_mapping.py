@@ -60,7 +60,7 @@ def changes_of(texts: list[str | None]) -> Changes:
 
 
 def mapped(kind: AvroType, text: str | None, column: Column | None = None, *, nullable: bool = True) -> Any:
-    """Give the value, or the code of the reject."""
+    """Return the value, or the code of the reject."""
     done = mapping_of(kind, column, nullable=nullable).map(changes_of([text]))
     if done.rejects:
         (reject,) = done.rejects

@@ -54,7 +54,7 @@ KINDS = {field.name: kind_of(field.shape) for field in SCHEMA.fields}
 
 
 def outcome(row_filter, field, values, present=True):
-    """Give the filter's answers for a column of these values: True, False or None."""
+    """Return the filter's answers for a column of these values: True, False or None."""
     column = values if isinstance(values, pa.Array) else pa.array(values, arrow_type(TYPES[field]))
     batch = pa.RecordBatch.from_arrays([column], [field if present else "other"])
     present_fields = frozenset({field}) if present else frozenset()
@@ -226,7 +226,7 @@ ATOM = {T: Compare("eq", "maybe", "a"), F: Compare("eq", "maybe", "b"), U: Compa
 
 
 def tree(*states):
-    """Give atoms that, over one row with maybe = "a" and a null enum, are true, false and unknown."""
+    """Return atoms that, over one row with maybe = "a" and a null enum, are true, false and unknown."""
     return tuple(ATOM[state] for state in states)
 
 

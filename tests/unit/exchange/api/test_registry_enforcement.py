@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from exchange.access.decision.roles import Standing
 from exchange.api import registry_enforcement
-from exchange.api.registry_enforcement import RegistryGate
+from exchange.api.registry_enforcement import RegistryAccessControl
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
@@ -89,14 +89,16 @@ class Room:
             self.put(self.entry(name, self.police, f"101002/{len(name):06}").subject)
         for name in ("free", ":.tax:credit", ":.tax:open"):
             self.put(name)
-        gate = Enforcer(MemoryDatabase(), self.written, pool_id="pool", clock=lambda: NOW)
+        access = Enforcer(MemoryDatabase(), self.written, pool_id="pool", clock=lambda: NOW)
         rights = Rights(profile=profile, restricted=("credit*", ":.tax:credit*"), rights=READABLE)
         catalogue = Catalogue(self.store, departments, clock=lambda: AT)
-        self.gate = RegistryGate(gate, cast("IdentityAttributes", Known()), catalogue, rights=rights, dev=False)
+        self.access = RegistryAccessControl(
+            access, cast("IdentityAttributes", Known()), catalogue, rights=rights, dev=False
+        )
         approvals = Approvals(MemoryApprovals(), clock=lambda: AT, new_id=lambda: "0195-approval")
         approvals.ask(self.actor(), subject="credit.v1-value", shape=b"x" * 32, text="{}", findings=["a"], because="b")
         more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
-        self.http = TestClient(create(self.subjects, self.gate, identify=self.identify, more=[more]))
+        self.http = TestClient(create(self.subjects, self.access, identify=self.identify, more=[more]))
         self.store.questions = 0
 
     def entry(self, topic: str, provider: Department, code: str) -> Entry:
@@ -276,6 +278,6 @@ def test_a_view_that_had_a_schema_first_does_not_close_its_id_to_all() -> None:
     room.subjects.register("credit-first", Content(text='{"type": "array", "items": "float"}'))
     room.subjects.register("open-one", Content(text='{"type": "array", "items": "float"}'))
     rights = Rights(profile=Profile.CATALOGUE, restricted=("credit*", "view.*"), rights=READABLE)
-    room.gate._rights = rights
+    room.access._rights = rights
     assert room.get(f"/schemas/ids/{schema_id}", OTHER)
     assert room.told() == []

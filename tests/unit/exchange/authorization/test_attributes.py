@@ -8,7 +8,7 @@ import pytest
 
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.authorization import attributes as facts_room
+from exchange.authorization import attributes as attributes_module
 from exchange.authorization.attributes import AttributeProvider
 from registry.database.unit_of_work import MemoryUnitOfWork
 from schemas.access import Actor, ActorKind, Role
@@ -31,7 +31,7 @@ class Registers:
         self.key: bytes | None = b"k" * 32
         self.meanwhile: Callable[[], object] = lambda: None  # happens while an answer is on its way
         here: Any = self
-        self.facts = AttributeProvider(
+        self.attributes = AttributeProvider(
             identities=here, catalogue=here, access=here, now=here, look=self.look, clock=lambda: self.now
         )
 
@@ -53,8 +53,8 @@ class Registers:
         return self.key
 
     def first(self, topic: Topic = TOPIC) -> Standing:
-        """Give the standing by which a check begins."""
-        return next(self.facts.publishers(ACTOR, topic)).standing
+        """Return the standing by which a check begins."""
+        return next(self.attributes.publishers(ACTOR, topic)).standing
 
 
 def test_what_was_asked_a_moment_ago_is_remembered_and_then_no_more() -> None:
@@ -64,7 +64,10 @@ def test_what_was_asked_a_moment_ago_is_remembered_and_then_no_more() -> None:
     registers.now += 0.19
     assert registers.first() is Standing.ACTIVE
     assert registers.asked == 1
-    assert [one.standing for one in registers.facts.publishers(ACTOR, TOPIC)] == [Standing.ACTIVE, Standing.REVOKED]
+    assert [one.standing for one in registers.attributes.publishers(ACTOR, TOPIC)] == [
+        Standing.ACTIVE,
+        Standing.REVOKED,
+    ]
     assert registers.first() is Standing.REVOKED  # the answer of now is the one that is remembered
     registers.stands = Standing.ACTIVE
     registers.now += 0.21
@@ -73,9 +76,9 @@ def test_what_was_asked_a_moment_ago_is_remembered_and_then_no_more() -> None:
 
 def test_an_act_asks_each_time() -> None:
     registers = Registers()
-    registers.facts.publisher(ACTOR, TOPIC)
+    registers.attributes.publisher(ACTOR, TOPIC)
     registers.stands = Standing.REVOKED
-    assert registers.facts.publisher(ACTOR, TOPIC).standing is Standing.REVOKED
+    assert registers.attributes.publisher(ACTOR, TOPIC).standing is Standing.REVOKED
     assert registers.asked == 2
 
 
@@ -98,7 +101,7 @@ def test_an_answer_that_is_late_does_not_replace_a_newer_one() -> None:
     def overtaken() -> None:
         registers.now += 0.01
         registers.stands = Standing.REVOKED
-        registers.facts._remember((ACTOR, TOPIC), registers.now + 0.2, others.facts.publisher(ACTOR, TOPIC))
+        registers.attributes._remember((ACTOR, TOPIC), registers.now + 0.2, others.attributes.publisher(ACTOR, TOPIC))
 
     others.stands = Standing.REVOKED
     registers.meanwhile = overtaken
@@ -111,14 +114,14 @@ def test_an_answer_that_is_late_does_not_replace_a_newer_one() -> None:
 def test_what_lets_nothing_pass_is_asked_once_and_not_remembered(missing: str) -> None:
     registers = Registers()
     setattr(registers, missing, None)
-    assert len([*registers.facts.publishers(ACTOR, TOPIC)]) == 1
-    assert len([*registers.facts.publishers(ACTOR, TOPIC)]) == 1
+    assert len([*registers.attributes.publishers(ACTOR, TOPIC)]) == 1
+    assert len([*registers.attributes.publishers(ACTOR, TOPIC)]) == 1
     assert registers.asked == 2
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts_room, "_MOST_RECENT", 10)
+    monkeypatch.setattr(attributes_module, "_MOST_RECENT", 10)
     registers = Registers()
     for number in range(25):
         registers.first(Topic.parse(f"permits-{number}.v1"))
-    assert len(registers.facts._recent) <= 10
+    assert len(registers.attributes._recent) <= 10

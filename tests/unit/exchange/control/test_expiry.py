@@ -46,15 +46,15 @@ class Timed:
         self.now = START
         self.store = Store()
         self.slept: list[float] = []
-        facts: Any = SimpleNamespace(now=lambda _: NOW, standing=lambda _: Standing.ACTIVE)
+        attributes: Any = SimpleNamespace(now=lambda _: NOW, standing=lambda _: Standing.ACTIVE)
         views: Any = None
-        works = self.world.works
+        db = self.world.db
         self.granting = GrantService(
             pool_id="test-pool",
-            works=works,
-            gate=Enforcer(works, self.world.ledger(), pool_id="test-pool", clock=lambda: self.now),
+            database=db,
+            enforcer=Enforcer(db, self.world.ledger(), pool_id="test-pool", clock=lambda: self.now),
             access=self.store,
-            facts=facts,
+            attributes=attributes,
             views=views,
             window=5.0,
             clock=lambda: self.now,
@@ -62,7 +62,7 @@ class Timed:
         )
 
     def add(self, *ids: str) -> None:
-        with self.world.works.begin() as work:
+        with self.world.db.begin() as work:
             for grant_id in ids:
                 self.store.put(work, a_grant(id=grant_id, expires=OVER), entry_id="e", at=OVER)
 
@@ -71,7 +71,7 @@ class Timed:
         self.store._tables.versions[grant_id] = [(replace(sealed, seal=bytes(32)), entry, at)]
 
     def expired(self, *ids: str) -> bool:
-        with self.world.works.begin() as work:
+        with self.world.db.begin() as work:
             return all(self.store.get(work, grant_id).state is GrantState.EXPIRED for grant_id in ids)
 
 

@@ -60,22 +60,22 @@ class Nothing:
 
 class Pool:
     def __init__(self) -> None:
-        self.works = MemoryDatabase()
-        self.audit = MemoryAudit(self.works)
+        self.db = MemoryDatabase()
+        self.audit = MemoryAudit(self.db)
         self.now = NOW
 
     def publishing(self, receipts: Any = None) -> PublishService:
         ledger = Ledger(self.audit, process=f"gateway@{id(object())}")
-        ledger.open(self.works)
+        ledger.open(self.db)
         anything: Any = Nothing()
         return PublishService(
             pool_id="pool",
-            works=self.works,
-            gate=Enforcer(self.works, ledger, pool_id="pool", clock=lambda: self.now),
+            database=self.db,
+            enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: self.now),
             ledger=ledger,
             receipts=receipts or self.audit,
             broker=Committed(),  # type: ignore[arg-type]
-            facts=anything,
+            attributes=anything,
             pseudonyms=anything,
             partitions=anything,
             check_records=anything,
@@ -84,7 +84,7 @@ class Pool:
         )
 
     def receipts(self) -> list[int]:
-        with self.works.begin() as work:
+        with self.db.begin() as work:
             return [number for number in (1, 2, 3) if self.audit.get(work, LANE, number)]
 
 

@@ -43,20 +43,20 @@ class Pool:
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         self.now = STANDS
         self.recently: PublisherAttributes | None = None  # what is still remembered; None = as now
-        self.works = MemoryDatabase()
-        self.audit = MemoryAudit(self.works)
+        self.db = MemoryDatabase()
+        self.audit = MemoryAudit(self.db)
         self.broker = broker or MemoryBroker()
         self.broker.create_topic(TOPIC)
         ledger = Ledger(self.audit, process="gateway@1")
-        ledger.open(self.works)
+        ledger.open(self.db)
         self.publishing = PublishService(
             pool_id="pool",
-            works=self.works,
-            gate=Enforcer(self.works, ledger, pool_id="pool", clock=lambda: NOW),
+            database=self.db,
+            enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: NOW),
             ledger=ledger,
             receipts=self.audit,
             broker=self.broker,
-            facts=self,  # type: ignore[arg-type]  # what append asks of them
+            attributes=self,  # type: ignore[arg-type]  # what append asks of them
             pseudonyms=lambda _, keys: [hashlib.sha256(key).digest()[:16] for key in keys],
             partitions=lambda keys, _: [0] * len(keys),
             check_records=lambda _, __, values: (values, (7,)),

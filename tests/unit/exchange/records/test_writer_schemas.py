@@ -1,4 +1,4 @@
-"""The versions of a topic are read anew for a schema nobody knows, at most once a second, and never told wrongly."""
+"""The versions of a topic are read again for a schema unknown, at most once a second, and never told wrongly."""
 
 import json
 import threading

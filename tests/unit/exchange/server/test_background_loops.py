@@ -96,7 +96,7 @@ def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
     sweep, expire, flush = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET))
     app = SimpleNamespace(
         pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep), granting=SimpleNamespace(expire=expire)),
-        gate=SimpleNamespace(flush=flush),
+        enforcer=SimpleNamespace(flush=flush),
     )
     logs = run(listeners._sweep, app, 7)
     assert (sweep.turns, expire.turns, flush.turns) == (7, 7, 2)
