@@ -50,7 +50,6 @@ class Pool:
 
     pool_id: str
     database: Database
-    looks: Database  # for what is one statement, and changes nothing
     peers: Peers
     users: Users
     enforcer: Enforcer
@@ -78,8 +77,8 @@ class Pool:
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
         """
-        with self.looks.begin() as work:
-            return self.users.authenticate(work, token)
+        with self.database.read() as reader:
+            return self.users.authenticate(reader, token)
 
     def hello(self, actor: Actor, call: RequestContext) -> Greeting:
         """Greet a connector: anybody with a certificate of this pool that is not revoked.
@@ -104,7 +103,8 @@ class Pool:
             InvalidError: SUBJECT_UNKNOWN.
         """
         self._admit(actor, Action.SCHEMA_READ, topic.subject, call)
-        return self.schemas.latest(topic)
+        with self.database.read() as reader:
+            return self.schemas.latest(reader, topic)
 
     def schema_by_id(self, actor: Actor, call: RequestContext, schema_id: int) -> tuple[int, str]:
         """Return the text of a schema id.
@@ -114,8 +114,9 @@ class Pool:
             InvalidError: SCHEMA_UNKNOWN.
         """
         self._admit(actor, Action.SCHEMA_READ, str(schema_id), call)
-        return schema_id, self.schemas.text(schema_id)
+        with self.database.read() as reader:
+            return schema_id, self.schemas.text(reader, schema_id)
 
     def _admit(self, actor: Actor, action: Action, resource: str, call: RequestContext) -> None:
-        decision = decide_control(actor, action, standing=self.identities.standing(actor))
+        decision = decide_control(actor, action, standing=self.identities.standing_now(actor))
         self.enforcer.admit(actor, action, resource, call, decision)

@@ -28,7 +28,7 @@ from registry.rest.app import create
 from registry.rest.errors import Dialect
 from registry.rest.governance import GovernanceCalls
 from registry.rest.middleware import ProtocolMiddleware
-from registry.subjects.lookup import Subjects
+from registry.subjects.services import SubjectServices
 from schemas.access import Actor
 from schemas.canonical import Json
 from schemas.errors import PoolError, Reason, RefusedError
@@ -38,7 +38,7 @@ __all__ = ["registry_api"]
 
 
 def registry_api(
-    pool: Pool, *, config: Config, subjects: Subjects, catalogue: Catalogue, approvals: Approvals
+    pool: Pool, *, config: Config, subjects: SubjectServices, catalogue: Catalogue, approvals: Approvals
 ) -> ProtocolMiddleware:
     """Build the ASGI application of one process."""
 
@@ -64,11 +64,12 @@ def registry_api(
         return [grant_json(grant) for grant in pool.granting.list(actor, registry_call(), query)]
 
     enforcer = RegistryAccessControl(
-        pool.enforcer, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev
+        pool.enforcer, pool.database, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev
     )
     return create(
         subjects,
         enforcer,
+        pool.database,
         identify=identify,
         dialect=Dialect(config.registry.error_dialect),
         metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST),

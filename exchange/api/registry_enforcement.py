@@ -13,7 +13,7 @@ granted what) and under a restricted one. A list leaves one where it names a res
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 
 from typing_extensions import override
@@ -22,15 +22,13 @@ from exchange.access.decision.roles import FORBIDDEN, Standing, decide_control, 
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from registry.database.unit_of_work import UnitOfWork, connection_of
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.governance.subject_rights import OPERATIONS, Operation, Rights
-from registry.postgres.subjects import joining
 from registry.rest.access import AccessControl, AuditHandle, Visibility
 from registry.subjects import contexts
-from registry.subjects.lookup import is_view
+from registry.subjects.versions import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
-from schemas.canonical import Json
 from schemas.errors import PoolError, Reason
 from schemas.identifiers import random_id
 from schemas.names import Topic
@@ -42,13 +40,6 @@ ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=
 
 _READS = frozenset({Action.SCHEMA_READ, Action.SCHEMA_READ_BY_ID})
 _SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
-
-
-class _NoEntry(AuditHandle):
-    """Takes the facts of a read that leaves no entry."""
-
-    @override
-    def note(self, **facts: Json) -> None: ...
 
 
 class _Visibility(Visibility):
@@ -76,6 +67,7 @@ class RegistryAccessControl(AccessControl):
 
     Args:
         enforcer: the pool's.
+        database: opens readers.
         identities: who is who at this moment.
         catalogue: whose resource a subject belongs to.
         rights: what the configuration gives.
@@ -83,9 +75,17 @@ class RegistryAccessControl(AccessControl):
     """
 
     def __init__(
-        self, enforcer: Enforcer, identities: IdentityAttributes, catalogue: Catalogue, *, rights: Rights, dev: bool
+        self,
+        enforcer: Enforcer,
+        database: Database,
+        identities: IdentityAttributes,
+        catalogue: Catalogue,
+        *,
+        rights: Rights,
+        dev: bool,
     ) -> None:
         self._enforcer = enforcer
+        self._database = database
         self._identities = identities
         self._catalogue = catalogue
         self._rights = rights
@@ -93,15 +93,23 @@ class RegistryAccessControl(AccessControl):
 
     @contextmanager
     @override
-    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[AuditHandle]:
+    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[tuple[UnitOfWork, AuditHandle]]:
+        decision = self._decide(actor, action, resource)
+        with self._enforcer.act(actor, action, resource, registry_call(), decision) as (work, act):
+            yield work, act
+
+    @contextmanager
+    @override
+    def read(self, actor: Actor, action: Action, resource: str) -> Iterator[Reader]:
         call = registry_call()
         decision = self._decide(actor, action, resource)
-        if action in _READS and not self._telling(resource):
-            self._enforcer.admit(actor, action, resource, call, decision)
-            yield _NoEntry()
+        if self._telling(resource):
+            with self._enforcer.act(actor, action, resource, call, decision) as (work, _):
+                yield work
             return
-        with self._enforcer.act(actor, action, resource, call, decision) as (work, act), join_registry(work):
-            yield act
+        self._enforcer.admit(actor, action, resource, call, decision)
+        with self._database.read() as reader:
+            yield reader
 
     @contextmanager
     @override
@@ -126,7 +134,8 @@ class RegistryAccessControl(AccessControl):
 
         @cache
         def owners() -> dict[str, str]:
-            return {str(entry.topic): entry.provider for entry in self._catalogue.all()}
+            with self._database.read() as reader:
+                return {str(entry.topic): entry.provider for entry in self._catalogue.all(reader)}
 
         def owner(subject: str) -> str | None:
             return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
@@ -152,7 +161,7 @@ class RegistryAccessControl(AccessControl):
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
         if self._dev and actor == ANONYMOUS:
             return Allow()
-        standing = self._identities.standing(actor)
+        standing = self._identities.standing_now(actor)
         if standing is not Standing.ACTIVE:
             return refuse_standing(actor, standing)
         if action in FORBIDDEN.get(actor.role, ()):
@@ -188,16 +197,13 @@ class RegistryAccessControl(AccessControl):
         if owner:
             return owner
         try:
-            return self._catalogue.get(Topic.parse(resource.removesuffix("-value"))).provider
+            topic = Topic.parse(resource.removesuffix("-value"))
+            with self._database.read() as reader:
+                return self._catalogue.get(reader, topic).provider
         except PoolError as error:
             if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
                 return None
             raise
-
-
-def join_registry(work: UnitOfWork) -> AbstractContextManager[None]:
-    """Let the registry's stores take part in a transaction of the pool."""
-    return joining(connection_of(work))
 
 
 def registry_call() -> RequestContext:

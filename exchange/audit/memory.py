@@ -22,7 +22,7 @@ from exchange.audit.store import (
     no_entry,
     not_opened,
 )
-from registry.database.unit_of_work import MemoryDatabase, MemoryUnitOfWork, UnitOfWork
+from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork, on_rollback
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
@@ -59,7 +59,7 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                 Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
             )
         self._lines[process] = 0
-        _memory(work).on_rollback(lambda: self._lines.__delitem__(process))
+        on_rollback(work, lambda: self._lines.__delitem__(process))
 
     @override
     def add(  # one line is enough, since its works run one at a time
@@ -81,8 +81,8 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
             size = len(self._rows)
             self._rows.extend(_Row(leaf) for leaf in new)
         self._lines[process] = before + len(new)
-        _memory(work).on_rollback(lambda: self._lines.__setitem__(process, before))
-        _memory(work).on_rollback(lambda: self._rows.__delitem__(slice(size, None)))
+        on_rollback(work, lambda: self._lines.__setitem__(process, before))
+        on_rollback(work, lambda: self._rows.__delitem__(slice(size, None)))
         return new
 
     @override
@@ -108,29 +108,27 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                 f"lane {receipts[0][0].lane} has a receipt for batch {min(number for _, number in known)}; read it",
             )
         self._reaches.update(reaches)
-        _memory(work).on_rollback(lambda: self._forget(reaches))
+        on_rollback(work, lambda: self._forget(reaches))
 
     @override
-    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        found = self.reach(work, lane, sequence)
+    def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
+        found = self.reach(reader, lane, sequence)
         return None if found is None else found.receipt
 
     @override
-    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        highest = self.lasts(work).get(lane)
-        return None if highest is None else self.get(work, lane, highest)
+    def last(self, reader: Reader, lane: Lane) -> Receipt | None:
+        highest = self.lasts(reader).get(lane)
+        return None if highest is None else self.get(reader, lane, highest)
 
     @override
-    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
-        _memory(work)
+    def lasts(self, reader: Reader) -> dict[Lane, int]:
         highest: dict[Lane, int] = {}
         for lane, sequence in self._reaches:
             highest[lane] = max(sequence, highest.get(lane, 0))
         return highest
 
     @override
-    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
-        _memory(work)
+    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
         return self._reaches.get((lane, sequence))
 
     @override
@@ -142,7 +140,7 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
             if reach.keys is not None and at.get(reach.receipt.entry_id, before) < before
         }
         self._reaches.update({place: replace(reach, keys=None) for place, reach in old.items()})
-        _memory(work).on_rollback(lambda: self._reaches.update(old))
+        on_rollback(work, lambda: self._reaches.update(old))
         return len(old)
 
     def _forget(self, places: Iterable[tuple[Lane, int]]) -> None:
@@ -210,12 +208,6 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         with self._lock:
             waiting = [row.new.entry.at for row in self._rows if row.index is None]
         return Backlog(count=len(waiting), oldest=min(waiting, default=None))
-
-
-def _memory(work: UnitOfWork) -> MemoryUnitOfWork:
-    if not isinstance(work, MemoryUnitOfWork):
-        raise TypeError(f"got {type(work).__name__}; the in-memory store works only within a MemoryWork")
-    return work
 
 
 def _fits(entry: AuditEntry, query: Query) -> bool:

@@ -17,7 +17,7 @@ from exchange.audit.store import EntryStore, Found, NewLeaf, NumberLeaves, Query
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
 from registry.database.errors import unavailable
 from registry.database.prepared_statement import PreparedStatement
-from registry.database.unit_of_work import PostgresUnitOfWork, UnitOfWork, connection_of, postgres_of
+from registry.database.unit_of_work import PostgresUnitOfWork, Reader, UnitOfWork, connection_of, postgres_of
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
@@ -184,7 +184,7 @@ class PostgresEntries(EntryStore):
             if not committed:
                 del self._lines[process]
 
-        postgres_of(work).at_end(opened)
+        postgres_of(work).on_completion(opened)
 
     @override
     def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
@@ -225,7 +225,7 @@ class PostgresEntries(EntryStore):
             del self._held[work, process]
             lines.let_go(line, committed)
 
-        work.at_end(let_go)
+        work.on_completion(let_go)
         if line.stands is None:
             work.connection.execute(_ANOTHER_LINE, {"process": process, "line": line.number})
         return line
@@ -292,22 +292,22 @@ class PostgresReceipts(ReceiptStore):
             ) from error
 
     @override
-    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        found = connection_of(work).execute(_GET_RECEIPT, {"lane": str(lane), "sequence": sequence}).one_or_none()
+    def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
+        found = connection_of(reader).execute(_GET_RECEIPT, {"lane": str(lane), "sequence": sequence}).one_or_none()
         return None if found is None else _receipt(found)
 
     @override
-    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        found = connection_of(work).execute(_LAST_RECEIPT, {"lane": str(lane)}).one_or_none()
+    def last(self, reader: Reader, lane: Lane) -> Receipt | None:
+        found = connection_of(reader).execute(_LAST_RECEIPT, {"lane": str(lane)}).one_or_none()
         return None if found is None else _receipt(found)
 
     @override
-    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
-        return {Lane.parse(lane): sequence for lane, sequence in connection_of(work).execute(_LASTS)}
+    def lasts(self, reader: Reader) -> dict[Lane, int]:
+        return {Lane.parse(lane): sequence for lane, sequence in connection_of(reader).execute(_LASTS)}
 
     @override
-    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
-        found = connection_of(work).execute(_REACH, {"lane": str(lane), "sequence": sequence}).one_or_none()
+    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
+        found = connection_of(reader).execute(_REACH, {"lane": str(lane), "sequence": sequence}).one_or_none()
         if found is None:
             return None
         packed = found[8]

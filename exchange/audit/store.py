@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from registry.database.unit_of_work import UnitOfWork
+from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Lane
@@ -167,19 +167,19 @@ class ReceiptStore(Protocol):
         """
         ...
 
-    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
+    def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
         """Return one receipt."""
         ...
 
-    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
+    def last(self, reader: Reader, lane: Lane) -> Receipt | None:
         """Return the receipt of the lane's highest sequence."""
         ...
 
-    def lasts(self, work: UnitOfWork) -> dict[Lane, int]:
+    def lasts(self, reader: Reader) -> dict[Lane, int]:
         """Return the highest sequence of every lane: what the sweeper compares with the broker's lanes."""
         ...
 
-    def reach(self, work: UnitOfWork, lane: Lane, sequence: int) -> Reach | None:
+    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
         """Return a receipt with its batch's pseudonyms."""
         ...
 

@@ -11,14 +11,14 @@ from typing_extensions import override
 
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.authorization.attributes import CatalogueSource, IdentitySource, Look
+from exchange.authorization.attributes import CatalogueSource, IdentitySource
 from exchange.identity.enrolment import CertificateStatus, Connectors
-from registry.database.unit_of_work import UnitOfWork
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.model import DepartmentStatus, EntryState
 from registry.governance import classification
-from registry.subjects.lookup import Subjects
+from registry.subjects.lookup import SchemaLookup
 from schemas.access import Actor, ActorKind, Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -30,25 +30,34 @@ class IdentityAttributes(IdentitySource):
     """Identities and departments → standing and signing keys."""
 
     def __init__(
-        self, look: Look, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
+        self, database: Database, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
     ) -> None:
-        self._look = look
+        self._database = database
         self._connectors = connectors
         self._departments = departments
         self._now = now
 
     @override
-    def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
+    def standing(self, reader: Reader, actor: Actor) -> Standing:
         """Return the standing now. A person's token was checked when it was presented."""
-        if work is None:
-            with self._look() as own:
-                return self.standing(actor, own, hold=hold)
-        machine = actor.kind is ActorKind.MACHINE and actor.certificate
-        if machine and self._connectors.status(work, actor.certificate, hold=hold) is CertificateStatus.REVOKED:
-            return Standing.REVOKED
+        if _presents_certificate(actor):
+            status = self._connectors.status(reader, actor.certificate)
+            if status is CertificateStatus.REVOKED:
+                return Standing.REVOKED
+        return self._department(reader, actor)
+
+    @override
+    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+        if _presents_certificate(actor):
+            status = self._connectors.hold_status(work, actor.certificate)
+            if status is CertificateStatus.REVOKED:
+                return Standing.REVOKED
+        return self._department(work, actor)
+
+    def _department(self, reader: Reader, actor: Actor) -> Standing:
         if actor.department:
             try:
-                department = self._departments.get(actor.department)
+                department = self._departments.get(reader, actor.department)
             except InvalidError as error:
                 if error.reason is Reason.DEPARTMENT_UNKNOWN:
                     return Standing.DEPARTMENT_INACTIVE
@@ -58,13 +67,18 @@ class IdentityAttributes(IdentitySource):
         return Standing.ACTIVE
 
     @override
-    def signing_key(self, actor: Actor, work: UnitOfWork) -> bytes | None:
+    def signing_key(self, reader: Reader, actor: Actor) -> bytes | None:
         try:
-            return self._connectors.signing_key(work, actor.department, actor.id, self._now())
+            return self._connectors.signing_key(reader, actor.department, actor.id, self._now())
         except InvalidError as error:
             if error.reason is not Reason.NOT_FOUND:
                 raise
             return None
+
+    def standing_now(self, actor: Actor) -> Standing:
+        """Return the standing of an actor at this moment."""
+        with self._database.read() as reader:
+            return self.standing(reader, actor)
 
     def certificate_expires(self, actor: Actor) -> datetime:
         """Return the end of the certificate that the actor presents.
@@ -72,24 +86,24 @@ class IdentityAttributes(IdentitySource):
         Raises:
             InvalidError: NOT_FOUND, the pool never issued it.
         """
-        with self._look() as work:
-            for held in self._connectors.certificates(work, actor.department, actor.id):
+        with self._database.read() as reader:
+            for held in self._connectors.certificates(reader, actor.department, actor.id):
                 if held.serial == actor.certificate:
                     return held.not_after
-        raise InvalidError(Reason.NOT_FOUND, "the pool has not issued this certificate; enrol anew")
+        raise InvalidError(Reason.NOT_FOUND, "the pool has not issued this certificate; enrol again")
 
 
 class CatalogueAttributes(CatalogueSource):
     """Catalogue and subjects → resources and levels."""
 
-    def __init__(self, catalogue: Catalogue, subjects: Subjects) -> None:
+    def __init__(self, catalogue: Catalogue, lookup: SchemaLookup) -> None:
         self._catalogue = catalogue
-        self._subjects = subjects
+        self._lookup = lookup
 
     @override
-    def resource(self, topic: Topic) -> Resource | None:
+    def resource(self, reader: Reader, topic: Topic) -> Resource | None:
         try:
-            entry = self._catalogue.get(topic)
+            entry = self._catalogue.get(reader, topic)
         except InvalidError as error:
             if error.reason is Reason.RESOURCE_UNKNOWN:
                 return None
@@ -99,10 +113,14 @@ class CatalogueAttributes(CatalogueSource):
         )
 
     @override
-    def level(self, topic: Topic, fields: Sequence[str]) -> Level | None:
+    def level(self, reader: Reader, topic: Topic, fields: Sequence[str]) -> Level | None:
         try:
-            return classification.highest_level(self._subjects.classification(topic.subject), fields)
+            return classification.highest_level(self._lookup.classification(reader, topic.subject), fields)
         except InvalidError as error:
             if error.reason in {Reason.SUBJECT_UNKNOWN, Reason.FIELD_UNKNOWN}:
                 return None
             raise
+
+
+def _presents_certificate(actor: Actor) -> bool:
+    return actor.kind is ActorKind.MACHINE and bool(actor.certificate)

@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -20,7 +19,7 @@ from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import filter_to_text
 from exchange.single_flight import SingleFlight
-from registry.database.unit_of_work import UnitOfWork
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
 from schemas.errors import InvalidError, Reason
@@ -31,29 +30,23 @@ __all__ = [
     "CatalogueSource",
     "GrantAttributes",
     "IdentitySource",
-    "Look",
     "PublisherAttributes",
     "reference_to",
 ]
 
-Look = Callable[[], AbstractContextManager[UnitOfWork]]
-"""Opens one transaction that every room's reading joins: several facts cost one round of BEGIN and COMMIT."""
-
 
 class IdentitySource(Protocol):
-    """What decisions need of the identity register."""
+    """What decisions need of the identity register and the departments."""
 
-    def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
-        """Return how the actor's certificate or account, and its department, stand now.
-
-        Args:
-            actor: who acts.
-            work: the transaction to look in; one of its own without.
-            hold: let a revocation of the certificate wait until *work* has ended.
-        """
+    def standing(self, reader: Reader, actor: Actor) -> Standing:
+        """Return whether the actor's certificate or account, and its department, are active."""
         ...
 
-    def signing_key(self, actor: Actor, work: UnitOfWork) -> bytes | None:
+    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+        """Return the same; a revocation of the certificate waits until the transaction ends."""
+        ...
+
+    def signing_key(self, reader: Reader, actor: Actor) -> bytes | None:
         """Return the Ed25519 public key, 32 bytes, with which a connector signs batches now; None when it has none."""
         ...
 
@@ -61,11 +54,11 @@ class IdentitySource(Protocol):
 class CatalogueSource(Protocol):
     """What decisions need of the registry."""
 
-    def resource(self, topic: Topic) -> Resource | None:
+    def resource(self, reader: Reader, topic: Topic) -> Resource | None:
         """Describe a topic; None when the catalogue does not know it."""
         ...
 
-    def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
+    def level(self, reader: Reader, topic: Topic, fields: tuple[str, ...]) -> Level | None:
         """Return the highest level that one of the fields has in the topic's latest schema; None when unknown."""
         ...
 
@@ -119,15 +112,15 @@ class AttributeProvider:
         identities: IdentitySource,
         catalogue: CatalogueSource,
         access: AccessStore,
-        now: Callable[[UnitOfWork], datetime],
-        look: Look,
+        now: Callable[[Reader], datetime],
+        database: Database,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identities = identities
         self._catalogue = catalogue
         self._access = access
         self._now = now
-        self._look = look
+        self._database = database
         self._publishers = SingleFlight(self._publisher)
         self._clock = clock  # seconds, rising
         self._recent: dict[tuple[Actor, Topic], tuple[float, PublisherAttributes]] = {}  # until when, by that clock
@@ -161,48 +154,55 @@ class AttributeProvider:
 
     def _publisher(self, who_what: tuple[Actor, Topic]) -> PublisherAttributes:
         actor, topic = who_what
-        with self._look() as work:
+        with self._database.read() as reader:
             return PublisherAttributes(
-                standing=self._identities.standing(actor, work),
-                resource=self._catalogue.resource(topic),
-                signing_key=self._identities.signing_key(actor, work),
+                standing=self._identities.standing(reader, actor),
+                resource=self._catalogue.resource(reader, topic),
+                signing_key=self._identities.signing_key(reader, actor),
             )
 
-    def look(self) -> AbstractContextManager[UnitOfWork]:
-        """Open a transaction that every room's reading joins."""
-        return self._look()
+    def standing(self, actor: Actor) -> Standing:
+        """Return the standing of an actor at this moment."""
+        with self._database.read() as reader:
+            return self._identities.standing(reader, actor)
 
-    def standing(self, actor: Actor, work: UnitOfWork | None = None, *, hold: bool = False) -> Standing:
+    def standing_of(self, reader: Reader, actor: Actor) -> Standing:
         """Return the standing of an actor, as `IdentitySource.standing` does."""
-        return self._identities.standing(actor, work, hold=hold)
+        return self._identities.standing(reader, actor)
+
+    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+        """Return the standing of an actor, as `IdentitySource.hold_standing` does."""
+        return self._identities.hold_standing(work, actor)
 
     def resource(self, topic: Topic) -> Resource | None:
-        """Return what the catalogue says of a topic, as `CatalogueSource.resource` does."""
-        return self._catalogue.resource(topic)
+        """Describe a topic at this moment; None when the catalogue does not know it."""
+        with self._database.read() as reader:
+            return self._catalogue.resource(reader, topic)
 
     def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """Return the highest level of fields, as `CatalogueSource.level` does."""
-        return self._catalogue.level(topic, fields)
+        """Return the highest level of fields at this moment, as `CatalogueSource.level` does."""
+        with self._database.read() as reader:
+            return self._catalogue.level(reader, topic, fields)
 
-    def now(self, work: UnitOfWork) -> datetime:
+    def now(self, reader: Reader) -> datetime:
         """Return the time by the pool's one clock, the database's."""
-        return self._now(work)
+        return self._now(reader)
 
-    def grant(self, work: UnitOfWork, grant_id: str) -> GrantAttributes | None:
-        """Return the facts of a grant; None when there is no such grant.
+    def grant(self, reader: Reader, grant_id: str) -> GrantAttributes | None:
+        """Return the attributes of a grant; None when there is no such grant.
 
         Raises:
             CorruptError: GRANT_FORGED.
         """
         try:
-            return self._gather(work, self._access.get(work, grant_id))
+            return self._gather(reader, self._access.get(reader, grant_id))
         except InvalidError as error:
             if error.reason is Reason.GRANT_UNKNOWN:
                 return None
             raise
 
     def lock_grant(self, work: UnitOfWork, grant_id: str) -> GrantAttributes:
-        """Return the facts of a grant and keep them so until the transaction ends.
+        """Return the attributes of a grant and keep the grant as it is until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -220,13 +220,13 @@ class AttributeProvider:
             day = quota_day(self._now(work))
             self._access.add_released(work, grant.id, day, count, grant.quota_per_day)
 
-    def _gather(self, work: UnitOfWork, grant: Grant) -> GrantAttributes:
-        now = self._now(work)
+    def _gather(self, reader: Reader, grant: Grant) -> GrantAttributes:
+        now = self._now(reader)
         return GrantAttributes(
             grant=grant,
-            resource=self._catalogue.resource(grant.topic),
-            level=self._catalogue.level(grant.topic, grant.fields),
-            released_today=self._access.released(work, grant.id, quota_day(now)) if grant.quota_per_day else 0,
+            resource=self._catalogue.resource(reader, grant.topic),
+            level=self._catalogue.level(reader, grant.topic, grant.fields),
+            released_today=self._access.released(reader, grant.id, quota_day(now)) if grant.quota_per_day else 0,
             now=now,
             reference=reference_to(grant),
         )

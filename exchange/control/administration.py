@@ -5,8 +5,7 @@ registry's stores join as well.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,12 +17,12 @@ from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Retention
 from exchange.identity.enrolment import Enrolled, Enrolment
 from exchange.identity.tokens import Users
-from registry.database.unit_of_work import Database, UnitOfWork
+from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.model import Department, Entry, EntryState, GovernmentLevel
-from registry.subjects.lookup import Subjects
 from registry.subjects.model import Content
+from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor, Allow, Deny, Role
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -37,7 +36,7 @@ class RegistryServices:
 
     departments: Departments
     catalogue: Catalogue
-    subjects: Subjects
+    subjects: SubjectServices
 
 
 class Administration:
@@ -55,7 +54,6 @@ class Administration:
         users: Users,
         now: Callable[[], datetime],
         enrolment_address: Callable[[], str],
-        joined: Callable[[UnitOfWork], AbstractContextManager[None]],
         partitions: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -68,7 +66,6 @@ class Administration:
         self._users = users
         self._now = now
         self._enrolment_address = enrolment_address
-        self._joined = joined  # lets the registry's stores join a transaction
         self._partitions = partitions
         self._sleep = sleep
 
@@ -90,9 +87,9 @@ class Administration:
             InvalidError, ConflictError: see `Departments.register`.
         """
         decision = self._decide(actor, Action.DEPARTMENT_REGISTER)
-        with self._act(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision):
+        with self._enforcer.act(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision) as (work, _):
             return self._registry.departments.register(
-                uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
+                work, uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
             )
 
     def departments(self, actor: Actor, call: RequestContext) -> Sequence[Department]:
@@ -102,7 +99,8 @@ class Administration:
             RefusedError: the actor may not.
         """
         self._enforcer.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
-        return self._registry.departments.all()
+        with self._database.read() as reader:
+            return self._registry.departments.all(reader)
 
     def invite(self, actor: Actor, call: RequestContext, department: str, connector: str | None) -> str:
         """Make a one-time enrolment token.
@@ -111,7 +109,8 @@ class Administration:
             RefusedError: the actor may not.
             InvalidError: DEPARTMENT_UNKNOWN, NAME_INVALID.
         """
-        self._registry.departments.get(department)
+        with self._database.read() as reader:
+            self._registry.departments.get(reader, department)
         decision = self._decide(actor, Action.DEPARTMENT_INVITE, department)
         with self._enforcer.act(actor, Action.DEPARTMENT_INVITE, department, call, decision) as (work, act):
             act.note(connector=connector or "*")
@@ -200,7 +199,8 @@ class Administration:
             InvalidError, ConflictError: see `Users.add`.
         """
         if department:
-            self._registry.departments.get(department)
+            with self._database.read() as reader:
+                self._registry.departments.get(reader, department)
         decision = self._decide(actor, Action.USER_ADD, department or None, new_role=role)
         with self._enforcer.act(actor, Action.USER_ADD, name, call, decision) as (work, act):
             act.note(role=str(role), department=department)
@@ -214,8 +214,8 @@ class Administration:
             InvalidError, ConflictError: see `Catalogue.draft`.
         """
         decision = self._decide(actor, Action.CATALOGUE_DRAFT, entry.provider)
-        with self._act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision):
-            return self._registry.catalogue.draft(entry)
+        with self._enforcer.act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision) as (work, _):
+            return self._registry.catalogue.draft(work, entry)
 
     def register_schema(self, actor: Actor, call: RequestContext, topic: Topic, text: str) -> tuple[int, int]:
         """Register a schema of a catalogued resource; give its id and version.
@@ -224,10 +224,10 @@ class Administration:
             RefusedError: the actor may not.
             InvalidError, ConflictError: see `Subjects.register`.
         """
-        entry = self._registry.catalogue.get(topic)
+        entry = self._entry(topic)
         decision = self._decide(actor, Action.SCHEMA_REGISTER, entry.provider)
-        with self._act(actor, Action.SCHEMA_REGISTER, topic.subject, call, decision):
-            registered = self._registry.subjects.register(topic.subject, Content(text=text))
+        with self._enforcer.act(actor, Action.SCHEMA_REGISTER, topic.subject, call, decision) as (work, _):
+            registered = self._registry.subjects.registration.register(work, topic.subject, Content(text=text))
         return registered.schema_id, registered.number
 
     def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
@@ -237,13 +237,15 @@ class Administration:
             RefusedError: the actor may not.
             InvalidError, ConflictError: see `Catalogue.publish`.
         """
-        entry = self._registry.catalogue.get(topic)
+        entry = self._entry(topic)
         decision = self._decide(actor, Action.CATALOGUE_PUBLISH, entry.provider)
-        with self._act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision):
+        with self._enforcer.act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision) as (work, _):
             self._broker.create_topic(topic, partitions=self._partitions, keep=Retention.ALL)
             if entry.state is EntryState.PUBLISHED:
                 return entry
-            return self._registry.catalogue.publish(topic, self._registry.subjects.classified, version=entry.version)
+            return self._registry.catalogue.publish(
+                work, topic, self._registry.subjects.lookup.classified, version=entry.version
+            )
 
     def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
         """Archive an entry.
@@ -252,10 +254,10 @@ class Administration:
             RefusedError: the actor may not.
             InvalidError, ConflictError: see `Catalogue.archive`.
         """
-        entry = self._registry.catalogue.get(topic)
+        entry = self._entry(topic)
         decision = self._decide(actor, Action.CATALOGUE_ARCHIVE, entry.provider)
-        with self._act(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision):
-            archived = self._registry.catalogue.archive(topic, version=entry.version)
+        with self._enforcer.act(actor, Action.CATALOGUE_ARCHIVE, str(topic), call, decision) as (work, _):
+            archived = self._registry.catalogue.archive(work, topic, version=entry.version)
         self._sleep(RELEASE_WINDOW)
         return archived
 
@@ -266,12 +268,15 @@ class Administration:
             RefusedError: the actor may not.
         """
         self._enforcer.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
-        return self._registry.catalogue.all()
+        with self._database.read() as reader:
+            return self._registry.catalogue.all(reader)
 
     def reconcile_topics(self) -> int:
         """Make the topics that published entries lack, at start; give their number."""
         made = 0
-        for entry in self._registry.catalogue.all():
+        with self._database.read() as reader:
+            entries = self._registry.catalogue.all(reader)
+        for entry in entries:
             if entry.state is EntryState.PUBLISHED:
                 try:
                     self._broker.topic(entry.topic)
@@ -282,13 +287,9 @@ class Administration:
                     made += 1
         return made
 
-    @contextmanager
-    def _act(
-        self, actor: Actor, action: Action, resource: str, call: RequestContext, decision: Allow | Deny
-    ) -> Iterator[None]:
-        """Run an act on the registry's stores within the transaction of its entry."""
-        with self._enforcer.act(actor, action, resource, call, decision) as (work, _), self._joined(work):
-            yield
+    def _entry(self, topic: Topic) -> Entry:
+        with self._database.read() as reader:
+            return self._registry.catalogue.get(reader, topic)
 
     def _decide(
         self,

@@ -11,6 +11,7 @@ when the grant's row changed has either left by then or never will.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,7 @@ from exchange.access.grants.store import AccessStore, Query
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from registry.database.unit_of_work import Database
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
@@ -50,8 +51,8 @@ class ViewSchemas:
         register: derives the view's output schema, registers it, and gives its id.
     """
 
-    check: Callable[[Grant], None]
-    register: Callable[[Grant], int]
+    check: Callable[[Reader, Grant], None]
+    register: Callable[[UnitOfWork, Grant], int]
 
 
 class GrantService:
@@ -117,7 +118,7 @@ class GrantService:
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             now = self._attributes.now(work)
             purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
-            terms = Terms(purposes=purposes, level=level, check_view=self._views.check)
+            terms = Terms(purposes=purposes, level=level, check_view=partial(self._views.check, work))
             grant = submit(draft, by=actor, at=now, terms=terms)
             self._access.put(work, grant, entry_id=act.entry_id, at=now)
             act.grant = reference_to(grant)
@@ -140,7 +141,7 @@ class GrantService:
             with self._enforcer.act(actor, Action.GRANT_APPROVE, resource, call, decision) as (work, act):
                 grant = self._access.lock_for_update(work, grant_id)
                 now = self._attributes.now(work)
-                self._views.check(grant)
+                self._views.check(work, grant)
                 grant = approve(grant, by=actor, at=now)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
@@ -150,7 +151,7 @@ class GrantService:
         with self._enforcer.act(actor, Action.GRANT_PROVISION, str(grant.topic), call, decision) as (work, act):
             now = self._attributes.now(work)
             grant = self._access.lock_for_update(work, grant_id)
-            schema_id = self._views.register(grant)
+            schema_id = self._views.register(work, grant)
             grant = provision(grant, by=actor, at=now, view_schema_id=schema_id)
             self._access.put(work, grant, entry_id=act.entry_id, at=now)
             act.grant = reference_to(grant)
@@ -197,12 +198,12 @@ class GrantService:
         Raises:
             UnavailableError: the database does not tell which they are.
         """
-        with self._database.begin() as work:
-            now = self._attributes.now(work)
+        with self._database.read() as reader:
+            now = self._attributes.now(reader)
         ended, after = 0, ""
         while True:
-            with self._database.begin() as work:
-                over = self._access.overdue(work, now, after=after)
+            with self._database.read() as reader:
+                over = self._access.overdue(reader, now, after=after)
             if not over:
                 break
             for grant_id in over:
@@ -239,14 +240,14 @@ class GrantService:
 
     def purposes(self) -> Sequence[Purpose]:
         """Return the purposes that may be asked for; they are public."""
-        with self._database.begin() as work:
-            return self._access.purposes(work)
+        with self._database.read() as reader:
+            return self._access.purposes(reader)
 
     def _known(self, grant_id: str) -> tuple[Grant | None, bool]:
         """Return the grant, None when unknown or forged, and whether it proved itself."""
         try:
-            with self._database.begin() as work:
-                return self._access.get(work, grant_id), True
+            with self._database.read() as reader:
+                return self._access.get(reader, grant_id), True
         except CorruptError:
             return None, False
         except PoolError as error:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.identity.authority import Authority, Issued
 from exchange.identity.store import Certificate, IdentityStore, OneTimeToken, SigningKey
-from registry.database.unit_of_work import UnitOfWork
+from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
@@ -71,34 +71,38 @@ class Connectors:
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
-    def status(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> CertificateStatus:
-        """Return whether a certificate may be used, as of this transaction. One that is unknown may not.
+    def status(self, reader: Reader, serial: str) -> CertificateStatus:
+        """Return whether a certificate may be used. One that is unknown may not."""
+        return _status(self._store.certificate(reader, serial))
 
-        *hold*: a revocation waits until the transaction has ended.
-        """
-        held = self._store.certificate(work, serial, hold=hold)
-        if held is None or held.revoked_at is not None:
-            return CertificateStatus.REVOKED
-        return CertificateStatus.ACTIVE
+    def hold_status(self, work: UnitOfWork, serial: str) -> CertificateStatus:
+        """Return whether a certificate may be used; a revocation waits until the transaction ends."""
+        return _status(self._store.hold_certificate(work, serial))
 
-    def signing_key(self, work: UnitOfWork, department: str, connector: str, at: datetime) -> bytes:
+    def signing_key(self, reader: Reader, department: str, connector: str, at: datetime) -> bytes:
         """Return the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.
 
         Raises:
             InvalidError: NOT_FOUND, when it had none.
         """
-        for key in self._store.signing_keys(work, department, connector):
+        for key in self._store.signing_keys(reader, department, connector):
             if key.since <= at and (key.until is None or at < key.until):
                 return key.public_key
         raise InvalidError(Reason.NOT_FOUND, "the connector had no signing key at that time; it must be enrolled")
 
-    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, reader: Reader, department: str, connector: str) -> Sequence[SigningKey]:
         """Return all public keys that a connector ever had, oldest first."""
-        return self._store.signing_keys(work, department, connector)
+        return self._store.signing_keys(reader, department, connector)
 
-    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """Return the certificates issued to a department, oldest first."""
-        return self._store.certificates(work, department, connector)
+        return self._store.certificates(reader, department, connector)
+
+
+def _status(certificate: Certificate | None) -> CertificateStatus:
+    if certificate is None or certificate.revoked_at is not None:
+        return CertificateStatus.REVOKED
+    return CertificateStatus.ACTIVE
 
 
 class Enrolment:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from exchange.identity.store import Account, Certificate, IdentityStore, OneTimeToken, SigningKey, account_exists
 from registry.database.prepared_statement import PreparedStatement
-from registry.database.unit_of_work import UnitOfWork, connection_of
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
 
 __all__ = ["PostgresIdentityStore", "metadata"]
@@ -103,9 +103,9 @@ class PostgresIdentityStore(IdentityStore):
         )
 
     @override
-    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
+    def invitation(self, reader: Reader, digest: bytes) -> OneTimeToken | None:
         statement = sa.select(_invitation).where(_invitation.c.digest == digest)
-        row = connection_of(work).execute(statement).one_or_none()
+        row = connection_of(reader).execute(statement).one_or_none()
         if row is None:
             return None
         return OneTimeToken(
@@ -153,19 +153,21 @@ class PostgresIdentityStore(IdentityStore):
         )
 
     @override
-    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        statement = sa.select(_certificate).where(_certificate.c.serial == serial)
-        if hold:
-            statement = statement.with_for_update(read=True)
-        row = connection_of(work).execute(statement).one_or_none()
+    def certificate(self, reader: Reader, serial: str) -> Certificate | None:
+        row = connection_of(reader).execute(_certificate_of(serial)).one_or_none()
         return None if row is None else Certificate(**row._asdict())
 
     @override
-    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+        row = connection_of(work).execute(_certificate_of(serial).with_for_update(read=True)).one_or_none()
+        return None if row is None else Certificate(**row._asdict())
+
+    @override
+    def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
         statement = sa.select(_certificate).where(_certificate.c.department == department)
         if connector is not None:
             statement = statement.where(_certificate.c.connector == connector)
-        rows = connection_of(work).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
+        rows = connection_of(reader).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
         return [Certificate(**row._asdict()) for row in rows]
 
     @override
@@ -215,8 +217,8 @@ class PostgresIdentityStore(IdentityStore):
         )
 
     @override
-    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        rows = connection_of(work).execute(
+    def signing_keys(self, reader: Reader, department: str, connector: str) -> Sequence[SigningKey]:
+        rows = connection_of(reader).execute(
             sa.select(_signing_key)
             .where(_signing_key.c.department == department, _signing_key.c.connector == connector)
             .order_by(_signing_key.c.since)
@@ -251,18 +253,18 @@ class PostgresIdentityStore(IdentityStore):
             raise account_exists(account.name)
 
     @override
-    def account(self, work: UnitOfWork, name: str) -> Account | None:
-        return self._account(work, _account.c.name == name)
+    def account(self, reader: Reader, name: str) -> Account | None:
+        return self._account(reader, _account.c.name == name)
 
     @override
-    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
-        row = _BY_DIGEST.one_or_none(connection_of(work), {"digest": digest})
+    def account_of(self, reader: Reader, digest: bytes) -> Account | None:
+        row = _BY_DIGEST.one_or_none(connection_of(reader), {"digest": digest})
         return None if row is None else _read_account(row)
 
     @override
-    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
+    def accounts(self, reader: Reader) -> Sequence[Account]:
         return [
-            _read_account(row) for row in connection_of(work).execute(sa.select(_account).order_by(_account.c.name))
+            _read_account(row) for row in connection_of(reader).execute(sa.select(_account).order_by(_account.c.name))
         ]
 
     @override
@@ -271,8 +273,8 @@ class PostgresIdentityStore(IdentityStore):
         connection_of(work).execute(statement if digest is None else statement.values(digest=digest))
 
     @staticmethod
-    def _account(work: UnitOfWork, which: sa.ColumnElement[bool]) -> Account | None:
-        row = connection_of(work).execute(sa.select(_account).where(which)).one_or_none()
+    def _account(reader: Reader, which: sa.ColumnElement[bool]) -> Account | None:
+        row = connection_of(reader).execute(sa.select(_account).where(which)).one_or_none()
         return None if row is None else _read_account(row)
 
 
@@ -287,3 +289,7 @@ def _read_account(row: Any) -> Account:
         created_at=values["created_at"],
         revoked_at=values["revoked_at"],
     )
+
+
+def _certificate_of(serial: str) -> sa.Select[Any]:
+    return sa.select(_certificate).where(_certificate.c.serial == serial)

@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 from typing_extensions import override
 
-from registry.database.unit_of_work import MemoryUnitOfWork, UnitOfWork
+from registry.database.unit_of_work import MemoryUnitOfWork, Reader, UnitOfWork
 from schemas.access import Role
 from schemas.errors import ConflictError, Reason
 
@@ -116,7 +116,7 @@ class IdentityStore(Protocol):
         """Keep a new invitation."""
         ...
 
-    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
+    def invitation(self, reader: Reader, digest: bytes) -> OneTimeToken | None:
         """Return an invitation by its secret's digest; None = there is none."""
         ...
 
@@ -139,11 +139,15 @@ class IdentityStore(Protocol):
         """Keep a certificate that is about to be handed out."""
         ...
 
-    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        """Return a certificate; None = the pool never issued it. *hold*: it stays as it is until *work* has ended."""
+    def certificate(self, reader: Reader, serial: str) -> Certificate | None:
+        """Return a certificate; None: the pool never issued it."""
         ...
 
-    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
+    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+        """Return a certificate and keep it as it is until the transaction ends (a shared lock)."""
+        ...
+
+    def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
         """Return a department's certificates, oldest first."""
         ...
 
@@ -165,7 +169,7 @@ class IdentityStore(Protocol):
         """Make a key the connector's from `key.since` on; the one before it, if any, ends then."""
         ...
 
-    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
+    def signing_keys(self, reader: Reader, department: str, connector: str) -> Sequence[SigningKey]:
         """Return a connector's public keys, oldest first."""
         ...
 
@@ -177,15 +181,15 @@ class IdentityStore(Protocol):
         """
         ...
 
-    def account(self, work: UnitOfWork, name: str) -> Account | None:
+    def account(self, reader: Reader, name: str) -> Account | None:
         """Return an account by its name."""
         ...
 
-    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
+    def account_of(self, reader: Reader, digest: bytes) -> Account | None:
         """Return the account to which a token's digest belongs."""
         ...
 
-    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
+    def accounts(self, reader: Reader) -> Sequence[Account]:
         """Return all accounts, revoked ones too, in the order of their names."""
         ...
 
@@ -213,8 +217,8 @@ class MemoryIdentityStore(IdentityStore):
         self._set(work, self._tables.invitations, token.digest, token)
 
     @override
-    def invitation(self, work: UnitOfWork, digest: bytes) -> OneTimeToken | None:
-        del work
+    def invitation(self, reader: Reader, digest: bytes) -> OneTimeToken | None:
+        del reader
         return self._tables.invitations.get(digest)
 
     @override
@@ -236,13 +240,18 @@ class MemoryIdentityStore(IdentityStore):
         self._set(work, self._tables.certificates, certificate.serial, certificate)
 
     @override
-    def certificate(self, work: UnitOfWork, serial: str, *, hold: bool = False) -> Certificate | None:
-        del work, hold  # one transaction at a time: everything is held
+    def certificate(self, reader: Reader, serial: str) -> Certificate | None:
+        del reader
         return self._tables.certificates.get(serial)
 
     @override
-    def certificates(self, work: UnitOfWork, department: str, connector: str | None = None) -> Sequence[Certificate]:
-        del work
+    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+        del work  # one transaction at a time: everything is locked
+        return self._tables.certificates.get(serial)
+
+    @override
+    def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
+        del reader
         held = (c for c in self._tables.certificates.values() if c.department == department)
         return sorted((c for c in held if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
 
@@ -276,8 +285,8 @@ class MemoryIdentityStore(IdentityStore):
         self._set(work, self._tables.keys, name, (*ended, key))
 
     @override
-    def signing_keys(self, work: UnitOfWork, department: str, connector: str) -> Sequence[SigningKey]:
-        del work
+    def signing_keys(self, reader: Reader, department: str, connector: str) -> Sequence[SigningKey]:
+        del reader
         return self._tables.keys.get((department, connector), ())
 
     @override
@@ -287,18 +296,18 @@ class MemoryIdentityStore(IdentityStore):
         self._set(work, self._tables.accounts, account.name, account)
 
     @override
-    def account(self, work: UnitOfWork, name: str) -> Account | None:
-        del work
+    def account(self, reader: Reader, name: str) -> Account | None:
+        del reader
         return self._tables.accounts.get(name)
 
     @override
-    def account_of(self, work: UnitOfWork, digest: bytes) -> Account | None:
-        del work
+    def account_of(self, reader: Reader, digest: bytes) -> Account | None:
+        del reader
         return next((a for a in self._tables.accounts.values() if a.digest == digest), None)
 
     @override
-    def accounts(self, work: UnitOfWork) -> Sequence[Account]:
-        del work
+    def accounts(self, reader: Reader) -> Sequence[Account]:
+        del reader
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
 
     @override

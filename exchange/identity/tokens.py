@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from exchange.identity.store import Account, IdentityStore
-from registry.database.unit_of_work import UnitOfWork
+from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason, RefusedError
 
@@ -61,13 +61,13 @@ class Users:
         )
         return token
 
-    def authenticate(self, work: UnitOfWork, token: str) -> Actor:
+    def authenticate(self, reader: Reader, token: str) -> Actor:
         """Return who a token is.
 
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
         """
-        account = self._store.account_of(work, _digest(token))
+        account = self._store.account_of(reader, _digest(token))
         if account is None:
             raise RefusedError(Reason.TOKEN_INVALID, "the bearer token is nobody's; ask for an account")
         if account.revoked_at is not None:
@@ -94,12 +94,12 @@ class Users:
         self._existing(work, name)
         self._store.change_account(work, name, digest=None, revoked_at=at)
 
-    def all(self, work: UnitOfWork) -> Sequence[Account]:
+    def all(self, reader: Reader) -> Sequence[Account]:
         """Return all accounts, revoked ones too."""
-        return self._store.accounts(work)
+        return self._store.accounts(reader)
 
-    def _existing(self, work: UnitOfWork, name: str) -> Account:
-        account = self._store.account(work, name)
+    def _existing(self, reader: Reader, name: str) -> Account:
+        account = self._store.account(reader, name)
         if account is None or account.revoked_at is not None:
             raise InvalidError(Reason.NOT_FOUND, f"there is no account {name[:64]!r} in use; list them first")
         return account

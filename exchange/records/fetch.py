@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from exchange.access.decision.policy import decide
+from exchange.access.decision.roles import Standing
 from exchange.access.grants.store import AccessStore, Position
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer, Writer
@@ -30,7 +31,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, ReadResult
 from exchange.records.position_token import BEGINNING, ConsumerPosition
 from exchange.records.release import Release, Terms, ViewOf, empty_release
-from registry.database.unit_of_work import Database, UnitOfWork
+from registry.database.unit_of_work import Database, Reader
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
 from schemas.errors import ConflictError, CorruptError, GoneError, Reason, RefusedError, UnavailableError
@@ -75,7 +76,7 @@ class FetchService:
         access: AccessStore,
         view_of: ViewOf,
         record_keys: Callable[[str, Sequence[bytes]], bytes],
-        schema_text: Callable[[int], str],
+        schema_text: Callable[[Reader, int], str],
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -112,13 +113,14 @@ class FetchService:
             raise RefusedError(
                 Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
             )
-        with self._database.begin() as work:
-            place = self._place(work, grant, b"")
+        with self._database.read() as reader:
+            place = self._place(reader, grant, b"")
+            schema_text = self._schema_text(reader, grant.view_schema_id)
         info = self._broker.topic(grant.topic)
         return Terms(
             grant=grant,
             schema_id=grant.view_schema_id,
-            schema_text=self._schema_text(grant.view_schema_id),
+            schema_text=schema_text,
             position=place.token(grant.id, info.generation),
             row_filter=attributes.row_filter,
         )
@@ -135,13 +137,14 @@ class FetchService:
             UnavailableError: nothing was released.
         """
         # (1), (2)
-        with self._attributes.look() as work:
-            attributes = self._grant(work, actor, Action.FETCH, call, grant_id)
-            passage = self._admit(work, actor, Action.FETCH, call, attributes)
+        with self._database.read() as reader:
+            attributes = self._grant(reader, actor, Action.FETCH, call, grant_id)
+            standing = self._attributes.standing_of(reader, actor)
+            passage = self._admit(actor, Action.FETCH, call, standing, attributes)
             assert attributes is not None  # noqa: S101 - an unknown grant was refused
             grant = attributes.grant
             # (3)
-            place = self._place(work, grant, position)
+            place = self._place(reader, grant, position)
         # (4)
         generation = self._broker.topic(grant.topic).generation
         slice_ = self._read(grant, place, generation, max_records, max_bytes)
@@ -154,9 +157,10 @@ class FetchService:
             return empty_release(grant.view_schema_id or 0, onward, scanned, caught_up=caught_up)
         # (6)
         sent = self._monotonic()
-        with self._attributes.look() as work:
+        with self._database.begin() as work:
             locked = self._attributes.lock_grant(work, grant_id)
-            passage = self._admit(work, actor, Action.FETCH, call, locked, within=passage)
+            standing = self._attributes.hold_standing(work, actor)
+            passage = self._admit(actor, Action.FETCH, call, standing, locked, within=passage)
             if locked.grant.version != grant.version:
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
@@ -212,9 +216,10 @@ class FetchService:
             RefusedError: today's grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
         """
-        with self._attributes.look() as work:
-            attributes = self._grant(work, actor, Action.COMMIT, call, grant_id)
-            passage = self._admit(work, actor, Action.COMMIT, call, attributes)
+        with self._database.read() as reader:
+            attributes = self._grant(reader, actor, Action.COMMIT, call, grant_id)
+            standing = self._attributes.standing_of(reader, actor)
+            passage = self._admit(actor, Action.COMMIT, call, standing, attributes)
         assert attributes is not None  # noqa: S101 - an unknown grant was refused
         grant = attributes.grant
         info = self._broker.topic(grant.topic)
@@ -227,18 +232,19 @@ class FetchService:
         return entry.id
 
     def _described(self, actor: Actor, call: RequestContext, grant_id: str) -> tuple[Authorized, GrantAttributes]:
-        with self._attributes.look() as work:
-            attributes = self._grant(work, actor, Action.GRANT_READ, call, grant_id)
-            passage = self._admit(work, actor, Action.GRANT_READ, call, attributes)
+        with self._database.read() as reader:
+            attributes = self._grant(reader, actor, Action.GRANT_READ, call, grant_id)
+            standing = self._attributes.standing_of(reader, actor)
+            passage = self._admit(actor, Action.GRANT_READ, call, standing, attributes)
         assert attributes is not None  # noqa: S101 - an unknown grant was refused
         return passage, attributes
 
     def _grant(
-        self, work: UnitOfWork, actor: Actor, action: Action, call: RequestContext, grant_id: str
+        self, reader: Reader, actor: Actor, action: Action, call: RequestContext, grant_id: str
     ) -> GrantAttributes | None:
         """Return the grant's facts; a row that does not prove itself is a denial, and recorded as one."""
         try:
-            return self._attributes.grant(work, grant_id)
+            return self._attributes.grant(reader, grant_id)
         except CorruptError as error:
             if error.reason is Reason.GRANT_FORGED:
                 self._enforcer.admit(actor, action, grant_id, call, Deny(error.reason, error.message))
@@ -246,23 +252,23 @@ class FetchService:
 
     def _admit(
         self,
-        work: UnitOfWork,
         actor: Actor,
         action: Action,
         call: RequestContext,
+        standing: Standing,
         attributes: GrantAttributes | None,
         *,
         within: Authorized | None = None,
     ) -> Authorized:
-        """Decide with these facts; a denial is recorded in a transaction of its own.
+        """Decide with these attributes; a denial is recorded in a transaction of its own.
 
-        *within*: the passage of the first decision; the second one holds the certificate as it holds the grant, so
-        that a revocation of either waits for the entry.
+        *within*: what the first decision authorized; for the second one the caller locks the certificate as it locks
+        the grant, so that a revocation of either waits for the entry.
         """
         decision = decide(
             actor,
             action,
-            standing=self._attributes.standing(actor, work, hold=within is not None),
+            standing=standing,
             now=attributes.now if attributes else None,
             resource=attributes.resource if attributes else None,
             grant=attributes.grant if attributes else None,
@@ -279,10 +285,10 @@ class FetchService:
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
 
-    def _place(self, work: UnitOfWork, grant: Grant, position: bytes) -> ConsumerPosition:
+    def _place(self, reader: Reader, grant: Grant, position: bytes) -> ConsumerPosition:
         """Return the consumer's place: the position sent, else the last committed; BEGINNING starts again."""
         info = self._broker.topic(grant.topic)
-        token = b"" if position == BEGINNING else position or self._access.position(work, grant.id).committed
+        token = b"" if position == BEGINNING else position or self._access.position(reader, grant.id).committed
         floor = self._floor(grant, info.partitions)
         if not token:
             start = _higher(floor, self._broker.ends(grant.topic).earliest)

@@ -17,7 +17,8 @@ from exchange.records.engine_tasks import apply_view
 from exchange.records.release import ViewOf, ViewOutput
 from exchange.records.writer_schemas import WriterSchemas
 from registry.avro.parser import parse
-from registry.subjects.lookup import Subjects
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
+from registry.subjects.registration import Registration
 from schemas.access import Grant
 
 __all__ = ["ViewCache"]
@@ -30,26 +31,35 @@ class ViewCache(ViewOf):
     """The views of grants."""
 
     def __init__(
-        self, schemas: WriterSchemas, subjects: Subjects, workers: ProcessPool, *, alarm: Callable[[str], None]
+        self,
+        database: Database,
+        schemas: WriterSchemas,
+        registration: Registration,
+        workers: ProcessPool,
+        *,
+        alarm: Callable[[str], None],
     ) -> None:
         self._schemas = schemas
-        self._subjects = subjects
+        self._registration = registration
+        self._database = database
         self._workers = workers
         self._alarm = alarm
         self._kept: OrderedDict[tuple[str, int], ViewSpec] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, grant: Grant) -> None:
+    def check(self, reader: Reader, grant: Grant) -> None:
         """Check that a grant's fields, masks and filter suit every writer schema of its topic.
 
         Raises:
             InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
         """
-        compile_view(self._made(grant, self._derive(grant), 0), self._schemas.writers(grant.topic, anew=True))
+        compile_view(
+            self._made(reader, grant, self._derive(reader, grant), 0), self._schemas.read_writers(reader, grant.topic)
+        )
 
-    def register(self, grant: Grant) -> int:
+    def register(self, work: UnitOfWork, grant: Grant) -> int:
         """Derive a grant's output schema, register it under its hidden subject, and give its id."""
-        return self._subjects.register_view(grant.id, grant.version, self._derive(grant))
+        return self._registration.register_view(work, grant.id, grant.version, self._derive(work, grant))
 
     @override
     def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
@@ -70,22 +80,23 @@ class ViewCache(ViewOf):
                 self._kept.move_to_end(key)
                 return spec
         output_id = grant.view_schema_id or 0
-        spec = self._made(grant, self._schemas.text(output_id), output_id)
+        with self._database.read() as reader:
+            spec = self._made(reader, grant, self._schemas.text(reader, output_id), output_id)
         with self._lock:
             self._kept[key] = spec
             while len(self._kept) > _KEPT_VIEWS:
                 self._kept.popitem(last=False)
         return spec
 
-    def _made(self, grant: Grant, output: str, output_id: int) -> ViewSpec:
+    def _made(self, reader: Reader, grant: Grant, output: str, output_id: int) -> ViewSpec:
         return ViewSpec(
             output=output,
             output_id=output_id,
             masks=grant.masks,
             row_filter=grant.row_filter,
-            resource=self._schemas.latest(grant.topic)[1],
+            resource=self._schemas.latest(reader, grant.topic)[1],
         )
 
-    def _derive(self, grant: Grant) -> str:
-        resource = parse(self._schemas.latest(grant.topic)[1])
+    def _derive(self, reader: Reader, grant: Grant) -> str:
+        resource = parse(self._schemas.latest(reader, grant.topic)[1])
         return derive_schema(resource, grant.fields, grant.masks, f"{resource.fullname}View")

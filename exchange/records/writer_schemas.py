@@ -16,7 +16,8 @@ from exchange.records.engine_tasks import check_batch
 from exchange.records.submission import Records, RowsRefusedError
 from exchange.single_flight import SingleFlight
 from registry.avro.parser import ParsedSchema
-from registry.subjects.lookup import Subjects
+from registry.database.unit_of_work import Database, Reader
+from registry.subjects.lookup import SchemaLookup
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Topic
 
@@ -31,23 +32,48 @@ class WriterSchemas:
     """The writer schemas of each topic, by id."""
 
     def __init__(
-        self, subjects: Subjects, workers: ProcessPool, *, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        lookup: SchemaLookup,
+        workers: ProcessPool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._subjects = subjects
+        self._database = database
+        self._lookup = lookup
         self._workers = workers
         self._clock = clock  # seconds, rising
         self._known: dict[Topic, tuple[float, dict[int, ParsedSchema]]] = {}  # when the reading began, what it gave
         self._looked: dict[Topic, float] = {}  # when a batch last made it be read again
         self._looks = SingleFlight(self._look)
 
-    def writers(self, topic: Topic, *, anew: bool = False) -> dict[int, ParsedSchema]:
-        """Return every version's schema, deleted ones too: records outlive registrations.
+    def writers(self, topic: Topic) -> dict[int, ParsedSchema]:
+        """Return every version's schema, deleted ones too: records outlive registrations. Cached.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        known = self._known.get(topic)
-        return (self._read(topic) if known is None or anew else known)[1]
+        cached = self._known.get(topic)
+        return (self._read(topic) if cached is None else cached)[1]
+
+    def read_writers(self, reader: Reader, topic: Topic) -> dict[int, ParsedSchema]:
+        """Read every version's schema, deleted ones too, past the cache.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN.
+        """
+        numbers = self._lookup.versions(reader, topic.subject, deleted=True)
+        versions = [self._lookup.version(reader, topic.subject, number, deleted=True) for number in numbers]
+        readable: dict[int, ParsedSchema] = {}
+        for one in versions:
+            # What was registered before the catalogue had the resource may be no schema that records can have. Such a
+            # version is none of the topic's writers; it does not keep the others from being one.
+            try:
+                readable[one.schema_id] = self._lookup.parsed_by_id(reader, one.schema_id)
+            except InvalidError as error:
+                if error.reason not in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
+                    raise
+        return readable
 
     def with_writers(self, topic: Topic, use: Callable[[Mapping[int, ParsedSchema]], _T]) -> _T:
         """Return what *use* makes of the topic's writers; where it meets an unknown one, with those of this moment.
@@ -92,39 +118,29 @@ class WriterSchemas:
 
     def _read(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
         began = self._clock()
-        numbers = self._subjects.versions(topic.subject, deleted=True)
-        versions = [self._subjects.version(topic.subject, number, deleted=True) for number in numbers]
-        readable: dict[int, ParsedSchema] = {}
-        for one in versions:
-            # What was registered before the catalogue had the resource may be no schema that records can have. Such a
-            # version is none of the topic's writers; it does not keep the others from being one.
-            try:
-                readable[one.schema_id] = self._subjects.parsed_by_id(one.schema_id)
-            except InvalidError as error:
-                if error.reason not in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
-                    raise
-        known = began, readable
-        self._known[topic] = known
-        return known
+        with self._database.read() as reader:
+            read = began, self.read_writers(reader, topic)
+        self._known[topic] = read
+        return read
 
-    def latest(self, topic: Topic) -> tuple[int, str]:
+    def latest(self, reader: Reader, topic: Topic) -> tuple[int, str]:
         """Return id and text of the latest version.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        registered = self._subjects.version(topic.subject, None)
+        registered = self._lookup.version(reader, topic.subject, None)
         if registered.content.references:
-            return registered.schema_id, self._subjects.whole(registered.schema_id)
+            return registered.schema_id, self._lookup.whole(reader, registered.schema_id)
         return registered.schema_id, registered.content.text
 
-    def text(self, schema_id: int) -> str:
+    def text(self, reader: Reader, schema_id: int) -> str:
         """Return the text of an id.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        return self._subjects.whole(schema_id)
+        return self._lookup.whole(reader, schema_id)
 
     def check_records(
         self, topic: Topic, records: Records, values: Sequence[bytes]

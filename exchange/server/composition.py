@@ -6,7 +6,6 @@ exchange/server/listeners.py  the listeners and the background work of each role
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange import metrics, migrations
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
-from exchange.api.registry_enforcement import join_registry
 from exchange.audit.ledger import Ledger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
@@ -27,7 +25,7 @@ from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.proof import behind, prove
 from exchange.audit.sequencer import Sequencer
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
-from exchange.authorization.attributes import AttributeProvider, Look
+from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.broker.kafka.broker import KafkaBroker
@@ -58,7 +56,7 @@ from exchange.server.key_files import receipts_key
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
 from registry.database.connection_pool import connect
-from registry.database.unit_of_work import PostgresDatabase, UnitOfWork, connection_of
+from registry.database.unit_of_work import PostgresDatabase, Reader, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.governance.approvals import Approvals
@@ -66,14 +64,12 @@ from registry.postgres.approvals import PostgresApprovals
 from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from registry.postgres.outbox import PostgresOutbox
 from registry.postgres.subjects import PostgresSubjects
-from registry.schemas_topic.outbox import PublishedSubjects
+from registry.schemas_topic.outbox import OutboxWriter
 from registry.schemas_topic.records import Record
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects, is_view
-from registry.subjects.store import SubjectStore
+from registry.subjects.services import SubjectServices
+from registry.subjects.store import SubjectWriter
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import uuid7
-from schemas.names import Topic
 
 __all__ = ["App"]
 
@@ -89,7 +85,7 @@ class App:
     config: Config
     pool: Pool
     enforcer: Enforcer
-    subjects: Subjects
+    subjects: SubjectServices
     approvals: Approvals
     schemas_topic: SchemasTopic | None
     catalogue: Catalogue
@@ -124,7 +120,7 @@ class App:
         engine = connect(url, connections=_CONNECTIONS)
         single = connect(url, connections=_READING, single=True)
         retry_until_available(lambda: migrations.check(engine))
-        database = PostgresDatabase(engine)
+        database = PostgresDatabase(engine, single)
         broker = retry_until_available(lambda: _broker(config, database))
         secrets, authority = keys.secrets, keys.authority
         ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
@@ -132,34 +128,33 @@ class App:
         enforcer = Enforcer(database, ledger, pool_id=config.pool_id, clock=microseconds)
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
         identities = PostgresIdentityStore()
-        departments = Departments(PostgresDepartments(engine), clock=utc_now, new_id=_new_id)
-        catalogue = Catalogue(PostgresCatalogue(engine), departments, clock=utc_now)
-        schemas_topic = _schemas_topic(config, engine)
-        store: SubjectStore = PostgresSubjects(engine, single)
+        departments = Departments(PostgresDepartments(), clock=utc_now, new_id=_new_id)
+        catalogue = Catalogue(PostgresCatalogue(), departments, clock=utc_now)
+        schemas_topic = _schemas_topic(config, database)
+        store = PostgresSubjects()
+        writer: SubjectWriter = store
         if schemas_topic is not None:
-            store = PublishedSubjects(store, PostgresOutbox(engine))
-        configuration = Configuration(store)
-        approvals = Approvals(PostgresApprovals(engine), clock=utc_now, new_id=_new_id)
-        subjects = Subjects(
+            writer = OutboxWriter(store, store, PostgresOutbox())
+        approvals = Approvals(PostgresApprovals(), clock=utc_now, new_id=_new_id)
+        subjects = SubjectServices.over(
             store,
-            configuration,
-            governed=_Governed(catalogue),
+            writer,
+            governed=catalogue.governs,
             strict=config.registry.strict_logical_types,
             validate=config.registry.validate_new_schemas,
             approved=approvals.spend,
         )
         workers = ProcessPool(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
-        schemas = WriterSchemas(subjects, workers)
-        views = ViewCache(schemas, subjects, workers, alarm=_alarm_engine)
+        schemas = WriterSchemas(database, subjects.lookup, workers)
+        views = ViewCache(database, schemas, subjects.registration, workers, alarm=_alarm_engine)
         connectors, users = Connectors(identities), Users(identities)
-        look = _look(database)
-        identity_room = IdentityAttributes(look, connectors, departments, now=utc_now)
+        identity_room = IdentityAttributes(database, connectors, departments, now=utc_now)
         attributes = AttributeProvider(
             identities=identity_room,
-            catalogue=CatalogueAttributes(catalogue, subjects),
+            catalogue=CatalogueAttributes(catalogue, subjects.lookup),
             access=access,
             now=database_clock,
-            look=look,
+            database=database,
         )
         pseudonyms = Pseudonyms(secrets)
         addresses: dict[str, str] = {}
@@ -167,7 +162,6 @@ class App:
         pool = Pool(
             pool_id=config.pool_id,
             database=database,
-            looks=PostgresDatabase(single),
             peers=Peers(config.pool_id, authority.certificate),
             users=users,
             enforcer=enforcer,
@@ -218,7 +212,6 @@ class App:
                 enrolment=Enrolment(authority, identities),
                 users=users,
                 now=utc_now,
-                joined=join_registry,
                 enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
             ),
             auditing=AuditQueries(
@@ -301,37 +294,10 @@ class _Keys:
         )
 
 
-def database_clock(work: UnitOfWork) -> datetime:
+def database_clock(reader: Reader) -> datetime:
     """Return the database's time: the pool's one clock for the validity of grants."""
-    moment: datetime = connection_of(work).execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+    moment: datetime = connection_of(reader).execute(sa.text("SELECT clock_timestamp()")).scalar_one()
     return moment
-
-
-def _look(database: PostgresDatabase) -> Look:
-    @contextmanager
-    def look() -> Iterator[UnitOfWork]:
-        with database.begin() as work, join_registry(work):
-            yield work
-
-    return look
-
-
-class _Governed:
-    """Says under which subjects every field must be classified: those of catalogued resources."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
-
-    def __call__(self, subject: str) -> bool:
-        if is_view(subject) or not subject.endswith("-value"):
-            return False
-        try:
-            self._catalogue.get(Topic.parse(subject.removesuffix("-value")))
-        except PoolError as error:
-            if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
-                return False
-            raise
-        return True
 
 
 def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa.URL]:
@@ -357,9 +323,9 @@ def _broker(config: Config, database: PostgresDatabase) -> Broker:
     return broker
 
 
-def _schemas_topic(config: Config, engine: sa.Engine) -> SchemasTopic | None:
+def _schemas_topic(config: Config, database: PostgresDatabase) -> SchemasTopic | None:
     found = _topic_of(config)
-    return None if found is None else SchemasTopic(found[0], PostgresOutbox(engine), name=found[1])
+    return None if found is None else SchemasTopic(found[0], database, PostgresOutbox(), name=found[1])
 
 
 def schemas_on_topic(config: Config) -> Iterator[Record]:

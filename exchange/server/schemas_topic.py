@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from kafka import errors as admin_errors
 
 from exchange.broker.kafka.settings import PREFIX, KafkaSettings, admin, refuse_missing_keys, unavailable
+from registry.database.unit_of_work import Database, UnitOfWork
 from registry.postgres.outbox import PostgresOutbox
 from registry.schemas_topic.records import Record
 from schemas.errors import CorruptError, Reason
@@ -32,13 +33,17 @@ class SchemasTopic:
 
     Args:
         settings: how the gateway reaches Kafka.
+        database: opens transactions.
         outbox: what is to be sent.
         name: of the topic.
     """
 
-    def __init__(self, settings: KafkaSettings, outbox: PostgresOutbox, *, name: str = "_schemas") -> None:
+    def __init__(
+        self, settings: KafkaSettings, database: Database, outbox: PostgresOutbox, *, name: str = "_schemas"
+    ) -> None:
         self.name = name
         self._settings = settings
+        self._database = database
         self._outbox = outbox
         self._producer: Producer | None = None
         self._ready = False
@@ -52,21 +57,21 @@ class SchemasTopic:
         if not self._ready:
             # A turn and a commit of its own: were the first batch sent in it and lost, or sent and not noted, the
             # topic would not be empty any more, and what was never sent would never come.
-            with self._outbox.turn() as mine:
-                if not mine:
+            with self._database.begin() as work:
+                if not self._outbox.take_turn(work):
                     return 0
-                self._prepare()
+                self._prepare(work)
             self._ready = True
-        with self._outbox.turn() as mine:
-            if not mine:
+        with self._database.begin() as work:
+            if not self._outbox.take_turn(work):
                 return 0
-            waiting = self._outbox.waiting(_BATCH)
+            waiting = self._outbox.waiting(work, _BATCH)
             if waiting:
                 self._send([record for _, record in waiting])
-                self._outbox.sent([number for number, _ in waiting])
+                self._outbox.sent(work, [number for number, _ in waiting])
             return len(waiting)
 
-    def _prepare(self) -> None:
+    def _prepare(self, work: UnitOfWork) -> None:
         """Make the topic if it is not there, and fill it if it is empty."""
         client = admin(self._settings)
         wanted = {
@@ -86,7 +91,7 @@ class SchemasTopic:
         finally:
             client.close()
         if self._empty():
-            self._outbox.fill()
+            self._outbox.fill(work)
 
     def _empty(self) -> bool:
         consumer = Consumer(self._settings.consumer())

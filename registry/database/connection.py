@@ -94,7 +94,7 @@ class BatchingConnection(extensions.connection):
             named["withhold"] = True  # without it the driver refuses, since it does not know of the transaction
         return super().cursor(*arguments, **named)
 
-    def beginning(self) -> str:
+    def begin_prefix(self) -> str:
         """Return what the next statement has to begin with; empty within a transaction, and where there are none.
 
         Raises:
@@ -108,11 +108,11 @@ class BatchingConnection(extensions.connection):
 
     def open(self) -> None:
         """Begin a transaction, unless there is one or there are none."""
-        beginning = self.beginning()
+        beginning = self.begin_prefix()
         if beginning:
             self._say(beginning)
 
-    def finish_with(self, statement: bytes) -> None:
+    def send_with_commit(self, statement: bytes) -> None:
         """Let a statement go with the commit, which then raises what it raises; nothing may come between.
 
         Args:
@@ -121,7 +121,7 @@ class BatchingConnection(extensions.connection):
         Raises:
             psycopg2.ProgrammingError: there is one already.
         """
-        self._last = self.beginning().encode() + statement
+        self._last = self.begin_prefix().encode() + statement
 
     def commit(self) -> None:
         """Commit, if something was done. The transaction is over, whatever this raises.
@@ -168,7 +168,7 @@ class _Cursor(extensions.cursor):
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
         if self.name is not None:  # the driver puts DECLARE before it
             self.connection.open()
-        beginning = self.connection.beginning()
+        beginning = self.connection.begin_prefix()
         if beginning:
             if isinstance(query, sql.Composable):
                 query = query.as_string(self)

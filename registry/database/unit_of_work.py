@@ -1,14 +1,25 @@
-"""One transaction that several stores join.
+"""Unit of work: one database transaction that several stores take part in.
 
-The entry that proves an act, the receipt, the quota and the grant's lock must become durable together or not at
-all. Stores therefore never begin or commit: they take a `UnitOfWork`, which `Database.begin()` opens and closes.
+The entry that proves an act, the receipt, the quota, the grant's lock and the registry's change must become durable
+together or not at all. Stores therefore never begin or commit. Every store method takes what it works on as its first
+parameter:
 
-    with works.begin() as work:
-        grants.lock(work, grant_id)
+    with database.begin() as work:            a transaction: commit at the end of the block, roll back on an exception
+        grants.lock_for_update(work, grant_id)
+        views.register(work, grant)
         ledger.write(work, [entry])
 
-Leaving the block commits; an exception rolls back. `PostgresUnitOfWork` is a SQLAlchemy connection in a transaction;
-`MemoryUnitOfWork` is the in-memory twin, whose stores register how to undo what they did.
+    with database.read() as reader:           autocommit: each statement sees what is committed at its moment
+        departments.get(reader, department_id)
+
+A method that writes or locks asks for a `UnitOfWork`, a method that reads for a `Reader`. A unit of work is a reader
+too, so a read within a transaction sees what was written in it. The type checker refuses a write without a transaction.
+
+Lock order: never open `read()` within `begin()`; pass the unit of work on instead. The two have connection pools of
+their own, and a thread that waits for one while it holds the other could wait for a thread that does the opposite.
+
+`PostgresUnitOfWork` is a SQLAlchemy connection in a transaction. `MemoryUnitOfWork` is the in-memory adapter's, whose
+stores register how to undo what they did.
 """
 
 import threading
@@ -28,24 +39,32 @@ from schemas.errors import PoolError, Reason, UnavailableError
 __all__ = [
     "Database",
     "MemoryDatabase",
+    "MemoryReader",
     "MemoryUnitOfWork",
     "PostgresDatabase",
+    "PostgresReader",
     "PostgresUnitOfWork",
+    "Reader",
     "UnitOfWork",
     "connection_of",
+    "on_rollback",
     "postgres_of",
 ]
 
 
-class UnitOfWork:
+class Reader:
+    """What stores read with. Marker: each kind of store knows its own."""
+
+
+class UnitOfWork(Reader):
     """An open transaction. Marker: each kind of store knows its own."""
 
 
 class Database(Protocol):
-    """Opens transactions."""
+    """Opens transactions and readers."""
 
     def begin(self) -> AbstractContextManager[UnitOfWork]:
-        """Open one; commit at the end of the block, roll back on an exception.
+        """Open a transaction; commit at the end of the block, roll back on an exception.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED; OUTCOME_UNKNOWN when the connection was
@@ -54,9 +73,49 @@ class Database(Protocol):
         """
         ...
 
+    def read(self) -> AbstractContextManager[Reader]:
+        """Open a reader in autocommit mode; it takes a connection with its first statement and keeps it for the block.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED.
+        """
+        ...
+
 
 Refusal: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
-"""Says what it means that a statement's rows are against a rule of the database."""
+"""Makes the error that is raised where a statement's rows violate a constraint of the database."""
+
+
+class PostgresReader(Reader):
+    """A PostgreSQL connection in autocommit mode, taken from its pool when it is first used."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+
+    @property
+    def connection(self) -> sa.Connection:
+        """The connection.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE or OVERLOADED.
+        """
+        if self._connection is None:
+            try:
+                connection = self._engine.connect()
+            except sa_exc.SQLAlchemyError as error:
+                raise unavailable(error) from error
+            driver: Any = connection.connection.dbapi_connection
+            if not driver.autocommit:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            self._connection = connection
+        return self._connection
+
+    def close(self) -> None:
+        """Return the connection to its pool."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class PostgresUnitOfWork(UnitOfWork):
@@ -64,59 +123,66 @@ class PostgresUnitOfWork(UnitOfWork):
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        self._ends: list[Callable[[bool | None], None]] = []
+        self._callbacks: list[Callable[[bool | None], None]] = []
         self._refusal: Refusal | None = None
 
-    def at_end(self, tell: Callable[[bool | None], None]) -> None:
-        """Have somebody told how it ended: True, committed; False, rolled back; None, unknown."""
-        self._ends.append(tell)
+    def on_completion(self, callback: Callable[[bool | None], None]) -> None:
+        """Register a completion callback: it gets True, committed; False, rolled back; None, the outcome is unknown."""
+        self._callbacks.append(callback)
 
     def write(self, statement: PreparedStatement, values: Mapping[str, Any], *, refusal: Refusal, last: bool) -> None:
-        """Carry a statement out that gives no rows.
+        """Execute a statement that returns no rows.
 
         Args:
             statement: which.
             values: its parameters, by name.
-            refusal: makes the error that is raised where it is refused.
-            last: nothing else is carried out in this work, so that it may go with the commit; what it raises is then
-                raised by leaving the work.
+            refusal: makes the error that is raised where a constraint refuses it.
+            last: nothing else is executed in this unit of work, so that the statement may be sent with the commit; what
+                it raises is then raised by leaving the block.
         """
         driver: Any = self.connection.connection.dbapi_connection
         try:
             if not last or not isinstance(driver, BatchingConnection):
                 statement.run(self.connection, values)
                 return
-            driver.finish_with(statement.written_out(self.connection, values))
+            driver.send_with_commit(statement.written_out(self.connection, values))
         except sa_exc.IntegrityError as error:
             raise refusal(error) from error
         self._refusal = refusal
 
-    def ended(self, committed: bool | None) -> None:
-        """Tell everybody how it ended; by whoever opened it."""
-        while self._ends:
-            self._ends.pop()(committed)
+    def completed(self, committed: bool | None) -> None:
+        """Call the completion callbacks; for whoever opened the transaction."""
+        while self._callbacks:
+            self._callbacks.pop()(committed)
 
-    def failed(self, error: sa_exc.DBAPIError) -> Exception:
-        """Return what it means that the commit raised an error; tell everybody."""
-        known = never_committed(error)
+    def commit_failed(self, error: sa_exc.DBAPIError) -> Exception:
+        """Return what an error of the commit means, after calling the completion callbacks."""
+        rolled_back = never_committed(error)
         if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
             found: Exception = self._refusal(error)
-        elif known:
+        elif rolled_back:
             found = unavailable(error)
         else:
             found = UnavailableError(
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; it may have happened or not",
             )
-        self.ended(False if known else None)
+        self.completed(False if rolled_back else None)
         return found
 
 
 class PostgresDatabase(Database):
-    """Opens PostgreSQL transactions on an engine's pool."""
+    """Opens transactions and readers on the connection pools of one PostgreSQL database.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    Args:
+        engine: connections for transactions.
+        autocommit: connections for single statements, in autocommit mode already; without them those of *engine* are
+            switched to that mode and back each time.
+    """
+
+    def __init__(self, engine: sa.Engine, autocommit: sa.Engine | None = None) -> None:
         self.engine = engine
+        self._autocommit = autocommit or engine
 
     @contextmanager
     @override
@@ -139,31 +205,46 @@ class PostgresDatabase(Database):
             try:
                 transaction.commit()
             except sa_exc.DBAPIError as error:
-                raise work.failed(error) from error
-            except BaseException:  # an interruption, after which whoever waits to be told would wait forever
-                work.ended(None)
+                raise work.commit_failed(error) from error
+            except BaseException:  # an interruption, after which a callback that is not called would wait forever
+                work.completed(None)
                 raise
-            work.ended(True)
+            work.completed(True)
+
+    @contextmanager
+    @override
+    def read(self) -> Iterator[PostgresReader]:
+        reader = PostgresReader(self._autocommit)
+        try:
+            yield reader
+        except sa_exc.DBAPIError as error:
+            raise unavailable(error) from error
+        finally:
+            reader.close()
+
+
+class MemoryReader(Reader):
+    """The in-memory adapter's reader."""
 
 
 class MemoryUnitOfWork(UnitOfWork):
-    """The twin's transaction: what was done, backwards."""
+    """The in-memory adapter's transaction: a log of undo functions."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Register how to take back what a store has just done."""
+        """Register how to undo what a store has just done."""
         self._undo.append(undo)
 
     def roll_back(self) -> None:
-        """Take everything back, last first."""
+        """Undo everything, last first."""
         while self._undo:
             self._undo.pop()()
 
 
 class MemoryDatabase(Database):
-    """Opens transactions one at a time under one lock: the strictest isolation there is."""
+    """Opens transactions one at a time under one lock: serializable isolation."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -179,35 +260,54 @@ class MemoryDatabase(Database):
                 work.roll_back()
                 raise
 
+    @contextmanager
+    @override
+    def read(self) -> Iterator[MemoryReader]:
+        yield MemoryReader()
+
 
 def postgres_of(work: UnitOfWork) -> PostgresUnitOfWork:
     """Return a PostgreSQL transaction as what it is.
 
     Raises:
-        TypeError: the work belongs to another kind of store; the composition root has mixed adapters.
+        TypeError: the unit of work belongs to another kind of store; the composition root has mixed adapters.
     """
     if not isinstance(work, PostgresUnitOfWork):
-        raise TypeError(f"got {type(work).__name__}; a PostgreSQL store works only within a PostgresWork")
+        raise TypeError(f"got {type(work).__name__}; a PostgreSQL store works only within a PostgresUnitOfWork")
     return work
 
 
-def connection_of(work: UnitOfWork) -> sa.Connection:
-    """Return the SQLAlchemy connection of a PostgreSQL transaction.
+def connection_of(reader: Reader) -> sa.Connection:
+    """Return the SQLAlchemy connection of a PostgreSQL transaction or reader.
 
     Raises:
-        TypeError: the work belongs to another kind of store; the composition root has mixed adapters.
+        TypeError: it belongs to another kind of store; the composition root has mixed adapters.
+        UnavailableError: a reader gets no connection.
     """
-    return postgres_of(work).connection
+    if not isinstance(reader, PostgresUnitOfWork | PostgresReader):
+        raise TypeError(f"got {type(reader).__name__}; a PostgreSQL store needs a PostgreSQL transaction or reader")
+    return reader.connection
+
+
+def on_rollback(work: UnitOfWork, undo: Callable[[], None]) -> None:
+    """Register how to undo what an in-memory store has just done.
+
+    Raises:
+        TypeError: the unit of work belongs to another kind of store; the composition root has mixed adapters.
+    """
+    if not isinstance(work, MemoryUnitOfWork):
+        raise TypeError(f"got {type(work).__name__}; an in-memory store works only within a MemoryUnitOfWork")
+    work.on_rollback(undo)
 
 
 def _roll_back(transaction: sa.RootTransaction, work: PostgresUnitOfWork) -> None:
     try:
         transaction.rollback()
     except sa_exc.DBAPIError:
-        # The connection is gone. The server rolls back by itself, but until it has seen that it holds what was locked.
-        work.ended(None)
+        # The connection is gone. The server rolls back by itself, but holds the locks until it has noticed.
+        work.completed(None)
     except BaseException:
-        work.ended(None)
+        work.completed(None)
         raise
     else:
-        work.ended(None if transaction.connection.invalidated else False)
+        work.completed(None if transaction.connection.invalidated else False)

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.departments import Departments
 from registry.directory.model import DepartmentStatus, Entry, EntryState
 from registry.directory.store import CatalogueStore
 from registry.governance import classification
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 
 __all__ = ["Catalogue"]
@@ -36,7 +37,7 @@ class Catalogue:
         self._departments = departments
         self._clock = clock
 
-    def draft(self, entry: Entry) -> Entry:
+    def draft(self, work: UnitOfWork, entry: Entry) -> Entry:
         """Take in a new entry, as version 1 and a draft.
 
         Raises:
@@ -44,18 +45,18 @@ class Catalogue:
                 resource has its national code, or the same resource another code or provider.
             ConflictError: ALREADY_EXISTS, for a name and major that are taken.
         """
-        provider = self._departments.get(entry.provider)
+        provider = self._departments.get(work, entry.provider)
         if provider.status is not DepartmentStatus.ACTIVE:
             raise InvalidError(
                 Reason.DEPARTMENT_INACTIVE, f"the provider is {provider.status}; expected an active department"
             )
-        for other in self._store.all():
+        for other in self._store.all(work):
             _refuse_clash(entry, other)
         draft = replace(entry, version=1, state=EntryState.DRAFT)
-        self._save(draft)
+        self._save(work, draft)
         return draft
 
-    def change(self, entry: Entry) -> Entry:
+    def change(self, work: UnitOfWork, entry: Entry) -> Entry:
         """Store a changed entry; its `version` is the one that the caller saw.
 
         Raises:
@@ -63,7 +64,7 @@ class Catalogue:
                 would fall.
             ConflictError: VERSION_CONFLICT, when it was changed since; TRANSITION_NOT_ALLOWED, for an archived one.
         """
-        current = self.get(entry.topic)
+        current = self.get(work, entry.topic)
         if current.state is EntryState.ARCHIVED:
             raise _not_allowed(current, "changed")
         for name in ("provider", "code", "state"):
@@ -76,13 +77,21 @@ class Catalogue:
                 "not fall",
             )
         changed = replace(entry, version=entry.version + 1)
-        self._save(changed)
+        self._save(work, changed)
         return changed
 
-    def publish(self, topic: Topic, fields: Callable[[str], list[classification.Labelled]], *, version: int) -> Entry:
+    def publish(
+        self,
+        work: UnitOfWork,
+        topic: Topic,
+        fields: Callable[[Reader, str], list[classification.Labelled]],
+        *,
+        version: int,
+    ) -> Entry:
         """Publish a draft: from now on its records are taken and may be granted.
 
         Args:
+            work: the transaction.
             topic: which entry.
             fields: gives the classification of every field registered under a subject (`Subjects.classified`).
             version: the version that the caller saw.
@@ -92,10 +101,10 @@ class Catalogue:
                 REQUEST_INVALID, when a field's level is above the entry's.
             ConflictError: TRANSITION_NOT_ALLOWED, unless it is a draft; VERSION_CONFLICT.
         """
-        entry = self.get(topic)
+        entry = self.get(work, topic)
         if entry.state is not EntryState.DRAFT:
             raise _not_allowed(entry, "published")
-        highest = classification.highest_level(fields(entry.subject))
+        highest = classification.highest_level(fields(work, entry.subject))
         if highest > entry.level:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
@@ -103,70 +112,70 @@ class Catalogue:
                 "the higher wins (GB/T 43697-2024)",
             )
         published = replace(entry, state=EntryState.PUBLISHED, version=version + 1)
-        self._save(published)
+        self._save(work, published)
         return published
 
-    def archive(self, topic: Topic, *, version: int) -> Entry:
+    def archive(self, work: UnitOfWork, topic: Topic, *, version: int) -> Entry:
         """End a published entry, or a draft that came to nothing.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN.
             ConflictError: TRANSITION_NOT_ALLOWED, when it is archived already; VERSION_CONFLICT.
         """
-        entry = self.get(topic)
+        entry = self.get(work, topic)
         if entry.state is EntryState.ARCHIVED:
             raise _not_allowed(entry, "archived")
         archived = replace(entry, state=EntryState.ARCHIVED, version=version + 1)
-        self._save(archived)
+        self._save(work, archived)
         return archived
 
-    def get(self, topic: Topic) -> Entry:
+    def get(self, reader: Reader, topic: Topic) -> Entry:
         """Return the current version.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN.
         """
-        entry = self._store.get(topic)
+        entry = self._store.get(reader, topic)
         if entry is None:
             raise InvalidError(
                 Reason.RESOURCE_UNKNOWN, f"the catalogue has no entry {topic}; list it to see what there is"
             )
         return entry
 
-    def published(self, topic: Topic) -> Entry:
+    def published(self, reader: Reader, topic: Topic) -> Entry:
         """Return an entry that is published.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN or RESOURCE_NOT_PUBLISHED.
         """
-        entry = self.get(topic)
+        entry = self.get(reader, topic)
         if entry.state is not EntryState.PUBLISHED:
             raise InvalidError(
                 Reason.RESOURCE_NOT_PUBLISHED, f"the entry {topic} is {entry.state}; expected a published one"
             )
         return entry
 
-    def all(self) -> list[Entry]:
+    def all(self, reader: Reader) -> list[Entry]:
         """Return the current version of every entry, by topic."""
-        return self._store.all()
+        return self._store.all(reader)
 
-    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
         """Return every version and when it was stored, oldest first."""
-        return self._store.history(topic)
+        return self._store.history(reader, topic)
 
-    def governs(self, subject: str) -> bool:
+    def governs(self, reader: Reader, subject: str) -> bool:
         """Return whether a subject belongs to an entry, so that its fields must be classified."""
         if not subject.endswith("-value"):
             return False
         try:
             topic = Topic.parse(subject.removesuffix("-value"))
-        except PoolError:
+        except InvalidError:
             return False
-        return self._store.get(topic) is not None
+        return self._store.get(reader, topic) is not None
 
-    def _save(self, entry: Entry) -> None:
+    def _save(self, work: UnitOfWork, entry: Entry) -> None:
         try:
-            self._store.save(entry, self._clock())
+            self._store.save(work, entry, self._clock())
         except ConflictError as error:
             if entry.version == 1:
                 raise ConflictError(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import Department, DepartmentStatus, GovernmentLevel
 from registry.directory.store import DepartmentStore
 from schemas.errors import InvalidError, Reason
@@ -30,7 +31,7 @@ class Departments:
         self._new_id = new_id
 
     def register(
-        self, *, uscc: str, name: str, short_name: str, level: GovernmentLevel, division_code: str
+        self, work: UnitOfWork, *, uscc: str, name: str, short_name: str, level: GovernmentLevel, division_code: str
     ) -> Department:
         """Take a new department in.
 
@@ -41,15 +42,16 @@ class Departments:
         department = Department(
             id=self._new_id(), uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
         )
-        self._store.save(department, self._clock())
+        self._store.save(work, department, self._clock())
         return department
 
     def rename(
-        self, department_id: str, *, name: str, short_name: str, uscc: str | None = None, version: int
+        self, work: UnitOfWork, department_id: str, *, name: str, short_name: str, uscc: str | None = None, version: int
     ) -> Department:
         """Return a department a new name, and a new credit code if it has one.
 
         Args:
+            work: the transaction.
             department_id: internal id.
             name: new name.
             short_name: new short name.
@@ -61,19 +63,21 @@ class Departments:
             ConflictError: VERSION_CONFLICT, when it was changed since; ALREADY_EXISTS, for another's code.
         """
         return self._change(
+            work,
             replace(
-                self.get(department_id),
+                self.get(work, department_id),
                 name=name,
                 short_name=short_name,
-                uscc=uscc or self.get(department_id).uscc,
+                uscc=uscc or self.get(work, department_id).uscc,
                 version=version,
-            )
+            ),
         )
 
-    def merge(self, department_id: str, *, into: str, version: int) -> Department:
+    def merge(self, work: UnitOfWork, department_id: str, *, into: str, version: int) -> Department:
         """End a department whose duties another has taken over.
 
         Args:
+            work: the transaction.
             department_id: internal id of the one that ends.
             into: id of the successor, an active one.
             version: the version that the caller saw.
@@ -83,16 +87,17 @@ class Departments:
                 is the department itself.
             ConflictError: VERSION_CONFLICT.
         """
-        successor = self.get(into)
+        successor = self.get(work, into)
         if successor.id == department_id or successor.status is not DepartmentStatus.ACTIVE:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got the successor {into}; expected another department that is active"
             )
         return self._change(
-            replace(self.get(department_id), status=DepartmentStatus.MERGED, successor=into, version=version)
+            work,
+            replace(self.get(work, department_id), status=DepartmentStatus.MERGED, successor=into, version=version),
         )
 
-    def abolish(self, department_id: str, *, version: int) -> Department:
+    def abolish(self, work: UnitOfWork, department_id: str, *, version: int) -> Department:
         """End a department that has no successor.
 
         Raises:
@@ -100,42 +105,43 @@ class Departments:
             ConflictError: VERSION_CONFLICT.
         """
         return self._change(
-            replace(self.get(department_id), status=DepartmentStatus.ABOLISHED, successor=None, version=version)
+            work,
+            replace(self.get(work, department_id), status=DepartmentStatus.ABOLISHED, successor=None, version=version),
         )
 
-    def get(self, department_id: str) -> Department:
+    def get(self, reader: Reader, department_id: str) -> Department:
         """Return the current version.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN.
         """
-        department = self._store.get(department_id)
+        department = self._store.get(reader, department_id)
         if department is None:
             raise InvalidError(
                 Reason.DEPARTMENT_UNKNOWN, f"got the department {department_id[:40]}; no department has this id"
             )
         return department
 
-    def by_uscc(self, uscc: str) -> Department:
+    def by_uscc(self, reader: Reader, uscc: str) -> Department:
         """Return the department that has this credit code now.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN.
         """
-        department = self._store.by_uscc(uscc)
+        department = self._store.by_uscc(reader, uscc)
         if department is None:
             raise InvalidError(Reason.DEPARTMENT_UNKNOWN, "no department has this credit code; register it first")
         return department
 
-    def all(self) -> list[Department]:
+    def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""
-        return self._store.all()
+        return self._store.all(reader)
 
-    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+    def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         """Return every version and when it was stored, oldest first."""
-        return self._store.history(department_id)
+        return self._store.history(reader, department_id)
 
-    def _change(self, department: Department) -> Department:
+    def _change(self, work: UnitOfWork, department: Department) -> Department:
         changed = replace(department, version=department.version + 1)
-        self._store.save(changed, self._clock())
+        self._store.save(work, changed, self._clock())
         return changed

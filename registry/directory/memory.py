@@ -5,6 +5,7 @@ from datetime import datetime
 
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.directory.model import Department, Entry
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from schemas.errors import ConflictError, Reason
@@ -14,74 +15,76 @@ __all__ = ["MemoryCatalogue", "MemoryDepartments"]
 
 
 class MemoryDepartments(DepartmentStore):
-    """See `registry.subjects.store.DepartmentStore`."""
+    """Departments in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history: dict[str, list[tuple[datetime, Department]]] = {}
 
     @override
-    def save(self, department: Department, at: datetime) -> None:
+    def save(self, work: UnitOfWork, department: Department, at: datetime) -> None:
         with self._lock:
             held = self._history.get(department.id, [])
             if department.version != len(held) + 1:
                 raise stale_version("department", department.version - 1)
             for other in self._history.values():
-                if other[-1][1].uscc == department.uscc and other[-1][1].id != department.id:
+                if other and other[-1][1].uscc == department.uscc and other[-1][1].id != department.id:
                     raise ConflictError(
                         Reason.ALREADY_EXISTS, "a department with this credit code is registered already"
                     )
+            on_rollback(work, lambda: self._history.__setitem__(department.id, held))
             self._history[department.id] = [*held, (at, department)]
 
     @override
-    def get(self, department_id: str) -> Department | None:
+    def get(self, reader: Reader, department_id: str) -> Department | None:
         with self._lock:
             held = self._history.get(department_id)
             return held[-1][1] if held else None
 
     @override
-    def by_uscc(self, uscc: str) -> Department | None:
-        return next((department for department in self.all() if department.uscc == uscc), None)
+    def by_uscc(self, reader: Reader, uscc: str) -> Department | None:
+        return next((department for department in self.all(reader) if department.uscc == uscc), None)
 
     @override
-    def all(self) -> list[Department]:
+    def all(self, reader: Reader) -> list[Department]:
         with self._lock:
-            current = [held[-1][1] for held in self._history.values()]
+            current = [held[-1][1] for held in self._history.values() if held]
         return sorted(current, key=lambda department: (department.short_name, department.id))
 
     @override
-    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+    def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         with self._lock:
             return list(self._history.get(department_id, []))
 
 
 class MemoryCatalogue(CatalogueStore):
-    """See `registry.subjects.store.CatalogueStore`."""
+    """Catalogue entries in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history: dict[Topic, list[tuple[datetime, Entry]]] = {}
 
     @override
-    def save(self, entry: Entry, at: datetime) -> None:
+    def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
         with self._lock:
             held = self._history.get(entry.topic, [])
             if entry.version != len(held) + 1:
                 raise stale_version("entry", entry.version - 1)
+            on_rollback(work, lambda: self._history.__setitem__(entry.topic, held))
             self._history[entry.topic] = [*held, (at, entry)]
 
     @override
-    def get(self, topic: Topic) -> Entry | None:
+    def get(self, reader: Reader, topic: Topic) -> Entry | None:
         with self._lock:
             held = self._history.get(topic)
             return held[-1][1] if held else None
 
     @override
-    def all(self) -> list[Entry]:
+    def all(self, reader: Reader) -> list[Entry]:
         with self._lock:
-            return [self._history[topic][-1][1] for topic in sorted(self._history)]
+            return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
 
     @override
-    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
         with self._lock:
             return list(self._history.get(topic, []))

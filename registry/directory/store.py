@@ -7,6 +7,7 @@ one (optimistic locking). Every version is kept.
 from datetime import datetime
 from typing import Protocol
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import Department, Entry
 from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
@@ -17,7 +18,7 @@ __all__ = ["CatalogueStore", "DepartmentStore", "stale_version"]
 class DepartmentStore(Protocol):
     """Departments, each with its history."""
 
-    def save(self, department: Department, at: datetime) -> None:
+    def save(self, work: UnitOfWork, department: Department, at: datetime) -> None:
         """Store version 1 of a new department, or the version after the stored one.
 
         Raises:
@@ -26,19 +27,19 @@ class DepartmentStore(Protocol):
         """
         ...
 
-    def get(self, department_id: str) -> Department | None:
+    def get(self, reader: Reader, department_id: str) -> Department | None:
         """Return the current version."""
         ...
 
-    def by_uscc(self, uscc: str) -> Department | None:
+    def by_uscc(self, reader: Reader, uscc: str) -> Department | None:
         """Return the department that has this credit code now."""
         ...
 
-    def all(self) -> list[Department]:
+    def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""
         ...
 
-    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+    def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         """Return every version and when it was stored, oldest first."""
         ...
 
@@ -46,7 +47,7 @@ class DepartmentStore(Protocol):
 class CatalogueStore(Protocol):
     """Catalogue entries, each with its history."""
 
-    def save(self, entry: Entry, at: datetime) -> None:
+    def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
         """Store version 1 of a new entry, or the version after the stored one.
 
         Raises:
@@ -54,15 +55,15 @@ class CatalogueStore(Protocol):
         """
         ...
 
-    def get(self, topic: Topic) -> Entry | None:
+    def get(self, reader: Reader, topic: Topic) -> Entry | None:
         """Return the current version."""
         ...
 
-    def all(self) -> list[Entry]:
+    def all(self, reader: Reader) -> list[Entry]:
         """Return the current version of every entry, by topic."""
         ...
 
-    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
         """Return every version and when it was stored, oldest first."""
         ...
 

@@ -26,6 +26,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from schemas.access import Actor, ActorKind
 from schemas.canonical import Json
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
@@ -90,22 +91,27 @@ class Approval:
 
 
 class ApprovalStore(Protocol):
-    """Keeps requests; changes take part in the transaction that the registry's other stores are in."""
+    """Stores requests."""
 
-    def add(self, approval: Approval) -> None:
+    def add(self, work: UnitOfWork, approval: Approval) -> None:
         """Store a new request."""
         ...
 
-    def move(self, approval: Approval, before: ApprovalState) -> bool:
+    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
         """Store what became of a request if it is still in the state *before*; tell whether it was."""
         ...
 
-    def get(self, approval_id: str) -> Approval | None:
+    def get(self, reader: Reader, approval_id: str) -> Approval | None:
         """Return a request."""
         ...
 
     def find(
-        self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
+        self,
+        reader: Reader,
+        *,
+        subject: str | None = None,
+        state: ApprovalState | None = None,
+        shape: bytes | None = None,
     ) -> list[Approval]:
         """Return requests by subject, state and shape, oldest first; None does not limit."""
         ...
@@ -126,11 +132,20 @@ class Approvals:
         self._new_id = new_id
 
     def ask(
-        self, actor: Actor, *, subject: str, shape: bytes, text: str, findings: Sequence[str], because: str
+        self,
+        work: UnitOfWork,
+        actor: Actor,
+        *,
+        subject: str,
+        shape: bytes,
+        text: str,
+        findings: Sequence[str],
+        because: str,
     ) -> Approval:
         """Ask that a schema may be registered although it takes something back.
 
         Args:
+            work: the transaction.
             actor: who asks.
             subject: under which it would be registered.
             shape: digest of what the schema says, 32 bytes.
@@ -146,7 +161,7 @@ class Approvals:
             raise InvalidError(
                 Reason.REQUEST_INVALID, "the schema takes nothing back; register it, no approval is needed"
             )
-        for known in self._store.find(subject=subject, shape=shape):
+        for known in self._store.find(work, subject=subject, shape=shape):
             if known.state is ApprovalState.ASKED or self._covers(known, findings):
                 raise ConflictError(
                     Reason.ALREADY_EXISTS,
@@ -164,10 +179,10 @@ class Approvals:
             asked_by=actor.id,
             asked_at=self._clock(),
         )
-        self._store.add(approval)
+        self._store.add(work, approval)
         return approval
 
-    def decide(self, actor: Actor, approval_id: str, *, approve: bool, answer: str = "") -> Approval:
+    def decide(self, work: UnitOfWork, actor: Actor, approval_id: str, *, approve: bool, answer: str = "") -> Approval:
         """Approve or refuse a request.
 
         Raises:
@@ -175,7 +190,7 @@ class Approvals:
             RefusedError: SAME_PERSON, who asked does not decide; ROLE_FORBIDDEN, a program does not either.
             ConflictError: TRANSITION_NOT_ALLOWED, it is decided already.
         """
-        approval = self.get(approval_id)
+        approval = self.get(work, approval_id)
         if actor.kind is not ActorKind.HUMAN:
             raise RefusedError(Reason.ROLE_FORBIDDEN, "to decide is an act of a person; a program may not")
         if actor.id == approval.asked_by:
@@ -187,17 +202,18 @@ class Approvals:
             decided_at=self._clock(),
             answer=_words(answer, required=not approve),
         )
-        if not self._store.move(decided, ApprovalState.ASKED):
+        if not self._store.move(work, decided, ApprovalState.ASKED):
             raise ConflictError(
                 Reason.TRANSITION_NOT_ALLOWED,
-                f"the request is {self.get(approval_id).state} already; what is decided stays decided",
+                f"the request is {self.get(work, approval_id).state} already; what is decided stays decided",
             )
         return decided
 
-    def spend(self, subject: str, shape: bytes, findings: Sequence[str]) -> bool:
-        """Use an approval up that covers a registration; within the registration's transaction.
+    def spend(self, work: UnitOfWork, subject: str, shape: bytes, findings: Sequence[str]) -> bool:
+        """Use up an approval that covers a registration.
 
         Args:
+            work: the registration's transaction.
             subject: under which it is registered.
             shape: digest of what the schema says.
             findings: all that it takes back now.
@@ -205,26 +221,26 @@ class Approvals:
         Returns:
             Whether there was one.
         """
-        for approval in self._store.find(subject=subject, state=ApprovalState.APPROVED, shape=shape):
+        for approval in self._store.find(work, subject=subject, state=ApprovalState.APPROVED, shape=shape):
             used = replace(approval, state=ApprovalState.USED)
-            if self._covers(approval, findings) and self._store.move(used, ApprovalState.APPROVED):
+            if self._covers(approval, findings) and self._store.move(work, used, ApprovalState.APPROVED):
                 return True
         return False
 
-    def get(self, approval_id: str) -> Approval:
+    def get(self, reader: Reader, approval_id: str) -> Approval:
         """Return a request.
 
         Raises:
             InvalidError: NOT_FOUND.
         """
-        found = self._store.get(approval_id)
+        found = self._store.get(reader, approval_id)
         if found is None:
             raise InvalidError(Reason.NOT_FOUND, f"there is no request {approval_id[:64]!r}; list them first")
         return found
 
-    def find(self, *, subject: str | None = None, state: ApprovalState | None = None) -> list[Approval]:
+    def find(self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None) -> list[Approval]:
         """Return requests, oldest first; None does not limit."""
-        return self._store.find(subject=subject, state=state)
+        return self._store.find(reader, subject=subject, state=state)
 
     def _covers(self, approval: Approval, findings: Sequence[str]) -> bool:
         if approval.state is not ApprovalState.APPROVED or approval.decided_at is None:
@@ -233,34 +249,45 @@ class Approvals:
 
 
 class MemoryApprovals(ApprovalStore):
-    """The in-memory twin of `registry.postgres.approvals.PostgresApprovals`."""
+    """In-memory adapter: approvals for tests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Approval] = {}
 
     @override
-    def add(self, approval: Approval) -> None:
+    def add(self, work: UnitOfWork, approval: Approval) -> None:
         with self._lock:
+            on_rollback(work, lambda: self._held.__delitem__(approval.id))
             self._held[approval.id] = approval
 
     @override
-    def move(self, approval: Approval, before: ApprovalState) -> bool:
+    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
         with self._lock:
             held = self._held.get(approval.id)
             if held is None or held.state is not before:
                 return False
+            on_rollback(work, lambda: self._restore(held))
             self._held[approval.id] = approval
             return True
 
+    def _restore(self, approval: Approval) -> None:
+        with self._lock:
+            self._held[approval.id] = approval
+
     @override
-    def get(self, approval_id: str) -> Approval | None:
+    def get(self, reader: Reader, approval_id: str) -> Approval | None:
         with self._lock:
             return self._held.get(approval_id)
 
     @override
     def find(
-        self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
+        self,
+        reader: Reader,
+        *,
+        subject: str | None = None,
+        state: ApprovalState | None = None,
+        shape: bytes | None = None,
     ) -> list[Approval]:
         with self._lock:
             return [

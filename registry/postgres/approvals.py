@@ -1,4 +1,4 @@
-"""Requests to take a classification back, in PostgreSQL. They join the transaction of the act that they belong to."""
+"""PostgreSQL adapter of approvals: requests to take a classification back."""
 
 import json
 from typing import Any
@@ -6,44 +6,39 @@ from typing import Any
 import sqlalchemy as sa
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.governance.approvals import Approval, ApprovalState, ApprovalStore
-from registry.postgres.subjects import transaction
 from registry.postgres.tables import approval as table
 
 __all__ = ["PostgresApprovals"]
 
 
 class PostgresApprovals(ApprovalStore):
-    """See `registry.governance.approvals.ApprovalStore`.
-
-    Args:
-        engine: connections to a database with the tables of `registry.postgres.tables`.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    """Approvals in the table of `registry.postgres.tables`."""
 
     @override
-    def add(self, approval: Approval) -> None:
-        with transaction(self._engine) as connection:
-            connection.execute(sa.insert(table).values(id=approval.id, **_facts(approval)))
+    def add(self, work: UnitOfWork, approval: Approval) -> None:
+        connection_of(work).execute(sa.insert(table).values(id=approval.id, **_facts(approval)))
 
     @override
-    def move(self, approval: Approval, before: ApprovalState) -> bool:
+    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
         """The row's lock makes one of two the first."""
         changed = sa.update(table).where(table.c.id == approval.id, table.c.state == before.value)
-        with transaction(self._engine) as connection:
-            return connection.execute(changed.values(_facts(approval))).rowcount == 1
+        return connection_of(work).execute(changed.values(_facts(approval))).rowcount == 1
 
     @override
-    def get(self, approval_id: str) -> Approval | None:
-        with transaction(self._engine) as connection:
-            row = connection.execute(sa.select(table).where(table.c.id == approval_id)).one_or_none()
+    def get(self, reader: Reader, approval_id: str) -> Approval | None:
+        row = connection_of(reader).execute(sa.select(table).where(table.c.id == approval_id)).one_or_none()
         return None if row is None else _approval(row)
 
     @override
     def find(
-        self, *, subject: str | None = None, state: ApprovalState | None = None, shape: bytes | None = None
+        self,
+        reader: Reader,
+        *,
+        subject: str | None = None,
+        state: ApprovalState | None = None,
+        shape: bytes | None = None,
     ) -> list[Approval]:
         wanted = sa.select(table).order_by(table.c.id)
         if subject is not None:
@@ -52,8 +47,7 @@ class PostgresApprovals(ApprovalStore):
             wanted = wanted.where(table.c.state == state.value)
         if shape is not None:
             wanted = wanted.where(table.c.shape == shape)
-        with transaction(self._engine) as connection:
-            return [_approval(row) for row in connection.execute(wanted)]
+        return [_approval(row) for row in connection_of(reader).execute(wanted)]
 
 
 def _facts(approval: Approval) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
-from registry.postgres.subjects import transaction
 from registry.postgres.tables import catalogue, catalogue_version, department, department_version
 from schemas.access import Level
 from schemas.errors import ConflictError, Reason
@@ -21,113 +21,105 @@ __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 
 class PostgresDepartments(DepartmentStore):
-    """See `registry.subjects.store.DepartmentStore`."""
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    """Departments in PostgreSQL."""
 
     @override
-    def save(self, value: Department, at: datetime) -> None:
+    def save(self, work: UnitOfWork, value: Department, at: datetime) -> None:
         body = json.dumps(asdict(value), ensure_ascii=False)
         facts = {"version": value.version, "uscc": value.uscc, "body": body}
-        with transaction(self._engine) as connection:
-            taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
-            # Two that bring one code at the same time: the second waits at the unique index below.
-            if connection.execute(taken).first() is not None:
-                raise _taken()
-            if value.version == 1:
-                new = postgresql.insert(department).values(id=value.id, **facts).on_conflict_do_nothing()
-                if connection.execute(new.returning(department.c.id)).first() is None:
-                    known = connection.execute(sa.select(department.c.id).where(department.c.id == value.id)).first()
-                    raise stale_version("department", 0) if known else _taken()
-            else:
-                changed = sa.update(department).where(
-                    department.c.id == value.id, department.c.version == value.version - 1
-                )
-                try:
-                    with connection.begin_nested():
-                        count = connection.execute(changed.values(facts)).rowcount
-                except sa.exc.IntegrityError as error:
-                    raise _taken() from error
-                if count != 1:
-                    raise stale_version("department", value.version - 1)
-            connection.execute(
-                sa.insert(department_version).values(id=value.id, version=value.version, body=body, at=at)
+        connection = connection_of(work)
+        taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
+        # Two that bring one code at the same time: the second waits at the unique index below.
+        if connection.execute(taken).first() is not None:
+            raise _taken()
+        if value.version == 1:
+            new = postgresql.insert(department).values(id=value.id, **facts).on_conflict_do_nothing()
+            if connection.execute(new.returning(department.c.id)).first() is None:
+                known = connection.execute(sa.select(department.c.id).where(department.c.id == value.id)).first()
+                raise stale_version("department", 0) if known else _taken()
+        else:
+            changed = sa.update(department).where(
+                department.c.id == value.id, department.c.version == value.version - 1
             )
+            try:
+                with connection.begin_nested():
+                    count = connection.execute(changed.values(facts)).rowcount
+            except sa.exc.IntegrityError as error:
+                raise _taken() from error
+            if count != 1:
+                raise stale_version("department", value.version - 1)
+        connection.execute(sa.insert(department_version).values(id=value.id, version=value.version, body=body, at=at))
 
     @override
-    def get(self, department_id: str) -> Department | None:
-        return self._one(sa.select(department.c.body).where(department.c.id == department_id))
+    def get(self, reader: Reader, department_id: str) -> Department | None:
+        return self._one(reader, sa.select(department.c.body).where(department.c.id == department_id))
 
     @override
-    def by_uscc(self, uscc: str) -> Department | None:
-        return self._one(sa.select(department.c.body).where(department.c.uscc == uscc))
+    def by_uscc(self, reader: Reader, uscc: str) -> Department | None:
+        return self._one(reader, sa.select(department.c.body).where(department.c.uscc == uscc))
 
     @override
-    def all(self) -> list[Department]:
-        with transaction(self._engine) as connection:
-            found = [_department(row.body) for row in connection.execute(sa.select(department.c.body))]
+    def all(self, reader: Reader) -> list[Department]:
+        connection = connection_of(reader)
+        found = [_department(row.body) for row in connection.execute(sa.select(department.c.body))]
         return sorted(found, key=lambda item: (item.short_name, item.id))
 
     @override
-    def history(self, department_id: str) -> list[tuple[datetime, Department]]:
+    def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         every = (
             sa.select(department_version.c.at, department_version.c.body)
             .where(department_version.c.id == department_id)
             .order_by(department_version.c.version)
         )
-        with transaction(self._engine) as connection:
-            return [(at, _department(body)) for at, body in connection.execute(every)]
+        connection = connection_of(reader)
+        return [(at, _department(body)) for at, body in connection.execute(every)]
 
-    def _one(self, statement: sa.Select[str]) -> Department | None:
-        with transaction(self._engine) as connection:
-            body = connection.execute(statement).scalar_one_or_none()
+    def _one(self, reader: Reader, statement: sa.Select[str]) -> Department | None:
+        connection = connection_of(reader)
+        body = connection.execute(statement).scalar_one_or_none()
         return None if body is None else _department(body)
 
 
 class PostgresCatalogue(CatalogueStore):
-    """See `registry.subjects.store.CatalogueStore`."""
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    """Catalogue entries in PostgreSQL."""
 
     @override
-    def save(self, entry: Entry, at: datetime) -> None:
+    def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
         body = json.dumps(asdict(entry) | {"level": entry.level.name}, ensure_ascii=False)
         key = {"name": str(entry.topic.name), "major": entry.topic.major}
         facts = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
-        with transaction(self._engine) as connection:
-            if entry.version == 1:
-                new = postgresql.insert(catalogue).values(**key, **facts).on_conflict_do_nothing()
-                done = connection.execute(new.returning(catalogue.c.version)).first() is not None
-            else:
-                changed = sa.update(catalogue).where(_is(entry.topic), catalogue.c.version == entry.version - 1)
-                done = connection.execute(changed.values(facts)).rowcount == 1
-            if not done:
-                raise stale_version("entry", entry.version - 1)
-            connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
+        connection = connection_of(work)
+        if entry.version == 1:
+            new = postgresql.insert(catalogue).values(**key, **facts).on_conflict_do_nothing()
+            done = connection.execute(new.returning(catalogue.c.version)).first() is not None
+        else:
+            changed = sa.update(catalogue).where(_is(entry.topic), catalogue.c.version == entry.version - 1)
+            done = connection.execute(changed.values(facts)).rowcount == 1
+        if not done:
+            raise stale_version("entry", entry.version - 1)
+        connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
 
     @override
-    def get(self, topic: Topic) -> Entry | None:
-        with transaction(self._engine) as connection:
-            body = connection.execute(sa.select(catalogue.c.body).where(_is(topic))).scalar_one_or_none()
+    def get(self, reader: Reader, topic: Topic) -> Entry | None:
+        connection = connection_of(reader)
+        body = connection.execute(sa.select(catalogue.c.body).where(_is(topic))).scalar_one_or_none()
         return None if body is None else _entry(body)
 
     @override
-    def all(self) -> list[Entry]:
-        with transaction(self._engine) as connection:
-            found = [_entry(row.body) for row in connection.execute(sa.select(catalogue.c.body))]
+    def all(self, reader: Reader) -> list[Entry]:
+        connection = connection_of(reader)
+        found = [_entry(row.body) for row in connection.execute(sa.select(catalogue.c.body))]
         return sorted(found, key=lambda entry: entry.topic)
 
     @override
-    def history(self, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
         every = (
             sa.select(catalogue_version.c.at, catalogue_version.c.body)
             .where(catalogue_version.c.name == str(topic.name), catalogue_version.c.major == topic.major)
             .order_by(catalogue_version.c.version)
         )
-        with transaction(self._engine) as connection:
-            return [(at, _entry(body)) for at, body in connection.execute(every)]
+        connection = connection_of(reader)
+        return [(at, _entry(body)) for at, body in connection.execute(every)]
 
 
 def _is(topic: Topic) -> sa.ColumnElement[bool]:

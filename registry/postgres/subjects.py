@@ -1,4 +1,4 @@
-"""The registry's subjects in PostgreSQL: ids without an election, from any number of processes.
+"""PostgreSQL adapter of the subjects: ids without an election, from any number of processes.
 
 One transaction a registration. The subject's row is its lock (`SELECT … FOR UPDATE`), so registrations of one
 subject queue, and those of others do not wait. The unique content key decides who gives an id: of two
@@ -6,175 +6,101 @@ transactions that bring the same new content at the same time, the second waits 
 index and then reads what it stored. A transaction takes one subject's lock and one key, in this order, and
 nobody who holds a key wants a subject: there is no deadlock.
 
-`joining` lets another transaction carry the changes, so that an audit entry and what it tells of become durable
-together.
+The transaction is the caller's: an audit entry and the change that it describes become durable together.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
-from registry.database.errors import never_committed, unavailable
 from registry.database.prepared_statement import PreparedStatement
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.postgres import statements
 from registry.postgres.tables import reference, schema, subject, version
 from registry.subjects.model import Content, Reference, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import SubjectStore, refuse_taken
+from registry.subjects.store import Change, SubjectReader, SubjectWriter, refuse_taken
 from schemas.errors import ConflictError, Reason, UnavailableError
 
-__all__ = ["PostgresSubjects", "joining", "transaction"]
-
-_joined: ContextVar[sa.Connection | None] = ContextVar("registry_joined_transaction", default=None)
+__all__ = ["PostgresSubjects"]
 
 _ATTEMPTS = 5
 
 
-@contextmanager
-def joining(connection: sa.Connection) -> Iterator[None]:
-    """Let every change of the registry's stores, in this thread or task, be part of an open transaction.
-
-    Whoever opened the transaction commits it. Until then the subject stays locked.
-    """
-    token = _joined.set(connection)
-    try:
-        yield
-    finally:
-        _joined.reset(token)
-
-
-@contextmanager
-def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Return the joined transaction's connection, or one in a transaction of its own.
-
-    Raises:
-        UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL, or OUTCOME_UNKNOWN for a commit that did not answer.
-    """
-    outer = _joined.get()
-    if outer is not None:
-        yield outer
-        return
-    committing = False
-    try:
-        with engine.connect() as connection:
-            opened = connection.begin()
-            yield connection
-            committing = True
-            opened.commit()
-    except sa_exc.SQLAlchemyError as error:
-        if committing and not (isinstance(error, sa_exc.DBAPIError) and never_committed(error)):
-            raise UnavailableError(
-                Reason.OUTCOME_UNKNOWN,
-                "the connection to PostgreSQL was lost during a commit; repeat the call, it is idempotent",
-            ) from error
-        raise unavailable(error) from error
-
-
-@contextmanager
-def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Return the joined transaction's connection, or one for single statements, without a transaction around them.
-
-    Raises:
-        UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
-    """
-    outer = _joined.get()
-    if outer is not None:
-        yield outer
-        return
-    try:
-        with engine.connect() as connection:
-            driver: Any = connection.connection.dbapi_connection
-            if not driver.autocommit:
-                connection.execution_options(isolation_level="AUTOCOMMIT")
-            yield connection
-    except sa_exc.SQLAlchemyError as error:
-        raise unavailable(error) from error
-
-
-class PostgresSubjects(SubjectStore):
-    """See `registry.subjects.store.SubjectStore`.
-
-    Args:
-        engine: connections to a database with the tables of `registry.postgres.tables`.
-        single: connections to the same database for single statements, which are to be in that mode already; the
-            others are put into it and out of it each time.
-    """
-
-    def __init__(self, engine: sa.Engine, single: sa.Engine | None = None) -> None:
-        self._engine = engine
-        self._single = single or engine
+class PostgresSubjects(SubjectReader, SubjectWriter):
+    """Subjects, schemas, versions and settings in the tables of `registry.postgres.tables`."""
 
     @contextmanager
     @override
     def change(
-        self, name: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+        self,
+        work: UnitOfWork,
+        subject: str,
+        *,
+        hidden: bool = False,
+        scopes: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> Iterator["_Change"]:
-        # Joined, so that what is read on the way takes no second connection: with many threads that would exhaust
-        # the pool while each of them waits for the others.
-        with transaction(self._engine) as connection, joining(connection):
-            if also:
-                connection.execute(statements.LOCK_ALL, {"names": sorted({name, *also})})
-            mine, others = _lock(connection, name, hidden=hidden, scopes=[one for one in scopes if one != name])
-            yield _Change(connection, name, mine, others)
+        connection = connection_of(work)
+        if also:
+            connection.execute(statements.LOCK_ALL, {"names": sorted({subject, *also})})
+        mine, others = _lock(connection, subject, hidden=hidden, scopes=[one for one in scopes if one != subject])
+        yield _Change(connection, subject, mine, others)
 
     @override
-    def schema(self, schema_id: int) -> StoredSchema | None:
-        return self._schema(statements.SCHEMA, {"id": schema_id})
+    def schema(self, reader: Reader, schema_id: int) -> StoredSchema | None:
+        return self._schema(reader, statements.SCHEMA, {"id": schema_id})
 
     @override
-    def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        return self._schema(statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))})
+    def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
+        return self._schema(
+            reader, statements.BY_GUID, {"least": prefix, "most": prefix + b"\xff" * (32 - len(prefix))}
+        )
 
     @override
-    def highest_id(self) -> int:
-        with reading(self._single) as connection:
-            return connection.execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
+    def highest_id(self, reader: Reader) -> int:
+        return connection_of(reader).execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
 
     @override
-    def held(self, name: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         if number is None:
-            wanted, values = statements.LATEST, dict[str, Any](name=name)
+            wanted, values = statements.LATEST, dict[str, Any](name=subject)
         else:
-            wanted, values = statements.NUMBERED, {"name": name, "number": number}
-        with reading(self._single) as connection:
-            row = wanted.one_or_none(connection, values)
+            wanted, values = statements.NUMBERED, {"name": subject, "number": number}
+        row = wanted.one_or_none(connection_of(reader), values)
         return None if row is None else (_version(row), row.text)
 
     @override
-    def listed(self) -> list[StoredVersion]:
-        return self._versions(statements.LISTED, {})
+    def listed(self, reader: Reader) -> list[StoredVersion]:
+        return self._versions(reader, statements.LISTED, {})
 
     @override
-    def referrers(self, name: str, number: int | None = None) -> list[StoredVersion]:
-        return self._versions(statements.REFERRERS, {"name": name, "number": number})
+    def referrers(self, reader: Reader, subject: str, number: int | None = None) -> list[StoredVersion]:
+        return self._versions(reader, statements.REFERRERS, {"name": subject, "number": number})
 
     @override
-    def by_shape(self, name: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        with reading(self._single) as connection:
-            rows = statements.BY_SHAPE.run(connection, {"name": name, "shape": shape})
-            return [(_version(row), row.text) for row in rows]
+    def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+        rows = statements.BY_SHAPE.run(connection_of(reader), {"name": subject, "shape": shape})
+        return [(_version(row), row.text) for row in rows]
 
     @override
-    def versions(self, name: str) -> list[StoredVersion]:
-        return self._versions(statements.VERSIONS, {"name": name})
+    def versions(self, reader: Reader, subject: str) -> list[StoredVersion]:
+        return self._versions(reader, statements.VERSIONS, {"name": subject})
 
     @override
-    def text(self, name: str, number: int) -> str | None:
-        with reading(self._single) as connection:
-            row = statements.TEXT.one_or_none(connection, {"name": name, "number": number})
+    def text(self, reader: Reader, subject: str, number: int) -> str | None:
+        row = statements.TEXT.one_or_none(connection_of(reader), {"name": subject, "number": number})
         return None if row is None else row.text
 
     @override
-    def uses(self, schema_id: int) -> list[StoredVersion]:
-        return self._versions(statements.USES, {"id": schema_id})
+    def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
+        return self._versions(reader, statements.USES, {"id": schema_id})
 
     @override
-    def subjects(self) -> list[tuple[str, bool]]:
+    def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
         listed = (
             sa.select(version.c.subject, sa.func.bool_or(~version.c.deleted))
             .join(subject, subject.c.name == version.c.subject)
@@ -183,37 +109,32 @@ class PostgresSubjects(SubjectStore):
             # By bytes, as the twin sorts, whatever the database's collation.
             .order_by(sa.collate(version.c.subject, "C"))
         )
-        with reading(self._single) as connection:
-            return [(name, live) for name, live in connection.execute(listed)]
+        return [(name, live) for name, live in connection_of(reader).execute(listed)]
 
     @override
-    def settings(self, name: str) -> Settings:
-        return self.settings_of([name]).get(name, Settings())
+    def settings(self, reader: Reader, subject: str) -> Settings:
+        return self.settings_of(reader, [subject]).get(subject, Settings())
 
     @override
-    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        with reading(self._single) as connection:
-            return {
-                row.name: Settings(row.config, row.mode)
-                for row in connection.execute(statements.SETTINGS, {"names": [*names]})
-            }
+    def settings_of(self, reader: Reader, names: Sequence[str]) -> Mapping[str, Settings]:
+        return {
+            row.name: Settings(row.config, row.mode)
+            for row in connection_of(reader).execute(statements.SETTINGS, {"names": [*names]})
+        }
 
     @override
-    def configured(self) -> Mapping[str, Settings]:
+    def configured(self, reader: Reader) -> Mapping[str, Settings]:
         found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
             subject.c.config.is_not(None) | subject.c.mode.is_not(None)
         )
-        with reading(self._single) as connection:
-            return {row.name: Settings(row.config, row.mode) for row in connection.execute(found)}
+        return {row.name: Settings(row.config, row.mode) for row in connection_of(reader).execute(found)}
 
-    def _schema(self, statement: PreparedStatement, values: Mapping[str, Any]) -> StoredSchema | None:
-        with reading(self._single) as connection:
-            row = statement.one_or_none(connection, values)
+    def _schema(self, reader: Reader, statement: PreparedStatement, values: Mapping[str, Any]) -> StoredSchema | None:
+        row = statement.one_or_none(connection_of(reader), values)
         return None if row is None else _schema(row)
 
-    def _versions(self, statement: PreparedStatement, values: Mapping[str, Any]) -> list[StoredVersion]:
-        with reading(self._single) as connection:
-            return [_version(row) for row in statement.run(connection, values)]
+    def _versions(self, reader: Reader, statement: PreparedStatement, values: Mapping[str, Any]) -> list[StoredVersion]:
+        return [_version(row) for row in statement.run(connection_of(reader), values)]
 
 
 def _lock(
@@ -230,9 +151,7 @@ def _lock(
         # Another transaction made the subject while this one waited for it: the next statement sees it.
 
 
-class _Change:
-    """See `registry.subjects.store.Change`."""
-
+class _Change(Change):
     def __init__(
         self, connection: sa.Connection, name: str, settings: Settings | None, scopes: Mapping[str, Settings]
     ) -> None:

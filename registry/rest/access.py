@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.rest.responses import page
 from registry.subjects.versions import is_view
 from schemas.access import Action, Actor
@@ -62,8 +63,10 @@ class Listing:
 class AccessControl(Protocol):
     """Decides whether an act may go on, and records it."""
 
-    def act(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[AuditHandle]:
-        """Open an act; leaving the block records it.
+    def act(
+        self, actor: Actor, action: Action, resource: str
+    ) -> AbstractContextManager[tuple[UnitOfWork, AuditHandle]]:
+        """Open an act that changes something, within a transaction; leaving the block records and commits it.
 
         Args:
             actor: who acts.
@@ -73,6 +76,20 @@ class AccessControl(Protocol):
         Raises:
             RefusedError: the actor may not.
             UnavailableError: the act cannot be recorded, so it does not happen.
+        """
+        ...
+
+    def read(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[Reader]:
+        """Open a read under a subject; leaving the block records it where such a read leaves an entry.
+
+        Args:
+            actor: who reads.
+            action: SCHEMA_READ or SCHEMA_READ_BY_ID.
+            resource: a subject; empty for a read of all.
+
+        Raises:
+            RefusedError: the actor may not.
+            UnavailableError: the read cannot be recorded, so nothing is read.
         """
         ...
 

@@ -1,7 +1,7 @@
 """The registry over HTTP, as Confluent's clients, serializers and tools speak to it.
 
     from registry.rest.app import create
-    app = create(subjects, gate, identify=…)
+    app = create(subjects, access, database, identify=…)
 
 Every call is identified and passes the gate, which decides and records; `Gate` has no default, so an ungated API
 cannot be built. The gate chooses which acts leave an entry: every write and every read under a view's subject
@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from registry.database.unit_of_work import Database
 from registry.rest.access import AccessControl
 from registry.rest.config import ConfigCalls
 from registry.rest.errors import Dialect, failure, plain_failure
@@ -27,15 +28,16 @@ from registry.rest.middleware import ProtocolMiddleware
 from registry.rest.response_cache import ResponseCache
 from registry.rest.schemas import SchemaCalls
 from registry.rest.subjects import SubjectCalls
-from registry.subjects.lookup import Subjects
+from registry.subjects.services import SubjectServices
 from schemas.errors import PoolError
 
 __all__ = ["Identify", "create"]
 
 
 def create(
-    subjects: Subjects,
+    subjects: SubjectServices,
     access: AccessControl,
+    database: Database,
     *,
     identify: Identify,
     version: str = "1",
@@ -46,8 +48,9 @@ def create(
     """Build the application: a FastAPI within its manners.
 
     Args:
-        subjects: the service behind it.
-        access: lets acts pass.
+        subjects: the services behind it.
+        access: decides on acts and reads, and records them.
+        database: opens readers.
         identify: says who calls.
         version: of the product.
         dialect: whose words errors are told in where peers contradict each other.
@@ -58,12 +61,14 @@ def create(
     ready = ResponseCache(access.open_)
     groups: tuple[Callable[..., Calls], ...] = (SubjectCalls, SchemaCalls, ConfigCalls, *more)
     for group in groups:
-        calls: Any = group(subjects, access, identify, ready=ready, dialect=dialect, version=version)
+        calls: Any = group(subjects, access, database, identify, ready=ready, dialect=dialect, version=version)
         app.include_router(calls.router())
     if metrics is not None:
         _serve_metrics(app, metrics, identify)
     made: dict[str, Any] = {"ready": ready, "dialect": dialect, "version": version}
-    hot: tuple[Any, ...] = tuple(group(subjects, access, identify, **made) for group in (SubjectCalls, SchemaCalls))
+    hot: tuple[Any, ...] = tuple(
+        group(subjects, access, database, identify, **made) for group in (SubjectCalls, SchemaCalls)
+    )
 
     async def pool_error(_: Request, error: PoolError) -> Response:
         return failure(error, dialect)

@@ -59,14 +59,14 @@ class ConfigCalls(Calls):
 
     def mode(self, request: Request) -> dict[str, Any]:
         """Return the mode of all."""
-        with self.reading(request, GLOBAL):
-            return {"mode": self.configuration.mode(GLOBAL)}
+        with self.read_under(request, GLOBAL) as reader:
+            return {"mode": self.configuration.mode(reader, GLOBAL)}
 
     def mode_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
         """Return the mode of a subject."""
         name = subject_of(subject)
-        with self.reading(request, name):
-            return {"mode": self.configuration.mode(name, default_to_global=to_global)}
+        with self.read_under(request, name) as reader:
+            return {"mode": self.configuration.mode(reader, name, default_to_global=to_global)}
 
     def set_mode(self, request: Request, body: Body, *, force: Flag = False) -> dict[str, Any]:
         """Set the mode of all."""
@@ -85,14 +85,16 @@ class ConfigCalls(Calls):
         return self._reset_mode(request, subject_of(subject), recursive=recursive)
 
     def _config(self, request: Request, name: str, *, to_global: bool) -> dict[str, Any]:
-        with self.reading(request, name):
+        with self.read_under(request, name) as reader:
             try:
-                found = self.configuration.effective(name) if to_global else self.configuration.own(name)
+                found = (
+                    self.configuration.effective(reader, name) if to_global else self.configuration.own(reader, name)
+                )
             except InvalidError:
-                if self.dialect is Dialect.KARAPACE and not self.subjects.subjects(name, deleted=True):
+                if self.dialect is Dialect.KARAPACE and not self.lookup.subjects(reader, name, deleted=True):
                     raise unknown_subject(name) from None
                 raise
-            level = found.get("compatibility") or self.configuration.level(name).value
+            level = found.get("compatibility") or self.configuration.level(reader, name).value
             rest = {key: value for key, value in found.items() if key != "compatibility"}
             return {"compatibilityLevel": level} | rest
 
@@ -102,23 +104,23 @@ class ConfigCalls(Calls):
             changes.setdefault("compatibility", body["compatibilityLevel"])
         if changes.get("alias") and name == GLOBAL:
             raise InvalidError(Reason.REQUEST_INVALID, "got an alias for all; expected one for a subject")
-        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
-            self.configuration.configure(name, changes)
+        with self.write_act(request, Action.SCHEMA_CONFIGURE, name) as (work, entry):
+            self.configuration.configure(work, name, changes)
             entry.note(configured=[*sorted(changes)])
             return changes
 
     def _reset_config(self, request: Request, name: str) -> dict[str, Any]:
-        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+        with self.write_act(request, Action.SCHEMA_CONFIGURE, name) as (work, entry):
             entry.note(configured=[])
-            return self.configuration.reset(name)
+            return self.configuration.reset(work, name)
 
     def _set_mode(self, request: Request, name: str, body: dict[str, Any], *, force: bool) -> dict[str, Any]:
-        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
-            mode = self.configuration.set_mode(name, text_of(body, "mode"), force=force)
+        with self.write_act(request, Action.SCHEMA_CONFIGURE, name) as (work, entry):
+            mode = self.configuration.set_mode(work, name, text_of(body, "mode"), force=force)
             entry.note(mode=mode.value)
             return {"mode": mode}
 
     def _reset_mode(self, request: Request, name: str, *, recursive: bool) -> dict[str, Any]:
-        with self.acting(request, Action.SCHEMA_CONFIGURE, name) as entry:
+        with self.write_act(request, Action.SCHEMA_CONFIGURE, name) as (work, entry):
             entry.note(mode=None)
-            return {"mode": self.configuration.reset_mode(name, recursive=recursive)}
+            return {"mode": self.configuration.reset_mode(work, name, recursive=recursive)}

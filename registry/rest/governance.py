@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
+from registry.database.unit_of_work import Database, Reader
 from registry.governance.approvals import Approvals, ApprovalState
 from registry.reports.diff import diff
 from registry.reports.grant_impact import grant_use, touched
@@ -29,7 +30,7 @@ from registry.rest.response_cache import ResponseCache
 from registry.subjects import contexts
 from registry.subjects.field_search import Query as FieldQuery
 from registry.subjects.field_search import Search, facts_of
-from registry.subjects.lookup import Subjects
+from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
 
@@ -51,8 +52,9 @@ class GovernanceCalls(Calls):
 
     def __init__(
         self,
-        subjects: Subjects,
+        subjects: SubjectServices,
         access: AccessControl,
+        database: Database,
         identify: Identify,
         *,
         ready: ResponseCache,
@@ -61,10 +63,10 @@ class GovernanceCalls(Calls):
         approvals: Approvals,
         grants: GrantsOf,
     ) -> None:
-        super().__init__(subjects, access, identify, ready=ready, dialect=dialect, version=version)
+        super().__init__(subjects, access, database, identify, ready=ready, dialect=dialect, version=version)
         self._approvals = approvals
         self._grants = grants
-        self._search = Search(subjects)
+        self._search = Search(subjects.lookup)
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -97,41 +99,41 @@ class GovernanceCalls(Calls):
     ) -> JSONResponse:
         """Search the fields of the latest versions."""
         query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
-        with self.listing(request) as listing:
+        with self.listing(request) as listing, self.database.read() as reader:
             found = [
-                (told, {"subject": subject, "version": version, "id": schema_id} | field.to_json())
-                for subject, version, schema_id, field in self._search.find(query)
-                if all(map(listing.visible, told := self._told_of(subject, schema_id)))
+                (named, {"subject": subject, "version": version, "id": schema_id} | field.to_json())
+                for subject, version, schema_id, field in self._search.find(reader, query)
+                if all(map(listing.visible, named := self._subjects_of(reader, subject, schema_id)))
             ]
             part = listing.page(found, offset, limit, of=lambda one: one[0][0])
-            for told, _ in part:
-                listing.record(told)
+            for named, _ in part:
+                listing.record(named)
             return JSONResponse([answer for _, answer in part])
 
-    def _told_of(self, subject: str, schema_id: int) -> list[str]:
+    def _subjects_of(self, reader: Reader, subject: str, schema_id: int) -> list[str]:
         """Return the subjects whose fields a schema has: its own, and those that it refers to."""
-        references = self.subjects.by_id(schema_id).content.references
-        return [subject, *(self.subjects.needed(references) if references else ())]
+        references = self.lookup.by_id(reader, schema_id).content.references
+        return [subject, *(self.lookup.needed(reader, references) if references else ())]
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
         """Return what a version says of each field."""
-        name = self.meant(subject)
-        with self.reading(request, name):
-            found = self.subjects.version(name, version_of(version))
-            self.admitted(request, found.content.references)
-            facts = facts_of(self.subjects.described(found.schema_id), found.content.metadata)
+        name = self.resolve_alias(subject)
+        with self.read_under(request, name) as reader:
+            found = self.lookup.version(reader, name, version_of(version))
+            self.require_readable(request, reader, found.content.references)
+            facts = facts_of(self.lookup.described(reader, found.schema_id), found.content.metadata)
             return [dict(field.to_json()) for field in facts]
 
     def compare(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
         """Compare a schema with the latest version: for readers, for the classification, for grants."""
-        name = self.meant(subject)
-        content = self.submitted(request, name, body)
+        name = self.resolve_alias(subject)
+        content = self.read_submission(request, name, body)
         actor = self._identify(request)
-        with self._access.act(actor, Action.SCHEMA_READ, name):
-            latest = self.subjects.version(name, None)
-            self.admitted(request, latest.content.references)
-            old = self.subjects.described(latest.schema_id)
-            new = self.subjects.draft(name, content).parsed
+        with self._access.read(actor, Action.SCHEMA_READ, name) as reader:
+            latest = self.lookup.version(reader, name, None)
+            self.require_readable(request, reader, latest.content.references)
+            old = self.lookup.described(reader, latest.schema_id)
+            new = self.registration.read(reader, name, content).parsed
             if new is None:
                 raise InvalidError(Reason.REQUEST_INVALID, f"got a schema of the type {content.kind}; expected AVRO")
             changes = diff(old, new)
@@ -144,9 +146,9 @@ class GovernanceCalls(Calls):
 
     def grants(self, request: Request, subject: str) -> list[dict[str, Any]]:
         """Return the grants on a subject that the caller may see."""
-        name = self.meant(subject)
+        name = self.resolve_alias(subject)
         actor = self._identify(request)
-        with self._access.act(actor, Action.SCHEMA_READ, name):
+        with self._access.read(actor, Action.SCHEMA_READ, name):
             return [dict(one) for one in self._grants(actor, name)]
 
     def ask(self, request: Request, body: Body, *, normalize: Normalize = False) -> JSONResponse:
@@ -154,13 +156,13 @@ class GovernanceCalls(Calls):
 
         Who registers it with `normalize` asks with it, too: an approval is of what would be registered.
         """
-        subject, because = self.meant(text_of(body, "subject")), text_of(body, "reason")
-        content = self.submitted(request, subject, body)
+        subject, because = self.resolve_alias(text_of(body, "subject")), text_of(body, "reason")
+        content = self.read_submission(request, subject, body)
         actor = self._identify(request)
-        with self._access.act(actor, Action.APPROVAL_ASK, subject) as entry:
-            shape, findings = self.subjects.taken_back(subject, content, normalize=normalize)
+        with self._access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
+            shape, findings = self.registration.taken_back(work, subject, content, normalize=normalize)
             asked = self._approvals.ask(
-                actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
+                work, actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
             )
             entry.note(approval=asked.id, findings=len(asked.findings))
         return JSONResponse(asked.to_json(), status_code=201)
@@ -176,16 +178,21 @@ class GovernanceCalls(Calls):
                     Reason.REQUEST_INVALID, f"got the state {state[:40]!r}; expected one of {', '.join(ApprovalState)}"
                 )
             wanted = ApprovalState(state)
-        with self.listing(request) as listing:
-            found = [one for one in self._approvals.find(subject=subject, state=wanted) if listing.visible(one.subject)]
+        with self.listing(request) as listing, self.database.read() as reader:
+            found = [
+                one
+                for one in self._approvals.find(reader, subject=subject, state=wanted)
+                if listing.visible(one.subject)
+            ]
             listing.record(one.subject for one in found)
             return [dict(one.to_json()) for one in found]
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
         """Return a request and what became of it."""
         actor = self._identify(request)
-        found = self._approvals.get(approval_id)
-        with self._access.act(actor, Action.SCHEMA_READ, found.subject):
+        with self.database.read() as reader:
+            found = self._approvals.get(reader, approval_id)
+        with self._access.read(actor, Action.SCHEMA_READ, found.subject):
             return dict(found.to_json())
 
     def decide(self, request: Request, approval_id: str, body: Body) -> dict[str, Any]:
@@ -196,8 +203,9 @@ class GovernanceCalls(Calls):
                 Reason.REQUEST_INVALID, 'got a decision of another form; expected {"approve": true or false, "reason"}'
             )
         actor = self._identify(request)
-        asked = self._approvals.get(approval_id)
-        with self._access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as entry:
-            decided = self._approvals.decide(actor, approval_id, approve=approve, answer=answer)
+        with self.database.read() as reader:
+            asked = self._approvals.get(reader, approval_id)
+        with self._access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as (work, entry):
+            decided = self._approvals.decide(work, actor, approval_id, approve=approve, answer=answer)
             entry.note(approval=decided.id, state=decided.state.value, asked_by=decided.asked_by)
         return dict(decided.to_json())

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.rest.access import AccessControl, AuditHandle, Listing
 from registry.rest.errors import Dialect
 from registry.rest.requests import DEFAULT_MEDIA_TYPE, read_body, subject_of
 from registry.rest.response_cache import ResponseCache
 from registry.subjects import contexts
 from registry.subjects.data_contracts import checked_metadata, checked_rules
-from registry.subjects.lookup import Subjects
 from registry.subjects.model import Content, Reference, StoredSchema
+from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
 
@@ -27,8 +28,8 @@ __all__ = [
     "Normalize",
     "Offset",
     "ReferenceFormat",
+    "accepts_unknown_properties",
     "content_of",
-    "curious",
     "number_of",
     "raw",
     "text_of",
@@ -70,29 +71,35 @@ class Calls:
 
     def __init__(
         self,
-        subjects: Subjects,
+        subjects: SubjectServices,
         access: AccessControl,
+        database: Database,
         identify: Identify,
         *,
         ready: ResponseCache,
         dialect: Dialect,
         version: str,
     ) -> None:
-        self.subjects = subjects
+        self.lookup = subjects.lookup
+        self.registration = subjects.registration
+        self.deletion = subjects.deletion
         self.configuration = subjects.configuration
+        self.database = database
         self.ready = ready
         self.dialect = dialect
         self.version = version
         self._access = access
         self._identify = identify
 
-    def acting(self, request: Request, action: Action, subject: str) -> AbstractContextManager[AuditHandle]:
-        """Open an act that changes something."""
+    def write_act(
+        self, request: Request, action: Action, subject: str
+    ) -> AbstractContextManager[tuple[UnitOfWork, AuditHandle]]:
+        """Open an act that changes something, within a transaction."""
         return self._access.act(self._identify(request), action, subject)
 
-    def reading(self, request: Request, subject: str) -> AbstractContextManager[AuditHandle]:
+    def read_under(self, request: Request, subject: str) -> AbstractContextManager[Reader]:
         """Open a read under a subject; empty for one of all."""
-        return self.acting(request, Action.SCHEMA_READ, subject)
+        return self._access.read(self._identify(request), Action.SCHEMA_READ, subject)
 
     @contextmanager
     def listing(self, request: Request, *, admitted: bool = False) -> Iterator[Listing]:
@@ -101,23 +108,28 @@ class Calls:
             yield Listing(shown)
 
     @contextmanager
-    def reading_id(self, request: Request, find: Callable[[], StoredSchema]) -> Iterator[StoredSchema]:
+    def read_by_id(
+        self, request: Request, find: Callable[[Reader], StoredSchema]
+    ) -> Iterator[tuple[Reader, StoredSchema]]:
         """Open a read of what an id stands for; who calls is known before anything is looked up."""
         actor = self._identify(request)
-        schema = find()
+        with self.database.read() as reader:
+            schema = find(reader)
 
         def others() -> list[str]:
-            return [item.subject for item in self.subjects.uses(schema.id)]
+            with self.database.read() as reader:
+                return [item.subject for item in self.lookup.uses(reader, schema.id)]
 
-        readable_subject = self._access.readable_subject(actor, schema.origin, others)
-        with self._access.act(actor, Action.SCHEMA_READ_BY_ID, readable_subject):
-            yield schema
+        subject = self._access.readable_subject(actor, schema.origin, others)
+        with self._access.read(actor, Action.SCHEMA_READ_BY_ID, subject) as reader:
+            yield reader, schema
 
-    def meant(self, raw_subject: str) -> str:
-        """Return the subject that is meant by a name in a path or a body: what an alias stands for."""
-        return self.configuration.alias(subject_of(raw_subject))
+    def resolve_alias(self, raw_subject: str) -> str:
+        """Return the subject that a name in a path or a body means: what an alias stands for."""
+        with self.database.read() as reader:
+            return self.configuration.alias(reader, subject_of(raw_subject))
 
-    def submitted(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
+    def read_submission(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
         """Read what a body submits under a subject.
 
         Raises:
@@ -129,36 +141,38 @@ class Calls:
         content = content_of(body)
         direct = {(contexts.relative(item.subject, subject), item.version) for item in content.references}
         passed = {name for name, _ in direct}
-        self._pass_each(actor, passed)
+        self._require_each(actor, passed)
         for name, number in sorted(direct):
             try:
-                found = self.subjects.version(name, None if number == -1 else number)
+                with self.database.read() as reader:
+                    found = self.lookup.version(reader, name, None if number == -1 else number)
+                    needed = {*self.lookup.needed(reader, found.content.references)}
             except InvalidError:
-                continue  # whoever reads the content says so
-            self._pass_each(actor, {*self.subjects.needed(found.content.references)} - passed)
+                continue  # reading the content refuses it
+            self._require_each(actor, needed - passed)
         return content
 
-    def admitted(self, request: Request, references: Iterable[Reference]) -> None:
-        """Let a caller pass who may read everything that references are to, and what that refers to in turn.
+    def require_readable(self, request: Request, reader: Reader, references: Iterable[Reference]) -> None:
+        """Refuse a caller who may not read everything that references are to, and what that refers to in turn.
 
         Raises:
             RefusedError: one of them is not open to the caller.
         """
-        self._pass_each(self._identify(request), self.subjects.needed(references))
+        self._require_each(self._identify(request), self.lookup.needed(reader, references))
 
-    def _pass_each(self, actor: Actor, names: Iterable[str]) -> None:
+    def _require_each(self, actor: Actor, names: Iterable[str]) -> None:
         for name in sorted(names):
-            with self._access.act(actor, Action.SCHEMA_READ, name):
+            with self._access.read(actor, Action.SCHEMA_READ, name):
                 pass
 
-    def written_in(self, request: Request, schema_id: int) -> str:
+    def written_in(self, request: Request, reader: Reader, schema_id: int) -> str:
         """Return an id's text with its references written in, to a caller who may read each of them.
 
         Raises:
             RefusedError: one of them is not open to the caller.
         """
-        self.admitted(request, self.subjects.by_id(schema_id).content.references)
-        return self.subjects.whole(schema_id)
+        self.require_readable(request, reader, self.lookup.by_id(reader, schema_id).content.references)
+        return self.lookup.whole(reader, schema_id)
 
 
 def route(
@@ -250,7 +264,7 @@ def number_of(body: Mapping[str, Any], name: str) -> int | None:
     return value
 
 
-def curious(request: Request) -> bool:
+def accepts_unknown_properties(request: Request) -> bool:
     """Return whether a client takes properties that it does not know; older Java clients fail on them."""
     return request.headers.get("confluent-accept-unknown-properties", "").lower() == "true"
 

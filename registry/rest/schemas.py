@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry.avro.schema_types import Kind
+from registry.database.unit_of_work import Reader
 from registry.rest.handlers import Calls, Flag, Format, Limit, Offset, ReferenceFormat, raw, route
 from registry.rest.requests import subject_of
 from registry.rest.response_cache import CACHED
@@ -83,17 +84,17 @@ class SchemaCalls(Calls):
         The last three filters ask for associations of subjects with resources, which this registry does not keep: they
         find nothing, as they would where nothing is associated.
         """
-        with self.listing(request) as listing:
-            listed = self.subjects.listed(prefix, deleted=deleted, latest_only=latest_only)
+        with self.listing(request) as listing, self.database.read() as reader:
+            listed = self.lookup.listed(reader, prefix, deleted=deleted, latest_only=latest_only)
             found = [item for item in listed if listing.visible(item.subject)]
             if rule_type:
-                found = [item for item in found if self._has_rules(item.schema_id, rule_type)]
+                found = [item for item in found if self._has_rules(reader, item.schema_id, rule_type)]
             if resource_type or any(association_type) or lifecycle:
                 found = []
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
-            answers = [version_of_subject(item) for item in self.subjects.full(part)]
+            answers = [version_of_subject(item) for item in self.lookup.full(reader, part)]
             if aliases:
-                known = self.configuration.aliases()
+                known = self.configuration.aliases(reader)
                 for answer in answers:
                     names = [*filter(listing.visible, known.get(answer["subject"], ()))]
                     listing.record(names)
@@ -113,12 +114,12 @@ class SchemaCalls(Calls):
     ) -> Response:
         """Return what an id stands for."""
         del references
-        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
+        with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
             if not (max_id or form or tags or with_subjects):
                 return self._ready(request, schema_id, schema)
-            answer = self._formed(request, schema, form)
+            answer = self._formed(request, reader, schema, form)
             if max_id:
-                answer["maxId"] = self.subjects.highest_id()
+                answer["maxId"] = self.lookup.highest_id(reader)
             if tags:
                 answer["schemaTags"] = tags_of(schema.content, tags)
         if with_subjects:
@@ -137,8 +138,8 @@ class SchemaCalls(Calls):
 
     def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
         """Return an id's schema itself."""
-        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)) as schema:
-            return raw(self._formed(request, schema, form)["schema"])
+        with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
+            return raw(self._formed(request, reader, schema, form)["schema"])
 
     def by_id_subjects(
         self,
@@ -151,7 +152,7 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> list[str]:
         """List the subjects that have a version with an id."""
-        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
+        with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)):
             pass
         return self._using(request, schema_id, subject, deleted=deleted, offset=offset, limit=limit)
 
@@ -166,23 +167,25 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> list[dict[str, Any]]:
         """List the versions that have an id."""
-        with self.reading_id(request, lambda: self.subjects.by_id(schema_id)):
+        with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)):
             pass
-        with self.listing(request, admitted=True) as listing:
+        with self.listing(request, admitted=True) as listing, self.database.read() as reader:
             wanted = subject_of(subject) if subject else ""
-            uses = self.subjects.uses(schema_id, deleted=deleted)
+            uses = self.lookup.uses(reader, schema_id, deleted=deleted)
             found = [one for one in uses if wanted in ("", one.subject) and listing.visible(one.subject)]
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
             return [{"subject": item.subject, "version": item.number} for item in part]
 
     def by_guid(self, request: Request, guid: str, *, form: Format = "") -> JSONResponse:
         """Return what a GUID stands for."""
-        with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
-            return JSONResponse(self._formed(request, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER)
+        with self.read_by_id(request, lambda reader: self.lookup.by_guid(reader, guid)) as (reader, schema):
+            return JSONResponse(
+                self._formed(request, reader, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER
+            )
 
     def ids_of_guid(self, request: Request, guid: str) -> list[dict[str, Any]]:
         """Return the id of a GUID; it is one for all contexts."""
-        with self.reading_id(request, lambda: self.subjects.by_guid(guid)) as schema:
+        with self.read_by_id(request, lambda reader: self.lookup.by_guid(reader, guid)) as (_, schema):
             return [{"context": ".", "id": schema.id}]
 
     def contexts(
@@ -194,11 +197,11 @@ class SchemaCalls(Calls):
         limit: Limit = -1,
     ) -> list[str]:
         """List the contexts that hold subjects, and the default one."""
-        with self.listing(request) as listing:
+        with self.listing(request) as listing, self.database.read() as reader:
             wanted = "" if prefix == EVERY else prefix.removeprefix(":")
-            held = {name: split(name).context for name in filter(listing.visible, self.subjects.subjects(EVERY))}
+            held = {name: split(name).context for name in filter(listing.visible, self.lookup.subjects(reader, EVERY))}
             named = {DEFAULT, *held.values()}
-            listed = [name for name in self.subjects.context_names() if name in named and name.startswith(wanted)]
+            listed = [name for name in self.lookup.context_names(reader) if name in named and name.startswith(wanted)]
             part = page(listed, offset, limit)
             # A context's name tells that there are subjects in it; the default one is there in any case.
             listing.record(name for name, context in held.items() if context != DEFAULT and context in part)
@@ -211,12 +214,12 @@ class SchemaCalls(Calls):
             raise InvalidError(
                 Reason.SUBJECT_INVALID, "got the default context, whose settings hold everywhere; expected another"
             )
-        with self.acting(request, Action.SCHEMA_CONFIGURE, scope) as entry:
-            if self.subjects.subjects(scope, deleted=True):
+        with self.write_act(request, Action.SCHEMA_CONFIGURE, scope) as (work, entry):
+            if self.lookup.subjects(work, scope, deleted=True):
                 raise ConflictError(
                     Reason.CONTEXT_NOT_EMPTY, f"the context {scope} holds subjects; delete them for good first"
                 )
-            self.configuration.forget_scope(scope)
+            self.configuration.forget_scope(work, scope)
             entry.note(context=scope)
         return Response(status_code=204)
 
@@ -230,7 +233,8 @@ class SchemaCalls(Calls):
         Raises:
             UnavailableError: it does not.
         """
-        self.subjects.highest_id()
+        with self.database.read() as reader:
+            self.lookup.highest_id(reader)
         return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
     def metadata_id(self) -> dict[str, Any]:
@@ -241,10 +245,10 @@ class SchemaCalls(Calls):
         """Return the product's version."""
         return {"version": self.version, "commitId": ""}
 
-    def _formed(self, request: Request, schema: StoredSchema, form: str) -> dict[str, Any]:
+    def _formed(self, request: Request, reader: Reader, schema: StoredSchema, form: str) -> dict[str, Any]:
         answer = content_json(schema.content)
         if form == "resolved" and schema.content.kind == Kind.AVRO and schema.content.references:
-            answer["schema"] = self.written_in(request, schema.id)
+            answer["schema"] = self.written_in(request, reader, schema.id)
         return answer
 
     def _using(
@@ -258,13 +262,13 @@ class SchemaCalls(Calls):
         limit: int = -1,
     ) -> list[str]:
         """Return the subjects that have a version with an id."""
-        with self.listing(request, admitted=True) as listing:
-            names = {one.subject for one in self.subjects.uses(schema_id, deleted=deleted)}
+        with self.listing(request, admitted=True) as listing, self.database.read() as reader:
+            names = {one.subject for one in self.lookup.uses(reader, schema_id, deleted=deleted)}
             if subject:
                 names &= {subject_of(subject)}
             return listing.page(sorted(filter(listing.visible, names)), offset, limit, of=str)
 
-    def _has_rules(self, schema_id: int, kind: str) -> bool:
-        rules = self.subjects.by_id(schema_id).content.rule_set
+    def _has_rules(self, reader: Reader, schema_id: int, kind: str) -> bool:
+        rules = self.lookup.by_id(reader, schema_id).content.rule_set
         known = json.loads(rules) if rules else {}
         return any(rule.get("type") == kind for name in _RULE_LISTS for rule in known.get(name) or ())

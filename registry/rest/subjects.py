@@ -1,5 +1,7 @@
 """Calls on subjects and their versions: list, look up, register, delete, compare."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -8,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from registry.avro.compatibility import Incompatibility
 from registry.avro.schema_types import Kind
+from registry.database.unit_of_work import Reader
 from registry.rest.handlers import (
     Body,
     Calls,
@@ -17,7 +20,7 @@ from registry.rest.handlers import (
     Normalize,
     Offset,
     ReferenceFormat,
-    curious,
+    accepts_unknown_properties,
     looked_up,
     number_of,
     raw,
@@ -26,7 +29,7 @@ from registry.rest.handlers import (
 from registry.rest.requests import subject_of, version_of
 from registry.rest.responses import extras_of, page, tags_of, version_of_subject
 from registry.subjects.contexts import EVERY
-from registry.subjects.lookup import Registered
+from registry.subjects.versions import Registered
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 
@@ -71,7 +74,8 @@ class SubjectCalls(Calls):
     ) -> JSONResponse:
         """List the subjects."""
         with self.listing(request) as listing:
-            found = self.subjects.subjects(prefix, deleted=deleted, deleted_only=deleted_only)
+            with self.database.read() as reader:
+                found = self.lookup.subjects(reader, prefix, deleted=deleted, deleted_only=deleted_only)
             return JSONResponse(listing.page([*filter(listing.visible, found)], offset, limit, of=str))
 
     def look_up(
@@ -85,14 +89,14 @@ class SubjectCalls(Calls):
         form: Format = "",
     ) -> dict[str, Any]:
         """Find a schema under a subject."""
-        name = self.meant(subject)
-        with self.reading(request, name):
+        name = self.resolve_alias(subject)
+        with self.read_under(request, name) as reader:
             try:
-                content = self.submitted(request, name, body)
-                found = self.subjects.look_up(name, content, deleted=deleted, normalize=normalize)
+                content = self.read_submission(request, name, body)
+                found = self.registration.find(reader, name, content, deleted=deleted, normalize=normalize)
             except InvalidError as error:
                 raise looked_up(error, name) from error
-            return self._told(found, request, form)
+            return self._document(reader, found, request, form)
 
     def register(
         self,
@@ -110,16 +114,19 @@ class SubjectCalls(Calls):
         the one submitted: its normal form, or the one that *form* asks for.
         """
         del force
-        name = self.meant(subject)
-        content = self.submitted(request, name, body)
+        name = self.resolve_alias(subject)
+        content = self.read_submission(request, name, body)
         given_id, given_number = number_of(body, "id"), number_of(body, "version")
-        with self.acting(request, Action.SCHEMA_REGISTER, name) as entry:
-            found = self.subjects.register(name, content, schema_id=given_id, number=given_number, normalize=normalize)
+        with self.write_act(request, Action.SCHEMA_REGISTER, name) as (work, entry):
+            found = self.registration.register(
+                work, name, content, schema_id=given_id, number=given_number, normalize=normalize
+            )
             entry.note(schema=found.schema_id, version=found.number)
         extra: dict[str, Any] = {}
-        if curious(request):
-            told = self._told(found, request, form)["schema"]
-            extra = extras_of(found) | ({"schema": told} if told != content.text else {})
+        if accepts_unknown_properties(request):
+            with self.database.read() as reader:
+                text = self._document(reader, found, request, form)["schema"]
+            extra = extras_of(found) | ({"schema": text} if text != content.text else {})
         return JSONResponse(extra | {"id": found.schema_id})
 
     def list_versions(
@@ -134,9 +141,9 @@ class SubjectCalls(Calls):
         limit: Limit = -1,
     ) -> JSONResponse:
         """List the versions of a subject."""
-        name = self.meant(subject)
-        with self.reading(request, name):
-            found = self.subjects.stored(name, deleted=deleted or as_negative, deleted_only=deleted_only)
+        name = self.resolve_alias(subject)
+        with self.read_under(request, name) as reader:
+            found = self.lookup.stored(reader, name, deleted=deleted or as_negative, deleted_only=deleted_only)
             numbers = [-item.number if item.deleted and as_negative else item.number for item in found]
             return JSONResponse(page(numbers, offset, limit))
 
@@ -153,8 +160,8 @@ class SubjectCalls(Calls):
     ) -> JSONResponse:
         """Return a version."""
         del references
-        found = self._read_version(request, subject, version, deleted=deleted)
-        answer = self._told(found, request, form)
+        with self._read_version(request, subject, version, deleted=deleted) as (reader, found):
+            answer = self._document(reader, found, request, form)
         if tags:
             answer["schemaTags"] = tags_of(found.content, tags)
         return JSONResponse(answer)
@@ -163,8 +170,8 @@ class SubjectCalls(Calls):
         self, request: Request, subject: str, version: str, *, deleted: Flag = False, form: Format = ""
     ) -> Response:
         """Return a version's schema itself."""
-        found = self._read_version(request, subject, version, deleted=deleted)
-        return raw(self._told(found, request, form)["schema"])
+        with self._read_version(request, subject, version, deleted=deleted) as (reader, found):
+            return raw(self._document(reader, found, request, form)["schema"])
 
     def referenced_by(
         self,
@@ -177,8 +184,8 @@ class SubjectCalls(Calls):
         limit: Limit = -1,
     ) -> list[int]:
         """List the ids of schemas that refer to a version."""
-        found = self._read_version(request, subject, version, deleted=True)
-        return page(self.subjects.referrers(found.subject, found.number, deleted=deleted), offset, limit)
+        with self._read_version(request, subject, version, deleted=True) as (reader, found):
+            return page(self.lookup.referrers(reader, found.subject, found.number, deleted=deleted), offset, limit)
 
     def with_metadata(
         self,
@@ -191,36 +198,36 @@ class SubjectCalls(Calls):
         form: Format = "",
     ) -> dict[str, Any]:
         """Return the latest version whose metadata has these properties; each key goes with the value at its place."""
-        name = self.meant(subject)
+        name = self.resolve_alias(subject)
         if len(key) != len(value):
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got {len(key)} keys and {len(value)} values; expected a value for each key"
             )
-        with self.reading(request, name):
+        with self.read_under(request, name) as reader:
             wanted = dict(zip(key, value, strict=True))
             try:
-                found = self.subjects.with_properties(name, wanted, deleted=deleted)
+                found = self.lookup.with_properties(reader, name, wanted, deleted=deleted)
             except InvalidError as error:
                 # Confluent's Python client encodes them twice.
                 again = {unquote(one): unquote(other) for one, other in wanted.items()}
                 if error.reason is not Reason.VERSION_UNKNOWN or again == wanted:
                     raise
-                found = self.subjects.with_properties(name, again, deleted=deleted)
-            return self._told(found, request, form)
+                found = self.lookup.with_properties(reader, name, again, deleted=deleted)
+            return self._document(reader, found, request, form)
 
     def delete_subject(self, request: Request, subject: str, *, permanent: Flag = False) -> list[int]:
         """Delete a subject."""
         name = subject_of(subject)
-        with self.acting(request, Action.SCHEMA_DELETE, name) as entry:
-            numbers = self.subjects.delete(name, permanent=permanent)
+        with self.write_act(request, Action.SCHEMA_DELETE, name) as (work, entry):
+            numbers = self.deletion.delete(work, name, permanent=permanent)
             entry.note(versions=[*numbers], permanent=permanent)
             return numbers
 
     def delete_version(self, request: Request, subject: str, version: str, *, permanent: Flag = False) -> int:
         """Delete a version."""
         name, wanted = subject_of(subject), version_of(version)
-        with self.acting(request, Action.SCHEMA_DELETE, name) as entry:
-            number = self.subjects.delete_version(name, wanted, permanent=permanent)
+        with self.write_act(request, Action.SCHEMA_DELETE, name) as (work, entry):
+            number = self.deletion.delete_version(work, name, wanted, permanent=permanent)
             entry.note(versions=[number], permanent=permanent)
             return number
 
@@ -235,43 +242,50 @@ class SubjectCalls(Calls):
         verbose: Flag = True,
     ) -> dict[str, Any]:
         """Test a schema against a version, or against all if the level is transitive."""
-        name, wanted = self.meant(subject), version_of(version)
-        with self.reading(request, name):
-            content = self.submitted(request, name, body)
-            found = self.subjects.check(name, content, wanted, normalize=normalize)
-            return self._verdict(request, name, found, verbose=verbose)
+        name, wanted = self.resolve_alias(subject), version_of(version)
+        with self.read_under(request, name) as reader:
+            content = self.read_submission(request, name, body)
+            found = self.registration.check(reader, name, content, wanted, normalize=normalize)
+            return self._verdict(request, reader, name, found, verbose=verbose)
 
     def check_all(
         self, request: Request, subject: str, body: Body, *, normalize: Normalize = False, verbose: Flag = True
     ) -> dict[str, Any]:
         """Test a schema against the versions that the subject's level names; a new subject has none."""
-        name = self.meant(subject)
-        with self.reading(request, name):
+        name = self.resolve_alias(subject)
+        with self.read_under(request, name) as reader:
             try:
-                found = self.subjects.check(name, self.submitted(request, name, body), normalize=normalize)
+                found = self.registration.check(
+                    reader, name, self.read_submission(request, name, body), normalize=normalize
+                )
             except InvalidError as error:
                 if error.reason is not Reason.SUBJECT_UNKNOWN:
                     raise
                 found = []
-            return self._verdict(request, name, found, verbose=verbose)
+            return self._verdict(request, reader, name, found, verbose=verbose)
 
     def _verdict(
-        self, request: Request, subject: str, found: list[Incompatibility], *, verbose: bool
+        self, request: Request, reader: Reader, subject: str, found: list[Incompatibility], *, verbose: bool
     ) -> dict[str, Any]:
         answer: dict[str, Any] = {"is_compatible": not found}
         if not verbose:
             return answer
         for number in {item.version for item in found}:  # the messages tell what is in them
-            self.admitted(request, self.subjects.version(subject, number, deleted=True).content.references)
+            self.require_readable(
+                request, reader, self.lookup.version(reader, subject, number, deleted=True).content.references
+            )
         return answer | {"messages": [str(item) for item in found]}
 
-    def _read_version(self, request: Request, subject: str, version: str, *, deleted: bool) -> Registered:
-        name, wanted = self.meant(subject), version_of(version)
-        with self.reading(request, name):
-            return self.subjects.version(name, wanted, deleted=deleted)
+    @contextmanager
+    def _read_version(
+        self, request: Request, subject: str, version: str, *, deleted: bool
+    ) -> Iterator[tuple[Reader, Registered]]:
+        name, wanted = self.resolve_alias(subject), version_of(version)
+        with self.read_under(request, name) as reader:
+            yield reader, self.lookup.version(reader, name, wanted, deleted=deleted)
 
-    def _told(self, found: Registered, request: Request, form: str) -> dict[str, Any]:
-        answer = version_of_subject(found, curious=curious(request))
+    def _document(self, reader: Reader, found: Registered, request: Request, form: str) -> dict[str, Any]:
+        answer = version_of_subject(found, curious=accepts_unknown_properties(request))
         if form == "resolved" and found.content.kind == Kind.AVRO and found.content.references:
-            answer["schema"] = self.written_in(request, found.schema_id)
+            answer["schema"] = self.written_in(request, reader, found.schema_id)
         return answer

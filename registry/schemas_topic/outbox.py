@@ -19,6 +19,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.schemas_topic.records import (
     Record,
     Version,
@@ -30,160 +31,120 @@ from registry.schemas_topic.records import (
 )
 from registry.subjects.content_json import content_json
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import Change, SubjectStore
+from registry.subjects.store import Change, SubjectReader, SubjectWriter
 
-__all__ = ["MemoryOutbox", "Outbox", "PublishedSubjects", "snapshot_records"]
+__all__ = ["MemoryOutbox", "Outbox", "OutboxWriter", "snapshot_records"]
 
 
 class Outbox(Protocol):
     """Keeps records until they are sent."""
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Add records, within the transaction that the registry's stores are in."""
+    def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
+        """Add records, within the transaction of the change that they describe."""
         ...
 
-    def waiting(self, limit: int) -> list[tuple[int, Record]]:
+    def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
         """Return the oldest records with their numbers."""
         ...
 
-    def sent(self, numbers: Sequence[int]) -> None:
+    def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
         """Forget records that are on the topic."""
         ...
 
 
 class MemoryOutbox(Outbox):
-    """The in-memory twin of `registry.postgres.outbox.PostgresOutbox`."""
+    """In-memory adapter: an outbox for tests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[int, Record] = {}
+        self._waiting: dict[int, Record] = {}
         self._last = 0
 
     @override
-    def append(self, records: Iterable[Record]) -> None:
+    def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
         with self._lock:
+            before = dict(self._waiting)
+            on_rollback(work, lambda: self._restore(before))
             for record in records:
                 self._last += 1
-                self._held[self._last] = record
+                self._waiting[self._last] = record
+
+    def _restore(self, waiting: dict[int, Record]) -> None:
+        with self._lock:
+            self._waiting = waiting
 
     @override
-    def waiting(self, limit: int) -> list[tuple[int, Record]]:
+    def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
         with self._lock:
-            return sorted(self._held.items())[:limit]
+            return sorted(self._waiting.items())[:limit]
 
     @override
-    def sent(self, numbers: Sequence[int]) -> None:
+    def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
         with self._lock:
+            before = dict(self._waiting)
+            on_rollback(work, lambda: self._restore(before))
             for number in numbers:
-                self._held.pop(number, None)
+                self._waiting.pop(number, None)
 
 
-class PublishedSubjects(SubjectStore):
-    """A `registry.subjects.store.SubjectStore` whose changes go into an outbox.
+class OutboxWriter(SubjectWriter):
+    """A subject writer that also writes each change into an outbox, in the same transaction.
 
     Args:
-        store: where they are kept.
-        outbox: in the same database, so that both are one transaction.
+        reader, writer: where subjects are stored.
+        outbox: in the same database.
     """
 
-    def __init__(self, store: SubjectStore, outbox: Outbox) -> None:
-        self._store = store
+    def __init__(self, reader: SubjectReader, writer: SubjectWriter, outbox: Outbox) -> None:
+        self._reader = reader
+        self._writer = writer
         self._outbox = outbox
 
     @contextmanager
     @override
     def change(
-        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+        self,
+        work: UnitOfWork,
+        subject: str,
+        *,
+        hidden: bool = False,
+        scopes: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> Iterator[Change]:
-        with self._store.change(subject, hidden=hidden, scopes=scopes, also=also) as change:
-            noted = _Noted(change, self._store, subject, hidden=hidden)
-            yield noted
-            if noted.records:
-                self._outbox.append(noted.records)
-
-    @override
-    def schema(self, schema_id: int) -> StoredSchema | None:
-        return self._store.schema(schema_id)
-
-    @override
-    def by_guid(self, prefix: bytes) -> StoredSchema | None:
-        return self._store.by_guid(prefix)
-
-    @override
-    def highest_id(self) -> int:
-        return self._store.highest_id()
-
-    @override
-    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        return self._store.held(subject, number)
-
-    @override
-    def listed(self) -> list[StoredVersion]:
-        return self._store.listed()
-
-    @override
-    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
-        return self._store.referrers(subject, number)
-
-    @override
-    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        return self._store.by_shape(subject, shape)
-
-    @override
-    def versions(self, subject: str) -> list[StoredVersion]:
-        return self._store.versions(subject)
-
-    @override
-    def text(self, subject: str, number: int) -> str | None:
-        return self._store.text(subject, number)
-
-    @override
-    def uses(self, schema_id: int) -> list[StoredVersion]:
-        return self._store.uses(schema_id)
-
-    @override
-    def subjects(self) -> list[tuple[str, bool]]:
-        return self._store.subjects()
-
-    @override
-    def settings(self, subject: str) -> Settings:
-        return self._store.settings(subject)
-
-    @override
-    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
-        return self._store.settings_of(names)
-
-    @override
-    def configured(self) -> Mapping[str, Settings]:
-        return self._store.configured()
+        with self._writer.change(work, subject, hidden=hidden, scopes=scopes, also=also) as change:
+            recorded = _RecordedChange(change, work, self._reader, subject, hidden=hidden)
+            yield recorded
+            if recorded.records:
+                self._outbox.append(work, recorded.records)
 
 
-def snapshot_records(store: SubjectStore) -> Iterator[Record]:
+def snapshot_records(store: SubjectReader, reader: Reader) -> Iterator[Record]:
     """Return everything that a registry holds as records: what a topic that is empty begins with.
 
     Nothing may change meanwhile; the caller holds the tables.
     """
-    for subject, settings in sorted(store.configured().items()):
+    for subject, settings in sorted(store.configured(reader).items()):
         yield from _settings_records(subject, Settings(), settings)
     told: set[int] = set()
-    for version in store.listed():
-        schema = store.schema(version.schema_id)
-        text = store.text(version.subject, version.number)
+    for version in store.listed(reader):
+        schema = store.schema(reader, version.schema_id)
+        text = store.text(reader, version.subject, version.number)
         if schema is not None:
             told.add(version.schema_id)
             yield schema_record(_version(version, schema.content, text))
-    for schema_id in range(1, store.highest_id() + 1):
-        schema = None if schema_id in told else store.schema(schema_id)
+    for schema_id in range(1, store.highest_id(reader) + 1):
+        schema = None if schema_id in told else store.schema(reader, schema_id)
         if schema is not None:
             yield _kept(schema)
 
 
-class _Noted:
-    """A change that notes what it does. See `registry.subjects.store.Change`."""
+class _RecordedChange(Change):
+    """A change that records what it does."""
 
-    def __init__(self, change: Change, store: SubjectStore, subject: str, *, hidden: bool) -> None:
+    def __init__(self, change: Change, work: UnitOfWork, store: SubjectReader, subject: str, *, hidden: bool) -> None:
         self.records: list[Record] = []
         self._change = change
+        self._work = work
         self._store = store
         self._subject = subject
         self._hidden = hidden
@@ -227,8 +188,8 @@ class _Noted:
         chosen = list(numbers)
         self._change.mark_deleted(chosen)
         for number in chosen:
-            found = self._store.held(self._subject, number)
-            schema = None if found is None else self._store.schema(found[0].schema_id)
+            found = self._store.held(self._work, self._subject, number)
+            schema = None if found is None else self._store.schema(self._work, found[0].schema_id)
             if found is not None and schema is not None:
                 self.records.append(schema_record(_version(found[0], schema.content, found[1], deleted=True)))
 
@@ -238,7 +199,7 @@ class _Noted:
         self._change.purge(chosen)
         for version in gone:
             self.records.append(Record(schema_key(self._subject, version.number), None))
-            schema = self._store.schema(version.schema_id)
+            schema = self._store.schema(self._work, version.schema_id)
             if schema is not None:
                 self.records.append(_kept(schema))
 

@@ -16,10 +16,11 @@ from enum import StrEnum
 from typing import Any
 
 from registry.avro.compatibility import Compatibility
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.contexts import normal, scopes
 from registry.subjects.data_contracts import checked_metadata, checked_rules
 from registry.subjects.model import GLOBAL, Settings
-from registry.subjects.store import Change, SubjectStore
+from registry.subjects.store import Change, SubjectReader, SubjectWriter
 from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["Configuration", "Mode"]
@@ -65,19 +66,21 @@ class Configuration:
     """Reads and changes settings.
 
     Args:
-        store: where they are kept.
+        reader, writer: where they are stored.
         level: the level that holds where none is configured.
         clock: seconds, monotonic.
     """
 
     def __init__(
         self,
-        store: SubjectStore,
+        reader: SubjectReader,
+        writer: SubjectWriter,
         *,
         level: Compatibility = Compatibility.BACKWARD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._reader = reader
+        self._writer = writer
         self._level = level
         self._clock = clock
         self._lock = threading.Lock()
@@ -85,50 +88,51 @@ class Configuration:
         self._asking = False
         self._changes = 0  # made here, which are to be seen at once
 
-    def level(self, subject: str, change: Change | None = None) -> Compatibility:
+    def level(self, reader: Reader, subject: str, change: Change | None = None) -> Compatibility:
         """Return the level that holds for a subject.
 
         Args:
+            reader: to look up with.
             subject: its name; `GLOBAL` for the level that holds everywhere.
             change: the subject's change, if the caller holds its lock.
         """
-        return Compatibility(self.effective(subject, change)["compatibility"])
+        return Compatibility(self.effective(reader, subject, change)["compatibility"])
 
-    def effective(self, subject: str, change: Change | None = None) -> dict[str, Any]:
+    def effective(self, reader: Reader, subject: str, change: Change | None = None) -> dict[str, Any]:
         """Return the whole configuration that holds for a subject, defaults and outer scopes merged in."""
         whole: dict[str, Any] = {"compatibility": self._level.value}
-        for settings in reversed(self._layers(subject, change)):
+        for settings in reversed(self._layers(reader, subject, change)):
             whole |= _read(settings)
         return whole
 
-    def own(self, subject: str) -> dict[str, Any]:
+    def own(self, reader: Reader, subject: str) -> dict[str, Any]:
         """Return what is configured for a subject itself.
 
         Raises:
             InvalidError: COMPATIBILITY_NOT_SET, when nothing is.
         """
-        found = _read(self._store.settings(subject))
+        found = _read(self._reader.settings(reader, subject))
         if not found:
             raise _not_set(subject)
         return found
 
-    def alias(self, subject: str) -> str:
+    def alias(self, reader: Reader, subject: str) -> str:
         """Return the subject that is meant by a name: another where it is an alias, itself where it is none.
 
         Asked for with every call, so what is known is a second old where another process has changed it, and as old as
         the database takes to answer.
         """
-        return self._read_lately().aliases.get(subject, subject)
+        return self._read_cached(reader).aliases.get(subject, subject)
 
-    def normalizes(self, subject: str) -> bool:
+    def normalizes(self, reader: Reader, subject: str) -> bool:
         """Return whether a subject normalizes schemas; the answer may be a second old, as that of `alias`."""
-        normalize = self._read_lately().normalize
+        normalize = self._read_cached(reader).normalize
         if not normalize:
             return False
         said = (normalize.get(name) for name in (subject, *scopes(subject)))
         return next((one for one in said if one is not None), False)
 
-    def _read_lately(self) -> _Known:
+    def _read_cached(self, reader: Reader) -> _Known:
         """Return the cached settings of all; while one caller refreshes the cache, the others use the old values.
 
         The lock is not held meanwhile: the one who asks may wait for a connection, and those who hold connections, in
@@ -140,7 +144,7 @@ class Configuration:
                 return known
             self._asking = True
         try:
-            found = {name: _read(settings) for name, settings in self._store.configured().items()}
+            found = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
         finally:
             self._asking = False
         normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
@@ -154,15 +158,15 @@ class Configuration:
         with self._lock:
             self._changes += 1
 
-    def aliases(self) -> dict[str, list[str]]:
+    def aliases(self, reader: Reader) -> dict[str, list[str]]:
         """Return every subject that aliases stand for, and the aliases."""
         found: dict[str, list[str]] = {}
-        configured = {name: _read(settings) for name, settings in self._store.configured().items()}
+        configured = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
         for name, meant in sorted(_aliases(configured).items()):
             found.setdefault(meant, []).append(name)
         return found
 
-    def configure(self, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
+    def configure(self, work: UnitOfWork, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
 
         Raises:
@@ -170,20 +174,20 @@ class Configuration:
                 of another form.
         """
         checked = _checked(changes)
-        with self._store.change(subject) as change:
+        with self._writer.change(work, subject) as change:
             settings = change.settings()
             merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
             self._changed()
             return merged
 
-    def reset(self, subject: str) -> dict[str, Any]:
+    def reset(self, work: UnitOfWork, subject: str) -> dict[str, Any]:
         """Drop what is configured; give what it was.
 
         Raises:
             InvalidError: COMPATIBILITY_NOT_SET, when nothing was configured for the subject.
         """
-        with self._store.change(subject) as change:
+        with self._writer.change(work, subject) as change:
             settings = change.settings()
             before = _read(settings)
             if not before and subject != GLOBAL:
@@ -192,23 +196,26 @@ class Configuration:
             self._changed()
             return {"compatibility": self._level.value} | before
 
-    def mode(self, subject: str, *, default_to_global: bool = True, change: Change | None = None) -> Mode:
+    def mode(
+        self, reader: Reader, subject: str, *, default_to_global: bool = True, change: Change | None = None
+    ) -> Mode:
         """Return the mode of a subject.
 
         Raises:
             InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is off.
         """
-        layers = [settings.mode for settings in self._layers(subject, change)]
+        layers = [settings.mode for settings in self._layers(reader, subject, change)]
         if layers[0] is None and subject != GLOBAL and not default_to_global:
             raise _mode_not_set(subject)
         if default_to_global and layers[-1] == Mode.READONLY_OVERRIDE:
             return Mode.READONLY_OVERRIDE
         return Mode(next((mode for mode in layers if mode), Mode.READWRITE))
 
-    def set_mode(self, subject: str, mode: str, *, force: bool = False) -> Mode:
+    def set_mode(self, work: UnitOfWork, subject: str, mode: str, *, force: bool = False) -> Mode:
         """Set the mode of a subject, of a context, or of all.
 
         Args:
+            work: the transaction.
             subject: whose; `GLOBAL` for all.
             mode: its name, in any case.
             force: IMPORT even where there are schemas.
@@ -223,8 +230,8 @@ class Configuration:
             raise InvalidError(
                 Reason.MODE_INVALID, f"got the mode {mode[:40]!r}; expected one of {', '.join(Mode)}"
             ) from error
-        with self._store.change(subject) as change:
-            if chosen is Mode.IMPORT and not force and self._held_by(subject, change):
+        with self._writer.change(work, subject) as change:
+            if chosen is Mode.IMPORT and not force and self._held_by(work, subject, change):
                 raise RefusedError(
                     Reason.SUBJECT_READ_ONLY,
                     "Cannot import since found existing subjects; delete them for good first, or set force=true",
@@ -233,35 +240,36 @@ class Configuration:
             change.configure(replace(change.settings(), mode=chosen.value))
         return chosen
 
-    def reset_mode(self, subject: str, *, recursive: bool = False) -> Mode:
+    def reset_mode(self, work: UnitOfWork, subject: str, *, recursive: bool = False) -> Mode:
         """Drop the mode that is set; give what it was.
 
         Args:
+            work: the transaction.
             subject: whose; `GLOBAL` for all.
             recursive: of every subject within as well.
 
         Raises:
             InvalidError: MODE_NOT_SET, when none was set for the subject.
         """
-        with self._store.change(subject) as change:
+        with self._writer.change(work, subject) as change:
             settings = change.settings()
             if settings.mode is None and subject != GLOBAL and not recursive:
                 raise _mode_not_set(subject)
             change.configure(replace(settings, mode=None))
         if recursive:
-            for name, inner in sorted(self._store.configured().items()):
+            for name, inner in sorted(self._reader.configured(work).items()):
                 if inner.mode is not None and subject in scopes(name):
-                    with self._store.change(name) as change:
+                    with self._writer.change(work, name) as change:
                         change.configure(replace(change.settings(), mode=None))
         return Mode(settings.mode or Mode.READWRITE)
 
-    def refuse_read_only(self, subject: str, change: Change) -> Mode:
+    def refuse_read_only(self, work: UnitOfWork, subject: str, change: Change) -> Mode:
         """Refuse a change where the mode forbids it; give the mode.
 
         Raises:
             RefusedError: SUBJECT_READ_ONLY.
         """
-        mode = self.mode(subject, change=change)
+        mode = self.mode(work, subject, change=change)
         if not mode.writable:
             raise RefusedError(
                 Reason.SUBJECT_READ_ONLY,
@@ -275,27 +283,27 @@ class Configuration:
         change.configure(Settings())
         self._changed()
 
-    def forget_scope(self, scope: str) -> None:
+    def forget_scope(self, work: UnitOfWork, scope: str) -> None:
         """Drop everything that is configured for a context."""
-        with self._store.change(scope) as change:
+        with self._writer.change(work, scope) as change:
             self.forget(change)
 
-    def _layers(self, subject: str, change: Change | None) -> list[Settings]:
+    def _layers(self, reader: Reader, subject: str, change: Change | None) -> list[Settings]:
         """Return a subject's settings and those of the scopes around it, nearest first."""
         outer = scopes(subject)
         if change is not None:
             found: Mapping[str, Settings] = change.scopes()
             mine = change.settings()
         else:
-            found = self._store.settings_of([subject, *outer])
+            found = self._reader.settings_of(reader, [subject, *outer])
             mine = found.get(subject, Settings())
         return [mine, *(found.get(name, Settings()) for name in outer)]
 
-    def _held_by(self, scope: str, change: Change) -> bool:
+    def _held_by(self, work: UnitOfWork, scope: str, change: Change) -> bool:
         """Return whether a scope holds versions."""
         if change.versions():
             return True
-        return scope in _scopes_of(name for name, _ in self._store.subjects())
+        return scope in _scopes_of(name for name, _ in self._reader.subjects(work))
 
 
 def _aliases(configured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -6,10 +6,11 @@ version does at all. Ids stay what they are in any case.
 
 from collections.abc import Callable, Iterable
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.configuration import Configuration
 from registry.subjects.contexts import scopes
 from registry.subjects.model import StoredVersion
-from registry.subjects.store import Change, SubjectStore
+from registry.subjects.store import Change, SubjectReader, SubjectWriter
 from registry.subjects.versions import pick, unknown_subject
 from schemas.errors import ConflictError, Reason
 
@@ -20,17 +21,25 @@ class Deletion:
     """Deletes subjects and versions.
 
     Args:
-        store: where they are kept.
+        reader, writer: where they are stored.
         configuration: modes.
-        governed: tells whether a subject's classification counts: what it was is what later versions are held to.
+        governed: returns whether a subject's classification counts: what it was is what later versions are held to.
     """
 
-    def __init__(self, store: SubjectStore, configuration: Configuration, *, governed: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        reader: SubjectReader,
+        writer: SubjectWriter,
+        configuration: Configuration,
+        *,
+        governed: Callable[[Reader, str], bool],
+    ) -> None:
         self._governed = governed
-        self._store = store
+        self._reader = reader
+        self._writer = writer
         self._configuration = configuration
 
-    def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
+    def delete(self, work: UnitOfWork, subject: str, *, permanent: bool = False) -> list[int]:
         """Delete every version of a subject, softly, or permanently once that is done.
 
         Returns:
@@ -42,8 +51,8 @@ class Deletion:
                 deletion comes first; SCHEMA_REFERENCED.
             RefusedError: SUBJECT_READ_ONLY.
         """
-        with self._store.change(subject, scopes=scopes(subject)) as change:
-            self._configuration.refuse_read_only(subject, change)
+        with self._writer.change(work, subject, scopes=scopes(subject)) as change:
+            self._configuration.refuse_read_only(work, subject, change)
             versions = change.versions()
             if not versions:
                 raise unknown_subject(subject)
@@ -59,15 +68,15 @@ class Deletion:
                     Reason.SUBJECT_DELETED, f"the subject {subject} is deleted already", details={"subject": subject}
                 )
             numbers = live or [version.number for version in versions]
-            outside = [item for item in self._store.referrers(subject) if item.subject != subject]
+            outside = [item for item in self._reader.referrers(work, subject) if item.subject != subject]
             if outside:
                 for number in numbers:
-                    others = [item for item in self._store.referrers(subject, number) if item.subject != subject]
+                    others = [item for item in self._reader.referrers(work, subject, number) if item.subject != subject]
                     _refuse_referenced(subject, number, others, permanent=permanent)
-            self._remove(subject, change, numbers, permanent=permanent, last=True)
+            self._remove(work, subject, change, numbers, permanent=permanent, last=True)
             return numbers
 
-    def delete_version(self, subject: str, number: int | None, *, permanent: bool = False) -> int:
+    def delete_version(self, work: UnitOfWork, subject: str, number: int | None, *, permanent: bool = False) -> int:
         """Delete one version, softly, or permanently once that is done; give its number.
 
         Raises:
@@ -76,8 +85,8 @@ class Deletion:
                 deletion comes first; SCHEMA_REFERENCED.
             RefusedError: SUBJECT_READ_ONLY.
         """
-        with self._store.change(subject, scopes=scopes(subject)) as change:
-            self._configuration.refuse_read_only(subject, change)
+        with self._writer.change(work, subject, scopes=scopes(subject)) as change:
+            self._configuration.refuse_read_only(work, subject, change)
             versions = change.versions()
             if not versions:
                 raise unknown_subject(subject)
@@ -90,16 +99,18 @@ class Deletion:
                 )
             if version.deleted and not permanent:
                 raise ConflictError(Reason.VERSION_DELETED, "the version is deleted already", details=details)
-            referrers = self._store.referrers(subject, version.number)
+            referrers = self._reader.referrers(work, subject, version.number)
             _refuse_referenced(subject, version.number, referrers, permanent=permanent)
-            self._remove(subject, change, [version.number], permanent=permanent, last=len(versions) == 1)
+            self._remove(work, subject, change, [version.number], permanent=permanent, last=len(versions) == 1)
             return version.number
 
-    def _remove(self, subject: str, change: Change, numbers: list[int], *, permanent: bool, last: bool) -> None:
+    def _remove(
+        self, work: UnitOfWork, subject: str, change: Change, numbers: list[int], *, permanent: bool, last: bool
+    ) -> None:
         if not permanent:
             change.mark_deleted(numbers)
             return
-        if self._governed(subject):
+        if self._governed(work, subject):
             raise ConflictError(
                 Reason.SCHEMA_REFERENCED,
                 f"the catalogue holds {subject}: its versions are kept, since lowering a classification is told "

@@ -15,10 +15,11 @@ from typing import Any
 from registry.avro.fields import members, resolved
 from registry.avro.parser import ParsedSchema
 from registry.avro.schema_types import Kind
+from registry.database.unit_of_work import Reader
 from registry.governance import classification
 from registry.subjects import contexts
 from registry.subjects.data_contracts import path_matches
-from registry.subjects.lookup import Subjects
+from registry.subjects.lookup import SchemaLookup
 from schemas.access import Level
 from schemas.canonical import Json
 from schemas.errors import InvalidError, Reason
@@ -108,29 +109,29 @@ class Search:
     """Looks through what is registered. Thread-safe.
 
     Args:
-        subjects: where.
+        lookup: where.
     """
 
-    def __init__(self, subjects: Subjects) -> None:
-        self._subjects = subjects
+    def __init__(self, lookup: SchemaLookup) -> None:
+        self._lookup = lookup
         self._known: dict[int, tuple[Found, ...]] = {}
         self._lock = threading.Lock()
 
-    def find(self, query: Query) -> Iterator[tuple[str, int, int, Found]]:
+    def find(self, reader: Reader, query: Query) -> Iterator[tuple[str, int, int, Found]]:
         """Return (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
-        for version in self._subjects.listed(query.prefix, latest_only=True):
-            for field in self._facts(version.schema_id):
+        for version in self._lookup.listed(reader, query.prefix, latest_only=True):
+            for field in self._facts(reader, version.schema_id):
                 if field.fits(query):
                     yield version.subject, version.number, version.schema_id, field
 
-    def _facts(self, schema_id: int) -> tuple[Found, ...]:
+    def _facts(self, reader: Reader, schema_id: int) -> tuple[Found, ...]:
         known = self._known.get(schema_id)
         if known is not None:
             return known
-        content = self._subjects.by_id(schema_id).content
+        content = self._lookup.by_id(reader, schema_id).content
         found: tuple[Found, ...] = ()
         if content.kind == Kind.AVRO:
-            found = facts_of(self._subjects.described(schema_id), content.metadata)
+            found = facts_of(self._lookup.described(reader, schema_id), content.metadata)
         with self._lock:
             if len(self._known) >= _KEPT:
                 self._known.clear()

@@ -1,190 +1,177 @@
-"""Subjects and their versions: how they are found, and what an id means, forever.
+"""Schema lookup: by id (cached), by GUID, by subject and version.
 
-    register   see `registry.subjects.registration`
-    look up    by content (an index look-up, however many versions there are), by version, by id
-    delete     see `registry.subjects.deletion`: softly (hidden, still readable by id), then permanently
+Look-up by content is in `registry.subjects.registration`, for it reads what was submitted by the same rules.
 
 An id belongs to a content, not to a subject: the same content under two subjects has one id, and after every
 deletion, re-registration and restore it has the same one again. So an id in front of a record never comes to mean
 another schema, and it stays readable by id even after its last version is gone: records outlive registrations.
 
 Views. What a grant delivers is framed with a schema of its own, under the subject `view.<grant>.v<n>`. Those
-subjects are not listed, have one version each, and owe nothing to one another. Only `register_view` makes them.
+subjects are not listed, have one version each, and are not compared. Only `Registration.register_view` makes them.
 """
 
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from registry.avro.compatibility import Incompatibility
 from registry.avro.fields import resolved
-from registry.avro.parser import ParsedSchema
+from registry.avro.inlining import inlined
+from registry.avro.name_resolution import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
+from registry.avro.parser import ParsedSchema, parse
+from registry.avro.schema_types import Kind
+from registry.database.unit_of_work import Reader
 from registry.governance import classification
 from registry.governance.classification import Labelled
 from registry.subjects import contexts
-from registry.subjects.configuration import Configuration
 from registry.subjects.data_contracts import properties_of
-from registry.subjects.deletion import Deletion
-from registry.subjects.model import Content, Reference, StoredSchema, StoredVersion
-from registry.subjects.registration import Registration
-from registry.subjects.store import SubjectStore
-from registry.subjects.submission import Submission, Submissions
-from registry.subjects.versions import Registered, is_view, own_text, pick, registered, unknown_subject, view_subject
+from registry.subjects.model import Reference, StoredSchema, StoredVersion
+from registry.subjects.store import SubjectReader
+from registry.subjects.versions import Registered, own_text, pick, registered, unknown_subject
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Registered", "Subjects", "is_view", "view_subject"]
+__all__ = ["MOST_REFERENCES", "SchemaLookup"]
 
-_KNOWN_IDS = 10_000  # contents kept in memory; they never change
-
-
-def _never(subject: str, shape: bytes, findings: Sequence[str]) -> bool:
-    """Approve nothing."""
-    del subject, shape, findings
-    return False
+MOST_REFERENCES = 200  # of a schema and of those that it needs, together
+_MOST_SCHEMAS = 10_000  # contents in the cache; they never change
+_MOST_WHOLE = 2_000  # texts in the cache, of schemas with their references written in
 
 
-class Subjects:
-    """Registers schemas and finds them again.
+class SchemaLookup:
+    """Finds schemas and versions, and caches what an id stands for. Thread-safe.
 
     Args:
-        store: where they are kept.
-        configuration: levels and modes.
-        governed: whether every field must be classified under this subject; the catalogue says so for its resources.
-        strict: also refuse logical types that change their meaning between versions.
-        validate: also refuse names and defaults that Avro's own parser lets pass, where a subject's configuration
-            (`validateNewSchemas`) says nothing else.
-        approved: uses up an approval of what a schema takes back (`registry.governance.approvals.Approvals.spend`).
+        store: where they are stored.
     """
 
-    def __init__(
-        self,
-        store: SubjectStore,
-        configuration: Configuration,
-        *,
-        governed: Callable[[str], bool],
-        strict: bool = False,
-        validate: bool = True,
-        approved: Callable[[str, bytes, Sequence[str]], bool] = _never,
-    ) -> None:
+    def __init__(self, store: SubjectReader) -> None:
         self._store = store
-        self.configuration = configuration
-        self.drafts = Submissions(store, self.by_id)
-        self._registering = Registration(
-            store,
-            configuration,
-            self.drafts,
-            by_id=self.by_id,
-            governed=governed,
-            strict=strict,
-            validate=validate,
-            approved=approved,
-        )
-        self._removing = Deletion(store, configuration, governed=governed)
-        self._known: dict[int, StoredSchema] = {}
+        self._schemas: dict[int, StoredSchema] = {}
+        self._whole: dict[int, str] = {}
         self._lock = threading.Lock()
-
-    # --- writing -----------------------------------------------------------------------------------------------
-
-    def register(
-        self,
-        subject: str,
-        content: Content,
-        *,
-        schema_id: int | None = None,
-        number: int | None = None,
-        normalize: bool = False,
-    ) -> Registered:
-        """Register a content, or find it registered already. See `Registration.register`."""
-        return self._registering.register(subject, content, schema_id=schema_id, number=number, normalize=normalize)
-
-    def register_view(self, grant: str, version: int, text: str) -> int:
-        """Register what a grant version delivers; give its id. See `Registration.register_view`."""
-        return self._registering.register_view(grant, version, text)
-
-    def check(
-        self, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
-    ) -> list[Incompatibility]:
-        """Test a content against a subject's live versions. See `Registration.check`."""
-        return self._registering.check(subject, content, number, normalize=normalize)
-
-    def delete(self, subject: str, *, permanent: bool = False) -> list[int]:
-        """Delete every version of a subject. See `Deletion.delete`."""
-        return self._removing.delete(subject, permanent=permanent)
-
-    def delete_version(self, subject: str, number: int | None, *, permanent: bool = False) -> int:
-        """Delete one version of a subject. See `Deletion.delete_version`."""
-        return self._removing.delete_version(subject, number, permanent=permanent)
 
     # --- by id -------------------------------------------------------------------------------------------------
 
-    def by_id(self, schema_id: int) -> StoredSchema:
+    def by_id(self, reader: Reader, schema_id: int) -> StoredSchema:
         """Return what an id stands for, with the text first submitted for it.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN, for an id that was never given.
         """
-        known = self._known.get(schema_id)
+        known = self._schemas.get(schema_id)
         if known is not None:
             return known
-        schema = self._store.schema(schema_id) if 0 < schema_id < 2**31 else None
+        schema = self._store.schema(reader, schema_id) if 0 < schema_id < 2**31 else None
         if schema is None:
             raise InvalidError(
                 Reason.SCHEMA_UNKNOWN, f"no schema has the id {schema_id}", details={"schema": str(schema_id)}
             )
         with self._lock:
-            if len(self._known) >= _KNOWN_IDS:
-                self._known.clear()
-            self._known[schema_id] = schema
+            if len(self._schemas) >= _MOST_SCHEMAS:
+                self._schemas.clear()
+            self._schemas[schema_id] = schema
         return schema
 
-    def by_guid(self, guid: str) -> StoredSchema:
+    def by_guid(self, reader: Reader, guid: str) -> StoredSchema:
         """Return what a GUID stands for.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
         try:
-            schema = self._store.by_guid(uuid.UUID(guid).bytes)
+            schema = self._store.by_guid(reader, uuid.UUID(guid).bytes)
         except ValueError:
             schema = None
         if schema is None:
             raise InvalidError(Reason.SCHEMA_UNKNOWN, "no schema has this GUID", details={"schema": guid[:40]})
         return schema
 
-    def highest_id(self) -> int:
+    def highest_id(self, reader: Reader) -> int:
         """Return the highest id that stands for a schema; 0 without any."""
-        return self._store.highest_id()
+        return self._store.highest_id(reader)
 
-    def parsed_by_id(self, schema_id: int) -> ParsedSchema:
+    def parsed_by_id(self, reader: Reader, schema_id: int) -> ParsedSchema:
         """Return the parsed schema of an id, its references written in, to read or write records with.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro; SCHEMA_UNSAFE, for one that
                 holds itself without end.
         """
-        return self.drafts.parsed(schema_id)
+        return self._parsed(reader, schema_id)
 
-    def described(self, schema_id: int) -> ParsedSchema:
+    def described(self, reader: Reader, schema_id: int) -> ParsedSchema:
         """Return the parsed schema of an id to search and compare: also one with which nothing can be read or written.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
         """
-        return self.drafts.parsed(schema_id, endless=True)
+        return self._parsed(reader, schema_id, endless=True)
 
-    def draft(self, subject: str, content: Content) -> Submission:
-        """Read what is submitted, by the rules that hold for a subject. See `Registration.draft`."""
-        return self._registering.draft(subject, content)
-
-    def whole(self, schema_id: int) -> str:
-        """Return the text of an id with its references written in: what stands alone.
+    def whole(self, reader: Reader, schema_id: int) -> str:
+        """Return an id's text with its references written in.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        return self.drafts.whole(schema_id)
+        known = self._whole.get(schema_id)
+        if known is not None:
+            return known
+        content = self.by_id(reader, schema_id).content
+        if not content.references or content.kind != Kind.AVRO:
+            return content.text
+        text = inlined(content.text, self.texts(reader, content.references))
+        with self._lock:
+            if len(self._whole) >= _MOST_WHOLE:
+                self._whole.clear()
+            self._whole[schema_id] = text
+        return text
 
-    def needed(self, references: Iterable[Reference]) -> list[str]:
+    def _parsed(self, reader: Reader, schema_id: int, *, endless: bool = False) -> ParsedSchema:
+        """Return an Avro schema parsed, its references written in.
+
+        Args:
+            reader: to look it up with.
+            schema_id: which one.
+            endless: to describe or compare it alone; without, what is given may be read and written with.
+
+        Raises:
+            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it holds itself
+                without end.
+        """
+        content = self.by_id(reader, schema_id).content
+        if content.kind != Kind.AVRO:
+            raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
+        whole = self.whole(reader, schema_id)
+        try:
+            return parse(whole, endless=endless)
+        except InvalidError:
+            return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
+
+    def texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
+        """Return the texts of everything that is referred to, each before those that need it."""
+        order: dict[int, str] = {}
+        size = 0
+        todo = [(item.target, False) for item in reversed(references)]
+        while todo:
+            schema_id, ready = todo.pop()
+            if schema_id in order:
+                continue
+            content = self.by_id(reader, schema_id).content
+            if content.kind != Kind.AVRO:
+                raise schema_invalid(f"got a reference to a schema of the type {content.kind}; expected AVRO")
+            if ready:
+                order[schema_id] = content.text
+                size += len(content.text)
+                if len(order) > MOST_REFERENCES or size > MAX_TEXT_BYTES:
+                    raise schema_unsafe(
+                        f"got a schema that needs more than {MOST_REFERENCES} others, or {MAX_TEXT_BYTES} "
+                        "characters of them; expected fewer"
+                    )
+            else:
+                todo.append((schema_id, True))
+                todo += [(item.target, False) for item in reversed(content.references)]
+        return tuple(order.values())
+
+    def needed(self, reader: Reader, references: Iterable[Reference]) -> list[str]:
         """Return the subjects that references are to, and those that these refer to in turn, sorted."""
         seen: set[int] = set()
         names: set[str] = set()
@@ -194,59 +181,25 @@ class Subjects:
             names.add(item.subject)
             if item.target not in seen:  # by id: two versions of a subject may refer to different ones
                 seen.add(item.target)
-                todo += self.by_id(item.target).content.references
+                todo += self.by_id(reader, item.target).content.references
         return sorted(names)
 
-    def uses(self, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
+    def uses(self, reader: Reader, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
         """Return the versions that have an id, by subject and number.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        self.by_id(schema_id)
-        return [version for version in self._store.uses(schema_id) if deleted or not version.deleted]
+        self.by_id(reader, schema_id)
+        return [version for version in self._store.uses(reader, schema_id) if deleted or not version.deleted]
 
     # --- by subject --------------------------------------------------------------------------------------------
 
-    def look_up(self, subject: str, content: Content, *, deleted: bool = False, normalize: bool = False) -> Registered:
-        """Find a content among a subject's versions; of several, the latest.
-
-        Args:
-            subject: where to look.
-            content: what to look for; without metadata and rules any will do.
-            deleted: also look among softly deleted versions.
-            normalize: look for its normal form first, then for what was submitted.
-
-        Raises:
-            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
-        """
-        found = None
-        for form in (True, None) if normalize or self.configuration.normalizes(subject) else (None,):
-            try:
-                draft = self._registering.draft(subject, content, normalize=form)
-            except InvalidError:
-                if form:
-                    continue  # the normal form of a schema may be too long, or none; it may stand here as it came
-                self._refuse_unknown(subject, deleted=deleted)
-                raise
-            found = self._found(subject, draft, deleted=deleted)
-            if found is not None:
-                break
-        if found is None:
-            self._refuse_unknown(subject, deleted=deleted)
-            raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
-        version, text = found
-        return registered(version, own_text(self.by_id(version.schema_id).content, text))
-
-    def _found(self, subject: str, draft: Submission, *, deleted: bool) -> tuple[StoredVersion, str] | None:
-        held = self._store.by_shape(subject, draft.shape)
-        same = self._registering.same(subject, [item for item, _ in held if deleted or not item.deleted], draft)
-        return None if same is None else next((item, text) for item, text in held if item is same)
-
-    def version(self, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
+    def version(self, reader: Reader, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
         """Return a version with its own text.
 
         Args:
+            reader: to look up with.
             subject: whose.
             number: from 1; None = the latest that is not deleted.
             deleted: also find softly deleted ones.
@@ -254,113 +207,120 @@ class Subjects:
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
         """
-        held = self._store.held(subject, number) if number is not None or not deleted else None
+        held = self._store.held(reader, subject, number) if number is not None or not deleted else None
         if held is not None and (deleted or not held[0].deleted):
             version, text = held
-            return registered(version, own_text(self.by_id(version.schema_id).content, text))
-        return self._own(pick(self._versions(subject, deleted=deleted), number))
+            return registered(version, own_text(self.by_id(reader, version.schema_id).content, text))
+        return self._own(reader, pick(self._versions(reader, subject, deleted=deleted), number))
 
-    def versions(self, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
+    def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
         """Return a subject's version numbers in ascending order.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        return [item.number for item in self.stored(subject, deleted=deleted, deleted_only=deleted_only)]
+        return [item.number for item in self.stored(reader, subject, deleted=deleted, deleted_only=deleted_only)]
 
-    def stored(self, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[StoredVersion]:
+    def stored(
+        self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False
+    ) -> list[StoredVersion]:
         """Return a subject's versions in ascending order.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        found = self._versions(subject, deleted=deleted or deleted_only)
+        found = self._versions(reader, subject, deleted=deleted or deleted_only)
         return [version for version in found if version.deleted or not deleted_only]
 
-    def subjects(self, prefix: str = contexts.EVERY, *, deleted: bool = False, deleted_only: bool = False) -> list[str]:
+    def subjects(
+        self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, deleted_only: bool = False
+    ) -> list[str]:
         """Return the names of subjects that have versions, sorted; views are never among them."""
         return [
             name
-            for name, live in self._store.subjects()
+            for name, live in self._store.subjects(reader)
             if contexts.matches(name, prefix) and (not live if deleted_only else live or deleted)
         ]
 
-    def context_names(self) -> list[str]:
+    def context_names(self, reader: Reader) -> list[str]:
         """Return the contexts that hold subjects, the default one always, sorted."""
-        return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects())})
+        return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects(reader))})
 
     def listed(
-        self, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
+        self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
     ) -> list[StoredVersion]:
         """Return every version of the subjects that a prefix means, by subject and number."""
         found = [
             item
-            for item in self._store.listed()
+            for item in self._store.listed(reader)
             if (deleted or not item.deleted) and contexts.matches(item.subject, prefix)
         ]
         if not latest_only:
             return found
         return list({item.subject: item for item in found}.values())
 
-    def full(self, versions: Iterable[StoredVersion]) -> list[Registered]:
+    def full(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[Registered]:
         """Return versions with their own texts."""
-        return [self._own(version) for version in versions]
+        return [self._own(reader, version) for version in versions]
 
-    def referrers(self, subject: str, number: int, *, deleted: bool = False) -> list[int]:
+    def referrers(self, reader: Reader, subject: str, number: int, *, deleted: bool = False) -> list[int]:
         """Return the ids of schemas that refer to a version, ascending."""
-        found = self._store.referrers(subject, number)
+        found = self._store.referrers(reader, subject, number)
         return sorted({item.schema_id for item in found if deleted or not item.deleted})
 
-    def with_properties(self, subject: str, wanted: Mapping[str, str], *, deleted: bool = False) -> Registered:
+    def with_properties(
+        self, reader: Reader, subject: str, wanted: Mapping[str, str], *, deleted: bool = False
+    ) -> Registered:
         """Return the latest version whose metadata has these properties.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN, when no version has them.
         """
-        for version in reversed(self._versions(subject, deleted=deleted)):
-            found = properties_of(self.by_id(version.schema_id).content.metadata)
+        for version in reversed(self._versions(reader, subject, deleted=deleted)):
+            found = properties_of(self.by_id(reader, version.schema_id).content.metadata)
             if wanted.items() <= found.items():
-                return self._own(version)
+                return self._own(reader, version)
         raise InvalidError(
             Reason.VERSION_UNKNOWN, "no version's metadata has these properties", details={"version": "latest"}
         )
 
     # --- classification ----------------------------------------------------------------------------------------
 
-    def classification(self, subject: str, number: int | None = None) -> list[Labelled]:
+    def classification(self, reader: Reader, subject: str, number: int | None = None) -> list[Labelled]:
         """Return the classification of every field of a version; None = the latest.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can be of it.
         """
-        parsed = self.parsed_by_id(self.version(subject, number).schema_id)
+        parsed = self.parsed_by_id(reader, self.version(reader, subject, number).schema_id)
         return classification.classify(resolved(parsed) if parsed.fullname else parsed.json)
 
-    def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
-        """Return what a content would take back of a subject's classification. See `Registration.taken_back`."""
-        return self._registering.taken_back(subject, content, normalize=normalize)
-
-    def classified(self, subject: str) -> list[Labelled]:
+    def classified(self, reader: Reader, subject: str) -> list[Labelled]:
         """Return the classification of the fields of every live version.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something; SCHEMA_UNSAFE,
                 when no record can be of one: such a resource is not published.
         """
-        numbers = self.versions(subject)
-        return [field for number in numbers for field in self.classification(subject, number)]
+        numbers = self.versions(reader, subject)
+        return [field for number in numbers for field in self.classification(reader, subject, number)]
 
-    def _versions(self, subject: str, *, deleted: bool) -> Sequence[StoredVersion]:
-        found = [version for version in self._store.versions(subject) if deleted or not version.deleted]
+    def _versions(self, reader: Reader, subject: str, *, deleted: bool) -> Sequence[StoredVersion]:
+        found = [version for version in self._store.versions(reader, subject) if deleted or not version.deleted]
         if not found:
             raise unknown_subject(subject)
         return found
 
-    def _refuse_unknown(self, subject: str, *, deleted: bool) -> None:
-        if self._store.held(subject, None) is None:
-            self._versions(subject, deleted=deleted)
+    def refuse_unknown(self, reader: Reader, subject: str, *, deleted: bool) -> None:
+        """Refuse a subject that has no versions.
 
-    def _own(self, version: StoredVersion) -> Registered:
-        content = self.by_id(version.schema_id).content
-        text = self._store.text(version.subject, version.number)
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN.
+        """
+        if self._store.held(reader, subject, None) is None:
+            self._versions(reader, subject, deleted=deleted)
+
+    def _own(self, reader: Reader, version: StoredVersion) -> Registered:
+        content = self.by_id(reader, version.schema_id).content
+        text = self._store.text(reader, version.subject, version.number)
         return registered(version, content if text is None else own_text(content, text))

@@ -1,4 +1,4 @@
-"""The in-memory twins of the registry's stores: the same promises, for tests and for trying.
+"""In-memory adapter of the subjects: the same promises as the PostgreSQL adapter, for tests.
 
 One lock over everything is the strictest isolation there is; a change that fails is taken back to a copy made before
 it. Ids that were given to a content in a failed change are given again to the next one.
@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from typing_extensions import override
 
+from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import SubjectStore, refuse_taken
+from registry.subjects.store import Change, SubjectReader, SubjectWriter, refuse_taken
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["MemorySubjects"]
@@ -43,8 +44,8 @@ class _State:
         return [held[number][0] for number in sorted(held)]
 
 
-class MemorySubjects(SubjectStore):
-    """See `registry.subjects.store.SubjectStore`."""
+class MemorySubjects(SubjectReader, SubjectWriter):
+    """Subjects, schemas, versions and settings in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -53,37 +54,44 @@ class MemorySubjects(SubjectStore):
     @contextmanager
     @override
     def change(
-        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
+        self,
+        work: UnitOfWork,
+        subject: str,
+        *,
+        hidden: bool = False,
+        scopes: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> Iterator["_Change"]:
         del also  # one lock is over everything
         with self._lock:
             state = self._state
             before = state.copy()
+            on_rollback(work, lambda: self._restore(before))
             if subject not in state.versions and hidden:
                 state.hidden.add(subject)
-            try:
-                yield _Change(state, subject, {name: state.settings[name] for name in scopes if name in state.settings})
-            except BaseException:
-                self._state = before
-                raise
+            yield _Change(state, subject, {name: state.settings[name] for name in scopes if name in state.settings})
+
+    def _restore(self, state: _State) -> None:
+        with self._lock:
+            self._state = state
 
     @override
-    def schema(self, schema_id: int) -> StoredSchema | None:
+    def schema(self, reader: Reader, schema_id: int) -> StoredSchema | None:
         with self._lock:
             return self._state.schemas.get(schema_id)
 
     @override
-    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+    def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
         with self._lock:
             return next((found for found in self._state.schemas.values() if found.key.startswith(prefix)), None)
 
     @override
-    def highest_id(self) -> int:
+    def highest_id(self, reader: Reader) -> int:
         with self._lock:
             return max(self._state.schemas, default=0)
 
     @override
-    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         with self._lock:
             found = self._state.versions.get(subject, {})
             live = [key for key, (version, _) in found.items() if not version.deleted]
@@ -91,13 +99,13 @@ class MemorySubjects(SubjectStore):
             return found.get(wanted)
 
     @override
-    def listed(self) -> list[StoredVersion]:
+    def listed(self, reader: Reader) -> list[StoredVersion]:
         with self._lock:
             names = sorted(set(self._state.versions) - self._state.hidden)
             return [version for name in names for version in self._state.ordered(name)]
 
     @override
-    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+    def referrers(self, reader: Reader, subject: str, number: int | None = None) -> list[StoredVersion]:
         with self._lock:
             pointing = {
                 schema.id
@@ -113,34 +121,34 @@ class MemorySubjects(SubjectStore):
             ]
 
     @override
-    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+    def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         with self._lock:
             held = self._state.versions.get(subject, {})
             return [held[number] for number in sorted(held) if held[number][0].shape == shape]
 
     @override
-    def versions(self, subject: str) -> list[StoredVersion]:
+    def versions(self, reader: Reader, subject: str) -> list[StoredVersion]:
         with self._lock:
             return self._state.ordered(subject)
 
     @override
-    def text(self, subject: str, number: int) -> str | None:
+    def text(self, reader: Reader, subject: str, number: int) -> str | None:
         with self._lock:
             held = self._state.versions.get(subject, {}).get(number)
             return held[1] if held else None
 
     @override
-    def uses(self, schema_id: int) -> list[StoredVersion]:
+    def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
         with self._lock:
             return [
                 version
                 for subject in sorted(self._state.versions)
-                for version in self.versions(subject)
+                for version in self.versions(reader, subject)
                 if version.schema_id == schema_id
             ]
 
     @override
-    def subjects(self) -> list[tuple[str, bool]]:
+    def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
         with self._lock:
             return [
                 (subject, any(not version.deleted for version, _ in held.values()))
@@ -149,24 +157,22 @@ class MemorySubjects(SubjectStore):
             ]
 
     @override
-    def settings(self, subject: str) -> Settings:
+    def settings(self, reader: Reader, subject: str) -> Settings:
         with self._lock:
             return self._state.settings.get(subject, Settings())
 
     @override
-    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+    def settings_of(self, reader: Reader, names: Sequence[str]) -> Mapping[str, Settings]:
         with self._lock:
             return {name: self._state.settings[name] for name in names if name in self._state.settings}
 
     @override
-    def configured(self) -> Mapping[str, Settings]:
+    def configured(self, reader: Reader) -> Mapping[str, Settings]:
         with self._lock:
             return {name: found for name, found in self._state.settings.items() if found != Settings()}
 
 
-class _Change:
-    """See `registry.subjects.store.Change`."""
-
+class _Change(Change):
     def __init__(self, state: _State, subject: str, scopes: Mapping[str, Settings]) -> None:
         self._state = state
         self._subject = subject

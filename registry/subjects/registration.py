@@ -1,6 +1,6 @@
-"""What may be registered, and as what.
+"""Registration of schemas: what may be registered under a subject, and as what.
 
-    draft ── mode ── known already? ── contract merged ── classified ── compatible ── approved ── id ── version
+    submission ── mode ── known already? ── contract merged ── classified ── compatible ── approved ── id ── version
 
 All of it under the subject's lock and in one transaction, so that any number of processes may register at once and
 each content gets one id and each version one number.
@@ -8,6 +8,7 @@ each content gets one id and each version one number.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
@@ -16,12 +17,14 @@ from registry.avro.fields import resolved
 from registry.avro.name_resolution import schema_invalid
 from registry.avro.parser import ParsedSchema
 from registry.avro.schema_types import Kind
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
 from registry.subjects.configuration import Configuration, Mode
 from registry.subjects.contexts import scopes
 from registry.subjects.data_contracts import checked_metadata, checked_rules, merged, properties_of
+from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content, StoredSchema, StoredVersion
-from registry.subjects.store import MOST_GAPS, MOST_IMPORTED, Change, SubjectStore, refuse_taken
+from registry.subjects.store import MOST_GAPS, MOST_IMPORTED, Change, SubjectReader, SubjectWriter, refuse_taken
 from registry.subjects.submission import Submission, Submissions
 from registry.subjects.versions import (
     Registered,
@@ -34,77 +37,101 @@ from registry.subjects.versions import (
 )
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
-__all__ = ["Registration"]
+__all__ = ["Form", "Registration"]
 
 _CONTRACTS = ("defaultMetadata", "overrideMetadata", "defaultRuleSet", "overrideRuleSet")
 
 
+def never_approved(work: UnitOfWork, subject: str, shape: bytes, findings: Sequence[str]) -> bool:
+    """Approve nothing: what a registry without approvals uses."""
+    del work, subject, shape, findings
+    return False
+
+
+class Form(Enum):
+    """In which form a content is read."""
+
+    AS_CONFIGURED = "as configured"  # normalized where the subject's configuration says so
+    NORMALIZED = "normalized"
+    AS_SUBMITTED = "as submitted"
+
+
 class Registration:
-    """Registers contents and tests whether they could be.
+    """Registers contents, tests whether they could be registered, and finds them again.
 
     Args:
-        store: where they are kept.
+        reader, writer: where subjects are stored.
+        lookup: finds schemas by id.
         configuration: levels, modes and contracts.
-        drafts: reads what is submitted.
-        by_id: gives what an id stands for.
-        governed: whether every field must be classified under this subject.
+        governed: returns whether every field must be classified under a subject (`registry.directory.catalogue`).
         strict: also refuse logical types that change their meaning between versions.
-        validate: whether new schemas are validated where a subject's configuration says nothing.
+        validate: also refuse names and defaults that Avro's own parser accepts, where a subject's configuration
+            (`validateNewSchemas`) says nothing else.
         approved: uses up an approval of what a schema takes back, by subject, shape and findings
-            (`registry.governance.approvals.Approvals.spend`); tells whether there was one.
+            (`registry.governance.approvals.Approvals.spend`); returns whether there was one.
     """
 
     def __init__(
         self,
-        store: SubjectStore,
+        reader: SubjectReader,
+        writer: SubjectWriter,
+        lookup: SchemaLookup,
         configuration: Configuration,
-        drafts: Submissions,
         *,
-        by_id: Callable[[int], StoredSchema],
-        governed: Callable[[str], bool],
-        strict: bool,
-        validate: bool,
-        approved: Callable[[str, bytes, Sequence[str]], bool],
+        governed: Callable[[Reader, str], bool],
+        strict: bool = False,
+        validate: bool = True,
+        approved: Callable[[UnitOfWork, str, bytes, Sequence[str]], bool] = never_approved,
     ) -> None:
-        self._store = store
+        self._reader = reader
+        self._writer = writer
+        self._lookup = lookup
         self._configuration = configuration
-        self._drafts = drafts
-        self._by_id = by_id
+        self._submissions = Submissions(reader, lookup)
         self._governed = governed
         self._strict = strict
         self._validate = validate
         self._approved = approved
 
-    def draft(
-        self, subject: str, content: Content, *, normalize: bool | None = False, governed: bool | None = None
+    def read(
+        self,
+        reader: Reader,
+        subject: str,
+        content: Content,
+        *,
+        form: Form = Form.AS_CONFIGURED,
+        governed: bool | None = None,
     ) -> Submission:
         """Read what is submitted, by the rules that hold for a subject.
 
         Args:
+            reader: to resolve references with.
             subject: whose rules.
             content: as submitted.
-            normalize: take its normal form; False = where the subject's configuration says so, None = never.
-            governed: whether the subject is; None = ask.
+            form: whether its normal form is taken.
+            governed: whether the subject is; None: not known yet.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        if normalize is False:
-            normalize = self._configuration.normalizes(subject)
-        plain = bool(normalize)
+        normalize = form is Form.NORMALIZED or (
+            form is Form.AS_CONFIGURED and self._configuration.normalizes(reader, subject)
+        )
         try:
-            return self._drafts.read(subject, content, validate=self._validate, normalize=plain)
+            return self._submissions.read(reader, subject, content, validate=self._validate, normalize=normalize)
         except InvalidError as error:
-            # Only here is the configuration asked: what passes the strict rules passes the others.
-            validate = self._configuration.effective(subject).get("validateNewSchemas", self._validate)
+            # The configuration is read only here: what passes the strict rules passes the others.
+            config = self._configuration.effective(reader, subject)
+            validate = config.get("validateNewSchemas", self._validate)
             # Records go through the pool under catalogued subjects alone; elsewhere nothing is decoded.
-            endless = not (self._governed(subject) if governed is None else governed)
+            endless = not (self._governed(reader, subject) if governed is None else governed)
             if validate is self._validate and not (endless and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
-        return self._drafts.read(subject, content, validate=validate, endless=endless, normalize=plain)
+        return self._submissions.read(reader, subject, content, validate=validate, endless=endless, normalize=normalize)
 
     def register(
         self,
+        work: UnitOfWork,
         subject: str,
         content: Content,
         *,
@@ -118,6 +145,7 @@ class Registration:
         go below, its overrides above.
 
         Args:
+            work: the transaction.
             subject: under which.
             content: as submitted.
             normalize: register its normal form, also where the configuration does not say so. What is imported is
@@ -133,32 +161,34 @@ class Registration:
         """
         refuse_name(subject)
         # Asked once, since the subject may be catalogued at any moment: one answer for all that follows.
-        governed = self._governed(subject)
-        form = normalize if schema_id is None else None
-        draft = self.draft(subject, content, normalize=form, governed=governed)
+        governed = self._governed(work, subject)
+        form = Form.AS_SUBMITTED if schema_id is not None else _form(normalize=normalize)
+        draft = self.read(work, subject, content, form=form, governed=governed)
         needed = [item.subject for item in draft.content.references]
-        with self._store.change(subject, scopes=scopes(subject), also=needed) as change:
-            mode = self._configuration.refuse_read_only(subject, change)
+        with self._writer.change(work, subject, scopes=scopes(subject), also=needed) as change:
+            mode = self._configuration.refuse_read_only(work, subject, change)
             _refuse_mode(subject, mode, schema_id)
-            self._refuse_gone(draft)
+            self._refuse_gone(work, draft)
             versions = change.versions()
             if schema_id is not None:
-                return self._import(change, subject, draft, versions, schema_id, number, governed=governed)
+                return self._import(work, change, subject, draft, versions, schema_id, number, governed=governed)
             live = [version for version in versions if not version.deleted]
-            config = self._configuration.effective(subject, change)
-            known = self.same(subject, live, draft, config)
+            config = self._configuration.effective(work, subject, change)
+            known = self.same(work, subject, live, draft, config)
             if known is not None:
-                text = self._store.text(subject, known.number)
-                content = self._by_id(known.schema_id).content
+                text = self._reader.text(work, subject, known.number)
+                content = self._lookup.by_id(work, known.schema_id).content
                 return registered(known, content if text is None else own_text(content, text))
-            whole = self._contract(draft.content, live, config)
-            findings = self._taken_back(draft, versions) if governed else []
-            refuse_incompatible(self._against(draft, whole, live, config, None), Compatibility(config["compatibility"]))
-            self._refuse_unapproved(subject, draft, findings)  # last, for it uses an approval up
+            whole = self._contract(work, draft.content, live, config)
+            findings = self._taken_back(work, draft, versions) if governed else []
+            refuse_incompatible(
+                self._against(work, draft, whole, live, config, None), Compatibility(config["compatibility"])
+            )
+            self._refuse_unapproved(work, subject, draft, findings)  # last, for it uses an approval up
             new = versions[-1].number + 1 if versions else 1
             return _version(subject, new, change.put(new, draft.key(whole), draft.shape, whole), whole)
 
-    def register_view(self, grant: str, version: int, text: str) -> int:
+    def register_view(self, work: UnitOfWork, grant: str, version: int, text: str) -> int:
         """Register what a grant version delivers; give its id.
 
         Raises:
@@ -166,8 +196,8 @@ class Registration:
             ConflictError: VERSION_CONFLICT, when the grant version has another view already.
         """
         subject = view_subject(grant, version)
-        draft = self._drafts.read(subject, Content(text=text))
-        with self._store.change(subject, hidden=True) as change:
+        draft = self._submissions.read(work, subject, Content(text=text))
+        with self._writer.change(work, subject, hidden=True) as change:
             versions = change.versions()
             if versions and versions[-1].shape == draft.shape:
                 return versions[-1].schema_id
@@ -179,11 +209,12 @@ class Registration:
             return change.put(1, draft.key(), draft.shape, draft.content).id
 
     def check(
-        self, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
+        self, reader: Reader, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
     ) -> list[Incompatibility]:
         """Test a content against a subject's live versions, without registering it.
 
         Args:
+            reader: to look up with.
             subject: whose level and versions count.
             content: what would be registered.
             number: test against this version if the level is not transitive; None = the latest.
@@ -192,17 +223,62 @@ class Registration:
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        draft = self.draft(subject, content, normalize=normalize)
-        live = [version for version in self._store.versions(subject) if not version.deleted]
+        draft = self.read(reader, subject, content, form=_form(normalize=normalize))
+        live = [version for version in self._reader.versions(reader, subject) if not version.deleted]
         if not live:
             raise unknown_subject(subject)
-        config = self._configuration.effective(subject)
+        config = self._configuration.effective(reader, subject)
         if number is not None:
             pick(live, number)
-        return self._against(draft, self._contract(draft.content, live, config), live, config, number)
+        return self._against(reader, draft, self._contract(reader, draft.content, live, config), live, config, number)
+
+    def find(
+        self, reader: Reader, subject: str, content: Content, *, deleted: bool = False, normalize: bool = False
+    ) -> Registered:
+        """Find a content among a subject's versions; of several, the latest.
+
+        Args:
+            reader: to look up with.
+            subject: where to look.
+            content: what to look for; without metadata and rules any will do.
+            deleted: also look among softly deleted versions.
+            normalize: look for its normal form first, then for what was submitted.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
+        """
+        found = None
+        forms = [Form.AS_SUBMITTED]
+        if normalize or self._configuration.normalizes(reader, subject):
+            forms.insert(0, Form.NORMALIZED)
+        for form in forms:
+            try:
+                submission = self.read(reader, subject, content, form=form)
+            except InvalidError:
+                if form is Form.NORMALIZED:
+                    continue  # the normal form of a schema may be too long, or none; it may be here as it was submitted
+                self._lookup.refuse_unknown(reader, subject, deleted=deleted)
+                raise
+            found = self._find(reader, subject, submission, deleted=deleted)
+            if found is not None:
+                break
+        if found is None:
+            self._lookup.refuse_unknown(reader, subject, deleted=deleted)
+            raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
+        version, text = found
+        return registered(version, own_text(self._lookup.by_id(reader, version.schema_id).content, text))
+
+    def _find(
+        self, reader: Reader, subject: str, submission: Submission, *, deleted: bool
+    ) -> tuple[StoredVersion, str] | None:
+        stored = self._reader.by_shape(reader, subject, submission.shape)
+        versions = [item for item, _ in stored if deleted or not item.deleted]
+        same = self.same(reader, subject, versions, submission)
+        return None if same is None else next((item, text) for item, text in stored if item is same)
 
     def same(
         self,
+        reader: Reader,
         subject: str,
         versions: Sequence[StoredVersion],
         draft: Submission,
@@ -211,6 +287,7 @@ class Registration:
         """Find the latest version with a draft's content; one without metadata and rules fits any.
 
         Args:
+            reader: to look up with.
             subject: whose contracts count.
             versions: ascending.
             draft: what to look for.
@@ -222,8 +299,8 @@ class Registration:
             return None
         if draft.bare and not any((config or {}).get(name) for name in _CONTRACTS):
             return fitting[-1]
-        effective = config or self._configuration.effective(subject)
-        before = self._by_id(fitting[-1].schema_id).content if draft.bare else None
+        effective = config or self._configuration.effective(reader, subject)
+        before = self._lookup.by_id(reader, fitting[-1].schema_id).content if draft.bare else None
         keys = {draft.key(self._merge(draft.content, before, effective))}
         if config is None:
             keys.add(draft.key())
@@ -231,6 +308,7 @@ class Registration:
 
     def _import(
         self,
+        work: UnitOfWork,
         change: Change,
         subject: str,
         draft: Submission,
@@ -246,7 +324,7 @@ class Registration:
         wanted = number if number is not None else (versions[-1].number + 1 if versions else 1)
         if not 0 < wanted < 2**31:
             raise InvalidError(Reason.VERSION_INVALID, "got no version id", details={"version": str(wanted)})
-        highest = self._store.highest_id()
+        highest = self._reader.highest_id(work)
         most = max(highest, min(highest + MOST_GAPS, MOST_IMPORTED))
         if schema_id > most:
             raise InvalidError(
@@ -264,12 +342,14 @@ class Registration:
                         f"version {wanted} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
                 return registered(version, content)
-        self._refuse_unapproved(subject, draft, self._taken_back(draft, versions) if governed else [])
+        self._refuse_unapproved(work, subject, draft, self._taken_back(work, draft, versions) if governed else [])
         change.add(wanted, schema, content.text)
         return _version(subject, wanted, schema, content)
 
-    def _contract(self, content: Content, live: Sequence[StoredVersion], config: Mapping[str, Any]) -> Content:
-        before = self._by_id(live[-1].schema_id).content if live else None
+    def _contract(
+        self, reader: Reader, content: Content, live: Sequence[StoredVersion], config: Mapping[str, Any]
+    ) -> Content:
+        before = self._lookup.by_id(reader, live[-1].schema_id).content if live else None
         return self._merge(content, before, config)
 
     def _merge(self, content: Content, before: Content | None, config: Mapping[str, Any]) -> Content:
@@ -285,19 +365,22 @@ class Registration:
             return content
         return replace(content, metadata=metadata, rule_set=rules)
 
-    def _refuse_gone(self, draft: Submission) -> None:
+    def _refuse_gone(self, work: UnitOfWork, draft: Submission) -> None:
         """Refuse a reference to what was deleted while the lock was waited for."""
         for item in draft.content.references:
-            found = self._store.held(item.subject, item.version)
+            found = self._reader.held(work, item.subject, item.version)
             if found is None or found[0].deleted or found[0].schema_id != item.target:
                 raise schema_invalid(
                     f"version {item.version} of {item.subject}, which the schema refers to, was deleted just now"
                 )
 
-    def taken_back(self, subject: str, content: Content, *, normalize: bool = False) -> tuple[bytes, list[str]]:
+    def taken_back(
+        self, reader: Reader, subject: str, content: Content, *, normalize: bool = False
+    ) -> tuple[bytes, list[str]]:
         """Return what a content would take back of a subject's classification; give its shape and the findings.
 
         Args:
+            reader: to look up with.
             subject: whose.
             content: what would be registered.
             normalize: of its normal form, as it would be registered.
@@ -305,14 +388,14 @@ class Registration:
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
         """
-        draft = self.draft(subject, content, normalize=normalize)
-        return draft.shape, self._taken_back(draft, self._store.versions(subject))
+        draft = self.read(reader, subject, content, form=_form(normalize=normalize))
+        return draft.shape, self._taken_back(reader, draft, self._reader.versions(reader, subject))
 
-    def _refuse_unapproved(self, subject: str, draft: Submission, findings: list[str]) -> None:
-        if findings and not self._approved(subject, draft.shape, findings):
+    def _refuse_unapproved(self, work: UnitOfWork, subject: str, draft: Submission, findings: list[str]) -> None:
+        if findings and not self._approved(work, subject, draft.shape, findings):
             raise classification.refusal(findings)
 
-    def _taken_back(self, draft: Submission, versions: Iterable[StoredVersion]) -> list[str]:
+    def _taken_back(self, reader: Reader, draft: Submission, versions: Iterable[StoredVersion]) -> list[str]:
         parsed: ParsedSchema | None = draft.parsed
         if parsed is None:
             raise InvalidError(
@@ -323,14 +406,15 @@ class Registration:
         fields = classification.classify(resolved(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting is no way round.
         earlier = [
-            (version.number, _classified(self._drafts.parsed(version.schema_id, endless=True)))
+            (version.number, _classified(self._lookup.described(reader, version.schema_id)))
             for version in versions
-            if self._by_id(version.schema_id).content.kind == Kind.AVRO
+            if self._lookup.by_id(reader, version.schema_id).content.kind == Kind.AVRO
         ]
         return classification.taken_back(fields, earlier)
 
     def _against(
         self,
+        reader: Reader,
         draft: Submission,
         content: Content,
         live: Sequence[StoredVersion],
@@ -341,12 +425,12 @@ class Registration:
         group = config.get("compatibilityGroup")
         if group:
             wanted = properties_of(content.metadata).get(group)
-            live = [item for item in live if self._property(item, group) == wanted]
+            live = [item for item in live if self._property(reader, item, group) == wanted]
         if level is Compatibility.NONE or not live:
             return []
         picked = [item for item in live if item.number == number] or live[-1:]
         relevant = live if level.transitive else picked
-        other = [item for item in relevant if self._by_id(item.schema_id).content.kind != content.kind]
+        other = [item for item in relevant if self._lookup.by_id(reader, item.schema_id).content.kind != content.kind]
         if other:
             return [_another_type(item.number, content.kind) for item in reversed(other)]
         if content.kind != Kind.AVRO:
@@ -354,11 +438,15 @@ class Registration:
                 f"whether a schema of the type {content.kind} may follow another is not checked by this registry; set "
                 "the subject's compatibility to NONE, and check it where it is written"
             )
-        texts = [(item.number, self._drafts.whole(item.schema_id)) for item in relevant]
+        texts = [(item.number, self._lookup.whole(reader, item.schema_id)) for item in relevant]
         return check(draft.whole, texts, level, strict=self._strict)
 
-    def _property(self, version: StoredVersion, name: str) -> str | None:
-        return properties_of(self._by_id(version.schema_id).content.metadata).get(name)
+    def _property(self, reader: Reader, version: StoredVersion, name: str) -> str | None:
+        return properties_of(self._lookup.by_id(reader, version.schema_id).content.metadata).get(name)
+
+
+def _form(*, normalize: bool) -> Form:
+    return Form.NORMALIZED if normalize else Form.AS_CONFIGURED
 
 
 def _version(subject: str, number: int, schema: StoredSchema, content: Content) -> Registered:

@@ -1,22 +1,20 @@
-"""What the registry remembers, as ports; `memory.py` and `postgres.py` hold the adapters.
+"""Ports of the subjects room: reading and changing subjects. `memory` and `registry.postgres.subjects` implement them.
 
-Schemas. Three facts, and each has one unique key, so that no election and no global lock is needed:
+Three facts, and each has one unique key, so that no election and no global lock is needed:
 
     a content has one id          unique (content key)       never freed, never given to another content
     a version has one content     unique (subject, number)   1, 2, 3 … without a gap
     a subject has one writer      a lock per subject         registrations of other subjects go on
 
-`SubjectStore.change` opens one transaction with that lock; everything within becomes durable together or not at
-all. Any number of processes may do so at once.
-
-Departments and catalogue entries are documents with a version number: `save` names the version that it was made
-from, and loses against a faster one. Every version is kept.
+`SubjectWriter.change` takes that lock within the caller's unit of work, so that the change, the records of the outbox
+and the audit entry become durable together or not at all. Any number of processes may do so at once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
 from schemas.errors import ConflictError, Reason
 
@@ -24,7 +22,8 @@ __all__ = [
     "MOST_GAPS",
     "MOST_IMPORTED",
     "Change",
-    "SubjectStore",
+    "SubjectReader",
+    "SubjectWriter",
     "refuse_taken",
 ]
 
@@ -97,85 +96,96 @@ class Change(Protocol):
         ...
 
 
-class SubjectStore(Protocol):
-    """Schemas, subjects, versions and settings."""
+class SubjectReader(Protocol):
+    """Reads schemas, subjects, versions and settings."""
 
-    def change(
-        self, subject: str, *, hidden: bool = False, scopes: Sequence[str] = (), also: Sequence[str] = ()
-    ) -> AbstractContextManager[Change]:
-        """Lock a subject, new or not; commit at the end of the block, roll back on an exception.
-
-        Args:
-            subject: its name; `GLOBAL` for the settings that hold everywhere.
-            hidden: a subject made here is not listed.
-            scopes: other names whose settings `Change.scopes` shall give.
-            also: other subjects to lock, those that a schema refers to; taken in the order of their names.
-
-        Raises:
-            UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OUTCOME_UNKNOWN.
-        """
-        ...
-
-    def schema(self, schema_id: int) -> StoredSchema | None:
+    def schema(self, reader: Reader, schema_id: int) -> StoredSchema | None:
         """Return what an id stands for; purged or not, an id that was given is known forever."""
         ...
 
-    def by_guid(self, prefix: bytes) -> StoredSchema | None:
+    def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
         """Return the schema whose key begins with these 16 bytes."""
         ...
 
-    def highest_id(self) -> int:
+    def highest_id(self, reader: Reader) -> int:
         """Return the highest id that stands for a schema; 0 without any."""
         ...
 
-    def held(self, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         """Return a version, deleted or not, and its own text; None = the latest that is not deleted.
 
         Takes as long however many versions there are.
         """
         ...
 
-    def listed(self) -> list[StoredVersion]:
+    def listed(self, reader: Reader) -> list[StoredVersion]:
         """Return every version of every listed subject, deleted ones too, by subject and number."""
         ...
 
-    def referrers(self, subject: str, number: int | None = None) -> list[StoredVersion]:
+    def referrers(self, reader: Reader, subject: str, number: int | None = None) -> list[StoredVersion]:
         """Return the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
         ...
 
-    def by_shape(self, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+    def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         """Return the versions of a subject with this schema, whatever its metadata, and their own texts.
 
         Deleted ones too, ascending. Takes as long however many versions there are.
         """
         ...
 
-    def versions(self, subject: str) -> list[StoredVersion]:
+    def versions(self, reader: Reader, subject: str) -> list[StoredVersion]:
         """Return every version of a subject, deleted ones too, in ascending order."""
         ...
 
-    def text(self, subject: str, number: int) -> str | None:
+    def text(self, reader: Reader, subject: str, number: int) -> str | None:
         """Return a version's own text, as it was submitted."""
         ...
 
-    def uses(self, schema_id: int) -> list[StoredVersion]:
+    def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
         """Return every version that has the id, deleted ones too, by subject and number."""
         ...
 
-    def subjects(self) -> list[tuple[str, bool]]:
+    def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
         """Return (name, whether it has a live version) of every listed subject with a version, sorted by name."""
         ...
 
-    def settings(self, subject: str) -> Settings:
+    def settings(self, reader: Reader, subject: str) -> Settings:
         """Return a subject's own settings, or the global ones for `GLOBAL`."""
         ...
 
-    def settings_of(self, names: Sequence[str]) -> Mapping[str, Settings]:
+    def settings_of(self, reader: Reader, names: Sequence[str]) -> Mapping[str, Settings]:
         """Return the settings of several scopes at once; those without any are left out."""
         ...
 
-    def configured(self) -> Mapping[str, Settings]:
+    def configured(self, reader: Reader) -> Mapping[str, Settings]:
         """Return every scope that has settings of its own."""
+        ...
+
+
+class SubjectWriter(Protocol):
+    """Changes one subject at a time, within the caller's transaction."""
+
+    def change(
+        self,
+        work: UnitOfWork,
+        subject: str,
+        *,
+        hidden: bool = False,
+        scopes: Sequence[str] = (),
+        also: Sequence[str] = (),
+    ) -> AbstractContextManager[Change]:
+        """Lock a subject, new or not, until the transaction ends.
+
+        Args:
+            work: the transaction; whoever opened it commits it.
+            subject: its name; `GLOBAL` for the settings that hold everywhere.
+            hidden: a subject made here is not listed.
+            scopes: other names whose settings `Change.scopes` shall give.
+            also: other subjects to lock, those that a schema refers to; taken in the order of their names.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
+        """
         ...
 
 

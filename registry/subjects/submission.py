@@ -1,4 +1,4 @@
-"""What somebody submits becomes a draft: checked, its references resolved, its keys known.
+"""Submission: a candidate schema, checked, its references resolved, its keys computed.
 
     content ── type of schema ── references: where they stand, what they hold, their own ── parse ── keys
 
@@ -9,25 +9,23 @@ and so are those that it is compared with: compatibility, classification and the
 
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.avro.inlining import inlined
-from registry.avro.name_resolution import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
+from registry.avro.name_resolution import schema_invalid, schema_unsafe
 from registry.avro.parser import ParsedSchema, parse
 from registry.avro.schema_types import Kind, canonical_of, kind_of
+from registry.database.unit_of_work import Reader
 from registry.subjects import contexts
 from registry.subjects.fingerprint import key_of, shape_key, shape_text
-from registry.subjects.model import Content, Reference, StoredSchema
+from registry.subjects.lookup import MOST_REFERENCES, SchemaLookup
+from registry.subjects.model import Content, Reference
 from registry.subjects.normal_form import normalized
-from registry.subjects.store import SubjectStore
-from schemas.errors import InvalidError
+from registry.subjects.store import SubjectReader
 
 __all__ = ["Submission", "Submissions"]
 
-_MOST_REFERENCES = 200  # of a schema and of those that it needs, together
-_MOST_WHOLE = 2_000  # texts of schemas with their references written in
 _MOST_KNOWN = 32 * 1024 * 1024  # characters of texts whose keys are kept
 
 
@@ -70,23 +68,23 @@ class Submission:
 
 
 class Submissions:
-    """Makes drafts.
+    """Reads submissions: checks them, resolves their references, computes their keys.
 
     Args:
         store: where referenced versions stand.
-        by_id: gives what an id stands for.
+        lookup: finds what is referred to.
     """
 
-    def __init__(self, store: SubjectStore, by_id: Callable[[int], StoredSchema]) -> None:
+    def __init__(self, store: SubjectReader, lookup: SchemaLookup) -> None:
         self._store = store
-        self._by_id = by_id
+        self._lookup = lookup
         self._lock = threading.Lock()
-        self._whole: dict[int, str] = {}
         self._known: dict[tuple[str, bool, bool], tuple[str, bytes]] = {}
         self._size = 0
 
     def read(
         self,
+        reader: Reader,
         subject: str,
         content: Content,
         *,
@@ -97,6 +95,7 @@ class Submissions:
         """Check a content that is meant for a subject.
 
         Args:
+            reader: to resolve references with.
             subject: references without a context are to its context.
             content: as submitted.
             validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
@@ -106,21 +105,23 @@ class Submissions:
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        draft = self._read(subject, content, validate=validate, endless=endless)
+        draft = self._read(reader, subject, content, validate=validate, endless=endless)
         if not normalize:
             return draft
-        plain = normalized(draft.content, self._canonical(draft))
+        plain = normalized(draft.content, self._canonical(reader, draft))
         same = plain == draft.content
-        return draft if same else self._read(None, plain, validate=validate, endless=endless)
+        return draft if same else self._read(reader, None, plain, validate=validate, endless=endless)
 
-    def _read(self, subject: str | None, content: Content, *, validate: bool, endless: bool) -> Submission:
-        """See `read`; None as the subject: the references are resolved, and mean the same whatever subject asks."""
+    def _read(
+        self, reader: Reader, subject: str | None, content: Content, *, validate: bool, endless: bool
+    ) -> Submission:
+        """Read a content; None as the subject: its references are resolved already, for every subject alike."""
         kind = kind_of(content.kind)
-        if len(content.references) > _MOST_REFERENCES:
-            raise schema_unsafe(f"got {len(content.references)} references; expected {_MOST_REFERENCES} at most")
+        if len(content.references) > MOST_REFERENCES:
+            raise schema_unsafe(f"got {len(content.references)} references; expected {MOST_REFERENCES} at most")
         resolved = content.references
         if subject is not None:
-            resolved = tuple(self._resolved(subject, item) for item in resolved)
+            resolved = tuple(self._resolved(reader, subject, item) for item in resolved)
         if resolved or content.kind != kind.value:
             content = replace(content, kind=kind.value, references=resolved)
         whole = content.text
@@ -129,7 +130,7 @@ class Submissions:
         elif not resolved:
             written, shape = self._plain(content, strict=validate, endless=endless)
         else:
-            texts = self._texts(resolved)
+            texts = self._lookup.texts(reader, resolved)
             # Once with its references beside it, for the errors' sake and its own JSON; once whole.
             written, shape = _keys(
                 content, parse(content.text, references=texts, strict=validate, endless=endless).json
@@ -138,51 +139,12 @@ class Submissions:
             parse(whole, strict=validate, endless=endless)
         return Submission(content=content, written=written, whole=whole, shape=shape, strict=validate, endless=endless)
 
-    def _canonical(self, draft: Submission) -> Any:
+    def _canonical(self, reader: Reader, draft: Submission) -> Any:
         content = draft.content
         if content.kind != Kind.AVRO:
             return canonical_of(kind_of(content.kind), content.text)
-        texts = self._texts(content.references)
+        texts = self._lookup.texts(reader, content.references)
         return parse(content.text, references=texts, strict=draft.strict, endless=draft.endless).json
-
-    def whole(self, schema_id: int) -> str:
-        """Return an id's text with its references written in.
-
-        Raises:
-            InvalidError: SCHEMA_UNKNOWN.
-        """
-        known = self._whole.get(schema_id)
-        if known is not None:
-            return known
-        content = self._by_id(schema_id).content
-        if not content.references or content.kind != Kind.AVRO:
-            return content.text
-        text = inlined(content.text, self._texts(content.references))
-        with self._lock:
-            if len(self._whole) >= _MOST_WHOLE:
-                self._whole.clear()
-            self._whole[schema_id] = text
-        return text
-
-    def parsed(self, schema_id: int, *, endless: bool = False) -> ParsedSchema:
-        """Return an Avro schema parsed, its references written in.
-
-        Args:
-            schema_id: which one.
-            endless: to describe or compare it alone; without, what is given may be read and written with.
-
-        Raises:
-            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it holds itself
-                without end.
-        """
-        content = self._by_id(schema_id).content
-        if content.kind != Kind.AVRO:
-            raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
-        whole = self.whole(schema_id)
-        try:
-            return parse(whole, endless=endless)
-        except InvalidError:
-            return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
 
     def _plain(self, content: Content, *, strict: bool, endless: bool) -> tuple[str, bytes]:
         """Return the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
@@ -198,9 +160,9 @@ class Submissions:
                 self._known[content.text, strict, endless] = known
         return known
 
-    def _resolved(self, subject: str, item: Reference) -> Reference:
+    def _resolved(self, reader: Reader, subject: str, item: Reference) -> Reference:
         where = contexts.relative(item.subject, subject)
-        found = self._store.held(where, None if item.version == -1 else item.version)
+        found = self._store.held(reader, where, None if item.version == -1 else item.version)
         if found is None or found[0].deleted:
             shown = "latest" if item.version == -1 else str(item.version)
             raise schema_invalid(
@@ -209,31 +171,6 @@ class Submissions:
             )
         version = found[0]
         return Reference(item.name, where, version.number, version.schema_id)
-
-    def _texts(self, references: tuple[Reference, ...]) -> tuple[str, ...]:
-        """Return the texts of everything that is referred to, each before those that need it."""
-        order: dict[int, str] = {}
-        size = 0
-        todo = [(item.target, False) for item in reversed(references)]
-        while todo:
-            schema_id, ready = todo.pop()
-            if schema_id in order:
-                continue
-            content = self._by_id(schema_id).content
-            if content.kind != Kind.AVRO:
-                raise schema_invalid(f"got a reference to a schema of the type {content.kind}; expected AVRO")
-            if ready:
-                order[schema_id] = content.text
-                size += len(content.text)
-                if len(order) > _MOST_REFERENCES or size > MAX_TEXT_BYTES:
-                    raise schema_unsafe(
-                        f"got a schema that needs more than {_MOST_REFERENCES} others, or {MAX_TEXT_BYTES} "
-                        "characters of them; expected fewer"
-                    )
-            else:
-                todo.append((schema_id, True))
-                todo += [(item.target, False) for item in reversed(content.references)]
-        return tuple(order.values())
 
 
 def _keys(content: Content, canonical: Any) -> tuple[str, bytes]:

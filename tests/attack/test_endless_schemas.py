@@ -21,13 +21,11 @@ from registry.codec.codec import engine_for
 from registry.codec.datum_reader import FlawError, reader_of
 from registry.codec.datum_writer import writer_of
 from registry.codec.row_engine import RowEngine
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
 from schemas.errors import InvalidError, Reason
 from schemas.record import frame
 from tests.kit.cases.grants import POPULATION
+from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.world.publisher import checkable
 
 SUBJECT = POPULATION.subject
@@ -112,8 +110,8 @@ def test_a_shape_is_refused_unless_it_is_asked_for() -> None:
 @pytest.fixture
 def subjects() -> Subjects:
     """A registry in which the resource is not catalogued yet."""
-    store = MemorySubjects()
-    return Subjects(store, Configuration(store), governed=lambda _: False)
+    store = memory_store()
+    return Subjects(store, governed=lambda _: False)
 
 
 @pytest.fixture
@@ -131,7 +129,7 @@ def test_bytes_under_an_endless_schema_end_in_an_error(
     subjects.delete(SUBJECT)
     good = subjects.register(SUBJECT, Content(text=json.dumps(r("R", ward="int")))).schema_id
     now = iter(range(100, 10_000, 10))
-    schemas = WriterSchemas(subjects, workers, clock=lambda: float(next(now)))
+    schemas = WriterSchemas(subjects.database, subjects.services.lookup, workers, clock=lambda: float(next(now)))
     for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
         with pytest.raises(InvalidError) as caught:
             schemas.check_records(POPULATION, *checkable([frame(endless, values)] * count))

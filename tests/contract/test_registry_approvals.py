@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,15 +13,10 @@ import sqlalchemy as sa
 from registry.governance.approvals import VALID, Approval, Approvals, ApprovalState, ApprovalStore, MemoryApprovals
 from registry.postgres import tables
 from registry.postgres.approvals import PostgresApprovals
-from registry.postgres.subjects import PostgresSubjects
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
-from registry.subjects.store import SubjectStore
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
-from tests.kit.cases.registry import refused
+from tests.kit.cases.registry import Committing, Store, Subjects, memory_store, postgres_store, refused
 
 EDITOR = Actor(kind=ActorKind.HUMAN, id="li.editor", department="d1", role=Role.CATALOGUE_EDITOR)
 OFFICER = Actor(kind=ActorKind.HUMAN, id="wang.officer", department="d1", role=Role.SECURITY_OFFICER)
@@ -46,14 +42,14 @@ class Clock:
 
 
 class World:
-    def __init__(self, store: ApprovalStore, subjects: SubjectStore) -> None:
+    def __init__(self, store: ApprovalStore, subjects: Store) -> None:
+        database = subjects.database
         self.clock = Clock()
         ids = (f"0195-{number:04d}" for number in range(1000))
-        self.store = store
-        self.approvals = Approvals(store, clock=self.clock, new_id=lambda: next(ids))
-        self.subjects = Subjects(
-            subjects, Configuration(subjects), governed=lambda _: True, approved=self.approvals.spend
-        )
+        self.store = Committing(store, database)
+        approvals = Approvals(store, clock=self.clock, new_id=lambda: next(ids))
+        self.approvals: Any = Committing(approvals, database)
+        self.subjects = Subjects(subjects, governed=lambda _: True, approved=approvals.spend)
 
     def ask(self, content: Content, because: str = "登记时定级过高") -> Approval:
         shape, findings = self.subjects.taken_back(SUBJECT, content)
@@ -65,11 +61,11 @@ class World:
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if request.param == "memory":
-        yield World(MemoryApprovals(), MemorySubjects())
+        yield World(MemoryApprovals(), memory_store())
         return
     engine: sa.Engine = request.getfixturevalue("engine")
     tables.metadata.create_all(engine)
-    yield World(PostgresApprovals(engine), PostgresSubjects(engine))
+    yield World(PostgresApprovals(), postgres_store(engine))
 
 
 def test_a_lowered_level_is_registered_once_another_person_approves(world: World) -> None:
@@ -188,7 +184,7 @@ def test_requests_are_found_by_subject_and_state(world: World) -> None:
 @pytest.mark.postgres
 def test_the_database_itself_knows_that_there_are_two_people(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    world = World(PostgresApprovals(engine), PostgresSubjects(engine))
+    world = World(PostgresApprovals(), postgres_store(engine))
     world.subjects.register(SUBJECT, person("G4"))
     asked = world.ask(person("G3"))
     with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:

@@ -8,20 +8,31 @@ import pytest
 import sqlalchemy as sa
 
 from registry.avro.compatibility import Compatibility
+from registry.database.unit_of_work import PostgresDatabase, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.memory import MemoryCatalogue, MemoryDepartments
 from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
 from registry.postgres import tables
-from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
-from registry.postgres.subjects import PostgresSubjects, joining, transaction
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import GLOBAL, Content
 from schemas import library
 from schemas.access import Level
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.names import ResourceName, Topic
-from tests.kit.cases.registry import AT, OTHER_USCC, TOPIC, USCC, Stores, directory, record, refused, service
+from tests.kit.cases.registry import (
+    AT,
+    OTHER_USCC,
+    TOPIC,
+    USCC,
+    Stores,
+    Subjects,
+    directory,
+    memory_store,
+    postgres_store,
+    postgres_stores,
+    record,
+    refused,
+    service,
+)
 
 
 def entry(code: str = "101001/000001", **facts: object) -> Entry:
@@ -110,12 +121,14 @@ def test_an_entry_goes_from_draft_to_published_to_archived(stores: Stores) -> No
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
     drafted = catalogue.draft(entry())
-    refused(Reason.SUBJECT_UNKNOWN, lambda: catalogue.publish(TOPIC, subjects.classified, version=1))
+    refused(Reason.SUBJECT_UNKNOWN, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1))
     refused(Reason.RESOURCE_NOT_PUBLISHED, lambda: catalogue.published(TOPIC))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
-    published = catalogue.publish(TOPIC, subjects.classified, version=1)
+    published = catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
     assert published == replace(drafted, state=EntryState.PUBLISHED, version=2) == catalogue.published(TOPIC)
-    refused(Reason.TRANSITION_NOT_ALLOWED, lambda: catalogue.publish(TOPIC, subjects.classified, version=2))
+    refused(
+        Reason.TRANSITION_NOT_ALLOWED, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=2)
+    )
     refused(Reason.REQUEST_INVALID, lambda: catalogue.change(replace(published, level=Level.G3)))
     changed = catalogue.change(replace(published, title="自然人信息"))
     refused(Reason.VERSION_CONFLICT, lambda: catalogue.archive(TOPIC, version=2))
@@ -135,7 +148,9 @@ def test_what_was_registered_before_the_draft_is_looked_at_when_publishing(store
     subjects = service(stores)
     subjects.register(TOPIC.subject, record("x"))
     catalogue.draft(entry())
-    refused(Reason.SCHEMA_UNCLASSIFIED, lambda: catalogue.publish(TOPIC, subjects.classified, version=1))
+    refused(
+        Reason.SCHEMA_UNCLASSIFIED, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
+    )
 
 
 def test_an_entry_below_the_level_of_its_fields_is_not_published(stores: Stores) -> None:
@@ -143,7 +158,9 @@ def test_an_entry_below_the_level_of_its_fields_is_not_published(stores: Stores)
     subjects = service(stores)
     catalogue.draft(entry(level=Level.G3))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
-    error = refused(Reason.REQUEST_INVALID, lambda: catalogue.publish(TOPIC, subjects.classified, version=1))
+    error = refused(
+        Reason.REQUEST_INVALID, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
+    )
     assert "G3" in error.message
     assert "G4" in error.message
 
@@ -187,15 +204,27 @@ def test_many_change_one_entry_and_one_wins(stores: Stores) -> None:
 @pytest.mark.postgres
 def test_changes_join_another_transaction_and_go_with_it(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    stores = Stores(PostgresSubjects(engine), PostgresDepartments(engine), PostgresCatalogue(engine))
+    stores = postgres_stores(engine)
     subjects = service(stores)
-    with engine.connect() as connection:
-        transaction = connection.begin()
-        with joining(connection):
-            subjects.register("a-value", record("x"))
-            joined(stores)
-            assert subjects.versions("a-value") == [1]
-        transaction.rollback()
+    departments = directory(stores)[0].part
+
+    def broken() -> None:
+        with stores.subjects.database.begin() as work:
+            subjects.services.registration.register(work, "a-value", record("x"))
+            departments.register(
+                work,
+                uscc=USCC,
+                name="某市公安局",
+                short_name="公安局",
+                level=GovernmentLevel.CITY,
+                division_code="520100",
+            )
+            assert subjects.services.lookup.versions(work, "a-value") == [1]
+            assert subjects.subjects() == [], "nothing is seen outside before the commit"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
     refused(Reason.SUBJECT_UNKNOWN, lambda: subjects.versions("a-value"))
     assert stores.departments.all() == []
 
@@ -204,7 +233,7 @@ def test_changes_join_another_transaction_and_go_with_it(engine: sa.Engine) -> N
 def test_registrations_need_one_connection_each(database: sa.URL) -> None:
     small = sa.create_engine(database, pool_size=1, max_overflow=0, pool_timeout=5)
     tables.metadata.create_all(small)
-    subjects = service(Stores(PostgresSubjects(small), PostgresDepartments(small), PostgresCatalogue(small)))
+    subjects = service(postgres_stores(small))
     subjects.configuration.configure(GLOBAL, {"compatibility": "FULL_TRANSITIVE"})
     for fields in (["x"], ["x", "y"], ["x", "y", "z"]):
         subjects.register("a-value", record(*fields))
@@ -217,8 +246,8 @@ def test_a_commit_that_the_server_refuses_has_not_happened_and_one_without_an_an
     engine: sa.Engine,
 ) -> None:
     def refuse(code: str) -> None:
-        with transaction(engine) as connection:
-            connection.exec_driver_sql(
+        with PostgresDatabase(engine).begin() as work:
+            connection_of(work).exec_driver_sql(
                 "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
                 f"$$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = '{code}'; END $$;"
                 "CREATE TABLE refused (n int);"
@@ -234,7 +263,7 @@ def test_a_commit_that_the_server_refuses_has_not_happened_and_one_without_an_an
 @pytest.mark.postgres
 def test_a_database_that_is_away_is_unavailable(engine: sa.Engine) -> None:
     away = sa.create_engine(engine.url.set(port=1, host="127.0.0.1", query={}))
-    subjects = PostgresSubjects(away)
+    subjects = postgres_store(away)
     with pytest.raises(UnavailableError) as caught:
         subjects.versions("a-value")
     assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
@@ -244,8 +273,8 @@ def test_a_database_that_is_away_is_unavailable(engine: sa.Engine) -> None:
 def test_twin_and_postgresql_tell_the_same_story(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
     stories = []
-    for store in (MemorySubjects(), PostgresSubjects(engine)):
-        subjects = service(Stores(store, MemoryDepartments(), MemoryCatalogue()), Compatibility.NONE)
+    for store in (memory_store(), postgres_store(engine)):
+        subjects = Subjects(store, level=Compatibility.NONE)
         for step in range(40):
             name = f"s{step % 3}-value"
             try:

@@ -5,13 +5,11 @@ import json
 from registry.avro.compatibility import Compatibility
 from registry.directory.catalogue import Catalogue
 from registry.directory.model import Entry, GovernmentLevel, ShareType
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
 from registry.subjects.model import Content, Reference
 from schemas import library
 from schemas.access import Level
 from schemas.errors import Reason
-from tests.kit.cases.registry import TOPIC, USCC, Stores, directory, refused, service
+from tests.kit.cases.registry import TOPIC, USCC, Stores, Subjects, directory, refused, service
 
 FREE = "lists"
 
@@ -43,7 +41,7 @@ def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores:
     subjects = service(stores)
     first = subjects.register(FREE, endless("int"))
     assert subjects.register(FREE, endless("int")) == first
-    assert subjects.look_up(FREE, endless("int")).number == 1
+    assert subjects.find(FREE, endless("int")).number == 1
     assert subjects.check(FREE, endless("long")) == []
     assert [item.field for item in subjects.check(FREE, endless("string"))] == ["head"]
     assert subjects.register(FREE, endless("long")).number == 2
@@ -87,7 +85,7 @@ def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(st
     catalogue, entry = catalogued(stores)
 
     def publish() -> Entry:
-        return catalogue.publish(TOPIC, subjects.classified, version=entry.version)
+        return catalogue.publish(TOPIC, subjects.services.lookup.classified, version=entry.version)
 
     error = refused(Reason.SCHEMA_UNSAFE, publish)
     assert error.details["field"] == "tail"
@@ -101,7 +99,7 @@ def test_a_subject_that_is_catalogued_meanwhile_is_one_thing_throughout(stores: 
     """Asked twice, it could be free for the schema's form and governed for its classification, or the other way."""
     for first, second in ((True, False), (False, True)):
         answers = iter([first, second])
-        subjects = Subjects(stores.subjects, Configuration(stores.subjects), governed=lambda _, it=answers: next(it))
+        subjects = Subjects(stores.subjects, governed=lambda _, it=answers: next(it))
         if first:
             refused(Reason.SCHEMA_UNSAFE, lambda subjects=subjects: subjects.register(FREE, endless()))
         else:

@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 
 from registry.avro.compatibility import Compatibility
-from registry.subjects.lookup import Subjects
 from registry.subjects.model import Content, Reference
 from schemas.errors import Reason
-from tests.kit.cases.registry import Stores, record, refused, service
+from tests.kit.cases.registry import Stores, Subjects, record, refused, service
 
 ADDRESS = json.dumps(
     {
@@ -47,7 +46,7 @@ def test_a_reference_is_resolved_kept_and_written_in(subjects: Subjects) -> None
     parsed = subjects.parsed_by_id(found.schema_id)
     assert [field.name for field in parsed.fields] == ["home", "other", "kind"]
     assert '"Kind"' in subjects.whole(found.schema_id)
-    assert subjects.look_up("person", person()).schema_id == found.schema_id
+    assert subjects.find("person", person()).schema_id == found.schema_id
     assert subjects.register("other", person()).schema_id == found.schema_id
 
 
@@ -231,7 +230,7 @@ def test_defaults_go_below_and_overrides_above_what_is_submitted(subjects: Subje
     }
     assert json.loads(found.content.rule_set or "")["domainRules"][0]["name"] == "a"
     assert subjects.register("s", given) == found
-    assert subjects.look_up("s", given).number == 1
+    assert subjects.find("s", given).number == 1
     assert subjects.with_properties("s", {"owner": "李"}).number == 1
     refused(Reason.VERSION_UNKNOWN, lambda: subjects.with_properties("s", {"owner": "王"}))
 
@@ -289,7 +288,7 @@ PROTO = 'syntax = "proto3"; // a comment\nmessage M { string x = 1; }\n'
 def test_json_and_protobuf_are_kept_and_found(subjects: Subjects, kind: str, text: str, same: str, other: str) -> None:
     found = subjects.register("s", Content(text=text, kind=kind))
     assert subjects.by_id(found.schema_id).content.text == text
-    assert subjects.look_up("s", Content(text=same, kind=kind)).number == 1
+    assert subjects.find("s", Content(text=same, kind=kind)).number == 1
     assert subjects.register("s", Content(text=same, kind=kind)).number == 1
     error = refused(Reason.SCHEMA_INVALID, lambda: subjects.register("s", Content(text=other, kind=kind)))
     assert "set the subject's compatibility to NONE" in error.message

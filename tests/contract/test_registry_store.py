@@ -11,12 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.avro.compatibility import Compatibility
-from registry.directory.memory import MemoryCatalogue, MemoryDepartments
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import GLOBAL, Content, Settings
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
-from tests.kit.cases.registry import Stores, record, refused, service
+from tests.kit.cases.registry import Stores, Subjects, memory_stores, record, refused, service
 
 
 def test_one_content_has_one_id_under_every_subject(subjects: Subjects) -> None:
@@ -40,7 +37,7 @@ def test_writing_it_differently_is_the_same_schema_and_each_version_keeps_its_ow
     assert subjects.register("a-value", short).schema_id == subjects.register("b-value", long).schema_id
     assert subjects.by_id(1).content.text == '"int"'
     assert subjects.version("b-value", 1).content.text == '{ "type" : "int" }'
-    assert subjects.look_up("b-value", short).content.text == '{ "type" : "int" }'
+    assert subjects.find("b-value", short).content.text == '{ "type" : "int" }'
 
 
 def test_an_attribute_makes_another_schema(subjects: Subjects) -> None:
@@ -70,7 +67,7 @@ def test_a_refused_registration_leaves_nothing(stores: Stores, subjects: Subject
     subjects.register("a-value", Content(text='"int"'))
     refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register("a-value", Content(text='"string"')))
     assert subjects.versions("a-value") == [1]
-    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.look_up("a-value", Content(text='"string"')))
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find("a-value", Content(text='"string"')))
 
     def fail_late() -> None:
         with stores.subjects.change("new-value") as change:
@@ -152,7 +149,7 @@ ACTS = st.lists(
 @given(acts=ACTS)
 @settings(max_examples=150, deadline=None)
 def test_no_history_makes_an_id_mean_two_contents(acts: list[tuple[str, str, int]]) -> None:
-    stores = Stores(MemorySubjects(), MemoryDepartments(), MemoryCatalogue())
+    stores = memory_stores()
     subjects = service(stores, Compatibility.NONE)
     meaning: dict[int, str] = {}
     model: dict[str, dict[int, tuple[int, bool]]] = {"a-value": {}, "b-value": {}}  # number → (content, deleted)
@@ -200,8 +197,8 @@ def test_a_softly_deleted_version_is_hidden_but_found_if_asked_for(subjects: Sub
     assert subjects.versions("a-value", deleted_only=True) == [2]
     assert subjects.version("a-value", 2, deleted=True).deleted
     refused(Reason.VERSION_UNKNOWN, lambda: subjects.version("a-value", 2))
-    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.look_up("a-value", record("x", "y")))
-    assert subjects.look_up("a-value", record("x", "y"), deleted=True).number == 2
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find("a-value", record("x", "y")))
+    assert subjects.find("a-value", record("x", "y"), deleted=True).number == 2
     again = subjects.register("a-value", record("x", "y"))
     assert (again.number, again.schema_id) == (3, 2), "the same id, the next number"
 
@@ -322,7 +319,7 @@ def test_metadata_and_rules_are_kept_as_submitted_and_taken_over_where_left_out(
     second = subjects.register("a-value", record("x", "y"))
     assert subjects.by_id(second.schema_id).content.metadata == metadata
     assert subjects.version("a-value", 2).content.rule_set == rules
-    assert subjects.look_up("a-value", record("x")).number == 1
+    assert subjects.find("a-value", record("x")).number == 1
     bare = subjects.register("b-value", record("x"))
     assert bare.schema_id != first.schema_id, "without metadata it is another contract"
     other = subjects.register("a-value", replace(record("x", "y"), metadata='{"properties": {"owner": "民政局"}}'))

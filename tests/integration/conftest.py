@@ -14,10 +14,8 @@ import uvicorn
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
 from registry.postgres import tables
-from registry.postgres.subjects import PostgresSubjects
 from registry.rest.app import create
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
+from tests.kit.cases.registry import Subjects, postgres_store
 from tests.kit.world import postgres
 from tests.kit.world.registry_served import Confluent, RecordingAccessControl, World, identify
 
@@ -27,15 +25,13 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
     with postgres.fresh_database(postgres_server) as url:
         engine = sa.create_engine(url, pool_size=10)
         tables.metadata.create_all(engine)
-        store = PostgresSubjects(engine)
-        subjects = Subjects(
-            store, Configuration(store), governed=lambda subject: subject.startswith("governed"), strict=False
-        )
-        access = RecordingAccessControl()
+        store = postgres_store(engine)
+        subjects = Subjects(store, governed=lambda subject: subject.startswith("governed"), strict=False)
+        access = RecordingAccessControl(database=subjects.database)
         # The protocol by name: without it asyncio leaves Nagle's algorithm on, and every answer waits 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
-        app = create(subjects, access, identify=identify)
+        app = create(subjects.services, access, subjects.database, identify=identify)
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

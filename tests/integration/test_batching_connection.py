@@ -193,9 +193,9 @@ def test_begin_is_no_message_of_its_own_and_nothing_is_begun_before_it_is_needed
 
 def test_the_last_statement_goes_with_the_commit(session: BatchingConnection) -> None:
     add(session, 1)
-    session.finish_with(b"INSERT INTO thing SELECT 2 WHERE (" + SAID.encode() + b") LIKE 'INSERT%;COMMIT'")
+    session.send_with_commit(b"INSERT INTO thing SELECT 2 WHERE (" + SAID.encode() + b") LIKE 'INSERT%;COMMIT'")
     session.commit()
-    session.finish_with(b"INSERT INTO thing VALUES (3)")  # the first and the last at once
+    session.send_with_commit(b"INSERT INTO thing VALUES (3)")  # the first and the last at once
     session.commit()
     assert things(session) == [1, 2, 3]
 
@@ -203,7 +203,7 @@ def test_the_last_statement_goes_with_the_commit(session: BatchingConnection) ->
 def test_a_last_statement_that_fails_leaves_nothing(session: BatchingConnection) -> None:
     for last in (b"INSERT INTO thing VALUES (1)", b"no SQL at all"):
         add(session, 1)
-        session.finish_with(last)
+        session.send_with_commit(last)
         with pytest.raises((errors.UniqueViolation, errors.SyntaxError)):
             session.commit()
         assert session.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
@@ -213,22 +213,22 @@ def test_a_last_statement_that_fails_leaves_nothing(session: BatchingConnection)
 def test_a_last_statement_that_is_the_first_too_is_one_message(session: BatchingConnection) -> None:
     said = b"BEGIN ISOLATION LEVEL REPEATABLE READ;INSERT%;COMMIT"
     session.set_isolation_level(extensions.ISOLATION_LEVEL_REPEATABLE_READ)
-    session.finish_with(b"INSERT INTO thing SELECT 1 WHERE (" + SAID.encode() + b") LIKE '" + said + b"'")
+    session.send_with_commit(b"INSERT INTO thing SELECT 1 WHERE (" + SAID.encode() + b") LIKE '" + said + b"'")
     assert session.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
     session.commit()
     for last in (b"INSERT INTO thing VALUES (1)", b"no SQL at all"):
-        session.finish_with(last)
+        session.send_with_commit(last)
         with pytest.raises((errors.UniqueViolation, errors.SyntaxError)):
             session.commit()
         assert session.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
-    session.finish_with(b"INSERT INTO thing VALUES (2)")
+    session.send_with_commit(b"INSERT INTO thing VALUES (2)")
     session.rollback()
     assert things(session) == [1]
 
 
 def test_nothing_is_said_after_the_last_statement(session: BatchingConnection) -> None:
-    session.finish_with(b"INSERT INTO thing VALUES (1)")
-    for more in (lambda: add(session, 2), session.open, lambda: session.finish_with(b"SELECT 1")):
+    session.send_with_commit(b"INSERT INTO thing VALUES (1)")
+    for more in (lambda: add(session, 2), session.open, lambda: session.send_with_commit(b"SELECT 1")):
         with pytest.raises(psycopg2.ProgrammingError, match="goes with the commit"):
             more()
     session.rollback()
@@ -251,7 +251,7 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
 
     def do(*steps: Any) -> None:
         with db.begin() as work:
-            work.at_end(told.append)
+            work.on_completion(told.append)
             for step in steps:
                 step(work)
 
@@ -306,7 +306,7 @@ def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
 
     def do() -> None:
         with PostgresDatabase(engine).begin() as work:
-            work.at_end(told.append)
+            work.on_completion(told.append)
             work.connection.exec_driver_sql("SELECT 1")
             monkeypatch.setattr(BatchingConnection, what, interrupted)
             if what == "rollback":

@@ -16,12 +16,10 @@ from registry.database.connection_pool import connect
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 from registry.postgres import tables
-from registry.postgres.subjects import PostgresSubjects, reading
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
 from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.kit.cases.broker import fresh_topic
+from tests.kit.cases.registry import Subjects, postgres_store
 from tests.kit.world.postgres import end_sessions
 
 pytestmark = pytest.mark.postgres
@@ -46,8 +44,8 @@ def tiny(database: sa.URL) -> Iterator[sa.Engine]:
 
 
 def test_a_connection_that_was_closed_while_idle_is_not_handed_out(looked_at: sa.Engine, database: sa.URL) -> None:
-    store = PostgresSubjects(looked_at)
-    subjects = Subjects(store, Configuration(store), governed=lambda _: False)
+    store = postgres_store(looked_at)
+    subjects = Subjects(store, governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
     end_sessions(database)
     assert subjects.register("a", Content(text='"int"')) == first
@@ -58,7 +56,8 @@ def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_work
     looked_at: sa.Engine, database: sa.URL
 ) -> None:
     def use() -> None:
-        with reading(looked_at) as connection:
+        with PostgresDatabase(looked_at).read() as reader:
+            connection = reader.connection
             assert ONE.one_or_none(connection, {"number": 1}).next == 2
             end_sessions(database)
             ONE.run(connection, {"number": 1})
@@ -66,7 +65,8 @@ def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_work
     with pytest.raises(UnavailableError) as caught:
         use()
     assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
-    with reading(looked_at) as connection:
+    with PostgresDatabase(looked_at).read() as reader:
+        connection = reader.connection
         assert ONE.one_or_none(connection, {"number": 2}).next == 3
 
 
@@ -74,8 +74,8 @@ def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at
     looked_at: sa.Engine, database: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     single = connect(database, connections=2, single=True)
-    store = PostgresSubjects(looked_at, single)
-    subjects = Subjects(store, Configuration(store), governed=lambda _: False)
+    store = postgres_store(looked_at, single)
+    subjects = Subjects(store, governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
     monkeypatch.setattr(connection_pool, "_IDLE", -1.0)  # each is asked before it is used
     assert subjects.version("a", None) == first

@@ -14,11 +14,9 @@ from fastapi.testclient import TestClient
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.rest.app import create
 from registry.rest.governance import GovernanceCalls
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError
+from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.world.registry_served import RecordingAccessControl
 
 SUBJECT = "population.v1-value"
@@ -52,13 +50,13 @@ def access() -> RecordingAccessControl:
 
 @pytest.fixture
 def http(access: RecordingAccessControl) -> Iterator[TestClient]:
-    store = MemorySubjects()
+    store = memory_store()
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
-    subjects = Subjects(store, Configuration(store), governed=lambda name: name == SUBJECT, approved=approvals.spend)
+    subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.spend)
     more = partial(GovernanceCalls, approvals=approvals, grants=grants)
     access.hidden = "secret"
-    with TestClient(create(subjects, access, identify=identify, more=[more])) as client:
+    with TestClient(create(subjects.services, access, subjects.database, identify=identify, more=[more])) as client:
         yield client
 
 

@@ -17,11 +17,9 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.rest.app import create
 from registry.rest.governance import GovernanceCalls
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
+from tests.kit.cases.registry import Committing, Subjects, memory_store
 from tests.kit.world.registry_served import RecordingAccessControl, record
 
 
@@ -39,10 +37,10 @@ def build() -> FastAPI:
     """Make a registry with governance, a few subjects and a request, called by the officer."""
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
-    store = MemorySubjects()
+    store = memory_store()
+    asking = Committing(approvals, store.database)
     subjects = Subjects(
         store,
-        Configuration(store),
         governed=lambda subject: subject.startswith("governed"),
         approved=approvals.spend,
     )
@@ -51,9 +49,15 @@ def build() -> FastAPI:
     subjects.register(":.police:known", Content(text='"int"'))
     subjects.register("governed", Content(text=json.dumps(classified("G3"))))
     known = {"subject": "governed", "text": "{}", "findings": ["x: G3 to G1"], "because": "登记时定级过高"}
-    approvals.ask(EDITOR, shape=b"s" * 32, **known)
+    asking.ask(EDITOR, shape=b"s" * 32, **known)
     more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
-    return create(subjects, RecordingAccessControl(), identify=lambda _: OFFICER, more=[more])
+    return create(
+        subjects.services,
+        RecordingAccessControl(database=subjects.database),
+        subjects.database,
+        identify=lambda _: OFFICER,
+        more=[more],
+    )
 
 
 document = schemathesis.openapi.from_asgi("/openapi.json", build())

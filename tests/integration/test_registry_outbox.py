@@ -7,17 +7,14 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry.database.unit_of_work import PostgresDatabase
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
-from registry.postgres.subjects import PostgresSubjects
-from registry.schemas_topic.outbox import MemoryOutbox, PublishedSubjects, snapshot_records
+from registry.schemas_topic.outbox import MemoryOutbox, snapshot_records
 from registry.schemas_topic.records import Snapshot, fold, is_kept_id
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
-from registry.subjects.store import SubjectStore
 from schemas.errors import PoolError
+from tests.kit.cases.registry import Committing, Store, Subjects, memory_store, postgres_store, with_outbox
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
 ACTS = st.lists(
@@ -30,8 +27,8 @@ ACTS = st.lists(
 )
 
 
-def service(store: SubjectStore) -> Subjects:
-    subjects = Subjects(store, Configuration(store), governed=lambda _: False)
+def service(store: Store) -> Subjects:
+    subjects = Subjects(store, governed=lambda _: False)
     subjects.configuration.configure("", {"compatibility": "NONE"})
     return subjects
 
@@ -56,7 +53,7 @@ def play(subjects: Subjects, acts: list[tuple[str, str, str]]) -> None:
             continue
 
 
-def told_is_held(told: Snapshot, store: SubjectStore) -> None:
+def told_is_held(told: Snapshot, store: Store) -> None:
     held = {(one.subject, one.number): (one.schema_id, one.deleted) for one in store.listed()}
     assert held == {
         place: (one.schema_id, one.deleted) for place, one in told.versions.items() if not is_kept_id(place[0])
@@ -76,15 +73,18 @@ def told_is_held(told: Snapshot, store: SubjectStore) -> None:
 @given(acts=ACTS)
 @settings(max_examples=60, deadline=None)
 def test_the_topic_says_what_the_registry_holds(acts: list[tuple[str, str, str]]) -> None:
-    store, outbox = MemorySubjects(), MemoryOutbox()
-    play(service(PublishedSubjects(store, outbox)), acts)
+    store = memory_store()
+    outbox = Committing(MemoryOutbox(), store.database)
+    play(service(with_outbox(store, outbox.part)), acts)
     told_is_held(fold(record for _, record in outbox.waiting(10_000)), store)
-    told_is_held(fold(snapshot_records(store)), store)
+    with store.database.read() as reader:
+        told_is_held(fold(snapshot_records(store.part, reader)), store)
 
 
 def test_what_is_refused_is_not_told() -> None:
-    store, outbox = MemorySubjects(), MemoryOutbox()
-    subjects = service(PublishedSubjects(store, outbox))
+    store = memory_store()
+    outbox = Committing(MemoryOutbox(), store.database)
+    subjects = service(with_outbox(store, outbox.part))
     before = len(outbox.waiting(100))
     with pytest.raises(PoolError):
         subjects.register("a", Content(text="nonsense"))
@@ -96,8 +96,9 @@ def test_what_is_refused_is_not_told() -> None:
 @pytest.mark.postgres
 def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    store, outbox = PostgresSubjects(engine), PostgresOutbox(engine)
-    published = PublishedSubjects(store, outbox)
+    store = postgres_store(engine)
+    outbox = Committing(PostgresOutbox(), store.database)
+    published = with_outbox(store, outbox.part)
     subjects = service(published)
     play(subjects, [("put", "a", text) for text in TEXTS] + [("view", "", TEXTS[0]), ("drop one", "a", "")])
     told_is_held(fold(record for _, record in outbox.waiting(1_000)), store)
@@ -121,13 +122,11 @@ def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) 
 @pytest.mark.postgres
 def test_one_process_at_a_time_has_the_turn(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    first, second = PostgresOutbox(engine), PostgresOutbox(sa.create_engine(engine.url, poolclass=sa.pool.NullPool))
-    with first.turn() as mine:
-        assert mine
-        with second._engine.connect() as connection:
-            taken = connection.execute(
-                sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-            ).scalar_one()
-    assert taken == 1
-    with second.turn() as mine:
-        assert mine, "given back at the end"
+    outbox = PostgresOutbox()
+    first, second = PostgresDatabase(engine), PostgresDatabase(sa.create_engine(engine.url, poolclass=sa.pool.NullPool))
+    with first.begin() as work:
+        assert outbox.take_turn(work)
+        with second.begin() as other:
+            assert not outbox.take_turn(other)
+    with second.begin() as work:
+        assert outbox.take_turn(work)

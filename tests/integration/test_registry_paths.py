@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import pytest
 
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
+from registry.database.unit_of_work import MemoryDatabase, Reader
 from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import GLOBAL, Content, Settings
 from registry.subjects.store import MOST_GAPS, MOST_IMPORTED
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
+from tests.kit.cases.registry import Store, Subjects, memory_store
 from tests.kit.world.registry_served import World, put
 
 pytestmark = pytest.mark.postgres
@@ -160,8 +160,8 @@ def test_a_name_of_thousands_of_characters_is_told_so(world: World) -> None:
 
 
 def service(*, governed: bool = False) -> Subjects:
-    store = MemorySubjects()
-    return Subjects(store, Configuration(store), governed=lambda _: governed)
+    store = memory_store()
+    return Subjects(store, governed=lambda _: governed)
 
 
 def classified(level: str) -> Content:
@@ -223,18 +223,18 @@ def test_imports_one_after_another_cannot_use_up_the_ids() -> None:
 
 
 def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = MemorySubjects()
-    configuration = Configuration(store)
+    subjects = service()
+    store, configuration = subjects.store, subjects.configuration
     configuration.configure("nick", {"alias": "real"})
-    real = store.configured
+    real = store.part.configured
 
-    def away() -> object:
+    def away(_: object) -> object:
         raise ConnectionError
 
-    monkeypatch.setattr(store, "configured", away)
+    monkeypatch.setattr(store.part, "configured", away)
     with pytest.raises(ConnectionError):
         configuration.alias("nick")
-    monkeypatch.setattr(store, "configured", real)
+    monkeypatch.setattr(store.part, "configured", real)
     assert configuration.alias("nick") == "real"
 
 
@@ -244,13 +244,13 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
     class Slow(MemorySubjects):
         """Keeps one thread waiting, as a store without a free connection does."""
 
-        def configured(self) -> Mapping[str, Settings]:
+        def configured(self, reader: Reader) -> Mapping[str, Settings]:
             if threading.current_thread().name == "waits":
                 entered.set()
                 assert leave.wait(20)
-            return super().configured()
+            return super().configured(reader)
 
-    configuration = Configuration(Slow(), clock=lambda: now[0])
+    configuration = Subjects(Store(Slow(), MemoryDatabase()), clock=lambda: now[0]).configuration
     configuration.configure("nick", {"alias": "real", "normalize": True})
     assert configuration.alias("nick") == "real"
     now[0] = 5.0

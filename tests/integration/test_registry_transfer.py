@@ -13,27 +13,24 @@ from registry.client.admin import RegistryAdminClient
 from registry.rest.app import create
 from registry.schemas_topic.records import Version, fold, kept_subject, read_lines, schema_record, write_line
 from registry.schemas_topic.transfer import put, records_of, taken
-from registry.subjects.configuration import Configuration
 from registry.subjects.fingerprint import content_key
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content, Reference
 from schemas.errors import ConflictError, PoolError
+from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.world.registry_served import RecordingAccessControl, identify
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
 
 
 def registry() -> Subjects:
-    store = MemorySubjects()
-    configuration = Configuration(store)
-    configuration.configure("", {"compatibility": "NONE"})
-    return Subjects(store, configuration, governed=lambda _: False)
+    subjects = Subjects(memory_store())
+    subjects.configuration.configure("", {"compatibility": "NONE"})
+    return subjects
 
 
 @contextmanager
 def remote(subjects: Subjects) -> Iterator[RegistryAdminClient]:
-    with TestClient(create(subjects, RecordingAccessControl(), identify=identify)) as http:
+    with TestClient(create(subjects.services, RecordingAccessControl(), subjects.database, identify=identify)) as http:
         made = RegistryAdminClient("http://registry")
         made._http.close()
         made._http = http

@@ -10,10 +10,8 @@ from fastapi.testclient import TestClient
 
 from registry.rest.app import create
 from registry.rest.errors import Dialect
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from schemas.access import Action
+from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.world.registry_served import INT, LONG, TEXT, RecordingAccessControl, World, identify, put, record
 
 pytestmark = pytest.mark.postgres
@@ -28,13 +26,14 @@ def access() -> RecordingAccessControl:
 
 
 def service() -> Subjects:
-    store = MemorySubjects()
-    return Subjects(store, Configuration(store), governed=lambda _: False)
+    store = memory_store()
+    return Subjects(store, governed=lambda _: False)
 
 
 @pytest.fixture
 def http(access: RecordingAccessControl) -> Iterator[TestClient]:
-    with TestClient(create(service(), access, identify=identify)) as client:
+    subjects = service()
+    with TestClient(create(subjects.services, access, subjects.database, identify=identify)) as client:
         yield client
 
 
@@ -184,7 +183,15 @@ def test_an_invalid_rule_has_its_number(http: TestClient) -> None:
 def test_the_two_dialects() -> None:
     words = {}
     for dialect in Dialect:
-        with TestClient(create(service(), RecordingAccessControl(), identify=identify, dialect=dialect)) as http:
+        with TestClient(
+            create(
+                (found := service()).services,
+                RecordingAccessControl(),
+                found.database,
+                identify=identify,
+                dialect=dialect,
+            )
+        ) as http:
             register(http, "s", INT)
             words[dialect] = [
                 http.request(method, path, json=body).json()["message"]
@@ -233,7 +240,7 @@ def test_behind_the_gate_the_answer_is_made_once_and_asked_for_each_time(
 ) -> None:
     register(http, "s", INT)
     first = http.get("/schemas/ids/1")
-    monkeypatch.delattr("registry.rest.schemas.body_of")
+    monkeypatch.delattr("registry.rest.schemas.content_json")
     again = http.get("/schemas/ids/1")
     assert (again.status_code, again.content) == (200, first.content)
     for name in ("content-type", "cache-control", "etag"):

@@ -11,17 +11,13 @@ from exchange.server.schemas_topic import SchemasTopic, read_topic
 from registry.client.admin import RegistryAdminClient
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
-from registry.postgres.subjects import PostgresSubjects
 from registry.rest.app import create
-from registry.schemas_topic.outbox import PublishedSubjects
 from registry.schemas_topic.records import Record, Snapshot, fold
 from registry.schemas_topic.transfer import put
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
+from tests.kit.cases.registry import Subjects, memory_store, postgres_store, with_outbox
 from tests.kit.world.kafka import Node
 from tests.kit.world.registry_served import RecordingAccessControl, identify
 
@@ -31,9 +27,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 class World:
     def __init__(self, engine: sa.Engine, node: Node) -> None:
         tables.metadata.create_all(engine)
-        self.store = PostgresSubjects(engine)
-        self.outbox = PostgresOutbox(engine)
-        self.subjects = service(PublishedSubjects(self.store, self.outbox))
+        self.store = postgres_store(engine)
+        self.outbox = PostgresOutbox()
+        self.subjects = service(with_outbox(self.store, self.outbox))
         gateway = node.gateway
         self.settings = KafkaSettings(
             bootstrap=node.bootstrap, ca=gateway.ca, certificate=gateway.certificate, key=gateway.key, replication=1
@@ -41,7 +37,7 @@ class World:
         self.name = f"_schemas-{uuid.uuid4().hex[:8]}"
 
     def topic(self) -> SchemasTopic:
-        return SchemasTopic(self.settings, self.outbox, name=self.name)
+        return SchemasTopic(self.settings, self.store.database, self.outbox, name=self.name)
 
     def told(self) -> Snapshot:
         return fold(read_topic(self.settings, self.name))
@@ -63,9 +59,9 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
     told = world.told()
     told_is_held(told, world.store)
 
-    store = MemorySubjects()
-    restored = Subjects(store, Configuration(store), governed=lambda _: False)
-    with TestClient(create(restored, RecordingAccessControl(), identify=identify)) as http:
+    store = memory_store()
+    restored = Subjects(store, governed=lambda _: False)
+    with TestClient(create(restored.services, RecordingAccessControl(), restored.database, identify=identify)) as http:
         remote = RegistryAdminClient("http://restored")
         remote._http.close()
         remote._http = http

@@ -6,12 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.avro.compatibility import Compatibility
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
-from tests.kit.cases.registry import record
+from tests.kit.cases.registry import Store, Subjects, memory_store, record
 
 NAMES = ("a-value", ":.police:a-value", "b-value")
 CONTENTS = 5
@@ -22,8 +19,8 @@ def content(number: int) -> Content:
     return record("x", name=f"R{number}")
 
 
-def service(store: MemorySubjects) -> Subjects:
-    return Subjects(store, Configuration(store, level=Compatibility.NONE), governed=lambda _: False)
+def service(store: Store) -> Subjects:
+    return Subjects(store, level=Compatibility.NONE, governed=lambda _: False)
 
 
 @dataclass
@@ -41,7 +38,7 @@ class Model:
 class History:
     """The registry under test beside its model."""
 
-    store: MemorySubjects = field(default_factory=MemorySubjects)
+    store: Store = field(default_factory=memory_store)
     model: Model = field(default_factory=Model)
 
     def __post_init__(self) -> None:
@@ -99,7 +96,7 @@ class History:
 
     def restore(self, _: str, __: int, ___: int) -> None:
         """Put everything into an empty registry: versions, and the ids that have none any more."""
-        other = MemorySubjects()
+        other = memory_store()
         empty = service(other)
         empty.configuration.set_mode("", "IMPORT")
         for schema_id in range(1, self.subjects.highest_id() + 1):

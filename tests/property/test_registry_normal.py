@@ -10,23 +10,21 @@ from hypothesis import strategies as st
 
 from registry.avro.compatibility import Compatibility, can_read
 from registry.avro.parser import parse
-from registry.subjects.configuration import Configuration
 from registry.subjects.fingerprint import shape_key, shape_text
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import GLOBAL, Content, Reference
 from registry.subjects.normal_form import normalized
 from schemas import library
 from schemas.errors import InvalidError
 from tests.kit.cases.random_avro import random_record
+from tests.kit.cases.registry import Subjects, memory_store
 
 _SEEDS = st.integers(min_value=0, max_value=2**32)
 _NAMED = ("record", "enum", "fixed")
 
 
 def service() -> Subjects:
-    store = MemorySubjects()
-    return Subjects(store, Configuration(store, level=Compatibility.NONE, clock=lambda: 0.0), governed=lambda _: False)
+    store = memory_store()
+    return Subjects(store, level=Compatibility.NONE, clock=lambda: 0.0, governed=lambda _: False)
 
 
 def normal(text: str) -> str:
@@ -128,7 +126,7 @@ def test_texts_that_normalize_equal_get_one_id_and_no_id_changes_its_meaning(see
     one = found.pop()
     assert one.content.text == normal(texts[0])
     for text in texts:
-        assert subjects.look_up("normal", Content(text=text), normalize=True) == one
+        assert subjects.find("normal", Content(text=text), normalize=True) == one
     for schema_id, before in told.items():
         assert subjects.by_id(schema_id) == before
     for at, text in enumerate(texts):
@@ -206,11 +204,11 @@ def test_without_it_they_stay_what_they_are() -> None:
 def test_a_look_up_finds_what_was_registered_before_it_was_normalized() -> None:
     subjects = service()
     wordy = subjects.register("a", WORDY)
-    assert subjects.look_up("a", WORDY, normalize=True) == wordy
+    assert subjects.find("a", WORDY, normalize=True) == wordy
     normal_ = subjects.register("a", WORDY, normalize=True)
     assert normal_.number == 2
-    assert subjects.look_up("a", WORDY, normalize=True) == normal_
-    assert subjects.look_up("a", WORDY) == wordy
+    assert subjects.find("a", WORDY, normalize=True) == normal_
+    assert subjects.find("a", WORDY) == wordy
 
 
 @pytest.mark.parametrize("scope", [GLOBAL, ":.police:", ":.police:a"])
@@ -219,7 +217,7 @@ def test_the_configuration_may_ask_for_it(scope: str) -> None:
     subjects.configuration.configure(scope, {"normalize": True})
     made = subjects.register(":.police:a", WORDY)
     assert made.content.text == normal(PLAIN.text)
-    assert subjects.look_up(":.police:a", PLAIN) == made
+    assert subjects.find(":.police:a", PLAIN) == made
     assert subjects.register(":.police:a", PLAIN) == made
     subjects.configuration.configure(":.police:a", {"normalize": False})
     assert subjects.register(":.police:a", WORDY).number == 2
@@ -305,6 +303,6 @@ def test_a_schema_whose_normal_form_is_none_is_found_as_it_stands() -> None:
     subjects = service()
     content = Content(text='{"type": "record", "name": "R", "fields": [], "most": 1e999}')
     first = subjects.register("s", content)
-    assert subjects.look_up("s", content, normalize=True) == first
+    assert subjects.find("s", content, normalize=True) == first
     with pytest.raises(InvalidError):
-        subjects.look_up("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)
+        subjects.find("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)

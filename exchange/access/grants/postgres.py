@@ -30,7 +30,7 @@ from exchange.access.grants.store import (
     unknown_grant,
     version_conflict,
 )
-from registry.database.unit_of_work import UnitOfWork, connection_of
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Grant, GrantState
 
 __all__ = ["PostgresAccessStore", "metadata"]
@@ -151,10 +151,10 @@ class PostgresAccessStore(AccessStore):
         return GrantVersion(grant=grant, hash=sealed.hash, entry_id=entry_id, recorded_at=at)
 
     @override
-    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
+    def get(self, reader: Reader, grant_id: str) -> Grant:
         return self._open(
             grant_id,
-            connection_of(work)
+            connection_of(reader)
             .execute(sa.select(_grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id == grant_id))
             .one_or_none(),
         )
@@ -168,8 +168,8 @@ class PostgresAccessStore(AccessStore):
         return self._open(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
 
     @override
-    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
-        rows = connection_of(work).execute(
+    def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
+        rows = connection_of(reader).execute(
             sa.select(_version).where(_version.c.grant_id == grant_id).order_by(_version.c.version)
         )
         return [
@@ -183,7 +183,7 @@ class PostgresAccessStore(AccessStore):
         ]
 
     @override
-    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
+    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
         statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
         if query.consumer is not None:
             statement = statement.where(_grant.c.consumer == query.consumer)
@@ -197,23 +197,23 @@ class PostgresAccessStore(AccessStore):
             statement = statement.where(_grant.c.state.in_([state.value for state in query.states]))
         if query.expires_before is not None:
             statement = statement.where(_grant.c.expires < query.expires_before)
-        rows = connection_of(work).execute(statement.order_by(_grant.c.id).limit(query.limit))
+        rows = connection_of(reader).execute(statement.order_by(_grant.c.id).limit(query.limit))
         return [self._open(row.id, (row.text, row.hash, row.seal)) for row in rows]
 
     @override
-    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+    def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         statement = (
             sa.select(_grant.c.id)
             .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.expires < now, _grant.c.id > after)
             .order_by(_grant.c.id)
             .limit(limit)
         )
-        return list(connection_of(work).execute(statement).scalars())
+        return list(connection_of(reader).execute(statement).scalars())
 
     @override
-    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
+    def released(self, reader: Reader, grant_id: str, day: date) -> int:
         statement = sa.select(_quota.c.released).where(_quota.c.grant_id == grant_id, _quota.c.day == day)
-        return connection_of(work).scalar(statement) or 0
+        return connection_of(reader).scalar(statement) or 0
 
     @override
     def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
@@ -224,9 +224,9 @@ class PostgresAccessStore(AccessStore):
         return int(total)
 
     @override
-    def position(self, work: UnitOfWork, grant_id: str) -> Position:
+    def position(self, reader: Reader, grant_id: str) -> Position:
         statement = sa.select(_position.c.committed, _position.c.released).where(_position.c.grant_id == grant_id)
-        row = connection_of(work).execute(statement).one_or_none()
+        row = connection_of(reader).execute(statement).one_or_none()
         return Position() if row is None else Position(committed=bytes(row.committed), released=bytes(row.released))
 
     @override
@@ -259,8 +259,8 @@ class PostgresAccessStore(AccessStore):
         connection_of(work).execute(pg.insert(_purpose).values(rows).on_conflict_do_nothing())
 
     @override
-    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
-        rows = connection_of(work).execute(sa.select(_purpose).order_by(_purpose.c.id))
+    def purposes(self, reader: Reader) -> Sequence[Purpose]:
+        rows = connection_of(reader).execute(sa.select(_purpose).order_by(_purpose.c.id))
         return [
             Purpose(id=row.id, parent=row.parent, zh=row.zh, en=row.en, dpv=row.dpv, active=row.active) for row in rows
         ]

@@ -28,7 +28,7 @@ from typing_extensions import override
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import from_text, grant_hash, to_text
 from exchange.access.grants.row_mac import MacedRow, RowMac
-from registry.database.unit_of_work import MemoryUnitOfWork, UnitOfWork
+from registry.database.unit_of_work import MemoryUnitOfWork, Reader, UnitOfWork
 from schemas.access import Grant, GrantState
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.names import Topic
@@ -130,7 +130,7 @@ class AccessStore(Protocol):
         """
         ...
 
-    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
+    def get(self, reader: Reader, grant_id: str) -> Grant:
         """Return the current version, without a lock.
 
         Raises:
@@ -157,7 +157,7 @@ class AccessStore(Protocol):
         """
         ...
 
-    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
+    def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
         """Return every version, oldest first; none for an unknown grant.
 
         Raises:
@@ -165,7 +165,7 @@ class AccessStore(Protocol):
         """
         ...
 
-    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
+    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
         """Return current versions in the order of their ids.
 
         Raises:
@@ -173,14 +173,14 @@ class AccessStore(Protocol):
         """
         ...
 
-    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+    def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         """Return the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
 
         No grant is opened: a forged one may be among them, and hides none of the others.
         """
         ...
 
-    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
+    def released(self, reader: Reader, grant_id: str, day: date) -> int:
         """Return how many records were released under the grant on a day (`quota_day`)."""
         ...
 
@@ -192,7 +192,7 @@ class AccessStore(Protocol):
         """
         ...
 
-    def position(self, work: UnitOfWork, grant_id: str) -> Position:
+    def position(self, reader: Reader, grant_id: str) -> Position:
         """Return where the consumer stands."""
         ...
 
@@ -208,7 +208,7 @@ class AccessStore(Protocol):
         """Add the purposes that are not there yet; those that are stay as they are."""
         ...
 
-    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
+    def purposes(self, reader: Reader) -> Sequence[Purpose]:
         """Return all purposes, retired ones too, in the order of their ids."""
         ...
 
@@ -238,8 +238,8 @@ class MemoryAccessStore(AccessStore):
         return GrantVersion(grant=grant, hash=grant_hash(grant), entry_id=entry_id, recorded_at=at)
 
     @override
-    def get(self, work: UnitOfWork, grant_id: str) -> Grant:
-        del work
+    def get(self, reader: Reader, grant_id: str) -> Grant:
+        del reader
         history = self._tables.versions.get(grant_id)
         if not history:
             raise unknown_grant()
@@ -254,29 +254,29 @@ class MemoryAccessStore(AccessStore):
         return self.get(work, grant_id)
 
     @override
-    def versions(self, work: UnitOfWork, grant_id: str) -> Sequence[GrantVersion]:
-        del work
+    def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
+        del reader
         return [
             GrantVersion(grant=self._seals.open(grant_id, sealed), hash=sealed.hash, entry_id=entry, recorded_at=at)
             for sealed, entry, at in self._tables.versions.get(grant_id, [])
         ]
 
     @override
-    def list(self, work: UnitOfWork, query: Query) -> Sequence[Grant]:
-        grants = (self.get(work, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
+    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
+        grants = (self.get(reader, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
 
     @override
-    def overdue(self, work: UnitOfWork, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
-        del work
+    def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        del reader
         over = Query(states=frozenset({GrantState.ACTIVE}), expires_before=now)
         latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
         found = (grant_id for grant_id, sealed in latest if grant_id > after and _matches(over, from_text(sealed.text)))
         return list(islice(found, limit))
 
     @override
-    def released(self, work: UnitOfWork, grant_id: str, day: date) -> int:
-        del work
+    def released(self, reader: Reader, grant_id: str, day: date) -> int:
+        del reader
         return self._tables.quotas.get((grant_id, day), 0)
 
     @override
@@ -288,8 +288,8 @@ class MemoryAccessStore(AccessStore):
         return total
 
     @override
-    def position(self, work: UnitOfWork, grant_id: str) -> Position:
-        del work
+    def position(self, reader: Reader, grant_id: str) -> Position:
+        del reader
         return self._tables.positions.get(grant_id, Position())
 
     @override
@@ -305,8 +305,8 @@ class MemoryAccessStore(AccessStore):
                 self._set(work, self._tables.purposes, purpose.id, purpose)
 
     @override
-    def purposes(self, work: UnitOfWork) -> Sequence[Purpose]:
-        del work
+    def purposes(self, reader: Reader) -> Sequence[Purpose]:
+        del reader
         return [self._tables.purposes[purpose_id] for purpose_id in sorted(self._tables.purposes)]
 
     @staticmethod

@@ -10,10 +10,11 @@ import httpx
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from fastapi import Request
 
-from registry.subjects.lookup import Subjects
+from registry.database.unit_of_work import Database, MemoryDatabase, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.canonical import Json
 from schemas.errors import Reason, RefusedError
+from tests.kit.cases.registry import Subjects
 
 Confluent = Callable[[], SchemaRegistryClient]
 V1 = "application/vnd.schemaregistry.v1+json"
@@ -42,8 +43,9 @@ class Shown:
 
 @dataclass
 class RecordingAccessControl:
-    """Lets pass what it is told to, and keeps what passed."""
+    """Allows all but what is denied, and keeps what was asked."""
 
+    database: Database = field(default_factory=MemoryDatabase)
     denied: set[Action] = field(default_factory=set)
     opened: bool = False
     hidden: str = " "  # with which the names of subjects begin that nobody sees
@@ -51,12 +53,23 @@ class RecordingAccessControl:
     shown: list[list[str]] = field(default_factory=list)  # what each list named
 
     @contextmanager
-    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[Note]:
+    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[tuple[UnitOfWork, Note]]:
+        self._refuse(actor, action, resource)
+        note = Note()
+        with self.database.begin() as work:
+            yield work, note
+        self.entries.append((actor.id, action, resource, note.facts))
+
+    @contextmanager
+    def read(self, actor: Actor, action: Action, resource: str) -> Iterator[Reader]:
+        self._refuse(actor, action, resource)
+        with self.database.read() as reader:
+            yield reader
+        self.entries.append((actor.id, action, resource, {}))
+
+    def _refuse(self, actor: Actor, action: Action, resource: str) -> None:
         if action in self.denied or (action is Action.SCHEMA_READ and resource.startswith(self.hidden)):
             raise RefusedError(Reason.ROLE_MISSING, f"the role {actor.role} may not {action}")
-        note = Note()
-        yield note
-        self.entries.append((actor.id, action, resource, note.facts))
 
     @contextmanager
     def list(self, actor: Actor, *, admitted: bool = False) -> Iterator["Shown"]:
@@ -64,7 +77,7 @@ class RecordingAccessControl:
         if admitted:
             yield shown
         else:
-            with self.act(actor, Action.SCHEMA_READ, ""):
+            with self.read(actor, Action.SCHEMA_READ, ""):
                 yield shown
         self.shown.append(sorted(shown.named))
 

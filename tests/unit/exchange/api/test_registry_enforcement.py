@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -11,11 +10,10 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from exchange.access.decision.roles import Standing
-from exchange.api import registry_enforcement
 from exchange.api.registry_enforcement import RegistryAccessControl
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
-from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
+from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.memory import MemoryCatalogue, MemoryDepartments
@@ -24,15 +22,12 @@ from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.governance.subject_rights import Profile, Right, Rights
 from registry.rest.app import create
 from registry.rest.governance import GovernanceCalls
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import Content, Reference
 from schemas.access import Action, Actor, ActorKind, Level, Role
 from schemas.audit import AuditEntry
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
-from tests.kit.cases.registry import AT, USCC
+from tests.kit.cases.registry import AT, USCC, Committing, Subjects, memory_store
 
 NOW = 1_795_000_000_000_000
 OTHER = "0195-other"
@@ -54,20 +49,20 @@ class Written:
 
 
 class Known:
-    def standing(self, actor: Actor) -> Standing:
+    def standing_now(self, actor: Actor) -> Standing:
         return Standing.ACTIVE
 
 
 class Counted(MemoryCatalogue):
     questions = 0
 
-    def get(self, topic: Topic) -> Entry | None:
+    def get(self, reader: Reader, topic: Topic) -> Entry | None:
         self.questions += 1
-        return super().get(topic)
+        return super().get(reader, topic)
 
-    def all(self) -> list[Entry]:
+    def all(self, reader: Reader) -> list[Entry]:
         self.questions += 1
-        return super().all()
+        return super().all(reader)
 
 
 class Room:
@@ -77,11 +72,12 @@ class Room:
         self.written = Written()
         self.store = Counted()
         departments = Departments(MemoryDepartments(), clock=lambda: AT, new_id=lambda: "0195-0000")
-        self.police = departments.register(
+        database = MemoryDatabase()
+        self.police = Committing(departments, database).register(
             uscc=USCC, name="某市公安局", short_name="公安局", level=GovernmentLevel.CITY, division_code="520100"
         )
-        subjects = MemorySubjects()
-        self.subjects = Subjects(subjects, Configuration(subjects), governed=lambda _: False)
+        subjects = memory_store()
+        self.subjects = Subjects(subjects)
         for number in range(1, 31):
             entry = self.entry(f"cards{number:02}.v1", self.police, f"101001/{number:06}")
             self.put(entry.subject, 2)
@@ -89,16 +85,20 @@ class Room:
             self.put(self.entry(name, self.police, f"101002/{len(name):06}").subject)
         for name in ("free", ":.tax:credit", ":.tax:open"):
             self.put(name)
-        access = Enforcer(MemoryDatabase(), self.written, pool_id="pool", clock=lambda: NOW)
+        access = Enforcer(database, self.written, pool_id="pool", clock=lambda: NOW)
         rights = Rights(profile=profile, restricted=("credit*", ":.tax:credit*"), rights=READABLE)
         catalogue = Catalogue(self.store, departments, clock=lambda: AT)
         self.access = RegistryAccessControl(
-            access, cast("IdentityAttributes", Known()), catalogue, rights=rights, dev=False
+            access, database, cast("IdentityAttributes", Known()), catalogue, rights=rights, dev=False
         )
         approvals = Approvals(MemoryApprovals(), clock=lambda: AT, new_id=lambda: "0195-approval")
-        approvals.ask(self.actor(), subject="credit.v1-value", shape=b"x" * 32, text="{}", findings=["a"], because="b")
+        Committing(approvals, database).ask(
+            self.actor(), subject="credit.v1-value", shape=b"x" * 32, text="{}", findings=["a"], because="b"
+        )
         more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
-        self.http = TestClient(create(self.subjects, self.access, identify=self.identify, more=[more]))
+        self.http = TestClient(
+            create(self.subjects.services, self.access, database, identify=self.identify, more=[more])
+        )
         self.store.questions = 0
 
     def entry(self, topic: str, provider: Department, code: str) -> Entry:
@@ -112,7 +112,7 @@ class Room:
             use_purpose="履行法定职责",
             level=Level.G4,
         )
-        self.store.save(made, AT)
+        Committing(self.store, MemoryDatabase()).save(made, AT)
         return made
 
     def put(self, subject: str, versions: int = 1) -> None:
@@ -204,7 +204,6 @@ def test_whose_subjects_they_are_is_asked_once_a_list(room: Room, path: str) -> 
 
 
 def test_fields_of_a_restricted_subject_are_told_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_enforcement, "join_registry", lambda _: nullcontext())  # its stores are in memory
     room = Room(Profile.CATALOGUE)
     outer = json.dumps({"type": "record", "name": "Outer", "fields": [{"name": "inner", "type": "R"}]})
     referring = Content(text=outer, references=(Reference("R", "credit.v1-value", 1),))

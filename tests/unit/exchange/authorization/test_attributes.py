@@ -10,7 +10,7 @@ from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
 from exchange.authorization import attributes as attributes_module
 from exchange.authorization.attributes import AttributeProvider
-from registry.database.unit_of_work import MemoryUnitOfWork
+from registry.database.unit_of_work import MemoryReader
 from schemas.access import Actor, ActorKind, Role
 from schemas.names import Topic
 
@@ -32,13 +32,13 @@ class Registers:
         self.meanwhile: Callable[[], object] = lambda: None  # happens while an answer is on its way
         here: Any = self
         self.attributes = AttributeProvider(
-            identities=here, catalogue=here, access=here, now=here, look=self.look, clock=lambda: self.now
+            identities=here, catalogue=here, access=here, now=here, database=here, clock=lambda: self.now
         )
 
     @contextmanager
-    def look(self) -> Iterator[MemoryUnitOfWork]:
+    def read(self) -> Iterator[MemoryReader]:
         self.asked += 1
-        yield MemoryUnitOfWork()
+        yield MemoryReader()
 
     def standing(self, *_: object) -> Standing:
         found, meanwhile = self.stands, self.meanwhile

@@ -10,13 +10,13 @@ import pytest
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.writer_schemas import WriterSchemas
 from registry.avro.parser import ParsedSchema
-from registry.subjects.configuration import Configuration
-from registry.subjects.lookup import Subjects
-from registry.subjects.memory import MemorySubjects
+from registry.database.unit_of_work import Reader
+from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.record import frame
 from tests.kit.cases.grants import POPULATION
+from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.world.publisher import checkable
 
 SUBJECT = POPULATION.subject
@@ -28,25 +28,26 @@ def text(*fields: str) -> str:
     return json.dumps({"type": "record", "name": "person", "fields": described})
 
 
-class Counted(Subjects):
+class Counted(SchemaLookup):
     """Counts how often all versions of a subject were asked for."""
 
     reads = 0
 
-    def versions(self, subject: str, *, deleted: bool = False) -> list[int]:
+    def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
         if subject == SUBJECT:
             self.reads += 1
-        return super().versions(subject, deleted=deleted)
+        return super().versions(reader, subject, deleted=deleted, deleted_only=deleted_only)
 
 
 class Room:
     """Schemas over a registry in memory, with a clock that stands still until it is moved."""
 
     def __init__(self, workers: ProcessPool) -> None:
-        store = MemorySubjects()
-        self.subjects = Counted(store, Configuration(store), governed=lambda _: False)
+        store = memory_store()
+        self.subjects = Subjects(store)
+        self.lookup = Counted(store.part)
         self.now = 100.0
-        self.schemas = WriterSchemas(self.subjects, workers, clock=lambda: self.now)
+        self.schemas = WriterSchemas(store.database, self.lookup, workers, clock=lambda: self.now)
 
     def register(self, *fields: str) -> int:
         return self.subjects.register(SUBJECT, Content(text=text(*fields))).schema_id
@@ -71,18 +72,18 @@ def test_a_schema_that_was_registered_a_moment_ago_is_found_at_once(room: Room) 
     assert room.publish(first, 1) == (first,)
     second = room.register("a", "b")
     assert room.publish(second, 2) == (second,)
-    assert room.subjects.reads == 2
+    assert room.lookup.reads == 2
 
 
 def test_unknown_schemas_make_the_versions_be_read_once_a_second(room: Room) -> None:
     first = room.register("a")
     room.publish(first, 1)
-    room.subjects.reads = 0
+    room.lookup.reads = 0
     for second in range(1, 4):
         for number in range(50):
             room.now = 100 + second + number / 100
             room.refusal(UNKNOWN + number)
-        assert room.subjects.reads == second
+        assert room.lookup.reads == second
     assert room.publish(first, 1) == (first,)
 
 
@@ -105,7 +106,7 @@ def test_nobody_is_told_wrongly_that_a_schema_is_unknown(room: Room) -> None:
 def test_batches_that_meet_a_new_schema_together_read_once(room: Room) -> None:
     room.publish(room.register("a"), 1)
     second = room.register("a", "b")
-    room.subjects.reads = 0
+    room.lookup.reads = 0
     together = threading.Barrier(4)
 
     def use(writers: Mapping[int, ParsedSchema]) -> bool:
@@ -117,4 +118,4 @@ def test_batches_that_meet_a_new_schema_together_read_once(room: Room) -> None:
     with ThreadPoolExecutor(4) as threads:
         batches = [threads.submit(room.schemas.with_writers, POPULATION, use) for _ in range(4)]
         assert [batch.result(10) for batch in batches] == [True] * 4
-    assert room.subjects.reads == 1
+    assert room.lookup.reads == 1

@@ -1,0 +1,113 @@
+"""An approval is one act: whatever fails in it, nothing of it stays, and approving again finishes it."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from exchange.authorization.request_context import RequestContext
+from exchange.server.composition import App
+from exchange.server.initialise import initialise
+from registry.directory.model import Entry, GovernmentLevel, ShareType
+from schemas.access import Action, Actor, Grant, GrantState, Level, Role
+from schemas.errors import UnavailableError
+from tests.kit.cases.grants import POPULATION, a_draft, a_person
+from tests.kit.cases.registry import OTHER_USCC, USCC
+
+pytestmark = pytest.mark.postgres
+
+CALL = RequestContext(trace="0" * 32, client="test")
+AUTHORITY = a_person(Role.DATA_AUTHORITY, name="authority")
+
+
+def schema(doc: str = "") -> str:
+    text = {"zh": "姓名", "level": "G2", "personal": "P", "sensitive": "N", "mask": "none"}
+    fields = [{"name": "id_number", "type": "string", **text}, {"name": "full_name", "type": "string", **text}]
+    if doc:
+        fields[1]["doc"] = doc
+    return json.dumps({"type": "record", "name": "Person", "zh": "人", "fields": fields, "key": ["id_number"]})
+
+
+@pytest.fixture
+def app(tmp_path: Path, database: sa.URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
+    monkeypatch.setenv("POOL_DATABASE", database.render_as_string(hide_password=False))
+    config = initialise(tmp_path / "pool", pool_id="city", database="${env:POOL_DATABASE}")
+    app = App.open(config)
+    yield app
+    app.close()
+
+
+def department(app: App, uscc: str, short_name: str) -> str:
+    registered = app.pool.administration.register_department(
+        AUTHORITY, CALL, uscc=uscc, name=short_name, short_name=short_name, level=GovernmentLevel.CITY,
+        division_code="310100",
+    )  # fmt: skip
+    return registered.id
+
+
+@pytest.fixture
+def requested(app: App) -> tuple[Grant, Actor, Actor]:
+    """A request for two fields of a published resource, and the head of the provider's office, who may approve it."""
+    provider = department(app, USCC, "公安")
+    consumer = department(app, OTHER_USCC, "人社")
+    head = a_person(Role.SHARING_OFFICE_HEAD, provider, name="head")
+    entry = Entry(
+        topic=POPULATION, code="101001/000001", title="人口", provider=provider,
+        share_type=ShareType.CONDITIONAL, share_scope="市级", use_purpose="社会保险",
+        level=Level.G4,
+    )  # fmt: skip
+    editor = a_person(Role.CATALOGUE_EDITOR, provider, name="editor")
+    app.pool.administration.draft_entry(editor, CALL, entry)
+    app.pool.administration.register_schema(editor, CALL, POPULATION, schema())
+    app.pool.administration.publish_entry(AUTHORITY, CALL, POPULATION)
+    now = datetime.now(UTC)
+    draft = a_draft(
+        fields=("id_number", "full_name"), masks=(), row_filter=None, not_before=now, expires=now + timedelta(days=30),
+    )  # fmt: skip
+    asker = a_person(Role.SHARING_OFFICE_HEAD, consumer, name="asker")
+    return app.pool.granting.submit(asker, CALL, draft), head, editor
+
+
+def refuse_entries(app: App, action: Action) -> None:
+    """Let PostgreSQL refuse the entry of an action, as a full disk does."""
+    with app.engines[0].begin() as connection:
+        connection.execute(
+            sa.text(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"IF NEW.action = '{action.value}' THEN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END IF; "
+                "RETURN NEW; END $$"
+            )
+        )
+        connection.execute(
+            sa.text("CREATE TRIGGER refuse BEFORE INSERT ON audit_entry FOR EACH ROW EXECUTE FUNCTION refuse()")
+        )
+
+
+def take_entries_again(app: App) -> None:
+    with app.engines[0].begin() as connection:
+        connection.execute(sa.text("DROP TRIGGER refuse ON audit_entry"))
+
+
+def views(app: App) -> int:
+    with app.engines[0].connect() as connection:
+        found = connection.execute(sa.text("SELECT count(*) FROM registry_version WHERE subject LIKE 'view.%'"))
+        return int(found.scalar_one())
+
+
+def test_an_approval_whose_entry_failed_leaves_no_view_and_is_finished_after_another_schema(
+    app: App, requested: tuple[Grant, Actor, Actor]
+) -> None:
+    grant, head, editor = requested
+    refuse_entries(app, Action.GRANT_PROVISION)
+    with pytest.raises(UnavailableError):
+        app.pool.granting.approve(head, CALL, grant.id)
+    assert views(app) == 0, "the act was rolled back, and its view must be with it"
+    take_entries_again(app)
+    app.pool.administration.register_schema(editor, CALL, POPULATION, schema(doc="as in the passport"))
+    active = app.pool.granting.approve(head, CALL, grant.id)
+    assert active.state is GrantState.ACTIVE
+    assert active.view_schema_id is not None
+    assert views(app) == 1
