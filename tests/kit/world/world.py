@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from exchange.admin_client import AdminClient
 from exchange.client import Identity, PoolClient, enrol
@@ -87,11 +87,30 @@ class Office:
         return answer
 
 
+class Programs:
+    """The project's programs, as they are installed."""
+
+    environment: ClassVar[dict[str, str]] = {}
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """Return the command that runs one of them."""
+        return [str(BIN / program), *arguments]
+
+    def run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one of them to its end."""
+        command, environment = self.command(program, *arguments), {**os.environ, **self.environment}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{program} {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+
 class World:
     """A running pool; see the module."""
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
+    def __init__(self, folder: Path, extra: str = "", programs: "Programs | None" = None) -> None:
         self.folder = folder
+        self.programs = programs or Programs()
         self.data = folder / "pool"
         self._extra = extra
         self._codes = credit_codes()
@@ -116,7 +135,7 @@ class World:
 
     def initialise(self) -> None:
         """Run `pool init`, on ports that the system chooses."""
-        run("pool", "init", "--data", str(self.data), "--pool-id", "test-pool")
+        self.programs.run("pool", "init", "--data", str(self.data), "--pool-id", "test-pool")
         config = self.data / "pool.toml"
         listen = "\n".join(f'{name} = "127.0.0.1:0"' for name in ("grpc", "enrolment", "http", "registry", "metrics"))
         text = config.read_text().replace('gateway = "localhost:7443"', 'gateway = "localhost:0"')
@@ -126,11 +145,11 @@ class World:
         """Run `pool serve` and wait until it is ready."""
         log = (self.folder / "pool.log").open("a")
         self.process = subprocess.Popen(
-            [str(BIN / "pool"), "serve", "--data", str(self.data)],
+            self.programs.command("pool", "serve", "--data", str(self.data)),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **self.programs.environment, **(environment or {})},
         )
         log.close()
         assert self.process.stdout is not None
@@ -197,7 +216,4 @@ def kill_postmaster(data: Path) -> None:
 
 def run(program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of the project's programs to its end."""
-    done = subprocess.run([str(BIN / program), *arguments], capture_output=True, text=True, check=False, timeout=120)
-    if check and done.returncode != 0:
-        raise AssertionError(f"{program} {arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
+    return Programs().run(program, *arguments, check=check)
