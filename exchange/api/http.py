@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from exchange.access.grants.life_cycle import Event
+from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import Query as GrantQuery
 from exchange.api.bodies import (
     ConnectorBody,

@@ -15,9 +15,10 @@ from functools import partial
 
 import structlog
 
+from exchange.access.decision.grant_rules import GRANT_RULES, Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
-from exchange.access.grants.life_cycle import Event, Terms, advance, approve, provision, submit
+from exchange.access.grants.life_cycle import ADVANCING, RequestTerms, advance, approve, provision, submit
 from exchange.access.grants.store import AccessStore, Query
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
@@ -30,13 +31,7 @@ from schemas.identifiers import uuid7
 __all__ = ["GrantService", "ViewSchemas"]
 
 _log = structlog.get_logger()
-_ACTION = {
-    Event.REJECT: Action.GRANT_REJECT,
-    Event.SUSPEND: Action.GRANT_SUSPEND,
-    Event.RECTIFIED: Action.GRANT_RESUME,
-    Event.TERMINATE: Action.GRANT_TERMINATE,
-    Event.EXPIRE: Action.GRANT_EXPIRE,
-}
+_ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
 _STUCK = 600_000_000  # microseconds; each failure is an entry of the log, which a timer's loop must not fill
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
@@ -118,7 +113,7 @@ class GrantService:
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             now = self._attributes.now(work)
             purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
-            terms = Terms(purposes=purposes, level=level, check_view=partial(self._views.check, work))
+            terms = RequestTerms(purposes=purposes, level=level, check_view=partial(self._views.check, work))
             grant = submit(draft, by=actor, at=now, terms=terms)
             self._access.put(work, grant, entry_id=act.entry_id, at=now)
             act.grant = reference_to(grant)

@@ -1,11 +1,13 @@
-"""Who may act at all: standing, roles, and the acts of control, out of two tables.
+"""Role-based access control for everything but records: standing, roles, and the acts of administration and grants.
 
-RULES says which role may act, and on whose behalf; what does not stand there is refused. FORBIDDEN is a second net
-under it: the pairs that no rule may ever allow (an operator neither approves nor draws records, an auditor writes
-nothing), so that a mistake in RULES stays without effect. Who requested a grant never decides on it, whatever the
-role, and deciding is an act of a person.
+RULES says which role may act, and on whose behalf; what is not in it is refused. Its rows for grants are derived from
+`exchange.access.decision.grant_rules`, which the grants' life cycle reads too.
 
-Acts on records are not decided here: they have a table row in nobody's name, see `exchange.access.decision.policy`.
+FORBIDDEN is a second, independent check: the pairs that no rule may ever allow (an operator neither approves nor reads
+records, an auditor writes nothing). It is written out and derived from nothing, so that a mistake in a rule has no
+effect. The account that requested a grant never decides on it, whatever its role, and a decision is an act of a person.
+
+Acts on records have no row here: `exchange.access.decision.policy` decides them.
 """
 
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from exchange.access.decision.grant_rules import GRANT_RULES, GrantRule, Party
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, Role
 from schemas.errors import Reason
 
@@ -48,15 +51,26 @@ class Scope(StrEnum):
     PARTY = "party"  # either
 
 
+_SCOPES: Mapping[Party, Scope] = MappingProxyType(
+    {Party.CONSUMER: Scope.CONSUMER, Party.PROVIDER: Scope.PROVIDER, Party.OVERSEER: Scope.PROVIDER}
+)
+
+
+def _rights(rule: GrantRule) -> Mapping[Role, Scope]:
+    """Return the roles of a grant rule: the pool's own for every department, a department's for its own side."""
+    return {role: Scope.ANY if role in rule.pool_roles else _SCOPES[rule.party] for role in rule.roles}
+
+
 _R, _A = Role, Action
 _EVERYONE = dict.fromkeys(Role, Scope.ANY)
+_ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
 
 RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
     {
         _A.DEPARTMENT_REGISTER: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.DEPARTMENT_READ: _EVERYONE,
-        # Whoever can invite a connector can become it, and whoever can add an approver can become one: neither
-        # is the operator's.
+        # An account that can invite a connector can become it, and one that can add an approver can become one: the
+        # operator does neither.
         _A.DEPARTMENT_INVITE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
         _A.USER_ADD: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
         _A.CONNECTOR_ENROL: {_R.CONNECTOR: Scope.SELF},
@@ -72,29 +86,14 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
         _A.CATALOGUE_READ: _EVERYONE,
         _A.SCHEMA_REGISTER: {_R.CATALOGUE_EDITOR: Scope.OWN},
-        # Which of these an account without a right has, the registry's profile says (`registry.rights`).
+        # Which of these an account without a right has, `registry.governance.subject_rights` says.
         _A.SCHEMA_READ: _EVERYONE,
         _A.SCHEMA_READ_BY_ID: _EVERYONE,
         _A.SCHEMA_CONFIGURE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         _A.SCHEMA_DELETE: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
-        # A classification is taken back by two people: whoever edits the catalogue asks, whoever answers for security
-        # decides.
+        # A classification is lowered by two accounts: one asks, another decides (`registry.governance.approvals`).
         _A.APPROVAL_ASK: {_R.CATALOGUE_EDITOR: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
         _A.APPROVAL_DECIDE: {_R.SECURITY_OFFICER: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
-        # 809, Art. 20: the head of the sharing office signs, on both sides.
-        _A.GRANT_SUBMIT: {_R.SHARING_OFFICE_HEAD: Scope.CONSUMER},
-        _A.GRANT_APPROVE: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER},
-        _A.GRANT_PROVISION: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER},
-        _A.GRANT_REJECT: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER},
-        # 809, Art. 27
-        _A.GRANT_SUSPEND: {
-            _R.SHARING_OFFICE_HEAD: Scope.PROVIDER,
-            _R.SECURITY_OFFICER: Scope.PROVIDER,
-            _R.DATA_AUTHORITY: Scope.ANY,
-        },
-        _A.GRANT_RESUME: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER, _R.DATA_AUTHORITY: Scope.ANY},
-        _A.GRANT_TERMINATE: {_R.SHARING_OFFICE_HEAD: Scope.PROVIDER, _R.DATA_AUTHORITY: Scope.ANY},
-        _A.GRANT_EXPIRE: {_R.OPERATOR: Scope.ANY},  # the pool's own timer acts as operator
         _A.GRANT_READ: {
             _R.SHARING_OFFICE_HEAD: Scope.PARTY,
             _R.SECURITY_OFFICER: Scope.PARTY,
@@ -111,6 +110,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
             _R.CONNECTOR: Scope.OWN,
         },
+        **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
     }
 )
 """Who may act, and on whose behalf. An action or a role that is not here is refused."""
@@ -129,17 +129,27 @@ _READS = frozenset(
         _A.AUDIT_PROVE,
     }
 )
-_APPROVALS = frozenset({_A.GRANT_APPROVE, _A.GRANT_PROVISION, _A.GRANT_REJECT, _A.GRANT_RESUME})
-_OF_PERSONS = _APPROVALS | {_A.APPROVAL_DECIDE}
 
 FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
     {
         _R.AUDITOR: frozenset(Action) - _READS,
-        _R.OPERATOR: RECORD_ACTIONS | _OF_PERSONS | {_A.GRANT_SUBMIT, _A.CATALOGUE_PUBLISH, _A.USER_ADD},
+        _R.OPERATOR: RECORD_ACTIONS
+        | {
+            _A.GRANT_SUBMIT,
+            _A.GRANT_APPROVE,
+            _A.GRANT_PROVISION,
+            _A.GRANT_REJECT,
+            _A.GRANT_RESUME,
+            _A.APPROVAL_DECIDE,
+            _A.CATALOGUE_PUBLISH,
+            _A.USER_ADD,
+        },
     }
 )
-"""What a role may never do, whatever RULES says (domain: forbidden pairs)."""
+"""What a role may never do, whatever RULES says."""
 
+_OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {_A.APPROVAL_DECIDE}
+_NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})
 _ALLOW = Allow()
 
@@ -155,19 +165,19 @@ def decide_control(  # noqa: PLR0911 - one return a rule
     proven: bool | None = None,
     new_role: Role | None = None,
 ) -> Allow | Deny:
-    """Decide an act of control: anything but records.
+    """Decide an act on anything but records.
 
-    Checked in this order: identity and standing, forbidden pair, role, the grant known and proven (where one is
-    given or needed), on whose behalf, the same person, the role that is given away.
+    Checked in this order: identity and standing, role and forbidden pair, person or program, the grant known and
+    proven (where one is given or needed), on whose behalf, not by the requester, the role that is given away.
 
     Args:
-        actor: who acts; None = nobody proved to be anyone.
+        actor: who acts; None = the caller is not authenticated.
         action: what is asked.
         standing: of the actor's account or certificate, and of its department; None = unknown.
         department: the one that the act concerns (invited, catalogued, listed …); None = none or unknown.
         connector: the one that the act concerns (Scope.SELF).
         grant: the grant that the act concerns, the request as drafted for GRANT_SUBMIT.
-        proven: whether the grant's hash is that of the audit log; not asked for GRANT_SUBMIT.
+        proven: whether the stored version is the one that the pool wrote; not asked for GRANT_SUBMIT.
         new_role: the role that USER_ADD gives.
     """
     if actor is None or standing is not Standing.ACTIVE:
@@ -175,19 +185,19 @@ def decide_control(  # noqa: PLR0911 - one return a rule
     scope = RULES.get(action, {}).get(actor.role)
     if scope is None or action in FORBIDDEN.get(actor.role, ()):
         return refuse_role(actor, action)
-    # One account acts for one person: a program holds no office (809, Art. 20: the head signs).
+    # One account acts for one person: a program holds no office (State Council decree 809, Art. 20: the head signs).
     if action in _OF_PERSONS and actor.kind is not ActorKind.HUMAN:
         return Deny(Reason.ROLE_FORBIDDEN, f"{action} is an act of a person; a program may not")
-    if grant is None and (scope in {Scope.CONSUMER, Scope.PROVIDER} or action in _APPROVALS):
+    if grant is None and (scope in {Scope.CONSUMER, Scope.PROVIDER} or action in _NOT_BY_REQUESTER):
         return Deny(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
     if grant is not None and action is not _A.GRANT_SUBMIT and not proven:
         return Deny(
-            Reason.GRANT_FORGED, "the grant is not the one that the audit log proves; an auditor must look at it"
+            Reason.GRANT_FORGED, "the stored grant is not the one that the pool wrote; an auditor must look at it"
         )
     refusal = _out_of_scope(actor, scope, department, connector, grant)
     if refusal is not None:
         return refusal
-    if grant is not None and action in _APPROVALS and actor.id == grant.requested_by:
+    if grant is not None and action in _NOT_BY_REQUESTER and actor.id == grant.requested_by:
         return Deny(Reason.SAME_PERSON, "who requested a grant does not decide on it; another person must")
     if action is _A.USER_ADD and not (
         new_role is not None
@@ -195,7 +205,7 @@ def decide_control(  # noqa: PLR0911 - one return a rule
         and (new_role not in _POOL_ROLES or actor.role is Role.DATA_AUTHORITY)
     ):
         return Deny(
-            Reason.ROLE_FORBIDDEN, f"{actor.role} may not give the role {new_role or 'that is not stated'} to anybody"
+            Reason.ROLE_FORBIDDEN, f"{actor.role} may not give the role {new_role or 'that is not stated'} to anyone"
         )
     return _ALLOW
 
@@ -226,18 +236,18 @@ def _out_of_scope(  # noqa: PLR0911 - one return a scope
 
 
 def refuse_standing(actor: Actor | None, standing: Standing | None) -> Deny:
-    """Say why an actor of unknown or lost standing is refused."""
+    """Return the denial of an actor that is unknown or no longer active."""
     if actor is None or standing is None:
         return Deny(Reason.NO_IDENTITY, "the caller has not proved who it is; present a certificate or a token")
     if standing is Standing.REVOKED:
-        return Deny(Reason.CERTIFICATE_REVOKED, "the certificate or account has been revoked; enrol anew")
+        return Deny(Reason.CERTIFICATE_REVOKED, "the certificate or account has been revoked; enrol again")
     if standing is Standing.EXPIRED:
-        return Deny(Reason.CERTIFICATE_EXPIRED, "the certificate has expired; enrol anew")
+        return Deny(Reason.CERTIFICATE_EXPIRED, "the certificate has expired; enrol again")
     return Deny(Reason.DEPARTMENT_INACTIVE, "the department is no longer active; ask the data authority")
 
 
 def refuse_role(actor: Actor, action: Action) -> Deny:
-    """Say why a role does not carry an action."""
+    """Return the denial of an action that a role may not do."""
     if action in FORBIDDEN.get(actor.role, ()):
         return Deny(Reason.ROLE_FORBIDDEN, f"{actor.role} and {action} are a forbidden pair; another role must act")
     return Deny(Reason.ROLE_MISSING, f"{actor.role} may not {action}; ask for an account with the role that may")

@@ -1,0 +1,159 @@
+"""Authorization table of grants: which event leads where, and who may carry it out. Pure.
+
+    draft ─submit→ submitted ─approve→ approved ─provision→ active ─expire→ expired
+                       └─reject→ rejected      suspended ⇄ active    suspended ─terminate→ terminated
+
+GRANT_RULES is the only place where this law is written. Two checks read it, one behind the other:
+
+    decision    `exchange.access.decision.roles`: may this account do this at all? Before anything is locked.
+    life cycle  `exchange.access.grants.life_cycle`: may this happen to this version, by this account? On the locked
+                grant, so that a decision on an older version cannot pass.
+
+A rule without an action is declared and not offered: this version of the pool refuses the event. Its row says what the
+law asks of it, and is strict where the law says nothing; who offers it gives it an action and looks at the row again.
+
+Articles are those of State Council decree 809.
+"""
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from schemas.access import Action, GrantState, Role
+
+__all__ = ["GRANT_RULES", "OFFERED", "Event", "GrantRule", "Party"]
+
+
+class Event(StrEnum):
+    """What can happen to a request or a grant."""
+
+    SUBMIT = "submit"
+    NEED_MORE = "need_more"
+    RESUBMIT = "resubmit"
+    LAPSE = "lapse"
+    WITHDRAW = "withdraw"
+    EXTEND = "extend"
+    APPROVE = "approve"
+    REJECT = "reject"
+    DISPUTE = "dispute"
+    UPHOLD = "uphold"
+    OVERTURN = "overturn"
+    PROVISION = "provision"
+    SUSPEND = "suspend"
+    RECTIFIED = "rectified"
+    TERMINATE = "terminate"
+    EXPIRE = "expire"
+    COMPLETE = "complete"
+    CHANGE_SERVICE = "change_service"
+    TERMINATE_BY_AGREEMENT = "terminate_by_agreement"
+    RENEW = "renew"
+
+
+class Party(StrEnum):
+    """On which side an event is carried out."""
+
+    CONSUMER = "consumer"
+    PROVIDER = "provider"
+    AUTHORITY = "authority"  # the data authority, or the government above it
+    OVERSEER = "overseer"  # the data authority or the provider
+    SYSTEM = "system"  # the pool's own timer, which acts as operator
+
+
+_POOL_ROLES: Mapping[Party, frozenset[Role]] = MappingProxyType(
+    {
+        Party.CONSUMER: frozenset(),
+        Party.PROVIDER: frozenset(),
+        Party.AUTHORITY: frozenset({Role.DATA_AUTHORITY}),
+        Party.OVERSEER: frozenset({Role.DATA_AUTHORITY}),
+        Party.SYSTEM: frozenset({Role.OPERATOR}),
+    }
+)
+_DEPARTMENTS = frozenset({Party.CONSUMER, Party.PROVIDER, Party.OVERSEER})
+_HEAD = frozenset({Role.SHARING_OFFICE_HEAD})
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRule:
+    """The law of one event.
+
+    Attributes:
+        event: what happens.
+        source: the state in which it can happen.
+        target: the state to which it leads.
+        party: the side that carries it out.
+        article: where the law says so; empty where it says nothing.
+        action: the act that is decided and recorded; None where the event is declared and not offered.
+        person: only a person may: one account acts for one person, and a program holds no office.
+        not_by_requester: not the account that requested the grant, whatever its role by now.
+        second_signature: the second of the two signatures of Art. 20; the grant keeps whose it is, and when.
+        needs_reason: the audit entry says why, in words.
+        department_roles: roles of a department on that side that may; without effect where no department is.
+    """
+
+    event: Event
+    source: GrantState
+    target: GrantState
+    party: Party
+    article: str
+    action: Action | None = None
+    _: KW_ONLY
+    person: bool = True
+    not_by_requester: bool = False
+    second_signature: bool = False
+    needs_reason: bool = False
+    department_roles: frozenset[Role] = _HEAD
+
+    @property
+    def pool_roles(self) -> frozenset[Role]:
+        """Roles of the pool itself that may carry it out, for every department."""
+        return _POOL_ROLES[self.party]
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        """Every role that may carry it out."""
+        return self.pool_roles | (self.department_roles if self.party in _DEPARTMENTS else frozenset())
+
+
+_S, _E, _P, _A = GrantState, Event, Party, Action
+
+_ROWS = (
+    # event                    from            to              party         article        act
+    GrantRule(_E.SUBMIT,       _S.DRAFT,       _S.SUBMITTED,   _P.CONSUMER,  "Art. 20",     _A.GRANT_SUBMIT),
+    GrantRule(_E.APPROVE,      _S.SUBMITTED,   _S.APPROVED,    _P.PROVIDER,  "Art. 20, 21", _A.GRANT_APPROVE,
+              not_by_requester=True, second_signature=True),
+    GrantRule(_E.PROVISION,    _S.APPROVED,    _S.ACTIVE,      _P.PROVIDER,  "Art. 22",     _A.GRANT_PROVISION,
+              not_by_requester=True),
+    GrantRule(_E.REJECT,       _S.SUBMITTED,   _S.REJECTED,    _P.PROVIDER,  "Art. 21",     _A.GRANT_REJECT,
+              not_by_requester=True, needs_reason=True),
+    # Suspending and terminating only take away: a program may, and so may who requested the grant.
+    GrantRule(_E.SUSPEND,      _S.ACTIVE,      _S.SUSPENDED,   _P.OVERSEER,  "Art. 27",     _A.GRANT_SUSPEND,
+              person=False, needs_reason=True, department_roles=_HEAD | {Role.SECURITY_OFFICER}),
+    GrantRule(_E.RECTIFIED,    _S.SUSPENDED,   _S.ACTIVE,      _P.OVERSEER,  "Art. 27",     _A.GRANT_RESUME,
+              not_by_requester=True, needs_reason=True),
+    GrantRule(_E.TERMINATE,    _S.SUSPENDED,   _S.TERMINATED,  _P.OVERSEER,  "Art. 27",     _A.GRANT_TERMINATE,
+              person=False, needs_reason=True),
+    GrantRule(_E.EXPIRE,       _S.ACTIVE,      _S.EXPIRED,     _P.SYSTEM,    "",            _A.GRANT_EXPIRE,
+              person=False),
+    # Declared and not offered.
+    GrantRule(_E.NEED_MORE,    _S.SUBMITTED,   _S.SUPPLEMENT,  _P.PROVIDER,  "Art. 21"),
+    GrantRule(_E.RESUBMIT,     _S.SUPPLEMENT,  _S.SUBMITTED,   _P.CONSUMER,  ""),
+    GrantRule(_E.LAPSE,        _S.SUPPLEMENT,  _S.WITHDRAWN,   _P.SYSTEM,    "", person=False),
+    GrantRule(_E.WITHDRAW,     _S.SUBMITTED,   _S.WITHDRAWN,   _P.CONSUMER,  ""),
+    GrantRule(_E.EXTEND,       _S.SUBMITTED,   _S.SUBMITTED,   _P.AUTHORITY, "Art. 21"),
+    GrantRule(_E.DISPUTE,      _S.REJECTED,    _S.IN_DISPUTE,  _P.CONSUMER,  "Art. 28"),
+    GrantRule(_E.UPHOLD,       _S.IN_DISPUTE,  _S.REJECTED,    _P.AUTHORITY, "Art. 28"),
+    GrantRule(_E.OVERTURN,     _S.IN_DISPUTE,  _S.APPROVED,    _P.AUTHORITY, "Art. 28",
+              not_by_requester=True, second_signature=True),
+    GrantRule(_E.COMPLETE,     _S.ACTIVE,      _S.COMPLETED,   _P.CONSUMER,  "Art. 27"),
+    GrantRule(_E.CHANGE_SERVICE, _S.ACTIVE,    _S.ACTIVE,      _P.PROVIDER,  "Art. 27"),
+    GrantRule(_E.TERMINATE_BY_AGREEMENT, _S.ACTIVE, _S.TERMINATED, _P.PROVIDER, "Art. 27"),
+    GrantRule(_E.RENEW,        _S.ACTIVE,      _S.SUBMITTED,   _P.CONSUMER,  ""),
+)  # fmt: skip
+
+GRANT_RULES: Final[Mapping[Event, GrantRule]] = MappingProxyType({rule.event: rule for rule in _ROWS})
+"""Every event, one rule each. What is not here cannot happen."""
+
+OFFERED: Final = frozenset(rule.event for rule in GRANT_RULES.values() if rule.action is not None)
+"""Events that this version of the pool carries out."""

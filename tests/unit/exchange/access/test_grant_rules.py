@@ -1,0 +1,172 @@
+"""Who may do what to a grant is written in one table: the decision and the life cycle follow each change of it."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import pytest
+
+from exchange.access.decision import grant_rules, roles
+from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event, GrantRule, Party
+from exchange.access.grants import life_cycle
+from exchange.control import grants as control
+from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Level, Role
+from schemas.errors import PoolError, Reason
+from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER, STRANGER, a_draft, a_grant, a_person
+
+
+class Checks:
+    """The decision and the life cycle, each loaded apart, as they are under one table."""
+
+    def __init__(self, decision: ModuleType, life: ModuleType) -> None:
+        self.decision = decision
+        self.life = life
+
+    def answers(self, event: Event, by: Actor) -> tuple[Reason | None, Reason | None]:
+        """Return what either check says when *by* lets the event happen to a fitting grant; None = it may."""
+        rule = GRANT_RULES[event]
+        grant = a_draft(requested_by="wang.hr") if event is Event.SUBMIT else a_grant(state=rule.source)
+        assert rule.action is not None
+        decided: Allow | Deny = self.decision.decide_control(
+            by, rule.action, standing=self.decision.Standing.ACTIVE, grant=grant, proven=True
+        )
+        return decided.reason if isinstance(decided, Deny) else None, self._carried_out(event, by, grant)
+
+    def _carried_out(self, event: Event, by: Actor, grant: Grant) -> Reason | None:
+        terms: Any = self.life.RequestTerms(purposes={grant.purpose}, level=Level.G4, check_view=lambda _: None)
+        at = grant.expires if event is Event.EXPIRE else NOW
+        try:
+            match event:
+                case Event.SUBMIT:
+                    self.life.submit(replace(grant, requested_by=by.id), by=by, at=at, terms=terms)
+                case Event.APPROVE:
+                    self.life.approve(grant, by=by, at=at)
+                case Event.PROVISION:
+                    self.life.provision(grant, by=by, at=at, view_schema_id=17)
+                case _:
+                    self.life.advance(grant, event, by=by, at=at, reason="because")
+        except PoolError as error:
+            return error.reason
+        return None
+
+
+@pytest.fixture
+def under(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Load both checks over a table of which one row is another, or gone; the modules in use keep theirs."""
+
+    def load(event: Event, row: GrantRule | None) -> Checks:
+        rows = {**GRANT_RULES, event: row} if row is not None else {e: r for e, r in GRANT_RULES.items() if e != event}
+        monkeypatch.setattr(grant_rules, "GRANT_RULES", MappingProxyType(rows))
+        monkeypatch.setattr(grant_rules, "OFFERED", frozenset(e for e, r in rows.items() if r.action))
+        return Checks(_copy(monkeypatch, roles), _copy(monkeypatch, life_cycle))
+
+    return load
+
+
+def _copy(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> ModuleType:
+    name = f"{module.__name__}_under_another_table"
+    spec = importlib.util.spec_from_file_location(name, module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, copy)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+AS_IT_IS = Checks(roles, life_cycle)
+HEAD_OF_CONSUMER = a_person(Role.SHARING_OFFICE_HEAD, CONSUMER, "zhao.hr")
+HEAD_OF_PROVIDER = a_person(Role.SHARING_OFFICE_HEAD, PROVIDER, "li.ps")
+OFFICER = a_person(Role.SECURITY_OFFICER, PROVIDER, "sun.ps")
+AUTHORITY = a_person(Role.DATA_AUTHORITY, "", "chen.da")
+OPERATOR = a_person(Role.OPERATOR, "", "timer", kind=ActorKind.MACHINE)
+PROGRAM = replace(HEAD_OF_PROVIDER, kind=ActorKind.MACHINE)
+REQUESTER = replace(HEAD_OF_PROVIDER, id="wang.hr")  # changed departments since
+EVERYONE = [
+    replace(a_person(role, department, name), kind=kind)
+    for role in Role
+    for department in ("", CONSUMER, PROVIDER, STRANGER)
+    for name in ("li.ps", "wang.hr")
+    for kind in ActorKind
+]
+
+
+@pytest.mark.parametrize("event", sorted(OFFERED))
+def test_both_checks_let_the_same_accounts_do_the_same(event: Event) -> None:
+    allowed = 0
+    for by in EVERYONE:
+        decided, carried_out = AS_IT_IS.answers(event, by)
+        assert (decided is None) is (carried_out is None), (by, decided, carried_out)
+        allowed += decided is None
+    assert 0 < allowed < len(EVERYONE)
+
+
+CHANGED = [
+    (Event.REJECT, {"party": Party.CONSUMER}, HEAD_OF_CONSUMER, HEAD_OF_PROVIDER),
+    (Event.APPROVE, {"party": Party.AUTHORITY}, AUTHORITY, HEAD_OF_PROVIDER),
+    (Event.RECTIFIED, {"party": Party.PROVIDER}, HEAD_OF_PROVIDER, AUTHORITY),
+    (Event.SUSPEND, {"party": Party.SYSTEM}, OPERATOR, OFFICER),
+    (Event.SUBMIT, {"party": Party.PROVIDER}, HEAD_OF_PROVIDER, HEAD_OF_CONSUMER),
+    (Event.TERMINATE, {"department_roles": frozenset({Role.SECURITY_OFFICER})}, OFFICER, HEAD_OF_PROVIDER),
+    (Event.APPROVE, {"person": False}, PROGRAM, REQUESTER),
+    (Event.TERMINATE, {"person": True}, HEAD_OF_PROVIDER, PROGRAM),
+    (Event.PROVISION, {"not_by_requester": False}, REQUESTER, PROGRAM),
+    (Event.SUSPEND, {"not_by_requester": True}, HEAD_OF_PROVIDER, REQUESTER),
+]
+
+
+@pytest.mark.parametrize(("event", "change", "may", "may_not"), CHANGED)
+def test_a_changed_row_changes_both_checks(
+    under: Any, event: Event, change: dict[str, Any], may: Actor, may_not: Actor
+) -> None:
+    before = [AS_IT_IS.answers(event, by) for by in (may, may_not)]
+    checks = under(event, replace(GRANT_RULES[event], **change))
+    after = [checks.answers(event, by) for by in (may, may_not)]
+    assert after[0] == (None, None)
+    assert None not in after[1]
+    assert after != before
+    for both in (*before, *after):
+        assert (both[0] is None) is (both[1] is None)
+
+
+@pytest.mark.parametrize("event", sorted(OFFERED))
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_removed_row_and_one_that_is_not_offered_stop_both_checks(under: Any, event: Event, declared: bool) -> None:
+    checks = under(event, replace(GRANT_RULES[event], action=None) if declared else None)
+    for by in (HEAD_OF_CONSUMER, HEAD_OF_PROVIDER, OFFICER, AUTHORITY, OPERATOR):
+        decided, carried_out = checks.answers(event, by)
+        assert decided in {Reason.ROLE_MISSING, Reason.ROLE_FORBIDDEN}
+        assert carried_out is Reason.TRANSITION_NOT_ALLOWED
+
+
+def test_a_row_that_would_let_the_operator_approve_does_not_pass_the_decision(under: Any) -> None:
+    checks = under(Event.APPROVE, replace(GRANT_RULES[Event.APPROVE], party=Party.SYSTEM, person=False))
+    assert checks.answers(Event.APPROVE, OPERATOR)[0] is Reason.ROLE_FORBIDDEN
+
+
+def test_the_second_signature_and_its_moment_stay_in_the_grant(under: Any) -> None:
+    request = a_grant(state=GrantState.SUBMITTED, approved_by=None, approved_at=None)
+    signed = life_cycle.approve(request, by=HEAD_OF_PROVIDER, at=NOW)
+    assert (signed.approved_by, signed.approved_at) == (HEAD_OF_PROVIDER.id, NOW)
+    life = under(Event.APPROVE, replace(GRANT_RULES[Event.APPROVE], second_signature=False)).life
+    assert life.approve(request, by=HEAD_OF_PROVIDER, at=NOW).approved_by is None
+
+
+def test_a_reason_is_due_where_the_row_says_so(under: Any) -> None:
+    grant = a_grant(state=GrantState.ACTIVE)
+    life = under(Event.SUSPEND, replace(GRANT_RULES[Event.SUSPEND], needs_reason=False)).life
+    assert life.advance(grant, Event.SUSPEND, by=OFFICER, at=NOW).state is GrantState.SUSPENDED
+
+
+def test_eight_of_twenty_events_are_offered_and_each_has_an_action_of_its_own() -> None:
+    actions = [rule.action for rule in GRANT_RULES.values() if rule.action is not None]
+    assert (len(GRANT_RULES), len(OFFERED), len(set(actions))) == (20, 8, 8)
+    of_grants = {action for action in Action if action.value.startswith("exchange:grant:")}
+    assert set(actions) == of_grants - {Action.GRANT_READ}
+    assert all(event is rule.event for event, rule in GRANT_RULES.items())
+
+
+def test_the_service_changes_a_grant_by_the_table_s_actions() -> None:
+    assert {event: GRANT_RULES[event].action for event in life_cycle.ADVANCING} == control._ACTION
