@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from exchange.access.decision.policy import Resource
+from exchange.access.decision.policy import GrantContext, Resource
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.store import AccessStore, quota_day
@@ -64,23 +64,15 @@ class CatalogueSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantAttributes:
-    """A grant as it is now, and all that a decision under it needs.
+class GrantAttributes(GrantContext):
+    """A grant as it is now, and all that a decision and a release under it need.
 
     Attributes:
-        grant: the current version; its hash has been proven, or it would not be here.
-        resource: its topic, None when the catalogue does not know it.
-        level: highest level of a granted field now.
-        released_today: records released on this day of Asia/Shanghai.
-        now: the database's clock.
+        proven: always true: the store opens no version that the pool did not write.
         reference: id, version and hash for the entry.
     """
 
-    grant: Grant
-    resource: Resource | None
-    level: Level | None
-    released_today: int
-    now: datetime
+    proven: bool = True
     reference: GrantRef
 
     @property

@@ -269,14 +269,9 @@ class FetchService:
             actor,
             action,
             standing=standing,
-            now=attributes.now if attributes else None,
-            resource=attributes.resource if attributes else None,
-            grant=attributes.grant if attributes else None,
-            proven=attributes is not None,  # the store proves the hash of every version that it gives
+            grant=attributes,
             purpose=call.purpose,
             case=call.case,
-            level=attributes.level if attributes else None,
-            released_today=attributes.released_today if attributes else None,
         )
         if within is not None and decision:
             return within

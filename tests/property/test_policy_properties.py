@@ -8,10 +8,19 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from exchange.access.decision.policy import decide
 from exchange.access.decision.roles import Standing
 from schemas.access import Action, CaseRule, Grant, GrantState, Level, Role
-from tests.kit.cases.grants import CONSUMER, NOW, POPULATION, PROVIDER, STRANGER, a_connector, a_grant, a_resource
+from tests.kit.cases.grants import (
+    CONSUMER,
+    NOW,
+    POPULATION,
+    PROVIDER,
+    STRANGER,
+    a_connector,
+    a_grant,
+    a_resource,
+    decided,
+)
 
 departments = st.sampled_from([CONSUMER, PROVIDER, STRANGER, ""])
 zones = st.sampled_from(["default", "default", "default", "internet"])
@@ -72,7 +81,7 @@ def narrower(draw: Callable[[Any], Any], grant: Grant) -> Grant:
 def test_narrowing_a_grant_never_allows_more(request: dict[str, Any], data: st.DataObject) -> None:
     request["action"] = data.draw(st.sampled_from([Action.FETCH, Action.COMMIT]))
     narrowed = narrower(data.draw, request["grant"])
-    assert not decide(**request | {"grant": narrowed}) or decide(**request)
+    assert not decided(**request | {"grant": narrowed}) or decided(**request)
 
 
 NEEDED = {
@@ -95,24 +104,24 @@ def test_a_missing_attribute_denies(request: dict[str, Any], action: Action) -> 
     fitting["resource"] = a_resource()
     fitting["grant"] = a_grant()
     fitting |= {"purpose": "eligibility", "case": "HR-2026-0007", "level": Level.G1, "released_today": 0}
-    assert decide(**fitting)
+    assert decided(**fitting)
     for name in NEEDED[action]:
         missing: Any = "" if name in {"purpose", "case"} else None
-        assert not decide(**fitting | {name: missing}), name
+        assert not decided(**fitting | {name: missing}), name
 
 
 @settings(max_examples=400, deadline=None)
 @given(requests, st.sampled_from(list(Role)))
 def test_only_a_connector_touches_records(request: dict[str, Any], role: Role) -> None:
     assume(role is not Role.CONNECTOR)
-    assert not decide(**request | {"actor": replace(request["actor"], role=role)})
+    assert not decided(**request | {"actor": replace(request["actor"], role=role)})
 
 
 @settings(max_examples=400, deadline=None)
 @given(requests)
 def test_what_is_allowed_is_within_the_grant(request: dict[str, Any]) -> None:
     grant: Grant = request["grant"]
-    if request["action"] is not Action.FETCH or not decide(**request):
+    if request["action"] is not Action.FETCH or not decided(**request):
         return
     assert grant.consumer == request["actor"].department
     assert grant.topic == POPULATION

@@ -1,4 +1,4 @@
-"""The decision on records: may this actor publish, fetch or commit, now? Pure, default deny.
+"""Authorization of acts on records: may this actor publish, fetch or commit, now? Pure, default deny.
 
 The first rule that fails is the reason, and an entry of the audit log names it, so the order is part of the
 contract:
@@ -6,14 +6,15 @@ contract:
     every act        identity, standing, role
     publish, resume  resource known, published, provided by the actor's department; zone
     under a grant    grant known, proven, the actor's own; zone
-    fetch, commit    resource known, published, the grant's own; state; window; purpose; case
+    fetch, commit    resource known, published, the grant's own; zone; state; validity; purpose; case
     fetch            level within the ceiling, quota left
 
-Describing a grant (GRANT_READ by a connector) shows no record, so a consumer may ask why a suspended grant gives
-nothing. A commit releases nothing, so it meets neither ceiling nor quota. An attribute that is missing denies.
+Describing a grant (GRANT_READ by a connector) releases no record, so a consumer may ask why it gets nothing under a
+suspended grant. A commit releases nothing either, so neither ceiling nor quota applies to it. A missing attribute
+denies.
 
-Which fields and rows a grant covers is not asked here: the view shows nothing else. Explanations name states,
-topics and times; never a record's value, a case number or another department's grant.
+Fields and rows are not decided here: the view of a grant delivers no others. Explanations name states, topics and
+times; never a record's value, a case number or another department's grant.
 """
 
 from dataclasses import dataclass
@@ -24,12 +25,12 @@ from schemas.access import Action, Actor, Allow, CaseRule, Deny, Grant, GrantSta
 from schemas.errors import Reason
 from schemas.names import Topic
 
-__all__ = ["Resource", "decide"]
+__all__ = ["GrantContext", "Resource", "decide"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What the catalogue says of a topic at this moment.
+    """A topic as the catalogue has it at the moment of the decision.
 
     Attributes:
         topic: resource and schema major.
@@ -44,6 +45,29 @@ class Resource:
     zone: str = "default"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantContext:
+    """A grant at the moment of the decision: the attributes of its use, all of one moment.
+
+    Attributes:
+        grant: its current version.
+        proven: whether the stored version is the one that the pool wrote (`exchange.access.grants.row_mac`); None =
+            unknown.
+        resource: its topic; None = the catalogue does not know it.
+        level: highest level that a granted field has now, since a field may have been graded up after the approval;
+            None = unknown.
+        released_today: records released under it on this day of Asia/Shanghai; None = unknown.
+        now: the time of the decision, aware, by the pool's one clock; None = unknown.
+    """
+
+    grant: Grant
+    proven: bool | None
+    resource: Resource | None
+    level: Level | None
+    released_today: int | None
+    now: datetime | None
+
+
 _ALLOW = Allow()
 
 # Looking a member up on its enum class costs 50 ns; a decision would do it a dozen times.
@@ -52,7 +76,7 @@ _ACTIVE, _SUSPENDED, _EXPIRED = GrantState.ACTIVE, GrantState.SUSPENDED, GrantSt
 _FETCH, _DESCRIBE = Action.FETCH, Action.GRANT_READ
 _OF_PROVIDERS = (Action.PUBLISH, Action.RESUME)  # tuples: hashing an enum member costs more than comparing three
 _OF_CONSUMERS = (Action.FETCH, Action.COMMIT, Action.GRANT_READ)
-_CASE_STANDS = CaseRule.STANDING
+_STANDING_CASE = CaseRule.STANDING
 
 
 def decide(
@@ -60,29 +84,21 @@ def decide(
     action: Action,
     *,
     standing: Standing | None,
-    now: datetime | None = None,
     resource: Resource | None = None,
-    grant: Grant | None = None,
-    proven: bool | None = None,
+    grant: GrantContext | None = None,
     purpose: str = "",
     case: str = "",
-    level: Level | None = None,
-    released_today: int | None = None,
 ) -> Allow | Deny:
     """Decide an act on records: PUBLISH, RESUME, FETCH, COMMIT, or GRANT_READ by a connector.
 
     Args:
-        actor: who acts; None = nobody proved to be anyone.
+        actor: who acts; None = the caller is not authenticated.
         action: what is asked.
         standing: of the actor's certificate and department; None = unknown.
-        now: the time of the decision, aware, by the pool's one clock.
-        resource: the topic as the catalogue has it; None = unknown.
-        grant: the grant's current version; None = unknown.
-        proven: whether the grant's hash is that of the audit log.
+        resource: the topic to publish to or resume on, as the catalogue has it; None = unknown.
+        grant: the grant under which records are asked for, with its own topic; None = unknown.
         purpose: id of the purpose that the call declares.
         case: number of the business case that the call states.
-        level: highest level that a granted field has now; a field may have been graded up since the approval.
-        released_today: records released under the grant on this day of Asia/Shanghai.
     """
     refusal: Deny | None
     if actor is None or standing is not _STANDING_ACTIVE:
@@ -96,19 +112,19 @@ def decide(
     elif grant is None:
         refusal = Deny(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
     else:
-        refusal = _holder(actor, grant, proven)
+        refusal = _consumer(actor, grant)
         if refusal is None and action is not _DESCRIBE:
-            refusal = _resource(actor, grant, resource)
+            refusal = _resource(actor, grant)
             if refusal is None:
-                refusal = _force(grant, now)
+                refusal = _validity(grant)
             if refusal is None:
-                refusal = _declaration(grant, purpose, case)
+                refusal = _declaration(grant.grant, purpose, case)
             if refusal is None and action is _FETCH:
-                refusal = _limits(grant, level, released_today)
+                refusal = _limits(grant)
     return _ALLOW if refusal is None else refusal
 
 
-# Each gives the first rule that fails, or None.
+# Each returns the first rule that fails, or None.
 
 
 def _provider(actor: Actor, resource: Resource | None) -> Deny | None:
@@ -125,9 +141,12 @@ def _provider(actor: Actor, resource: Resource | None) -> Deny | None:
     return None
 
 
-def _holder(actor: Actor, grant: Grant, proven: bool | None) -> Deny | None:
-    if not proven:
-        return Deny(Reason.GRANT_FORGED, "the grant is not the one that the audit log proves; an auditor must look")
+def _consumer(actor: Actor, context: GrantContext) -> Deny | None:
+    grant = context.grant
+    if not context.proven:
+        return Deny(
+            Reason.GRANT_FORGED, "the stored grant is not the one that the pool wrote; an auditor must look at it"
+        )
     if not actor.department or actor.department != grant.consumer:
         return Deny(Reason.GRANT_OTHER_CONSUMER, "the grant belongs to another department; use one of your own")
     if actor.zone != grant.zone:
@@ -135,7 +154,8 @@ def _holder(actor: Actor, grant: Grant, proven: bool | None) -> Deny | None:
     return None
 
 
-def _resource(actor: Actor, grant: Grant, resource: Resource | None) -> Deny | None:
+def _resource(actor: Actor, context: GrantContext) -> Deny | None:
+    grant, resource = context.grant, context.resource
     if resource is None:
         return Deny(Reason.RESOURCE_UNKNOWN, "the grant's resource is not in the catalogue")
     if not resource.published:
@@ -150,19 +170,20 @@ def _resource(actor: Actor, grant: Grant, resource: Resource | None) -> Deny | N
     return None
 
 
-def _force(grant: Grant, now: datetime | None) -> Deny | None:
+def _validity(context: GrantContext) -> Deny | None:
+    grant, now = context.grant, context.now
     state = grant.state
     if state is _SUSPENDED:
         return Deny(Reason.GRANT_SUSPENDED, "the grant is suspended; ask the providing department what to mend")
     if state is _EXPIRED:
-        return _over(grant)
+        return _expired(grant)
     if state is not _ACTIVE:
         return Deny(Reason.GRANT_NOT_ACTIVE, f"the grant is {state}; records are released only while it is active")
-    if now is None or now >= grant.expires:  # the window is [not_before, expires)
-        return _over(grant)
+    if now is None or now >= grant.expires:  # validity is [not_before, expires)
+        return _expired(grant)
     if now < grant.not_before:
         return Deny(
-            Reason.GRANT_NOT_YET_VALID, f"the grant holds from {grant.not_before.isoformat()} on; come back then"
+            Reason.GRANT_NOT_YET_VALID, f"the grant is valid from {grant.not_before.isoformat()} on; ask again then"
         )
     return None
 
@@ -177,18 +198,19 @@ def _declaration(grant: Grant, purpose: str, case: str) -> Deny | None:
         )
     if not case:
         return Deny(Reason.CASE_MISSING, "the call states no case number; state the one for which you act")
-    if grant.case_rule is _CASE_STANDS and case != grant.case:
+    if grant.case_rule is _STANDING_CASE and case != grant.case:
         return Deny(Reason.CASE_MISMATCH, "the call states another case number than the grant's standing one")
     return None
 
 
-def _limits(grant: Grant, level: Level | None, released_today: int | None) -> Deny | None:
+def _limits(context: GrantContext) -> Deny | None:
+    grant, level, released_today = context.grant, context.level, context.released_today
     if level is None or level > grant.ceiling:
         graded = "is not known" if level is None else f"is {level.name}"
         return Deny(
             Reason.LEVEL_ABOVE_CEILING,
             f"the highest level of a granted field {graded}, the grant's ceiling {grant.ceiling.name}; "
-            "the owner must approve it anew",
+            "ask for a new grant",
         )
     quota = grant.quota_per_day
     if quota is not None and (released_today is None or released_today >= quota):
@@ -198,9 +220,9 @@ def _limits(grant: Grant, level: Level | None, released_today: int | None) -> De
     return None
 
 
-def _over(grant: Grant) -> Deny:
-    return Deny(Reason.GRANT_EXPIRED, f"the grant held until {grant.expires.isoformat()}; ask for a new one")
+def _expired(grant: Grant) -> Deny:
+    return Deny(Reason.GRANT_EXPIRED, f"the grant was valid until {grant.expires.isoformat()}; ask for a new one")
 
 
 def _other_zone(actor: Actor, zone: str) -> Deny:
-    return Deny(Reason.ZONE_MISMATCH, f"the actor stands in the zone {actor.zone!r}; this is kept in {zone!r}")
+    return Deny(Reason.ZONE_MISMATCH, f"got an actor of the zone {actor.zone!r}; expected one of {zone!r}")

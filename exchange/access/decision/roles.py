@@ -36,7 +36,6 @@ class Standing(StrEnum):
 
     ACTIVE = "active"
     REVOKED = "revoked"
-    EXPIRED = "expired"
     DEPARTMENT_INACTIVE = "department_inactive"
 
 
@@ -241,8 +240,6 @@ def refuse_standing(actor: Actor | None, standing: Standing | None) -> Deny:
         return Deny(Reason.NO_IDENTITY, "the caller has not proved who it is; present a certificate or a token")
     if standing is Standing.REVOKED:
         return Deny(Reason.CERTIFICATE_REVOKED, "the certificate or account has been revoked; enrol again")
-    if standing is Standing.EXPIRED:
-        return Deny(Reason.CERTIFICATE_EXPIRED, "the certificate has expired; enrol again")
     return Deny(Reason.DEPARTMENT_INACTIVE, "the department is no longer active; ask the data authority")
 
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from exchange.access.decision.policy import Resource
+from exchange.access.decision.policy import GrantContext, Resource, decide
 from schemas.access import (
     Actor,
     ActorKind,
+    Allow,
     CaseRule,
     Compare,
+    Deny,
     Grant,
     GrantState,
     History,
@@ -84,3 +86,11 @@ def a_person(role: Role, department: str = "", name: str = "zhang", **changes: A
 
 def a_resource(**changes: Any) -> Resource:
     return replace(Resource(topic=POPULATION, provider=PROVIDER, published=True), **changes)
+
+
+def decided(**request: Any) -> Allow | Deny:
+    """Return what `decide` says of a request whose attributes lie side by side, so that a test bends one of them."""
+    context = {name: request.pop(name, None) for name in ("grant", "proven", "level", "released_today", "now")}
+    if context["grant"] is not None:
+        request["grant"] = GrantContext(resource=request.get("resource"), **context)
+    return decide(**request)
