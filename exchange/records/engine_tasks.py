@@ -78,7 +78,6 @@ def compile_view(definition: bytes) -> Task:
         masks=tuple((field, MaskRule(rule)) for field, rule in read["masks"]),
         row_filter=filter_from_text(read["row_filter"]) if read["row_filter"] else None,
         resource=read["resource"],
-        references=tuple(read["references"]),
     )
     view = View(spec, _writers(read["writers"]))
 
@@ -180,7 +179,6 @@ def _view_program(spec: ViewSpec, writers: _Writers) -> TaskSpec:
                 "masks": spec.masks,
                 "row_filter": filter_to_text(spec.row_filter) if spec.row_filter is not None else "",
                 "resource": spec.resource,
-                "references": spec.references,
                 "writers": _described(writers),
             }
         ).encode(),

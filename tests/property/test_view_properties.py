@@ -13,7 +13,7 @@ import pytest
 
 from exchange.access.view import derive, mask
 from exchange.access.view import plan as plan_module
-from exchange.access.view.view import RowState, View, ViewSpec, _plan
+from exchange.access.view.view import RowState, View, ViewSpec, _cached_plan
 from registry.avro.parser import parse
 from schemas.access import MaskRule
 from schemas.errors import PoolError
@@ -98,7 +98,7 @@ def test_a_view_delivers_what_a_naive_one_does(capsys):
         assert result.alarm == ""  # the first batch went through both engines
         for id_, plan in plans(view):
             rows = [row for row in family_.rows if row and int.from_bytes(row[1:5], "big") == id_]
-            quick, slow = plan.apply(rows), plan._by_rows(rows, "")
+            quick, slow = plan.apply(rows), plan._apply_by_rows(rows, "")
             assert (quick.values, quick.kept.tolist()) == (slow.values, slow.kept.tolist())
         count += len(family_.rows)
         delivered += len(result.values)
@@ -116,7 +116,7 @@ def plans(view):
 
 def disputed(sought=frozenset(), families=80):
     """Return what the naive view disputes, with the fault that is planted in the product, until it is found."""
-    _plan.cache_clear()
+    _cached_plan.cache_clear()
     found = set()
     for family_, ask, expected in cases("mutants", families=families, grants=2):
         try:
@@ -126,7 +126,7 @@ def disputed(sought=frozenset(), families=80):
             found.add("error")
         if sought and found >= sought:
             break
-    _plan.cache_clear()
+    _cached_plan.cache_clear()
     return found
 
 
@@ -157,14 +157,14 @@ def test_a_mutated_mask_is_caught(name, monkeypatch):
     [
         ("exchange.access.view.filter._is_in", lambda column, members: pc.is_in(column, value_set=members)),
         ("exchange.access.view.filter._within", lambda column, floor, ceiling: pc.greater(column, floor or ceiling)),
-        ("exchange.access.view.filter_literal.Kind.there", pc.is_null),
+        ("exchange.access.view.filter_literal.FieldComparison.is_present", pc.is_null),
     ],
     ids=["not in lets null through", "a range has other bounds", "exists is turned round"],
 )
 def test_a_mutated_filter_is_caught(where, what, monkeypatch):
-    if where.endswith("there"):
-        original = plan_module.kind_of
-        monkeypatch.setattr(plan_module, "kind_of", lambda shape: replace(original(shape), there=what))
+    if where.endswith("is_present"):
+        original = plan_module.comparison_of
+        monkeypatch.setattr(plan_module, "comparison_of", lambda shape: replace(original(shape), is_present=what))
     else:
         monkeypatch.setattr(where, what)
     assert disputed({"states"}) >= {"states"}

@@ -1,34 +1,24 @@
-"""A field's default, as a column of one row.
+"""Default values of fields, each as a column of one row.
 
-The default stands as JSON in the schema (Avro 1.12, "Complex Types, Records"). It is written as one Avro datum and
-read back by the codec, so that a default of any type becomes exactly what a record with that value would have become.
+A schema holds a default as JSON (Avro 1.12, "Complex Types, Records"). It is encoded as one Avro datum and decoded by
+the codec, so that a default of any type becomes exactly what a record with that value would have become.
 """
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
-from exchange.access.view.derive import record_text
+from exchange.access.view.derive import record_schema_text
 from registry.avro.defaults import default_fits
 from registry.avro.parser import parse
 from registry.codec.row_engine import RowEngine
 
-__all__ = ["Absent", "constant"]
+__all__ = ["default_column"]
 
 
-class _Absent:
-    """Stands for "there is no default", which differs from a default of null."""
-
-    def __repr__(self) -> str:
-        return "Absent"
-
-
-Absent: Final = _Absent()
-
-
-def constant(avro: Any, value: Any) -> pa.Array:
+def default_column(avro: Any, value: Any) -> pa.Array:
     """Return the one-row column of a default.
 
     Args:
@@ -37,16 +27,16 @@ def constant(avro: Any, value: Any) -> pa.Array:
     """
     out = bytearray()
     _write(out, avro, value, {})
-    return RowEngine(parse(record_text([("value", avro)]))).decode([bytes(out)]).column(0)
+    return RowEngine(parse(record_schema_text([("value", avro)]))).decode([bytes(out)]).column(0)
 
 
 def _write(  # noqa: C901, PLR0912 - one branch a type of Avro
     out: bytearray, avro: Any, value: Any, enclosing: Mapping[str, Any]
 ) -> None:
     if isinstance(avro, list):
-        place = next(place for place, branch in enumerate(avro) if default_fits(branch, value, enclosing))
-        _write_long(out, place)
-        _write(out, avro[place], value, enclosing)
+        index = next(index for index, branch in enumerate(avro) if default_fits(branch, value, enclosing))
+        _write_long(out, index)
+        _write(out, avro[index], value, enclosing)
         return
     if isinstance(avro, str) and avro in enclosing:
         avro = enclosing[avro]

@@ -1,14 +1,14 @@
-"""A view's output schema, from the resource's schema and what was granted of it.
+"""Output schema of a view, derived from the resource's schema and what was granted of it.
 
-    fields      the granted ones, in the grant's order, with their types, defaults and former names; a field whose
-                mask is `drop` is absent
-    attributes  kept (`zh`, `level`, `personal`, `sensitive`, `mask` …), the field's as well as the record's. A masked
-                field states its mask as `masked`, and loses `codes`, which its values no longer keep. No field keeps
-                `check`: such a rule may look at a field that was not granted
-    key         kept only where every part of it is granted and unmasked
-    types       a mask keeps its field's type: text stays text, a date stays a date
+    fields      the granted ones, in the grant's order, with their types, defaults and aliases; a field whose mask is
+                `drop` is absent
+    attributes  copied (`zh`, `level`, `personal`, `sensitive`, `mask` …), the field's as well as the record's. A masked
+                field states its mask as `masked`, and loses `codes`, which its values may no longer satisfy. `check` is
+                never copied: such a rule may refer to a field that was not granted
+    key         copied only where every part of it is granted and unmasked
+    types       a mask does not change its field's type: text stays text, a date stays a date
 
-The schema is self-contained: what the resource's schema takes from others stands in it in full.
+The schema is self-contained: types that the resource's schema takes by reference are written into it in full.
 """
 
 import json
@@ -21,7 +21,7 @@ from registry.avro.type_tree import Kind
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["derive_schema", "mask_word", "mentions", "record_text"]
+__all__ = ["derive_schema", "mask_type_of", "record_schema_text", "refers_to"]
 
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
@@ -39,10 +39,10 @@ def derive_schema(
 
     Raises:
         InvalidError: FIELD_UNKNOWN, a name that the schema lacks, or a mask on a field that is not granted;
-            MASK_UNKNOWN; REQUEST_INVALID, a name twice, or no field that would be seen; SCHEMA_UNSAFE, a field
+            MASK_UNKNOWN; REQUEST_INVALID, a name twice, or no visible field; SCHEMA_UNSAFE, a field
             whose type holds the resource's own record, and with it every field of it; SCHEMA_INVALID, *name*.
     """
-    rules = _rules(masks)
+    rules = _masks_by_field(masks)
     if len(set(fields)) != len(fields):
         raise InvalidError(Reason.REQUEST_INVALID, "got a field that is granted twice; expected each name once")
     for stray in rules.keys() - set(fields):
@@ -50,20 +50,20 @@ def derive_schema(
             Reason.FIELD_UNKNOWN,
             f"got a mask on the field {stray[:100]!r}, which is not granted; grant it or leave the mask out",
         )
-    shown = [field for field in map(resource.field, fields) if _checked(field, rules) is not MaskRule.DROP]
-    if not shown:
+    visible = [field for field in map(resource.field, fields) if _mask_rule(field, rules) is not MaskRule.DROP]
+    if not visible:
         raise InvalidError(Reason.REQUEST_INVALID, "got no field that would be seen; expected at least one")
-    for field in shown:
-        if mentions(field.type, resource.fullname):
+    for field in visible:
+        if refers_to(field.type, resource.fullname):
             raise InvalidError(
                 Reason.SCHEMA_UNSAFE,
                 f"got the field {field.name!r}, whose type holds {resource.fullname} itself and so every field of it; "
                 "such a field cannot be granted",
                 details={"field": field.name},
             )
-    plain = {field.name for field in shown if rules.get(field.name, MaskRule.NONE) is MaskRule.NONE}
+    unmasked = {field.name for field in visible if rules.get(field.name, MaskRule.NONE) is MaskRule.NONE}
     attributes = dict(resource.attributes)
-    if not plain.issuperset(resource.key):
+    if not unmasked.issuperset(resource.key):
         attributes.pop("key", None)
     emitter = _Emitter(name.rpartition(".")[0])
     text = json.dumps(
@@ -71,7 +71,7 @@ def derive_schema(
             "type": "record",
             "name": name,
             **attributes,
-            "fields": [_field(field, rules.get(field.name, MaskRule.NONE), emitter) for field in shown],
+            "fields": [_field(field, rules.get(field.name, MaskRule.NONE), emitter) for field in visible],
         },
         ensure_ascii=False,
     )
@@ -79,8 +79,8 @@ def derive_schema(
     return text
 
 
-def mask_word(field: Field) -> str:
-    """Return the word by which a mask knows the type of a field (`exchange.access.view.mask`), null aside."""
+def mask_type_of(field: Field) -> str:
+    """Return the name by which a mask knows the type of a field (`exchange.access.view.mask`), null aside."""
     shape = field.shape.parts[0] if field.shape.kind is Kind.OPTIONAL else field.shape
     avro = field.type[1 - field.shape.null_index] if field.shape.kind is Kind.OPTIONAL else field.type
     if isinstance(avro, dict) and avro.get("logicalType") in ("date", "uuid"):
@@ -88,14 +88,14 @@ def mask_word(field: Field) -> str:
     return shape.kind.value
 
 
-def record_text(fields: Sequence[tuple[str, Any]]) -> str:
+def record_schema_text(fields: Sequence[tuple[str, Any]]) -> str:
     """Return a schema of fields alone: their names and resolved types, without attributes, defaults and rules."""
     emitter = _Emitter("pool.view")
     described = [{"name": name, "type": emitter.emit(avro)} for name, avro in fields]
     return json.dumps({"type": "record", "name": "pool.view.record", "fields": described})
 
 
-def _rules(masks: Sequence[tuple[str, str]] | Mapping[str, str]) -> dict[str, MaskRule]:
+def _masks_by_field(masks: Sequence[tuple[str, str]] | Mapping[str, str]) -> dict[str, MaskRule]:
     pairs = list(masks.items()) if isinstance(masks, Mapping) else list(masks)
     rules: dict[str, MaskRule] = {}
     for name, rule in pairs:
@@ -105,8 +105,8 @@ def _rules(masks: Sequence[tuple[str, str]] | Mapping[str, str]) -> dict[str, Ma
     return rules
 
 
-def _checked(field: Field, rules: Mapping[str, MaskRule]) -> MaskRule:
-    return mask_of(rules.get(field.name, MaskRule.NONE), field.name, mask_word(field)).rule
+def _mask_rule(field: Field, rules: Mapping[str, MaskRule]) -> MaskRule:
+    return mask_of(rules.get(field.name, MaskRule.NONE), field.name, mask_type_of(field)).rule
 
 
 def _field(field: Field, rule: MaskRule, emitter: "_Emitter") -> dict[str, Any]:
@@ -128,15 +128,15 @@ def _field(field: Field, rule: MaskRule, emitter: "_Emitter") -> dict[str, Any]:
     return described
 
 
-def mentions(avro: Any, fullname: str) -> bool:
+def refers_to(avro: Any, fullname: str) -> bool:
     """Return whether a type refers to the record *fullname* that encloses it."""
     if isinstance(avro, list):
-        return any(mentions(branch, fullname) for branch in avro)
+        return any(refers_to(branch, fullname) for branch in avro)
     if isinstance(avro, str):
         return avro == fullname
     inner = [avro[key] for key in ("items", "values") if key in avro]
     inner.extend(field["type"] for field in avro.get("fields", ()))
-    return any(mentions(part, fullname) for part in inner)
+    return any(refers_to(part, fullname) for part in inner)
 
 
 class _Emitter:
@@ -150,7 +150,7 @@ class _Emitter:
         self._names: set[str] = set()
 
     def emit(self, avro: Any) -> Any:
-        """Return a type as it stands at this place."""
+        """Return a type as it is written here: in full the first time, by its name afterwards."""
         if isinstance(avro, list):
             return [self.emit(branch) for branch in avro]
         if isinstance(avro, str):

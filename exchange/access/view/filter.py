@@ -1,4 +1,4 @@
-"""Row filters: which rows a grant gives, read, checked, and compiled to a predicate over columns.
+"""Row filters: which rows a grant gives; parsed, validated, and compiled to a predicate over columns.
 
 A filter is a closed tree of eight forms (`schemas.access.RowFilter`). As JSON each form is one object with
 exactly these members; its RFC 8785 bytes are what is hashed into the grant:
@@ -8,7 +8,7 @@ exactly these members; its RFC 8785 bytes are what is hashed into the grant:
     {"op": "range", "field": "born", "low": "1990-01-01", "high": null}     low ≤ field < high
     {"op": "prefix", "field": "division", "value": "1101"}        {"op": "and" | "or", "parts": [… , …]}
 
-There are no strings to evaluate and no patterns. Fields used in a filter need not be among the granted ones.
+There are no expressions to evaluate and no patterns. Fields used in a filter need not be among the granted ones.
 
 The logic is Kleene's. A comparison with null, with a field that the writer's schema lacks, or with NaN is
 unknown; not(unknown) is unknown, so neither `ne` nor `not in` lets a row with a null through; a row is kept only
@@ -18,7 +18,7 @@ Literals are text, whole numbers and truth values, so that a canonical form exis
 follows from the field's type, and `validate` says so: a decimal is decimal text with no more digits than the
 type has, a date or a time is ISO 8601 with no finer fraction than the type has, a timestamp carries its offset
 from UTC and a local-timestamp none, a whole number beyond 2^53 is its decimal text. Against a float or double
-decimal text stands for the nearest value, and a whole number that has no exact one is refused. Text is ordered
+decimal text means the nearest value, and a whole number that has no exact one is refused. Text is ordered
 by code point.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exchange.access.view.filter_literal import Kind
+from exchange.access.view.filter_literal import FieldComparison
 from schemas.access import (
     AllOf,
     AnyOf,
@@ -143,46 +143,48 @@ def fields_of(row_filter: RowFilter | None) -> frozenset[str]:
     return frozenset(leaf.field for leaf in _leaves(row_filter)) if row_filter is not None else frozenset()
 
 
-def validate(row_filter: RowFilter, kinds: Mapping[str, Kind]) -> None:
+def validate(row_filter: RowFilter, comparisons: Mapping[str, FieldComparison]) -> None:
     """Check a filter against the fields of a schema.
 
     Args:
         row_filter: any tree, however it was made.
-        kinds: what each field of the schema can be compared with (`literal.kind_of`).
+        comparisons: how each field of the schema is compared (`filter_literal.comparison_of`).
 
     Raises:
         InvalidError: FILTER_INVALID: a field that does not exist, a form that the field's type does not know, a
-            literal that does not fit, an empty form, a range that holds nothing, or one of the limits.
+            literal that does not fit, an empty form, an empty range, or one of the limits.
     """
     _check_size(row_filter)
     for leaf in _leaves(row_filter):
-        kind = kinds.get(leaf.field)
-        if kind is None:
+        comparison = comparisons.get(leaf.field)
+        if comparison is None:
             raise _invalid(f"got a filter on the field {leaf.field!r}, which the schema does not have")
         form = _form(leaf)
-        if form not in kind.forms:
+        if form not in comparison.forms:
             raise _invalid(
-                f"got {form} on the field {leaf.field!r}; {kind.name} expects "
-                f"{' or '.join(sorted(kind.forms)) or 'no filter'}"
+                f"got {form} on the field {leaf.field!r}; {comparison.name} expects "
+                f"{' or '.join(sorted(comparison.forms)) or 'no filter'}"
             )
-        parsed = [kind.parse(leaf.field, literal) for literal in _literals(leaf)]
+        parsed = [comparison.parse(leaf.field, literal) for literal in _literals(leaf)]
         if form == "range" and len(parsed) == 2 and not parsed[0] < parsed[1]:
             raise _invalid(f"got a range on the field {leaf.field!r} that holds nothing; expected low < high")
 
 
-def compile_filter(row_filter: RowFilter, kinds: Mapping[str, Kind], present: frozenset[str]) -> Predicate:
+def compile_filter(
+    row_filter: RowFilter, comparisons: Mapping[str, FieldComparison], present: frozenset[str]
+) -> Predicate:
     """Compile a filter to a predicate.
 
     Args:
         row_filter: the filter of a grant.
-        kinds: as for `validate`; a column handed to the predicate has its kind's type.
+        comparisons: as for `validate`; the predicate converts the columns that it is given.
         present: fields that the writer's schema has; any other is unknown in every row.
 
     Raises:
         InvalidError: FILTER_INVALID, as `validate`.
     """
-    validate(row_filter, kinds)
-    return _compile(row_filter, kinds, present)
+    validate(row_filter, comparisons)
+    return _compile(row_filter, comparisons, present)
 
 
 def _read(value: Json, depth: int) -> RowFilter:
@@ -238,9 +240,9 @@ def _literal(op: str, value: Json) -> Literal_:
 
 def _check_size(row_filter: RowFilter) -> None:
     nodes = 0
-    waiting = [(row_filter, 1)]
-    while waiting:
-        node, depth = waiting.pop()
+    pending = [(row_filter, 1)]
+    while pending:
+        node, depth = pending.pop()
         nodes += 1
         if depth > MAX_DEPTH or nodes > MAX_NODES:
             raise _invalid(f"got a filter of more than {MAX_NODES} forms or {MAX_DEPTH} levels; say it with fewer")
@@ -248,9 +250,9 @@ def _check_size(row_filter: RowFilter) -> None:
             case AllOf(parts) | AnyOf(parts):
                 if not parts:
                     raise _invalid("got a form without parts; expected at least one filter")
-                waiting.extend((part, depth + 1) for part in parts)
+                pending.extend((part, depth + 1) for part in parts)
             case Not(part):
-                waiting.append((part, depth + 1))
+                pending.append((part, depth + 1))
             case _:
                 _check_leaf(node)
 
@@ -278,13 +280,13 @@ _Leaf = Compare | Member | Range | Prefix | Exists
 
 
 def _leaves(row_filter: RowFilter) -> Iterator[_Leaf]:
-    waiting = [row_filter]
-    while waiting:
-        match waiting.pop():
+    pending = [row_filter]
+    while pending:
+        match pending.pop():
             case AllOf(parts) | AnyOf(parts):
-                waiting.extend(parts)
+                pending.extend(parts)
             case Not(part):
-                waiting.append(part)
+                pending.append(part)
             case leaf:
                 yield leaf
 
@@ -315,48 +317,48 @@ def _literals(leaf: _Leaf) -> list[Literal_]:
             return []
 
 
-def _compile(row_filter: RowFilter, kinds: Mapping[str, Kind], present: frozenset[str]) -> Predicate:
+def _compile(row_filter: RowFilter, comparisons: Mapping[str, FieldComparison], present: frozenset[str]) -> Predicate:
     match row_filter:
         case AllOf(parts):
-            return _join(pc.and_kleene, [_compile(part, kinds, present) for part in parts])
+            return _combine(pc.and_kleene, [_compile(part, comparisons, present) for part in parts])
         case AnyOf(parts):
-            return _join(pc.or_kleene, [_compile(part, kinds, present) for part in parts])
+            return _combine(pc.or_kleene, [_compile(part, comparisons, present) for part in parts])
         case Not(part):
-            inner = _compile(part, kinds, present)
+            inner = _compile(part, comparisons, present)
             return lambda batch: pc.invert(inner(batch))
         case leaf:
-            return _compile_leaf(leaf, kinds[leaf.field], leaf.field in present)
+            return _compile_leaf(leaf, comparisons[leaf.field], leaf.field in present)
 
 
-def _join(connect: Callable[[Any, Any], Any], parts: list[Predicate]) -> Predicate:
+def _combine(operator: Callable[[Any, Any], Any], parts: list[Predicate]) -> Predicate:
     first, *others = parts
 
-    def joined(batch: pa.RecordBatch) -> pa.BooleanArray:
+    def combined(batch: pa.RecordBatch) -> pa.BooleanArray:
         result = first(batch)
         for other in others:
-            result = connect(result, other(batch))
+            result = operator(result, other(batch))
         return result
 
-    return joined
+    return combined
 
 
-def _compile_leaf(leaf: _Leaf, kind: Kind, present: bool) -> Predicate:
+def _compile_leaf(leaf: _Leaf, comparison: FieldComparison, present: bool) -> Predicate:
     field = leaf.field
     if isinstance(leaf, Exists):
         if not present:
             return lambda batch: pa.repeat(pa.scalar(value=False), batch.num_rows)
-        return lambda batch: kind.there(batch.column(field))
+        return lambda batch: comparison.is_present(batch.column(field))
     if not present:
         return lambda batch: pa.nulls(batch.num_rows, pa.bool_())
-    test = _test(leaf, kind)
-    return lambda batch: test(kind.comparable(batch.column(field)))
+    test = _test(leaf, comparison)
+    return lambda batch: test(comparison.to_comparable(batch.column(field)))
 
 
-def _test(leaf: _Leaf, kind: Kind) -> Callable[[pa.Array], pa.BooleanArray]:
-    """Return the comparison of a column in its comparable form; every one gives null for null."""
+def _test(leaf: _Leaf, comparison: FieldComparison) -> Callable[[pa.Array], pa.BooleanArray]:
+    """Return the comparison of a column in its comparable form; each gives null for null."""
 
     def scalar(literal: Literal_) -> pa.Scalar:
-        return pa.scalar(kind.parse(leaf.field, literal), kind.type)
+        return pa.scalar(comparison.parse(leaf.field, literal), comparison.type)
 
     match leaf:
         case Compare("eq", _, value):
@@ -366,14 +368,14 @@ def _test(leaf: _Leaf, kind: Kind) -> Callable[[pa.Array], pa.BooleanArray]:
             other = scalar(value)
             return lambda column: pc.not_equal(column, other)
         case Member(_, values):
-            members = pa.array([kind.parse(leaf.field, value) for value in values], kind.type)
+            members = pa.array([comparison.parse(leaf.field, value) for value in values], comparison.type)
             return lambda column: _is_in(column, members)
         case Prefix(_, value):
             return lambda column: pc.starts_with(column, value)
         case Range(_, low, high):
-            floor = None if low is None else scalar(low)
-            ceiling = None if high is None else scalar(high)
-            return lambda column: _within(column, floor, ceiling)
+            lower = None if low is None else scalar(low)
+            upper = None if high is None else scalar(high)
+            return lambda column: _within(column, lower, upper)
     raise AssertionError(leaf)  # pragma: no cover - Exists never comes here
 
 
@@ -383,11 +385,11 @@ def _is_in(column: pa.Array, members: pa.Array) -> pa.BooleanArray:
     return pc.if_else(column.is_valid(), found, None) if column.null_count else found
 
 
-def _within(column: pa.Array, floor: pa.Scalar | None, ceiling: pa.Scalar | None) -> pa.BooleanArray:
-    if ceiling is None:
-        return pc.greater_equal(column, floor)
-    below = pc.less(column, ceiling)
-    return below if floor is None else pc.and_kleene(pc.greater_equal(column, floor), below)
+def _within(column: pa.Array, lower: pa.Scalar | None, upper: pa.Scalar | None) -> pa.BooleanArray:
+    if upper is None:
+        return pc.greater_equal(column, lower)
+    below = pc.less(column, upper)
+    return below if lower is None else pc.and_kleene(pc.greater_equal(column, lower), below)
 
 
 def _invalid(message: str) -> InvalidError:

@@ -1,9 +1,9 @@
-"""What a field of a row filter can be compared with, and how: one `Kind` a field.
+"""Literals of row filters: how the fields of each Avro type are compared, one `FieldComparison` a field.
 
-`kind_of` draws it from the shape of the field's Avro type. A kind reads literals (text, whole numbers, truth values:
-`schemas.access.Literal_`) into the values of one Arrow type, and brings a column of the logical form into that same
-type: dates and times become the whole numbers that Avro writes, an enum its symbols' places, and floats lose their
-NaNs to null. Comparing then never converts, so nothing is lost beyond 2^53 and no time zone has a say.
+`comparison_of` derives it from the shape of the field's Avro type. It reads literals (`schemas.access.Literal_`: text,
+whole numbers, truth values) into the values of one Arrow type, and converts a column of the logical form into that same
+type: dates and times become the whole numbers that Avro writes, an enum the indices of its symbols, and NaNs become
+null. The comparison itself then never converts, so nothing is lost beyond 2^53 and no time zone matters.
 """
 
 import re
@@ -17,12 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.avro.type_tree import Kind as ShapeKind
-from registry.avro.type_tree import Shape
+from registry.avro.type_tree import Kind, Shape
 from schemas.access import Literal_
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["FieldComparison", "comparison_of"]
 
 _EXISTS = frozenset({"exists"})
 _EQUAL = frozenset({"eq", "ne", "in"}) | _EXISTS
@@ -40,7 +39,7 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class FieldComparison:
     """How one field is compared.
 
     Attributes:
@@ -49,8 +48,8 @@ class Kind:
         type: Arrow type in which it is compared.
         expected: what a literal must look like, for messages.
         read: literal → value of `type`, or None where it does not fit.
-        comparable: column of the logical form → column of `type`; null where a comparison is unknown.
-        there: column of the logical form → true where it holds a value other than null; never unknown.
+        to_comparable: column of the logical form → column of `type`; null where a comparison is unknown.
+        is_present: column of the logical form → true where it holds a value other than null; never unknown.
     """
 
     name: str
@@ -58,8 +57,8 @@ class Kind:
     type: pa.DataType
     expected: str
     read: Callable[[Literal_], Any]
-    comparable: Callable[[pa.Array], pa.Array]
-    there: Callable[[pa.Array], pa.BooleanArray] = pc.is_valid
+    to_comparable: Callable[[pa.Array], pa.Array]
+    is_present: Callable[[pa.Array], pa.BooleanArray] = pc.is_valid
 
     def parse(self, field: str, literal: Literal_) -> Any:
         """Return the value of a literal.
@@ -79,81 +78,81 @@ class Kind:
         return value
 
 
-def kind_of(shape: Shape) -> Kind:  # noqa: PLR0911 - one return a kind
-    """Return the kind of a field from the shape of its type (`registry.avro.type_tree`)."""
+def comparison_of(shape: Shape) -> FieldComparison:  # noqa: PLR0911 - one return a kind
+    """Return the comparison of a field from the shape of its type (`registry.avro.type_tree`)."""
     match shape.kind:
-        case ShapeKind.OPTIONAL:
-            return kind_of(shape.parts[0])
-        case ShapeKind.STRING:
+        case Kind.OPTIONAL:
+            return comparison_of(shape.parts[0])
+        case Kind.STRING:
             return _text()
-        case ShapeKind.ENUM:
-            return _symbol(shape.symbols)
-        case ShapeKind.BOOLEAN:
-            return _truth()
-        case ShapeKind.FLOAT | ShapeKind.DOUBLE:
-            return _real(32 if shape.kind is ShapeKind.FLOAT else 64)
-        case ShapeKind.DECIMAL:
+        case Kind.ENUM:
+            return _enum(shape.symbols)
+        case Kind.BOOLEAN:
+            return _boolean()
+        case Kind.FLOAT | Kind.DOUBLE:
+            return _float(32 if shape.kind is Kind.FLOAT else 64)
+        case Kind.DECIMAL:
             return _decimal(shape)
-        case ShapeKind.INT | ShapeKind.LONG:
-            return _whole_or_clock(shape)
-        case ShapeKind.UNION:
+        case Kind.INT | Kind.LONG:
+            return _integer_or_time(shape)
+        case Kind.UNION:
             return _union(shape)
-        case ShapeKind.OPAQUE:
-            return _opaque("a recursive or very wide type", frozenset())
+        case Kind.OPAQUE:
+            return _not_comparable("a recursive or very wide type", frozenset())
         case other:
-            return _opaque(other.value, _EXISTS)
+            return _not_comparable(other.value, _EXISTS)
 
 
-def _whole_or_clock(shape: Shape) -> Kind:
+def _integer_or_time(shape: Shape) -> FieldComparison:
     arrow = shape.arrow
     if pa.types.is_date32(arrow):
-        return _day()
+        return _date()
     if pa.types.is_time(arrow):
         return _time_of_day(arrow)
     if pa.types.is_timestamp(arrow):
-        return _instant(arrow)
-    return _whole(32 if shape.kind is ShapeKind.INT else 64)
+        return _timestamp(arrow)
+    return _integer(32 if shape.kind is Kind.INT else 64)
 
 
-def _text() -> Kind:
-    """Text, ordered by code point (which is the order of its UTF-8 bytes)."""
-    return Kind(
+def _text() -> FieldComparison:
+    """Compare text, ordered by code point (which is the order of its UTF-8 bytes)."""
+    return FieldComparison(
         name="string",
         forms=_ORDERED | {"prefix"},
         type=pa.string(),
         expected="text",
         read=lambda literal: literal if isinstance(literal, str) else None,
-        comparable=_as_it_is,
+        to_comparable=_identity,
     )
 
 
-def _symbol(symbols: tuple[str, ...]) -> Kind:
-    """One of an enum's symbols, compared by their places; that order means nothing to a reader."""
-    places = {name: place for place, name in enumerate(symbols)}
-    return Kind(
+def _enum(symbols: tuple[str, ...]) -> FieldComparison:
+    """Compare an enum's symbols by their indices; that order means nothing to a reader, so there is no range."""
+    indices = {name: index for index, name in enumerate(symbols)}
+    return FieldComparison(
         name="enum",
         forms=_EQUAL,
         type=pa.int32(),
         expected=f"one of its {len(symbols)} symbols",
-        read=lambda literal: places.get(literal) if isinstance(literal, str) else None,
-        comparable=lambda column: column.indices,
+        read=lambda literal: indices.get(literal) if isinstance(literal, str) else None,
+        to_comparable=lambda column: column.indices,
     )
 
 
-def _truth() -> Kind:
-    """True or false."""
-    return Kind(
+def _boolean() -> FieldComparison:
+    """Compare true and false."""
+    return FieldComparison(
         name="boolean",
         forms=_EQUAL,
         type=pa.bool_(),
         expected="true or false",
         read=lambda literal: literal if isinstance(literal, bool) else None,
-        comparable=_as_it_is,
+        to_comparable=_identity,
     )
 
 
-def _whole(bits: int) -> Kind:
-    """A whole number of 32 or 64 bits, as a number or as decimal text."""
+def _integer(bits: int) -> FieldComparison:
+    """Compare a whole number of 32 or 64 bits; its literal is a number or decimal text."""
 
     def read(literal: Literal_) -> int | None:
         number = _number(literal, _WHOLE)
@@ -161,18 +160,18 @@ def _whole(bits: int) -> Kind:
             return None
         return int(number)
 
-    return Kind(
+    return FieldComparison(
         name="int" if bits == 32 else "long",
         forms=_ORDERED,
         type=pa.int32() if bits == 32 else pa.int64(),
         expected=f"a whole number of {bits} bits, or its decimal text",
         read=read,
-        comparable=_as_it_is,
+        to_comparable=_identity,
     )
 
 
-def _real(bits: int) -> Kind:
-    """A float or double. Decimal text stands for the nearest one; a whole number must have an exact one."""
+def _float(bits: int) -> FieldComparison:
+    """Compare a float or double. Decimal text means the nearest one; a whole number must have an exact one."""
     width = np.float32 if bits == 32 else np.float64
 
     def read(literal: Literal_) -> float | None:
@@ -185,18 +184,18 @@ def _real(bits: int) -> Kind:
             return None
         return value + 0.0  # -0.0 would differ from 0.0 in `in`
 
-    return Kind(
+    return FieldComparison(
         name="float" if bits == 32 else "double",
         forms=_ORDERED,
         type=pa.float32() if bits == 32 else pa.float64(),
         expected="decimal text, or a whole number that has an exact value of the type",
         read=read,
-        comparable=lambda column: _without_nan(column, width),
+        to_comparable=lambda column: _nan_to_null(column, width),
     )
 
 
-def _decimal(shape: Shape) -> Kind:
-    """A decimal, as text or as a whole number, of no more digits than its type has."""
+def _decimal(shape: Shape) -> FieldComparison:
+    """Compare a decimal; its literal is text or a whole number, of no more digits than the type has."""
     precision, scale = shape.precision, shape.scale
 
     def read(literal: Literal_) -> Decimal | None:
@@ -217,18 +216,18 @@ def _decimal(shape: Shape) -> Kind:
         fits = significant < 10**precision
         return Decimal((int(number.is_signed()), tuple(map(int, str(significant))), -scale)) if fits else None
 
-    return Kind(
+    return FieldComparison(
         name=f"decimal({precision}, {scale})",
         forms=_ORDERED,
         type=shape.arrow,
         expected=f"decimal text of at most {precision} digits, {scale} of them after the point",
         read=read,
-        comparable=_as_it_is,
+        to_comparable=_identity,
     )
 
 
-def _day() -> Kind:
-    """A date: days since 1970-01-01."""
+def _date() -> FieldComparison:
+    """Compare a date as days since 1970-01-01."""
 
     def read(literal: Literal_) -> int | None:
         if not isinstance(literal, str) or not _DAY.fullmatch(literal):
@@ -238,11 +237,11 @@ def _day() -> Kind:
         except ValueError:
             return None
 
-    return _clock("date", pa.int32(), "an ISO 8601 date such as 2024-02-29", read)
+    return _temporal("date", pa.int32(), "an ISO 8601 date such as 2024-02-29", read)
 
 
-def _time_of_day(arrow: pa.DataType) -> Kind:
-    """A time of day, without a zone."""
+def _time_of_day(arrow: pa.DataType) -> FieldComparison:
+    """Compare a time of day, without a zone."""
     per_second = _PER_SECOND[arrow.unit]
 
     def read(literal: Literal_) -> int | None:
@@ -256,16 +255,16 @@ def _time_of_day(arrow: pa.DataType) -> Kind:
             return None
         return None if fraction is None else int(clock.timestamp()) * per_second + fraction
 
-    return _clock(
+    return _temporal(
         "time",
         pa.int32() if pa.types.is_time32(arrow) else pa.int64(),
-        f"an ISO 8601 time such as 08:30:00 with at most {_places(per_second)} decimals",
+        f"an ISO 8601 time such as 08:30:00 with at most {_decimals(per_second)} decimals",
         read,
     )
 
 
-def _instant(arrow: pa.DataType) -> Kind:
-    """A timestamp, with its offset from UTC, or a local-timestamp, with none."""
+def _timestamp(arrow: pa.DataType) -> FieldComparison:
+    """Compare a timestamp, whose literal has an offset from UTC, or a local-timestamp, whose literal has none."""
     per_second, local = _PER_SECOND[arrow.unit], arrow.tz is None
 
     def read(literal: Literal_) -> int | None:
@@ -284,39 +283,41 @@ def _instant(arrow: pa.DataType) -> Kind:
         return value if -(2**63) <= value < 2**63 else None
 
     example = "2024-02-29T08:30:00" if local else "2024-02-29T08:30:00+08:00"
-    return _clock(
+    return _temporal(
         "local-timestamp" if local else "timestamp",
         pa.int64(),
-        f"an ISO 8601 time such as {example} with at most {_places(per_second)} decimals",
+        f"an ISO 8601 time such as {example} with at most {_decimals(per_second)} decimals",
         read,
     )
 
 
-def _union(shape: Shape) -> Kind:
-    """A union of several types: it is there unless its branch is null."""
-    nulls = [place for place, part in enumerate(shape.parts) if part.kind is ShapeKind.NULL]
+def _union(shape: Shape) -> FieldComparison:
+    """Return the comparison of a union of several types: it is present unless its branch is null."""
+    nulls = [index for index, part in enumerate(shape.parts) if part.kind is Kind.NULL]
 
-    def there(column: pa.Array) -> pa.BooleanArray:
+    def is_present(column: pa.Array) -> pa.BooleanArray:
         if not nulls:
             return pa.repeat(pa.scalar(value=True), len(column))
         return pc.not_equal(column.type_codes, pa.scalar(nulls[0], pa.int8()))
 
-    return replace(_opaque("a union", _EXISTS), there=there)
+    return replace(_not_comparable("a union", _EXISTS), is_present=is_present)
 
 
-def _opaque(name: str, forms: frozenset[str]) -> Kind:
-    """A type that no literal can be compared with."""
-    return Kind(name=name, forms=forms, type=pa.null(), expected="none", read=lambda _: None, comparable=_as_it_is)
+def _not_comparable(name: str, forms: frozenset[str]) -> FieldComparison:
+    """Return the comparison of a type that no literal can be compared with."""
+    return FieldComparison(
+        name=name, forms=forms, type=pa.null(), expected="none", read=lambda _: None, to_comparable=_identity
+    )
 
 
-def _clock(name: str, number: pa.DataType, expected: str, read: Callable[[Literal_], int | None]) -> Kind:
-    return Kind(
+def _temporal(name: str, number: pa.DataType, expected: str, read: Callable[[Literal_], int | None]) -> FieldComparison:
+    return FieldComparison(
         name=name,
         forms=_ORDERED,
         type=number,
         expected=expected,
         read=read,
-        comparable=lambda column: column.view(number),
+        to_comparable=lambda column: column.view(number),
     )
 
 
@@ -334,15 +335,15 @@ def _fraction(digits: str | None, per_second: int) -> int | None:
     return None if value % unit else value // unit
 
 
-def _places(per_second: int) -> int:
+def _decimals(per_second: int) -> int:
     return len(str(per_second)) - 1
 
 
-def _as_it_is(column: pa.Array) -> pa.Array:
+def _identity(column: pa.Array) -> pa.Array:
     return column
 
 
-def _without_nan(column: pa.Array, width: Any) -> pa.Array:
+def _nan_to_null(column: pa.Array, width: Any) -> pa.Array:
     """Return a float column with null for NaN, which compares with nothing, and 0.0 for -0.0."""
     column = pc.add(column, pa.scalar(width(0.0)))
     nan = pc.is_nan(column)

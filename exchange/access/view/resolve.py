@@ -1,19 +1,19 @@
-"""A column as one version of a schema wrote it, to the same column as another version reads it.
+"""Schema resolution on columns: from the type that a version wrote to the type that the view reads.
 
-A grant is approved once and its view has one output schema, while the resource's schema goes on changing within its
-major. Each granted field of each writer's schema is therefore brought into the type that the view has for it, by the
-rules of the Avro specification ("Schema Resolution"), on whole columns:
+A grant is approved once and its view has one output schema, while the resource's schema changes within its major. Each
+granted field of each writer's schema is therefore converted to the type that the view has for it, by the rules of the
+Avro specification ("Schema Resolution"), on whole columns:
 
     int → long, float, double; long → float, double; float → double; string ↔ bytes
     T → [null, T] and every other union that has a branch for T
     enum by symbols, an unknown one to the reader's default symbol
     record by the fields' names and the reader's aliases, missing ones filled, others left out; array, map inside
 
-Where the two unions differ, a value keeps its own branch: the reader's branch of the same kind and name, and only
-failing that the first one to which the type can be promoted.
+Where two unions differ, a value goes to the reader's branch of the same kind and name, and if there is none to the
+first branch to which its type can be promoted.
 
 Two rules are stricter than Avro's. A logical type or a decimal's precision and scale must agree, or dates would be
-read as numbers. Recursive types and unions of more than 127 branches, which stay in their Avro bytes, must be equal.
+read as numbers. Recursive types and unions of more than 127 branches, which are columns of Avro bytes, must be equal.
 
 A field that the writer lacks takes the reader's default, else null if it may be null; else there is no resolution.
 """
@@ -25,13 +25,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from exchange.access.view.default_column import Absent, constant
+from exchange.access.view.default_column import default_column
+from registry.avro.parser import NO_DEFAULT
 from registry.avro.type_tree import Kind, Shape
 from schemas.errors import CorruptError, InvalidError, Reason
 
-__all__ = ["Convert", "Typed", "missing", "resolve"]
+__all__ = ["AvroType", "Conversion", "default_filler", "resolve"]
 
-Convert: TypeAlias = Callable[[pa.Array], pa.Array]
+Conversion: TypeAlias = Callable[[pa.Array], pa.Array]
 """Column in the writer's logical type → column in the reader's, of the same length."""
 
 _PROMOTED: dict[Kind, frozenset[Kind]] = {  # reader's kind → writers' kinds that it also reads
@@ -41,7 +42,7 @@ _PROMOTED: dict[Kind, frozenset[Kind]] = {  # reader's kind → writers' kinds t
     Kind.STRING: frozenset({Kind.BYTES}),
     Kind.BYTES: frozenset({Kind.STRING}),
 }
-_PLAIN = {
+_UNANNOTATED = {
     Kind.INT: pa.int32(),
     Kind.LONG: pa.int64(),
     Kind.FLOAT: pa.float32(),
@@ -52,13 +53,13 @@ _PLAIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
-    """A type in both of its forms: resolved Avro JSON (`registry.avro.parser.Field.type`), and its shape."""
+class AvroType:
+    """An Avro type in both of its forms: resolved Avro JSON (`registry.avro.parser.Field.type`), and its shape."""
 
     avro: Any
     shape: Shape
 
-    def parts(self) -> list["Typed"]:
+    def parts(self) -> list["AvroType"]:
         """Return the types inside: fields of a record, branches of a union, item of an array, value of a map."""
         match self.shape.kind:
             case Kind.OPTIONAL:
@@ -73,7 +74,7 @@ class Typed:
                 inner = [self.avro["values"]]
             case _:
                 inner = []
-        return [Typed(avro, shape) for avro, shape in zip(inner, self.shape.parts, strict=False)]
+        return [AvroType(avro, shape) for avro, shape in zip(inner, self.shape.parts, strict=False)]
 
     @property
     def name(self) -> str:
@@ -81,36 +82,36 @@ class Typed:
         return self.avro.get("name", "").rpartition(".")[2] if isinstance(self.avro, dict) else ""
 
 
-def resolve(writer: Typed, reader: Typed, field: str) -> Convert:
+def resolve(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     """Compile the resolution of one type into another.
 
     Args:
-        writer: as it was written.
-        reader: as it is wanted.
+        writer: the type that was written.
+        reader: the type to read it as.
         field: dotted path, for messages.
 
     Raises:
         InvalidError: SCHEMA_INCOMPATIBLE, when the reader cannot read what the writer may have written.
     """
     if _opaque(writer.shape) or _opaque(reader.shape):
-        if _wire(writer.avro, {}) == _wire(reader.avro, {}):
-            return _same
+        if _wire_form(writer.avro, {}) == _wire_form(reader.avro, {}):
+            return _identity
         raise _incompatible(field, "a recursive or very wide type that changed; such a type must stay as it is")
     return _resolve(writer, reader, field)
 
 
-def _resolve(writer: Typed, reader: Typed, field: str) -> Convert:  # noqa: C901, PLR0911 - one return a case
-    if _alike(writer, reader):
-        return _same
+def _resolve(writer: AvroType, reader: AvroType, field: str) -> Conversion:  # noqa: C901, PLR0911 - one return a case
+    if _same_type(writer, reader):
+        return _identity
     if Kind.UNION in (writer.shape.kind, reader.shape.kind):
-        return _unions(writer, reader, field)
+        return _union(writer, reader, field)
     if writer.shape.kind is Kind.OPTIONAL:
         if reader.shape.kind is not Kind.OPTIONAL:
             raise _incompatible(field, "null, which the view's type does not hold")
         return _resolve(writer.parts()[0], reader.parts()[0], field)
     if reader.shape.kind is Kind.OPTIONAL:
         if writer.shape.kind is Kind.NULL:
-            return lambda column: _blank(reader.shape, len(column))
+            return lambda column: _null_column(reader.shape, len(column))
         return _resolve(writer, reader.parts()[0], field)
     if writer.shape.kind is reader.shape.kind:
         match writer.shape.kind:
@@ -119,18 +120,18 @@ def _resolve(writer: Typed, reader: Typed, field: str) -> Convert:  # noqa: C901
             case Kind.RECORD:
                 return _record(writer, reader, field)
             case Kind.ARRAY | Kind.MAP:
-                return _repeated(writer, reader, field)
+                return _array_or_map(writer, reader, field)
     elif writer.shape.kind in _PROMOTED.get(reader.shape.kind, ()):
         return _promotion(writer.shape, reader.shape, field)
     raise _incompatible(field, f"{writer.shape.kind} ({writer.shape.arrow}), which is not read as {reader.shape.arrow}")
 
 
-def missing(reader: Typed, default: Any, field: str) -> Callable[[int], pa.Array]:
-    """Return what stands for a field that the writer lacks: row count → column.
+def default_filler(reader: AvroType, default: Any, field: str) -> Callable[[int], pa.Array]:
+    """Return the column of a field that the writer lacks, as a function of the row count.
 
     Args:
         reader: its type.
-        default: as JSON, or `constant.Absent`.
+        default: as JSON, or NO_DEFAULT.
         field: dotted path, for messages.
 
     Raises:
@@ -138,21 +139,21 @@ def missing(reader: Typed, default: Any, field: str) -> Callable[[int], pa.Array
     """
     kind = reader.shape.kind
     may_be_null = kind in (Kind.OPTIONAL, Kind.NULL) or any(part.kind is Kind.NULL for part in reader.shape.parts)
-    if default is not Absent:
-        one = constant(reader.avro, default)
+    if default is not NO_DEFAULT:
+        one = default_column(reader.avro, default)
     elif may_be_null:
-        one = constant(reader.avro, None)
+        one = default_column(reader.avro, None)
     else:
         raise _incompatible(field, "nothing: the field is not there, has no default and cannot be null")
     return lambda count: one.take(pa.array(np.zeros(count, np.int32)))
 
 
-def _same(column: pa.Array) -> pa.Array:
+def _identity(column: pa.Array) -> pa.Array:
     return column
 
 
-def _alike(writer: Typed, reader: Typed) -> bool:
-    """Return whether columns of the two types mean the same, value for value; neither holds an opaque type."""
+def _same_type(writer: AvroType, reader: AvroType) -> bool:
+    """Return whether columns of the two types are equal, value for value; neither holds an opaque type."""
     one, other = writer.shape, reader.shape
     return (
         one.kind is other.kind
@@ -160,8 +161,8 @@ def _alike(writer: Typed, reader: Typed) -> bool:
         and one.symbols == other.symbols
         and one.names == other.names
         and all(
-            _alike(mine, theirs) and (one.kind is not Kind.UNION or mine.name == theirs.name)
-            for mine, theirs in zip(writer.parts(), reader.parts(), strict=True)
+            _same_type(ours, theirs) and (one.kind is not Kind.UNION or ours.name == theirs.name)
+            for ours, theirs in zip(writer.parts(), reader.parts(), strict=True)
         )
     )
 
@@ -170,31 +171,31 @@ def _opaque(shape: Shape) -> bool:
     return shape.kind is Kind.OPAQUE or any(map(_opaque, shape.parts))
 
 
-def _wire(avro: Any, names: dict[str, int]) -> Any:
-    """Return what of a type decides about its bytes; names count by their order only, so that a type may be renamed."""
+def _wire_form(avro: Any, names: dict[str, int]) -> Any:
+    """Return what decides about the bytes of a type; names count by their order only, so that a type may be renamed."""
     if isinstance(avro, list):
-        return [_wire(branch, names) for branch in avro]
+        return [_wire_form(branch, names) for branch in avro]
     if not isinstance(avro, dict):
         return names.get(avro, avro)
-    kept = {key: avro[key] for key in ("type", "size", "symbols") if key in avro}
+    form = {key: avro[key] for key in ("type", "size", "symbols") if key in avro}
     if "name" in avro:
-        kept["name"] = names.setdefault(avro["name"], len(names))
+        form["name"] = names.setdefault(avro["name"], len(names))
     for key in ("items", "values"):
         if key in avro:
-            kept[key] = _wire(avro[key], names)
+            form[key] = _wire_form(avro[key], names)
     if "fields" in avro:
-        kept["fields"] = [(field["name"], _wire(field["type"], names)) for field in avro["fields"]]
-    return kept
+        form["fields"] = [(field["name"], _wire_form(field["type"], names)) for field in avro["fields"]]
+    return form
 
 
-def _promotion(writer: Shape, reader: Shape, field: str) -> Convert:
-    if writer.arrow != _PLAIN[writer.kind] or reader.arrow != _PLAIN[reader.kind]:
+def _promotion(writer: Shape, reader: Shape, field: str) -> Conversion:
+    if writer.arrow != _UNANNOTATED[writer.kind] or reader.arrow != _UNANNOTATED[reader.kind]:
         raise _incompatible(field, f"{writer.arrow}, which read as {reader.arrow} would change its meaning")
     target = reader.arrow
     if reader.kind is Kind.STRING:
         return lambda column: _text(column, field)
     if reader.kind is Kind.FLOAT:
-        # By way of double, as every engine that holds a number in a C double does: one rounding for all of them.
+        # Through double, as every engine that holds a number in a C double does: one rounding for all of them.
         return lambda column: column.cast(pa.float64(), safe=False).cast(target, safe=False)
     return lambda column: column.cast(target, safe=False)
 
@@ -210,29 +211,29 @@ def _text(column: pa.Array, field: str) -> pa.Array:
         ) from error
 
 
-def _enum(writer: Typed, reader: Typed, field: str) -> Convert:
-    places = {symbol: place for place, symbol in enumerate(reader.shape.symbols)}
-    otherwise = places.get(reader.avro.get("default"), -1)
-    table = np.array([places.get(symbol, otherwise) for symbol in writer.shape.symbols], np.int32)
+def _enum(writer: AvroType, reader: AvroType, field: str) -> Conversion:
+    indices_by_symbol = {symbol: index for index, symbol in enumerate(reader.shape.symbols)}
+    otherwise = indices_by_symbol.get(reader.avro.get("default"), -1)
+    table = np.array([indices_by_symbol.get(symbol, otherwise) for symbol in writer.shape.symbols], np.int32)
     symbols = pa.array(reader.shape.symbols, pa.string())
 
     def convert(column: pa.Array) -> pa.Array:
         indices = column.indices.fill_null(0)
         found = table[indices.to_numpy()]
-        gone = column.is_null().to_numpy(zero_copy_only=False)
-        if (found[~gone] < 0).any():
+        nulls = column.is_null().to_numpy(zero_copy_only=False)
+        if (found[~nulls] < 0).any():
             raise CorruptError(
                 Reason.SCHEMA_INCOMPATIBLE,
-                f"got a symbol in the field {field!r} that the view's enum lacks and has no default for; the grant "
-                "must be approved anew",
+                f"got a symbol in the field {field!r} that the view's enum lacks and has no default for; ask "
+                "for a new grant",
                 details={"field": field},
             )
-        return pa.DictionaryArray.from_arrays(pa.array(found, pa.int32(), mask=gone), symbols)
+        return pa.DictionaryArray.from_arrays(pa.array(found, pa.int32(), mask=nulls), symbols)
 
     return convert
 
 
-def _record(writer: Typed, reader: Typed, field: str) -> Convert:
+def _record(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     written = dict(zip(writer.shape.names, enumerate(writer.parts()), strict=True))
     children: list[Callable[[list[pa.Array], int], pa.Array]] = []
     for described, part in zip(reader.avro["fields"], reader.parts(), strict=True):
@@ -241,52 +242,52 @@ def _record(writer: Typed, reader: Typed, field: str) -> Convert:
             (written[name] for name in (described["name"], *described.get("aliases", ())) if name in written), None
         )
         if source is None:
-            children.append(_filled(missing(part, described.get("default", Absent), path)))
+            children.append(_from_filler(default_filler(part, described.get("default", NO_DEFAULT), path)))
         else:
-            children.append(_taken(source[0], _resolve(source[1], part, path)))
+            children.append(_from_child(source[0], _resolve(source[1], part, path)))
     fields = list(reader.shape.arrow)
 
-    def whole(column: pa.Array) -> pa.Array:
-        parts = [column.field(place) for place in range(column.type.num_fields)]
+    def without_nulls(column: pa.Array) -> pa.Array:
+        parts = [column.field(index) for index in range(column.type.num_fields)]
         return pa.StructArray.from_arrays([child(parts, len(column)) for child in children], fields=fields)
 
     def convert(column: pa.Array) -> pa.Array:
         if not column.null_count:
-            return whole(column)
-        # Apart from the nulls, under which the fields hold anything. (`flatten` would abort on a union among them.)
+            return without_nulls(column)
+        # Without the nulls, under which the fields hold arbitrary bytes. (`flatten` would abort on a union among them.)
         rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-        return _placed([whole(column.take(pa.array(rows)))], [rows], reader.shape, len(column))
+        return _scatter([without_nulls(column.take(pa.array(rows)))], [rows], reader.shape, len(column))
 
     return convert
 
 
-def _filled(fill: Callable[[int], pa.Array]) -> Callable[[list[pa.Array], int], pa.Array]:
+def _from_filler(fill: Callable[[int], pa.Array]) -> Callable[[list[pa.Array], int], pa.Array]:
     return lambda _, count: fill(count)
 
 
-def _taken(place: int, convert: Convert) -> Callable[[list[pa.Array], int], pa.Array]:
-    return lambda parts, _: convert(parts[place])
+def _from_child(index: int, convert: Conversion) -> Callable[[list[pa.Array], int], pa.Array]:
+    return lambda parts, _: convert(parts[index])
 
 
-def _repeated(writer: Typed, reader: Typed, field: str) -> Convert:
+def _array_or_map(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     convert = _resolve(writer.parts()[0], reader.parts()[0], field)
     target = reader.shape.arrow
     is_map = reader.shape.kind is Kind.MAP
 
     def converted(column: pa.Array) -> pa.Array:
-        gone = column.is_null() if column.null_count else None
+        nulls = column.is_null() if column.null_count else None
         if is_map:
-            return pa.MapArray.from_arrays(column.offsets, column.keys, convert(column.items), type=target, mask=gone)
-        return pa.ListArray.from_arrays(column.offsets, convert(column.values), type=target, mask=gone)
+            return pa.MapArray.from_arrays(column.offsets, column.keys, convert(column.items), type=target, mask=nulls)
+        return pa.ListArray.from_arrays(column.offsets, convert(column.values), type=target, mask=nulls)
 
     return converted
 
 
-def _unions(writer: Typed, reader: Typed, field: str) -> Convert:
+def _union(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     """Resolve where at least one side is a union of other than null and one type.
 
-    The rows of each of the writer's branches are converted apart, for what stands under the rows of the others is
-    no value; each then goes to its place in the reader's branch.
+    The rows of each of the writer's branches are converted apart, since its column has no values in the rows of the
+    others; each is then scattered to its rows in the reader's branch.
     """
     branches = writer.parts() if writer.shape.kind is Kind.UNION else [writer]
     if writer.shape.kind is Kind.OPTIONAL:
@@ -295,51 +296,52 @@ def _unions(writer: Typed, reader: Typed, field: str) -> Convert:
     chosen = [_branch(branch, targets, field) for branch in branches]
 
     def convert(column: pa.Array) -> pa.Array:
-        codes = _codes(writer.shape, column)
-        places = np.zeros(len(column), np.int8)
+        codes = _branch_indices(writer.shape, column)
+        type_codes = np.zeros(len(column), np.int8)
         pieces: list[tuple[list[pa.Array], list[np.ndarray[Any, Any]]]] = [([], []) for _ in targets]
         for code, (branch, (target, inner)) in enumerate(zip(branches, chosen, strict=True)):
             rows = np.flatnonzero(codes == code)
             if not len(rows):
                 continue
-            places[rows] = target
-            part = _part(writer.shape, column, code, branch.shape)
+            type_codes[rows] = target
+            part = _branch_column(writer.shape, column, code, branch.shape)
             pieces[target][0].append(inner(part.take(pa.array(rows))))
             pieces[target][1].append(rows)
         children = [
-            _placed(arrays, rows, part.shape, len(column)) for (arrays, rows), part in zip(pieces, targets, strict=True)
+            _scatter(arrays, rows, part.shape, len(column))
+            for (arrays, rows), part in zip(pieces, targets, strict=True)
         ]
         if reader.shape.kind is not Kind.UNION:
             return children[0]
-        names = [f"b{place}" for place in range(len(children))]
-        return pa.UnionArray.from_sparse(pa.array(places, pa.int8()), children, names)
+        names = [f"b{index}" for index in range(len(children))]
+        return pa.UnionArray.from_sparse(pa.array(type_codes, pa.int8()), children, names)
 
     return convert
 
 
-_NULL = Typed("null", Shape(kind=Kind.NULL, arrow=pa.null(), least=0, hollow=0, excess=0))
+_NULL = AvroType("null", Shape(kind=Kind.NULL, arrow=pa.null(), least=0, hollow=0, excess=0))
 
 
-def _branch(branch: Typed, targets: Sequence[Typed], field: str) -> tuple[int, Convert]:
+def _branch(branch: AvroType, targets: Sequence[AvroType], field: str) -> tuple[int, Conversion]:
     """Choose the reader's branch: the same type, else the same kind and name, else the first that reads it."""
 
-    def order(place: int) -> tuple[int, int]:
-        target = targets[place]
+    def preference(index: int) -> tuple[int, int]:
+        target = targets[index]
         inner = target.parts()[0] if target.shape.kind is Kind.OPTIONAL else target
-        if inner.name == branch.name and _alike(branch, inner):
-            return 0, place
-        return (1 if inner.name == branch.name and inner.shape.kind is branch.shape.kind else 2), place
+        if inner.name == branch.name and _same_type(branch, inner):
+            return 0, index
+        return (1 if inner.name == branch.name and inner.shape.kind is branch.shape.kind else 2), index
 
-    for place in sorted(range(len(targets)), key=order):
+    for index in sorted(range(len(targets)), key=preference):
         try:
-            return place, _resolve(branch, targets[place], field)
+            return index, _resolve(branch, targets[index], field)
         except InvalidError:
             continue
     raise _incompatible(field, f"a branch of type {branch.shape.kind}, for which the view's type has none")
 
 
-def _codes(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
-    """Return each row's branch in the writer's union, as `_unions` counts them."""
+def _branch_indices(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
+    """Return the index of each row's branch in the writer's union, as `_union` numbers them."""
     if shape.kind is Kind.UNION:
         return np.asarray(column.type_codes)
     if shape.kind is Kind.OPTIONAL:
@@ -347,47 +349,47 @@ def _codes(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
     return np.zeros(len(column), np.int8)
 
 
-def _part(shape: Shape, column: pa.Array, code: int, branch: Shape) -> pa.Array:
+def _branch_column(shape: Shape, column: pa.Array, code: int, branch: Shape) -> pa.Array:
     if shape.kind is Kind.UNION:
         return column.field(code)
     return pa.nulls(len(column)) if branch.kind is Kind.NULL else column
 
 
-def _placed(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) -> pa.Array:
+def _scatter(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) -> pa.Array:
     """Scatter arrays to their rows; null elsewhere."""
     if not sum(map(len, arrays)):
-        return _blank(shape, count)
-    where = np.full(count, -1, np.int64)
+        return _null_column(shape, count)
+    sources = np.full(count, -1, np.int64)
     start = 0
-    for array, places in zip(arrays, rows, strict=True):
-        where[places] = np.arange(start, start + len(array))
+    for array, targets in zip(arrays, rows, strict=True):
+        sources[targets] = np.arange(start, start + len(array))
         start += len(array)
-    whole = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
-    return whole.take(pa.array(where, mask=where < 0))
+    concatenated = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+    return concatenated.take(pa.array(sources, mask=sources < 0))
 
 
-def _blank(shape: Shape, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
-    """Return a column of nulls, or of whatever stands in an unused slot. Enums have their symbols even there."""
-    gone = pa.array(np.ones(count, np.bool_))
+def _null_column(shape: Shape, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
+    """Return a column of nulls, or of the filler of a branch without values. Enums have their symbols even there."""
+    nulls = pa.array(np.ones(count, np.bool_))
     match shape.kind:
         case Kind.ENUM:
             indices = pa.nulls(count, pa.int32())
             return pa.DictionaryArray.from_arrays(indices, pa.array(shape.symbols, pa.string()))
         case Kind.OPTIONAL:
-            return _blank(shape.parts[0], count)
+            return _null_column(shape.parts[0], count)
         case Kind.RECORD:
-            children = [_blank(part, count) for part in shape.parts]
-            return pa.StructArray.from_arrays(children, fields=list(shape.arrow), mask=gone)
+            children = [_null_column(part, count) for part in shape.parts]
+            return pa.StructArray.from_arrays(children, fields=list(shape.arrow), mask=nulls)
         case Kind.ARRAY:
             offsets = pa.array(np.zeros(count + 1, np.int32))
-            return pa.ListArray.from_arrays(offsets, _blank(shape.parts[0], 0), type=shape.arrow, mask=gone)
+            return pa.ListArray.from_arrays(offsets, _null_column(shape.parts[0], 0), type=shape.arrow, mask=nulls)
         case Kind.MAP:
             offsets = pa.array(np.zeros(count + 1, np.int32))
-            items = _blank(shape.parts[0], 0)
-            return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), items, type=shape.arrow, mask=gone)
+            items = _null_column(shape.parts[0], 0)
+            return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), items, type=shape.arrow, mask=nulls)
         case Kind.UNION:
-            children = [_blank(part, count) for part in shape.parts]
-            names = [f"b{place}" for place in range(len(children))]
+            children = [_null_column(part, count) for part in shape.parts]
+            names = [f"b{index}" for index in range(len(children))]
             return pa.UnionArray.from_sparse(pa.array(np.zeros(count, np.int8)), children, names)
     return pa.nulls(count, shape.arrow)
 

@@ -1,20 +1,20 @@
-"""The view: which rows, which fields and in what form a grant delivers, on columns.
+"""View: filter, projection and masking of records, as a grant delivers them. Pure, on columns.
 
     framed values ── by schema id ── decode what is needed ── resolve ── filter ── project, mask ── encode, framed
 
-What a view keeps true:
+Invariants:
 
-* Nothing leaves but the fields of its output schema, of rows for which the filter is true, in the form that the masks
-  give them. Fields that the filter alone looks at are decoded, used and dropped.
+* Nothing is delivered but the fields of its output schema, of rows for which the filter is true, in the form that the
+  masks give them. Fields that only the filter needs are decoded, used and dropped.
 * It has one output schema, whatever version of the resource's major a record was written under (`resolve`).
-* Kept rows keep their order; every input row is accounted for in `ViewResult.states`.
-* A mask can neither blank a field that may not be null nor leave plain text under a null: nulls are counted after
-  masking, and an encoder never sees a null that its schema does not know.
+* Delivered rows are in the order of the input; every input row is accounted for in `ViewResult.states`.
+* A mask can neither turn a field into null that may not be null, nor leave plain text under a null: nulls are counted
+  after masking, and an encoder never gets a null that its schema does not allow.
 
-A view is compiled once per (grant version, writer schema) and kept in a bounded cache. Both engines of the codec must
-give the same bytes. Compiling tries that on random datums, where the columnar engine is meant to be used; afterwards
-one batch in 1,000 goes through both. A difference is told in the result (`alarm`), the row engine's bytes are the
-ones released, and that view stays with the row engine.
+A view is compiled once for each (grant version, writer schema) and cached, within a bound. Both engines of the codec
+must give the same bytes. Where the columnar engine is to be used, compiling tries that on random datums; afterwards one
+batch in 1,000 goes through both. A difference is reported in the result (`alarm`), the row engine's bytes are released,
+and that plan uses the row engine from then on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from exchange.access.view.derive import derive_schema
-from exchange.access.view.plan import Plan
+from exchange.access.view.plan import ViewPlan
 from registry.avro.parser import ParsedSchema, parse
 from registry.codec.codec import as_arrow, as_list, from_arrow
 from schemas.access import MaskRule, RowFilter
@@ -37,7 +37,7 @@ __all__ = ["RowState", "View", "ViewResult", "ViewSpec", "compile_view", "derive
 
 
 class RowState:
-    """What became of an input row, as a byte of `ViewResult.states`."""
+    """Outcome of an input row, as a byte of `ViewResult.states`."""
 
     UNMATCHED = 0  # the filter is not true for it
     DELIVERED = 1
@@ -46,19 +46,18 @@ class RowState:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewSpec:
-    """What a grant version delivers; all that a view is compiled from but the writers' schemas.
+    """Specification of a grant version's view: all that it is compiled from but the writers' schemas.
 
-    Two are equal only if their filters say the same literals: to Python 1 equals true, to a filter it does not, and a
-    cache that took the one for the other would skip its validation.
+    Two are equal only if their filters have literals of the same types: to Python 1 equals true, to a filter it does
+    not, and a cache that took the one for the other would skip its validation.
 
     Attributes:
         output: text of the view's schema (`derive_schema`), as registered.
         output_id: its id in the registry, for the frame.
-        masks: field → rule, as in the grant; rules of absent fields (`drop`) may stand in it.
+        masks: field → rule, as in the grant; it may have rules of absent fields (`drop`).
         row_filter: as in the grant.
         resource: text of a version of the resource's schema against which the filter was validated, or of a later
-            one of the same major: it says as what the fields of the filter are compared.
-        references: texts that `resource` refers to.
+            one of the same major, self-contained: its types decide how the fields of the filter are compared.
     """
 
     output: str
@@ -66,27 +65,26 @@ class ViewSpec:
     masks: tuple[tuple[str, MaskRule], ...]
     row_filter: RowFilter | None
     resource: str
-    references: tuple[str, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ViewSpec) and self._said() == other._said()
+        return isinstance(other, ViewSpec) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self._said())
+        return hash(self._key())
 
-    def _said(self) -> tuple[object, ...]:
-        return (self.output, self.output_id, self.masks, repr(self.row_filter), self.resource, self.references)
+    def _key(self) -> tuple[object, ...]:
+        return (self.output, self.output_id, self.masks, repr(self.row_filter), self.resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewResult:
-    """What a view made of n input rows.
+    """Result of a view for n input rows.
 
     Attributes:
         values: the delivered rows, framed with the view's schema id, in the order of the input.
         states: n bytes, one `RowState` a row.
-        engine: "columns" or "rows": what the batch went through.
-        alarm: empty, or in words that the two engines differed. Holds no value.
+        engine: "columns" or "rows": the codec engine that was used.
+        alarm: empty, or in words that the two engines differed. Contains no value.
     """
 
     values: Packed
@@ -120,7 +118,7 @@ class View:
 
     def __init__(self, spec: ViewSpec, writers: Mapping[int, ParsedSchema]) -> None:
         self._frame = frame(spec.output_id, b"")
-        self._plans = {frame(id_, b""): _plan(spec, id_, writer) for id_, writer in writers.items()}
+        self._plans = {frame(id_, b""): _cached_plan(spec, id_, writer) for id_, writer in writers.items()}
 
     @property
     def engine(self) -> str:
@@ -135,34 +133,34 @@ class View:
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN, a frame names none of the writers; RECORD_INVALID, a frame is missing.
-            CorruptError: a value is not of the schema that its frame names, or its enum symbol has no place in the
-                view's schema. Nothing is delivered then: an operator must look.
+            CorruptError: a value is not of the schema that its frame names, or the view's schema has no symbol for its
+                enum symbol. Nothing is delivered then: an operator must look.
         """
         rows = as_list(values) if isinstance(values, Packed) else values
-        only = _only_frame(values) if isinstance(values, Packed) else None
+        only = _common_frame(values) if isinstance(values, Packed) else None
         frames = {only} if only is not None else {row[:FRAME_SIZE] if row else b"" for row in rows}
         states = np.zeros(len(rows), np.uint8)
         if len(frames) == 1 and b"" not in frames:
-            part = self._plan(frames.pop()).apply(list(rows))  # type: ignore[arg-type]
-            states[part.kept] = RowState.DELIVERED
-            return ViewResult(values=part.values, states=states.tobytes(), engine=part.engine, alarm=part.alarm)
+            output = self._plan(frames.pop()).apply(list(rows))  # type: ignore[arg-type]
+            states[output.kept] = RowState.DELIVERED
+            return ViewResult(values=output.values, states=states.tobytes(), engine=output.engine, alarm=output.alarm)
         groups: dict[bytes, list[int]] = {each: [] for each in frames}
-        for place, row in enumerate(rows):
-            groups[row[:FRAME_SIZE] if row else b""].append(place)
+        for index, row in enumerate(rows):
+            groups[row[:FRAME_SIZE] if row else b""].append(index)
         states[groups.pop(b"", [])] = RowState.VOID
-        parts, places = [], []
+        outputs, indices = [], []
         for each, group in groups.items():
-            parts.append(self._plan(each).apply([rows[place] or b"" for place in group]))
-            places.append(np.array(group, np.int64)[parts[-1].kept])
-            states[places[-1]] = RowState.DELIVERED
+            outputs.append(self._plan(each).apply([rows[index] or b"" for index in group]))
+            indices.append(np.array(group, np.int64)[outputs[-1].kept])
+            states[indices[-1]] = RowState.DELIVERED
         return ViewResult(
-            values=_in_order([part.values for part in parts], places),
+            values=_in_order([output.values for output in outputs], indices),
             states=states.tobytes(),
-            engine="rows" if any(part.engine == "rows" for part in parts) else "columns",
-            alarm="; ".join(part.alarm for part in parts if part.alarm),
+            engine="rows" if any(output.engine == "rows" for output in outputs) else "columns",
+            alarm="; ".join(output.alarm for output in outputs if output.alarm),
         )
 
-    def _plan(self, framed: bytes) -> Plan:
+    def _plan(self, framed: bytes) -> ViewPlan:
         plan = self._plans.get(framed)
         if plan is not None:
             return plan
@@ -181,7 +179,7 @@ class View:
 def compile_view(spec: ViewSpec, writers: Mapping[int, ParsedSchema]) -> View:
     """Compile a view; also the check at approval, with the schemas of every version of the major.
 
-    What was compiled for a (spec, writer) before is taken from a bounded cache.
+    Plans are cached by (spec, writer), within a bound.
 
     Raises:
         InvalidError: SCHEMA_INCOMPATIBLE, a granted field that a version lacks and that has neither a default nor
@@ -191,20 +189,20 @@ def compile_view(spec: ViewSpec, writers: Mapping[int, ParsedSchema]) -> View:
 
 
 @lru_cache(maxsize=256)
-def _plan(spec: ViewSpec, writer_id: int, writer: ParsedSchema) -> Plan:
-    return Plan(
+def _cached_plan(spec: ViewSpec, writer_id: int, writer: ParsedSchema) -> ViewPlan:
+    return ViewPlan(
         output=parse(spec.output),
         output_id=spec.output_id,
         masks=dict(spec.masks),
         row_filter=spec.row_filter,
-        resource=parse(spec.resource, references=spec.references),
+        resource=parse(spec.resource),
         writer=writer,
         writer_id=writer_id,
     )
 
 
-def _only_frame(values: Packed) -> bytes | None:
-    """Return the frame that every value begins with, if they all begin with the same one; a fifth of a loop's time."""
+def _common_frame(values: Packed) -> bytes | None:
+    """Return the frame that every value begins with, if all begin with the same one: five times as fast as a loop."""
     ends = np.frombuffer(values.offsets, "<i4")
     if len(ends) < 2 or np.diff(ends).min() < FRAME_SIZE:
         return None
@@ -212,11 +210,11 @@ def _only_frame(values: Packed) -> bytes | None:
     return heads[0].tobytes() if bool((heads == heads[0]).all()) else None
 
 
-def _in_order(values: list[Packed], places: list[npt.NDArray[np.int64]]) -> Packed:
+def _in_order(values: list[Packed], indices: list[npt.NDArray[np.int64]]) -> Packed:
     """Put the delivered rows of several writers' schemas in the order of the input."""
     if not values:
         return Packed.of([])
     if len(values) == 1:
         return values[0]
-    order = np.argsort(np.concatenate(places))
+    order = np.argsort(np.concatenate(indices))
     return from_arrow(pa.concat_arrays([as_arrow(each) for each in values]).take(pa.array(order)))

@@ -20,7 +20,7 @@ from exchange.access.view.filter import (
     filter_to_text,
     validate,
 )
-from exchange.access.view.filter_literal import kind_of
+from exchange.access.view.filter_literal import comparison_of
 from registry.avro.parser import parse
 from registry.avro.type_tree import arrow_type
 from schemas.access import AllOf, AnyOf, Compare, Exists, Member, Not, Prefix, Range
@@ -50,7 +50,7 @@ TYPES = {
 SCHEMA = parse(
     json.dumps({"type": "record", "name": "T", "fields": [{"name": n, "type": t} for n, t in TYPES.items()]})
 )
-KINDS = {field.name: kind_of(field.shape) for field in SCHEMA.fields}
+KINDS = {field.name: comparison_of(field.shape) for field in SCHEMA.fields}
 
 
 def outcome(row_filter, field, values, present=True):

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 import pytest
 
 from exchange.access.view.mask import MASKS
-from exchange.access.view.plan import SAMPLE
-from exchange.access.view.view import _plan
+from exchange.access.view.plan import COMPARED_BATCHES
+from exchange.access.view.view import _cached_plan
 from schemas.access import Compare, Exists, MaskRule, Member, Not
 from schemas.errors import CorruptError, Reason
 from schemas.record import Packed, frame
@@ -176,7 +176,7 @@ def test_an_id_whose_bytes_are_a_nan_survives(output_id, writer_id):
 
 @pytest.fixture
 def population_view():
-    _plan.cache_clear()
+    _cached_plan.cache_clear()
     rng = random.Random(7)
     rows = [frame(1, encode(POPULATION, population(rng))) for _ in range(200)]
     masks = (("id_number", MaskRule.KEEP_3_4), ("full_name", MaskRule.NAME_FIRST), ("birth_date", MaskRule.YEAR_ONLY))
@@ -185,7 +185,7 @@ def population_view():
         POPULATION, fields, {1: POPULATION}, masks=masks, row_filter=Compare("eq", "household_division_code", "110105")
     )
     yield compiled, rows
-    _plan.cache_clear()
+    _cached_plan.cache_clear()
 
 
 def test_a_mask_that_blanks_a_field_that_may_not_be_null_delivers_nothing(population_view, monkeypatch):
@@ -195,18 +195,18 @@ def test_a_mask_that_blanks_a_field_that_may_not_be_null_delivers_nothing(popula
         return pc.if_else(pa.repeat(pa.scalar(value=True), len(column)), None, column)
 
     plan = next(iter(compiled._plans.values()))
-    for pipeline in (plan._main, plan._rows):
-        shown = [
-            each if each.name != "id_number" else each.__class__(**_fields(each) | {"mask": blank})
-            for each in pipeline._shown
+    for pipeline in (plan._pipeline, plan._row_pipeline):
+        fields = [
+            each if each.name != "id_number" else each.__class__(**_attributes(each) | {"mask": blank})
+            for each in pipeline._fields
         ]
-        monkeypatch.setattr(pipeline, "_shown", shown)
+        monkeypatch.setattr(pipeline, "_fields", fields)
     message = refused(Reason.INTERNAL, lambda: compiled.apply(rows), CorruptError)
     assert "id_number" in message
 
 
-def _fields(shown):
-    return {name: getattr(shown, name) for name in shown.__slots__}
+def _attributes(field):
+    return {name: getattr(field, name) for name in field.__slots__}
 
 
 def test_the_population_view_uses_columns_and_shows_what_it_should(population_view):
@@ -223,8 +223,8 @@ def test_an_engine_that_differs_raises_an_alarm_and_is_not_used_again(population
     compiled, rows = population_view
     right = compiled.apply(rows)
     plan = next(iter(compiled._plans.values()))
-    monkeypatch.setattr(plan, "_batches", iter([SAMPLE]))
-    honest = plan._main.run
+    monkeypatch.setattr(plan, "_batches", iter([COMPARED_BATCHES]))
+    honest = plan._pipeline.run
 
     class PanicException(BaseException):
         pass
@@ -237,7 +237,7 @@ def test_an_engine_that_differs_raises_an_alarm_and_is_not_used_again(population
             return values, ~kept
         raise PanicException("11010519491231002X")
 
-    monkeypatch.setattr(plan._main, "run", run)
+    monkeypatch.setattr(plan._pipeline, "run", run)
     wrong = compiled.apply(rows)
     assert wrong.alarm
     assert "11010519491231002X" not in wrong.alarm
@@ -250,21 +250,21 @@ def test_one_batch_in_a_thousand_and_the_first_go_through_both_engines(populatio
     compiled, rows = population_view
     plan = next(iter(compiled._plans.values()))
     both = []
-    original = plan._rows.run
-    monkeypatch.setattr(plan._rows, "run", lambda batch: both.append(1) or original(batch))
+    original = plan._row_pipeline.run
+    monkeypatch.setattr(plan._row_pipeline, "run", lambda batch: both.append(1) or original(batch))
     one = rows[:1]
-    for _ in range(SAMPLE + 1):
+    for _ in range(COMPARED_BATCHES + 1):
         compiled.apply(one)
     assert len(both) == 2
 
 
 def test_a_view_is_compiled_once_for_a_grant_and_a_writer(population_view):
-    _plan.cache_clear()
+    _cached_plan.cache_clear()
     for _ in range(3):
         view(PERSON, ("id",), {1: PERSON})
     view(PERSON, ("id",), {1: PERSON, 2: PERSON})
-    assert _plan.cache_info().misses == 2
-    assert _plan.cache_info().maxsize <= 1024
+    assert _cached_plan.cache_info().misses == 2
+    assert _cached_plan.cache_info().maxsize <= 1024
 
 
 def test_every_mask_of_a_grant_is_applied_by_the_view(population_view):
