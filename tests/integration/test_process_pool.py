@@ -262,8 +262,8 @@ def engine_processes():
 def test_a_process_ends_when_its_parent_is_killed_whatever_it_is_doing(name):
     script = textwrap.dedent(f"""
         import threading
-        from exchange.engines.process_pool import TaskSpec, Workers
-        workers = Workers(1, deadline=1)
+        from exchange.engines.process_pool import TaskSpec, ProcessPool
+        workers = ProcessPool(1, deadline=1)
         pid = int(workers.run(TaskSpec.of("tests.kit.faults.engine_tasks:echo", b""), [], records=1000)[1])
         work = TaskSpec.of("tests.kit.faults.engine_tasks:{name}", b"")
         threading.Thread(target=workers.run, args=(work, [b"60"]), kwargs={{"records": 1000}}, daemon=True).start()
