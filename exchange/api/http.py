@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from exchange.access.decision.grant_rules import Event
-from exchange.access.grants.store import Query as GrantQuery
+from exchange.access.grants.store import GrantQuery
 from exchange.api.bodies import (
     ConnectorBody,
     DepartmentBody,

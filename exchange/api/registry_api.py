@@ -16,7 +16,7 @@ from functools import partial
 from fastapi import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from exchange.access.grants.store import Query as GrantQuery
+from exchange.access.grants.store import GrantQuery
 from exchange.api.bodies import grant_json
 from exchange.api.certificates import client_certificate
 from exchange.api.registry_enforcement import ANONYMOUS, RegistryAccessControl, registry_call

@@ -19,7 +19,7 @@ from exchange.access.decision.grant_rules import GRANT_RULES, Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.life_cycle import ADVANCING, RequestTerms, advance, approve, provision, submit
-from exchange.access.grants.store import AccessStore, Query
+from exchange.access.grants.store import AccessStore, GrantQuery
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -219,7 +219,7 @@ class GrantService:
             self._sleep(self._window)
         return ended
 
-    def list(self, actor: Actor, call: RequestContext, query: Query) -> Sequence[Grant]:
+    def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant]:
         """List the grants that the actor may see: its department's, or all.
 
         Raises:

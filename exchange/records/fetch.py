@@ -24,7 +24,7 @@ import numpy as np
 
 from exchange.access.decision.policy import decide
 from exchange.access.decision.roles import Standing
-from exchange.access.grants.store import AccessStore, Position
+from exchange.access.grants.store import AccessStore, GrantPosition
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer, Writer
 from exchange.authorization.request_context import RequestContext
@@ -170,7 +170,8 @@ class FetchService:
             stands = self._access.position(work, grant.id)
             start, again, gap = self._chain(grant, place, stands)
             furthest = _higher(slice_.next, _positions(stands.released) or slice_.next)
-            self._access.move(work, grant.id, seen=stands, to=replace(stands, released=_vector(furthest)))
+            moved = replace(stands, released=_vector(furthest))
+            self._access.replace_position(work, grant.id, expected=stands, new=moved)
             keys = self._record_keys(grant.id, drawn.keys)
             data = fetch_data(
                 generation=generation,
@@ -227,7 +228,7 @@ class FetchService:
         with self._database.begin() as work:
             entry = passage.entry({"generation": info.generation, "at": list(place.at)})
             stands = self._access.position(work, grant.id)
-            self._access.move(work, grant.id, seen=stands, to=replace(stands, committed=position))
+            self._access.replace_position(work, grant.id, expected=stands, new=replace(stands, committed=position))
             self._ledger.write(work, [entry])
         return entry.id
 
@@ -356,7 +357,7 @@ class FetchService:
             withdrawn=withdrawn,
         )
 
-    def _chain(self, grant: Grant, place: ConsumerPosition, stands: Position) -> tuple[Positions, bool, str]:
+    def _chain(self, grant: Grant, place: ConsumerPosition, stands: GrantPosition) -> tuple[Positions, bool, str]:
         """Return the entry's start, whether the range was released before, and why it leaves a gap, if it does."""
         released = _positions(stands.released)
         if not released:

@@ -1,4 +1,4 @@
-"""What every store of grants keeps true, on the memory twin and on PostgreSQL."""
+"""What every store of grants keeps true, in memory and on PostgreSQL."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import grant_hash, to_text
 from exchange.access.grants.postgres import PostgresAccessStore, metadata
 from exchange.access.grants.row_mac import MacedRow, RowMac
-from exchange.access.grants.store import AccessStore, MemoryAccessStore, Position, Query, quota_day
+from exchange.access.grants.store import AccessStore, GrantPosition, GrantQuery, MemoryAccessStore, quota_day
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from schemas.access import GrantState
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
@@ -103,7 +103,7 @@ def test_what_is_rolled_back_never_happened(home: Home) -> None:
             home.store.put(work, a_grant(id="another"), entry_id="e", at=NOW)
             home.store.add_released(work, GRANT, DAY, 7, None)
             home.store.add_released(work, GRANT, day_before, 7, None)
-            home.store.move(work, GRANT, seen=Position(), to=Position(committed=b"a"))
+            home.store.replace_position(work, GRANT, expected=GrantPosition(), new=GrantPosition(committed=b"a"))
             home.store.seed_purposes(work)
             raise RuntimeError
 
@@ -111,10 +111,10 @@ def test_what_is_rolled_back_never_happened(home: Home) -> None:
         fail_in_the_end()
     with home.db.begin() as work:
         assert home.store.get(work, GRANT).version == 1
-        assert [grant.id for grant in home.store.list(work, Query())] == [GRANT]
+        assert [grant.id for grant in home.store.list(work, GrantQuery())] == [GRANT]
         assert home.store.released(work, GRANT, DAY) == 0
         assert home.store.released(work, GRANT, day_before) == 5
-        assert home.store.position(work, GRANT) == Position()
+        assert home.store.position(work, GRANT) == GrantPosition()
         assert list(home.store.purposes(work)) == []
 
 
@@ -131,7 +131,7 @@ def test_lists_are_filtered_ordered_and_cut_into_pages(home: Home) -> None:
 
     def ids(**query: Any) -> str:
         with home.db.begin() as work:
-            return "".join(grant.id for grant in home.store.list(work, Query(**query)))
+            return "".join(grant.id for grant in home.store.list(work, GrantQuery(**query)))
 
     assert ids() == "abcde"
     assert ids(consumer=CONSUMER) == "ade"
@@ -164,8 +164,8 @@ def test_overdue_grants_are_told_page_by_page(home: Home) -> None:
 def test_a_list_shows_current_versions(home: Home) -> None:
     home.put(a_grant(version=1), a_grant(version=2, state=GrantState.SUSPENDED))
     with home.db.begin() as work:
-        assert list(home.store.list(work, Query(states=frozenset({GrantState.ACTIVE})))) == []
-        assert [grant.version for grant in home.store.list(work, Query())] == [2]
+        assert list(home.store.list(work, GrantQuery(states=frozenset({GrantState.ACTIVE})))) == []
+        assert [grant.version for grant in home.store.list(work, GrantQuery())] == [2]
 
 
 # locks
@@ -275,20 +275,20 @@ def test_a_day_begins_at_midnight_in_shanghai() -> None:
 
 def test_a_position_moves_only_from_where_the_caller_saw_it(home: Home) -> None:
     home.put(a_grant())
-    start, first = Position(), Position(committed=b"", released=b"\x00one")
-    second = Position(committed=b"\x00one", released=b"\x00one")
+    start, first = GrantPosition(), GrantPosition(committed=b"", released=b"\x00one")
+    second = GrantPosition(committed=b"\x00one", released=b"\x00one")
     with home.db.begin() as work:
         assert home.store.position(work, GRANT) == start
-        home.store.move(work, GRANT, seen=start, to=first)
-        home.store.move(work, GRANT, seen=first, to=second)
+        home.store.replace_position(work, GRANT, expected=start, new=first)
+        home.store.replace_position(work, GRANT, expected=first, new=second)
     for seen in (start, first):
         with pytest.raises(ConflictError) as error, home.db.begin() as work:
-            home.store.move(work, GRANT, seen=seen, to=Position(committed=b"two"))
+            home.store.replace_position(work, GRANT, expected=seen, new=GrantPosition(committed=b"two"))
         assert error.value.reason is Reason.VERSION_CONFLICT
     with home.db.begin() as work:
         assert home.store.position(work, GRANT) == second
-        home.store.move(work, GRANT, seen=second, to=start)
-        home.store.move(work, GRANT, seen=start, to=first)
+        home.store.replace_position(work, GRANT, expected=second, new=start)
+        home.store.replace_position(work, GRANT, expected=start, new=first)
 
 
 def test_of_two_consumers_at_one_position_one_moves_it(home: Home) -> None:
@@ -297,7 +297,9 @@ def test_of_two_consumers_at_one_position_one_moves_it(home: Home) -> None:
     def move(n: int) -> bool:
         try:
             with home.db.begin() as work:
-                home.store.move(work, GRANT, seen=Position(), to=Position(committed=bytes([n + 1])))
+                home.store.replace_position(
+                    work, GRANT, expected=GrantPosition(), new=GrantPosition(committed=bytes([n + 1]))
+                )
         except ConflictError:
             return False
         return True
@@ -349,7 +351,11 @@ FORGERIES: list[tuple[str, dict[str, Any]]] = [
     ),
     (
         "UPDATE access_grant SET text = :text, hash = :hash, seal = :seal WHERE id = :id",
-        {"text": to_text(WIDER), "hash": grant_hash(WIDER), "seal": RowMac(bytes(32)).seal(GRANT, to_text(WIDER)).seal},
+        {
+            "text": to_text(WIDER),
+            "hash": grant_hash(WIDER),
+            "seal": RowMac(bytes(32)).protect(GRANT, to_text(WIDER)).mac,
+        },
     ),
     ("UPDATE access_grant SET text = text || ' ' WHERE id = :id", {}),
     ("UPDATE access_grant SET seal = hash WHERE id = :id", {}),
@@ -372,7 +378,7 @@ def test_a_row_edited_behind_the_pool_s_back_is_refused(
             getattr(desk.store, read)(work, GRANT)
         assert error.value.reason is Reason.GRANT_FORGED
     with pytest.raises(CorruptError), desk.db.begin() as work:
-        desk.store.list(work, Query())
+        desk.store.list(work, GrantQuery())
 
 
 @pytest.mark.postgres
@@ -405,20 +411,20 @@ def test_columns_beside_the_text_grant_nothing(desk: Home, engine: sa.Engine) ->
 
 
 def test_a_seal_fits_one_grant_one_text_and_one_key() -> None:
-    seals, text = RowMac(KEY), to_text(a_grant())
-    sealed = seals.seal(GRANT, text)
-    assert seals.open(GRANT, sealed) == a_grant()
+    row_mac, text = RowMac(KEY), to_text(a_grant())
+    row = row_mac.protect(GRANT, text)
+    assert row_mac.verify(GRANT, row) == a_grant()
     for grant_id, forged in (
-        ("other", sealed),
-        (GRANT, RowMac(bytes(32)).seal(GRANT, text)),
-        (GRANT, replace(sealed, text=text + " ")),
-        (GRANT, replace(sealed, hash=bytes(32))),
-        (GRANT, seals.seal("other", text)),
-        (GRANT, seals.seal(GRANT, to_text(a_grant(id="other")))),
-        (GRANT, seals.seal(GRANT, "{}")),
+        ("other", row),
+        (GRANT, RowMac(bytes(32)).protect(GRANT, text)),
+        (GRANT, replace(row, text=text + " ")),
+        (GRANT, replace(row, hash=bytes(32))),
+        (GRANT, row_mac.protect("other", text)),
+        (GRANT, row_mac.protect(GRANT, to_text(a_grant(id="other")))),
+        (GRANT, row_mac.protect(GRANT, "{}")),
         (GRANT, MacedRow("", b"", b"")),
     ):
         with pytest.raises(CorruptError):
-            seals.open(grant_id, forged)
+            row_mac.verify(grant_id, forged)
     with pytest.raises(ValueError, match="32"):
         RowMac(bytes(31))

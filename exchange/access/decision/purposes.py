@@ -1,11 +1,11 @@
-"""The purposes for which records may be asked for (使用目的): a closed, seeded, hierarchical table.
+"""Purpose catalogue (使用目的): the purposes for which records may be requested; closed, seeded, hierarchical.
 
-A grant names one purpose, and a call declares the same one. The tree is for people who look for the right entry
-and for reports; a parent does not stand for its children, nor a child for its parent, since a use other than the
-granted one needs the provider's consent (State Council decree 809, Art. 25).
+A grant names one purpose, and a call declares the same one. The tree is for people who search for the right entry and
+for reports; a parent does not include its children, nor a child its parent, since a use other than the granted one
+needs the provider's consent (State Council decree 809, Art. 25).
 
-Each purpose maps to a term of the W3C Data Privacy Vocabulary, version 2.1, for exchange with other systems. DPV
-is the report of a community group, not a W3C standard, so its terms stand beside our ids and never in their place.
+Each purpose maps to a term of the W3C Data Privacy Vocabulary, version 2.1, for exchange with other systems. DPV is the
+report of a community group, not a W3C standard, so its terms are listed beside our ids and never used in their place.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Purpose:
         zh: name in Chinese.
         en: name in English.
         dpv: IRI of the nearest term of the Data Privacy Vocabulary.
-        active: may be asked for; a retired purpose stays, since old grants name it.
+        active: may be requested; a retired purpose stays, since old grants name it.
     """
 
     id: str
@@ -59,4 +59,4 @@ SEED: Final[tuple[Purpose, ...]] = (
     _purpose("statistics", "policy-making", "统计调查", "Official statistics", "ProvideOfficialStatistics"),
     _purpose("research", "policy-making", "科学研究", "Scientific research", "ScientificResearch"),
 )
-"""What a new pool begins with; parents stand before their children."""
+"""The purposes of a new pool; parents come before their children."""

@@ -1,11 +1,11 @@
-"""A grant written down: canonical JSON (RFC 8785), and the hash that stands in the audit log.
+"""Grant serialization: canonical JSON (RFC 8785), and its hash in the audit log.
 
 One grant version has one text and one hash: members are all present and in canonical order, times are UTC with
-microseconds, masks stand in the order of their fields' names. Reading is strict. An unknown or missing member, a
-mask or state that is not in the closed lists, a time without an offset: none of it is a grant.
+microseconds, masks are in the order of their fields' names. Parsing is strict. An unknown or missing member, a mask or
+state that is not in the closed lists, a time without an offset: none of it is a grant.
 
-The hash, SHA-256 of the text, stands in the audit entry of the event that made the version. A row that somebody
-edits in the database no longer fits it.
+The hash, SHA-256 of the text, is in the audit entry of the event that made the version. A row that is edited in the
+database no longer fits it.
 """
 
 import hashlib
@@ -106,31 +106,31 @@ def from_json(value: Json) -> Grant:
     row_filter = value["row_filter"]
     try:
         return Grant(
-            id=_of(value, "id", str),
-            version=_of(value, "version", int),
-            pool_id=_of(value, "pool_id", str),
-            consumer=_of(value, "consumer", str),
-            provider=_of(value, "provider", str),
-            topic=Topic.parse(_of(value, "topic", str)),
-            fields=tuple(_text(field, "fields") for field in _of(value, "fields", list)),
-            masks=tuple(sorted((field, MaskRule(rule)) for field, rule in _of(value, "masks", dict).items())),
+            id=_member(value, "id", str),
+            version=_member(value, "version", int),
+            pool_id=_member(value, "pool_id", str),
+            consumer=_member(value, "consumer", str),
+            provider=_member(value, "provider", str),
+            topic=Topic.parse(_member(value, "topic", str)),
+            fields=tuple(_string(field, "fields") for field in _member(value, "fields", list)),
+            masks=tuple(sorted((field, MaskRule(rule)) for field, rule in _member(value, "masks", dict).items())),
             row_filter=None if row_filter is None else filter_from_json(row_filter),
-            purpose=_of(value, "purpose", str),
-            legal_basis=_of(value, "legal_basis", str),
-            case_rule=CaseRule(_of(value, "case_rule", str)),
-            case=_of(value, "case", str),
-            not_before=_time_from_text(_of(value, "not_before", str)),
-            expires=_time_from_text(_of(value, "expires", str)),
-            history=History(_of(value, "history", str)),
+            purpose=_member(value, "purpose", str),
+            legal_basis=_member(value, "legal_basis", str),
+            case_rule=CaseRule(_member(value, "case_rule", str)),
+            case=_member(value, "case", str),
+            not_before=_time_from_text(_member(value, "not_before", str)),
+            expires=_time_from_text(_member(value, "expires", str)),
+            history=History(_member(value, "history", str)),
             quota_per_day=_optional(value, "quota_per_day", int),
-            ceiling=Level[_of(value, "ceiling", str)],
-            zone=_of(value, "zone", str),
-            withdrawals=_of(value, "withdrawals", bool),
-            requested_by=_of(value, "requested_by", str),
+            ceiling=Level[_member(value, "ceiling", str)],
+            zone=_member(value, "zone", str),
+            withdrawals=_member(value, "withdrawals", bool),
+            requested_by=_member(value, "requested_by", str),
             approved_by=_optional(value, "approved_by", str),
-            approved_at=None if value["approved_at"] is None else _time_from_text(_of(value, "approved_at", str)),
+            approved_at=None if value["approved_at"] is None else _time_from_text(_member(value, "approved_at", str)),
             view_schema_id=_optional(value, "view_schema_id", int),
-            state=GrantState(_of(value, "state", str)),
+            state=GrantState(_member(value, "state", str)),
         )
     except (KeyError, ValueError) as error:
         raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error
@@ -140,7 +140,7 @@ def from_json(value: Json) -> Grant:
         raise _not_a_grant("a topic and a row filter of their own forms") from error
 
 
-def _of(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
+def _member(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
     item = value[member]
     if type(item) is not kind:  # exactly: a truth value is no number here
         raise _not_a_grant(f"{member} as {kind.__name__}")
@@ -148,10 +148,10 @@ def _of(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
 
 
 def _optional(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
-    return None if value[member] is None else _of(value, member, kind)
+    return None if value[member] is None else _member(value, member, kind)
 
 
-def _text(item: Json, member: str) -> str:
+def _string(item: Json, member: str) -> str:
     if not isinstance(item, str):
         raise _not_a_grant(f"{member} of text")
     return item

@@ -1,12 +1,12 @@
-"""Grants, quotas, positions and purposes in PostgreSQL.
+"""PostgreSQL adapter of the grant store: grants, quotas, positions and purposes.
 
-`access_grant` holds the current version of each grant, in one row that releases lock FOR SHARE and changes FOR
-UPDATE; `access_grant_version` holds every version and is only ever added to. The current text stands in both: a
-release then needs one row of one table, and PostgreSQL, having waited for the lock, gives that row as it is by
-then (a join would give the other table's row as it was before the wait).
+`access_grant` has the current version of each grant, in one row that releases lock FOR SHARE and changes FOR UPDATE;
+`access_grant_version` has every version and is only ever inserted into. The current text is in both tables: a release
+then needs one row of one table, and PostgreSQL, having waited for the lock, returns that row as it is after the wait (a
+join would return the other table's row as it was before).
 
-Columns beside the text (consumer, state, …) only serve to find rows. What a grant says is read from its sealed
-text alone.
+Columns beside the text (consumer, state, …) only serve to find rows. What a grant says is read from its text alone,
+which the MAC protects.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ from exchange.access.grants.grant_json import to_text
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
     AccessStore,
+    GrantPosition,
+    GrantQuery,
     GrantVersion,
-    Position,
-    Query,
     position_moved,
     quota_exhausted,
     unknown_grant,
@@ -94,7 +94,7 @@ _purpose = sa.Table(
     sa.Column("active", sa.Boolean, nullable=False),
 )
 
-# Hot: one of each in every release.
+# On the fetch path, but for FOR UPDATE, which is for changes of a grant.
 _LOCK_SHARED = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR SHARE")
 _LOCK_FOR_UPDATE = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR UPDATE")
 _ADD_RELEASED = sa.text(
@@ -106,25 +106,25 @@ _ADD_RELEASED = sa.text(
     RETURNING released
     """
 )
-_MOVE = sa.text(
+_REPLACE_POSITION = sa.text(
     """
     UPDATE access_position SET committed = :committed, released = :released
-    WHERE grant_id = :id AND committed = :seen_committed AND released = :seen_released
+    WHERE grant_id = :id AND committed = :expected_committed AND released = :expected_released
     """
 )
 
 
 class PostgresAccessStore(AccessStore):
-    """The adapter. Every call runs on the connection of the transaction that it is given."""
+    """PostgreSQL adapter. Every call runs on the connection of the transaction that it is given."""
 
-    def __init__(self, seals: RowMac) -> None:
-        self._seals = seals
+    def __init__(self, row_mac: RowMac) -> None:
+        self._row_mac = row_mac
 
     @override
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
         connection = connection_of(work)
-        sealed = self._seals.seal(grant.id, to_text(grant))
-        stored = {"text": sealed.text, "hash": sealed.hash, "seal": sealed.seal}
+        row = self._row_mac.protect(grant.id, to_text(grant))
+        stored = {"text": row.text, "hash": row.hash, "seal": row.mac}
         current = {
             **stored,
             "version": grant.version,
@@ -141,18 +141,18 @@ class PostgresAccessStore(AccessStore):
                 sa.update(_grant).where(_grant.c.id == grant.id, _grant.c.version == grant.version - 1).values(current)
             )
         if connection.execute(statement).rowcount != 1:
-            stands_at = connection.scalar(sa.select(_grant.c.version).where(_grant.c.id == grant.id))
-            raise version_conflict(grant, stands_at or 0)
+            current_version = connection.scalar(sa.select(_grant.c.version).where(_grant.c.id == grant.id))
+            raise version_conflict(grant, current_version or 0)
         connection.execute(
             sa.insert(_version).values(
                 grant_id=grant.id, version=grant.version, entry_id=entry_id, recorded_at=at, **stored
             )
         )
-        return GrantVersion(grant=grant, hash=sealed.hash, entry_id=entry_id, recorded_at=at)
+        return GrantVersion(grant=grant, hash=row.hash, entry_id=entry_id, recorded_at=at)
 
     @override
     def get(self, reader: Reader, grant_id: str) -> Grant:
-        return self._open(
+        return self._verify(
             grant_id,
             connection_of(reader)
             .execute(sa.select(_grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id == grant_id))
@@ -161,11 +161,11 @@ class PostgresAccessStore(AccessStore):
 
     @override
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
-        return self._open(grant_id, connection_of(work).execute(_LOCK_SHARED, {"id": grant_id}).one_or_none())
+        return self._verify(grant_id, connection_of(work).execute(_LOCK_SHARED, {"id": grant_id}).one_or_none())
 
     @override
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
-        return self._open(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
+        return self._verify(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
 
     @override
     def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
@@ -174,7 +174,7 @@ class PostgresAccessStore(AccessStore):
         )
         return [
             GrantVersion(
-                grant=self._open(grant_id, (row.text, row.hash, row.seal)),
+                grant=self._verify(grant_id, (row.text, row.hash, row.seal)),
                 hash=bytes(row.hash),
                 entry_id=row.entry_id,
                 recorded_at=row.recorded_at,
@@ -183,7 +183,7 @@ class PostgresAccessStore(AccessStore):
         ]
 
     @override
-    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
+    def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
         statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
         if query.consumer is not None:
             statement = statement.where(_grant.c.consumer == query.consumer)
@@ -198,7 +198,7 @@ class PostgresAccessStore(AccessStore):
         if query.expires_before is not None:
             statement = statement.where(_grant.c.expires < query.expires_before)
         rows = connection_of(reader).execute(statement.order_by(_grant.c.id).limit(query.limit))
-        return [self._open(row.id, (row.text, row.hash, row.seal)) for row in rows]
+        return [self._verify(row.id, (row.text, row.hash, row.seal)) for row in rows]
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
@@ -224,31 +224,35 @@ class PostgresAccessStore(AccessStore):
         return int(total)
 
     @override
-    def position(self, reader: Reader, grant_id: str) -> Position:
+    def position(self, reader: Reader, grant_id: str) -> GrantPosition:
         statement = sa.select(_position.c.committed, _position.c.released).where(_position.c.grant_id == grant_id)
         row = connection_of(reader).execute(statement).one_or_none()
-        return Position() if row is None else Position(committed=bytes(row.committed), released=bytes(row.released))
+        return (
+            GrantPosition()
+            if row is None
+            else GrantPosition(committed=bytes(row.committed), released=bytes(row.released))
+        )
 
     @override
-    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
+    def replace_position(self, work: UnitOfWork, grant_id: str, *, expected: GrantPosition, new: GrantPosition) -> None:
         connection = connection_of(work)
-        moved = connection.execute(
-            _MOVE,
+        replaced = connection.execute(
+            _REPLACE_POSITION,
             {
                 "id": grant_id,
-                "committed": to.committed,
-                "released": to.released,
-                "seen_committed": seen.committed,
-                "seen_released": seen.released,
+                "committed": new.committed,
+                "released": new.released,
+                "expected_committed": expected.committed,
+                "expected_released": expected.released,
             },
         ).rowcount
-        if moved == 0 and seen == Position():
-            moved = connection.execute(
+        if replaced == 0 and expected == GrantPosition():
+            replaced = connection.execute(
                 pg.insert(_position)
-                .values(grant_id=grant_id, committed=to.committed, released=to.released)
+                .values(grant_id=grant_id, committed=new.committed, released=new.released)
                 .on_conflict_do_nothing()
             ).rowcount
-        if moved == 0:
+        if replaced == 0:
             raise position_moved()
 
     @override
@@ -265,8 +269,8 @@ class PostgresAccessStore(AccessStore):
             Purpose(id=row.id, parent=row.parent, zh=row.zh, en=row.en, dpv=row.dpv, active=row.active) for row in rows
         ]
 
-    def _open(self, grant_id: str, row: Sequence[Any] | None) -> Grant:
+    def _verify(self, grant_id: str, row: Sequence[Any] | None) -> Grant:
         if row is None:
             raise unknown_grant()
-        text, digest, seal = row
-        return self._seals.open(grant_id, MacedRow(text, bytes(digest), bytes(seal)))
+        text, digest, mac = row
+        return self._row_mac.verify(grant_id, MacedRow(text, bytes(digest), bytes(mac)))

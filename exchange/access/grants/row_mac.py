@@ -1,11 +1,12 @@
-"""Seals: what makes a grant's row in the database worth believing.
+"""Message authentication code (MAC) of a grant's row: detects rows that the pool did not write.
 
-A plain hash beside the text would not do: whoever can edit the row can edit the hash. So the hash is sealed, HMAC-
-SHA-256 over the grant's id and the hash with a key that the database does not hold. An administrator of the
-database who edits a row, makes one up, or puts one grant's row in another's place cannot make the seal fit.
+A plain hash beside the text would not do: an account that can edit the row can edit the hash. So a MAC protects it
+(HMAC-SHA-256 over the grant's id and the hash), with a key that is not in the database; the column and the documents
+call it the seal. An administrator of the database who edits a row, inserts one, or copies one grant's row over that of
+another cannot compute it.
 
-What a seal does not find is an old row put back, whole, in place of a newer one. That the current version is the
-newest is proved by the audit log alone, where the hash of each version stands in a leaf.
+What a MAC cannot detect is an old row that is put back, whole, in place of a newer one. That the current version is the
+newest is proved by the audit log alone, where the hash of each version is in a leaf.
 """
 
 import hashlib
@@ -20,26 +21,26 @@ from schemas.errors import CorruptError, PoolError, Reason
 __all__ = ["MacedRow", "RowMac"]
 
 _MIN_KEY = 32  # bytes
-_PARSED = 4_096  # grants kept parsed; each a few kilobytes
+_MOST_PARSED = 4_096  # parsed grants in the cache; each a few kilobytes
 
 
 @dataclass(frozen=True, slots=True)
 class MacedRow:
-    """A grant's version as stored.
+    """A grant's version as stored, with its MAC.
 
     Attributes:
         text: canonical JSON.
         hash: SHA-256 of the text, 32 bytes.
-        seal: HMAC-SHA-256 over id and hash, 32 bytes.
+        mac: HMAC-SHA-256 over id and hash, 32 bytes; the column `seal`.
     """
 
     text: str
     hash: bytes
-    seal: bytes
+    mac: bytes
 
 
 class RowMac:
-    """Seals grants, and opens them again.
+    """Computes the MAC of grants' rows, and verifies it.
 
     Args:
         key: at least 32 bytes, kept outside the database.
@@ -50,22 +51,22 @@ class RowMac:
             raise ValueError(f"got a key of {len(key)} bytes; expected at least {_MIN_KEY}")
         self._key = key
 
-    def seal(self, grant_id: str, text: str) -> MacedRow:
-        """Seal a canonical text."""
+    def protect(self, grant_id: str, text: str) -> MacedRow:
+        """Return the row of a canonical text, with its hash and MAC."""
         digest = hashlib.sha256(text.encode()).digest()
         return MacedRow(text, digest, self._mac(grant_id, digest))
 
-    def open(self, grant_id: str, sealed: MacedRow) -> Grant:
-        """Return the grant, if text, hash and seal fit each other and the id.
+    def verify(self, grant_id: str, row: MacedRow) -> Grant:
+        """Return the grant of a row, if text, hash and MAC fit each other and the id.
 
         Raises:
             CorruptError: GRANT_FORGED.
         """
-        digest = hashlib.sha256(sealed.text.encode()).digest()
-        if digest != sealed.hash or not hmac.compare_digest(self._mac(grant_id, digest), sealed.seal):
+        digest = hashlib.sha256(row.text.encode()).digest()
+        if digest != row.hash or not hmac.compare_digest(self._mac(grant_id, digest), row.mac):
             raise _forged(grant_id)
         try:
-            grant = _parsed(sealed.text)
+            grant = _parsed(row.text)
         except PoolError as error:
             raise _forged(grant_id) from error
         if grant.id != grant_id:
@@ -76,8 +77,8 @@ class RowMac:
         return hmac.digest(self._key, grant_id.encode() + b"\0" + digest, "sha256")
 
 
-# Grants are frozen and the text is their identity; parsing one costs 50 µs, and a busy one is opened every fetch.
-_parsed = lru_cache(maxsize=_PARSED)(from_text)
+# Grants are frozen and the text is their identity; parsing one takes 50 µs, and each fetch verifies its grant.
+_parsed = lru_cache(maxsize=_MOST_PARSED)(from_text)
 
 
 def _forged(grant_id: str) -> CorruptError:

@@ -1,18 +1,19 @@
-"""Where grants, their quotas, their consumers' positions and the purposes are kept: the port and its memory twin.
+"""Grant store: port for grants, quotas, consumers' positions and purposes, and its in-memory adapter.
 
-What every adapter keeps true:
+Invariants of every adapter:
 
-* **Versions are immutable.** `put` adds version n + 1 and moves the pointer to it; whoever saw another version
-  than the current one gets a conflict. Earlier versions stay readable forever.
-* **No release follows a revocation.** `lock_shared` holds the pointer until the transaction ends. Releases share
-  it; a change of the grant (`lock_for_update`) waits for them, and they for it.
-* **A forged row is refused.** Each version carries the hash of its text and a seal over the hash, made with a key
-  that the database does not hold. Text, hash or seal changed behind the pool's back, or one grant's row put in
-  another's place: `CorruptError`. That the current version is the newest one, only the audit log can prove;
-  `entry_id` leads to its leaf.
-* **A quota is never overdrawn**, not by parallel releases either: the counter is added to in the transaction of
-  the entry, and only within the limit.
-* **Positions are compared and set**: two consumers of one grant cannot move it past each other unseen.
+* **Versions are immutable.** `put` adds version n + 1 and makes it the current one (optimistic concurrency: a caller
+  that read another version than the current one gets a conflict). Earlier versions remain readable.
+* **No release follows a revocation.** `lock_shared` locks the current version until the transaction ends. Releases
+  share the lock; a change of the grant (`lock_for_update`) waits for them, and they for it.
+* **A forged row is refused.** Each version has the hash of its text and a MAC over the hash
+  (`exchange.access.grants.row_mac`). Text, hash or MAC changed in the database, or one grant's row copied over that of
+  another: `CorruptError`. That the current version is the newest one, only the audit log can prove; `entry_id` leads to
+  its leaf.
+* **A quota is never exceeded**, not by parallel releases either: the counter is increased in the transaction of the
+  entry, and only within the limit.
+* **Positions are replaced by compare-and-set**: of two consumers of one grant that read the same position, one gets a
+  conflict.
 
 The stores never begin or commit; they join a `UnitOfWork`.
 """
@@ -35,10 +36,10 @@ from schemas.names import Topic
 
 __all__ = [
     "AccessStore",
+    "GrantPosition",
+    "GrantQuery",
     "GrantVersion",
     "MemoryAccessStore",
-    "Position",
-    "Query",
     "position_moved",
     "quota_day",
     "quota_exhausted",
@@ -82,7 +83,7 @@ class GrantVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class GrantQuery:
     """Which grants to list; None does not limit.
 
     Attributes:
@@ -91,8 +92,8 @@ class Query:
         party: either of the two.
         topic: resource and major.
         states: any of these.
-        expires_before: aware; what the timer looks for.
-        after: id after which to go on; ids are UUIDv7, so the order is that of their making.
+        expires_before: aware; exclusive.
+        after: id after which the page begins; ids are UUIDv7, so their order is that of creation.
         limit: at most so many.
     """
 
@@ -107,12 +108,12 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """Where the consumer of a grant stands; empty bytes = nowhere yet.
+class GrantPosition:
+    """Stored positions of a grant's consumer; empty bytes = none yet.
 
     Attributes:
-        committed: what it has acknowledged, an opaque token.
-        released: up to where records were released to it; what lies before is released `again`.
+        committed: the position that it has acknowledged, an opaque token.
+        released: the position up to which records were released; those before it are released `again`.
     """
 
     committed: bytes = b""
@@ -120,7 +121,7 @@ class Position:
 
 
 class AccessStore(Protocol):
-    """Keeps grants, quotas, positions and purposes. Every call joins the transaction that it is given."""
+    """Store of grants, quotas, positions and purposes. Every call joins the transaction that it is given."""
 
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
         """Add a version and make it the current one.
@@ -140,7 +141,7 @@ class AccessStore(Protocol):
         ...
 
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """Return the current version and keep it current until the transaction ends; others may do so too.
+        """Return the current version under a shared lock: it remains current until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -149,7 +150,7 @@ class AccessStore(Protocol):
         ...
 
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
-        """Return the current version and keep everybody else from locking it until the transaction ends.
+        """Return the current version under an exclusive lock, which is held until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -165,7 +166,7 @@ class AccessStore(Protocol):
         """
         ...
 
-    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
+    def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
         """Return current versions in the order of their ids.
 
         Raises:
@@ -176,7 +177,7 @@ class AccessStore(Protocol):
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         """Return the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
 
-        No grant is opened: a forged one may be among them, and hides none of the others.
+        No row is verified: a forged one may be among them, and does not hide the others.
         """
         ...
 
@@ -185,27 +186,27 @@ class AccessStore(Protocol):
         ...
 
     def add_released(self, work: UnitOfWork, grant_id: str, day: date, count: int, limit: int | None) -> int:
-        """Add to the day's count and give the new total.
+        """Add to the day's count and return the new total.
 
         Raises:
             RefusedError: QUOTA_EXHAUSTED, when the total would pass *limit*; nothing is added.
         """
         ...
 
-    def position(self, reader: Reader, grant_id: str) -> Position:
-        """Return where the consumer stands."""
+    def position(self, reader: Reader, grant_id: str) -> GrantPosition:
+        """Return the stored positions; empty ones before the first release."""
         ...
 
-    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
-        """Replace the position that the caller has seen.
+    def replace_position(self, work: UnitOfWork, grant_id: str, *, expected: GrantPosition, new: GrantPosition) -> None:
+        """Replace the positions, if they are still the *expected* ones (compare-and-set).
 
         Raises:
-            ConflictError: VERSION_CONFLICT, when it is another by now.
+            ConflictError: VERSION_CONFLICT, when they are not.
         """
         ...
 
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
-        """Add the purposes that are not there yet; those that are stay as they are."""
+        """Add the purposes that do not exist yet; the others are not changed."""
         ...
 
     def purposes(self, reader: Reader) -> Sequence[Purpose]:
@@ -217,15 +218,15 @@ class AccessStore(Protocol):
 class _Tables:
     versions: dict[str, list[tuple[MacedRow, str, datetime]]] = field(default_factory=dict)
     quotas: dict[tuple[str, date], int] = field(default_factory=dict)
-    positions: dict[str, Position] = field(default_factory=dict)
+    positions: dict[str, GrantPosition] = field(default_factory=dict)
     purposes: dict[str, Purpose] = field(default_factory=dict)
 
 
 class MemoryAccessStore(AccessStore):
-    """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
+    """In-memory adapter. `MemoryDatabase` runs one transaction at a time, so a lock is a look-up."""
 
-    def __init__(self, seals: RowMac) -> None:
-        self._seals = seals
+    def __init__(self, row_mac: RowMac) -> None:
+        self._row_mac = row_mac
         self._tables = _Tables()
 
     @override
@@ -233,8 +234,8 @@ class MemoryAccessStore(AccessStore):
         history = self._tables.versions.get(grant.id, [])
         if grant.version != len(history) + 1:
             raise version_conflict(grant, len(history))
-        sealed = self._seals.seal(grant.id, to_text(grant))
-        self._set(work, self._tables.versions, grant.id, [*history, (sealed, entry_id, at)])
+        row = self._row_mac.protect(grant.id, to_text(grant))
+        self._set(work, self._tables.versions, grant.id, [*history, (row, entry_id, at)])
         return GrantVersion(grant=grant, hash=grant_hash(grant), entry_id=entry_id, recorded_at=at)
 
     @override
@@ -243,7 +244,7 @@ class MemoryAccessStore(AccessStore):
         history = self._tables.versions.get(grant_id)
         if not history:
             raise unknown_grant()
-        return self._seals.open(grant_id, history[-1][0])
+        return self._row_mac.verify(grant_id, history[-1][0])
 
     @override
     def lock_shared(self, work: UnitOfWork, grant_id: str) -> Grant:
@@ -257,21 +258,21 @@ class MemoryAccessStore(AccessStore):
     def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
         del reader
         return [
-            GrantVersion(grant=self._seals.open(grant_id, sealed), hash=sealed.hash, entry_id=entry, recorded_at=at)
-            for sealed, entry, at in self._tables.versions.get(grant_id, [])
+            GrantVersion(grant=self._row_mac.verify(grant_id, row), hash=row.hash, entry_id=entry, recorded_at=at)
+            for row, entry, at in self._tables.versions.get(grant_id, [])
         ]
 
     @override
-    def list(self, reader: Reader, query: Query) -> Sequence[Grant]:
+    def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
         grants = (self.get(reader, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         del reader
-        over = Query(states=frozenset({GrantState.ACTIVE}), expires_before=now)
+        overdue = GrantQuery(states=frozenset({GrantState.ACTIVE}), expires_before=now)
         latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
-        found = (grant_id for grant_id, sealed in latest if grant_id > after and _matches(over, from_text(sealed.text)))
+        found = (grant_id for grant_id, row in latest if grant_id > after and _matches(overdue, from_text(row.text)))
         return list(islice(found, limit))
 
     @override
@@ -288,15 +289,15 @@ class MemoryAccessStore(AccessStore):
         return total
 
     @override
-    def position(self, reader: Reader, grant_id: str) -> Position:
+    def position(self, reader: Reader, grant_id: str) -> GrantPosition:
         del reader
-        return self._tables.positions.get(grant_id, Position())
+        return self._tables.positions.get(grant_id, GrantPosition())
 
     @override
-    def move(self, work: UnitOfWork, grant_id: str, *, seen: Position, to: Position) -> None:
-        if self.position(work, grant_id) != seen:
+    def replace_position(self, work: UnitOfWork, grant_id: str, *, expected: GrantPosition, new: GrantPosition) -> None:
+        if self.position(work, grant_id) != expected:
             raise position_moved()
-        self._set(work, self._tables.positions, grant_id, to)
+        self._set(work, self._tables.positions, grant_id, new)
 
     @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
@@ -324,7 +325,7 @@ def _restore(table: dict[_K, _V], key: _K, before: _V | None) -> None:
         table[key] = before
 
 
-def _matches(query: Query, grant: Grant) -> bool:
+def _matches(query: GrantQuery, grant: Grant) -> bool:
     return (
         query.consumer in {None, grant.consumer}
         and query.provider in {None, grant.provider}
@@ -339,12 +340,12 @@ def version_conflict(grant: Grant, current: int) -> ConflictError:
     """Return the error of a version that does not follow the current one (0 = there is none)."""
     return ConflictError(
         Reason.VERSION_CONFLICT,
-        f"got version {grant.version} of a grant that stands at {current}; read it again and repeat the change",
+        f"got version {grant.version} of a grant whose current one is {current}; read it again and repeat the change",
     )
 
 
 def unknown_grant() -> InvalidError:
-    """Return the error of a grant that is not there."""
+    """Return the error of a grant that does not exist."""
     return InvalidError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
 
 
@@ -352,12 +353,12 @@ def quota_exhausted(limit: int) -> RefusedError:
     """Return the error of a release that the day's quota does not allow."""
     return RefusedError(
         Reason.QUOTA_EXHAUSTED,
-        f"the release would pass the day's {limit} records; ask for fewer, or go on after 00:00 UTC+8",
+        f"the release would exceed the day's {limit} records; ask for fewer, or continue after 00:00 UTC+8",
     )
 
 
 def position_moved() -> ConflictError:
-    """Return the error of a position that somebody else has moved."""
+    """Return the error of a position that another consumer has moved."""
     return ConflictError(
-        Reason.VERSION_CONFLICT, "another consumer of this grant has moved its position; ask where it stands"
+        Reason.VERSION_CONFLICT, "another consumer of this grant has moved its position; read the position again"
     )

@@ -67,8 +67,8 @@ class Timed:
                 self.store.put(work, a_grant(id=grant_id, expires=OVER), entry_id="e", at=OVER)
 
     def forge(self, grant_id: str) -> None:
-        [(sealed, entry, at)] = self.store._tables.versions[grant_id]
-        self.store._tables.versions[grant_id] = [(replace(sealed, seal=bytes(32)), entry, at)]
+        [(row, entry, at)] = self.store._tables.versions[grant_id]
+        self.store._tables.versions[grant_id] = [(replace(row, mac=bytes(32)), entry, at)]
 
     def expired(self, *ids: str) -> bool:
         with self.world.db.begin() as work:
