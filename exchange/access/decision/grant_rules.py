@@ -3,14 +3,14 @@
     draft ─submit→ submitted ─approve→ approved ─provision→ active ─expire→ expired
                        └─reject→ rejected      suspended ⇄ active    suspended ─terminate→ terminated
 
-GRANT_RULES is the only place where this law is written. Two checks read it, one behind the other:
+This law is written in GRANT_RULES and nowhere else. Two checks read it, one after the other:
 
     decision    `exchange.access.decision.roles`: may this account do this at all? Before anything is locked.
     life cycle  `exchange.access.grants.life_cycle`: may this happen to this version, by this account? On the locked
                 grant, so that a decision on an older version cannot pass.
 
 A rule without an action is declared and not offered: this version of the pool refuses the event. Its row says what the
-law asks of it, and is strict where the law says nothing; who offers it gives it an action and looks at the row again.
+law requires, and is strict where the law says nothing; it must be reviewed before the event is offered.
 
 Articles are those of State Council decree 809.
 """
@@ -87,7 +87,7 @@ class GrantRule:
         action: the act that is decided and recorded; None where the event is declared and not offered.
         person: only a person may: one account acts for one person, and a program holds no office.
         not_by_requester: not the account that requested the grant, whatever its role by now.
-        second_signature: the second of the two signatures of Art. 20; the grant keeps whose it is, and when.
+        second_signature: the second of the two signatures of Art. 20; the grant records who signed, and when.
         needs_reason: the audit entry says why, in words.
         department_roles: roles of a department on that side that may; without effect where no department is.
     """

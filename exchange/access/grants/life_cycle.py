@@ -175,7 +175,7 @@ def _violations(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> l
     _aware(draft.expires, "the end")
     masked = [field for field, _ in draft.masks]
     dropped = {field for field, rule in draft.masks if rule is MaskRule.DROP}
-    standing = draft.case_rule is CaseRule.STANDING
+    standing_case = draft.case_rule is CaseRule.STANDING
     return [
         (not draft.id or not draft.pool_id, "the id of the grant and of the pool"),
         (not draft.provider or draft.provider == draft.consumer, "a provider, another department than the consumer"),
@@ -187,8 +187,8 @@ def _violations(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> l
         (dropped >= set(draft.fields), "a field that is not dropped: nothing would be delivered"),
         (draft.purpose not in terms.purposes, "a purpose of the pool's list"),
         (not draft.legal_basis.strip(), "a legal basis: law and article (809, Art. 20)"),
-        (standing and not draft.case.strip(), "a standing case number, for the case rule 'standing'"),
-        (not standing and bool(draft.case), "no case number, for the case rule 'each_call'"),
+        (standing_case and not draft.case.strip(), "a standing case number, for the case rule 'standing'"),
+        (not standing_case and bool(draft.case), "no case number, for the case rule 'each_call'"),
         (draft.not_before >= draft.expires, "a beginning before the end"),
         (draft.expires <= at, "an end in the future"),
         (draft.expires > _a_year_after(draft.not_before), "an end at most 12 months after the beginning"),

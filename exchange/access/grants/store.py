@@ -71,7 +71,7 @@ class GrantVersion:
 
     Attributes:
         grant: the version.
-        hash: SHA-256 of its canonical text, 32 bytes; it stands in the entry's leaf.
+        hash: SHA-256 of its canonical text, 32 bytes; it is in the entry's leaf.
         entry_id: the audit entry of the event that made it.
         recorded_at: when it was stored, aware.
     """

@@ -1,4 +1,4 @@
-"""Row filters: which rows a grant gives; parsed, validated, and compiled to a predicate over columns.
+"""Row filters: which rows a grant delivers; parsed, validated, and compiled to a predicate over columns.
 
 A filter is a closed tree of eight forms (`schemas.access.RowFilter`). As JSON each form is one object with
 exactly these members; its RFC 8785 bytes are what is hashed into the grant:
@@ -139,7 +139,7 @@ def filter_from_json(value: Json) -> RowFilter:
 
 
 def fields_of(row_filter: RowFilter | None) -> frozenset[str]:
-    """Return the names of the fields that a filter looks at."""
+    """Return the names of the fields that a filter refers to."""
     return frozenset(leaf.field for leaf in _leaves(row_filter)) if row_filter is not None else frozenset()
 
 
@@ -355,7 +355,7 @@ def _compile_leaf(leaf: _Leaf, comparison: FieldComparison, present: bool) -> Pr
 
 
 def _test(leaf: _Leaf, comparison: FieldComparison) -> Callable[[pa.Array], pa.BooleanArray]:
-    """Return the comparison of a column in its comparable form; each gives null for null."""
+    """Return the comparison of a column in its comparable form; each returns null for null."""
 
     def scalar(literal: Literal_) -> pa.Scalar:
         return pa.scalar(comparison.parse(leaf.field, literal), comparison.type)
