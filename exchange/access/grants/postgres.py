@@ -115,7 +115,7 @@ _REPLACE_POSITION = sa.text(
 
 
 class PostgresAccessStore(AccessStore):
-    """PostgreSQL adapter. Every call runs on the connection of the transaction that it is given."""
+    """PostgreSQL adapter. Every call runs on the connection of the reader or unit of work that it is given."""
 
     def __init__(self, row_mac: RowMac) -> None:
         self._row_mac = row_mac

@@ -15,7 +15,7 @@ Invariants of every adapter:
 * **Positions are replaced by compare-and-set**: of two consumers of one grant that read the same position, one gets a
   conflict.
 
-The stores never begin or commit; they join a `UnitOfWork`.
+The stores never begin or commit: a write joins the `UnitOfWork` that it is given, a read takes any `Reader`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -121,7 +121,7 @@ class GrantPosition:
 
 
 class AccessStore(Protocol):
-    """Store of grants, quotas, positions and purposes. Every call joins the transaction that it is given."""
+    """Store of grants, quotas, positions and purposes."""
 
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
         """Add a version and make it the current one.
