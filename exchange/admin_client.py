@@ -1,6 +1,6 @@
-"""The control API from the outside: who is called, with which token.
+"""HTTP client of the control API, with its address and token from options, environment or the data folder.
 
-A token is never a command-line argument (other users of the machine could read it): it stands in a file that
+A token is never a command-line argument, since other users of the machine could read it: it is read from the file that
 `--token-file` or POOL_TOKEN_FILE names. On the pool's own machine `--data DIR` is enough.
 """
 
@@ -19,11 +19,11 @@ from schemas.status import error_of
 
 __all__ = ["AdminClient", "from_options"]
 
-_CODE = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
+_GRPC_CODES = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
 
 
 class AdminClient:
-    """Calls the control API."""
+    """Client of the control API."""
 
     def __init__(self, url: str, token: str, authority: Path | None) -> None:
         verify: ssl.SSLContext | bool = True
@@ -34,7 +34,7 @@ class AdminClient:
         self._verify = verify
 
     def as_account(self, token: str) -> "AdminClient":
-        """Return the same API under another account's token."""
+        """Return a client of the same API with another account's token."""
         other = AdminClient(self._url, token, None)
         other._verify = self._verify
         return other
@@ -44,7 +44,7 @@ class AdminClient:
         return self._call("GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Send a document, give the answer."""
+        """Send a document and return the answer."""
         return self._call("POST", path, json=dict(body or {}))
 
     def _call(self, method: str, path: str, **content: Any) -> Any:
@@ -59,19 +59,19 @@ class AdminClient:
         if response.is_success:
             is_json = response.headers.get("content-type", "").startswith("application/json")
             return response.json() if is_json else response.text
-        raise _refusal(response)
+        raise _error(response)
 
 
 def from_options(data: Path | None, url: str | None, token_file: Path | None, authority: Path | None) -> AdminClient:
-    """Find out whom to call: by address and token file, or by the data folder on the pool's own machine.
+    """Return a client by address and token file, or by the data folder on the pool's own machine.
 
     Raises:
-        InvalidError: CONFIG_INVALID, when neither is given, or the token file cannot be read.
+        InvalidError: CONFIG_INVALID, if neither is given, or the token file cannot be read.
     """
     if data is not None:
         config = Config.load(data)
         scheme = "http" if config.dev else "https"
-        url = url or f"{scheme}://{_bound(config)}"
+        url = url or f"{scheme}://{_bound_address(config)}"
         token_file = token_file or data / "bootstrap-token"
         authority = authority or (None if config.dev else data / "ca" / "authority.crt")
     url = url or os.environ.get("POOL_URL")
@@ -91,8 +91,8 @@ def from_options(data: Path | None, url: str | None, token_file: Path | None, au
     return AdminClient(url, token, authority)
 
 
-def _bound(config: Config) -> str:
-    """Return the address at which the running pool listens: the one it wrote down, else the configured one."""
+def _bound_address(config: Config) -> str:
+    """Return the address of the running pool's listener: from `ports.json` if it exists, else the configured one."""
     ports = config.path("ports.json")
     if ports.exists():
         return str(json.loads(ports.read_text())["http"])
@@ -103,13 +103,13 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _refusal(response: httpx.Response) -> PoolError:
+def _error(response: httpx.Response) -> PoolError:
     try:
         document = response.json()
     except ValueError:
         document = {}
     return error_of(
-        _CODE.get(response.status_code, 13),
+        _GRPC_CODES.get(response.status_code, 13),
         document.get("reason", Reason.INTERNAL),
         document.get("detail", f"the pool answered {response.status_code}"),
         document.get("details", {}),

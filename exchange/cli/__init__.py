@@ -1,13 +1,13 @@
-"""`pool`: operate, grant, audit.
+"""Program `pool`: operate the pool, grant access, audit.
 
-pool init | serve | migrate            the pool's own machine
-pool renew-receipts-key                where the key was lost or stolen
-pool department | user | connector     who takes part
-pool catalogue | purposes              what there is
-pool request | grant                   who may have what
-pool audit                             who had what, and the proof
-pool broker                            is all there that was acknowledged; the topic of schemas
-pool demo                              all of it in a minute
+pool init | serve | migrate            make and run a pool, on its own machine
+pool renew-receipts-key                replace a lost or stolen key
+pool department | user | connector     departments, accounts, connectors
+pool catalogue | purposes              the catalogue of resources, the purposes
+pool request | grant                   share requests and grants
+pool audit                             search and verify the audit log
+pool broker                            check acknowledged batches; export the schemas topic
+pool demo                              a demonstration, in a minute
 """
 
 import sys
@@ -34,7 +34,7 @@ broker.add_to(app)
 
 
 def main() -> None:
-    """Run the program; an error of the pool becomes one line on standard error and an exit code."""
+    """Run the program; print an error of the pool on standard error and turn it into an exit code."""
     try:
         app()
     except PoolError as error:

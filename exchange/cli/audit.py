@@ -1,8 +1,8 @@
-"""`pool audit list | prove | checkpoint | verify`: who had what, and the proof.
+"""Commands `pool audit list`, `prove`, `checkpoint`, `verify` and `check-proof`: search and verify the audit log.
 
 `verify` works offline: with the log's files (or a copy) and its public key, without database, broker or pool. Keep a
-checkpoint outside the pool and give it with `--since`: then nobody who holds every key of the pool can change what
-it covers unnoticed.
+checkpoint outside the pool and pass it with `--since`: then any later change of the entries under it is found, even
+one made with every key of the pool.
 """
 
 import csv
@@ -20,8 +20,8 @@ from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import Report, verify_files
 from exchange.audit.verify_database import verify_database
-from exchange.cli.control import connect, remote, table
-from exchange.cli.output import show
+from exchange.cli.control import client, connect, print_table
+from exchange.cli.output import print_json
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
@@ -31,10 +31,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     audit = typer.Typer()
     audit.command("verify")(verify)
-    audit.command("check-proof")(check)
+    audit.command("check-proof")(check_proof_file)
     app.add_typer(audit, name="audit", help="The audit log (审计日志): list, prove, verify.", no_args_is_help=True)
     for name, command in (("list", list_entries), ("prove", prove), ("checkpoint", checkpoint)):
         audit.command(name)(command)
@@ -57,7 +57,7 @@ def list_entries(
     as_json: Annotated[bool, typer.Option("--json")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="safe from spreadsheet formulas")] = False,
 ) -> None:
-    """List entries, newest first, each with its proof status. The search is an entry itself."""
+    """List entries, newest first, each with its proof status. The search leaves an entry too."""
     connect(context, data, url, token_file, authority)
     query = {
         "department": department,
@@ -69,17 +69,17 @@ def list_entries(
         "decision": decision,
         "limit": limit,
     }
-    found = remote(context).get("/audit/entries", query)
+    entries = client(context).get("/audit/entries", query)
     if as_json:
-        show(found)
+        print_json(entries)
         return
-    rows = [_row(one) for one in found]
+    rows = [_row(document) for document in entries]
     if as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(_COLUMNS)
-        writer.writerows([_neutral(row[name]) for name in _COLUMNS] for row in rows)
+        writer.writerows([_neutralised(row[name]) for name in _COLUMNS] for row in rows)
         return
-    table(rows, _COLUMNS)
+    print_table(rows, _COLUMNS)
 
 
 def prove(
@@ -90,9 +90,9 @@ def prove(
     token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
     authority: Annotated[Path | None, typer.Option("--authority")] = None,
 ) -> None:
-    """Print an entry's C2SP tlog-proof: whoever has the log's public key can check it without the pool."""
+    """Print an entry's proof (C2SP tlog-proof); with the log's public key it can be checked without the pool."""
     connect(context, data, url, token_file, authority)
-    print(remote(context).get(f"/audit/entries/{entry_id}/proof"), end="")
+    print(client(context).get(f"/audit/entries/{entry_id}/proof"), end="")
 
 
 def checkpoint(
@@ -102,12 +102,12 @@ def checkpoint(
     token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
     authority: Annotated[Path | None, typer.Option("--authority")] = None,
 ) -> None:
-    """Print the newest signed checkpoint: keep it outside the pool."""
+    """Print the newest signed checkpoint; keep it outside the pool."""
     connect(context, data, url, token_file, authority)
-    print(remote(context).get("/audit/checkpoint"), end="")
+    print(client(context).get("/audit/checkpoint"), end="")
 
 
-def check(
+def check_proof_file(
     file: Path,
     key: Annotated[str, typer.Option("--key", help="the log's public key, or the file with it (log.pub)")],
 ) -> None:
@@ -125,15 +125,15 @@ def verify(
         Path | None, typer.Option("--database", help="file with the database's address: compare every row too")
     ] = None,
 ) -> None:
-    """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Exit code 1 names what is wrong."""
-    kept = _read(since) if since else None
+    """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
+    checkpoint_text = _read(since) if since else None
     report: Report
     if database is None:
-        report = verify_files(files, key=_key(key), since=kept)
+        report = verify_files(files, key=_key(key), since=checkpoint_text)
     else:
         engine = sa.create_engine(_read(database).strip())
         try:
-            report = verify_database(engine, files, key=_key(key), since=kept, grants=_grant_rows)
+            report = verify_database(engine, files, key=_key(key), since=checkpoint_text, grants=_grant_rows)
         finally:
             engine.dispose()
     print("\n".join(report.lines()))
@@ -145,13 +145,13 @@ def _grant_rows(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
         yield row.id, row.version, hashlib.sha256(row.text.encode()).hexdigest()
 
 
-def _row(found: dict[str, Any]) -> dict[str, Any]:
-    entry = found["entry"]
+def _row(document: dict[str, Any]) -> dict[str, Any]:
+    entry = document["entry"]
     actor, grant, data = entry.get("actor") or {}, entry.get("grant") or {}, entry.get("data") or {}
     outcome = entry["decision"] if entry["decision"] == "allow" else f"deny: {entry.get('reason', '')}"
     return {
-        "index": found["index"],
-        "proof": found["proof"],
+        "index": document["index"],
+        "proof": document["proof"],
         "at": _time(entry["at"]),
         "action": entry["action"],
         "decision": f"failed: {data['failed']}" if "failed" in data else outcome,
@@ -168,8 +168,8 @@ def _time(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _neutral(value: object) -> str:
-    """Put an apostrophe before what a spreadsheet would run as a formula."""
+def _neutralised(value: object) -> str:
+    """Return the text of a value, with an apostrophe before what a spreadsheet would run as a formula."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 

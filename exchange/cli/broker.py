@@ -1,9 +1,9 @@
-"""`pool broker check | schemas`: is all there that was acknowledged, and what lies on the topic of schemas?
+"""Commands `pool broker check` and `schemas`: compare receipts with stored records; export the schemas topic.
 
-Kafka can lose the end of a committed transaction (KAFKA-20734) and leave no gap by which it would show. The receipts
-say what must be there; `check` compares them with what a reader of committed records finds.
+Kafka can lose the end of a committed transaction (KAFKA-20734) without leaving a gap in the offsets. The receipts
+say which records must be there; `check` compares them with what a read-committed consumer finds.
 
-`schemas` reads the topic of schemas alone, so that a registry whose database is lost can be made again from it.
+`schemas` reads the topic of schemas alone, so that a registry whose database is lost can be restored from it.
 """
 
 import os
@@ -29,41 +29,44 @@ from schemas.record import Receipt
 
 __all__ = ["add_to"]
 
-_AT_ONCE = 50
+_RECEIPTS_PER_READ = 50
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     broker = typer.Typer()
     broker.command("check")(check)
     broker.command("schemas")(schemas)
-    app.add_typer(broker, name="broker", help="The exchange behind the pool: Kafka or PostgreSQL.")
+    app.add_typer(broker, name="broker", help="The broker behind the pool: Kafka or PostgreSQL.")
 
 
 def check(
     data: Data,
-    batches: Annotated[int, typer.Option(min=1, help="latest batches of each lane to compare")] = 1000,
+    batches: Annotated[int, typer.Option(min=1, help="number of latest batches of each lane to compare")] = 1000,
     lane: Annotated[str | None, typer.Option(help="one lane, DEPARTMENT/CONNECTOR/TOPIC")] = None,
 ) -> None:
-    """Compare the receipts with what a reader of committed records finds. The pool may be running.
+    """Compare the receipts with the records that a read-committed consumer finds. The pool may be running.
 
     Ends with 1 and names each batch that was acknowledged and is not whole.
     """
-    opened = App.open(Config.load(data), own_database=False)
+    app = App.open(Config.load(data), own_database=False)
     try:
-        broker = opened.broker
+        broker = app.broker
         if not isinstance(broker, KafkaBroker):
             print("PostgreSQL keeps records and receipts in one transaction: there is nothing to compare")
             return
-        found = _compare(opened, broker, Lane.parse(lane) if lane else None, batches)
+        result = _compare(app, broker, Lane.parse(lane) if lane else None, batches)
     finally:
-        opened.close()
-    for receipt in found.missing:
-        places = ", ".join(f"{run.partition}:{run.first}-{run.last}" for run in receipt.runs)
-        print(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {places}")
-    whole, lanes = found.compared - len(found.missing), "1 lane" if found.lanes == 1 else f"{found.lanes:,} lanes"
-    print(f"{whole:,} of {found.compared:,} batches in {lanes} are whole")
-    if found.missing:
+        app.close()
+    for receipt in result.incomplete:
+        runs = ", ".join(f"{run.partition}:{run.first}-{run.last}" for run in receipt.runs)
+        print(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {runs}")
+    whole, lanes = (
+        result.compared - len(result.incomplete),
+        "1 lane" if result.lanes == 1 else f"{result.lanes:,} lanes",
+    )
+    print(f"{whole:,} of {result.compared:,} batches in {lanes} are whole")
+    if result.incomplete:
         raise typer.Exit(1)
 
 
@@ -71,13 +74,13 @@ def schemas(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="file to write; standard output if not given")] = None,
 ) -> None:
-    """Write what lies on the topic of schemas, one record a line, for `pool-schema import`. Needs no database.
+    """Write the records of the schemas topic, one a line, for `pool-schema import`. Needs no database.
 
-    A file is there whole or not at all; on standard output, an error means that lines are missing.
+    A file is written whole or not at all; on standard output, an error means that lines are missing.
     """
     records = schemas_on_topic(Config.load(data))
     if out is None:
-        # In UTF-8 whatever the terminal speaks, for the import reads nothing else.
+        # UTF-8 whatever the terminal's encoding: the import reads nothing else.
         with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as file:
             number = _write(records, file)
     else:
@@ -88,7 +91,7 @@ def schemas(
 def _write_file(records: Iterator[Record], out: Path) -> int:
     try:
         if out.exists() and not out.is_file():
-            raise InvalidError(Reason.REQUEST_INVALID, f"{out} is no file; name one in a folder of yours")
+            raise InvalidError(Reason.REQUEST_INVALID, f"got {out}, which is no file; name a file to write")
         with NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, suffix=".part", delete=False) as part:
             try:
                 number = _write(records, part)
@@ -101,7 +104,7 @@ def _write_file(records: Iterator[Record], out: Path) -> int:
     except (OSError, ValueError) as error:
         raise InvalidError(
             Reason.REQUEST_INVALID,
-            f"{out} cannot be written ({type(error).__name__}); name a file where you may write",
+            f"{out} cannot be written ({type(error).__name__}); name a file in a folder that you may write to",
         ) from error
     return number
 
@@ -114,29 +117,30 @@ def _write(records: Iterator[Record], file: Any) -> int:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Comparison:
     lanes: int
     compared: int
-    missing: list[Appended]
+    incomplete: list[Appended]
 
 
-def _compare(opened: App, broker: KafkaBroker, only: Lane | None, batches: int) -> _Found:
+def _compare(app: App, broker: KafkaBroker, only: Lane | None, batches: int) -> _Comparison:
     store = PostgresReceipts()
-    with opened.pool.database.begin() as work:
+    with app.pool.database.begin() as work:
         lasts = store.lasts(work)
     lanes = [lane for lane in sorted(lasts, key=str) if only in {None, lane}]
-    found = _Found(lanes=len(lanes), compared=0, missing=[])
+    result = _Comparison(lanes=len(lanes), compared=0, incomplete=[])
     for lane in lanes:
-        for part in _parts(max(lasts[lane] - batches, 0) + 1, lasts[lane]):
-            with opened.pool.database.begin() as work:
-                receipts = [one for number in part if (one := store.get(work, lane, number)) is not None]
-            found.compared += len(receipts)
-            found.missing += broker.whole([_appended(one) for one in receipts])
-    return found
+        for sequences in _chunks(max(lasts[lane] - batches, 0) + 1, lasts[lane]):
+            with app.pool.database.begin() as work:
+                receipts = [receipt for number in sequences if (receipt := store.get(work, lane, number)) is not None]
+            result.compared += len(receipts)
+            result.incomplete += broker.whole([_appended(receipt) for receipt in receipts])
+    return result
 
 
-def _parts(first: int, last: int) -> Iterator[range]:
-    return (range(start, min(start + _AT_ONCE, last + 1)) for start in range(first, last + 1, _AT_ONCE))
+def _chunks(first: int, last: int) -> Iterator[range]:
+    size = _RECEIPTS_PER_READ
+    return (range(start, min(start + size, last + 1)) for start in range(first, last + 1, size))
 
 
 def _appended(receipt: Receipt) -> Appended:

@@ -1,4 +1,4 @@
-"""`pool department | user | connector | catalogue | purposes | request | grant`: the control API from a terminal."""
+"""Commands of the control API: `pool department`, `user`, `connector`, `catalogue`, `purposes`, `request`, `grant`."""
 
 import sys
 from pathlib import Path
@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from exchange.admin_client import AdminClient, from_options
-from exchange.cli.output import show
+from exchange.cli.output import print_json
 from registry.directory.model import GovernmentLevel
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["add_to", "connect", "remote", "table"]
+__all__ = ["add_to", "client", "connect", "print_table"]
 
 _Data = Annotated[Path | None, typer.Option("--data", help="the pool's folder, on its own machine", envvar="POOL_DATA")]
 _Url = Annotated[str | None, typer.Option("--url", help="address of the control API")]
@@ -26,7 +26,7 @@ _Reason = Annotated[str, typer.Option("--reason", help="in words; it goes into t
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     for name, group, text in (
         ("department", department, "Departments and invitations of their connectors."),
         ("user", user, "Accounts of people."),
@@ -42,10 +42,10 @@ def add_to(app: typer.Typer) -> None:
 department, user, connector, catalogue, request, grant = (typer.Typer() for _ in range(6))
 
 
-def remote(context: typer.Context) -> AdminClient:
-    """Return the API that the group's options name."""
-    found: AdminClient = context.obj
-    return found
+def client(context: typer.Context) -> AdminClient:
+    """Return the client that the group's options describe."""
+    stored: AdminClient = context.obj
+    return stored
 
 
 def connect(
@@ -55,7 +55,7 @@ def connect(
     token_file: _Token = None,
     authority: _Authority = None,
 ) -> None:
-    """Remember whom the commands call. The options stand before the command's name, or POOL_DATA is set."""
+    """Store a client of the control API for the command. The options come before the command's name."""
     context.obj = from_options(data, url, token_file, authority)
 
 
@@ -74,13 +74,13 @@ def department_add(
 ) -> None:
     """Register a department."""
     body = {"name": name, "short_name": short_name, "uscc": uscc, "division_code": division_code, "level": str(level)}
-    show(remote(context).post("/departments", body))
+    print_json(client(context).post("/departments", body))
 
 
 @department.command("list")
 def department_list(context: typer.Context) -> None:
     """List the departments."""
-    table(remote(context).get("/departments"), ("id", "short_name", "name", "level", "division_code", "status"))
+    print_table(client(context).get("/departments"), ("id", "short_name", "name", "level", "division_code", "status"))
 
 
 @department.command("invite")
@@ -90,7 +90,7 @@ def department_invite(
     connector_name: Annotated[str | None, typer.Option("--connector", help="only this connector may use it")] = None,
 ) -> None:
     """Print a one-time enrolment token (7 days) for `pool-connect enrol`."""
-    answer = remote(context).post(f"/departments/{department_id}/invitations", {"connector": connector_name})
+    answer = client(context).post(f"/departments/{department_id}/invitations", {"connector": connector_name})
     print(answer["token"])
 
 
@@ -102,7 +102,7 @@ def user_add(
     department_id: Annotated[str, typer.Option("--department", help="empty for roles of the pool itself")] = "",
 ) -> None:
     """Add an account and print its token, once: redirect it into a file of mode 0600."""
-    answer = remote(context).post("/users", {"name": name, "role": str(role), "department": department_id})
+    answer = client(context).post("/users", {"name": name, "role": str(role), "department": department_id})
     print(answer["token"])
 
 
@@ -110,61 +110,61 @@ def user_add(
 def connector_revoke(context: typer.Context, department_id: str, name: str, reason: _Reason) -> None:
     """Revoke a connector's certificates: its next call is refused."""
     body = {"department": department_id, "connector": name, "reason": reason}
-    remote(context).post("/connectors/revocations", body)
+    client(context).post("/connectors/revocations", body)
     print(f"{name}: every certificate is revoked")
 
 
 @catalogue.command("draft")
 def catalogue_draft(context: typer.Context, file: Path) -> None:
     """Draft an entry from a YAML or JSON file."""
-    show(remote(context).post("/catalogue", _document(file)))
+    print_json(client(context).post("/catalogue", _document(file)))
 
 
 @catalogue.command("schema")
 def catalogue_schema(context: typer.Context, topic: str, file: Path) -> None:
     """Register an Avro schema (.avsc) of a catalogued resource."""
-    show(remote(context).post(f"/catalogue/{topic}/schemas", {"text": _text(file)}))
+    print_json(client(context).post(f"/catalogue/{topic}/schemas", {"text": _text(file)}))
 
 
 @catalogue.command("publish")
 def catalogue_publish(context: typer.Context, topic: str) -> None:
-    """Publish an entry; its topic is made."""
-    show(remote(context).post(f"/catalogue/{topic}/publication"))
+    """Publish an entry, which makes its topic."""
+    print_json(client(context).post(f"/catalogue/{topic}/publication"))
 
 
 @catalogue.command("archive")
 def catalogue_archive(context: typer.Context, topic: str) -> None:
     """Archive an entry."""
-    show(remote(context).post(f"/catalogue/{topic}/archival"))
+    print_json(client(context).post(f"/catalogue/{topic}/archival"))
 
 
 @catalogue.command("list")
 def catalogue_list(context: typer.Context) -> None:
     """List the catalogue."""
-    table(remote(context).get("/catalogue"), ("topic", "title", "share_type", "level", "state", "code"))
+    print_table(client(context).get("/catalogue"), ("topic", "title", "share_type", "level", "state", "code"))
 
 
 @request.command("submit")
 def request_submit(context: typer.Context, file: Path) -> None:
-    """File a share request from a YAML or JSON file; prints the request with its id."""
-    show(remote(context).post("/requests", _document(file)))
+    """Submit a share request from a YAML or JSON file, and print it with its id."""
+    print_json(client(context).post("/requests", _document(file)))
 
 
 @grant.command("list")
 def grant_list(context: typer.Context) -> None:
-    """List the grants that you may see."""
-    table(remote(context).get("/grants"), ("id", "topic", "state", "purpose", "fields", "expires"))
+    """List the grants that the account may see."""
+    print_table(client(context).get("/grants"), ("id", "topic", "state", "purpose", "fields", "expires"))
 
 
 @grant.command("approve")
 def grant_approve(context: typer.Context, grant_id: str) -> None:
     """Approve a request; it is in force when this returns."""
-    show(remote(context).post(f"/grants/{grant_id}/approval"))
+    print_json(client(context).post(f"/grants/{grant_id}/approval"))
 
 
 def _event(event: str, text: str) -> Any:
     def command(context: typer.Context, grant_id: str, reason: _Reason = "") -> None:
-        answer = remote(context).post(f"/grants/{grant_id}/{event}", {"reason": reason})
+        answer = client(context).post(f"/grants/{grant_id}/{event}", {"reason": reason})
         print(f"{grant_id}: {answer['state']}")
 
     command.__doc__ = text
@@ -172,26 +172,26 @@ def _event(event: str, text: str) -> Any:
 
 
 grant.command("reject")(_event("reject", "Reject a request."))
-grant.command("suspend")(_event("suspend", "Suspend a grant; nothing leaves under it once this has returned."))
-grant.command("resume")(_event("rectified", "Let a suspended grant go on."))
-grant.command("terminate")(_event("terminate", "End a suspended grant for good."))
+grant.command("suspend")(_event("suspend", "Suspend a grant; once this has returned, nothing is released under it."))
+grant.command("resume")(_event("rectified", "Resume a suspended grant."))
+grant.command("terminate")(_event("terminate", "Terminate a suspended grant, permanently."))
 
 
 def purposes(data: _Data = None, url: _Url = None, token_file: _Token = None, authority: _Authority = None) -> None:
     """List the purposes that a request may name (使用目的)."""
-    table(from_options(data, url, token_file, authority).get("/purposes"), ("id", "zh", "en", "parent"))
+    print_table(from_options(data, url, token_file, authority).get("/purposes"), ("id", "zh", "en", "parent"))
 
 
 def _document(file: Path) -> dict[str, Any]:
     try:
         value = YAML(typ="safe").load(_text(file))
     except YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f"{file}:{place.line + 1}:{place.column + 1}" if place else str(file)
-        raise InvalidError(Reason.CONFIG_INVALID, f"{line}: {getattr(error, 'problem', 'is no YAML')}") from error
+        mark = getattr(error, "problem_mark", None)
+        position = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else str(file)
+        raise InvalidError(Reason.CONFIG_INVALID, f"{position}: {getattr(error, 'problem', 'is no YAML')}") from error
     if not isinstance(value, dict):
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: got {type(value).__name__}; expected a mapping")
-    # YAML knows times; the API takes ISO 8601 text.
+    # YAML has a type for times; the API takes ISO 8601 text.
     return {key: item.isoformat() if hasattr(item, "isoformat") else item for key, item in value.items()}
 
 
@@ -202,7 +202,7 @@ def _text(file: Path) -> str:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {error.strerror}") from error
 
 
-def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     """Print a table on a terminal, tab-separated lines elsewhere."""
     if not sys.stdout.isatty():
         for row in rows:

@@ -1,4 +1,4 @@
-"""`pool init`, `serve`, `migrate`, `renew-receipts-key`, `demo`: what runs on the pool's own machine."""
+"""Commands `pool init`, `serve`, `migrate`, `renew-receipts-key` and `demo`: make and run a pool on its own machine."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import typer
 import uvloop
 
 from exchange.config import Config
-from exchange.demo.story import tell
+from exchange.demo.story import run_demo
 from exchange.identity.authority import Authority
 from exchange.server import allocator
 from exchange.server.composition import App
@@ -27,7 +27,7 @@ Data = Annotated[Path, typer.Option("--data", help="the pool's folder", envvar="
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     app.command("init")(init_command)
     app.command("serve")(serve_command)
     app.command("migrate")(migrate_command)
@@ -37,8 +37,10 @@ def add_to(app: typer.Typer) -> None:
 
 def init_command(
     data: Data,
-    pool_id: Annotated[str, typer.Option(help="short lower-case name, for ever in every certificate and entry")],
-    host: Annotated[str, typer.Option(help="name by which departments reach the gateway")] = "localhost",
+    pool_id: Annotated[
+        str, typer.Option(help="short lower-case name, in every certificate and entry; it can never change")
+    ],
+    host: Annotated[str, typer.Option(help="host name of the gateway, as departments reach it")] = "localhost",
     origin: Annotated[str | None, typer.Option(help="name of the audit log; <host>/audit if not given")] = None,
     database: Annotated[
         str | None, typer.Option(help="${file:PATH} or ${env:NAME} with the address; embedded if not given")
@@ -47,57 +49,63 @@ def init_command(
     """Make a pool: keys, certificate authority, database tables, first account."""
     config = initialise(data, pool_id=pool_id, host=host, origin=origin, database=database)
     print(f"pool {config.pool_id} made in {config.folder}")
-    print(f"  first account   bootstrap (data authority); its token stands in {config.path('bootstrap-token')}")
-    print(f"  log             {config.origin}; give {config.path('log.pub')} to whoever is to verify it")
-    print(f"  keys            {config.path('secrets')}: back them up; without them pseudonyms are lost for ever")
+    print(f"  first account   bootstrap (data authority); its token is in {config.path('bootstrap-token')}")
+    print(f"  log             {config.origin}; give {config.path('log.pub')} to those who verify it")
+    print(f"  keys            {config.path('secrets')}: back them up; without them pseudonyms are lost permanently")
     print(f"next: pool serve --data {data}")
 
 
 def serve_command(
     data: Data,
     role: Annotated[list[Role] | None, typer.Option(help="gateway, registry, sequencer; all if not given")] = None,
-    dev: Annotated[bool, typer.Option("--dev", help="make and run a pool for trying: loopback, open registry")] = False,
+    dev: Annotated[
+        bool,
+        typer.Option(
+            "--dev", help="make and run a pool for development: loopback only, registry without authentication"
+        ),
+    ] = False,
     registry_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
     grpc_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
     http_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
 ) -> None:
-    """Run the pool until SIGTERM; everything in one process, or roles apart."""
+    """Run the pool until SIGTERM: all roles in one process, or some of them."""
     _log_to_stderr()
     if dev:
-        _make_for_trying(data, {"registry": registry_port, "grpc": grpc_port, "http": http_port})
+        _initialise_dev(data, {"registry": registry_port, "grpc": grpc_port, "http": http_port})
     config = Config.load(data)
     if config.dev and not dev:
         raise InvalidError(
-            Reason.CONFIG_INVALID, f"{data} was made by --dev, whose registry asks nobody who he is; make one with init"
+            Reason.CONFIG_INVALID,
+            f"{data} was made by --dev, whose registry has no authentication; make a pool with `pool init`",
         )
-    _refuse_open_doors(config)
+    _require_loopback(config)
     failpoints.arm(allowed=config.failpoints)
     allocator.limit_arenas()
     roles = frozenset(role or Role)
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
-    opened = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)
+    app = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(opened, roles, _ready))
+            runner.run(serve(app, roles, _print_ready))
     finally:
-        opened.close()
+        app.close()
 
 
 def migrate_command(data: Data) -> None:
-    """Bring the database to the revision of this program. The pool must not be running."""
+    """Upgrade the database to the revision of this program. The pool must not be running."""
     migrate(Config.load(data))
     print("the database is at the newest revision")
 
 
 def renew_receipts_key_command(
     data: Data,
-    confirmed: Annotated[bool, typer.Option("--every-connector-will-stop", help="say that you know it")] = False,
+    confirmed: Annotated[bool, typer.Option("--every-connector-will-stop", help="confirm it")] = False,
 ) -> None:
-    """Make another key that signs receipts, where it was lost or stolen. The pool must not be running.
+    """Replace a lost or stolen key that signs receipts. The pool must not be running.
 
-    Connectors keep the key that they have seen, as proof of what was accepted. Each stops at its next run until its
-    department has asked you whether the key was replaced, and has moved its ledger to its archive. Receipts of until
-    now are proven by the old key alone; where it is still there, it is kept beside the new one.
+    Connectors keep the public key that they have seen, as proof of what was accepted. Each stops at its next run until
+    its department has confirmed with you that the key was replaced, and has archived its ledger. Earlier receipts can
+    be verified with the old key only; if it is still there, it is kept beside the new one.
     """
     config = Config.load(data)
     if not confirmed:
@@ -108,27 +116,29 @@ def renew_receipts_key_command(
         )
     public = renew_receipts_key(config)
     print(f"receipts are signed with the key {public.hex()} from the next start on")
-    print("tell it to every department, by a way other than the pool's; copy secrets/ to the backup of keys")
+    print("give it to every department through another channel than the pool; copy secrets/ to the backup of keys")
 
 
 def demo_command(
-    keep: Annotated[bool, typer.Option("--keep", help="leave everything running at the end")] = False,
-    persons: Annotated[int, typer.Option(help="how many invented persons")] = 20_000,
+    keep: Annotated[bool, typer.Option("--keep", help="keep everything running at the end")] = False,
+    persons: Annotated[int, typer.Option(help="number of invented persons")] = 20_000,
 ) -> None:
-    """Three departments, one grant: publish, refuse, approve, draw, verify. Ends by itself."""
-    raise typer.Exit(tell(keep=keep, persons=persons))
+    """Run a demonstration with three invented departments: publish, refuse, approve, fetch, verify."""
+    raise typer.Exit(run_demo(keep=keep, persons=persons))
 
 
-def _make_for_trying(data: Path, ports: dict[str, int]) -> None:
+def _initialise_dev(data: Path, ports: dict[str, int]) -> None:
     if (data / "pool.toml").exists():
         if not Config.load(data).dev:
-            raise InvalidError(Reason.CONFIG_INVALID, f"{data} is a real pool's folder; --dev wants one of its own")
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"{data} is the folder of a real pool; --dev needs a folder of its own"
+            )
         return
     listen = {name: f"127.0.0.1:{port}" for name, port in {**ports, "enrolment": 0}.items()}
     initialise(data, pool_id="dev", listen=listen, dev=True)
 
 
-def _refuse_open_doors(config: Config) -> None:
+def _require_loopback(config: Config) -> None:
     if not config.dev:
         return
     for name in ("grpc", "enrolment", "http", "registry"):
@@ -139,8 +149,8 @@ def _refuse_open_doors(config: Config) -> None:
             )
 
 
-def _ready(addresses: dict[str, str]) -> None:
-    """Print one line when every listener is ready: what scripts wait for."""
+def _print_ready(addresses: dict[str, str]) -> None:
+    """Print one line when every listener is ready; scripts wait for it."""
     print("ready " + json.dumps(addresses, sort_keys=True), flush=True)
 
 

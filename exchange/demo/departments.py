@@ -1,7 +1,7 @@
-"""The three departments of the demonstration: their own systems, their connectors, and what they ask for.
+"""Departments of the demonstration: their own databases and folders, their connectors, their share request.
 
-Each has a database or a folder of its own; nothing of the pool's is opened by a connector. Passwords go through the
-environment, tokens through standard input.
+Each department has a database or a folder of its own; a connector opens nothing of the pool's. Passwords are read from
+files of mode 0600, tokens from standard input.
 """
 
 import csv
@@ -26,7 +26,7 @@ _MASKED = "id_number"
 
 
 def credentials(data: Path, addresses: dict[str, str]) -> AdminClient:
-    """Return the control API as the pool's first account."""
+    """Return a client of the control API with the token of the pool's first account."""
     token = (data / "bootstrap-token").read_text().strip()
     return AdminClient(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
 
@@ -46,7 +46,7 @@ class _Department:
         self.config = Path()
 
     def join(self, data: Path, folder: Path, programs: Programs) -> None:
-        """Register, get accounts, enrol the connector, offer what it has."""
+        """Register the department, add accounts, enrol the connector, publish the catalogue entry."""
         body = {
             "uscc": next(_CODES),
             "name": f"某市{self.short_name}",
@@ -62,14 +62,14 @@ class _Department:
         )
         self.head = self._account("sharing_office_head")
         if self.topic:
-            self._offer()
+            self._publish_entry()
         self._prepare(data, folder)
 
     def approve(self, grant_id: str) -> None:
         """Approve a request, as the head of the sharing office."""
         self.head.post(f"/grants/{grant_id}/approval")
 
-    def _offer(self) -> None:
+    def _publish_entry(self) -> None:
         editor = self._account("catalogue_editor")
         entry = {
             "topic": self.topic,
@@ -96,12 +96,12 @@ class _Department:
     def _write_config(self, folder: Path, content: dict[str, Any]) -> None:
         self.config = folder / self.connector / "connector.yaml"
         head = {"version": 1, "connector": self.connector, "exchange": {"identity": str(self.identity)}}
-        # JSON is YAML; what a person would write by hand stands in docs/how-to.
+        # JSON is valid YAML; docs/how-to shows the form that a person would write.
         self.config.write_text(json.dumps({**head, **content}, ensure_ascii=False, indent=2))
 
 
 class PublicSecurity(_Department):
-    """Has a population table in a database of its own."""
+    """Provider with a population table in a database of its own."""
 
     name, short_name, connector = "Public Security 公安局", "公安局", "police-population"
     topic, code, level = "population.v1", "101001/000001", "G4"
@@ -112,7 +112,7 @@ class PublicSecurity(_Department):
         self._people = list(persons(count))
 
     def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
-        """Return what a grant of these fields, rows of this district, id_number masked, has to deliver."""
+        """Return the rows that a grant of these fields, this district and a masked id_number has to deliver."""
         return {
             tuple(_masked(str(person[name])) if name == _MASKED else _text(person[name]) for name in fields)
             for person in self._people
@@ -145,7 +145,7 @@ class PublicSecurity(_Department):
 
 
 class CivilAffairs(_Department):
-    """Drops a CSV file, as its office software writes it: GB18030, Chinese headings."""
+    """Provider with a CSV file in a drop folder, as office software writes it: GB18030, Chinese headings."""
 
     name, short_name, connector = "Civil Affairs 民政局", "民政局", "civil-organisations"
     topic, code, level = "legal-entity.v1", "102001/000001", "G4"
@@ -182,15 +182,15 @@ class CivilAffairs(_Department):
 
 
 class HumanResources(_Department):
-    """Asks for four fields of one district's residents, and keeps them in a table of its own."""
+    """Consumer that requests four fields of one district's residents, into a table of its own."""
 
     name, short_name, connector = "Human Resources 人社局", "人社局", "labour-eligibility"
     fields = ("id_number", "full_name", "birth_date", "household_division_code")
     district = DISTRICTS[0]
     purpose, case = "eligibility", "养老待遇资格-2026"
 
-    def ask(self, topic: str) -> str:
-        """File the share request; give its id."""
+    def submit_request(self, topic: str) -> str:
+        """Submit the share request and return its id."""
         now = datetime.now(UTC)
         body = {
             "topic": topic,
@@ -206,8 +206,8 @@ class HumanResources(_Department):
         }
         return str(self.head.post("/requests", body)["id"])
 
-    def draw(self, folder: Path, programs: Programs, grant_id: str) -> None:
-        """Let the connector draw into the department's own table."""
+    def fetch_all(self, folder: Path, programs: Programs, grant_id: str) -> None:
+        """Run the connector once, to fetch into the department's own table."""
         self._write_config(
             folder,
             {
@@ -228,27 +228,27 @@ class HumanResources(_Department):
         )
         programs.connect("run", str(self.config), "--once")
 
-    def arrived(self) -> list[tuple[str, ...]]:
-        """Return what stands in the department's table, every field that is not the connector's own."""
+    def delivered(self) -> list[tuple[str, ...]]:
+        """Return the rows of the department's table, without the connector's own columns."""
         engine = sa.create_engine(self._url)
         with engine.connect() as connection:
             rows = connection.execute(sa.text("SELECT * FROM residents ORDER BY _recorded_at, id_number")).mappings()
-            found = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+            records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
         engine.dispose()
-        return [tuple(_text(value) for value in row.values()) for row in found]
+        return [tuple(_text(value) for value in record.values()) for record in records]
 
     def compare(self, expected: set[tuple[str, ...]]) -> list[str]:
-        """Say in words how what arrived differs from what was granted; empty when it does not."""
+        """Return the differences between the delivered and the granted rows, in words; empty if there are none."""
         engine = sa.create_engine(self._url)
         columns = [column["name"] for column in sa.inspect(engine).get_columns("residents")]
         engine.dispose()
-        shown = tuple(name for name in columns if not name.startswith("_"))
+        delivered = tuple(name for name in columns if not name.startswith("_"))
         differences = []
-        if sorted(shown) != sorted(self.fields):
-            differences.append(f"fields: got {', '.join(shown)}; expected {', '.join(self.fields)}")
+        if sorted(delivered) != sorted(self.fields):
+            differences.append(f"fields: got {', '.join(delivered)}; expected {', '.join(self.fields)}")
             return differences
-        order = [shown.index(name) for name in self.fields]
-        rows = [tuple(row[place] for place in order) for row in self.arrived()]
+        order = [delivered.index(name) for name in self.fields]
+        rows = [tuple(row[index] for index in order) for row in self.delivered()]
         if len(rows) != len(expected):
             differences.append(f"rows: got {len(rows)}; expected {len(expected)}")
         if set(rows) != expected:
@@ -261,7 +261,7 @@ class HumanResources(_Department):
 
 
 def _database(data: Path, name: str) -> tuple[sa.URL, str]:
-    """Make a database with a role of its own in the same server: a department's own system, played by ours."""
+    """Create a database with its own role in the pool's server, in the place of a department's own system."""
     server = sa.make_url((data / "database-url").read_text().strip())
     password = secrets.token_urlsafe(24)
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
@@ -273,7 +273,7 @@ def _database(data: Path, name: str) -> tuple[sa.URL, str]:
 
 
 def _reference(url: sa.URL, folder: Path, password: str) -> dict[str, str]:
-    """Return the address without its password, and where the password stands: a file of mode 0600."""
+    """Return the address without its password, and a reference to the password's file (mode 0600)."""
     secret = folder / "password"
     secret.touch(mode=0o600)
     secret.write_text(password)

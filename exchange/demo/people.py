@@ -1,7 +1,7 @@
-"""Invented persons and organisations with valid check digits, for the demonstration. Nobody of them exists.
+"""Generator of invented persons and organisations with valid check digits, for demonstration and tests.
 
-Numbers are drawn from a seeded generator, so that a run can be repeated and what arrives can be compared with what
-was made. Identity numbers keep GB 11643 (ISO 7064 MOD 11-2), credit codes GB 32100 over GB 11714.
+None of them exists. The generator is seeded, so that a run can be repeated and the delivered rows compared with the
+generated ones. Identity numbers follow GB 11643 (ISO 7064 MOD 11-2), credit codes GB 32100 over GB 11714.
 """
 
 import random
@@ -135,7 +135,7 @@ def _credit_code(draw: random.Random, district: str) -> str:
 
 
 def credit_codes(seed: int = 51) -> Iterator[str]:
-    """Return credit codes with valid check digits, without end."""
+    """Return credit codes with valid check digits, endlessly."""
     draw = random.Random(seed)  # noqa: S311 - invented organisations need no secrets
     while True:
         yield _credit_code(draw, draw.choice(DISTRICTS))

@@ -1,4 +1,4 @@
-"""The programs of the demonstration, as processes."""
+"""Processes of the demonstration: `pool serve` and `pool-connect`."""
 
 import json
 import os
@@ -16,17 +16,17 @@ _BIN = Path(sys.executable).parent
 
 
 class Programs:
-    """Starts `pool serve` and runs `pool-connect`; stops what it started."""
+    """Starts `pool serve`, runs `pool-connect`, and stops what it started."""
 
     def __init__(self, folder: Path) -> None:
         self._log = folder / "programs.log"
         self._pool: subprocess.Popen[str] | None = None
 
     def serve(self, data: Path) -> dict[str, str]:
-        """Start the pool; give its addresses when it is ready.
+        """Start the pool, and return its addresses when it is ready.
 
         Raises:
-            UnavailableError: it ended before it was ready.
+            UnavailableError: the pool ended before it was ready.
         """
         with self._log.open("a") as log:
             self._pool = subprocess.Popen(
@@ -34,18 +34,18 @@ class Programs:
             )
         line = self._pool.stdout.readline() if self._pool.stdout else ""
         if not line.startswith("ready "):
-            raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool did not start:\n{self._last_words()}")
+            raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool did not start:\n{self._log_tail()}")
         addresses: dict[str, str] = json.loads(line.removeprefix("ready "))
         return addresses
 
     def connect(self, *arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> float:
-        """Run `pool-connect` to its end; give the seconds that it took.
+        """Run `pool-connect` to its end, and return the seconds that it took.
 
         Raises:
-            PoolError: it ended with another exit code than 0.
+            PoolError: the program ended with another exit code than 0.
         """
         started = time.monotonic()
-        done = subprocess.run(
+        result = subprocess.run(
             [str(_BIN / "pool-connect"), *arguments],
             env={**os.environ, **(environment or {})},
             input=stdin,
@@ -53,11 +53,9 @@ class Programs:
             text=True,
             check=False,
         )
-        if done.returncode != 0:
-            raise PoolError(
-                Reason.INTERNAL,
-                f"pool-connect {arguments[0]} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}",
-            )
+        if result.returncode != 0:
+            output = (result.stdout + result.stderr)[-2000:]
+            raise PoolError(Reason.INTERNAL, f"pool-connect {arguments[0]} ended with {result.returncode}:\n{output}")
         return time.monotonic() - started
 
     def wait(self) -> None:
@@ -69,7 +67,7 @@ class Programs:
             return
 
     def stop(self) -> None:
-        """Stop the pool, by its process."""
+        """Stop the pool's process."""
         if self._pool is None:
             return
         self._pool.send_signal(signal.SIGTERM)
@@ -81,5 +79,5 @@ class Programs:
         if self._pool.stdout:
             self._pool.stdout.close()
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         return "\n".join(self._log.read_text().splitlines()[-15:])

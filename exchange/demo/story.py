@@ -1,11 +1,11 @@
-"""`pool demo`: the whole line in a minute, with three invented departments.
+"""Demonstration (`pool demo`): publish, request, approve, fetch and verify, with three invented departments.
 
     公安局 Public Security   a population table in its own database, published by a connector
     民政局 Civil Affairs     a CSV drop in GB18030, published by a connector
-    人社局 Human Resources   asks for 4 of 20 fields of one district's residents, is refused, is granted, draws
+    人社局 Human Resources   asks for 4 of 20 fields of one district's residents, is refused, is granted, fetches
 
-Every program runs as its users run it: `pool serve`, `pool-connect enrol`, `pool-connect run`. At the end what arrived
-is compared with what was generated; a difference ends the demonstration with an exit code of 1.
+Every program runs as its users run it: `pool serve`, `pool-connect enrol`, `pool-connect run`. At the end the delivered
+rows are compared with the generated ones; a difference ends the demonstration with exit code 1.
 """
 
 import json
@@ -25,15 +25,15 @@ from exchange.demo.screen import Screen
 from exchange.server.initialise import initialise
 from schemas.errors import RefusedError, UnavailableError
 
-__all__ = ["tell"]
+__all__ = ["run_demo"]
 
 _ORGANISATIONS = 2_000
-_PATIENCE = 15.0  # seconds until the log has signed the last entry
+_SIGNED_WITHIN = 15.0  # seconds until the log has signed the last entry
 
 
 @dataclass
 class _Stage:
-    """What the acts share."""
+    """State that the steps share."""
 
     folder: Path
     screen: Screen
@@ -44,76 +44,76 @@ class _Stage:
         return self.folder / "pool"
 
 
-def tell(*, keep: bool, persons: int) -> int:
-    """Tell the story; give the exit code: 0 when what arrived is what was granted, field by field."""
+def run_demo(*, keep: bool, persons: int) -> int:
+    """Run the demonstration, and return the exit code: 0 if exactly the granted rows and fields were delivered."""
     folder = Path(tempfile.mkdtemp(prefix="pool-demo-"))
     folder.chmod(0o755)  # the embedded PostgreSQL runs as another user, where this one is root
     screen = Screen()
     programs = Programs(folder)
     try:
-        ended_well = _tell(_Stage(folder, screen, programs), persons)
+        passed = _run_steps(_Stage(folder, screen, programs), persons)
         if keep:
-            screen.say(f"everything still runs; end it with ctrl-c. Its folder is {folder}")
+            screen.line(f"everything still runs; end it with ctrl-c. Its folder is {folder}")
             programs.wait()
     finally:
         programs.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    return 0 if ended_well else 1
+    return 0 if passed else 1
 
 
-def _tell(stage: _Stage, persons: int) -> bool:
+def _run_steps(stage: _Stage, persons: int) -> bool:
     screen = stage.screen
-    screen.act("1", "A pool on the embedded PostgreSQL", "数据交换池")
+    screen.heading("1", "A pool on the embedded PostgreSQL", "数据交换池")
     initialise(
         stage.data, pool_id="demo", listen=dict.fromkeys(("grpc", "enrolment", "http", "registry"), "127.0.0.1:0")
     )
     addresses = stage.programs.serve(stage.data)
     root = credentials(stage.data, addresses)
-    screen.say(
+    screen.line(
         f"gateway {addresses['gateway']} (mutual TLS), control API {addresses['http']}, log {stage.data / 'log'}"
     )
 
-    screen.act("2", "Three departments join", "部门入池")
+    screen.heading("2", "Three departments join", "部门入池")
     police, civil, labour = PublicSecurity(root, persons), CivilAffairs(root, _ORGANISATIONS), HumanResources(root)
     for department in (police, civil, labour):
         department.join(stage.data, stage.folder, stage.programs)
-        screen.say(f"{department.name}: registered, accounts made, connector {department.connector!r} enrolled")
+        screen.line(f"{department.name}: registered, accounts made, connector {department.connector!r} enrolled")
 
-    screen.act("3", "Two departments publish", "归集发布")
+    screen.heading("3", "Two departments publish", "归集发布")
     for source in (police, civil):
         seconds = stage.programs.connect("run", str(source.config), "--once")
         rate = source.count / seconds
-        screen.say(f"{source.name}: {source.count:,} records of {source.topic} in {seconds:.1f} s ({rate:,.0f}/s)")
-    screen.say("  read, mapped, checked against the schema, signed, keyed with pseudonyms, stored, entered in the log")
+        screen.line(f"{source.name}: {source.count:,} records of {source.topic} in {seconds:.1f} s ({rate:,.0f}/s)")
+    screen.line("  read, mapped, checked against the schema, signed, keyed with pseudonyms, stored, entered in the log")
 
-    screen.act("4", "Human Resources asks", "共享申请")
-    grant_id = labour.ask(police.topic)
-    screen.say(f"request {grant_id[-12:]}: {', '.join(labour.fields)} where household division = {labour.district}")
+    screen.heading("4", "Human Resources asks", "共享申请")
+    grant_id = labour.submit_request(police.topic)
+    screen.line(f"request {grant_id[-12:]}: {', '.join(labour.fields)} where household division = {labour.district}")
     with PoolClient(Identity.load(labour.identity)) as pool:
         refused = _refusal(pool, grant_id, labour)
         screen.refused("before the owner has approved", refused)
         police.approve(grant_id)
-        screen.say(f"{police.name} approves; id_number is masked (keep_3_4), 16 of 20 fields stay behind")
+        screen.line(f"{police.name} approves; id_number is masked (keep_3_4), 16 of 20 fields stay behind")
 
-        screen.act("5", "Human Resources draws", "按需共享")
+        screen.heading("5", "Human Resources draws", "按需共享")
         started = time.monotonic()
-        labour.draw(stage.folder, stage.programs, grant_id)
-        arrived = labour.arrived()
-        screen.say(f"{len(arrived):,} of {persons:,} records arrived in {time.monotonic() - started:.1f} s:")
-        screen.rows(labour.fields, arrived[:4])
+        labour.fetch_all(stage.folder, stage.programs, grant_id)
+        delivered = labour.delivered()
+        screen.line(f"{len(delivered):,} of {persons:,} records arrived in {time.monotonic() - started:.1f} s:")
+        screen.rows(labour.fields, delivered[:4])
         screen.refused("for another purpose", _refusal(pool, grant_id, labour, purpose="research"))
         screen.refused("for another case", _refusal(pool, grant_id, labour, case="UNKNOWN-7"))
 
-    screen.act("6", "The trace", "审计留痕")
+    screen.heading("6", "The trace", "审计留痕")
     proven = _prove(stage, root_entries := root.get("/audit/entries", {"grant": grant_id, "limit": 1000}))
     differences = labour.compare(police.granted(labour.fields, labour.district))
     for difference in differences:
-        screen.wrong(difference)
+        screen.failed(difference)
     if not differences:
-        screen.right(
-            f"compared with what was generated: {len(arrived):,} rows, 4 fields, one masked; nothing else arrived"
+        screen.passed(
+            f"compared with what was generated: {len(delivered):,} rows, 4 fields, one masked; nothing else arrived"
         )
-    screen.say(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
+    screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
     screen.commands(
         f"pool audit list --data {stage.data} --grant {grant_id}",
         f"pool audit verify --files {stage.data / 'log'} --key {stage.data / 'log.pub'}",
@@ -132,42 +132,44 @@ def _refusal(pool: PoolClient, grant_id: str, labour: HumanResources, purpose: s
 
 
 def _prove(stage: _Stage, entries: list[dict[str, object]]) -> bool:
-    """Show the entries, wait until the log has signed them, prove one, and verify the whole log offline."""
-    stage.screen.trail(entries)
+    """Print the entries, wait until the log has signed them, check one proof, and verify the whole log offline."""
+    stage.screen.entries(entries)
     key = NoteKey.parse((stage.data / "log.pub").read_text().strip())
-    releases = [one for one in entries if _action(one) == "exchange:records:fetch" and _decision(one) == "allow"]
+    releases = [
+        entry for entry in entries if _action(entry) == "exchange:records:fetch" and _decision(entry) == "allow"
+    ]
     if not releases:
-        stage.screen.wrong("the log holds no entry of a release")
+        stage.screen.failed("the log holds no entry of a release")
         return False
     entry_id = str(_entry(releases[0])["id"])
     root = credentials(stage.data, json.loads((stage.data / "ports.json").read_text()))
-    give_up = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _SIGNED_WITHIN
     while True:
         try:
             proof = check_proof(str(root.get(f"/audit/entries/{entry_id}/proof")), [key])
             break
         except UnavailableError:
-            if time.monotonic() > give_up:
-                stage.screen.wrong(f"the log has not signed the entry {entry_id} within {_PATIENCE:.0f} s")
+            if time.monotonic() > deadline:
+                stage.screen.failed(f"the log has not signed the entry {entry_id} within {_SIGNED_WITHIN:.0f} s")
                 return False
             time.sleep(0.3)
-    stage.screen.right(
+    stage.screen.passed(
         f"release {entry_id[-12:]} is leaf {proof.index} of a tree of {proof.checkpoint.size}: proof holds"
     )
     report = verify_files(stage.data / "log", key=key)
-    told = "; ".join(report.lines())
-    (stage.screen.right if report.ok else stage.screen.wrong)(f"verified offline: {told}")
+    summary = "; ".join(report.lines())
+    (stage.screen.passed if report.ok else stage.screen.failed)(f"verified offline: {summary}")
     return report.ok
 
 
-def _entry(found: dict[str, object]) -> dict[str, object]:
-    entry = found["entry"]
+def _entry(document: dict[str, object]) -> dict[str, object]:
+    entry = document["entry"]
     return entry if isinstance(entry, dict) else {}
 
 
-def _action(found: dict[str, object]) -> str:
-    return str(_entry(found)["action"])
+def _action(document: dict[str, object]) -> str:
+    return str(_entry(document)["action"])
 
 
-def _decision(found: dict[str, object]) -> str:
-    return str(_entry(found)["decision"])
+def _decision(document: dict[str, object]) -> str:
+    return str(_entry(document)["decision"])

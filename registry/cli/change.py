@@ -1,9 +1,9 @@
-"""`pool-schema diff | register | find | approval`: from a changed file to a registered version.
+"""Commands `pool-schema diff`, `register`, `find` and `approval`: from a changed schema file to a registered version.
 
-pool-schema diff senior-card.v1-value new.avsc --url …      what it means for readers and grants
-pool-schema register senior-card.v1-value new.avsc --url …  refused where something is taken back
+pool-schema diff senior-card.v1-value new.avsc --url …      what the change means for readers and grants
+pool-schema register senior-card.v1-value new.avsc --url …  refused where it lowers a classification
 pool-schema approval ask senior-card.v1-value new.avsc --reason … --url …
-pool-schema approval decide ID --approve --url …            another person
+pool-schema approval decide ID --approve --url …            by another person
 """
 
 import json
@@ -16,8 +16,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from registry.cli.options import at_registry, perhaps_at_registry
-from registry.cli.terminal import FOUND, console, count, fail, read, schema_named, write
+from registry.cli.options import with_optional_registry, with_registry
+from registry.cli.terminal import FOUND, console, count, fail, load_schema, read, write
 from registry.client.admin import RegistryAdminClient
 from registry.reports.diff import Change, Readers, diff
 from registry.reports.grant_impact import GrantUse, Touch, Touched, grant_use, touched
@@ -40,14 +40,14 @@ _File = Annotated[Path, typer.Argument(metavar="FILE", help="The schema (.avsc).
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     app.command("diff")(diff_)
     app.command("register")(register)
     app.command("find")(find)
     app.add_typer(approval, name="approval")
 
 
-@perhaps_at_registry
+@with_optional_registry
 def diff_(
     registry: RegistryAdminClient | None,
     old: Annotated[str, typer.Argument(metavar="OLD", help="File, name that ships, or SUBJECT[@VERSION].")],
@@ -60,22 +60,22 @@ def diff_(
     strict: Annotated[bool, typer.Option(help="A logical type that changes its meaning counts as unreadable.")] = True,
 ) -> None:
     """Compare two schemas by meaning: for readers, and for grants (比较两个版本)."""
-    before, after = schema_named(old, registry), schema_named(new, registry)
+    before, after = load_schema(old, registry), load_schema(new, registry)
     changes = diff(before, after, strict=strict)
-    uses = _uses(old, grants, registry)
-    hit = touched(changes, uses or [], before, after)
+    uses = _grant_uses(old, grants, registry)
+    affected = touched(changes, uses or [], before, after)
     if as_json:
         document: dict[str, Any] = {"changes": [change.to_json() for change in changes]}
         if uses is not None:
-            document["grants"] = [item.to_json() for item in hit]
+            document["grants"] = [item.to_json() for item in affected]
         write(json.dumps(document, ensure_ascii=False, indent=2) + "\n", None)
     else:
-        _show(changes, hit, uses)
+        _print_changes(changes, affected, uses)
     if changes:
         raise typer.Exit(FOUND)
 
 
-@at_registry
+@with_registry
 def register(
     registry: RegistryAdminClient,
     subject: _Subject,
@@ -84,31 +84,33 @@ def register(
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="JSON file with metadata and ruleSet to go with it.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask whether it would be compatible, no more.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check compatibility only; register nothing.")] = False,
 ) -> None:
-    """Register a schema under a subject; prints its id and version (登记)."""
+    """Register a schema under a subject, and print its id and version (登记)."""
     body: dict[str, Any] = {"schema": read(file)}
     if metadata is not None:
-        body |= {name: value for name, value in _json(metadata).items() if name in {"metadata", "ruleSet"}}
-    place = quote(subject, safe="")
+        body |= {name: value for name, value in _read_object(metadata).items() if name in {"metadata", "ruleSet"}}
+    encoded = quote(subject, safe="")
     out = console()
     try:
         if dry_run:
-            verdict = registry.call("POST", f"/compatibility/subjects/{place}/versions", body, query={"verbose": True})
+            verdict = registry.call(
+                "POST", f"/compatibility/subjects/{encoded}/versions", body, query={"verbose": True}
+            )
             for message in verdict.get("messages", ()):
                 out.print(f"  {escape(str(message))}", soft_wrap=True)
             if not verdict["is_compatible"]:
                 raise typer.Exit(FOUND)
             out.print("[green]✓[/green] compatible")
             return
-        given = registry.call("POST", f"/subjects/{place}/versions", body)
-        found = registry.call("POST", f"/subjects/{place}", body)
+        registered = registry.call("POST", f"/subjects/{encoded}/versions", body)
+        version = registry.call("POST", f"/subjects/{encoded}", body)
     except PoolError as error:
         fail(error.message)
-    out.print(f"id {given['id']}, version {found['version']}")
+    out.print(f"id {registered['id']}, version {version['version']}")
 
 
-@at_registry
+@with_registry
 def find(
     registry: RegistryAdminClient,
     *,
@@ -116,11 +118,11 @@ def find(
     personal: Annotated[str | None, typer.Option("--personal", help="D = direct identifiers, P, N.")] = None,
     sensitive: Annotated[str | None, typer.Option("--sensitive", help="S, s, N.")] = None,
     level: Annotated[str | None, typer.Option("--level", help="This level or a higher one.")] = None,
-    prefix: Annotated[str | None, typer.Option("--prefix", help="Of the subject's name.")] = None,
+    prefix: Annotated[str | None, typer.Option("--prefix", help="Beginning of the subject's name.")] = None,
 ) -> None:
     """Find fields by tag and classification in the latest versions (查找字段)."""
     try:
-        found = registry.get(
+        fields = registry.get(
             "/governance/fields", tag=tag, personal=personal, sensitive=sensitive, level=level, subjectPrefix=prefix
         )
     except PoolError as error:
@@ -129,63 +131,63 @@ def find(
     heads = ("subject", "version", "field", "zh", "level", "personal", "sensitive", "mask")
     for head in heads:
         table.add_column("中文" if head == "zh" else head.upper(), overflow="fold")
-    for row in found:
-        table.add_row(*(escape(str(row[head])) for head in heads))
+    for field in fields:
+        table.add_row(*(escape(str(field[head])) for head in heads))
     console().print(table)
 
 
 @approval.command("ask")
-@at_registry
+@with_registry
 def ask(
     registry: RegistryAdminClient,
     subject: _Subject,
     file: _File,
     *,
-    because: Annotated[str, typer.Option("--reason", help="Why, in words; whoever decides reads it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why, in words, for the person who decides.")],
 ) -> None:
-    """Ask that a schema may be registered although it takes a classification back (申请)."""
-    body = {"subject": subject, "schema": read(file), "reason": because}
+    """Request approval to register a schema that lowers a classification (申请)."""
+    body = {"subject": subject, "schema": read(file), "reason": reason}
     try:
-        _request(registry.call("POST", "/approvals", body))
+        _print_request(registry.call("POST", "/approvals", body))
     except PoolError as error:
         fail(error.message)
 
 
 @approval.command("list")
-@at_registry
+@with_registry
 def list_(
     registry: RegistryAdminClient,
     *,
-    subject: Annotated[str | None, typer.Option("--subject", help="Of this subject alone.")] = None,
+    subject: Annotated[str | None, typer.Option("--subject", help="Only requests for this subject.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="asked, approved, refused or used.")] = None,
 ) -> None:
-    """List requests, with what each would take back (列出)."""
+    """List requests, with the classifications that each would lower (列出)."""
     try:
-        for one in registry.get("/approvals", subject=subject, state=state):
-            _request(one)
+        for request in registry.get("/approvals", subject=subject, state=state):
+            _print_request(request)
     except PoolError as error:
         fail(error.message)
 
 
 @approval.command("decide")
-@at_registry
+@with_registry
 def decide(
     registry: RegistryAdminClient,
     approval_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     *,
-    approve: Annotated[bool, typer.Option("--approve/--refuse", help="Which.")],
-    answer: Annotated[str, typer.Option("--reason", help="In words; a refusal needs some.")] = "",
+    approve: Annotated[bool, typer.Option("--approve/--refuse", help="The decision.")],
+    reason: Annotated[str, typer.Option("--reason", help="In words; required for a refusal.")] = "",
 ) -> None:
     """Approve or refuse a request of another person (审批)."""
     try:
         path = f"/approvals/{quote(approval_id, safe='')}/decision"
-        _request(registry.call("POST", path, {"approve": approve, "reason": answer}))
+        _print_request(registry.call("POST", path, {"approve": approve, "reason": reason}))
     except PoolError as error:
         fail(error.message)
 
 
-def _uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUse] | None:
-    """Return the grants to look at: from a file, else from the registry that the old schema came from."""
+def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUse] | None:
+    """Return the grants to compare with: from a file, else from the registry that the old schema came from."""
     try:
         if grants is not None:
             text = sys.stdin.read() if str(grants) == "-" else read(grants)
@@ -193,10 +195,10 @@ def _uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -
             if not isinstance(documents, list):
                 raise InvalidError(Reason.REQUEST_INVALID, "got JSON that is no list; expected a list of grants")
             topic = _topic(old)
-            return [grant_use(one) for one in documents if topic in (None, one.get("topic"))]
+            return [grant_use(document) for document in documents if topic in (None, document.get("topic"))]
         if registry is not None and _topic(old) is not None and not Path(old).exists():
             subject = quote(old.partition("@")[0], safe="")
-            return [grant_use(one) for one in registry.get(f"/governance/subjects/{subject}/grants")]
+            return [grant_use(document) for document in registry.get(f"/governance/subjects/{subject}/grants")]
     except ValueError as error:
         fail(f"{grants}: {error}")
     except PoolError as error:
@@ -212,7 +214,7 @@ def _topic(name: str) -> str | None:
     return subject.removesuffix("-value") if subject.endswith("-value") else None
 
 
-def _show(changes: list[Change], hit: list[Touched], uses: list[GrantUse] | None) -> None:
+def _print_changes(changes: list[Change], affected: list[Touched], uses: list[GrantUse] | None) -> None:
     out = console()
     if not changes:
         out.print("[green]✓[/green] no change of meaning")
@@ -237,24 +239,26 @@ def _show(changes: list[Change], hit: list[Touched], uses: list[GrantUse] | None
             out.print(f"  {escape(change.path or 'record')}: {escape(text)}", soft_wrap=True)
     if uses is None:
         return
-    out.print(f"\n{count(len({item.grant for item in hit}), 'grant')} of {len(uses)} touched")
-    for item in sorted(hit, key=lambda each: (-each.touch, each.grant)):
+    out.print(f"\n{count(len({item.grant for item in affected}), 'grant')} of {len(uses)} touched")
+    for item in sorted(affected, key=lambda each: (-each.touch, each.grant)):
         colour = _TOUCHES[item.touch]
         word = f"[{colour}]{item.touch.name.lower()}[/{colour}]"
         out.print(f"  {word} {escape(item.grant)} of {escape(item.consumer)}: {escape(item.because)}", soft_wrap=True)
 
 
-def _request(one: dict[str, Any]) -> None:
+def _print_request(request: dict[str, Any]) -> None:
     out = console()
-    out.print(f"[bold]{escape(str(one['id']))}[/bold] {escape(str(one['subject']))}: {escape(str(one['state']))}")
-    out.print(f"  asked by {escape(str(one['askedBy']))}: {escape(str(one['reason']))}", soft_wrap=True)
-    for finding in one["findings"]:
+    name, subject, state = (escape(str(request[key])) for key in ("id", "subject", "state"))
+    out.print(f"[bold]{name}[/bold] {subject}: {state}")
+    out.print(f"  asked by {escape(str(request['askedBy']))}: {escape(str(request['reason']))}", soft_wrap=True)
+    for finding in request["findings"]:
         out.print(f"  {escape(str(finding))}", soft_wrap=True)
-    if one["decidedBy"]:
-        out.print(f"  decided by {escape(str(one['decidedBy']))} {escape(str(one['answer']))}".rstrip(), soft_wrap=True)
+    if request["decidedBy"]:
+        decided = f"  decided by {escape(str(request['decidedBy']))} {escape(str(request['answer']))}".rstrip()
+        out.print(decided, soft_wrap=True)
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(read(file))
     except ValueError as error:

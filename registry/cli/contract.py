@@ -1,4 +1,4 @@
-"""`pool-schema contract export | import`: a schema as a contract of the Open Data Contract Standard, and back."""
+"""Commands `pool-schema contract export` and `import`: schema to data contract (ODCS), and back."""
 
 import io
 import json
@@ -9,8 +9,8 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from registry.cli.options import Out, perhaps_at_registry
-from registry.cli.terminal import fail, read, schema_named, write
+from registry.cli.options import Out, with_optional_registry
+from registry.cli.terminal import fail, load_schema, read, write
 from registry.client.admin import RegistryAdminClient
 from registry.reports.odcs import from_contract, to_contract
 from schemas.access import Level
@@ -22,27 +22,27 @@ contract = typer.Typer(help="Contracts of the Open Data Contract Standard (数�
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     app.add_typer(contract, name="contract")
 
 
 @contract.command("export")
-@perhaps_at_registry
+@with_optional_registry
 def export(
     registry: RegistryAdminClient | None,
     schema: Annotated[str, typer.Argument(metavar="SCHEMA", help="File, name that ships, or SUBJECT[@VERSION].")],
     out: Out = None,
 ) -> None:
     """Write a schema as a contract, ODCS v3.1.0, YAML (导出数据契约)."""
-    parsed = schema_named(schema, registry)
+    parsed = load_schema(schema, registry)
     subject, number = Path(schema).stem if Path(schema).exists() else schema, 1
     properties: dict[str, str] = {}
     try:
         if registry is not None and not Path(schema).exists():
             name, _, wanted = schema.partition("@")
-            found = registry.version(name, wanted or "latest")
-            subject, number = name, int(found["version"])
-            properties = (found.get("metadata") or {}).get("properties") or {}
+            version = registry.version(name, wanted or "latest")
+            subject, number = name, int(version["version"])
+            properties = (version.get("metadata") or {}).get("properties") or {}
         document = to_contract(parsed, subject=subject, version=number, properties=properties)
     except PoolError as error:
         fail(error.message)
@@ -55,13 +55,14 @@ def import_(
     *,
     out: Out = None,
     metadata: Annotated[
-        Path | None, typer.Option("--metadata-out", help="File for what `register --metadata` takes.")
+        Path | None, typer.Option("--metadata-out", help="File to write for `register --metadata`.")
     ] = None,
     level: Annotated[
-        list[str] | None, typer.Option("--level", help="WORD=G3: which level a word of its classification means.")
+        list[str] | None,
+        typer.Option("--level", help="WORD=G3: the level that a classification of the contract stands for."),
     ] = None,
 ) -> None:
-    """Write the schema of a contract (由数据契约生成结构)."""
+    """Write the schema that a contract describes (由数据契约生成结构)."""
     levels = {}
     for pair in level or ():
         word, _, name = pair.rpartition("=")
@@ -69,13 +70,13 @@ def import_(
             fail(f"got --level {pair[:60]!r}; expected WORD=LEVEL, LEVEL one of {', '.join(Level.__members__)}")
         levels[word] = name
     try:
-        text, found = from_contract(YAML(typ="safe").load(read(file)), levels=levels)
+        text, extracted = from_contract(YAML(typ="safe").load(read(file)), levels=levels)
     except YAMLError as error:
         fail(f"{file}: {getattr(error, 'problem', None) or 'is no YAML'}")
     except PoolError as error:
         fail(f"{file}: {error.message}")
     if metadata is not None:
-        write(json.dumps({"metadata": found}, ensure_ascii=False, indent=2) + "\n", metadata)
+        write(json.dumps({"metadata": extracted}, ensure_ascii=False, indent=2) + "\n", metadata)
     write(text + "\n", out)
 
 

@@ -1,12 +1,12 @@
-"""`pool-schema docs`: a data dictionary of schemas, as HTML or Markdown, in Chinese, English or both."""
+"""Command `pool-schema docs`: a data dictionary of schemas, as HTML or Markdown, in Chinese, English or both."""
 
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from registry.cli.options import Out, perhaps_at_registry
-from registry.cli.terminal import count, schema_named, write
+from registry.cli.options import Out, with_optional_registry
+from registry.cli.terminal import count, load_schema, write
 from registry.client.admin import RegistryAdminClient
 from registry.reports.dictionary import Language, sheet
 from registry.reports.dictionary_html import to_html
@@ -21,11 +21,11 @@ class _Form(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the command."""
+    """Register the command with the program."""
     app.command("docs")(docs)
 
 
-@perhaps_at_registry
+@with_optional_registry
 def docs(
     registry: RegistryAdminClient | None,
     schemas: Annotated[
@@ -36,13 +36,13 @@ def docs(
     ],
     out: Out = None,
     form: Annotated[
-        _Form | None, typer.Option("--format", help="html if not given, or what the name of the file says.")
+        _Form | None, typer.Option("--format", help="By default the file's extension decides, else html.")
     ] = None,
-    language: Annotated[Language, typer.Option("--lang", help="Of the words that the page adds.")] = Language.BOTH,
-    title: Annotated[str, typer.Option("--title", help="Of the page.")] = "",
+    language: Annotated[Language, typer.Option("--lang", help="Language of headings and labels.")] = Language.BOTH,
+    title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "",
 ) -> None:
     """Write a data dictionary (生成数据字典)."""
-    sheets = [sheet(schema_named(name, registry), name) for name in schemas]
+    sheets = [sheet(load_schema(name, registry), name) for name in schemas]
     chosen = form or (_Form.MD if out is not None and out.suffix in {".md", ".markdown"} else _Form.HTML)
     page = (to_html if chosen is _Form.HTML else to_markdown)(sheets, language=language, title=title)
-    write(page, out, told=count(len(sheets), "record type"))
+    write(page, out, summary=count(len(sheets), "record type"))

@@ -1,4 +1,4 @@
-"""`pool-schema`: write, check, compare, document and register schemas.
+"""Program `pool-schema`: write, check, compare, document and register schemas.
 
     pool-schema lint FILE…                   is it valid, safe, and is every field classified?
     pool-schema check OLD NEW [--level …]    may NEW follow OLD? compatibility, and no classification lowered
@@ -12,8 +12,8 @@
     pool-schema list                         the record types that ship with the pool
     pool-schema show NAME                    one of them as a table, or its text with --text
 
-Offline it does what the registry does on registration, with the same messages. Exit codes: 0 good, 1 something was
-found, 2 the command could not be carried out (no such file, no answer, unknown level).
+`lint` and `check` apply the registry's own rules offline, with the same messages. Exit codes: 0 nothing found,
+1 something found, 2 the command failed (no such file, no answer, unknown level).
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from registry.avro.compatibility import Compatibility, Incompatibility, check
 from registry.avro.parser import ParsedSchema, parse
 from registry.avro.type_names import type_text
 from registry.cli import change, contract, docs, transfer
-from registry.cli.terminal import FOUND, console, count, fail, parsed_file, read, write
+from registry.cli.terminal import FOUND, console, count, fail, parse_file, read, write
 from registry.governance import classification
 from registry.governance.classification import Finding
 from schemas import library
@@ -91,7 +91,7 @@ def check_(
         wanted = Compatibility.parse(level)
     except InvalidError as error:
         fail(error.message)
-    before, after = (parsed_file(file) for file in (old, new))
+    before, after = (parse_file(file) for file in (old, new))
     labels = _labels(before) | _labels(after)
     fields, _ = classification.examine(after.json)
     earlier, _ = classification.examine(before.json)

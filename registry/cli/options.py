@@ -1,8 +1,8 @@
-"""Options that commands of `pool-schema` share: which registry, who calls, and where the result goes.
+"""Command-line options that commands of `pool-schema` share: the registry, the caller's credentials, the output file.
 
-@at_registry                       takes --url, --token-file, --authority, --certificate and --key in place of
-def find(registry: Remote, …)      its first parameter; fails without --url
-@perhaps_at_registry               the same, with None where there is no --url
+@with_registry                               replaces the first parameter by --url, --token-file, --authority,
+def find(registry: RegistryAdminClient, …)   --certificate and --key; fails without --url
+@with_optional_registry                      the same, and passes None without --url
 """
 
 import inspect
@@ -16,7 +16,7 @@ import typer
 from registry.cli.terminal import fail
 from registry.client.admin import RegistryAdminClient
 
-__all__ = ["Out", "at_registry", "perhaps_at_registry", "required"]
+__all__ = ["Out", "required", "with_optional_registry", "with_registry"]
 
 _P = ParamSpec("_P")
 
@@ -40,45 +40,43 @@ _OPTIONS = {
 }
 
 
-def at_registry(command: Callable[Concatenate[RegistryAdminClient, _P], None]) -> Callable[..., None]:
-    """Let a command take the options that name a registry, and give it that as its first argument.
-
-    Without --url it fails.
-    """
+def with_registry(command: Callable[Concatenate[RegistryAdminClient, _P], None]) -> Callable[..., None]:
+    """Add the options of a registry to a command, and pass a client as its first argument; fail without --url."""
     return _with_options(command, required)
 
 
-def perhaps_at_registry(command: Callable[Concatenate[RegistryAdminClient | None, _P], None]) -> Callable[..., None]:
-    """Let a command take the options that name a registry, and give it that, or None without --url."""
-    return _with_options(command, lambda found: found)
+def with_optional_registry(command: Callable[Concatenate[RegistryAdminClient | None, _P], None]) -> Callable[..., None]:
+    """Add the options of a registry to a command, and pass a client as its first argument, or None without --url."""
+    return _with_options(command, lambda client: client)
 
 
-def required(found: RegistryAdminClient | None) -> RegistryAdminClient:
-    """Return the registry, or fail where none is named."""
-    if found is None:
+def required(client: RegistryAdminClient | None) -> RegistryAdminClient:
+    """Return the client; fail if no registry was named."""
+    if client is None:
         fail("got no --url (or POOL_REGISTRY_URL); expected the address of a registry")
-    return found
+    return client
 
 
 def _with_options(
-    command: Callable[..., None], chosen: Callable[[RegistryAdminClient | None], Any]
+    command: Callable[..., None], check: Callable[[RegistryAdminClient | None], Any]
 ) -> Callable[..., None]:
     @wraps(command)
-    def run(*arguments: Any, **given: Any) -> None:
-        found = _remote(**{name: given.pop(name) for name in _OPTIONS})
-        command(chosen(found), *arguments, **given)
+    def run(*arguments: Any, **options: Any) -> None:
+        client = _client(**{name: options.pop(name) for name in _OPTIONS})
+        command(check(client), *arguments, **options)
 
     signature = inspect.signature(command)
     own = list(signature.parameters.values())[1:]
-    more = [
-        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=o) for n, o in _OPTIONS.items()
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in _OPTIONS.items()
     ]
-    run.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]  # what typer reads
-    run.__annotations__ = {each.name: each.annotation for each in (*own, *more)}
+    run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]  # what typer reads
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
     return run
 
 
-def _remote(
+def _client(
     url: str | None, token_file: Path | None, authority: Path | None, certificate: Path | None, key: Path | None
 ) -> RegistryAdminClient | None:
     if url is None:

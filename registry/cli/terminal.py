@@ -1,4 +1,4 @@
-"""What the commands of `pool-schema` share: how they print, how they fail, and where a schema comes from.
+"""Terminal output, exit codes and schema loading, shared by the commands of `pool-schema`.
 
 A schema is named in one of three ways, tried in this order:
 
@@ -20,7 +20,7 @@ from registry.client.admin import RegistryAdminClient
 from schemas import library
 from schemas.errors import InvalidError, PoolError, Reason
 
-__all__ = ["FAILED", "FOUND", "console", "count", "fail", "parsed_file", "read", "schema_named", "write"]
+__all__ = ["FAILED", "FOUND", "console", "count", "fail", "load_schema", "parse_file", "read", "write"]
 
 FOUND = 1
 FAILED = 2
@@ -28,20 +28,20 @@ _PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to print: as wide as the terminal, or wide enough for a pipe."""
-    found = Console(stderr=stderr, highlight=False)
-    # A pipe has no width of its own, and a table cut at 80 columns would lose what it says.
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    """Return a console: as wide as the terminal, or wide enough for a pipe."""
+    terminal = Console(stderr=stderr, highlight=False)
+    # A pipe has no width of its own, and a table cut at 80 columns would lose text.
+    return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
 
 
 def fail(message: str) -> NoReturn:
-    """Say why the command could not be carried out, and end with 2."""
+    """Print why the command failed, and exit with 2."""
     console(stderr=True).print(f"[red]pool-schema:[/red] {escape(message)}", soft_wrap=True)
     raise typer.Exit(FAILED)
 
 
 def count(number: int, what: str) -> str:
-    """Return a number and its noun."""
+    """Return a number with its noun, in singular or plural."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -55,13 +55,13 @@ def read(file: Path) -> str:
         fail(f"{file}: got a file that is no UTF-8; save it as UTF-8")
 
 
-def write(text: str, out: Path | None, *, told: str = "") -> None:
+def write(text: str, out: Path | None, *, summary: str = "") -> None:
     """Write a result into a file, or to standard output where none is given.
 
     Args:
-        text: as it is to stand there.
+        text: the result, whole.
         out: the file.
-        told: what went into the file, said on standard error; nothing is said if empty.
+        summary: printed on standard error after a file was written; nothing is printed if empty.
     """
     if out is None:
         sys.stdout.write(text)
@@ -70,11 +70,11 @@ def write(text: str, out: Path | None, *, told: str = "") -> None:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         fail(f"{out}: {error.strerror or type(error).__name__}")
-    if told:
-        console(stderr=True).print(f"{out}: {told}", markup=False, soft_wrap=True)
+    if summary:
+        console(stderr=True).print(f"{out}: {summary}", markup=False, soft_wrap=True)
 
 
-def parsed_file(file: Path) -> ParsedSchema:
+def parse_file(file: Path) -> ParsedSchema:
     """Read and parse a schema file, or fail."""
     try:
         return parse(read(file))
@@ -82,28 +82,28 @@ def parsed_file(file: Path) -> ParsedSchema:
         fail(f"{file}: {error.message}")
 
 
-def schema_named(name: str, remote: RegistryAdminClient | None) -> ParsedSchema:
-    """Return the schema that a name means (see the module's text), or fail."""
+def load_schema(name: str, registry: RegistryAdminClient | None) -> ParsedSchema:
+    """Return the schema of a name (see the module's docstring), or fail."""
     if Path(name).exists():
-        return parsed_file(Path(name))
+        return parse_file(Path(name))
     try:
-        return _elsewhere(name, remote)
+        return _from_library_or_registry(name, registry)
     except PoolError as error:
         fail(f"{name}: {error.message}")
 
 
-def _elsewhere(name: str, remote: RegistryAdminClient | None) -> ParsedSchema:
+def _from_library_or_registry(name: str, registry: RegistryAdminClient | None) -> ParsedSchema:
     try:
         return parse(library.text(name))
     except InvalidError as error:
         if error.reason is not Reason.NOT_FOUND:
             raise
-    if remote is None:
+    if registry is None:
         raise InvalidError(
             Reason.NOT_FOUND,
             "no such file, and no record type that ships (pool-schema list); for a subject, give --url too",
         )
     subject, _, version = name.partition("@")
-    found = remote.version(subject, version or "latest")
-    references = tuple(remote.references_of(found))
-    return parse(str(found["schema"]), references=references)
+    document = registry.version(subject, version or "latest")
+    references = tuple(registry.references_of(document))
+    return parse(str(document["schema"]), references=references)

@@ -1,11 +1,11 @@
-"""`pool-schema export | import`: a registry's content as records of a `_schemas` topic, or straight from another one.
+"""Commands `pool-schema export` and `import`: move a registry, as records of a `_schemas` topic or over REST.
 
     pool-schema export --url https://old:8081 --out schemas.jsonl
     pool-schema import schemas.jsonl --url https://new:8081
     pool-schema import --from http://other:8081 --url https://new:8081
 
 Ids and versions are kept. Import reads what the console consumer of Kafka prints of a `_schemas` topic as well
-(`--property print.key=true`). It says what the receiving registry does not take, and ends with 1 if there is any.
+(`--property print.key=true`). It prints what the receiving registry refuses, and ends with 1 if it refused anything.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from registry.cli.options import Out, at_registry, perhaps_at_registry, required
+from registry.cli.options import Out, required, with_optional_registry, with_registry
 from registry.cli.terminal import FOUND, console, count, fail, read, write
 from registry.client.admin import RegistryAdminClient
 from registry.schemas_topic.records import Snapshot, fold, read_lines, write_line
@@ -25,16 +25,16 @@ __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Register the commands with the program."""
     app.command("export")(export)
     app.command("import")(import_)
 
 
-@at_registry
+@with_registry
 def export(
     registry: RegistryAdminClient,
     out: Out = None,
-    prefix: Annotated[str, typer.Option("--prefix", help="Only subjects that begin so.")] = "",
+    prefix: Annotated[str, typer.Option("--prefix", help="Only subjects with this prefix.")] = "",
 ) -> None:
     """Write a registry's content as records of a _schemas topic, one JSON line each (导出)."""
     try:
@@ -42,10 +42,10 @@ def export(
         lines = "".join(map(write_line, records_of(snapshot)))
     except PoolError as error:
         fail(error.message)
-    write(lines, out, told=count(len(snapshot.versions), "version"))
+    write(lines, out, summary=count(len(snapshot.versions), "version"))
 
 
-@perhaps_at_registry
+@with_optional_registry
 def import_(
     registry: RegistryAdminClient | None,
     file: Annotated[
@@ -56,22 +56,22 @@ def import_(
         str | None, typer.Option("--from", help="Address of another registry, instead of a file.")
     ] = None,
     source_token: Annotated[
-        Path | None, typer.Option("--from-token-file", help="File with a bearer token for that one.")
+        Path | None, typer.Option("--from-token-file", help="File with a bearer token for the other registry.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
 ) -> None:
-    """Put versions into a registry with the ids that they have elsewhere (导入)."""
+    """Import versions into a registry with the ids that they have elsewhere (导入)."""
     if (file is None) is (source is None):
         fail("got both a file and --from, or neither; expected one of the two")
     out = console()
     try:
         snapshot = _read(file, source, source_token)
         if dry_run:
-            wrong = snapshot.contradictions()
-            for text in wrong:
+            contradictions = snapshot.contradictions()
+            for text in contradictions:
                 out.print(f"  {escape(text)}", soft_wrap=True)
-            out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(wrong), 'contradiction')}")
-            raise typer.Exit(FOUND if wrong else 0)
+            out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(contradictions), 'contradiction')}")
+            raise typer.Exit(FOUND if contradictions else 0)
         copied = put(required(registry), snapshot)
     except PoolError as error:
         fail(error.message)

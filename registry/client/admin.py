@@ -1,9 +1,9 @@
-"""A registry from the outside, for commands that write to one or copy one.
+"""REST client of a schema registry, for commands that write to one or copy one.
 
-It may be this pool's, or any other that speaks Confluent's REST API.
-`registry.client.reader` reads for a department's machine and caches; this neither caches nor hides anything. A token
-is never a command-line argument, since other users of the machine could read it: it stands in a file. Errors come
-back in the words of the registry that was asked, with its number in `details["code"]`.
+The registry is this pool's or any other with Confluent's REST API. `registry.client.reader` is the cached, read-only
+client; this one neither caches nor hides anything. A token is never a command-line argument, since other users of the
+machine could read it: it is read from a file. An error carries the message of the registry that was called, and its
+error code in `details["code"]`.
 """
 
 import ssl
@@ -19,20 +19,20 @@ from schemas.errors import ConflictError, InvalidError, PoolError, Reason, Refus
 
 __all__ = ["RegistryAdminClient"]
 
-_PATIENCE = 60.0  # seconds for one call
+_TIMEOUT = 60.0  # seconds for one call
 _MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _PAGE = 1_000
 
 
 class RegistryAdminClient:
-    """Calls one registry.
+    """Client of one registry.
 
     Args:
         url: such as `https://pool.example:8081`.
-        token: bearer token; None for a registry that asks for none.
-        user: (name, password) for Basic, where a registry wants that instead.
-        authority: PEM file of the authority that signed the registry's certificate; None = the system's.
-        certificate: PEM files (certificate, key) by which the caller proves who it is.
+        token: bearer token; None for a registry without authentication.
+        user: (name, password), for a registry with Basic authentication.
+        authority: PEM file of the certificate authority of the registry; None = those of the system.
+        certificate: PEM files (certificate, key) of the client, for mutual TLS.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class RegistryAdminClient:
             headers["authorization"] = f"Bearer {token}"
         self._url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=self._url, headers=headers, auth=user, verify=context, timeout=_PATIENCE, trust_env=False
+            base_url=self._url, headers=headers, auth=user, verify=context, timeout=_TIMEOUT, trust_env=False
         )
-        # A command has many ways out; whichever it takes, the connections do not outlive the object.
+        # A command may end by many exceptions; in each case the connections are closed with the object.
         weakref.finalize(self, self._http.close)
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """Return what stands at a path.
+        """Return the document at a path.
 
         Raises:
             PoolError: see `call`.
@@ -72,21 +72,21 @@ class RegistryAdminClient:
         return self.call("GET", path, query=query)
 
     def call(self, method: str, path: str, body: Any = None, *, query: Mapping[str, Any] | None = None) -> Any:
-        """Make one call and give its answer.
+        """Send one request and return the answer.
 
         Args:
-            method: of HTTP.
-            path: from the root, with its parts encoded.
+            method: HTTP method.
+            path: from the root, with its segments percent-encoded.
             body: a JSON value; None for none.
-            query: parameters; those that are None are left out, truth values become words.
+            query: parameters; those that are None are left out, booleans become `true` and `false`.
 
         Raises:
-            RefusedError: the caller may not, or has not proved who it is.
-            InvalidError: the registry does not know it, or does not take it.
-            ConflictError: incompatible, or the registry's state is another.
-            UnavailableError: no answer, or one that says later.
+            RefusedError: the caller is not authenticated, or not permitted.
+            InvalidError: not found, or not accepted.
+            ConflictError: incompatible, or in conflict with the registry's state.
+            UnavailableError: no answer, or one that asks to retry later.
         """
-        params = {name: _word(value) for name, value in (query or {}).items() if value is not None}
+        params = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
         try:
             answer = self._http.request(method, path, params=params, json=body)
         except httpx.HTTPError as error:
@@ -102,49 +102,49 @@ class RegistryAdminClient:
                 Reason.REQUEST_INVALID, f"{self._url} answers with what is no JSON; is it a schema registry?"
             ) from error
         if not answer.is_success:
-            raise _refusal(answer.status_code, document)
+            raise _error(answer.status_code, document)
         return document
 
     def subjects(self, prefix: str = "", *, deleted: bool = True) -> Iterator[str]:
-        """Return the names of subjects, sorted as the registry sorts them."""
+        """Return the names of subjects, in the registry's order."""
         offset = 0
         while True:
             page = self.get("/subjects", subjectPrefix=prefix or None, deleted=deleted, offset=offset, limit=_PAGE)
             yield from page
-            # A registry that knows no pages gives all at once.
+            # A registry without pagination returns all at once.
             if len(page) != _PAGE:
                 return
             offset += _PAGE
 
     def version(self, subject: str, number: int | str = "latest", *, deleted: bool = False) -> dict[str, Any]:
         """Return a version: subject, version, id, schema, and schemaType, references, metadata and ruleSet if any."""
-        found: dict[str, Any] = self.get(f"/subjects/{quote(subject, safe='')}/versions/{number}", deleted=deleted)
-        return found
+        document: dict[str, Any] = self.get(f"/subjects/{quote(subject, safe='')}/versions/{number}", deleted=deleted)
+        return document
 
     def references_of(self, version: Mapping[str, Any]) -> list[str]:
-        """Return the texts of the schemas that a version refers to, each before those that need it."""
+        """Return the texts of the schemas that a version references, dependencies first."""
         texts: dict[tuple[str, int], str] = {}
         self._collect(version, texts)
         return list(texts.values())
 
     def _collect(self, version: Mapping[str, Any], texts: dict[tuple[str, int], str]) -> None:
         for item in version.get("references") or ():
-            place = (str(item["subject"]), int(item["version"]))
-            if place in texts:
+            key = (str(item["subject"]), int(item["version"]))
+            if key in texts:
                 continue
-            found = self.version(*place, deleted=True)
-            self._collect(found, texts)
-            texts[place] = str(found["schema"])
+            referenced = self.version(*key, deleted=True)
+            self._collect(referenced, texts)
+            texts[key] = str(referenced["schema"])
 
 
-def _word(value: Any) -> Any:
+def _parameter(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _refusal(status: int, document: Any) -> PoolError:
-    known = document if isinstance(document, dict) else {}
-    code = str(known.get("error_code", status))
-    message = str(known.get("message", f"HTTP {status}"))[:5_000]
+def _error(status: int, document: Any) -> PoolError:
+    body = document if isinstance(document, dict) else {}
+    code = str(body.get("error_code", status))
+    message = str(body.get("message", f"HTTP {status}"))[:5_000]
     details = {"code": code}
     if status in (401, 403):
         reason = Reason.NO_IDENTITY if status == 401 else Reason.ROLE_MISSING
