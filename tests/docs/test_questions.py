@@ -1,4 +1,4 @@
-"""Twenty questions of a newcomer, in docs/architecture.md: a module's first line must be found by the question's words."""
+"""Twenty questions of a newcomer, in docs/architecture.md: the question's words find the module's first line."""
 
 import ast
 import re
@@ -11,16 +11,16 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## Where is it?")[2].partition("\n## ")[0]
 QUESTIONS = re.findall(r"^\| ([^|`]+\?) \| `([\w/.]+)` \|$", SECTION, re.MULTILINE)
 # Words that every question and every first line has: they lead nowhere.
-_COMMON = frozenset(
+_COMMON = (
     "a add all an and are as at be by do does for from get go has have how if in into is it its may more must no not of"
     " on one or out so than that the their them then they this to under until use used was were what when where which"
-    " who with without would".split()
+    " who with without would"
 )
 
 
 def stems(text: str) -> set[str]:
     """Return the words of a text that a search would use, without their endings."""
-    words = set(re.findall(r"[a-z0-9]+", text.lower())) - _COMMON
+    words = set(re.findall(r"[a-z0-9]+", text.lower())) - set(_COMMON.split())
     return {re.sub(r"(?:ing|er|ed)$", "", word.removesuffix("s")).removesuffix("e")[:6] for word in words}
 
 
