@@ -1,9 +1,8 @@
 """REST client of a schema registry, for commands that write to one or copy one.
 
-The registry is this pool's or any other with Confluent's REST API. `registry.client.reader` is the cached, read-only
-client; this one neither caches nor hides anything. A token is never a command-line argument, since other users of the
-machine could read it: it is read from a file. An error carries the message of the registry that was called, and its
-error code in `details["code"]`.
+The registry is this pool's or any other with Confluent's REST API. Nothing is cached. A token is never a command-line
+argument, since other users of the machine could read it: it is read from a file. An error carries the message of the
+registry that was called, and its error code in `details["code"]`.
 """
 
 import ssl

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from registry.avro.parser import parse
-from registry.codec.codec import COLUMNS_FROM, Checked, CodecEngine, counts
-from registry.codec.engine import MAX_ROW_ERRORS
+from registry.codec.codec import COLUMNS_FROM, Checked, CodecEngine
+from registry.codec.engine import MAX_ROW_ERRORS, Engine
 from schemas.errors import InvalidError, Reason
 from schemas.record import key_bytes
 from tests.kit.cases.engines import COLOUR, DATE, MONEY, SIMPLE, Make, N, columns, errors_of, record, refused, rows
@@ -194,12 +194,21 @@ def test_a_recursive_value_must_be_exactly_one_datum() -> None:
         refused(lambda bad=bad: engine.encode(pa.record_batch({"next": pa.array([bad])})))
 
 
-def test_a_batch_below_the_limit_goes_to_rows_and_one_above_to_columns() -> None:
+def test_a_batch_below_the_limit_goes_to_rows_and_one_above_to_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, datums = columns(SIMPLE), [encode(SIMPLE, {"id": "a", "n": 1})] * COLUMNS_FROM
-    before = (counts.rows, counts.columns)
+    assert isinstance(engine, CodecEngine)
+    assert engine.columns is not None
+    asked: list[tuple[str, int]] = []
+    for each in (engine.columns, engine.rows):
+
+        def recorded(given: list[bytes], select: None, each: Engine = each) -> pa.RecordBatch:
+            asked.append((each.name, len(given)))
+            return type(each).decode(each, given, select)
+
+        monkeypatch.setattr(each, "decode", recorded)
     engine.decode(datums[1:])
     engine.decode(datums)
-    assert (counts.rows, counts.columns) == (before[0] + 1, before[1] + 1)
+    assert asked == [("rows", COLUMNS_FROM - 1), ("columns", COLUMNS_FROM)]
 
 
 def test_a_batch_that_decodes_beyond_the_cap_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The manners of the registry's API: media types, bodies, subjects, pages, the gate, and our own client."""
+"""The manners of the registry's API: media types, bodies, subjects, pages, and the gate."""
 
 import json
 import uuid
@@ -8,10 +8,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from registry.client.reader import RegistryClient
 from schemas.access import Action
-from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
-from tests.kit.world.registry_served import INT, LONG, V1, World, put, record
+from tests.kit.world.registry_served import INT, LONG, V1, World, put
 
 pytestmark = pytest.mark.postgres
 
@@ -226,29 +224,7 @@ def test_a_caller_without_identity_learns_nothing(world: World, subject: str) ->
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-# --- our own client --------------------------------------------------------------------------------------------
-
-
-def test_our_client_reads_and_remembers(world: World, subject: str) -> None:
-    schema_id = put(world, subject, record("x")).json()["id"]
-    with RegistryClient(world.url) as client:
-        world.access.entries.clear()
-        assert client.by_id(schema_id) == record("x")
-        assert client.by_id(schema_id) == record("x")
-        assert len(world.access.entries) == 1, "an id never changes its meaning"
-        latest = client.latest(subject)
-        assert (latest.schema_id, latest.version, latest.text) == (schema_id, 1, record("x"))
-        with pytest.raises(InvalidError) as unknown:
-            client.latest(f"{subject}x")
-        assert unknown.value.reason is Reason.SUBJECT_UNKNOWN
-        with pytest.raises(InvalidError) as missing:
-            client.by_id(99999)
-        assert missing.value.reason is Reason.SCHEMA_UNKNOWN
-
-
-def test_our_client_tells_refusal_from_absence(world: World, subject: str) -> None:
+def test_a_denied_read_is_refused_and_not_answered_as_absent(world: World, subject: str) -> None:
     world.access.denied.add(Action.SCHEMA_READ)
-    with RegistryClient(world.url) as client, pytest.raises(RefusedError):
-        client.latest(subject)
-    with RegistryClient("http://127.0.0.1:1") as client, pytest.raises(UnavailableError):
-        client.latest(subject)
+    answer = world.http.get(f"/subjects/{subject}/versions/latest")
+    assert (answer.status_code, answer.json()["error_code"]) == (403, 40301)

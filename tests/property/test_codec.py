@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry.avro.parser import parse
-from registry.codec.codec import Checked, CodecEngine, counts
+from registry.codec.codec import Checked, CodecEngine
 from registry.codec.datum_reader import reader_of
 from registry.codec.datum_writer import writer_of
 from registry.codec.physical_schema import DoubtError
@@ -46,10 +46,9 @@ def test_every_schema_round_trips_byte_for_byte_in_both_engines(seed: int, recur
 
 
 def test_most_schemas_have_a_columnar_form_and_none_is_distrusted() -> None:
-    before = counts.differences
     engines = [compiled(random_record(random.Random(seed))) for seed in range(120)]
     assert sum(engine.columns is not None for engine in engines) > 80
-    assert counts.differences == before
+    assert not [engine.fallback for engine in engines if "differ" in engine.fallback]
 
 
 def mutated(rng: random.Random, datum: bytes) -> bytes:

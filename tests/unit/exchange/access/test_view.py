@@ -281,3 +281,11 @@ def test_a_view_compiled_for_true_is_not_taken_for_one_of_1():
     schema = record("r", ("flag", "boolean"))
     view(schema, ("flag",), {1: schema}, row_filter=Compare("eq", "flag", value=True))
     refused(Reason.FILTER_INVALID, lambda: view(schema, ("flag",), {1: schema}, row_filter=Compare("eq", "flag", 1)))
+
+
+def test_a_batch_of_nan_does_not_raise_a_false_alarm():
+    schema, signal = record("r", ("x", "float")), b"\x01\x00\xa0\x7f"
+    compiled, _ = view(schema, ("x",), {1: schema})
+    result = compiled.apply(Packed.of([frame(1, signal)] * 40))  # the first batch goes through both engines
+    assert (result.engine, result.alarm) == ("columns", "")
+    assert set(result.values) == {frame(9, signal)}
