@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 __all__ = [
+    "ERROR_CLASSES",
     "ConflictError",
     "CorruptError",
     "GoneError",
@@ -199,3 +200,15 @@ class UnavailableError(PoolError):
 
 class CorruptError(PoolError):
     """Stored bytes do not prove what they claim. Nothing is released until an operator has looked."""
+
+
+ERROR_CLASSES: tuple[type[PoolError], ...] = (
+    RefusedError,
+    InvalidError,
+    ConflictError,
+    GoneError,
+    UnavailableError,
+    CorruptError,
+)
+"""The classes below the root. Every table that maps errors (gRPC codes, HTTP statuses, worker processes) covers them
+all, which tests/unit/schemas/test_errors.py checks."""

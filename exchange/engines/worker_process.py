@@ -26,16 +26,7 @@ from typing import Final, Self, TypeAlias
 
 import pyarrow as pa
 
-from schemas.errors import (
-    ConflictError,
-    CorruptError,
-    GoneError,
-    InvalidError,
-    PoolError,
-    Reason,
-    RefusedError,
-    UnavailableError,
-)
+from schemas.errors import ERROR_CLASSES, InvalidError, PoolError, Reason, UnavailableError
 
 __all__ = [
     "FAILED",
@@ -186,10 +177,7 @@ def _fault(error: BaseException) -> bytes:
     ).encode()
 
 
-_ERRORS: Final[Mapping[str, type[PoolError]]] = {
-    kind.__name__: kind
-    for kind in (ConflictError, CorruptError, GoneError, InvalidError, RefusedError, UnavailableError)
-}
+_ERRORS: Final[Mapping[str, type[PoolError]]] = {each.__name__: each for each in ERROR_CLASSES}
 
 
 def raised(parts: Parts) -> PoolError:

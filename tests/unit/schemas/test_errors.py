@@ -14,9 +14,12 @@ import exchange
 import registry
 import schemas
 from exchange.client.messages import BatchRefusedError, RowRefusal
+from exchange.engines import worker_process
 from exchange.records.submission import RowsRefusedError
 from registry.codec.codec import RowError
-from schemas.errors import InvalidError, PoolError, Reason
+from registry.rest import errors as rest_errors
+from schemas import status
+from schemas.errors import ERROR_CLASSES, InvalidError, PoolError, Reason
 
 _PACKAGES = {"schemas", "registry", "exchange", "connectors"}
 _STANDARD = inspect.signature(PoolError)
@@ -78,3 +81,14 @@ def test_every_error_keeps_all_that_it_says(across: Callable[[PoolError], PoolEr
         assert other is not error
         other.details["later"] = "changed"
         assert error.details["later"] == "added after it was made"
+
+
+def test_every_table_of_errors_has_each_class_once() -> None:
+    ours = {kind for kind in PoolError.__subclasses__() if kind.__module__.partition(".")[0] in _PACKAGES}
+    assert set(ERROR_CLASSES) == ours
+    for table in (
+        [kind for kind, _ in status._BY_KIND],
+        [kind for kind, *_ in rest_errors._KINDS],
+        list(worker_process._ERRORS.values()),
+    ):
+        assert sorted(table, key=ERROR_CLASSES.index) == list(ERROR_CLASSES)
