@@ -104,7 +104,7 @@ class Registry(_Section):
         Raises:
             InvalidError: CONFIG_INVALID, naming what does not fit.
         """
-        listed = tuple(Right.read(one.who, one.operations, one.subjects) for one in self.rights)
+        listed = tuple(Right.parse(one.who, one.operations, one.subjects) for one in self.rights)
         return Rights(profile=self.profile, rights=listed, restricted=self.restricted)
 
 

@@ -24,7 +24,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
-from registry.governance.subject_rights import OPERATIONS, Operation, Rights
+from registry.governance.subject_rights import OPERATIONS, Rights, SubjectOperation
 from registry.rest.access import AccessControl, AuditHandle, Visibility
 from registry.subjects import contexts
 from registry.subjects.versions import is_view
@@ -117,14 +117,14 @@ class RegistryAccessControl(AccessControl):
         call = registry_call()
         decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
         self._enforcer.admit(actor, Action.SCHEMA_READ, "", call, decision)
-        shown = _Visibility(self._reads(actor, Operation.READ), self._rights.restrict)
+        shown = _Visibility(self._reads(actor, SubjectOperation.READ), self._rights.is_restricted)
         yield shown
         restricted = shown.restricted()
         if restricted:
             with self._enforcer.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
                 act.note(restricted=restricted)
 
-    def _reads(self, actor: Actor, operation: Operation) -> Callable[[str], bool]:
+    def _reads(self, actor: Actor, operation: SubjectOperation) -> Callable[[str], bool]:
         """Return what tells whether an actor, whose standing is looked at elsewhere, may read a subject.
 
         Whose subjects they are is asked of the catalogue once, and only where it matters.
@@ -156,7 +156,7 @@ class RegistryAccessControl(AccessControl):
         return self._dev and not self._telling(resource)
 
     def _telling(self, resource: str) -> bool:
-        return is_view(resource) or self._rights.restrict(resource)
+        return is_view(resource) or self._rights.is_restricted(resource)
 
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
         if self._dev and actor == ANONYMOUS:
@@ -170,19 +170,19 @@ class RegistryAccessControl(AccessControl):
             return self._reading(actor, OPERATIONS[action], resource, self._owner)
         by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
         operation = OPERATIONS.get(action)
-        if not by_role and operation is not None and self._rights.give(actor, operation, resource):
+        if not by_role and operation is not None and self._rights.allows(actor, operation, resource):
             return Allow()
         return by_role
 
     def _reading(
-        self, actor: Actor, operation: Operation, resource: str, owner: Callable[[str], str | None]
+        self, actor: Actor, operation: SubjectOperation, resource: str, owner: Callable[[str], str | None]
     ) -> Allow | Deny:
         """Decide a read; what is open is found out first, since it asks nobody."""
-        if self._rights.open(operation, resource) or actor.role in _SEE_ALL:
+        if self._rights.profile_allows(operation, resource) or actor.role in _SEE_ALL:
             return Allow()
-        if self._rights.give(actor, operation, resource):
+        if self._rights.allows(actor, operation, resource):
             return Allow()
-        if not resource and (actor.department or self._rights.give_some(actor, operation)):
+        if not resource and (actor.department or self._rights.allows_anywhere(actor, operation)):
             return Allow()  # a list, which shows no more than what `list` lets through
         if actor.department and actor.department == owner(resource):
             return Allow()

@@ -1,21 +1,21 @@
-"""May records written under one schema be read under another? Pure: schema texts in, findings out.
+"""Compatibility of schema versions: may records written under one be read under another? Pure: texts in, findings out.
 
 Seven levels, Confluent's: which of the two is new, and how many earlier versions count.
 
-    NONE                                      anything goes
+    NONE                                      no check
     BACKWARD   FORWARD   FULL                 the new schema reads the latest version's records; the latest version
                                               reads the new schema's; both
     BACKWARD_TRANSITIVE   FORWARD_TRANSITIVE  the same against every version
     FULL_TRANSITIVE
 
 The verdict is that of Apache Avro's own checker (`avro.compatibility`: Avro specification, "Schema Resolution").
-It keeps messages and places in two unordered sets, so a user learns that something is wrong, but not where. So
-a refusal is explained by a walk of our own over both schemas in step, which names version, JSON path and
-reason; a test holds the two to the same verdict, and where they should ever differ the library's word stands.
+It collects messages and locations in two unordered sets, so a user learns that something is wrong, but not where. So
+the conflicts are explained by our own comparison (`registry.avro.reader_writer`), which names version, JSON path and
+reason; a test requires the same verdict of both, and where they should ever differ the library's counts.
 
 The strict rule goes beyond Avro. Logical types do not take part in resolution: a decimal whose scale changes from
 2 to 4, or a timestamp that turns from milliseconds into microseconds, is "compatible", and every stored amount
-is silently a hundredth of what it was. With `strict` such a change is a finding.
+is silently a hundredth of what it was. With `strict` such a change is a conflict.
 """
 
 import json
@@ -30,16 +30,23 @@ from avro.errors import AvroException
 from avro.name import Names
 from avro.schema import Schema, make_avsc_object
 
-from registry.avro.reader_writer import Difference, Named, differences
+from registry.avro.reader_writer import NamedTypes, ReadConflict, explain_conflicts
 from schemas.errors import ConflictError, InvalidError, Reason
 
-__all__ = ["Compatibility", "Direction", "Incompatibility", "can_read", "check", "refuse_incompatible"]
+__all__ = [
+    "Compatibility",
+    "Direction",
+    "Incompatibility",
+    "find_incompatibilities",
+    "read_conflicts",
+    "require_compatible",
+]
 
 _CACHED = 2048  # parsed schemas; some 20 kB each for twenty fields
 
 
 class Compatibility(StrEnum):
-    """What a new version of a subject owes to the earlier ones."""
+    """Compatibility level: what a new version of a subject must guarantee towards the earlier ones."""
 
     NONE = "NONE"
     BACKWARD = "BACKWARD"
@@ -51,7 +58,7 @@ class Compatibility(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> "Compatibility":
-        """Read a level's name, in any case.
+        """Parse a level's name, in any case.
 
         Raises:
             InvalidError: COMPATIBILITY_INVALID.
@@ -65,12 +72,12 @@ class Compatibility(StrEnum):
 
     @property
     def transitive(self) -> bool:
-        """Whether every earlier version counts, and not only the latest."""
+        """Whether every earlier version counts, not only the latest."""
         return self.value.endswith("_TRANSITIVE")
 
     @property
     def directions(self) -> tuple["Direction", ...]:
-        """Who must be able to read whose records."""
+        """The comparisons that the level requires."""
         if self is Compatibility.NONE:
             return ()
         word = self.value.partition("_")[0]
@@ -78,7 +85,7 @@ class Compatibility(StrEnum):
 
 
 class Direction(StrEnum):
-    """Who reads whose records."""
+    """Direction of a comparison: which schema reads the other's records."""
 
     BACKWARD = "backward"  # the new schema reads what the old one wrote
     FORWARD = "forward"  # the old schema reads what the new one writes
@@ -86,14 +93,14 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incompatibility:
-    """One reason why two versions do not go together.
+    """One reason why two versions are incompatible.
 
     Attributes:
         version: number of the earlier version.
-        direction: who cannot read whose records.
+        direction: which of the two cannot read the other's records.
         at: JSON path in the schema that reads, such as `$.fields[3].type`; field: its dotted name, "" at the top.
         kind: name of the rule: one of avro's (`type_mismatch` …), or `reinterpretation`.
-        detail: got and expected, in words. library: what Avro's own checker says of it.
+        detail: got and expected. library: the message of Avro's own checker.
     """
 
     version: int
@@ -114,19 +121,19 @@ class Incompatibility:
         return f"{what}{f' ({self.field})' if self.field else ''}: {self.detail}"
 
 
-def check(
+def find_incompatibilities(
     new: str, earlier: Sequence[tuple[int, str]], level: Compatibility, *, strict: bool = False
 ) -> list[Incompatibility]:
-    """Compare a new schema with the earlier versions that its level names.
+    """Compare a new schema with the earlier versions that the level names.
 
     Args:
-        new: text of the new schema, already known to be valid.
+        new: text of the new schema, already validated.
         earlier: (version number, text) of every live version, in ascending order.
-        level: what is owed to them.
+        level: what is required.
         strict: also find logical types that change their meaning.
 
     Returns:
-        Every reason against it; empty when the level holds.
+        Every incompatibility; empty when the level holds.
 
     Raises:
         InvalidError: SCHEMA_INVALID, for a text that Avro's library cannot read.
@@ -146,13 +153,13 @@ def check(
                     detail=item.detail,
                     library=item.library,
                 )
-                for item in can_read(reader, writer, strict=strict)
+                for item in read_conflicts(reader, writer, strict=strict)
             ]
     return found
 
 
-def can_read(reader: str, writer: str, *, strict: bool = False) -> list[Difference]:
-    """Return every reason why *reader* does not read what *writer* wrote; empty when it does.
+def read_conflicts(reader: str, writer: str, *, strict: bool = False) -> list[ReadConflict]:
+    """Return every conflict that keeps *reader* from reading what *writer* wrote; empty when it can.
 
     Raises:
         InvalidError: SCHEMA_INVALID, for a text that Avro's library cannot read.
@@ -164,19 +171,19 @@ def can_read(reader: str, writer: str, *, strict: bool = False) -> list[Differen
     result = checker.get_compatibility(left.avro, right.avro)
     refused = result.compatibility is SchemaCompatibilityType.incompatible
     if not refused and not strict:
-        return []  # the walk would only explain
-    found = differences(left.named, right.named)
+        return []  # the comparison would only explain
+    found = explain_conflicts(left.named, right.named)
     hard = [item for item in found if item.kind != "reinterpretation"]
     if refused and not hard:
         text = ", ".join(sorted(result.messages)) or "incompatible"
         kind = result.incompatibilities[0].value if result.incompatibilities else "incompatible"
-        hard = [Difference(at="$", field="", kind=kind, detail=text, library=text)]
+        hard = [ReadConflict(at="$", field="", kind=kind, detail=text, library=text)]
     soft = [item for item in found if item.kind == "reinterpretation"] if strict else []
     return [*(hard if refused else ()), *soft]
 
 
-def refuse_incompatible(found: Sequence[Incompatibility], level: Compatibility) -> None:
-    """Raise if anything was found.
+def require_compatible(found: Sequence[Incompatibility], level: Compatibility) -> None:
+    """Raise unless the list of incompatibilities is empty.
 
     Raises:
         ConflictError: SCHEMA_INCOMPATIBLE, naming level, versions, JSON paths and reasons.
@@ -193,24 +200,24 @@ def refuse_incompatible(found: Sequence[Incompatibility], level: Compatibility) 
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     avro: Schema
-    named: Named
+    named: NamedTypes
 
 
 @lru_cache(maxsize=_CACHED)
 def _parsed(text: str) -> _Parsed:
     try:
         node = json.loads(text)
-        # Logical types take no part in resolution, and the library warns of those that it does not know.
+        # Logical types take no part in resolution, and the library warns of unknown ones.
         schema = make_avsc_object(_bare(node), Names(validate_names=False), validate_names=False)
     except (ValueError, RecursionError, AvroException, AttributeError, KeyError, TypeError) as error:
         raise InvalidError(
             Reason.SCHEMA_INVALID, f"Avro's library cannot read the schema ({type(error).__name__})"
         ) from error
-    return _Parsed(schema, Named.of(node))
+    return _Parsed(schema, NamedTypes.of(node))
 
 
 def _bare(node: Any) -> Any:
-    """Drop logical types where they stand, and nowhere else: a default may hold a key of that name."""
+    """Drop the logical types of types only: a default may hold a key of that name."""
     if isinstance(node, list):
         return [_bare(item) for item in node]
     if not isinstance(node, dict):

@@ -1,7 +1,7 @@
-"""Whether a field's default fits its type: one of the gaps of Apache Avro's own parser.
+"""Default values of fields: whether a default fits its type. Closes a gap of Apache Avro's own parser. Pure.
 
 Avro 1.12, "Complex Types, Records": the default of a union is a value of any of its branches; bytes and fixed are
-written as text in which U+0000 to U+00FF stand for the bytes 0 to 255.
+written as text in which U+0000 to U+00FF represent the bytes 0 to 255.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 __all__ = ["default_fits"]
 
 
-def default_fits(avro_type: Any, value: Any, enclosing: Mapping[str, Any] | None = None) -> bool:  # noqa: PLR0911 - one way out a type
+def default_fits(avro_type: Any, value: Any, enclosing: Mapping[str, Any] | None = None) -> bool:  # noqa: PLR0911 - one return a type
     """Return whether a default, as JSON, is a value of a resolved type.
 
     Args:
@@ -22,7 +22,7 @@ def default_fits(avro_type: Any, value: Any, enclosing: Mapping[str, Any] | None
     if isinstance(avro_type, list):
         return any(default_fits(branch, value, named) for branch in avro_type)
     if isinstance(avro_type, str):
-        # A bare name refers to a record that is still being defined: its fields are not known yet, its form is.
+        # A bare name refers to a record that is still being defined: its default is known to be an object, no more.
         return default_fits(named[avro_type], value, named) if avro_type in named else _simple(avro_type, value)
     kind = avro_type["type"]
     match kind:
@@ -52,7 +52,7 @@ def default_fits(avro_type: Any, value: Any, enclosing: Mapping[str, Any] | None
 
 def _simple(kind: str, value: Any) -> bool:
     fits = _SIMPLE.get(kind)
-    # Any other word is the name of a record that is still open.
+    # Any other name is that of a record that is still being defined.
     return fits(value) if fits else isinstance(value, dict)
 
 

@@ -1,4 +1,4 @@
-"""What a field's text must be beyond its type: code lists, check characters, patterns. Pure; each rule exists twice.
+"""Field rules: validation of a text beyond its type, by code list, check character, pattern. Pure; each exists twice.
 
 A field names its rules in the attribute `check`, one or a list; the list of rules is closed, and any other name is
 refused when the schema is registered:
@@ -13,11 +13,11 @@ refused when the schema is registered:
                  Where only the check character of the organisation code inside (GB 11714) fits, the code is an early
                  lawful one (Fujian and Xiamen issued such): accepted, with a warning.
 
-`codes` lists the only texts allowed. A rule may be bound to a condition, since one column often holds numbers of
+`codes` lists the only texts allowed. A rule may depend on a condition, since one column often holds numbers of
 several kinds: {"rule": "cn_id18", "when": {"id_type": ["ric18", "foreign_pr"]}}. Null passes every rule.
 
-Each rule is written for one text (`Rule.judge`: small batches, reports) and for a column (`Rule.judge_column`:
-numpy on the Arrow buffers, some 100 µs per 1,000 values); tests hold the two to the same answers.
+Each rule is implemented for one text (`Rule.check_text`: small batches, reports) and for a column (`Rule.check_column`:
+numpy on the Arrow buffers, some 100 µs per 1,000 values); tests require the same results of both.
 """
 
 import re
@@ -33,10 +33,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.avro.type_tree import Kind, Shape
+from registry.avro.type_tree import TypeKind, TypeNode
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["RULE_NAMES", "Condition", "Rule", "Verdict", "rules_of", "text_buffers"]
+__all__ = ["RULE_NAMES", "Condition", "Rule", "Verdict", "parse_rules", "text_buffers"]
 
 Verdicts = npt.NDArray[np.uint8]
 _Bytes = npt.NDArray[np.uint8]
@@ -44,16 +44,16 @@ _Ints = npt.NDArray[np.int64]
 
 
 class Verdict(IntEnum):
-    """What a rule says of one value."""
+    """Result of a rule for one value."""
 
-    GOOD = 0
-    ODD = 1  # accepted, with a warning
-    BAD = 2
+    VALID = 0
+    SUSPECT = 1  # accepted with a warning
+    INVALID = 2
 
 
-# As plain numbers: looking an enum's member up costs more than judging ten texts.
-_GOOD: Final = int(Verdict.GOOD)
-_BAD: Final = int(Verdict.BAD)
+# As plain numbers: to look up an enum's member costs more than to check ten texts.
+_VALID: Final = int(Verdict.VALID)
+_INVALID: Final = int(Verdict.INVALID)
 
 _ID18 = re.compile(r"[1-9][0-9]{16}[0-9X]")
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")
@@ -69,31 +69,31 @@ _FIRST_BIRTH_YEAR: Final = 1800
 
 
 def _not_empty(text: str) -> Verdict:
-    return Verdict.GOOD if text else Verdict.BAD
+    return Verdict.VALID if text else Verdict.INVALID
 
 
 def _cn_mobile(text: str) -> Verdict:
-    return Verdict.GOOD if _MOBILE.fullmatch(text) else Verdict.BAD
+    return Verdict.VALID if _MOBILE.fullmatch(text) else Verdict.INVALID
 
 
 def _cn_id18(text: str) -> Verdict:
     if not _ID18.fullmatch(text):
-        return Verdict.BAD
+        return Verdict.INVALID
     year, month, day = int(text[6:10]), int(text[10:12]), int(text[12:14])
     if year < _FIRST_BIRTH_YEAR or not 1 <= month <= 12 or not 1 <= day <= monthrange(year, month)[1]:
-        return Verdict.BAD
+        return Verdict.INVALID
     total = sum(weight * int(digit) for weight, digit in zip(_ID18_WEIGHTS, text, strict=False))
-    return Verdict.GOOD if text[17] == _ID18_CHECKS[total % 11] else Verdict.BAD
+    return Verdict.VALID if text[17] == _ID18_CHECKS[total % 11] else Verdict.INVALID
 
 
 def _uscc(text: str) -> Verdict:
     if not _USCC.fullmatch(text):
-        return Verdict.BAD
+        return Verdict.INVALID
     total = sum(weight * _USCC_ALPHABET.index(each) for weight, each in zip(_USCC_WEIGHTS, text, strict=False))
     if text[17] == _USCC_ALPHABET[-total % 31]:
-        return Verdict.GOOD
+        return Verdict.VALID
     inner = sum(weight * int(each, 36) for weight, each in zip(_ORGANISATION_WEIGHTS, text[8:16], strict=True))
-    return Verdict.ODD if text[16] == _ORGANISATION_CHECKS[inner % 11] else Verdict.BAD
+    return Verdict.SUSPECT if text[16] == _ORGANISATION_CHECKS[inner % 11] else Verdict.INVALID
 
 
 def text_buffers(column: pa.Array) -> tuple[_Bytes, _Ints, _Ints]:
@@ -136,14 +136,14 @@ def _matrix(column: pa.Array, width: int) -> tuple[_Ints, _Bytes]:
     return rows, data[starts[rows][:, None] + np.arange(width)]
 
 
-def _column(width: int, judge: Callable[[_Bytes], Verdicts]) -> Callable[[pa.Array], Verdicts]:
-    def judged(column: pa.Array) -> Verdicts:
-        verdicts = np.full(len(column), _BAD, np.uint8)
+def _column(width: int, check_text: Callable[[_Bytes], Verdicts]) -> Callable[[pa.Array], Verdicts]:
+    def check_column(column: pa.Array) -> Verdicts:
+        verdicts = np.full(len(column), _INVALID, np.uint8)
         rows, matrix = _matrix(column, width)
-        verdicts[rows] = judge(matrix)
+        verdicts[rows] = check_text(matrix)
         return verdicts
 
-    return judged
+    return check_column
 
 
 def _not_empty_column(column: pa.Array) -> Verdicts:
@@ -151,8 +151,8 @@ def _not_empty_column(column: pa.Array) -> Verdicts:
 
 
 def _bad_unless(good: npt.NDArray[np.bool_]) -> Verdicts:
-    verdicts = np.full(len(good), _GOOD, np.uint8)
-    verdicts[~good] = _BAD
+    verdicts = np.full(len(good), _VALID, np.uint8)
+    verdicts[~good] = _INVALID
     return verdicts
 
 
@@ -161,7 +161,7 @@ def _flags(column: pa.BooleanArray) -> npt.NDArray[np.bool_]:
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-@lru_cache(maxsize=1024)  # to make one costs four times as much as to look a batch up in it
+@lru_cache(maxsize=1024)  # building one costs four times as much as a batch of look-ups in it
 def _set_of(texts: frozenset[str]) -> pa.StringArray:
     return pa.array(sorted(texts), pa.string())
 
@@ -175,7 +175,7 @@ def _cn_mobile_matrix(matrix: _Bytes) -> Verdicts:
 
 
 def _cn_id18_matrix(matrix: _Bytes) -> Verdicts:
-    digits = matrix[:, :17] - np.uint8(ord("0"))  # what is no digit becomes 10 or more
+    digits = matrix[:, :17] - np.uint8(ord("0"))  # any other character becomes 10 or more
     # One product gives the sum of the check, year, month and day; its numbers are small enough to be exact.
     product = (digits.astype(np.float32) @ _ID18_PRODUCT).T
     sums, years, months, days = np.ascontiguousarray(product, dtype=np.int64)
@@ -193,14 +193,14 @@ def _uscc_matrix(matrix: _Bytes) -> Verdicts:
     outer = -(values[:, :17] @ np.array(_USCC_WEIGHTS)) % 31 == values[:, 17]
     inner = _BASE36[matrix[:, 8:16]].astype(np.int64) @ np.array(_ORGANISATION_WEIGHTS) % 11
     early = _ORGANISATION_CHECK_BYTES[inner] == matrix[:, 16]
-    verdicts = np.where(outer, Verdict.GOOD, np.where(early, Verdict.ODD, Verdict.BAD))
-    return np.where(formed, verdicts, Verdict.BAD).astype(np.uint8)
+    verdicts = np.where(outer, Verdict.VALID, np.where(early, Verdict.SUSPECT, Verdict.INVALID))
+    return np.where(formed, verdicts, Verdict.INVALID).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    judge: Callable[[str], Verdict]
-    judge_column: Callable[[pa.Array], Verdicts]
+    check_text: Callable[[str], Verdict]
+    check_column: Callable[[pa.Array], Verdicts]
     expected: str
 
 
@@ -221,21 +221,21 @@ RULE_NAMES = tuple(_CHECKS)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A rule's condition: it is looked at only where the text of `field` is one of `texts`."""
+    """Condition of a rule: the rule applies only where the text of `field` is one of `texts`."""
 
     field: str
     texts: frozenset[str]
 
     def column(self, column: pa.Array) -> npt.NDArray[np.bool_]:
-        """Return where a string or enum column meets it; null does not."""
+        """Return the rows of a string or enum column that meet it; null does not."""
         texts = _set_of(self.texts)
         if pa.types.is_dictionary(column.type):
-            # An index is at most a few hundred: one step in a table of the symbols' answers; null goes to its end.
-            known = np.append(_flags(pc.is_in(column.dictionary, texts)), False)
-            places = column.indices
-            if places.null_count:
-                places = pc.fill_null(places, len(known) - 1)
-            found: npt.NDArray[np.bool_] = known[places.to_numpy(zero_copy_only=False)]
+            # One look-up per row in a table with the result of each symbol; nulls index its last entry, False.
+            matches = np.append(_flags(pc.is_in(column.dictionary, texts)), False)
+            indexes = column.indices
+            if indexes.null_count:
+                indexes = pc.fill_null(indexes, len(matches) - 1)
+            found: npt.NDArray[np.bool_] = matches[indexes.to_numpy(zero_copy_only=False)]
             return found
         return _flags(pc.is_in(column, texts))
 
@@ -247,7 +247,7 @@ class Rule:
     Attributes:
         name: `codes`, or one of RULE_NAMES.
         field: of the record.
-        conditions: all must hold for the rule to be looked at.
+        conditions: all must hold for the rule to apply.
         codes: the texts allowed, of a rule named `codes`.
     """
 
@@ -261,34 +261,34 @@ class Rule:
         """What the rule expects, as part of a message."""
         return "expected a code of the field's list" if self.name == "codes" else _CHECKS[self.name].expected
 
-    def judge(self, text: str) -> Verdict:
-        """Judge one text."""
+    def check_text(self, text: str) -> Verdict:
+        """Check one text."""
         if self.name == "codes":
-            return Verdict.GOOD if text in self.codes else Verdict.BAD
-        return _CHECKS[self.name].judge(text)
+            return Verdict.VALID if text in self.codes else Verdict.INVALID
+        return _CHECKS[self.name].check_text(text)
 
-    def judge_column(self, column: pa.Array) -> Verdicts:
-        """Judge a string column; null is GOOD."""
+    def check_column(self, column: pa.Array) -> Verdicts:
+        """Check a string column; null is VALID."""
         if self.name == "codes":
             verdicts = _bad_unless(_flags(pc.is_in(column, _set_of(self.codes))))
         else:
-            verdicts = _CHECKS[self.name].judge_column(column)
+            verdicts = _CHECKS[self.name].check_column(column)
         if column.null_count:
-            verdicts[_flags(column.is_null())] = _GOOD
+            verdicts[_flags(column.is_null())] = _VALID
         return verdicts
 
 
-def rules_of(fields: Mapping[str, tuple[Shape, Mapping[str, Any]]]) -> tuple[Rule, ...]:
-    """Read the rules of a record's fields.
+def parse_rules(fields: Mapping[str, tuple[TypeNode, Mapping[str, Any]]]) -> tuple[Rule, ...]:
+    """Parse the rules of a record's fields.
 
     Args:
-        fields: shape and attributes by field name.
+        fields: type tree and attributes by field name.
 
     Raises:
         InvalidError: SCHEMA_INVALID, naming the field, for a rule that does not exist or does not fit the field.
     """
     rules = []
-    for name, (shape, attributes) in fields.items():
+    for name, (node, attributes) in fields.items():
         stated = attributes.get("check", [])
         for check in stated if isinstance(stated, list) else [stated]:
             rule, when = (check.get("rule"), check.get("when", {})) if isinstance(check, dict) else (check, {})
@@ -300,18 +300,20 @@ def rules_of(fields: Mapping[str, tuple[Shape, Mapping[str, Any]]]) -> tuple[Rul
             if not isinstance(codes, list) or not codes or not all(isinstance(code, str) for code in codes):
                 raise _invalid(name, 'a "codes" that is no list of texts', "at least one text")
             rules.append(Rule("codes", name, (), frozenset(codes)))
-        if rules and rules[-1].field == name and not _is_text(shape):
+        if rules and rules[-1].field == name and not _is_text(node):
             raise _invalid(name, "a check of a field that is no string", "a string, or null and a string")
     return tuple(rules)
 
 
-def _conditions(name: str, when: Any, fields: Mapping[str, tuple[Shape, Mapping[str, Any]]]) -> tuple[Condition, ...]:
+def _conditions(
+    name: str, when: Any, fields: Mapping[str, tuple[TypeNode, Mapping[str, Any]]]
+) -> tuple[Condition, ...]:
     if not isinstance(when, dict):
         raise _invalid(name, 'a "when" that is no object', '{"id_type": ["ric18"]}, for example')
     conditions = []
     for other, texts in when.items():
         fits = isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)
-        if other not in fields or not _is_text(fields[other][0], Kind.ENUM) or not fits:
+        if other not in fields or not _is_text(fields[other][0], TypeKind.ENUM) or not fits:
             raise _invalid(
                 name, 'a "when" that names no string or enum field, or no texts', "a field and a list of texts"
             )
@@ -319,9 +321,9 @@ def _conditions(name: str, when: Any, fields: Mapping[str, tuple[Shape, Mapping[
     return tuple(conditions)
 
 
-def _is_text(shape: Shape, *more: Kind) -> bool:
-    inner = shape.parts[0] if shape.kind is Kind.OPTIONAL else shape
-    return inner.kind in {Kind.STRING, *more}
+def _is_text(node: TypeNode, *more: TypeKind) -> bool:
+    inner = node.parts[0] if node.kind is TypeKind.OPTIONAL else node
+    return inner.kind in {TypeKind.STRING, *more}
 
 
 def _invalid(field: str, got: str, expected: str) -> InvalidError:

@@ -1,8 +1,8 @@
-"""Every field of a schema, at any depth, in order. Pure.
+"""Fields of a schema at any depth, in order. Pure.
 
 A field of a nested record is named by a dotted path (`holder.name`) that passes through arrays, maps and unions. Named
 types are resolved first, so a record that is used twice has its fields twice, once below each use, and so has one that
-stands in another subject's schema; a record that refers to itself ends where it does.
+comes from another subject's schema. A recursive reference is not followed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,17 +11,17 @@ from typing import Any
 
 from registry.avro.parser import NO_DEFAULT, Field, ParsedSchema
 
-__all__ = ["Member", "members", "resolved"]
+__all__ = ["FieldNode", "all_fields", "resolved_json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One field.
+class FieldNode:
+    """One field at its path.
 
     Attributes:
         path: dotted names from the outermost record down. name: the last of them.
         parent: path of the field that holds its record, with a dot behind; empty at the top.
-        depth: 0 at the top. index: place among its record's fields, from 0.
+        depth: 0 at the top. index: position among its record's fields, from 0.
         aliases: dotted paths under which earlier versions may know it.
         node: the field as JSON, its type resolved.
     """
@@ -35,15 +35,15 @@ class Member:
     node: Mapping[str, Any]
 
 
-def members(schema: ParsedSchema) -> list[Member]:
-    """Return every field; none for a schema that is no record."""
-    return list(_members(resolved(schema), "", 0))
+def all_fields(schema: ParsedSchema) -> list[FieldNode]:
+    """Return every field; none for a schema that is not a record."""
+    return list(_field_nodes(resolved_json(schema), "", 0))
 
 
-def resolved(schema: ParsedSchema) -> dict[str, Any]:
-    """Return a record schema as one JSON document in which every named type stands in full.
+def resolved_json(schema: ParsedSchema) -> dict[str, Any]:
+    """Return a record schema as one JSON document in which every named type is written in full.
 
-    A schema that is no record gives a record without a name and without fields.
+    For a schema that is not a record: a record without a name and without fields.
     """
     doc = schema.json.get("doc") if isinstance(schema.json, dict) else None
     return {
@@ -66,13 +66,15 @@ def _declared(field: Field) -> dict[str, Any]:
     return node
 
 
-def _members(record: Mapping[str, Any], parent: str, depth: int) -> Iterator[Member]:
+def _field_nodes(record: Mapping[str, Any], parent: str, depth: int) -> Iterator[FieldNode]:
     for index, node in enumerate(record["fields"]):
         path = parent + node["name"]
         aliases = tuple(parent + alias for alias in node.get("aliases", ()))
-        yield Member(path=path, name=node["name"], parent=parent, depth=depth, index=index, aliases=aliases, node=node)
+        yield FieldNode(
+            path=path, name=node["name"], parent=parent, depth=depth, index=index, aliases=aliases, node=node
+        )
         for inner in _records(node["type"]):
-            yield from _members(inner, f"{path}.", depth + 1)
+            yield from _field_nodes(inner, f"{path}.", depth + 1)
 
 
 def _records(node: Any) -> Iterator[Mapping[str, Any]]:

@@ -1,37 +1,38 @@
-"""An Avro schema with references becomes one that stands alone: each named type is written where it is first used.
+"""Inlining of references: an Avro schema that uses types of other schemas becomes self-contained. Pure.
 
-A type stands in the result once, so the result is no longer than its parts together. Pure.
+Each named type is written out at its first use, and by name afterwards, so the result is no longer than its parts
+together.
 """
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["inlined"]
+__all__ = ["inline_references"]
 
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _NAMED = frozenset({"record", "error", "enum", "fixed"})
 
 
-def inlined(text: str, references: Sequence[str]) -> str:
-    """Return a schema with the types that it takes from others written into it.
+def inline_references(text: str, references: Sequence[str]) -> str:
+    """Return a schema with the types of its references written into it.
 
     Args:
-        text: the schema as JSON, already known to be valid together with its references.
-        references: texts of the schemas that it takes types from, each before those that need it.
+        text: the schema as JSON, already validated together with its references.
+        references: texts of the referenced schemas, each before those that need it.
     """
     if not references:
         return text
     known: dict[str, Any] = {}
     for one in references:
-        _gather(json.loads(one), "", known)
+        _collect_definitions(json.loads(one), "", known)
     return json.dumps(_Inliner(known).write(json.loads(text), ""), ensure_ascii=False)
 
 
-def _gather(node: Any, namespace: str, known: dict[str, Any]) -> None:
+def _collect_definitions(node: Any, namespace: str, known: dict[str, Any]) -> None:
     if isinstance(node, list):
         for branch in node:
-            _gather(branch, namespace, known)
+            _collect_definitions(branch, namespace, known)
     if not isinstance(node, dict):
         return
     if node.get("type") in _NAMED:
@@ -40,10 +41,10 @@ def _gather(node: Any, namespace: str, known: dict[str, Any]) -> None:
         known.setdefault(full, {**node, "name": full})
         known[full].pop("namespace", None)
         for field in node.get("fields", ()):
-            _gather(field["type"], namespace, known)
+            _collect_definitions(field["type"], namespace, known)
     for key in ("type", "items", "values"):
         if isinstance(node.get(key), dict | list):
-            _gather(node[key], namespace, known)
+            _collect_definitions(node[key], namespace, known)
 
 
 class _Inliner:
@@ -83,7 +84,7 @@ class _Inliner:
         full = _full(name, namespace)
         if name in _PRIMITIVES or full in self._written:
             return name
-        # Written under its full name; the place where it stands must not lend it a namespace.
+        # Written under its full name; the surrounding namespace must not apply to it.
         definition = self._known.get(full)
         if definition is None:
             return name

@@ -1,9 +1,9 @@
-"""Schema JSON that Apache Avro accepted, to the same with every name replaced by what it names.
+"""Name resolution: schema JSON that Apache Avro accepted, with every type name replaced by its definition.
 
-A resolved type is self-contained: a named type stands in full at every use, under its full name; a bare name stands
-only where a record refers to one that encloses it. That can grow without measure (each record using the one before
-it twice doubles it), so the growth is bounded before it happens. On the way the gaps of Apache Avro's parser are
-closed: invalid decimals, names and aliases outside the grammar, defaults that do not fit.
+A resolved type is self-contained: a named type is written in full at every use, under its full name; a bare name is
+left only where a record refers to one that encloses it. That can grow exponentially (each record using the one before
+it twice doubles it), so the growth is bounded before it happens. Resolution also closes the gaps of Apache Avro's
+parser: invalid decimals, names and aliases outside the grammar, defaults that do not fit.
 """
 
 import re
@@ -17,7 +17,7 @@ __all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_TEXT_BYTES", "Resolver", "schema_inval
 
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_DEPTH = 64  # of brackets in the text, and of types within types once names are resolved
-MAX_NODES = 20_000  # types and branches once every name stands for what it names
+MAX_NODES = 20_000  # types and branches once every name is resolved
 MAX_LISTED = 1_000_000  # symbols and aliases, likewise
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -27,22 +27,22 @@ _NAMED = frozenset({"record", "error", "enum", "fixed"})
 
 
 def schema_invalid(message: str, field: str = "") -> InvalidError:
-    """Return the error for a text that is no schema; `field` is the dotted path of what is wrong."""
+    """Return the error for a text that is not a schema; `field` is the dotted path of what is wrong."""
     return InvalidError(Reason.SCHEMA_INVALID, message, details={"field": field} if field else None)
 
 
 def schema_unsafe(message: str, field: str = "") -> InvalidError:
-    """Return the error for a schema that would exhaust whoever reads with it."""
+    """Return the error for a schema that would exhaust its reader."""
     return InvalidError(Reason.SCHEMA_UNSAFE, message, details={"field": field} if field else None)
 
 
 def unwrapped(data: Mapping[str, Any]) -> Any:
-    """Return the type inside a type wrapped once more (`{"type": {"type": "int"}}`), None where there is none."""
+    """Return the type inside a type wrapped once more (`{"type": {"type": "int"}}`), None for any other."""
     return data["type"] if "name" not in data and isinstance(data.get("type"), dict | list) else None
 
 
 class Resolver:
-    """Replaces names by what they name, within MAX_NODES, and closes the gaps of Apache Avro's parser."""
+    """Name resolver, bounded by MAX_NODES, which also closes the gaps of Apache Avro's parser."""
 
     def __init__(self, strict: bool) -> None:
         self._strict = strict
@@ -50,10 +50,10 @@ class Resolver:
         self._nodes = 0
         self._listed = 0
 
-    def resolve(  # noqa: PLR0911 - one way out a kind of type
-        self, data: Any, namespace: str, open_: tuple[str, ...], path: str, depth: int = 1
+    def resolve(  # noqa: PLR0911 - one return a kind of type
+        self, data: Any, namespace: str, enclosing: tuple[str, ...], path: str, depth: int = 1
     ) -> Any:
-        """Resolve one type that Apache Avro accepted; `open_` are the named types around it."""
+        """Resolve one type that Apache Avro accepted; `enclosing` are the named types around it."""
         self._nodes += 1
         if self._nodes > MAX_NODES or depth > MAX_DEPTH:
             raise schema_unsafe(
@@ -62,37 +62,37 @@ class Resolver:
                 path,
             )
         if isinstance(data, str):
-            return data if data in _PRIMITIVES else self._reference(data, namespace, open_, path, depth)
+            return data if data in _PRIMITIVES else self._reference(data, namespace, enclosing, path, depth)
         if isinstance(data, list):
-            return [self.resolve(branch, namespace, open_, path, depth + 1) for branch in data]
+            return [self.resolve(branch, namespace, enclosing, path, depth + 1) for branch in data]
         inner = unwrapped(data)
         if inner is not None:
-            return self.resolve(inner, namespace, open_, path, depth)
+            return self.resolve(inner, namespace, enclosing, path, depth)
         kind = data["type"]
         if kind in _NAMED:
             full = _full_name(data["name"], data.get("namespace", namespace))
             self._named[full] = (data, full.rpartition(".")[0])
-            return self._definition(full, open_, path, depth)
+            return self._definition(full, enclosing, path, depth)
         if kind == "array":
-            return data | {"items": self.resolve(data["items"], namespace, open_, path, depth + 1)}
+            return data | {"items": self.resolve(data["items"], namespace, enclosing, path, depth + 1)}
         if kind == "map":
-            return data | {"values": self.resolve(data["values"], namespace, open_, path, depth + 1)}
+            return data | {"values": self.resolve(data["values"], namespace, enclosing, path, depth + 1)}
         if kind not in _PRIMITIVES:  # {"type": "Name"} is a reference as well
-            return self._reference(kind, namespace, open_, path, depth)
+            return self._reference(kind, namespace, enclosing, path, depth)
         data = self._logical(data, path)
         return data if len(data) > 1 else kind
 
-    def _reference(self, name: str, namespace: str, open_: tuple[str, ...], path: str, depth: int) -> Any:
+    def _reference(self, name: str, namespace: str, enclosing: tuple[str, ...], path: str, depth: int) -> Any:
         full = _full_name(name, namespace)
         if full not in self._named:
             raise schema_invalid(
                 f"got the type {name[:100]!r} at the field {path or '(the top)'}; expected one defined", path
             )
-        return full if full in open_ else self._definition(full, open_, path, depth)
+        return full if full in enclosing else self._definition(full, enclosing, path, depth)
 
-    def _definition(self, full: str, open_: tuple[str, ...], path: str, depth: int) -> dict[str, Any]:
+    def _definition(self, full: str, enclosing: tuple[str, ...], path: str, depth: int) -> dict[str, Any]:
         data, namespace = self._named[full]
-        self._listed += sum(len(data[word]) for word in ("symbols", "aliases") if isinstance(data.get(word), list))
+        self._listed += sum(len(data[key]) for key in ("symbols", "aliases") if isinstance(data.get(key), list))
         if self._listed > MAX_LISTED:
             raise schema_unsafe(
                 f"got a schema of more than {MAX_LISTED} symbols and aliases once its names are resolved, at the field "
@@ -109,7 +109,7 @@ class Resolver:
         for field in data["fields"]:
             here = f"{path}.{field['name']}" if path else field["name"]
             resolved_field = field | {
-                "type": self.resolve(field["type"], namespace, (*open_, full), here, depth + 1),
+                "type": self.resolve(field["type"], namespace, (*enclosing, full), here, depth + 1),
             }
             if self._strict:
                 _check_names(field["name"], field.get("aliases", []), _NAME, here)
@@ -128,7 +128,7 @@ class Resolver:
         return resolved | {"fields": fields}
 
     def _logical(self, data: dict[str, Any], path: str) -> dict[str, Any]:
-        """Return the type with its logical type if that is valid; an unknown one is no logical type (Avro 1.12)."""
+        """Return the type with its logical type if that is valid; an unknown one is ignored (Avro 1.12)."""
         if data.get("logicalType") != "decimal":
             return data
         flaw = _decimal_flaw(data)

@@ -1,13 +1,13 @@
-"""Schema text to a parsed schema, under limits that are checked before anything is parsed.
+"""Schema parser: Avro schema text to a checked `ParsedSchema`, under limits that apply before anything is parsed.
 
     text ── limits (bytes, depth, fields) ── JSON, strictly ── Apache Avro: is it a schema?
          ── names resolved, sizes bounded ── gaps of Avro's parser (logical types, names, defaults)
-         ── shapes (registry.avro.type_tree: amplification) ── attributes that the codec acts on (`check`, `codes`,
+         ── type tree (registry.avro.type_tree: amplification) ── attributes that the codec acts on (`check`, `codes`,
          `key`)
 
-Whoever may register a schema may send anything, so nothing here may recurse without a bound, loop for long or end
-in anything but an InvalidError: SCHEMA_INVALID where it is not a schema, SCHEMA_UNSAFE where it is one that would
-exhaust whoever reads records with it. The message names the field.
+Anyone who may register a schema may send anything, so nothing here may recurse without a bound, loop for long or end
+in anything but an InvalidError: SCHEMA_INVALID for a text that is not a schema, SCHEMA_UNSAFE for one that would
+exhaust a reader of its records. The message names the field.
 
 A record's attributes that the codec acts on:
 
@@ -15,7 +15,7 @@ A record's attributes that the codec acts on:
     "check": "cn_id18"         of a field: rules of a closed list (registry.avro.field_rules); one, or a list of them
     "codes": ["0", "1", "9"]   of a field: the only texts allowed
 
-Every other attribute (`zh`, `level`, `mask` …) is kept and passed on as it stands.
+Every other attribute (`zh`, `level`, `mask` …) is kept and passed on unchanged.
 """
 
 import json
@@ -30,7 +30,7 @@ import avro.name
 import avro.schema
 from avro.constants import PRIMITIVE_TYPES
 
-from registry.avro.field_rules import Rule, rules_of
+from registry.avro.field_rules import Rule, parse_rules
 from registry.avro.name_resolution import (
     MAX_DEPTH,
     MAX_NODES,
@@ -40,7 +40,7 @@ from registry.avro.name_resolution import (
     schema_unsafe,
     unwrapped,
 )
-from registry.avro.type_tree import MAX_FIXED_BYTES, Kind, Shape, shape_of
+from registry.avro.type_tree import MAX_FIXED_BYTES, TypeKind, TypeNode, compile_type
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_NODES", "MAX_TEXT_BYTES", "NO_DEFAULT", "Field", "ParsedSchema", "parse"]
@@ -49,14 +49,14 @@ MAX_FIELDS = 2_000  # of all records of a schema together
 MAX_NAME = 500  # characters of a name or a namespace: every use of a name is written with its namespace
 
 _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
-_AVRO_TYPES = frozenset({"type", "fields", "items", "values"})  # words that hold types
-_AVRO_WORDS = _AVRO_TYPES | {"name", "namespace", "aliases", "symbols", "size", "default", "order", "doc"}
-_FIELD_WORDS = frozenset({"name", "type", "default", "doc", "order", "aliases"})
-_KEY_TYPES = (Kind.STRING, Kind.INT, Kind.LONG, Kind.ENUM)
+_AVRO_TYPES = frozenset({"type", "fields", "items", "values"})  # attributes that hold types
+_AVRO_ATTRIBUTES = _AVRO_TYPES | {"name", "namespace", "aliases", "symbols", "size", "default", "order", "doc"}
+_FIELD_ATTRIBUTES = frozenset({"name", "type", "default", "doc", "order", "aliases"})
+_KEY_TYPES = (TypeKind.STRING, TypeKind.INT, TypeKind.LONG, TypeKind.ENUM)
 
 
 class _NoDefault:
-    """Stands for "the field states no default", which differs from a default of null."""
+    """Marker for a field without a default, which differs from a default of null."""
 
     def __repr__(self) -> str:
         return "NO_DEFAULT"
@@ -71,14 +71,14 @@ class Field:
 
     Attributes:
         name: as declared.
-        type: its Avro type as JSON, resolved: named types stand in full at every use, under their full names; a bare
-            name stands only where a record refers to one that encloses it. Self-contained.
+        type: its Avro type as JSON, resolved: named types are written in full at every use, under their full names; a
+            bare name is left only where a record refers to one that encloses it. Self-contained.
         nullable: null is one of its values.
         attributes: every attribute of the field that Avro itself does not define (`zh`, `level`, `mask`, `check` …).
         default: its default as JSON, or NO_DEFAULT.
         doc: its description, empty when it has none.
         aliases: former names.
-        shape: its compiled type.
+        type_tree: its compiled type.
     """
 
     name: str
@@ -88,23 +88,25 @@ class Field:
     default: Any
     doc: str
     aliases: tuple[str, ...]
-    shape: Shape
+    type_tree: TypeNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ParsedSchema:
-    """A schema that is well-formed and, unless it is endless, safe to read records with. Equal by text and references.
+    """A schema that is well-formed and, unless it is non-terminating, safe to read records with.
+
+    Schemas are equal by text and references.
 
     Attributes:
         text: as submitted.
         references: texts of the schemas that it refers to, as submitted, each before those that need it.
         json: `text` as JSON, unresolved: for attributes at any depth.
         avro: the same as `avro.schema.Schema` (logical types left out), for compatibility checks.
-        fullname: of the record; empty for a schema that is no record.
-        fields: of the record, in order; none for a schema that is no record.
+        fullname: of the record; empty for a schema that is not a record.
+        fields: of the record, in order; none for a schema that is not a record.
         key: names of the fields that make up a record's key, in order; empty when the schema declares none.
-        rules: what the codec checks of each record beyond its form.
-        shape: the compiled type.
+        rules: what the codec checks of each record beyond its type.
+        type_tree: the compiled type.
         attributes: attributes of the record that Avro itself does not define.
     """
 
@@ -116,7 +118,7 @@ class ParsedSchema:
     fields: tuple[Field, ...]
     key: tuple[str, ...]
     rules: tuple[Rule, ...]
-    shape: Shape
+    type_tree: TypeNode
     attributes: Mapping[str, Any]
 
     def __eq__(self, other: object) -> bool:
@@ -143,7 +145,9 @@ class ParsedSchema:
 
 
 @lru_cache(maxsize=512)
-def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True, endless: bool = False) -> ParsedSchema:
+def parse(
+    text: str, *, references: tuple[str, ...] = (), strict: bool = True, allow_non_terminating: bool = False
+) -> ParsedSchema:
     """Parse a schema.
 
     Args:
@@ -151,13 +155,13 @@ def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True, e
         references: texts of schemas whose named types it uses, each before those that need it.
         strict: also refuse what Avro's own parser lets pass: names and aliases outside Avro's grammar, invalid
             decimals, defaults that do not fit their type. Off, a logical type that is invalid is ignored instead.
-        endless: also take a record that holds itself without end, to describe and compare it. No engine reads or writes
-            with such a schema (`registry.avro.type_tree.refuse_endless`).
+        allow_non_terminating: also accept an infinitely recursive record, to describe and compare it. No engine reads
+            or writes with such a schema (`registry.avro.type_tree.require_terminating`).
 
     Raises:
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; `details["field"]` names the field where there is one.
     """
-    loaded = [_read(each) for each in (*references, text)]
+    loaded = [_load(each) for each in (*references, text)]
     names = _Names(validate_names=strict)
     parsed: Any = None
     for data in loaded:
@@ -171,27 +175,34 @@ def parse(text: str, *, references: tuple[str, ...] = (), strict: bool = True, e
     for data in loaded[:-1]:
         resolver.resolve(data, "", (), "")
     resolved = resolver.resolve(loaded[-1], "", (), "")
-    return _assemble(text, references, loaded[-1], parsed, resolved, shape_of(resolved, endless=endless))
+    return _assemble(
+        text,
+        references,
+        loaded[-1],
+        parsed,
+        resolved,
+        compile_type(resolved, allow_non_terminating=allow_non_terminating),
+    )
 
 
 def _assemble(
-    text: str, references: tuple[str, ...], data: Any, parsed: Any, resolved: Any, shape: Shape
+    text: str, references: tuple[str, ...], data: Any, parsed: Any, resolved: Any, type_tree: TypeNode
 ) -> ParsedSchema:
-    record: Mapping[str, Any] = resolved if shape.kind is Kind.RECORD else {"name": "", "fields": []}
+    record: Mapping[str, Any] = resolved if type_tree.kind is TypeKind.RECORD else {"name": "", "fields": []}
     fields = tuple(
         Field(
             name=field["name"],
             type=field["type"],
-            nullable=part.nullable or (bool(part.parts) and any(one.kind is Kind.NULL for one in part.parts)),
-            attributes={key: value for key, value in field.items() if key not in _FIELD_WORDS},
+            nullable=part.nullable or (bool(part.parts) and any(one.kind is TypeKind.NULL for one in part.parts)),
+            attributes={key: value for key, value in field.items() if key not in _FIELD_ATTRIBUTES},
             default=field.get("default", NO_DEFAULT),
             doc=str(field.get("doc") or ""),
             aliases=tuple(field.get("aliases", ())),
-            shape=part,
+            type_tree=part,
         )
-        for field, part in zip(record["fields"], shape.parts, strict=False)
+        for field, part in zip(record["fields"], type_tree.parts, strict=False)
     )
-    _refuse_wide(shape)
+    _refuse_wide(type_tree)
     reserved = {"type", "name", "namespace", "fields", "doc", "aliases"}
     attributes = {key: value for key, value in record.items() if key not in reserved}
     return ParsedSchema(
@@ -202,8 +213,8 @@ def _assemble(
         fullname=record["name"],
         fields=fields,
         key=_key(attributes, fields),
-        rules=rules_of({field.name: (field.shape, field.attributes) for field in fields}),
-        shape=shape,
+        rules=parse_rules({field.name: (field.type_tree, field.attributes) for field in fields}),
+        type_tree=type_tree,
         attributes=attributes,
     )
 
@@ -216,8 +227,8 @@ def _brief(error: Exception) -> str:
 # --- the text ---------------------------------------------------------------------------------------------------
 
 
-def _read(text: str) -> Any:
-    """Read JSON within the limits; two members of one name, NaN and lone surrogates are refused."""
+def _load(text: str) -> Any:
+    """Parse JSON within the limits; two members of one name, NaN and lone surrogates are refused."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -239,7 +250,7 @@ def _read(text: str) -> Any:
 
 
 def _depth(text: str) -> int:
-    """Return how deep brackets are nested in a text; for a text of few brackets, their number, which is no less."""
+    """Return how deep brackets are nested in a text, or, if that is within the limit, how many brackets there are."""
     brackets = text.count("[") + text.count("{")
     if brackets <= MAX_DEPTH:
         return brackets
@@ -261,8 +272,8 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant)
@@ -293,33 +304,33 @@ _SIMPLE: Final[Mapping[str, Any]] = {name: _primitive(name) for name in PRIMITIV
 
 
 class _Names(avro.name.Names):
-    """Named types, and the primitive ones: as Avro says (1.12, "Names"), none of these can be redefined.
+    """Named types and the primitive ones, which cannot be redefined (Avro 1.12, "Names").
 
-    A primitive is made once and not with each use: making them was a third of what Avro's parser has to do.
+    A primitive type is created once, not at each use: that was a third of the work of Avro's parser.
     """
 
     def has_name(self, name_attr: str, space_attr: str | None = None) -> bool:
-        """Return whether a name stands for a type."""
+        """Return whether a name is defined."""
         return name_attr in _SIMPLE or super().has_name(name_attr, space_attr)
 
     def get_name(self, name_attr: str, space_attr: str | None = None) -> Any:
-        """Return the type that a name stands for."""
+        """Return the type of that name."""
         return _SIMPLE.get(name_attr) or super().get_name(name_attr, space_attr)
 
 
 def _refuse_long_names(node: Mapping[str, Any]) -> None:
-    for word in ("name", "namespace"):
-        said = node.get(word)
-        if isinstance(said, str) and len(said) > MAX_NAME:
-            raise schema_unsafe(f"got a {word} of {len(said)} characters; expected {MAX_NAME} at most")
+    for attribute in ("name", "namespace"):
+        name = node.get(attribute)
+        if isinstance(name, str) and len(name) > MAX_NAME:
+            raise schema_unsafe(f"got a {attribute} of {len(name)} characters; expected {MAX_NAME} at most")
 
 
 def _for_avro(data: Any) -> Any:
-    """Return the JSON in the form that Apache Avro's parser reads: Avro's own words alone.
+    """Return the JSON with Avro's own attributes alone, for Apache Avro's parser.
 
-    Logical types are left out: it warns of the invalid and of those it does not know, and warnings are not safe in
-    threads; `Resolver` judges them. A type wrapped once more (`{"type": {"type": "int"}}`) is unwrapped, which
-    Java's parser does and this one does not. Attributes that are not Avro's it would but copy.
+    Logical types are left out: the parser warns of invalid and of unknown ones, and warnings are not safe in
+    threads; `Resolver` checks them. A type wrapped once more (`{"type": {"type": "int"}}`) is unwrapped, which
+    Java's parser does and this one does not. Other attributes would only be copied.
     """
     if isinstance(data, list):
         return [part if isinstance(part, str) else _for_avro(part) for part in data]
@@ -331,39 +342,44 @@ def _for_avro(data: Any) -> Any:
     return {
         name: value if name not in _AVRO_TYPES or isinstance(value, str) else _for_avro(value)
         for name, value in data.items()
-        if name in _AVRO_WORDS
+        if name in _AVRO_ATTRIBUTES
     }
 
 
 # --- what the codec acts on -----------------------------------------------------------------------------------------
 
 
-def _refuse_wide(shape: Shape) -> None:
-    """Refuse a record of which 10,000, with nothing in them, would fill the memory of a batch."""
-    if shape.hollow <= MAX_FIXED_BYTES or shape.excess <= 0:
+def _refuse_wide(type_tree: TypeNode) -> None:
+    """Refuse a record of which 10,000 without content would fill the memory of a batch."""
+    if type_tree.fixed_arrow_size <= MAX_FIXED_BYTES or type_tree.amplification_excess <= 0:
         return
-    worst = max(zip(shape.names, shape.parts, strict=True), key=lambda each: each[1].excess, default=("", shape))[0]
+    worst = max(
+        zip(type_tree.names, type_tree.parts, strict=True),
+        key=lambda each: each[1].amplification_excess,
+        default=("", type_tree),
+    )[0]
     raise schema_unsafe(
-        f"got a record that takes {shape.hollow:.0f} bytes of Arrow with nothing in it, most of it in the field "
-        f"{worst or '(the top)'}; expected at most {MAX_FIXED_BYTES}, or fields that are not hidden behind null",
+        f"got a record that takes {type_tree.fixed_arrow_size:.0f} bytes of Arrow with nothing in it, most of it in "
+        f"the field {worst or '(the top)'}; expected at most {MAX_FIXED_BYTES}, or fields that are not hidden behind "
+        "null",
         worst,
     )
 
 
 def _key(attributes: Mapping[str, Any], fields: Iterable[Field]) -> tuple[str, ...]:
     key = attributes.get("key", [])
-    known = {field.name: field.shape for field in fields}
+    known = {field.name: field.type_tree for field in fields}
     if not isinstance(key, list) or len(set(map(str, key))) != len(key):
         raise schema_invalid(
             'got a "key" that is no list of different field names; expected ["id_number"], for example'
         )
     for name in key:
-        shape = known.get(name) if isinstance(name, str) else None
-        if shape is None:
+        type_tree = known.get(name) if isinstance(name, str) else None
+        if type_tree is None:
             raise schema_invalid(
                 f"got the key part {str(name)[:100]!r}; expected a field of the record", str(name)[:100]
             )
-        inner = shape.parts[0] if shape.kind is Kind.OPTIONAL else shape
+        inner = type_tree.parts[0] if type_tree.kind is TypeKind.OPTIONAL else type_tree
         if inner.kind not in _KEY_TYPES:
             raise schema_invalid(
                 f"got the key part {name}, a {inner.kind}; expected a string, an enum, an integer or a date", name

@@ -1,14 +1,15 @@
-"""A walk over two Avro schemas in step, which says where and why one does not read what the other wrote.
+"""Schema resolution, reader against writer: where and why one schema cannot read what the other wrote. Pure.
 
-It follows the Avro specification's "Schema Resolution" on the schema's JSON itself, so that a place has a JSON
-path that its author can find. Its verdict is never used alone: `compatibility` asks Avro's library.
+Both schemas are walked in parallel, by the Avro specification's "Schema Resolution", on the schema's JSON itself, so
+that each conflict has a JSON path that the author can find. The verdict is never used alone: `compatibility` asks
+Avro's library.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Difference", "Named", "differences"]
+__all__ = ["NamedTypes", "ReadConflict", "explain_conflicts"]
 
 _NAMED = ("record", "error", "enum", "fixed")
 _PROMOTED = {  # reader's type → writer's types that it also reads
@@ -22,13 +23,13 @@ _LOGICAL = ("logicalType", "precision", "scale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """One place where a reader cannot follow a writer.
+class ReadConflict:
+    """One conflict: something that a reader cannot read of what a writer wrote.
 
     Attributes:
         at: JSON path in the reader, such as `$.fields[3].type`. field: dotted name of the field, "" at the top.
         kind: one of avro's incompatibility types, or `reinterpretation`.
-        detail: got and expected, in words. library: the words of Avro's own checker.
+        detail: got and expected. library: the message of Avro's own checker.
     """
 
     at: str
@@ -39,15 +40,15 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A schema's JSON and the types that it defines, by full name."""
+class NamedTypes:
+    """Schema JSON with the types that it defines, by full name."""
 
     root: Any
     types: Mapping[str, Any]
     namespaces: Mapping[int, str] = field(repr=False)  # id of a defining node → the namespace within it
 
     @classmethod
-    def of(cls, root: Any) -> "Named":
+    def of(cls, root: Any) -> "NamedTypes":
         """Collect the named types of a valid schema."""
         types: dict[str, Any] = {}
         namespaces: dict[int, str] = {}
@@ -55,7 +56,7 @@ class Named:
         return cls(root, types, namespaces)
 
     def resolve(self, node: Any, namespace: str) -> tuple[Any, str]:
-        """Follow a name or a wrapping `{"type": …}` to what is meant, and give the namespace that holds in it."""
+        """Follow a name or a wrapping `{"type": …}` to the type itself; return it and the namespace within it."""
         while True:
             if isinstance(node, str):
                 target = self.types.get(node if "." in node else _join(namespace, node), self.types.get(node))
@@ -80,9 +81,9 @@ class Named:
         return name if "." in name else _join(namespace, name)
 
 
-def differences(reader: Named, writer: Named) -> list[Difference]:
-    """Return every place where *reader* cannot follow *writer*, in the reader's order."""
-    return _Walk(reader, writer).compare(reader.root, "", writer.root, "", "$", "")
+def explain_conflicts(reader: NamedTypes, writer: NamedTypes) -> list[ReadConflict]:
+    """Return every conflict between *reader* and *writer*, in the reader's order."""
+    return _ConflictWalk(reader, writer).compare(reader.root, "", writer.root, "", "$", "")
 
 
 def _join(namespace: str, name: str) -> str:
@@ -116,16 +117,16 @@ def _kind(node: Any) -> str:
     return str(node["type"]) if isinstance(node, dict) else str(node)
 
 
-class _Walk:
-    """One comparison. Pairs already compared, or being compared (recursive types), are not compared again."""
+class _ConflictWalk:
+    """One comparison. Pairs already compared, or being compared (recursive types), are skipped."""
 
-    def __init__(self, reader: Named, writer: Named) -> None:
+    def __init__(self, reader: NamedTypes, writer: NamedTypes) -> None:
         self._reader = reader
         self._writer = writer
         self._open: set[tuple[int, int]] = set()
-        self._done: dict[tuple[int, int], list[Difference]] = {}
+        self._done: dict[tuple[int, int], list[ReadConflict]] = {}
 
-    def compare(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> list[Difference]:
+    def compare(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> list[ReadConflict]:
         left, left_ns = self._reader.resolve(left, left_ns)
         right, right_ns = self._writer.resolve(right, right_ns)
         if not isinstance(left, dict) or not isinstance(right, dict) or left["type"] not in _NAMED:
@@ -139,7 +140,7 @@ class _Walk:
             self._open.discard(pair)
         return self._done[pair]
 
-    def _pair(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
+    def _pair(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         left_kind, right_kind = _kind(left), _kind(right)
         if right_kind == "union":
             for branch in right:
@@ -152,7 +153,7 @@ class _Walk:
         elif right_kind in _PROMOTED.get(left_kind, ()):
             yield from _reinterpreted(left, right, at, name)
         else:
-            yield Difference(
+            yield ReadConflict(
                 at=at,
                 field=name,
                 kind="type_mismatch",
@@ -160,9 +161,9 @@ class _Walk:
                 library=f"reader type: {left_kind} not compatible with writer type: {right_kind}",
             )
 
-    def _union(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
+    def _union(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         tries = []
-        # A branch of the writer's own type is meant before one that it could be promoted to (Java's and Python's way).
+        # A branch of the writer's own type takes precedence over promotion, as in Java's and Python's library.
         kinds = [_kind(self._reader.resolve(branch, left_ns)[0]) for branch in left]
         for index, branch in sorted(enumerate(left), key=lambda each: kinds[each[0]] != _kind(right)):
             found = self.compare(branch, left_ns, right, right_ns, f"{at}[{index}]", name)
@@ -172,11 +173,11 @@ class _Walk:
             if kinds[index] == _kind(right):
                 tries.append(found)
         if len(tries) == 1:
-            # One branch was meant; what is wrong within it helps more than that no branch fits.
+            # One branch was meant; the conflict within it helps more than "no branch fits".
             yield from tries[0]
             return
         listed = ", ".join(kinds)
-        yield Difference(
+        yield ReadConflict(
             at=at,
             field=name,
             kind="missing_union_branch",
@@ -184,7 +185,7 @@ class _Walk:
             library=f"reader union lacking writer type: {_kind(right).upper()}",
         )
 
-    def _same(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
+    def _same(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         kind = _kind(left)
         if kind == "array":
             yield from self.compare(left["items"], left_ns, right["items"], right_ns, f"{at}.items", name)
@@ -193,7 +194,7 @@ class _Walk:
         elif kind in _NAMED:
             yield from self._names(left, left_ns, right, right_ns, at, name)
             if kind == "fixed" and left["size"] != right["size"]:
-                yield Difference(
+                yield ReadConflict(
                     at=f"{at}.size",
                     field=name,
                     kind="fixed_size_mismatch",
@@ -205,11 +206,11 @@ class _Walk:
             elif kind in ("record", "error"):
                 yield from self._fields(left, left_ns, right, right_ns, at, name)
 
-    def _names(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
+    def _names(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         expected = self._writer.fullname(right, right_ns)
         # As in Java's and Python's library: the short names agree, or the reader has the full name as an alias.
         if left["name"].rpartition(".")[2] != expected.rpartition(".")[2] and expected not in left.get("aliases", ()):
-            yield Difference(
+            yield ReadConflict(
                 at=f"{at}.name",
                 field=name,
                 kind="name_mismatch",
@@ -218,7 +219,7 @@ class _Walk:
                 library=f"expected: {expected}",
             )
 
-    def _fields(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[Difference]:
+    def _fields(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         written = {item["name"]: item for item in right["fields"]}
         for index, item in enumerate(left["fields"]):
             here = f"{at}.fields[{index}]"
@@ -227,7 +228,7 @@ class _Walk:
             if source is not None:
                 yield from self.compare(item["type"], left_ns, source["type"], right_ns, f"{here}.type", path)
             elif "default" not in item:
-                yield Difference(
+                yield ReadConflict(
                     at=here,
                     field=path,
                     kind="reader_field_missing_default_value",
@@ -236,10 +237,10 @@ class _Walk:
                 )
 
 
-def _symbols(left: Any, right: Any, at: str, name: str) -> Iterator[Difference]:
+def _symbols(left: Any, right: Any, at: str, name: str) -> Iterator[ReadConflict]:
     extra = sorted(set(right["symbols"]) - set(left["symbols"]))
     if extra and left.get("default") not in left["symbols"]:
-        yield Difference(
+        yield ReadConflict(
             at=f"{at}.symbols",
             field=name,
             kind="missing_enum_symbols",
@@ -248,8 +249,8 @@ def _symbols(left: Any, right: Any, at: str, name: str) -> Iterator[Difference]:
         )
 
 
-def _reinterpreted(left: Any, right: Any, at: str, name: str) -> Iterator[Difference]:
-    """Find a logical type that changes its meaning while its bytes stay readable."""
+def _reinterpreted(left: Any, right: Any, at: str, name: str) -> Iterator[ReadConflict]:
+    """Yield a conflict where a logical type changes its meaning while its bytes stay readable."""
     mine = [left.get(key) if isinstance(left, dict) else None for key in _LOGICAL]
     theirs = [right.get(key) if isinstance(right, dict) else None for key in _LOGICAL]
     if mine[0] == theirs[0] == "decimal":
@@ -257,7 +258,7 @@ def _reinterpreted(left: Any, right: Any, at: str, name: str) -> Iterator[Differ
     else:
         changed = mine[0] != theirs[0]
     if changed:
-        yield Difference(
+        yield ReadConflict(
             at=at,
             field=name,
             kind="reinterpretation",

@@ -1,8 +1,8 @@
-"""The types of schemas beside Avro: JSON Schema and Protobuf. Pure.
+"""Schema types beside Avro: JSON Schema and Protobuf. Pure.
 
-They are kept, given back, and found again by what they say rather than by how they are written: JSON by its
-members in any order, Protobuf by its words without white space and comments (a serialized descriptor by its bytes).
-Whether one may follow another is not judged: see docs/adr/0028. What the pool moves is Avro.
+They are stored, returned, and found again by their content rather than their spelling: JSON by its members in any
+order, Protobuf by its tokens without white space and comments (a serialized descriptor by its bytes). Whether one
+version is compatible with another is not checked: see docs/adr/0028. What the pool moves is Avro.
 """
 
 import base64
@@ -18,42 +18,45 @@ from google.protobuf.message import DecodeError
 
 from registry.avro.name_resolution import MAX_DEPTH, MAX_TEXT_BYTES, schema_invalid, schema_unsafe
 
-__all__ = ["EXACT", "Kind", "canonical_of", "kind_of"]
+__all__ = ["EXACT_NUMBER_MARK", "SchemaType", "canonical_form", "parse_schema_type"]
 
 _PROTO_TOKENS = re.compile(
     r"""\s+|//[^\n]*|/\*.*?\*/|(?P<text>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<word>[\w.+-]++)|(?P<mark>[^\w\s])""",
     re.DOTALL,
 )
 _FRACTION = re.compile(r"[0-9][.eE]")
-EXACT = "\ud800"
-"""Before the digits of a number that no double holds, in a canonical form: two numbers are not to be one. No text of a
-schema can begin like it."""
+EXACT_NUMBER_MARK = "\ud800"
+"""Prefix, in a canonical form, of the digits of a number that no double holds exactly: two different numbers must not
+become one. No text of a schema can begin with it."""
+
 _JSON_TYPES = frozenset({"null", "boolean", "object", "array", "number", "string", "integer"})
 _PAIRS = {"}": "{", "]": "[", ")": "("}
 
 
-class Kind(StrEnum):
-    """The types of schemas that are taken."""
+class SchemaType(StrEnum):
+    """Schema types that may be registered."""
 
     JSON = "JSON"
     PROTOBUF = "PROTOBUF"
     AVRO = "AVRO"
 
 
-def kind_of(text: str) -> Kind:
-    """Read a schema type.
+def parse_schema_type(text: str) -> SchemaType:
+    """Parse the name of a schema type.
 
     Raises:
         InvalidError: SCHEMA_INVALID.
     """
     try:
-        return Kind(text.upper())
+        return SchemaType(text.upper())
     except ValueError as error:
-        raise schema_invalid(f"got the schema type {text[:40]!r}; expected one of {', '.join(sorted(Kind))}") from error
+        raise schema_invalid(
+            f"got the schema type {text[:40]!r}; expected one of {', '.join(sorted(SchemaType))}"
+        ) from error
 
 
-def canonical_of(kind: Kind, text: str) -> Any:
-    """Check a schema's form; give what is the same for every way of writing it, as JSON.
+def canonical_form(kind: SchemaType, text: str) -> Any:
+    """Check the syntax of a JSON or Protobuf schema; return its canonical form as JSON, the same for every spelling.
 
     Raises:
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
@@ -64,7 +67,7 @@ def canonical_of(kind: Kind, text: str) -> Any:
         text.encode()
     except UnicodeEncodeError as error:
         raise schema_invalid("got a schema with a lone surrogate in it; expected text that has a UTF-8 form") from error
-    return _json_schema(text) if kind is Kind.JSON else _protobuf(text)
+    return _json_schema(text) if kind is SchemaType.JSON else _protobuf(text)
 
 
 def _json_schema(text: str) -> Any:
@@ -86,9 +89,9 @@ def _json_schema(text: str) -> Any:
         raise schema_invalid(f"got a text that is no JSON ({type(error).__name__}); expected a JSON schema") from error
     if not isinstance(found, dict | bool):
         raise schema_invalid("got JSON that is no schema; expected an object, true or false (JSON Schema 2020-12)")
-    stated = found.get("type") if isinstance(found, dict) else None
-    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
-    if not all(isinstance(one, str) and one in _JSON_TYPES for one in listed):
+    type_ = found.get("type") if isinstance(found, dict) else None
+    types = type_ if isinstance(type_, list) else [] if type_ is None else [type_]
+    if not all(isinstance(one, str) and one in _JSON_TYPES for one in types):
         raise schema_invalid(f'got a "type" that JSON Schema does not have; expected {", ".join(sorted(_JSON_TYPES))}')
     return found
 
@@ -106,43 +109,43 @@ def _number(text: str) -> float | str:
         same = Decimal(text) == Decimal(repr(number))
     except InvalidOperation:  # an exponent of twenty digits
         same = False
-    return number if same else EXACT + text
+    return number if same else EXACT_NUMBER_MARK + text
 
 
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _protobuf(text: str) -> Any:
     described = _descriptor(text)
     if described is not None:
         return ["descriptor", described]
-    words: list[str] = []
-    open_: list[str] = []
+    lexemes: list[str] = []
+    open_brackets: list[str] = []
     end = 0
-    for token in _PROTO_TOKENS.finditer(text):
-        if token.start() != end:
+    for match in _PROTO_TOKENS.finditer(text):
+        if match.start() != end:
             break
-        end = token.end()
-        if token.lastgroup is None:
+        end = match.end()
+        if match.lastgroup is None:
             continue
-        word = token.group()
-        words.append(word)
-        if word in "{[(":
-            open_.append(word)
-            if len(open_) > MAX_DEPTH:
+        lexeme = match.group()
+        lexemes.append(lexeme)
+        if lexeme in "{[(":
+            open_brackets.append(lexeme)
+            if len(open_brackets) > MAX_DEPTH:
                 raise schema_unsafe(f"got a schema of more than {MAX_DEPTH} nested brackets; expected fewer")
-        elif word in _PAIRS and (not open_ or open_.pop() != _PAIRS[word]):
+        elif lexeme in _PAIRS and (not open_brackets or open_brackets.pop() != _PAIRS[lexeme]):
             raise schema_invalid("got a .proto text with brackets that do not match")
-    if end != len(text) or open_:
+    if end != len(text) or open_brackets:
         raise schema_invalid("got a .proto text that ends within a bracket, a string or a comment")
-    if not {"message", "enum", "service", "extend", "syntax", "edition"} & set(words):
+    if not {"message", "enum", "service", "extend", "syntax", "edition"} & set(lexemes):
         raise schema_invalid("got a text that is no .proto file; expected a message, an enum or a service in it")
-    return words
+    return lexemes
 
 
 def _descriptor(text: str) -> str | None:
-    """Return a serialized FileDescriptorProto in its own base64, None for a text that is none."""
+    """Return a serialized FileDescriptorProto in canonical base64, None for any other text."""
     try:
         raw = base64.b64decode(text, validate=True)
         found = FileDescriptorProto.FromString(raw)

@@ -1,12 +1,12 @@
-"""Avro types in words that a person reads: `text?`, `decimal(12,2)`, `list of Address`. Pure.
+"""Type names for readers: Avro types as `text?`, `decimal(12,2)`, `list of Address`. Pure.
 
-The words are short, because they stand in tables; `type_text` gives Avro's own words, `type_zh` Chinese ones.
-Both tell null apart from the rest by a question mark, which the reader of the table has explained below it.
+They are short, because they are shown in tables; `type_name` uses Avro's names, `type_name_zh` Chinese ones. Both mark
+a type that may be null with a question mark, which the legend of the table explains.
 """
 
 from typing import Any
 
-__all__ = ["type_text", "type_zh"]
+__all__ = ["type_name", "type_name_zh"]
 
 _ZH = {
     "null": "空",
@@ -31,8 +31,8 @@ _ZH = {
 }
 
 
-def type_text(node: Any) -> str:
-    """Return a type in Avro's words.
+def type_name(node: Any) -> str:
+    """Return the English name of a type.
 
     Args:
         node: a type of a valid schema as JSON.
@@ -40,33 +40,33 @@ def type_text(node: Any) -> str:
     return _text(node, {}, ("enum of {}", "list of {}", "map of {}", "fixed({})", "decimal({},{})"))
 
 
-def type_zh(node: Any) -> str:
-    """Return a type in Chinese words; a word without one stays as it is."""
+def type_name_zh(node: Any) -> str:
+    """Return the Chinese name of a type; a part without one keeps its English name."""
     return _text(node, _ZH, ("{} 个代码之一", "{}的列表", "{}的映射", "{} 字节", "小数({},{})"))
 
 
 def _text(  # noqa: PLR0911 - one return a kind of type
-    node: Any, words: dict[str, str], forms: tuple[str, str, str, str, str]
+    node: Any, names: dict[str, str], patterns: tuple[str, str, str, str, str]
 ) -> str:
     if isinstance(node, list):
         inner = [branch for branch in node if branch != "null"]
-        text = " | ".join(_text(branch, words, forms) for branch in inner)
+        text = " | ".join(_text(branch, names, patterns) for branch in inner)
         return f"{text}?" if len(inner) < len(node) else text
     if not isinstance(node, dict):
-        return words.get(str(node), str(node).rpartition(".")[2])
+        return names.get(str(node), str(node).rpartition(".")[2])
     kind, logical = node["type"], node.get("logicalType")
     if logical == "decimal" and "precision" in node:
-        return forms[4].format(node["precision"], node.get("scale", 0))
+        return patterns[4].format(node["precision"], node.get("scale", 0))
     if isinstance(logical, str) and not isinstance(kind, (dict, list)):
-        return words.get(logical, logical)
+        return names.get(logical, logical)
     if kind == "enum":
-        return forms[0].format(len(node["symbols"]))
+        return patterns[0].format(len(node["symbols"]))
     if kind in ("array", "map"):
-        return forms[1 if kind == "array" else 2].format(
-            _text(node["items" if kind == "array" else "values"], words, forms)
+        return patterns[1 if kind == "array" else 2].format(
+            _text(node["items" if kind == "array" else "values"], names, patterns)
         )
     if kind == "fixed":
-        return forms[3].format(node["size"])
+        return patterns[3].format(node["size"])
     if kind in ("record", "error"):
         return str(node["name"]).rpartition(".")[2]
-    return _text(kind, words, forms)
+    return _text(kind, names, patterns)

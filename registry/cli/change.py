@@ -19,20 +19,20 @@ from rich.table import Table
 from registry.cli.options import with_optional_registry, with_registry
 from registry.cli.terminal import FOUND, console, count, fail, load_schema, read, write
 from registry.client.admin import RegistryAdminClient
-from registry.reports.diff import Change, Readers, diff
-from registry.reports.grant_impact import GrantUse, Touch, Touched, grant_use, touched
+from registry.reports.diff import ReaderImpact, SchemaChange, diff
+from registry.reports.grant_impact import GrantImpact, GrantUsage, ImpactSeverity, grant_impacts, read_grant_usage
 from schemas.errors import InvalidError, PoolError, Reason
 
 __all__ = ["add_to"]
 
 _COLOURS = {
-    Readers.UNTOUCHED: "dim",
-    Readers.BOTH: "green",
-    Readers.READERS_FIRST: "yellow",
-    Readers.WRITERS_FIRST: "yellow",
-    Readers.BROKEN: "red",
+    ReaderImpact.UNTOUCHED: "dim",
+    ReaderImpact.BOTH: "green",
+    ReaderImpact.READERS_FIRST: "yellow",
+    ReaderImpact.WRITERS_FIRST: "yellow",
+    ReaderImpact.BROKEN: "red",
 }
-_TOUCHES = {Touch.STOPPED: "red", Touch.DEFAULTED: "yellow", Touch.REVIEW: "cyan"}
+_SEVERITY_COLOURS = {ImpactSeverity.STOPPED: "red", ImpactSeverity.DEFAULTED: "yellow", ImpactSeverity.REVIEW: "cyan"}
 
 approval = typer.Typer(help="Have a lowered classification approved (降级审批).", no_args_is_help=True)
 _Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Such as senior-card.v1-value.", show_default=False)]
@@ -63,7 +63,7 @@ def diff_(
     before, after = load_schema(old, registry), load_schema(new, registry)
     changes = diff(before, after, strict=strict)
     uses = _grant_uses(old, grants, registry)
-    affected = touched(changes, uses or [], before, after)
+    affected = grant_impacts(changes, uses or [], before, after)
     if as_json:
         document: dict[str, Any] = {"changes": [change.to_json() for change in changes]}
         if uses is not None:
@@ -186,7 +186,7 @@ def decide(
         fail(error.message)
 
 
-def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUse] | None:
+def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUsage] | None:
     """Return the grants to compare with: from a file, else from the registry that the old schema came from."""
     try:
         if grants is not None:
@@ -195,10 +195,10 @@ def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | N
             if not isinstance(documents, list):
                 raise InvalidError(Reason.REQUEST_INVALID, "got JSON that is no list; expected a list of grants")
             topic = _topic(old)
-            return [grant_use(document) for document in documents if topic in (None, document.get("topic"))]
+            return [read_grant_usage(document) for document in documents if topic in (None, document.get("topic"))]
         if registry is not None and _topic(old) is not None and not Path(old).exists():
             subject = quote(old.partition("@")[0], safe="")
-            return [grant_use(document) for document in registry.get(f"/governance/subjects/{subject}/grants")]
+            return [read_grant_usage(document) for document in registry.get(f"/governance/subjects/{subject}/grants")]
     except ValueError as error:
         fail(f"{grants}: {error}")
     except PoolError as error:
@@ -214,7 +214,7 @@ def _topic(name: str) -> str | None:
     return subject.removesuffix("-value") if subject.endswith("-value") else None
 
 
-def _print_changes(changes: list[Change], affected: list[Touched], uses: list[GrantUse] | None) -> None:
+def _print_changes(changes: list[SchemaChange], affected: list[GrantImpact], uses: list[GrantUsage] | None) -> None:
     out = console()
     if not changes:
         out.print("[green]✓[/green] no change of meaning")
@@ -240,9 +240,9 @@ def _print_changes(changes: list[Change], affected: list[Touched], uses: list[Gr
     if uses is None:
         return
     out.print(f"\n{count(len({item.grant for item in affected}), 'grant')} of {len(uses)} touched")
-    for item in sorted(affected, key=lambda each: (-each.touch, each.grant)):
-        colour = _TOUCHES[item.touch]
-        word = f"[{colour}]{item.touch.name.lower()}[/{colour}]"
+    for item in sorted(affected, key=lambda each: (-each.severity, each.grant)):
+        colour = _SEVERITY_COLOURS[item.severity]
+        word = f"[{colour}]{item.severity.name.lower()}[/{colour}]"
         out.print(f"  {word} {escape(item.grant)} of {escape(item.consumer)}: {escape(item.because)}", soft_wrap=True)
 
 

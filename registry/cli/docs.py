@@ -8,7 +8,7 @@ import typer
 from registry.cli.options import Out, with_optional_registry
 from registry.cli.terminal import count, load_schema, write
 from registry.client.admin import RegistryAdminClient
-from registry.reports.dictionary import Language, sheet
+from registry.reports.dictionary import Language, build_sheet
 from registry.reports.dictionary_html import to_html
 from registry.reports.dictionary_markdown import to_markdown
 
@@ -42,7 +42,7 @@ def docs(
     title: Annotated[str, typer.Option("--title", help="Title of the page.")] = "",
 ) -> None:
     """Write a data dictionary (生成数据字典)."""
-    sheets = [sheet(load_schema(name, registry), name) for name in schemas]
+    sheets = [build_sheet(load_schema(name, registry), name) for name in schemas]
     chosen = form or (_Form.MD if out is not None and out.suffix in {".md", ".markdown"} else _Form.HTML)
     page = (to_html if chosen is _Form.HTML else to_markdown)(sheets, language=language, title=title)
     write(page, out, summary=count(len(sheets), "record type"))

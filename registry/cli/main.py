@@ -23,13 +23,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from registry.avro.compatibility import Compatibility, Incompatibility, check
+from registry.avro.compatibility import Compatibility, Incompatibility, find_incompatibilities
 from registry.avro.parser import ParsedSchema, parse
-from registry.avro.type_names import type_text
+from registry.avro.type_names import type_name
 from registry.cli import change, contract, docs, transfer
 from registry.cli.terminal import FOUND, console, count, fail, parse_file, read, write
 from registry.governance import classification
-from registry.governance.classification import Finding
+from registry.governance.classification import ClassificationFinding
 from schemas import library
 from schemas.errors import InvalidError, PoolError
 
@@ -93,12 +93,12 @@ def check_(
         fail(error.message)
     before, after = (parse_file(file) for file in (old, new))
     labels = _labels(before) | _labels(after)
-    fields, _ = classification.examine(after.json)
-    earlier, _ = classification.examine(before.json)
-    found = check(after.text, [(1, before.text)], wanted, strict=strict)
+    fields, _ = classification.read_classification(after.json)
+    earlier, _ = classification.read_classification(before.json)
+    found = find_incompatibilities(after.text, [(1, before.text)], wanted, strict=strict)
     findings = [_against(old, item, labels) for item in found]
     findings += [
-        f"classification lowered: {_labelled(item, labels)}" for item in classification.lowered(fields, earlier)
+        f"classification lowered: {_labelled(item, labels)}" for item in classification.find_lowered(fields, earlier)
     ]
     out = console()
     if findings:
@@ -121,7 +121,7 @@ def list_() -> None:
         table.add_column(head, overflow="fold")
     for name in library.names():
         parsed = parse(library.text(name))
-        fields, _ = classification.examine(parsed.json)
+        fields, _ = classification.read_classification(parsed.json)
         level = classification.highest_level(fields).name if fields else ""
         zh = str(parsed.attributes.get("zh", ""))
         table.add_row(name, escape(zh), ", ".join(parsed.key), str(len(parsed.fields)), level)
@@ -144,7 +144,7 @@ def show(
         return
     parsed, out = parse(found), console()
     out.print(f"[bold]{escape(_summary(parsed))}[/bold]", soft_wrap=True)
-    labelled = {field.path: field for field in classification.examine(parsed.json)[0]}
+    labelled = {field.path: field for field in classification.read_classification(parsed.json)[0]}
     labels = _labels(parsed)
     table = Table(box=None, pad_edge=False)
     for head in ("FIELD", "中文", "TYPE", "LEVEL", "PERSONAL", "SENSITIVE", "MASK"):
@@ -153,7 +153,7 @@ def show(
         key = " *" if field.name in parsed.key else ""
         known = labelled.get(field.name)
         marks = (known.level.name, known.personal, known.sensitive, known.mask) if known else ("", "", "", "")
-        table.add_row(f"{field.name}{key}", escape(labels.get(field.name, "")), type_text(field.type), *marks)
+        table.add_row(f"{field.name}{key}", escape(labels.get(field.name, "")), type_name(field.type), *marks)
     out.print(table)
     out.print("* part of the key; ? may be null")
 
@@ -166,7 +166,7 @@ def _linted(file: Path, *, ungoverned: bool) -> tuple[ParsedSchema | None, list[
     if ungoverned:
         return parsed, []
     labels = _labels(parsed)
-    return parsed, [_labelled(finding, labels) for finding in classification.examine(parsed.json)[1]]
+    return parsed, [_labelled(finding, labels) for finding in classification.read_classification(parsed.json)[1]]
 
 
 def _labels(parsed: ParsedSchema) -> dict[str, str]:
@@ -174,7 +174,7 @@ def _labels(parsed: ParsedSchema) -> dict[str, str]:
     return {field.name: str(field.attributes["zh"]) for field in parsed.fields if "zh" in field.attributes}
 
 
-def _labelled(finding: Finding, labels: dict[str, str]) -> str:
+def _labelled(finding: ClassificationFinding, labels: dict[str, str]) -> str:
     zh = labels.get(finding.path, "")
     return f"{finding.at} {finding.path}{f' {zh}' if zh else ''}: {finding.message}".replace("  ", " ")
 
@@ -190,7 +190,7 @@ def _summary(parsed: ParsedSchema) -> str:
     if not parsed.fullname:
         return "valid; no record"
     zh = parsed.attributes.get("zh")
-    fields, _ = classification.examine(parsed.json)
+    fields, _ = classification.read_classification(parsed.json)
     parts = [
         f"{parsed.fullname}{f' {zh}' if isinstance(zh, str) else ''}",
         count(len(parsed.fields), "field"),

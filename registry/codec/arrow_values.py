@@ -1,8 +1,8 @@
-"""Plain values of a shape (`registry.codec.datum_reader`) to Arrow and back, without loss.
+"""Arrow conversion of plain values (`registry.codec.datum_reader`): to Arrow columns and back, without loss.
 
-`assemble` builds the column of the logical Arrow type (`registry.avro.type_tree`), `take_apart` gives the values of
-a column back. Floats pass as their bytes, so that every NaN keeps its payload; decimals as integers, so that no
-context of Python's decimal module can round them.
+`values_to_arrow` builds the column of the logical Arrow type (`registry.avro.type_tree`), `values_from_arrow` returns
+the values of a column. Floats pass as their bytes, so that every NaN keeps its payload; decimals as integers, so that
+no context of Python's decimal module can round them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from registry.avro.type_tree import Kind, Shape
-from registry.codec.datum_reader import FlawError
+from registry.avro.type_tree import TypeKind, TypeNode
+from registry.codec.datum_reader import DatumError
 
-__all__ = ["assemble", "branches_of", "take_apart", "validity"]
-
-
-def assemble(values: Sequence[Any], shape: Shape) -> pa.Array:
-    """Return the column of n plain values."""
-    if shape.kind is Kind.OPTIONAL:
-        shape = shape.parts[0]
-    return _ASSEMBLERS[shape.kind](values, shape)
+__all__ = ["branch_codes", "validity_bitmap", "values_from_arrow", "values_to_arrow"]
 
 
-def validity(values: Sequence[Any]) -> pa.Buffer | None:
+def values_to_arrow(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    """Build the column of n plain values."""
+    if node.kind is TypeKind.OPTIONAL:
+        node = node.parts[0]
+    return _TO_ARROW[node.kind](values, node)
+
+
+def validity_bitmap(values: Sequence[Any]) -> pa.Buffer | None:
     """Return the validity bitmap of n values, None when no value is null."""
     if None not in values:
         return None
@@ -34,45 +34,45 @@ def validity(values: Sequence[Any]) -> pa.Buffer | None:
     return pa.py_buffer(np.packbits(present, bitorder="little"))
 
 
-def _plain(values: Sequence[Any], shape: Shape) -> pa.Array:
-    return pa.array(values, shape.arrow)
+def _plain(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    return pa.array(values, node.arrow)
 
 
-def _integers(values: Sequence[Any], shape: Shape) -> pa.Array:
-    width = pa.int32() if shape.kind is Kind.INT else pa.int64()
+def _integers(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    width = pa.int32() if node.kind is TypeKind.INT else pa.int64()
     column = pa.array(values, width)
-    return column if width == shape.arrow else column.view(shape.arrow)
+    return column if width == node.arrow else column.view(node.arrow)
 
 
-def _joined(values: Sequence[Any], shape: Shape) -> pa.Array:
+def _joined(values: Sequence[Any], node: TypeNode) -> pa.Array:
     """Build a column of fixed width from the bytes of each value."""
-    empty = bytes(shape.arrow.bit_width // 8)
+    empty = bytes(node.arrow.bit_width // 8)
     data = pa.py_buffer(b"".join([empty if value is None else value for value in values]))
-    return pa.Array.from_buffers(shape.arrow, len(values), [validity(values), data])
+    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), data])
 
 
-def _decimals(values: Sequence[Any], shape: Shape) -> pa.Array:
-    width = shape.arrow.bit_width // 8
-    return _joined([None if value is None else value.to_bytes(width, "little", signed=True) for value in values], shape)
+def _decimals(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    width = node.arrow.bit_width // 8
+    return _joined([None if value is None else value.to_bytes(width, "little", signed=True) for value in values], node)
 
 
-def _enums(values: Sequence[Any], shape: Shape) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(values, pa.int32()), pa.array(shape.symbols, pa.string()))
+def _enums(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(values, pa.int32()), pa.array(node.symbols, pa.string()))
 
 
-def _records(values: Sequence[Any], shape: Shape) -> pa.Array:
+def _records(values: Sequence[Any], node: TypeNode) -> pa.Array:
     rows = len(values)
-    valid = validity(values)
+    valid = validity_bitmap(values)
     if valid is None:
-        columns: list[tuple[Any, ...]] = list(zip(*values, strict=True)) if rows else [()] * len(shape.parts)
-        children = [assemble(column, part) for column, part in zip(columns, shape.parts, strict=True)]
+        columns: list[tuple[Any, ...]] = list(zip(*values, strict=True)) if rows else [()] * len(node.parts)
+        children = [values_to_arrow(column, part) for column, part in zip(columns, node.parts, strict=True)]
     else:
-        # Under a null record its fields are null, whether they may be or not: nobody looks there.
+        # Under a null record its fields are null, nullable or not: no reader looks at them.
         children = [
-            assemble([None if value is None else value[index] for value in values], part)
-            for index, part in enumerate(shape.parts)
+            values_to_arrow([None if value is None else value[index] for value in values], part)
+            for index, part in enumerate(node.parts)
         ]
-    return pa.Array.from_buffers(shape.arrow, rows, [valid], children=children)
+    return pa.Array.from_buffers(node.arrow, rows, [valid], children=children)
 
 
 def _ends(values: Sequence[Any]) -> pa.Buffer:
@@ -81,61 +81,61 @@ def _ends(values: Sequence[Any]) -> pa.Buffer:
     return pa.py_buffer(ends)
 
 
-def _arrays(values: Sequence[Any], shape: Shape) -> pa.Array:
-    items = assemble([item for value in values if value is not None for item in value], shape.parts[0])
-    return pa.Array.from_buffers(shape.arrow, len(values), [validity(values), _ends(values)], children=[items])
+def _arrays(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    items = values_to_arrow([item for value in values if value is not None for item in value], node.parts[0])
+    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), _ends(values)], children=[items])
 
 
-def _maps(values: Sequence[Any], shape: Shape) -> pa.Array:
+def _maps(values: Sequence[Any], node: TypeNode) -> pa.Array:
     entries = [entry for value in values if value is not None for entry in value]
     children = [
         pa.array([key for key, _ in entries], pa.string()),
-        assemble([value for _, value in entries], shape.parts[0]),
+        values_to_arrow([value for _, value in entries], node.parts[0]),
     ]
-    struct = pa.struct([shape.arrow.key_field, shape.arrow.item_field])
+    struct = pa.struct([node.arrow.key_field, node.arrow.item_field])
     pairs = pa.Array.from_buffers(struct, len(entries), [None], children=children)
-    return pa.Array.from_buffers(shape.arrow, len(values), [validity(values), _ends(values)], children=[pairs])
+    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), _ends(values)], children=[pairs])
 
 
-def _unions(values: Sequence[Any], shape: Shape) -> pa.Array:
-    # A union inside a null record has no value; branch 0 stands in, as the null record hides it.
+def _unions(values: Sequence[Any], node: TypeNode) -> pa.Array:
+    # A union inside a null record has no value; branch 0 is written, which the null record hides.
     branches = np.fromiter((0 if value is None else value[0] for value in values), np.int8, len(values))
     children = [
-        assemble([value[1] if value is not None and value[0] == index else None for value in values], part)
-        for index, part in enumerate(shape.parts)
+        values_to_arrow([value[1] if value is not None and value[0] == index else None for value in values], part)
+        for index, part in enumerate(node.parts)
     ]
-    return pa.Array.from_buffers(shape.arrow, len(values), [None, pa.py_buffer(branches)], children=children)
+    return pa.Array.from_buffers(node.arrow, len(values), [None, pa.py_buffer(branches)], children=children)
 
 
-_ASSEMBLERS: Mapping[Kind, Callable[[Sequence[Any], Shape], pa.Array]] = {
-    Kind.NULL: _plain,
-    Kind.BOOLEAN: _plain,
-    Kind.INT: _integers,
-    Kind.LONG: _integers,
-    Kind.FLOAT: _joined,
-    Kind.DOUBLE: _joined,
-    Kind.BYTES: _plain,
-    Kind.STRING: _plain,
-    Kind.ENUM: _enums,
-    Kind.FIXED: _joined,
-    Kind.DECIMAL: _decimals,
-    Kind.RECORD: _records,
-    Kind.ARRAY: _arrays,
-    Kind.MAP: _maps,
-    Kind.UNION: _unions,
-    Kind.OPAQUE: _plain,
+_TO_ARROW: Mapping[TypeKind, Callable[[Sequence[Any], TypeNode], pa.Array]] = {
+    TypeKind.NULL: _plain,
+    TypeKind.BOOLEAN: _plain,
+    TypeKind.INT: _integers,
+    TypeKind.LONG: _integers,
+    TypeKind.FLOAT: _joined,
+    TypeKind.DOUBLE: _joined,
+    TypeKind.BYTES: _plain,
+    TypeKind.STRING: _plain,
+    TypeKind.ENUM: _enums,
+    TypeKind.FIXED: _joined,
+    TypeKind.DECIMAL: _decimals,
+    TypeKind.RECORD: _records,
+    TypeKind.ARRAY: _arrays,
+    TypeKind.MAP: _maps,
+    TypeKind.UNION: _unions,
+    TypeKind.OPAQUE: _plain,
 }
 
 
-def take_apart(column: pa.Array, shape: Shape) -> list[Any]:
-    """Return the plain values of a column of the shape's logical type; the column may be a slice.
+def values_from_arrow(column: pa.Array, node: TypeNode) -> list[Any]:
+    """Return the plain values of a column of the node's logical type; the column may be a slice.
 
     Raises:
-        FlawError: for an enum column whose dictionary is not the schema's.
+        DatumError: for an enum column whose dictionary is not the schema's.
     """
-    if shape.kind is Kind.OPTIONAL:
-        shape = shape.parts[0]
-    return _TAKERS[shape.kind](column, shape)
+    if node.kind is TypeKind.OPTIONAL:
+        node = node.parts[0]
+    return _FROM_ARROW[node.kind](column, node)
 
 
 def _present(column: pa.Array) -> list[bool]:
@@ -143,17 +143,17 @@ def _present(column: pa.Array) -> list[bool]:
     return flags
 
 
-def _listed(column: pa.Array, _shape: Shape) -> list[Any]:
+def _listed(column: pa.Array, _node: TypeNode) -> list[Any]:
     values: list[Any] = column.to_pylist()
     return values
 
 
-def _listed_integers(column: pa.Array, shape: Shape) -> list[Any]:
-    return _listed(column.view(pa.int32() if shape.kind is Kind.INT else pa.int64()), shape)
+def _listed_integers(column: pa.Array, node: TypeNode) -> list[Any]:
+    return _listed(column.view(pa.int32() if node.kind is TypeKind.INT else pa.int64()), node)
 
 
-def _slices(column: pa.Array, shape: Shape) -> list[Any]:
-    width = shape.arrow.bit_width // 8
+def _slices(column: pa.Array, node: TypeNode) -> list[Any]:
+    width = node.arrow.bit_width // 8
     data = column.buffers()[1]
     if data is None or not width:
         return [b"" if present else None for present in _present(column)]
@@ -164,18 +164,18 @@ def _slices(column: pa.Array, shape: Shape) -> list[Any]:
     return values
 
 
-def _listed_decimals(column: pa.Array, shape: Shape) -> list[Any]:
-    return [None if v is None else int.from_bytes(v, "little", signed=True) for v in _slices(column, shape)]
+def _listed_decimals(column: pa.Array, node: TypeNode) -> list[Any]:
+    return [None if v is None else int.from_bytes(v, "little", signed=True) for v in _slices(column, node)]
 
 
-def _listed_enums(column: pa.Array, shape: Shape) -> list[Any]:
-    if column.dictionary.to_pylist() != list(shape.symbols):
-        raise FlawError("expected the schema's symbols as dictionary, in its order")
-    return _listed(column.indices, shape)
+def _listed_enums(column: pa.Array, node: TypeNode) -> list[Any]:
+    if column.dictionary.to_pylist() != list(node.symbols):
+        raise DatumError("expected the schema's symbols as dictionary, in its order")
+    return _listed(column.indices, node)
 
 
-def _listed_records(column: pa.Array, shape: Shape) -> list[Any]:
-    parts = [take_apart(column.field(index), part) for index, part in enumerate(shape.parts)]
+def _listed_records(column: pa.Array, node: TypeNode) -> list[Any]:
+    parts = [values_from_arrow(column.field(index), part) for index, part in enumerate(node.parts)]
     values: list[Any] = list(zip(*parts, strict=True)) if parts else [()] * len(column)
     if column.null_count:
         return [value if present else None for value, present in zip(values, _present(column), strict=True)]
@@ -190,42 +190,42 @@ def _grouped(column: pa.Array, items: list[Any]) -> list[Any]:
     return values
 
 
-def _listed_arrays(column: pa.Array, shape: Shape) -> list[Any]:
-    return _grouped(column, take_apart(column.values, shape.parts[0]))
+def _listed_arrays(column: pa.Array, node: TypeNode) -> list[Any]:
+    return _grouped(column, values_from_arrow(column.values, node.parts[0]))
 
 
-def _listed_maps(column: pa.Array, shape: Shape) -> list[Any]:
-    keys, values = column.keys.to_pylist(), take_apart(column.items, shape.parts[0])
+def _listed_maps(column: pa.Array, node: TypeNode) -> list[Any]:
+    keys, values = column.keys.to_pylist(), values_from_arrow(column.items, node.parts[0])
     return _grouped(column, list(zip(keys, values, strict=True)))
 
 
-def branches_of(column: pa.UnionArray) -> npt.NDArray[np.int8]:
-    """Return the branch of each value. pyarrow's own `type_codes` forgets that a column may be a slice."""
+def branch_codes(column: pa.UnionArray) -> npt.NDArray[np.int8]:
+    """Return the branch of each value. pyarrow's own `type_codes` ignores the offset of a slice."""
     data = column.buffers()[1]
     return np.frombuffer(data, np.int8, len(column), column.offset) if len(column) else np.zeros(0, np.int8)
 
 
-def _listed_unions(column: pa.Array, shape: Shape) -> list[Any]:
-    branches = branches_of(column).tolist()
-    parts = [take_apart(column.field(index), part) for index, part in enumerate(shape.parts)]
+def _listed_unions(column: pa.Array, node: TypeNode) -> list[Any]:
+    branches = branch_codes(column).tolist()
+    parts = [values_from_arrow(column.field(index), part) for index, part in enumerate(node.parts)]
     return [(branch, parts[branch][row] if 0 <= branch < len(parts) else None) for row, branch in enumerate(branches)]
 
 
-_TAKERS: Mapping[Kind, Callable[[pa.Array, Shape], list[Any]]] = {
-    Kind.NULL: _listed,
-    Kind.BOOLEAN: _listed,
-    Kind.INT: _listed_integers,
-    Kind.LONG: _listed_integers,
-    Kind.FLOAT: _slices,
-    Kind.DOUBLE: _slices,
-    Kind.BYTES: _listed,
-    Kind.STRING: _listed,
-    Kind.ENUM: _listed_enums,
-    Kind.FIXED: _slices,
-    Kind.DECIMAL: _listed_decimals,
-    Kind.RECORD: _listed_records,
-    Kind.ARRAY: _listed_arrays,
-    Kind.MAP: _listed_maps,
-    Kind.UNION: _listed_unions,
-    Kind.OPAQUE: _listed,
+_FROM_ARROW: Mapping[TypeKind, Callable[[pa.Array, TypeNode], list[Any]]] = {
+    TypeKind.NULL: _listed,
+    TypeKind.BOOLEAN: _listed,
+    TypeKind.INT: _listed_integers,
+    TypeKind.LONG: _listed_integers,
+    TypeKind.FLOAT: _slices,
+    TypeKind.DOUBLE: _slices,
+    TypeKind.BYTES: _listed,
+    TypeKind.STRING: _listed,
+    TypeKind.ENUM: _listed_enums,
+    TypeKind.FIXED: _slices,
+    TypeKind.DECIMAL: _listed_decimals,
+    TypeKind.RECORD: _listed_records,
+    TypeKind.ARRAY: _listed_arrays,
+    TypeKind.MAP: _listed_maps,
+    TypeKind.UNION: _listed_unions,
+    TypeKind.OPAQUE: _listed,
 }

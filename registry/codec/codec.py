@@ -1,4 +1,4 @@
-"""Avro ⇄ Arrow behind one Protocol: which engine reads what, and whether the fast one may be trusted.
+"""Avro codec: Avro ⇄ Arrow behind one Protocol; which engine reads a batch, and whether the fast one may be trusted.
 
     column_engine   fast path: pyruhvro over a wire-equal physical schema (batches of 30 records and more)
     row_engine      every type, small batches, row-level reports; it alone decides what is refused
@@ -24,19 +24,19 @@ from typing_extensions import override
 from registry.avro.parser import ParsedSchema
 from registry.avro.type_tree import arrow_type
 from registry.codec.column_engine import ColumnEngine, UnsupportedError
-from registry.codec.datum_writer import writer_of
-from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, Engine, RowError
+from registry.codec.datum_writer import compile_writer
+from registry.codec.engine import MAX_ROW_ERRORS, CheckedBatch, Datums, Engine, RowError
 from registry.codec.framing import FrameGroup, add_frames, as_arrow, as_list, from_arrow, strip_frames
-from registry.codec.physical_schema import DoubtError
-from registry.codec.random_datums import sample
+from registry.codec.physical_schema import NotVerifiableError
+from registry.codec.random_datums import sample_value
 from registry.codec.row_engine import RowEngine, arrow_schema
 from schemas.errors import InvalidError
 from schemas.record import Packed
 
 __all__ = [
-    "COLUMNS_FROM",
+    "COLUMNAR_MIN_RECORDS",
     "MAX_ROW_ERRORS",
-    "Checked",
+    "CheckedBatch",
     "CodecEngine",
     "Datums",
     "Engine",
@@ -52,8 +52,8 @@ __all__ = [
     "strip_frames",
 ]
 
-COLUMNS_FROM = 30
-"""Records from which columns pay: they cost some 140 µs a batch before the first record."""
+COLUMNAR_MIN_RECORDS = 30
+"""Fewest records of a batch for the column engine, which costs some 140 µs a batch before the first record."""
 
 _SELF_TEST_DATUMS = 200
 
@@ -61,7 +61,7 @@ _Result = TypeVar("_Result")
 
 
 class CodecEngine(Engine):
-    """Both engines of one schema behind the Protocol `Engine`.
+    """Codec engine of one schema: both engines behind the Protocol `Engine`.
 
     Attributes:
         schema: Arrow schema of the logical form.
@@ -78,7 +78,7 @@ class CodecEngine(Engine):
         except UnsupportedError as error:
             self.fallback = str(error)
             return
-        if _agree(schema, self.rows, columns):
+        if _passes_self_test(schema, self.rows, columns):
             self.columns = columns
         else:
             self.fallback = "the engines differ on the self-test"
@@ -99,23 +99,23 @@ class CodecEngine(Engine):
         return self._choose(len(batch), lambda columns: columns.encode(batch), lambda: self.rows.encode(batch))
 
     @override
-    def check(self, datums: Datums) -> Checked | list[RowError]:
+    def check(self, datums: Datums) -> CheckedBatch | list[RowError]:
         return self._choose(len(datums), lambda columns: columns.check(datums), lambda: self.rows.check(datums))
 
     def _choose(self, size: int, fast: Callable[[ColumnEngine], _Result], slow: Callable[[], _Result]) -> _Result:
-        if self.columns is None or size < COLUMNS_FROM:
+        if self.columns is None or size < COLUMNAR_MIN_RECORDS:
             return slow()
         try:
             return fast(self.columns)
-        except (DoubtError, pa.ArrowException):
+        except (NotVerifiableError, pa.ArrowException):
             return slow()
 
 
-def _agree(schema: ParsedSchema, rows: RowEngine, columns: ColumnEngine) -> bool:
+def _passes_self_test(schema: ParsedSchema, rows: RowEngine, columns: ColumnEngine) -> bool:
     """Return whether the column engine reads and writes random datums exactly as the row engine does."""
-    rng = random.Random(schema.shape.target)  # noqa: S311 - a reproducible test, not a secret
-    write = writer_of(schema.shape)
-    datums = [write(sample(schema.shape, rng)) for _ in range(_SELF_TEST_DATUMS)]
+    rng = random.Random(schema.type_tree.record_name)  # noqa: S311 - a reproducible test, not a secret
+    write = compile_writer(schema.type_tree)
+    datums = [write(sample_value(schema.type_tree, rng)) for _ in range(_SELF_TEST_DATUMS)]
     packed = Packed.of(datums)
     try:
         batch = columns.decode(datums)
@@ -125,15 +125,15 @@ def _agree(schema: ParsedSchema, rows: RowEngine, columns: ColumnEngine) -> bool
             and columns.encode(rows.decode(datums)) == packed
             and columns.encode(batch.slice(_SELF_TEST_DATUMS // 3)) == Packed.of(datums[_SELF_TEST_DATUMS // 3 :])
         )
-    except (DoubtError, InvalidError):
+    except (NotVerifiableError, InvalidError):
         return False
 
 
 @lru_cache(maxsize=256)
 def engine_for(schema: ParsedSchema) -> CodecEngine:
-    """Return the engine of a schema; compiled once, some 60 ms, and kept for the schemas used last.
+    """Return the engine of a schema; compiled once, some 60 ms, and cached for the schemas used last.
 
     Raises:
-        InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields.
+        InvalidError: SCHEMA_INVALID, for a schema that is not a record, or a record without fields.
     """
     return CodecEngine(schema)

@@ -1,6 +1,6 @@
-"""Reading single Avro datums, strictly, by functions compiled from a shape.
+"""Datum reader: strict decoding of single Avro datums, by functions compiled from a type tree.
 
-A reader takes (bytes, position, depth of recursion) and gives (value, next position). The values are plain Python,
+A reader takes (bytes, offset, depth of recursion) and returns (value, next offset). The values are plain Python,
 chosen so that nothing is lost on the way; `registry.codec.datum_writer` takes the same:
 
     null None · boolean bool · int, long and their logical types int · enum the symbol's index
@@ -9,7 +9,7 @@ chosen so that nothing is lost on the way; `registry.codec.datum_writer` takes t
     optional None or the value · union (branch, value) · opaque the Avro bytes of the value
 
 Why not a library: fastavro, the fastest in Python, reads no faster than this (57,000 against 65,000 records of 20
-fields a second), cannot say in which field a datum went wrong, accepts ints beyond 32 bits, and a datum of 10 kB
+fields a second), cannot say in which field a datum is wrong, accepts ints beyond 32 bits, and a datum of 10 kB
 that nests a recursive record 10,000 deep overflows its C stack, which kills the process. It is the oracle in tests.
 
 Strict means: every number in its shortest form, a boolean 0 or 1, the byte size of an array's block true, nothing
@@ -19,18 +19,26 @@ behind the datum, UTF-8 valid, ints within 32 bits, dates and times within what 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from registry.avro.type_tree import Kind, Shape, refuse_endless
+from registry.avro.type_tree import TypeKind, TypeNode, require_terminating
 
-__all__ = ["MAX_RECURSION", "FlawError", "Reader", "RecordReaders", "range_of", "read_long", "reader_of"]
+__all__ = [
+    "MAX_RECURSION",
+    "DatumError",
+    "DatumReader",
+    "ReaderCompiler",
+    "compile_reader",
+    "describe_range",
+    "read_long",
+]
 
 MAX_RECURSION = 64
-"""How deep a recursive record may stand within itself."""
+"""How deep a recursive record may be nested in itself."""
 
-Reader: TypeAlias = Callable[[bytes, int, int], tuple[Any, int]]
+DatumReader: TypeAlias = Callable[[bytes, int, int], tuple[Any, int]]
 
 
-class FlawError(Exception):
-    """A datum is not of its schema, or a value cannot be written under it.
+class DatumError(Exception):
+    """Error of one datum: it is not of its schema, or a value cannot be written under it.
 
     Args:
         message: what was expected. Never the value.
@@ -47,22 +55,22 @@ class FlawError(Exception):
         return ".".join(self.path)
 
 
-def reader_of(shape: Shape) -> Callable[[bytes], Any]:
-    """Compile the reader of whole datums; it raises FlawError for everything that is not exactly one datum.
+def compile_reader(node: TypeNode) -> Callable[[bytes], Any]:
+    """Compile the reader of whole datums; it raises DatumError for anything but exactly one datum.
 
     Raises:
-        InvalidError: SCHEMA_UNSAFE, for a shape of which some value never ends.
+        InvalidError: SCHEMA_UNSAFE, for a non-terminating type.
     """
-    refuse_endless(shape)
-    read = RecordReaders().reader(shape)
+    require_terminating(node)
+    read = ReaderCompiler().reader(node)
 
     def whole(datum: bytes) -> Any:
         try:
             value, end = read(datum, 0, 0)
         except IndexError:
-            raise FlawError("expected more bytes, the datum ends too early") from None
+            raise DatumError("expected more bytes, the datum ends too early") from None
         if end != len(datum):
-            raise FlawError("expected the datum to end here, more bytes follow")
+            raise DatumError("expected the datum to end here, more bytes follow")
         return value
 
     return whole
@@ -84,45 +92,45 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
             break
         shift += 7
         if shift > 63:
-            raise FlawError("expected a number of at most 10 bytes")
+            raise DatumError("expected a number of at most 10 bytes")
     if byte == 0 or number >> 64:
-        raise FlawError("expected a number of 64 bits in its shortest form")
+        raise DatumError("expected a number of 64 bits in its shortest form")
     return (number >> 1) ^ -(number & 1), at
 
 
-class RecordReaders:
-    """Readers of one tree; a recursive reference finds the record that it names when it is first used."""
+class ReaderCompiler:
+    """Compiler of the readers of one type tree; a recursive reference is resolved at its first use."""
 
     def __init__(self) -> None:
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, DatumReader] = {}
 
-    def reader(self, shape: Shape) -> Reader:  # noqa: PLR0911 - one way out a kind
-        """Return the reader of one shape of the tree."""
-        match shape.kind:
-            case Kind.INT | Kind.LONG | Kind.ENUM:
-                return _integer_reader(shape)
-            case Kind.FLOAT | Kind.DOUBLE | Kind.FIXED:
-                return _fixed_reader(shape.size or int(shape.least))
-            case Kind.DECIMAL:
-                return _decimal_reader(shape)
-            case Kind.RECORD:
-                return self._record_reader(shape)
-            case Kind.ARRAY:
-                return _block_reader(self.reader(shape.parts[0]))
-            case Kind.MAP:
-                return _block_reader(_entry_reader(self.reader(shape.parts[0])))
-            case Kind.OPTIONAL:
-                return _optional_reader(self.reader(shape.parts[0]), shape.null_index)
-            case Kind.UNION:
-                return _union_reader([self.reader(part) for part in shape.parts])
-            case Kind.OPAQUE:
-                return self._opaque_reader(shape)
+    def reader(self, node: TypeNode) -> DatumReader:  # noqa: PLR0911 - one return a kind
+        """Return the reader of one node of the tree."""
+        match node.kind:
+            case TypeKind.INT | TypeKind.LONG | TypeKind.ENUM:
+                return _integer_reader(node)
+            case TypeKind.FLOAT | TypeKind.DOUBLE | TypeKind.FIXED:
+                return _fixed_reader(node.size or int(node.min_wire_size))
+            case TypeKind.DECIMAL:
+                return _decimal_reader(node)
+            case TypeKind.RECORD:
+                return self._record_reader(node)
+            case TypeKind.ARRAY:
+                return _block_reader(self.reader(node.parts[0]))
+            case TypeKind.MAP:
+                return _block_reader(_entry_reader(self.reader(node.parts[0])))
+            case TypeKind.OPTIONAL:
+                return _optional_reader(self.reader(node.parts[0]), node.null_index)
+            case TypeKind.UNION:
+                return _union_reader([self.reader(part) for part in node.parts])
+            case TypeKind.OPAQUE:
+                return self._opaque_reader(node)
             case _:
-                return _SIMPLE_READERS[shape.kind]
+                return _SIMPLE_READERS[node.kind]
 
-    def _record_reader(self, shape: Shape) -> Reader:
-        readers = [self.reader(part) for part in shape.parts]
-        names = shape.names
+    def _record_reader(self, node: TypeNode) -> DatumReader:
+        readers = [self.reader(part) for part in node.parts]
+        names = node.names
 
         def read(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
             values: list[Any] = []
@@ -131,25 +139,25 @@ class RecordReaders:
                 for reader in readers:
                     value, at = reader(data, at, depth)
                     append(value)
-            except FlawError as flaw:
-                flaw.path.insert(0, names[len(values)])
+            except DatumError as error:
+                error.path.insert(0, names[len(values)])
                 raise
             except IndexError:
-                early = FlawError("expected more bytes, the datum ends too early")
+                early = DatumError("expected more bytes, the datum ends too early")
                 early.path.append(names[len(values)])
                 raise early from None
             return values, at
 
-        self._readers.setdefault(shape.target, read)
+        self._readers.setdefault(node.record_name, read)
         return read
 
-    def _opaque_reader(self, shape: Shape) -> Reader:
-        union = _union_reader([self.reader(part) for part in shape.parts]) if shape.parts else None
-        readers, target = self._readers, shape.target
+    def _opaque_reader(self, node: TypeNode) -> DatumReader:
+        union = _union_reader([self.reader(part) for part in node.parts]) if node.parts else None
+        readers, target = self._readers, node.record_name
 
         def read(data: bytes, at: int, depth: int) -> tuple[bytes, int]:
             if depth >= MAX_RECURSION:
-                raise FlawError(f"expected a record that stands within itself at most {MAX_RECURSION} deep")
+                raise DatumError(f"expected a record nested in itself at most {MAX_RECURSION} deep")
             end = (union or readers[target])(data, at, depth + 1)[1]
             return data[at:end], end
 
@@ -163,7 +171,7 @@ def _read_null(_data: bytes, at: int, _depth: int) -> tuple[None, int]:
 def _read_boolean(data: bytes, at: int, _depth: int) -> tuple[bool, int]:
     byte = data[at]
     if byte > 1:
-        raise FlawError("expected a boolean of 0 or 1")
+        raise DatumError("expected a boolean of 0 or 1")
     return byte == 1, at + 1
 
 
@@ -175,7 +183,7 @@ def _read_bytes(data: bytes, at: int, _depth: int = 0) -> tuple[bytes, int]:
         length, at = read_long(data, at)
     end = at + length
     if length < 0 or end > len(data):
-        raise FlawError("expected a length that lies within the datum")
+        raise DatumError("expected a length that lies within the datum")
     return data[at:end], end
 
 
@@ -184,64 +192,64 @@ def _read_string(data: bytes, at: int, _depth: int = 0) -> tuple[str, int]:
     try:
         return value.decode(), at
     except UnicodeDecodeError:
-        raise FlawError("expected valid UTF-8") from None
+        raise DatumError("expected valid UTF-8") from None
 
 
-_SIMPLE_READERS: Mapping[Kind, Reader] = {
-    Kind.NULL: _read_null,
-    Kind.BOOLEAN: _read_boolean,
-    Kind.BYTES: _read_bytes,
-    Kind.STRING: _read_string,
+_SIMPLE_READERS: Mapping[TypeKind, DatumReader] = {
+    TypeKind.NULL: _read_null,
+    TypeKind.BOOLEAN: _read_boolean,
+    TypeKind.BYTES: _read_bytes,
+    TypeKind.STRING: _read_string,
 }
 
 
-def _integer_reader(shape: Shape) -> Reader:
-    if shape.bounds is None:
+def _integer_reader(node: TypeNode) -> DatumReader:
+    if node.bounds is None:
         return lambda data, at, _depth: read_long(data, at)
-    low, high = shape.bounds
+    low, high = node.bounds
 
     def read(data: bytes, at: int, _depth: int) -> tuple[int, int]:
         value, at = read_long(data, at)
         if not low <= value <= high:
-            raise FlawError(f"expected {range_of(shape)}")
+            raise DatumError(f"expected {describe_range(node)}")
         return value, at
 
     return read
 
 
-def range_of(shape: Shape) -> str:
-    """Return the words for the values that an integer shape allows."""
-    if shape.kind is Kind.ENUM:
-        return f"one of the enum's {len(shape.symbols)} symbols"
-    low, high = shape.bounds or (0, 0)
-    return f"a value from {low} to {high}, the range of {shape.arrow}"
+def describe_range(node: TypeNode) -> str:
+    """Describe the values that an integer type allows."""
+    if node.kind is TypeKind.ENUM:
+        return f"one of the enum's {len(node.symbols)} symbols"
+    low, high = node.bounds or (0, 0)
+    return f"a value from {low} to {high}, the range of {node.arrow}"
 
 
-def _fixed_reader(size: int) -> Reader:
+def _fixed_reader(size: int) -> DatumReader:
     def read(data: bytes, at: int, _depth: int) -> tuple[bytes, int]:
         end = at + size
         if end > len(data):
-            raise FlawError(f"expected {size} bytes, the datum ends too early")
+            raise DatumError(f"expected {size} bytes, the datum ends too early")
         return data[at:end], end
 
     return read
 
 
-def _decimal_reader(shape: Shape) -> Reader:
-    raw = _fixed_reader(shape.size) if shape.size else _read_bytes
-    limit = 10**shape.precision
+def _decimal_reader(node: TypeNode) -> DatumReader:
+    raw = _fixed_reader(node.size) if node.size else _read_bytes
+    limit = 10**node.precision
 
     def read(data: bytes, at: int, depth: int) -> tuple[int, int]:
         value, at = raw(data, at, depth)
         number = int.from_bytes(value, "big", signed=True)
         if not value or not -limit < number < limit:
-            raise FlawError(f"expected a decimal of 1 to {shape.precision} digits")
+            raise DatumError(f"expected a decimal of 1 to {node.precision} digits")
         return number, at
 
     return read
 
 
-def _entry_reader(read_value: Reader) -> Reader:
+def _entry_reader(read_value: DatumReader) -> DatumReader:
     def read(data: bytes, at: int, depth: int) -> tuple[tuple[str, Any], int]:
         key, at = _read_string(data, at)
         value, at = read_value(data, at, depth)
@@ -250,7 +258,7 @@ def _entry_reader(read_value: Reader) -> Reader:
     return read
 
 
-def _block_reader(read_item: Reader) -> Reader:
+def _block_reader(read_item: DatumReader) -> DatumReader:
     def read(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
         items: list[Any] = []
         while True:
@@ -266,12 +274,12 @@ def _block_reader(read_item: Reader) -> Reader:
                 item, at = read_item(data, at, depth)
                 items.append(item)
             if size not in {-1, at - start}:
-                raise FlawError("expected a block of as many bytes as it states")
+                raise DatumError("expected a block of as many bytes as it states")
 
     return read
 
 
-def _optional_reader(read_value: Reader, null_index: int) -> Reader:
+def _optional_reader(read_value: DatumReader, null_index: int) -> DatumReader:
     null, present = (0, 2) if null_index == 0 else (2, 0)  # zig-zag of the branch
 
     def read(data: bytes, at: int, depth: int) -> tuple[Any, int]:
@@ -279,17 +287,17 @@ def _optional_reader(read_value: Reader, null_index: int) -> Reader:
         if byte == present:
             return read_value(data, at + 1, depth)
         if byte != null:
-            raise FlawError("expected branch 0 or 1 of the union")
+            raise DatumError("expected branch 0 or 1 of the union")
         return None, at + 1
 
     return read
 
 
-def _union_reader(readers: list[Reader]) -> Reader:
+def _union_reader(readers: list[DatumReader]) -> DatumReader:
     def read(data: bytes, at: int, depth: int) -> tuple[tuple[int, Any], int]:
         branch, at = read_long(data, at)
         if not 0 <= branch < len(readers):
-            raise FlawError(f"expected one of the union's {len(readers)} branches")
+            raise DatumError(f"expected one of the union's {len(readers)} branches")
         value, at = readers[branch](data, at, depth)
         return (branch, value), at
 

@@ -1,4 +1,4 @@
-"""Writing single Avro datums, by functions compiled from a shape; the inverse of `registry.codec.datum_reader`.
+"""Datum writer: encoding of single Avro datums, by functions compiled from a type tree; inverse of `datum_reader`.
 
 A writer appends a value to a bytearray. It refuses what no reader could read back: null where the type has none, an
 int beyond 32 bits, a symbol or branch that does not exist, an opaque value that is not exactly one datum.
@@ -7,22 +7,22 @@ int beyond 32 bits, a symbol or branch that does not exist, an opaque value that
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from registry.avro.type_tree import Kind, Shape, refuse_endless
-from registry.codec.datum_reader import FlawError, Reader, RecordReaders, range_of
+from registry.avro.type_tree import TypeKind, TypeNode, require_terminating
+from registry.codec.datum_reader import DatumError, DatumReader, ReaderCompiler, describe_range
 
-__all__ = ["Writer", "writer_of"]
+__all__ = ["DatumWriter", "compile_writer"]
 
-Writer: TypeAlias = Callable[[bytearray, Any], None]
+DatumWriter: TypeAlias = Callable[[bytearray, Any], None]
 
 
-def writer_of(shape: Shape) -> Callable[[Any], bytes]:
-    """Compile the writer of whole datums; it raises FlawError for a value that no reader could read.
+def compile_writer(node: TypeNode) -> Callable[[Any], bytes]:
+    """Compile the writer of whole datums; it raises DatumError for a value that no reader could read.
 
     Raises:
-        InvalidError: SCHEMA_UNSAFE, for a shape of which some value never ends.
+        InvalidError: SCHEMA_UNSAFE, for a non-terminating type.
     """
-    refuse_endless(shape)
-    write = _RecordWriters().writer(shape)
+    require_terminating(node)
+    write = _WriterCompiler().writer(node)
 
     def whole(value: Any) -> bytes:
         out = bytearray()
@@ -41,50 +41,50 @@ def write_long(out: bytearray, number: int) -> None:
     out.append(number)
 
 
-class _RecordWriters:
+class _WriterCompiler:
     def __init__(self) -> None:
-        self._readers = RecordReaders()  # what an opaque value is checked by
+        self._readers = ReaderCompiler()  # check opaque values
 
-    def writer(self, shape: Shape) -> Writer:  # noqa: PLR0911 - one way out a kind
-        match shape.kind:
-            case Kind.INT | Kind.LONG | Kind.ENUM:
-                return _integer_writer(shape)
-            case Kind.FLOAT | Kind.DOUBLE | Kind.FIXED:
-                return _fixed_writer(shape.size or int(shape.least))
-            case Kind.DECIMAL:
-                return _decimal_writer(shape)
-            case Kind.RECORD:
-                return self._record_writer(shape)
-            case Kind.ARRAY:
-                return _block_writer(self.writer(shape.parts[0]))
-            case Kind.MAP:
-                return _block_writer(_entry_writer(self.writer(shape.parts[0])))
-            case Kind.OPTIONAL:
-                return _optional_writer(self.writer(shape.parts[0]), shape.null_index)
-            case Kind.UNION:
-                return _union_writer([self.writer(part) for part in shape.parts])
-            case Kind.OPAQUE:
-                return self._opaque_writer(shape)
+    def writer(self, node: TypeNode) -> DatumWriter:  # noqa: PLR0911 - one return a kind
+        match node.kind:
+            case TypeKind.INT | TypeKind.LONG | TypeKind.ENUM:
+                return _integer_writer(node)
+            case TypeKind.FLOAT | TypeKind.DOUBLE | TypeKind.FIXED:
+                return _fixed_writer(node.size or int(node.min_wire_size))
+            case TypeKind.DECIMAL:
+                return _decimal_writer(node)
+            case TypeKind.RECORD:
+                return self._record_writer(node)
+            case TypeKind.ARRAY:
+                return _block_writer(self.writer(node.parts[0]))
+            case TypeKind.MAP:
+                return _block_writer(_entry_writer(self.writer(node.parts[0])))
+            case TypeKind.OPTIONAL:
+                return _optional_writer(self.writer(node.parts[0]), node.null_index)
+            case TypeKind.UNION:
+                return _union_writer([self.writer(part) for part in node.parts])
+            case TypeKind.OPAQUE:
+                return self._opaque_writer(node)
             case _:
-                return _SIMPLE_WRITERS[shape.kind]
+                return _SIMPLE_WRITERS[node.kind]
 
-    def _record_writer(self, shape: Shape) -> Writer:
-        self._readers.reader(shape)  # so that an opaque reference within it finds it
-        writers = list(zip(shape.names, [self.writer(part) for part in shape.parts], strict=True))
+    def _record_writer(self, node: TypeNode) -> DatumWriter:
+        self._readers.reader(node)  # an opaque reference within it looks it up
+        writers = list(zip(node.names, [self.writer(part) for part in node.parts], strict=True))
 
         def write(out: bytearray, value: Any) -> None:
             _present(value)
             for (name, writer), each in zip(writers, value, strict=True):
                 try:
                     writer(out, each)
-                except FlawError as flaw:
-                    flaw.path.insert(0, name)
+                except DatumError as error:
+                    error.path.insert(0, name)
                     raise
 
         return write
 
-    def _opaque_writer(self, shape: Shape) -> Writer:
-        read: Reader = self._readers.reader(shape)
+    def _opaque_writer(self, node: TypeNode) -> DatumWriter:
+        read: DatumReader = self._readers.reader(node)
 
         def write(out: bytearray, value: Any) -> None:
             _present(value)
@@ -93,7 +93,7 @@ class _RecordWriters:
             except IndexError:
                 whole = False
             if not whole:
-                raise FlawError("expected exactly the Avro bytes of one value")
+                raise DatumError("expected exactly the Avro bytes of one value")
             out += value
 
         return write
@@ -101,7 +101,7 @@ class _RecordWriters:
 
 def _present(value: Any) -> None:
     if value is None:
-        raise FlawError("expected a value, not null")
+        raise DatumError("expected a value, not null")
 
 
 def _write_null(_out: bytearray, _value: Any) -> None:
@@ -124,45 +124,45 @@ def _write_string(out: bytearray, value: Any) -> None:
     _write_bytes(out, value.encode())
 
 
-_SIMPLE_WRITERS: Mapping[Kind, Writer] = {
-    Kind.NULL: _write_null,
-    Kind.BOOLEAN: _write_boolean,
-    Kind.BYTES: _write_bytes,
-    Kind.STRING: _write_string,
+_SIMPLE_WRITERS: Mapping[TypeKind, DatumWriter] = {
+    TypeKind.NULL: _write_null,
+    TypeKind.BOOLEAN: _write_boolean,
+    TypeKind.BYTES: _write_bytes,
+    TypeKind.STRING: _write_string,
 }
 
 
-def _integer_writer(shape: Shape) -> Writer:
-    low, high = shape.bounds or (-(2**63), 2**63 - 1)
+def _integer_writer(node: TypeNode) -> DatumWriter:
+    low, high = node.bounds or (-(2**63), 2**63 - 1)
 
     def write(out: bytearray, value: Any) -> None:
         _present(value)
         if not low <= value <= high:
-            raise FlawError(f"expected {range_of(shape)}")
+            raise DatumError(f"expected {describe_range(node)}")
         write_long(out, value)
 
     return write
 
 
-def _fixed_writer(size: int) -> Writer:
+def _fixed_writer(size: int) -> DatumWriter:
     def write(out: bytearray, value: Any) -> None:
         _present(value)
         if len(value) != size:
-            raise FlawError(f"expected {size} bytes")
+            raise DatumError(f"expected {size} bytes")
         out += value
 
     return write
 
 
-def _decimal_writer(shape: Shape) -> Writer:
-    limit = 10**shape.precision
+def _decimal_writer(node: TypeNode) -> DatumWriter:
+    limit = 10**node.precision
 
     def write(out: bytearray, value: Any) -> None:
         _present(value)
         if not -limit < value < limit:
-            raise FlawError(f"expected a decimal of at most {shape.precision} digits")
-        if shape.size:
-            out += value.to_bytes(shape.size, "big", signed=True)
+            raise DatumError(f"expected a decimal of at most {node.precision} digits")
+        if node.size:
+            out += value.to_bytes(node.size, "big", signed=True)
         else:
             # Fewest bytes that hold the number and its sign, as Java's BigInteger.toByteArray gives.
             _write_bytes(
@@ -172,7 +172,7 @@ def _decimal_writer(shape: Shape) -> Writer:
     return write
 
 
-def _entry_writer(write_value: Writer) -> Writer:
+def _entry_writer(write_value: DatumWriter) -> DatumWriter:
     def write(out: bytearray, entry: Any) -> None:
         key, value = entry
         _write_string(out, key)
@@ -181,7 +181,7 @@ def _entry_writer(write_value: Writer) -> Writer:
     return write
 
 
-def _block_writer(write_item: Writer) -> Writer:
+def _block_writer(write_item: DatumWriter) -> DatumWriter:
     def write(out: bytearray, items: Any) -> None:
         _present(items)
         if items:
@@ -193,7 +193,7 @@ def _block_writer(write_item: Writer) -> Writer:
     return write
 
 
-def _optional_writer(write_value: Writer, null_index: int) -> Writer:
+def _optional_writer(write_value: DatumWriter, null_index: int) -> DatumWriter:
     null, present = (0, 2) if null_index == 0 else (2, 0)
 
     def write(out: bytearray, value: Any) -> None:
@@ -206,12 +206,12 @@ def _optional_writer(write_value: Writer, null_index: int) -> Writer:
     return write
 
 
-def _union_writer(writers: list[Writer]) -> Writer:
+def _union_writer(writers: list[DatumWriter]) -> DatumWriter:
     def write(out: bytearray, value: Any) -> None:
         _present(value)
         branch, inner = value
         if not 0 <= branch < len(writers):
-            raise FlawError(f"expected one of the union's {len(writers)} branches")
+            raise DatumError(f"expected one of the union's {len(writers)} branches")
         write_long(out, branch)
         writers[branch](out, inner)
 

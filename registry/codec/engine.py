@@ -1,16 +1,16 @@
-"""What a codec engine is: the Protocol, its answers, and the frame of columns that it works in.
+"""Codec engine port: the Protocol `Engine`, its results, and the columns that it works in.
 
 The in-memory currency is a `pyarrow.RecordBatch` in the schema's *logical* form: one column a field, in order,
-named as the field, of the Arrow type that `registry.avro.type_tree.arrow_type` states for its Avro type. A datum is an
+named as the field, of the Arrow type that `registry.avro.type_tree.arrow_type` returns for its Avro type. A datum is an
 Avro binary value without a frame; `Datums` is n of them, packed or as a list.
 
-Every engine keeps these promises, and one contract suite (tests/contract/test_engine*.py) holds all of them to it:
+Every engine guarantees, and one contract suite (tests/contract/test_engine*.py) tests all of them:
 
 * the same batch is encoded to the same bytes, and the same datums decode to equal columns;
 * what is refused is refused whole, as an InvalidError or as RowErrors that name row and field, never a value;
 * nothing is written that a reader of the schema could not read: no null in a field that is not nullable, no int
   beyond 32 bits, no symbol that the enum lacks, no time that no calendar holds;
-* an engine is immutable after it was made, and may be used by several threads.
+* an engine is immutable after construction, and may be used by several threads.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ import pyarrow as pa
 from schemas.errors import InvalidError, Reason
 from schemas.record import Packed
 
-__all__ = ["MAX_ROW_ERRORS", "Checked", "Datums", "Engine", "RowError", "refusal"]
+__all__ = ["MAX_ROW_ERRORS", "CheckedBatch", "Datums", "Engine", "RowError", "rows_invalid_error"]
 
 MAX_ROW_ERRORS = 100
-"""Rows of one batch that are reported; a batch with more is as refused as one with exactly so many."""
+"""Most rows of one batch that are reported; more of them change nothing about the refusal."""
 
 Datums: TypeAlias = Packed | Sequence[bytes]
 """n Avro datums without frames. A list of `bytes` is the form that both engines read without converting."""
@@ -33,12 +33,12 @@ Datums: TypeAlias = Packed | Sequence[bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowError:
-    """Why one record of a batch is refused, or (in `Checked.warnings`) what is odd about it. Never holds the value.
+    """Error of one record of a batch, or a warning (`CheckedBatch.warnings`). Never holds the value.
 
     Attributes:
         index: in the batch, from 0.
         reason: code of the closed list.
-        field: dotted path of the field, empty when the datum as a whole is meant.
+        field: dotted path of the field, empty for the datum as a whole.
         message: what was expected.
     """
 
@@ -49,14 +49,14 @@ class RowError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """A batch that passed.
+class CheckedBatch:
+    """A batch that passed its check.
 
     Attributes:
         keys: its key bytes (`schemas.record.key_bytes`), one a record, in order; empty when the schema declares
             no key.
-        warnings: rows that are lawful yet odd, at most `MAX_ROW_ERRORS` (an early credit code whose outer check
-            character fails, for example). They change nothing about the acceptance.
+        warnings: rows that are lawful yet suspect, at most `MAX_ROW_ERRORS` (an early credit code whose outer check
+            character fails, for example). The batch is accepted all the same.
     """
 
     keys: Sequence[bytes]
@@ -64,7 +64,7 @@ class Checked:
 
 
 class Engine(Protocol):
-    """Reads and writes datums of one writer schema. Compiled once per schema, thread-safe."""
+    """Reader and writer of datums of one writer schema. Compiled once per schema, thread-safe."""
 
     @property
     def name(self) -> str:
@@ -77,13 +77,13 @@ class Engine(Protocol):
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
         """Return the datums as columns.
 
-        Meant for datums that `check` accepted when they were published: whatever cannot be read is refused, but a
-        large batch's bytes behind a datum, and numbers written in more bytes than they need, may be overlooked.
+        For datums that `check` accepted when they were published: whatever cannot be read is refused, but in a large
+        batch, bytes behind a datum and numbers written in more bytes than they need may be overlooked.
 
         Args:
             datums: n Avro datums.
-            select: names of the fields to give, in the order wanted; None gives all, in the schema's order. A
-                field that is left out costs nothing but the walk over its bytes, and its content is not validated.
+            select: names of the fields to return, in the order wanted; None returns all, in the schema's order. A
+                field that is left out is skipped over, and its content is not validated.
 
         Raises:
             InvalidError: RECORD_INVALID, with the first bad row's index and field in `details`; FIELD_UNKNOWN for a
@@ -94,7 +94,7 @@ class Engine(Protocol):
     def encode(self, batch: pa.RecordBatch) -> Packed:
         """Return the columns as datums.
 
-        Columns are matched by name and may stand in any order; a column more or less than the schema has is
+        Columns are matched by name, in any order; a column too many or too few is
         refused, and so are two of one name. A column of another type than the logical one is converted where that
         loses nothing (text to an enum's symbols, a narrower integer, another unit of time) and refused otherwise.
         The batch may be a slice of another.
@@ -105,8 +105,8 @@ class Engine(Protocol):
         """
         ...
 
-    def check(self, datums: Datums) -> Checked | list[RowError]:
-        """Validate a published batch whole, and give its keys.
+    def check(self, datums: Datums) -> CheckedBatch | list[RowError]:
+        """Validate a published batch as a whole, and return its keys.
 
         A batch passes only if every datum is Avro of the schema in its shortest form (blocks of an array or map
         may be split as the producer likes), with valid UTF-8, every rule of its fields (`registry.avro.field_rules`)
@@ -115,7 +115,7 @@ class Engine(Protocol):
         ...
 
 
-def refusal(errors: Sequence[RowError], count: int) -> InvalidError:
+def rows_invalid_error(errors: Sequence[RowError], count: int) -> InvalidError:
     """Return the error for a batch of `count` datums of which `errors` names the first bad rows."""
     first = errors[0]
     return InvalidError(

@@ -1,7 +1,7 @@
-"""Confluent's frame (a 0 byte, the schema id as big-endian int32) around whole batches, and the forms of a batch.
+"""Confluent wire format (a 0 byte, the schema id as big-endian int32) of whole batches, and forms of a batch.
 
-`Packed` holds the two buffers of an Arrow BinaryArray, so the one is the other without a copy. The engines read
-lists of `bytes`; making one costs about 60 ns a record, and no other pass over the bytes in Python is made.
+`Packed` holds the two buffers of an Arrow BinaryArray, so each converts to the other without a copy. The engines read
+lists of `bytes`; building one costs about 60 ns a record, and no other pass over the bytes in Python is made.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class FrameGroup:
 
     Attributes:
         schema_id: of the registry.
-        indexes: where they stand in the batch, rising (int64).
+        indexes: their positions in the batch, ascending (int64).
         datums: their Avro bytes without the frame, in the same order.
     """
 
@@ -74,7 +74,7 @@ def from_arrow(column: pa.BinaryArray) -> Packed:
 
 
 def strip_frames(values: Packed) -> list[FrameGroup]:
-    """Take the frames off a batch, and group its records by the schema that wrote them.
+    """Remove the frames of a batch, and group its records by the schema that wrote them.
 
     Records without a value (voids) are in no group.
 
@@ -106,7 +106,7 @@ def strip_frames(values: Packed) -> list[FrameGroup]:
 
 
 def add_frames(schema_id: int, datums: Packed | list[bytes]) -> Packed:
-    """Put the frame of one schema before every datum.
+    """Add the frame of one schema to every datum.
 
     Raises:
         InvalidError: SCHEMA_UNKNOWN, for an id that the frame cannot hold.

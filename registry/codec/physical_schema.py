@@ -1,7 +1,7 @@
-"""The wire-equal schema that the column engine is given instead of the department's, and columns between the two.
+"""Physical schema: wire-equal to the department's, with synthetic names and few types, for the column engine.
 
-The engine under `registry.codec.column_engine` never sees a department's schema. It gets one with the same bytes on
-the wire and synthetic names, made of the few types that it reads fast and exactly:
+The library under `registry.codec.column_engine` never sees a department's schema. It gets one with the same bytes on
+the wire, made of the few types that it reads fast and exactly:
 
     int, long, enum, date, time, timestamp   long           (so that nothing can wrap at 32 bits unseen)
     string, bytes, decimal on bytes          string         (bytes are cast to it without copying)
@@ -11,12 +11,12 @@ the wire and synthetic names, made of the few types that it reads fast and exact
                                              branches of one type once both are long
     record, array, map                       the same, with fields of no width left out
 
-Names, aliases, defaults and Chinese field names stop mattering, and equal shapes share one text. No such schema
+Names, aliases, defaults and Chinese field names stop mattering, and equal type trees share one text. No such schema
 exists for recursive types, empty records, unions with a branch of no width, fixed of other sizes and decimals of more
-than 38 digits or 16 bytes: those stay with the row engine.
+than 38 digits or 16 bytes: those are left to the row engine.
 
-`registry.codec.from_physical` takes columns of the physical form to the logical one, `registry.codec.to_physical`
-takes them back. Both raise `DoubtError` for whatever they cannot vouch for; the row engine then decides.
+`registry.codec.from_physical` converts columns of the physical form to the logical one, `registry.codec.to_physical`
+converts them back. Both raise `NotVerifiableError` for what they cannot verify; the row engine then decides.
 """
 
 from itertools import count
@@ -26,61 +26,71 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from registry.avro.type_tree import Kind, Shape
+from registry.avro.type_tree import TypeKind, TypeNode
 
-__all__ = ["DECIMAL_BYTES", "DoubtError", "decimals_within", "integers", "physical_type", "slots_of", "whole"]
+__all__ = [
+    "DECIMAL_BYTES",
+    "NotVerifiableError",
+    "data_values",
+    "decimals_within",
+    "float_slots",
+    "physical_type",
+    "without_offsets",
+]
 
 DECIMAL_BYTES = 16  # of a decimal128
 _MAX_DECIMAL_DIGITS = 38
 
 
-class DoubtError(Exception):
-    """The fast path cannot vouch for a batch; the row engine has to look at it."""
+class NotVerifiableError(Exception):
+    """The fast path cannot verify a batch; the row engine has to decide."""
 
 
-def physical_type(shape: Shape) -> Any:
-    """Return the physical Avro type of a shape as JSON, or None where there is none."""
-    return _type(shape, count())
+def physical_type(node: TypeNode) -> Any:
+    """Return the physical Avro type of a type node as JSON, None where it has none."""
+    return _type(node, count())
 
 
-def _type(shape: Shape, numbers: "count[int]") -> Any:  # noqa: PLR0911 - one way out a kind
-    match shape.kind:
-        case Kind.BOOLEAN | Kind.FLOAT | Kind.DOUBLE:
-            return shape.kind.value
-        case Kind.INT | Kind.LONG | Kind.ENUM:
+def _type(node: TypeNode, numbers: "count[int]") -> Any:  # noqa: PLR0911 - one return a kind
+    match node.kind:
+        case TypeKind.BOOLEAN | TypeKind.FLOAT | TypeKind.DOUBLE:
+            return node.kind.value
+        case TypeKind.INT | TypeKind.LONG | TypeKind.ENUM:
             return "long"
-        case Kind.FIXED | Kind.DECIMAL if shape.size:
-            return _record(numbers, slots_of(shape.size)) if _fits(shape) else None
-        case Kind.STRING | Kind.BYTES | Kind.DECIMAL:
-            return "string" if _fits(shape) else None
-        case Kind.RECORD:
-            return _record(numbers, [_type(part, numbers) for part in shape.parts if part.least])
-        case Kind.ARRAY:
-            items = _type(shape.parts[0], numbers)
+        case TypeKind.FIXED | TypeKind.DECIMAL if node.size:
+            return _record(numbers, float_slots(node.size)) if _fits(node) else None
+        case TypeKind.STRING | TypeKind.BYTES | TypeKind.DECIMAL:
+            return "string" if _fits(node) else None
+        case TypeKind.RECORD:
+            return _record(numbers, [_type(part, numbers) for part in node.parts if part.min_wire_size])
+        case TypeKind.ARRAY:
+            items = _type(node.parts[0], numbers)
             return items and {"type": "array", "items": items}
-        case Kind.MAP:
-            values = _type(shape.parts[0], numbers)
+        case TypeKind.MAP:
+            values = _type(node.parts[0], numbers)
             return values and {"type": "map", "values": values}
-        case Kind.OPTIONAL:
-            inner = _type(shape.parts[0], numbers)
-            return inner and (["null", inner] if shape.null_index == 0 else [inner, "null"])
-        case Kind.UNION:
+        case TypeKind.OPTIONAL:
+            inner = _type(node.parts[0], numbers)
+            return inner and (["null", inner] if node.null_index == 0 else [inner, "null"])
+        case TypeKind.UNION:
             branches = [
-                "null" if part.kind is Kind.NULL else _record(numbers, [_type(part, numbers)] if part.least else [])
-                for part in shape.parts
+                "null"
+                if part.kind is TypeKind.NULL
+                else _record(numbers, [_type(part, numbers)] if part.min_wire_size else [])
+                for part in node.parts
             ]
             return None if None in branches or not branches else branches
         case _:
             return None
 
 
-def _fits(shape: Shape) -> bool:
-    if shape.kind is Kind.DECIMAL and (shape.precision > _MAX_DECIMAL_DIGITS or shape.size > DECIMAL_BYTES):
+def _fits(node: TypeNode) -> bool:
+    if node.kind is TypeKind.DECIMAL and (node.precision > _MAX_DECIMAL_DIGITS or node.size > DECIMAL_BYTES):
         return False
-    return shape.size % 4 == 0
+    return node.size % 4 == 0
 
 
-def slots_of(size: int) -> list[str]:
+def float_slots(size: int) -> list[str]:
     """Return the doubles and floats that take as many bytes on the wire as a fixed of `size` does."""
     return ["double"] * (size // 8) + ["float"] * (size % 8 // 4)
 
@@ -92,27 +102,27 @@ def _record(numbers: "count[int]", types: list[Any]) -> Any:
     return {"type": "record", "name": f"r{next(numbers)}", "fields": fields}
 
 
-def whole(column: pa.Array) -> pa.Array:
-    """Return the column with no slice in it: the engine writes other rows' values for some sliced columns."""
-    return column if _is_whole(column) else column.take(pa.array(np.arange(len(column))))
+def without_offsets(column: pa.Array) -> pa.Array:
+    """Return the column without offsets at any level: the library writes other rows' values for some slices."""
+    return column if _has_no_offsets(column) else column.take(pa.array(np.arange(len(column))))
 
 
-def _is_whole(column: pa.Array) -> bool:
+def _has_no_offsets(column: pa.Array) -> bool:
     if column.offset:
         return False
     kind = column.type
     if pa.types.is_struct(kind) or pa.types.is_union(kind):
         children = [column.field(index) for index in range(kind.num_fields)]
-        return all(len(child) == len(column) and _is_whole(child) for child in children)
+        return all(len(child) == len(column) and _has_no_offsets(child) for child in children)
     if pa.types.is_map(kind):
-        return _is_whole(column.keys) and _is_whole(column.items)
+        return _has_no_offsets(column.keys) and _has_no_offsets(column.items)
     if pa.types.is_list(kind):
-        return _is_whole(column.values)
+        return _has_no_offsets(column.values)
     return not pa.types.is_dictionary(kind) or not column.indices.offset
 
 
-def integers(column: pa.Array, kind: Any) -> npt.NDArray[Any]:
-    """Return the numbers in the data buffer of a column that is no slice, those under nulls included."""
+def data_values(column: pa.Array, kind: Any) -> npt.NDArray[Any]:
+    """Return the numbers in the data buffer of a column without an offset, those under nulls included."""
     data = column.buffers()[1]
     return np.frombuffer(data, kind, len(column)) if len(column) else np.zeros(0, kind)
 

@@ -1,8 +1,8 @@
-"""The row engine: every type, one datum after the other.
+"""Row engine: every type, one datum after the other, in Python alone.
 
 It reads batches that are too small for columns to pay, schemas whose types have no columnar form, and every batch
-that the column engine would not vouch for: it alone decides what is refused, and it names the rows. Both engines'
-answers are compared with its own when a schema is compiled (`registry.codec.codec`).
+that the column engine could not verify: it alone decides what is refused, and it names the rows. The column engine's
+results are compared with its own when a schema is compiled (`registry.codec.codec`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ from typing_extensions import override
 
 from registry.avro.field_rules import Rule, Verdict
 from registry.avro.parser import ParsedSchema
-from registry.avro.type_tree import Kind, Shape, refuse_endless
-from registry.codec.arrow_values import assemble, take_apart
-from registry.codec.column_matching import align, selected
-from registry.codec.datum_reader import FlawError, reader_of
-from registry.codec.datum_writer import writer_of
-from registry.codec.engine import MAX_ROW_ERRORS, Checked, Datums, Engine, RowError, refusal
+from registry.avro.type_tree import TypeKind, TypeNode, require_terminating
+from registry.codec.arrow_values import values_from_arrow, values_to_arrow
+from registry.codec.column_matching import match_columns, selected_indexes
+from registry.codec.datum_reader import DatumError, compile_reader
+from registry.codec.datum_writer import compile_writer
+from registry.codec.engine import MAX_ROW_ERRORS, CheckedBatch, Datums, Engine, RowError, rows_invalid_error
 from schemas.errors import InvalidError, Reason
 from schemas.record import Packed
 
@@ -31,20 +31,20 @@ def arrow_schema(schema: ParsedSchema) -> pa.Schema:
     """Return the Arrow schema of a record schema's logical form.
 
     Raises:
-        InvalidError: SCHEMA_INVALID, for a schema that is no record, or one without fields; SCHEMA_UNSAFE, for one that
-            holds itself without end.
+        InvalidError: SCHEMA_INVALID, for a schema that is not a record, or a record without fields; SCHEMA_UNSAFE, for
+            one that is infinitely recursive.
     """
-    refuse_endless(schema.shape)
+    require_terminating(schema.type_tree)
     if not schema.fields:
         raise InvalidError(
             Reason.SCHEMA_INVALID,
             f"got {schema.fullname or 'a schema that is no record'}; expected a record with at least one field",
         )
-    return pa.schema([pa.field(field.name, field.shape.arrow, field.shape.nullable) for field in schema.fields])
+    return pa.schema([pa.field(field.name, field.type_tree.arrow, field.type_tree.nullable) for field in schema.fields])
 
 
 class RowEngine(Engine):
-    """Implements `registry.codec.engine.Engine` in Python alone.
+    """Row engine: an `Engine` in Python alone.
 
     Args:
         schema: a record schema with at least one field.
@@ -58,43 +58,45 @@ class RowEngine(Engine):
     def __init__(self, schema: ParsedSchema) -> None:
         self.schema = arrow_schema(schema)
         self._fields = schema.fields
-        self._read = reader_of(schema.shape)
-        self._write = writer_of(schema.shape)
-        self._key = [_key_part(schema.field(name).shape, index) for name, index in _indexes(schema, schema.key)]
+        self._read = compile_reader(schema.type_tree)
+        self._write = compile_writer(schema.type_tree)
+        self._key = [_key_part(schema.field(name).type_tree, index) for name, index in _indexes(schema, schema.key)]
         self._key_names = schema.key
-        self._rules = [_judge(rule, schema) for rule in schema.rules]
+        self._rules = [_compile_rule(rule, schema) for rule in schema.rules]
 
     @override
     def decode(self, datums: Datums, select: tuple[str, ...] | None = None) -> pa.RecordBatch:
-        wanted = selected(self._fields, select)
+        wanted = selected_indexes(self._fields, select)
         values, errors = self._values(datums)
         if errors:
-            raise refusal(errors, len(datums))
-        arrays = [assemble([value[index] for value in values], self._fields[index].shape) for index in wanted]
+            raise rows_invalid_error(errors, len(datums))
+        arrays = [
+            values_to_arrow([value[index] for value in values], self._fields[index].type_tree) for index in wanted
+        ]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([self.schema.field(index) for index in wanted]))
 
     @override
     def encode(self, batch: pa.RecordBatch) -> Packed:
         columns = []
-        for column, field in zip(align(batch, self._fields), self._fields, strict=True):
+        for column, field in zip(match_columns(batch, self._fields), self._fields, strict=True):
             try:
-                columns.append(take_apart(column, field.shape))
-            except FlawError as flaw:
-                raise refusal([_error(0, flaw.message, field.name)], len(batch)) from None
+                columns.append(values_from_arrow(column, field.type_tree))
+            except DatumError as error:
+                raise rows_invalid_error([_error(0, error.message, field.name)], len(batch)) from None
         datums, errors = [], []
         for index, row in enumerate(zip(*columns, strict=True)):
             try:
                 datums.append(self._write(row))
-            except FlawError as flaw:
-                errors.append(_error(index, flaw.message, flaw.field))
+            except DatumError as error:
+                errors.append(_error(index, error.message, error.field))
                 if len(errors) == MAX_ROW_ERRORS:
                     break
         if errors:
-            raise refusal(errors, len(batch))
+            raise rows_invalid_error(errors, len(batch))
         return Packed.of(datums)
 
     @override
-    def check(self, datums: Datums) -> Checked | list[RowError]:
+    def check(self, datums: Datums) -> CheckedBatch | list[RowError]:
         values, errors = self._values(datums, stop=False)
         keys: list[bytes] = []
         warnings: list[RowError] = []
@@ -103,10 +105,10 @@ class RowEngine(Engine):
                 break
             if value is None:
                 continue
-            flaws, odd = self._flaws(value)
-            errors.extend(_error(index, message, field) for field, message in flaws)
-            warnings.extend(_error(index, message, field) for field, message in odd)
-            if not flaws and self._key:
+            invalid, suspect = self._check_rules(value)
+            errors.extend(_error(index, message, field) for field, message in invalid)
+            warnings.extend(_error(index, message, field) for field, message in suspect)
+            if not invalid and self._key:
                 key = self._key_text(value)
                 if key is None:
                     message = "expected a value without U+001F, and not empty, in every part of the key"
@@ -115,32 +117,32 @@ class RowEngine(Engine):
                     keys.append(key.encode())
         if errors:
             return sorted(errors, key=lambda error: error.index)[:MAX_ROW_ERRORS]
-        return Checked(keys=keys, warnings=tuple(warnings[:MAX_ROW_ERRORS]))
+        return CheckedBatch(keys=keys, warnings=tuple(warnings[:MAX_ROW_ERRORS]))
 
     def _values(self, datums: Datums, stop: bool = True) -> tuple[list[Any], list[RowError]]:
-        """Read the datums; a bad one becomes None and an error."""
+        """Read the datums; an invalid one becomes None and an error."""
         values: list[Any] = []
         errors: list[RowError] = []
         read = self._read
         for index, datum in enumerate(datums):
             try:
                 values.append(read(datum))
-            except FlawError as flaw:
+            except DatumError as error:
                 values.append(None)
-                errors.append(_error(index, flaw.message, flaw.field))
+                errors.append(_error(index, error.message, error.field))
                 if stop or len(errors) == MAX_ROW_ERRORS:
                     break
         return values, errors
 
-    def _flaws(self, value: Sequence[Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        flaws, odd = [], []
-        for rule, judge in self._rules:
-            match judge(value):
-                case Verdict.BAD:
-                    flaws.append((rule.field, rule.expected))
-                case Verdict.ODD:
-                    odd.append((rule.field, f"{rule.expected}; got one whose outer check character does not fit"))
-        return flaws, odd
+    def _check_rules(self, value: Sequence[Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        invalid, suspect = [], []
+        for rule, check_rule in self._rules:
+            match check_rule(value):
+                case Verdict.INVALID:
+                    invalid.append((rule.field, rule.expected))
+                case Verdict.SUSPECT:
+                    suspect.append((rule.field, f"{rule.expected}; got one whose outer check character does not fit"))
+        return invalid, suspect
 
     def _key_text(self, value: Sequence[Any]) -> str | None:
         parts = [part(value) for part in self._key]
@@ -156,9 +158,9 @@ def _indexes(schema: ParsedSchema, names: Sequence[str]) -> list[tuple[str, int]
     return [(name, known[name]) for name in names]
 
 
-def _text(shape: Shape, index: int) -> Callable[[Sequence[Any]], str | None]:
-    """Return the function that takes a string's or enum's text out of a record."""
-    inner = shape.parts[0] if shape.kind is Kind.OPTIONAL else shape
+def _text(node: TypeNode, index: int) -> Callable[[Sequence[Any]], str | None]:
+    """Return a function that extracts a string's or enum's text from a record."""
+    inner = node.parts[0] if node.kind is TypeKind.OPTIONAL else node
     symbols = inner.symbols
 
     def text(value: Sequence[Any]) -> str | None:
@@ -169,8 +171,8 @@ def _text(shape: Shape, index: int) -> Callable[[Sequence[Any]], str | None]:
     return text
 
 
-def _key_part(shape: Shape, index: int) -> Callable[[Sequence[Any]], str]:
-    text = _text(shape, index)
+def _key_part(node: TypeNode, index: int) -> Callable[[Sequence[Any]], str]:
+    text = _text(node, index)
 
     def part(value: Sequence[Any]) -> str:
         stated = text(value)
@@ -179,18 +181,18 @@ def _key_part(shape: Shape, index: int) -> Callable[[Sequence[Any]], str]:
     return part
 
 
-def _judge(rule: Rule, schema: ParsedSchema) -> tuple[Rule, Callable[[Sequence[Any]], Verdict]]:
-    named = {name: _text(schema.field(name).shape, index) for name, index in _indexes(schema, _named(rule))}
+def _compile_rule(rule: Rule, schema: ParsedSchema) -> tuple[Rule, Callable[[Sequence[Any]], Verdict]]:
+    named = {name: _text(schema.field(name).type_tree, index) for name, index in _indexes(schema, _named(rule))}
     text = named[rule.field]
     conditions = [(named[condition.field], condition.texts) for condition in rule.conditions]
 
-    def judge(value: Sequence[Any]) -> Verdict:
+    def check_rule(value: Sequence[Any]) -> Verdict:
         stated = text(value)
         if stated is None or any(other(value) not in texts for other, texts in conditions):
-            return Verdict.GOOD
-        return rule.judge(stated)
+            return Verdict.VALID
+        return rule.check_text(stated)
 
-    return rule, judge
+    return rule, check_rule
 
 
 def _named(rule: Rule) -> list[str]:

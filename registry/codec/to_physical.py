@@ -1,7 +1,8 @@
-"""Columns of the logical form to the physical form (`physical_schema`); refuses what the engine would write wrong.
+"""To the physical form: conversion of logical columns for the column engine (`physical_schema`).
 
-The engine writes the value under a null where the schema has no null, and other rows' values for some slices. So a
-null that could be seen is a doubt, and a column must be `whole` before it comes here.
+It refuses what the library would write wrong. pyruhvro writes the value under a null where the schema has no null, and
+other rows' values for some slices. So a null that would be visible is not verifiable, and a column must have no offsets
+(`without_offsets`) before it comes here.
 """
 
 from collections.abc import Callable
@@ -12,79 +13,79 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.avro.type_tree import Kind, Shape
-from registry.codec.arrow_values import branches_of
-from registry.codec.physical_schema import DECIMAL_BYTES, DoubtError, decimals_within, slots_of
+from registry.avro.type_tree import TypeKind, TypeNode
+from registry.codec.arrow_values import branch_codes
+from registry.codec.physical_schema import DECIMAL_BYTES, NotVerifiableError, decimals_within, float_slots
 
-__all__ = ["Lower", "lower_of"]
+__all__ = ["ToPhysical", "compile_to_physical"]
 
-Lower: TypeAlias = Callable[[pa.Array, pa.BooleanArray | None], pa.Array]
+ToPhysical: TypeAlias = Callable[[pa.Array, pa.BooleanArray | None], pa.Array]
 """Logical column, and which of its rows are visible through the records and unions around it (None: all) → physical
 column."""
 
 
-def lower_of(shape: Shape) -> Lower:
-    """Compile the way from the logical to the physical form; the column given must be `whole`."""
-    if shape.kind is Kind.OPTIONAL:
-        return _LOWERS_OF[shape.parts[0].kind](shape.parts[0])
-    lower = _LOWERS_OF[shape.kind](shape)
+def compile_to_physical(node: TypeNode) -> ToPhysical:
+    """Compile the conversion from the logical to the physical form, for a column `without_offsets`."""
+    if node.kind is TypeKind.OPTIONAL:
+        return _COMPILERS[node.parts[0].kind](node.parts[0])
+    convert = _COMPILERS[node.kind](node)
 
     def required(column: pa.Array, visible: pa.BooleanArray | None) -> pa.Array:
-        # The engine does not look whether a field may be null: it writes whatever value lies under the null.
+        # The library does not check whether a field may be null: it writes the value under the null.
         if column.null_count and (visible is None or pc.any(pc.and_(column.is_null(), visible)).as_py()):
-            raise DoubtError
-        return lower(column, visible)
+            raise NotVerifiableError
+        return convert(column, visible)
 
     return required
 
 
-def _lower_same(shape: Shape) -> Lower:
-    physical = {Kind.BYTES: pa.string()}.get(shape.kind)
+def _compile_same(node: TypeNode) -> ToPhysical:
+    physical = {TypeKind.BYTES: pa.string()}.get(node.kind)
     if physical is None:
         return lambda column, _visible: column
     return lambda column, _visible: pa.Array.from_buffers(physical, len(column), column.buffers(), column.null_count)
 
 
-def _lower_integer(shape: Shape) -> Lower:
-    enum = shape.kind is Kind.ENUM
-    symbols = pa.array(shape.symbols, pa.string())
-    width = pa.int64() if shape.kind is Kind.LONG else pa.int32()
-    bounds = None if shape.bounds is None or shape.arrow == pa.int32() else shape.bounds
+def _compile_integers(node: TypeNode) -> ToPhysical:
+    enum = node.kind is TypeKind.ENUM
+    symbols = pa.array(node.symbols, pa.string())
+    width = pa.int64() if node.kind is TypeKind.LONG else pa.int32()
+    bounds = None if node.bounds is None or node.arrow == pa.int32() else node.bounds
 
-    def lower(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
+    def convert(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
         if enum:
             if not column.dictionary.equals(symbols):
-                raise DoubtError
+                raise NotVerifiableError
             column = column.indices
         integers = column if column.type == width else column.view(width)
         if bounds is not None:
             ends = pc.min_max(integers)
             low, high = ends["min"].as_py(), ends["max"].as_py()
             if low is not None and (low < bounds[0] or high > bounds[1]):
-                raise DoubtError
+                raise NotVerifiableError
         return integers if width == pa.int64() else integers.cast(pa.int64())
 
-    return lower
+    return convert
 
 
-def _lower_fixed(shape: Shape) -> Lower:
-    fields = _fields(shape.size)
+def _compile_fixed(node: TypeNode) -> ToPhysical:
+    fields = _fields(node.size)
 
-    def lower(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
-        size = shape.size * len(column)
+    def convert(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
+        size = node.size * len(column)
         data = column.buffers()[1]
         matrix = np.frombuffer(data, np.uint8, size) if size else np.zeros(0, np.uint8)
-        return _slotted(matrix.reshape(len(column), shape.size), column, fields)
+        return _as_float_slots(matrix.reshape(len(column), node.size), column, fields)
 
-    return lower
+    return convert
 
 
 def _fields(size: int) -> list[pa.Field]:
     types = {"double": pa.float64(), "float": pa.float32()}
-    return [pa.field(f"c{index}", types[slot]) for index, slot in enumerate(slots_of(size))]
+    return [pa.field(f"c{index}", types[slot]) for index, slot in enumerate(float_slots(size))]
 
 
-def _slotted(matrix: npt.NDArray[np.uint8], column: pa.Array, fields: list[pa.Field]) -> pa.Array:
+def _as_float_slots(matrix: npt.NDArray[np.uint8], column: pa.Array, fields: list[pa.Field]) -> pa.Array:
     children, at = [], 0
     for field in fields:
         size = field.type.bit_width // 8
@@ -95,25 +96,25 @@ def _slotted(matrix: npt.NDArray[np.uint8], column: pa.Array, fields: list[pa.Fi
     return pa.Array.from_buffers(pa.struct(fields), len(column), [valid], column.null_count, children=children)
 
 
-def _lower_decimal(shape: Shape) -> Lower:
-    limit = 10**shape.precision
-    fields = _fields(shape.size)
+def _compile_decimals(node: TypeNode) -> ToPhysical:
+    limit = 10**node.precision
+    fields = _fields(node.size)
 
-    def lower(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
+    def convert(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
         rows = len(column)
         data = column.buffers()[1]
         little = np.frombuffer(data, np.uint8, rows * 16).reshape(rows, 16) if rows else np.zeros((0, 16), np.uint8)
         if column.null_count:
             little = little.copy()
-            little[column.is_null().to_numpy(zero_copy_only=False)] = 0  # under a null anything may lie
+            little[column.is_null().to_numpy(zero_copy_only=False)] = 0  # the value under a null is undefined
         if not decimals_within(little, limit):
-            raise DoubtError
+            raise NotVerifiableError
         big = little[:, ::-1]
-        if shape.size:
-            return _slotted(big[:, DECIMAL_BYTES - shape.size :], column, fields)
+        if node.size:
+            return _as_float_slots(big[:, DECIMAL_BYTES - node.size :], column, fields)
         return _shortest(big, column)
 
-    return lower
+    return convert
 
 
 def _shortest(big: npt.NDArray[np.uint8], column: pa.Array) -> pa.Array:
@@ -133,42 +134,42 @@ def _shortest(big: npt.NDArray[np.uint8], column: pa.Array) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), rows, buffers, column.null_count)
 
 
-def _seen(column: pa.Array, visible: pa.BooleanArray | None) -> pa.BooleanArray | None:
+def _visible_within(column: pa.Array, visible: pa.BooleanArray | None) -> pa.BooleanArray | None:
     if not column.null_count:
         return visible
     valid = column.is_valid()
     return valid if visible is None else pc.and_(valid, visible)
 
 
-def _lower_record(shape: Shape) -> Lower:
-    lowers = [(index, lower_of(part)) for index, part in enumerate(shape.parts) if part.least]
+def _compile_records(node: TypeNode) -> ToPhysical:
+    converters = [(index, compile_to_physical(part)) for index, part in enumerate(node.parts) if part.min_wire_size]
 
-    def lower(column: pa.Array, visible: pa.BooleanArray | None) -> pa.Array:
-        seen = _seen(column, visible)
-        children = [each(column.field(index), seen) for index, each in lowers]
+    def convert(column: pa.Array, visible: pa.BooleanArray | None) -> pa.Array:
+        seen = _visible_within(column, visible)
+        children = [each(column.field(index), seen) for index, each in converters]
         struct = pa.struct([pa.field(f"c{index}", child.type) for index, child in enumerate(children)])
         valid = column.buffers()[0]
         return pa.Array.from_buffers(struct, len(column), [valid], column.null_count, children=children)
 
-    return lower
+    return convert
 
 
-def _lower_array(shape: Shape) -> Lower:
-    item = lower_of(shape.parts[0])
+def _compile_arrays(node: TypeNode) -> ToPhysical:
+    item = compile_to_physical(node.parts[0])
 
-    def lower(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
+    def convert(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
         valid, offsets = column.buffers()[:2]
         values = item(column.values, None)
         kind = pa.list_(pa.field("item", values.type))
         return pa.Array.from_buffers(kind, len(column), [valid, offsets], column.null_count, children=[values])
 
-    return lower
+    return convert
 
 
-def _lower_map(shape: Shape) -> Lower:
-    value = lower_of(shape.parts[0])
+def _compile_maps(node: TypeNode) -> ToPhysical:
+    value = compile_to_physical(node.parts[0])
 
-    def lower(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
+    def convert(column: pa.Array, _visible: pa.BooleanArray | None) -> pa.Array:
         valid, offsets = column.buffers()[:2]
         children = [column.keys, value(column.items, None)]
         kind = pa.map_(pa.string(), children[1].type)
@@ -177,18 +178,18 @@ def _lower_map(shape: Shape) -> Lower:
         )
         return pa.Array.from_buffers(kind, len(column), [valid, offsets], column.null_count, children=[entries])
 
-    return lower
+    return convert
 
 
-def _lower_union(shape: Shape) -> Lower:
-    lowers = [None if part.kind is Kind.NULL else lower_of(part) for part in shape.parts]
+def _compile_unions(node: TypeNode) -> ToPhysical:
+    converters = [None if part.kind is TypeKind.NULL else compile_to_physical(part) for part in node.parts]
 
-    def lower(column: pa.Array, visible: pa.BooleanArray | None) -> pa.Array:
-        branches = branches_of(column)
-        if len(branches) and (branches.min() < 0 or branches.max() >= len(lowers)):
-            raise DoubtError
+    def convert(column: pa.Array, visible: pa.BooleanArray | None) -> pa.Array:
+        branches = branch_codes(column)
+        if len(branches) and (branches.min() < 0 or branches.max() >= len(converters)):
+            raise NotVerifiableError
         children: list[pa.Array] = []
-        for index, each in enumerate(lowers):
+        for index, each in enumerate(converters):
             if each is None:
                 children.append(pa.nulls(len(column)))
                 continue
@@ -200,22 +201,22 @@ def _lower_union(shape: Shape) -> Lower:
         kind = pa.sparse_union([pa.field(f"b{index}", child.type) for index, child in enumerate(children)])
         return pa.Array.from_buffers(kind, len(column), [None, column.buffers()[1]], 0, children=children)
 
-    return lower
+    return convert
 
 
-_LOWERS_OF: dict[Kind, Callable[[Shape], Lower]] = {
-    Kind.BOOLEAN: _lower_same,
-    Kind.FLOAT: _lower_same,
-    Kind.DOUBLE: _lower_same,
-    Kind.STRING: _lower_same,
-    Kind.BYTES: _lower_same,
-    Kind.INT: _lower_integer,
-    Kind.LONG: _lower_integer,
-    Kind.ENUM: _lower_integer,
-    Kind.FIXED: _lower_fixed,
-    Kind.DECIMAL: _lower_decimal,
-    Kind.RECORD: _lower_record,
-    Kind.ARRAY: _lower_array,
-    Kind.MAP: _lower_map,
-    Kind.UNION: _lower_union,
+_COMPILERS: dict[TypeKind, Callable[[TypeNode], ToPhysical]] = {
+    TypeKind.BOOLEAN: _compile_same,
+    TypeKind.FLOAT: _compile_same,
+    TypeKind.DOUBLE: _compile_same,
+    TypeKind.STRING: _compile_same,
+    TypeKind.BYTES: _compile_same,
+    TypeKind.INT: _compile_integers,
+    TypeKind.LONG: _compile_integers,
+    TypeKind.ENUM: _compile_integers,
+    TypeKind.FIXED: _compile_fixed,
+    TypeKind.DECIMAL: _compile_decimals,
+    TypeKind.RECORD: _compile_records,
+    TypeKind.ARRAY: _compile_arrays,
+    TypeKind.MAP: _compile_maps,
+    TypeKind.UNION: _compile_unions,
 }

@@ -84,7 +84,7 @@ class Catalogue:
         self,
         work: UnitOfWork,
         topic: Topic,
-        fields: Callable[[Reader, str], list[classification.Labelled]],
+        fields: Callable[[Reader, str], list[classification.ClassifiedField]],
         *,
         version: int,
     ) -> Entry:

@@ -175,7 +175,7 @@ class Entry:
 
 def is_uscc(code: str) -> bool:
     """Check a unified social credit code (GB 32100); an early lawful one passes too, as everywhere in the pool."""
-    return _USCC.judge(code) is not Verdict.BAD
+    return _USCC.check_text(code) is not Verdict.INVALID
 
 
 def _text(text: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Every field is classified, and no version lowers what an earlier one said. Pure: schema JSON in, verdict out.
+"""Classification of fields: complete for each, and never lowered by a later version. Pure: schema JSON in, verdict out.
 
 A field carries five attributes beside its Avro type:
 
@@ -6,26 +6,26 @@ A field carries five attributes beside its Avro type:
     level      G1 … G4 or IMP: general 1 to 4, important (GB/T 43697-2024)
     personal   N no, P personal information, D direct identifier (PIPL, Art. 4)
     sensitive  N no, s only under the profile of GB/T 35273-2020, S by PIPL, Art. 28
-    mask       the rule by which it is shown where a grant says nothing else
+    mask       the rule by which it is shown where a grant states none
 
-Peers store such tags and leave the rest to the client; here a field without them is not registered. The order
-of each scale is total, "the higher wins" (GB/T 43697-2024), and a later version may climb it but not descend:
-that would open, without anybody's decision, what grants were approved under the old classification. A field
-that is gone for a version and comes back is held to what it was.
+Other registries store such tags and leave the rest to the client; here a field without them is not registered. The
+order of each scale is total, "the higher wins" (GB/T 43697-2024), and a later version may raise it but not lower it:
+that would open, without a decision, what grants were approved under the old classification. A field that is missing in
+one version and comes back is compared with what it was.
 
 Fields of nested records are classified too, and are named by a dotted path (`holder.name`), which passes through
-arrays, maps and unions. Two rules spare words and close a gap:
+arrays, maps and unions. Two rules save repetition and close a gap:
 
     inherited       a record may state level, personal, sensitive and mask for those of its fields that do not
     strictest wins  what a record holds is classified at least as high as the field that holds it, wherever the
                     record is defined: in place, in another field, or in another subject's schema that is referred to
 
-In a document whose named types are resolved (`registry.avro.fields.resolved`) a record used twice is classified at each
-use; as it is written, where it is defined.
+In a document whose named types are resolved (`registry.avro.fields.resolved_json`) a record used twice is classified at
+each use; in one as written, where it is defined.
 
-What is taken back. A mask is widened when the new one shows something that the old one hid; only `drop`, and the
-narrower half of a pair such as keep_3_4 and keep_3_4_if_person, shows nothing more than another mask. Who has to take
-something back asks for it, and another person approves (`registry.governance.approvals`).
+What counts as lowered: a level, personal or sensitive value that falls, and a mask that shows something that the old
+one hid. Only `drop`, and the narrower half of a pair such as keep_3_4 and keep_3_4_if_person, shows nothing more than
+another mask. To lower a classification, one person asks and another approves (`registry.governance.approvals`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,14 +41,14 @@ __all__ = [
     "MASKS",
     "PERSONAL",
     "SENSITIVE",
-    "Finding",
-    "Labelled",
-    "classify",
-    "examine",
+    "ClassificationFinding",
+    "ClassifiedField",
+    "find_lowered",
     "highest_level",
-    "lowered",
-    "refusal",
-    "taken_back",
+    "lowered_error",
+    "lowered_since",
+    "read_classification",
+    "require_classification",
 ]
 
 LEVELS = tuple(Level.__members__)
@@ -71,7 +71,7 @@ MASKS = (
     "hmac_sm3",
     "drop",
 )
-"""The vocabulary of masks. A schema may name any of them; a grant only those that the view carries out
+"""The vocabulary of masks. A schema may name any of them; a grant only those that the view implements
 (`schemas.access.MaskRule`)."""
 
 _VOCABULARY: Mapping[str, Sequence[str]] = {
@@ -81,7 +81,7 @@ _VOCABULARY: Mapping[str, Sequence[str]] = {
     "mask": MASKS,
 }
 INHERITED = tuple(_VOCABULARY)
-"""What a record may state for its fields."""
+"""Attributes that a record may state for its fields."""
 _SCALES: Mapping[str, Sequence[str]] = {"level": LEVELS, "personal": PERSONAL, "sensitive": SENSITIVE}
 _NARROWER: Mapping[str, frozenset[str]] = {
     "none": frozenset(MASKS),
@@ -91,12 +91,12 @@ _NARROWER: Mapping[str, frozenset[str]] = {
 EXPECTED = "zh, a Chinese label; " + "; ".join(
     f"{name}, one of {' '.join(words)}" for name, words in _VOCABULARY.items()
 )
-"""What a field must carry, in words."""
+"""What a field must carry, as text for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
-    """One field's classification.
+class ClassifiedField:
+    """Classification of one field.
 
     Attributes:
         path: dotted names from the outermost record down.
@@ -115,8 +115,8 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What is wrong with one field's classification.
+class ClassificationFinding:
+    """Error in one field's classification.
 
     Attributes:
         path: dotted path of the field; empty for the record itself. at: JSON path in the schema.
@@ -131,28 +131,30 @@ class Finding:
         return f"{self.at} ({self.path or 'record'}): {self.message}"
 
 
-def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
+def read_classification(schema: Any) -> tuple[list[ClassifiedField], list[ClassificationFinding]]:
     """Read the classification of every field of a schema.
 
     Args:
-        schema: the schema as parsed JSON, already known to be valid Avro.
+        schema: the schema as parsed JSON, already validated as Avro.
 
     Returns:
-        The fields whose classification is whole, and everything that is wrong.
+        The fields whose classification is complete, and every error.
     """
-    fields: list[Labelled] = []
-    findings: list[Finding] = []
+    fields: list[ClassifiedField] = []
+    findings: list[ClassificationFinding] = []
     if not isinstance(schema, dict) or schema.get("type") != "record":
-        findings.append(Finding(path="", at="$", message="expected a record: only its fields can be classified"))
+        findings.append(
+            ClassificationFinding(path="", at="$", message="expected a record: only its fields can be classified")
+        )
         return fields, findings
     if not _label(schema.get("zh")):
-        findings.append(Finding(path="", at="$", message="missing: zh, the Chinese name of the record"))
+        findings.append(ClassificationFinding(path="", at="$", message="missing: zh, the Chinese name of the record"))
     for path, at, aliases, field in _fields(schema, "", "$", {}):
-        wrong = _wrong(field)
-        findings += [Finding(path=path, at=at, message=message) for message in wrong]
-        if not wrong:
+        errors = _errors(field)
+        findings += [ClassificationFinding(path=path, at=at, message=message) for message in errors]
+        if not errors:
             fields.append(
-                Labelled(
+                ClassifiedField(
                     path=path,
                     at=at,
                     zh=field["zh"],
@@ -166,13 +168,13 @@ def examine(schema: Any) -> tuple[list[Labelled], list[Finding]]:
     return fields, findings
 
 
-def classify(schema: Any) -> list[Labelled]:
-    """Return the classification of every field.
+def require_classification(schema: Any) -> list[ClassifiedField]:
+    """Return the classification of every field, or raise.
 
     Raises:
-        InvalidError: SCHEMA_UNCLASSIFIED, naming each field that lacks something and what it lacks.
+        InvalidError: SCHEMA_UNCLASSIFIED, naming each incomplete field and what it lacks.
     """
-    fields, findings = examine(schema)
+    fields, findings = read_classification(schema)
     if findings:
         raise InvalidError(
             Reason.SCHEMA_UNCLASSIFIED,
@@ -182,38 +184,41 @@ def classify(schema: Any) -> list[Labelled]:
     return fields
 
 
-def lowered(new: Iterable[Labelled], old: Iterable[Labelled]) -> list[Finding]:
-    """Compare two versions field by field and give what the new one takes back.
+def find_lowered(new: Iterable[ClassifiedField], old: Iterable[ClassifiedField]) -> list[ClassificationFinding]:
+    """Compare two versions field by field and return what the new one lowers.
 
-    A renamed field is recognised by its alias, so that a new name does not launder an identifier.
+    A renamed field is matched by its alias, so that a new name does not hide an identifier.
     """
-    before: Mapping[str, Labelled] = {field.path: field for field in old}
+    before: Mapping[str, ClassifiedField] = {field.path: field for field in old}
     findings = []
     for field in new:
         for path in (field.path, *field.aliases):
             if path in before:
                 findings += [
-                    Finding(path=field.path, at=field.at, message=text) for text in _taken_back(field, before[path])
+                    ClassificationFinding(path=field.path, at=field.at, message=text)
+                    for text in _lowered_attributes(field, before[path])
                 ]
     return findings
 
 
-def taken_back(new: Iterable[Labelled], earlier: Iterable[tuple[int, Iterable[Labelled]]]) -> list[str]:
-    """Hold a new version to every earlier one, not only to the last: a field may have been away in between.
+def lowered_since(
+    new: Iterable[ClassifiedField], earlier: Iterable[tuple[int, Iterable[ClassifiedField]]]
+) -> list[str]:
+    """Compare a new version with every earlier one, not only the last: a field may have been missing in between.
 
     Args:
         new: classification of the new version.
         earlier: (version number, classification) of each earlier one.
 
     Returns:
-        What the new version takes back, in words that name version, field, got and expected.
+        What the new version lowers, as texts that name version, field, got and expected.
     """
     fields = list(new)
-    return [f"version {number}: {finding}" for number, old in earlier for finding in lowered(fields, old)]
+    return [f"version {number}: {finding}" for number, old in earlier for finding in find_lowered(fields, old)]
 
 
-def refusal(findings: Sequence[str]) -> ConflictError:
-    """Return the error for a version that takes something back without approval."""
+def lowered_error(findings: Sequence[str]) -> ConflictError:
+    """Return the error for a version that lowers a classification without approval."""
     return ConflictError(
         Reason.CLASSIFICATION_LOWERED,
         "a classification is not lowered by registering: keep it as it was, or have it approved by another person "
@@ -221,8 +226,8 @@ def refusal(findings: Sequence[str]) -> ConflictError:
     )
 
 
-def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None) -> Level:
-    """Return the highest level among fields: the least ceiling of a grant that shows them.
+def highest_level(fields: Sequence[ClassifiedField], names: Iterable[str] | None = None) -> Level:
+    """Return the highest level among fields: the lowest possible ceiling of a grant that shows them.
 
     Args:
         fields: a schema's classification.
@@ -241,7 +246,7 @@ def highest_level(fields: Sequence[Labelled], names: Iterable[str] | None = None
     return max((field.level for field in fields if field.path.partition(".")[0] in chosen), default=Level.G1)
 
 
-def _taken_back(new: Labelled, old: Labelled) -> Iterator[str]:
+def _lowered_attributes(new: ClassifiedField, old: ClassifiedField) -> Iterator[str]:
     if new.level < old.level:
         yield f'"level" falls from {old.level.name} to {new.level.name}'
     if PERSONAL.index(new.personal) < PERSONAL.index(old.personal):
@@ -253,59 +258,61 @@ def _taken_back(new: Labelled, old: Labelled) -> Iterator[str]:
         yield f'"mask" {verb} from {old.mask} to {new.mask}'
 
 
-def _wrong(field: Mapping[str, Any]) -> list[str]:
+def _errors(field: Mapping[str, Any]) -> list[str]:
     missing = [name for name in _VOCABULARY if name not in field]
     if not _label(field.get("zh")):
         missing.insert(0, "zh")
-    wrong = [f"missing: {', '.join(missing)}"] if missing else []
+    errors = [f"missing: {', '.join(missing)}"] if missing else []
     for name, words in _VOCABULARY.items():
         if name in field and field[name] not in words:
-            wrong.append(f'"{name}" is {str(field[name])[:40]!r}; expected one of {", ".join(words)}')
-    if not wrong and field["personal"] == "N" and field["sensitive"] != "N":
-        wrong.append('"sensitive" is set but "personal" is N; sensitive personal information is personal: P or D')
-    return wrong
+            errors.append(f'"{name}" is {str(field[name])[:40]!r}; expected one of {", ".join(words)}')
+    if not errors and field["personal"] == "N" and field["sensitive"] != "N":
+        errors.append('"sensitive" is set but "personal" is N; sensitive personal information is personal: P or D')
+    return errors
 
 
 def _label(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-_Held = Mapping[str, str]  # what the field that holds a record says, on the scales
-_Walked = tuple[str, str, tuple[str, ...], dict[str, Any]]  # path, JSON path, former paths, field as it is in force
+_Enclosing = Mapping[str, str]  # values of the field that holds a record, on the scales
+_EffectiveField = tuple[str, str, tuple[str, ...], dict[str, Any]]  # path, JSON path, former paths, effective field
 
 
-def _fields(record: Mapping[str, Any], prefix: str, at: str, held: _Held) -> Iterator[_Walked]:
+def _fields(record: Mapping[str, Any], prefix: str, at: str, enclosing: _Enclosing) -> Iterator[_EffectiveField]:
     """Walk a record's fields and those of the records defined within, depth first, in order."""
     stated = {name: record[name] for name in INHERITED if name in record}
     for index, field in enumerate(record.get("fields", ())):
         path = prefix + field["name"]
         here = f"{at}.fields[{index}]"
-        in_force = _strictest(stated | field, held)
-        yield path, here, tuple(prefix + alias for alias in field.get("aliases", ())), in_force
-        yield from _within(field["type"], f"{path}.", f"{here}.type", in_force)
+        effective = _strictest(stated | field, enclosing)
+        yield path, here, tuple(prefix + alias for alias in field.get("aliases", ())), effective
+        yield from _within(field["type"], f"{path}.", f"{here}.type", effective)
 
 
-def _within(node: Any, prefix: str, at: str, held: _Held) -> Iterator[_Walked]:
+def _within(node: Any, prefix: str, at: str, enclosing: _Enclosing) -> Iterator[_EffectiveField]:
     if isinstance(node, list):
         for index, branch in enumerate(node):
-            yield from _within(branch, prefix, f"{at}[{index}]", held)
+            yield from _within(branch, prefix, f"{at}[{index}]", enclosing)
     elif isinstance(node, dict):
         kind = node.get("type")
         if kind in ("record", "error"):
-            yield from _fields(node, prefix, at, held)
+            yield from _fields(node, prefix, at, enclosing)
         elif kind == "array":
-            yield from _within(node["items"], prefix, f"{at}.items", held)
+            yield from _within(node["items"], prefix, f"{at}.items", enclosing)
         elif kind == "map":
-            yield from _within(node["values"], prefix, f"{at}.values", held)
+            yield from _within(node["values"], prefix, f"{at}.values", enclosing)
         elif isinstance(kind, (dict, list)):
-            yield from _within(kind, prefix, f"{at}.type", held)
+            yield from _within(kind, prefix, f"{at}.type", enclosing)
 
 
-def _strictest(field: dict[str, Any], held: _Held) -> dict[str, Any]:
-    """Raise what a field says to what the field that holds its record says (GB/T 43697-2024: the higher wins)."""
+def _strictest(field: dict[str, Any], enclosing: _Enclosing) -> dict[str, Any]:
+    """Raise a field's values to those of the field that holds its record (GB/T 43697-2024: the higher wins)."""
     raised = {
-        name: held[name]
+        name: enclosing[name]
         for name, scale in _SCALES.items()
-        if held.get(name) in scale and field.get(name) in scale and scale.index(field[name]) < scale.index(held[name])
+        if enclosing.get(name) in scale
+        and field.get(name) in scale
+        and scale.index(field[name]) < scale.index(enclosing[name])
     }
     return field | raised

@@ -1,15 +1,16 @@
-"""Rights on subjects: who may do what under which names, beside what a role carries. Pure.
+"""Access rights on subjects: who may do what under which names, beyond what a role allows. Pure.
 
     profile      what every account may do without a right of its own
     rights       a list: who, which operations, which subjects
-    restricted   subjects whose reads need a right even so, and leave an entry each
+    restricted   subjects that the profile does not open; each read of them leaves an audit entry
 
-Denied is what nothing allows. Names are matched by patterns in which `*` stands for any text; nothing else is special,
-so that a pattern says what it says. A right is given to an account, a connector, a department, a role or to everybody:
+What nothing allows is denied. Names are matched by patterns in which `*` matches any text; nothing else is special.
+A right is given to an account, a connector, a department, a role or to everybody:
 
     account:li.editor     connector:<department id>/<name>     department:<id>     role:security_officer     *
 
-A right never lifts what is forbidden to a role, nor makes a program decide on an approval: that is the gate's to know.
+A right never lifts what is forbidden to a role, nor does it let a program decide on an approval: the enforcer checks
+both (`exchange.api.registry_enforcement`).
 """
 
 from collections.abc import Iterable
@@ -19,64 +20,64 @@ from enum import StrEnum
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["OPERATIONS", "Operation", "Profile", "Right", "Rights", "matches", "principals"]
+__all__ = ["OPERATIONS", "Profile", "Right", "Rights", "SubjectOperation", "matches", "principals"]
 
 _MOST_PATTERN = 500  # characters
 
 
-class Operation(StrEnum):
-    """What a right allows."""
+class SubjectOperation(StrEnum):
+    """Operation on subjects that a right allows."""
 
     READ = "read"  # lists, versions, look-ups, checks, searches
-    READ_BY_ID = "read_by_id"  # what an id stands for
+    READ_BY_ID = "read_by_id"  # a schema by its id
     REGISTER = "register"
     CONFIGURE = "configure"
     DELETE = "delete"
-    ASK = "ask"  # that a classification may be taken back
+    ASK = "ask"  # for approval to lower a classification
 
 
 OPERATIONS = {
-    Action.SCHEMA_READ: Operation.READ,
-    Action.SCHEMA_READ_BY_ID: Operation.READ_BY_ID,
-    Action.SCHEMA_REGISTER: Operation.REGISTER,
-    Action.SCHEMA_CONFIGURE: Operation.CONFIGURE,
-    Action.SCHEMA_DELETE: Operation.DELETE,
-    Action.APPROVAL_ASK: Operation.ASK,
+    Action.SCHEMA_READ: SubjectOperation.READ,
+    Action.SCHEMA_READ_BY_ID: SubjectOperation.READ_BY_ID,
+    Action.SCHEMA_REGISTER: SubjectOperation.REGISTER,
+    Action.SCHEMA_CONFIGURE: SubjectOperation.CONFIGURE,
+    Action.SCHEMA_DELETE: SubjectOperation.DELETE,
+    Action.APPROVAL_ASK: SubjectOperation.ASK,
 }
-"""What an act on the registry needs. Deciding on an approval is no right: it goes with a role."""
+"""Operation that each action on the registry needs. Deciding on an approval depends on the role alone."""
 
 
 class Profile(StrEnum):
-    """What every account and connector may do without a right."""
+    """Profile: what every account and connector may do without a right of its own."""
 
     CLOSED = "closed"  # nothing
     IDS = "ids"  # read by id: what a deserializer needs
     CATALOGUE = "catalogue"  # read everything that is not restricted
 
-    def opens(self, operation: Operation) -> bool:
-        """Return whether the profile opens an operation."""
+    def allows(self, operation: SubjectOperation) -> bool:
+        """Return whether the profile allows an operation."""
         if self is Profile.CATALOGUE:
-            return operation in {Operation.READ, Operation.READ_BY_ID}
-        return self is Profile.IDS and operation is Operation.READ_BY_ID
+            return operation in {SubjectOperation.READ, SubjectOperation.READ_BY_ID}
+        return self is Profile.IDS and operation is SubjectOperation.READ_BY_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """One right.
+    """One right of one principal or group.
 
     Attributes:
-        who: see the module's text.
+        who: principal, in one of the forms above.
         operations: what it allows.
         subjects: patterns of names.
     """
 
     who: str
-    operations: frozenset[Operation]
+    operations: frozenset[SubjectOperation]
     subjects: tuple[str, ...]
 
     @classmethod
-    def read(cls, who: str, operations: Iterable[str], subjects: Iterable[str]) -> "Right":
-        """Read a right from words.
+    def parse(cls, who: str, operations: Iterable[str], subjects: Iterable[str]) -> "Right":
+        """Parse a right from the configuration.
 
         Raises:
             InvalidError: CONFIG_INVALID, an unknown word.
@@ -94,10 +95,10 @@ class Right:
                 f"role: with one of {', '.join(Role)}",
             )
         try:
-            allowed = frozenset(map(Operation, operations))
+            allowed = frozenset(map(SubjectOperation, operations))
         except ValueError as error:
             raise InvalidError(
-                Reason.CONFIG_INVALID, f"{who[:80]}: {error}; expected operations of {', '.join(Operation)}"
+                Reason.CONFIG_INVALID, f"{who[:80]}: {error}; expected operations of {', '.join(SubjectOperation)}"
             ) from error
         patterns = tuple(subjects)
         if not allowed or not patterns or any(not one or len(one) > _MOST_PATTERN for one in patterns):
@@ -110,24 +111,24 @@ class Right:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """Every right, and what holds without one.
+    """All rights, and the profile that applies without one.
 
     Attributes:
-        profile: what is open to every account.
-        rights: given to some.
-        restricted: patterns of subjects that a profile does not open.
+        profile: what every account may do.
+        rights: of single principals and groups.
+        restricted: patterns of subjects that the profile does not open.
     """
 
     profile: Profile = Profile.CATALOGUE
     rights: tuple[Right, ...] = ()
     restricted: tuple[str, ...] = ()
 
-    def give(self, actor: Actor, operation: Operation, subject: str) -> bool:
+    def allows(self, actor: Actor, operation: SubjectOperation, subject: str) -> bool:
         """Return whether an actor has a right of its own to an operation.
 
         Args:
             actor: who acts.
-            operation: what for.
+            operation: which.
             subject: its name; empty for an act on all of them, which only the pattern `*` covers.
         """
         names = principals(actor)
@@ -138,22 +139,22 @@ class Rights:
             for right in self.rights
         )
 
-    def give_some(self, actor: Actor, operation: Operation) -> bool:
+    def allows_anywhere(self, actor: Actor, operation: SubjectOperation) -> bool:
         """Return whether an actor has a right of its own to an operation under any subject."""
         names = principals(actor)
         return any(operation in right.operations and right.who in names for right in self.rights)
 
-    def open(self, operation: Operation, subject: str) -> bool:
-        """Return whether the profile opens an operation under a subject."""
-        return self.profile.opens(operation) and not self.restrict(subject)
+    def profile_allows(self, operation: SubjectOperation, subject: str) -> bool:
+        """Return whether the profile allows an operation under a subject."""
+        return self.profile.allows(operation) and not self.is_restricted(subject)
 
-    def restrict(self, subject: str) -> bool:
+    def is_restricted(self, subject: str) -> bool:
         """Return whether a subject is restricted."""
         return any(matches(pattern, subject) for pattern in self.restricted)
 
 
 def principals(actor: Actor) -> frozenset[str]:
-    """Return the names under which an actor may have rights."""
+    """Return the principal names under which an actor may have rights."""
     person = actor.kind is ActorKind.HUMAN
     own = f"account:{actor.id}" if person else f"connector:{actor.department}/{actor.id}"
     names = {"*", own, f"role:{actor.role.value}"}
@@ -163,16 +164,16 @@ def principals(actor: Actor) -> frozenset[str]:
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Return whether a name fits a pattern, in which `*` stands for any text. Never takes longer than both are long."""
+    """Return whether a name matches a pattern, in which `*` matches any text. Linear in the lengths of both."""
     first, *rest = pattern.split("*")
     if not rest:
         return pattern == name
     if not name.startswith(first):
         return False
-    place = len(first)
+    start = len(first)
     for part in rest[:-1]:
-        found = name.find(part, place)
+        found = name.find(part, start)
         if found < 0:
             return False
-        place = found + len(part)
-    return name.endswith(rest[-1]) and len(name) - len(rest[-1]) >= place
+        start = found + len(part)
+    return name.endswith(rest[-1]) and len(name) - len(rest[-1]) >= start

@@ -1,11 +1,11 @@
-"""A data dictionary (数据字典): what a schema says, for people who do not read JSON. Pure.
+"""Data dictionary (数据字典) of a schema, for people who do not read JSON. Pure.
 
-    sheet(parsed)     one record type as rows: field, label, type, required, level, personal, sensitive, mask, rules
-    to_html(sheets)   one page that stands alone (registry.reports.dictionary_html)
-    to_markdown(…)    the same for a repository (registry.reports.dictionary_markdown)
+    build_sheet(parsed)   one record type as rows: field, label, type, required, level, personal, sensitive, mask, rules
+    to_html(sheets)       one self-contained page (registry.reports.dictionary_html)
+    to_markdown(…)        the same for a repository (registry.reports.dictionary_markdown)
 
-The words of both stand here, in Chinese and English; `Language.BOTH` shows the two together. Whatever comes out of a
-schema is text that somebody wrote: the renderers escape it, and nothing in a page is loaded from elsewhere.
+The terms of both are defined here, in Chinese and English; `Language.BOTH` shows the two together. Labels and
+descriptions in a schema are untrusted text: the renderers escape them, and a page loads nothing from elsewhere.
 """
 
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from registry.avro.fields import Member, members, resolved
+from registry.avro.fields import FieldNode, all_fields, resolved_json
 from registry.avro.parser import ParsedSchema
-from registry.avro.type_names import type_text, type_zh
+from registry.avro.type_names import type_name, type_name_zh
 from registry.governance import classification
 from schemas.access import Level
 
-__all__ = ["LEVELS", "MASKS", "PERSONAL", "SENSITIVE", "WORDS", "Language", "Row", "Sheet", "sheet"]
+__all__ = ["LEVELS", "MASKS", "PERSONAL", "SENSITIVE", "WORDS", "FieldRow", "Language", "RecordSheet", "build_sheet"]
 
 
 class Language(StrEnum):
-    """In which words a dictionary is written."""
+    """Language of a dictionary."""
 
     ZH = "zh"
     EN = "en"
@@ -108,14 +108,14 @@ MASKS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One field.
+class FieldRow:
+    """Row of a dictionary: one field.
 
     Attributes:
-        path: dotted name. name: its last part. depth: 0 at the top. key: part of the record's key.
-        zh: Chinese label, "" for none. type_en, type_zh: in words. required: no null and no default.
-        level, personal, sensitive, mask: in force, inherited ones too; "" where not classified.
-        doc: description. facts: (word of WORDS, text) of codes, checks, standard, default …
+        path: dotted name. name: its last part. depth: 0 at the top. key: whether it is part of the record's key.
+        zh: Chinese label, "" for none. type_en, type_zh: name of the type. required: no null and no default.
+        level, personal, sensitive, mask: effective values, inherited ones included; "" where not classified.
+        doc: description. facts: (key of WORDS, text) of codes, checks, standard, default …
     """
 
     path: str
@@ -135,11 +135,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """One record type.
+class RecordSheet:
+    """Sheet of a dictionary: one record type.
 
     Attributes:
-        fullname, zh, doc: of the record. origin: where its text was found, for the reader.
+        fullname, zh, doc: of the record. origin: where the schema was found.
         key: names. rows: fields at every depth, in order.
         level: the highest, None if no field is classified. direct, sensitive: paths of such fields.
         facts: further attributes of the record, (name, text).
@@ -150,22 +150,22 @@ class Sheet:
     doc: str
     origin: str
     key: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[FieldRow, ...]
     level: Level | None
     direct: tuple[str, ...]
     sensitive: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
 
 
-def sheet(parsed: ParsedSchema, origin: str = "") -> Sheet:
-    """Make the sheet of a record schema; a schema that is no record has no rows."""
-    classified = {field.path: field for field in classification.examine(resolved(parsed))[0]}
-    rows = tuple(_row(member, parsed, classified.get(member.path)) for member in members(parsed))
+def build_sheet(parsed: ParsedSchema, origin: str = "") -> RecordSheet:
+    """Build the sheet of a record schema; a schema that is not a record has no rows."""
+    classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
+    rows = tuple(_row(field, parsed, classified.get(field.path)) for field in all_fields(parsed))
     described = {"key", "zh", "doc", *classification.INHERITED}
-    return Sheet(
-        fullname=parsed.fullname or type_text(parsed.json),
+    return RecordSheet(
+        fullname=parsed.fullname or type_name(parsed.json),
         zh=_text(parsed.attributes.get("zh")),
-        doc=_text(resolved(parsed).get("doc")),
+        doc=_text(resolved_json(parsed).get("doc")),
         origin=origin,
         key=parsed.key,
         rows=rows,
@@ -176,18 +176,18 @@ def sheet(parsed: ParsedSchema, origin: str = "") -> Sheet:
     )
 
 
-def _row(member: Member, parsed: ParsedSchema, known: classification.Labelled | None) -> Row:
-    node = member.node
+def _row(field: FieldNode, parsed: ParsedSchema, known: classification.ClassifiedField | None) -> FieldRow:
+    node = field.node
     kind = node["type"]
     nullable = kind == "null" or (isinstance(kind, list) and "null" in kind)
-    return Row(
-        path=member.path,
-        name=member.name,
-        depth=member.depth,
-        key=member.depth == 0 and member.name in parsed.key,
+    return FieldRow(
+        path=field.path,
+        name=field.name,
+        depth=field.depth,
+        key=field.depth == 0 and field.name in parsed.key,
         zh=_text(node.get("zh")),
-        type_en=type_text(kind),
-        type_zh=type_zh(kind),
+        type_en=type_name(kind),
+        type_zh=type_name_zh(kind),
         required=not nullable and "default" not in node,
         level=known.level.name if known else "",
         personal=known.personal if known else "",

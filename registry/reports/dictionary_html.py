@@ -1,15 +1,15 @@
-"""A data dictionary as one HTML page that stands alone: no script, no font and no image from elsewhere. Pure.
+"""Data dictionary as one self-contained HTML page: no script, no font and no image from elsewhere. Pure.
 
-It is read on a screen, printed, and sent by mail, so what matters is said in words and never by colour alone, tables
-repeat their heads on each printed page, and a wide table scrolls within itself on a narrow screen. Everything that a
-schema says passes `html.escape`: a label is text, whatever it holds. The page forbids itself scripts besides
-(Content-Security-Policy), for whoever opens it from a share.
+It is read on a screen, printed, and sent by mail, so what matters is said in text and never by colour alone, tables
+repeat their heads on each printed page, and a wide table scrolls within itself on a narrow screen. All text of a
+schema passes `html.escape`. The page also forbids itself scripts (Content-Security-Policy), in case it is opened from
+a share.
 """
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, WORDS, Language, Row, Sheet
+from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, WORDS, FieldRow, Language, RecordSheet
 
 __all__ = ["to_html"]
 
@@ -55,13 +55,13 @@ footer { margin-top: 2.5rem; color: var(--soft); font-size: .85rem; }
 _COLUMNS = ("field", "label", "type", "required", "level", "personal", "sensitive", "mask", "notes")
 
 
-def to_html(sheets: Sequence[Sheet], *, language: Language = Language.BOTH, title: str = "") -> str:
+def to_html(sheets: Sequence[RecordSheet], *, language: Language = Language.BOTH, title: str = "") -> str:
     """Return the page.
 
     Args:
-        sheets: the record types, in the order in which they shall stand.
-        language: of the words that the page adds; labels and descriptions stand as they were written.
-        title: of the page; "" for the usual one.
+        sheets: the record types, in the order of the page.
+        language: of the terms that the page adds; labels and descriptions are shown as written.
+        title: of the page; "" for the default.
     """
     say = language.of
     heading = escape(title or say(WORDS["title"]))
@@ -90,7 +90,7 @@ def _anchor(number: int) -> str:
     return f"record-{number + 1}"
 
 
-def _sheet(one: Sheet, number: int, language: Language) -> str:
+def _sheet(one: RecordSheet, number: int, language: Language) -> str:
     say = language.of
     head = "".join(f"<th>{escape(say(WORDS[name]))}</th>" for name in _COLUMNS)
     rows = "\n".join(_row(row, language) for row in one.rows)
@@ -102,7 +102,7 @@ def _sheet(one: Sheet, number: int, language: Language) -> str:
     )
 
 
-def _facts(one: Sheet, language: Language) -> str:
+def _facts(one: RecordSheet, language: Language) -> str:
     say = language.of
     nothing = say(WORDS["none"])
     level = (
@@ -121,7 +121,7 @@ def _facts(one: Sheet, language: Language) -> str:
     return "<dl>" + "".join(f"<div><dt>{escape(name)}</dt><dd>{text}</dd></div>" for name, text in pairs) + "</dl>"
 
 
-def _row(row: Row, language: Language) -> str:
+def _row(row: FieldRow, language: Language) -> str:
     say = language.of
     parent = row.path[: len(row.path) - len(row.name)]
     key = f'<span class="key">{escape(say(WORDS["key_mark"]))}</span>' if row.key else ""
@@ -155,7 +155,7 @@ def _both(zh: str, en: str, language: Language) -> str:
     return f'{escape(zh)}<span class="en">{escape(en)}</span>'
 
 
-def _notes(row: Row, language: Language) -> str:
+def _notes(row: FieldRow, language: Language) -> str:
     facts = "".join(
         f'<span class="fact">{escape(language.of(WORDS[name]))}: <b>{escape(text)}</b></span>'
         for name, text in row.facts

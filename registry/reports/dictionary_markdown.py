@@ -1,13 +1,13 @@
-"""A data dictionary as Markdown (GitHub's tables), for a repository. Pure.
+"""Data dictionary as Markdown (GitHub's tables), for a repository. Pure.
 
-What a schema says is text: pipes, line ends, angle brackets and what Markdown takes for a mark are escaped, so that a
-label cannot open a link or a tag in somebody's viewer.
+Text of a schema is untrusted: pipes, line ends, angle brackets and every character with a meaning in Markdown are
+escaped, so that a label cannot open a link or a tag in a viewer.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 
-from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, WORDS, Language, Row, Sheet
+from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, WORDS, FieldRow, Language, RecordSheet
 
 __all__ = ["to_markdown"]
 
@@ -15,13 +15,13 @@ _COLUMNS = ("field", "label", "type", "required", "level", "personal", "sensitiv
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 
 
-def to_markdown(sheets: Sequence[Sheet], *, language: Language = Language.BOTH, title: str = "") -> str:
+def to_markdown(sheets: Sequence[RecordSheet], *, language: Language = Language.BOTH, title: str = "") -> str:
     """Return the text.
 
     Args:
-        sheets: the record types, in the order in which they shall stand.
-        language: of the words that the page adds.
-        title: of the page; "" for the usual one.
+        sheets: the record types, in the order of the page.
+        language: of the terms that the page adds.
+        title: of the page; "" for the default.
     """
     say = language.of
     lines = [f"# {_text(title) if title else say(WORDS['title'])}", ""]
@@ -36,7 +36,7 @@ def to_markdown(sheets: Sequence[Sheet], *, language: Language = Language.BOTH, 
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _sheet(one: Sheet, language: Language) -> Iterator[str]:
+def _sheet(one: RecordSheet, language: Language) -> Iterator[str]:
     say = language.of
     nothing = say(WORDS["none"])
     yield f"## {_text(one.zh or one.fullname)} {_code(one.fullname)}"
@@ -54,7 +54,7 @@ def _sheet(one: Sheet, language: Language) -> Iterator[str]:
     yield from _table([say(WORDS[name]) for name in _COLUMNS], (_row(row, language) for row in one.rows))
 
 
-def _row(row: Row, language: Language) -> Sequence[str]:
+def _row(row: FieldRow, language: Language) -> Sequence[str]:
     say = language.of
     key = f" ({say(WORDS['key_mark'])})" if row.key else ""
     notes = [_text(row.doc)] if row.doc else []
@@ -70,7 +70,7 @@ def _row(row: Row, language: Language) -> Sequence[str]:
     )
 
 
-def _coded(row: Row) -> tuple[tuple[str, dict[str, tuple[str, str]]], ...]:
+def _coded(row: FieldRow) -> tuple[tuple[str, dict[str, tuple[str, str]]], ...]:
     return (row.personal, dict(PERSONAL)), (row.sensitive, dict(SENSITIVE)), (row.mask, dict(MASKS))
 
 

@@ -1,18 +1,18 @@
-"""Which grants a change of a schema touches, and how. Pure.
+"""Grant impact analysis: which grants a schema change affects, and how. Pure.
 
 A grant's view has one output schema, made at approval; the resource's schema goes on changing under it. Records of
 the new version reach the view as the old schema would read them (`exchange.access.view.resolve`), so that
 
-    a field is added         no grant shows it; whoever needs it asks again
+    a field is added         no grant shows it; a consumer that needs it asks again
     a granted field goes     its default is delivered, null if it may be null; else nothing is delivered any more
     a filter's field goes    the filter can no longer be compiled: nothing is delivered any more
     a type changes           the old type must be able to read it, or nothing is delivered any more
     a level rises            above the grant's ceiling every draw is refused until it is asked for again
     a mask changes           the grant keeps the one that was approved
-    the rest                 the grant keeps the words that were approved with it
+    the rest                 the grant keeps the descriptions that were approved with it
 
-The worst of these per grant and change is what `touched` gives. Grants are read from the documents that the control
-API lists (`GET /v1/grants`); of a document only the members named in `GrantUse` are looked at.
+`grant_impacts` returns the worst of these per grant and change. Grants are read from the documents that the control
+API lists (`GET /v1/grants`); of a document only the members named in `GrantUsage` are used.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,31 +21,30 @@ from enum import IntEnum
 from typing import Any
 
 from registry.avro.parser import NO_DEFAULT, ParsedSchema
-from registry.reports.diff import Change, Kind, Readers
+from registry.reports.diff import ChangeKind, ReaderImpact, SchemaChange
 from schemas.access import Level
 from schemas.canonical import Json
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["ENDED", "GrantUse", "Touch", "Touched", "grant_use", "touched"]
+__all__ = ["ENDED", "GrantImpact", "GrantUsage", "ImpactSeverity", "grant_impacts", "read_grant_usage"]
 
 ENDED = frozenset({"rejected", "expired", "terminated", "withdrawn"})
 """States in which a grant delivers nothing and never will again."""
 
+_STRUCTURE = frozenset({ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED, ChangeKind.TYPE})
 
-_FORM = frozenset({Kind.ADDED, Kind.REMOVED, Kind.RENAMED, Kind.TYPE})
 
+class ImpactSeverity(IntEnum):
+    """Severity of a change for a grant, in ascending order."""
 
-class Touch(IntEnum):
-    """How a grant is touched, from mild to hard."""
-
-    REVIEW = 1  # it goes on as approved; somebody should look at whether that is still right
-    DEFAULTED = 2  # it goes on, with a default or null in the place of values
+    REVIEW = 1  # it goes on as approved; a person should check whether that is still right
+    DEFAULTED = 2  # it goes on, with a default or null instead of values
     STOPPED = 3  # nothing is delivered until it is asked for and approved again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrantUse:
-    """What a grant uses of a schema.
+class GrantUsage:
+    """Parts of a schema that a grant uses.
 
     Attributes:
         id: the grant's. consumer: department id. state: its state.
@@ -63,18 +62,18 @@ class GrantUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Touched:
-    """One grant that one change touches.
+class GrantImpact:
+    """Impact of one change on one grant.
 
     Attributes:
         change: which. grant: the grant's id. consumer: its department.
-        touch: how. because: in words.
+        severity: how much. because: the reason, as text.
     """
 
-    change: Change
+    change: SchemaChange
     grant: str
     consumer: str
-    touch: Touch
+    severity: ImpactSeverity
     because: str
 
     def to_json(self) -> dict[str, Json]:
@@ -84,20 +83,20 @@ class Touched:
             "consumer": self.consumer,
             "kind": self.change.kind.value,
             "path": self.change.path,
-            "touch": self.touch.name.lower(),
+            "touch": self.severity.name.lower(),
             "because": self.because,
         }
 
 
-def grant_use(document: Mapping[str, Any]) -> GrantUse:
-    """Read what a grant uses from its document.
+def read_grant_usage(document: Mapping[str, Any]) -> GrantUsage:
+    """Read the usage of a schema from a grant's document.
 
     Raises:
-        InvalidError: REQUEST_INVALID, when it is not a grant's document.
+        InvalidError: REQUEST_INVALID, for anything but a grant's document.
     """
     try:
         row_filter = document["row_filter"]
-        return GrantUse(
+        return GrantUsage(
             id=str(document["id"]),
             consumer=str(document["consumer"]),
             state=str(document["state"]),
@@ -114,10 +113,10 @@ def grant_use(document: Mapping[str, Any]) -> GrantUse:
         ) from error
 
 
-def touched(
-    changes: Iterable[Change], grants: Sequence[GrantUse], old: ParsedSchema, new: ParsedSchema
-) -> list[Touched]:
-    """Return the grants that the changes touch, by change and grant.
+def grant_impacts(
+    changes: Iterable[SchemaChange], grants: Sequence[GrantUsage], old: ParsedSchema, new: ParsedSchema
+) -> list[GrantImpact]:
+    """Return the impact of each change on each grant that it affects.
 
     Args:
         changes: what `registry.reports.diff.diff` gave for the two schemas.
@@ -131,72 +130,82 @@ def touched(
         for grant in alive:
             verdict = _verdict(change, grant, old, new)
             if verdict is not None:
-                touch, because = verdict
+                severity, because = verdict
                 found.append(
-                    Touched(change=change, grant=grant.id, consumer=grant.consumer, touch=touch, because=because)
+                    GrantImpact(
+                        change=change, grant=grant.id, consumer=grant.consumer, severity=severity, because=because
+                    )
                 )
     return found
 
 
-def _verdict(change: Change, grant: GrantUse, old: ParsedSchema, new: ParsedSchema) -> tuple[Touch, str] | None:
-    if change.kind is Kind.NAME:
+def _verdict(
+    change: SchemaChange, grant: GrantUsage, old: ParsedSchema, new: ParsedSchema
+) -> tuple[ImpactSeverity, str] | None:
+    if change.kind is ChangeKind.NAME:
         return None  # a view matches fields, not the record's name
-    if change.kind is Kind.KEY:
+    if change.kind is ChangeKind.KEY:
         shown = set(grant.fields) & {*old.key, *new.key}
-        return (Touch.REVIEW, "the view keeps the key that was approved with it") if shown else None
+        return (ImpactSeverity.REVIEW, "the view keeps the key that was approved with it") if shown else None
     top = change.was.partition(".")[0]
     granted, filtered = top in grant.fields, top in grant.filtered
-    if (change.kind is Kind.ADDED and "." not in change.was) or not (granted or filtered):
+    if (change.kind is ChangeKind.ADDED and "." not in change.was) or not (granted or filtered):
         return None  # an added field is in no grant
-    if change.kind in _FORM:
-        return _of_form(change, old, top, granted=granted, filtered=filtered)
-    return _of_words(change, grant, top) if granted else None
+    if change.kind in _STRUCTURE:
+        return _of_structure(change, old, top, granted=granted, filtered=filtered)
+    return _of_description(change, grant, top) if granted else None
 
 
-def _of_form(  # noqa: PLR0911 - one return a rule
-    change: Change, old: ParsedSchema, top: str, *, granted: bool, filtered: bool
-) -> tuple[Touch, str]:
-    """Judge a change of what stands in the records."""
+def _of_structure(  # noqa: PLR0911 - one return a rule
+    change: SchemaChange, old: ParsedSchema, top: str, *, granted: bool, filtered: bool
+) -> tuple[ImpactSeverity, str]:
+    """Assess a change of the records' structure."""
     nested = "." in change.was
-    gone = change.kind in {Kind.REMOVED, Kind.RENAMED}
+    gone = change.kind in {ChangeKind.REMOVED, ChangeKind.RENAMED}
     if gone and filtered and not nested:
-        return Touch.STOPPED, f"its row filter names {top}, which the new schema does not have"
+        return ImpactSeverity.STOPPED, f"its row filter names {top}, which the new schema does not have"
     if gone and not nested:
         return _without(change, old, top)
-    if change.readers in {Readers.READERS_FIRST, Readers.BROKEN}:
+    if change.readers in {ReaderImpact.READERS_FIRST, ReaderImpact.BROKEN}:
         if granted:
-            return Touch.STOPPED, f"its view has {top} as it was, and does not read what is written now"
-        return Touch.STOPPED, f"its row filter compares {top}, whose old and new values do not go together"
+            return ImpactSeverity.STOPPED, f"its view has {top} as it was, and does not read what is written now"
+        return ImpactSeverity.STOPPED, f"its row filter compares {top}, whose old and new values do not go together"
     if gone:
-        return Touch.DEFAULTED, f"{change.was} is not written any more; its default is delivered in its place"
+        return ImpactSeverity.DEFAULTED, f"{change.was} is not written any more; its default is delivered in its place"
     if filtered:
-        return Touch.REVIEW, f"its row filter compares {top}, whose type changes; look at the filter's values"
-    return Touch.REVIEW, f"its view goes on with {top} as it was; what is new in the type does not reach it"
+        return ImpactSeverity.REVIEW, f"its row filter compares {top}, whose type changes; look at the filter's values"
+    return ImpactSeverity.REVIEW, f"its view goes on with {top} as it was; what is new in the type does not reach it"
 
 
-def _of_words(change: Change, grant: GrantUse, top: str) -> tuple[Touch, str] | None:
-    """Judge a change of what is said about a granted field."""
-    if change.kind is Kind.LEVEL:
+def _of_description(change: SchemaChange, grant: GrantUsage, top: str) -> tuple[ImpactSeverity, str] | None:
+    """Assess a change of a granted field's description."""
+    if change.kind is ChangeKind.LEVEL:
         level = Level.__members__.get(change.after)
         if level is not None and level > grant.ceiling:
-            return Touch.STOPPED, f"{top} rises to {level.name}, above the grant's ceiling {grant.ceiling.name}"
-        return Touch.REVIEW, f"{top} is now {change.after or 'without a level'}, within the ceiling"
-    if change.kind in {Kind.PERSONAL, Kind.SENSITIVE, Kind.CODES}:
-        return Touch.REVIEW, f"{change.kind.value} of {top} is now {change.after or 'not stated'}"
-    if change.kind is Kind.MASK:
+            return (
+                ImpactSeverity.STOPPED,
+                f"{top} rises to {level.name}, above the grant's ceiling {grant.ceiling.name}",
+            )
+        return ImpactSeverity.REVIEW, f"{top} is now {change.after or 'without a level'}, within the ceiling"
+    if change.kind in {ChangeKind.PERSONAL, ChangeKind.SENSITIVE, ChangeKind.CODES}:
+        return ImpactSeverity.REVIEW, f"{change.kind.value} of {top} is now {change.after or 'not stated'}"
+    if change.kind is ChangeKind.MASK:
         shown = grant.masks.get(top, "none")
-        return Touch.REVIEW, f"it keeps its own mask of {top}, {shown}; the schema's is now {change.after or 'none'}"
+        return (
+            ImpactSeverity.REVIEW,
+            f"it keeps its own mask of {top}, {shown}; the schema's is now {change.after or 'none'}",
+        )
     return None
 
 
-def _without(change: Change, old: ParsedSchema, top: str) -> tuple[Touch, str]:
+def _without(change: SchemaChange, old: ParsedSchema, top: str) -> tuple[ImpactSeverity, str]:
     field = old.field(top)
-    verb = f"is called {change.path} now" if change.kind is Kind.RENAMED else "is not written any more"
+    verb = f"is called {change.path} now" if change.kind is ChangeKind.RENAMED else "is not written any more"
     if field.default is not NO_DEFAULT:
-        return Touch.DEFAULTED, f"{top} {verb}; its default is delivered in its place"
+        return ImpactSeverity.DEFAULTED, f"{top} {verb}; its default is delivered in its place"
     if field.nullable:
-        return Touch.DEFAULTED, f"{top} {verb}; null is delivered in its place"
-    return Touch.STOPPED, f"{top} {verb}, and has neither a default nor null"
+        return ImpactSeverity.DEFAULTED, f"{top} {verb}; null is delivered in its place"
+    return ImpactSeverity.STOPPED, f"{top} {verb}, and has neither a default nor null"
 
 
 def _filtered(node: Any) -> Iterator[str]:

@@ -1,25 +1,25 @@
-"""A schema as a contract of the Open Data Contract Standard (ODCS, Bitol, version 3.1.0), and back. Pure.
+"""Open Data Contract Standard (ODCS, Bitol, version 3.1.0): a schema as a contract, and back. Pure.
 
     contract                        schema
     name, version, id, status       subject, version number
     schema[0].physicalName          full name of the record       businessName: zh      description: doc
-    properties[].physicalType       the Avro type, as JSON unless it is one word: what comes back is what went
-    properties[].logicalType        one of the standard's nine, for readers that know no Avro
+    properties[].physicalType       the Avro type, as JSON unless it is a plain name: a round trip keeps it
+    properties[].logicalType        one of the standard's nine, for readers that do not know Avro
     required, primaryKey            not null; the record's key, in its order
     businessName, classification    zh, level
     customProperties                personal, sensitive, mask, check, codes … and Avro's default and aliases
     customProperties of the contract   metadata.properties
 
 A contract from elsewhere has no Avro types: then the logical type decides, and a property that is not required may be
-null. Its classification is a word of somebody's own choice; `levels` says which of ours it means, and without it the
-field comes out unclassified, which `pool-schema lint` tells. Nothing is guessed.
+null. Its classification is a term of its author's choice; `levels` maps it to one of ours, and without a mapping the
+field is unclassified, which `pool-schema lint` reports. Nothing is guessed.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from registry.avro.fields import resolved
+from registry.avro.fields import resolved_json
 from registry.avro.parser import ParsedSchema, parse
 from schemas.access import Level
 from schemas.errors import InvalidError, PoolError, Reason
@@ -74,12 +74,12 @@ def to_contract(
         properties: metadata.properties, such as owner or legal basis.
 
     Raises:
-        InvalidError: SCHEMA_INVALID, for a schema that is no record.
+        InvalidError: SCHEMA_INVALID, for a schema that is not a record.
     """
     if not parsed.fullname:
         raise InvalidError(Reason.SCHEMA_INVALID, "got a schema that is no record; a contract describes a record")
-    # As it was written where it stands alone: a type that is used twice is then defined once.
-    record = resolved(parsed) if parsed.references or "fields" not in parsed.json else parsed.json
+    # A self-contained schema is taken as written: a type that is used twice is then defined once.
+    record = resolved_json(parsed) if parsed.references or "fields" not in parsed.json else parsed.json
     described = {"type", "name", "namespace", "zh", "doc", "key", "fields", "aliases"}
     custom = {name: value for name, value in record.items() if name not in described}
     if record.get("aliases"):
@@ -91,7 +91,7 @@ def to_contract(
         "logicalType": "object",
         **_named(record),
         "properties": [_property(field, parsed.key) for field in record["fields"]],
-        **_custom(custom),
+        **_as_custom_properties(custom),
     }
     return {
         "apiVersion": API_VERSION,
@@ -101,7 +101,7 @@ def to_contract(
         "version": str(version),
         "status": "active",
         "schema": [element],
-        **_custom(properties or {}),
+        **_as_custom_properties(properties or {}),
     }
 
 
@@ -110,24 +110,26 @@ def from_contract(document: Any, *, levels: Mapping[str, str] | None = None) -> 
 
     Args:
         document: the contract, as read from YAML or JSON.
-        levels: word of its classification → one of G1 … IMP.
+        levels: term of its classification → one of G1 … IMP.
 
     Raises:
-        InvalidError: REQUEST_INVALID, it is no contract of version 3 with one record; SCHEMA_INVALID or SCHEMA_UNSAFE,
-            what comes out is no schema, naming the field.
+        InvalidError: REQUEST_INVALID, for anything but a contract of version 3 with one record; SCHEMA_INVALID or
+            SCHEMA_UNSAFE, naming the field, when the result is not a valid schema.
     """
     if not isinstance(document, Mapping) or document.get("kind") != "DataContract":
-        raise _wrong("got a document without kind: DataContract; expected a contract of ODCS v3")
+        raise _request_invalid("got a document without kind: DataContract; expected a contract of ODCS v3")
     if not str(document.get("apiVersion", "")).startswith(_VERSIONS):
-        raise _wrong(f"got the version {str(document.get('apiVersion'))[:20]!r}; expected v3")
+        raise _request_invalid(f"got the version {str(document.get('apiVersion'))[:20]!r}; expected v3")
     elements = document.get("schema")
     if not isinstance(elements, list) or len(elements) != 1 or not isinstance(elements[0], Mapping):
         count = len(elements) if isinstance(elements, list) else 0
-        raise _wrong(f"got a contract of {count} schema objects; expected one: a subject has one record")
+        raise _request_invalid(f"got a contract of {count} schema objects; expected one: a subject has one record")
     try:
         record = _record(elements[0], {**{name: name for name in Level.__members__}, **(levels or {})})
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise _wrong(f"got a schema object of another form ({type(error).__name__}: {str(error)[:60]})") from error
+        raise _request_invalid(
+            f"got a schema object of another form ({type(error).__name__}: {str(error)[:60]})"
+        ) from error
     text = json.dumps(record, ensure_ascii=False, indent=2)
     try:
         parse(text)
@@ -135,7 +137,7 @@ def from_contract(document: Any, *, levels: Mapping[str, str] | None = None) -> 
         raise InvalidError(
             error.reason, f"the contract gives no schema: {error.message}", details=error.details
         ) from error
-    properties = {name: str(value) for name, value in _customs(document).items()}
+    properties = {name: str(value) for name, value in _custom_properties(document).items()}
     return text, {"properties": properties} if properties else {}
 
 
@@ -145,7 +147,7 @@ def _property(field: Mapping[str, Any], key: tuple[str, ...] = ()) -> dict[str, 
     custom = {name: value for name, value in field.items() if name not in _OWN and name != "confluent:tags"}
     for name, own in ((_DEFAULT, "default"), (_ALIASES, "aliases"), (_ORDER, "order")):
         if own in field:
-            # As JSON text: a default of null is another thing than none.
+            # As JSON text: a default of null differs from no default.
             custom[name] = json.dumps(field[own], ensure_ascii=False) if own == "default" else field[own]
     found: dict[str, Any] = {
         "name": field["name"],
@@ -160,7 +162,7 @@ def _property(field: Mapping[str, Any], key: tuple[str, ...] = ()) -> dict[str, 
         found["classification"] = field["level"]
     if field.get("confluent:tags"):
         found["tags"] = list(field["confluent:tags"])
-    return found | _custom(custom)
+    return found | _as_custom_properties(custom)
 
 
 def _named(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def _named(node: Mapping[str, Any]) -> dict[str, Any]:
     return {theirs: node[ours] for theirs, ours in names if isinstance(node.get(ours), str)}
 
 
-def _custom(values: Mapping[str, Any]) -> dict[str, Any]:
+def _as_custom_properties(values: Mapping[str, Any]) -> dict[str, Any]:
     listed = [{"property": name, "value": value} for name, value in values.items()]
     return {"customProperties": listed} if listed else {}
 
@@ -186,11 +188,11 @@ def _logical(kind: Any) -> str:
 
 
 def _record(element: Mapping[str, Any], levels: Mapping[str, str]) -> dict[str, Any]:
-    custom = _customs(element)
+    custom = _custom_properties(element)
     record: dict[str, Any] = {"type": "record", "name": str(element.get("physicalName") or element["name"])}
     if custom.get(_ALIASES):
         record["aliases"] = list(custom[_ALIASES])
-    record |= _words(element)
+    record |= _labels(element)
     listed = _list(element.get("properties"))
     keys = [item for item in listed if item.get("primaryKey") is True]
     if keys:
@@ -202,7 +204,7 @@ def _record(element: Mapping[str, Any], levels: Mapping[str, str]) -> dict[str, 
 
 
 def _field(item: Mapping[str, Any], levels: Mapping[str, str], path: str) -> dict[str, Any]:
-    custom = _customs(item)
+    custom = _custom_properties(item)
     field: dict[str, Any] = {"name": item["name"], "type": _type(item, levels, f"{path}.{item['name']}")}
     if _DEFAULT in custom:
         field["default"] = json.loads(custom[_DEFAULT])
@@ -211,7 +213,7 @@ def _field(item: Mapping[str, Any], levels: Mapping[str, str], path: str) -> dic
     for name, own in ((_ALIASES, "aliases"), (_ORDER, "order")):
         if name in custom:
             field[own] = custom[name]
-    field |= _words(item)
+    field |= _labels(item)
     word = item.get("classification")
     if word is not None:
         field |= {"level": levels[word]} if word in levels else {"classification": word}
@@ -241,13 +243,13 @@ def _type(item: Mapping[str, Any], levels: Mapping[str, str], path: str) -> Any:
 
 
 def _avro(item: Mapping[str, Any]) -> Any:
-    """Return the Avro type that a property states, None where its physical type is another system's."""
+    """Return the Avro type of a property, None where its physical type is another system's."""
     stated = item.get("physicalType")
     if not isinstance(stated, str):
         return None
     if stated[:1] in "[{":
         return json.loads(stated)
-    # One word may be any system's; it is Avro's where the logical type agrees.
+    # A plain name may be any system's; it is Avro's where the logical type agrees.
     return (
         stated
         if stated in _PRIMITIVES and _logical(stated) == item.get("logicalType") and item.get("required")
@@ -258,12 +260,12 @@ def _avro(item: Mapping[str, Any]) -> Any:
 _PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
-def _words(node: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(node: Mapping[str, Any]) -> dict[str, Any]:
     names = (("zh", "businessName"), ("doc", "description"))
     return {ours: node[theirs] for ours, theirs in names if isinstance(node.get(theirs), str)}
 
 
-def _customs(node: Mapping[str, Any]) -> dict[str, Any]:
+def _custom_properties(node: Mapping[str, Any]) -> dict[str, Any]:
     return {str(item["property"]): item.get("value") for item in _list(node.get("customProperties"))}
 
 
@@ -275,5 +277,5 @@ def _list(value: Any) -> list[Mapping[str, Any]]:
     return value
 
 
-def _wrong(message: str) -> InvalidError:
+def _request_invalid(message: str) -> InvalidError:
     return InvalidError(Reason.REQUEST_INVALID, message)

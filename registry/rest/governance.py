@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from registry.database.unit_of_work import Database, Reader
 from registry.governance.approvals import Approvals, ApprovalState
 from registry.reports.diff import diff
-from registry.reports.grant_impact import grant_use, touched
+from registry.reports.grant_impact import grant_impacts, read_grant_usage
 from registry.rest.access import AccessControl
 from registry.rest.errors import Dialect
 from registry.rest.handlers import Body, Calls, Identify, Limit, Normalize, Offset, route, text_of
@@ -139,10 +139,10 @@ class GovernanceCalls(Calls):
             changes = diff(old, new)
         answer: dict[str, Any] = {"version": latest.number, "changes": [change.to_json() for change in changes]}
         try:
-            uses = [grant_use(one) for one in self._grants(actor, name)]
+            uses = [read_grant_usage(one) for one in self._grants(actor, name)]
         except PoolError as error:
             return answer | {"grants": None, "grantsRefused": error.message}
-        return answer | {"grants": [item.to_json() for item in touched(changes, uses, old, new)]}
+        return answer | {"grants": [item.to_json() for item in grant_impacts(changes, uses, old, new)]}
 
     def grants(self, request: Request, subject: str) -> list[dict[str, Any]]:
         """Return the grants on a subject that the caller may see."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.subjects.content_json import content_json
 from registry.subjects.data_contracts import path_matches
 from registry.subjects.model import Content
@@ -49,7 +49,7 @@ def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:
 
     Tags stand in the schema (`confluent:tags`) or in its metadata, by the path of the field.
     """
-    if content.kind != Kind.AVRO:
+    if content.kind != SchemaType.AVRO:
         return []
     sought = set(wanted)
     beside: Mapping[str, list[str]] = (json.loads(content.metadata) if content.metadata else {}).get("tags") or {}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.rest.handlers import Calls, Flag, Format, Limit, Offset, ReferenceFormat, raw, route
 from registry.rest.requests import subject_of
@@ -62,7 +62,7 @@ class SchemaCalls(Calls):
 
     def types(self) -> list[str]:
         """List the types of schemas that are taken."""
-        return [kind.value for kind in Kind]
+        return [kind.value for kind in SchemaType]
 
     def schemas(
         self,
@@ -247,7 +247,7 @@ class SchemaCalls(Calls):
 
     def _formed(self, request: Request, reader: Reader, schema: StoredSchema, form: str) -> dict[str, Any]:
         answer = content_json(schema.content)
-        if form == "resolved" and schema.content.kind == Kind.AVRO and schema.content.references:
+        if form == "resolved" and schema.content.kind == SchemaType.AVRO and schema.content.references:
             answer["schema"] = self.written_in(request, reader, schema.id)
         return answer
 

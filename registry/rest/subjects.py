@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from registry.avro.compatibility import Incompatibility
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.rest.handlers import (
     Body,
@@ -286,6 +286,6 @@ class SubjectCalls(Calls):
 
     def _document(self, reader: Reader, found: Registered, request: Request, form: str) -> dict[str, Any]:
         answer = version_of_subject(found, curious=accepts_unknown_properties(request))
-        if form == "resolved" and found.content.kind == Kind.AVRO and found.content.references:
+        if form == "resolved" and found.content.kind == SchemaType.AVRO and found.content.references:
             answer["schema"] = self.written_in(request, reader, found.schema_id)
         return answer

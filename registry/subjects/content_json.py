@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.subjects.model import Content
 
 __all__ = ["content_json"]
@@ -12,7 +12,7 @@ __all__ = ["content_json"]
 def content_json(content: Content) -> dict[str, Any]:
     """Return a content; the type only where it is not Avro, the rest only where there is any."""
     answer: dict[str, Any] = {"schema": content.text}
-    if content.kind != Kind.AVRO:
+    if content.kind != SchemaType.AVRO:
         answer["schemaType"] = content.kind
     if content.references:
         answer["references"] = [

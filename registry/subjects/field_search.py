@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.avro.fields import members, resolved
+from registry.avro.fields import all_fields, resolved_json
 from registry.avro.parser import ParsedSchema
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.governance import classification
 from registry.subjects import contexts
@@ -130,7 +130,7 @@ class Search:
             return known
         content = self._lookup.by_id(reader, schema_id).content
         found: tuple[Found, ...] = ()
-        if content.kind == Kind.AVRO:
+        if content.kind == SchemaType.AVRO:
             found = facts_of(self._lookup.described(reader, schema_id), content.metadata)
         with self._lock:
             if len(self._known) >= _KEPT:
@@ -141,11 +141,11 @@ class Search:
 
 def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, ...]:
     """Return what a schema and its metadata say of each field."""
-    classified = {field.path: field for field in classification.examine(resolved(parsed))[0]}
+    classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
     patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
     short = parsed.fullname.rpartition(".")[2]
     found = []
-    for member in members(parsed):
+    for member in all_fields(parsed):
         known = classified.get(member.path)
         names = {member.path, f"{parsed.fullname}.{member.path}", f"{short}.{member.path}"}
         tags = {str(tag) for word in _INLINE for tag in _listed(member.node.get(word))}

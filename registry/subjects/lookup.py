@@ -14,14 +14,14 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
-from registry.avro.fields import resolved
-from registry.avro.inlining import inlined
+from registry.avro.fields import resolved_json
+from registry.avro.inlining import inline_references
 from registry.avro.name_resolution import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
 from registry.avro.parser import ParsedSchema, parse
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.governance import classification
-from registry.governance.classification import Labelled
+from registry.governance.classification import ClassifiedField
 from registry.subjects import contexts
 from registry.subjects.data_contracts import properties_of
 from registry.subjects.model import Reference, StoredSchema, StoredVersion
@@ -104,7 +104,7 @@ class SchemaLookup:
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
         """
-        return self._parsed(reader, schema_id, endless=True)
+        return self._parsed(reader, schema_id, allow_non_terminating=True)
 
     def whole(self, reader: Reader, schema_id: int) -> str:
         """Return an id's text with its references written in.
@@ -116,35 +116,37 @@ class SchemaLookup:
         if known is not None:
             return known
         content = self.by_id(reader, schema_id).content
-        if not content.references or content.kind != Kind.AVRO:
+        if not content.references or content.kind != SchemaType.AVRO:
             return content.text
-        text = inlined(content.text, self.texts(reader, content.references))
+        text = inline_references(content.text, self.texts(reader, content.references))
         with self._lock:
             if len(self._whole) >= _MOST_WHOLE:
                 self._whole.clear()
             self._whole[schema_id] = text
         return text
 
-    def _parsed(self, reader: Reader, schema_id: int, *, endless: bool = False) -> ParsedSchema:
+    def _parsed(self, reader: Reader, schema_id: int, *, allow_non_terminating: bool = False) -> ParsedSchema:
         """Return an Avro schema parsed, its references written in.
 
         Args:
             reader: to look it up with.
             schema_id: which one.
-            endless: to describe or compare it alone; without, what is given may be read and written with.
+            allow_non_terminating: to describe or compare it alone; without, what is given may be read and written with.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it holds itself
                 without end.
         """
         content = self.by_id(reader, schema_id).content
-        if content.kind != Kind.AVRO:
+        if content.kind != SchemaType.AVRO:
             raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
         whole = self.whole(reader, schema_id)
         try:
-            return parse(whole, endless=endless)
+            return parse(whole, allow_non_terminating=allow_non_terminating)
         except InvalidError:
-            return parse(whole, strict=False, endless=endless)  # registered where new schemas are not validated
+            return parse(
+                whole, strict=False, allow_non_terminating=allow_non_terminating
+            )  # registered where new schemas are not validated
 
     def texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
         """Return the texts of everything that is referred to, each before those that need it."""
@@ -156,7 +158,7 @@ class SchemaLookup:
             if schema_id in order:
                 continue
             content = self.by_id(reader, schema_id).content
-            if content.kind != Kind.AVRO:
+            if content.kind != SchemaType.AVRO:
                 raise schema_invalid(f"got a reference to a schema of the type {content.kind}; expected AVRO")
             if ready:
                 order[schema_id] = content.text
@@ -286,16 +288,16 @@ class SchemaLookup:
 
     # --- classification ----------------------------------------------------------------------------------------
 
-    def classification(self, reader: Reader, subject: str, number: int | None = None) -> list[Labelled]:
+    def classification(self, reader: Reader, subject: str, number: int | None = None) -> list[ClassifiedField]:
         """Return the classification of every field of a version; None = the latest.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can be of it.
         """
         parsed = self.parsed_by_id(reader, self.version(reader, subject, number).schema_id)
-        return classification.classify(resolved(parsed) if parsed.fullname else parsed.json)
+        return classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
 
-    def classified(self, reader: Reader, subject: str) -> list[Labelled]:
+    def classified(self, reader: Reader, subject: str) -> list[ClassifiedField]:
         """Return the classification of the fields of every live version.
 
         Raises:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from registry.avro.schema_types import EXACT, Kind
+from registry.avro.schema_types import EXACT_NUMBER_MARK, SchemaType
 from registry.subjects.fingerprint import NAMED, meant
 from registry.subjects.model import Content
 
@@ -36,10 +36,10 @@ def normalized(content: Content, schema: Any) -> Content:
         schema: its text as parsed JSON; of another kind than Avro, its canonical form.
     """
     text = content.text
-    if content.kind == Kind.AVRO:
+    if content.kind == SchemaType.AVRO:
         text = _text(_type(meant(schema), ""))
-    elif content.kind == Kind.JSON:
-        text = re.sub(f'"{EXACT}([^"]*)"', r"\1", _text(schema))
+    elif content.kind == SchemaType.JSON:
+        text = re.sub(f'"{EXACT_NUMBER_MARK}([^"]*)"', r"\1", _text(schema))
     listed = sorted(set(content.references), key=lambda item: (item.name, item.subject, item.version))
     return replace(content, text=text, references=tuple(listed))
 

@@ -12,11 +12,17 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any
 
-from registry.avro.compatibility import Compatibility, Direction, Incompatibility, check, refuse_incompatible
-from registry.avro.fields import resolved
+from registry.avro.compatibility import (
+    Compatibility,
+    Direction,
+    Incompatibility,
+    find_incompatibilities,
+    require_compatible,
+)
+from registry.avro.fields import resolved_json
 from registry.avro.name_resolution import schema_invalid
 from registry.avro.parser import ParsedSchema
-from registry.avro.schema_types import Kind
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
 from registry.subjects.configuration import Configuration, Mode
@@ -124,10 +130,17 @@ class Registration:
             config = self._configuration.effective(reader, subject)
             validate = config.get("validateNewSchemas", self._validate)
             # Records go through the pool under catalogued subjects alone; elsewhere nothing is decoded.
-            endless = not (self._governed(reader, subject) if governed is None else governed)
-            if validate is self._validate and not (endless and error.reason is Reason.SCHEMA_UNSAFE):
+            allow_non_terminating = not (self._governed(reader, subject) if governed is None else governed)
+            if validate is self._validate and not (allow_non_terminating and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
-        return self._submissions.read(reader, subject, content, validate=validate, endless=endless, normalize=normalize)
+        return self._submissions.read(
+            reader,
+            subject,
+            content,
+            validate=validate,
+            allow_non_terminating=allow_non_terminating,
+            normalize=normalize,
+        )
 
     def register(
         self,
@@ -181,7 +194,7 @@ class Registration:
                 return registered(known, content if text is None else own_text(content, text))
             whole = self._contract(work, draft.content, live, config)
             findings = self._taken_back(work, draft, versions) if governed else []
-            refuse_incompatible(
+            require_compatible(
                 self._against(work, draft, whole, live, config, None), Compatibility(config["compatibility"])
             )
             self._refuse_unapproved(work, subject, draft, findings)  # last, for it uses an approval up
@@ -393,7 +406,7 @@ class Registration:
 
     def _refuse_unapproved(self, work: UnitOfWork, subject: str, draft: Submission, findings: list[str]) -> None:
         if findings and not self._approved(work, subject, draft.shape, findings):
-            raise classification.refusal(findings)
+            raise classification.lowered_error(findings)
 
     def _taken_back(self, reader: Reader, draft: Submission, versions: Iterable[StoredVersion]) -> list[str]:
         parsed: ParsedSchema | None = draft.parsed
@@ -403,14 +416,14 @@ class Registration:
                 f"got a schema of the type {draft.content.kind} for a catalogued resource; expected AVRO, whose fields "
                 "carry their classification",
             )
-        fields = classification.classify(resolved(parsed) if parsed.fullname else parsed.json)
+        fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting is no way round.
         earlier = [
             (version.number, _classified(self._lookup.described(reader, version.schema_id)))
             for version in versions
-            if self._lookup.by_id(reader, version.schema_id).content.kind == Kind.AVRO
+            if self._lookup.by_id(reader, version.schema_id).content.kind == SchemaType.AVRO
         ]
-        return classification.taken_back(fields, earlier)
+        return classification.lowered_since(fields, earlier)
 
     def _against(
         self,
@@ -433,13 +446,13 @@ class Registration:
         other = [item for item in relevant if self._lookup.by_id(reader, item.schema_id).content.kind != content.kind]
         if other:
             return [_another_type(item.number, content.kind) for item in reversed(other)]
-        if content.kind != Kind.AVRO:
+        if content.kind != SchemaType.AVRO:
             raise schema_invalid(
                 f"whether a schema of the type {content.kind} may follow another is not checked by this registry; set "
                 "the subject's compatibility to NONE, and check it where it is written"
             )
         texts = [(item.number, self._lookup.whole(reader, item.schema_id)) for item in relevant]
-        return check(draft.whole, texts, level, strict=self._strict)
+        return find_incompatibilities(draft.whole, texts, level, strict=self._strict)
 
     def _property(self, reader: Reader, version: StoredVersion, name: str) -> str | None:
         return properties_of(self._lookup.by_id(reader, version.schema_id).content.metadata).get(name)
@@ -457,9 +470,9 @@ def _version(subject: str, number: int, schema: StoredSchema, content: Content) 
 
 
 @lru_cache(maxsize=4_096)
-def _classified(parsed: ParsedSchema) -> tuple[classification.Labelled, ...]:
+def _classified(parsed: ParsedSchema) -> tuple[classification.ClassifiedField, ...]:
     """Return what a registered schema says of its fields; it never changes, and each registration asks for all."""
-    return tuple(classification.examine(resolved(parsed))[0])
+    return tuple(classification.read_classification(resolved_json(parsed))[0])
 
 
 def _refuse_mode(subject: str, mode: Mode, schema_id: int | None) -> None:

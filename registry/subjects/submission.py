@@ -12,10 +12,10 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
-from registry.avro.inlining import inlined
+from registry.avro.inlining import inline_references
 from registry.avro.name_resolution import schema_invalid, schema_unsafe
 from registry.avro.parser import ParsedSchema, parse
-from registry.avro.schema_types import Kind, canonical_of, kind_of
+from registry.avro.schema_types import SchemaType, canonical_form, parse_schema_type
 from registry.database.unit_of_work import Reader
 from registry.subjects import contexts
 from registry.subjects.fingerprint import key_of, shape_key, shape_text
@@ -40,7 +40,7 @@ class Submission:
         whole: an Avro schema's text with its references written in, the text itself where it has none.
         shape: the key without metadata and rules.
         strict: whether it keeps what Avro's own parser does not ask for.
-        endless: whether it may hold a record that holds itself without end.
+        allow_non_terminating: whether it may hold a record that holds itself without end.
     """
 
     content: Content
@@ -48,14 +48,14 @@ class Submission:
     whole: str
     shape: bytes
     strict: bool
-    endless: bool
+    allow_non_terminating: bool
 
     @property
     def parsed(self) -> ParsedSchema | None:
         """`whole`, parsed; None for another kind than Avro."""
-        if self.content.kind != Kind.AVRO:
+        if self.content.kind != SchemaType.AVRO:
             return None
-        return parse(self.whole, strict=self.strict, endless=self.endless)
+        return parse(self.whole, strict=self.strict, allow_non_terminating=self.allow_non_terminating)
 
     @property
     def bare(self) -> bool:
@@ -89,7 +89,7 @@ class Submissions:
         content: Content,
         *,
         validate: bool = True,
-        endless: bool = False,
+        allow_non_terminating: bool = False,
         normalize: bool = False,
     ) -> Submission:
         """Check a content that is meant for a subject.
@@ -99,24 +99,29 @@ class Submissions:
             subject: references without a context are to its context.
             content: as submitted.
             validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
-            endless: also take a record that holds itself without end, with which nothing is ever read or written.
+            allow_non_terminating: also accept an infinitely recursive record, with which nothing is ever read or
+                written.
             normalize: give the draft of the content's normal form (`registry.subjects.normal_form`).
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        draft = self._read(reader, subject, content, validate=validate, endless=endless)
+        draft = self._read(reader, subject, content, validate=validate, allow_non_terminating=allow_non_terminating)
         if not normalize:
             return draft
         plain = normalized(draft.content, self._canonical(reader, draft))
         same = plain == draft.content
-        return draft if same else self._read(reader, None, plain, validate=validate, endless=endless)
+        return (
+            draft
+            if same
+            else self._read(reader, None, plain, validate=validate, allow_non_terminating=allow_non_terminating)
+        )
 
     def _read(
-        self, reader: Reader, subject: str | None, content: Content, *, validate: bool, endless: bool
+        self, reader: Reader, subject: str | None, content: Content, *, validate: bool, allow_non_terminating: bool
     ) -> Submission:
         """Read a content; None as the subject: its references are resolved already, for every subject alike."""
-        kind = kind_of(content.kind)
+        kind = parse_schema_type(content.kind)
         if len(content.references) > MOST_REFERENCES:
             raise schema_unsafe(f"got {len(content.references)} references; expected {MOST_REFERENCES} at most")
         resolved = content.references
@@ -125,39 +130,51 @@ class Submissions:
         if resolved or content.kind != kind.value:
             content = replace(content, kind=kind.value, references=resolved)
         whole = content.text
-        if kind is not Kind.AVRO:
-            written, shape = _keys(content, canonical_of(kind, content.text))
+        if kind is not SchemaType.AVRO:
+            written, shape = _keys(content, canonical_form(kind, content.text))
         elif not resolved:
-            written, shape = self._plain(content, strict=validate, endless=endless)
+            written, shape = self._plain(content, strict=validate, allow_non_terminating=allow_non_terminating)
         else:
             texts = self._lookup.texts(reader, resolved)
             # Once with its references beside it, for the errors' sake and its own JSON; once whole.
             written, shape = _keys(
-                content, parse(content.text, references=texts, strict=validate, endless=endless).json
+                content,
+                parse(
+                    content.text, references=texts, strict=validate, allow_non_terminating=allow_non_terminating
+                ).json,
             )
-            whole = inlined(content.text, texts)
-            parse(whole, strict=validate, endless=endless)
-        return Submission(content=content, written=written, whole=whole, shape=shape, strict=validate, endless=endless)
+            whole = inline_references(content.text, texts)
+            parse(whole, strict=validate, allow_non_terminating=allow_non_terminating)
+        return Submission(
+            content=content,
+            written=written,
+            whole=whole,
+            shape=shape,
+            strict=validate,
+            allow_non_terminating=allow_non_terminating,
+        )
 
     def _canonical(self, reader: Reader, draft: Submission) -> Any:
         content = draft.content
-        if content.kind != Kind.AVRO:
-            return canonical_of(kind_of(content.kind), content.text)
+        if content.kind != SchemaType.AVRO:
+            return canonical_form(parse_schema_type(content.kind), content.text)
         texts = self._lookup.texts(reader, content.references)
-        return parse(content.text, references=texts, strict=draft.strict, endless=draft.endless).json
+        return parse(
+            content.text, references=texts, strict=draft.strict, allow_non_terminating=draft.allow_non_terminating
+        ).json
 
-    def _plain(self, content: Content, *, strict: bool, endless: bool) -> tuple[str, bytes]:
+    def _plain(self, content: Content, *, strict: bool, allow_non_terminating: bool) -> tuple[str, bytes]:
         """Return the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
-        known = self._known.get((content.text, strict, endless))
+        known = self._known.get((content.text, strict, allow_non_terminating))
         if known is None:
-            known = _keys(content, parse(content.text, strict=strict, endless=endless).json)
+            known = _keys(content, parse(content.text, strict=strict, allow_non_terminating=allow_non_terminating).json)
             size = len(content.text) + len(known[0])
             with self._lock:
                 self._size += size
                 if self._size > _MOST_KNOWN:
                     self._known.clear()
                     self._size = size
-                self._known[content.text, strict, endless] = known
+                self._known[content.text, strict, allow_non_terminating] = known
         return known
 
     def _resolved(self, reader: Reader, subject: str, item: Reference) -> Reference:

@@ -16,10 +16,10 @@ from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import compile_check
 from exchange.records.writer_schemas import WriterSchemas
 from registry.avro.parser import parse
-from registry.avro.type_tree import shape_of
+from registry.avro.type_tree import compile_type
 from registry.codec.codec import engine_for
-from registry.codec.datum_reader import FlawError, reader_of
-from registry.codec.datum_writer import writer_of
+from registry.codec.datum_reader import DatumError, compile_reader
+from registry.codec.datum_writer import compile_writer
 from registry.codec.row_engine import RowEngine
 from registry.subjects.model import Content
 from schemas.errors import InvalidError, Reason
@@ -68,43 +68,43 @@ def refused(act: Callable[[], object]) -> InvalidError:
 def test_an_endless_schema_is_described_but_has_no_engine(field: str) -> None:
     text = json.dumps(ENDLESS[field])
     assert refused(lambda: parse(text)).details["field"] == field
-    described = parse(text, endless=True)
-    assert described.shape.endless == field
+    described = parse(text, allow_non_terminating=True)
+    assert described.type_tree.non_terminating_field == field
     for make in (engine_for, RowEngine):
         error = refused(lambda make=make: make(described))
         assert error.details["field"] == field
         assert "without end" in error.message
-    for compile_ in (reader_of, writer_of):
-        refused(lambda compile_=compile_: compile_(described.shape))
+    for compile_ in (compile_reader, compile_writer):
+        refused(lambda compile_=compile_: compile_(described.type_tree))
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_record_that_may_end_is_none(name: str) -> None:
     text = json.dumps(HARMLESS[name])
-    assert parse(text).shape.endless == ""
+    assert parse(text).type_tree.non_terminating_field == ""
     assert engine_for(parse(text))
 
 
 def test_a_record_that_another_one_ends_is_written_and_read() -> None:
-    shape = parse(json.dumps(HARMLESS["through another"])).shape
+    tree = parse(json.dumps(HARMLESS["through another"])).type_tree
     for datum in (b"\0", b"\2\2\0"):
-        assert writer_of(shape)(reader_of(shape)(datum)) == datum
-    with pytest.raises(FlawError):
-        reader_of(shape)(b"\2" * 1_000)
+        assert compile_writer(tree)(compile_reader(tree)(datum)) == datum
+    with pytest.raises(DatumError):
+        compile_reader(tree)(b"\2" * 1_000)
 
 
 @pytest.mark.parametrize("items", ["null", {"type": "fixed", "name": "Z", "size": 0}, r("Z")])
 def test_what_harms_in_another_way_is_refused_even_to_be_described(items: Any) -> None:
     text = json.dumps(r("R", head="R", deep={"type": "array", "items": items}))
-    assert refused(lambda: parse(text, endless=True)).details["field"] == "deep"
+    assert refused(lambda: parse(text, allow_non_terminating=True)).details["field"] == "deep"
     wide = r("W", **{f"f{at}": "long" for at in range(200)})
     text = json.dumps(r("R", head="R", deep={"type": "array", "items": ["null", wide]}))
-    assert refused(lambda: parse(text, endless=True)).details["field"] == "deep"
+    assert refused(lambda: parse(text, allow_non_terminating=True)).details["field"] == "deep"
 
 
 def test_a_shape_is_refused_unless_it_is_asked_for() -> None:
-    assert refused(lambda: shape_of(ENDLESS["empty"])).details["field"] == "empty"
-    assert shape_of(ENDLESS["empty"], endless=True).endless == "empty"
+    assert refused(lambda: compile_type(ENDLESS["empty"])).details["field"] == "empty"
+    assert compile_type(ENDLESS["empty"], allow_non_terminating=True).non_terminating_field == "empty"
 
 
 @pytest.fixture
@@ -143,5 +143,5 @@ def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:
     resource = json.dumps(r("R", head="int"))
     output = derive_schema(parse(resource), ("head",), (), "view.g1.v1")
     spec = ViewSpec(output=output, output_id=9, masks=(), row_filter=None, resource=resource)
-    refused(lambda: compile_view(spec, {1: parse(text, endless=True)}))
+    refused(lambda: compile_view(spec, {1: parse(text, allow_non_terminating=True)}))
     refused(lambda: compile_check(json.dumps([(1, text, ())]).encode()))

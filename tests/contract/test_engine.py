@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from registry.codec.codec import COLUMNS_FROM, Checked
+from registry.codec.codec import COLUMNAR_MIN_RECORDS, CheckedBatch
 from schemas.errors import Reason
 from schemas.record import Packed
 from tests.kit.cases.engines import (
@@ -40,7 +40,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 # --- the same bytes, the same columns ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [0, 1, COLUMNS_FROM, 333])
+@pytest.mark.parametrize("count", [0, 1, COLUMNAR_MIN_RECORDS, 333])
 def test_what_was_written_is_read_and_written_again(make: Make, count: int) -> None:
     engine, datums = make(EVERYTHING), everything(count)
     batch = engine.decode(datums)
@@ -48,13 +48,13 @@ def test_what_was_written_is_read_and_written_again(make: Make, count: int) -> N
     assert len(batch) == count
     assert batch.schema.equals(engine.schema)
     assert list(engine.encode(batch)) == datums
-    assert engine.check(datums) == Checked(keys=[])
+    assert engine.check(datums) == CheckedBatch(keys=[])
 
 
 def test_packed_and_listed_datums_are_the_same(make: Make) -> None:
     engine, datums = make(EVERYTHING), everything()
     assert engine.encode(engine.decode(Packed.of(datums))) == Packed.of(datums)
-    assert engine.check(Packed.of(datums)) == engine.check(tuple(datums)) == Checked(keys=[])
+    assert engine.check(Packed.of(datums)) == engine.check(tuple(datums)) == CheckedBatch(keys=[])
 
 
 def test_both_engines_give_equal_columns() -> None:
@@ -121,7 +121,7 @@ def test_decimals_are_written_in_their_fewest_bytes(make: Make) -> None:
         batch = engine.decode([padded] * N)
         assert batch.column("m")[0].as_py() == Decimal(number).scaleb(-2)
         assert list(engine.encode(batch)) == [datum] * N
-        assert isinstance(engine.check([padded] * N), Checked)
+        assert isinstance(engine.check([padded] * N), CheckedBatch)
 
 
 # --- what may be given to encode -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from registry.avro.parser import parse
-from registry.codec.codec import COLUMNS_FROM, Checked, CodecEngine
+from registry.codec.codec import COLUMNAR_MIN_RECORDS, CheckedBatch, CodecEngine
 from registry.codec.engine import MAX_ROW_ERRORS, Engine
 from schemas.errors import InvalidError, Reason
 from schemas.record import key_bytes
@@ -37,14 +37,14 @@ def encoded(persons: list[dict[str, Any]]) -> list[bytes]:
 def test_a_good_batch_passes_and_gives_its_keys(make: Make) -> None:
     persons = people()
     checked = make(POPULATION).check(encoded(persons))
-    assert checked == Checked(keys=[key_bytes([person["id_number"]]) for person in persons])
+    assert checked == CheckedBatch(keys=[key_bytes([person["id_number"]]) for person in persons])
 
 
 def test_a_key_of_several_parts_is_joined_as_the_published_language_says(make: Make) -> None:
     schema = record(("a", "string"), ("n", ["null", "long"]), ("d", DATE), ("c", COLOUR), key=["d", "a", "n", "c"])
     values = [{"a": f"王{i}", "n": (1, -i), "d": i - 20, "c": "blue"} for i in range(N)]
     checked = make(schema).check([encode(schema, value) for value in values])
-    assert isinstance(checked, Checked)
+    assert isinstance(checked, CheckedBatch)
     assert list(checked.keys) == [key_bytes([str(i - 20), f"王{i}", str(-i), "blue"]) for i in range(N)]
 
 
@@ -81,7 +81,7 @@ def test_a_broken_rule_is_refused_with_row_and_field_and_without_the_value(make:
 def test_a_rule_is_not_looked_at_where_its_condition_does_not_hold(make: Make) -> None:
     persons = people()
     persons[3] = {**persons[3], "id_type": "passport", "id_number": "E12345678"}
-    assert isinstance(make(POPULATION).check(encoded(persons)), Checked)
+    assert isinstance(make(POPULATION).check(encoded(persons)), CheckedBatch)
 
 
 def test_an_early_credit_code_passes_with_a_warning(make: Make) -> None:
@@ -90,7 +90,7 @@ def test_an_early_credit_code_passes_with_a_warning(make: Make) -> None:
     datums = [encode(schema, {"code": "91110000600037341L"})] * N
     datums[7] = encode(schema, {"code": "91110000600037341M"})
     checked = make(schema).check(datums)
-    assert isinstance(checked, Checked)
+    assert isinstance(checked, CheckedBatch)
     assert [(warning.index, warning.field) for warning in checked.warnings] == [(7, "code")]
 
 
@@ -158,7 +158,7 @@ def test_arrays_and_maps_in_several_blocks_are_legal(make: Make) -> None:
     entry = b"\x02a\x02", b"\x02b\x04"
     split = b"\x02\x02" + b"\x03\x04\x04\x06" + b"\0" + b"\x01" + write_long(3) + entry[0] + b"\x02" + entry[1] + b"\0"
     engine = make(LISTS)
-    assert engine.check([split] * N) == Checked(keys=[])
+    assert engine.check([split] * N) == CheckedBatch(keys=[])
     assert list(engine.encode(engine.decode([split] * N))) == [one] * N
 
 
@@ -181,7 +181,7 @@ def test_a_recursive_record_may_not_be_deeper_than_the_limit() -> None:
     schema = record(("next", ["null", "r"]))
     engine = CodecEngine(parse(json.dumps(schema)))
     assert engine.columns is None
-    assert engine.check([b"\x02" * 64 + b"\0"] * N) == Checked(keys=[])
+    assert engine.check([b"\x02" * 64 + b"\0"] * N) == CheckedBatch(keys=[])
     for depth in (66, 1_000_000):
         assert errors_of(engine.check([b"\x02" * depth + b"\0"] * N))[0].field.startswith("next")
 
@@ -195,7 +195,7 @@ def test_a_recursive_value_must_be_exactly_one_datum() -> None:
 
 
 def test_a_batch_below_the_limit_goes_to_rows_and_one_above_to_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, datums = columns(SIMPLE), [encode(SIMPLE, {"id": "a", "n": 1})] * COLUMNS_FROM
+    engine, datums = columns(SIMPLE), [encode(SIMPLE, {"id": "a", "n": 1})] * COLUMNAR_MIN_RECORDS
     assert isinstance(engine, CodecEngine)
     assert engine.columns is not None
     asked: list[tuple[str, int]] = []
@@ -208,7 +208,7 @@ def test_a_batch_below_the_limit_goes_to_rows_and_one_above_to_columns(monkeypat
         monkeypatch.setattr(each, "decode", recorded)
     engine.decode(datums[1:])
     engine.decode(datums)
-    assert asked == [("rows", COLUMNS_FROM - 1), ("columns", COLUMNS_FROM)]
+    assert asked == [("rows", COLUMNAR_MIN_RECORDS - 1), ("columns", COLUMNAR_MIN_RECORDS)]
 
 
 def test_a_batch_that_decodes_beyond_the_cap_is_refused() -> None:
@@ -244,7 +244,7 @@ def test_a_key_may_be_long_and_of_any_script(make: Make) -> None:
     schema = record(("a", "string"), key=["a"])
     texts = ["王" * 500, "\U0001f600", id18(random.Random(1)), " "] * (N // 4)
     checked = make(schema).check([encode(schema, {"a": text}) for text in texts])
-    assert isinstance(checked, Checked)
+    assert isinstance(checked, CheckedBatch)
     assert list(checked.keys) == [text.encode() for text in texts]
 
 
@@ -260,6 +260,6 @@ def test_random_schemas_keep_the_contract_too(make: Make) -> None:
         datums = [random_datum(rng, schema) for _ in range(N)]
         batch = engine.decode(datums)
         assert list(engine.encode(batch.slice(3))) == datums[3:], seed
-        assert engine.check(datums) == Checked(keys=[]), seed
+        assert engine.check(datums) == CheckedBatch(keys=[]), seed
         kept += 1
     assert kept > 30

@@ -12,7 +12,7 @@ from connectors.config.config import ConnectorConfig
 from exchange.api.bodies import EntryBody, RequestBody
 from exchange.broker.kafka.acls import parse_acls
 from exchange.config import Config
-from registry.avro.compatibility import Compatibility, check
+from registry.avro.compatibility import Compatibility, find_incompatibilities
 from registry.cli.main import app as schema_app
 from tests.docs.pages import ROOT, Block, blocks
 
@@ -66,7 +66,7 @@ def test_a_schema_passes_lint(block: Block, tmp_path: Path) -> None:
 
 def test_the_second_schema_of_the_how_to_may_follow_the_first() -> None:
     first, second = [block.text for block in blocks("avsc") if block.page == "docs/how-to/register-a-schema.md"]
-    assert not check(second, [(1, first)], Compatibility.BACKWARD, strict=True)
+    assert not find_incompatibilities(second, [(1, first)], Compatibility.BACKWARD, strict=True)
 
 
 def test_json_in_the_pages_is_json() -> None:

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from registry.governance.approvals import ApprovalState
-from registry.governance.subject_rights import Operation, Profile
-from registry.reports.diff import Kind, Readers
-from registry.reports.grant_impact import Touch
+from registry.governance.subject_rights import Profile, SubjectOperation
+from registry.reports.diff import ChangeKind, ReaderImpact
+from registry.reports.grant_impact import ImpactSeverity
 from registry.rest.governance import GovernanceCalls
 from tests.docs.pages import ROOT
 
@@ -25,15 +25,15 @@ def test_every_call_has_a_row() -> None:
     assert named == served
 
 
-@pytest.mark.parametrize("words", [Kind, Readers, ApprovalState], ids=lambda words: words.__name__)
-def test_every_word_of_an_answer_is_explained(words: type[Kind]) -> None:
+@pytest.mark.parametrize("words", [ChangeKind, ReaderImpact, ApprovalState], ids=lambda words: words.__name__)
+def test_every_word_of_an_answer_is_explained(words: type[ChangeKind]) -> None:
     assert {word.value for word in words} <= set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
 def test_every_touch_is_explained() -> None:
-    assert {touch.name.lower() for touch in Touch} <= set(re.findall(r"`([^`\n]+)`", PAGE))
+    assert {touch.name.lower() for touch in ImpactSeverity} <= set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
 def test_every_operation_and_profile_is_in_the_configuration() -> None:
     known = set(re.findall(r"`([^`\n]+)`", RIGHTS))
-    assert {word.value for word in (*Operation, *Profile)} <= known
+    assert {word.value for word in (*SubjectOperation, *Profile)} <= known

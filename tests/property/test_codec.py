@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry.avro.parser import parse
-from registry.codec.codec import Checked, CodecEngine
-from registry.codec.datum_reader import reader_of
-from registry.codec.datum_writer import writer_of
-from registry.codec.physical_schema import DoubtError
-from registry.codec.random_datums import sample
+from registry.codec.codec import CheckedBatch, CodecEngine
+from registry.codec.datum_reader import compile_reader
+from registry.codec.datum_writer import compile_writer
+from registry.codec.physical_schema import NotVerifiableError
+from registry.codec.random_datums import sample_value
 from schemas.errors import InvalidError
 from tests.kit.cases.random_avro import encode, random_record, random_value
 
@@ -38,9 +38,9 @@ def test_every_schema_round_trips_byte_for_byte_in_both_engines(seed: int, recur
         batch = each.decode(datums)
         batch.validate(full=True)
         assert list(each.encode(batch)) == datums
-        assert each.check(datums) == Checked(keys=[])
+        assert each.check(datums) == CheckedBatch(keys=[])
     if engine.columns is not None:
-        assert engine.columns.check(datums) == Checked(keys=[])  # and not by handing the batch over
+        assert engine.columns.check(datums) == CheckedBatch(keys=[])  # and not by handing the batch over
         assert list(engine.columns.encode(engine.rows.decode(datums))) == datums
         assert list(engine.rows.encode(engine.columns.decode(datums))) == datums
 
@@ -87,11 +87,11 @@ def test_a_mutated_datum_is_accepted_only_if_it_is_another_record_in_its_one_for
         if engine.columns is not None:
             try:
                 engine.columns.check(batch)
-            except DoubtError:
+            except NotVerifiableError:
                 pass
             else:
-                assert isinstance(judged, Checked)
-        if isinstance(answer, Checked):
+                assert isinstance(judged, CheckedBatch)
+        if isinstance(answer, CheckedBatch):
             (again,) = engine.encode(engine.decode([bad]))
             assert not one_form or again == bad
             assert plain(schema, engine.decode([bad]).to_pylist()[0], bad)
@@ -178,7 +178,7 @@ def test_a_selection_gives_the_same_columns_as_the_whole(seed: int) -> None:
 @given(SEEDS)
 def test_the_self_tests_samples_are_values_of_the_schema(seed: int) -> None:
     rng = random.Random(seed)
-    shape = parse(json.dumps(random_record(rng))).shape
-    write, read = writer_of(shape), reader_of(shape)
-    datum = write(sample(shape, rng))
+    tree = parse(json.dumps(random_record(rng))).type_tree
+    write, read = compile_writer(tree), compile_reader(tree)
+    datum = write(sample_value(tree, rng))
     assert write(read(datum)) == datum

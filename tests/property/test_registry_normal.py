@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from registry.avro.compatibility import Compatibility, can_read
+from registry.avro.compatibility import Compatibility, read_conflicts
 from registry.avro.parser import parse
 from registry.subjects.fingerprint import shape_key, shape_text
 from registry.subjects.model import GLOBAL, Content, Reference
@@ -103,9 +103,9 @@ def test_every_writing_has_one_normal_form_that_says_the_same(seed: int) -> None
         other = json.dumps(written(rng, made, redundant=redundant), ensure_ascii=False, indent=rng.choice([None, 2]))
         assert normal(other) == text
     assert normal(text) == text
-    assert can_read(text, plain, strict=True) == can_read(plain, text, strict=True) == []
+    assert read_conflicts(text, plain, strict=True) == read_conflicts(plain, text, strict=True) == []
     before, after = parse(plain), parse(text)
-    assert [field.shape.arrow for field in after.fields] == [field.shape.arrow for field in before.fields]
+    assert [field.type_tree.arrow for field in after.fields] == [field.type_tree.arrow for field in before.fields]
     assert [field.attributes for field in after.fields] == [field.attributes for field in before.fields]
     assert after.attributes == before.attributes
 
@@ -270,7 +270,7 @@ def test_the_normal_form_refers_to_what_was_referred_to_in_whatever_context_it_i
 def test_a_decimal_that_is_none_does_not_become_one() -> None:
     text = '{"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 0.0}'
     assert json.loads(normal(text))["scale"] == 0.0
-    assert parse(normal(text), strict=False).shape.arrow == parse(text, strict=False).shape.arrow
+    assert parse(normal(text), strict=False).type_tree.arrow == parse(text, strict=False).type_tree.arrow
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,10 @@ def test_a_filter_that_keeps_every_row_is_caught(monkeypatch):
 def test_a_projection_of_another_field_is_caught(monkeypatch):
     def another(field, writer):
         source = original(field, writer)
-        alike = [each for each in writer.fields if source is not None and each.shape.arrow == source.shape.arrow]
-        return alike[-1] if len(alike) > 1 and alike[-1].shape.kind is source.shape.kind else source
+        alike = [
+            each for each in writer.fields if source is not None and each.type_tree.arrow == source.type_tree.arrow
+        ]
+        return alike[-1] if len(alike) > 1 and alike[-1].type_tree.kind is source.type_tree.kind else source
 
     original = plan_module._source
     monkeypatch.setattr(plan_module, "_source", another)

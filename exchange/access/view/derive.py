@@ -17,7 +17,7 @@ from typing import Any
 
 from exchange.access.view.mask import mask_named, mask_of
 from registry.avro.parser import NO_DEFAULT, Field, ParsedSchema, parse
-from registry.avro.type_tree import Kind
+from registry.avro.type_tree import TypeKind
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
 
@@ -81,11 +81,11 @@ def derive_schema(
 
 def mask_type_of(field: Field) -> str:
     """Return the name by which a mask knows the type of a field (`exchange.access.view.mask`), null aside."""
-    shape = field.shape.parts[0] if field.shape.kind is Kind.OPTIONAL else field.shape
-    avro = field.type[1 - field.shape.null_index] if field.shape.kind is Kind.OPTIONAL else field.type
+    node = field.type_tree.parts[0] if field.type_tree.kind is TypeKind.OPTIONAL else field.type_tree
+    avro = field.type[1 - field.type_tree.null_index] if field.type_tree.kind is TypeKind.OPTIONAL else field.type
     if isinstance(avro, dict) and avro.get("logicalType") in ("date", "uuid"):
         return str(avro["logicalType"])
-    return shape.kind.value
+    return node.kind.value
 
 
 def record_schema_text(fields: Sequence[tuple[str, Any]]) -> str:

@@ -1,9 +1,9 @@
 """Literals of row filters: how the fields of each Avro type are compared, one `FieldComparison` a field.
 
-`comparison_of` derives it from the shape of the field's Avro type. It reads literals (`schemas.access.Literal_`: text,
-whole numbers, truth values) into the values of one Arrow type, and converts a column of the logical form into that same
-type: dates and times become the whole numbers that Avro writes, an enum the indices of its symbols, and NaNs become
-null. The comparison itself then never converts, so nothing is lost beyond 2^53 and no time zone matters.
+`comparison_of` derives it from the type tree of the field's Avro type. It reads literals (`schemas.access.Literal_`:
+text, whole numbers, truth values) into the values of one Arrow type, and converts a column of the logical form into
+that same type: dates and times become the whole numbers that Avro writes, an enum the indices of its symbols, and NaNs
+become null. The comparison itself then never converts, so nothing is lost beyond 2^53 and no time zone matters.
 """
 
 import re
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from registry.avro.type_tree import Kind, Shape
+from registry.avro.type_tree import TypeKind, TypeNode
 from schemas.access import Literal_
 from schemas.errors import InvalidError, Reason
 
@@ -78,40 +78,40 @@ class FieldComparison:
         return value
 
 
-def comparison_of(shape: Shape) -> FieldComparison:  # noqa: PLR0911 - one return a kind
-    """Return the comparison of a field from the shape of its type (`registry.avro.type_tree`)."""
-    match shape.kind:
-        case Kind.OPTIONAL:
-            return comparison_of(shape.parts[0])
-        case Kind.STRING:
+def comparison_of(node: TypeNode) -> FieldComparison:  # noqa: PLR0911 - one return a kind
+    """Return the comparison of a field from the tree of its type (`registry.avro.type_tree`)."""
+    match node.kind:
+        case TypeKind.OPTIONAL:
+            return comparison_of(node.parts[0])
+        case TypeKind.STRING:
             return _text()
-        case Kind.ENUM:
-            return _enum(shape.symbols)
-        case Kind.BOOLEAN:
+        case TypeKind.ENUM:
+            return _enum(node.symbols)
+        case TypeKind.BOOLEAN:
             return _boolean()
-        case Kind.FLOAT | Kind.DOUBLE:
-            return _float(32 if shape.kind is Kind.FLOAT else 64)
-        case Kind.DECIMAL:
-            return _decimal(shape)
-        case Kind.INT | Kind.LONG:
-            return _integer_or_time(shape)
-        case Kind.UNION:
-            return _union(shape)
-        case Kind.OPAQUE:
+        case TypeKind.FLOAT | TypeKind.DOUBLE:
+            return _float(32 if node.kind is TypeKind.FLOAT else 64)
+        case TypeKind.DECIMAL:
+            return _decimal(node)
+        case TypeKind.INT | TypeKind.LONG:
+            return _integer_or_time(node)
+        case TypeKind.UNION:
+            return _union(node)
+        case TypeKind.OPAQUE:
             return _not_comparable("a recursive or very wide type", frozenset())
         case other:
             return _not_comparable(other.value, _EXISTS)
 
 
-def _integer_or_time(shape: Shape) -> FieldComparison:
-    arrow = shape.arrow
+def _integer_or_time(node: TypeNode) -> FieldComparison:
+    arrow = node.arrow
     if pa.types.is_date32(arrow):
         return _date()
     if pa.types.is_time(arrow):
         return _time_of_day(arrow)
     if pa.types.is_timestamp(arrow):
         return _timestamp(arrow)
-    return _integer(32 if shape.kind is Kind.INT else 64)
+    return _integer(32 if node.kind is TypeKind.INT else 64)
 
 
 def _text() -> FieldComparison:
@@ -194,9 +194,9 @@ def _float(bits: int) -> FieldComparison:
     )
 
 
-def _decimal(shape: Shape) -> FieldComparison:
+def _decimal(node: TypeNode) -> FieldComparison:
     """Compare a decimal; its literal is text or a whole number, of no more digits than the type has."""
-    precision, scale = shape.precision, shape.scale
+    precision, scale = node.precision, node.scale
 
     def read(literal: Literal_) -> Decimal | None:
         number = _number(literal, _DECIMAL)
@@ -219,7 +219,7 @@ def _decimal(shape: Shape) -> FieldComparison:
     return FieldComparison(
         name=f"decimal({precision}, {scale})",
         forms=_ORDERED,
-        type=shape.arrow,
+        type=node.arrow,
         expected=f"decimal text of at most {precision} digits, {scale} of them after the point",
         read=read,
         to_comparable=_identity,
@@ -291,9 +291,9 @@ def _timestamp(arrow: pa.DataType) -> FieldComparison:
     )
 
 
-def _union(shape: Shape) -> FieldComparison:
+def _union(node: TypeNode) -> FieldComparison:
     """Return the comparison of a union of several types: it is present unless its branch is null."""
-    nulls = [index for index, part in enumerate(shape.parts) if part.kind is Kind.NULL]
+    nulls = [index for index, part in enumerate(node.parts) if part.kind is TypeKind.NULL]
 
     def is_present(column: pa.Array) -> pa.BooleanArray:
         if not nulls:

@@ -180,7 +180,7 @@ class _Filter:
 
     @classmethod
     def of(cls, row_filter: RowFilter, resource: ParsedSchema, writer: ParsedSchema) -> "_Filter":
-        comparisons = {field.name: comparison_of(field.shape) for field in resource.fields}
+        comparisons = {field.name: comparison_of(field.type_tree) for field in resource.fields}
         columns = []
         for field in resource.fields:
             source = _source(field, writer) if field.name in fields_of(row_filter) else None
@@ -272,7 +272,7 @@ def _source(field: Field, writer: ParsedSchema) -> Field | None:
 
 
 def _type_of(field: Field) -> AvroType:
-    return AvroType(field.type, field.shape)
+    return AvroType(field.type, field.type_tree)
 
 
 def _identity(column: pa.Array) -> pa.Array:

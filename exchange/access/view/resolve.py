@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from exchange.access.view.default_column import default_column
 from registry.avro.parser import NO_DEFAULT
-from registry.avro.type_tree import Kind, Shape
+from registry.avro.type_tree import TypeKind, TypeNode
 from schemas.errors import CorruptError, InvalidError, Reason
 
 __all__ = ["AvroType", "Conversion", "default_filler", "resolve"]
@@ -35,46 +35,46 @@ __all__ = ["AvroType", "Conversion", "default_filler", "resolve"]
 Conversion: TypeAlias = Callable[[pa.Array], pa.Array]
 """Column in the writer's logical type → column in the reader's, of the same length."""
 
-_PROMOTED: dict[Kind, frozenset[Kind]] = {  # reader's kind → writers' kinds that it also reads
-    Kind.LONG: frozenset({Kind.INT}),
-    Kind.FLOAT: frozenset({Kind.INT, Kind.LONG}),
-    Kind.DOUBLE: frozenset({Kind.INT, Kind.LONG, Kind.FLOAT}),
-    Kind.STRING: frozenset({Kind.BYTES}),
-    Kind.BYTES: frozenset({Kind.STRING}),
+_PROMOTED: dict[TypeKind, frozenset[TypeKind]] = {  # reader's kind → writers' kinds that it also reads
+    TypeKind.LONG: frozenset({TypeKind.INT}),
+    TypeKind.FLOAT: frozenset({TypeKind.INT, TypeKind.LONG}),
+    TypeKind.DOUBLE: frozenset({TypeKind.INT, TypeKind.LONG, TypeKind.FLOAT}),
+    TypeKind.STRING: frozenset({TypeKind.BYTES}),
+    TypeKind.BYTES: frozenset({TypeKind.STRING}),
 }
 _UNANNOTATED = {
-    Kind.INT: pa.int32(),
-    Kind.LONG: pa.int64(),
-    Kind.FLOAT: pa.float32(),
-    Kind.DOUBLE: pa.float64(),
-    Kind.STRING: pa.string(),
-    Kind.BYTES: pa.binary(),
+    TypeKind.INT: pa.int32(),
+    TypeKind.LONG: pa.int64(),
+    TypeKind.FLOAT: pa.float32(),
+    TypeKind.DOUBLE: pa.float64(),
+    TypeKind.STRING: pa.string(),
+    TypeKind.BYTES: pa.binary(),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AvroType:
-    """An Avro type in both of its forms: resolved Avro JSON (`registry.avro.parser.Field.type`), and its shape."""
+    """An Avro type in both of its forms: resolved Avro JSON (`registry.avro.parser.Field.type`), and its type tree."""
 
     avro: Any
-    shape: Shape
+    node: TypeNode
 
     def parts(self) -> list["AvroType"]:
         """Return the types inside: fields of a record, branches of a union, item of an array, value of a map."""
-        match self.shape.kind:
-            case Kind.OPTIONAL:
-                inner = [self.avro[1 - self.shape.null_index]]
-            case Kind.UNION:
+        match self.node.kind:
+            case TypeKind.OPTIONAL:
+                inner = [self.avro[1 - self.node.null_index]]
+            case TypeKind.UNION:
                 inner = self.avro
-            case Kind.RECORD:
+            case TypeKind.RECORD:
                 inner = [field["type"] for field in self.avro["fields"]]
-            case Kind.ARRAY:
+            case TypeKind.ARRAY:
                 inner = [self.avro["items"]]
-            case Kind.MAP:
+            case TypeKind.MAP:
                 inner = [self.avro["values"]]
             case _:
                 inner = []
-        return [AvroType(avro, shape) for avro, shape in zip(inner, self.shape.parts, strict=False)]
+        return [AvroType(avro, node) for avro, node in zip(inner, self.node.parts, strict=False)]
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def resolve(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     Raises:
         InvalidError: SCHEMA_INCOMPATIBLE, when the reader cannot read what the writer may have written.
     """
-    if _opaque(writer.shape) or _opaque(reader.shape):
+    if _opaque(writer.node) or _opaque(reader.node):
         if _wire_form(writer.avro, {}) == _wire_form(reader.avro, {}):
             return _identity
         raise _incompatible(field, "a recursive or very wide type that changed; such a type must stay as it is")
@@ -103,27 +103,27 @@ def resolve(writer: AvroType, reader: AvroType, field: str) -> Conversion:
 def _resolve(writer: AvroType, reader: AvroType, field: str) -> Conversion:  # noqa: C901, PLR0911 - one return a case
     if _same_type(writer, reader):
         return _identity
-    if Kind.UNION in (writer.shape.kind, reader.shape.kind):
+    if TypeKind.UNION in (writer.node.kind, reader.node.kind):
         return _union(writer, reader, field)
-    if writer.shape.kind is Kind.OPTIONAL:
-        if reader.shape.kind is not Kind.OPTIONAL:
+    if writer.node.kind is TypeKind.OPTIONAL:
+        if reader.node.kind is not TypeKind.OPTIONAL:
             raise _incompatible(field, "null, which the view's type does not hold")
         return _resolve(writer.parts()[0], reader.parts()[0], field)
-    if reader.shape.kind is Kind.OPTIONAL:
-        if writer.shape.kind is Kind.NULL:
-            return lambda column: _null_column(reader.shape, len(column))
+    if reader.node.kind is TypeKind.OPTIONAL:
+        if writer.node.kind is TypeKind.NULL:
+            return lambda column: _null_column(reader.node, len(column))
         return _resolve(writer, reader.parts()[0], field)
-    if writer.shape.kind is reader.shape.kind:
-        match writer.shape.kind:
-            case Kind.ENUM:
+    if writer.node.kind is reader.node.kind:
+        match writer.node.kind:
+            case TypeKind.ENUM:
                 return _enum(writer, reader, field)
-            case Kind.RECORD:
+            case TypeKind.RECORD:
                 return _record(writer, reader, field)
-            case Kind.ARRAY | Kind.MAP:
+            case TypeKind.ARRAY | TypeKind.MAP:
                 return _array_or_map(writer, reader, field)
-    elif writer.shape.kind in _PROMOTED.get(reader.shape.kind, ()):
-        return _promotion(writer.shape, reader.shape, field)
-    raise _incompatible(field, f"{writer.shape.kind} ({writer.shape.arrow}), which is not read as {reader.shape.arrow}")
+    elif writer.node.kind in _PROMOTED.get(reader.node.kind, ()):
+        return _promotion(writer.node, reader.node, field)
+    raise _incompatible(field, f"{writer.node.kind} ({writer.node.arrow}), which is not read as {reader.node.arrow}")
 
 
 def default_filler(reader: AvroType, default: Any, field: str) -> Callable[[int], pa.Array]:
@@ -137,8 +137,10 @@ def default_filler(reader: AvroType, default: Any, field: str) -> Callable[[int]
     Raises:
         InvalidError: SCHEMA_INCOMPATIBLE, when there is neither a default nor null.
     """
-    kind = reader.shape.kind
-    may_be_null = kind in (Kind.OPTIONAL, Kind.NULL) or any(part.kind is Kind.NULL for part in reader.shape.parts)
+    kind = reader.node.kind
+    may_be_null = kind in (TypeKind.OPTIONAL, TypeKind.NULL) or any(
+        part.kind is TypeKind.NULL for part in reader.node.parts
+    )
     if default is not NO_DEFAULT:
         one = default_column(reader.avro, default)
     elif may_be_null:
@@ -154,21 +156,21 @@ def _identity(column: pa.Array) -> pa.Array:
 
 def _same_type(writer: AvroType, reader: AvroType) -> bool:
     """Return whether columns of the two types are equal, value for value; neither holds an opaque type."""
-    one, other = writer.shape, reader.shape
+    one, other = writer.node, reader.node
     return (
         one.kind is other.kind
         and one.arrow == other.arrow
         and one.symbols == other.symbols
         and one.names == other.names
         and all(
-            _same_type(ours, theirs) and (one.kind is not Kind.UNION or ours.name == theirs.name)
+            _same_type(ours, theirs) and (one.kind is not TypeKind.UNION or ours.name == theirs.name)
             for ours, theirs in zip(writer.parts(), reader.parts(), strict=True)
         )
     )
 
 
-def _opaque(shape: Shape) -> bool:
-    return shape.kind is Kind.OPAQUE or any(map(_opaque, shape.parts))
+def _opaque(node: TypeNode) -> bool:
+    return node.kind is TypeKind.OPAQUE or any(map(_opaque, node.parts))
 
 
 def _wire_form(avro: Any, names: dict[str, int]) -> Any:
@@ -188,13 +190,13 @@ def _wire_form(avro: Any, names: dict[str, int]) -> Any:
     return form
 
 
-def _promotion(writer: Shape, reader: Shape, field: str) -> Conversion:
+def _promotion(writer: TypeNode, reader: TypeNode, field: str) -> Conversion:
     if writer.arrow != _UNANNOTATED[writer.kind] or reader.arrow != _UNANNOTATED[reader.kind]:
         raise _incompatible(field, f"{writer.arrow}, which read as {reader.arrow} would change its meaning")
     target = reader.arrow
-    if reader.kind is Kind.STRING:
+    if reader.kind is TypeKind.STRING:
         return lambda column: _text(column, field)
-    if reader.kind is Kind.FLOAT:
+    if reader.kind is TypeKind.FLOAT:
         # Through double, as every engine that holds a number in a C double does: one rounding for all of them.
         return lambda column: column.cast(pa.float64(), safe=False).cast(target, safe=False)
     return lambda column: column.cast(target, safe=False)
@@ -212,10 +214,10 @@ def _text(column: pa.Array, field: str) -> pa.Array:
 
 
 def _enum(writer: AvroType, reader: AvroType, field: str) -> Conversion:
-    indices_by_symbol = {symbol: index for index, symbol in enumerate(reader.shape.symbols)}
+    indices_by_symbol = {symbol: index for index, symbol in enumerate(reader.node.symbols)}
     otherwise = indices_by_symbol.get(reader.avro.get("default"), -1)
-    table = np.array([indices_by_symbol.get(symbol, otherwise) for symbol in writer.shape.symbols], np.int32)
-    symbols = pa.array(reader.shape.symbols, pa.string())
+    table = np.array([indices_by_symbol.get(symbol, otherwise) for symbol in writer.node.symbols], np.int32)
+    symbols = pa.array(reader.node.symbols, pa.string())
 
     def convert(column: pa.Array) -> pa.Array:
         indices = column.indices.fill_null(0)
@@ -234,7 +236,7 @@ def _enum(writer: AvroType, reader: AvroType, field: str) -> Conversion:
 
 
 def _record(writer: AvroType, reader: AvroType, field: str) -> Conversion:
-    written = dict(zip(writer.shape.names, enumerate(writer.parts()), strict=True))
+    written = dict(zip(writer.node.names, enumerate(writer.parts()), strict=True))
     children: list[Callable[[list[pa.Array], int], pa.Array]] = []
     for described, part in zip(reader.avro["fields"], reader.parts(), strict=True):
         path = f"{field}.{described['name']}"
@@ -245,7 +247,7 @@ def _record(writer: AvroType, reader: AvroType, field: str) -> Conversion:
             children.append(_from_filler(default_filler(part, described.get("default", NO_DEFAULT), path)))
         else:
             children.append(_from_child(source[0], _resolve(source[1], part, path)))
-    fields = list(reader.shape.arrow)
+    fields = list(reader.node.arrow)
 
     def without_nulls(column: pa.Array) -> pa.Array:
         parts = [column.field(index) for index in range(column.type.num_fields)]
@@ -256,7 +258,7 @@ def _record(writer: AvroType, reader: AvroType, field: str) -> Conversion:
             return without_nulls(column)
         # Without the nulls, under which the fields hold arbitrary bytes. (`flatten` would abort on a union among them.)
         rows = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-        return _scatter([without_nulls(column.take(pa.array(rows)))], [rows], reader.shape, len(column))
+        return _scatter([without_nulls(column.take(pa.array(rows)))], [rows], reader.node, len(column))
 
     return convert
 
@@ -271,8 +273,8 @@ def _from_child(index: int, convert: Conversion) -> Callable[[list[pa.Array], in
 
 def _array_or_map(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     convert = _resolve(writer.parts()[0], reader.parts()[0], field)
-    target = reader.shape.arrow
-    is_map = reader.shape.kind is Kind.MAP
+    target = reader.node.arrow
+    is_map = reader.node.kind is TypeKind.MAP
 
     def converted(column: pa.Array) -> pa.Array:
         nulls = column.is_null() if column.null_count else None
@@ -289,14 +291,14 @@ def _union(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     The rows of each of the writer's branches are converted apart, since its column has no values in the rows of the
     others; each is then scattered to its rows in the reader's branch.
     """
-    branches = writer.parts() if writer.shape.kind is Kind.UNION else [writer]
-    if writer.shape.kind is Kind.OPTIONAL:
+    branches = writer.parts() if writer.node.kind is TypeKind.UNION else [writer]
+    if writer.node.kind is TypeKind.OPTIONAL:
         branches = [_NULL, writer.parts()[0]]
-    targets = reader.parts() if reader.shape.kind is Kind.UNION else [reader]
+    targets = reader.parts() if reader.node.kind is TypeKind.UNION else [reader]
     chosen = [_branch(branch, targets, field) for branch in branches]
 
     def convert(column: pa.Array) -> pa.Array:
-        codes = _branch_indices(writer.shape, column)
+        codes = _branch_indices(writer.node, column)
         type_codes = np.zeros(len(column), np.int8)
         pieces: list[tuple[list[pa.Array], list[np.ndarray[Any, Any]]]] = [([], []) for _ in targets]
         for code, (branch, (target, inner)) in enumerate(zip(branches, chosen, strict=True)):
@@ -304,14 +306,13 @@ def _union(writer: AvroType, reader: AvroType, field: str) -> Conversion:
             if not len(rows):
                 continue
             type_codes[rows] = target
-            part = _branch_column(writer.shape, column, code, branch.shape)
+            part = _branch_column(writer.node, column, code, branch.node)
             pieces[target][0].append(inner(part.take(pa.array(rows))))
             pieces[target][1].append(rows)
         children = [
-            _scatter(arrays, rows, part.shape, len(column))
-            for (arrays, rows), part in zip(pieces, targets, strict=True)
+            _scatter(arrays, rows, part.node, len(column)) for (arrays, rows), part in zip(pieces, targets, strict=True)
         ]
-        if reader.shape.kind is not Kind.UNION:
+        if reader.node.kind is not TypeKind.UNION:
             return children[0]
         names = [f"b{index}" for index in range(len(children))]
         return pa.UnionArray.from_sparse(pa.array(type_codes, pa.int8()), children, names)
@@ -319,7 +320,9 @@ def _union(writer: AvroType, reader: AvroType, field: str) -> Conversion:
     return convert
 
 
-_NULL = AvroType("null", Shape(kind=Kind.NULL, arrow=pa.null(), least=0, hollow=0, excess=0))
+_NULL = AvroType(
+    "null", TypeNode(kind=TypeKind.NULL, arrow=pa.null(), min_wire_size=0, fixed_arrow_size=0, amplification_excess=0)
+)
 
 
 def _branch(branch: AvroType, targets: Sequence[AvroType], field: str) -> tuple[int, Conversion]:
@@ -327,38 +330,38 @@ def _branch(branch: AvroType, targets: Sequence[AvroType], field: str) -> tuple[
 
     def preference(index: int) -> tuple[int, int]:
         target = targets[index]
-        inner = target.parts()[0] if target.shape.kind is Kind.OPTIONAL else target
+        inner = target.parts()[0] if target.node.kind is TypeKind.OPTIONAL else target
         if inner.name == branch.name and _same_type(branch, inner):
             return 0, index
-        return (1 if inner.name == branch.name and inner.shape.kind is branch.shape.kind else 2), index
+        return (1 if inner.name == branch.name and inner.node.kind is branch.node.kind else 2), index
 
     for index in sorted(range(len(targets)), key=preference):
         try:
             return index, _resolve(branch, targets[index], field)
         except InvalidError:
             continue
-    raise _incompatible(field, f"a branch of type {branch.shape.kind}, for which the view's type has none")
+    raise _incompatible(field, f"a branch of type {branch.node.kind}, for which the view's type has none")
 
 
-def _branch_indices(shape: Shape, column: pa.Array) -> np.ndarray[Any, Any]:
+def _branch_indices(node: TypeNode, column: pa.Array) -> np.ndarray[Any, Any]:
     """Return the index of each row's branch in the writer's union, as `_union` numbers them."""
-    if shape.kind is Kind.UNION:
+    if node.kind is TypeKind.UNION:
         return np.asarray(column.type_codes)
-    if shape.kind is Kind.OPTIONAL:
+    if node.kind is TypeKind.OPTIONAL:
         return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.int8)
     return np.zeros(len(column), np.int8)
 
 
-def _branch_column(shape: Shape, column: pa.Array, code: int, branch: Shape) -> pa.Array:
-    if shape.kind is Kind.UNION:
+def _branch_column(node: TypeNode, column: pa.Array, code: int, branch: TypeNode) -> pa.Array:
+    if node.kind is TypeKind.UNION:
         return column.field(code)
-    return pa.nulls(len(column)) if branch.kind is Kind.NULL else column
+    return pa.nulls(len(column)) if branch.kind is TypeKind.NULL else column
 
 
-def _scatter(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) -> pa.Array:
+def _scatter(arrays: list[pa.Array], rows: list[Any], node: TypeNode, count: int) -> pa.Array:
     """Scatter arrays to their rows; null elsewhere."""
     if not sum(map(len, arrays)):
-        return _null_column(shape, count)
+        return _null_column(node, count)
     sources = np.full(count, -1, np.int64)
     start = 0
     for array, targets in zip(arrays, rows, strict=True):
@@ -368,30 +371,30 @@ def _scatter(arrays: list[pa.Array], rows: list[Any], shape: Shape, count: int) 
     return concatenated.take(pa.array(sources, mask=sources < 0))
 
 
-def _null_column(shape: Shape, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
+def _null_column(node: TypeNode, count: int) -> pa.Array:  # noqa: PLR0911 - one return a kind
     """Return a column of nulls, or of the filler of a branch without values. Enums have their symbols even there."""
     nulls = pa.array(np.ones(count, np.bool_))
-    match shape.kind:
-        case Kind.ENUM:
+    match node.kind:
+        case TypeKind.ENUM:
             indices = pa.nulls(count, pa.int32())
-            return pa.DictionaryArray.from_arrays(indices, pa.array(shape.symbols, pa.string()))
-        case Kind.OPTIONAL:
-            return _null_column(shape.parts[0], count)
-        case Kind.RECORD:
-            children = [_null_column(part, count) for part in shape.parts]
-            return pa.StructArray.from_arrays(children, fields=list(shape.arrow), mask=nulls)
-        case Kind.ARRAY:
+            return pa.DictionaryArray.from_arrays(indices, pa.array(node.symbols, pa.string()))
+        case TypeKind.OPTIONAL:
+            return _null_column(node.parts[0], count)
+        case TypeKind.RECORD:
+            children = [_null_column(part, count) for part in node.parts]
+            return pa.StructArray.from_arrays(children, fields=list(node.arrow), mask=nulls)
+        case TypeKind.ARRAY:
             offsets = pa.array(np.zeros(count + 1, np.int32))
-            return pa.ListArray.from_arrays(offsets, _null_column(shape.parts[0], 0), type=shape.arrow, mask=nulls)
-        case Kind.MAP:
+            return pa.ListArray.from_arrays(offsets, _null_column(node.parts[0], 0), type=node.arrow, mask=nulls)
+        case TypeKind.MAP:
             offsets = pa.array(np.zeros(count + 1, np.int32))
-            items = _null_column(shape.parts[0], 0)
-            return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), items, type=shape.arrow, mask=nulls)
-        case Kind.UNION:
-            children = [_null_column(part, count) for part in shape.parts]
+            items = _null_column(node.parts[0], 0)
+            return pa.MapArray.from_arrays(offsets, pa.array([], pa.string()), items, type=node.arrow, mask=nulls)
+        case TypeKind.UNION:
+            children = [_null_column(part, count) for part in node.parts]
             names = [f"b{index}" for index in range(len(children))]
             return pa.UnionArray.from_sparse(pa.array(np.zeros(count, np.int8)), children, names)
-    return pa.nulls(count, shape.arrow)
+    return pa.nulls(count, node.arrow)
 
 
 def _incompatible(field: str, got: str) -> InvalidError:

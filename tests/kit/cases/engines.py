@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from registry.avro.parser import parse
-from registry.codec.codec import Checked, CodecEngine, Engine, RowError
+from registry.codec.codec import CheckedBatch, CodecEngine, Engine, RowError
 from registry.codec.row_engine import RowEngine
 from schemas.errors import InvalidError, Reason
 from tests.kit.cases.random_avro import encode, random_value
@@ -39,7 +39,7 @@ def refused(call: Callable[[], Any], reason: Reason = Reason.RECORD_INVALID) -> 
     return caught.value
 
 
-def errors_of(answer: Checked | list[RowError]) -> list[RowError]:
+def errors_of(answer: CheckedBatch | list[RowError]) -> list[RowError]:
     assert isinstance(answer, list), answer
     return answer
 

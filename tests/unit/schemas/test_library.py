@@ -59,7 +59,7 @@ def test_each_is_avro_to_every_library(name: str) -> None:
 @pytest.mark.parametrize("name", BASE)
 def test_each_base_type_is_classified_and_has_a_key_that_cannot_be_empty(name: str) -> None:
     parsed = parse(library.text(name))
-    fields = {field.path: field for field in classification.classify(parsed.json)}
+    fields = {field.path: field for field in classification.require_classification(parsed.json)}
     assert parsed.key
     for field in parsed.fields:
         assert re.search(r"[\u4e00-\u9fff]", fields[field.name].zh), field.name
@@ -97,7 +97,8 @@ def test_each_base_type_carries_a_record_both_ways(name: str) -> None:
 
 def test_levels_follow_the_most_sensitive_field() -> None:
     highest = {
-        name: classification.highest_level(classification.classify(json.loads(library.text(name)))) for name in BASE
+        name: classification.highest_level(classification.require_classification(json.loads(library.text(name))))
+        for name in BASE
     }
     assert highest["base/population"] is Level.G4
     assert highest["base/credit"] is Level.G2
@@ -108,8 +109,8 @@ def test_population_checks_the_numbers_that_have_a_check_digit_and_only_those() 
     rules = {(rule.name, rule.field): rule for rule in parse(library.text("population")).rules}
     rule = rules["cn_id18", "id_number"]
     assert {text for condition in rule.conditions for text in condition.texts} == {"ric18", "hk_macau_tw_residence"}
-    assert rule.judge("11010519491231002X") is Verdict.GOOD
-    assert rule.judge("110105194912310021") is Verdict.BAD
+    assert rule.check_text("11010519491231002X") is Verdict.VALID
+    assert rule.check_text("110105194912310021") is Verdict.INVALID
 
 
 def test_a_name_may_be_short_and_an_unknown_one_lists_the_known() -> None:

@@ -50,7 +50,7 @@ TYPES = {
 SCHEMA = parse(
     json.dumps({"type": "record", "name": "T", "fields": [{"name": n, "type": t} for n, t in TYPES.items()]})
 )
-KINDS = {field.name: comparison_of(field.shape) for field in SCHEMA.fields}
+KINDS = {field.name: comparison_of(field.type_tree) for field in SCHEMA.fields}
 
 
 def outcome(row_filter, field, values, present=True):

@@ -31,7 +31,7 @@ from tests.kit.cases.registry import AT, USCC, Committing, Subjects, memory_stor
 
 NOW = 1_795_000_000_000_000
 OTHER = "0195-other"
-READABLE = (Right.read("department:0195-0000", ["read"], ["free*", ":.tax:*"]),)
+READABLE = (Right.parse("department:0195-0000", ["read"], ["free*", ":.tax:*"]),)
 
 
 class Written:

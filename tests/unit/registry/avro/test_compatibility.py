@@ -10,8 +10,14 @@ from avro.schema import make_avsc_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.avro.compatibility import Compatibility, Direction, can_read, check, refuse_incompatible
-from registry.avro.reader_writer import Named, differences
+from registry.avro.compatibility import (
+    Compatibility,
+    Direction,
+    find_incompatibilities,
+    read_conflicts,
+    require_compatible,
+)
+from registry.avro.reader_writer import NamedTypes, explain_conflicts
 from schemas.errors import ConflictError, InvalidError, Reason
 
 FOREIGN = Path(__file__).parents[5] / "shared" / "conformance" / "avro_compatibility.json"
@@ -121,22 +127,22 @@ CASES: list[tuple[str, Any, Any, tuple[str, str] | None]] = [
 
 @pytest.mark.parametrize(("reader", "writer", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_a_reader_follows_a_writer_or_says_where_not(reader: Any, writer: Any, where: tuple[str, str] | None) -> None:
-    found = can_read(json.dumps(reader), json.dumps(writer))
+    found = read_conflicts(json.dumps(reader), json.dumps(writer))
     assert ((found[0].at, found[0].kind) if found else None) == where
 
 
 @pytest.mark.parametrize(("reader", "writer", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_the_walk_comes_to_the_same_verdict_by_itself(reader: Any, writer: Any, where: tuple[str, str] | None) -> None:
-    assert bool(differences(Named.of(reader), Named.of(writer))) == (where is not None)
+    assert bool(explain_conflicts(NamedTypes.of(reader), NamedTypes.of(writer))) == (where is not None)
 
 
 def test_foreign_cases_too() -> None:
     cases = json.loads(FOREIGN.read_text()) if FOREIGN.exists() else []
     for case in cases:
-        assert (not can_read(json.dumps(case["reader"]), json.dumps(case["writer"]))) == case["compatible"], case
+        assert (not read_conflicts(json.dumps(case["reader"]), json.dumps(case["writer"]))) == case["compatible"], case
         hard = [
             item
-            for item in differences(Named.of(case["reader"]), Named.of(case["writer"]))
+            for item in explain_conflicts(NamedTypes.of(case["reader"]), NamedTypes.of(case["writer"]))
             if item.kind != "reinterpretation"
         ]
         assert (not hard) == case["compatible"], case
@@ -195,7 +201,7 @@ def _valid(schema: Any) -> bool:
 def test_walk_and_library_never_differ(reader: Any, writer: Any) -> None:
     verdict = ReaderWriterCompatibilityChecker().get_compatibility(make_avsc_object(reader), make_avsc_object(writer))
     refused = verdict.compatibility is SchemaCompatibilityType.incompatible
-    assert bool(differences(Named.of(reader), Named.of(writer))) == refused
+    assert bool(explain_conflicts(NamedTypes.of(reader), NamedTypes.of(writer))) == refused
 
 
 # --- levels ----------------------------------------------------------------------------------------------------
@@ -217,7 +223,7 @@ INT, LONG, TEXT = '"int"', '"long"', '"string"'
     ],
 )
 def test_seven_levels(level: str, expected: list[tuple[int, Direction]]) -> None:
-    found = check(LONG, [(1, TEXT), (2, INT)], Compatibility.parse(level.lower()))
+    found = find_incompatibilities(LONG, [(1, TEXT), (2, INT)], Compatibility.parse(level.lower()))
     assert [(item.version, item.direction) for item in found] == expected
 
 
@@ -230,7 +236,7 @@ def test_an_unknown_level_lists_the_known_ones() -> None:
 def test_a_refusal_names_version_path_field_and_reason() -> None:
     old = json.dumps(rec(fld("person", rec(fld("age", "string"), name="P"))))
     new = json.dumps(rec(fld("person", rec(fld("age", "int"), name="P"))))
-    found = check(new, [(7, old)], Compatibility.FULL)
+    found = find_incompatibilities(new, [(7, old)], Compatibility.FULL)
     assert [str(item) for item in found] == [
         (
             "the new schema cannot read records of version 7: at $.fields[0].type.fields[0].type of the new schema "
@@ -242,10 +248,10 @@ def test_a_refusal_names_version_path_field_and_reason() -> None:
         ),
     ]
     with pytest.raises(ConflictError) as caught:
-        refuse_incompatible(found, Compatibility.FULL)
+        require_compatible(found, Compatibility.FULL)
     assert caught.value.reason is Reason.SCHEMA_INCOMPATIBLE
     assert caught.value.message.startswith("Schema being registered is incompatible with an earlier schema")
-    refuse_incompatible([], Compatibility.FULL)
+    require_compatible([], Compatibility.FULL)
 
 
 # --- the strict rule -------------------------------------------------------------------------------------------
@@ -275,18 +281,18 @@ MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}
 )
 def test_the_strict_rule_finds_what_avro_lets_pass(reader: Any, writer: Any, differs: bool) -> None:
     old, new = json.dumps(rec(fld("x", writer))), json.dumps(rec(fld("x", reader)))
-    assert check(new, [(1, old)], Compatibility.BACKWARD) == []
-    found = check(new, [(1, old)], Compatibility.BACKWARD, strict=True)
+    assert find_incompatibilities(new, [(1, old)], Compatibility.BACKWARD) == []
+    found = find_incompatibilities(new, [(1, old)], Compatibility.BACKWARD, strict=True)
     assert [item.kind for item in found] == (["reinterpretation"] if differs else [])
 
 
 def test_a_text_that_is_no_schema_is_refused() -> None:
     for text in ("{", '"nope"', "[1]", "null", '{"type":"array"}'):
         with pytest.raises(InvalidError) as caught:
-            can_read(text, INT)
+            read_conflicts(text, INT)
         assert caught.value.reason is Reason.SCHEMA_INVALID
 
 
 def test_a_branch_of_the_writers_own_type_is_meant_before_one_of_another_logical_type() -> None:
     union = '[{"type": "string", "logicalType": "uuid"}, "bytes"]'
-    assert can_read(union, union.replace(", ", ","), strict=True) == []
+    assert read_conflicts(union, union.replace(", ", ","), strict=True) == []

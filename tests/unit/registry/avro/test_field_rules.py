@@ -14,33 +14,33 @@ from registry.avro.parser import parse
 from tests.kit.cases.random_avro import id18
 
 KNOWN = [
-    ("cn_id18", "11010519491231002X", Verdict.GOOD),
-    ("cn_id18", "440524188001010014", Verdict.GOOD),
-    ("cn_id18", "11010519491231002x", Verdict.BAD),  # the check character is written large
-    ("cn_id18", "110105194912310021", Verdict.BAD),
-    ("cn_id18", "11010519491331002X", Verdict.BAD),
-    ("cn_id18", "1101051949123100２X", Verdict.BAD),  # a full-width digit
-    ("cn_id18", "", Verdict.BAD),
-    ("uscc", "91110000600037341L", Verdict.GOOD),
-    ("uscc", "91110000600037342L", Verdict.BAD),
-    ("uscc", "91110000600037341I", Verdict.BAD),  # I is not in the alphabet
-    ("cn_mobile", "13800138000", Verdict.GOOD),
-    ("cn_mobile", "12800138000", Verdict.BAD),
-    ("cn_mobile", "1380013800", Verdict.BAD),
-    ("cn_mobile", "١3800138000", Verdict.BAD),
-    ("not_empty", " ", Verdict.GOOD),
-    ("not_empty", "", Verdict.BAD),
+    ("cn_id18", "11010519491231002X", Verdict.VALID),
+    ("cn_id18", "440524188001010014", Verdict.VALID),
+    ("cn_id18", "11010519491231002x", Verdict.INVALID),  # the check character is written large
+    ("cn_id18", "110105194912310021", Verdict.INVALID),
+    ("cn_id18", "11010519491331002X", Verdict.INVALID),
+    ("cn_id18", "1101051949123100２X", Verdict.INVALID),  # a full-width digit
+    ("cn_id18", "", Verdict.INVALID),
+    ("uscc", "91110000600037341L", Verdict.VALID),
+    ("uscc", "91110000600037342L", Verdict.INVALID),
+    ("uscc", "91110000600037341I", Verdict.INVALID),  # I is not in the alphabet
+    ("cn_mobile", "13800138000", Verdict.VALID),
+    ("cn_mobile", "12800138000", Verdict.INVALID),
+    ("cn_mobile", "1380013800", Verdict.INVALID),
+    ("cn_mobile", "١3800138000", Verdict.INVALID),
+    ("not_empty", " ", Verdict.VALID),
+    ("not_empty", "", Verdict.INVALID),
 ]
 
 
 def column_verdict(rule: Rule, text: str) -> int:
-    return int(rule.judge_column(pa.array(["x", text, None]))[1])
+    return int(rule.check_column(pa.array(["x", text, None]))[1])
 
 
 @pytest.mark.parametrize(("name", "text", "verdict"), KNOWN)
 def test_known_codes(name: str, text: str, verdict: Verdict) -> None:
     rule = Rule(name, "f")
-    assert rule.judge(text) == verdict
+    assert rule.check_text(text) == verdict
     assert column_verdict(rule, text) == verdict
 
 
@@ -57,16 +57,16 @@ def test_a_date_of_birth_must_be_real() -> None:
     for day, real in {**days, "20010430": True, "20010100": False, "20010001": False}.items():
         head = "110105" + day + "002"
         text = head + mod_11_2.calc_check_digit(head)
-        assert (rule.judge(text) is Verdict.GOOD) == real, day
-        assert column_verdict(rule, text) == rule.judge(text), day
+        assert (rule.check_text(text) is Verdict.VALID) == real, day
+        assert column_verdict(rule, text) == rule.check_text(text), day
 
 
 def test_an_early_credit_code_passes_with_a_warning() -> None:
     # The outer check character is changed; that of the organisation code inside still fits.
     good = "91110000600037341L"
     odd = good[:17] + "M"
-    assert Rule("uscc", "f").judge(odd) is Verdict.ODD
-    assert column_verdict(Rule("uscc", "f"), odd) == Verdict.ODD
+    assert Rule("uscc", "f").check_text(odd) is Verdict.SUSPECT
+    assert column_verdict(Rule("uscc", "f"), odd) == Verdict.SUSPECT
 
 
 _ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
@@ -81,10 +81,10 @@ def test_check_characters_agree_with_another_implementation(seed: int) -> None:
     code = head + stdnum_uscc.calc_check_digit(head)
     mutant = code[: (at := rng.randrange(18))] + rng.choice(_ALPHABET) + code[at + 1 :]
     rule = Rule("uscc", "f")
-    assert rule.judge(code) is Verdict.GOOD
-    assert (rule.judge(mutant) is Verdict.GOOD) == stdnum_uscc.is_valid(mutant)
+    assert rule.check_text(code) is Verdict.VALID
+    assert (rule.check_text(mutant) is Verdict.VALID) == stdnum_uscc.is_valid(mutant)
     changed = number[: (at := rng.randrange(18))] + rng.choice("0123456789X") + number[at + 1 :]
-    if Rule("cn_id18", "f").judge(changed) is Verdict.GOOD:
+    if Rule("cn_id18", "f").check_text(changed) is Verdict.VALID:
         assert mod_11_2.is_valid(changed)
 
 
@@ -108,8 +108,8 @@ def test_a_column_is_judged_exactly_as_its_texts_are(seed: int) -> None:
     start = rng.randint(0, len(texts))
     column = pa.array(texts, pa.string()).slice(start)
     for rule in [*(Rule(name, "f") for name in RULE_NAMES), Rule("codes", "f", (), frozenset({"王", ""}))]:
-        expected = [Verdict.GOOD if text is None else rule.judge(text) for text in texts[start:]]
-        assert np.array_equal(rule.judge_column(column), np.array(expected, np.uint8)), rule.name
+        expected = [Verdict.VALID if text is None else rule.check_text(text) for text in texts[start:]]
+        assert np.array_equal(rule.check_column(column), np.array(expected, np.uint8)), rule.name
 
 
 def test_a_condition_looks_at_texts_and_at_symbols_alike() -> None:

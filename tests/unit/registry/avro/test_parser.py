@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from registry.avro.parser import MAX_FIELDS, NO_DEFAULT, parse
-from registry.avro.type_tree import arrow_type, shape_of
+from registry.avro.type_tree import arrow_type, compile_type
 from schemas.errors import InvalidError, Reason
 from tests.kit.cases.random_avro import POPULATION
 
@@ -47,7 +47,7 @@ def test_names_are_replaced_by_what_they_name_and_types_are_self_contained() -> 
     schema = parse(record(field("x", code), field("y", ["null", "Code"]), namespace="gov.pool"))
     assert schema.fullname == "gov.pool.r"
     assert schema.field("y").type == ["null", {**code, "name": "gov.pool.Code"}]
-    assert schema.field("y").shape.arrow == pa.dictionary(pa.int32(), pa.string())
+    assert schema.field("y").type_tree.arrow == pa.dictionary(pa.int32(), pa.string())
 
 
 def test_a_recursive_reference_stays_a_name_and_its_value_stays_bytes() -> None:
@@ -55,13 +55,13 @@ def test_a_recursive_reference_stays_a_name_and_its_value_stays_bytes() -> None:
     schema = parse(record(field("list", node), field("again", "Node")))
     for name in ("list", "again"):
         assert schema.field(name).type["fields"][0]["type"] == ["null", "Node"]
-        assert schema.field(name).shape.arrow == pa.struct([pa.field("next", pa.binary())])
+        assert schema.field(name).type_tree.arrow == pa.struct([pa.field("next", pa.binary())])
 
 
 def test_the_name_of_a_primitive_means_the_primitive_whatever_is_defined_beside_it() -> None:
     record_of_that_name = {"type": "record", "name": "gov.string", "fields": [field("x", "int")]}
     schema = parse(record(field("a", record_of_that_name), field("b", "string"), namespace="gov"))
-    assert schema.field("b").shape.arrow == pa.string()
+    assert schema.field("b").type_tree.arrow == pa.string()
     assert schema.avro.fields[1].type.type == "string"  # what compatibility is judged by
 
 
@@ -139,7 +139,7 @@ def test_what_compatibility_is_judged_by_is_what_avros_own_parser_makes() -> Non
 def test_every_avro_type_has_its_arrow_type(avro_type: Any, expected: pa.DataType) -> None:
     assert arrow_type(avro_type) == expected
     parsed = parse(record(field("x", avro_type))).field("x")
-    assert parsed.shape.arrow == expected
+    assert parsed.type_tree.arrow == expected
     assert parsed.nullable == (avro_type == "null" or (isinstance(avro_type, list) and "null" in avro_type))
 
 
@@ -299,8 +299,8 @@ def test_brackets_inside_strings_do_not_count() -> None:
 
 def test_amplification_is_judged_by_the_worst_value_not_by_the_type() -> None:
     # 200 longs behind one byte of null amplify; the same record where it must be written out does not.
-    assert shape_of(["null", WIDE]).excess > 0
-    assert shape_of(WIDE).excess < 0
+    assert compile_type(["null", WIDE]).amplification_excess > 0
+    assert compile_type(WIDE).amplification_excess < 0
     parse(record(field("deep", {"type": "array", "items": WIDE})))
     narrow = {**WIDE, "name": "narrow", "fields": WIDE["fields"][:8]}
     parse(record(field("deep", {"type": "array", "items": ["null", narrow]})))

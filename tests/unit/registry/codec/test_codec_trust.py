@@ -11,7 +11,7 @@ import pytest
 
 from registry.avro.parser import parse
 from registry.codec import column_engine
-from registry.codec.codec import Checked, CodecEngine, engine_for
+from registry.codec.codec import CheckedBatch, CodecEngine, engine_for
 from tests.kit.cases.random_avro import POPULATION, encode, population
 
 RNG = random.Random(5)
@@ -50,7 +50,7 @@ def test_a_panic_hands_the_batch_to_the_row_engine(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(column_engine.pyruhvro, "serialize_record_batch", raising(error))
     assert engine.decode(DATUMS).equals(batch)
     assert list(engine.encode(batch)) == DATUMS
-    assert isinstance(engine.check(DATUMS), Checked)
+    assert isinstance(engine.check(DATUMS), CheckedBatch)
 
 
 def test_an_interrupt_is_not_taken_for_a_panic(monkeypatch: pytest.MonkeyPatch) -> None:

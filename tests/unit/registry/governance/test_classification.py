@@ -26,13 +26,13 @@ def fld(name: str, kind: Any = "string", **changes: Any) -> dict[str, Any]:
 
 def unclassified(document: Any) -> InvalidError:
     with pytest.raises(InvalidError) as caught:
-        classification.classify(document)
+        classification.require_classification(document)
     assert caught.value.reason is Reason.SCHEMA_UNCLASSIFIED
     return caught.value
 
 
 def test_a_classified_schema_gives_its_classification() -> None:
-    (field,) = classification.classify(schema(fld("id")))
+    (field,) = classification.require_classification(schema(fld("id")))
     assert (field.path, field.at, field.zh, field.level) == ("id", "$.fields[0]", "身份号码", Level.G3)
     assert (field.personal, field.sensitive, field.mask) == ("P", "s", "keep_3_4")
 
@@ -96,7 +96,7 @@ def test_fields_of_nested_records_are_classified_too(kind: Any, at: str) -> None
 
 def test_a_record_used_twice_and_one_that_holds_itself_are_looked_at_once() -> None:
     node = {"type": "record", "name": "Node", "fields": [fld("value"), fld("next", ["null", "Node"])]}
-    paths = [field.path for field in classification.classify(schema(fld("a", node), fld("b", "Node")))]
+    paths = [field.path for field in classification.require_classification(schema(fld("a", node), fld("b", "Node")))]
     assert paths == ["a", "a.value", "a.next", "b"]
 
 
@@ -118,37 +118,43 @@ def test_every_mask_of_a_grant_is_in_the_vocabulary() -> None:
     ],
 )
 def test_a_later_version_may_climb_but_not_descend(changes: dict[str, Any], told: str | None) -> None:
-    old, new = classification.classify(schema(fld("id"))), classification.classify(schema(fld("id", **changes)))
+    old, new = (
+        classification.require_classification(schema(fld("id"))),
+        classification.require_classification(schema(fld("id", **changes))),
+    )
     if told is None:
-        assert classification.taken_back(new, [(1, old)]) == []
+        assert classification.lowered_since(new, [(1, old)]) == []
         return
-    error = classification.refusal(classification.taken_back(new, [(4, old)]))
+    error = classification.lowered_error(classification.lowered_since(new, [(4, old)]))
     assert error.reason is Reason.CLASSIFICATION_LOWERED
     assert f"version 4: $.fields[0] (id): {told}" in error.message
 
 
 def test_a_new_name_does_not_launder_a_field() -> None:
-    old = classification.classify(schema(fld("id")))
-    new = classification.classify(schema(fld("reference", level="G1", aliases=["id"])))
-    assert [str(item) for item in classification.lowered(new, old)] == [
+    old = classification.require_classification(schema(fld("id")))
+    new = classification.require_classification(schema(fld("reference", level="G1", aliases=["id"])))
+    assert [str(item) for item in classification.find_lowered(new, old)] == [
         '$.fields[0] (reference): "level" falls from G3 to G1'
     ]
 
 
 def test_every_earlier_version_counts_not_only_the_last() -> None:
-    first, second = classification.classify(schema(fld("id"))), classification.classify(schema(fld("name")))
-    back = classification.classify(schema(fld("id", level="G1")))
-    assert classification.taken_back(back, [(2, second)]) == []
-    found = classification.taken_back(back, [(1, first), (2, second)])
+    first, second = (
+        classification.require_classification(schema(fld("id"))),
+        classification.require_classification(schema(fld("name"))),
+    )
+    back = classification.require_classification(schema(fld("id", level="G1")))
+    assert classification.lowered_since(back, [(2, second)]) == []
+    found = classification.lowered_since(back, [(1, first), (2, second)])
     assert [text.partition(":")[0] for text in found] == ["version 1"]
 
 
 def test_a_nested_field_is_held_too() -> None:
     def home(level: str) -> Any:
         nested = {"type": "record", "name": "Home", "fields": [fld("city", level=level)]}
-        return classification.classify(schema(fld("home", ["null", nested])))
+        return classification.require_classification(schema(fld("home", ["null", nested])))
 
-    assert [item.path for item in classification.lowered(home("G2"), home("G4"))] == ["home.city"]
+    assert [item.path for item in classification.find_lowered(home("G2"), home("G4"))] == ["home.city"]
 
 
 LABELS = st.fixed_dictionaries(
@@ -162,10 +168,10 @@ LABELS = st.fixed_dictionaries(
 
 @given(st.lists(LABELS, min_size=2, max_size=6))
 def test_along_accepted_versions_nothing_ever_falls(versions: list[dict[str, str]]) -> None:
-    accepted: list[tuple[int, list[classification.Labelled]]] = []
+    accepted: list[tuple[int, list[classification.ClassifiedField]]] = []
     for number, labels in enumerate(versions, 1):
-        new = classification.classify(schema(fld("id", **labels)))
-        if not classification.taken_back(new, accepted):
+        new = classification.require_classification(schema(fld("id", **labels)))
+        if not classification.lowered_since(new, accepted):
             accepted.append((number, new))
     fields = [field for _, (field,) in accepted]
     for before, after in itertools.pairwise(fields):
@@ -179,7 +185,9 @@ def test_along_accepted_versions_nothing_ever_falls(versions: list[dict[str, str
 
 def test_the_highest_level_of_what_is_shown() -> None:
     nested = {"type": "record", "name": "Home", "fields": [fld("city", level="IMP")]}
-    fields = classification.classify(schema(fld("a", level="G1"), fld("b", level="G4"), fld("c", nested, level="G2")))
+    fields = classification.require_classification(
+        schema(fld("a", level="G1"), fld("b", level="G4"), fld("c", nested, level="G2"))
+    )
     assert classification.highest_level(fields) is Level.IMP
     assert classification.highest_level(fields, ["a"]) is Level.G1
     assert classification.highest_level(fields, ["a", "b"]) is Level.G4
@@ -192,7 +200,7 @@ def test_the_highest_level_of_what_is_shown() -> None:
 def test_examining_changes_nothing() -> None:
     document = schema(fld("home", ["null", copy.deepcopy(HOME)]))
     before = copy.deepcopy(document)
-    classification.examine(document)
+    classification.read_classification(document)
     assert document == before
 
 
@@ -204,7 +212,7 @@ def test_a_record_states_for_its_fields_what_they_do_not_say_themselves() -> Non
         "sensitive": "N",
         "mask": "drop",
     }
-    first, second = classification.classify(document)
+    first, second = classification.require_classification(document)
     assert (first.level, first.personal, first.sensitive, first.mask) == (Level.G3, "P", "N", "drop")
     assert (second.level, second.mask) == (Level.G1, "keep_3_4"), "its own word counts"
     del document["mask"]
@@ -213,11 +221,13 @@ def test_a_record_states_for_its_fields_what_they_do_not_say_themselves() -> Non
 
 def test_what_a_record_holds_is_classified_at_least_as_high_as_what_holds_it() -> None:
     home = {"type": "record", "name": "Home", "fields": [fld("city", level="G1", personal="P", sensitive="N")]}
-    holder, city = classification.classify(schema(fld("home", home, level="G4", personal="D", sensitive="S")))
+    holder, city = classification.require_classification(
+        schema(fld("home", home, level="G4", personal="D", sensitive="S"))
+    )
     assert (city.level, city.personal, city.sensitive) == (Level.G4, "D", "S")
     assert holder.level is Level.G4
     high = {"type": "record", "name": "Home", "fields": [fld("city", level="IMP")]}
-    assert classification.classify(schema(fld("home", high, level="G1")))[1].level is Level.IMP
+    assert classification.require_classification(schema(fld("home", high, level="G1")))[1].level is Level.IMP
 
 
 @pytest.mark.parametrize(
@@ -234,8 +244,8 @@ def test_what_a_record_holds_is_classified_at_least_as_high_as_what_holds_it() -
     ],
 )
 def test_a_mask_may_hide_more_but_not_show_more(old: str, new: str, refused: bool) -> None:
-    before, after = (classification.classify(schema(fld("id", mask=mask))) for mask in (old, new))
-    findings = classification.taken_back(after, [(3, before)])
+    before, after = (classification.require_classification(schema(fld("id", mask=mask))) for mask in (old, new))
+    findings = classification.lowered_since(after, [(3, before)])
     assert bool(findings) is refused
     assert not refused or f"from {old} to {new}" in findings[0]
     assert not refused or "version 3" in findings[0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.governance.subject_rights import OPERATIONS, Operation, Profile, Right, Rights, matches
+from registry.governance.subject_rights import OPERATIONS, Profile, Right, Rights, SubjectOperation, matches
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason
 
@@ -17,14 +17,14 @@ POOL = Actor(kind=ActorKind.HUMAN, id="zhao", department="", role=Role.AUDITOR)
 
 
 def rights(who: str, operations: str = "read", subjects: str = "pop*") -> Rights:
-    return Rights(profile=Profile.CLOSED, rights=(Right.read(who, operations.split(), subjects.split()),))
+    return Rights(profile=Profile.CLOSED, rights=(Right.parse(who, operations.split(), subjects.split()),))
 
 
 def test_without_a_right_a_closed_registry_gives_nothing() -> None:
     none = Rights(profile=Profile.CLOSED)
-    for operation in Operation:
-        assert not none.give(EDITOR, operation, "a")
-        assert not none.open(operation, "a")
+    for operation in SubjectOperation:
+        assert not none.allows(EDITOR, operation, "a")
+        assert not none.profile_allows(operation, "a")
 
 
 @pytest.mark.parametrize(
@@ -40,34 +40,38 @@ def test_without_a_right_a_closed_registry_gives_nothing() -> None:
 )
 def test_who_has_a_right(who: str, editor: bool, sink: bool, pool: bool) -> None:
     given_ = rights(who)
-    assert [given_.give(actor, Operation.READ, "population") for actor in (EDITOR, SINK, POOL)] == [editor, sink, pool]
+    assert [given_.allows(actor, SubjectOperation.READ, "population") for actor in (EDITOR, SINK, POOL)] == [
+        editor,
+        sink,
+        pool,
+    ]
 
 
 def test_a_right_is_for_its_operations_and_subjects_alone() -> None:
     given_ = rights("account:li", "read register", "pop* :.d1:*")
-    assert given_.give(EDITOR, Operation.REGISTER, ":.d1:cards-value")
-    assert not given_.give(EDITOR, Operation.DELETE, "population")
-    assert not given_.give(EDITOR, Operation.READ, "tax")
-    assert not given_.give(EDITOR, Operation.READ, ""), "an act on all subjects needs the pattern *"
-    assert rights("account:li", subjects="*").give(EDITOR, Operation.READ, "")
-    assert given_.give_some(EDITOR, Operation.READ)
-    assert not given_.give_some(EDITOR, Operation.DELETE)
-    assert not given_.give_some(SINK, Operation.READ)
+    assert given_.allows(EDITOR, SubjectOperation.REGISTER, ":.d1:cards-value")
+    assert not given_.allows(EDITOR, SubjectOperation.DELETE, "population")
+    assert not given_.allows(EDITOR, SubjectOperation.READ, "tax")
+    assert not given_.allows(EDITOR, SubjectOperation.READ, ""), "an act on all subjects needs the pattern *"
+    assert rights("account:li", subjects="*").allows(EDITOR, SubjectOperation.READ, "")
+    assert given_.allows_anywhere(EDITOR, SubjectOperation.READ)
+    assert not given_.allows_anywhere(EDITOR, SubjectOperation.DELETE)
+    assert not given_.allows_anywhere(SINK, SubjectOperation.READ)
 
 
 def test_what_a_profile_opens_and_what_a_restriction_closes_again() -> None:
     opened = {
-        profile: {operation for operation in Operation if Rights(profile=profile).open(operation, "a")}
+        profile: {operation for operation in SubjectOperation if Rights(profile=profile).profile_allows(operation, "a")}
         for profile in Profile
     }
     assert opened == {
         Profile.CLOSED: set(),
-        Profile.IDS: {Operation.READ_BY_ID},
-        Profile.CATALOGUE: {Operation.READ, Operation.READ_BY_ID},
+        Profile.IDS: {SubjectOperation.READ_BY_ID},
+        Profile.CATALOGUE: {SubjectOperation.READ, SubjectOperation.READ_BY_ID},
     }
     closed = Rights(restricted=("health.*",))
-    assert not closed.open(Operation.READ_BY_ID, "health.cards-value")
-    assert closed.open(Operation.READ_BY_ID, "healthy-value")
+    assert not closed.profile_allows(SubjectOperation.READ_BY_ID, "health.cards-value")
+    assert closed.profile_allows(SubjectOperation.READ_BY_ID, "healthy-value")
 
 
 def test_every_act_on_the_registry_but_a_decision_needs_an_operation() -> None:
@@ -90,7 +94,7 @@ def test_every_act_on_the_registry_but_a_decision_needs_an_operation() -> None:
 )
 def test_a_right_that_says_nothing_is_refused(who: str, operations: str, subjects: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        Right.read(who, operations.split(), subjects.split())
+        Right.parse(who, operations.split(), subjects.split())
     assert caught.value.reason is Reason.CONFIG_INVALID
 
 

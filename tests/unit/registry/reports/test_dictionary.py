@@ -10,12 +10,12 @@ from registry.avro.parser import parse
 from registry.governance.classification import INHERITED
 from registry.governance.classification import LEVELS as EVERY_LEVEL
 from registry.governance.classification import MASKS as EVERY_MASK
-from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, Language, sheet
+from registry.reports.dictionary import LEVELS, MASKS, PERSONAL, SENSITIVE, Language, build_sheet
 from registry.reports.dictionary_html import to_html
 from registry.reports.dictionary_markdown import to_markdown
 from schemas import library
 
-POPULATION = sheet(parse(library.text("population")), "base/population")
+POPULATION = build_sheet(parse(library.text("population")), "base/population")
 ATTACK = "<script>alert(1)</script>\"'|[x](javascript:alert(1))"
 
 
@@ -64,7 +64,7 @@ def test_fields_of_a_nested_record_stand_below_it_with_what_they_inherit() -> No
     inner["fields"] = [{"name": "city", "type": "string", "zh": "市"}]
     field = {"name": "home", "type": ["null", inner], "default": None, "zh": "住址"}
     field |= {"level": "G3", "personal": "P", "sensitive": "N", "mask": "none"}
-    found = sheet(parse(json.dumps({"type": "record", "name": "R", "zh": "人", "fields": [field]})))
+    found = build_sheet(parse(json.dumps({"type": "record", "name": "R", "zh": "人", "fields": [field]})))
     assert [(row.path, row.depth, row.level, row.mask) for row in found.rows] == [
         ("home", 0, "G3", "none"),
         ("home.city", 1, "G3", "drop"),
@@ -85,7 +85,7 @@ def test_every_field_is_on_the_page_in_each_language(language: Language) -> None
 
 
 def test_several_records_have_a_table_of_contents_that_leads_to_them() -> None:
-    sheets = [sheet(parse(library.text(name)), name) for name in library.names() if name.startswith("base/")]
+    sheets = [build_sheet(parse(library.text(name)), name) for name in library.names() if name.startswith("base/")]
     page = to_html(sheets)
     links = re.findall(r'href="#([^"]+)"', page)
     assert len(links) == len(sheets) == 8
@@ -106,7 +106,7 @@ def hostile() -> str:
 
 
 def test_what_a_schema_says_stays_text() -> None:
-    found = [sheet(parse(hostile()), ATTACK)]
+    found = [build_sheet(parse(hostile()), ATTACK)]
     tags = read(to_html(found, title=ATTACK))
     assert "script" not in tags.seen
     assert "<script>alert(1)</script>" in tags.text
@@ -118,7 +118,7 @@ def test_what_a_schema_says_stays_text() -> None:
 
 
 def test_a_schema_without_classification_says_so() -> None:
-    found = sheet(parse('{"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}]}'))
+    found = build_sheet(parse('{"type": "record", "name": "R", "fields": [{"name": "a", "type": "int"}]}'))
     assert "未分级 not classified" in to_html([found])
     assert found.level is None
 

@@ -11,7 +11,7 @@ from exchange.access.view.derive import derive_schema
 from exchange.access.view.view import ViewSpec, compile_view
 from registry.avro.parser import parse
 from registry.reports.diff import diff
-from registry.reports.grant_impact import GrantUse, Touch, Touched, grant_use, touched
+from registry.reports.grant_impact import GrantImpact, GrantUsage, ImpactSeverity, grant_impacts, read_grant_usage
 from schemas.access import AllOf, CaseRule, Compare, Grant, GrantState, History, Level, MaskRule, Not
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -68,13 +68,13 @@ GRANT = Grant(
 )
 
 
-def touches(new: str, grant: Grant = GRANT) -> list[Touched]:
+def touches(new: str, grant: Grant = GRANT) -> list[GrantImpact]:
     old_parsed, new_parsed = parse(schema()), parse(new)
-    return touched(diff(old_parsed, new_parsed), [grant_use(to_json(grant))], old_parsed, new_parsed)
+    return grant_impacts(diff(old_parsed, new_parsed), [read_grant_usage(to_json(grant))], old_parsed, new_parsed)
 
 
 def test_a_grants_document_tells_what_it_uses() -> None:
-    assert grant_use(to_json(GRANT)) == GrantUse(
+    assert read_grant_usage(to_json(GRANT)) == GrantUsage(
         id="g1",
         consumer="tax",
         state="active",
@@ -84,7 +84,7 @@ def test_a_grants_document_tells_what_it_uses() -> None:
         ceiling=Level.G2,
     )
     with pytest.raises(InvalidError) as caught:
-        grant_use({"id": "g1"})
+        read_grant_usage({"id": "g1"})
     assert caught.value.reason is Reason.REQUEST_INVALID
 
 
@@ -94,32 +94,35 @@ def test_a_grants_document_tells_what_it_uses() -> None:
         ({"more": fld("more", default="")}, None),
         ({"other": None}, None),
         ({"other": fld("other", level="IMP")}, None),
-        ({"note": None}, Touch.DEFAULTED),
-        ({"name": None}, Touch.STOPPED),
-        ({"note": fld("remark", ["null", "string"], default=None, aliases=["note"])}, Touch.DEFAULTED),
-        ({"name": fld("full_name", aliases=["name"])}, Touch.STOPPED),
-        ({"count": fld("count", "long")}, Touch.STOPPED),
-        ({"count": fld("count", ["int", "string"])}, Touch.STOPPED),
-        ({"note": fld("note", default="")}, Touch.REVIEW),
-        ({"born": fld("born", "int")}, Touch.STOPPED),
-        ({"division": None}, Touch.STOPPED),
-        ({"division": fld("area", aliases=["division"])}, Touch.STOPPED),
-        ({"closed": None}, Touch.STOPPED),
-        ({"id": fld("id", level="G3")}, Touch.STOPPED),
-        ({"id": fld("id", level="G1")}, Touch.REVIEW),
-        ({"id": fld("id", personal="D")}, Touch.REVIEW),
-        ({"id": fld("id", mask="keep_3_4")}, Touch.REVIEW),
+        ({"note": None}, ImpactSeverity.DEFAULTED),
+        ({"name": None}, ImpactSeverity.STOPPED),
+        ({"note": fld("remark", ["null", "string"], default=None, aliases=["note"])}, ImpactSeverity.DEFAULTED),
+        ({"name": fld("full_name", aliases=["name"])}, ImpactSeverity.STOPPED),
+        ({"count": fld("count", "long")}, ImpactSeverity.STOPPED),
+        ({"count": fld("count", ["int", "string"])}, ImpactSeverity.STOPPED),
+        ({"note": fld("note", default="")}, ImpactSeverity.REVIEW),
+        ({"born": fld("born", "int")}, ImpactSeverity.STOPPED),
+        ({"division": None}, ImpactSeverity.STOPPED),
+        ({"division": fld("area", aliases=["division"])}, ImpactSeverity.STOPPED),
+        ({"closed": None}, ImpactSeverity.STOPPED),
+        ({"id": fld("id", level="G3")}, ImpactSeverity.STOPPED),
+        ({"id": fld("id", level="G1")}, ImpactSeverity.REVIEW),
+        ({"id": fld("id", personal="D")}, ImpactSeverity.REVIEW),
+        ({"id": fld("id", mask="keep_3_4")}, ImpactSeverity.REVIEW),
         ({"id": fld("id", zh="号码")}, None),
-        ({"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("street")]})}, Touch.DEFAULTED),
-        ({"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("city")]})}, Touch.STOPPED),
+        (
+            {"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("street")]})},
+            ImpactSeverity.DEFAULTED,
+        ),
+        ({"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("city")]})}, ImpactSeverity.STOPPED),
     ],
 )
-def test_how_a_change_touches_a_grant(change: dict[str, Any], expected: Touch | None) -> None:
+def test_how_a_change_touches_a_grant(change: dict[str, Any], expected: ImpactSeverity | None) -> None:
     found = touches(schema(change))
-    assert max((item.touch for item in found), default=None) == expected, found
+    assert max((item.severity for item in found), default=None) == expected, found
     # The level is judged at each draw; everything else that stops a grant must be what its view refuses.
     level = any(item.change.kind.value == "level" for item in found)
-    assert (expected is Touch.STOPPED and not level) is _refused(schema(change))
+    assert (expected is ImpactSeverity.STOPPED and not level) is _refused(schema(change))
 
 
 def _refused(new: str) -> bool:
@@ -142,9 +145,9 @@ def _refused(new: str) -> bool:
 def test_an_ended_grant_is_not_touched() -> None:
     ended = to_json(GRANT) | {"state": "terminated"}
     old, new = parse(schema()), parse(schema({"name": None}))
-    assert touched(diff(old, new), [grant_use(ended)], old, new) == []
+    assert grant_impacts(diff(old, new), [read_grant_usage(ended)], old, new) == []
 
 
 def test_another_key_and_another_name() -> None:
-    assert [item.touch for item in touches(schema(key=["id", "name"]))] == [Touch.REVIEW]
+    assert [item.severity for item in touches(schema(key=["id", "name"]))] == [ImpactSeverity.REVIEW]
     assert touches(schema(name="S")) == []

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from registry.avro.parser import parse
 from registry.cli.main import app
-from registry.governance.classification import examine
+from registry.governance.classification import read_classification
 from registry.reports.odcs import from_contract, to_contract
 from registry.subjects.fingerprint import canonical_text
 from schemas import library
@@ -111,7 +111,7 @@ def test_a_contract_from_elsewhere_becomes_a_schema() -> None:
     assert fields["txn_ref_dt"].attributes["classification"] == "public", "a word that nobody explained stays a word"
     assert fields["txn_ref_dt"].attributes["zh"] == "交易日期"
     assert metadata == {"properties": {"owner": "财政局"}}
-    assert examine(parsed.json)[1], "and lint says what is missing"
+    assert read_classification(parsed.json)[1], "and lint says what is missing"
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.avro.compatibility import can_read
+from registry.avro.compatibility import read_conflicts
 from registry.avro.parser import parse
-from registry.reports.diff import Change, Kind, Readers, diff
+from registry.reports.diff import ChangeKind, ReaderImpact, SchemaChange, diff
 
 GOOD = {"zh": "身份号码", "level": "G3", "personal": "P", "sensitive": "s", "mask": "keep_3_4"}
 
@@ -22,11 +22,11 @@ def schema(*fields: dict[str, Any], **facts: Any) -> str:
     return json.dumps({"type": "record", "name": "R", "zh": "人员", "fields": list(fields)} | facts)
 
 
-def changes(old: str, new: str) -> list[Change]:
+def changes(old: str, new: str) -> list[SchemaChange]:
     return diff(parse(old), parse(new))
 
 
-def only(old: str, new: str) -> Change:
+def only(old: str, new: str) -> SchemaChange:
     (change,) = changes(old, new)
     return change
 
@@ -39,30 +39,30 @@ def test_the_same_schema_written_differently_has_no_change() -> None:
 
 def test_an_added_field_with_a_default_lets_everybody_read_on() -> None:
     change = only(schema(fld("id")), schema(fld("id"), fld("note", default="")))
-    assert (change.kind, change.path, change.readers) == (Kind.ADDED, "note", Readers.BOTH)
+    assert (change.kind, change.path, change.readers) == (ChangeKind.ADDED, "note", ReaderImpact.BOTH)
     assert "level G3" in change.after
 
 
 def test_an_added_field_without_a_default_needs_the_writers_first() -> None:
     change = only(schema(fld("id")), schema(fld("id"), fld("note")))
-    assert change.readers is Readers.WRITERS_FIRST
+    assert change.readers is ReaderImpact.WRITERS_FIRST
     assert "has no default" in change.because[0]
 
 
 def test_a_removed_field_without_a_default_needs_the_readers_first() -> None:
     change = only(schema(fld("id"), fld("note")), schema(fld("id")))
-    assert (change.kind, change.path, change.readers) == (Kind.REMOVED, "note", Readers.READERS_FIRST)
+    assert (change.kind, change.path, change.readers) == (ChangeKind.REMOVED, "note", ReaderImpact.READERS_FIRST)
 
 
 def test_a_renamed_field_is_one_change() -> None:
     change = only(schema(fld("sfzh")), schema(fld("id_number", aliases=["sfzh"])))
-    assert (change.kind, change.was, change.path) == (Kind.RENAMED, "sfzh", "id_number")
-    assert change.readers is Readers.READERS_FIRST
+    assert (change.kind, change.was, change.path) == (ChangeKind.RENAMED, "sfzh", "id_number")
+    assert change.readers is ReaderImpact.READERS_FIRST
 
 
 def test_a_wider_number_needs_the_readers_first_and_a_text_instead_breaks() -> None:
-    assert only(schema(fld("n", "int")), schema(fld("n", "long"))).readers is Readers.READERS_FIRST
-    assert only(schema(fld("n", "int")), schema(fld("n", "string"))).readers is Readers.BROKEN
+    assert only(schema(fld("n", "int")), schema(fld("n", "long"))).readers is ReaderImpact.READERS_FIRST
+    assert only(schema(fld("n", "int")), schema(fld("n", "string"))).readers is ReaderImpact.BROKEN
 
 
 def test_another_scale_breaks_although_avro_reads_on() -> None:
@@ -70,7 +70,7 @@ def test_another_scale_breaks_although_avro_reads_on() -> None:
         return schema(fld("m", {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": scale}))
 
     change = only(money(2), money(4))
-    assert (change.kind, change.readers) == (Kind.TYPE, Readers.BROKEN)
+    assert (change.kind, change.readers) == (ChangeKind.TYPE, ReaderImpact.BROKEN)
     assert change.before != change.after
 
 
@@ -79,7 +79,7 @@ def test_a_symbol_more_is_named() -> None:
         return schema(fld("c", {"type": "enum", "name": "C", "symbols": list(symbols)}))
 
     change = only(coded("A"), coded("A", "B"))
-    assert change.readers is Readers.READERS_FIRST
+    assert change.readers is ReaderImpact.READERS_FIRST
     assert "lacks B" in change.because[0]
 
 
@@ -88,37 +88,37 @@ def test_a_field_within_a_record_has_a_dotted_path() -> None:
         return schema(fld("home", ["null", {"type": "record", "name": "Home", "fields": list(fields)}], default=None))
 
     change = only(held(fld("city")), held(fld("city"), fld("street")))
-    assert (change.kind, change.path, change.readers) == (Kind.ADDED, "home.street", Readers.WRITERS_FIRST)
+    assert (change.kind, change.path, change.readers) == (ChangeKind.ADDED, "home.street", ReaderImpact.WRITERS_FIRST)
 
 
 @pytest.mark.parametrize(
     ("facts", "kind", "approval"),
     [
-        ({"level": "G2"}, Kind.LEVEL, True),
-        ({"level": "G4"}, Kind.LEVEL, False),
-        ({"sensitive": "N"}, Kind.SENSITIVE, True),
-        ({"mask": "none"}, Kind.MASK, True),
-        ({"zh": "证件号"}, Kind.LABEL, False),
-        ({"doc": "Of a person."}, Kind.DOC, False),
-        ({"check": "not_empty"}, Kind.CHECK, False),
-        ({"standard": "GB 11643"}, Kind.ATTRIBUTE, False),
-        ({"default": ""}, Kind.DEFAULT, False),
+        ({"level": "G2"}, ChangeKind.LEVEL, True),
+        ({"level": "G4"}, ChangeKind.LEVEL, False),
+        ({"sensitive": "N"}, ChangeKind.SENSITIVE, True),
+        ({"mask": "none"}, ChangeKind.MASK, True),
+        ({"zh": "证件号"}, ChangeKind.LABEL, False),
+        ({"doc": "Of a person."}, ChangeKind.DOC, False),
+        ({"check": "not_empty"}, ChangeKind.CHECK, False),
+        ({"standard": "GB 11643"}, ChangeKind.ATTRIBUTE, False),
+        ({"default": ""}, ChangeKind.DEFAULT, False),
     ],
 )
-def test_what_is_said_about_a_field(facts: dict[str, Any], kind: Kind, approval: bool) -> None:
+def test_what_is_said_about_a_field(facts: dict[str, Any], kind: ChangeKind, approval: bool) -> None:
     change = only(schema(fld("id")), schema(fld("id", **facts)))
     assert (change.kind, change.path, change.approval) == (kind, "id", approval)
-    assert change.readers is (Readers.BOTH if kind is Kind.DEFAULT else Readers.UNTOUCHED)
+    assert change.readers is (ReaderImpact.BOTH if kind is ChangeKind.DEFAULT else ReaderImpact.UNTOUCHED)
 
 
 def test_a_change_of_key_and_of_place() -> None:
     old = schema(fld("a"), fld("b"), key=["a"])
     new = schema(fld("b"), fld("a"), key=["a", "b"])
-    assert [change.kind for change in changes(old, new)] == [Kind.KEY, Kind.MOVED, Kind.MOVED]
+    assert [change.kind for change in changes(old, new)] == [ChangeKind.KEY, ChangeKind.MOVED, ChangeKind.MOVED]
 
 
 def test_a_schema_that_is_no_record() -> None:
-    assert only('"int"', '"string"').readers is Readers.BROKEN
+    assert only('"int"', '"string"').readers is ReaderImpact.BROKEN
 
 
 TYPES = st.sampled_from(
@@ -157,9 +157,11 @@ def records(draw: st.DrawFn) -> str:
 @settings(max_examples=150, deadline=None)
 def test_no_incompatibility_is_missing_from_the_list(old: str, new: str) -> None:
     found = changes(old, new)
-    backward, forward = can_read(new, old, strict=True), can_read(old, new, strict=True)
-    assert bool(backward) == any(change.readers in {Readers.WRITERS_FIRST, Readers.BROKEN} for change in found)
-    assert bool(forward) == any(change.readers in {Readers.READERS_FIRST, Readers.BROKEN} for change in found)
+    backward, forward = read_conflicts(new, old, strict=True), read_conflicts(old, new, strict=True)
+    assert bool(backward) == any(
+        change.readers in {ReaderImpact.WRITERS_FIRST, ReaderImpact.BROKEN} for change in found
+    )
+    assert bool(forward) == any(change.readers in {ReaderImpact.READERS_FIRST, ReaderImpact.BROKEN} for change in found)
     told = " ".join(text for change in found for text in change.because)
     assert all(item.detail in told for item in (*backward, *forward))
 
@@ -167,5 +169,5 @@ def test_no_incompatibility_is_missing_from_the_list(old: str, new: str) -> None
 def test_a_level_that_fields_inherit_shows_at_the_fields() -> None:
     plain = {"name": "id", "type": "string", "zh": "号", "personal": "P", "sensitive": "N", "mask": "none"}
     change = only(schema(plain, level="G3"), schema(plain, level="G2"))
-    assert (change.kind, change.path, change.approval) == (Kind.LEVEL, "id", True)
+    assert (change.kind, change.path, change.approval) == (ChangeKind.LEVEL, "id", True)
     assert (change.before, change.after) == ("G3", "G2")
