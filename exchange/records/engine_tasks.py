@@ -13,7 +13,8 @@ from exchange.access.view.view import View, ViewResult, ViewSpec
 from exchange.engines.process_pool import Parts, ProcessPool, Task, TaskSpec
 from exchange.records.submission import Records, check_root
 from registry.avro.parser import ParsedSchema, parse
-from registry.codec.codec import CodecEngine, RowError, engine_for, strip_frames
+from registry.codec.codec import CodecEngine, RowError, engine_for
+from registry.codec.framing import strip_frames
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
 from schemas.record import Packed

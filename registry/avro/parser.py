@@ -101,7 +101,6 @@ class ParsedSchema:
         text: as submitted.
         references: texts of the schemas that it refers to, as submitted, each before those that need it.
         json: `text` as JSON, unresolved: for attributes at any depth.
-        avro: the same as `avro.schema.Schema` (logical types left out), for compatibility checks.
         fullname: of the record; empty for a schema that is not a record.
         fields: of the record, in order; none for a schema that is not a record.
         key: names of the fields that make up a record's key, in order; empty when the schema declares none.
@@ -113,7 +112,6 @@ class ParsedSchema:
     text: str
     references: tuple[str, ...]
     json: Any
-    avro: Any
     fullname: str
     fields: tuple[Field, ...]
     key: tuple[str, ...]
@@ -163,10 +161,9 @@ def parse(
     """
     loaded = [_load(each) for each in (*references, text)]
     names = _Names(validate_names=strict)
-    parsed: Any = None
     for data in loaded:
         try:
-            parsed = avro.schema.make_avsc_object(_for_avro(data), names, strict, strict)
+            avro.schema.make_avsc_object(_for_avro(data), names, strict, strict)
         except Exception as error:  # hostile JSON makes it fail in more ways than it declares
             raise schema_invalid(
                 f"got a text that is no Avro schema ({_brief(error)}); expected one by Avro 1.12"
@@ -175,19 +172,11 @@ def parse(
     for data in loaded[:-1]:
         resolver.resolve(data, "", (), "")
     resolved = resolver.resolve(loaded[-1], "", (), "")
-    return _assemble(
-        text,
-        references,
-        loaded[-1],
-        parsed,
-        resolved,
-        compile_type(resolved, allow_non_terminating=allow_non_terminating),
-    )
+    type_tree = compile_type(resolved, allow_non_terminating=allow_non_terminating)
+    return _assemble(text, references, loaded[-1], resolved, type_tree)
 
 
-def _assemble(
-    text: str, references: tuple[str, ...], data: Any, parsed: Any, resolved: Any, type_tree: TypeNode
-) -> ParsedSchema:
+def _assemble(text: str, references: tuple[str, ...], data: Any, resolved: Any, type_tree: TypeNode) -> ParsedSchema:
     record: Mapping[str, Any] = resolved if type_tree.kind is TypeKind.RECORD else {"name": "", "fields": []}
     fields = tuple(
         Field(
@@ -209,7 +198,6 @@ def _assemble(
         text=text,
         references=references,
         json=data,
-        avro=parsed,
         fullname=record["name"],
         fields=fields,
         key=_key(attributes, fields),

@@ -16,7 +16,7 @@ import pyarrow as pa
 from registry.avro.type_tree import TypeKind, TypeNode
 from registry.codec.datum_reader import DatumError
 
-__all__ = ["branch_codes", "validity_bitmap", "values_from_arrow", "values_to_arrow"]
+__all__ = ["branch_codes", "values_from_arrow", "values_to_arrow"]
 
 
 def values_to_arrow(values: Sequence[Any], node: TypeNode) -> pa.Array:
@@ -26,7 +26,7 @@ def values_to_arrow(values: Sequence[Any], node: TypeNode) -> pa.Array:
     return _TO_ARROW[node.kind](values, node)
 
 
-def validity_bitmap(values: Sequence[Any]) -> pa.Buffer | None:
+def _validity_bitmap(values: Sequence[Any]) -> pa.Buffer | None:
     """Return the validity bitmap of n values, None when no value is null."""
     if None not in values:
         return None
@@ -48,7 +48,7 @@ def _joined(values: Sequence[Any], node: TypeNode) -> pa.Array:
     """Build a column of fixed width from the bytes of each value."""
     empty = bytes(node.arrow.bit_width // 8)
     data = pa.py_buffer(b"".join([empty if value is None else value for value in values]))
-    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), data])
+    return pa.Array.from_buffers(node.arrow, len(values), [_validity_bitmap(values), data])
 
 
 def _decimals(values: Sequence[Any], node: TypeNode) -> pa.Array:
@@ -62,7 +62,7 @@ def _enums(values: Sequence[Any], node: TypeNode) -> pa.Array:
 
 def _records(values: Sequence[Any], node: TypeNode) -> pa.Array:
     rows = len(values)
-    valid = validity_bitmap(values)
+    valid = _validity_bitmap(values)
     if valid is None:
         columns: list[tuple[Any, ...]] = list(zip(*values, strict=True)) if rows else [()] * len(node.parts)
         children = [values_to_arrow(column, part) for column, part in zip(columns, node.parts, strict=True)]
@@ -83,7 +83,7 @@ def _ends(values: Sequence[Any]) -> pa.Buffer:
 
 def _arrays(values: Sequence[Any], node: TypeNode) -> pa.Array:
     items = values_to_arrow([item for value in values if value is not None for item in value], node.parts[0])
-    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), _ends(values)], children=[items])
+    return pa.Array.from_buffers(node.arrow, len(values), [_validity_bitmap(values), _ends(values)], children=[items])
 
 
 def _maps(values: Sequence[Any], node: TypeNode) -> pa.Array:
@@ -94,7 +94,7 @@ def _maps(values: Sequence[Any], node: TypeNode) -> pa.Array:
     ]
     struct = pa.struct([node.arrow.key_field, node.arrow.item_field])
     pairs = pa.Array.from_buffers(struct, len(entries), [None], children=children)
-    return pa.Array.from_buffers(node.arrow, len(values), [validity_bitmap(values), _ends(values)], children=[pairs])
+    return pa.Array.from_buffers(node.arrow, len(values), [_validity_bitmap(values), _ends(values)], children=[pairs])
 
 
 def _unions(values: Sequence[Any], node: TypeNode) -> pa.Array:

@@ -22,35 +22,16 @@ import pyarrow as pa
 from typing_extensions import override
 
 from registry.avro.parser import ParsedSchema
-from registry.avro.type_tree import arrow_type
 from registry.codec.column_engine import ColumnEngine, UnsupportedError
 from registry.codec.datum_writer import compile_writer
-from registry.codec.engine import MAX_ROW_ERRORS, CheckedBatch, Datums, Engine, RowError
-from registry.codec.framing import FrameGroup, add_frames, as_arrow, as_list, from_arrow, strip_frames
+from registry.codec.engine import CheckedBatch, Datums, Engine, RowError
 from registry.codec.physical_schema import NotVerifiableError
 from registry.codec.random_datums import sample_value
-from registry.codec.row_engine import RowEngine, arrow_schema
+from registry.codec.row_engine import RowEngine
 from schemas.errors import InvalidError
 from schemas.record import Packed
 
-__all__ = [
-    "COLUMNAR_MIN_RECORDS",
-    "MAX_ROW_ERRORS",
-    "CheckedBatch",
-    "CodecEngine",
-    "Datums",
-    "Engine",
-    "FrameGroup",
-    "RowError",
-    "add_frames",
-    "arrow_schema",
-    "arrow_type",
-    "as_arrow",
-    "as_list",
-    "engine_for",
-    "from_arrow",
-    "strip_frames",
-]
+__all__ = ["COLUMNAR_MIN_RECORDS", "CheckedBatch", "CodecEngine", "Engine", "RowError", "engine_for"]
 
 COLUMNAR_MIN_RECORDS = 30
 """Fewest records of a batch for the column engine, which costs some 140 µs a batch before the first record."""

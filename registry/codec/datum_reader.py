@@ -28,7 +28,6 @@ __all__ = [
     "ReaderCompiler",
     "compile_reader",
     "describe_range",
-    "read_long",
 ]
 
 MAX_RECURSION = 64
@@ -76,7 +75,7 @@ def compile_reader(node: TypeNode) -> Callable[[bytes], Any]:
     return whole
 
 
-def read_long(data: bytes, at: int) -> tuple[int, int]:
+def _read_long(data: bytes, at: int) -> tuple[int, int]:
     """Read a zig-zag variable-length long (Avro 1.12, "Binary Encoding"), in its shortest form only."""
     byte = data[at]
     at += 1
@@ -180,7 +179,7 @@ def _read_bytes(data: bytes, at: int, _depth: int = 0) -> tuple[bytes, int]:
     if byte < 0x80 and not byte & 1:  # a length of 0 to 63, by far the most frequent
         length, at = byte >> 1, at + 1
     else:
-        length, at = read_long(data, at)
+        length, at = _read_long(data, at)
     end = at + length
     if length < 0 or end > len(data):
         raise DatumError("expected a length that lies within the datum")
@@ -205,11 +204,11 @@ _SIMPLE_READERS: Mapping[TypeKind, DatumReader] = {
 
 def _integer_reader(node: TypeNode) -> DatumReader:
     if node.bounds is None:
-        return lambda data, at, _depth: read_long(data, at)
+        return lambda data, at, _depth: _read_long(data, at)
     low, high = node.bounds
 
     def read(data: bytes, at: int, _depth: int) -> tuple[int, int]:
-        value, at = read_long(data, at)
+        value, at = _read_long(data, at)
         if not low <= value <= high:
             raise DatumError(f"expected {describe_range(node)}")
         return value, at
@@ -262,13 +261,13 @@ def _block_reader(read_item: DatumReader) -> DatumReader:
     def read(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
         items: list[Any] = []
         while True:
-            count, at = read_long(data, at)
+            count, at = _read_long(data, at)
             if count == 0:
                 return items, at
             size = -1
             if count < 0:  # a block with its size in bytes, so that a reader can skip it
                 count = -count
-                size, at = read_long(data, at)
+                size, at = _read_long(data, at)
             start = at
             for _ in range(count):
                 item, at = read_item(data, at, depth)
@@ -295,7 +294,7 @@ def _optional_reader(read_value: DatumReader, null_index: int) -> DatumReader:
 
 def _union_reader(readers: list[DatumReader]) -> DatumReader:
     def read(data: bytes, at: int, depth: int) -> tuple[tuple[int, Any], int]:
-        branch, at = read_long(data, at)
+        branch, at = _read_long(data, at)
         if not 0 <= branch < len(readers):
             raise DatumError(f"expected one of the union's {len(readers)} branches")
         value, at = readers[branch](data, at, depth)

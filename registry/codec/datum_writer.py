@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from registry.avro.type_tree import TypeKind, TypeNode, require_terminating
 from registry.codec.datum_reader import DatumError, DatumReader, ReaderCompiler, describe_range
 
-__all__ = ["DatumWriter", "compile_writer"]
+__all__ = ["compile_writer"]
 
 DatumWriter: TypeAlias = Callable[[bytearray, Any], None]
 
@@ -32,7 +32,7 @@ def compile_writer(node: TypeNode) -> Callable[[Any], bytes]:
     return whole
 
 
-def write_long(out: bytearray, number: int) -> None:
+def _write_long(out: bytearray, number: int) -> None:
     """Write a zig-zag variable-length long."""
     number = (number << 1) ^ (number >> 63)
     while number > 0x7F:
@@ -115,7 +115,7 @@ def _write_boolean(out: bytearray, value: Any) -> None:
 
 def _write_bytes(out: bytearray, value: Any) -> None:
     _present(value)
-    write_long(out, len(value))
+    _write_long(out, len(value))
     out += value
 
 
@@ -139,7 +139,7 @@ def _integer_writer(node: TypeNode) -> DatumWriter:
         _present(value)
         if not low <= value <= high:
             raise DatumError(f"expected {describe_range(node)}")
-        write_long(out, value)
+        _write_long(out, value)
 
     return write
 
@@ -185,7 +185,7 @@ def _block_writer(write_item: DatumWriter) -> DatumWriter:
     def write(out: bytearray, items: Any) -> None:
         _present(items)
         if items:
-            write_long(out, len(items))
+            _write_long(out, len(items))
             for item in items:
                 write_item(out, item)
         out.append(0)
@@ -212,7 +212,7 @@ def _union_writer(writers: list[DatumWriter]) -> DatumWriter:
         branch, inner = value
         if not 0 <= branch < len(writers):
             raise DatumError(f"expected one of the union's {len(writers)} branches")
-        write_long(out, branch)
+        _write_long(out, branch)
         writers[branch](out, inner)
 
     return write

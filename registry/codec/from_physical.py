@@ -16,7 +16,7 @@ from registry.codec.arrow_values import values_to_arrow
 from registry.codec.datum_reader import compile_reader
 from registry.codec.physical_schema import NotVerifiableError, data_values, decimals_within, float_slots
 
-__all__ = ["FromPhysical", "compile_constant", "compile_from_physical"]
+__all__ = ["compile_constant", "compile_from_physical"]
 
 FromPhysical: TypeAlias = Callable[[pa.Array], pa.Array]
 """Physical column → logical column."""

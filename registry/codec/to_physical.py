@@ -17,7 +17,7 @@ from registry.avro.type_tree import TypeKind, TypeNode
 from registry.codec.arrow_values import branch_codes
 from registry.codec.physical_schema import DECIMAL_BYTES, NotVerifiableError, decimals_within, float_slots
 
-__all__ = ["ToPhysical", "compile_to_physical"]
+__all__ = ["compile_to_physical"]
 
 ToPhysical: TypeAlias = Callable[[pa.Array, pa.BooleanArray | None], pa.Array]
 """Logical column, and which of its rows are visible through the records and unions around it (None: all) → physical

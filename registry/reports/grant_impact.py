@@ -26,9 +26,9 @@ from schemas.access import Level
 from schemas.canonical import Json
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["ENDED", "GrantImpact", "GrantUsage", "ImpactSeverity", "grant_impacts", "read_grant_usage"]
+__all__ = ["GrantImpact", "GrantUsage", "ImpactSeverity", "grant_impacts", "read_grant_usage"]
 
-ENDED = frozenset({"rejected", "expired", "terminated", "withdrawn"})
+_ENDED = frozenset({"rejected", "expired", "terminated", "withdrawn"})
 """States in which a grant delivers nothing and never will again."""
 
 _STRUCTURE = frozenset({ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED, ChangeKind.TYPE})
@@ -124,7 +124,7 @@ def grant_impacts(
         old: the schema as it is registered.
         new: as it would follow.
     """
-    alive = [grant for grant in grants if grant.state not in ENDED]
+    alive = [grant for grant in grants if grant.state not in _ENDED]
     found = []
     for change in changes:
         for grant in alive:

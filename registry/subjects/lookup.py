@@ -94,7 +94,7 @@ class SchemaLookup:
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro; SCHEMA_UNSAFE, for one that
-                holds itself without end.
+                is infinitely recursive.
         """
         return self._parsed(reader, schema_id)
 
@@ -134,8 +134,8 @@ class SchemaLookup:
             allow_non_terminating: to describe or compare it alone; without, what is given may be read and written with.
 
         Raises:
-            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it holds itself
-                without end.
+            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it is
+                infinitely recursive.
         """
         content = self.by_id(reader, schema_id).content
         if content.kind != SchemaType.AVRO:

@@ -40,7 +40,7 @@ class Submission:
         whole: an Avro schema's text with its references written in, the text itself where it has none.
         shape: the key without metadata and rules.
         strict: whether it keeps what Avro's own parser does not ask for.
-        allow_non_terminating: whether it may hold a record that holds itself without end.
+        allow_non_terminating: whether a record of it may be infinitely recursive.
     """
 
     content: Content

@@ -28,7 +28,7 @@ import pyarrow as pa
 from exchange.access.view.derive import derive_schema
 from exchange.access.view.plan import ViewPlan
 from registry.avro.parser import ParsedSchema, parse
-from registry.codec.codec import as_arrow, as_list, from_arrow
+from registry.codec.framing import as_arrow, as_list, from_arrow
 from schemas.access import MaskRule, RowFilter
 from schemas.errors import InvalidError, Reason
 from schemas.record import FRAME_SIZE, Packed, frame

@@ -6,6 +6,7 @@ import avro.schema
 import pyarrow as pa
 import pytest
 
+from registry.avro import parser
 from registry.avro.parser import MAX_FIELDS, NO_DEFAULT, parse
 from registry.avro.type_tree import arrow_type, compile_type
 from schemas.errors import InvalidError, Reason
@@ -50,6 +51,11 @@ def test_names_are_replaced_by_what_they_name_and_types_are_self_contained() -> 
     assert schema.field("y").type_tree.arrow == pa.dictionary(pa.int32(), pa.string())
 
 
+def accepted_by_avro(text: str) -> Any:
+    """Return what Apache Avro makes of a text in the form in which the parser asks it."""
+    return avro.schema.make_avsc_object(parser._for_avro(json.loads(text)), parser._Names(validate_names=True))
+
+
 def test_a_recursive_reference_stays_a_name_and_its_value_stays_bytes() -> None:
     node = {"type": "record", "name": "Node", "fields": [field("next", ["null", "Node"])]}
     schema = parse(record(field("list", node), field("again", "Node")))
@@ -62,7 +68,7 @@ def test_the_name_of_a_primitive_means_the_primitive_whatever_is_defined_beside_
     record_of_that_name = {"type": "record", "name": "gov.string", "fields": [field("x", "int")]}
     schema = parse(record(field("a", record_of_that_name), field("b", "string"), namespace="gov"))
     assert schema.field("b").type_tree.arrow == pa.string()
-    assert schema.avro.fields[1].type.type == "string"  # what compatibility is judged by
+    assert accepted_by_avro(schema.text).fields[1].type.type == "string"
 
 
 def test_a_schema_may_refer_to_types_of_another_text() -> None:
@@ -122,7 +128,7 @@ ARROW = [
 ]  # fmt: skip
 
 
-def test_what_compatibility_is_judged_by_is_what_avros_own_parser_makes() -> None:
+def test_types_made_once_do_not_change_what_avros_own_parser_makes() -> None:
     primitives = ["null", "boolean", "int", "long", "float", "double", "bytes", "string"]
     types = [*primitives, *(["null", name] for name in primitives[1:]), {"type": "array", "items": "string"}]
     types += [{"type": "map", "values": ["int", "string"]}, {"type": "string"}, "test.Other", ["null", "Other"]]
@@ -130,9 +136,8 @@ def test_what_compatibility_is_judged_by_is_what_avros_own_parser_makes() -> Non
     listed = [field("other", other), *(field(f"f{number}", one) for number, one in enumerate(types))]
     text = json.dumps({"type": "record", "name": "R", "namespace": "test", "fields": listed})
     for _ in range(2):
-        assert parse(text).avro == avro.schema.parse(text)
-        assert str(parse(text).avro) == str(avro.schema.parse(text))
-        parse.cache_clear()
+        assert accepted_by_avro(text) == avro.schema.parse(text)
+        assert str(accepted_by_avro(text)) == str(avro.schema.parse(text))
 
 
 @pytest.mark.parametrize(("avro_type", "expected"), ARROW, ids=lambda each: str(each)[:60])

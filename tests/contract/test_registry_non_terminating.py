@@ -1,4 +1,4 @@
-"""A record that holds itself without end may be registered where nothing is decoded, and nowhere else."""
+"""An infinitely recursive record may be registered where nothing is decoded, and nowhere else."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.kit.cases.registry import TOPIC, USCC, Stores, Subjects, directory, r
 FREE = "lists"
 
 
-def endless(kind: str = "int", **more: str) -> Content:
+def non_terminating(kind: str = "int", **more: str) -> Content:
     fields = [{"name": "head", "type": kind, **more}, {"name": "tail", "type": "List"}]
     return Content(text=json.dumps({"type": "record", "name": "List", "fields": fields}))
 
@@ -39,13 +39,13 @@ def catalogued(stores: Stores) -> tuple[Catalogue, Entry]:
 
 def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores: Stores) -> None:
     subjects = service(stores)
-    first = subjects.register(FREE, endless("int"))
-    assert subjects.register(FREE, endless("int")) == first
-    assert subjects.find(FREE, endless("int")).number == 1
-    assert subjects.check(FREE, endless("long")) == []
-    assert [item.field for item in subjects.check(FREE, endless("string"))] == ["head"]
-    assert subjects.register(FREE, endless("long")).number == 2
-    refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register(FREE, endless("string")))
+    first = subjects.register(FREE, non_terminating("int"))
+    assert subjects.register(FREE, non_terminating("int")) == first
+    assert subjects.find(FREE, non_terminating("int")).number == 1
+    assert subjects.check(FREE, non_terminating("long")) == []
+    assert [item.field for item in subjects.check(FREE, non_terminating("string"))] == ["head"]
+    assert subjects.register(FREE, non_terminating("long")).number == 2
+    refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register(FREE, non_terminating("string")))
     assert subjects.described(first.schema_id).fields
     assert refused(Reason.SCHEMA_UNSAFE, lambda: subjects.parsed_by_id(first.schema_id)).details["field"] == "tail"
 
@@ -53,7 +53,7 @@ def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores:
 def test_what_is_unsafe_in_another_way_is_refused_everywhere(stores: Stores) -> None:
     subjects = service(stores)
     for inner in ('{"type": "array", "items": "null"}', '{"type": "map", "values": "null"}'):
-        text = endless().text.replace('"int"', inner)
+        text = non_terminating().text.replace('"int"', inner)
         error = refused(Reason.SCHEMA_UNSAFE, lambda text=text: subjects.register(FREE, Content(text=text)))
         assert error.details["field"] == "head"
 
@@ -62,14 +62,14 @@ def test_under_a_catalogued_resource_it_is_refused_with_the_field(stores: Stores
     catalogued(stores)
     subjects = service(stores)
     for act in (subjects.register, subjects.check, subjects.taken_back):
-        error = refused(Reason.SCHEMA_UNSAFE, lambda act=act: act(TOPIC.subject, endless()))
+        error = refused(Reason.SCHEMA_UNSAFE, lambda act=act: act(TOPIC.subject, non_terminating()))
         assert error.details["field"] == "tail"
         assert "without end" in error.message
 
 
 def test_by_a_reference_it_is_refused_under_a_catalogued_resource_too(stores: Stores) -> None:
     subjects = service(stores)
-    held = subjects.register(FREE, Content(text=endless().text.replace('"List"', '"gov.List"')))
+    held = subjects.register(FREE, Content(text=non_terminating().text.replace('"List"', '"gov.List"')))
     catalogued(stores)
     full = json.loads(library.text("population"))
     field = {"name": "list", "type": ["null", "gov.List"], "zh": "表", "level": "G1", "personal": "N", "sensitive": "N"}
@@ -81,7 +81,7 @@ def test_by_a_reference_it_is_refused_under_a_catalogued_resource_too(stores: St
 
 def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(stores: Stores) -> None:
     subjects = service(stores, Compatibility.NONE)
-    subjects.register(TOPIC.subject, endless())
+    subjects.register(TOPIC.subject, non_terminating())
     catalogue, entry = catalogued(stores)
 
     def publish() -> Entry:
@@ -90,7 +90,7 @@ def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(st
     error = refused(Reason.SCHEMA_UNSAFE, publish)
     assert error.details["field"] == "tail"
     subjects.delete(TOPIC.subject)
-    refused(Reason.SCHEMA_UNSAFE, lambda: subjects.register(TOPIC.subject, endless()))
+    refused(Reason.SCHEMA_UNSAFE, lambda: subjects.register(TOPIC.subject, non_terminating()))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
     assert publish().topic == TOPIC
 
@@ -101,7 +101,7 @@ def test_a_subject_that_is_catalogued_meanwhile_is_one_thing_throughout(stores: 
         answers = iter([first, second])
         subjects = Subjects(stores.subjects, governed=lambda _, it=answers: next(it))
         if first:
-            refused(Reason.SCHEMA_UNSAFE, lambda subjects=subjects: subjects.register(FREE, endless()))
+            refused(Reason.SCHEMA_UNSAFE, lambda subjects=subjects: subjects.register(FREE, non_terminating()))
         else:
-            assert subjects.register(FREE, endless()).number == 1
+            assert subjects.register(FREE, non_terminating()).number == 1
         assert next(answers) is second, "it was asked once"

@@ -1,7 +1,7 @@
-"""A record that holds itself without end has no value: whatever is sent under such a schema ends in an error.
+"""An infinitely recursive record has no value: whatever is sent under such a schema ends in an error.
 
-Its reader would go on as long as there are bytes, or forever where the record takes none. So no engine is made for it,
-by whatever way the schema comes to one.
+Its reader would go on as long as there are bytes, or forever where the record takes none. So no engine is compiled for
+it, however the schema comes to one.
 """
 
 import json
@@ -35,7 +35,7 @@ def r(name: str, **fields: Any) -> dict[str, Any]:
     return {"type": "record", "name": name, "fields": [{"name": key, "type": kind} for key, kind in fields.items()]}
 
 
-ENDLESS = {
+NON_TERMINATING = {
     "back.back": r("R", back=r("S", back="R"), more=["null", "S"]),
     "more.self": r("R", more=["null", r("S", back="R", self="S")]),
     "next": r("R", head="int", next="R"),
@@ -64,9 +64,9 @@ def refused(act: Callable[[], object]) -> InvalidError:
     return caught.value
 
 
-@pytest.mark.parametrize("field", ENDLESS)
-def test_an_endless_schema_is_described_but_has_no_engine(field: str) -> None:
-    text = json.dumps(ENDLESS[field])
+@pytest.mark.parametrize("field", NON_TERMINATING)
+def test_a_non_terminating_schema_is_described_but_has_no_engine(field: str) -> None:
+    text = json.dumps(NON_TERMINATING[field])
     assert refused(lambda: parse(text)).details["field"] == field
     described = parse(text, allow_non_terminating=True)
     assert described.type_tree.non_terminating_field == field
@@ -79,13 +79,13 @@ def test_an_endless_schema_is_described_but_has_no_engine(field: str) -> None:
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_record_that_may_end_is_none(name: str) -> None:
+def test_a_record_that_may_terminate_is_accepted(name: str) -> None:
     text = json.dumps(HARMLESS[name])
     assert parse(text).type_tree.non_terminating_field == ""
     assert engine_for(parse(text))
 
 
-def test_a_record_that_another_one_ends_is_written_and_read() -> None:
+def test_a_record_that_an_enclosing_one_terminates_is_written_and_read() -> None:
     tree = parse(json.dumps(HARMLESS["through another"])).type_tree
     for datum in (b"\0", b"\2\2\0"):
         assert compile_writer(tree)(compile_reader(tree)(datum)) == datum
@@ -102,9 +102,9 @@ def test_what_harms_in_another_way_is_refused_even_to_be_described(items: Any) -
     assert refused(lambda: parse(text, allow_non_terminating=True)).details["field"] == "deep"
 
 
-def test_a_shape_is_refused_unless_it_is_asked_for() -> None:
-    assert refused(lambda: compile_type(ENDLESS["empty"])).details["field"] == "empty"
-    assert compile_type(ENDLESS["empty"], allow_non_terminating=True).non_terminating_field == "empty"
+def test_a_non_terminating_type_is_refused_unless_it_is_asked_for() -> None:
+    assert refused(lambda: compile_type(NON_TERMINATING["empty"])).details["field"] == "empty"
+    assert compile_type(NON_TERMINATING["empty"], allow_non_terminating=True).non_terminating_field == "empty"
 
 
 @pytest.fixture
@@ -120,26 +120,26 @@ def workers() -> Iterator[ProcessPool]:
         yield made
 
 
-@pytest.mark.parametrize("field", ENDLESS)
+@pytest.mark.parametrize("field", NON_TERMINATING)
 @pytest.mark.parametrize("count", [1, 40])
-def test_bytes_under_an_endless_schema_end_in_an_error(
+def test_bytes_under_a_non_terminating_schema_end_in_an_error(
     subjects: Subjects, workers: ProcessPool, field: str, count: int
 ) -> None:
-    endless = subjects.register(SUBJECT, Content(text=json.dumps(ENDLESS[field]))).schema_id
+    bad = subjects.register(SUBJECT, Content(text=json.dumps(NON_TERMINATING[field]))).schema_id
     subjects.delete(SUBJECT)
     good = subjects.register(SUBJECT, Content(text=json.dumps(r("R", ward="int")))).schema_id
     now = iter(range(100, 10_000, 10))
     schemas = WriterSchemas(subjects.database, subjects.services.lookup, workers, clock=lambda: float(next(now)))
     for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
         with pytest.raises(InvalidError) as caught:
-            schemas.check_records(POPULATION, *checkable([frame(endless, values)] * count))
+            schemas.check_records(POPULATION, *checkable([frame(bad, values)] * count))
         assert caught.value.reason is Reason.SCHEMA_UNKNOWN
         assert str(good) in caught.value.message
     assert schemas.check_records(POPULATION, *checkable([frame(good, b"\x02")] * count))[1] == (good,)
 
 
 def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:
-    text = json.dumps(ENDLESS["next"])
+    text = json.dumps(NON_TERMINATING["next"])
     resource = json.dumps(r("R", head="int"))
     output = derive_schema(parse(resource), ("head",), (), "view.g1.v1")
     spec = ViewSpec(output=output, output_id=9, masks=(), row_filter=None, resource=resource)
