@@ -1,4 +1,4 @@
-"""`pool-connect`: how a department joins the pool.
+"""`pool-connect`, the command line of a department's connector to the pool.
 
     pool-connect enrol TOKEN --identity identity/ --connector civil-affairs-drop
     pool-connect lint    civil-affairs.yaml        the file alone: no network, no secrets
@@ -24,10 +24,10 @@ import typer
 from rich.console import Console
 
 from connectors.config.config import ConnectorConfig, PublishConfig
-from connectors.config.lint import load, read
+from connectors.config.lint import load_config, parse_config
 from connectors.runtime import inspection, service, status
 from connectors.runtime.assembly import RuntimeContext
-from connectors.runtime.exit_codes import Exit, exit_of
+from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.renewing_client import RenewingPoolClient
 from connectors.state.ledger import RunReport
 from connectors.state.quarantine import as_csv
@@ -39,21 +39,21 @@ from schemas.names import Topic
 __all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were set aside.")
+quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were quarantined.")
 app.add_typer(quarantine_app, name="quarantine")
 
 File = Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")]
-_PLAIN_EVERY = 10.0  # seconds between lines where no terminal shows progress
+_PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows progress
 
 
 def main() -> NoReturn:
-    """Run the program; every error of the pool ends in one sentence and an exit code."""
+    """Run the program; print an error of the pool as one sentence, and end with its exit code."""
     try:
         app()
     except PoolError as error:
         print(f"{error.reason}: {error.message}", file=sys.stderr)
-        sys.exit(exit_of(error))
-    sys.exit(Exit.OK)
+        sys.exit(exit_code_for(error))
+    sys.exit(ExitCode.OK)
 
 
 @app.command()
@@ -61,34 +61,34 @@ def enrol(
     token: Annotated[
         str, typer.Argument(help="one-time token from the pool's operator; - reads it from standard input")
     ],
-    identity: Annotated[Path, typer.Option(help="folder that is to hold keys and certificate")],
+    identity: Annotated[Path, typer.Option(help="folder for keys and certificate")],
     connector: Annotated[str, typer.Option(help="name of this connector within its department")],
 ) -> None:
-    """Join the pool: make two keys on this machine, and get a certificate for them."""
-    given = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
-    enrolled = client.enrol(given, connector, identity)
+    """Enrol at the pool: make two keys on this machine, and get a certificate for them."""
+    one_time_token = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
+    enrolled = client.enrol(one_time_token, connector, identity)
     print(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
 
 
 @app.command()
 def lint(file: File) -> None:
-    """Read the configuration strictly; print what is wrong with line and column."""
+    """Validate the configuration; print its errors with line and column."""
     try:
-        found = read(file.read_text(encoding="utf-8"))
+        found = parse_config(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file} cannot be read as UTF-8 text") from error
     if isinstance(found, list):
         for each in found:
-            print(each.told(file.name))
-        raise typer.Exit(Exit.CONFIG)
+            print(each.render(file.name))
+        raise typer.Exit(ExitCode.CONFIG)
     print(f"{file.name}: no errors")
 
 
 @app.command()
 def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
-    """Look at everything that a run needs; change nothing."""
-    config = load(file)
-    found = list(inspection.checks(config, lambda: _door(config), _now))
+    """Check everything that a run needs; change nothing."""
+    config = load_config(file)
+    found = list(inspection.run_checks(config, lambda: _connect(config), _now))
     failed = sum(each.verdict == "FAIL" for each in found)
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
@@ -97,7 +97,7 @@ def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="f
             print(f" {each.verdict:<4}  {each.subject:<28}  {each.message}")
         print(f" {failed} problems. Nothing was changed.")
     if failed:
-        raise typer.Exit(Exit.AWAY)
+        raise typer.Exit(ExitCode.AWAY)
 
 
 @app.command()
@@ -110,52 +110,55 @@ def preview(
     schema: Annotated[Path | None, typer.Option(help="an Avro schema on disk: no pool is needed")] = None,
 ) -> None:
     """Show how the first rows become records, and which do not."""
-    config = load(file)
-    entry = _entry(config, resource)
-    agreed = (0, schema.read_text(encoding="utf-8")) if schema else _door(config).schema(Topic.parse(entry.resource))
-    shown = inspection.preview(config, entry, agreed, rows=rows, file=sample, clock=_now)
-    told = f"   encoding: {shown.encoding}" if shown.encoding else ""
-    print(f"{shown.portion}{told}   rows: {len(shown.rows)} good, {len(shown.rejects)} bad")
-    for row in shown.rows:
-        print("   " + "  ".join(f"{name}={cell}" for name, cell in zip(shown.names, row, strict=True)))
-    for each in shown.rejects:
-        print("   " + inspection.shown(each))
+    config = load_config(file)
+    section = _publication_section(config, resource)
+    if schema is not None:
+        contract = (0, schema.read_text(encoding="utf-8"))
+    else:
+        contract = _connect(config).schema(Topic.parse(section.resource))
+    result = inspection.preview(config, section, contract, rows=rows, file=sample, clock=_now)
+    encoding = f"   encoding: {result.encoding}" if result.encoding else ""
+    print(f"{result.portion}{encoding}   rows: {len(result.rows)} good, {len(result.rejects)} bad")
+    for row in result.rows:
+        print("   " + "  ".join(f"{name}={cell}" for name, cell in zip(result.names, row, strict=True)))
+    for each in result.rejects:
+        print("   " + inspection.format_reject(each))
 
 
 @app.command()
 def run(
     file: File,
     *,
-    once: Annotated[bool, typer.Option("--once", help="end when what is there now is done")] = False,
-    accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really gone; I have looked")] = False,
+    once: Annotated[bool, typer.Option("--once", help="end when everything that is there now is done")] = False,
+    accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really deleted; I have checked")] = False,
 ) -> None:
-    """Publish and draw, until stopped."""
-    config = load(file)
+    """Publish and fetch, until stopped."""
+    config = load_config(file)
     failpoints.arm(allowed=config.failpoints)
-    door = _door(config)
+    pool = _connect(config)
     stop = threading.Event()
     service.stop_on_signals(stop)
-    voice = ProgressReporter()
-    link = RuntimeContext(
-        pool=door,
-        sign=door.sign,
+    reporter = ProgressReporter()
+    context = RuntimeContext(
+        pool=pool,
+        sign=pool.sign,
         stop=stop,
         clock=_now,
-        progress=voice.progress,
-        say=voice.say,
+        progress=reporter.progress,
+        notify=reporter.notify,
         accept_deletes=accept_deletes,
     )
     try:
-        code = service.run(config, link, once=once, refresh=door.refresh)
+        code = service.run(config, context, once=once, refresh=pool.refresh)
     finally:
-        voice.close()
+        reporter.close()
     raise typer.Exit(code)
 
 
 @app.command("status")
 def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """Show how far each stream is; works while the connector runs, and without the pool."""
-    found = status.statuses(load(file))
+    found = status.statuses(load_config(file))
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
         return
@@ -181,8 +184,8 @@ def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help=
 def quarantine_list(
     file: File, *, everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False
 ) -> None:
-    """List the rows that were set aside, without their values."""
-    for stream, each in status.quarantined(load(file), everything=everything):
+    """List the quarantined rows, without their values."""
+    for stream, each in status.quarantined(load_config(file), everything=everything):
         field = f"  {each.field}" if each.field else ""
         print(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
 
@@ -194,15 +197,15 @@ def quarantine_export(
     *,
     everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
 ) -> None:
-    """Write the rows that were set aside, with their original text, as CSV: to mend them at their source."""
+    """Write the quarantined rows, with their original text, as CSV, so that they can be mended at their source."""
     with output.open("wb") as target:
         output.chmod(0o600)
-        for line in as_csv(each for _, each in status.quarantined(load(file), everything=everything)):
+        for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
             target.write(line)
     print(f"written to {output}, readable by this user only; it holds the rows' own values")
 
 
-def _door(config: ConnectorConfig) -> RenewingPoolClient:
+def _connect(config: ConnectorConfig) -> RenewingPoolClient:
     return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now)
 
 
@@ -212,23 +215,23 @@ class ProgressReporter:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._lock = threading.Lock()
-        self._spoken: dict[str, float] = {}
+        self._printed_at: dict[str, float] = {}
         self._status = self._console.status("") if self._console.is_terminal else None
         if self._status is not None:
             self._status.start()
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Print a line."""
         with self._lock:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the progress off the terminal."""
+        """Remove the progress line from the terminal."""
         if self._status is not None:
             self._status.stop()
 
     def progress(self, state: RunReport) -> None:
-        """Show a balance in the making: at once on a terminal, every 10 s elsewhere."""
+        """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
         text = (
             f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
             f"{state.quarantined:,} quarantined, {state.unchanged:,} unchanged"
@@ -238,18 +241,18 @@ class ProgressReporter:
                 self._status.update(text)
                 return
             now = time.monotonic()
-            if now - self._spoken.get(state.portion, -_PLAIN_EVERY) < _PLAIN_EVERY:
+            if now - self._printed_at.get(state.portion, -_PLAIN_INTERVAL) < _PLAIN_INTERVAL:
                 return
-            self._spoken[state.portion] = now
+            self._printed_at[state.portion] = now
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _entry(config: ConnectorConfig, resource: str) -> PublishConfig:
-    fitting = [each for each in config.publish if not resource or each.resource == resource]
-    if len(fitting) != 1:
+def _publication_section(config: ConnectorConfig, resource: str) -> PublishConfig:
+    matching = [each for each in config.publish if not resource or each.resource == resource]
+    if len(matching) != 1:
         names = ", ".join(each.resource for each in config.publish) or "none"
-        raise InvalidError(Reason.CONFIG_INVALID, f"say which publication with --resource; there are: {names}")
-    return fitting[0]
+        raise InvalidError(Reason.CONFIG_INVALID, f"expected --resource to name one publication; there are: {names}")
+    return matching[0]
 
 
 def _now() -> datetime:

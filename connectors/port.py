@@ -1,46 +1,47 @@
-"""The connectors' ports: where rows come from, where records go, and the pool as a department sees it.
+"""Ports of the connectors: a source of rows, a sink of records, and the pool as a department calls it.
 
 A **source** states a department's data in *portions*. A portion is one file of a drop folder, or one reading of a
-table. Its rows come in chunks of text columns (`Changes`), because everything a department writes is text until
+table. Its rows come in chunks of text columns (`RowChunk`), because everything a department writes is text until
 the contract says otherwise: a reader that guesses makes a number of an 18-digit identity number.
 
-    source.read() ─▶ Portion ─▶ changes() ─▶ Changes …     the columns, and for each row its line and original bytes
-                        │
-                        └─ done()                          everything of it is published, unchanged or quarantined
+    source.portions() ─▶ Portion ─▶ chunks() ─▶ RowChunk …   the columns, and for each row its line and original bytes
+                            │
+                            └─ confirm()                     everything of it is published, unchanged or quarantined
 
 A portion that is `replaces=EVERYTHING` states the resource whole: a key that it lacks is no longer valid and goes
-out as a void. Its rows are read twice, first for the keys alone (what is there twice? what is missing? how much?),
-then for the records, so that the delete guard speaks before anything leaves.
+out as a void. Its rows are read twice, first for the keys alone (duplicates, missing keys, number of rows), then for
+the records, so that the delete guard can stop the portion before anything leaves.
 
-A **sink** stores what a grant delivers, and its own position *in the same transaction*. It alone knows how far it
-is; the runner asks it before each fetch, and acknowledges to the pool only what the sink holds. What its target
-refuses is set aside before that transaction ends: the position moves on over it, so afterwards is too late.
+A **sink** stores what a grant delivers, and its own position *in the same transaction*. The sink's position is the one
+that counts: the subscriber reads it before the first fetch, and acknowledges to the pool only what the sink has
+stored. What the target rejects is quarantined before that transaction ends: the position moves past it, so afterwards
+is too late.
+
+The **pool**: `exchange.client.port`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 import pyarrow as pa
 
-from exchange.client.messages import Fetched, Hello, Standing, Subscription
-from schemas.names import Topic
-from schemas.record import Batch, Receipt
+from exchange.client.port import Pool
 
 __all__ = [
-    "Changes",
-    "Delivered",
+    "DecodedRelease",
     "Pool",
     "Portion",
+    "QuarantineCallback",
     "Reject",
     "RejectCode",
+    "RejectedRecord",
     "Replaces",
-    "SetAside",
+    "RowChunk",
     "Sink",
     "Source",
-    "Undelivered",
-    "Written",
+    "WriteResult",
 ]
 
 
@@ -72,11 +73,11 @@ class Reject:
     """Why one row is quarantined. The message says what was expected and never holds the value.
 
     Attributes:
-        line: of the row in its portion: the file's line on which it begins, or the row's number in a table's reading.
+        line: of the row in its portion: the file's line on which it begins, or the row's number in the table as read.
         code: of the closed list.
-        field: of the record, or of the source where the record has none; empty when the whole row is meant.
+        field: of the record, or of the source where the record has none; empty when it concerns the whole row.
         message: what was expected.
-        original: the row as its source gave it, byte for byte.
+        original: the row as its source stores it, byte for byte.
     """
 
     line: int
@@ -87,14 +88,14 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class RowChunk:
     """Rows of a portion, in order, as columns of text.
 
     Attributes:
-        columns: source column → its values; None is the source's own "no value" (a CSV file has none).
+        columns: source column → its values; None is the source's own null (a CSV file has none).
         lines: of each row; see `Reject.line`.
-        originals: each row's bytes; empty when the reader asked for some columns only.
-        rejects: rows that could not be put into columns at all. They count as read.
+        originals: each row's bytes; empty when only some columns were requested.
+        rejects: rows that could not be split into columns. They count as read.
     """
 
     columns: Mapping[str, pa.StringArray]
@@ -107,7 +108,7 @@ class Changes:
 
 
 class Replaces(StrEnum):
-    """What a portion stands for, and so which keys it voids by not naming them."""
+    """What a portion replaces, and so which keys it voids by not naming them."""
 
     EVERYTHING = "everything"  # the resource whole
     SAME_NAME = "same_name"  # what an earlier portion of this name stated: one file a month, say
@@ -115,15 +116,14 @@ class Replaces(StrEnum):
 
 
 class Portion(Protocol):
-    """One file, or one reading of a table.
+    """One file, or one pass over a table.
 
     Attributes:
         name: for people, and the scope of `Replaces.SAME_NAME`.
-        identity: 16 bytes that equal another portion's only if its rows are the same; empty when it cannot be told.
+        identity: 16 bytes that equal another portion's only if its rows are the same; empty when that is unknown.
         replaces: see `Replaces`.
-        stable: both readings give the same rows. A table under writes does not.
+        stable: two passes return the same rows. A table under writes does not.
         columns: the source's column names.
-        expected: rows, roughly, for a progress bar; 0 when unknown.
     """
 
     @property
@@ -136,10 +136,8 @@ class Portion(Protocol):
     def stable(self) -> bool: ...  # noqa: D102
     @property
     def columns(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def expected(self) -> int: ...  # noqa: D102
 
-    def changes(self, columns: Sequence[str] | None = None) -> Iterator[Changes]:
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
         """Read the rows, or some columns of them without originals, from the beginning; may be called again.
 
         Raises:
@@ -147,35 +145,35 @@ class Portion(Protocol):
         """
         ...
 
-    def done(self) -> None:
-        """Be told that every row of it is accounted for. May be told again after a crash."""
+    def confirm(self) -> None:
+        """Register that every row of it is accounted for. Idempotent: repeated after a crash."""
         ...
 
 
 class Source(Protocol):
     """Where rows come from."""
 
-    def read(self, fingerprint: bytes) -> Iterator[Portion]:
-        """Return what is there to be published now, oldest first; each is done before the next is asked for.
+    def portions(self, fingerprint: bytes) -> Iterator[Portion]:
+        """Return what is to be published now, oldest first; each is confirmed before the next is requested.
 
         Args:
-            fingerprint: 8 bytes of contract and mapping; what was published under another one is read again.
+            fingerprint: 8 bytes of contract and mapping; a portion published under another one is read again.
 
         Raises:
             UnavailableError: the source is away; try again.
-            RefusedError: it does not let us in.
+            RefusedError: it does not grant access.
             InvalidError: the configuration does not fit it.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
-    """One release, decoded: what a sink writes.
+class DecodedRelease:
+    """One release, decoded: the input of a sink.
 
     Attributes:
         keys: 16-byte record keys, stable within the grant.
@@ -198,64 +196,66 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Undelivered:
-    """One record that the target refused: its place in the release, and why."""
+class RejectedRecord:
+    """One record that the target rejected: its index in the release, and why."""
 
     index: int
     code: RejectCode
     message: str
 
 
-SetAside = Callable[[Sequence[Undelivered]], None]
-"""Makes durable which records of a release the target refused. May be told of the same one again."""
+QuarantineCallback = Callable[[Sequence[RejectedRecord]], None]
+"""Makes durable which records of a release the target rejected. Idempotent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """What became of a release at its target.
+class WriteResult:
+    """The outcome of writing one release.
 
     Attributes:
         upserted, withdrawn: records applied.
-        stale: records that the target already held in a later form.
-        refused: records that the target did not take.
+        stale: records that lost against a later one of the same key.
+        rejected: records that the target did not accept.
     """
 
     upserted: int = 0
     withdrawn: int = 0
     stale: int = 0
-    refused: Sequence[Undelivered] = field(default=())
+    rejected: Sequence[RejectedRecord] = field(default=())
 
 
 class Sink(Protocol):
     """Where records go. One sink stores one grant's records."""
 
     def prepare(self, schema: pa.Schema) -> None:
-        """Make sure that the target can hold records of this schema; add to it, never change what is there.
+        """Make sure that the target can hold records of this schema; add to it, never change what exists.
 
         Raises:
-            ConflictError: CONTRACT_BROKEN, when the target has not the columns and may not be given them.
+            ConflictError: CONTRACT_BROKEN, when the target lacks columns and may not get them.
             UnavailableError: TARGET_UNAVAILABLE.
         """
         ...
 
     def position(self) -> bytes:
-        """Return how far the target is; empty when it has nothing.
+        """Return the position stored with the records; empty when there is none.
 
         Raises:
             UnavailableError: TARGET_UNAVAILABLE.
         """
         ...
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:
+    def write(
+        self, release: DecodedRelease, before: bytes, after: bytes, quarantine: QuarantineCallback
+    ) -> WriteResult:
         """Store the records and the position *after*, both or neither.
 
         Args:
-            delivered: one release.
-            before: what `position` is now.
-            after: what it is to be.
-            set_aside: to be told what the target refuses, if anything, before the position is durable. A process that
-                dies in between is told the same release again; one that told afterwards would have lost the records.
-                What it raises undoes the write.
+            release: one release.
+            before: the stored position.
+            after: the next one.
+            quarantine: called with what the target rejects, if anything, before the position is durable. A process
+                that dies in between writes the same release again; a call afterwards would have lost the records.
+                An error of it undoes the write.
 
         Raises:
             ConflictError: VERSION_CONFLICT, when the target's position is no longer *before*: another process writes.
@@ -264,47 +264,5 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and connections."""
-        ...
-
-
-class Pool(Protocol):
-    """What a connector needs of the pool; `exchange.client.PoolClient` is the real one."""
-
-    def hello(self) -> Hello:
-        """Greet: who the pool is, and whom it takes us for."""
-        ...
-
-    def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
-        """Return (id, Avro text) of a topic's latest schema, or of an id."""
-        ...
-
-    def resume(self, topic: Topic) -> Standing:
-        """Return where this connector's lane of the topic stands."""
-        ...
-
-    def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
-        """Send batches; give their receipts in order. *batches* may be drawn from another thread."""
-        ...
-
-    def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
-        """Return what a grant delivers."""
-        ...
-
-    def fetch(
-        self,
-        grant_id: str,
-        *,
-        position: bytes = b"",
-        purpose: str,
-        case: str,
-        max_records: int = 10_000,
-        max_bytes: int = 4 * 1024 * 1024,
-        wait: float = 0.0,
-    ) -> Fetched:
-        """Draw records after a position."""
-        ...
-
-    def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
-        """Acknowledge what is stored permanently."""
+        """Close files and connections."""
         ...

@@ -1,11 +1,11 @@
-"""When to try again: by who has to act, with full jitter.
+"""Retry with exponential backoff and full jitter: which errors are retried, and after which delay.
 
-    UnavailableError        nobody is at fault: wait, then again
-    LANE_FENCED and kin     another gateway took the lane over, or lost sight of it: ask where it stands, then again
+    UnavailableError        a fault that passes: wait, then retry
+    LANE_FENCED and kin     another gateway took the lane over, or lost sight of it: resume the lane, then retry
     everything else         waiting does not help
 
-A delay is drawn evenly from 0 to min(60 s, 0.5 s × 2ⁿ): connectors that lost the same gateway at the same moment do not
-come back at the same moment. Where the pool says how long to wait, that is the least.
+A delay is uniformly random from 0 to min(60 s, 0.5 s × 2ⁿ): connectors that lost the same gateway at the same moment
+do not return at the same moment. Where the pool says how long to wait, that is the minimum.
 """
 
 import random
@@ -14,20 +14,20 @@ from collections.abc import Callable
 
 from schemas.errors import ConflictError, PoolError, Reason, UnavailableError
 
-__all__ = ["Backoff", "again"]
+__all__ = ["Backoff", "is_retryable"]
 
 _BASE = 0.5  # seconds
 _CAP = 60.0  # seconds
-_TAKEN_OVER = frozenset({Reason.LANE_FENCED, Reason.SEQUENCE_GAP, Reason.PREVIOUS_ROOT_MISMATCH})
+_RESUMABLE = frozenset({Reason.LANE_FENCED, Reason.SEQUENCE_GAP, Reason.PREVIOUS_ROOT_MISMATCH})
 
 
-def again(error: PoolError) -> bool:
-    """Return whether the same thing may succeed later."""
-    return isinstance(error, UnavailableError) or (isinstance(error, ConflictError) and error.reason in _TAKEN_OVER)
+def is_retryable(error: PoolError) -> bool:
+    """Return whether the same operation may succeed later."""
+    return isinstance(error, UnavailableError) or (isinstance(error, ConflictError) and error.reason in _RESUMABLE)
 
 
 class Backoff:
-    """The delays of one series of failures."""
+    """Delays of one series of failures."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Backoff:
         random_: Callable[[], float] = random.random,
         base: float = _BASE,
     ) -> None:
-        """Begin.
+        """Start without failures.
 
         Args:
             give_up_after: seconds of failing without any success after which the error is raised.
             stop: ends a wait.
             monotonic: the clock, in seconds.
-            random_: evenly from 0 to 1.
-            base: seconds; what the first delay is at most.
+            random_: a number uniformly from 0 to 1.
+            base: seconds; the maximum of the first delay.
         """
         self._give_up_after = give_up_after
         self._stop = stop
@@ -55,18 +55,18 @@ class Backoff:
         self._failures = 0
         self._since = 0.0
 
-    def succeeded(self) -> None:
-        """End the series."""
+    def reset(self) -> None:
+        """End the series: an attempt has succeeded."""
         self._failures = 0
 
-    def failed(self, error: PoolError) -> None:
+    def wait_or_raise(self, error: PoolError) -> None:
         """Wait before the next attempt.
 
         Raises:
-            PoolError: the error itself, when waiting does not help or has lasted long enough. Asked to stop, it
-                returns at once; the caller looks at `stop`.
+            PoolError: the error itself, when waiting does not help or has lasted long enough. When `stop` is set, it
+                returns at once; the caller checks `stop`.
         """
-        if not again(error):
+        if not is_retryable(error):
             raise error
         if not self._failures:
             self._since = self._monotonic()

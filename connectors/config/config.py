@@ -1,7 +1,7 @@
-"""A connector's configuration: one YAML file, read strictly.
+"""Configuration schema of a connector: the models of one YAML file, validated strictly.
 
-Every unknown key is an error with its line and column, and the key that was probably meant. Secrets stand in it by
-reference only, `${env:NAME}` or `${file:/path}`: a literal password is an error of `lint`, so that a configuration can
+Every unknown key is an error with its line and column, and the key that was probably meant. The file holds secrets as
+references only, `${env:NAME}` or `${file:/path}`: a literal password is an error of `lint`, so that a configuration can
 be kept under version control and shown to a colleague. References are resolved when the connector runs; `lint` needs
 neither network nor secrets.
 
@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal, Self
 import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from connectors.config.secret_references import Reference, is_reference
+from connectors.config.secret_references import SecretReference, is_reference
 from schemas.errors import InvalidError
 from schemas.names import ConnectorId, Topic
 
@@ -42,7 +42,6 @@ __all__ = [
     "FilesSource",
     "FormatConfig",
     "PublishConfig",
-    "SqlTable",
     "SqlTarget",
     "SubscribeConfig",
 ]
@@ -103,7 +102,7 @@ def _secret(value: str) -> str:
     return value
 
 
-def _several(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
@@ -111,33 +110,33 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
-class Strict(BaseModel):
-    """Unknown keys are errors; values are not changed afterwards."""
+class StrictModel(BaseModel):
+    """A frozen model that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
 
-class ExchangeConfig(Strict):
-    """Where the pool is, and who we are. `gateway` overrides the address that enrolment wrote down."""
+class ExchangeConfig(StrictModel):
+    """Address of the pool, and our identity. `gateway` overrides the address that enrolment stored."""
 
     identity: Path
     gateway: str = ""
 
 
-class _Database(Strict):
+class _DatabaseConfig(StrictModel):
     url: Url
     password: Secret = ""
 
     def address(self) -> sa.URL:
-        """Return the address with its password, from where they are referred to."""
-        url = sa.make_url(Reference(self.url).resolve())
-        return url.set(password=Reference(self.password).resolve()) if self.password else url
+        """Return the address with its password; both references are resolved."""
+        url = sa.make_url(SecretReference(self.url).resolve())
+        return url.set(password=SecretReference(self.password).resolve()) if self.password else url
 
 
-class FilesSource(Strict):
+class FilesSource(StrictModel):
     """A drop folder (`connectors.sources.csv_folder`)."""
 
     kind: Literal["files"]
@@ -148,13 +147,13 @@ class FilesSource(Strict):
     poll: Duration = 30.0
 
     @model_validator(mode="after")
-    def _readable(self) -> Self:
-        self.marker_and_wait()
-        self.move_and_delete()
+    def _check_values(self) -> Self:
+        self.readiness()
+        self.disposal()
         return self
 
-    def marker_and_wait(self) -> tuple[str, float]:
-        """Return the marker's suffix, or the seconds."""
+    def readiness(self) -> tuple[str, float]:
+        """Return the suffix of the marker file, or the seconds without a change."""
         words = self.ready_when.split()
         match words:
             case ["marker", suffix] if suffix.startswith("."):
@@ -163,8 +162,8 @@ class FilesSource(Strict):
                 return "", _duration(wait)
         raise ValueError("ready_when: expected `marker .ok` or `unchanged for 30s`")
 
-    def move_and_delete(self) -> tuple[str, bool]:
-        """Return the folder to move to, and whether to delete."""
+    def disposal(self) -> tuple[str, bool]:
+        """Return the folder to move files to, and whether to delete them."""
         match self.after_success.split(maxsplit=2):
             case ["keep"]:
                 return "", False
@@ -175,22 +174,22 @@ class FilesSource(Strict):
         raise ValueError("after_success: expected `keep`, `move to FOLDER` or `delete`")
 
 
-class SqlSourceConfig(_Database):
+class SqlSourceConfig(_DatabaseConfig):
     """A database, of which each publication names a table (`connectors.sources.sql_table`)."""
 
     kind: Literal["sql"]
     poll: Duration = 300.0
 
 
-class StopAt(Strict):
-    """The row at which a file ends: a line of totals."""
+class StopAt(StrictModel):
+    """The first row that is not read: a row of totals."""
 
     column: str
     equals: str
 
 
-class FormatConfig(Strict):
-    """How a file is read."""
+class FormatConfig(StrictModel):
+    """Format of a file."""
 
     encoding: str = "auto"
     delimiter: str = ","
@@ -199,8 +198,8 @@ class FormatConfig(Strict):
     null_values: Texts = ()
 
 
-class ColumnConfig(Strict):
-    """What one source column becomes (`connectors.mapping.mapping.Column`)."""
+class ColumnConfig(StrictModel):
+    """Mapping of one source column (`connectors.mapping.mapping.Column`)."""
 
     target: str = Field(default="", alias="as")
     exclude: bool = False
@@ -217,21 +216,21 @@ class ColumnConfig(Strict):
     false_values: Texts = ()
 
 
-class DeletesConfig(Strict):
-    """When missing keys are too many to be believed."""
+class DeletesConfig(StrictModel):
+    """Limit of missing keys."""
 
     stop_if_more_than: Share = 0.02
 
 
-class QuarantineConfig(Strict):
-    """When quarantined rows are too many, and how long closed entries are kept."""
+class QuarantineConfig(StrictModel):
+    """Limit of quarantined rows, and how long closed entries are kept."""
 
     stop_if_more_than: Share = 0.05
     keep: Duration = timedelta(days=90).total_seconds()
 
 
-class PublishConfig(Strict):
-    """One resource that is published."""
+class PublishConfig(StrictModel):
+    """One published resource."""
 
     resource: Annotated[str, AfterValidator(_topic)]
     table: str = ""
@@ -246,7 +245,7 @@ class PublishConfig(Strict):
     quarantine: QuarantineConfig = QuarantineConfig()
 
 
-class SqlTarget(_Database):
+class SqlTarget(_DatabaseConfig):
     """A table (`connectors.sinks.sql`)."""
 
     kind: Literal["sql"]
@@ -256,7 +255,7 @@ class SqlTarget(_Database):
     deletes: Literal["soft", "hard"] = "soft"
 
 
-class FileTarget(Strict):
+class FileTarget(StrictModel):
     """A folder of parts (`connectors.sinks.files`)."""
 
     kind: Literal["jsonl", "csv"]
@@ -265,8 +264,8 @@ class FileTarget(Strict):
     neutralise_formulas: bool = False
 
 
-class SubscribeConfig(Strict):
-    """One grant that is drawn from."""
+class SubscribeConfig(StrictModel):
+    """One grant whose records are fetched."""
 
     grant: str
     purpose: str
@@ -276,24 +275,21 @@ class SubscribeConfig(Strict):
     wait: Duration = 20.0
 
 
-class RetryConfig(Strict):
-    """How long to go on without success."""
+class RetryConfig(StrictModel):
+    """How long to retry without success."""
 
     give_up_after: Duration = 1800.0
 
 
-class BatchConfig(Strict):
-    """What one published batch may hold."""
+class BatchConfig(StrictModel):
+    """Limits of a published batch."""
 
     rows: int = Field(default=5_000, ge=1, le=10_000)
     in_flight: int = Field(default=8, ge=1, le=32)
 
 
-SqlTable = SqlSourceConfig
-
-
-class ConnectorConfig(Strict):
-    """The whole file."""
+class ConnectorConfig(StrictModel):
+    """The configuration file."""
 
     version: Literal[1]
     connector: Annotated[str, AfterValidator(_connector)]
@@ -307,7 +303,7 @@ class ConnectorConfig(Strict):
     failpoints: bool = False  # for fault tests: POOL_FAILPOINTS may make this process kill itself
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_consistency(self) -> Self:
         if not self.publish and not self.subscribe:
             raise ValueError("nothing to do: neither `publish:` nor `subscribe:`")
         if self.publish and self.source is None:
@@ -318,7 +314,7 @@ class ConnectorConfig(Strict):
         ):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
-                raise ValueError(f"the {name} {', '.join(sorted(twice))} stands twice")
+                raise ValueError(f"the {name} {', '.join(sorted(twice))} is named twice")
         if isinstance(self.source, SqlSourceConfig):
             without = [each.resource for each in self.publish if not each.table]
             if without:
@@ -326,8 +322,8 @@ class ConnectorConfig(Strict):
         return self
 
 
-def paths_from(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
-    """Return the configuration with its relative paths starting at `folder`."""
+def resolve_paths(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
+    """Return the configuration with its relative paths resolved from `folder`."""
     exchange = config.exchange.model_copy(update={"identity": folder / config.exchange.identity})
     updates: dict[str, Any] = {"exchange": exchange, "state": folder / config.state}
     if isinstance(config.source, FilesSource):
@@ -341,7 +337,7 @@ def paths_from(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
     return config.model_copy(update=updates)
 
 
-def keys_of(model: type[BaseModel]) -> Sequence[str]:
+def allowed_keys(model: type[BaseModel]) -> Sequence[str]:
     """Return the keys that a section of the file may have."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -364,4 +360,4 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "batch": BatchConfig,
     "retry": RetryConfig,
 }
-"""Section → its model; a number or a column's name between the words is left out."""
+"""Section → its model; indices and column names are not part of a section's path."""

@@ -1,4 +1,4 @@
-"""A configuration file → a configuration, or findings with line and column.
+"""Parser of configuration files: YAML → a validated configuration, or findings with line and column.
 
 civil-affairs.yaml:31:5  error  unknown key "on_duplicates" - did you mean "on_duplicate"?
 """
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from connectors.config.config import SECTIONS, ConnectorConfig, keys_of, paths_from
+from connectors.config.config import SECTIONS, ConnectorConfig, allowed_keys, resolve_paths
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Finding", "load", "read"]
+__all__ = ["Finding", "load_config", "parse_config"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,16 +28,16 @@ class Finding:
     column: int
     message: str
 
-    def told(self, name: str) -> str:
+    def render(self, name: str) -> str:
         """Return the line that `lint` prints."""
         return f"{name}:{self.line}:{self.column}  error  {self.message}"
 
 
-def read(text: str) -> ConnectorConfig | list[Finding]:
-    """Read a configuration's text.
+def parse_config(text: str) -> ConnectorConfig | list[Finding]:
+    """Parse a configuration.
 
     Returns:
-        The configuration with its paths as written, or what is wrong, in the order of the file.
+        The configuration with its paths as written, or the findings, in the order of the file.
     """
     try:
         data = YAML(typ="rt", pure=True).load(io.StringIO(text))
@@ -55,7 +55,7 @@ def read(text: str) -> ConnectorConfig | list[Finding]:
         return sorted({_finding(data, each) for each in error.errors(include_input=False, include_url=False)})
 
 
-def load(path: Path) -> ConnectorConfig:
+def load_config(path: Path) -> ConnectorConfig:
     """Read a file; its relative paths start at its folder.
 
     Raises:
@@ -65,20 +65,20 @@ def load(path: Path) -> ConnectorConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{path} cannot be read as UTF-8 text") from error
-    found = read(text)
+    found = parse_config(text)
     if isinstance(found, list):
-        raise InvalidError(Reason.CONFIG_INVALID, "\n".join(each.told(path.name) for each in found))
-    return paths_from(found, path.resolve().parent)
+        raise InvalidError(Reason.CONFIG_INVALID, "\n".join(each.render(path.name) for each in found))
+    return resolve_paths(found, path.resolve().parent)
 
 
 def _finding(data: Any, error: Any) -> Finding:
     location = list(error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
-    line, column, words = _place(data, location)
+    line, column, section = _locate(data, location)
     if error["type"] == "extra_forbidden":
         message = f'unknown key "{location[-1]}"'
-        model = SECTIONS.get(".".join(words))
-        close = difflib.get_close_matches(str(location[-1]), keys_of(model) if model else (), n=1, cutoff=0.6)
+        model = SECTIONS.get(".".join(section))
+        close = difflib.get_close_matches(str(location[-1]), allowed_keys(model) if model else (), n=1, cutoff=0.6)
         message += f' - did you mean "{close[0]}"?' if close else ""
     elif error["type"] == "missing":
         message = f'the key "{location[-1]}" is missing'
@@ -87,22 +87,22 @@ def _finding(data: Any, error: Any) -> Finding:
     return Finding(line, column, message)
 
 
-def _place(data: Any, location: Sequence[Any]) -> tuple[int, int, list[str]]:
-    """Walk to where an error is; give line, column, and the words that name the section (`lint.SECTIONS`)."""
+def _locate(data: Any, location: Sequence[Any]) -> tuple[int, int, list[str]]:
+    """Return line and column of an error, and the path of its section (`connectors.config.config.SECTIONS`)."""
     node, line, column = data, 1, 1
-    words: list[str] = []
+    section: list[str] = []
     for step in location:
-        held = getattr(node, "lc", None)
-        if isinstance(node, dict) and step in node and held is not None:
-            place = held.key(step)
-            line, column = place[0] + 1, place[1] + 1
+        marks = getattr(node, "lc", None)
+        if isinstance(node, dict) and step in node and marks is not None:
+            mark = marks.key(step)
+            line, column = mark[0] + 1, mark[1] + 1
             node = node[step]
-            if step != location[-1] and not (words and words[-1] == "columns"):
-                words.append(str(step))
-        elif isinstance(node, list) and isinstance(step, int) and held is not None:
-            place = held.item(step)
-            line, column = place[0] + 1, place[1] + 1
+            if step != location[-1] and not (section and section[-1] == "columns"):
+                section.append(str(step))
+        elif isinstance(node, list) and isinstance(step, int) and marks is not None:
+            mark = marks.item(step)
+            line, column = mark[0] + 1, mark[1] + 1
             node = node[step]
         elif isinstance(step, str) and step != location[-1]:
-            words.append(step)  # the kind that tells one union's member from another
-    return line, column, words
+            section.append(step)  # the kind that selects a member of a union
+    return line, column, section

@@ -1,4 +1,4 @@
-"""Secrets by reference: `${env:NAME}` and `${file:/path}`, resolved as late as possible and never printed."""
+"""Secret references: `${env:NAME}` and `${file:/path}`, resolved as late as possible and never printed."""
 
 import os
 import re
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Reference", "is_reference"]
+__all__ = ["SecretReference", "is_reference"]
 
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 
 
 def is_reference(text: str) -> bool:
-    """Return whether a text is nothing but one reference."""
+    """Return whether a text is exactly one reference."""
     return _REFERENCE.fullmatch(text) is not None
 
 
-class Reference:
-    """A text that may be a reference; shown as written, so a secret is never shown."""
+class SecretReference:
+    """A text that may be a reference; its repr never shows a secret."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -26,7 +26,7 @@ class Reference:
         return f"Reference({self._text!r})" if is_reference(self._text) else "Reference('…')"
 
     def resolve(self) -> str:
-        """Return what is referred to; a text that is no reference is itself.
+        """Return the secret; a text that is not a reference is returned as it is.
 
         Raises:
             InvalidError: CONFIG_INVALID, when the variable is not set or the file cannot be read.

@@ -1,7 +1,7 @@
-"""What a field of a record may hold, read from its schema: the contract that text is held against.
+"""Data contract of a resource: fields, value types, key and rules, parsed from the Avro schema.
 
 A connector maps flat rows, so a field is one of Avro's plain types, with or without a logical type, and nullable
-or not. Arrays, maps, nested records and unions of several types do not come out of one column of text; a schema
+or not. Arrays, maps, nested records and unions of several types cannot be read from one column of text; a schema
 that has them is refused when the mapping is compiled, with the field's name.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Contract", "Field", "Kind", "contract"]
+__all__ = ["Contract", "ContractField", "ValueType", "parse_contract"]
 
-_PLAIN = frozenset({"string", "int", "long", "float", "double", "boolean", "bytes", "fixed", "enum"})
-_LOGICAL = {
+_PLAIN_TYPES = frozenset({"string", "int", "long", "float", "double", "boolean", "bytes", "fixed", "enum"})
+_LOGICAL_TYPES = {
     ("int", "date"): "date",
     ("int", "time-millis"): "time-millis",
     ("long", "time-micros"): "time-micros",
@@ -28,12 +28,12 @@ _LOGICAL = {
     ("fixed", "decimal"): "decimal",
     ("string", "uuid"): "uuid",
 }
-_MEANING = ("type", "name", "namespace", "fields", "items", "values", "symbols", "size", "logicalType", "precision",
-            "scale", "key")  # fmt: skip
+_SEMANTIC_KEYS = ("type", "name", "namespace", "fields", "items", "values", "symbols", "size", "logicalType",
+                  "precision", "scale", "key")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class ValueType:
     """The type of a field's values.
 
     Attributes:
@@ -54,24 +54,24 @@ class Kind:
 
     @property
     def text(self) -> bool:
-        """Whether an empty text is a value of it."""
+        """Return whether an empty text is a value of it."""
         return self.name == "string"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class ContractField:
     """One field of the contract.
 
     Attributes:
         name: as declared.
-        kind: of its values.
+        value_type: of its values.
         nullable: null is one of them.
         rules: names of the contract's rules for it (`registry.avro.field_rules`), and `codes` where it lists the
-        only texts.
+            permitted texts.
     """
 
     name: str
-    kind: Kind
+    value_type: ValueType
     nullable: bool
     rules: tuple[str, ...] = ()
 
@@ -85,25 +85,25 @@ class Contract:
         text: the schema's, as submitted.
         fields: in order.
         key: names of the fields that make the key, in order.
-        meaning: 8 bytes that change when what the bytes of a record mean changes, and not when a label does.
+        semantic_hash: 8 bytes that change when what the bytes of a record mean changes, and not when a label does.
     """
 
     schema_id: int
     text: str
-    fields: tuple[Field, ...]
+    fields: tuple[ContractField, ...]
     key: tuple[str, ...]
-    meaning: bytes
+    semantic_hash: bytes
 
-    def field(self, name: str) -> Field | None:
+    def field(self, name: str) -> ContractField | None:
         """Return the field of this name."""
         return next((each for each in self.fields if each.name == name), None)
 
 
-def contract(schema_id: int, text: str) -> Contract:
-    """Read a schema.
+def parse_contract(schema_id: int, text: str) -> Contract:
+    """Parse a schema.
 
     Raises:
-        InvalidError: CONTRACT_BROKEN, when it is no record with a key, or a field is not flat.
+        InvalidError: CONTRACT_BROKEN, when it is not a record with a key, or a field is not flat.
     """
     try:
         schema = json.loads(text)
@@ -119,19 +119,24 @@ def contract(schema_id: int, text: str) -> Contract:
             Reason.CONTRACT_BROKEN,
             f'schema {schema_id} names no key among its fields; expected "key": [field, …] beside "fields"',
         )
-    meaning = hashlib.sha256(json.dumps(_meaning(schema), sort_keys=True).encode()).digest()[:8]
-    return Contract(schema_id=schema_id, text=text, fields=fields, key=key, meaning=meaning)
+    semantic_hash = hashlib.sha256(json.dumps(_semantic_form(schema), sort_keys=True).encode()).digest()[:8]
+    return Contract(schema_id=schema_id, text=text, fields=fields, key=key, semantic_hash=semantic_hash)
 
 
-def _field(field: Mapping[str, Any], named: dict[str, Any]) -> Field:
-    kind, nullable = field["type"], False
-    if isinstance(kind, list):
-        rest = [each for each in kind if each != "null"]
-        nullable = len(rest) < len(kind)
+def _field(field: Mapping[str, Any], named: dict[str, Any]) -> ContractField:
+    avro_type, nullable = field["type"], False
+    if isinstance(avro_type, list):
+        rest = [each for each in avro_type if each != "null"]
+        nullable = len(rest) < len(avro_type)
         if len(rest) != 1:
             raise _not_flat(field["name"], "a union of several types")
-        kind = rest[0]
-    return Field(name=field["name"], kind=_kind(field["name"], kind, named), nullable=nullable, rules=_rules(field))
+        avro_type = rest[0]
+    return ContractField(
+        name=field["name"],
+        value_type=_value_type(field["name"], avro_type, named),
+        nullable=nullable,
+        rules=_rules(field),
+    )
 
 
 def _rules(field: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,20 +146,25 @@ def _rules(field: Mapping[str, Any]) -> tuple[str, ...]:
     return (*names, *(["codes"] if "codes" in field else []))
 
 
-def _kind(name: str, kind: Any, named: dict[str, Any]) -> Kind:
-    if isinstance(kind, str):
-        kind = named.get(kind, {"type": kind})
-    plain = kind["type"]
+def _value_type(name: str, avro_type: Any, named: dict[str, Any]) -> ValueType:
+    if isinstance(avro_type, str):
+        avro_type = named.get(avro_type, {"type": avro_type})
+    plain = avro_type["type"]
     if isinstance(plain, dict):  # {"type": {"type": "string"}}
-        return _kind(name, plain, named)
-    if plain not in _PLAIN:
+        return _value_type(name, plain, named)
+    if plain not in _PLAIN_TYPES:
         raise _not_flat(name, str(plain))
-    if "name" in kind:
-        named[kind["name"]] = kind
-    logical = _LOGICAL.get((plain, kind.get("logicalType", "")), plain)
+    if "name" in avro_type:
+        named[avro_type["name"]] = avro_type
+    logical = _LOGICAL_TYPES.get((plain, avro_type.get("logicalType", "")), plain)
     if logical == "decimal":
-        return Kind(name="decimal", precision=kind["precision"], scale=kind.get("scale", 0), size=kind.get("size", 0))
-    return Kind(name=logical, size=kind.get("size", 0), symbols=tuple(kind.get("symbols", ())))
+        return ValueType(
+            name="decimal",
+            precision=avro_type["precision"],
+            scale=avro_type.get("scale", 0),
+            size=avro_type.get("size", 0),
+        )
+    return ValueType(name=logical, size=avro_type.get("size", 0), symbols=tuple(avro_type.get("symbols", ())))
 
 
 def _not_flat(name: str, what: str) -> InvalidError:
@@ -164,9 +174,9 @@ def _not_flat(name: str, what: str) -> InvalidError:
     )
 
 
-def _meaning(node: Any) -> Any:
+def _semantic_form(node: Any) -> Any:
     if isinstance(node, dict):
-        return {name: _meaning(node[name]) for name in _MEANING if name in node}
+        return {name: _semantic_form(node[name]) for name in _SEMANTIC_KEYS if name in node}
     if isinstance(node, list):
-        return [_meaning(each) for each in node]
+        return [_semantic_form(each) for each in node]
     return node

@@ -1,8 +1,8 @@
-"""One text → one value of a field's kind, exactly or not at all.
+"""Type conversion: one text → one value of a field's type, exactly or not at all.
 
 Nothing is rounded, guessed or cut: `20.0` is the integer 20 and `20.5` is no integer; `1.005` does not fit two
-decimal places; a date with a time of day is no date. What fails gives a `Fault` with a code of the closed list and
-says what was expected, never what was there.
+decimal places; a date with a time of day is no date. A failure is a `Fault` with a code of the closed list that says
+what was expected, never what the text was.
 
 Digits are ASCII digits: Python's own `int()` would take Devanagari ones.
 """
@@ -15,10 +15,10 @@ from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from typing import TypeAlias
 
-from connectors.mapping.contract import Kind
+from connectors.mapping.contract import ValueType
 from connectors.port import RejectCode
 
-__all__ = ["DATE", "INTEGER", "REAL", "Converter", "Fault", "Value", "converter"]
+__all__ = ["DATE", "INTEGER", "REAL", "Converter", "Fault", "Value", "converter_for"]
 
 Value: TypeAlias = str | int | float | bool | bytes | Decimal | date | datetime | time
 
@@ -26,17 +26,17 @@ INTEGER = r"-?[0-9]+"
 REAL = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?"
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 
-_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.(0*))?")
-_FRACTION = re.compile(r"[+-]?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[+-]?[0-9]+[eE][+-]?[0-9]+")
-_REAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
-_PLAIN = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_DATE = re.compile(rf"({DATE})(?:[T ]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]+)?)?))?")
+_INTEGER_TEXT = re.compile(r"([+-]?[0-9]+)(?:\.(0*))?")
+_FRACTION_TEXT = re.compile(r"[+-]?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[+-]?[0-9]+[eE][+-]?[0-9]+")
+_REAL_TEXT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_DECIMAL_TEXT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
+_DATE_TEXT = re.compile(rf"({DATE})(?:[T ]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]+)?)?))?")
 _MIDNIGHT = re.compile(r"00:00(?::00(?:\.0+)?)?")
-_MOMENT = re.compile(
+_TIMESTAMP_TEXT = re.compile(
     rf"({DATE})[T ]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)(?:\.([0-9]+))?"
     r"(Z|[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)?"
 )
-_CLOCK = re.compile(r"([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.([0-9]+))?")
+_CLOCK_TEXT = re.compile(r"([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.([0-9]+))?")
 _SPECIAL_NUMBERS = frozenset({"nan", "inf", "infinity", "snan", "1.#inf", "1.#qnan"})
 _SPECIAL_TIMES = re.compile(r"[+-]?infinity|0000-00-00.*|.* BC|[+-]?[0-9]{5,}-.*", re.IGNORECASE)
 _LIMITS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
@@ -45,7 +45,7 @@ _FLOAT_MAX = 3.4028235677973366e38  # half a step above float32's largest rounds
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a text is no value of the field; `expected` never holds the text."""
+    """Why a text is not a value of the field; `expected` never holds the text."""
 
     code: RejectCode
     expected: str
@@ -54,44 +54,44 @@ class Fault:
 Converter: TypeAlias = Callable[[str], Value | Fault]
 
 
-def converter(  # noqa: C901, PLR0911 - one line a kind
-    kind: Kind,
+def converter_for(  # noqa: C901, PLR0911 - one line a type
+    value_type: ValueType,
     *,
     formats: Sequence[str] = (),
     zone: tzinfo | None = None,
     true: Sequence[str] = ("true", "1", "t"),
     false: Sequence[str] = ("false", "0", "f"),
 ) -> Converter:
-    """Return the function that reads a kind.
+    """Return the function that converts texts to a type.
 
     Args:
-        kind: of the field.
+        value_type: of the field.
         formats: of dates and times, in `strptime`'s letters, tried in order; ISO 8601 when there are none.
-        zone: what a time without an offset means; None = such a time is not accepted for a timestamp in UTC.
-        true: what stands for true, in any case of letters.
-        false: what stands for false.
+        zone: of times without an offset; None = such a time is not accepted for a timestamp in UTC.
+        true: texts for true, in any case of letters.
+        false: texts for false.
     """
-    match kind.name:
+    match value_type.name:
         case "string":
             return _string
         case "enum":
-            return _enum(kind.symbols)
+            return _enum(value_type.symbols)
         case "int" | "long":
-            return _integer(kind.name)
+            return _integer(value_type.name)
         case "float" | "double":
-            return _real(kind.name)
+            return _real(value_type.name)
         case "decimal":
-            return _decimal(kind.precision, kind.scale)
+            return _decimal(value_type.precision, value_type.scale)
         case "boolean":
             return _boolean(true, false)
         case "uuid":
             return _uuid
         case "bytes" | "fixed":
-            return _bytes(kind.size)
+            return _bytes(value_type.size)
         case "date":
             return _date(formats)
         case "time-millis" | "time-micros":
-            return _time(3 if kind.name.endswith("millis") else 6)
+            return _clock_time(3 if value_type.name.endswith("millis") else 6)
         case name:
             places = 3 if name.endswith("millis") else 6
             return _local(formats, places) if name.startswith("local") else _instant(formats, places, zone)
@@ -106,49 +106,49 @@ def _string(text: str) -> Value | Fault:
 
 
 def _enum(symbols: Sequence[str]) -> Converter:
-    known = frozenset(symbols)
-    fault = Fault(RejectCode.ENUM, f"one of {len(known)} symbols: {', '.join(symbols[:12])}")
-    return lambda text: text if text in known else fault
+    permitted = frozenset(symbols)
+    fault = Fault(RejectCode.ENUM, f"one of {len(permitted)} symbols: {', '.join(symbols[:12])}")
+    return lambda text: text if text in permitted else fault
 
 
 def _integer(name: str) -> Converter:
     low, high = _LIMITS[name]
-    out = Fault(RejectCode.RANGE, f"{low} to {high}")
+    out_of_range = Fault(RejectCode.RANGE, f"{low} to {high}")
 
-    def read(text: str) -> Value | Fault:
-        found = _WHOLE.fullmatch(text)
+    def convert(text: str) -> Value | Fault:
+        found = _INTEGER_TEXT.fullmatch(text)
         if found is None:
-            if _FRACTION.fullmatch(text):
+            if _FRACTION_TEXT.fullmatch(text):
                 return Fault(RejectCode.PRECISION_LOSS, "a whole number")
-            return _no_number(text, "a whole number")
+            return _number_fault(text, "a whole number")
         digits = found[1]
         if len(digits) > 20:
-            return out if digits.lstrip("+-0") and len(digits.lstrip("+-0")) > 19 else int(digits)
+            return out_of_range if digits.lstrip("+-0") and len(digits.lstrip("+-0")) > 19 else int(digits)
         value = int(digits)
-        return value if low <= value <= high else out
+        return value if low <= value <= high else out_of_range
 
-    return read
+    return convert
 
 
 def _real(name: str) -> Converter:
-    out = Fault(RejectCode.RANGE, f"a number within the range of {name}")
+    out_of_range = Fault(RejectCode.RANGE, f"a number within the range of {name}")
     largest = _FLOAT_MAX if name == "float" else float("inf")
 
-    def read(text: str) -> Value | Fault:
-        if not _REAL.fullmatch(text):
-            return _no_number(text, "a number")
+    def convert(text: str) -> Value | Fault:
+        if not _REAL_TEXT.fullmatch(text):
+            return _number_fault(text, "a number")
         value = float(text)
-        return value if abs(value) < largest else out
+        return value if abs(value) < largest else out_of_range
 
-    return read
+    return convert
 
 
 def _decimal(precision: int, scale: int) -> Converter:
-    def read(text: str) -> Value | Fault:
-        if not _PLAIN.fullmatch(text):
-            if _REAL.fullmatch(text):
+    def convert(text: str) -> Value | Fault:
+        if not _DECIMAL_TEXT.fullmatch(text):
+            if _REAL_TEXT.fullmatch(text):
                 return Fault(RejectCode.PRECISION_LOSS, "a decimal number written without an exponent")
-            return _no_number(text, "a decimal number")
+            return _number_fault(text, "a decimal number")
         whole, _, fraction = text.lstrip("+-").partition(".")
         fraction = fraction.rstrip("0")
         if len(fraction) > scale:
@@ -159,13 +159,13 @@ def _decimal(precision: int, scale: int) -> Converter:
         sign = "-" if text[0] == "-" else ""
         return Decimal(f"{sign}{whole or '0'}.{fraction.ljust(scale, '0')}" if scale else f"{sign}{whole or '0'}")
 
-    return read
+    return convert
 
 
 def _boolean(true: Sequence[str], false: Sequence[str]) -> Converter:
-    known = {each.casefold(): True for each in true} | {each.casefold(): False for each in false}
-    fault = Fault(RejectCode.TYPE, f"one of {', '.join(known)}")
-    return lambda text: known.get(text.casefold(), fault)
+    by_text = {each.casefold(): True for each in true} | {each.casefold(): False for each in false}
+    fault = Fault(RejectCode.TYPE, f"one of {', '.join(by_text)}")
+    return lambda text: by_text.get(text.casefold(), fault)
 
 
 def _uuid(text: str) -> Value | Fault:
@@ -176,7 +176,7 @@ def _uuid(text: str) -> Value | Fault:
 
 
 def _bytes(size: int) -> Converter:
-    def read(text: str) -> Value | Fault:
+    def convert(text: str) -> Value | Fault:
         try:
             value = bytes.fromhex(text.removeprefix("\\x").removeprefix("0x"))
         except ValueError:
@@ -185,34 +185,34 @@ def _bytes(size: int) -> Converter:
             return Fault(RejectCode.RANGE, f"{size} bytes")
         return value
 
-    return read
+    return convert
 
 
 def _date(formats: Sequence[str]) -> Converter:
-    def read(text: str) -> Value | Fault:
+    def convert(text: str) -> Value | Fault:
         if formats:
-            moment = _by_formats(text, formats)
+            moment = _parse_formats(text, formats)
             if isinstance(moment, Fault):
                 return moment
-            return moment.date() if moment.time() == time() else _time_of_day
-        found = _DATE.fullmatch(text)
+            return moment.date() if moment.time() == time() else _NO_TIME_OF_DAY
+        found = _DATE_TEXT.fullmatch(text)
         if found is None:
-            return _no_time(text, "a date such as 2026-01-31")
+            return _time_fault(text, "a date such as 2026-01-31")
         try:
             value = date.fromisoformat(found[1])
         except ValueError:
-            return _no_time(text, "a date of the calendar", RejectCode.RANGE)
-        return value if found[2] is None or _MIDNIGHT.fullmatch(found[2]) else _time_of_day
+            return _time_fault(text, "a date of the calendar", RejectCode.RANGE)
+        return value if found[2] is None or _MIDNIGHT.fullmatch(found[2]) else _NO_TIME_OF_DAY
 
-    return read
-
-
-_time_of_day = Fault(RejectCode.PRECISION_LOSS, "a date without a time of day")
+    return convert
 
 
-def _time(places: int) -> Converter:
-    def read(text: str) -> Value | Fault:
-        found = _CLOCK.fullmatch(text)
+_NO_TIME_OF_DAY = Fault(RejectCode.PRECISION_LOSS, "a date without a time of day")
+
+
+def _clock_time(places: int) -> Converter:
+    def convert(text: str) -> Value | Fault:
+        found = _CLOCK_TEXT.fullmatch(text)
         if found is None:
             return Fault(RejectCode.TYPE, "a time of day such as 09:30:00")
         fraction = _fraction(found[2], places)
@@ -223,12 +223,12 @@ def _time(places: int) -> Converter:
         except ValueError:
             return Fault(RejectCode.RANGE, "a time of day")
 
-    return read
+    return convert
 
 
 def _instant(formats: Sequence[str], places: int, zone: tzinfo | None) -> Converter:
-    def read(text: str) -> Value | Fault:
-        moment = _moment(text, formats, places)
+    def convert(text: str) -> Value | Fault:
+        moment = _timestamp(text, formats, places)
         if isinstance(moment, Fault):
             return moment
         if moment.tzinfo is None:
@@ -243,33 +243,33 @@ def _instant(formats: Sequence[str], places: int, zone: tzinfo | None) -> Conver
         except OverflowError:
             return Fault(RejectCode.RANGE, "a time of the years 1 to 9999 in UTC")
 
-    return read
+    return convert
 
 
 def _local(formats: Sequence[str], places: int) -> Converter:
-    def read(text: str) -> Value | Fault:
-        moment = _moment(text, formats, places)
+    def convert(text: str) -> Value | Fault:
+        moment = _timestamp(text, formats, places)
         if isinstance(moment, datetime) and moment.tzinfo is not None:
             return Fault(RejectCode.TYPE, "a local time, without an offset from UTC")
         return moment
 
-    return read
+    return convert
 
 
-def _moment(  # noqa: PLR0911 - one line a misfit
+def _timestamp(  # noqa: PLR0911 - one line a fault
     text: str, formats: Sequence[str], places: int
 ) -> datetime | Fault:
     if formats:
-        moment = _by_formats(text, formats)
+        moment = _parse_formats(text, formats)
         if isinstance(moment, Fault):
             return moment
         if moment.microsecond % 10 ** (6 - places):
             return Fault(RejectCode.PRECISION_LOSS, f"at most {places} digits of a second")
         return moment
-    found = _MOMENT.fullmatch(text) or _DATE.fullmatch(text)
+    found = _TIMESTAMP_TEXT.fullmatch(text) or _DATE_TEXT.fullmatch(text)
     if found is None:
-        return _no_time(text, "a time such as 2026-01-31T09:30:00+08:00")
-    if found.re is _DATE:  # a date alone is midnight; with a time of day it would have matched before
+        return _time_fault(text, "a time such as 2026-01-31T09:30:00+08:00")
+    if found.re is _DATE_TEXT:  # a date alone is midnight; with a time of day it would have matched before
         day, clock, digits, offset = found[1], "00:00", None, None
     else:
         day, clock, digits, offset = found.groups()
@@ -279,7 +279,7 @@ def _moment(  # noqa: PLR0911 - one line a misfit
     try:
         return datetime.fromisoformat(f"{day}T{clock}{offset or ''}").replace(microsecond=fraction)
     except ValueError:
-        return _no_time(text, "a time of the calendar", RejectCode.RANGE)
+        return _time_fault(text, "a time of the calendar", RejectCode.RANGE)
 
 
 def _fraction(digits: str | None, places: int) -> int | Fault:
@@ -289,22 +289,22 @@ def _fraction(digits: str | None, places: int) -> int | Fault:
     return int(kept.ljust(6, "0"))
 
 
-def _by_formats(text: str, formats: Sequence[str]) -> datetime | Fault:
+def _parse_formats(text: str, formats: Sequence[str]) -> datetime | Fault:
     for form in formats:
         try:
             return datetime.strptime(text, form)  # noqa: DTZ007 - the caller asks for its zone
         except ValueError:
             continue
-    return _no_time(text, f"a time written as {' or '.join(formats)}")
+    return _time_fault(text, f"a time written as {' or '.join(formats)}")
 
 
-def _no_number(text: str, expected: str) -> Fault:
+def _number_fault(text: str, expected: str) -> Fault:
     if text.lstrip("+-").casefold() in _SPECIAL_NUMBERS:
-        return Fault(RejectCode.NUMERIC_SPECIAL, f"{expected}; NaN and infinity have no place in this field")
+        return Fault(RejectCode.NUMERIC_SPECIAL, f"{expected}; NaN and infinity are not allowed in this field")
     return Fault(RejectCode.TYPE, expected)
 
 
-def _no_time(text: str, expected: str, otherwise: RejectCode = RejectCode.TYPE) -> Fault:
+def _time_fault(text: str, expected: str, otherwise: RejectCode = RejectCode.TYPE) -> Fault:
     if _SPECIAL_TIMES.fullmatch(text):
         return Fault(RejectCode.TIME_SPECIAL, f"{expected}, in the years 1 to 9999")
     return Fault(otherwise, expected)

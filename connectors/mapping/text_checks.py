@@ -1,8 +1,8 @@
-"""Rules for texts that a configuration may name: `check: cn_id18`.
+"""Text checks that a configuration may name for a column: `check: cn_id18`.
 
-The contract's own rules are the codec's business (`registry.avro.field_rules`), and hold at the pool's door too.
-These are for columns of which the contract says nothing, and for one fault that only shows on this side: a
-spreadsheet that has kept an 18-digit number as a floating-point one has lost its last digits permanently.
+The contract's own rules are applied by the codec (`registry.avro.field_rules`), here and in the pool. These checks are
+for columns of which the contract says nothing, and for one fault that only shows in the text: a spreadsheet that
+stored an 18-digit number as a floating-point one has lost its last digits permanently.
 """
 
 import re
@@ -12,24 +12,24 @@ from datetime import date
 from connectors.mapping.conversion import Fault
 from connectors.port import RejectCode
 
-__all__ = ["CHECKS", "IDENTITIES", "floating"]
+__all__ = ["CHECKS", "IDENTITY_RULES", "rounded_number"]
 
-IDENTITIES = frozenset({"cn_id18", "uscc", "cn_mobile"})
-"""Rules for numbers that a spreadsheet may have taken for numbers."""
+IDENTITY_RULES = frozenset({"cn_id18", "uscc", "cn_mobile"})
+"""Rules for identity numbers, which a spreadsheet may have stored as floating-point numbers."""
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, ISO 7064 MOD 11-2
 _CHECK_CHARACTERS = "10X98765432"
 _ID18 = re.compile(r"[1-9][0-9]{16}[0-9X]")
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")
-_FLOATING = re.compile(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}|[0-9]{15,}\.0+")
+_ROUNDED = re.compile(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}|[0-9]{15,}\.0+")
 
 
-def floating(text: str) -> Fault | None:
-    """Find a number that a spreadsheet has rounded; anything else is another rule's business."""
-    if _FLOATING.fullmatch(text):
+def rounded_number(text: str) -> Fault | None:
+    """Return a fault for a number that a spreadsheet has rounded; anything else is for the other rules."""
+    if _ROUNDED.fullmatch(text):
         return Fault(
             RejectCode.NUMBER_TOO_LONG_FOR_ID,
-            "an identity number; the spreadsheet kept a floating-point number and has already lost digits: format "
+            "an identity number; the spreadsheet stored a floating-point number and has already lost digits: format "
             "the column as text and export again",
         )
     return None
@@ -37,7 +37,7 @@ def floating(text: str) -> Fault | None:
 
 def _cn_id18(text: str) -> Fault | None:
     if not _ID18.fullmatch(text):
-        return floating(text) or Fault(RejectCode.TYPE, "an identity number of 17 digits and a check character")
+        return rounded_number(text) or Fault(RejectCode.TYPE, "an identity number of 17 digits and a check character")
     try:
         date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
     except ValueError:
@@ -49,7 +49,11 @@ def _cn_id18(text: str) -> Fault | None:
 
 
 def _cn_mobile(text: str) -> Fault | None:
-    return None if _MOBILE.fullmatch(text) else floating(text) or Fault(RejectCode.TYPE, "11 digits of a mobile phone")
+    return (
+        None
+        if _MOBILE.fullmatch(text)
+        else rounded_number(text) or Fault(RejectCode.TYPE, "11 digits of a mobile phone")
+    )
 
 
 def _not_empty(text: str) -> Fault | None:

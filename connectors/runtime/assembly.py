@@ -1,6 +1,6 @@
-"""The composition root of a connector: a configuration → ledgers, sources, sinks, publishers and subscribers.
+"""Composition root of a connector: builds ledgers, sources, sinks, publishers and subscribers from a configuration.
 
-Nothing else in this package knows which adapter is in use.
+No other module of this package knows which adapter is in use.
 """
 
 import threading
@@ -24,7 +24,7 @@ from connectors.publishing.publisher import Limits, Publication, Publisher, Sign
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, Folder, ReadyWhen
+from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
@@ -49,159 +49,160 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeContext:
-    """What every stream of a connector shares: the pool, our signature, and how to speak and stop."""
+    """What all streams of a connector share: pool, signing key, stop event, clock and progress reporter."""
 
     pool: Pool
     sign: Signer
     stop: threading.Event
     clock: Clock
     progress: Callable[[RunReport], None] = lambda _: None
-    say: Callable[[str], None] = lambda _: None
+    notify: Callable[[str], None] = lambda _: None
     accept_deletes: bool = False
 
 
 def ledger_path(config: ConnectorConfig, stream: str) -> Path:
-    """Return the ledger's file of a publication (its resource) or a subscription (its grant)."""
+    """Return the path of the ledger of a publication (its resource) or a subscription (its grant)."""
     return config.state / config.connector / f"{stream}.sqlite3"
 
 
 def open_ledger(config: ConnectorConfig, stream: str, clock: Clock) -> Ledger:
-    """Open a stream's ledger; see `Ledger`."""
+    """Open the ledger of a stream."""
     return Ledger(ledger_path(config, stream), clock=clock)
 
 
 def publication(config: PublishConfig) -> Publication:
-    """Return what is published, from its section of the file."""
-    form = config.format
+    """Build a publication from its section of the file."""
+    file_format = config.format
     return Publication(
         topic=Topic.parse(config.resource),
         columns={name: _column(each) for name, each in config.columns.items()},
-        null_values=form.null_values,
+        null_values=file_format.null_values,
         unknown_columns=config.unknown_columns,
         on_duplicate=config.on_duplicate,
-        form=f"{form.model_dump_json()} {config.replaces}",
+        source_format=f"{file_format.model_dump_json()} {config.replaces}",
     )
 
 
-def source(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, clock: Clock) -> Folder | SqlSource:
-    """Return the source of a publication.
+def source(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, clock: Clock) -> CsvFolder | SqlSource:
+    """Build the source of a publication.
 
     Raises:
-        InvalidError: CONFIG_INVALID, when a secret that it refers to is not there.
+        InvalidError: CONFIG_INVALID, when a secret reference cannot be resolved.
     """
     match config.source:
         case FilesSource() as files:
-            marker, unchanged = files.marker_and_wait()
-            move_to, delete = files.move_and_delete()
+            marker, seconds = files.readiness()
+            move_to, delete = files.disposal()
             quarantine = Quarantine(ledger)
 
-            def set_aside(name: str, reject: Reject) -> None:
+            def quarantine_file(name: str, reject: Reject) -> None:
                 quarantine.add(name, 0, [reject])
 
-            return Folder(
+            return CsvFolder(
                 files.path,
-                entry.pattern or files.pattern,
-                form=_form(entry),
-                replaces=Replaces(entry.replaces),
-                ready_when=ReadyWhen(marker=marker, unchanged=unchanged),
+                section.pattern or files.pattern,
+                csv_format=_csv_format(section),
+                replaces=Replaces(section.replaces),
+                ready_when=ReadyWhen(marker=marker, unchanged=seconds),
                 after_success=AfterSuccess(move_to=files.path / move_to if move_to else None, delete=delete),
-                memory=ledger,
-                set_aside=set_aside,
+                history=ledger,
+                quarantine=quarantine_file,
                 clock=clock,
             )
         case SqlSourceConfig() as database:
-            return SqlSource(database.address(), entry.table, page_by=entry.page_by)
+            return SqlSource(database.address(), section.table, page_by=section.page_by)
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
 
 
-def first_portion(made: Folder | SqlSource, file: Path | None) -> Portion | None:
-    """Return something to look at, without publishing it: a file of the folder (the newest), or the table."""
-    if isinstance(made, SqlSource):
-        return made.open()
+def first_portion(source_: CsvFolder | SqlSource, file: Path | None) -> Portion | None:
+    """Return a portion for a preview: the named file, the newest file of the folder, or the table."""
+    if isinstance(source_, SqlSource):
+        return source_.open()
     if file is not None:
-        return made.open(file)
-    files = made.files()
-    return made.open(files[-1]) if files else None
+        return source_.open(file)
+    files = source_.files()
+    return source_.open(files[-1]) if files else None
 
 
-def publisher(config: ConnectorConfig, entry: PublishConfig, ledger: Ledger, link: RuntimeContext) -> Publisher:
-    """Return the publisher of one section of `publish:`."""
+def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, context: RuntimeContext) -> Publisher:
+    """Build the publisher of one section of `publish:`."""
     return Publisher(
-        publication(entry),
-        source(config, entry, ledger, link.clock),
-        link.pool,
+        publication(section),
+        source(config, section, ledger, context.clock),
+        context.pool,
         ledger,
-        sign=link.sign,
+        sign=context.sign,
         limits=Limits(
             batch_rows=config.batch.rows,
             in_flight=config.batch.in_flight,
-            quarantine_share=entry.quarantine.stop_if_more_than,
-            delete_share=entry.deletes.stop_if_more_than,
-            accept_deletes=link.accept_deletes,
+            quarantine_share=section.quarantine.stop_if_more_than,
+            delete_share=section.deletes.stop_if_more_than,
+            accept_deletes=context.accept_deletes,
             give_up_after=config.retry.give_up_after,
         ),
-        stop=link.stop,
-        progress=link.progress,
-        say=link.say,
-        clock=link.clock,
+        stop=context.stop,
+        progress=context.progress,
+        notify=context.notify,
+        clock=context.clock,
     )
 
 
-def sink(entry: SubscribeConfig) -> Sink:
-    """Return the sink of a subscription.
+def sink(section: SubscribeConfig) -> Sink:
+    """Build the sink of a subscription.
 
     Raises:
-        InvalidError: CONFIG_INVALID, when a secret that it refers to is not there.
+        InvalidError: CONFIG_INVALID, when a secret reference cannot be resolved.
     """
-    into = entry.into
-    if isinstance(into, SqlTarget):
+    target = section.into
+    if isinstance(target, SqlTarget):
         return SqlSink(
-            into.address(),
-            into.table,
-            entry.grant,
-            create_table=into.create_table,
-            add_columns=into.add_columns,
-            hard_deletes=into.deletes == "hard",
+            target.address(),
+            target.table,
+            section.grant,
+            create_table=target.create_table,
+            add_columns=target.add_columns,
+            hard_deletes=target.deletes == "hard",
         )
     return FileSink(
-        into.path,
-        entry.grant,
-        form=into.kind,
-        encoding=into.encoding,
-        neutralise_formulas=into.neutralise_formulas,
+        target.path,
+        section.grant,
+        file_format=target.kind,
+        encoding=target.encoding,
+        neutralise_formulas=target.neutralise_formulas,
     )
 
 
-def subscriber(config: ConnectorConfig, entry: SubscribeConfig, ledger: Ledger, link: RuntimeContext) -> Subscriber:
-    """Return the subscriber of one section of `subscribe:`."""
+def subscriber(
+    config: ConnectorConfig, section: SubscribeConfig, ledger: Ledger, context: RuntimeContext
+) -> Subscriber:
+    """Build the subscriber of one section of `subscribe:`."""
     return Subscriber(
         SubscriptionConfig(
-            grant=entry.grant,
-            purpose=entry.purpose,
-            case=entry.case,
-            batch_rows=entry.batch_rows,
-            wait=entry.wait,
+            grant=section.grant,
+            purpose=section.purpose,
+            case=section.case,
+            batch_rows=section.batch_rows,
+            wait=section.wait,
         ),
-        sink(entry),
-        link.pool,
+        sink(section),
+        context.pool,
         ledger,
-        stop=link.stop,
+        stop=context.stop,
         give_up_after=config.retry.give_up_after,
-        progress=link.progress,
-        say=link.say,
-        clock=link.clock,
+        progress=context.progress,
+        notify=context.notify,
     )
 
 
-def _form(entry: PublishConfig) -> CsvFormat:
-    form = entry.format
+def _csv_format(section: PublishConfig) -> CsvFormat:
+    file_format = section.format
     return CsvFormat(
-        encoding=form.encoding,
-        delimiter=form.delimiter,
-        header_row=form.header_row,
-        stop_column=form.stop_at.column if form.stop_at else "",
-        stop_value=form.stop_at.equals if form.stop_at else "",
+        encoding=file_format.encoding,
+        delimiter=file_format.delimiter,
+        header_row=file_format.header_row,
+        stop_column=file_format.stop_at.column if file_format.stop_at else "",
+        stop_value=file_format.stop_at.equals if file_format.stop_at else "",
     )
 
 

@@ -1,7 +1,6 @@
-"""Looking without touching: what `check` finds out, and what `preview` shows.
+"""Dry run: the checks of `pool-connect check`, and the sample of `pool-connect preview`.
 
-Nothing is published, written or remembered.
-Each check is a line with a verdict. A failure says what to do about it.
+Nothing is published, written or recorded. Each check is a line with a verdict. A failure says what to do about it.
 """
 
 import tempfile
@@ -12,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
-from connectors.mapping.contract import contract
-from connectors.mapping.mapping import Bound, Mapping
-from connectors.port import Changes, Pool, Reject, RejectCode
+from connectors.mapping.contract import parse_contract
+from connectors.mapping.mapping import BoundMapping, ColumnMapping
+from connectors.port import Pool, Reject, RejectCode, RowChunk
 from connectors.runtime import assembly
 from connectors.sources.csv_file import CsvPortion
 from connectors.state.ledger import Ledger
@@ -23,10 +22,10 @@ from registry.codec.codec import engine_for
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.names import Topic
 
-__all__ = ["Check", "Preview", "checks", "preview"]
+__all__ = ["Check", "Preview", "preview", "run_checks"]
 
-_SOON = 5  # days of a certificate
-_CLOCK = 5.0  # seconds
+_EXPIRY_WARNING = 5  # days of a certificate
+_CLOCK_TOLERANCE = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +56,33 @@ class Preview:
     rejects: Sequence[Reject]
 
 
-def checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Callable[[], datetime]) -> Iterator[Check]:
-    """Look at everything that a run needs, in the order in which it needs it."""
-    yield Check("ok", "config", f"{len(config.publish)} to publish, {len(config.subscribe)} to draw")
+def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Callable[[], datetime]) -> Iterator[Check]:
+    """Check everything that a run needs, in the order in which it needs it."""
+    yield Check("ok", "config", f"{len(config.publish)} to publish, {len(config.subscribe)} to fetch")
     try:
         pool = connect()
         hello = pool.hello()
     except PoolError as error:
         yield Check("FAIL", "exchange", error.message)
         return
-    left = datetime.fromtimestamp(hello.certificate_expires / 1e6, UTC) - clock()
-    apart = hello.server_time / 1e6 - clock().timestamp()
+    remaining = datetime.fromtimestamp(hello.certificate_expires / 1e6, UTC) - clock()
+    difference = hello.server_time / 1e6 - clock().timestamp()
     yield Check(
-        "WARN" if left.days < _SOON else "ok",
+        "WARN" if remaining.days < _EXPIRY_WARNING else "ok",
         "exchange",
-        f"pool {hello.pool_id}, connector {hello.connector}; certificate valid for {left.days} days",
+        f"pool {hello.pool_id}, connector {hello.connector}; certificate valid for {remaining.days} days",
     )
-    if abs(apart) > _CLOCK:
-        yield Check("WARN", "clock", f"differs from the pool's by {apart:.1f} s; set it by NTP")
+    if abs(difference) > _CLOCK_TOLERANCE:
+        yield Check("WARN", "clock", f"differs from the pool's by {difference:.1f} s; set it by NTP")
     for publish in config.publish:
-        yield _judged(publish.resource, partial(_publishable, config, publish, pool, clock))
+        yield _check(publish.resource, partial(_check_publication, config, publish, pool, clock))
     for subscribe in config.subscribe:
-        yield _judged(subscribe.grant, partial(_drawable, subscribe, pool, clock))
+        yield _check(subscribe.grant, partial(_check_subscription, subscribe, pool, clock))
 
 
 def preview(
     config: ConnectorConfig,
-    entry: PublishConfig,
+    section: PublishConfig,
     schema: tuple[int, str],
     *,
     rows: int,
@@ -95,82 +94,85 @@ def preview(
     Raises:
         PoolError: the portion cannot be read, or breaks the contract.
     """
-    bound, portion_name, encoding, read = _bound(config, entry, schema, file, clock)
+    bound, portion_name, encoding, read_chunks = _bind_first_portion(config, section, schema, file, clock)
     names, good, bad = [], [], []
-    for changes in read():
-        mapped = bound.map(changes)
+    for chunk in read_chunks():
+        mapped = bound.map(chunk)
         names = mapped.batch.schema.names
         good += [["" if cell is None else str(cell) for cell in row.values()] for row in mapped.batch.to_pylist()]
-        bad += [*changes.rejects, *mapped.rejects]
+        bad += [*chunk.rejects, *mapped.rejects]
         if len(good) + len(bad) >= rows:
             break
     return Preview(portion=portion_name, encoding=encoding, names=names, rows=good[:rows], rejects=bad[:rows])
 
 
-def _bound(
+def _bind_first_portion(
     config: ConnectorConfig,
-    entry: PublishConfig,
+    section: PublishConfig,
     schema: tuple[int, str],
     file: Path | None,
     clock: Callable[[], datetime],
-) -> tuple[Bound, str, str, Callable[[], Iterator[Changes]]]:
-    planned = assembly.publication(entry)
-    mapping = Mapping(
-        contract(*schema),
+) -> tuple[BoundMapping, str, str, Callable[[], Iterator[RowChunk]]]:
+    publication = assembly.publication(section)
+    mapping = ColumnMapping(
+        parse_contract(*schema),
         engine_for(parse(schema[1])),
-        planned.columns,
-        null_values=planned.null_values,
-        unknown_columns=planned.unknown_columns,
+        publication.columns,
+        null_values=publication.null_values,
+        unknown_columns=publication.unknown_columns,
     )
-    # A source wants a ledger for its memory of files; it gets an empty one, which is thrown away.
+    # A source needs a ledger for its history of files; it gets an empty one, which is deleted.
     with tempfile.TemporaryDirectory(prefix="pool-connect-") as scratch:
-        ledger = Ledger(Path(scratch) / "look.sqlite3", clock=clock)
+        ledger = Ledger(Path(scratch) / "preview.sqlite3", clock=clock)
         try:
-            portion = assembly.first_portion(assembly.source(config, entry, ledger, clock), file)
+            portion = assembly.first_portion(assembly.source(config, section, ledger, clock), file)
         finally:
             ledger.close()
     if portion is None:
         raise InvalidError(Reason.NOT_FOUND, "no file of the folder matches the pattern; name one with --file")
     encoding = portion.encoding if isinstance(portion, CsvPortion) else ""
-    return mapping.bind(portion.columns), portion.name, encoding, portion.changes
+    return mapping.bind(portion.columns), portion.name, encoding, portion.chunks
 
 
-def _publishable(config: ConnectorConfig, entry: PublishConfig, pool: Pool, clock: Callable[[], datetime]) -> str:
-    schema = pool.schema(Topic.parse(entry.resource))
-    standing = pool.resume(Topic.parse(entry.resource))
+def _check_publication(
+    config: ConnectorConfig, section: PublishConfig, pool: Pool, clock: Callable[[], datetime]
+) -> str:
+    schema = pool.schema(Topic.parse(section.resource))
+    head = pool.resume(Topic.parse(section.resource))
     try:
-        _, name, encoding, _ = _bound(config, entry, schema, None, clock)
+        _, name, encoding, _ = _bind_first_portion(config, section, schema, None, clock)
     except InvalidError as error:
         if error.reason is not Reason.NOT_FOUND:
             raise
-        return f"may be published; schema {schema[0]}, batch {standing.sequence}; no file yet"
-    told = f" ({encoding})" if encoding else ""
-    return f"may be published; schema {schema[0]}, batch {standing.sequence}; {name}{told} fits the contract"
+        return f"may be published; schema {schema[0]}, batch {head.sequence}; no file yet"
+    suffix = f" ({encoding})" if encoding else ""
+    return f"may be published; schema {schema[0]}, batch {head.sequence}; {name}{suffix} fits the contract"
 
 
-def _drawable(entry: SubscribeConfig, pool: Pool, clock: Callable[[], datetime]) -> str:
-    described = pool.describe(entry.grant, purpose=entry.purpose, case=entry.case)
-    left = datetime.fromtimestamp(described.expires / 1e6, UTC) - clock()
-    sink = assembly.sink(entry)
+def _check_subscription(section: SubscribeConfig, pool: Pool, clock: Callable[[], datetime]) -> str:
+    subscription = pool.describe(section.grant, purpose=section.purpose, case=section.case)
+    remaining = datetime.fromtimestamp(subscription.expires / 1e6, UTC) - clock()
+    sink = assembly.sink(section)
     try:
         try:
             position = sink.position()
-        except ConflictError:  # the table of positions is made with the first record
+        except ConflictError:  # the table of positions is created with the first record
             position = b""
     finally:
         sink.close()
-    begun = "begun" if position else "nothing drawn yet"
-    return f"{described.topic} is granted for {left.days} more days ({described.state}); the target is there, {begun}"
+    progress = "begun" if position else "nothing fetched yet"
+    state = f"{subscription.topic} is granted for {remaining.days} more days ({subscription.state})"
+    return f"{state}; the target is there, {progress}"
 
 
-def _judged(subject: str, judge: Callable[[], str]) -> Check:
+def _check(subject: str, check: Callable[[], str]) -> Check:
     try:
-        return Check("ok", subject, judge())
+        return Check("ok", subject, check())
     except PoolError as error:
         return Check("FAIL", subject, error.message)
 
 
-def shown(reject: Reject) -> str:
+def format_reject(reject: Reject) -> str:
     """Return the line that `preview` prints for a bad row; never its values."""
     where = f"  {reject.field}" if reject.field else ""
     return f"line {reject.line}{where}  -> {RejectCode(reject.code).value}: {reject.message}"

@@ -1,28 +1,23 @@
-"""The way to the pool that lasts longer than a certificate.
+"""Pool client with certificate renewal: it lasts longer than a certificate.
 
-Certificates live 30 days. In their last ten the next one is asked for, with the one that is still good, and a new
-connection takes the place of the old one; calls under way end on the old one first.
+Certificates live 30 days. In the last ten the next one is requested, authenticated by the one that is still valid, and
+new channels replace the old ones; calls under way end on the old channels first.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from typing_extensions import override
-
-from connectors.port import Pool
-from exchange.client import Fetched, Hello, Identity, PoolClient, Standing, Subscription, renew
-from schemas.names import Topic
-from schemas.record import Batch, Receipt
+from exchange.client import Identity, PoolClient, renew
 
 __all__ = ["RenewingPoolClient"]
 
 _RENEW_BEFORE = timedelta(days=10)
 
 
-class RenewingPoolClient(Pool):
-    """`connectors.port.Pool` over a client that is replaced when its certificate is. Thread-safe."""
+class RenewingPoolClient(PoolClient):
+    """A client under the identity of a folder, which it keeps valid. Thread-safe."""
 
     def __init__(self, folder: Path, gateway: str, clock: Callable[[], datetime]) -> None:
         """Load the identity.
@@ -35,12 +30,10 @@ class RenewingPoolClient(Pool):
         Raises:
             InvalidError: CONFIG_INVALID, when there is no usable identity.
         """
+        super().__init__(Identity.load(folder), address=gateway or None)
         self._folder = folder
-        self._gateway = gateway or None
         self._clock = clock
-        self._lock = threading.Lock()
-        self.identity = Identity.load(folder)
-        self._client = PoolClient(self.identity, address=self._gateway)
+        self._renewal = threading.Lock()
 
     def sign(self, statement: bytes) -> bytes:
         """Return the Ed25519 signature of a statement; the signing key stays when the certificate is renewed."""
@@ -53,54 +46,7 @@ class RenewingPoolClient(Pool):
             RefusedError: the certificate is revoked.
             UnavailableError: the pool does not answer.
         """
-        with self._lock:
-            expires = datetime.fromtimestamp(self._client.hello().certificate_expires / 1e6, UTC)
+        with self._renewal:
+            expires = datetime.fromtimestamp(self.hello().certificate_expires / 1e6, UTC)
             if expires - self._clock() < _RENEW_BEFORE:
-                self.identity = renew(self.identity, self._folder)
-                self._client = PoolClient(self.identity, address=self._gateway)
-
-    @override
-    def hello(self) -> Hello:
-        return self._client.hello()
-
-    @override
-    def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
-        return self._client.schema(topic, schema_id)
-
-    @override
-    def resume(self, topic: Topic) -> Standing:
-        return self._client.resume(topic)
-
-    @override
-    def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
-        return self._client.publish(topic, batches, in_flight=in_flight)
-
-    @override
-    def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
-        return self._client.describe(grant_id, purpose=purpose, case=case)
-
-    @override
-    def fetch(
-        self,
-        grant_id: str,
-        *,
-        position: bytes = b"",
-        purpose: str,
-        case: str,
-        max_records: int = 10_000,
-        max_bytes: int = 4 * 1024 * 1024,
-        wait: float = 0.0,
-    ) -> Fetched:
-        return self._client.fetch(
-            grant_id,
-            position=position,
-            purpose=purpose,
-            case=case,
-            max_records=max_records,
-            max_bytes=max_bytes,
-            wait=wait,
-        )
-
-    @override
-    def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
-        return self._client.commit(grant_id, position, purpose=purpose, case=case)
+                self.reconnect(renew(self.identity, self._folder))

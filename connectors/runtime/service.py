@@ -1,7 +1,7 @@
-"""Running a connector: each publication and each subscription in a thread of its own, until all are done or stopped.
+"""Main loop of a connector: each publication and each subscription in a thread of its own, until done or stopped.
 
-A stream that fails permanently does not take the others with it; the exit code is that of the worst. SIGTERM and SIGINT
-set one event: each stream finishes the batches that are in flight, remembers what was acknowledged, and ends with 0.
+A stream that fails permanently does not end the others; the exit code is that of the worst. SIGTERM and SIGINT set one
+event: each stream finishes the batches in flight, records what was acknowledged, and ends with 0.
 """
 
 import signal
@@ -15,103 +15,107 @@ from types import FrameType
 
 from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
 from connectors.runtime import assembly
-from connectors.runtime.exit_codes import Exit, exit_of
+from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from schemas.errors import PoolError, UnavailableError
 
 __all__ = ["run", "stop_on_signals"]
 
-_RENEWAL = 3600.0  # seconds between two looks at the certificate's age
+_RENEWAL_INTERVAL = 3600.0  # seconds between two checks of the certificate's age
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """Let SIGTERM and SIGINT end the streams after the batches in flight."""
+    """Register handlers: SIGTERM and SIGINT end the streams after the batches in flight."""
 
-    def ask(_signal: int, _frame: FrameType | None) -> None:
+    def handle(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, ask)
+        signal.signal(each, handle)
 
 
-def run(config: ConnectorConfig, link: assembly.RuntimeContext, *, once: bool, refresh: Callable[[], None]) -> Exit:
+def run(
+    config: ConnectorConfig, context: assembly.RuntimeContext, *, once: bool, refresh: Callable[[], None]
+) -> ExitCode:
     """Run every stream.
 
     Args:
         config: of the connector.
-        link: the pool, our signature, stop and voice.
-        once: end when what is there now is done.
-        refresh: called before each pass of a publication, and every hour: renews the certificate when it is time.
+        context: the pool, the signing key, the stop event and the progress reporter.
+        once: end when what the sources have now is done.
+        refresh: renews the certificate when it is time; called before each run of a publication, and every hour.
     """
-    jobs: list[Callable[[], Exit]] = [
-        *(partial(_publish, config, each, link, once=once, refresh=refresh) for each in config.publish),
-        *(partial(_subscribe, config, each, link, once=once) for each in config.subscribe),
+    jobs: list[Callable[[], ExitCode]] = [
+        *(partial(_publish, config, each, context, once=once, refresh=refresh) for each in config.publish),
+        *(partial(_subscribe, config, each, context, once=once) for each in config.subscribe),
     ]
-    # A subscription is one long pass, and a connector may have nothing else: time alone renews its certificate.
-    threading.Thread(target=_keep_fresh, args=(link, refresh), name="renewal", daemon=True).start()
+    # A subscription is one long run, and a connector may have nothing else: a timer renews its certificate.
+    threading.Thread(target=_renew_periodically, args=(context, refresh), name="renewal", daemon=True).start()
     with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="stream") as threads:
-        futures = [threads.submit(_guarded, job, link) for job in jobs]
+        futures = [threads.submit(_exit_code_of, job, context) for job in jobs]
         return max(future.result() for future in futures)
 
 
-def _keep_fresh(link: assembly.RuntimeContext, refresh: Callable[[], None]) -> None:
-    while not link.stop.wait(_RENEWAL):
+def _renew_periodically(context: assembly.RuntimeContext, refresh: Callable[[], None]) -> None:
+    while not context.stop.wait(_RENEWAL_INTERVAL):
         try:
             refresh()
         except PoolError as error:
-            link.say(f"certificate: {error.reason}: {error.message}")
+            context.notify(f"certificate: {error.reason}: {error.message}")
 
 
-def _guarded(job: Callable[[], Exit], link: assembly.RuntimeContext) -> Exit:
+def _exit_code_of(job: Callable[[], ExitCode], context: assembly.RuntimeContext) -> ExitCode:
     try:
         return job()
     except PoolError as error:
-        link.say(f"{error.reason}: {error.message}")
-        return Exit.OK if link.stop.is_set() and exit_of(error) is Exit.AWAY else exit_of(error)
+        context.notify(f"{error.reason}: {error.message}")
+        return ExitCode.OK if context.stop.is_set() and exit_code_for(error) is ExitCode.AWAY else exit_code_for(error)
 
 
 def _publish(
     config: ConnectorConfig,
-    entry: PublishConfig,
-    link: assembly.RuntimeContext,
+    section: PublishConfig,
+    context: assembly.RuntimeContext,
     *,
     once: bool,
     refresh: Callable[[], None],
-) -> Exit:
-    ledger = assembly.open_ledger(config, entry.resource, link.clock)
+) -> ExitCode:
+    ledger = assembly.open_ledger(config, section.resource, context.clock)
     try:
-        mine = replace(link, say=lambda text: link.say(f"{entry.resource}: {text}"))
-        publisher = assembly.publisher(config, entry, ledger, mine)
+        stream = replace(context, notify=lambda text: context.notify(f"{section.resource}: {text}"))
+        publisher = assembly.publisher(config, section, ledger, stream)
         poll = config.source.poll if config.source else 0.0
         while True:
             try:
                 refresh()
             except UnavailableError as error:
-                mine.say(error.message)  # the pass itself waits for the pool
+                stream.notify(error.message)  # the run itself waits for the pool
             for each in publisher.run():
-                mine.say(
+                stream.notify(
                     f"{each.portion}: {each.read:,} rows read = {each.published:,} published + "
                     f"{each.quarantined:,} quarantined + {each.unchanged:,} unchanged; {each.voided:,} voided"
                 )
-            publisher.quarantine.forget(timedelta(seconds=entry.quarantine.keep), link.clock())
-            if once or link.stop.wait(poll):
+            publisher.quarantine.purge(timedelta(seconds=section.quarantine.keep), context.clock())
+            if once or context.stop.wait(poll):
                 break
         publisher.source.close()
-        return Exit.QUARANTINE if publisher.quarantine.files() else Exit.OK
+        return ExitCode.QUARANTINE if publisher.quarantine.file_count() else ExitCode.OK
     finally:
         ledger.close()
 
 
-def _subscribe(config: ConnectorConfig, entry: SubscribeConfig, link: assembly.RuntimeContext, *, once: bool) -> Exit:
-    ledger = assembly.open_ledger(config, entry.grant, link.clock)
+def _subscribe(
+    config: ConnectorConfig, section: SubscribeConfig, context: assembly.RuntimeContext, *, once: bool
+) -> ExitCode:
+    ledger = assembly.open_ledger(config, section.grant, context.clock)
     try:
-        mine = replace(link, say=lambda text: link.say(f"{entry.grant}: {text}"))
-        subscriber = assembly.subscriber(config, entry, ledger, mine)
+        stream = replace(context, notify=lambda text: context.notify(f"{section.grant}: {text}"))
+        subscriber = assembly.subscriber(config, section, ledger, stream)
         done = subscriber.run(once=once)
-        mine.say(
+        stream.notify(
             f"{done.read:,} records received: {done.published:,} written, {done.voided:,} withdrawn, "
-            f"{done.unchanged:,} overtaken, {done.quarantined:,} refused by the target"
+            f"{done.unchanged:,} overtaken, {done.quarantined:,} rejected by the target"
         )
         subscriber.sink.close()
-        return Exit.QUARANTINE if done.quarantined else Exit.OK
+        return ExitCode.QUARANTINE if done.quarantined else ExitCode.OK
     finally:
         ledger.close()

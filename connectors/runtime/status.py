@@ -1,6 +1,6 @@
-"""What `status` and `quarantine` read: the ledgers alone, so they answer while the connector runs, and while it cannot.
+"""Status of the streams and the quarantined rows, from the ledgers alone, whether the connector runs or not.
 
-The files are opened read-only; the connector's lock is not asked for.
+The files are opened read-only, without the connector's lock.
 """
 
 import sqlite3
@@ -9,12 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from connectors.config.config import ConnectorConfig
-from connectors.port import RejectCode
 from connectors.runtime import assembly
-from connectors.state.quarantine import Quarantined
+from connectors.state.quarantine import QuarantineEntry, read_entries
 
 __all__ = ["StreamStatus", "quarantined", "statuses"]
 
@@ -31,12 +29,12 @@ class StreamStatus:
         sequence: of the last acknowledged batch.
         last_entry: audit entry of the last receipt or release.
         unacknowledged: batches in the outbox.
-        keys: published keys that are known.
+        keys: published keys.
         read, published, quarantined, unchanged, voided: of the last run.
         in_quarantine: open entries by reason.
-        voids_held: missing keys that wait for unreadable ones.
-        certificate_expires, grant_expires: ISO 8601, as last told by the pool.
-        ledger_lost: since when the ledger does not know every key, ISO 8601.
+        voids_held: missing keys that are not voided while other keys cannot be read.
+        certificate_expires, grant_expires: ISO 8601, as the pool last stated.
+        ledger_lost: when the ledger was lost; keys published before may be missing in it. ISO 8601.
     """
 
     stream: str
@@ -66,21 +64,15 @@ def statuses(config: ConnectorConfig) -> list[StreamStatus]:
     return [_status(direction, stream, assembly.ledger_path(config, stream)) for direction, stream in streams]
 
 
-def quarantined(config: ConnectorConfig, *, everything: bool = False) -> Iterator[tuple[str, Quarantined]]:
+def quarantined(config: ConnectorConfig, *, everything: bool = False) -> Iterator[tuple[str, QuarantineEntry]]:
     """Return (stream, entry) of the quarantines of all streams."""
-    for each in (*(entry.resource for entry in config.publish), *(entry.grant for entry in config.subscribe)):
-        path = assembly.ledger_path(config, each)
+    for stream in (*(each.resource for each in config.publish), *(each.grant for each in config.subscribe)):
+        path = assembly.ledger_path(config, stream)
         if not path.exists():
             continue
         with closing(_open(path)) as sql:
-            rows = sql.execute(
-                "SELECT id, portion, line, code, field, message, original, first_seen, last_seen, attempts, open "
-                "FROM quarantine WHERE open OR ? ORDER BY portion, line, id",
-                (everything,),
-            )
-            for row in rows:
-                facts: dict[str, Any] = {**dict(row), "code": RejectCode(row["code"]), "open": bool(row["open"])}
-                yield each, Quarantined(**facts)
+            for entry in read_entries(sql, everything=everything):
+                yield stream, entry
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -93,8 +85,8 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
     if not path.exists():
         return StreamStatus(stream=stream, direction=direction, in_quarantine={})
     with closing(_open(path)) as sql:
-        facts = dict(sql.execute("SELECT name, value FROM meta").fetchall())
-        standing = sql.execute("SELECT sequence, complete FROM standing").fetchone()
+        meta = dict(sql.execute("SELECT name, value FROM meta").fetchall())
+        checkpoint = sql.execute("SELECT sequence, complete FROM standing").fetchone()
         run = sql.execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
         receipt = sql.execute("SELECT entry_id FROM receipts ORDER BY sequence DESC LIMIT 1").fetchone()
         counts = sql.execute("SELECT code, count(*) FROM quarantine WHERE open GROUP BY code ORDER BY code").fetchall()
@@ -102,9 +94,9 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
             stream=stream,
             direction=direction,
             state=(run["outcome"] or "running") if run else "never",
-            last_success=facts.get("last_success", ""),
-            sequence=standing["sequence"] if standing else 0,
-            last_entry=receipt["entry_id"] if receipt else facts.get("last_entry", ""),
+            last_success=meta.get("last_success", ""),
+            sequence=checkpoint["sequence"] if checkpoint else 0,
+            last_entry=receipt["entry_id"] if receipt else meta.get("last_entry", ""),
             unacknowledged=sql.execute("SELECT count(*) FROM outbox").fetchone()[0],
             keys=sql.execute("SELECT count(*) FROM keys").fetchone()[0],
             read=run["read"] if run else 0,
@@ -113,14 +105,14 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
             unchanged=run["unchanged"] if run else 0,
             voided=run["voided"] if run else 0,
             in_quarantine=dict(counts),
-            voids_held=int(facts.get("voids_held", "0")),
-            certificate_expires=_moment(facts.get("certificate_expires", "")),
-            grant_expires=_moment(facts.get("grant_expires", "")),
-            ledger_lost=facts.get("ledger_lost_at", ""),
+            voids_held=int(meta.get("voids_held", "0")),
+            certificate_expires=_iso_time(meta.get("certificate_expires", "")),
+            grant_expires=_iso_time(meta.get("grant_expires", "")),
+            ledger_lost=meta.get("ledger_lost_at", ""),
         )
 
 
-def _moment(micros: str) -> str:
+def _iso_time(micros: str) -> str:
     if not micros or micros == "0":
         return ""
     return datetime.fromtimestamp(int(micros) // 1_000_000, UTC).isoformat(timespec="seconds")

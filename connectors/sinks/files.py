@@ -1,16 +1,16 @@
-"""A folder as a sink: numbered parts, JSON lines or CSV, each whole or not there.
+"""Folder as a sink: numbered parts of JSON lines or CSV, each written atomically.
 
     part-00000001.jsonl            the records of one release, in order
-    part-00000001.manifest.json    rows, SHA-256, the positions before and after: the part counts once this is there
+    part-00000001.manifest.json    rows, SHA-256, the positions before and after: the part counts once this exists
     position.json                  only where releases without records have moved the position since the last part
 
-Every file is written beside its name, flushed to disk, and renamed. The manifest is the last: a part without one is the
-remnant of a crash and is written again, and a reader that looks at manifests never sees half a release. Each line says
-which record it is (`_record_key`), since when (`_recorded_at`) and whether it stands or is withdrawn (`_operation`);
-readers apply the lines in order.
+Every file is written under a temporary name, flushed to disk, and renamed. The manifest is the last: a part without one
+was left by a crash and is written again, and a reader of manifests never sees half a release. Each line has the key of
+its record (`_record_key`), its time (`_recorded_at`) and whether it is valid or withdrawn (`_operation`); readers apply
+the lines in order.
 
-CSV for spreadsheets: `encoding` utf-8-sig (a byte order mark, without which they take Chinese text for something else)
-or gb18030; `neutralise_formulas` puts an apostrophe before texts that a spreadsheet would run (CWE-1236).
+CSV for spreadsheets: `encoding` utf-8-sig (a byte order mark, without which they misread Chinese text) or gb18030;
+`neutralise_formulas` puts an apostrophe before texts that a spreadsheet would execute (CWE-1236).
 """
 
 import base64
@@ -27,113 +27,118 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from typing_extensions import override
 
-from connectors.port import Delivered, SetAside, Written
-from connectors.state.quarantine import neutral
+from connectors.port import DecodedRelease, QuarantineCallback, Sink, WriteResult
+from connectors.state.quarantine import escape_formula
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
 __all__ = ["FileSink"]
 
 _MANIFEST = re.compile(r"part-[0-9]{8}\.manifest\.json")
-_OWN = ("_record_key", "_recorded_at", "_operation")
+_OWN_COLUMNS = ("_record_key", "_recorded_at", "_operation")
 
 
-class FileSink:
-    """One folder of one grant; see the module."""
+class FileSink(Sink):
+    """One folder of one grant."""
 
     def __init__(
         self,
         folder: Path,
         grant_id: str,
         *,
-        form: str = "jsonl",
+        file_format: str = "jsonl",
         encoding: str = "utf-8",
         neutralise_formulas: bool = False,
     ) -> None:
-        """Write nothing yet.
+        """Configure; write nothing yet.
 
         Args:
-            folder: of the parts; made if it is not there.
+            folder: of the parts; made if it does not exist.
             grant_id: whose records it holds.
-            form: `jsonl` or `csv`.
+            file_format: `jsonl` or `csv`.
             encoding: of CSV; JSON lines are UTF-8.
             neutralise_formulas: of CSV.
         """
         self._folder = folder
         self._grant = grant_id
-        self._form = form
-        self._encoding = encoding if form == "csv" else "utf-8"
+        self._file_format = file_format
+        self._encoding = encoding if file_format == "csv" else "utf-8"
         self._neutralise = neutralise_formulas
         self._names: list[str] = []
 
+    @override
     def prepare(self, schema: pa.Schema) -> None:
-        """Make the folder; see `connectors.port.Sink`."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _away(self._folder, error) from error
+            raise _unavailable(self._folder, error) from error
         self._names = list(schema.names)
 
+    @override
     def position(self) -> bytes:
-        """Return how far the folder is; see `connectors.port.Sink`."""
-        return base64.b64decode(self._last()["after"])
+        return base64.b64decode(self._last_manifest()["after"])
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:  # noqa: ARG002
-        """Write one part; see `connectors.port.Sink`. A folder takes every record, so nothing is set aside."""
-        last = self._last()
+    @override
+    def write(
+        self, release: DecodedRelease, before: bytes, after: bytes, quarantine: QuarantineCallback
+    ) -> WriteResult:
+        # A folder accepts every record, so the quarantine is not used.
+        last = self._last_manifest()
         if base64.b64decode(last["after"]) != before:
             raise ConflictError(
                 Reason.VERSION_CONFLICT,
                 f"the position of {self._folder} is not what this process last stored: another one writes to it. Stop "
                 "one of them",
             )
-        facts = {
+        header = {
             "grant": self._grant,
             "before": base64.b64encode(before).decode(),
             "after": base64.b64encode(after).decode(),
         }
-        withdrawn = sum(delivered.withdrawn)
+        withdrawn = sum(release.withdrawn)
         try:
-            if not len(delivered):
-                self._put("position.json", _json({**facts, "part": last["part"]}))
-                return Written()
+            if not len(release):
+                self._write_atomically("position.json", _json({**header, "part": last["part"]}))
+                return WriteResult()
             number = int(last["part"]) + 1
-            name = f"part-{number:08d}.{self._form}"
-            content = self._content(delivered)
-            self._put(name, content)
+            name = f"part-{number:08d}.{self._file_format}"
+            content = self._content(release)
+            self._write_atomically(name, content)
             manifest = {
-                **facts,
+                **header,
                 "part": number,
                 "file": name,
-                "rows": len(delivered),
+                "rows": len(release),
                 "withdrawn": withdrawn,
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
-                "entry": delivered.entry_id,
+                "entry": release.entry_id,
             }
-            self._put(f"part-{number:08d}.manifest.json", _json(manifest))
+            self._write_atomically(f"part-{number:08d}.manifest.json", _json(manifest))
         except OSError as error:
-            raise _away(self._folder, error) from error
-        return Written(upserted=len(delivered) - withdrawn, withdrawn=withdrawn)
+            raise _unavailable(self._folder, error) from error
+        return WriteResult(upserted=len(release) - withdrawn, withdrawn=withdrawn)
 
+    @override
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
-    def _last(self) -> dict[str, Any]:
-        """Return the last manifest, or what stands behind it."""
+    def _last_manifest(self) -> dict[str, Any]:
+        """Return the last manifest, or `position.json` where it is later."""
         try:
-            # iterdir says so when the folder is away; glob would find nothing, as if there had never been a part.
+            # iterdir raises when the folder is missing; glob would find nothing, as if there had never been a part.
             manifests = sorted(each.name for each in self._folder.iterdir() if _MANIFEST.fullmatch(each.name))
             last: dict[str, Any] = {"part": 0, "after": "", "grant": self._grant}
             if manifests:
                 last = json.loads((self._folder / manifests[-1]).read_bytes())
-            idle = self._folder / "position.json"
-            if idle.exists():
-                told = json.loads(idle.read_bytes())
-                if told["part"] == last["part"]:
-                    last = told
+            position_file = self._folder / "position.json"
+            if position_file.exists():
+                stored = json.loads(position_file.read_bytes())
+                if stored["part"] == last["part"]:
+                    last = stored
         except OSError as error:
-            raise _away(self._folder, error) from error
+            raise _unavailable(self._folder, error) from error
         except (ValueError, KeyError) as error:
             raise CorruptError(
                 Reason.INTERNAL, f"a manifest in {self._folder} cannot be read; restore it, or begin in another folder"
@@ -144,29 +149,29 @@ class FileSink:
             )
         return last
 
-    def _content(self, delivered: Delivered) -> bytes:
-        records = iter(delivered.records.to_pylist())
+    def _content(self, release: DecodedRelease) -> bytes:
+        records = iter(release.records.to_pylist())
         lines = [
             (
-                {"_record_key": key.hex(), "_recorded_at": _moment(at), "_operation": "withdrawn"}
+                {"_record_key": key.hex(), "_recorded_at": _iso_time(at), "_operation": "withdrawn"}
                 if withdrawn
                 else {
                     "_record_key": key.hex(),
-                    "_recorded_at": _moment(at),
+                    "_recorded_at": _iso_time(at),
                     "_operation": "upsert",
-                    **{name: _told(value) for name, value in next(records).items()},
+                    **{name: _json_value(value) for name, value in next(records).items()},
                 }
             )
-            for key, at, withdrawn in zip(delivered.keys, delivered.recorded_at, delivered.withdrawn, strict=True)
+            for key, at, withdrawn in zip(release.keys, release.recorded_at, release.withdrawn, strict=True)
         ]
-        if self._form == "jsonl":
+        if self._file_format == "jsonl":
             return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        return self._csv(lines)
+        return self._csv_content(lines)
 
-    def _csv(self, lines: Sequence[Mapping[str, Any]]) -> bytes:
+    def _csv_content(self, lines: Sequence[Mapping[str, Any]]) -> bytes:
         buffer = io.StringIO()
         writer = csv.writer(buffer)
-        names = [*_OWN, *self._names]
+        names = [*_OWN_COLUMNS, *self._names]
         writer.writerow(names)
         for line in lines:
             writer.writerow([self._cell(line.get(name)) for name in names])
@@ -178,10 +183,10 @@ class FileSink:
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, str):
-            return neutral(value) if self._neutralise else value
+            return escape_formula(value) if self._neutralise else value
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
-    def _put(self, name: str, content: bytes) -> None:
+    def _write_atomically(self, name: str, content: bytes) -> None:
         part = self._folder / f".{name}.part"
         with part.open("wb") as file:
             file.write(content)
@@ -195,12 +200,12 @@ class FileSink:
             os.close(descriptor)
 
 
-def _moment(at: int) -> str:
+def _iso_time(at: int) -> str:
     return datetime.fromtimestamp(at // 1_000_000, UTC).replace(microsecond=at % 1_000_000).isoformat()
 
 
-def _told(value: Any) -> Any:
-    """Return a value as JSON has it: decimals as text, so that no reader rounds them; bytes in base64."""
+def _json_value(value: Any) -> Any:
+    """Return a value for JSON: decimals as text, so that no reader rounds them; bytes in base64."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, Decimal):
@@ -208,17 +213,17 @@ def _told(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
-        return {name: _told(each) for name, each in value.items()}
+        return {name: _json_value(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_told(each) for each in value]
+        return [_json_value(each) for each in value]
     return value
 
 
-def _json(facts: Mapping[str, Any]) -> bytes:
-    return json.dumps(facts, indent=2).encode() + b"\n"
+def _json(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, indent=2).encode() + b"\n"
 
 
-def _away(folder: Path, error: OSError) -> UnavailableError:
+def _unavailable(folder: Path, error: OSError) -> UnavailableError:
     return UnavailableError(
         Reason.TARGET_UNAVAILABLE, f"{folder} cannot be written ({error.strerror}); is there room, and permission?"
     )

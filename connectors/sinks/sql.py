@@ -1,18 +1,18 @@
-"""A table as a sink: upsert by record key, and the position in the same transaction.
+"""Database table as a sink: upsert by record key, and the position in the same transaction.
 
     <table>            the fields of the view, and
         _record_key    32 hexadecimal digits, primary key: the record's pseudonym within the grant
         _recorded_at   microseconds UTC; a record never overwrites a later one
         _deleted_at    microseconds UTC of a withdrawal, null while the record is valid (soft deletes)
-    pool_positions     one row a grant: how far the target is
+    pool_positions     one row a grant and table: the position
 
-The position is compared and set: if it is not what this process last saw, another one writes to the same table, and
-this one stops before it writes anything. A record that the database refuses (a constraint of the target's own, a text
-that its encoding cannot hold) does not take the others of its batch with it: the batch is halved until it is alone.
-It is set aside before the transaction is committed, since the position that is committed with it passes over it.
+The position is advanced by compare-and-set: if it is not what this process last saw, another one writes to the same
+table, and this one stops before it writes anything. A record that the database rejects (a constraint of the target's
+own, a text that its encoding cannot hold) does not block the others of its batch: the batch is halved until the record
+is alone. It is quarantined before the transaction commits, since the committed position is past it.
 
-The table is made only if asked for, and only ever added to. PostgreSQL and SQLite upsert in one statement; any other
-database that SQLAlchemy speaks to gets an update and an insert.
+The table is created only if configured, and columns are only ever added. PostgreSQL and SQLite upsert in one statement;
+any other database that SQLAlchemy supports gets an update and an insert.
 """
 
 import base64
@@ -24,15 +24,16 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
+from typing_extensions import override
 
-from connectors.port import Delivered, RejectCode, SetAside, Undelivered, Written
+from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.failpoints import reached
 
 __all__ = ["SqlSink"]
 
 KEY, RECORDED_AT, DELETED_AT = "_record_key", "_recorded_at", "_deleted_at"
-_OWN = (KEY, RECORDED_AT, DELETED_AT)
+_OWN_COLUMNS = (KEY, RECORDED_AT, DELETED_AT)
 _CHUNK = 500  # rows of one statement
 _POSITIONS = sa.Table(
     "pool_positions",
@@ -42,11 +43,11 @@ _POSITIONS = sa.Table(
     sa.Column("position", sa.String(1000), nullable=False),
     comment="How far each table is in what its grant delivers; written with the rows, by pool-connect",
 )
-_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+_UNAVAILABLE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
 
 
-class SqlSink:
-    """One table of one grant; see the module."""
+class SqlSink(Sink):
+    """One table of one grant."""
 
     def __init__(
         self,
@@ -59,16 +60,16 @@ class SqlSink:
         hard_deletes: bool = False,
         native_upsert: bool = True,
     ) -> None:
-        """Connect later, at the first call.
+        """Configure; the connection opens at the first call.
 
         Args:
             url: of the database.
             table: `table` or `schema.table`.
             grant_id: whose records it holds.
-            create_table: make it if it is not there.
-            add_columns: add columns for fields that the view has got since.
+            create_table: create it if it does not exist.
+            add_columns: add columns for fields that are new in the view.
             hard_deletes: delete withdrawn records instead of marking them.
-            native_upsert: use the database's own upsert where it is known.
+            native_upsert: use the database's own upsert where it has one.
         """
         self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if self._engine.dialect.name == "sqlite":
@@ -84,9 +85,9 @@ class SqlSink:
         self._native = native_upsert and self._engine.dialect.name in ("postgresql", "sqlite")
         self._table: sa.Table | None = None
 
+    @override
     def prepare(self, schema: pa.Schema) -> None:
-        """Make sure that table and columns are there; see `connectors.port.Sink`."""
-        with self._reaching():
+        with self._translated_errors():
             _POSITIONS.metadata.create_all(self._engine)
             inspector = sa.inspect(self._engine)
             if not inspector.has_table(self._name, schema=self._schema):
@@ -95,60 +96,62 @@ class SqlSink:
                         Reason.CONTRACT_BROKEN,
                         f"the table {self._target} is not there; make it, or set `create_table: true`",
                     )
-                self._described(schema).create(self._engine)
+                self._table_of(schema).create(self._engine)
             inspector.clear_cache()
             present = {column["name"] for column in inspector.get_columns(self._name, schema=self._schema)}
-            table = self._described(schema)
+            table = self._table_of(schema)
             missing = [column for column in table.columns if column.name not in present]
             if missing:
-                self._extend(missing)
+                self._add_columns(missing)
             self._table = table
 
+    @override
     def position(self) -> bytes:
-        """Return how far the target is; see `connectors.port.Sink`."""
-        with self._reaching(), self._engine.connect() as connection:
-            return self._stored(connection)
+        with self._translated_errors(), self._engine.connect() as connection:
+            return self._stored_position(connection)
 
-    def write(self, delivered: Delivered, before: bytes, after: bytes, set_aside: SetAside) -> Written:
-        """Store records and position in one transaction; see `connectors.port.Sink`."""
+    @override
+    def write(
+        self, release: DecodedRelease, before: bytes, after: bytes, quarantine: QuarantineCallback
+    ) -> WriteResult:
         if self._table is None:
             raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
-        rows, gone, stale = _fold(delivered, _plain(delivered.records))
-        with self._reaching(), self._engine.begin() as connection:
-            self._move(connection, before, after)
+        rows, withdrawals, stale = _latest_per_key(release, _rows_of(release.records))
+        with self._translated_errors(), self._engine.begin() as connection:
+            self._advance_position(connection, before, after)
             reached("between_rows_and_position")
-            refused = self._upsert(connection, self._table, rows)
-            withdrawn = self._withdraw(connection, self._table, gone)
-            if refused:
-                set_aside(refused)
-        return Written(upserted=len(rows) - len(refused), withdrawn=withdrawn, stale=stale, refused=refused)
+            rejected = self._upsert(connection, self._table, rows)
+            withdrawn = self._withdraw(connection, self._table, withdrawals)
+            if rejected:
+                quarantine(rejected)
+        return WriteResult(upserted=len(rows) - len(rejected), withdrawn=withdrawn, stale=stale, rejected=rejected)
 
+    @override
     def close(self) -> None:
-        """Close the connections."""
         self._engine.dispose()
 
     # -- position ----------------------------------------------------------------------------------------------
 
-    def _stored(self, connection: sa.Connection) -> bytes:
-        found = connection.execute(sa.select(_POSITIONS.c.position).where(*self._mine())).scalar_one_or_none()
+    def _stored_position(self, connection: sa.Connection) -> bytes:
+        found = connection.execute(sa.select(_POSITIONS.c.position).where(*self._own_row())).scalar_one_or_none()
         return base64.b64decode(found) if found else b""
 
-    def _mine(self) -> tuple[ColumnElement[bool], ...]:
+    def _own_row(self) -> tuple[ColumnElement[bool], ...]:
         return (_POSITIONS.c.grant_id == self._grant, _POSITIONS.c.target == self._target)
 
-    def _move(self, connection: sa.Connection, before: bytes, after: bytes) -> None:
-        told = base64.b64encode(after).decode()
+    def _advance_position(self, connection: sa.Connection, before: bytes, after: bytes) -> None:
+        encoded = base64.b64encode(after).decode()
         if before:
             changed = connection.execute(
                 sa.update(_POSITIONS)
-                .where(*self._mine(), _POSITIONS.c.position == base64.b64encode(before).decode())
-                .values(position=told)
+                .where(*self._own_row(), _POSITIONS.c.position == base64.b64encode(before).decode())
+                .values(position=encoded)
             ).rowcount
         else:
             try:
                 with connection.begin_nested():
                     connection.execute(
-                        sa.insert(_POSITIONS).values(grant_id=self._grant, target=self._target, position=told)
+                        sa.insert(_POSITIONS).values(grant_id=self._grant, target=self._target, position=encoded)
                     )
                 changed = 1
             except sa.exc.IntegrityError:
@@ -164,33 +167,33 @@ class SqlSink:
 
     def _upsert(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> list[Undelivered]:
-        refused: list[Undelivered] = []
+    ) -> list[RejectedRecord]:
+        rejected: list[RejectedRecord] = []
         for start in range(0, len(rows), _CHUNK):
-            refused += self._attempt(connection, table, rows[start : start + _CHUNK])
-        return refused
+            rejected += self._upsert_or_halve(connection, table, rows[start : start + _CHUNK])
+        return rejected
 
-    def _attempt(
+    def _upsert_or_halve(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> list[Undelivered]:
-        """Write the rows; if the database refuses one, halve them until it is alone."""
+    ) -> list[RejectedRecord]:
+        """Write the rows; if the database rejects one, halve them until it is alone."""
         try:
             with connection.begin_nested():
-                self._apply(connection, table, [row for _, row in rows])
+                self._upsert_rows(connection, table, [row for _, row in rows])
         except (sa.exc.IntegrityError, sa.exc.DataError, ValueError) as error:  # ValueError: a NUL in a text
             if len(rows) > 1:
                 middle = len(rows) // 2
                 return [
-                    *self._attempt(connection, table, rows[:middle]),
-                    *self._attempt(connection, table, rows[middle:]),
+                    *self._upsert_or_halve(connection, table, rows[:middle]),
+                    *self._upsert_or_halve(connection, table, rows[middle:]),
                 ]
-            return [_undelivered(rows[0][0], error)]
+            return [_rejected_record(rows[0][0], error)]
         return []
 
-    def _apply(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _upsert_rows(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         if not self._native:
             for row in rows:
-                _replace(connection, table, row)
+                _insert_or_update(connection, table, row)
             return
         make = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         statement = make(table).values([dict(row) for row in rows])
@@ -203,26 +206,28 @@ class SqlSink:
             )
         )
 
-    def _withdraw(self, connection: sa.Connection, table: sa.Table, gone: Mapping[str, int]) -> int:
+    def _withdraw(self, connection: sa.Connection, table: sa.Table, withdrawals: Mapping[str, int]) -> int:
         key = sa.bindparam("gone_key", type_=sa.String)
         at = sa.bindparam("gone_at", type_=sa.BigInteger)
         where = (table.c[KEY] == key, table.c[RECORDED_AT] <= at)
         statement: sa.Update | sa.Delete = sa.update(table).where(*where).values({RECORDED_AT: at, DELETED_AT: at})
         if self._hard:
             statement = sa.delete(table).where(*where)
-        if gone:
-            connection.execute(statement, [{"gone_key": each, "gone_at": moment} for each, moment in gone.items()])
-        return len(gone)
+        if withdrawals:
+            connection.execute(
+                statement, [{"gone_key": each, "gone_at": recorded_at} for each, recorded_at in withdrawals.items()]
+            )
+        return len(withdrawals)
 
     # -- the table ---------------------------------------------------------------------------------------------
 
-    def _described(self, schema: pa.Schema) -> sa.Table:
+    def _table_of(self, schema: pa.Schema) -> sa.Table:
         columns = [_column(field) for field in schema]
         return sa.Table(self._name, sa.MetaData(), *_own_columns(), *columns, schema=self._schema)
 
-    def _extend(self, missing: Sequence[sa.Column[Any]]) -> None:
+    def _add_columns(self, missing: Sequence[sa.Column[Any]]) -> None:
         names = ", ".join(str(column.name) for column in missing)
-        if not self._add or any(column.name in _OWN for column in missing):
+        if not self._add or any(column.name in _OWN_COLUMNS for column in missing):
             raise ConflictError(
                 Reason.CONTRACT_BROKEN,
                 f"the table {self._target} lacks the columns {names}; add them, or set `add_columns: true`",
@@ -236,10 +241,10 @@ class SqlSink:
                 connection.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {quote.quote(str(column.name))} {kind}"))
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except _AWAY as error:
+        except _UNAVAILABLE_ERRORS as error:
             raise UnavailableError(
                 Reason.TARGET_UNAVAILABLE,
                 f"the target database does not answer as it should ({type(error.orig).__name__}); is it there?",
@@ -254,7 +259,7 @@ class SqlSink:
 
 
 def _begin_explicitly(engine: sa.Engine) -> None:
-    """Let SQLAlchemy begin SQLite's transactions.
+    """Begin SQLite's transactions in SQLAlchemy instead of the driver.
 
     Python's driver begins one before the first INSERT only; a savepoint before that would be the transaction, and its
     release would commit the position without its rows.
@@ -304,41 +309,41 @@ def _sql_type(arrow: pa.DataType) -> sa.types.TypeEngine[Any]:
     return sa.Text()
 
 
-def _plain(records: pa.RecordBatch) -> list[dict[str, Any]]:
+def _rows_of(records: pa.RecordBatch) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = records.to_pylist()
     return rows
 
 
-def _fold(
-    delivered: Delivered, values: Sequence[dict[str, Any]]
+def _latest_per_key(
+    release: DecodedRelease, values: Sequence[dict[str, Any]]
 ) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, int], int]:
-    """Keep the last word on each key: rows to write with their places, withdrawals, and the number of earlier words."""
+    """Return the last record of each key: rows with their indices, withdrawals, and the number of replaced records."""
     rows: dict[str, tuple[int, dict[str, Any]]] = {}
-    gone: dict[str, int] = {}
+    withdrawals: dict[str, int] = {}
     stale = 0
     records = iter(values)
-    for index, (key, moment, withdrawn) in enumerate(
-        zip(delivered.keys, delivered.recorded_at, delivered.withdrawn, strict=True)
+    for index, (key, recorded_at, withdrawn) in enumerate(
+        zip(release.keys, release.recorded_at, release.withdrawn, strict=True)
     ):
         text = key.hex()
-        stale += (text in rows) + (text in gone)
+        stale += (text in rows) + (text in withdrawals)
         rows.pop(text, None)
-        gone.pop(text, None)
+        withdrawals.pop(text, None)
         if withdrawn:
-            gone[text] = moment
+            withdrawals[text] = recorded_at
         else:
-            row = {name: _storable(value) for name, value in next(records).items()}
-            rows[text] = (index, {KEY: text, RECORDED_AT: moment, DELETED_AT: None, **row})
-    return list(rows.values()), gone, stale
+            row = {name: _sql_value(value) for name, value in next(records).items()}
+            rows[text] = (index, {KEY: text, RECORDED_AT: recorded_at, DELETED_AT: None, **row})
+    return list(rows.values()), withdrawals, stale
 
 
-def _storable(value: Any) -> Any:
+def _sql_value(value: Any) -> Any:
     if isinstance(value, list) and value and isinstance(value[0], tuple):  # a map's entries
         return dict(value)
     return value
 
 
-def _replace(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+def _insert_or_update(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
     mine = table.c[KEY] == row[KEY]
     stored = connection.execute(sa.select(table.c[RECORDED_AT]).where(mine)).scalar_one_or_none()
     if stored is None:
@@ -347,11 +352,11 @@ def _replace(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any])
         connection.execute(sa.update(table).where(mine).values(dict(row)))
 
 
-def _undelivered(index: int, error: Exception) -> Undelivered:
+def _rejected_record(index: int, error: Exception) -> RejectedRecord:
     code = RejectCode.TARGET_REJECTED
     if isinstance(error, sa.exc.IntegrityError):
         code = RejectCode.TARGET_CONSTRAINT
     elif isinstance(error, (sa.exc.DataError, ValueError)):
         code = RejectCode.TARGET_TYPE
     kind = type(error.orig).__name__ if isinstance(error, sa.exc.DBAPIError) else type(error).__name__
-    return Undelivered(index=index, code=code, message=f"the target refused it ({kind})")
+    return RejectedRecord(index=index, code=code, message=f"the target refused it ({kind})")

@@ -1,15 +1,16 @@
-"""One CSV file as a portion: every record becomes a row or a reject, with its line and its own bytes.
+"""CSV parser: one file as a portion, every record a row or a reject with its line and its own bytes.
 
-The reader is the standard library's, fed line by line so that the text of each record is at hand: it is what the
-quarantine keeps. Everything stays text.
+The parser is the standard library's, fed line by line, so that the original text of each record is available for the
+quarantine. Every value stays text.
 
-    header     the row that `header_row` names; blanks cut, a byte order mark gone, no name twice
+    header     the row that `header_row` names; without blanks at its ends and byte order mark, each name once
     ragged     a row with another number of cells is a reject (ROW_SHAPE), never shifted
-    quotes     strict: a stray quote is a reject, and the next line is read as a new record
+    quotes     strict: a stray quote is a reject, and the next line is parsed as a new record
     stop_at    a total row (合计) ends the file
 
-An unclosed quote swallows what follows it. The swallowed rows become one reject whose key unknown, and that
-holds back every void (`connectors.publishing.publisher`): they are missing, but not gone.
+An unclosed quote swallows what follows it. The swallowed rows become one reject whose key is unknown, and that
+prevents every void (`connectors.publishing.publisher`): these rows are missing from the rows that were read, not from
+the file.
 """
 
 import csv
@@ -20,25 +21,25 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from connectors.port import Changes, Reject, RejectCode, Replaces
+from connectors.port import Reject, RejectCode, Replaces, RowChunk
 from schemas.errors import InvalidError, Reason, UnavailableError
 
 __all__ = ["CsvFormat", "CsvPortion"]
 
 _CHUNK = 5_000  # rows
 _FIELD_LIMIT = 1 << 20  # characters; an unclosed quote ends there
-_BLANK = " \t\r\n\u00a0\u3000\ufeff"
+_BLANKS = " \t\r\n\u00a0\u3000\ufeff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvFormat:
-    """How a file is to be read.
+    """Format of a CSV file.
 
     Attributes:
         encoding: `auto`, or a pinned one (`connectors.sources.encoding`).
         delimiter: between cells.
         header_row: the line that names the columns, from 1.
-        stop_column, stop_value: the first row with this text in this column, and what follows, is not read.
+        stop_column, stop_value: the first row with this text in this column ends the file.
     """
 
     encoding: str = "auto"
@@ -49,8 +50,8 @@ class CsvFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
-    """What the file system says of a file; it changes when the file does."""
+class FileSignature:
+    """Metadata of a file in the file system; it changes when the file does."""
 
     size: int
     mtime_ns: int
@@ -58,43 +59,50 @@ class Signature:
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> "Signature":
-        """Ask the file system.
+    def of(cls, path: Path) -> "FileSignature":
+        """Read it from the file system.
 
         Raises:
-            OSError: the file is not there.
+            OSError: the file does not exist.
         """
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
-class _Lines:
-    """Text lines for the csv module; keeps those that it has taken since the last record."""
+class _LineRecorder:
+    """Lines for the csv module; records those that it consumed since the last record."""
 
     def __init__(self, file: io.TextIOBase) -> None:
         self._file = file
         self.number = 0
-        self.taken: list[str] = []
+        self.consumed: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
         for line in self._file:
             self.number += 1
-            self.taken.append(line)
+            self.consumed.append(line)
             yield line
 
 
 class CsvPortion:
-    """A file, whole; see the module."""
+    """A whole file."""
 
     stable = True
 
     def __init__(
-        self, path: Path, *, identity: bytes, encoding: str, form: CsvFormat, replaces: Replaces, signature: Signature
+        self,
+        path: Path,
+        *,
+        identity: bytes,
+        encoding: str,
+        csv_format: CsvFormat,
+        replaces: Replaces,
+        signature: FileSignature,
     ) -> None:
         """Read the header.
 
         Raises:
-            InvalidError: FILE_REJECTED, when there is none, or it names a column twice.
+            InvalidError: FILE_REJECTED, when there is no header, or it names a column twice.
             UnavailableError: SOURCE_UNAVAILABLE.
         """
         self.path = path
@@ -103,15 +111,14 @@ class CsvPortion:
         self.encoding = encoding
         self.replaces = replaces
         self.signature = signature
-        self._form = form
-        self._plain = encoding.removesuffix("-sig")  # what a record in the middle of the file is written in
+        self._csv_format = csv_format
+        self._record_encoding = encoding.removesuffix("-sig")  # of a record in the middle of the file
         self.columns = self._header()
-        self.expected = 0
 
-    def changes(self, columns: Sequence[str] | None = None) -> Iterator[Changes]:
-        """Read the rows; see `connectors.port.Portion`."""
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        """Read the rows, in chunks; raise SOURCE_CHANGED if the file changes meanwhile."""
         wanted = list(self.columns) if columns is None else list(columns)
-        places = [self.columns.index(name) for name in wanted]
+        indices = [self.columns.index(name) for name in wanted]
         keep_text = columns is None
         rows: list[list[str]] = []
         lines: list[int] = []
@@ -119,22 +126,22 @@ class CsvPortion:
         rejects: list[Reject] = []
         for line, cells, text in self._records():
             if isinstance(cells, str):
-                rejects.append(_reject(line, cells, text.encode(self._plain)))
+                rejects.append(_reject(line, cells, text.encode(self._record_encoding)))
             else:
                 rows.append(cells)
                 lines.append(line)
                 if keep_text:
-                    originals.append(text.encode(self._plain))
+                    originals.append(text.encode(self._record_encoding))
             if len(rows) >= _CHUNK or len(rejects) >= _CHUNK:
-                yield _changes(wanted, places, rows, lines, originals, rejects)
+                yield _row_chunk(wanted, indices, rows, lines, originals, rejects)
                 rows, lines, originals, rejects = [], [], [], []
-                self._unchanged()
+                self._check_unchanged()
         if rows or rejects:
-            yield _changes(wanted, places, rows, lines, originals, rejects)
-        self._unchanged()
+            yield _row_chunk(wanted, indices, rows, lines, originals, rejects)
+        self._check_unchanged()
 
-    def done(self) -> None:
-        """Nothing: the folder knows what to do with its files."""
+    def confirm(self) -> None:
+        """Do nothing: `connectors.sources.csv_folder` moves and records files."""
 
     def _open(self) -> io.TextIOWrapper:
         try:
@@ -142,72 +149,72 @@ class CsvPortion:
             if file.read(1) != "\ufeff":
                 file.seek(0)
         except OSError as error:
-            raise _away(self.path) from error
+            raise _unavailable(self.path) from error
         return file
 
     def _header(self) -> list[str]:
         with self._open() as file:
-            for _ in range(self._form.header_row - 1):
+            for _ in range(self._csv_format.header_row - 1):
                 file.readline()
             try:
-                cells = next(csv.reader(file, delimiter=self._form.delimiter, strict=True), [])
+                cells = next(csv.reader(file, delimiter=self._csv_format.delimiter, strict=True), [])
             except csv.Error as error:
-                raise self._refused(f"a header that cannot be read ({error})") from error
-        names = [cell.strip(_BLANK) for cell in cells]
+                raise self._rejected_file(f"a header that cannot be read ({error})") from error
+        names = [cell.strip(_BLANKS) for cell in cells]
         twice = sorted({name for name in names if names.count(name) > 1})
         if not any(names):
-            raise self._refused("no header")
+            raise self._rejected_file("no header")
         if twice:
-            raise self._refused(f"a header that names columns twice: {', '.join(twice)}")
-        if self._form.stop_column and self._form.stop_column not in names:
-            raise self._refused(f"no column {self._form.stop_column!r}, which `stop_at` names")
+            raise self._rejected_file(f"a header that names columns twice: {', '.join(twice)}")
+        if self._csv_format.stop_column and self._csv_format.stop_column not in names:
+            raise self._rejected_file(f"no column {self._csv_format.stop_column!r}, which `stop_at` names")
         return names
 
-    def _refused(self, what: str) -> InvalidError:
+    def _rejected_file(self, what: str) -> InvalidError:
         return InvalidError(
             Reason.FILE_REJECTED,
-            f"{self.name} has {what}; expected a row of column names on line {self._form.header_row}",
+            f"{self.name} has {what}; expected a row of column names on line {self._csv_format.header_row}",
             details={"code": RejectCode.ROW_SHAPE.value},
         )
 
     def _records(self) -> Iterator[tuple[int, list[str] | str, str]]:
-        """Return (line, cells, text) of each record; in place of its cells, the reason why it has none."""
+        """Return (line, cells, text) of each record; the reason instead of cells where it cannot be parsed."""
         width = len(self.columns)
-        stop = self.columns.index(self._form.stop_column) if self._form.stop_column else -1
+        stop = self.columns.index(self._csv_format.stop_column) if self._csv_format.stop_column else -1
         with self._open() as file:
             csv.field_size_limit(_FIELD_LIMIT)
-            source = _Lines(file)
+            source = _LineRecorder(file)
             lines = iter(source)
-            reader = csv.reader(lines, delimiter=self._form.delimiter, strict=True)
-            for _ in range(self._form.header_row - 1):
+            reader = csv.reader(lines, delimiter=self._csv_format.delimiter, strict=True)
+            for _ in range(self._csv_format.header_row - 1):
                 next(lines, None)
             next(reader, None)
             while True:
-                source.taken.clear()
+                source.consumed.clear()
                 first = source.number + 1
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    yield first, f"a record that can be read ({error})", "".join(source.taken)
+                    yield first, f"a record that can be read ({error})", "".join(source.consumed)
                     continue
                 if cells is None:
                     return
                 if not cells:  # a blank line
                     continue
-                text = "".join(source.taken)
+                text = "".join(source.consumed)
                 if len(cells) != width:
                     yield first, f"{width} cells, as the header has; got {len(cells)}", text
-                elif stop >= 0 and cells[stop].strip(_BLANK) == self._form.stop_value:
+                elif stop >= 0 and cells[stop].strip(_BLANKS) == self._csv_format.stop_value:
                     return
                 else:
                     yield first, cells, text
 
-    def _unchanged(self) -> None:
+    def _check_unchanged(self) -> None:
         try:
-            if Signature.of(self.path) == self.signature:
+            if FileSignature.of(self.path) == self.signature:
                 return
         except OSError as error:
-            raise _away(self.path) from error
+            raise _unavailable(self.path) from error
         raise UnavailableError(
             Reason.SOURCE_CHANGED,
             f"{self.name} changed while it was read; it is read again. Write to another name and rename it when it "
@@ -216,7 +223,7 @@ class CsvPortion:
         )
 
 
-def _away(path: Path) -> UnavailableError:
+def _unavailable(path: Path) -> UnavailableError:
     return UnavailableError(Reason.SOURCE_UNAVAILABLE, f"{path.name} cannot be opened; is the folder still there?")
 
 
@@ -224,15 +231,15 @@ def _reject(line: int, expected: str, original: bytes) -> Reject:
     return Reject(line=line, code=RejectCode.ROW_SHAPE, field="", message=f"expected {expected}", original=original)
 
 
-def _changes(
+def _row_chunk(
     names: Sequence[str],
-    places: Sequence[int],
+    indices: Sequence[int],
     rows: Sequence[Sequence[str]],
     lines: Sequence[int],
     originals: Sequence[bytes],
     rejects: Sequence[Reject],
-) -> Changes:
+) -> RowChunk:
     columns = {
-        name: pa.array([row[place] for row in rows], pa.string()) for name, place in zip(names, places, strict=True)
+        name: pa.array([row[index] for row in rows], pa.string()) for name, index in zip(names, indices, strict=True)
     }
-    return Changes(columns=columns, lines=lines, originals=originals, rejects=rejects)
+    return RowChunk(columns=columns, lines=lines, originals=originals, rejects=rejects)

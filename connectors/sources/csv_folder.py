@@ -1,15 +1,15 @@
-"""A drop folder as a source: each file that is ready, and was not published before, is a portion.
+"""Drop folder as a source: each CSV file that is ready, and was not published before, is a portion.
 
-A file is known by its SHA-256, not by its name or its time: copies over SMB keep their times, and people save again
-without changing anything. The same content again is skipped; the same name with other content is a new version.
+A file is identified by its SHA-256, not by its name or its time: copies over SMB keep their times, and people save
+again without changing anything. The same content again is skipped; the same name with other content is a new version.
 
     ready_when   a marker file (`X.csv.ok` or `X.ok`), or: neither content nor inode changed for so many seconds. The
-                 change time is looked at beside the modification time, since no copying tool can set it back
+                 change time is read beside the modification time, since no copying tool can set it back
     oldest first by modification time, then name
-    set aside    a file in no known encoding, or without a usable header: remembered with line and offset, named in
+    quarantine   a file in no known encoding, or without a usable header: recorded with line and offset, named in
                  `status`, and left where it is until its content changes
     kept files   an old version that reappears (restored, touched) does not overwrite a later one: known content is
-                 read again only if it is newer than what was applied last
+                 published again only if it is newer than what was published last
 
 The folder is scanned, not watched: inotify does not work on network shares.
 """
@@ -21,46 +21,50 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from connectors.port import Reject, RejectCode, Replaces
-from connectors.sources.csv_file import CsvFormat, CsvPortion, Signature
-from connectors.sources.encoding import examine
+from typing_extensions import override
+
+from connectors.port import Reject, RejectCode, Replaces, Source
+from connectors.sources.csv_file import CsvFormat, CsvPortion, FileSignature
+from connectors.sources.encoding import detect_encoding
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
-__all__ = ["AfterSuccess", "Applied", "FileMemory", "Folder", "ReadyWhen"]
+__all__ = ["AfterSuccess", "CsvFolder", "FileHistory", "FileRecord", "ReadyWhen"]
 
 _DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyWhen:
-    """When a file is whole: a marker stands beside it, or it has been left alone for so many seconds."""
+    """When a file is complete: a marker file exists beside it, or it has not changed for so many seconds."""
 
     marker: str = ""
     unchanged: float = 30.0
 
-    def holds(self, path: Path, signature: Signature, now: datetime) -> bool:
+    def is_ready(self, path: Path, signature: FileSignature, now: datetime) -> bool:
         """Return whether the file can be read."""
         if self.marker:
             return any(each.exists() for each in self.markers(path))
         today = now.timestamp()
-        # A time of tomorrow or later was set, not measured, and would never pass.
-        touched = max(each / 1e9 for each in (signature.mtime_ns, signature.ctime_ns, 0) if each / 1e9 < today + _DAY)
-        return today - touched >= self.unchanged
+        # A time of tomorrow or later was set, not measured, and the file would never be ready.
+        changed_at = max(
+            each / 1e9 for each in (signature.mtime_ns, signature.ctime_ns, 0) if each / 1e9 < today + _DAY
+        )
+        return today - changed_at >= self.unchanged
 
     def markers(self, path: Path) -> tuple[Path, ...]:
-        """Return the names under which a marker may stand."""
+        """Return the permitted names of the marker file."""
         return (path.with_name(path.name + self.marker), path.with_suffix(self.marker)) if self.marker else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AfterSuccess:
-    """What becomes of a published file: it is kept, moved, or deleted."""
+    """Disposal of a published file: it is kept, moved, or deleted."""
 
     move_to: Path | None = None
     delete: bool = False
 
-    def apply(self, path: Path, markers: Sequence[Path], sha256: bytes) -> None:
-        """Do it. Done again after a crash, it finds nothing and does nothing.
+    def dispose(self, path: Path, markers: Sequence[Path], sha256: bytes) -> None:
+        """Move or delete the file and its markers. Idempotent.
 
         Raises:
             UnavailableError: SOURCE_UNAVAILABLE, when the file cannot be moved or deleted.
@@ -86,63 +90,63 @@ class AfterSuccess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """One content that the connector remembers."""
+class FileRecord:
+    """One content of a file that the connector has published or quarantined."""
 
     name: str
     sha256: bytes
-    signature: Signature
-    done: bool  # False: it was set aside
+    signature: FileSignature
+    done: bool  # False: it was quarantined
 
 
-class FileMemory(Protocol):
-    """What the ledger remembers of files, for one publication; `fingerprint` is of contract and mapping."""
+class FileHistory(Protocol):
+    """History of the files of one publication, as the ledger stores it; `fingerprint` is of contract and mapping."""
 
-    def seen(self, name: str, signature: Signature, fingerprint: bytes) -> Applied | None:
-        """Return the content that stood under this name with this signature."""
+    def find_by_signature(self, name: str, signature: FileSignature, fingerprint: bytes) -> FileRecord | None:
+        """Return the content that had this name and this signature."""
         ...
 
-    def find(self, sha256: bytes, fingerprint: bytes) -> Applied | None:
+    def find_by_digest(self, sha256: bytes, fingerprint: bytes) -> FileRecord | None:
         """Return the content with this digest."""
         ...
 
-    def newest(self, name: str | None) -> Applied | None:
-        """Return what was applied last, of this name or of any."""
+    def latest(self, name: str | None) -> FileRecord | None:
+        """Return what was published last, of this name or of any."""
         ...
 
-    def remember(self, applied: Applied, fingerprint: bytes) -> None:
-        """Keep it; it is the newest now if it is done."""
+    def record(self, file_record: FileRecord, fingerprint: bytes) -> None:
+        """Store it; it is the latest now if it is done."""
         ...
 
-    def touch(self, applied: Applied, fingerprint: bytes) -> None:
-        """Keep another name or signature of a content; the newest stays what it is."""
+    def record_alias(self, file_record: FileRecord, fingerprint: bytes) -> None:
+        """Store another name or signature of a content; the latest stays the same."""
         ...
 
 
-class Folder:
-    """A drop folder; see the module."""
+class CsvFolder(Source):
+    """A drop folder of CSV files."""
 
     def __init__(
         self,
         path: Path,
         patterns: Sequence[str],
         *,
-        form: CsvFormat,
+        csv_format: CsvFormat,
         replaces: Replaces,
         ready_when: ReadyWhen,
         after_success: AfterSuccess,
-        memory: FileMemory,
-        set_aside: Callable[[str, Reject], None],
+        history: FileHistory,
+        quarantine: Callable[[str, Reject], None],
         clock: Callable[[], datetime],
     ) -> None:
         self.path = path
         self._patterns = tuple(patterns)
-        self._form = form
+        self._csv_format = csv_format
         self._replaces = replaces
         self._ready_when = ready_when
         self._after_success = after_success
-        self._memory = memory
-        self._set_aside = set_aside
+        self._history = history
+        self._quarantine = quarantine
         self._clock = clock
 
     def files(self) -> list[Path]:
@@ -166,15 +170,15 @@ class Folder:
             ) from error
         return [entry for _, _, entry in sorted(found)]
 
-    def read(self, fingerprint: bytes) -> Iterator[CsvPortion]:
-        """Return the files that are to be published; see `connectors.port.Source`."""
+    @override
+    def portions(self, fingerprint: bytes) -> Iterator[CsvPortion]:
         for path in self.files():
-            portion = self._look(path, fingerprint)
+            portion = self._portion_to_publish(path, fingerprint)
             if portion is not None:
                 yield portion
 
     def open(self, path: Path) -> CsvPortion:
-        """Return one file as a portion, whatever is remembered of it: for a preview.
+        """Return one file as a portion, without regard to its history: for a preview.
 
         Raises:
             InvalidError: FILE_REJECTED.
@@ -182,63 +186,64 @@ class Folder:
         """
         return self._portion(path, b"")
 
+    @override
     def close(self) -> None:
-        """Nothing is held open between two readings."""
+        """Do nothing: no file stays open between two passes."""
 
-    def _look(self, path: Path, fingerprint: bytes) -> CsvPortion | None:
+    def _portion_to_publish(self, path: Path, fingerprint: bytes) -> CsvPortion | None:
         try:
-            signature = Signature.of(path)
+            signature = FileSignature.of(path)
         except FileNotFoundError:
-            return None  # taken away since the folder was listed
-        known = self._memory.seen(path.name, signature, fingerprint)
+            return None  # removed since the folder was listed
+        known = self._history.find_by_signature(path.name, signature, fingerprint)
         if known is not None:
-            self._settle(path, known)
+            self._dispose(path, known)
             return None
-        if not self._ready_when.holds(path, signature, self._clock()):
+        if not self._ready_when.is_ready(path, signature, self._clock()):
             return None
         try:
             portion = self._portion(path, fingerprint)
         except InvalidError as error:
-            self._reject(path, signature, error, fingerprint)
+            self._quarantine_file(path, signature, error, fingerprint)
             return None
-        known = self._memory.find(portion.sha256, fingerprint)
-        if known is None or self._returns(portion, known):
+        known = self._history.find_by_digest(portion.sha256, fingerprint)
+        if known is None or self._must_apply_again(portion, known):
             return portion
-        self._memory.touch(
-            Applied(name=path.name, sha256=known.sha256, signature=signature, done=known.done), fingerprint
+        self._history.record_alias(
+            FileRecord(name=path.name, sha256=known.sha256, signature=signature, done=known.done), fingerprint
         )
-        self._settle(path, known)
+        self._dispose(path, known)
         return None
 
-    def _returns(self, portion: "FolderFile", known: Applied) -> bool:
-        """Return whether a content that was applied once is to be applied again: it is newer than the last one."""
+    def _must_apply_again(self, portion: "FolderFile", known: FileRecord) -> bool:
+        """Return whether a content that was published is to be published again: it is newer than the last one."""
         if not known.done or self._replaces is Replaces.NOTHING:
             return False
-        newest = self._memory.newest(portion.name if self._replaces is Replaces.SAME_NAME else None)
+        latest = self._history.latest(portion.name if self._replaces is Replaces.SAME_NAME else None)
         return (
-            newest is not None
-            and newest.sha256 != portion.sha256
-            and newest.signature.mtime_ns < portion.signature.mtime_ns
+            latest is not None
+            and latest.sha256 != portion.sha256
+            and latest.signature.mtime_ns < portion.signature.mtime_ns
         )
 
     def _portion(self, path: Path, fingerprint: bytes) -> "FolderFile":
         try:
-            signature = Signature.of(path)
-            decoded = examine(path, self._form.encoding)
+            signature = FileSignature.of(path)
+            decoded = detect_encoding(path, self._csv_format.encoding)
         except OSError as error:
             raise UnavailableError(
                 Reason.SOURCE_UNAVAILABLE, f"{path.name} cannot be read ({error.strerror}); may this user read it?"
             ) from error
-        if decoded.misfit is not None:
-            misfit = decoded.misfit
+        if decoded.failure is not None:
+            failure = decoded.failure
             raise InvalidError(
                 Reason.FILE_REJECTED,
-                f"byte {misfit.offset}, on line {misfit.line}, is not text in {' or '.join(misfit.tried)}; save the "
+                f"byte {failure.offset}, on line {failure.line}, is not text in {' or '.join(failure.tried)}; save the "
                 "file again, as UTF-8 or GB18030",
                 details={
                     "code": RejectCode.ENCODING.value,
-                    "line": str(misfit.line),
-                    "offset": str(misfit.offset),
+                    "line": str(failure.line),
+                    "offset": str(failure.offset),
                     "sha256": decoded.sha256.hex(),
                 },
             )
@@ -248,38 +253,38 @@ class Folder:
             error.details["sha256"] = decoded.sha256.hex()
             raise
 
-    def _reject(self, path: Path, signature: Signature, error: InvalidError, fingerprint: bytes) -> None:
-        applied = Applied(
+    def _quarantine_file(self, path: Path, signature: FileSignature, error: InvalidError, fingerprint: bytes) -> None:
+        file_record = FileRecord(
             name=path.name, sha256=bytes.fromhex(error.details["sha256"]), signature=signature, done=False
         )
         reject = Reject(
-            line=int(error.details.get("line", self._form.header_row)),
+            line=int(error.details.get("line", self._csv_format.header_row)),
             code=RejectCode(error.details["code"]),
             field="",
             message=error.message,
             original=b"",
         )
-        self._set_aside(path.name, reject)
-        self._memory.remember(applied, fingerprint)
+        self._quarantine(path.name, reject)
+        self._history.record(file_record, fingerprint)
 
-    def _settle(self, path: Path, known: Applied) -> None:
+    def _dispose(self, path: Path, known: FileRecord) -> None:
         if known.done:
-            self._after_success.apply(path, self._ready_when.markers(path), known.sha256)
+            self._after_success.dispose(path, self._ready_when.markers(path), known.sha256)
 
-    def finish(self, portion: "FolderFile", fingerprint: bytes) -> None:
-        """Remember a published file, and move it away if that is wanted."""
-        applied = Applied(name=portion.name, sha256=portion.sha256, signature=portion.signature, done=True)
-        self._memory.remember(applied, fingerprint)
-        self._settle(portion.path, applied)
+    def record_published(self, portion: "FolderFile", fingerprint: bytes) -> None:
+        """Record a published file, and move or delete it if configured."""
+        file_record = FileRecord(name=portion.name, sha256=portion.sha256, signature=portion.signature, done=True)
+        self._history.record(file_record, fingerprint)
+        self._dispose(portion.path, file_record)
 
     @property
-    def form(self) -> CsvFormat:
-        """How its files are read."""
-        return self._form
+    def csv_format(self) -> CsvFormat:
+        """Return the format of its files."""
+        return self._csv_format
 
     @property
     def replaces(self) -> Replaces:
-        """What its files stand for."""
+        """Return what one of its files replaces."""
         return self._replaces
 
 
@@ -287,13 +292,13 @@ class FolderFile(CsvPortion):
     """A file of a drop folder."""
 
     def __init__(
-        self, path: Path, sha256: bytes, encoding: str, signature: Signature, folder: Folder, fingerprint: bytes
+        self, path: Path, sha256: bytes, encoding: str, signature: FileSignature, folder: CsvFolder, fingerprint: bytes
     ) -> None:
         super().__init__(
             path,
             identity=sha256[:16],
             encoding=encoding,
-            form=folder.form,
+            csv_format=folder.csv_format,
             replaces=folder.replaces,
             signature=signature,
         )
@@ -301,6 +306,6 @@ class FolderFile(CsvPortion):
         self._folder = folder
         self._fingerprint = fingerprint
 
-    def done(self) -> None:
-        """Let the folder remember it."""
-        self._folder.finish(self, self._fingerprint)
+    @override
+    def confirm(self) -> None:
+        self._folder.record_published(self, self._fingerprint)

@@ -1,18 +1,18 @@
-"""Any table that SQLAlchemy can read, as a source: the whole table, page by page.
+"""Database table as a source, read through SQLAlchemy: the whole table, page by page (keyset pagination).
 
     SELECT … FROM table WHERE (page_by) > (last one seen) ORDER BY page_by LIMIT n
 
-Keyset pages, never OFFSET, which skips and doubles rows under writes and was six times slower. Each page is a short
-transaction of its own: a department's database is not asked to keep a snapshot open for hours. The table may therefore
-change between the pages; a row that moves is found by the next reading, and `connectors.publishing.key_scan` sees to
-it that no key goes out twice in one. Rows that are gone are found by comparing keys with the ledger, since a table
-does not say what was deleted from it.
+Keyset pages, never OFFSET, which skips and duplicates rows under writes and was six times slower. Each page is a short
+transaction of its own: a department's database need not keep a snapshot open for hours. The table may therefore
+change between the pages; a row that moves is found by the next pass, and `connectors.publishing.key_scan` ensures
+that no key is published twice in one. Deleted rows are found by comparing keys with the ledger, since a table does not
+tell what was deleted from it.
 
 `page_by` must be unique and never null, or rows would be missed: the primary key, or columns that the configuration
 names and the database confirms.
 
-Values come as text. PostgreSQL is asked for the text itself, so that BC dates, infinity and numeric NaN arrive and
-can be quarantined, where a driver would break off in the middle of the page.
+Values are read as text. PostgreSQL converts them itself, so that BC dates, infinity and numeric NaN arrive and
+can be quarantined, where a driver would fail in the middle of the page.
 """
 
 import json
@@ -25,21 +25,22 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
+from typing_extensions import override
 
-from connectors.port import Changes, Replaces
+from connectors.port import Replaces, RowChunk, Source
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 
 __all__ = ["SqlSource", "TablePortion"]
 
 _PAGE = 5_000  # rows
-_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+_UNAVAILABLE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
 
 
-class SqlSource:
-    """One table; each reading of it is one portion."""
+class SqlSource(Source):
+    """One table; each pass over it is one portion."""
 
     def __init__(self, url: sa.URL, table: str, *, page_by: Sequence[str] = (), page: int = _PAGE) -> None:
-        """Connect later, at the first call.
+        """Configure; the connection opens at the first call.
 
         Args:
             url: of the database.
@@ -49,7 +50,7 @@ class SqlSource:
         """
         self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if self._engine.dialect.name == "postgresql":
-            sa.event.listen(self._engine, "connect", _plain_session)
+            sa.event.listen(self._engine, "connect", _configure_session)
         schema, _, name = table.rpartition(".")
         self._schema = schema or None
         self._name = name
@@ -57,20 +58,20 @@ class SqlSource:
         self._page_by = tuple(page_by)
         self._page = page
 
-    def read(self, fingerprint: bytes) -> Iterator["TablePortion"]:
-        """Return the table; see `connectors.port.Source`."""
-        del fingerprint  # a table is read again each time; what has not changed says nothing
+    @override
+    def portions(self, fingerprint: bytes) -> Iterator["TablePortion"]:
+        del fingerprint  # a table is read again each time; unchanged rows are not published
         yield self.open()
 
     def open(self) -> "TablePortion":
         """Reflect the table.
 
         Raises:
-            InvalidError: CONFIG_INVALID, when it is not there or cannot be paged through.
-            RefusedError: the database does not let this user read it.
+            InvalidError: CONFIG_INVALID, when it does not exist or has no page order.
+            RefusedError: this user may not read it.
             UnavailableError: SOURCE_UNAVAILABLE.
         """
-        with reaching(self._table_name):
+        with translate_errors(self._table_name):
             inspector = sa.inspect(self._engine)
             try:
                 table = sa.Table(self._name, sa.MetaData(), schema=self._schema, autoload_with=self._engine)
@@ -79,14 +80,14 @@ class SqlSource:
                     Reason.CONFIG_INVALID, f"the table {self._table_name} is not there, or this user may not see it"
                 ) from error
             page_by = self._page_by or tuple(column.name for column in table.primary_key.columns)
-            self._proves_order(inspector, table, page_by)
+            self._check_page_order(inspector, table, page_by)
             return TablePortion(self._engine, table, self._table_name, page_by, self._page)
 
+    @override
     def close(self) -> None:
-        """Close the connections."""
         self._engine.dispose()
 
-    def _proves_order(self, inspector: sa.Inspector, table: sa.Table, page_by: Sequence[str]) -> None:
+    def _check_page_order(self, inspector: sa.Inspector, table: sa.Table, page_by: Sequence[str]) -> None:
         if not page_by:
             raise InvalidError(
                 Reason.CONFIG_INVALID,
@@ -120,7 +121,7 @@ class SqlSource:
 
 
 class TablePortion:
-    """One reading of a table; see the module."""
+    """One pass over a table."""
 
     stable = False
     replaces = Replaces.EVERYTHING
@@ -134,16 +135,15 @@ class TablePortion:
         self._page = page
         self._as_text = engine.dialect.name == "postgresql"
         self.columns = [column.name for column in table.columns]
-        self.expected = self._estimate()
 
-    def changes(self, columns: Sequence[str] | None = None) -> Iterator[Changes]:
-        """Read the rows; see `connectors.port.Portion`."""
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        """Read the rows, one chunk a page."""
         names = list(self.columns) if columns is None else list(columns)
-        chosen = [self._read(self._table.columns[name]).label(f"c{at}") for at, name in enumerate(names)]
+        chosen = [self._text_expression(self._table.columns[name]).label(f"c{at}") for at, name in enumerate(names)]
         last: tuple[Any, ...] | None = None
         read = 0
         while True:
-            with reaching(self.name), self._engine.connect() as connection:
+            with translate_errors(self.name), self._engine.connect() as connection:
                 rows = connection.execute(self._statement(chosen, last)).fetchall()
             if not rows:
                 return
@@ -157,7 +157,7 @@ class TablePortion:
                     json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False).encode()
                     for row in zip(*cells, strict=True)
                 ]
-            yield Changes(
+            yield RowChunk(
                 columns={name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)},
                 lines=lines,
                 originals=originals,
@@ -166,8 +166,8 @@ class TablePortion:
             if len(rows) < self._page:
                 return
 
-    def done(self) -> None:
-        """Nothing: the ledger's keys say what was published."""
+    def confirm(self) -> None:
+        """Do nothing: the ledger records the published keys."""
 
     def _statement(self, chosen: Sequence[ColumnElement[Any]], last: tuple[Any, ...] | None) -> sa.Select[Any]:
         # Bounds go through the database's own text on PostgreSQL: a driver's value may be less exact than the column.
@@ -180,28 +180,18 @@ class TablePortion:
             sa.cast(sa.literal(value, sa.Text), column.type) if self._as_text else sa.literal(value, column.type)
             for column, value in zip(self._page_by, last, strict=True)
         ]
-        return statement.where(_beyond(self._page_by, parts))
+        return statement.where(_after(self._page_by, parts))
 
-    def _read(self, column: sa.Column[Any]) -> ColumnElement[Any]:
+    def _text_expression(self, column: sa.Column[Any]) -> ColumnElement[Any]:
         if not self._as_text:
             return column
         if isinstance(column.type, sa.LargeBinary):
             return sa.func.encode(column, "hex")
         return sa.cast(column, sa.Text)
 
-    def _estimate(self) -> int:
-        if not self._as_text:
-            return 0
-        with reaching(self.name), self._engine.connect() as connection:
-            name = self._engine.dialect.identifier_preparer.format_table(self._table)
-            found = connection.execute(
-                sa.text("SELECT reltuples FROM pg_class WHERE oid = to_regclass(:name)"), {"name": name}
-            ).scalar_one_or_none()
-            return max(int(found or 0), 0)
 
-
-def _beyond(columns: Sequence[sa.Column[Any]], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
-    """(a, b) > (x, y), spelt out, since not every database has row values: a > x OR (a = x AND b > y)."""
+def _after(columns: Sequence[sa.Column[Any]], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
+    """Return (a, b) > (x, y) as a > x OR (a = x AND b > y), since not every database has row values."""
     clause: ColumnElement[bool] = columns[-1] > values[-1]
     for column, value in zip(reversed(columns[:-1]), reversed(values[:-1]), strict=True):
         clause = sa.or_(column > value, sa.and_(column == value, clause))
@@ -210,7 +200,7 @@ def _beyond(columns: Sequence[sa.Column[Any]], values: Sequence[ColumnElement[An
 
 
 def as_text(value: Any) -> str | None:  # noqa: PLR0911 - one line a type
-    """Return a driver's value as the text that the mapping reads."""
+    """Return a driver's value as text for the mapping."""
     match value:
         case None | str():
             return value
@@ -235,11 +225,11 @@ def as_text(value: Any) -> str | None:  # noqa: PLR0911 - one line a type
 
 
 @contextmanager
-def reaching(name: str) -> Iterator[None]:
-    """Let only the pool's errors through."""
+def translate_errors(name: str) -> Iterator[None]:
+    """Translate the database's errors into the pool's."""
     try:
         yield
-    except _AWAY as error:
+    except _UNAVAILABLE_ERRORS as error:
         raise UnavailableError(
             Reason.SOURCE_UNAVAILABLE,
             f"the database of {name} does not answer ({type(error.orig).__name__}); is it there, and is the password "
@@ -256,8 +246,8 @@ def reaching(name: str) -> Iterator[None]:
         ) from error
 
 
-def _plain_session(connection: Any, _: Any) -> None:
-    """Texts of dates and times that do not depend on how the server is set up."""
+def _configure_session(connection: Any, _: Any) -> None:
+    """Set the text form of dates and times, so that it does not depend on the server's settings."""
     with connection.cursor() as cursor:
         cursor.execute("SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET bytea_output = 'hex'")
     connection.commit()

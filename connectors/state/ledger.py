@@ -1,21 +1,21 @@
-"""What a connector remembers on its own disk: one SQLite file a publication, mode 0600.
+"""Ledger of a connector: its durable state on its own disk, one SQLite file a publication, mode 0600.
 
-    standing    the last batch that the pool has acknowledged: sequence, root, source position
+    standing    checkpoint: the last batch that the pool has acknowledged, with its root and source position
     outbox      batches that were signed and may have been sent, in order. A batch is written here before it is sent, so
                 that a retry after any crash sends the same bytes and gets the same receipt
-    keys        key → digest of its record as last acknowledged, and the scope that stated it: what makes an unchanged
-                row silent, a changed one `again`, and a missing one a void
-    receipts    the pool's answers: the department's own proof of what it gave, whole, so that it can be checked later
-                (`exchange.client.receipts`) with the key that the pool named, the fact `receipt_key`
-    files       contents that were published or set aside (`connectors.sources.csv_folder`)
+    keys        key → digest of its record as last acknowledged, and the scope that stated it: an unchanged row is not
+                published, a changed one is marked `again`, a missing one becomes a void
+    receipts    the pool's answers, whole: the department's own proof of what it gave, to be verified later
+                (`exchange.client.receipts`) with the key that the pool named, `receipt_key` in meta
+    files       contents that were published or quarantined (`connectors.sources.csv_folder`)
     quarantine  rows with reason, line and original bytes (`connectors.state.quarantine`)
     runs        the balance of each portion: rows read = published + quarantined + unchanged
 
-The receipt of a batch and what it changes (standing, outbox, keys) are one transaction. The file can be lost: the
-pool knows the standing, and the runner says what a loss costs. Nothing here grows with the size of a portion but
-tables on disk; SQLite's cache is bounded. A file of an earlier version is brought up to date when it is opened.
+The receipt of a batch and what it changes (checkpoint, outbox, keys) are one transaction. The file can be lost: the
+pool has the last batch of the lane, and the publisher says what a loss costs. Memory does not grow with the size of a
+portion, only tables on disk do; SQLite's cache is bounded. A file of an earlier version is migrated when it is opened.
 
-A connection may be used by the thread that draws batches and by the one that reads receipts: one lock guards it.
+The thread that sends batches and the one that reads receipts share the connection: one lock guards it.
 """
 
 import fcntl
@@ -31,17 +31,17 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from connectors.sources.csv_file import Signature
-from connectors.sources.csv_folder import Applied, FileMemory
+from connectors.sources.csv_file import FileSignature
+from connectors.sources.csv_folder import FileHistory, FileRecord
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Lane
 from schemas.record import NO_ROOT, Receipt
 from schemas.record import Run as Placed
 
-__all__ = ["Known", "LaneCheckpoint", "Ledger", "RunReport", "Stored"]
+__all__ = ["KeyUpdate", "LaneCheckpoint", "Ledger", "RunReport", "StoredBatch"]
 
 _VERSION = 2
-_RUNS = 10_000  # balances that are kept
+_MAX_RUNS = 10_000  # reports that are kept
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE standing (one INTEGER PRIMARY KEY CHECK (one = 1), sequence INTEGER NOT NULL, root BLOB NOT NULL,
@@ -63,7 +63,7 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT N
     read INTEGER NOT NULL DEFAULT 0, published INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
     unchanged INTEGER NOT NULL DEFAULT 0, voided INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '');
 """
-_CHANGES = {  # what brings a file of this version to the next
+_MIGRATIONS = {  # version of a file → statements that bring it to the next
     1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
 }
 
@@ -79,18 +79,18 @@ class LaneCheckpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """One batch of the outbox, in the bytes of its owner (`connectors.publishing.outbox`)."""
+class StoredBatch:
+    """One batch of the outbox, as serialized by `connectors.publishing.outbox`."""
 
     sequence: int
     root: bytes
-    batch: bytes
+    content: bytes
     effects: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What acknowledging a batch changes: keys with their digests, keys that are gone, and the scope."""
+class KeyUpdate:
+    """The keys that an acknowledged batch changes: with their digests, or voided; and their scope."""
 
     keys: Sequence[tuple[bytes, bytes]]
     voided: Sequence[bytes]
@@ -111,15 +111,15 @@ class RunReport:
     outcome: str = ""
 
 
-class Ledger(FileMemory):
-    """One publication's memory; see the module."""
+class Ledger(FileHistory):
+    """The state of one publication or subscription."""
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
-        """Open or make it, and own it until `close`.
+        """Open or create the file, and lock it until `close`.
 
         Raises:
-            UnavailableError: LEDGER_IN_USE, when another process of this machine owns it.
-            InvalidError: CONFIG_INVALID, when it was made by a later version.
+            UnavailableError: LEDGER_IN_USE, when another process of this machine has locked it.
+            InvalidError: CONFIG_INVALID, when a later version of the program wrote it.
         """
         self.path = path
         self._clock = clock
@@ -138,9 +138,9 @@ class Ledger(FileMemory):
         version = self.sql.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             self.sql.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version in _CHANGES:
-            changes = " ".join(_CHANGES[each] for each in range(version, _VERSION))
-            self.sql.executescript(f"BEGIN; {changes} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version in _MIGRATIONS:
+            migration = " ".join(_MIGRATIONS[each] for each in range(version, _VERSION))
+            self.sql.executescript(f"BEGIN; {migration} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             self.close()
             raise InvalidError(
@@ -148,7 +148,7 @@ class Ledger(FileMemory):
             )
 
     def close(self) -> None:
-        """Close the file and give it back."""
+        """Close and unlock the file."""
         if self._lock_file < 0:
             return
         self.sql.close()
@@ -157,7 +157,7 @@ class Ledger(FileMemory):
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Do everything inside, or nothing."""
+        """Run the block in one transaction; an error rolls it back."""
         with self.lock:
             self.sql.execute("BEGIN IMMEDIATE")
             try:
@@ -171,71 +171,73 @@ class Ledger(FileMemory):
         """Return the clock's time, ISO 8601."""
         return self._clock().isoformat(timespec="seconds")
 
-    # -- facts -------------------------------------------------------------------------------------------------
+    # -- meta -------------------------------------------------------------------------------------------------
 
-    def note(self, **facts: str) -> None:
-        """Keep facts by name, for `status`."""
+    def set_meta(self, **values: str) -> None:
+        """Store values by name, for `status`."""
         with self.transaction() as sql:
-            sql.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+            sql.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
-    def fact(self, name: str) -> str:
-        """Return a fact; empty when there is none."""
+    def meta(self, name: str) -> str:
+        """Return a value; empty when there is none."""
         with self.lock:
             row = self.sql.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
-    # -- standing and outbox -----------------------------------------------------------------------------------
+    # -- checkpoint and outbox ---------------------------------------------------------------------------------
 
-    def standing(self) -> LaneCheckpoint | None:
-        """Return the last acknowledged batch; None when this ledger has never stood anywhere."""
+    def checkpoint(self) -> LaneCheckpoint | None:
+        """Return the last acknowledged batch; None in a new ledger."""
         with self.lock:
             row = self.sql.execute("SELECT sequence, root, position, complete FROM standing").fetchone()
         if row is None:
             return None
         return LaneCheckpoint(sequence=row[0], root=row[1], position=row[2], complete=bool(row[3]))
 
-    def stand(self, standing: LaneCheckpoint, *, forget: bool = False) -> None:
-        """Take a standing over from the pool; the outbox is emptied.
+    def reset_to(self, checkpoint: LaneCheckpoint, *, discard_digests: bool = False) -> None:
+        """Set the checkpoint to the last batch of the lane at the pool, and empty the outbox.
 
         Args:
-            standing: the pool's.
-            forget: what the ledger knew of records' contents may be older than what the pool has: keep the keys (they
-                are needed for voids), not the digests, and the files not at all.
+            checkpoint: at the pool.
+            discard_digests: the digests may be older than the records in the pool: keep the keys (they are needed for
+                voids), delete their digests and the history of files.
         """
         with self.transaction() as sql:
-            _stand(sql, standing)
+            _write_checkpoint(sql, checkpoint)
             sql.execute("DELETE FROM outbox")
-            if forget:
+            if discard_digests:
                 sql.execute("UPDATE keys SET digest = x''")
                 sql.execute("DELETE FROM files")
 
-    def store(self, stored: Stored) -> None:
-        """Put a batch into the outbox, before it is sent."""
+    def add_to_outbox(self, batch: StoredBatch) -> None:
+        """Store a batch, before it is sent."""
         with self.transaction() as sql:
             sql.execute(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?)", (stored.sequence, stored.root, stored.batch, stored.effects)
+                "INSERT INTO outbox VALUES (?, ?, ?, ?)", (batch.sequence, batch.root, batch.content, batch.effects)
             )
 
-    def outbox(self) -> list[Stored]:
+    def outbox(self) -> list[StoredBatch]:
         """Return the batches that are not acknowledged, in order."""
         with self.lock:
             rows = self.sql.execute("SELECT sequence, root, batch, effects FROM outbox ORDER BY sequence").fetchall()
-        return [Stored(sequence=row[0], root=row[1], batch=row[2], effects=row[3]) for row in rows]
+        return [StoredBatch(sequence=row[0], root=row[1], content=row[2], effects=row[3]) for row in rows]
 
-    def drop(self, sequence: int) -> None:
-        """Take the batches from this one on out of the outbox: the pool has not taken them."""
+    def drop_from_outbox(self, sequence: int) -> None:
+        """Delete this batch and those after it: the pool has not appended them."""
         with self.transaction() as sql:
             sql.execute("DELETE FROM outbox WHERE sequence >= ?", (sequence,))
 
     def acknowledge(
-        self, sequence: int, root: bytes, position: bytes, known: Known, records: int, receipt: Receipt | None
+        self, sequence: int, root: bytes, position: bytes, update: KeyUpdate, records: int, receipt: Receipt | None
     ) -> None:
-        """Remember that the pool has a batch. `receipt` is None where only the chain of roots proves it."""
+        """Record that the pool has a batch. `receipt` is None where only the chain of roots proves it."""
         with self.transaction() as sql:
             complete = sql.execute("SELECT complete FROM standing").fetchone()[0]
-            _stand(sql, LaneCheckpoint(sequence=sequence, root=root, position=position, complete=bool(complete)))
+            _write_checkpoint(
+                sql, LaneCheckpoint(sequence=sequence, root=root, position=position, complete=bool(complete))
+            )
             sql.execute("DELETE FROM outbox WHERE sequence <= ?", (sequence,))
-            remember(sql, known)
+            _update_keys(sql, update)
             if receipt is not None:
                 runs = json.dumps([[run.partition, run.first, run.last] for run in receipt.runs])
                 sql.execute(
@@ -254,8 +256,8 @@ class Ledger(FileMemory):
                 )
 
     def receipts(self) -> Iterator[Receipt]:
-        """Return the receipts as they came, in order; those that an earlier version kept in part are left out."""
-        lane = Lane.parse(self.fact("lane").partition(" ")[2])
+        """Return the receipts as they came, in order, without those that an earlier version stored in part."""
+        lane = Lane.parse(self.meta("lane").partition(" ")[2])
         last = -1
         while True:
             with self.lock:
@@ -279,13 +281,13 @@ class Ledger(FileMemory):
                 )
             last = rows[-1][0]
 
-    def learn(self, keys: Sequence[tuple[bytes, bytes]], scope: int) -> None:
-        """Remember keys of which the pool is known to have these contents."""
+    def add_keys(self, keys: Sequence[tuple[bytes, bytes]], scope: int) -> None:
+        """Record keys of which the pool is known to have these contents."""
         with self.transaction() as sql:
-            remember(sql, Known(keys=keys, voided=(), scope=scope))
+            _update_keys(sql, KeyUpdate(keys=keys, voided=(), scope=scope))
 
-    def scope(self, name: str) -> int:
-        """Return the number that stands for a scope; 0 for the nameless one."""
+    def scope_id(self, name: str) -> int:
+        """Return the id of a scope; 0 for the empty name."""
         if not name:
             return 0
         with self.transaction() as sql:
@@ -294,15 +296,15 @@ class Ledger(FileMemory):
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def begin(self, portion: str) -> RunReport:
-        """Open the balance of a portion."""
+    def begin_run(self, portion: str) -> RunReport:
+        """Insert the report of a portion."""
         with self.transaction() as sql:
-            sql.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", (_RUNS,))
+            sql.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", (_MAX_RUNS,))
             cursor = sql.execute("INSERT INTO runs (portion, started) VALUES (?, ?)", (portion, self.now()))
             return RunReport(id=int(cursor.lastrowid or 0), portion=portion)
 
-    def end(self, run: RunReport) -> None:
-        """Write the balance of a portion."""
+    def end_run(self, run: RunReport) -> None:
+        """Write the final report of a portion."""
         with self.transaction() as sql:
             sql.execute(
                 "UPDATE runs SET ended = ?, read = ?, published = ?, quarantined = ?, unchanged = ?, voided = ?, "
@@ -319,55 +321,55 @@ class Ledger(FileMemory):
                 ),
             )
 
-    # -- files (FileMemory) ------------------------------------------------------------------------------------
+    # -- files (FileHistory) -----------------------------------------------------------------------------------
 
     @override
-    def seen(self, name: str, signature: Signature, fingerprint: bytes) -> Applied | None:
-        return self._file(
+    def find_by_signature(self, name: str, signature: FileSignature, fingerprint: bytes) -> FileRecord | None:
+        return self._find_file(
             "name = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ? AND fingerprint = ?",
             (name, signature.size, signature.mtime_ns, signature.ctime_ns, signature.inode, fingerprint),
         )
 
     @override
-    def find(self, sha256: bytes, fingerprint: bytes) -> Applied | None:
-        return self._file("sha256 = ? AND fingerprint = ?", (sha256, fingerprint))
+    def find_by_digest(self, sha256: bytes, fingerprint: bytes) -> FileRecord | None:
+        return self._find_file("sha256 = ? AND fingerprint = ?", (sha256, fingerprint))
 
     @override
-    def newest(self, name: str | None) -> Applied | None:
-        return self._file("done AND (? IS NULL OR name = ?)", (name, name))
+    def latest(self, name: str | None) -> FileRecord | None:
+        return self._find_file("done AND (? IS NULL OR name = ?)", (name, name))
 
     @override
-    def remember(self, applied: Applied, fingerprint: bytes) -> None:
+    def record(self, file_record: FileRecord, fingerprint: bytes) -> None:
         with self.transaction() as sql:
             order = sql.execute("SELECT coalesce(max(applied), 0) + 1 FROM files").fetchone()[0]
-            self._write(sql, applied, fingerprint, order)
+            self._write(sql, file_record, fingerprint, order)
 
     @override
-    def touch(self, applied: Applied, fingerprint: bytes) -> None:
+    def record_alias(self, file_record: FileRecord, fingerprint: bytes) -> None:
         with self.transaction() as sql:
-            self._write(sql, applied, fingerprint, 0)
+            self._write(sql, file_record, fingerprint, 0)
 
-    def _write(self, sql: sqlite3.Connection, applied: Applied, fingerprint: bytes, order: int) -> None:
-        signature = applied.signature
+    def _write(self, sql: sqlite3.Connection, file_record: FileRecord, fingerprint: bytes, order: int) -> None:
+        signature = file_record.signature
         sql.execute(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name, sha256, fingerprint) DO UPDATE "
             "SET size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, "
             "inode = excluded.inode, done = excluded.done, applied = max(applied, excluded.applied), at = excluded.at",
             (
-                applied.sha256,
+                file_record.sha256,
                 fingerprint,
-                applied.name,
+                file_record.name,
                 signature.size,
                 signature.mtime_ns,
                 signature.ctime_ns,
                 signature.inode,
-                applied.done,
+                file_record.done,
                 order,
                 self.now(),
             ),
         )
 
-    def _file(self, where: str, parameters: Iterable[object]) -> Applied | None:
+    def _find_file(self, where: str, parameters: Iterable[object]) -> FileRecord | None:
         with self.lock:
             row = self.sql.execute(
                 "SELECT name, sha256, size, mtime_ns, ctime_ns, inode, done FROM files "  # noqa: S608 - our own text
@@ -376,11 +378,11 @@ class Ledger(FileMemory):
             ).fetchone()
         if row is None:
             return None
-        return Applied(name=row[0], sha256=row[1], signature=Signature(*row[2:6]), done=bool(row[6]))
+        return FileRecord(name=row[0], sha256=row[1], signature=FileSignature(*row[2:6]), done=bool(row[6]))
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a ledger's file: durable at each commit, its cache bounded to 16 MB."""
+    """Open a ledger's file: durable at each commit, with a cache of 16 MB at most."""
     sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     sql.execute("PRAGMA journal_mode = WAL")
     sql.execute("PRAGMA synchronous = FULL")
@@ -388,18 +390,18 @@ def connect(path: Path) -> sqlite3.Connection:
     return sql
 
 
-def remember(sql: sqlite3.Connection, known: Known) -> None:
-    """Write keys with their digests, and take the voided ones out."""
+def _update_keys(sql: sqlite3.Connection, update: KeyUpdate) -> None:
+    """Write keys with their digests, and delete the voided ones."""
     sql.executemany(
         "INSERT INTO keys VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, "
         "scope = excluded.scope",
-        [(key, digest, known.scope) for key, digest in known.keys],
+        [(key, digest, update.scope) for key, digest in update.keys],
     )
-    sql.executemany("DELETE FROM keys WHERE key = ?", [(key,) for key in known.voided])
+    sql.executemany("DELETE FROM keys WHERE key = ?", [(key,) for key in update.voided])
 
 
-def _stand(sql: sqlite3.Connection, standing: LaneCheckpoint) -> None:
+def _write_checkpoint(sql: sqlite3.Connection, checkpoint: LaneCheckpoint) -> None:
     sql.execute(
         "INSERT OR REPLACE INTO standing VALUES (1, ?, ?, ?, ?)",
-        (standing.sequence, standing.root or NO_ROOT, standing.position, standing.complete),
+        (checkpoint.sequence, checkpoint.root or NO_ROOT, checkpoint.position, checkpoint.complete),
     )

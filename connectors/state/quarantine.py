@@ -1,34 +1,35 @@
-"""Rows that were set aside: reason, line, original bytes. Nothing is dropped silently.
+"""Quarantine (dead-letter store): rejected rows with reason, line and original bytes. Nothing is dropped silently.
 
-A row is known by its portion, its line and the digest of its bytes, so reading a file again does not set it aside
-twice; it is seen again. When a portion is read to its end and a row of an earlier reading is not in it any more,
-or is good now, its entry is closed. Closed entries stay until they are older than `keep`.
+A row is identified by its portion, its line and the digest of its bytes, so reading a file again does not add a second
+entry; it counts an attempt. When a portion is read to its end and a row of an earlier pass is not in it any more,
+or is good now, its entry is closed. Closed entries are kept until they are older than `keep`.
 """
 
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from connectors.port import Reject, RejectCode
 from connectors.state.ledger import Ledger
 
-__all__ = ["Quarantine", "Quarantined", "as_csv", "neutral"]
+__all__ = ["Quarantine", "QuarantineEntry", "as_csv", "escape_formula", "read_entries"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantined:
-    """One row that was set aside.
+class QuarantineEntry:
+    """One rejected row.
 
     Attributes:
         id: for people.
-        portion: file or table; a grant's id for records that a target refused.
+        portion: file or table; a grant's id for records that a target rejected.
         line, code, field, message, original: see `connectors.port.Reject`.
         first_seen, last_seen: ISO 8601.
         attempts: how often it was read.
-        open: it is still bad where it stands.
+        open: the row is still bad at its source.
     """
 
     id: int
@@ -51,7 +52,7 @@ class Quarantine:
         self._ledger = ledger
 
     def add(self, portion: str, run: int, rejects: Sequence[Reject]) -> None:
-        """Set rows aside."""
+        """Add rows."""
         if not rejects:
             return
         now = self._ledger.now()
@@ -79,65 +80,57 @@ class Quarantine:
                 ],
             )
 
-    def settle(self, portion: str, run: int) -> None:
-        """Close the entries of a portion that this reading of it, to its end, did not set aside again."""
+    def close_resolved(self, portion: str, run: int) -> None:
+        """Close the entries of a portion that this pass over it, to its end, did not add again."""
         with self._ledger.transaction() as sql:
             sql.execute("UPDATE quarantine SET open = 0 WHERE portion = ? AND open AND run <> ?", (portion, run))
 
-    def forget(self, keep: timedelta, now: datetime) -> int:
-        """Delete closed entries that were last seen longer ago than `keep`; give their number."""
+    def purge(self, keep: timedelta, now: datetime) -> int:
+        """Delete closed entries that were last seen longer ago than `keep`; return their number."""
         before = (now - keep).isoformat(timespec="seconds")
         with self._ledger.transaction() as sql:
             return sql.execute("DELETE FROM quarantine WHERE NOT open AND last_seen < ?", (before,)).rowcount
 
-    def entries(self, *, everything: bool = False) -> Iterator[Quarantined]:
-        """Return the open entries, or all, in the order of portion and line."""
-        last = ("", -1, -1)
-        while True:
-            with self._ledger.lock:
-                rows = self._ledger.sql.execute(
-                    "SELECT portion, line, id, code, field, message, original, first_seen, last_seen, attempts, open "
-                    "FROM quarantine WHERE (open OR ?) AND (portion, line, id) > (?, ?, ?) "
-                    "ORDER BY portion, line, id LIMIT 500",
-                    (everything, *last),
-                ).fetchall()
-            if not rows:
-                return
-            for row in rows:
-                yield Quarantined(
-                    portion=row[0],
-                    line=row[1],
-                    id=row[2],
-                    code=RejectCode(row[3]),
-                    field=row[4],
-                    message=row[5],
-                    original=row[6],
-                    first_seen=row[7],
-                    last_seen=row[8],
-                    attempts=row[9],
-                    open=bool(row[10]),
-                )
-            last = rows[-1][:3]
-
-    def files(self) -> int:
-        """Return the number of whole files that are set aside."""
+    def file_count(self) -> int:
+        """Return the number of files that are quarantined whole."""
         with self._ledger.lock:
             return int(self._ledger.sql.execute("SELECT count(*) FROM quarantine WHERE open AND run = 0").fetchone()[0])
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of open entries by code."""
-        with self._ledger.lock:
-            rows = self._ledger.sql.execute(
-                "SELECT code, count(*) FROM quarantine WHERE open GROUP BY code ORDER BY 2 DESC"
-            ).fetchall()
-        return dict(rows)
+
+def read_entries(sql: sqlite3.Connection, *, everything: bool = False) -> Iterator[QuarantineEntry]:
+    """Return the open entries of a ledger's file, or all, in the order of portion and line."""
+    last = ("", -1, -1)
+    while True:
+        rows = sql.execute(
+            "SELECT portion, line, id, code, field, message, original, first_seen, last_seen, attempts, open "
+            "FROM quarantine WHERE (open OR ?) AND (portion, line, id) > (?, ?, ?) "
+            "ORDER BY portion, line, id LIMIT 500",
+            (everything, *last),
+        ).fetchall()
+        if not rows:
+            return
+        for row in rows:
+            yield QuarantineEntry(
+                portion=row[0],
+                line=row[1],
+                id=row[2],
+                code=RejectCode(row[3]),
+                field=row[4],
+                message=row[5],
+                original=row[6],
+                first_seen=row[7],
+                last_seen=row[8],
+                attempts=row[9],
+                open=bool(row[10]),
+            )
+        last = tuple(rows[-1][:3])
 
 
-def as_csv(entries: Iterator[Quarantined]) -> Iterator[bytes]:
+def as_csv(entries: Iterable[QuarantineEntry]) -> Iterator[bytes]:
     """Return the entries as lines of CSV in UTF-8, the first with a byte order mark for spreadsheets.
 
-    The original stands in the last column, as text where it is UTF-8 or GB18030 and in hexadecimal digits otherwise;
-    a cell that a spreadsheet would take for a formula gets an apostrophe before it.
+    The original is the last column, as text where it is UTF-8 or GB18030 and in hexadecimal digits otherwise;
+    a cell that a spreadsheet would execute as a formula gets an apostrophe before it.
     """
     yield b"\xef\xbb\xbf" + _line(["id", "portion", "line", "code", "field", "message", "first_seen", "original"])
     for each in entries:
@@ -147,12 +140,12 @@ def as_csv(entries: Iterator[Quarantined]) -> Iterator[bytes]:
 
 def _line(cells: Sequence[str]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer).writerow([neutral(cell) for cell in cells])
+    csv.writer(buffer).writerow([escape_formula(cell) for cell in cells])
     return buffer.getvalue().encode()
 
 
-def neutral(cell: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would run as a formula (CWE-1236)."""
+def escape_formula(cell: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would execute as a formula (CWE-1236)."""
     return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
 
 

@@ -1,28 +1,26 @@
-"""The pool into a sink: ask the sink where it stands → fetch → decode → write (set aside, commit) → acknowledge.
+"""Subscriber: the pool into a sink. Read the sink's position → fetch → decode → write → acknowledge.
 
-The sink stores rows and position in one transaction, so the order of crashes does not matter: what was fetched and not
-written is fetched again, what was written and not acknowledged is acknowledged with the next release. The pool's own
-record of the position only tells its operators how far the consumer is; the sink's is the one that counts, except
-for a target that has nothing yet.
+The sink stores rows and position in one transaction, so a crash at any point is safe: what was fetched and not
+written is fetched again, what was written and not acknowledged is acknowledged with the next release. The position
+that the pool stores is for its operators; the sink's is the one that counts, except for a target that is empty.
 
-Records that the target refuses go to the quarantine, which is another database. They are there before the sink
-commits: a crash in between sets them aside a second time, which changes nothing, and never loses them.
+Records that the target rejects go to the quarantine, which is another database. They are stored there before the sink
+commits: after a crash in between they are added a second time, which changes nothing, and they are never lost.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 import pyarrow as pa
 
-from connectors.port import Delivered, Pool, Reject, Sink, Undelivered
+from connectors.port import DecodedRelease, Pool, Reject, RejectedRecord, Sink
 from connectors.retry import Backoff
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
-from exchange.client.messages import Fetched
+from exchange.client.messages import FetchResult
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason, UnavailableError
@@ -33,15 +31,14 @@ __all__ = ["Subscriber", "SubscriptionConfig"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionConfig:
-    """What is drawn, and why.
+    """What is fetched, and for which purpose.
 
     Attributes:
         grant: its id.
-        purpose: of the purpose catalogue; stands in every entry of the audit log.
-        case: business case, where the grant asks for one.
+        purpose: of the purpose catalogue; in every entry of the audit log.
+        case: business case, where the grant requires one.
         batch_rows: of a fetch.
         wait: seconds of a long poll.
-        stop_on_refusal: whether a record that the target refuses stops the subscription or is quarantined.
     """
 
     grant: str
@@ -49,7 +46,6 @@ class SubscriptionConfig:
     case: str = ""
     batch_rows: int = 5_000
     wait: float = 20.0
-    stop_on_refusal: bool = False
 
 
 class Subscriber:
@@ -66,8 +62,7 @@ class Subscriber:
         give_up_after: float = 1800.0,
         backoff: float = 0.5,
         progress: Callable[[RunReport], None] = lambda _: None,
-        say: Callable[[str], None] = lambda _: None,
-        clock: Callable[[], datetime],
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.config = config
         self.sink = sink
@@ -76,35 +71,34 @@ class Subscriber:
         self.quarantine = Quarantine(ledger)
         self._stop = stop
         self._progress = progress
-        self._say = say
-        self._clock = clock
+        self._notify = notify
         self._engines: dict[int, Engine] = {}
         self._prepared: pa.Schema | None = None
         self._backoff = Backoff(give_up_after=give_up_after, stop=stop, monotonic=time.monotonic, base=backoff)
 
     def run(self, *, once: bool) -> RunReport:
-        """Draw until the end of what there is (`once`), or until asked to stop.
+        """Fetch until the end of the topic (`once`), or until stopped.
 
         Raises:
             PoolError: see `connectors.retry`; RefusedError when the grant does not allow it (any more).
         """
-        run = self.ledger.begin(self.config.grant)
+        run = self.ledger.begin_run(self.config.grant)
         try:
-            run = self._draw(run, once=once)
+            run = self._fetch_all(run, once=once)
         except PoolError as error:
-            self.ledger.end(replace(run, outcome=error.reason.value))
+            self.ledger.end_run(replace(run, outcome=error.reason.value))
             raise
         run = replace(run, outcome="stopped" if self._stop.is_set() else "done")
-        self.ledger.end(run)
+        self.ledger.end_run(run)
         return run
 
-    def _draw(self, run: RunReport, *, once: bool) -> RunReport:
+    def _fetch_all(self, run: RunReport, *, once: bool) -> RunReport:
         position: bytes | None = None
         while not self._stop.is_set():
             try:
                 if position is None:
-                    position = self._begin()
-                fetched = self.pool.fetch(
+                    position = self._start()
+                result = self.pool.fetch(
                     self.config.grant,
                     position=position,
                     purpose=self.config.purpose,
@@ -112,82 +106,84 @@ class Subscriber:
                     max_records=self.config.batch_rows,
                     wait=0.0 if once else self.config.wait,
                 )
-                if fetched.next_position != position:
-                    run = self._store(run, fetched, position)
-                    position = fetched.next_position
+                if result.next_position != position:
+                    run = self._store(run, result, position)
+                    position = result.next_position
                     self._progress(run)
-                self._backoff.succeeded()
-                if once and fetched.caught_up:
+                self._backoff.reset()
+                if once and result.caught_up:
                     break
             except UnavailableError as error:
-                self._say(error.message)
-                position = None  # what the target holds now, only the target knows
-                self._backoff.failed(error)
+                self._notify(error.message)
+                position = None  # whether the target has stored it, only the target knows
+                self._backoff.wait_or_raise(error)
         return run
 
-    def _begin(self) -> bytes:
-        described = self.pool.describe(self.config.grant, purpose=self.config.purpose, case=self.config.case)
-        self._engines[described.schema_id] = engine_for(parse(described.schema_text))
-        self._prepare(described.schema_id)
-        self.ledger.note(
+    def _start(self) -> bytes:
+        subscription = self.pool.describe(self.config.grant, purpose=self.config.purpose, case=self.config.case)
+        self._engines[subscription.schema_id] = engine_for(parse(subscription.schema_text))
+        self._prepare(subscription.schema_id)
+        self.ledger.set_meta(
             grant=self.config.grant,
-            grant_version=str(described.version),
-            grant_expires=str(described.expires),
-            grant_state=described.state,
+            grant_version=str(subscription.version),
+            grant_expires=str(subscription.expires),
+            grant_state=subscription.state,
         )
         position = self.sink.position()
-        if not position and self.ledger.fact("begun"):
+        if not position and self.ledger.meta("begun"):
             raise ConflictError(
                 Reason.POSITION_INVALID,
-                f"the target has no position, but {self.config.grant} was drawn into it before: it was emptied, or "
-                "another one stands in its place. Bring the old one back; to go on from where the pool's own record "
-                f"stands, delete {self.ledger.path}",
+                f"the target has no position, but {self.config.grant} was stored in it before: it was emptied or "
+                "replaced. Restore the old one; to go on from the position that was acknowledged to the pool, delete "
+                f"{self.ledger.path}",
             )
         return position
 
-    def _store(self, run: RunReport, fetched: Fetched, before: bytes) -> RunReport:
-        """Write one release, set aside what the target refuses, acknowledge."""
-        delivered = self._decode(fetched)
-        set_aside = partial(self._set_aside, run, delivered)
-        written = self.sink.write(delivered, before, fetched.next_position, set_aside)
-        if not self.ledger.fact("begun"):
-            self.ledger.note(begun=self.ledger.now())
-        self.pool.commit(self.config.grant, fetched.next_position, purpose=self.config.purpose, case=self.config.case)
-        self.ledger.note(last_success=self.ledger.now(), last_entry=fetched.entry_id or self.ledger.fact("last_entry"))
+    def _store(self, run: RunReport, result: FetchResult, before: bytes) -> RunReport:
+        """Write one release, quarantine what the target rejects, acknowledge."""
+        release = self._decode(result)
+        quarantine = partial(self._quarantine_rejected, run, release)
+        written = self.sink.write(release, before, result.next_position, quarantine)
+        if not self.ledger.meta("begun"):
+            self.ledger.set_meta(begun=self.ledger.now())
+        self.pool.commit(self.config.grant, result.next_position, purpose=self.config.purpose, case=self.config.case)
+        self.ledger.set_meta(
+            last_success=self.ledger.now(), last_entry=result.entry_id or self.ledger.meta("last_entry")
+        )
         return replace(
             run,
-            read=run.read + len(delivered),
+            read=run.read + len(release),
             published=run.published + written.upserted,
             voided=run.voided + written.withdrawn,
             unchanged=run.unchanged + written.stale,
-            quarantined=run.quarantined + len(written.refused),
+            quarantined=run.quarantined + len(written.rejected),
         )
 
-    def _decode(self, fetched: Fetched) -> Delivered:
-        values = list(fetched.values)
-        self._prepare(fetched.schema_id)
-        head = frame(fetched.schema_id, b"")
-        keys, times = fetched.keys(), fetched.times()
+    def _decode(self, result: FetchResult) -> DecodedRelease:
+        values = list(result.values)
+        self._prepare(result.schema_id)
+        header = frame(result.schema_id, b"")
+        keys, times = result.keys(), result.times()
         if not len(keys) == len(times) == len(values):
             raise CorruptError(
                 Reason.INTERNAL,
                 f"got {len(values)} records with {len(keys)} keys and {len(times)} times in one release",
             )
-        if any(value and not value.startswith(head) for value in values):
+        if any(value and not value.startswith(header) for value in values):
             raise CorruptError(
-                Reason.INTERNAL, f"got values that are not framed with the view's schema {fetched.schema_id}"
+                Reason.INTERNAL, f"got values that are not framed with the view's schema {result.schema_id}"
             )
-        return Delivered(
+        return DecodedRelease(
             keys=keys,
             recorded_at=times,
             withdrawn=[not value for value in values],
-            records=self._engines[fetched.schema_id].decode([value[FRAME_SIZE:] for value in values if value]),
+            records=self._engines[result.schema_id].decode([value[FRAME_SIZE:] for value in values if value]),
             values=values,
-            entry_id=fetched.entry_id,
+            entry_id=result.entry_id,
         )
 
     def _prepare(self, schema_id: int) -> None:
-        """Make the target fit for a view's schema, once a schema."""
+        """Prepare the target for a view's schema, once a schema."""
         engine = self._engines.get(schema_id)
         if engine is None:
             engine = engine_for(parse(self.pool.schema(schema_id=schema_id)[1]))
@@ -196,15 +192,15 @@ class Subscriber:
             self.sink.prepare(engine.schema)
             self._prepared = engine.schema
 
-    def _set_aside(self, run: RunReport, delivered: Delivered, refused: Sequence[Undelivered]) -> None:
+    def _quarantine_rejected(self, run: RunReport, release: DecodedRelease, rejected: Sequence[RejectedRecord]) -> None:
         rejects = [
             Reject(
-                line=delivered.recorded_at[each.index],
+                line=release.recorded_at[each.index],
                 code=each.code,
                 field="",
                 message=each.message,
-                original=delivered.keys[each.index] + delivered.values[each.index],
+                original=release.keys[each.index] + release.values[each.index],
             )
-            for each in refused
+            for each in rejected
         ]
         self.quarantine.add(self.config.grant, run.id, rejects)

@@ -1,7 +1,8 @@
-"""What a department's machine needs of the pool: enrol, publish, fetch, commit, resume, over gRPC with mutual TLS.
+"""Client library of the pool for a department's machine: enrol, publish, fetch, commit, over gRPC with mutual TLS.
 
 The client pulls; flow control and revocation are therefore the caller's next call. Every error that leaves this
-package is a `PoolError`; `retry_after` says when to try again. Nothing of the pool's server is imported here.
+package is a `PoolError`; `retry_after` says when to try again. Nothing of the pool's server is imported here. The calls
+and what they promise: `exchange.client.port`.
 
     identity = Identity.load(Path("/etc/pool/civil-affairs"))
     with PoolClient(identity) as pool:
@@ -12,16 +13,18 @@ package is a `PoolError`; `retry_after` says when to try again. Nothing of the p
 from exchange.client.calls import PoolClient
 from exchange.client.enrol import enrol, renew
 from exchange.client.identity import Identity
-from exchange.client.messages import BatchRefusedError, Fetched, Hello, RowRefusal, Standing, Subscription
+from exchange.client.messages import BatchRefusedError, FetchResult, Hello, LaneHead, RowRefusal, Subscription
+from exchange.client.port import Pool
 
 __all__ = [
     "BatchRefusedError",
-    "Fetched",
+    "FetchResult",
     "Hello",
     "Identity",
+    "LaneHead",
+    "Pool",
     "PoolClient",
     "RowRefusal",
-    "Standing",
     "Subscription",
     "enrol",
     "renew",

@@ -1,4 +1,4 @@
-"""Enrolment and renewal from a department's machine: both private keys are made here and never leave it."""
+"""Enrolment and certificate renewal: both private keys are generated on the department's machine and never leave it."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ _TIMEOUT = 30.0  # seconds
 
 
 def enrol(token: str, connector: str, folder: Path) -> Identity:
-    """Use a one-time token up, and keep the identity that it gives in *folder*.
+    """Redeem a one-time token, and store the new identity in *folder*.
 
     The token holds the pool's certificate authority: the pool is verified before the secret is sent.
 
     Raises:
         RefusedError: TOKEN_INVALID.
-        ConflictError: ALREADY_EXISTS, the name is in use and the token does not name it.
+        ConflictError: ALREADY_EXISTS, the name is in use and the token is not for it.
         UnavailableError: the pool does not answer.
     """
     invitation = Invitation.decode(token)
@@ -58,7 +58,7 @@ def enrol(token: str, connector: str, folder: Path) -> Identity:
 
 
 def renew(identity: Identity, folder: Path) -> Identity:
-    """Get the next certificate with one that is still good, and keep it; the signing key stays.
+    """Request the next certificate, authenticated by one that is still valid, and store it; the signing key stays.
 
     Raises:
         RefusedError: the certificate is revoked, or it is too early.
@@ -84,7 +84,7 @@ def renew(identity: Identity, folder: Path) -> Identity:
 
 
 def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Make a certificate request; the pool reads nothing but the public key from it."""
+    """Build a certificate request; the pool reads only the public key from it."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "connector")])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.DER)

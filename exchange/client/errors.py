@@ -1,4 +1,4 @@
-"""A gRPC error → the pool's error that the server meant."""
+"""Translation of gRPC errors to the pool's errors."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from schemas.status import DOMAIN, error_of
 
 __all__ = ["from_rpc_error"]
 
-_SILENT = (1, 4, 14)  # cancelled, deadline exceeded, unavailable: nobody of the pool refused anything
+_NOT_ANSWERED = (1, 4, 14)  # cancelled, deadline exceeded, unavailable: no gateway refused anything
 
 
 def from_rpc_error(error: Any) -> PoolError:
-    """Make the pool's error of a gRPC one; where the pool never answered, UnavailableError."""
+    """Return the pool's error for a gRPC one; UnavailableError where the pool did not answer."""
     code: int = error.code().value[0]
-    message = error.details() or "the pool's gateway ended the call without a word"
+    message = error.details() or "the pool's gateway ended the call without a message"
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-status-details-bin":
             status = status_pb2.Status.FromString(value)
@@ -26,6 +26,6 @@ def from_rpc_error(error: Any) -> PoolError:
             if info.domain == DOMAIN:
                 delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
                 return error_of(code, info.reason, status.message, dict(info.metadata), delay or None)
-    if code in _SILENT:
+    if code in _NOT_ANSWERED:
         return UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool's gateway: {message}", retry_after=1.0)
     return error_of(code, Reason.INTERNAL, message, {})

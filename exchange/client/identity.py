@@ -1,4 +1,4 @@
-"""A connector's identity on its own machine: a folder of mode 0700, its keys 0600.
+"""Identity of a connector on its own machine: certificate and keys in a folder of mode 0700, its keys 0600.
 
 tls.crt, tls.key   certificate and P-256 key for mutual TLS
 signing.key        Ed25519, signs batches; it stays when the certificate is renewed
@@ -22,10 +22,10 @@ __all__ = ["Identity"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A connector's identity: a folder of mode 0700 made by `pool-connect enrol`.
+    """The identity of a connector, as `pool-connect enrol` stores it.
 
     Attributes:
-        pool_id, department, connector: who it is, and where.
+        pool_id, department, connector: its name within the pool.
         gateway: host:port of the pool's mutual TLS listener.
         certificate, key, authority: PEM, for TLS (P-256).
         signing_key: Ed25519, signs batches.
@@ -56,7 +56,7 @@ class Identity:
                     )
             signing = serialization.load_pem_private_key((folder / "signing.key").read_bytes(), None)
             if not isinstance(signing, ed25519.Ed25519PrivateKey):
-                raise InvalidError(Reason.CONFIG_INVALID, f"{folder / 'signing.key'} holds no Ed25519 key; enrol anew")
+                raise InvalidError(Reason.CONFIG_INVALID, f"{folder / 'signing.key'} holds no Ed25519 key; enrol again")
             return cls(
                 pool_id=facts["pool_id"],
                 department=facts["department"],
@@ -74,7 +74,7 @@ class Identity:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Write the folder, 0700, its keys 0600; a file is replaced whole or not at all."""
+        """Write the folder, 0700, its keys 0600; each file is replaced atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         facts = {name: getattr(self, name) for name in ("pool_id", "department", "connector", "gateway")}

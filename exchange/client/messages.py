@@ -1,4 +1,4 @@
-"""What the client's calls answer, as values. Times are microseconds UTC; positions are opaque bytes."""
+"""Replies of the pool as values. Times are microseconds UTC; positions are opaque bytes."""
 
 import struct
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 from schemas.record import Packed
 
-__all__ = ["BatchRefusedError", "Fetched", "Hello", "RowRefusal", "Standing", "Subscription"]
+__all__ = ["BatchRefusedError", "FetchResult", "Hello", "LaneHead", "RowRefusal", "Subscription"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Who the pool is and whom it takes the caller for. Times in microseconds UTC."""
+    """The pool's name and limits, and the identity that it recognises the caller by. Times in microseconds UTC."""
 
     pool_id: str
     department: str
@@ -25,8 +25,8 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Where a lane stands at the pool; sequence 0 = nothing was ever appended."""
+class LaneHead:
+    """The last batch of a lane at the pool; sequence 0 = nothing was ever appended."""
 
     sequence: int
     root: bytes
@@ -35,7 +35,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What a grant delivers, and where its consumer stands. Times in microseconds UTC."""
+    """What a grant delivers, and the position that its consumer committed. Times in microseconds UTC."""
 
     grant_id: str
     version: int
@@ -51,17 +51,17 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """One release.
+class FetchResult:
+    """One release, as it came.
 
     Attributes:
         schema_id: of the view.
         values: framed Avro of the view; empty = withdrawn.
         record_keys: 16 bytes a record, stable within the grant.
         recorded_at: little-endian int64 microseconds a record.
-        next_position: where to go on, opaque.
+        next_position: of the next fetch, opaque.
         entry_id: the audit entry of this release; empty when nothing was released.
-        scanned: positions looked at, delivered or not.
+        scanned: records read from the topic, delivered or not.
         caught_up: the end of the topic was reached.
     """
 

@@ -1,4 +1,4 @@
-"""One publish stream: batches go out, receipts come back in order, so many unanswered at a time.
+"""Publish stream over gRPC: batches out, receipts back in order, with a window of unanswered batches.
 
 gRPC pulls requests from an iterator in a thread of its own. The batches come from the caller's iterator, which may
 read a database; it runs in a feeder thread, which waits while the window is full.
@@ -25,7 +25,7 @@ _END = None
 
 
 class PublishStream:
-    """Sends what the caller's iterator gives; iterate `receipts()` once."""
+    """One stream of the caller's batches; iterate `receipts()` once."""
 
     def __init__(
         self, method: Any, batches: Iterable[Batch], to_wire: Callable[[Batch], wire.PublishRequest], in_flight: int
@@ -34,14 +34,14 @@ class PublishStream:
         self._batches = batches
         self._to_wire = to_wire
         self._window = threading.Semaphore(in_flight)
-        self._outbox: queue.SimpleQueue[wire.PublishRequest | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[wire.PublishRequest | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
 
     def receipts(self) -> Iterator[Receipt]:
-        """Return the receipts in order; see `PoolClient.publish` for what is raised."""
+        """Return the receipts in order; raise what `exchange.client.port.Pool.publish` raises."""
         threading.Thread(target=self._feed, name="publish-feed", daemon=True).start()
-        call = self._method(iter(self._outbox.get, _END))
+        call = self._method(iter(self._requests.get, _END))
         try:
             for reply in call:
                 if reply.WhichOneof("outcome") == "refusal":
@@ -63,17 +63,17 @@ class PublishStream:
                 self._window.acquire()
                 if self._stopped.is_set():
                     break
-                self._outbox.put(self._to_wire(batch))
+                self._requests.put(self._to_wire(batch))
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's own thread
             self._failure = error
-        self._outbox.put(_END)
+        self._requests.put(_END)
 
 
 def receipt_of(receipt: wire.Receipt) -> Receipt:
-    """Read a receipt as it came; nothing of it is proven yet.
+    """Parse a receipt; its signature is not verified yet.
 
     Raises:
-        InvalidError: NAME_INVALID, when its lane is none.
+        InvalidError: NAME_INVALID, when its lane cannot be parsed.
     """
     return Receipt(
         lane=Lane.parse(receipt.lane),

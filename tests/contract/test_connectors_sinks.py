@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.conformance import FULL, SCHEMA, SinkSuite, nothing_refused, release
+from connectors.conformance import FULL, SCHEMA, SinkSuite, expect_no_rejects, make_release
 from connectors.port import Sink
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
@@ -21,7 +21,7 @@ class _SqlTarget(SinkSuite):
     url: sa.URL
     made: list[Sink]
 
-    def make(self) -> Sink:
+    def make_sink(self) -> Sink:
         sink = SqlSink(self.url, "people", "g-1", create_table=True, hard_deletes=self.hard, native_upsert=self.native)
         self.made.append(sink)
         return sink
@@ -36,8 +36,8 @@ class _SqlTarget(SinkSuite):
             assert all(row["_deleted_at"] is None for row in rows)
         return {row["_record_key"]: None if row["_deleted_at"] is not None else dict(row) for row in rows}
 
-    def refusing(self) -> Sink:
-        sink = self.ready()
+    def make_rejecting_sink(self) -> Sink:
+        sink = self.prepared_sink()
         engine = sa.create_engine(self.url)
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE UNIQUE INDEX one_name ON people (name)")
@@ -45,8 +45,8 @@ class _SqlTarget(SinkSuite):
         return sink
 
     def test_what_breaks_off_after_the_position_stores_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        sink = self.ready()
-        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
+        sink = self.prepared_sink()
+        sink.write(make_release({1: "a"}), b"", b"p1", expect_no_rejects)
 
         def broken(*_: object) -> int:
             raise MemoryError
@@ -57,7 +57,7 @@ class _SqlTarget(SinkSuite):
             self.made.append(fresh)
             fresh.prepare(SCHEMA)
             with pytest.raises(MemoryError):
-                fresh.write(release({2: "b"}, at=20), before, b"p2", nothing_refused)
+                fresh.write(make_release({2: "b"}, at=20), before, b"p2", expect_no_rejects)
             assert fresh.position() == before
         assert [key for key, fields in self.stored().items() if fields] == [(1).to_bytes(16, "big").hex()]
 
@@ -81,7 +81,7 @@ class TestSqlite(_SqlTarget):
     def floats_instead_of_decimals(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(FULL[0], "amount", None)
 
-    def taken_away(self, sink: Sink) -> None:
+    def make_unreachable(self, sink: Sink) -> None:
         sink.close()
         self.file.unlink()
         self.file.mkdir()
@@ -105,7 +105,7 @@ class TestPostgres(_SqlTarget):
         for sink in self.made:
             sink.close()
 
-    def taken_away(self, sink: Sink) -> None:
+    def make_unreachable(self, sink: Sink) -> None:
         engine = sa.create_engine(self.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f'DROP DATABASE "{self.url.database}" WITH (FORCE)')
@@ -119,17 +119,17 @@ class TestPostgresWithHardDeletes(TestPostgres):
 
 
 class _Folder(SinkSuite):
-    guards = False
+    keeps_latest = False
     typed = False
-    form = "jsonl"
+    file_format = "jsonl"
     encoding = "utf-8"
 
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "out"
 
-    def make(self) -> Sink:
-        return FileSink(self.folder, "g-1", form=self.form, encoding=self.encoding)
+    def make_sink(self) -> Sink:
+        return FileSink(self.folder, "g-1", file_format=self.file_format, encoding=self.encoding)
 
     def lines(self, part: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in part.read_text().splitlines()]
@@ -137,14 +137,14 @@ class _Folder(SinkSuite):
     def stored(self) -> Mapping[str, Mapping[str, Any] | None]:
         state: dict[str, Mapping[str, Any] | None] = {}
         for manifest in sorted(self.folder.glob("*.manifest.json")):
-            told = json.loads(manifest.read_text())
-            lines = self.lines(self.folder / told["file"])
-            assert len(lines) == told["rows"]
+            stated = json.loads(manifest.read_text())
+            lines = self.lines(self.folder / stated["file"])
+            assert len(lines) == stated["rows"]
             for line in lines:
                 state[line["_record_key"]] = None if line["_operation"] == "withdrawn" else line
         return state
 
-    def taken_away(self, sink: Sink) -> None:
+    def make_unreachable(self, sink: Sink) -> None:
         shutil.rmtree(self.folder)
         with suppress(FileExistsError):
             self.folder.write_text("a file where the folder was")
@@ -155,7 +155,7 @@ class TestJsonLines(_Folder):
 
 
 class TestCsv(_Folder):
-    form = "csv"
+    file_format = "csv"
 
     def lines(self, part: Path) -> list[dict[str, Any]]:
         with part.open(encoding=self.encoding, newline="") as file:

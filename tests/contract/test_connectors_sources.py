@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from connectors.conformance import COLUMNS, Row, SourceSuite
 from connectors.port import Replaces, Source
 from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, Folder, ReadyWhen
+from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 
 
 class _CsvFolder(SourceSuite):
-    has_null = False
+    distinguishes_null = False
     encoding = "utf-8"
 
     @pytest.fixture(autouse=True)
@@ -27,24 +27,24 @@ class _CsvFolder(SourceSuite):
         yield
         self.ledger.close()
 
-    def given(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> Source:
         with (self.folder / "rows.csv").open("w", encoding=self.encoding, newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        return Folder(
+        return CsvFolder(
             self.folder,
             ["*.csv"],
-            form=CsvFormat(),
+            csv_format=CsvFormat(),
             replaces=Replaces.EVERYTHING,
             ready_when=ReadyWhen(unchanged=0),
             after_success=AfterSuccess(),
-            memory=self.ledger,
-            set_aside=lambda name, reject: pytest.fail(f"{name}: {reject.message}"),
+            history=self.ledger,
+            quarantine=lambda name, reject: pytest.fail(f"{name}: {reject.message}"),
             clock=lambda: datetime.now(UTC),
         )
 
-    def taken_away(self, source: Source) -> None:
+    def make_unreachable(self, source: Source) -> None:
         shutil.rmtree(self.folder)
 
 
@@ -88,13 +88,13 @@ class TestTableInSqlite(SourceSuite):
         for source in self.made:
             source.close()
 
-    def given(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> Source:
         url = sa.make_url(f"sqlite:///{self.file}")
         _table(url, rows)
         self.made.append(SqlSource(url, "people"))
         return self.made[-1]
 
-    def taken_away(self, source: Source) -> None:
+    def make_unreachable(self, source: Source) -> None:
         source.close()
         self.file.unlink()
         self.file.mkdir()
@@ -110,12 +110,12 @@ class TestTableInPostgres(SourceSuite):
         for source in self.made:
             source.close()
 
-    def given(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> Source:
         _table(self.url, rows)
         self.made.append(SqlSource(self.url, "people"))
         return self.made[-1]
 
-    def taken_away(self, source: Source) -> None:
+    def make_unreachable(self, source: Source) -> None:
         engine = sa.create_engine(self.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f'DROP DATABASE "{self.url.database}" WITH (FORCE)')

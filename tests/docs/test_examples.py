@@ -34,7 +34,7 @@ def test_there_are_examples_of_every_kind() -> None:
 
 @pytest.mark.parametrize("block", CONNECTORS, ids=page_of)
 def test_a_connector_s_configuration_passes_lint(block: Block) -> None:
-    found = lint.read(block.text)
+    found = lint.parse_config(block.text)
     assert isinstance(found, ConnectorConfig), [each.told(block.page) for each in found]
 
 

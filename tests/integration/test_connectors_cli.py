@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from connectors import cli
-from connectors.runtime.exit_codes import Exit
+from connectors.runtime.exit_codes import ExitCode
 from schemas.errors import Reason, UnavailableError
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, command
 from tests.kit.world.department import SCHEMA, TOPIC, Department, row, rows
@@ -46,7 +46,7 @@ def program(
 ) -> Iterator[Program]:
     """Run a command with the configuration as its file; give exit code, output and errors."""
 
-    class Door:
+    class RenewingPool:
         def __init__(self) -> None:
             self._client = department.twin.client("d-1", "drop", department.key)
             self.sign = department.key.sign
@@ -56,10 +56,10 @@ def program(
         def __getattr__(self, name: str) -> object:
             return getattr(self._client, name)
 
-    def run(*words: str, door: bool = True) -> tuple[int, str, str]:
+    def run(*words: str, connected: bool = True) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
-            if door:
-                patch.setattr(cli, "_door", lambda _: Door())
+            if connected:
+                patch.setattr(cli, "_connect", lambda _: RenewingPool())
             patch.setattr(sys, "argv", ["pool-connect", *words])
             with pytest.raises(SystemExit) as ended:
                 cli.main()
@@ -74,24 +74,24 @@ def program(
 
 
 def test_lint_needs_neither_pool_nor_secrets(program: Program, department: Department) -> None:
-    assert program("lint", "c.yaml", door=False) == (Exit.OK, "c.yaml: no errors\n", "")
+    assert program("lint", "c.yaml", connected=False) == (ExitCode.OK, "c.yaml: no errors\n", "")
     (department.folder / "c.yaml").write_text(CONFIG.replace("columns:", "colums:"))
-    code, out, _ = program("lint", "c.yaml", door=False)
-    assert code == Exit.CONFIG
+    code, out, _ = program("lint", "c.yaml", connected=False)
+    assert code == ExitCode.CONFIG
     assert out.startswith('c.yaml:7:5  error  unknown key "colums" - did you mean "columns"?')
-    assert program("lint", "none.yaml", door=False)[0] == Exit.CONFIG
+    assert program("lint", "none.yaml", connected=False)[0] == ExitCode.CONFIG
 
 
 def test_without_an_identity_a_run_says_how_to_get_one(program: Program) -> None:
-    code, _, err = program("run", "c.yaml", "--once", door=False)
-    assert code == Exit.CONFIG
+    code, _, err = program("run", "c.yaml", "--once", connected=False)
+    assert code == ExitCode.CONFIG
     assert "pool-connect enrol" in err
 
 
 def test_preview_shows_good_and_bad_rows_offline(program: Program, department: Department) -> None:
     department.put([row(1, note="王"), row(2, "x1234567")], encoding="gb18030")
-    code, out, _ = program("preview", "c.yaml", "-n", "5", "--schema", "schema.avsc", door=False)
-    assert code == Exit.OK
+    code, out, _ = program("preview", "c.yaml", "-n", "5", "--schema", "schema.avsc", connected=False)
+    assert code == ExitCode.OK
     assert "encoding: gb18030   rows: 1 good, 1 bad" in out
     assert "id=0001  amount=1.50  since=2026-01-31  note=王" in out
     assert "line 3  amount  -> TYPE" in out
@@ -102,37 +102,37 @@ def test_preview_shows_good_and_bad_rows_offline(program: Program, department: D
 def test_run_publishes_and_prints_the_balance(program: Program, department: Department) -> None:
     department.put([*rows(99), row(99, "x")])
     code, _, err = program("run", "c.yaml", "--once")
-    assert code == Exit.OK
+    assert code == ExitCode.OK
     assert "100 rows read = 99 published + 1 quarantined + 0 unchanged; 0 voided" in err
     assert len(department.state()) == 99
-    assert program("run", "c.yaml", "--once")[0] == Exit.OK
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.OK
     assert len(department.twin.records(TOPIC)) == 99
 
 
 def test_status_tells_how_far_each_stream_is_without_the_pool(program: Program, department: Department) -> None:
-    assert json.loads(program("status", "c.yaml", "--json", door=False)[1])[0]["state"] == "never"
+    assert json.loads(program("status", "c.yaml", "--json", connected=False)[1])[0]["state"] == "never"
     department.put([*rows(99), row(99, "x")])
     program("run", "c.yaml", "--once")
-    (told,) = json.loads(program("status", "c.yaml", "--json", door=False)[1])
+    (told,) = json.loads(program("status", "c.yaml", "--json", connected=False)[1])
     assert (told["stream"], told["state"], told["sequence"], told["unacknowledged"]) == (TOPIC, "done", 3, 0)
     assert (told["read"], told["published"], told["quarantined"], told["unchanged"]) == (100, 99, 1, 0)
     assert told["in_quarantine"] == {"TYPE": 1}
     assert re.match(r"20\d\d-", told["certificate_expires"])
     assert re.match(r"[0-9a-f-]{36}$", told["last_entry"])
-    code, out, _ = program("status", "c.yaml", door=False)
-    assert code == Exit.OK
+    code, out, _ = program("status", "c.yaml", connected=False)
+    assert code == ExitCode.OK
     assert "100 read = 99 published + 1 quarantined" in out
 
 
 def test_quarantine_lists_without_values_and_exports_with_them(program: Program, department: Department) -> None:
     department.put([*rows(99), ("=1+1", "secret!", "", "王")], encoding="gb18030")
     program("run", "c.yaml", "--once")
-    code, out, _ = program("quarantine", "list", "c.yaml", door=False)
-    assert code == Exit.OK
+    code, out, _ = program("quarantine", "list", "c.yaml", connected=False)
+    assert code == ExitCode.OK
     assert "rows.csv:101  TYPE  amount" in out
     assert "secret!" not in out
     assert "王" not in out
-    code, _, _ = program("quarantine", "export", "c.yaml", "--csv", "bad.csv", door=False)
+    code, _, _ = program("quarantine", "export", "c.yaml", "--csv", "bad.csv", connected=False)
     written = department.folder / "bad.csv"
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     text = written.read_text(encoding="utf-8-sig")
@@ -143,39 +143,39 @@ def test_quarantine_lists_without_values_and_exports_with_them(program: Program,
 
 def test_exit_codes_say_who_has_to_act(program: Program, department: Department) -> None:
     department.put(rows(100))
-    assert program("run", "c.yaml", "--once")[0] == Exit.OK
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.OK
     department.put([])
     code, _, err = program("run", "c.yaml", "--once")
-    assert code == Exit.PERSON
+    assert code == ExitCode.PERSON
     assert "--accept-deletes" in err
-    assert program("run", "c.yaml", "--once", "--accept-deletes")[0] == Exit.OK
+    assert program("run", "c.yaml", "--once", "--accept-deletes")[0] == ExitCode.OK
     assert department.state() == {}
     department.put([("1", "1")], header=("id", "sum"))
-    assert program("run", "c.yaml", "--once")[0] == Exit.PERSON
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.PERSON
     department.put([("x", "y", "", "")] * 2000)
-    assert program("run", "c.yaml", "--once")[0] == Exit.QUARANTINE
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.QUARANTINE
     (department.drop / "rows.csv").write_bytes(b"id\xff\xff")
     code, _, _ = program("run", "c.yaml", "--once")
-    assert code == Exit.QUARANTINE
-    assert "byte 2" in program("quarantine", "list", "c.yaml", door=False)[1]
+    assert code == ExitCode.QUARANTINE
+    assert "byte 2" in program("quarantine", "list", "c.yaml", connected=False)[1]
 
     def away(_: str) -> None:
         raise UnavailableError(Reason.GATEWAY_UNAVAILABLE, "the gateway is away")
 
     department.twin.fail = away
     department.put(rows(3))
-    assert program("run", "c.yaml", "--once")[0] == Exit.AWAY
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.AWAY
 
 
 def test_check_names_every_problem_and_changes_nothing(program: Program, department: Department) -> None:
     department.put(rows(3))
     code, out, _ = program("check", "c.yaml")
-    assert code == Exit.OK
+    assert code == ExitCode.OK
     assert re.search(r"ok +household.v1 .* rows.csv \(utf-8\) fits the contract", out)
     assert "0 problems" in out
     department.put([("1", "1")], header=("id", "sum"))
     code, out, _ = program("check", "c.yaml")
-    assert code == Exit.AWAY
+    assert code == ExitCode.AWAY
     assert re.search(r"FAIL  household.v1 .*amount", out)
     assert department.twin.records(TOPIC) == []
     assert not (department.folder / "state").exists()

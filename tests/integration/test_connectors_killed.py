@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.publishing.outbox import Group, Outbox, Place, Row
+from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup, SourcePosition
 from connectors.state.ledger import LaneCheckpoint, Ledger
 from schemas.errors import ConflictError, Reason
 from schemas.record import NO_ROOT, Operation, Seen
@@ -243,9 +243,10 @@ def test_the_twin_would_notice_another_digest(department: Department) -> None:
     department.publish()
     (lane,) = department.twin.lanes
     ledger = Ledger(department.folder / "other.sqlite3", clock=now)
-    ledger.stand(LaneCheckpoint(sequence=0, root=NO_ROOT, position=b"", complete=True))
+    ledger.reset_to(LaneCheckpoint(sequence=0, root=NO_ROOT, position=b"", complete=True))
     outbox = Outbox(ledger, POOL_ID, lane, department.key.sign)
-    outbox.offer(iter([Group(rows=[Row(0x23, b"0001", b"", b"", 0, b"")], place=Place(), scope=0)]))
+    record = OutboundRecord(0x23, b"0001", b"", b"", 0, b"")
+    outbox.set_supply(iter([RecordGroup(records=[record], position=SourcePosition(), scope=0)]))
     (batch,) = outbox.stream()
     with pytest.raises(ConflictError) as error:
         department.twin.client("d-1", "drop", department.key).take(lane.topic, batch)

@@ -108,7 +108,7 @@ def test_a_total_row_ends_the_file_and_a_title_precedes_it(department: Departmen
     path.write_text(
         "低保对象,,,\r\n　id ,amount,since,note\r\n1,1.00,,\r\n合计,1.00,,\r\n说明,,,\r\n", encoding="gb18030"
     )
-    department.form = replace(department.form, header_row=2, stop_column="id", stop_value="合计")
+    department.csv_format = replace(department.csv_format, header_row=2, stop_column="id", stop_value="合计")
     run = only(department.publish())
     assert (run.read, run.published) == (1, 1)
     assert list(department.state()) == ["1"]
@@ -126,27 +126,27 @@ class Moving:
 
     def __init__(self, first: list[Row], second: list[Row]) -> None:
         self.readings = [first, second]
-        self.name, self.identity, self.replaces, self.stable, self.expected = "t", b"", Replaces.EVERYTHING, False, 0
+        self.name, self.identity, self.replaces, self.stable = "t", b"", Replaces.EVERYTHING, False
         self.columns = list(HEADER)
 
-    def read(self, fingerprint: bytes) -> Iterator[Portion]:
+    def portions(self, fingerprint: bytes) -> Iterator[Portion]:
         yield self
 
-    def changes(self, columns: Any = None) -> Iterator[Any]:
+    def chunks(self, columns: Any = None) -> Iterator[Any]:
         import pyarrow as pa
 
-        from connectors.port import Changes
+        from connectors.port import RowChunk
 
         stated = self.readings.pop(0)
         for start in range(0, len(stated), 3):
             part = stated[start : start + 3]
-            yield Changes(
+            yield RowChunk(
                 columns={name: pa.array([each[name] for each in part], pa.string()) for name in columns or HEADER},
                 lines=range(start, start + len(part)),
                 originals=[str(each).encode() for each in part],
             )
 
-    def done(self) -> None: ...
+    def confirm(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -180,8 +180,8 @@ def test_the_twin_itself_refuses_what_the_pool_refuses(tmp_path: Path) -> None:
     (lane,) = twin.lanes
     client = twin.client("d-1", "drop", department.key)
     ledger = Ledger(department.ledger_file, clock=now)
-    standing = ledger.standing()
+    checkpoint = ledger.checkpoint()
     ledger.close()
-    assert standing is not None
-    assert client.resume(lane.topic).root == standing.root
-    assert client.resume(lane.topic).source_position == standing.position
+    assert checkpoint is not None
+    assert client.resume(lane.topic).root == checkpoint.root
+    assert client.resume(lane.topic).source_position == checkpoint.position

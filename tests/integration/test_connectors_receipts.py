@@ -27,7 +27,7 @@ def kept(department: Department) -> tuple[bytes, list[Receipt]]:
     """Return the pool's key and the receipts, from the ledger alone."""
     ledger = Ledger(department.ledger_file, clock=now)
     try:
-        return bytes.fromhex(ledger.fact("receipt_key")), list(ledger.receipts())
+        return bytes.fromhex(ledger.meta("receipt_key")), list(ledger.receipts())
     finally:
         ledger.close()
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from connectors.conformance import SCHEMA, nothing_refused, release
-from connectors.port import Delivered, RejectCode, Undelivered
+from connectors.conformance import SCHEMA, expect_no_rejects, make_release
+from connectors.port import DecodedRelease, RejectCode, RejectedRecord
 from connectors.sinks.sql import SqlSink
 from connectors.sources.sql_table import SqlSource
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
@@ -131,8 +131,8 @@ def test_pages_over_several_columns_lose_and_double_nothing(
         "generate_series('2026-01-01'::date, '2026-01-03', '1 day') d, generate_series(1, 2)",
     )
     source = SqlSource(database, "wide", page=page)
-    (portion,) = source.read(b"")
-    ids = [text for changes in portion.changes(["id"]) for text in changes.columns["id"].to_pylist()]
+    (portion,) = source.portions(b"")
+    ids = [text for chunk in portion.chunks(["id"]) for text in chunk.columns["id"].to_pylist()]
     assert sorted(map(int, ids)) == list(range(1, 25))
     source.close()
 
@@ -210,11 +210,11 @@ def names(engine: sa.Engine) -> dict[int, str]:
 def test_a_record_that_the_target_refuses_does_not_take_the_others_with_it(sink: SqlSink, engine: sa.Engine) -> None:
     execute(engine, "ALTER TABLE people ADD CONSTRAINT short CHECK (length(name) < 5)")
     sent = dict.fromkeys(range(1000), "fine") | {77: "far too long", 500: "nul\x00", 999: "long again"}
-    told: list[Undelivered] = []
-    written = sink.write(release(sent), b"", b"p1", told.extend)
-    assert told == list(written.refused)
-    refused = {each.index: each.code for each in written.refused}
-    assert refused == {
+    quarantined: list[RejectedRecord] = []
+    written = sink.write(make_release(sent), b"", b"p1", quarantined.extend)
+    assert quarantined == list(written.rejected)
+    rejected = {each.index: each.code for each in written.rejected}
+    assert rejected == {
         77: RejectCode.TARGET_CONSTRAINT,
         500: RejectCode.TARGET_TYPE,
         999: RejectCode.TARGET_CONSTRAINT,
@@ -222,7 +222,7 @@ def test_a_record_that_the_target_refuses_does_not_take_the_others_with_it(sink:
     assert written.upserted == 997
     assert len(names(engine)) == 997
     assert sink.position() == b"p1"
-    assert all("far too long" not in each.message for each in written.refused)
+    assert all("far too long" not in each.message for each in written.rejected)
 
 
 def test_rows_and_position_are_one_transaction(sink: SqlSink, engine: sa.Engine, database: sa.URL) -> None:
@@ -233,7 +233,7 @@ def test_rows_and_position_are_one_transaction(sink: SqlSink, engine: sa.Engine,
         "CREATE TRIGGER at_the_end AFTER INSERT ON people FOR EACH STATEMENT EXECUTE FUNCTION never()",
     )
     with pytest.raises(UnavailableError):
-        sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
+        sink.write(make_release({1: "a"}), b"", b"p1", expect_no_rejects)
     assert names(engine) == {}
     assert sink.position() == b""
 
@@ -241,7 +241,7 @@ def test_rows_and_position_are_one_transaction(sink: SqlSink, engine: sa.Engine,
 def test_fields_that_a_view_got_since_are_added_and_nothing_else_changes(
     sink: SqlSink, engine: sa.Engine, database: sa.URL
 ) -> None:
-    sink.write(release({1: "a"}), b"", b"p1", nothing_refused)
+    sink.write(make_release({1: "a"}), b"", b"p1", expect_no_rejects)
     wider = SCHEMA.append(pa.field("phone", pa.string()))
     strict = SqlSink(database, "people", "g-1", create_table=True)
     with pytest.raises(ConflictError) as error:
@@ -251,7 +251,7 @@ def test_fields_that_a_view_got_since_are_added_and_nothing_else_changes(
     strict.close()
     sink.prepare(wider)
     record = {**dict.fromkeys(wider.names), "name": "b", "phone": "138"}
-    delivered = Delivered(
+    release = DecodedRelease(
         keys=[(2).to_bytes(16, "big")],
         recorded_at=[20],
         withdrawn=[False],
@@ -259,7 +259,7 @@ def test_fields_that_a_view_got_since_are_added_and_nothing_else_changes(
         values=[b"v"],
         entry_id="e",
     )
-    sink.write(delivered, b"p1", b"p2", nothing_refused)
+    sink.write(release, b"p1", b"p2", expect_no_rejects)
     assert names(engine) == {1: "a", 2: "b"}
 
 
@@ -276,7 +276,7 @@ def test_two_grants_may_fill_two_tables_and_keep_their_positions_apart(database:
     two = SqlSink(database, "two", "g-2", create_table=True)
     for sink in (one, two):
         sink.prepare(SCHEMA)
-    one.write(release({1: "a"}), b"", b"p1", nothing_refused)
+    one.write(make_release({1: "a"}), b"", b"p1", expect_no_rejects)
     assert (one.position(), two.position()) == (b"p1", b"")
     one.close()
     two.close()
@@ -294,7 +294,7 @@ def test_a_view_s_names_are_names_and_not_statements(database: sa.URL, engine: s
     sink.prepare(hostile)
     record = dict.fromkeys(hostile.names, "值")
     sink.write(
-        Delivered(
+        DecodedRelease(
             keys=[bytes(16)],
             recorded_at=[1],
             withdrawn=[False],
@@ -304,7 +304,7 @@ def test_a_view_s_names_are_names_and_not_statements(database: sa.URL, engine: s
         ),
         b"",
         b"p1",
-        nothing_refused,
+        expect_no_rejects,
     )
     assert sa.inspect(engine).has_table("people")
     sink.close()

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from connectors.port import Written
+from connectors.port import WriteResult
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.state.ledger import Ledger, RunReport
-from connectors.state.quarantine import Quarantine, Quarantined
+from connectors.state.quarantine import Quarantine, QuarantineEntry, read_entries
 from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
 from tests.kit.world.department import TOPIC, Department, now, row, rows
@@ -48,16 +48,15 @@ class Consumer:
                 stop=threading.Event(),
                 give_up_after=give_up_after,
                 backoff=0.001,
-                clock=now,
             ).run(once=True)
         finally:
             sink.close()
             ledger.close()
 
-    def quarantined(self) -> list[Quarantined]:
+    def quarantined(self) -> list[QuarantineEntry]:
         ledger = Ledger(self.ledger_file, clock=now)
         try:
-            return list(Quarantine(ledger).entries())
+            return list(read_entries(ledger.sql))
         finally:
             ledger.close()
 
@@ -163,9 +162,9 @@ def test_what_the_target_refuses_outlives_a_crash(
     write, add = SqlSink.write, Quarantine.add
     left = [True]
 
-    def dies_after(self: SqlSink, *release: Any) -> Written:
+    def dies_after(self: SqlSink, *release: Any) -> WriteResult:
         written = write(self, *release)
-        if written.refused and left:
+        if written.rejected and left:
             left.clear()
             raise Killed
         return written
@@ -200,7 +199,6 @@ def test_asked_to_stop_it_ends_between_releases(consumer: Consumer, tmp_path: Pa
         consumer.twin.client("d-2", "sink", consumer.source.key),
         ledger,
         stop=stop,
-        clock=now,
     ).run(once=False)
     assert (run.outcome, run.read) == ("stopped", 30)
     ledger.close()
@@ -217,7 +215,6 @@ def test_parts_are_whole_numbered_and_proven(consumer: Consumer, tmp_path: Path)
         consumer.twin.client("d-2", "sink", consumer.source.key),
         ledger,
         stop=threading.Event(),
-        clock=now,
     ).run(once=True)
     ledger.close()
     manifests = [json.loads(each.read_text()) for each in sorted((tmp_path / "out").glob("*.manifest.json"))]

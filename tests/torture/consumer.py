@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from exchange.client import Fetched, Identity, PoolClient
+from exchange.client import FetchResult, Identity, PoolClient
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
 from registry.codec.framing import strip_frames
@@ -41,7 +41,7 @@ def main(folder: str, grant_id: str, out: str, gateways: str) -> None:
                 file.flush()
 
 
-def line_of(fetched: Fetched, engine: Engine) -> dict[str, object]:
+def line_of(fetched: FetchResult, engine: Engine) -> dict[str, object]:
     rows: dict[int, dict[str, object]] = {}
     for group in strip_frames(fetched.values):
         rows |= dict(zip(group.indexes.tolist(), engine.decode(group.datums).to_pylist(), strict=True))

@@ -19,7 +19,7 @@ import fastavro
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from exchange.client.messages import BatchRefusedError, Fetched, Hello, RowRefusal, Standing, Subscription
+from exchange.client.messages import BatchRefusedError, FetchResult, Hello, LaneHead, RowRefusal, Subscription
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
@@ -47,7 +47,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRecord:
     """One record as the pool keeps it."""
 
     key: bytes
@@ -92,7 +92,7 @@ class PoolTwin:
         self.fail: Callable[[str], None] = nothing
         self.schemas: dict[int, str] = {}
         self.latest: dict[str, int] = {}
-        self.topics: dict[str, list[Stored]] = {}
+        self.topics: dict[str, list[StoredRecord]] = {}
         self.lanes: dict[Lane, LaneLog] = {}
         self.views: dict[str, View] = {}
         self.commits: dict[str, bytes] = {}
@@ -115,7 +115,7 @@ class PoolTwin:
         view = {"type": "record", "name": "View", "fields": kept}
         self.views[grant_id] = View(Topic.parse(topic), self._register(view), fields, rows)
 
-    def records(self, topic: str) -> list[Stored]:
+    def records(self, topic: str) -> list[StoredRecord]:
         """Return what was published, in order."""
         return list(self.topics[topic])
 
@@ -179,11 +179,11 @@ class TwinClient:
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"no schema {number}; register one")
         return number, self.pool.schemas[number]
 
-    def resume(self, topic: Topic) -> Standing:
+    def resume(self, topic: Topic) -> LaneHead:
         self.pool.fail("resume")
         with self.pool.lock:
             lane = self.pool.lanes.get(Lane(self.department, self.connector, topic), LaneLog())
-            return Standing(sequence=lane.sequence, root=lane.root, source_position=lane.position)
+            return LaneHead(sequence=lane.sequence, root=lane.root, source_position=lane.position)
 
     def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
         """Draws up to *in_flight* batches ahead, in a thread of its own, as the real client does."""
@@ -254,7 +254,7 @@ class TwinClient:
         if root != batch.root or batch.lane != Lane(self.department, self.connector, batch.lane.topic):
             raise _refused(batch, Reason.SIGNATURE_INVALID, ())
 
-    def _decode(self, topic: Topic, batch: Batch) -> list[Stored]:
+    def _decode(self, topic: Topic, batch: Batch) -> list[StoredRecord]:
         pool, now = self.pool, self.pool.now()
         void_keys = iter(batch.void_keys)
         marks = [Mark.of(byte) for byte in batch.marks]
@@ -283,7 +283,7 @@ class TwinClient:
                 raise _refused(batch, Reason.RECORD_INVALID, ())
             key, record = (next(keys), next(records)) if value else (next(void_keys), None)
             stored.append(
-                Stored(
+                StoredRecord(
                     key=key,
                     mark=mark,
                     value=record,
@@ -329,7 +329,7 @@ class TwinClient:
         max_records: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
-    ) -> Fetched:
+    ) -> FetchResult:
         pool, view = self.pool, self._view(grant_id)
         pool.fail("before fetch")
         position = position or pool.commits.get(grant_id, b"")
@@ -351,7 +351,7 @@ class TwinClient:
             elif each.value is None or each.mark.seen is not Seen.FIRST:
                 delivered.append((record_key, b"", each.recorded_at))
         pool.fail("after fetch")
-        return Fetched(
+        return FetchResult(
             schema_id=view.schema_id,
             values=Packed.of(value for _, value, _ in delivered),
             record_keys=b"".join(key for key, _, _ in delivered),

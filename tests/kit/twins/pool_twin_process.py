@@ -174,26 +174,25 @@ def draw(address: str, folder: str, form: str) -> None:
         ledger,
         stop=threading.Event(),
         give_up_after=1,
-        clock=now,
     ).run(once=True)
     sink.close()
     ledger.close()
 
 
-class DoorTwin(RemotePool):
-    """What `connectors.runtime.renewing_client.Door` is to the command line."""
+class RemoteRenewingPool(RemotePool):
+    """Stands for `connectors.runtime.renewing_client.RenewingPoolClient` in the command line."""
 
     def __init__(self, address: str, key: Ed25519PrivateKey) -> None:
         super().__init__(address)
         self.sign = key.sign
 
     def refresh(self) -> None:
-        """Nothing: the twin's certificates do not age."""
+        """Do nothing: the in-memory pool's certificates do not expire."""
 
 
 def command(address: str, key: bytes, *arguments: str) -> None:
     """`pool-connect`, as a process."""
-    cli._door = lambda _: DoorTwin(address, Ed25519PrivateKey.from_private_bytes(key))  # type: ignore[assignment,return-value]
+    cli._connect = lambda _: RemoteRenewingPool(address, Ed25519PrivateKey.from_private_bytes(key))  # type: ignore[assignment,return-value]
     sys.argv = ["pool-connect", *arguments]
     cli.main()
 

@@ -14,9 +14,9 @@ from connectors.mapping.mapping import Column
 from connectors.port import Pool, Reject, Replaces, Source
 from connectors.publishing.publisher import Limits, Publication, Publisher
 from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, Folder, ReadyWhen
+from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
 from connectors.state.ledger import Ledger, RunReport
-from connectors.state.quarantine import Quarantine, Quarantined
+from connectors.state.quarantine import Quarantine, QuarantineEntry, read_entries
 from schemas.names import Topic
 from tests.kit.twins.pool_twin import PoolTwin, Record
 
@@ -59,14 +59,14 @@ class Department:
     schema: Record = field(default_factory=lambda: SCHEMA)
     on_duplicate: str = "quarantine"
     replaces: Replaces = Replaces.EVERYTHING
-    form: CsvFormat = field(default_factory=CsvFormat)
+    csv_format: CsvFormat = field(default_factory=CsvFormat)
     after_success: AfterSuccess = field(default_factory=AfterSuccess)
     ready_when: ReadyWhen = field(default_factory=lambda: ReadyWhen(unchanged=0))
     null_values: tuple[str, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     said: list[str] = field(default_factory=list)
-    pool: Pool | None = None  # another way to the twin
+    pool: Pool | None = None  # another client of the in-memory pool
 
     def __post_init__(self) -> None:
         self.drop = self.folder / "drop"
@@ -91,18 +91,18 @@ class Department:
         return path
 
     def source(self, ledger: Ledger) -> Source:
-        def set_aside(name: str, reject: Reject) -> None:
+        def quarantine(name: str, reject: Reject) -> None:
             Quarantine(ledger).add(name, 0, [reject])
 
-        return Folder(
+        return CsvFolder(
             self.drop,
             ["*.csv"],
-            form=self.form,
+            csv_format=self.csv_format,
             replaces=self.replaces,
             ready_when=self.ready_when,
             after_success=self.after_success,
-            memory=ledger,
-            set_aside=set_aside,
+            history=ledger,
+            quarantine=quarantine,
             clock=now,
         )
 
@@ -123,18 +123,18 @@ class Department:
                 sign=self.key.sign,
                 limits=self.limits,
                 stop=self.stop,
-                say=self.said.append,
+                notify=self.said.append,
                 clock=now,
             )
             return publisher.run()
         finally:
             ledger.close()
 
-    def quarantined(self, *, everything: bool = False) -> list[Quarantined]:
+    def quarantined(self, *, everything: bool = False) -> list[QuarantineEntry]:
         """Return what is in quarantine."""
         ledger = Ledger(self.ledger_file, clock=now)
         try:
-            return list(Quarantine(ledger).entries(everything=everything))
+            return list(read_entries(ledger.sql, everything=everything))
         finally:
             ledger.close()
 

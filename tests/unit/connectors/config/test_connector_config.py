@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from connectors.config.config import SECTIONS, ConnectorConfig, FilesSource, SqlTarget
-from connectors.config.lint import Finding, load, read
-from connectors.config.secret_references import Reference
+from connectors.config.lint import Finding, load_config, parse_config
+from connectors.config.secret_references import SecretReference
 from schemas.errors import InvalidError, Reason
 
 WHOLE = """\
@@ -53,7 +53,7 @@ retry: { give_up_after: 30m }
 
 
 def findings(text: str) -> list[Finding]:
-    found = read(text)
+    found = parse_config(text)
     assert isinstance(found, list), "it was accepted"
     return found
 
@@ -62,11 +62,11 @@ def test_a_whole_configuration_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "c").mkdir()
     path = tmp_path / "c" / "connector.yaml"
     path.write_text(WHOLE)
-    config = load(path)
+    config = load_config(path)
     assert isinstance(config.source, FilesSource)
     assert config.source.path == tmp_path / "c" / "drop"
     assert config.source.poll == 60.0
-    assert config.source.marker_and_wait() == (".ok", 0.0)
+    assert config.source.readiness() == (".ok", 0.0)
     assert config.publish[0].deletes.stop_if_more_than == 0.02
     assert config.publish[0].columns["金额"].target == "amount"
     into = config.subscribe[0].into
@@ -118,7 +118,7 @@ def test_an_error_names_line_column_and_what_was_meant(old: str, new: str, at: s
     before = text[: text.index(at)]
     place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
     assert place == (fitting[0].line, fitting[0].column)
-    told = "\n".join(each.told("c.yaml") for each in found)
+    told = "\n".join(each.render("c.yaml") for each in found)
     assert "hunter2" not in told, "a finding never shows a secret"
     assert re.match(r"c\.yaml:[0-9]+:[0-9]+  error  ", told)
 
@@ -138,12 +138,12 @@ def test_what_is_no_configuration_is_an_error_and_not_a_traceback(text: str, mes
     assert any(message in each.message for each in findings(text))
 
 
-def test_a_resource_that_stands_twice_is_refused() -> None:
+def test_a_resource_that_is_named_twice_is_refused() -> None:
     text = (
         "version: 1\nconnector: c\nexchange: {identity: i}\nsource: {kind: files, path: p}\n"
         "publish: [{resource: r.v1}, {resource: r.v1}]\n"
     )
-    assert "stands twice" in findings(text)[0].message
+    assert "is named twice" in findings(text)[0].message
 
 
 def test_references_are_resolved_late_and_named_when_they_are_missing(
@@ -151,15 +151,15 @@ def test_references_are_resolved_late_and_named_when_they_are_missing(
 ) -> None:
     monkeypatch.delenv("NO_SUCH", raising=False)
     with pytest.raises(InvalidError) as error:
-        Reference("${env:NO_SUCH}").resolve()
+        SecretReference("${env:NO_SUCH}").resolve()
     assert error.value.reason is Reason.CONFIG_INVALID
     assert "NO_SUCH" in error.value.message
     secret = tmp_path / "secret"
     secret.write_text("hunter2\n")
-    assert Reference(f"${{file:{secret}}}").resolve() == "hunter2"
-    assert "hunter2" not in repr(Reference("hunter2"))
+    assert SecretReference(f"${{file:{secret}}}").resolve() == "hunter2"
+    assert "hunter2" not in repr(SecretReference("hunter2"))
     with pytest.raises(InvalidError):
-        Reference(f"${{file:{tmp_path / 'none'}}}").resolve()
+        SecretReference(f"${{file:{tmp_path / 'none'}}}").resolve()
 
 
 def test_every_section_is_known_to_the_guesser() -> None:

@@ -1,4 +1,4 @@
-"""Text to values: exact, or a reject with a reason. The fast road and the slow one give the same."""
+"""Text to values: exact, or a reject with a reason. The vectorised path and the scalar one give the same."""
 
 import json
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.mapping import mapping as mapping_module
-from connectors.mapping.contract import contract
-from connectors.mapping.conversion import Fault, converter
-from connectors.mapping.mapping import Bound, Column, Mapping
-from connectors.port import Changes, RejectCode
+from connectors.mapping.contract import parse_contract
+from connectors.mapping.conversion import Fault, converter_for
+from connectors.mapping.mapping import BoundMapping, Column, ColumnMapping
+from connectors.port import RejectCode, RowChunk
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from schemas.errors import InvalidError, Reason
@@ -42,14 +42,14 @@ def schema_of(kind: AvroType, *, nullable: bool = True) -> str:
     return json.dumps({"type": "record", "name": "R", "key": ["key"], "fields": fields})
 
 
-def mapping_of(kind: AvroType, column: Column | None = None, *, nullable: bool = True) -> Bound:
+def mapping_of(kind: AvroType, column: Column | None = None, *, nullable: bool = True) -> BoundMapping:
     text = schema_of(kind, nullable=nullable)
     columns = {"value": column} if column else {}
-    return Mapping(contract(1, text), engine_for(parse(text)), columns).bind(["key", "value"])
+    return ColumnMapping(parse_contract(1, text), engine_for(parse(text)), columns).bind(["key", "value"])
 
 
-def changes_of(texts: list[str | None]) -> Changes:
-    return Changes(
+def chunk_of(texts: list[str | None]) -> RowChunk:
+    return RowChunk(
         columns={
             "key": pa.array([f"k{at}" for at in range(len(texts))], pa.string()),
             "value": pa.array(texts, pa.string()),
@@ -61,7 +61,7 @@ def changes_of(texts: list[str | None]) -> Changes:
 
 def mapped(kind: AvroType, text: str | None, column: Column | None = None, *, nullable: bool = True) -> Any:
     """Return the value, or the code of the reject."""
-    done = mapping_of(kind, column, nullable=nullable).map(changes_of([text]))
+    done = mapping_of(kind, column, nullable=nullable).map(chunk_of([text]))
     if done.rejects:
         (reject,) = done.rejects
         assert (reject.line, reject.original, reject.field) == (2, b"line 0", "value")
@@ -172,7 +172,7 @@ def test_an_empty_text_is_null_for_all_but_text(kind: AvroType) -> None:
 def test_a_message_never_holds_the_value() -> None:
     for kind in ("int", "double", DECIMAL, DATE, MICROS, ENUM, "boolean", UUID, "bytes", FIXED, TIME):
         for text in ("11010519491231002X", "99999999999999999999", "2026-13-45", "1.23456789012"):
-            for reject in mapping_of(kind).map(changes_of([text])).rejects:
+            for reject in mapping_of(kind).map(chunk_of([text])).rejects:
                 assert text not in reject.message
 
 
@@ -216,7 +216,7 @@ def test_a_configuration_says_what_texts_mean(kind: AvroType, text: str, column:
 
 def test_an_ambiguous_hour_is_not_guessed_whatever_the_zone_s_rules() -> None:
     zone = ZoneInfo("Asia/Shanghai")
-    read = converter(contract(1, schema_of(MICROS)).fields[1].kind, zone=zone)
+    read = converter_for(parse_contract(1, schema_of(MICROS)).fields[1].value_type, zone=zone)
     assert isinstance(read("1986-09-14 01:30:00"), Fault)
     assert read("1949-10-01 15:00:00") == datetime(1949, 10, 1, 15, tzinfo=zone)
 
@@ -235,7 +235,7 @@ def test_an_ambiguous_hour_is_not_guessed_whatever_the_zone_s_rules() -> None:
 def test_a_configuration_that_does_not_fit_is_refused(columns: dict[str, Column], word: str) -> None:
     text = schema_of("string")
     with pytest.raises(InvalidError) as error:
-        Mapping(contract(1, text), engine_for(parse(text)), columns)
+        ColumnMapping(parse_contract(1, text), engine_for(parse(text)), columns)
     assert error.value.reason is Reason.CONFIG_INVALID
     assert word in error.value.message
 
@@ -251,7 +251,7 @@ def test_a_contract_that_is_not_flat_is_refused(kind: AvroType) -> None:
         }
     )
     with pytest.raises(InvalidError) as error:
-        contract(1, text)
+        parse_contract(1, text)
     assert error.value.reason is Reason.CONTRACT_BROKEN
     assert "'v'" in error.value.message
 
@@ -261,13 +261,13 @@ def test_a_contract_s_meaning_is_in_its_types_and_not_in_its_labels() -> None:
     labelled = json.loads(schema_of(DECIMAL))
     labelled["fields"][1] |= {"zh": "金额", "level": "G2", "doc": "…"}
     other = json.loads(schema_of({**DECIMAL, "scale": 3}))  # type: ignore[dict-item]
-    meaning = [contract(at, json.dumps(each)).meaning for at, each in enumerate([plain, labelled, other])]
-    assert meaning[0] == meaning[1] != meaning[2]
+    hashes = [parse_contract(at, json.dumps(each)).semantic_hash for at, each in enumerate([plain, labelled, other])]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_one_row_gives_one_reject_and_the_others_stay_in_order() -> None:
     bound = mapping_of("int", nullable=False)
-    done = bound.map(changes_of(["1", "x", "3", "", "5"]))
+    done = bound.map(chunk_of(["1", "x", "3", "", "5"]))
     assert done.batch.column("value").to_pylist() == [1, 3, 5]
     assert list(done.rows) == [0, 2, 4]
     assert [each.line for each in done.rejects] == [3, 5]
@@ -289,8 +289,8 @@ KEYED = {
 def test_keys_are_those_that_the_codec_reads_from_the_record() -> None:
     text = json.dumps(KEYED)
     engine = engine_for(parse(text))
-    bound = Mapping(contract(1, text), engine, {}).bind(["text", "number", "day"])
-    changes = Changes(
+    bound = ColumnMapping(parse_contract(1, text), engine, {}).bind(["text", "number", "day"])
+    chunk = RowChunk(
         columns={
             "text": pa.array(["王", "x y", "a\x1fb", "", "z"], pa.string()),
             "number": pa.array(["007", "-1", "1", "1", "x"], pa.string()),
@@ -299,12 +299,12 @@ def test_keys_are_those_that_the_codec_reads_from_the_record() -> None:
         lines=range(5),
         originals=[b"?"] * 5,
     )
-    done = bound.map(changes)
+    done = bound.map(chunk)
     checked = engine.check(list(engine.encode(done.batch)))
     assert not isinstance(checked, list)
     assert list(checked.keys) == [key for key in done.keys if key is not None]
     assert list(checked.keys) == ["王\x1f7\x1f-7397".encode(), b"x y\x1f-1\x1f1"]
-    assert bound.keys(changes) == list(done.keys) == [*checked.keys, None, None, None]
+    assert bound.keys(chunk) == list(done.keys) == [*checked.keys, None, None, None]
 
 
 NUMBERS = st.one_of(
@@ -321,33 +321,33 @@ NUMBERS = st.one_of(
 
 @settings(max_examples=400, deadline=None)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=6), kind=st.sampled_from(["int", "long", "double", "float"]))
-def test_the_fast_road_gives_what_the_slow_one_gives_for_numbers(texts: list[str | None], kind: str) -> None:
-    _same_roads(texts, kind)
+def test_the_vectorised_path_gives_what_the_scalar_one_gives_for_numbers(texts: list[str | None], kind: str) -> None:
+    _same_on_both_paths(texts, kind)
 
 
 @settings(max_examples=400, deadline=None)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=6), kind=st.sampled_from([DECIMAL, WHOLE, DATE]))
-def test_the_fast_road_gives_what_the_slow_one_gives_for_decimals_and_dates(
+def test_the_vectorised_path_gives_what_the_scalar_one_gives_for_decimals_and_dates(
     texts: list[str | None], kind: AvroType
 ) -> None:
-    _same_roads(texts, kind)
+    _same_on_both_paths(texts, kind)
 
 
-def _same_roads(texts: list[str | None], kind: AvroType) -> None:
+def _same_on_both_paths(texts: list[str | None], kind: AvroType) -> None:
     bound = mapping_of(kind)
-    both = [bound.map(changes_of(texts))]
+    both = [bound.map(chunk_of(texts))]
     with pytest.MonkeyPatch.context() as patch:
-        slow: Callable[..., None] = lambda *_: None  # noqa: E731
-        patch.setattr(mapping_module, "_at_once", slow)
-        both.append(bound.map(changes_of(texts)))
-    fast, slow_ = both
-    assert fast.batch.equals(slow_.batch)
-    assert fast.rejects == slow_.rejects
-    assert fast.keys == slow_.keys
+        scalar: Callable[..., None] = lambda *_: None  # noqa: E731
+        patch.setattr(mapping_module, "_convert_vectorised", scalar)
+        both.append(bound.map(chunk_of(texts)))
+    vectorised, slow = both
+    assert vectorised.batch.equals(slow.batch)
+    assert vectorised.rejects == slow.rejects
+    assert vectorised.keys == slow.keys
 
 
-def test_the_fast_road_is_taken_for_plain_columns() -> None:
-    """Otherwise the test above would compare the slow road with itself."""
+def test_the_vectorised_path_is_taken_for_plain_columns() -> None:
+    """Otherwise the test above would compare the scalar path with itself."""
     for kind, texts in (
         ("int", ["20.0", "1", None]),
         ("double", ["41.8", "-87.6e1"]),
@@ -357,5 +357,5 @@ def test_the_fast_road_is_taken_for_plain_columns() -> None:
     ):
         bound = mapping_of(kind)
         plan = next(plan for plan in bound._plans if plan.field.name == "value")
-        clean = mapping_module._clean(plan, changes_of(texts).columns["value"])  # type: ignore[arg-type]
-        assert mapping_module._at_once(plan, clean) is not None, kind
+        clean = mapping_module._normalise(plan, chunk_of(texts).columns["value"])  # type: ignore[arg-type]
+        assert mapping_module._convert_vectorised(plan, clean) is not None, kind

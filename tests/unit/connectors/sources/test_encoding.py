@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.sources import encoding
-from connectors.sources.encoding import examine
+from connectors.sources.encoding import detect_encoding
 
 TEXTS = {
     "header only": "身份证号,姓名\n",
@@ -37,8 +37,8 @@ def samples() -> list[tuple[str, str]]:
 def test_text_is_read_as_it_was_written(tmp_path: Path, name: str, written: str) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes(TEXTS[name].encode(written))
-    found = examine(path)
-    assert found.misfit is None
+    found = detect_encoding(path)
+    assert found.failure is None
     assert path.read_bytes().decode(found.encoding).removeprefix("\ufeff") == TEXTS[name]
     assert found.sha256 == hashlib.sha256(path.read_bytes()).digest()
 
@@ -48,41 +48,41 @@ def test_utf_8_is_tried_before_gb18030(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("姓名,王小明一\n".encode())
     path.read_bytes().decode("gb18030", errors="strict")
-    assert examine(path).encoding == "utf-8"
+    assert detect_encoding(path).encoding == "utf-8"
 
 
 @pytest.mark.parametrize("tail", [b"\x81", b"\x81\x30", b"\x81\x30\x81", b"\xff"])
 def test_a_file_cut_in_a_character_is_no_text(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("a,王\n".encode("gb18030") + tail)
-    found = examine(path)
+    found = detect_encoding(path)
     assert found.encoding == ""
-    assert found.misfit is not None
-    assert (found.misfit.offset, found.misfit.line) == (5, 2)
-    assert found.misfit.tried == ("utf-8", "gb18030")
+    assert found.failure is not None
+    assert (found.failure.offset, found.failure.line) == (5, 2)
+    assert found.failure.tried == ("utf-8", "gb18030")
 
 
 def test_a_mark_binds(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes(b"\xef\xbb\xbfa\n" + "王".encode("gbk"))
-    found = examine(path)
+    found = detect_encoding(path)
     assert found.encoding == ""
-    assert found.misfit is not None
-    assert (found.misfit.offset, found.misfit.line) == (5, 2)
+    assert found.failure is not None
+    assert (found.failure.offset, found.failure.line) == (5, 2)
 
 
 def test_a_pinned_encoding_is_the_only_one_tried(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.write_bytes("a\n王\n".encode())
-    assert examine(path, "gb18030").misfit is not None
+    assert detect_encoding(path, "gb18030").failure is not None
     path.write_bytes("a\n王\n".encode("gb18030"))
-    assert examine(path, "gb18030").encoding == "gb18030"
+    assert detect_encoding(path, "gb18030").encoding == "gb18030"
 
 
 def test_an_empty_file_is_text(tmp_path: Path) -> None:
     path = tmp_path / "f.csv"
     path.touch()
-    assert examine(path).encoding == "utf-8"
+    assert detect_encoding(path).encoding == "utf-8"
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -93,10 +93,10 @@ def test_blocks_change_nothing(tmp_path: Path, data: bytes, block: int) -> None:
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoding, "_BLOCK", max(block, 3))
-        found = examine(path)
+        found = detect_encoding(path)
     expected, broken = "", []
-    rungs = encoding._rungs(data[:3])
-    for rung in rungs:
+    candidates = encoding._candidates(data[:3])
+    for rung in candidates:
         try:
             data.decode(rung.removesuffix("-sig"))
         except UnicodeDecodeError as error:
@@ -105,6 +105,6 @@ def test_blocks_change_nothing(tmp_path: Path, data: bytes, block: int) -> None:
             expected = expected or rung
     assert found.encoding == expected
     if not expected:
-        assert found.misfit is not None
-        assert found.misfit.offset == max(broken)
-        assert found.misfit.line == data[: max(broken)].count(b"\n") + 1
+        assert found.failure is not None
+        assert found.failure.offset == max(broken)
+        assert found.failure.line == data[: max(broken)].count(b"\n") + 1

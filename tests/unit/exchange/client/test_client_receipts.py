@@ -1,21 +1,20 @@
 """A receipt proves what it says, field by field, or it is none; and a client takes nothing that none proves."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from exchange.client import Identity, PoolClient
+from exchange.client import PoolClient
 from exchange.client.receipts import verify_receipt
 from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from schemas.record import NO_ROOT, Batch, Packed, Receipt, Run, receipt_statement
+from tests.kit.twins.gateway_stub import PlaintextClient, identity, serving
 
 KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -104,13 +103,13 @@ class Gateway(stubs.ExchangeServicer):
     """Says what it is told to say, true or not."""
 
     receipt: Receipt | None = RECEIPT
-    standing = (RECEIPT.sequence, RECEIPT.root, RECEIPT.source_position)
+    head = (RECEIPT.sequence, RECEIPT.root, RECEIPT.source_position)
 
     def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802
         return wire.HelloReply(receipt_public_key=PUBLIC)
 
     def Resume(self, request: wire.ResumeRequest, context: Any) -> wire.ResumeReply:  # noqa: N802
-        sequence, root, position = self.standing
+        sequence, root, position = self.head
         receipt = on_the_wire(self.receipt) if self.receipt else None
         return wire.ResumeReply(sequence=sequence, root=root, source_position=position, receipt=receipt)
 
@@ -120,35 +119,14 @@ class Gateway(stubs.ExchangeServicer):
             yield wire.PublishReply(sequence=request.sequence, receipt=on_the_wire(self.receipt))
 
 
-class WithoutTls(PoolClient):
-    def _connect(self, address: str) -> grpc.Channel:
-        return grpc.insecure_channel(address)
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
 
 
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    served = Gateway()
-    server = grpc.server(ThreadPoolExecutor(2))
-    stubs.add_ExchangeServicer_to_server(served, server)  # type: ignore[no-untyped-call]  # generated
-    served.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"  # type: ignore[attr-defined]
-    server.start()
-    yield served
-    server.stop(None).wait()
-
-
-@pytest.fixture
-def client(gateway: Any) -> Iterator[PoolClient]:
-    identity = Identity(
-        pool_id="pool",
-        department=RECEIPT.lane.department,
-        connector=RECEIPT.lane.connector,
-        gateway=gateway.address,
-        certificate=b"",
-        key=b"",
-        authority=b"",
-        signing_key=KEY,
-    )
-    with WithoutTls(identity) as made:
+def client(gateway: Gateway) -> Iterator[PoolClient]:
+    with serving(gateway) as address, PlaintextClient(identity(address)) as made:
         yield made
 
 
@@ -163,13 +141,13 @@ def test_a_receipt_that_another_key_signed_is_not_handed_on(client: PoolClient, 
     assert caught.value.reason is Reason.SIGNATURE_INVALID
 
 
-def test_a_standing_that_its_receipt_bears_out_is_taken(client: PoolClient) -> None:
-    standing = client.resume(RECEIPT.lane.topic)
-    assert (standing.sequence, standing.root, standing.source_position) == (7, b"r" * 32, b"row 1000")
+def test_a_lane_head_that_its_receipt_confirms_is_accepted(client: PoolClient) -> None:
+    head = client.resume(RECEIPT.lane.topic)
+    assert (head.sequence, head.root, head.source_position) == (7, b"r" * 32, b"row 1000")
 
 
-def test_a_lane_that_stands_nowhere_needs_no_receipt(client: PoolClient, gateway: Gateway) -> None:
-    gateway.receipt, gateway.standing = None, (0, b"", b"")
+def test_a_new_lane_needs_no_receipt(client: PoolClient, gateway: Gateway) -> None:
+    gateway.receipt, gateway.head = None, (0, b"", b"")
     assert client.resume(RECEIPT.lane.topic).sequence == 0
 
 
@@ -185,7 +163,7 @@ def test_a_lane_that_stands_nowhere_needs_no_receipt(client: PoolClient, gateway
     }.items(),
     ids=lambda case: case[0],
 )
-def test_a_standing_that_its_receipt_does_not_bear_out_is_refused(
+def test_a_lane_head_that_its_receipt_does_not_confirm_is_refused(
     client: PoolClient, gateway: Gateway, receipt: tuple[str, Receipt | None]
 ) -> None:
     gateway.receipt = receipt[1]
@@ -194,7 +172,7 @@ def test_a_standing_that_its_receipt_does_not_bear_out_is_refused(
     assert caught.value.reason is Reason.SIGNATURE_INVALID
 
 
-def test_nowhere_is_no_way_round_the_receipt(client: PoolClient, gateway: Gateway) -> None:
-    gateway.standing = (0, b"", b"")
+def test_a_lane_head_of_a_new_lane_does_not_bypass_the_receipt(client: PoolClient, gateway: Gateway) -> None:
+    gateway.head = (0, b"", b"")
     with pytest.raises(CorruptError):
         client.resume(RECEIPT.lane.topic)

@@ -1,0 +1,96 @@
+"""Port of the pool, as a program of a department calls it: greet, publish, resume, describe, fetch, commit.
+
+This protocol is the source of the signatures and their promises. `exchange.client.PoolClient` implements it over gRPC,
+an in-memory adapter implements it in the tests, and `tests/contract/pool_suite.py` runs the same tests on both. The
+connectors depend on nothing else of the pool (`connectors.port` exports it).
+
+Every error is a `PoolError`, grouped by who must act. Any call may raise `UnavailableError`: its outcome is unknown,
+and its caller alone knows whether it may be repeated.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
+from schemas.names import Topic
+from schemas.record import Batch, Receipt
+
+__all__ = ["Pool"]
+
+
+class Pool(Protocol):
+    """A pool, called under the identity of one connector."""
+
+    def hello(self) -> Hello:
+        """Greet the pool: the cheapest call that proves address, certificates and clock."""
+        ...
+
+    def schema(self, topic: Topic | None = None, schema_id: int | None = None) -> tuple[int, str]:
+        """Return (id, Avro text) of the latest schema of a topic, or of an id.
+
+        Raises:
+            InvalidError: NOT_FOUND or SCHEMA_UNKNOWN.
+        """
+        ...
+
+    def resume(self, topic: Topic) -> LaneHead:
+        """Take over the lane of this connector and topic, and return its last batch at the pool.
+
+        Raises:
+            RefusedError: the connector's department does not provide this resource.
+            CorruptError: SIGNATURE_INVALID, a lane head that no receipt of this lane, signed by the pool, confirms.
+        """
+        ...
+
+    def publish(self, topic: Topic, batches: Iterable[Batch], *, in_flight: int = 4) -> Iterator[Receipt]:
+        """Send batches and return their receipts, in order; up to *in_flight* are unanswered at a time.
+
+        *batches* may be iterated in another thread. Closing the iterator of receipts early ends the stream; unanswered
+        batches may have been appended: ask `resume`.
+
+        Raises:
+            BatchRefusedError: a batch is wrong; those behind it were not appended.
+            ConflictError: SEQUENCE_GAP, SEQUENCE_CONFLICT, PREVIOUS_ROOT_MISMATCH, LANE_FENCED.
+            RefusedError: the connector may not publish this.
+            UnavailableError: the pool is away or overloaded.
+            CorruptError: SIGNATURE_INVALID, a receipt that the pool's key has not signed.
+        """
+        ...
+
+    def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
+        """Return what a grant delivers, and the position that its consumer committed.
+
+        Raises:
+            RefusedError: it is not this consumer's, or not active.
+        """
+        ...
+
+    def fetch(
+        self,
+        grant_id: str,
+        *,
+        position: bytes = b"",
+        purpose: str,
+        case: str,
+        max_records: int = 10_000,
+        max_bytes: int = 4 * 1024 * 1024,
+        wait: float = 0.0,
+    ) -> FetchResult:
+        """Fetch records from *position* on (empty = from the last commit); wait up to *wait* seconds for some.
+
+        Raises:
+            RefusedError: the grant does not allow it, now, for this purpose and case.
+            InvalidError: POSITION_INVALID, a position of another grant.
+            GoneError: retention has overtaken the position.
+            UnavailableError: try again from the same position; what was released twice is marked in the log.
+        """
+        ...
+
+    def commit(self, grant_id: str, position: bytes, *, purpose: str, case: str) -> str:
+        """Acknowledge everything before *position* as stored permanently; return the id of the audit entry.
+
+        Raises:
+            RefusedError: the grant does not allow it.
+            InvalidError: POSITION_INVALID, a position of another grant.
+        """
+        ...
