@@ -29,7 +29,7 @@ class Pool(Protocol):
         """Return (id, Avro text) of the latest schema of a topic, or of an id.
 
         Raises:
-            InvalidError: NOT_FOUND or SCHEMA_UNKNOWN.
+            InvalidError: SUBJECT_UNKNOWN, the topic has no schema; SCHEMA_UNKNOWN, no schema has the id.
         """
         ...
 
@@ -37,7 +37,7 @@ class Pool(Protocol):
         """Take over the lane of this connector and topic, and return its last batch at the pool.
 
         Raises:
-            RefusedError: the connector's department does not provide this resource.
+            RefusedError: RESOURCE_UNKNOWN; NOT_PROVIDER, another department provides the resource.
             CorruptError: SIGNATURE_INVALID, a lane head that no receipt of this lane, signed by the pool, confirms.
         """
         ...
@@ -51,7 +51,7 @@ class Pool(Protocol):
         Raises:
             BatchRefusedError: a batch is wrong; those behind it were not appended.
             ConflictError: SEQUENCE_GAP, SEQUENCE_CONFLICT, PREVIOUS_ROOT_MISMATCH, LANE_FENCED.
-            RefusedError: the connector may not publish this.
+            RefusedError: RESOURCE_UNKNOWN, NOT_PROVIDER; the connector may not publish this.
             UnavailableError: the pool is away or overloaded.
             CorruptError: SIGNATURE_INVALID, a receipt that the pool's key has not signed.
         """
@@ -61,7 +61,8 @@ class Pool(Protocol):
         """Return what a grant delivers, and the position that its consumer committed.
 
         Raises:
-            RefusedError: it is not this consumer's, or not active.
+            RefusedError: GRANT_UNKNOWN; GRANT_OTHER_CONSUMER; GRANT_NOT_ACTIVE, it was never approved. A suspended or
+                expired grant is described.
         """
         ...
 
@@ -76,7 +77,10 @@ class Pool(Protocol):
         max_bytes: int = 4 * 1024 * 1024,
         wait: float = 0.0,
     ) -> FetchResult:
-        """Fetch records from *position* on (empty = from the last commit); wait up to *wait* seconds for some.
+        """Fetch records from *position* on; wait up to *wait* seconds for some.
+
+        The position is the `next_position` of an earlier fetch, empty for that of the last commit, or one 0 byte for
+        the first record that the grant allows.
 
         Raises:
             RefusedError: the grant does not allow it, now, for this purpose and case.
@@ -90,7 +94,7 @@ class Pool(Protocol):
         """Acknowledge everything before *position* as stored permanently; return the id of the audit entry.
 
         Raises:
-            RefusedError: the grant does not allow it.
+            RefusedError: the grant does not allow it, now, for this purpose and case.
             InvalidError: POSITION_INVALID, a position of another grant.
         """
         ...

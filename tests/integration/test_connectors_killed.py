@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import random
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup, So
 from connectors.state.ledger import LaneCheckpoint, Ledger
 from schemas.errors import ConflictError, Reason
 from schemas.record import NO_ROOT, Operation, Seen
-from tests.kit.twins.pool_twin import POOL_ID, PoolTwin
+from tests.kit.twins.pool_twin import CONSUMER, POOL_ID, PoolTwin, offset_of
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, draw, publish
 from tests.kit.world.department import TOPIC, Department, now, row, rows
 
@@ -154,7 +153,7 @@ def _publish_history(department: Department) -> None:
 
 def _state_at(twin: PoolTwin, position: bytes) -> dict[str, str | None]:
     """What a consumer that has everything up to a position holds: id → note."""
-    end = struct.unpack("<Q", position)[0] if position else 0
+    end = offset_of("g-1", position) if position else 0
     state: dict[str, str | None] = {}
     for each in twin.records(TOPIC)[:end]:
         if each.value is not None and each.value["amount"] < 5:
@@ -199,6 +198,7 @@ def _sink_survives(
     form: str,
     look: Callable[[], tuple[bytes, State]],
 ) -> None:
+    server.client = department.twin.client(CONSUMER, "sink", department.key)
     _publish_history(department)
     looks = 0
 
@@ -211,7 +211,7 @@ def _sink_survives(
     died = until_done(server, draw, (str(tmp_path), form), killers(seed, 34), 10, consistent)
     position, held = look()
     assert held == _state_at(department.twin, position)
-    assert position == struct.pack("<Q", len(department.twin.records(TOPIC)))
+    assert offset_of("g-1", position) == len(department.twin.records(TOPIC))
     assert died
     assert looks > 1
 

@@ -171,8 +171,7 @@ def test_a_row_that_moves_is_not_published_twice(department: Department) -> None
     assert len(department.twin.records(TOPIC)) == 6
 
 
-def test_the_twin_itself_refuses_what_the_pool_refuses(tmp_path: Path) -> None:
-    """The kit is checked too: a twin that takes everything would make every test above worthless."""
+def test_the_ledger_s_checkpoint_is_the_pool_s_last_batch(tmp_path: Path) -> None:
     department = Department(tmp_path)
     department.put(rows(10))
     department.publish()

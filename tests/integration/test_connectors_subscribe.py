@@ -17,6 +17,7 @@ from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine, QuarantineEntry, read_entries
 from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
+from tests.kit.twins.pool_twin import CASE, PURPOSE
 from tests.kit.world.department import TOPIC, Department, now, row, rows
 
 GRANT = "g-1"
@@ -41,7 +42,7 @@ class Consumer:
         ledger = Ledger(self.ledger_file, clock=now)
         try:
             return Subscriber(
-                SubscriptionConfig(grant=grant, purpose="eligibility", batch_rows=30),
+                SubscriptionConfig(grant=grant, purpose=PURPOSE, case=CASE, batch_rows=30),
                 sink,
                 self.twin.client("d-2", "sink", self.source.key),
                 ledger,
@@ -194,7 +195,7 @@ def test_asked_to_stop_it_ends_between_releases(consumer: Consumer, tmp_path: Pa
     sink = FileSink(tmp_path / "out", GRANT)
     ledger = Ledger(tmp_path / "l.sqlite3", clock=now)
     run = Subscriber(
-        SubscriptionConfig(grant=GRANT, purpose="eligibility", batch_rows=30),
+        SubscriptionConfig(grant=GRANT, purpose=PURPOSE, case=CASE, batch_rows=30),
         sink,
         consumer.twin.client("d-2", "sink", consumer.source.key),
         ledger,
@@ -210,7 +211,7 @@ def test_parts_are_whole_numbered_and_proven(consumer: Consumer, tmp_path: Path)
     sink = FileSink(tmp_path / "out", GRANT)
     ledger = Ledger(tmp_path / "l.sqlite3", clock=now)
     Subscriber(
-        SubscriptionConfig(grant=GRANT, purpose="eligibility", batch_rows=30),
+        SubscriptionConfig(grant=GRANT, purpose=PURPOSE, case=CASE, batch_rows=30),
         sink,
         consumer.twin.client("d-2", "sink", consumer.source.key),
         ledger,

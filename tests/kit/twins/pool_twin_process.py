@@ -1,6 +1,6 @@
-"""The pool's twin for connectors that run as processes of their own, and can be killed like processes.
+"""The in-memory pool for connectors that run as processes of their own, and can be killed like processes.
 
-The twin lives in the test's process and answers over a socket; what it has taken survives any connector. `Killer` sends
+The pool is in the test's process and answers over a socket; what it has appended survives any connector. `Killer` sends
 SIGKILL at the n-th call, before it is handled or after it is handled and before it is answered, or after some
 milliseconds, which hits what no call shows: a transaction in the middle, a file half written.
 """
@@ -30,7 +30,7 @@ from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import PoolError
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
-from tests.kit.twins.pool_twin import PoolTwin, TwinClient
+from tests.kit.twins.pool_twin import CASE, PURPOSE, PoolTwin, TwinClient
 from tests.kit.world.department import Department, now
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -64,7 +64,7 @@ class TwinServer:
         self.address = str(folder / "twin.sock")
         self.killer = Killer()
         self.error: BaseException | None = None
-        self._client = client
+        self.client = client  # whose machine calls
         self._listener = Listener(self.address, "AF_UNIX")
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -108,7 +108,7 @@ class TwinServer:
                 if self.killer.struck(before=True):
                     return True
                 try:
-                    answer: object = getattr(self._client, name)(*arguments, **keywords)
+                    answer: object = getattr(self.client, name)(*arguments, **keywords)
                 except PoolError as error:
                     answer = error
                 except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
@@ -122,7 +122,7 @@ class TwinServer:
 
 
 class RemotePool:
-    """`connectors.port.Pool` in the connector's process; several batches are under way at a time."""
+    """The port in the connector's process, by name of the call; several batches are under way at a time."""
 
     def __init__(self, address: str) -> None:
         self._connection = Client(address, "AF_UNIX")
@@ -168,7 +168,7 @@ def draw(address: str, folder: str, form: str) -> None:
     if form != "jsonl":
         sink = SqlSink(_url(form), "household", "g-1", create_table=True)
     Subscriber(
-        SubscriptionConfig(grant="g-1", purpose="eligibility", batch_rows=13),
+        SubscriptionConfig(grant="g-1", purpose=PURPOSE, case=CASE, batch_rows=13),
         sink,
         RemotePool(address),
         ledger,

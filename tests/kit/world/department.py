@@ -1,4 +1,4 @@
-"""A department around the pool's twin: a drop folder, a key, a ledger, and what its connector is told."""
+"""A department around the in-memory pool: a drop folder, a key, a ledger, and its connector's configuration."""
 
 import csv
 import threading
