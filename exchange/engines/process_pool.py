@@ -1,21 +1,21 @@
-"""Engine processes: pure `bytes → bytes` work under a deadline and a memory limit, one process a core.
+"""Process pool: pure `bytes → bytes` work under a deadline and a memory limit, one worker process a core.
 
-An Avro engine can be made to loop forever or to eat all memory, Python can neither interrupt a loop that has
-released the lock of the interpreter nor catch an abort, and a process that forked after the engine ran would
-hang. Hence processes of their own, started afresh (never forked), each owned by one call at a time:
+An Avro engine can be made to loop forever or to eat all memory. Python can neither interrupt a loop that has released
+the interpreter lock nor catch an abort, and a process that forked after the engine ran would hang. Hence worker
+processes that are spawned (never forked), each owned by one call at a time:
 
-* A call waits with a deadline. When it passes, or when the process dies, that one process is killed and
-  replaced; every other call goes on. A kernel timer ends the process too, should its parent be stopped.
-* A batch whose process died is tried once more on another one: the machine's memory may have been short for no
-  fault of the batch. Dying twice makes it invalid. Running over the memory limit makes it invalid at once.
-* At most `queue` calls wait for a process; a further one is refused (OVERLOADED).
-* Fewer than `small` records are worked in the calling thread, which is faster than the way to a process and back;
-  with n = 0 everything is.
+* A call waits with a deadline. When it passes, or when the process dies, that one process is killed and replaced;
+  every other call goes on. A kernel timer ends the process too, should its parent be stopped.
+* A batch whose process died is tried once more on another one: the machine may have been short of memory for a reason
+  that is not the batch. A second death makes it invalid. Running over the memory limit makes it invalid at once.
+* At most `queue` calls wait for a process; a further one is rejected (OVERLOADED).
+* Fewer than `small` records are worked in the calling thread, which is faster than the round trip to a process; with
+  n = 0 everything is.
 * A process ends when its parent does, whatever it is doing, and leaves no core file: that would hold records.
 
-What is run is a `TaskSpec`: a kind (an importable function) and a definition, say a schema's text. A process
-compiles a definition once and knows it by its digest afterwards, so that the text travels once. Only plain bytes
-and JSON travel, no pickles: a process that hostile bytes have taken over gains nothing over its parent.
+What is run is a `TaskSpec`: a kind (an importable function) and a definition, say a schema's text. A process compiles
+a definition once and caches it by its digest, so that the text travels once. Only plain bytes and JSON travel, no
+pickles: a process that hostile bytes have taken over gains nothing over its parent.
 """
 
 import json
@@ -29,15 +29,13 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from exchange.engines.worker_process import (
-    FAILED,
-    OK,
-    UNKNOWN,
     Compile,
     CompiledTasks,
     Parts,
+    Status,
     Task,
     TaskSpec,
-    raised,
+    decode_error,
     receive,
     send,
 )
@@ -45,20 +43,20 @@ from schemas.errors import InvalidError, Reason, UnavailableError
 
 __all__ = ["Compile", "Parts", "ProcessPool", "Task", "TaskSpec"]
 
-_BOOT = 60.0  # seconds for a process to start
-_SHARE = 0.25  # of the time allowed that must be left when work begins
+_START_TIMEOUT = 60.0  # seconds for a process to start
+_MIN_SHARE = 0.25  # of the time allowed that must remain when work begins
 _SERVE: Final = "from exchange.engines.worker_process import serve; serve()"
 
 
 class ProcessPool:
-    """The processes. Thread-safe; use as a context manager or close it.
+    """The worker processes. Thread-safe; use as a context manager or close it.
 
     Args:
         n: number of processes, one a core; 0 runs everything in the calling thread, without deadline or limit.
         deadline: seconds that one call may take, its wait for a process included.
         memory: bytes that a process may take beyond what it has when it starts.
         queue: calls that may wait.
-        small: below so many records a call is worked in its own thread.
+        small: a call with fewer records than this is worked in its own thread.
         replaced: called with "deadline" or "died" whenever a process is replaced, for the metrics.
 
     Raises:
@@ -77,7 +75,7 @@ class ProcessPool:
     ) -> None:
         self._n, self._deadline, self._memory = n, deadline, memory
         self._queue, self._small, self._replaced = queue, small, replaced
-        self._programs = CompiledTasks()
+        self._compiled = CompiledTasks()
         lock = threading.Lock()
         self._state = threading.Condition(lock)
         self._free = threading.Condition(lock)  # of its own, so that one process wakes one call and not all
@@ -102,31 +100,31 @@ class ProcessPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, program: TaskSpec, parts: Parts, *, records: int, deadline: float | None = None) -> Parts:
-        """Run a program on byte strings.
+    def run(self, spec: TaskSpec, parts: Parts, *, records: int, deadline: float | None = None) -> Parts:
+        """Run a task on byte strings.
 
         Args:
-            program: what to run.
+            spec: what to run.
             parts: its input, passed on as it is.
             records: how many records that is.
             deadline: seconds for this call, if other than the usual.
 
         Raises:
-            PoolError: what the program raised, as it raised it.
+            PoolError: what the task raised, as it raised it.
             InvalidError: RECORD_INVALID, two processes died of it; BATCH_TOO_LARGE, it took more than the memory
                 allowed.
             UnavailableError: OVERLOADED, too many calls wait or the deadline has passed; SHUTTING_DOWN; INTERNAL,
-                the program failed in a way that it does not know.
+                the task raised an error that is not of the pool.
         """
         if self.in_thread(records):
-            return self._programs.run(program, parts)
+            return self._compiled.run(spec, parts)
         allowed = self._deadline if deadline is None else deadline
         until = time.monotonic() + allowed
         for last in (False, True):
-            process = self._take(until, least=0.0 if last else _SHARE * allowed)
+            process = self._acquire(until, least=0.0 if last else _MIN_SHARE * allowed)
             try:
-                word, answer = process.ask(program, parts, until)
-                refusal = raised(answer) if word == FAILED else None
+                status, answer = process.call(spec, parts, until)
+                failure = decode_error(answer) if status == Status.FAILED else None
             except TimeoutError as error:
                 self._replace(process, "deadline")
                 raise _overloaded("the work was not done before its deadline; send fewer records") from error
@@ -140,11 +138,11 @@ class ProcessPool:
                     ) from error
                 continue
             except BaseException:
-                self._replace(process, "abandoned")  # its answer is still to come, and nobody would read it
+                self._replace(process, "abandoned")  # its answer is still to come, and no call would read it
                 raise
-            self._give_back(process)
-            if refusal is not None:
-                raise refusal
+            self._release(process)
+            if failure is not None:
+                raise failure
             return answer
         raise AssertionError  # pragma: no cover - the second attempt returns or raises
 
@@ -159,10 +157,10 @@ class ProcessPool:
         return not self._n or records < self._small
 
     def close(self, patience: float = 5.0) -> None:
-        """Refuse new calls, let those under way end, then end the processes. Can be called again.
+        """Reject new calls, let running calls finish, then end the processes. Idempotent.
 
         Args:
-            patience: seconds for the calls under way; those that take longer raise UnavailableError.
+            patience: seconds for the running calls; those that take longer raise UnavailableError.
         """
         with self._state:
             self._closed = True
@@ -175,9 +173,9 @@ class ProcessPool:
         for process in idle:
             process.end()
         for process in busy:
-            process.kill()  # the call that owns it sees it die, and does the rest
+            process.kill()  # the call that owns it sees it die, and cleans up
 
-    def _take(self, until: float, least: float) -> "_Process":
+    def _acquire(self, until: float, least: float) -> "_Process":
         with self._state:
             if not self._idle and self._waiting >= self._queue:
                 raise _overloaded(f"{self._waiting} calls wait for an engine process already")
@@ -190,19 +188,19 @@ class ProcessPool:
                 raise _shutting_down()
             if not self._idle:
                 raise _overloaded("no engine process was free before the deadline")
-            if until - time.monotonic() < least:  # it would be ended in mid-work, and everybody behind it wait for that
+            if until - time.monotonic() < least:  # it would be killed in mid-work, and every waiting call wait for that
                 self._free.notify()
                 raise _overloaded("an engine process was free only shortly before the deadline")
             return self._idle.pop()
 
-    def _give_back(self, process: "_Process") -> None:
+    def _release(self, process: "_Process") -> None:
         with self._state:
-            kept = process in self._all
-            if kept:
+            pooled = process in self._all
+            if pooled:
                 self._idle.append(process)
                 self._free.notify()
                 self._state.notify_all()
-        if not kept:
+        if not pooled:
             process.end()
 
     def _replace(self, process: "_Process", why: str) -> None:
@@ -237,13 +235,13 @@ class ProcessPool:
 
 
 class _Process:
-    """One engine process, and the parent's end of its socket. Its errors are OSErrors; TimeoutError is one."""
+    """One worker process, and the parent's end of its socket. Its errors are OSErrors; TimeoutError is one."""
 
     def __init__(self, memory: int) -> None:
         ours, theirs = socket.socketpair()
-        for each in (ours, theirs):  # a batch should pass in few turns; the kernel takes less if it allows less
+        for each in (ours, theirs):  # few context switches for a batch; the kernel takes less if it allows less
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        alive, self._life = os.pipe()
+        alive, self._lifeline = os.pipe()
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, str(theirs.fileno()), str(alive), str(memory)],
@@ -254,13 +252,13 @@ class _Process:
             )
         except BaseException:
             ours.close()
-            os.close(self._life)
+            os.close(self._lifeline)
             raise
         finally:
             theirs.close()
             os.close(alive)
         self._socket = ours
-        self._known: set[bytes] = set()
+        self._defined: set[bytes] = set()  # digests of the tasks whose definition it has
 
     @classmethod
     def started(cls, memory: int) -> "_Process | None":
@@ -277,33 +275,33 @@ class _Process:
         return process
 
     def await_ready(self) -> None:
-        """Tell it where to import from, and wait for its answer."""
-        send(self._socket, OK, [json.dumps(sys.path).encode()], until=time.monotonic() + _BOOT)
-        receive(self._socket, time.monotonic() + _BOOT)
+        """Send it the import path, and wait for its answer."""
+        send(self._socket, Status.OK, [json.dumps(sys.path).encode()], until=time.monotonic() + _START_TIMEOUT)
+        receive(self._socket, time.monotonic() + _START_TIMEOUT)
 
-    def ask(self, program: TaskSpec, parts: Parts, until: float) -> tuple[int, Parts]:
+    def call(self, spec: TaskSpec, parts: Parts, until: float) -> tuple[int, Parts]:
         allowed = max(until - time.monotonic(), 0.001)
-        definition = [program.kind.encode(), program.definition]
-        if program.digest not in self._known:
-            send(self._socket, UNKNOWN, definition, program.digest, until=until)
-        send(self._socket, OK, parts, program.digest, allowed, until=until)
-        word, _, _, content = receive(self._socket, until)
-        if word == UNKNOWN:  # it has forgotten the program since
-            self._known.discard(program.digest)
-            return self.ask(program, parts, until)
-        self._known.add(program.digest)
-        return word, content
+        definition = [spec.kind.encode(), spec.definition]
+        if spec.digest not in self._defined:
+            send(self._socket, Status.UNKNOWN, definition, spec.digest, until=until)
+        send(self._socket, Status.OK, parts, spec.digest, allowed, until=until)
+        status, _, _, content = receive(self._socket, until)
+        if status == Status.UNKNOWN:  # its cache has dropped the task since
+            self._defined.discard(spec.digest)
+            return self.call(spec, parts, until)
+        self._defined.add(spec.digest)
+        return status, content
 
     def kill(self) -> None:
-        """End it; from any thread. The socket stays open for the call that owns it."""
+        """Kill it; from any thread. The socket stays open for the call that owns it."""
         self._process.kill()
 
     def end(self) -> None:
-        """End it and give everything back; by its owner alone, once."""
+        """Kill it and release its resources; called once, by its owner alone."""
         self._process.kill()
         self._process.wait()
         self._socket.close()
-        os.close(self._life)
+        os.close(self._lifeline)
 
 
 def _overloaded(what: str) -> UnavailableError:

@@ -1,4 +1,4 @@
-"""Engine processes: every way in which one can go wrong, done to real processes."""
+"""Worker processes: every way in which one can go wrong, done to real processes."""
 
 import json
 import os
@@ -18,6 +18,7 @@ import pytest
 from exchange.access.view.view import ViewSpec
 from exchange.engines import worker_process
 from exchange.engines.process_pool import ProcessPool, TaskSpec
+from exchange.engines.worker_process import Status
 from exchange.records.engine_tasks import apply_view, check_batch
 from registry.avro.parser import parse
 from schemas.access import Compare, MaskRule
@@ -28,12 +29,12 @@ from tests.kit.world.publisher import checkable
 MANY = 1_000
 
 
-def program(name, definition=b""):
+def task(name, definition=b""):
     return TaskSpec.of(f"tests.kit.faults.engine_tasks:{name}", definition)
 
 
 def pid_of(workers):
-    return int(workers.run(program("echo"), [], records=MANY)[1])
+    return int(workers.run(task("echo"), [], records=MANY)[1])
 
 
 @pytest.fixture(scope="module")
@@ -58,49 +59,49 @@ def until(condition, seconds=20):
         time.sleep(0.01)
 
 
-def test_a_program_runs_in_another_process_on_the_bytes_that_it_is_given(one):
-    definition, pid, *parts = one.run(program("echo", b"text"), [b"", b"a" * 5_000_000, b"b"], records=MANY)
+def test_a_task_runs_in_another_process_on_the_bytes_that_it_is_given(one):
+    definition, pid, *parts = one.run(task("echo", b"text"), [b"", b"a" * 5_000_000, b"b"], records=MANY)
     assert (definition, parts) == (b"text", [b"", b"a" * 5_000_000, b"b"])
     assert int(pid) != os.getpid()
 
 
 def test_a_few_records_are_worked_in_the_calling_thread(one):
-    assert int(one.run(program("echo"), [], records=29)[1]) == os.getpid()
-    assert int(one.run(program("echo"), [], records=30)[1]) != os.getpid()
+    assert int(one.run(task("echo"), [], records=29)[1]) == os.getpid()
+    assert int(one.run(task("echo"), [], records=30)[1]) != os.getpid()
 
 
 def test_without_processes_everything_is_worked_in_the_calling_thread():
     with ProcessPool(0) as workers:
-        assert int(workers.run(program("echo"), [], records=MANY)[1]) == os.getpid()
-        refused(InvalidError, Reason.RECORD_INVALID, lambda: workers.run(program("refuse"), [], records=MANY))
-    refused(UnavailableError, Reason.SHUTTING_DOWN, lambda: workers.run(program("echo"), [], records=1))
+        assert int(workers.run(task("echo"), [], records=MANY)[1]) == os.getpid()
+        refused(InvalidError, Reason.RECORD_INVALID, lambda: workers.run(task("refuse"), [], records=MANY))
+    refused(UnavailableError, Reason.SHUTTING_DOWN, lambda: workers.run(task("echo"), [], records=1))
 
 
 def test_a_definition_travels_and_is_compiled_once(one, monkeypatch):
     sent = []
     original = worker_process.send
     monkeypatch.setattr("exchange.engines.process_pool.send", lambda *a, **k: (sent.append(a[1]), original(*a, **k)))
-    counts = [one.run(program("counted", b"once"), [], records=MANY) for _ in range(3)]
+    counts = [one.run(task("counted", b"once"), [], records=MANY) for _ in range(3)]
     assert counts == [[b"1"]] * 3
-    assert sent == [worker_process.UNKNOWN] + [worker_process.OK] * 3
+    assert sent == [Status.UNKNOWN] + [Status.OK] * 3
 
 
-def test_a_process_that_has_forgotten_a_program_is_told_again(one):
-    assert one.run(program("counted", b"first"), [], records=MANY) == [b"1"]
+def test_a_process_that_has_dropped_a_task_is_sent_it_again(one):
+    assert one.run(task("counted", b"first"), [], records=MANY) == [b"1"]
     for number in range(300):
-        one.run(program("counted", b"%d" % number), [], records=MANY)
-    assert one.run(program("counted", b"first"), [], records=MANY) == [b"2"]
+        one.run(task("counted", b"%d" % number), [], records=MANY)
+    assert one.run(task("counted", b"first"), [], records=MANY) == [b"2"]
 
 
 def test_an_error_of_the_pool_arrives_as_it_was_raised(one):
-    error = refused(InvalidError, Reason.RECORD_INVALID, lambda: one.run(program("refuse"), [], records=MANY))
+    error = refused(InvalidError, Reason.RECORD_INVALID, lambda: one.run(task("refuse"), [], records=MANY))
     assert (error.message, error.details) == ("got 1; expected 2", {"rows": "3"})
 
 
 @pytest.mark.parametrize("name", ["fail", "panic"])
 def test_any_other_error_is_told_by_its_type_alone(one, name):
     before = pid_of(one)
-    error = refused(UnavailableError, Reason.INTERNAL, lambda: one.run(program(name), [], records=MANY))
+    error = refused(UnavailableError, Reason.INTERNAL, lambda: one.run(task(name), [], records=MANY))
     assert "110101199003071234" not in str(error) + str(error.details)
     assert pid_of(one) == before
 
@@ -109,22 +110,22 @@ def test_any_other_error_is_told_by_its_type_alone(one, name):
 def test_work_that_takes_too_much_memory_is_invalid_and_harms_nobody(name):
     with ProcessPool(1, memory=200 << 20) as workers:
         before = pid_of(workers)
-        assert workers.run(program(name), [b"1000000"], records=MANY) == [b"\0"] or name == "eat_arrow"
-        refused(InvalidError, Reason.BATCH_TOO_LARGE, lambda: workers.run(program(name), [b"400000000"], records=MANY))
+        assert workers.run(task(name), [b"1000000"], records=MANY) == [b"\0"] or name == "eat_arrow"
+        refused(InvalidError, Reason.BATCH_TOO_LARGE, lambda: workers.run(task(name), [b"400000000"], records=MANY))
         assert pid_of(workers) == before
 
 
 def test_no_core_file_is_left_and_a_panic_is_cheap(one):
-    assert one.run(program("limits"), [], records=MANY) == [b"(0, 0)", b"0"]
+    assert one.run(task("limits"), [], records=MANY) == [b"(0, 0)", b"0"]
 
 
 @pytest.mark.parametrize("name", ["sleep", "spin"])
 def test_work_beyond_its_deadline_ends_its_own_process_and_no_other(name):
     replaced = []
     with ProcessPool(2, replaced=replaced.append) as workers, ThreadPoolExecutor(2) as threads:
-        slow = threads.submit(workers.run, program("sleep"), [b"1.0"], records=MANY)
+        slow = threads.submit(workers.run, task("sleep"), [b"1.0"], records=MANY)
         start = time.monotonic()
-        work = threads.submit(workers.run, program(name), [b"60"], records=MANY, deadline=0.4)
+        work = threads.submit(workers.run, task(name), [b"60"], records=MANY, deadline=0.4)
         refused(UnavailableError, Reason.OVERLOADED, work.result)
         assert time.monotonic() - start < 0.9
         assert int(slow.result()[0]) != os.getpid()
@@ -139,9 +140,7 @@ def test_a_stopped_process_is_replaced_at_the_deadline():
         pid = pid_of(workers)
         os.kill(pid, signal.SIGSTOP)
         big = [b"x" * 8_000_000]  # more than a socket holds: the sender waits as well
-        refused(
-            UnavailableError, Reason.OVERLOADED, lambda: workers.run(program("echo"), big, records=MANY, deadline=0.3)
-        )
+        refused(UnavailableError, Reason.OVERLOADED, lambda: workers.run(task("echo"), big, records=MANY, deadline=0.3))
         assert pid_of(workers) != pid
         assert not psutil.pid_exists(pid)
 
@@ -151,7 +150,7 @@ def test_a_batch_whose_process_died_is_tried_once_more(how, tmp_path):
     replaced = []
     with ProcessPool(1, replaced=replaced.append) as workers:
         once = [how.encode(), str(tmp_path / "died").encode()]
-        assert workers.run(program("die"), once, records=MANY) == [b"survived"]
+        assert workers.run(task("die"), once, records=MANY) == [b"survived"]
         assert replaced == ["died"]
 
 
@@ -159,7 +158,7 @@ def test_a_batch_of_which_two_processes_died_is_invalid():
     replaced = []
     with ProcessPool(1, replaced=replaced.append) as workers:
         error = refused(
-            InvalidError, Reason.RECORD_INVALID, lambda: workers.run(program("die"), [b"SIGABRT", b""], records=MANY)
+            InvalidError, Reason.RECORD_INVALID, lambda: workers.run(task("die"), [b"SIGABRT", b""], records=MANY)
         )
         assert "two engine processes" in str(error)
         assert replaced == ["died", "died"]
@@ -168,12 +167,12 @@ def test_a_batch_of_which_two_processes_died_is_invalid():
 
 def test_more_calls_than_may_wait_are_refused_at_once():
     with ProcessPool(1, queue=1) as workers, ThreadPoolExecutor(2) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"0.6"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"0.6"], records=MANY)
         until(lambda: not workers._idle)
-        waiting = threads.submit(workers.run, program("sleep"), [b"0"], records=MANY)
+        waiting = threads.submit(workers.run, task("sleep"), [b"0"], records=MANY)
         until(lambda: workers._waiting == 1)
         start = time.monotonic()
-        error = refused(UnavailableError, Reason.OVERLOADED, lambda: workers.run(program("echo"), [], records=MANY))
+        error = refused(UnavailableError, Reason.OVERLOADED, lambda: workers.run(task("echo"), [], records=MANY))
         assert time.monotonic() - start < 0.3
         assert error.retry_after == 1.0
         assert working.result()
@@ -182,18 +181,16 @@ def test_more_calls_than_may_wait_are_refused_at_once():
 
 def test_a_call_waits_no_longer_than_its_deadline_for_a_process():
     with ProcessPool(1) as workers, ThreadPoolExecutor(1) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"0.6"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"0.6"], records=MANY)
         until(lambda: not workers._idle)
-        refused(
-            UnavailableError, Reason.OVERLOADED, lambda: workers.run(program("echo"), [], records=MANY, deadline=0.2)
-        )
+        refused(UnavailableError, Reason.OVERLOADED, lambda: workers.run(task("echo"), [], records=MANY, deadline=0.2))
         assert working.result()
 
 
 def test_calls_that_wait_for_one_process_come_one_after_the_other():
     with ProcessPool(1) as workers, ThreadPoolExecutor(6) as threads:
         start = time.monotonic()
-        calls = [threads.submit(workers.run, program("sleep"), [b"0.05"], records=MANY) for _ in range(6)]
+        calls = [threads.submit(workers.run, task("sleep"), [b"0.05"], records=MANY) for _ in range(6)]
         assert len({bytes(call.result()[0]) for call in calls}) == 1
         assert time.monotonic() - start < 5  # a wake-up that is lost would wait for the deadline, ten seconds
 
@@ -201,11 +198,11 @@ def test_calls_that_wait_for_one_process_come_one_after_the_other():
 def test_a_process_that_is_free_too_late_for_a_call_goes_to_the_next_one():
     replaced = []
     with ProcessPool(1, replaced=replaced.append) as workers, ThreadPoolExecutor(3) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"1.0"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"1.0"], records=MANY)
         until(lambda: not workers._idle)
-        late = threads.submit(workers.run, program("sleep"), [b"60"], records=MANY, deadline=1.25)
+        late = threads.submit(workers.run, task("sleep"), [b"60"], records=MANY, deadline=1.25)
         until(lambda: workers._waiting == 1)
-        next_ = threads.submit(workers.run, program("echo"), [b"x"], records=MANY)
+        next_ = threads.submit(workers.run, task("echo"), [b"x"], records=MANY)
         error = refused(UnavailableError, Reason.OVERLOADED, late.result)
         assert "shortly before" in str(error)
         start = time.monotonic()
@@ -218,9 +215,9 @@ def test_a_process_that_is_free_too_late_for_a_call_goes_to_the_next_one():
 def test_closing_refuses_those_who_wait():
     workers = ProcessPool(1)
     with ThreadPoolExecutor(3) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"3"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"3"], records=MANY)
         until(lambda: not workers._idle)
-        waiting = threads.submit(workers.run, program("echo"), [], records=MANY)
+        waiting = threads.submit(workers.run, task("echo"), [], records=MANY)
         until(lambda: workers._waiting == 1)
         threads.submit(workers.close)
         refused(UnavailableError, Reason.SHUTTING_DOWN, waiting.result)
@@ -231,12 +228,12 @@ def test_closing_refuses_those_who_wait():
 def test_closing_lets_calls_end_and_refuses_new_ones():
     workers = ProcessPool(1)
     with ThreadPoolExecutor(1) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"0.5"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"0.5"], records=MANY)
         until(lambda: not workers._idle)
         closing = threading.Thread(target=workers.close)
         closing.start()
         until(lambda: workers._closed)
-        refused(UnavailableError, Reason.SHUTTING_DOWN, lambda: workers.run(program("echo"), [], records=MANY))
+        refused(UnavailableError, Reason.SHUTTING_DOWN, lambda: workers.run(task("echo"), [], records=MANY))
         pid = int(working.result()[0])
         closing.join()
     assert not psutil.pid_exists(pid)
@@ -244,25 +241,25 @@ def test_closing_lets_calls_end_and_refuses_new_ones():
 
 
 def test_closing_is_patient_only_so_long():
-    before = engine_processes()
+    before = worker_processes()
     workers = ProcessPool(1)
     with ThreadPoolExecutor(1) as threads:
-        working = threads.submit(workers.run, program("sleep"), [b"30"], records=MANY)
+        working = threads.submit(workers.run, task("sleep"), [b"30"], records=MANY)
         until(lambda: not workers._idle)
         workers.close(patience=0.1)
         refused(UnavailableError, Reason.SHUTTING_DOWN, working.result)
-    assert engine_processes() == before
+    assert worker_processes() == before
 
 
-def engine_processes():
-    return {child.pid for child in psutil.Process().children() if "engine_process" in " ".join(child.cmdline())}
+def worker_processes():
+    return {child.pid for child in psutil.Process().children() if "worker_process" in " ".join(child.cmdline())}
 
 
 @pytest.mark.parametrize("name", ["echo", "sleep", "spin"])
 def test_a_process_ends_when_its_parent_is_killed_whatever_it_is_doing(name):
     script = textwrap.dedent(f"""
         import threading
-        from exchange.engines.process_pool import TaskSpec, ProcessPool
+        from exchange.engines.process_pool import ProcessPool, TaskSpec
         workers = ProcessPool(1, deadline=1)
         pid = int(workers.run(TaskSpec.of("tests.kit.faults.engine_tasks:echo", b""), [], records=1000)[1])
         work = TaskSpec.of("tests.kit.faults.engine_tasks:{name}", b"")
@@ -280,8 +277,8 @@ def test_a_process_ends_when_its_parent_is_killed_whatever_it_is_doing(name):
 
 
 def test_an_answer_that_is_none_counts_as_a_death():
-    huge = worker_process._HEAD.pack(worker_process.OK, 1, bytes(32), 0.0) + (2**60).to_bytes(8, "little")
-    for answer in (huge, worker_process._HEAD.pack(worker_process.OK, 2**30, bytes(32), 0.0)):
+    huge = worker_process._HEAD.pack(Status.OK, 1, bytes(32), 0.0) + (2**60).to_bytes(8, "little")
+    for answer in (huge, worker_process._HEAD.pack(Status.OK, 2**30, bytes(32), 0.0)):
         ours, theirs = worker_process.socket.socketpair()
         with ours, theirs:
             theirs.sendall(answer)
@@ -289,10 +286,10 @@ def test_an_answer_that_is_none_counts_as_a_death():
                 worker_process.receive(ours, time.monotonic() + 5)
     for fault in (b"{", b'{"kind": "Reason"}', json.dumps({"kind": "PoolError", "reason": "internal"}).encode()):
         with pytest.raises(ConnectionAbortedError):
-            worker_process.raised([fault])
+            worker_process.decode_error([fault])
 
 
-# --- the two programs of the exchange -------------------------------------------------------------------------------
+# --- the two tasks of the exchange ----------------------------------------------------------------------------------
 
 SCHEMA = json.dumps(
     {

@@ -1,4 +1,4 @@
-"""Programs for the tests of the engine processes: each misbehaves in one way that a real engine can."""
+"""Tasks for the tests of the worker processes: each misbehaves in one way that a real engine can."""
 
 import os
 import resource
