@@ -1,9 +1,9 @@
-"""One question for all who ask it at the same time.
+"""Single flight: concurrent calls with the same key share one execution (request coalescing).
 
-Eight batches of one stream ask the same of the registers at the same moment: does this connector stand, is the topic
-published, which key signs? A wave gathers those who come while the question before theirs is still being asked, and
-asks once for all of them. Nothing is kept: an answer serves only those who were there before its question was put, so
-it is never older than the caller's own question would have been.
+Eight batches of one stream ask the attribute store the same at the same moment: does this connector exist, is the
+topic published, which key signs? Calls that arrive while an execution for their key is running wait for the next one,
+which runs once for all of them. Nothing is cached: a result serves only the calls that were waiting before its
+execution began, so it is never older than the caller's own execution would have been.
 """
 
 import copy
@@ -19,53 +19,53 @@ _V = TypeVar("_V")
 
 
 class SingleFlight(Generic[_K, _V]):
-    """Asks a question once for all who wait for its answer. Thread-safe.
+    """Runs a function once for all callers that wait for its result. Thread-safe.
 
     Args:
-        ask: gives the answer; what it raises, everybody of the wave gets, each a copy of its own.
+        run: computes the result; what it raises, every waiting caller gets, each a copy of its own.
     """
 
-    def __init__(self, ask: Callable[[_K], _V]) -> None:
-        self._ask = ask
+    def __init__(self, run: Callable[[_K], _V]) -> None:
+        self._run = run
         self._lock = threading.Lock()
-        self._forming: dict[_K, Future[_V]] = {}
-        self._asked: dict[_K, Future[_V]] = {}
+        self._queued: dict[_K, Future[_V]] = {}  # the next execution, still open to callers
+        self._running: dict[_K, Future[_V]] = {}
 
     def __call__(self, key: _K) -> _V:
-        """Return the answer to *key*, asked after this call began."""
+        """Return the result for *key*, of an execution that began after this call."""
         with self._lock:
-            wave = self._forming.get(key)
-            first = wave is None
-            if wave is None:
-                wave = self._forming[key] = Future()
-            before = self._asked.get(key)
-        if first:
+            flight = self._queued.get(key)
+            leader = flight is None
+            if flight is None:
+                flight = self._queued[key] = Future()
+            before = self._running.get(key)
+        if leader:
             if before is not None:
-                before.exception()  # waits; whatever it was, it is not ours
+                before.exception()  # waits; its outcome belongs to others
             with self._lock:
-                del self._forming[key]
-                self._asked[key] = wave
+                del self._queued[key]
+                self._running[key] = flight
             try:
-                wave.set_result(self._ask(key))
+                flight.set_result(self._run(key))
             except BaseException as error:
-                wave.set_exception(error)
+                flight.set_exception(error)
                 raise
             finally:
                 with self._lock:
-                    if self._asked.get(key) is wave:
-                        del self._asked[key]
-            return wave.result()
-        failure = wave.exception()  # waits
+                    if self._running.get(key) is flight:
+                        del self._running[key]
+            return flight.result()
+        failure = flight.exception()  # waits
         if failure is not None:
-            raise _another(failure) from failure
-        return wave.result()
+            raise _copy_of(failure) from failure
+        return flight.result()
 
 
-def _another(error: BaseException) -> BaseException:
-    """Return a follower an error of its own: one object raised in several threads gets all their tracebacks mixed."""
+def _copy_of(error: BaseException) -> BaseException:
+    """Return a follower's own error: one object raised in several threads gets all their tracebacks mixed."""
     try:
         return copy.copy(error)
-    except Exception:  # noqa: BLE001 - a class that is made of other arguments than it keeps
+    except Exception:  # noqa: BLE001 - a class whose constructor takes other arguments than it stores
         made = type(error).__new__(type(error))
         made.args = error.args
         made.__dict__.update(error.__dict__)

@@ -56,7 +56,7 @@ def filled(broker: KafkaBroker, batches: int, *, size: int = 0) -> Topic:
 
 
 class Place(tuple[int, ...]):  # noqa: SLOT001 - a tuple of any length can have none
-    """Positions that tell when they were looked up: whoever has looked them up stands in a wave."""
+    """Positions that tell when they were looked up: a caller that has looked them up is in a flight."""
 
     looked: threading.Event
 

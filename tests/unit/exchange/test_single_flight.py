@@ -1,4 +1,4 @@
-"""One question for all who ask it at the same time, and never an answer from before."""
+"""Single flight: concurrent calls share one execution, and never get a result from before."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ from schemas.errors import Reason, UnavailableError
 
 
 class Seen(str):
-    """A key that tells how often it was looked up: whoever has looked it up stands in a wave."""
+    """A key that tells how often it was looked up: a caller that has looked it up is in a flight."""
 
     __slots__ = ("looks",)
 
@@ -48,11 +48,11 @@ class Register:
 
 def test_those_who_come_during_a_question_share_the_next() -> None:
     register = Register()
-    waves = SingleFlight(register)
+    flight = SingleFlight(register)
     with ThreadPoolExecutor(9) as callers:
-        first = callers.submit(waves, "a")
+        first = callers.submit(flight, "a")
         assert register.begun.acquire(timeout=10)
-        later = _all_in_a_wave(callers, waves, 8)
+        later = _all_in_a_flight(callers, flight, 8)
         register.state = "revoked"
         register.let.release()
         assert first.result(10) == "stands"
@@ -64,27 +64,27 @@ def test_those_who_come_during_a_question_share_the_next() -> None:
 
 def test_nothing_is_kept_and_other_keys_do_not_wait() -> None:
     register = Register()
-    waves = SingleFlight(register)
+    flight = SingleFlight(register)
     with ThreadPoolExecutor(2) as callers:
-        slow = callers.submit(waves, "a")
+        slow = callers.submit(flight, "a")
         assert register.begun.acquire(timeout=10)
-        other = callers.submit(waves, "b")
+        other = callers.submit(flight, "b")
         assert register.begun.acquire(timeout=10)
         register.let.release(2)
         assert {slow.result(10), other.result(10)} == {"stands"}
     register.let.release()
-    assert waves("a") == "stands"
+    assert flight("a") == "stands"
     assert register.asked.count("a") == 2
 
 
-def test_an_error_reaches_its_wave_and_no_other() -> None:
+def test_an_error_reaches_its_flight_and_no_other() -> None:
     register = Register()
-    waves = SingleFlight(register)
+    flight = SingleFlight(register)
     register.state = "away"
     with ThreadPoolExecutor(2) as callers:
-        first = callers.submit(waves, "a")
+        first = callers.submit(flight, "a")
         assert register.begun.acquire(timeout=10)
-        [second] = _all_in_a_wave(callers, waves, 1)
+        [second] = _all_in_a_flight(callers, flight, 1)
         register.state = "stands"
         register.let.release(2)
         with pytest.raises(TimeoutError):
@@ -100,7 +100,7 @@ def test_an_error_reaches_its_wave_and_no_other() -> None:
         ValueError("plain"),
     ],
 )
-def test_every_one_of_a_wave_gets_an_error_of_its_own(error: Exception) -> None:
+def test_every_caller_of_a_flight_gets_an_error_of_its_own(error: Exception) -> None:
     register = Register()
     asked = threading.Event()
 
@@ -110,11 +110,11 @@ def test_every_one_of_a_wave_gets_an_error_of_its_own(error: Exception) -> None:
             return register(key)
         raise error
 
-    waves = SingleFlight(ask)
+    flight = SingleFlight(ask)
     with ThreadPoolExecutor(5) as callers:
-        first = callers.submit(waves, "a")
+        first = callers.submit(flight, "a")
         assert register.begun.acquire(timeout=10)
-        later = _all_in_a_wave(callers, waves, 4)
+        later = _all_in_a_flight(callers, flight, 4)
         register.let.release()
         assert first.result(10) == "stands"
         got = [each.exception(10) for each in later]
@@ -126,8 +126,8 @@ def test_every_one_of_a_wave_gets_an_error_of_its_own(error: Exception) -> None:
         assert each is error or each.__cause__ is error
 
 
-def _all_in_a_wave(callers: ThreadPoolExecutor, waves: SingleFlight[str, str], count: int) -> list[Future[str]]:
+def _all_in_a_flight(callers: ThreadPoolExecutor, flight: SingleFlight[str, str], count: int) -> list[Future[str]]:
     keys = [Seen("a") for _ in range(count)]
-    asking = [callers.submit(waves, key) for key in keys]
+    asking = [callers.submit(flight, key) for key in keys]
     assert all(key.looks.acquire(timeout=10) for key in keys)
     return asking
