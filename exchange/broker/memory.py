@@ -1,8 +1,11 @@
-"""The broker in memory: the twin that ships, for tests and for reading what the port means.
+"""In-memory broker: test code that ships, to keep the port honest and to show what it means (ADR 0020).
 
-`MemoryLog` is the backend and outlives its adapters, so that a restart is a new `MemoryBroker` over the same log
-and several gateways are several adapters. Like Kafka, it commits before the seal (which therefore gets no
-transaction), leaves a position unused after each append, and can be down (`log.down`) or full (`log.full`).
+No configuration selects it: its records end with the process. It passes the same contract suite as the adapters on
+PostgreSQL and Kafka, so that tests of the record path run against a broker and not against a mock.
+
+`MemoryLog` is the backend and outlives its adapters: a restart is a new `MemoryBroker` over the same log, and several
+gateways are several adapters. Like Kafka, it commits before the commit hook (which therefore gets no transaction),
+leaves a position unused after each append, and can be down (`log.down`) or full (`log.full`).
 """
 
 import bisect
@@ -30,13 +33,13 @@ from exchange.broker.port import (
     TopicInfo,
 )
 from exchange.broker.rules import (
-    REMEMBERED,
-    another_shape,
+    RECEIPTS_PER_LANE,
     check_batches,
     check_positions,
-    fenced,
-    sort_out,
-    unknown_topic,
+    lane_fenced,
+    partition_count_mismatch,
+    split_duplicates,
+    topic_not_found,
 )
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Lane, Topic
@@ -64,7 +67,7 @@ class _Partition:
     records: list[_Record] = field(default_factory=list)
     earliest: int = 0
     latest: int = 0
-    free: int = 0  # where the next append begins, one past `latest` once something was appended
+    next_position: int = 0  # of the next append: one past `latest` once something was appended
     recorded_at: int = 0
 
 
@@ -77,11 +80,11 @@ class _TopicLog:
 @dataclass(slots=True)
 class _LaneLog:
     epoch: int = 0
-    receipts: deque[Appended] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    receipts: deque[Appended] = field(default_factory=lambda: deque(maxlen=RECEIPTS_PER_LANE))
 
 
 class MemoryLog:
-    """What adapters share: topics, lanes and those who watch. Set `down` or `full` to see how callers bear it."""
+    """Backend that adapters share: topics, lanes and watchers. Set `down` or `full` to test how callers cope."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -93,7 +96,7 @@ class MemoryLog:
 
 
 class MemoryBroker(Broker):
-    """See `exchange.broker.port.Broker`. Made without a log, it has one of its own."""
+    """In-memory adapter of the broker port. Without a log given, it has one of its own."""
 
     def __init__(self, log: MemoryLog | None = None) -> None:
         self.log = log or MemoryLog()
@@ -105,36 +108,36 @@ class MemoryBroker(Broker):
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        with self._open():
-            there = self.log.topics.get(topic)
-            if there is None:
+        with self._available():
+            existing = self.log.topics.get(topic)
+            if existing is None:
                 info = TopicInfo(topic=topic, partitions=partitions, keep=keep, retention=retention, generation=1)
-                there = _TopicLog(info, [_Partition() for _ in range(partitions)])
-                self.log.topics[topic] = there
-            if there.info.partitions != partitions:
-                raise another_shape(topic, there.info.partitions, partitions)
-            return there.info
+                existing = _TopicLog(info, [_Partition() for _ in range(partitions)])
+                self.log.topics[topic] = existing
+            if existing.info.partitions != partitions:
+                raise partition_count_mismatch(topic, existing.info.partitions, partitions)
+            return existing.info
 
     @override
     def topic(self, topic: Topic) -> TopicInfo:
-        with self._open():
+        with self._available():
             return self._topic(topic).info
 
     @override
-    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
-        """The seal gets None, after the commit and outside the log's lock."""
+    def append(self, batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
+        """The commit hook gets None, after the commit and outside the log's lock."""
         if not batches:
             return []
         resumed = self._resumes[batches[0].lane]
-        with self._open():
+        with self._available():
             log = self._topic(batches[0].lane.topic)
             lane = check_batches(batches, log.info.partitions)
-            if self._resumes[lane] != resumed:  # while it waited: whoever resumed was told where the lane stands
-                raise fenced(lane)
+            if self._resumes[lane] != resumed:  # resumed meanwhile: what `resume` returned must stay true
+                raise lane_fenced(lane)
             state = self.log.lanes.setdefault(lane, _LaneLog())
             if self._epochs.get(lane, state.epoch) != state.epoch:
-                raise fenced(lane)
-            before, new = sort_out(tuple(state.receipts), batches)
+                raise lane_fenced(lane)
+            duplicates, new = split_duplicates(tuple(state.receipts), batches)
             if lane not in self._epochs:
                 self._take_over(lane, state)
             if new and self.log.full:
@@ -143,29 +146,29 @@ class MemoryBroker(Broker):
             state.receipts.extend(appended)
             watchers = list(self.log.watchers.get(lane.topic, ())) if new else []
         for wake in watchers:
-            with contextlib.suppress(Exception):  # a watcher's fault is its own
+            with contextlib.suppress(Exception):  # a watcher's error must not reach the append
                 wake()
         if appended:
-            seal(None, appended)
-        return before + appended
+            commit_hook(None, appended)
+        return duplicates + appended
 
     @override
     def resume(self, lane: Lane) -> LaneState | None:
-        with self._open():
+        with self._available():
             state = self.log.lanes.setdefault(lane, _LaneLog())
             self._take_over(lane, state)
             self._resumes[lane] += 1
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state.receipts else None
 
     @override
-    def stands(self, lane: Lane) -> LaneState | None:
-        with self._open():
+    def peek_lane(self, lane: Lane) -> LaneState | None:
+        with self._available():
             state = self.log.lanes.get(lane)
             return LaneState(lane=lane, receipts=tuple(state.receipts)) if state and state.receipts else None
 
     @override
     def lanes(self) -> Iterator[LaneState]:
-        with self._open():
+        with self._available():
             states = [
                 LaneState(lane=lane, receipts=tuple(state.receipts))
                 for lane, state in self.log.lanes.items()
@@ -175,31 +178,32 @@ class MemoryBroker(Broker):
 
     @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        with self._open():
+        with self._available():
             log = self._topic(topic)
             check_positions(topic, after, *_ends(log))
-            waiting = {
+            candidates = {
                 number: part.records[index : index + max_records]
                 for number, (part, at) in enumerate(zip(log.partitions, after, strict=True))
                 for index in [bisect.bisect_left(part.records, at, key=_position)]
             }
-        taken = _share(waiting, max_records, max_bytes)
-        following = tuple(
+        taken = _take_round_robin(candidates, max_records, max_bytes)
+        next_positions = tuple(
             taken[number][-1].position + 1 if taken.get(number) else at for number, at in enumerate(after)
         )
         return ReadResult(
-            stretches=tuple(_stretch(number, records) for number, records in taken.items()), next=following
+            partitions=tuple(_partition_records(number, records) for number, records in taken.items()),
+            next=next_positions,
         )
 
     @override
     def ends(self, topic: Topic) -> Ends:
-        with self._open():
+        with self._available():
             earliest, latest = _ends(self._topic(topic))
         return Ends(earliest=earliest, latest=latest)
 
     @override
-    def since(self, topic: Topic, recorded_at: int) -> Positions:
-        with self._open():
+    def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
+        with self._available():
             return tuple(
                 part.records[index].position if index < len(part.records) else part.latest
                 for part in self._topic(topic).partitions
@@ -219,13 +223,13 @@ class MemoryBroker(Broker):
 
     @override
     def close(self) -> None:
-        """The log stays."""
+        """The log stays usable by other adapters."""
         self._closed = True
 
     def retain(self, now: int) -> int:
-        """Remove what is older than each topic's retention, at `now` (microseconds UTC); give the count."""
+        """Remove what is older than each topic's retention, at `now` (microseconds UTC); return the count."""
         removed = 0
-        with self._open():
+        with self._available():
             for log in self.log.topics.values():
                 if log.info.retention is None:
                     continue
@@ -233,34 +237,34 @@ class MemoryBroker(Broker):
                 for part in log.partitions:
                     index = bisect.bisect_left(part.records, limit, key=_recorded_at)
                     if index:
-                        left = part.records[index:]
-                        part.earliest = left[0].position if left else part.latest
-                        part.records = left
+                        remaining = part.records[index:]
+                        part.earliest = remaining[0].position if remaining else part.latest
+                        part.records = remaining
                         removed += index
         return removed
 
     def compact(self) -> int:
-        """Remove every record of a Keep.LATEST topic whose key has a later one; give the count."""
+        """Remove every record of a `Retention.LATEST` topic whose key has a later one; return the count."""
         removed = 0
-        with self._open():
+        with self._available():
             for log in self.log.topics.values():
                 if log.info.keep is not Retention.LATEST:
                     continue
                 for part in log.partitions:
                     last = {record.key: record.position for record in part.records}
-                    left = [record for record in part.records if last[record.key] == record.position]
-                    removed += len(part.records) - len(left)
-                    part.records = left
+                    remaining = [record for record in part.records if last[record.key] == record.position]
+                    removed += len(part.records) - len(remaining)
+                    part.records = remaining
         return removed
 
     def renew_generations(self) -> None:
         """Raise every topic's generation: what a restored backup must do before it serves."""
-        with self._open():
+        with self._available():
             for log in self.log.topics.values():
                 log.info = replace(log.info, generation=log.info.generation + 1)
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
+    def _available(self) -> Iterator[None]:
         with self.log.lock:
             if self._closed:
                 raise UnavailableError(Reason.SHUTTING_DOWN, "this broker was closed; make a new one")
@@ -271,7 +275,7 @@ class MemoryBroker(Broker):
     def _topic(self, topic: Topic) -> _TopicLog:
         log = self.log.topics.get(topic)
         if log is None:
-            raise unknown_topic(topic)
+            raise topic_not_found(topic)
         return log
 
     def _take_over(self, lane: Lane, state: _LaneLog) -> None:
@@ -282,13 +286,13 @@ class MemoryBroker(Broker):
 def _store(log: _TopicLog, batch: Append) -> Appended:
     parts = {number: log.partitions[number] for number in sorted(set(batch.partitions))}
     recorded_at = max(batch.recorded_at, *(part.recorded_at for part in parts.values()))
-    begins = {number: part.free for number, part in parts.items()}
+    first_positions = {number: part.next_position for number, part in parts.items()}
     for index, number in enumerate(batch.partitions):
         part = parts[number]
         stated = batch.valid[16 * index : 16 * index + 16]
         part.records.append(
             _Record(
-                position=part.free,
+                position=part.next_position,
                 key=batch.keys[index],
                 value=batch.values[index],
                 recorded_at=recorded_at,
@@ -296,11 +300,14 @@ def _store(log: _TopicLog, batch: Append) -> Appended:
                 valid=stated if any(stated) else b"",
             )
         )
-        part.free += 1
-    runs = tuple(Run(partition=number, first=begins[number], last=part.free - 1) for number, part in parts.items())
+        part.next_position += 1
+    runs = tuple(
+        Run(partition=number, first=first_positions[number], last=part.next_position - 1)
+        for number, part in parts.items()
+    )
     for part in parts.values():
-        part.latest = part.free
-        part.free += 1  # as Kafka's control records do: nobody may count positions
+        part.latest = part.next_position
+        part.next_position += 1  # as Kafka's control records do: callers must not count positions
         part.recorded_at = recorded_at
     return Appended(
         lane=batch.lane,
@@ -317,16 +324,18 @@ def _ends(log: _TopicLog) -> tuple[Positions, Positions]:
     return tuple(part.earliest for part in log.partitions), tuple(part.latest for part in log.partitions)
 
 
-def _share(waiting: dict[int, list[_Record]], max_records: int, max_bytes: int) -> dict[int, list[_Record]]:
-    """Take records in turns from each partition, oldest first, until a bound is met; at least one."""
+def _take_round_robin(
+    candidates: dict[int, list[_Record]], max_records: int, max_bytes: int
+) -> dict[int, list[_Record]]:
+    """Take records from the partitions in turn, oldest first, until a bound is met; at least one."""
     taken: dict[int, list[_Record]] = {}
     count = size = index = 0
-    while waiting:
-        for number, records in list(waiting.items()):
+    while candidates:
+        for number, records in list(candidates.items()):
             record = records[index] if index < len(records) else None
             weight = len(record.value or b"") if record else 0
             if record is None or count >= max_records or (count and size + weight > max_bytes):
-                del waiting[number]
+                del candidates[number]
                 continue
             taken.setdefault(number, []).append(record)
             count, size = count + 1, size + weight
@@ -334,7 +343,7 @@ def _share(waiting: dict[int, list[_Record]], max_records: int, max_bytes: int) 
     return taken
 
 
-def _stretch(number: int, records: list[_Record]) -> PartitionRecords:
+def _partition_records(number: int, records: list[_Record]) -> PartitionRecords:
     return PartitionRecords(
         partition=number,
         offsets=[record.position for record in records],

@@ -1,22 +1,23 @@
-"""The broker's port: what the exchange needs of a log of records, and promises to its callers.
+"""Broker port: an append-only log of records in topics and partitions, and what it promises to its callers.
 
-Three adapters keep it: `memory` (tests), `postgres` (embedded default), `kafka` (production). One contract suite
-(tests/contract/test_broker.py) runs on all of them.
+Three adapters implement it: `memory` (tests), `postgres` (embedded default), `kafka` (production). One contract suite
+(tests/contract/broker) runs on all of them.
 
 What every adapter keeps true:
 
-* **Order.** Records with the same key keep their order; positions never change and are never reused. Positions
-  may have gaps, so "next" is the last one read plus one, never a count.
-* **Exactly-once append** by (lane, sequence, digest). The receipt (where the records stand, and the connector's
-  source position) is stored with the records, atomically. The same sequence with the same digest gives the same
-  receipt and appends nothing; with another digest it is a conflict; a gap is refused.
-* **Nothing half-visible.** A batch is read whole or not at all; when the backend is down or full, append raises
+* **Order.** Records with the same key keep their order; positions never change and are never reused. Positions may
+  have gaps, so "next" is the last one read plus one, never a count.
+* **Exactly-once append** by (lane, sequence, digest). The receipt (the records' positions, and the connector's source
+  position) is stored with the records, atomically. The same sequence with the same digest gives the same receipt and
+  appends nothing; with another digest it is a conflict; a gap is refused.
+* **Atomic visibility.** A batch is read whole or not at all; when the backend is down or full, append raises
   `UnavailableError` and no reader ever sees a part of the batch.
-* **The seal.** `append` calls `seal(work, appended)` once for each transaction's newly appended batches, before the
-  next transaction and before it returns. An adapter that shares the pool's database passes the open transaction, so
-  that records, receipt and audit entry are one; others pass None after their own commit, and the seal opens a
-  transaction of its own. If the seal raises, append raises; what was then committed is found again by `lanes()`.
-* **Honest ends.** A position that retention has overtaken raises `GoneError` with the earliest one.
+* **Commit hook.** `append` calls `commit_hook(work, appended)` once for each transaction's newly appended batches,
+  before the next transaction and before it returns. An adapter that shares the pool's database passes the open
+  transaction, so that records, receipt and audit entry are one; others pass None after their own commit, and the hook
+  opens a transaction of its own. If the hook raises, append raises; what was then committed is found again by
+  `lanes()`.
+* **No silent gap.** A position that retention has overtaken raises `GoneError` with the earliest one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,7 @@ class Retention(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicInfo:
-    """A topic as it stands. `generation` rises when a backup is restored, so that old positions are detected."""
+    """A topic's description. `generation` rises when a backup is restored, so that old positions are detected."""
 
     topic: Topic
     partitions: int
@@ -108,7 +109,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneState:
-    """Where a lane stands: its latest receipts, oldest first, at least the last one."""
+    """A lane's committed state: its latest receipts, oldest first, at least the last one."""
 
     lane: Lane
     receipts: tuple[Appended, ...]
@@ -116,7 +117,7 @@ class LaneState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneFault:
-    """A lane whose receipts cannot be read. `name`: as the backend has it, which need not be a lane's name any more."""
+    """A lane whose receipts cannot be read. `name`: as the backend stores it, perhaps no valid lane name."""
 
     name: str
     error: PoolError
@@ -144,24 +145,25 @@ class PartitionRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadResult:
-    """What one read gave: stretches of records, and the positions after all that was scanned."""
+    """Result of one read: records by partition, and the positions after all that was scanned."""
 
-    stretches: tuple[PartitionRecords, ...]
+    partitions: tuple[PartitionRecords, ...]
     next: Positions
 
     def __len__(self) -> int:
-        return sum(map(len, self.stretches))
+        return sum(map(len, self.partitions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ends:
-    """Earliest position still there, and the one after the last committed record, per partition."""
+    """Earliest position still stored, and the one after the last committed record, per partition."""
 
     earliest: Positions
     latest: Positions
 
 
 CommitHook = Callable[[UnitOfWork | None, Sequence[Appended]], None]
+"""Called with the open transaction, or None after the commit, and the receipts of the newly appended batches."""
 
 
 class Broker(Protocol):
@@ -170,7 +172,7 @@ class Broker(Protocol):
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """Make the topic, or give it back as it is; the number of partitions is fixed for its life.
+        """Create the topic, or return it as it is; the number of partitions never changes afterwards.
 
         Raises:
             ConflictError: ALREADY_EXISTS, with another number of partitions.
@@ -179,7 +181,7 @@ class Broker(Protocol):
         ...
 
     def topic(self, topic: Topic) -> TopicInfo:
-        """Describe a topic.
+        """Return a topic's description.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -187,22 +189,22 @@ class Broker(Protocol):
         """
         ...
 
-    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
+    def append(self, batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
         """Append consecutive batches of one lane, exactly once each, in as few transactions as the backend can.
 
-        Returns one `Appended` a batch, in order. What is raised is about the batches that are not appended yet:
-        repeated, the call finds the others.
+        Returns one `Appended` a batch, in order. An error is about the batches that are not appended yet; a repeated
+        call returns the others as duplicates.
 
         Raises:
-            ConflictError: SEQUENCE_GAP; SEQUENCE_CONFLICT (same number, other digest; `details` name what was
-                accepted); LANE_FENCED (another gateway has taken the lane over: the stream must end).
+            ConflictError: SEQUENCE_GAP; SEQUENCE_CONFLICT (same number, other digest; `details` name the accepted
+                one); LANE_FENCED (another gateway has taken the lane over: the stream must end).
             InvalidError: NOT_FOUND, no such topic; BATCH_TOO_LARGE.
             UnavailableError: BROKER_UNAVAILABLE or DISK_FULL: nothing visible; OUTCOME_UNKNOWN: ask `resume`.
         """
         ...
 
     def resume(self, lane: Lane) -> LaneState | None:
-        """Take the lane over and tell where it stands; None for a lane that never appended.
+        """Take the lane over and return its state; None for a lane that never appended.
 
         Afterwards an older owner of the lane can append nothing more.
 
@@ -212,10 +214,10 @@ class Broker(Protocol):
         """
         ...
 
-    def stands(self, lane: Lane) -> LaneState | None:
-        """Return where the lane stands without taking it over; None where nothing is committed.
+    def peek_lane(self, lane: Lane) -> LaneState | None:
+        """Return the lane's state without taking it over; None where nothing is committed.
 
-        What its owner commits at this moment may be missing: good for refusing, never for appending.
+        What its owner commits at this moment may be missing: enough to reject a batch, never to append one.
 
         Raises:
             CorruptError: LOG_CORRUPT, its receipts cannot be read.
@@ -226,12 +228,12 @@ class Broker(Protocol):
     def lanes(self) -> Iterator[LaneState | LaneFault]:
         """Return every lane's state without taking it over: what the sweeper compares with the receipts.
 
-        A lane that cannot be read comes as its fault and keeps no other from coming.
+        A lane that cannot be read is returned as a `LaneFault` and does not stop the iteration.
         """
         ...
 
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """Return committed records from these positions on, at most so many, at least one if there is any.
+        """Return committed records from these positions on, within both bounds, at least one if there is any.
 
         Raises:
             GoneError: POSITION_GONE, retention has overtaken a position; `details["earliest"]` names the
@@ -242,7 +244,7 @@ class Broker(Protocol):
         ...
 
     def ends(self, topic: Topic) -> Ends:
-        """Tell both ends of a topic, as a committed reader sees them.
+        """Return both ends of a topic, as a reader of committed records sees them.
 
         Raises:
             InvalidError: NOT_FOUND.
@@ -250,17 +252,17 @@ class Broker(Protocol):
         """
         ...
 
-    def since(self, topic: Topic, recorded_at: int) -> Positions:
+    def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
         """Return the positions of the first records with `recorded_at` ≥ the one given (microseconds UTC)."""
         ...
 
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """Call *wake* (from any thread, perhaps too often) whenever the topic may have grown.
 
-        A missed call costs a reader at most its own polling period, so *wake* is a hint and never a promise.
+        A missed call costs a reader at most its own polling period: a hint, not a guarantee.
         """
         ...
 
     def close(self) -> None:
-        """Return everything back. Later calls raise UnavailableError."""
+        """Release every resource. Later calls raise UnavailableError."""
         ...

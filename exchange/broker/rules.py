@@ -1,7 +1,7 @@
-"""The broker's pure rules: which batches are new, which were appended before, which are refused.
+"""Broker rules for deduplication and validation: which batches are new, duplicates or invalid. Pure.
 
-They know nothing of a backend and no clock. `memory` and `postgres` apply them under their own lock of the lane;
-that lock is what makes the answer hold until the append is done.
+No backend and no clock. `memory` and `postgres` apply them under their own lock of the lane; that lock is what keeps
+the result true until the append is done.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from schemas.record import MAX_BATCH_RECORDS, Positions
 __all__ = [
     "KEY_SIZE",
     "MAX_VALUE_BYTES",
-    "REMEMBERED",
-    "another_shape",
+    "RECEIPTS_PER_LANE",
     "check_batches",
     "check_positions",
-    "fenced",
-    "gap",
-    "gone",
-    "sort_out",
-    "unknown_topic",
+    "lane_fenced",
+    "partition_count_mismatch",
+    "position_gone",
+    "sequence_gap",
+    "split_duplicates",
+    "topic_not_found",
 ]
 
 KEY_SIZE = 16  # bytes of a key's pseudonym
-REMEMBERED = 16  # receipts per lane: more than the batches a connector keeps in flight
+RECEIPTS_PER_LANE = 16  # stored: more than the batches a connector keeps in flight
 MAX_VALUE_BYTES = 64 * 1024 * 1024  # of one batch, decoded from the wire
 _DIGEST_SIZE = 32
 _MAX_SOURCE_POSITION = 128
 
 
 def check_batches(batches: Sequence[Append], partitions: int) -> Lane:
-    """Check that batches are whole, of one lane and consecutive; give the lane.
+    """Check that batches are well-formed, of one lane and consecutive; return the lane.
 
     Raises:
         InvalidError: BATCH_EMPTY; BATCH_TOO_LARGE; REQUEST_INVALID, when the parts of a batch do not fit each other.
@@ -49,7 +49,7 @@ def check_batches(batches: Sequence[Append], partitions: int) -> Lane:
                 Reason.REQUEST_INVALID, f"got batches of {lane} and {batch.lane}; expected one lane in one append"
             )
         if batch.sequence != batches[0].sequence + index:
-            raise gap(lane, batch.sequence, batches[0].sequence + index)
+            raise sequence_gap(lane, batch.sequence, batches[0].sequence + index)
         _check_batch(batch, partitions)
     return lane
 
@@ -83,30 +83,30 @@ def _check_batch(batch: Append, partitions: int) -> None:
         )
 
 
-def sort_out(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[list[Appended], list[Append]]:
+def split_duplicates(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[list[Appended], list[Append]]:
     """Split consecutive batches of a lane into those appended before and those that are new.
 
     Args:
         receipts: the lane's latest, oldest first, without a gap; none for a lane that never appended. Of those
-            before the first batch only the last one counts.
+            before the first batch only the last one matters.
         batches: checked by `check_batches`.
 
     Returns:
-        The receipts of the known batches, as duplicates, and the new batches; together one an item of *batches*.
+        The receipts of the duplicates, and the new batches; together one for each item of *batches*.
 
     Raises:
         ConflictError: SEQUENCE_CONFLICT, with the accepted digest in `details`; SEQUENCE_GAP, with the number
-            expected, also for a number so old that its receipt is no longer remembered.
+            expected, also for a number so old that its receipt is no longer stored.
     """
     last = receipts[-1].sequence if receipts else 0
-    known = {receipt.sequence: receipt for receipt in receipts}
-    before: list[Appended] = []
+    by_sequence = {receipt.sequence: receipt for receipt in receipts}
+    duplicates: list[Appended] = []
     for batch in batches:
         if batch.sequence > last:
             break
-        receipt = known.get(batch.sequence)
+        receipt = by_sequence.get(batch.sequence)
         if receipt is None:
-            raise gap(batch.lane, batch.sequence, last + 1)
+            raise sequence_gap(batch.lane, batch.sequence, last + 1)
         if receipt.digest != batch.digest:
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
@@ -118,15 +118,15 @@ def sort_out(receipts: Sequence[Appended], batches: Sequence[Append]) -> tuple[l
                     "last": str(last),
                 },
             )
-        before.append(replace(receipt, duplicate=True))
-    new = list(batches[len(before) :])
+        duplicates.append(replace(receipt, duplicate=True))
+    new = list(batches[len(duplicates) :])
     if new and new[0].sequence != last + 1:
-        raise gap(new[0].lane, new[0].sequence, last + 1)
-    return before, new
+        raise sequence_gap(new[0].lane, new[0].sequence, last + 1)
+    return duplicates, new
 
 
 def check_positions(topic: Topic, after: Positions, earliest: Positions, latest: Positions) -> None:
-    """Check that a reader's positions stand within a topic's ends.
+    """Check that a reader's positions lie within a topic's ends.
 
     Raises:
         InvalidError: POSITION_INVALID.
@@ -138,11 +138,11 @@ def check_positions(topic: Topic, after: Positions, earliest: Positions, latest:
             f"got positions that {topic} does not have; expected {len(latest)} of them, none beyond its end",
         )
     if any(at < first for at, first in zip(after, earliest, strict=True)):
-        raise gone(topic, earliest)
+        raise position_gone(topic, earliest)
 
 
-def gone(topic: Topic, earliest: Positions) -> GoneError:
-    """Say that retention has overtaken a position."""
+def position_gone(topic: Topic, earliest: Positions) -> GoneError:
+    """Build the error for a position that retention has overtaken."""
     return GoneError(
         Reason.POSITION_GONE,
         f"got a position of {topic} that retention has removed; start again from the earliest",
@@ -150,8 +150,8 @@ def gone(topic: Topic, earliest: Positions) -> GoneError:
     )
 
 
-def fenced(lane: Lane) -> ConflictError:
-    """Say that another gateway has taken the lane over."""
+def lane_fenced(lane: Lane) -> ConflictError:
+    """Build the error for a lane that another gateway has taken over."""
     return ConflictError(
         Reason.LANE_FENCED,
         f"another gateway has taken {lane} over; end this stream and begin a new one",
@@ -159,23 +159,23 @@ def fenced(lane: Lane) -> ConflictError:
     )
 
 
-def unknown_topic(topic: Topic) -> InvalidError:
-    """Say that there is no such topic."""
+def topic_not_found(topic: Topic) -> InvalidError:
+    """Build the error for a topic that does not exist."""
     return InvalidError(Reason.NOT_FOUND, f"got the topic {topic}, which does not exist; create it first")
 
 
-def another_shape(topic: Topic, there: int, asked: int) -> ConflictError:
-    """Say that a topic exists with another number of partitions."""
+def partition_count_mismatch(topic: Topic, existing: int, requested: int) -> ConflictError:
+    """Build the error for a topic that exists with another number of partitions."""
     return ConflictError(
         Reason.ALREADY_EXISTS,
-        f"{topic} exists with {there} partitions and got {asked}; the number is fixed for a topic's life",
+        f"{topic} exists with {existing} partitions and got {requested}; the number never changes afterwards",
     )
 
 
-def gap(lane: Lane, got: int, wanted: int) -> ConflictError:
-    """Say that a batch's number is not the lane's next one."""
+def sequence_gap(lane: Lane, got: int, expected: int) -> ConflictError:
+    """Build the error for a batch whose number is not the lane's next one."""
     return ConflictError(
         Reason.SEQUENCE_GAP,
-        f"got batch {got} of {lane}; expected {wanted}, send that one next",
-        details={"expected": str(wanted)},
+        f"got batch {got} of {lane}; expected {expected}, send that one next",
+        details={"expected": str(expected)},
     )

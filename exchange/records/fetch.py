@@ -299,7 +299,7 @@ class FetchService:
             return (0,) * partitions
         if grant.approved_at is None:
             return self._broker.ends(grant.topic).latest
-        return self._broker.since(grant.topic, int(grant.approved_at.timestamp() * 1_000_000))
+        return self._broker.positions_for_time(grant.topic, int(grant.approved_at.timestamp() * 1_000_000))
 
     def _read(
         self, grant: Grant, place: ConsumerPosition, generation: int, max_records: int, max_bytes: int
@@ -319,7 +319,7 @@ class FetchService:
 
     def _draw(self, grant: Grant, slice_: ReadResult) -> _Drawn:
         """Apply the view to a slice, and find what is withdrawn: voids, and rows that may have left the filter."""
-        values = [value for stretch in slice_.stretches for value in stretch.values]
+        values = [value for stretch in slice_.partitions for value in stretch.values]
         partitions = len(slice_.next)
         if not values:
             empty: list[list[int]] = [[] for _ in range(partitions)]
@@ -332,7 +332,7 @@ class FetchService:
         keys: list[bytes] = []
         times: list[int] = []
         base = 0
-        for stretch in slice_.stretches:
+        for stretch in slice_.partitions:
             mine = slice(base, base + len(stretch))
             base += len(stretch)
             stays = kept[mine]

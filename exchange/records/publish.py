@@ -28,7 +28,7 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Authorized, Enforcer, Writer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Append, Appended, Broker, LaneFault
-from exchange.broker.rules import gap
+from exchange.broker.rules import sequence_gap
 from exchange.records.submission import Records, Submission, check_form, merge_keys
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Role
@@ -356,12 +356,12 @@ class PublishService:
         """
         with self._database.begin() as work:
             receipt = self._receipts.last(work, lane)
-        state = self._broker.stands(lane)
+        state = self._broker.peek_lane(lane)
         last = (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
         if state is not None and state.receipts[-1].sequence > last[0]:
             last = (state.receipts[-1].sequence, state.receipts[-1].digest)
         if sequence > last[0] + 1:
-            raise gap(lane, sequence, last[0] + 1)
+            raise sequence_gap(lane, sequence, last[0] + 1)
         if state is not None:
             self._catch_up(state.receipts)
         return last

@@ -313,7 +313,7 @@ def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa
 def _broker(config: Config, database: PostgresDatabase) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
-        return PostgresBroker(database, upkeep=timedelta(minutes=10))
+        return PostgresBroker(database, maintenance_period=timedelta(minutes=10))
     broker = KafkaBroker(_kafka(config, section))
     try:
         broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))

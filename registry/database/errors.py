@@ -1,12 +1,16 @@
 """What a driver's error means to whoever called: the one reading of it, for every store on PostgreSQL."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
+
 import psycopg2
 from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
 
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["never_committed", "refusal", "sqlstate", "unavailable"]
+__all__ = ["DriverError", "never_committed", "refusal", "sqlstate", "translated_errors", "unavailable"]
 
 _DISK_FULL = "53100"
 _INSUFFICIENT = "53"  # class: too many connections, out of memory
@@ -15,8 +19,11 @@ _AWAY = ("57P", "08")  # operator intervention (shutdown, crash); class: connect
 _GONE = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.DisconnectionError)
 _BARE_GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
+DriverError: TypeAlias = sa_exc.SQLAlchemyError | psycopg2.Error
+"""SQLAlchemy's error, or psycopg2's own where its cursor is used directly (COPY)."""
 
-def unavailable(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> Exception:
+
+def unavailable(error: DriverError) -> Exception:
     """Turn an error into an UnavailableError where it tells of circumstances; else give it back, for it is a defect.
 
     DISK_FULL: no room; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: away, or not writable.
@@ -47,6 +54,27 @@ def unavailable(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> Exception:
     return error
 
 
+@contextmanager
+def translated_errors(translate: Callable[[DriverError], Exception] = unavailable) -> Iterator[None]:
+    """Translate the driver's errors that leave the block: the error firewall of an adapter.
+
+        with translated_errors():
+            cursor.copy_expert(…)
+
+    It is a decorator as well.
+
+    Args:
+        translate: returns the error of the port for one of the driver, or the same error where that is a defect.
+    """
+    try:
+        yield
+    except (sa_exc.SQLAlchemyError, psycopg2.Error) as error:
+        translated = translate(error)
+        if translated is error:
+            raise
+        raise translated from error
+
+
 def never_committed(error: sa_exc.DBAPIError) -> bool:
     """Return whether an error that a commit raised says that nothing was committed; else unknown.
 
@@ -59,7 +87,7 @@ def never_committed(error: sa_exc.DBAPIError) -> bool:
     return bool(code) and not error.connection_invalidated and not code.startswith(_AWAY)
 
 
-def sqlstate(error: sa_exc.SQLAlchemyError | psycopg2.Error) -> str:
+def sqlstate(error: DriverError) -> str:
     """Return the server's code of an error, empty where it has none."""
     original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return getattr(original, "pgcode", None) or ""

@@ -1,4 +1,4 @@
-"""The broker's contract on memory and PostgreSQL. (Kafka's stands with its integration tests.)"""
+"""The broker's contract on memory and PostgreSQL. (Kafka's is with its integration tests.)"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.postgres.broker import PostgresBroker, metadata
+from registry.database.connection_pool import connect
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.names import Lane, Topic
-from tests.contract.broker_suite import BrokerContract
+from tests.contract.broker.suite import BrokerContract
 from tests.kit.cases.broker import Rig
 from tests.kit.world import postgres
 
@@ -52,7 +53,7 @@ class TestMemory(BrokerContract):
 
 
 class PostgresRig:
-    """One database. Every adapter has an engine of its own, as a gateway has."""
+    """One database. Every adapter has an engine of its own, made as a gateway makes it."""
 
     joins_work = True
 
@@ -63,9 +64,9 @@ class PostgresRig:
         self._engines: list[sa.Engine] = []
 
     def broker(self) -> PostgresBroker:
-        engine = sa.create_engine(self._database, pool_pre_ping=True)
+        engine = connect(self._database, connections=15)
         self._engines.append(engine)
-        broker = PostgresBroker(PostgresDatabase(engine), poll=timedelta(milliseconds=200))
+        broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=200))
         self._brokers.append(broker)
         return broker
 
@@ -121,7 +122,7 @@ class PostgresRig:
 @pytest.fixture(scope="module")
 def broker_database(postgres_server: sa.URL) -> Iterator[sa.URL]:
     with postgres.fresh_database(postgres_server) as url:
-        engine = sa.create_engine(url)
+        engine = connect(url, connections=1)
         metadata.create_all(engine)
         engine.dispose()
         yield url

@@ -1,4 +1,7 @@
-"""What the PostgreSQL broker promises beyond the contract: one transaction, and what a crash leaves."""
+"""What the PostgreSQL broker promises beyond the contract: one transaction, and what a crash leaves.
+
+On connections made as the pool makes them: what a kill leaves depends on when BEGIN and COMMIT are sent.
+"""
 
 import os
 import random
@@ -10,6 +13,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +24,11 @@ import sqlalchemy as sa
 from exchange.broker.port import Appended, Retention
 from exchange.broker.postgres.broker import PostgresBroker, metadata
 from exchange.server.embedded_postgres import EmbeddedPostgres
+from registry.database.connection_pool import connect
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork, connection_of
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
-from tests.kit.cases.broker import SECOND, START, Read, append, at_once, batch, fresh_topic, lane_of, no_seal, read_all
+from tests.kit.cases.broker import SECOND, START, Read, append, at_once, batch, fresh_topic, lane_of, no_hook, read_all
 from tests.kit.faults import broker_writer
 
 pytestmark = pytest.mark.postgres
@@ -33,7 +38,7 @@ PATIENCE = timedelta(seconds=1)
 
 @pytest.fixture
 def db(database: sa.URL) -> Iterator[PostgresDatabase]:
-    engine = sa.create_engine(database, pool_pre_ping=True, pool_size=10)
+    engine = connect(database, connections=10)
     metadata.create_all(engine)
     yield PostgresDatabase(engine)
     engine.dispose()
@@ -41,7 +46,7 @@ def db(database: sa.URL) -> Iterator[PostgresDatabase]:
 
 @pytest.fixture
 def broker(db: PostgresDatabase) -> Iterator[PostgresBroker]:
-    broker = PostgresBroker(db, patience=PATIENCE, poll=timedelta(milliseconds=100))
+    broker = PostgresBroker(db, lock_timeout=PATIENCE, check_period=timedelta(milliseconds=100))
     yield broker
     broker.close()
 
@@ -87,21 +92,23 @@ def sequences_of(records: Sequence[Read]) -> Counter[int]:
 # one transaction
 
 
-def test_what_the_seal_writes_stands_or_falls_with_the_records(db: PostgresDatabase, broker: PostgresBroker) -> None:
+def test_what_the_commit_hook_writes_is_one_transaction_with_the_records(
+    db: PostgresDatabase, broker: PostgresBroker
+) -> None:
     topic = fresh_topic()
     broker.create_topic(topic)
     with db.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE entry (sequence bigint)")
 
-    def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
+    def commit_hook(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
         assert work is not None
         connection_of(work).exec_driver_sql("INSERT INTO entry VALUES (%s)", (appended[0].sequence,))
         if appended[0].sequence == 2:
             raise PoolError(Reason.QUOTA_EXHAUSTED, "no")
 
-    broker.append([batch(lane_of(topic), 1)], seal)
+    broker.append([batch(lane_of(topic), 1)], commit_hook)
     with pytest.raises(PoolError):
-        broker.append([batch(lane_of(topic), 2)], seal)
+        broker.append([batch(lane_of(topic), 2)], commit_hook)
     with db.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT sequence FROM entry").scalars().all() == [1]
     assert sequences_of(read_all(broker, topic)) == {1: 8}
@@ -252,9 +259,9 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 
 
 def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_server: EmbeddedPostgres) -> None:
-    engine = sa.create_engine(own_server.start(), pool_pre_ping=True)
+    engine = connect(own_server.start(), connections=10)
     metadata.create_all(engine)
-    broker = PostgresBroker(PostgresDatabase(engine), poll=timedelta(milliseconds=100))
+    broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=100))
     topic = fresh_topic()
     broker.create_topic(topic)
     lane, woken, acknowledged = lane_of(topic), threading.Event(), 0
@@ -320,7 +327,7 @@ def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
 
 def test_close_gives_every_connection_and_thread_back(db: PostgresDatabase) -> None:
     threads = threading.active_count()
-    broker = PostgresBroker(db, upkeep=timedelta(hours=1))
+    broker = PostgresBroker(db, maintenance_period=timedelta(hours=1))
     topic = fresh_topic()
     broker.create_topic(topic)
     with broker.watch(topic, threading.Event().set):
@@ -333,12 +340,12 @@ def test_close_gives_every_connection_and_thread_back(db: PostgresDatabase) -> N
         assert connection.exec_driver_sql(query).scalar_one() == 0
 
 
-# upkeep
+# maintenance
 
 
-def test_upkeep_retains_and_compacts_by_itself(db: PostgresDatabase) -> None:
+def test_maintenance_retains_and_compacts_by_itself(db: PostgresDatabase) -> None:
     now = datetime.fromtimestamp(START // SECOND + 3600, UTC)
-    broker = PostgresBroker(db, clock=lambda: now, upkeep=timedelta(milliseconds=50))
+    broker = PostgresBroker(db, clock=lambda: now, maintenance_period=timedelta(milliseconds=50))
     old, latest = fresh_topic("old"), fresh_topic("latest")
     broker.create_topic(old, retention=timedelta(minutes=1))
     broker.create_topic(latest, keep=Retention.LATEST)
@@ -396,7 +403,7 @@ def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
             looks += 1
             if len(part):
                 # No step over what went away between two statements: the first record is the one asked for.
-                assert part.stretches[0].offsets[0] == earliest[0]
+                assert part.partitions[0].offsets[0] == earliest[0]
                 assert len(part) == 1600 - earliest[0]
         return looks
 
@@ -417,13 +424,13 @@ def test_a_restored_backup_raises_every_generation(broker: PostgresBroker) -> No
 
 
 def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(database: sa.URL) -> None:
-    engine = sa.create_engine(database)
+    engine = connect(database, connections=2)
     broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
     for call in (
         lambda: broker.create_topic(topic),
         lambda: broker.topic(topic),
-        lambda: broker.append([batch(lane_of(topic), 1)], no_seal),
+        lambda: broker.append([batch(lane_of(topic), 1)], no_hook),
         lambda: broker.resume(lane_of(topic)),
         lambda: broker.retain(START),
         broker.compact,
@@ -435,12 +442,15 @@ def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(data
 
 
 def test_an_exhausted_connection_pool_is_unavailable(database: sa.URL) -> None:
-    engine = sa.create_engine(database, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    engine = connect(database, connections=1, patience=0.1)
     metadata.create_all(engine)
     broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
     broker.create_topic(topic)
-    with engine.connect(), pytest.raises(UnavailableError):
-        broker.ends(topic)
+    with engine.connect(), ThreadPoolExecutor(1) as another:  # a thread that has a connection gets more
+        waiting = another.submit(broker.ends, topic)
+        with pytest.raises(UnavailableError) as raised:
+            waiting.result(60)
+    assert raised.value.reason is Reason.OVERLOADED
     broker.close()
     engine.dispose()

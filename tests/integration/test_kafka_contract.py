@@ -11,7 +11,7 @@ from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import admin
 from exchange.broker.kafka.topics import lane_group
 from schemas.names import Lane, Topic
-from tests.contract.broker_suite import BrokerContract
+from tests.contract.broker.suite import BrokerContract
 from tests.kit.cases.broker import Rig
 from tests.kit.world.kafka import Node
 
@@ -49,7 +49,7 @@ class KafkaRig:
             return
         limit = now // 1000 - int(info.retention.total_seconds() * 1000)
         broker = self.broker()
-        keep = broker.since(topic, limit * 1000)
+        keep = broker.positions_for_time(topic, limit * 1000)
         client = admin(self.node.settings(self.node.operator))
         client.delete_records({TopicPartition(str(topic), number): offset for number, offset in enumerate(keep)})
         client.close()

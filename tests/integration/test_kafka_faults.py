@@ -20,7 +20,7 @@ from exchange.broker.kafka.settings import admin
 from exchange.broker.port import Appended
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Lane, Topic
-from tests.kit.cases.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.cases.broker import HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
 from tests.kit.faults.stalled_gateway import MOMENTS, PEOPLE, SALT, stopped
 from tests.kit.world.kafka import Node
 
@@ -180,10 +180,10 @@ def resumed(broker: KafkaBroker, lane: Lane) -> None:
             return
 
 
-def test_a_commit_whose_answer_is_lost_is_found_out_and_sealed_once(
+def test_a_commit_whose_answer_is_lost_is_found_out_and_its_hook_called_once(
     brokers: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker, seals, real = brokers(), Seals(), transaction.commit
+    broker, hook, real = brokers(), HookCalls(), transaction.commit
     topic, lane = prepared(broker)
 
     def lost(producer: object, deadline: float) -> None:
@@ -193,9 +193,9 @@ def test_a_commit_whose_answer_is_lost_is_found_out_and_sealed_once(
 
     monkeypatch.setattr(transaction, "commit", lost)
     sent = batch(lane, 2, range(30))
-    (appended,) = broker.append([sent], seals)
+    (appended,) = broker.append([sent], hook)
     assert not appended.duplicate
-    assert [call[1] for call in seals.calls] == [(appended,)]
+    assert [call[1] for call in hook.calls] == [(appended,)]
     assert len(read_all(broker, topic)) == 50
     assert append(broker, sent)[0].duplicate
 
@@ -220,7 +220,7 @@ def kafka_error(code: int) -> Exception:
 
 
 def test_a_broker_that_stands_still_during_the_commit(brokers: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, seals, real = brokers(patience=3.0), Seals(), transaction.commit
+    broker, hook, real = brokers(patience=3.0), HookCalls(), transaction.commit
     topic, lane = prepared(broker)
     sent = batch(lane, 2, range(30))
 
@@ -231,9 +231,9 @@ def test_a_broker_that_stands_still_during_the_commit(brokers: Gateways, monkeyp
 
     monkeypatch.setattr(transaction, "commit", still)
     with contextlib.ExitStack() as pauses, pytest.raises(UnavailableError) as raised:
-        broker.append([sent], seals)
+        broker.append([sent], hook)
     assert raised.value.reason is Reason.OUTCOME_UNKNOWN
-    assert seals.calls == []
+    assert hook.calls == []
     resumed(broker, lane)
     append(broker, sent)
     assert len(read_all(broker, topic)) == 50
@@ -248,14 +248,14 @@ def test_a_record_that_only_the_broker_finds_too_large_tears_no_batch(brokers: G
     client = admin(brokers.node.settings(brokers.node.operator))
     client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, str(topic), {"max.message.bytes": "20000"})])
     client.close()
-    seals = Seals()
+    hook = HookCalls()
     mixed = [batch(lane, 2, range(10)), batch(lane, 3, range(10), size=60_000), batch(lane, 4, range(10))]
     noise = random.Random(3)  # lz4 would make nothing of equal bytes
     mixed[1] = replace(mixed[1], values=[bytes(5) + noise.randbytes(60_000) for _ in range(10)])
     with pytest.raises(InvalidError) as raised:
-        broker.append(mixed, seals)
+        broker.append(mixed, hook)
     assert raised.value.reason is Reason.BATCH_TOO_LARGE
-    assert seals.calls == []
+    assert hook.calls == []
     assert len(read_all(broker, topic)) == 20
     append(broker, batch(lane, 2, range(10)))
     assert len(read_all(broker, topic)) == 30
@@ -318,7 +318,7 @@ def test_receipts_that_may_still_wait_for_their_entry_stay_through_a_proof_and_a
 
 def kept(broker: KafkaBroker, lane: Lane) -> Sequence[Appended]:
     """Return what Kafka keeps of the lane, without taking it over."""
-    state = broker.stands(lane)
+    state = broker.peek_lane(lane)
     assert state is not None
     assert state in list(broker.lanes())
     return state.receipts

@@ -89,7 +89,7 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
         return broker.read(topic, place, max_records=10_000, max_bytes=10**8)
 
     *slices, _ = at_once(*[partial(read, place) for place in places], let_go)
-    assert all(sum(len(stretch.offsets) for stretch in each.stretches) for each in slices)  # a read may stop early
+    assert all(sum(len(records.offsets) for records in each.partitions) for each in slices)  # a read may stop early
     assert len(reads) == len({id(each) for each in slices}) == 2
 
 
@@ -117,8 +117,8 @@ class Touchy:
 
 def test_readers_who_share_a_slice_look_at_its_headers_one_at_a_time() -> None:
     message = Touchy()
-    stretch = _stretch(0, [cast("Fetched", message)])
-    at_once(*[lambda: (stretch.mark(0), stretch.valid(0))] * 8)
+    records = _stretch(0, [cast("Fetched", message)])
+    at_once(*[lambda: (records.mark(0), records.valid(0))] * 8)
     assert not message.torn
 
 
@@ -173,8 +173,8 @@ def test_a_reader_whom_retention_overtakes_is_told_and_nothing_is_skipped(
         for _ in range(1000):
             # What had been fetched before may still come; then the truth.
             got = broker.read(topic, position, max_records=1000, max_bytes=1 << 20)
-            for stretch in got.stretches:
-                assert stretch.offsets[0] - position[stretch.partition] <= 1  # a marker at most
+            for records in got.partitions:
+                assert records.offsets[0] - position[records.partition] <= 1  # a marker at most
             position = got.next
 
     with pytest.raises(GoneError) as raised:
@@ -202,13 +202,13 @@ def test_who_stands_where_a_look_at_receipts_began_misses_nothing(broker: KafkaB
     broker.create_topic(topic, partitions=1)
     for number in range(1, 16):
         append(broker, batch(lane_of(topic), number, range(1000), partitions=1, size=4000))
-    state = broker.stands(lane_of(topic))
+    state = broker.peek_lane(lane_of(topic))
     assert state is not None
     first = next(receipt for receipt in state.receipts if receipt.sequence == 1)
     (run,) = first.runs
     assert broker.whole([first]) == []
     part = broker.read(topic, (run.first,), max_records=10, max_bytes=1 << 20)
-    assert part.stretches[0].offsets[0] == run.first
+    assert part.partitions[0].offsets[0] == run.first
 
 
 def test_what_a_consumer_holds_is_counted_the_same_when_it_comes_and_when_it_goes(broker: KafkaBroker) -> None:

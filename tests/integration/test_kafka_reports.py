@@ -17,7 +17,7 @@ from exchange.broker.kafka.topics import lane_group
 from exchange.broker.port import Append
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
-from tests.kit.cases.broker import Seals, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.cases.broker import HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
 from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
@@ -147,12 +147,12 @@ def test_a_record_that_fails_alone_takes_its_batch_with_it(
     values[150] = LARGE
     assert large.partitions[150] in large.partitions[:150]
     assert large.partitions[150] in large.partitions[151:]  # so that it is none of those that are reported
-    seals = Seals()
+    hook = HookCalls()
     with pytest.raises(InvalidError) as raised:
-        brokers[0].append([replace(large, values=values)], seals)
+        brokers[0].append([replace(large, values=values)], hook)
     assert raised.value.reason is Reason.BATCH_TOO_LARGE
     assert each[0] is False
-    assert seals.calls == []
+    assert hook.calls == []
     assert len(read_all(brokers[1], narrow)) == 20
     append(brokers[0], large)
     assert len(read_all(brokers[1], narrow)) == 320

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exchange.broker.port import Append, PartitionRecords
 from exchange.broker.postgres import blocks
-from exchange.broker.postgres.blocks import Block, Piece, keep_only, pack, positions_in, stretch_of
+from exchange.broker.postgres.blocks import Block, BlockSlice, filter_block, join_slices, pack, positions_in
 from tests.kit.cases.broker import batch, fresh_topic, lane_of
 
 PARTITIONS = 3
@@ -48,15 +48,15 @@ def of_partition(sent: Append, partition: int) -> list[tuple[bytes, bytes | None
     return found
 
 
-def records(stretch: PartitionRecords) -> list[tuple[bytes, bytes | None, int, bytes]]:
-    """Return the same of a stretch, as read."""
-    indexes = range(len(stretch))
-    return [(stretch.keys[i], stretch.values[i], stretch.mark(i), stretch.valid(i)) for i in indexes]
+def records(found: PartitionRecords) -> list[tuple[bytes, bytes | None, int, bytes]]:
+    """Return the same of records as read."""
+    indexes = range(len(found))
+    return [(found.keys[i], found.values[i], found.mark(i), found.valid(i)) for i in indexes]
 
 
 def read(stored: list[Block], after: int) -> PartitionRecords:
-    pieces = [Piece.of(block, after) for block in stored if block.last >= after]
-    return stretch_of(0, [(piece, piece.fitting(10_000, 1 << 30)) for piece in pieces])
+    slices = [BlockSlice.of(block, after) for block in stored if block.last >= after]
+    return join_slices(0, [(part, part.count_within(10_000, 1 << 30)) for part in slices])
 
 
 @given(batches(), st.integers(0, 40))
@@ -64,9 +64,9 @@ def test_a_partition_comes_back_from_any_position_on(sent: Append, after: int) -
     for partition in range(PARTITIONS):
         stored = [block for block in pack(sent) if block.partition == partition]
         whole = of_partition(sent, partition)
-        stretch = read(stored, after)
-        assert records(stretch) == whole[after:]
-        assert list(stretch.offsets) == list(range(after, len(whole)))
+        found = read(stored, after)
+        assert records(found) == whole[after:]
+        assert list(found.offsets) == list(range(after, len(whole)))
 
 
 @given(batches())
@@ -85,14 +85,14 @@ def test_what_is_left_after_compaction_keeps_its_positions(sent: Append, data: s
             for _ in range(2):  # compaction may come again
                 kept = data.draw(st.lists(st.booleans(), min_size=block.count, max_size=block.count))
                 if any(kept):
-                    block = keep_only(block, kept)  # noqa: PLW2901
+                    block = filter_block(block, kept)  # noqa: PLW2901
             left.append(block)
             kept_all += positions_in(block.first, block.count, block.positions)
             assert (block.first, block.last) == (kept_all[-block.count], kept_all[-1])
         for after in range(len(whole) + 1):
-            stretch = read(left, after)
-            assert list(stretch.offsets) == [position for position in kept_all if position >= after]
-            assert records(stretch) == [whole[position] for position in stretch.offsets]
+            found = read(left, after)
+            assert list(found.offsets) == [position for position in kept_all if position >= after]
+            assert records(found) == [whole[position] for position in found.offsets]
 
 
 @given(batches(), st.integers(0, 50), st.integers(0, 200), st.integers(0, 40))
@@ -100,24 +100,24 @@ def test_what_fits_is_as_much_as_the_bounds_allow(sent: Append, max_records: int
     for block in pack(sent):
         if block.last < after:
             continue
-        piece = Piece.of(block, after)
-        count = piece.fitting(max_records, max_bytes)
-        here = block.count - piece.begin
+        part = BlockSlice.of(block, after)
+        count = part.count_within(max_records, max_bytes)
+        here = block.count - part.begin
         assert 0 <= count <= min(max_records, here)
-        assert piece.size(count) <= max_bytes
-        assert count in {here, max_records} or piece.size(count + 1) > max_bytes
+        assert part.size(count) <= max_bytes
+        assert count in {here, max_records} or part.size(count + 1) > max_bytes
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=8))
 def test_positions_stay_a_range_only_where_they_run_through(steps: list[tuple[int, bool]]) -> None:
-    """Joined stretches list exactly the positions of their blocks."""
+    """Joined slices list exactly the positions of their blocks."""
     sent = replace(batch(lane_of(fresh_topic()), 1, range(5)), partitions=[0] * 5, values=[b""] * 5)
     (whole,) = pack(sent)
     begin = 0
     stored: list[Block] = []
     wanted: list[int] = []
     for count, gap in steps:
-        block = keep_only(whole, [index < count for index in range(5)])
+        block = filter_block(whole, [index < count for index in range(5)])
         begin += gap
         stored.append(replace(block, first=begin, last=begin + count - 1, positions=b""))
         wanted += range(begin, begin + count)

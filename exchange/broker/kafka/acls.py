@@ -1,9 +1,9 @@
 r"""The access rules of Kafka: one text that is the whole list, applied and kept.
 
-Kafka denies what no rule allows (`allow.everyone.if.no.acl.found=false`). The list names the gateway and nobody
-else: departments have no principal on Kafka, and the brokers themselves are the one super user. Applying the list
-adds what is missing and takes away what it does not hold, so that a rule somebody once added by hand is gone after
-the next start.
+Kafka denies what no rule allows (`allow.everyone.if.no.acl.found=false`). The list names the gateway and nobody else:
+departments have no principal on Kafka, and the brokers themselves are the one super user. Applying the list adds what
+is missing and takes away what it does not hold, so that a rule somebody once added by hand is gone after the next
+start.
 
     python -m exchange.broker.kafka.acls --bootstrap localhost:9092 --ca ca.pem --certificate broker.crt \\
         --key broker.key deploy/kafka/acls.txt

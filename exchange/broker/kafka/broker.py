@@ -6,15 +6,15 @@
         │           topics, versions          administration (kafka-python)
         └────────── link                      both administration clients, errors, deadlines
 
-Records stand on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym, value = framed
-Avro or null, CloudEvents headers. Departments never see it: the access rules (deploy/kafka/acls.txt) know the
-gateway alone.
+Records stand on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym, value = framed Avro
+or null, CloudEvents headers. Departments never see it: the access rules (deploy/kafka/acls.txt) know the gateway
+alone.
 
 Three things differ from the other adapters, and the port allows each. `recorded_at` is cut to whole milliseconds,
-since that is Kafka's time. Positions have gaps: commit markers take some. The seal gets no transaction, since
-records are committed before it; what was committed without its seal is found by `lanes()`. And one promise is
-narrower: recorded_at never falls within a partition among the appends of one gateway or of gateways one after
-another; for two gateways at the same moment it may fall by as much as their clocks differ.
+since that is Kafka's time. Positions have gaps: commit markers take some. The seal gets no transaction, since records
+are committed before it; what was committed without its seal is found by `lanes()`. And one promise is narrower:
+recorded_at never falls within a partition among the appends of one gateway or of gateways one after another; for two
+gateways at the same moment it may fall by as much as their clocks differ.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ class KafkaBroker(Broker):
         return self._topics.describe(topic)
 
     @override
-    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
+    def append(self, batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
         """The seal gets None, after each commit; there are several where receipts are long."""
         if not batches:
             return []
@@ -98,7 +98,7 @@ class KafkaBroker(Broker):
             if new:
                 reached("after_broker_commit")
                 self._tail.wake(lane.topic)
-                seal(None, new)
+                commit_hook(None, new)
             appended += before + new
         return appended
 
@@ -108,8 +108,8 @@ class KafkaBroker(Broker):
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
     @override
-    def stands(self, lane: Lane) -> LaneState | None:
-        receipts = self._lanes.stands(lane)
+    def peek_lane(self, lane: Lane) -> LaneState | None:
+        receipts = self._lanes.peek_lane(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
     @override
@@ -142,7 +142,7 @@ class KafkaBroker(Broker):
         return self._link.ends(topic, self._topics.partitions(topic), self._link.deadline())
 
     @override
-    def since(self, topic: Topic, recorded_at: int) -> Positions:
+    def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
         partitions, deadline = self._topics.partitions(topic), self._link.deadline()
         # The ends are asked for first: a record that comes in between must not be taken for one before them.
         latest = self._link.ends(topic, partitions, deadline).latest

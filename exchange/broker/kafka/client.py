@@ -1,12 +1,12 @@
 """The gateway's line to Kafka: the two administration clients, their errors turned into the pool's, one closed door.
 
 librdkafka's client answers the small questions of the record path (what is a topic like, where does a partition end,
-where does a group stand): it is three times as quick and can ask for stable offsets. It is made on first use, so
-that a gateway starts while Kafka is still starting. kafka-python's, which makes topics and lists groups, is opened
-for each such act: kept open, it would knock at a broker that is away all day long.
+where does a group stand): it is three times as quick and can ask for stable offsets. It is made on first use, so that
+a gateway starts while Kafka is still starting. kafka-python's, which makes topics and lists groups, is opened for
+each such act: kept open, it would knock at a broker that is away all day long.
 
-After a failure the next call knocks first: a TCP connection to one of the brokers. While nobody listens, callers
-get their UnavailableError at once and do not fill the gateway's threads with waiting.
+After a failure the next call knocks first: a TCP connection to one of the brokers. While nobody listens, callers get
+their UnavailableError at once and do not fill the gateway's threads with waiting.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from kafka.admin import KafkaAdminClient
 
 from exchange.broker.kafka.settings import KafkaSettings, admin, closed, code_of, unavailable
 from exchange.broker.port import Ends
-from exchange.broker.rules import unknown_topic
+from exchange.broker.rules import topic_not_found
 from schemas.errors import CorruptError, Reason, UnavailableError
 from schemas.names import Topic
 
@@ -252,7 +252,7 @@ class KafkaClient:
                     self._refresh(topic, left)
                     continue
                 if topic is not None and code in _UNKNOWN:
-                    raise unknown_topic(topic) from error
+                    raise topic_not_found(topic) from error
                 self.doubt()
                 raise unavailable(error, doing) from error
             else:

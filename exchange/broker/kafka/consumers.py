@@ -6,8 +6,8 @@ used; if there is none, an idle one is assigned again (3 to 6 ms). A consumer at
 it would only ask for nothing, again and again.
 
 Empty is an answer only when it is certain. The ends of the topic are asked for, and a reader is done when it has come
-to them: by the records it got, or by the consumer's word that there is nothing more (the last positions before an
-end may hold only Kafka's own commit markers, which no reader ever sees).
+to them: by the records it got, or by the consumer's word that there is nothing more (the last positions before an end
+may hold only Kafka's own commit markers, which no reader ever sees).
 
 What was fetched of several partitions is shared out evenly, so that none starves behind another; what is left over
 waits in the consumer for the reader who goes on from there.
@@ -149,8 +149,8 @@ class _Stream:
         for number, held in self._held.items():
             if not held:
                 self.at[number] = max(self.at[number], self._known[number])
-        stretches = tuple(_stretch(number, messages) for number, messages in sorted(taken.items()) if messages)
-        return ReadResult(stretches=stretches, next=self.positions())
+        partitions = tuple(_stretch(number, messages) for number, messages in sorted(taken.items()) if messages)
+        return ReadResult(partitions=partitions, next=self.positions())
 
     def _pull(
         self, number: int, records: int, size: int, into: list[Fetched], *, oversize: bool = False
@@ -211,7 +211,7 @@ class Readers:
                     ends = self._link.ends(topic, partitions, deadline)
                     check_positions(topic, after, ends.earliest, ends.latest)
                     if all(at >= end for at, end in zip(after, ends.latest, strict=True)):
-                        return ReadResult(stretches=(), next=after)
+                        return ReadResult(partitions=(), next=after)
                     if stream.topic is None:
                         stream.assign(topic, dict(enumerate(after)))
                     stream.wait(dict(enumerate(ends.latest)), deadline, max_records)

@@ -12,8 +12,8 @@ An append, step by step; the order is what makes it hold:
 3. produce everything, flush, and hold the delivery reports against what was sent: a record that is too large fails
    alone;
 4. offsets are known now, before the commit: pack them into the receipts and send them to the transaction;
-5. commit. Only now do the receipts hold. A commit is never repeated: where its outcome is unknown, the lane is
-   taken over and its receipts tell;
+5. commit. Only now do the receipts hold. A commit is never repeated: where its outcome is unknown, the lane is taken
+   over and its receipts tell;
 6. wait for the transaction's markers: what is acknowledged can be read.
 
 After any error the producer is dropped. A lane that another gateway has taken stays lost until `resume`.
@@ -35,7 +35,7 @@ from exchange.broker.kafka.settings import MAX_RECORD_BYTES, code_of, unavailabl
 from exchange.broker.kafka.timestamp_floor import TimestampFloors
 from exchange.broker.kafka.topics import lane_group
 from exchange.broker.port import Append, Appended
-from exchange.broker.rules import REMEMBERED, fenced, sort_out
+from exchange.broker.rules import RECEIPTS_PER_LANE, lane_fenced, split_duplicates
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.names import Lane, Topic
 
@@ -83,7 +83,7 @@ class _Writer:
         """Note that another gateway has the lane."""
         self.drop()
         self.fenced = True
-        return fenced(self.lane)
+        return lane_fenced(self.lane)
 
     def last(self) -> bytes:
         """Return the digest of the last batch, empty if there is none."""
@@ -123,7 +123,7 @@ class Lanes:
         with self._writer(lane, deadline) as writer:
             # Resumed while it waited: whoever did was told where the lane stands.
             if writer.fenced or writer.resumes != resumed:
-                raise fenced(lane)
+                raise lane_fenced(lane)
             return self._append(writer, batches, deadline)
 
     def resume(self, lane: Lane) -> tuple[Appended, ...]:
@@ -147,7 +147,7 @@ class Lanes:
                     writer.resumes += 1
                     return writer.receipts
 
-    def stands(self, lane: Lane) -> tuple[Appended, ...]:
+    def peek_lane(self, lane: Lane) -> tuple[Appended, ...]:
         """Return the lane's committed receipts, oldest first, whoever has it; neither waits for it nor takes it.
 
         Raises:
@@ -206,7 +206,7 @@ class Lanes:
             if doubt and writer.last() == doubt[-1].digest:
                 return before, list(doubt)
             try:
-                before, new = sort_out(writer.receipts, batches)
+                before, new = split_duplicates(writer.receipts, batches)
             except ConflictError as error:
                 if error.reason is Reason.SEQUENCE_GAP and not taken:
                     self._prove(writer, deadline)
@@ -309,7 +309,7 @@ class Lanes:
                 if len(runs) > sum(len(set(batch.partitions)) for batch in new):
                     self._unclear[writer.lane.topic] = time.monotonic()
                 self._floors.wrote(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
-            receipts = (*writer.receipts, *appended)[-REMEMBERED:]
+            receipts = (*writer.receipts, *appended)[-RECEIPTS_PER_LANE:]
             # A batch that was known before may still wait for its entry, as the new ones do.
             text = encode(receipts, min(known + len(appended), len(receipts)))
             transaction.send_receipts(producer, writer.lane, writer.group, receipts[-1].sequence, text, deadline)

@@ -2,9 +2,9 @@
 
 A lane's latest receipts travel as the metadata of a group's offset, in the records' own transaction. Kafka takes
 4,096 bytes of text there (`offset.metadata.max.bytes`), so they are packed: numbers as LEB128, the whole in base 85.
-As many of the latest 16 as fit are kept, and of the transaction that is being closed all (`fitting` makes transactions
-small enough). Where their runs would burst it they keep the range of each partition instead, are marked so, and their
-exact runs are found again by reading that range for their headers.
+As many of the latest 16 as fit are kept, and of the transaction that is being closed all (`fitting` makes
+transactions small enough). Where their runs would burst it they keep the range of each partition instead, are marked
+so, and their exact runs are found again by reading that range for their headers.
 
 Headers are the four that CloudEvents' Kafka binding demands, and few of our own, since each costs a microsecond a
 record: `ce_source` is the lane, `ce_id` the batch's sequence, `ce_type` the record's mark (`pool.upsert.first`), the
@@ -18,7 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from exchange.broker.port import Append, Appended
-from exchange.broker.rules import REMEMBERED
+from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
 from schemas.record import Mark, Operation, Run, Seen
@@ -76,7 +76,7 @@ def fitting(batches: Sequence[Append]) -> Iterator[Sequence[Append]]:
     room = _MAX_RAW - _HEAD
     for batch in batches:
         needed = _RECEIPT + len(batch.source_position) + _RANGE * len(set(batch.partitions))
-        if part and (needed > room or len(part) == REMEMBERED):
+        if part and (needed > room or len(part) == RECEIPTS_PER_LANE):
             yield part
             part, room = [], _MAX_RAW - _HEAD
         part.append(batch)
@@ -92,7 +92,7 @@ def encode(receipts: Sequence[Appended], new: int = 1) -> str:
         receipts: of the lane.
         new: how many of them, the last ones, are of the transaction that is being closed, and must be kept.
     """
-    latest = receipts[-REMEMBERED:]
+    latest = receipts[-RECEIPTS_PER_LANE:]
     packed = [_pack(receipt, exact=True) for receipt in latest[-new:]]
     if sum(map(len, packed)) > _MAX_RAW - _HEAD:
         packed = [_pack(_ranged(receipt), exact=False) for receipt in latest[-new:]]

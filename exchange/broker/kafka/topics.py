@@ -1,11 +1,11 @@
 """Topics on Kafka, and the list of lanes: what kafka-python administers for the record path.
 
 A topic is made once, with its partitions for life; nothing here deletes one or changes its shape. Kafka refuses to
-make topics by itself (`auto.create.topics.enable=false`), so that a spelling mistake finds nothing instead of
-making something.
+make topics by itself (`auto.create.topics.enable=false`), so that a spelling mistake finds nothing instead of making
+something.
 
-The generation tells a token of before a restore from one of after. Its lower 40 bits come from the topic's id,
-which Kafka draws again when a topic is deleted and made again or mirrored to another cluster; the bits above count
+The generation tells a token of before a restore from one of after. Its lower 40 bits come from the topic's id, which
+Kafka draws again when a topic is deleted and made again or mirrored to another cluster; the bits above count
 restores, since a data folder that is put back keeps its ids (`renew_generations`). It stays below 2^53, where JSON
 numbers are exact.
 """
@@ -26,7 +26,7 @@ from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.receipts import MAX_PARTITIONS
 from exchange.broker.kafka.settings import PREFIX
 from exchange.broker.port import Retention, TopicInfo
-from exchange.broker.rules import another_shape
+from exchange.broker.rules import partition_count_mismatch
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
 
@@ -85,7 +85,7 @@ class Topics:
         self._link.administer(f"make {topic}", make)
         info = self._made(topic)
         if info.partitions != partitions:
-            raise another_shape(topic, info.partitions, partitions)
+            raise partition_count_mismatch(topic, info.partitions, partitions)
         return info
 
     def _made(self, topic: Topic) -> TopicInfo:

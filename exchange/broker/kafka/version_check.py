@@ -2,9 +2,9 @@
 
 A transaction coordinator of those versions that restarts while partitions have no leader skips their commit markers
 and records the transaction as complete: acknowledged records stay invisible to readers of committed records, or are
-lost to them permanently. A broker does not tell its release; it tells the highest `metadata.version` that it supports,
-which rises with every minor release. A later patch release that mends the bug cannot be told from one that does not,
-so the check can be set to warn.
+lost to them permanently. A broker does not tell its release; it tells the highest `metadata.version` that it
+supports, which rises with every minor release. A later patch release that mends the bug cannot be told from one that
+does not, so the check can be set to warn.
 """
 
 from collections.abc import Callable

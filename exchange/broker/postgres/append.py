@@ -1,7 +1,7 @@
-"""Appending to PostgreSQL: the lane's row, the positions, the records, the receipts.
+"""Append on PostgreSQL: lock the lane, assign positions, store records and receipts.
 
-Six statements in one transaction, all of the batches at once, and in one order of locks: the lane, then the
-partitions from the lowest on.
+Six statements in one transaction, all of the batches at once, and one lock order: the lane, then the partitions from
+the lowest on.
 """
 
 import io
@@ -15,38 +15,38 @@ import sqlalchemy as sa
 
 from exchange.broker.port import Append, Appended, LaneFault, LaneState
 from exchange.broker.postgres.blocks import COLUMNS, Block, copy_rows
-from exchange.broker.postgres.tables import stretch_table_of
-from exchange.broker.rules import REMEMBERED
+from exchange.broker.postgres.tables import block_table_of
+from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError, PoolError, Reason
 from schemas.names import Lane
 from schemas.record import Run
 
 __all__ = ["lanes_after", "lock_lane", "read_lane", "store"]
 
-_BOUND = """
-SELECT set_config('lock_timeout', %(patience)s, true),
-       set_config('idle_in_transaction_session_timeout', %(patience)s, true);
+_SET_TIMEOUTS = """
+SELECT set_config('lock_timeout', %(lock_timeout)s, true),
+       set_config('idle_in_transaction_session_timeout', %(lock_timeout)s, true);
 """
 
-# A statement of its own after the lock: one that waits for a lock still sees the other tables as they were before.
+# Separate from the lock: a statement that waits for a lock still sees the other tables as they were before it.
 _RECEIPTS = """
 SELECT l.id, l.epoch, r.sequence, r.digest, r.source_position, r.recorded_at, r.count, r.runs
 FROM broker_lane l LEFT JOIN broker_receipt r ON r.lane_id = l.id AND r.sequence >= least(
-    %(since)s, (SELECT max(sequence) FROM broker_receipt WHERE lane_id = l.id)
+    %(first_sequence)s, (SELECT max(sequence) FROM broker_receipt WHERE lane_id = l.id)
 )
 WHERE l.name = %(lane)s ORDER BY r.sequence
 """
 
 _LOCK_LANE = (
-    _BOUND
+    _SET_TIMEOUTS
     + """
 SELECT id FROM broker_lane WHERE name = %(lane)s FOR UPDATE;
 """
     + _RECEIPTS
 )
 
-_TAKE_LANE = (
-    _BOUND
+_TAKE_OVER_LANE = (
+    _SET_TIMEOUTS
     + """
 INSERT INTO broker_lane (name, epoch) VALUES (%(lane)s, 1)
 ON CONFLICT (name) DO UPDATE SET epoch = broker_lane.epoch + 1;
@@ -68,7 +68,7 @@ SELECT partition, latest, recorded_at FROM broker_partition
 WHERE topic_id = %(topic)s AND partition = ANY (%(partitions)s) ORDER BY partition FOR UPDATE
 """
 
-_FINISH = """
+_STORE_RECEIPTS = """
 UPDATE broker_partition p SET latest = new.latest, recorded_at = %(recorded_at)s
 FROM unnest(%(partitions)s::smallint[], %(latest)s::bigint[]) AS new (partition, latest)
 WHERE p.topic_id = %(topic)s AND p.partition = new.partition;
@@ -80,35 +80,35 @@ DELETE FROM broker_receipt WHERE lane_id = %(lane)s AND sequence <= %(forget)s
 
 
 def lock_lane(
-    connection: sa.Connection, lane: Lane, *, take: bool, patience: str, since: int = 0
+    connection: sa.Connection, lane: Lane, *, take_over: bool, lock_timeout: str, first_sequence: int = 0
 ) -> tuple[int, int, list[Appended]] | None:
     """Lock a lane's row until the end of the transaction.
 
     Args:
         connection: in a transaction.
-        lane: which.
-        take: make the row if there is none, and raise its epoch, so that older owners are fenced.
-        since: the lowest sequence whose receipt is needed; the last receipt is given in any case.
-        patience: how long this transaction waits for a lock, and how long it may idle, as PostgreSQL writes it.
+        lane: whose row.
+        take_over: create the row if there is none, and raise its epoch, so that older owners are fenced.
+        first_sequence: the lowest sequence whose receipt is needed; the last receipt is returned in any case.
+        lock_timeout: how long this transaction waits for a lock, and how long it may idle, in PostgreSQL's notation.
 
     Returns:
         The row's id, its epoch and the lane's latest receipts, oldest first; None if there is no such row.
     """
-    values = {"lane": str(lane), "patience": patience, "since": since}
-    rows = connection.exec_driver_sql(_TAKE_LANE if take else _LOCK_LANE, values).all()
+    values = {"lane": str(lane), "lock_timeout": lock_timeout, "first_sequence": first_sequence}
+    rows = connection.exec_driver_sql(_TAKE_OVER_LANE if take_over else _LOCK_LANE, values).all()
     if not rows:
         return None
     return rows[0].id, rows[0].epoch, [_receipt(lane, row) for row in rows if row.sequence is not None]
 
 
 def read_lane(connection: sa.Connection, lane: Lane) -> list[Appended]:
-    """Return a lane's latest receipts, oldest first, without locking or taking anything."""
-    rows = connection.exec_driver_sql(_RECEIPTS, {"lane": str(lane), "since": 0}).all()
+    """Return a lane's latest receipts, oldest first, without a lock and without taking the lane over."""
+    rows = connection.exec_driver_sql(_RECEIPTS, {"lane": str(lane), "first_sequence": 0}).all()
     return [_receipt(lane, row) for row in rows if row.sequence is not None]
 
 
 def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState | LaneFault], int | None]:
-    """Return the states of some lanes after this id, and the id to go on from; None at the end."""
+    """Return a page of lane states after this id, and the id of the next page; None at the end."""
     rows = connection.exec_driver_sql(_LANES, {"after": lane_id}).all()
     states: list[LaneState | LaneFault] = []
     for name, group in groupby(rows, key=attrgetter("name")):
@@ -123,7 +123,7 @@ def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState
 def store(
     connection: sa.Connection, topic_id: int, lane_id: int, new: Sequence[Append], packed: dict[int, list[Block]]
 ) -> list[Appended]:
-    """Return new batches their positions and store them and their receipts.
+    """Assign positions to new batches and store them with their receipts; return the receipts.
 
     Args:
         connection: in a transaction that has locked the lane.
@@ -140,9 +140,9 @@ def store(
     appended: list[Appended] = []
     for batch in new:
         recorded_at = max(recorded_at, batch.recorded_at)
-        begins = dict(latest)
+        first_free = dict(latest)
         for block in packed[batch.sequence]:
-            begin = begins[block.partition]
+            begin = first_free[block.partition]
             rows.append(replace(block, first=begin + block.first, last=begin + block.last, recorded_at=recorded_at))
             latest[block.partition] = begin + block.last + 1
         appended.append(
@@ -154,15 +154,15 @@ def store(
                 recorded_at=recorded_at,
                 count=len(batch.keys),
                 runs=tuple(
-                    Run(partition=partition, first=begins[partition], last=end - 1)
+                    Run(partition=partition, first=first_free[partition], last=end - 1)
                     for partition, end in latest.items()
-                    if end > begins[partition]
+                    if end > first_free[partition]
                 ),
             )
         )
     _copy(connection, topic_id, rows)
     connection.exec_driver_sql(
-        _FINISH,
+        _STORE_RECEIPTS,
         {
             "topic": topic_id,
             "partitions": list(latest),
@@ -175,7 +175,7 @@ def store(
             "recorded_ats": [each.recorded_at for each in appended],
             "counts": [each.count for each in appended],
             "runs": [" ".join(f"{run.partition}:{run.first}-{run.last}" for run in each.runs) for each in appended],
-            "forget": appended[-1].sequence - REMEMBERED,
+            "forget": appended[-1].sequence - RECEIPTS_PER_LANE,
         },
     )
     return appended
@@ -187,7 +187,7 @@ def _copy(connection: sa.Connection, topic_id: int, rows: Sequence[Block]) -> No
     assert driver is not None  # noqa: S101 - it is in a transaction
     with driver.cursor() as cursor:
         cursor.copy_expert(
-            f"COPY {stretch_table_of(topic_id)} ({COLUMNS}) FROM STDIN (FORMAT binary)", io.BytesIO(data), 1 << 20
+            f"COPY {block_table_of(topic_id)} ({COLUMNS}) FROM STDIN (FORMAT binary)", io.BytesIO(data), 1 << 20
         )
 
 

@@ -1,15 +1,14 @@
-"""How the PostgreSQL broker stores records: in blocks, not one row each.
+"""Block format of the PostgreSQL broker: many records in one row.
 
-A block is up to `BLOCK_BYTES` of consecutive records of one batch in one partition, as one row of
-`broker_stretch`. That makes an append, a read and a removal cost by the block. A block's columns:
+A block is up to `BLOCK_BYTES` of consecutive records of one batch in one partition, as one row of `broker_stretch`.
+An append, a read and a removal therefore cost by the block and not by the record. A block's columns:
 
     keys        16 bytes a record            marks      1 byte a record
     lengths     int32 a record, -1 = void    data       the values, end to end
-    valid       16 bytes a record, or none   positions  int32 a record, from `first` on; none where they run through
+    valid       16 bytes a record, or none   positions  int32 a record, from `first` on; none where contiguous
 
-All numbers are little-endian. Blocks are immutable, except that compaction takes records out of them; then
-`first` and `last` are the ends of what is left, so that a block with `last` ≥ p always holds a record at or
-after p.
+All numbers are little-endian. Blocks are immutable, except that compaction removes records from them; `first` and
+`last` are then the ends of what remains, so that a block with `last` ≥ p always holds a record at or after p.
 
 Pure: bytes in, bytes out.
 """
@@ -28,16 +27,16 @@ __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
     "Block",
-    "Piece",
+    "BlockSlice",
     "blocks_of",
     "copy_rows",
-    "keep_only",
+    "filter_block",
+    "join_slices",
     "pack",
     "positions_in",
-    "stretch_of",
 ]
 
-BLOCK_BYTES = 256 * 1024  # a read loads whole blocks: the most it loads in vain, per partition
+BLOCK_BYTES = 256 * 1024  # a read loads whole blocks: the most it loads needlessly, per partition
 COLUMNS = "topic_id, partition, first, last, recorded_at, count, size, keys, marks, lengths, data, valid, positions"
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
@@ -84,9 +83,9 @@ class Block:
 
 
 def pack(batch: Append) -> list[Block]:
-    """Gather a batch's records by partition into blocks whose positions begin at 0.
+    """Pack a batch's records by partition into blocks whose positions begin at 0.
 
-    Within a partition the blocks' positions run on; who stores them moves them to where they belong.
+    Within a partition the positions of the blocks are contiguous; the caller that stores them adds the offset.
     """
     members: dict[int, list[int]] = {partition: [] for partition in set(batch.partitions)}
     for index, partition in enumerate(batch.partitions):
@@ -120,7 +119,7 @@ def _pack_partition(batch: Append, partition: int, indexes: list[int]) -> Iterat
 
 
 def copy_rows(topic_id: int, blocks: Iterable[Block]) -> bytes:
-    """Write blocks as the rows of a binary COPY (PostgreSQL manual, COPY, "Binary Format")."""
+    """Return blocks as the rows of a binary COPY (PostgreSQL manual, COPY, "Binary Format")."""
     parts = [_COPY_HEADER]
     for block in blocks:
         parts.append(
@@ -162,70 +161,70 @@ def positions_in(first: int, count: int, positions: bytes) -> Sequence[int]:
     return [first + step for step in struct.unpack(f"<{count}i", positions)]
 
 
-def keep_only(block: Block, kept: Sequence[bool]) -> Block:
-    """Take records out of a block; at least one must stay. Positions stay what they are."""
-    places = list(compress(positions_in(block.first, block.count, block.positions), kept))
+def filter_block(block: Block, kept: Sequence[bool]) -> Block:
+    """Return the block with the kept records alone, at least one; their positions do not change."""
+    positions = list(compress(positions_in(block.first, block.count, block.positions), kept))
     lengths = struct.unpack(f"<{block.count}i", block.lengths)
     ends = list(accumulate((max(length, 0) for length in lengths), initial=0))
-    left = list(compress(range(block.count), kept))
+    indexes = list(compress(range(block.count), kept))
     return replace(
         block,
-        first=places[0],
-        last=places[-1],
-        count=len(left),
-        keys=b"".join([block.keys[KEY_SIZE * index : KEY_SIZE * index + KEY_SIZE] for index in left]),
-        marks=bytes([block.marks[index] for index in left]),
-        lengths=struct.pack(f"<{len(left)}i", *[lengths[index] for index in left]),
-        data=b"".join([block.data[ends[index] : ends[index + 1]] for index in left]),
-        valid=b"".join([block.valid[16 * index : 16 * index + 16] for index in left]),
-        positions=struct.pack(f"<{len(left)}i", *[place - places[0] for place in places]),
+        first=positions[0],
+        last=positions[-1],
+        count=len(indexes),
+        keys=b"".join([block.keys[KEY_SIZE * index : KEY_SIZE * index + KEY_SIZE] for index in indexes]),
+        marks=bytes([block.marks[index] for index in indexes]),
+        lengths=struct.pack(f"<{len(indexes)}i", *[lengths[index] for index in indexes]),
+        data=b"".join([block.data[ends[index] : ends[index + 1]] for index in indexes]),
+        valid=b"".join([block.valid[16 * index : 16 * index + 16] for index in indexes]),
+        positions=struct.pack(f"<{len(indexes)}i", *[position - positions[0] for position in positions]),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """The records of a block from a position on: what a reader takes its share from."""
+class BlockSlice:
+    """The records of a block from a position on."""
 
     block: Block
     begin: int  # index of the first record at or after the position
-    places: Sequence[int]
+    positions: Sequence[int]
     lengths: Sequence[int]
     ends: Sequence[int]  # of the data; one more than there are records
 
     @classmethod
     def of(cls, block: Block, after: int) -> Self:
-        """Look at a block from position *after* on."""
-        places = positions_in(block.first, block.count, block.positions)
+        """Return the slice of a block from position *after* on."""
+        positions = positions_in(block.first, block.count, block.positions)
         lengths = struct.unpack(f"<{block.count}i", block.lengths)
         ends = list(accumulate([max(length, 0) for length in lengths], initial=0))
-        begin = bisect_left(places, after) if after > block.first else 0
-        return cls(block, begin, places, lengths, ends)
+        begin = bisect_left(positions, after) if after > block.first else 0
+        return cls(block, begin, positions, lengths, ends)
 
-    def fitting(self, max_records: int, max_bytes: int) -> int:
+    def count_within(self, max_records: int, max_bytes: int) -> int:
         """Return how many of the records fit these bounds."""
-        within = bisect_right(self.ends, self.ends[self.begin] + max_bytes) - 1
-        return max(0, min(self.begin + max_records, within) - self.begin)
+        end = bisect_right(self.ends, self.ends[self.begin] + max_bytes) - 1
+        return max(0, min(self.begin + max_records, end) - self.begin)
 
     def size(self, count: int) -> int:
-        """Tell the bytes of the first *count* records."""
+        """Return the bytes of the first *count* records."""
         return self.ends[self.begin + count] - self.ends[self.begin]
 
 
-def stretch_of(partition: int, pieces: Sequence[tuple[Piece, int]]) -> PartitionRecords:
-    """Join the first so many records of each piece of one partition into a stretch."""
+def join_slices(partition: int, slices: Sequence[tuple[BlockSlice, int]]) -> PartitionRecords:
+    """Join the first *count* records of each slice of one partition."""
     offsets: Sequence[int] = ()
     keys: list[bytes] = []
     values: list[bytes | None] = []
     recorded_at: list[int] = []
     marks: list[bytes] = []
-    for piece, count in pieces:
-        block, begin, end = piece.block, piece.begin, piece.begin + count
-        offsets = _joined(offsets, piece.places[begin:end])
-        data, ends = block.data, piece.ends
+    for part, count in slices:
+        block, begin, end = part.block, part.begin, part.begin + count
+        offsets = _concatenate(offsets, part.positions[begin:end])
+        data, ends = block.data, part.ends
         keys += [block.keys[at : at + KEY_SIZE] for at in range(KEY_SIZE * begin, KEY_SIZE * end, KEY_SIZE)]
         taken: list[bytes | None] = [data[start:stop] for start, stop in pairwise(ends[begin : end + 1])]
-        if min(piece.lengths) < 0:
-            lengths = piece.lengths[begin:end]
+        if min(part.lengths) < 0:
+            lengths = part.lengths[begin:end]
             taken = [None if length < 0 else value for length, value in zip(lengths, taken, strict=True)]
         values += taken
         recorded_at += [block.recorded_at] * count
@@ -237,12 +236,12 @@ def stretch_of(partition: int, pieces: Sequence[tuple[Piece, int]]) -> Partition
         values=values,
         recorded_at=recorded_at,
         mark=b"".join(marks).__getitem__,
-        valid=_valid_of(pieces),
+        valid=_valid_of(slices),
     )
 
 
-def _joined(one: Sequence[int], two: Sequence[int]) -> Sequence[int]:
-    """Append positions; they stay a range as long as they run through."""
+def _concatenate(one: Sequence[int], two: Sequence[int]) -> Sequence[int]:
+    """Concatenate positions; the result stays a range as long as they are contiguous."""
     if not one:
         return two
     if isinstance(one, range) and isinstance(two, range) and one.stop == two.start:
@@ -250,13 +249,13 @@ def _joined(one: Sequence[int], two: Sequence[int]) -> Sequence[int]:
     return [*one, *two]
 
 
-def _valid_of(pieces: Sequence[tuple[Piece, int]]) -> Callable[[int], bytes]:
-    if not any(piece.block.valid for piece, _ in pieces):
+def _valid_of(slices: Sequence[tuple[BlockSlice, int]]) -> Callable[[int], bytes]:
+    if not any(part.block.valid for part, _ in slices):
         return _no_time
     times = b"".join(
         [
-            (piece.block.valid or bytes(16 * piece.block.count))[16 * piece.begin : 16 * (piece.begin + count)]
-            for piece, count in pieces
+            (part.block.valid or bytes(16 * part.block.count))[16 * part.begin : 16 * (part.begin + count)]
+            for part, count in slices
         ]
     )
 

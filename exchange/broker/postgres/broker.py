@@ -1,13 +1,13 @@
-"""The broker on PostgreSQL: the embedded default, with nothing to run besides the pool's own database.
+"""PostgreSQL broker: the embedded default, with nothing to run besides the pool's own database.
 
-Positions are given under a row lock of (topic, partition) that is held until the commit, never by a sequence:
-sequences do not commit in order, and a reader would step over what commits late. Locks are taken in one order
-(the lane, then its partitions from the lowest on), so that appends cannot block each other in a circle. Records,
-receipt and whatever the seal writes are one transaction.
+Positions are assigned under a row lock of (topic, partition) that is held until the commit, never by a sequence:
+sequences do not commit in order, and a reader would skip what commits late. Locks are taken in one order (the lane,
+then its partitions from the lowest on), so that appends cannot deadlock. Records, receipt and what the commit hook
+writes are one transaction.
 
-A lane belongs to the adapter that last took it over: `resume`, or the first append, raises the lane's epoch, and
-an adapter that remembers an older one is fenced. A gateway that is stopped in the middle of an append holds the
-topic up for `patience` at most; then the server ends its transaction and nothing of it is visible.
+A lane belongs to the adapter that last took it over: `resume`, or the first append, raises the lane's epoch, and an
+adapter with an older one is fenced. A gateway that is stopped in the middle of an append blocks the topic for
+`lock_timeout` at most; then the server ends its transaction and nothing of it is visible.
 """
 
 import threading
@@ -18,9 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-import psycopg2
 import sqlalchemy as sa
-from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from exchange.broker.port import (
@@ -38,12 +36,18 @@ from exchange.broker.port import (
 from exchange.broker.postgres import tables
 from exchange.broker.postgres.append import lanes_after, lock_lane, read_lane, store
 from exchange.broker.postgres.blocks import Block, pack
-from exchange.broker.postgres.notifications import Wakes
-from exchange.broker.postgres.read import read_ends, read_since, read_slice
+from exchange.broker.postgres.notifications import Notifications
+from exchange.broker.postgres.read import read_ends, read_positions_for_time, read_records
 from exchange.broker.postgres.retention import compact_partition, retain_partition
-from exchange.broker.postgres.tables import metadata, stretch_table_of
-from exchange.broker.rules import another_shape, check_batches, fenced, sort_out, unknown_topic
-from registry.database.errors import sqlstate, unavailable
+from exchange.broker.postgres.tables import block_table_of, metadata
+from exchange.broker.rules import (
+    check_batches,
+    lane_fenced,
+    partition_count_mismatch,
+    split_duplicates,
+    topic_not_found,
+)
+from registry.database.errors import DriverError, sqlstate, translated_errors, unavailable
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Lane, Topic
@@ -55,15 +59,18 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class PostgresBroker(Broker):
-    """See `exchange.broker.port.Broker`.
+    """PostgreSQL adapter of the broker port.
 
     Args:
-        database: the pool's database, with `metadata` created. Its engine is best made with `pool_pre_ping`, so that
-            a restart of the server costs no call.
-        clock: tells the time that the upkeep thread hands to `retain`.
-        patience: how long an append waits for another's lock, and how long a stopped one may hold its own.
-        upkeep: how often a thread of this adapter runs `retain` and `compact`; None leaves that to the caller.
-        poll: how often the waking connection is looked after; while it is away, watchers are woken this often.
+        database: the pool's database, with `metadata` created. Its engine is made by
+            `registry.database.connection_pool.connect`, whose pool replaces a connection that the server has closed
+            before it is used.
+        clock: returns the time that the maintenance thread passes to `retain`.
+        lock_timeout: how long an append waits for another's lock, and how long a stopped one may hold its own.
+        maintenance_period: how often a thread of this adapter runs `retain` and `compact`; None leaves that to the
+            caller.
+        check_period: how often the connection for notifications is checked; while there is none, watchers are called
+            this often.
     """
 
     def __init__(
@@ -71,29 +78,32 @@ class PostgresBroker(Broker):
         database: PostgresDatabase,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        patience: timedelta = timedelta(seconds=10),
-        upkeep: timedelta | None = None,
-        poll: timedelta = timedelta(seconds=5),
+        lock_timeout: timedelta = timedelta(seconds=10),
+        maintenance_period: timedelta | None = None,
+        check_period: timedelta = timedelta(seconds=5),
     ) -> None:
         self._database = database
         self._snapshots = PostgresDatabase(
             database.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         )
-        self._patience = f"{patience // timedelta(milliseconds=1)}ms"
+        self._lock_timeout = f"{lock_timeout // timedelta(milliseconds=1)}ms"
         self._clock = clock
-        self._wakes = Wakes(database.engine, poll.total_seconds())
-        self._topics: dict[Topic, tuple[int, int]] = {}  # id and partitions: neither ever changes
+        self._notifications = Notifications(database.engine, check_period.total_seconds())
+        self._topics: dict[Topic, tuple[int, int]] = {}  # id and partitions, which never change
         self._epochs: dict[Lane, int] = {}
         self._resumes: Counter[Lane] = Counter()
         self._lane_locks: dict[Lane, threading.Lock] = {}
-        self._turns = count()
+        self._reads = count()
         self._closed = threading.Event()
-        self._upkeep = None
-        if upkeep is not None:
-            self._upkeep = threading.Thread(
-                target=self._keep_up, args=(upkeep.total_seconds(),), name="broker-upkeep", daemon=True
+        self._maintenance = None
+        if maintenance_period is not None:
+            self._maintenance = threading.Thread(
+                target=self._maintain,
+                args=(maintenance_period.total_seconds(),),
+                name="broker-maintenance",
+                daemon=True,
             )
-            self._upkeep.start()
+            self._maintenance.start()
 
     # topics
 
@@ -101,7 +111,7 @@ class PostgresBroker(Broker):
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """Makes the topic's own table for its records."""
+        """Creates the topic's own table for its records."""
         values = {
             "name": str(topic),
             "partitions": partitions,
@@ -119,15 +129,15 @@ class PostgresBroker(Broker):
                     "INSERT INTO broker_partition (topic_id, partition) SELECT %s, generate_series(0, %s)",
                     (topic_id, partitions - 1),
                 )
-                # ATTACH lets appends to other topics go on; CREATE TABLE … PARTITION OF would stop them.
-                name = stretch_table_of(topic_id)
+                # ATTACH lets appends to other topics go on; CREATE TABLE … PARTITION OF would block them.
+                name = block_table_of(topic_id)
                 connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE broker_stretch INCLUDING ALL)")
                 connection.exec_driver_sql(
                     f"ALTER TABLE broker_stretch ATTACH PARTITION {name} FOR VALUES IN ({topic_id:d})"
                 )
         info = self.topic(topic)
         if info.partitions != partitions:
-            raise another_shape(topic, info.partitions, partitions)
+            raise partition_count_mismatch(topic, info.partitions, partitions)
         return info
 
     @override
@@ -135,7 +145,7 @@ class PostgresBroker(Broker):
         with self._transaction(self._snapshots) as connection:
             row = connection.execute(sa.select(tables.topic).where(tables.topic.c.name == str(topic))).one_or_none()
         if row is None:
-            raise unknown_topic(topic)
+            raise topic_not_found(topic)
         return TopicInfo(
             topic=topic,
             partitions=row.partitions,
@@ -147,51 +157,57 @@ class PostgresBroker(Broker):
     # append
 
     @override
-    def append(self, batches: Sequence[Append], seal: CommitHook) -> list[Appended]:
-        """The seal gets the open transaction, as a `PostgresWork`."""
+    def append(self, batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
+        """The commit hook gets the open transaction, a `PostgresUnitOfWork`."""
         if not batches:
             return []
         topic_id, partitions = self._topic(batches[0].lane.topic)
         lane = check_batches(batches, partitions)
         packed = {batch.sequence: pack(batch) for batch in batches}  # before any lock
         resumed = self._resumes[lane]
-        with self._one_at_a_time(lane):
-            if self._resumes[lane] != resumed:  # while it waited: whoever resumed was told where the lane stands
-                raise fenced(lane)
-            before, appended = self._append(topic_id, lane, batches, packed, seal)
+        with self._lane_lock(lane):
+            if self._resumes[lane] != resumed:  # resumed meanwhile: what `resume` returned must stay true
+                raise lane_fenced(lane)
+            duplicates, appended = self._append(topic_id, lane, batches, packed, commit_hook)
         if appended:
-            self._wakes.grown(topic_id)
-        return before + appended
+            self._notifications.notify(topic_id)
+        return duplicates + appended
 
     def _append(
-        self, topic_id: int, lane: Lane, batches: Sequence[Append], packed: dict[int, list[Block]], seal: CommitHook
+        self,
+        topic_id: int,
+        lane: Lane,
+        batches: Sequence[Append],
+        packed: dict[int, list[Block]],
+        commit_hook: CommitHook,
     ) -> tuple[list[Appended], list[Appended]]:
-        owned = self._epochs.get(lane)
+        own_epoch = self._epochs.get(lane)
         appended: list[Appended] = []
-        with self._foreign(), self._database.begin() as work:
+        with self._translated(), self._database.begin() as work:
             connection = connection_of(work)
-            since = batches[0].sequence
-            lane_id, epoch, receipts = self._lock_lane(connection, lane, take=owned is None, since=since)
-            if owned is not None and owned != epoch:
-                raise fenced(lane)
-            before, new = sort_out(receipts, batches)
+            lane_id, epoch, receipts = self._lock_lane(
+                connection, lane, take_over=own_epoch is None, first_sequence=batches[0].sequence
+            )
+            if own_epoch is not None and own_epoch != epoch:
+                raise lane_fenced(lane)
+            duplicates, new = split_duplicates(receipts, batches)
             if new:
                 appended = store(connection, topic_id, lane_id, new, packed)
-                seal(work, appended)
+                commit_hook(work, appended)
         self._epochs[lane] = epoch
-        return before, appended
+        return duplicates, appended
 
     @override
     def resume(self, lane: Lane) -> LaneState | None:
-        with self._one_at_a_time(lane):
+        with self._lane_lock(lane):
             with self._transaction(self._database) as connection:
-                _, epoch, receipts = self._lock_lane(connection, lane, take=True)
+                _, epoch, receipts = self._lock_lane(connection, lane, take_over=True)
             self._epochs[lane] = epoch
             self._resumes[lane] += 1
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
 
     @override
-    def stands(self, lane: Lane) -> LaneState | None:
+    def peek_lane(self, lane: Lane) -> LaneState | None:
         with self._transaction(self._snapshots) as connection:
             receipts = read_lane(connection, lane)
         return LaneState(lane=lane, receipts=tuple(receipts)) if receipts else None
@@ -211,14 +227,14 @@ class PostgresBroker(Broker):
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
         topic_id, _ = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
-            return read_slice(
+            return read_records(
                 connection,
                 topic_id,
                 topic,
                 tuple(after),
                 max_records=max_records,
                 max_bytes=max_bytes,
-                turn=next(self._turns),
+                turn=next(self._reads),
             )
 
     @override
@@ -228,27 +244,27 @@ class PostgresBroker(Broker):
             return read_ends(connection, topic_id)
 
     @override
-    def since(self, topic: Topic, recorded_at: int) -> Positions:
+    def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
         topic_id, _ = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
-            return read_since(connection, topic_id, recorded_at)
+            return read_positions_for_time(connection, topic_id, recorded_at)
 
     @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        """Takes one connection of the adapter's own, the first time."""
-        with self._foreign():
+        """Opens one connection for notifications, the first time."""
+        with self._translated():
             topic_id, _ = self._topic(topic)
-        return self._wakes.watch(topic_id, wake)
+        return self._notifications.watch(topic_id, wake)
 
-    # upkeep
+    # maintenance
 
     def retain(self, now: int) -> int:
-        """Remove what is older than each topic's retention, at *now* (microseconds UTC); give the number of records.
+        """Remove what is older than each topic's retention, at *now* (microseconds UTC); return the number of records.
 
         Raises:
-            UnavailableError: the database does not answer; what was done until then stays done.
+            UnavailableError: the database does not answer; what was removed until then stays removed.
         """
-        with self._foreign():
+        with self._translated():
             return sum(
                 retain_partition(self._database, row.id, partition, now - row.retention)
                 for row in self._topic_rows()
@@ -257,16 +273,16 @@ class PostgresBroker(Broker):
             )
 
     def compact(self, *, dirty_share: float = 0.0) -> int:
-        """Remove what has a later record of its key from Keep.LATEST topics; give the number of records.
+        """Remove records with a later one of their key from `Retention.LATEST` topics; return the number of records.
 
         Args:
-            dirty_share: leave a partition alone while less than this share of its positions is new since the last
-                time; a pass reads the keys of the whole partition.
+            dirty_share: skip a partition while less than this share of its positions is new since the last pass; a
+                pass reads the keys of the whole partition.
 
         Raises:
-            UnavailableError: the database does not answer; what was done until then stays done.
+            UnavailableError: the database does not answer; what was removed until then stays removed.
         """
-        with self._foreign():
+        with self._translated():
             return sum(
                 compact_partition(self._database, row.id, partition, dirty_share)
                 for row in self._topic_rows()
@@ -283,73 +299,74 @@ class PostgresBroker(Broker):
     def close(self) -> None:
         """The engine stays open; it belongs to the caller."""
         self._closed.set()
-        self._wakes.close()
-        if self._upkeep is not None:
-            self._upkeep.join()
+        self._notifications.close()
+        if self._maintenance is not None:
+            self._maintenance.join()
 
-    def _keep_up(self, period: float) -> None:
+    def _maintain(self, period: float) -> None:
         while not self._closed.wait(period):
             try:
                 self.retain((self._clock() - datetime.fromtimestamp(0, UTC)) // _MICROSECOND)
                 self.compact(dirty_share=0.5)
             except UnavailableError:
-                continue  # the next time, then
+                continue  # the next pass does it
 
-    # within
+    # private
 
-    def _one_at_a_time(self, lane: Lane) -> threading.Lock:
+    def _lane_lock(self, lane: Lane) -> threading.Lock:
         """Return the lock of a lane within this adapter.
 
-        The row's lock alone would let a second thread take the lane over between the first one's commit and its
-        remembering the epoch: an adapter would fence itself.
+        With the row's lock alone, a second thread could take the lane over after the first one's commit and before it
+        has noted its epoch: an adapter would fence itself.
         """
         return self._lane_locks.setdefault(lane, threading.Lock())
 
     def _topic(self, topic: Topic) -> tuple[int, int]:
-        known = self._topics.get(topic)
-        if known is None:
+        cached = self._topics.get(topic)
+        if cached is None:
             with self._transaction(self._snapshots) as connection:
                 row = connection.exec_driver_sql(
                     "SELECT id, partitions FROM broker_topic WHERE name = %s", (str(topic),)
                 ).one_or_none()
             if row is None:
-                raise unknown_topic(topic)
-            known = self._topics[topic] = (row.id, row.partitions)
-        return known
+                raise topic_not_found(topic)
+            cached = self._topics[topic] = (row.id, row.partitions)
+        return cached
 
     def _topic_rows(self) -> Sequence[Any]:
         with self._transaction(self._snapshots) as connection:
             return connection.execute(sa.select(tables.topic).order_by(tables.topic.c.id)).all()
 
     def _lock_lane(
-        self, connection: sa.Connection, lane: Lane, *, take: bool, since: int = 0
+        self, connection: sa.Connection, lane: Lane, *, take_over: bool, first_sequence: int = 0
     ) -> tuple[int, int, list[Appended]]:
-        locked = lock_lane(connection, lane, take=take, since=since, patience=self._patience)
-        if locked is None:  # owned, and yet not there: the database is another one
-            raise fenced(lane)
+        locked = lock_lane(
+            connection, lane, take_over=take_over, first_sequence=first_sequence, lock_timeout=self._lock_timeout
+        )
+        if locked is None:  # owned, but missing: the database is another one
+            raise lane_fenced(lane)
         return locked
 
     @contextmanager
     def _transaction(self, database: PostgresDatabase) -> Iterator[sa.Connection]:
-        with self._foreign(), database.begin() as work:
+        with self._translated(), database.begin() as work:
             yield connection_of(work)
 
     @contextmanager
-    def _foreign(self) -> Iterator[None]:
-        """Let no exception of the driver's cross the port."""
+    def _translated(self) -> Iterator[None]:
+        """Translate the database's errors into the port's; refuse every call after `close`."""
         if self._closed.is_set():
             raise UnavailableError(Reason.SHUTTING_DOWN, "this broker was closed; make a new one")
         try:
-            yield
+            with translated_errors(_broker_error):
+                yield
         except UnavailableError as error:
             if error.reason is not Reason.DATABASE_UNAVAILABLE:
                 raise
             raise UnavailableError(Reason.BROKER_UNAVAILABLE, error.message, retry_after=error.retry_after) from error
-        except (psycopg2.Error, sa_exc.SQLAlchemyError) as error:
-            raise _translated(error) from error
 
 
-def _translated(error: psycopg2.Error | sa_exc.SQLAlchemyError) -> UnavailableError:
+def _broker_error(error: DriverError) -> UnavailableError:
     found = unavailable(error)
     if isinstance(found, UnavailableError) and found.reason is not Reason.DATABASE_UNAVAILABLE:
         return found

@@ -1,9 +1,9 @@
-"""How PostgreSQL wakes those who wait: NOTIFY between gateways, a direct call within one.
+"""LISTEN/NOTIFY notifications: PostgreSQL's between gateways, a direct call within one.
 
-One thread with one connection per adapter both sends and hears. Sending stands outside the append's transaction:
-a NOTIFY within it would take a lock of the whole database until its commit is on disk, and all topics would
-commit one after the other. Several appends become one notification. What is lost in a crash is a hint: readers
-have a polling period of their own, and while the connection is away every watcher is woken once a period.
+One thread with one connection per adapter both sends and receives. NOTIFY is sent outside the append's transaction:
+within it, it would take a lock of the whole database until the commit is on disk, and all topics would commit one
+after the other. Several appends become one notification. What a crash loses is a hint: readers have a polling period
+of their own, and while there is no connection every watcher is called once a period.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
-__all__ = ["Wakes"]
+__all__ = ["Notifications"]
 
 _CHANNEL = "broker_grown"
 
 
-class Wakes:
-    """Those who watch topics of one adapter, and the thread that hears of other adapters' appends.
+class Notifications:
+    """The watchers of one adapter's topics, and the thread that receives other adapters' notifications.
 
     Args:
         engine: where the thread's connection comes from; it is taken out of the engine's pool.
-        period: seconds between two attempts to connect, while there is no connection, and between two looks whether
-            it still holds.
+        period: seconds between two attempts to connect, while there is no connection, and between two checks of an
+            idle one.
     """
 
     def __init__(self, engine: sa.Engine, period: float) -> None:
@@ -37,14 +37,14 @@ class Wakes:
         self._period = period
         self._lock = threading.Lock()
         self._watchers: dict[int, list[Callable[[], None]]] = {}
-        self._grown: set[int] = set()
+        self._pending: set[int] = set()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._ear, self._mouth = os.pipe()
+        self._self_pipe_read, self._self_pipe_write = os.pipe()
 
     @contextmanager
     def watch(self, topic_id: int, wake: Callable[[], None]) -> Iterator[None]:
-        """Call *wake* when the topic may have grown, as long as the block lasts."""
+        """Call *wake* when the topic may have grown, until the block ends."""
         with self._lock:
             self._watchers.setdefault(topic_id, []).append(wake)
             self._start()
@@ -54,14 +54,14 @@ class Wakes:
             with self._lock:
                 self._watchers[topic_id].remove(wake)
 
-    def grown(self, topic_id: int) -> None:
-        """Wake this adapter's watchers of the topic now, and other adapters' soon."""
+    def notify(self, topic_id: int) -> None:
+        """Call this adapter's watchers of the topic now, and notify other adapters soon."""
         with self._lock:
-            first = not self._grown
-            self._grown.add(topic_id)
+            first = not self._pending
+            self._pending.add(topic_id)
             self._start()
             if first and not self._stopping.is_set():
-                os.write(self._mouth, b".")
+                os.write(self._self_pipe_write, b".")
         self._wake(topic_id)
 
     def close(self) -> None:
@@ -70,15 +70,15 @@ class Wakes:
             if self._stopping.is_set():
                 return
             self._stopping.set()
-            os.write(self._mouth, b".")
+            os.write(self._self_pipe_write, b".")
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        os.close(self._ear)
-        os.close(self._mouth)
+        os.close(self._self_pipe_read)
+        os.close(self._self_pipe_write)
 
     def _start(self) -> None:
         if self._thread is None and not self._stopping.is_set():
-            self._thread = threading.Thread(target=self._run, name="broker-wakes", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="broker-notifications", daemon=True)
             self._thread.start()
 
     def _wake(self, topic_id: int | None) -> None:
@@ -87,7 +87,7 @@ class Wakes:
                 wake for each, wakes in self._watchers.items() if topic_id is None or each == topic_id for wake in wakes
             ]
         for wake in wakes:
-            with contextlib.suppress(Exception):  # a watcher's fault is its own
+            with contextlib.suppress(Exception):  # a watcher's error must not reach the append
                 wake()
 
     def _run(self) -> None:
@@ -95,12 +95,12 @@ class Wakes:
             try:
                 connection = self._connect()
             except (psycopg2.Error, sa_exc.SQLAlchemyError):
-                self._pause()
+                self._back_off()
                 continue
             try:
-                self._converse(connection)
+                self._listen(connection)
             except (psycopg2.Error, OSError):
-                self._pause()
+                self._back_off()
             finally:
                 with contextlib.suppress(psycopg2.Error):
                     connection.close()
@@ -109,35 +109,35 @@ class Wakes:
         pooled = self._engine.raw_connection()
         connection = pooled.driver_connection
         pooled.detach()
-        assert connection is not None  # noqa: S101 - a connection just made has its driver's half
+        assert connection is not None  # noqa: S101 - it was just made
         connection.autocommit = True
         connection.cursor().execute(f"LISTEN {_CHANNEL}")
         return connection
 
-    def _converse(self, connection: Any) -> None:
-        self._wake(None)  # whatever was said while nobody listened
+    def _listen(self, connection: Any) -> None:
+        self._wake(None)  # for notifications that came while there was no connection
         own = connection.info.backend_pid
         while not self._stopping.is_set():
-            ready, _, _ = select.select([connection, self._ear], [], [], self._period)
-            if self._ear in ready:
-                self._speak(connection)
+            ready, _, _ = select.select([connection, self._self_pipe_read], [], [], self._period)
+            if self._self_pipe_read in ready:
+                self._send(connection)
             elif not ready:
                 connection.cursor().execute("SELECT 1")
             connection.poll()
-            heard = {int(notice.payload) for notice in connection.notifies if notice.pid != own}
+            received = {int(notice.payload) for notice in connection.notifies if notice.pid != own}
             connection.notifies.clear()
-            for topic_id in heard:
+            for topic_id in received:
                 self._wake(topic_id)
 
-    def _speak(self, connection: Any) -> None:
+    def _send(self, connection: Any) -> None:
         with self._lock:
-            os.read(self._ear, 64)
-            grown, self._grown = sorted(self._grown), set()
-        if grown:
+            os.read(self._self_pipe_read, 64)
+            topics, self._pending = sorted(self._pending), set()
+        if topics:
             connection.cursor().execute(
-                "SELECT pg_notify(%s, topic::text) FROM unnest(%s::int[]) AS topic", (_CHANNEL, grown)
+                "SELECT pg_notify(%s, topic::text) FROM unnest(%s::int[]) AS topic", (_CHANNEL, topics)
             )
 
-    def _pause(self) -> None:
+    def _back_off(self) -> None:
         self._wake(None)
         self._stopping.wait(self._period)

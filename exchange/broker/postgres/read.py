@@ -1,8 +1,8 @@
-"""Reading blocks out of PostgreSQL: which to load, and how much of each a reader gets.
+"""Read on PostgreSQL: which blocks to load, and how many records of each to return.
 
-Three short statements in one snapshot (REPEATABLE READ), so that retention cannot take away between two of them
-what the first has seen. The first gives the ends and, without their bytes, the blocks ahead of the reader; the
-second the bytes of the blocks that fit the bounds.
+Three short statements in one snapshot (REPEATABLE READ), so that retention cannot remove between two of them what the
+first has seen: the ends of the partitions; the blocks ahead of the reader, without their bytes; the bytes of the
+blocks that fit the bounds.
 """
 
 import io
@@ -13,16 +13,16 @@ from operator import itemgetter
 import sqlalchemy as sa
 
 from exchange.broker.port import Ends, PartitionRecords, ReadResult
-from exchange.broker.postgres.blocks import Piece, blocks_of, stretch_of
+from exchange.broker.postgres.blocks import BlockSlice, blocks_of, join_slices
 from exchange.broker.rules import check_positions
 from schemas.names import Topic
 from schemas.record import Positions
 
-__all__ = ["read_ends", "read_since", "read_slice"]
+__all__ = ["read_ends", "read_positions_for_time", "read_records"]
 
-_MOST_AHEAD = 1024  # blocks per partition that one read looks at, however small they are
-_LEAST_AHEAD = 16
-_SMALL_BLOCK = 64  # records; with smaller ones a read may give less than it was allowed
+_MAX_BLOCKS_AHEAD = 1024  # blocks per partition that one read looks at, however small they are
+_MIN_BLOCKS_AHEAD = 16
+_SMALL_BLOCK_RECORDS = 64  # with smaller blocks a read may return fewer records than allowed
 
 _ENDS = """
 SELECT earliest, latest FROM broker_partition WHERE topic_id = %(topic)s ORDER BY partition
@@ -39,8 +39,9 @@ WHERE p.topic_id = %(topic)s AND p.latest > (%(after)s::bigint[])[p.partition + 
 ORDER BY p.partition, s.last
 """
 
-# Binary COPY: a SELECT gives bytes as hexadecimal text, four times as slow. The numbers are put in as such.
-_BYTES = """
+# Binary COPY: a SELECT returns bytes as hexadecimal text, four times as slow. COPY takes no parameters, hence the
+# numbers are formatted into it.
+_LOAD_BLOCKS = """
 COPY (
     SELECT s.partition, first, s.last, recorded_at, count, keys, marks, lengths, data, valid, positions
     FROM (VALUES {wanted}) AS wanted (partition, begins, ends)
@@ -50,7 +51,7 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 """
 
-_SINCE = """
+_POSITIONS_FOR_TIME = """
 SELECT coalesce((
     SELECT first FROM broker_stretch s
     WHERE s.topic_id = %(topic)s AND s.partition = p.partition AND s.recorded_at >= %(recorded_at)s
@@ -66,13 +67,13 @@ def read_ends(connection: sa.Connection, topic_id: int) -> Ends:
     return Ends(earliest=tuple(row[0] for row in rows), latest=tuple(row[1] for row in rows))
 
 
-def read_since(connection: sa.Connection, topic_id: int, recorded_at: int) -> Positions:
+def read_positions_for_time(connection: sa.Connection, topic_id: int, recorded_at: int) -> Positions:
     """Return the positions of the first records of that time or later, else the end."""
     values = {"topic": topic_id, "recorded_at": recorded_at}
-    return tuple(connection.exec_driver_sql(_SINCE, values).scalars())
+    return tuple(connection.exec_driver_sql(_POSITIONS_FOR_TIME, values).scalars())
 
 
-def read_slice(
+def read_records(
     connection: sa.Connection,
     topic_id: int,
     topic: Topic,
@@ -82,38 +83,38 @@ def read_slice(
     max_bytes: int,
     turn: int,
 ) -> ReadResult:
-    """Read from these positions on. See `Broker.read`.
+    """Read from these positions on, as `Broker.read` says.
 
     Args:
         connection: in one snapshot for the whole call.
         topic_id: the topic's row.
-        topic: its name, for what is said in errors.
-        after: where the reader stands.
-        max_records: at most so many.
-        max_bytes: of values, at most so many, except for a single record that is larger.
-        turn: any number that changes from call to call; when one record alone fills the bounds, it decides whose
-            turn it is.
+        topic: its name, for error messages.
+        after: the reader's positions.
+        max_records: the most to return.
+        max_bytes: the most bytes of values to return, except for a single record that is larger.
+        turn: any number that changes from call to call; when one record alone fills the bounds, it selects the
+            partition, so that they are served round robin.
     """
     ends = read_ends(connection, topic_id)
     check_positions(topic, after, ends.earliest, ends.latest)
     if after == ends.latest:
-        return ReadResult(stretches=(), next=after)
-    chosen = _choose(_blocks_ahead(connection, topic_id, after, max_records), max_records, max_bytes)
-    pieces = _load(connection, topic_id, after, chosen)
-    counts = _share(pieces, max_records, max_bytes, turn)
-    following = list(after)
-    stretches: list[PartitionRecords] = []
+        return ReadResult(partitions=(), next=after)
+    chosen = _choose_blocks(_blocks_ahead(connection, topic_id, after, max_records), max_records, max_bytes)
+    slices = _load_blocks(connection, topic_id, after, chosen)
+    counts = _divide(slices, max_records, max_bytes, turn)
+    next_positions = list(after)
+    partitions: list[PartitionRecords] = []
     for partition, taken in sorted(counts.items()):
-        stretches.append(stretch_of(partition, taken))
-        following[partition] = stretches[-1].offsets[-1] + 1
-    return ReadResult(stretches=tuple(stretches), next=tuple(following))
+        partitions.append(join_slices(partition, taken))
+        next_positions[partition] = partitions[-1].offsets[-1] + 1
+    return ReadResult(partitions=tuple(partitions), next=tuple(next_positions))
 
 
 def _blocks_ahead(
     connection: sa.Connection, topic_id: int, after: Positions, max_records: int
 ) -> dict[int, list[tuple[int, int, int]]]:
     """Return (last, count, size) of the blocks ahead, by partition."""
-    ahead = min(max(max_records // _SMALL_BLOCK, _LEAST_AHEAD), _MOST_AHEAD)
+    ahead = min(max(max_records // _SMALL_BLOCK_RECORDS, _MIN_BLOCKS_AHEAD), _MAX_BLOCKS_AHEAD)
     values = {"topic": topic_id, "after": list(after), "ahead": ahead}
     rows = connection.exec_driver_sql(_BLOCKS_AHEAD, values).all()
     return {
@@ -122,31 +123,31 @@ def _blocks_ahead(
     }
 
 
-def _choose(
+def _choose_blocks(
     ahead: Mapping[int, Sequence[tuple[int, int, int]]], max_records: int, max_bytes: int
 ) -> dict[int, tuple[int, int]]:
     """Choose what to load: from the first to the last block of each partition that an even share may need.
 
-    Those with least ahead choose first and leave what they do not need to the others.
+    The partitions with the least data ahead come first and leave what they do not need to the others.
     """
     chosen: dict[int, tuple[int, int]] = {}
     sizes = {partition: sum(block[1] for block in blocks) for partition, blocks in ahead.items()}
     for left, partition in zip(range(len(ahead), 0, -1), sorted(ahead, key=sizes.__getitem__), strict=True):
         blocks = ahead[partition]
-        records = octets = taken = 0
-        while taken < len(blocks) and (taken == 0 or (records < max_records // left and octets < max_bytes // left)):
-            # The first block may be half read: it does not count.
+        records = size = taken = 0
+        while taken < len(blocks) and (taken == 0 or (records < max_records // left and size < max_bytes // left)):
+            # The first block may be partly read already: it does not count.
             if taken:
-                records, octets = records + blocks[taken][1], octets + blocks[taken][2]
+                records, size = records + blocks[taken][1], size + blocks[taken][2]
             taken += 1
         chosen[partition] = (blocks[0][0], blocks[taken - 1][0])
-        max_records, max_bytes = max(max_records - records, 0), max(max_bytes - octets, 0)
+        max_records, max_bytes = max(max_records - records, 0), max(max_bytes - size, 0)
     return chosen
 
 
-def _load(
+def _load_blocks(
     connection: sa.Connection, topic_id: int, after: Positions, chosen: Mapping[int, tuple[int, int]]
-) -> dict[int, list[Piece]]:
+) -> dict[int, list[BlockSlice]]:
     wanted = ", ".join(
         f"({partition:d}::smallint, {begin:d}::bigint, {end:d}::bigint)" for partition, (begin, end) in chosen.items()
     )
@@ -154,43 +155,43 @@ def _load(
     assert driver is not None  # noqa: S101 - it is in a transaction
     rows = io.BytesIO()
     with driver.cursor() as cursor:
-        cursor.copy_expert(_BYTES.format(topic=topic_id, wanted=wanted), rows, 1 << 20)
-    pieces: dict[int, list[Piece]] = {}
+        cursor.copy_expert(_LOAD_BLOCKS.format(topic=topic_id, wanted=wanted), rows, 1 << 20)
+    slices: dict[int, list[BlockSlice]] = {}
     for block in blocks_of(rows.getvalue()):
-        pieces.setdefault(block.partition, []).append(Piece.of(block, after[block.partition]))
-    return pieces
+        slices.setdefault(block.partition, []).append(BlockSlice.of(block, after[block.partition]))
+    return slices
 
 
-def _share(
-    pieces: Mapping[int, Sequence[Piece]], max_records: int, max_bytes: int, turn: int
-) -> dict[int, list[tuple[Piece, int]]]:
+def _divide(
+    slices: Mapping[int, Sequence[BlockSlice]], max_records: int, max_bytes: int, turn: int
+) -> dict[int, list[tuple[BlockSlice, int]]]:
     """Divide both bounds evenly among partitions; what one leaves goes to the next; at least one record.
 
-    Those with least waiting come first, so that nothing of the bounds is left over. Where there are fewer records
-    to give than partitions, *turn* says whose turn it is.
+    The partitions with the fewest records ahead come first, so that the bounds are used up. Where the bound on records
+    is lower than the number of partitions, *turn* selects which are served.
     """
-    counts: dict[int, list[tuple[Piece, int]]] = {}
-    waiting = {partition: sum(len(piece.places) - piece.begin for piece in all_) for partition, all_ in pieces.items()}
-    begin = turn % max(len(pieces), 1)
-    in_turn = (sorted(pieces)[begin:] + sorted(pieces)[:begin])[:max_records]
+    counts: dict[int, list[tuple[BlockSlice, int]]] = {}
+    waiting = {partition: sum(len(part.positions) - part.begin for part in all_) for partition, all_ in slices.items()}
+    begin = turn % max(len(slices), 1)
+    in_turn = (sorted(slices)[begin:] + sorted(slices)[:begin])[:max_records]
     order = sorted(in_turn, key=waiting.__getitem__)
     for left, partition in zip(range(len(order), 0, -1), order, strict=True):
-        taken = list(_take(pieces[partition], -(-max_records // left), max_bytes // left))
+        taken = list(_take(slices[partition], -(-max_records // left), max_bytes // left))
         if taken:
             counts[partition] = taken
             max_records -= sum(count for _, count in taken)
-            max_bytes -= sum(piece.size(count) for piece, count in taken)
+            max_bytes -= sum(part.size(count) for part, count in taken)
     if not counts and in_turn:
-        counts[in_turn[0]] = [(pieces[in_turn[0]][0], 1)]
+        counts[in_turn[0]] = [(slices[in_turn[0]][0], 1)]
     return counts
 
 
-def _take(pieces: Sequence[Piece], max_records: int, max_bytes: int) -> Iterator[tuple[Piece, int]]:
-    for piece in pieces:
-        count = piece.fitting(max_records, max_bytes)
+def _take(slices: Sequence[BlockSlice], max_records: int, max_bytes: int) -> Iterator[tuple[BlockSlice, int]]:
+    for part in slices:
+        count = part.count_within(max_records, max_bytes)
         if count:
-            yield piece, count
-        if count < len(piece.places) - piece.begin:
+            yield part, count
+        if count < len(part.positions) - part.begin:
             return
         max_records -= count
-        max_bytes -= piece.size(count)
+        max_bytes -= part.size(count)

@@ -1,25 +1,24 @@
-"""Retention and compaction of the PostgreSQL broker, in steps of a few blocks each.
+"""Retention and log compaction of the PostgreSQL broker, in steps of a few blocks each.
 
-A step is one short transaction, so that appends wait for milliseconds and a reader's snapshot stays small. Both
-may run in several gateways at once and may be stopped anywhere: a step that is done stays done, and doing it
-twice changes nothing.
+A step is one short transaction, so that appends wait for milliseconds and a reader's snapshot stays small. Both jobs
+may run in several gateways at once and may be stopped anywhere: a step is idempotent, and a finished one is kept.
 
-Compaction goes the way of Kafka's cleaner: it learns the latest position of each key in the part of the log that
-is not clean yet, as far as memory allows, then takes every older record of those keys out of all blocks before.
+Compaction works as Kafka's log cleaner does: it collects the newest position of each key in the part of the log that
+is not compacted yet, as far as memory allows, then removes every older record of those keys from all blocks before.
 """
 
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
-from exchange.broker.postgres.blocks import Block, keep_only, positions_in
+from exchange.broker.postgres.blocks import Block, filter_block, positions_in
 from exchange.broker.rules import KEY_SIZE
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 
 __all__ = ["compact_partition", "retain_partition"]
 
-_STEP = 64  # blocks of one transaction: 16 MiB at most
-_MAX_KEYS = 500_000  # learned at a time, about 100 MB
+_BLOCKS_PER_STEP = 64  # blocks of one transaction: 16 MiB at most
+_MAX_KEYS = 500_000  # collected at a time, about 100 MB
 
 _LOCK = "SELECT latest FROM broker_partition WHERE topic_id = %(topic)s AND partition = %(partition)s FOR UPDATE"
 
@@ -42,13 +41,13 @@ _BOUNDS = """
 SELECT earliest, compacted, latest FROM broker_partition WHERE topic_id = %(topic)s AND partition = %(partition)s
 """
 
-_KEYS = """
+_KEY_PAGE = """
 SELECT last, first, count, keys, positions FROM broker_stretch
 WHERE topic_id = %(topic)s AND partition = %(partition)s AND last >= %(begin)s AND last < %(end)s
 ORDER BY last LIMIT %(step)s
 """
 
-_CHANGE = """
+_LOCK_BLOCKS = """
 SELECT partition, first, last, recorded_at, count, keys, marks, lengths, data, valid, positions FROM broker_stretch
 WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = ANY (%(lasts)s) ORDER BY last FOR UPDATE
 """
@@ -61,18 +60,18 @@ UPDATE broker_stretch SET first = %(first)s, last = %(last)s, count = %(count)s,
 WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = %(was)s
 """
 
-_CLEAN = """
+_MARK_COMPACTED = """
 UPDATE broker_partition SET compacted = greatest(compacted, %(end)s)
 WHERE topic_id = %(topic)s AND partition = %(partition)s
 """
 
 
 def retain_partition(database: PostgresDatabase, topic_id: int, partition: int, limit: int) -> int:
-    """Remove the blocks recorded before *limit* (microseconds UTC); give the number of records.
+    """Remove the blocks recorded before *limit* (microseconds UTC); return the number of records.
 
-    The last position stays taken, so that it is never given again.
+    The partition's end does not move back, so that no position is reused.
     """
-    values = {"topic": topic_id, "partition": partition, "limit": limit, "step": _STEP}
+    values = {"topic": topic_id, "partition": partition, "limit": limit, "step": _BLOCKS_PER_STEP}
     removed = 0
     while True:
         with database.begin() as work:
@@ -85,80 +84,82 @@ def retain_partition(database: PostgresDatabase, topic_id: int, partition: int, 
 
 
 def compact_partition(database: PostgresDatabase, topic_id: int, partition: int, dirty_share: float) -> int:
-    """Remove records whose key has a later one; give their number.
+    """Remove records whose key has a later one; return their number.
 
     Args:
         database: opens the steps' transactions.
         topic_id: the topic's row.
         partition: one partition of it.
-        dirty_share: do nothing while the part that is not clean is a smaller share of all positions than this.
+        dirty_share: do nothing while the part that is not compacted is a smaller share of all positions than this.
     """
-    place = {"topic": topic_id, "partition": partition}
+    where = {"topic": topic_id, "partition": partition}
     with database.begin() as work:
-        earliest, compacted, latest = connection_of(work).exec_driver_sql(_BOUNDS, place).one()
+        earliest, compacted, latest = connection_of(work).exec_driver_sql(_BOUNDS, where).one()
     begin = max(earliest, compacted)
     if begin >= latest or latest - begin < dirty_share * (latest - earliest):
         return 0
     removed = 0
     while begin < latest:
-        learned, end = _learn(database, place, begin, latest)
-        removed += _clean(database, place, end, learned)
+        newest, end = _newest_by_key(database, where, begin, latest)
+        removed += _remove_older(database, where, end, newest)
         with database.begin() as work:
-            connection_of(work).exec_driver_sql(_CLEAN, {**place, "end": end})
+            connection_of(work).exec_driver_sql(_MARK_COMPACTED, {**where, "end": end})
         begin = end
     return removed
 
 
-def _learn(database: PostgresDatabase, place: dict[str, int], begin: int, end: int) -> tuple[dict[bytes, int], int]:
-    """Learn the latest position of each key from *begin* on; tell up to where."""
-    learned: dict[bytes, int] = {}
-    for rows in _keys(database, place, begin, end):
-        for last, first, count, keys, positions in rows:
-            learned.update(zip(_split(keys), positions_in(first, count, positions), strict=True))
-            if len(learned) >= _MAX_KEYS:
-                return learned, last + 1
-    return learned, end
+def _newest_by_key(
+    database: PostgresDatabase, where: dict[str, int], begin: int, end: int
+) -> tuple[dict[bytes, int], int]:
+    """Return the newest position of each key from *begin* on, and the position up to which they were collected."""
+    newest: dict[bytes, int] = {}
+    for page in _key_pages(database, where, begin, end):
+        for last, first, count, keys, positions in page:
+            newest.update(zip(_split_keys(keys), positions_in(first, count, positions), strict=True))
+            if len(newest) >= _MAX_KEYS:
+                return newest, last + 1
+    return newest, end
 
 
-def _clean(database: PostgresDatabase, place: dict[str, int], end: int, learned: dict[bytes, int]) -> int:
-    """Take what has a later record out of all blocks before *end*."""
+def _remove_older(database: PostgresDatabase, where: dict[str, int], end: int, newest: dict[bytes, int]) -> int:
+    """Remove records that have a newer one from all blocks before *end*; return their number."""
     removed = 0
-    for rows in _keys(database, place, 0, end):
+    for page in _key_pages(database, where, 0, end):
         lasts = [
             last
-            for last, first, count, keys, positions in rows
-            if not all(_kept(learned, keys, positions_in(first, count, positions)))
+            for last, first, count, keys, positions in page
+            if not all(_is_newest(newest, keys, positions_in(first, count, positions)))
         ]
         if lasts:
             with database.begin() as work:
-                removed += _rewrite(connection_of(work), place, lasts, learned)
+                removed += _rewrite(connection_of(work), where, lasts, newest)
     return removed
 
 
-def _keys(
-    database: PostgresDatabase, place: dict[str, int], begin: int, end: int
+def _key_pages(
+    database: PostgresDatabase, where: dict[str, int], begin: int, end: int
 ) -> Iterator[list[tuple[int, int, int, bytes, bytes]]]:
-    """Return (last, first, count, keys, positions) of the blocks in [begin, end), some at a time."""
+    """Return (last, first, count, keys, positions) of the blocks in [begin, end), page by page."""
     while True:
         with database.begin() as work:
-            values = {**place, "begin": begin, "end": end, "step": _STEP}
-            found = connection_of(work).exec_driver_sql(_KEYS, values).all()
-        if not found:
+            values = {**where, "begin": begin, "end": end, "step": _BLOCKS_PER_STEP}
+            page = connection_of(work).exec_driver_sql(_KEY_PAGE, values).all()
+        if not page:
             return
-        yield [(last, first, count, bytes(keys), bytes(steps)) for last, first, count, keys, steps in found]
-        begin = found[-1][0] + 1
+        yield [(last, first, count, bytes(keys), bytes(offsets)) for last, first, count, keys, offsets in page]
+        begin = page[-1][0] + 1
 
 
-def _rewrite(connection: sa.Connection, place: dict[str, int], lasts: list[int], learned: dict[bytes, int]) -> int:
+def _rewrite(connection: sa.Connection, where: dict[str, int], lasts: list[int], newest: dict[bytes, int]) -> int:
     removed = 0
-    for row in connection.exec_driver_sql(_CHANGE, {**place, "lasts": lasts}).all():
+    for row in connection.exec_driver_sql(_LOCK_BLOCKS, {**where, "lasts": lasts}).all():
         block = Block.of_row(row)
-        kept = _kept(learned, block.keys, positions_in(block.first, block.count, block.positions))
+        kept = _is_newest(newest, block.keys, positions_in(block.first, block.count, block.positions))
         removed += block.count - sum(kept)
         if any(kept):
-            connection.exec_driver_sql(_REWRITE, {**place, **_columns(keep_only(block, kept)), "was": block.last})
+            connection.exec_driver_sql(_REWRITE, {**where, **_columns(filter_block(block, kept)), "was": block.last})
         else:
-            connection.exec_driver_sql(_DELETE, {**place, "was": block.last})
+            connection.exec_driver_sql(_DELETE, {**where, "was": block.last})
     return removed
 
 
@@ -177,9 +178,9 @@ def _columns(block: Block) -> dict[str, int | bytes]:
     }
 
 
-def _kept(learned: dict[bytes, int], keys: bytes, positions: Sequence[int]) -> list[bool]:
-    return [learned.get(key, -1) <= position for key, position in zip(_split(keys), positions, strict=True)]
+def _is_newest(newest: dict[bytes, int], keys: bytes, positions: Sequence[int]) -> list[bool]:
+    return [newest.get(key, -1) <= position for key, position in zip(_split_keys(keys), positions, strict=True)]
 
 
-def _split(keys: bytes) -> list[bytes]:
+def _split_keys(keys: bytes) -> list[bytes]:
     return [keys[at : at + KEY_SIZE] for at in range(0, len(keys), KEY_SIZE)]

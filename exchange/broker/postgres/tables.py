@@ -1,18 +1,18 @@
-"""The PostgreSQL broker's tables.
+"""Tables of the PostgreSQL broker.
 
-    broker_topic       name, number of partitions, what it keeps, generation
-    broker_partition   both ends of each partition; the row whose lock gives positions their order
-    broker_stretch     the records: one row is up to 256 KiB of one batch's records in one partition (see `blocks`);
-                       a partition of its own for each topic
-    broker_lane        who owns each lane (its epoch)
+    broker_topic       name, number of partitions, retention, generation
+    broker_partition   both ends of each partition; the row whose lock orders the positions
+    broker_stretch     the records: one row is a block, up to 256 KiB of one batch's records in one partition (see
+                       `blocks`); partitioned by topic
+    broker_lane        the epoch of each lane, which says which gateway owns it
     broker_receipt     the latest receipts of each lane
 
-A topic's partition of `broker_stretch` is made when the topic is; `metadata.create_all` makes the rest.
+A topic's partition of `broker_stretch` is created with the topic; `metadata.create_all` creates the rest.
 """
 
 import sqlalchemy as sa
 
-__all__ = ["lane", "metadata", "partition", "receipt", "stretch", "stretch_table_of", "topic"]
+__all__ = ["block", "block_table_of", "lane", "metadata", "partition", "receipt", "topic"]
 
 metadata = sa.MetaData()
 
@@ -36,11 +36,11 @@ partition = sa.Table(
     sa.Column("latest", sa.BigInteger, nullable=False, server_default="0", comment="one past the last record"),
     sa.Column("recorded_at", sa.BigInteger, nullable=False, server_default="0", comment="of the last record"),
     sa.Column("compacted", sa.BigInteger, nullable=False, server_default="0", comment="up to here no key stands twice"),
-    # Each append updates these rows: room on the page lets it do so in place.
+    # Each append updates these rows: free space on the page allows heap-only updates.
     postgresql_with={"fillfactor": "20"},
 )
 
-stretch = sa.Table(
+block = sa.Table(
     "broker_stretch",
     metadata,
     sa.Column("topic_id", sa.Integer, primary_key=True, autoincrement=False),
@@ -64,7 +64,7 @@ stretch = sa.Table(
 _PLAIN = sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy's own signature lacks types
     "ALTER TABLE broker_stretch ALTER COLUMN data SET STORAGE EXTERNAL, ALTER COLUMN keys SET STORAGE EXTERNAL"
 )
-sa.event.listen(stretch, "after_create", _PLAIN)
+sa.event.listen(block, "after_create", _PLAIN)
 
 lane = sa.Table(
     "broker_lane",
@@ -87,6 +87,6 @@ receipt = sa.Table(
 )
 
 
-def stretch_table_of(topic_id: int) -> str:
-    """Name the partition of `broker_stretch` that holds one topic's records."""
+def block_table_of(topic_id: int) -> str:
+    """Return the name of the partition of `broker_stretch` that holds one topic's records."""
     return f"broker_stretch_{topic_id:d}"

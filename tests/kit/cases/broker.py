@@ -29,12 +29,14 @@ UPSERT = int(Mark(Operation.UPSERT, Seen.FIRST))
 CORRECT = int(Mark(Operation.CORRECT, Seen.AGAIN))
 VOID = int(Mark(Operation.VOID, Seen.UNKNOWN))
 
+PATIENCE = 30.0  # seconds that a hint may take on a busy machine; a test that waits so long has failed
+
 
 class Rig(Protocol):
     """One backend under test."""
 
     joins_work: bool
-    """Whether `seal` gets the open transaction, so that a seal that raises takes the records back."""
+    """Whether the commit hook gets the open transaction, so that one that raises rolls the records back."""
 
     def broker(self) -> Broker:
         """Return another adapter (a gateway of its own, a restart) over the same backend; the rig closes it."""
@@ -61,7 +63,7 @@ class Rig(Protocol):
         ...
 
     def compact(self, topic: Topic) -> bool:
-        """Let compaction of a Keep.LATEST topic run, now and not some day; False where that cannot be forced."""
+        """Let compaction of a `Retention.LATEST` topic run, now and not some day; False where that cannot be forced."""
         ...
 
 
@@ -79,8 +81,8 @@ class Read:
 
 
 @dataclass
-class Seals:
-    """A seal that remembers its calls, and raises if told so."""
+class HookCalls:
+    """A commit hook that records its calls, and raises if told so."""
 
     error: BaseException | None = None
     calls: list[tuple[UnitOfWork | None, tuple[Appended, ...]]] = field(default_factory=list)
@@ -91,8 +93,8 @@ class Seals:
             raise self.error
 
 
-def no_seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
-    """Seal nothing."""
+def no_hook(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
+    """Do nothing: a commit hook for tests that need none."""
 
 
 def fresh_topic(name: str = "suite") -> Topic:
@@ -160,8 +162,8 @@ def digest_of(lane: Lane, sequence: int, salt: str = "") -> bytes:
 
 
 def append(broker: Broker, *batches: Append) -> list[Appended]:
-    """Append without a seal."""
-    return broker.append(batches, no_seal)
+    """Append with a commit hook that does nothing."""
+    return broker.append(batches, no_hook)
 
 
 def read_all(broker: Broker, topic: Topic, after: Positions | None = None, *, step: int = 100_000) -> list[Read]:
@@ -181,16 +183,16 @@ def read_step(broker: Broker, topic: Topic, after: Positions, step: int) -> tupl
         return None
     return [
         Read(
-            stretch.partition,
-            stretch.offsets[index],
-            bytes(stretch.keys[index]),
-            None if (value := stretch.values[index]) is None else bytes(value),
-            stretch.recorded_at[index],
-            stretch.mark(index),
-            bytes(stretch.valid(index)),
+            records.partition,
+            records.offsets[index],
+            bytes(records.keys[index]),
+            None if (value := records.values[index]) is None else bytes(value),
+            records.recorded_at[index],
+            records.mark(index),
+            bytes(records.valid(index)),
         )
-        for stretch in part.stretches
-        for index in range(len(stretch))
+        for records in part.partitions
+        for index in range(len(records))
     ], part.next
 
 

@@ -1,8 +1,8 @@
 """A gateway as a process of its own, to be killed: `python -m tests.kit.faults.broker_writer URL TOPIC MODE FIRST`.
 
 It appends batches of 1,000 records from the sequence FIRST on and prints a line for each: `begun N` from within
-the seal, in the open transaction, and `done N` after the append. In the mode `stay` it waits in the first seal for
-a line on its standard input. It prints `failed REASON` and ends when an append fails.
+the commit hook, in the open transaction, and `done N` after the append. In the mode `stay` it waits in the first
+commit hook for a line on its standard input. It prints `failed REASON` and ends when an append fails.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from exchange.broker.port import Appended
 from exchange.broker.postgres.broker import PostgresBroker
+from registry.database.connection_pool import connect
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.errors import PoolError
 from schemas.names import Topic
@@ -25,17 +26,17 @@ PATIENCE = timedelta(seconds=1)
 
 def main(url: str, topic: str, mode: str, first: str) -> None:
     """Append until killed."""
-    broker = PostgresBroker(PostgresDatabase(sa.create_engine(url)), patience=PATIENCE)
+    broker = PostgresBroker(PostgresDatabase(connect(sa.make_url(url), connections=2)), lock_timeout=PATIENCE)
     lane = lane_of(Topic.parse(topic))
 
-    def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
+    def commit_hook(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
         print("begun", appended[-1].sequence, flush=True)
         if mode == "stay":
             sys.stdin.readline()
 
     for sequence in itertools.count(int(first)):
         try:
-            broker.append([batch(lane, sequence, range(RECORDS))], seal)
+            broker.append([batch(lane, sequence, range(RECORDS))], commit_hook)
         except PoolError as error:
             print("failed", error.reason.value, flush=True)
             return

@@ -20,7 +20,7 @@ from exchange.broker.kafka.receipts import (
     valid_of,
 )
 from exchange.broker.port import Appended
-from exchange.broker.rules import REMEMBERED
+from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError
 from schemas.names import ConnectorId, Lane, ResourceName, Topic
 from schemas.record import Mark, Operation, Run, Seen
@@ -55,7 +55,7 @@ def receipts(draw: st.DrawFn) -> tuple[Appended, ...]:
             count=draw(st.integers(1, 10_000)),
             runs=draw(runs()),
         )
-        for index in range(draw(st.integers(1, REMEMBERED + 3)))
+        for index in range(draw(st.integers(1, RECEIPTS_PER_LANE + 3)))
     )
 
 
@@ -67,7 +67,7 @@ def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Append
     assert set(text) <= set(string.printable)
     for written in (text, text + "\0"):
         kept = unpack(LANE, written)
-        assert 1 <= len(kept) <= REMEMBERED
+        assert 1 <= len(kept) <= RECEIPTS_PER_LANE
         assert all(each.exact for each in kept)
         assert tuple(each.receipt for each in kept) == given_receipts[-len(kept) :]
 
@@ -77,7 +77,7 @@ def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Append
 def test_as_many_are_kept_as_there_is_room_for(given_receipts: tuple[Appended, ...]) -> None:
     kept = len(unpack(LANE, encode(given_receipts)))
     small = len(encode(given_receipts[-kept:]))
-    assert kept in {len(given_receipts), REMEMBERED} or small > LIMIT - 1000
+    assert kept in {len(given_receipts), RECEIPTS_PER_LANE} or small > LIMIT - 1000
 
 
 def test_sixteen_receipts_of_an_everyday_lane_are_kept() -> None:
@@ -91,9 +91,9 @@ def test_sixteen_receipts_of_an_everyday_lane_are_kept() -> None:
             count=1000,
             runs=tuple(Run(partition=n, first=10**9 + index * 300, last=10**9 + index * 300 + 250) for n in range(4)),
         )
-        for index in range(REMEMBERED)
+        for index in range(RECEIPTS_PER_LANE)
     )
-    assert len(unpack(LANE, encode(everyday))) == REMEMBERED
+    assert len(unpack(LANE, encode(everyday))) == RECEIPTS_PER_LANE
 
 
 def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:

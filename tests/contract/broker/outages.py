@@ -1,13 +1,13 @@
-"""Contract: what is seen when the backend is down or full, and after an adapter is closed."""
+"""Outages: a backend that is down or full, and an adapter that is closed."""
 
 import pytest
 
 from schemas.errors import Reason, UnavailableError
-from tests.kit.cases.broker import START, Rig, Seals, append, batch, expected, fresh_topic, lane_of, read_all
+from tests.kit.cases.broker import START, HookCalls, Rig, append, batch, expected, fresh_topic, lane_of, read_all
 
 
-class FaultContract:
-    """What is seen when the backend is down or full, and after an adapter is closed."""
+class OutageContract:
+    """Outages: a backend that is down or full, and an adapter that is closed."""
 
     def test_a_backend_that_is_down_is_unavailable_and_nothing_is_half_visible(self, rig: Rig) -> None:
         broker, topic = rig.broker(), fresh_topic()
@@ -15,19 +15,19 @@ class FaultContract:
         sent = [batch(lane_of(topic), sequence, range(1000)) for sequence in (1, 2)]
         append(broker, sent[0])
         position = broker.ends(topic).latest
-        seals = Seals()
+        hook = HookCalls()
         rig.make_unavailable()
         try:
             with pytest.raises(UnavailableError) as raised:
-                broker.append([sent[1]], seals)
+                broker.append([sent[1]], hook)
             assert raised.value.reason in {Reason.BROKER_UNAVAILABLE, Reason.OUTCOME_UNKNOWN}
-            assert seals.calls == []
+            assert hook.calls == []
             for call in (
                 lambda: broker.read(topic, position, max_records=1, max_bytes=1000),
                 lambda: broker.resume(lane_of(topic, "other")),
                 lambda: list(broker.lanes()),
                 lambda: broker.create_topic(fresh_topic()),
-                lambda: broker.since(topic, START),
+                lambda: broker.positions_for_time(topic, START),
                 lambda: broker.ends(topic),
             ):
                 with pytest.raises(UnavailableError) as raised:
@@ -65,15 +65,15 @@ class FaultContract:
         broker.create_topic(topic)
         first = batch(lane_of(topic), 1, range(100))
         (kept,) = append(broker, first)
-        seals = Seals()
+        hook = HookCalls()
         if not rig.fill_disk():
             return
         try:
             for _ in range(2):
                 with pytest.raises(UnavailableError) as raised:
-                    broker.append([batch(lane_of(topic), 2, range(1000)), batch(lane_of(topic), 3)], seals)
+                    broker.append([batch(lane_of(topic), 2, range(1000)), batch(lane_of(topic), 3)], hook)
                 assert raised.value.reason is Reason.DISK_FULL
-            assert seals.calls == []
+            assert hook.calls == []
             # What is there can still be read: publishing stops first.
             assert read_all(broker, topic) == expected(kept, first)
         finally:

@@ -1,0 +1,59 @@
+"""Topics: creation, description, what an unknown one is answered."""
+
+from datetime import timedelta
+
+import pytest
+
+from exchange.broker.port import Retention
+from schemas.errors import ConflictError, InvalidError, Reason
+from tests.kit.cases.broker import START, Rig, append, at_once, batch, fresh_topic, lane_of, read_all
+
+
+class TopicContract:
+    """Topics: creation, description, what an unknown one is answered."""
+
+    def test_a_new_topic_is_empty_and_described_as_asked(self, rig: Rig) -> None:
+        broker, topic = rig.broker(), fresh_topic()
+        made = broker.create_topic(topic, partitions=3, keep=Retention.LATEST, retention=timedelta(days=30))
+        assert (made.topic, made.partitions, made.keep) == (topic, 3, Retention.LATEST)
+        assert made.retention == timedelta(days=30)
+        assert broker.topic(topic) == made
+        ends = broker.ends(topic)
+        assert ends.earliest == ends.latest
+        assert len(ends.latest) == 3
+        assert read_all(broker, topic) == []
+
+    def test_creating_a_topic_again_gives_it_back_and_keeps_its_records(self, rig: Rig) -> None:
+        broker, topic = rig.broker(), fresh_topic()
+        made = broker.create_topic(topic)
+        append(broker, batch(lane_of(topic), 1))
+        assert rig.broker().create_topic(topic) == made
+        assert len(read_all(broker, topic)) == 8
+
+    def test_another_number_of_partitions_is_a_conflict(self, rig: Rig) -> None:
+        broker, topic = rig.broker(), fresh_topic()
+        broker.create_topic(topic, partitions=2)
+        with pytest.raises(ConflictError) as raised:
+            broker.create_topic(topic, partitions=3)
+        assert raised.value.reason is Reason.ALREADY_EXISTS
+        assert broker.topic(topic).partitions == 2
+
+    def test_gateways_that_create_one_topic_at_once_all_get_it(self, rig: Rig) -> None:
+        topic = fresh_topic()
+        brokers = [rig.broker() for _ in range(4)]
+        made = at_once(*(lambda broker=broker: broker.create_topic(topic) for broker in brokers))
+        assert made == [brokers[0].topic(topic)] * 4
+
+    def test_an_unknown_topic_is_not_found_by_any_call(self, rig: Rig) -> None:
+        broker, topic = rig.broker(), fresh_topic()
+        calls = [
+            lambda: broker.topic(topic),
+            lambda: broker.ends(topic),
+            lambda: broker.positions_for_time(topic, START),
+            lambda: broker.read(topic, (0, 0, 0, 0), max_records=1, max_bytes=1 << 20),
+            lambda: append(broker, batch(lane_of(topic), 1)),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidError) as raised:
+                call()
+            assert raised.value.reason is Reason.NOT_FOUND
