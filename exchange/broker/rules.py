@@ -111,7 +111,7 @@ def split_duplicates(receipts: Sequence[Appended], batches: Sequence[Append]) ->
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
                 f"got batch {batch.sequence} of {batch.lane} with another digest than the one accepted before; "
-                f"the lane stands at {last}, ask where it stands before sending on",
+                f"the lane's last batch is {last}; resume the lane before sending on",
                 details={
                     "sequence": str(batch.sequence),
                     "accepted_digest": receipt.digest.hex(),

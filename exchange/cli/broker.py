@@ -134,7 +134,7 @@ def _compare(app: App, broker: KafkaBroker, only: Lane | None, batches: int) -> 
             with app.pool.database.begin() as work:
                 receipts = [receipt for number in sequences if (receipt := store.get(work, lane, number)) is not None]
             result.compared += len(receipts)
-            result.incomplete += broker.whole([_appended(receipt) for receipt in receipts])
+            result.incomplete += broker.find_incomplete([_appended(receipt) for receipt in receipts])
     return result
 
 

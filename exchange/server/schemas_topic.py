@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from kafka import errors as admin_errors
 
-from exchange.broker.kafka.settings import PREFIX, KafkaSettings, admin, refuse_missing_keys, unavailable
+from exchange.broker.kafka.settings import PREFIX, KafkaSettings, admin, check_key_files, unavailable
 from registry.database.unit_of_work import Database, UnitOfWork
 from registry.postgres.outbox import PostgresOutbox
 from registry.schemas_topic.records import Record
@@ -81,7 +81,7 @@ class SchemasTopic:
                 "configs": self._settings.topic_configs(compacted=True, retention_ms=None),
             }
         }
-        milliseconds = int(self._settings.patience * 1000)
+        milliseconds = int(self._settings.call_timeout * 1000)
         try:
             with contextlib.suppress(admin_errors.TopicAlreadyExistsError):
                 client.create_topics(wanted, timeout_ms=milliseconds, wait_for_metadata=True)
@@ -96,7 +96,7 @@ class SchemasTopic:
     def _empty(self) -> bool:
         consumer = Consumer(self._settings.consumer())
         try:
-            _, end = consumer.get_watermark_offsets(TopicPartition(self.name, 0), timeout=self._settings.patience)
+            _, end = consumer.get_watermark_offsets(TopicPartition(self.name, 0), timeout=self._settings.call_timeout)
         except KafkaException as error:
             raise unavailable(error, f"look into {self.name}") from error
         finally:
@@ -125,12 +125,12 @@ class SchemasTopic:
         for record in records:
             value = None if record.value is None else record.value.encode()
             producer.produce(self.name, key=record.key.encode(), value=value, partition=0)
-        producer.commit_transaction(self._settings.patience)
+        producer.commit_transaction(self._settings.call_timeout)
 
     def _started(self) -> Producer:
         if self._producer is None:
             producer = Producer(self._settings.producer(_TRANSACTIONAL_ID))
-            producer.init_transactions(self._settings.patience)
+            producer.init_transactions(self._settings.call_timeout)
             self._producer = producer
         return self._producer
 
@@ -143,14 +143,14 @@ def read_topic(settings: KafkaSettings, name: str) -> Iterator[Record]:
         UnavailableError: BROKER_UNAVAILABLE.
         CorruptError: LOG_CORRUPT, a record is no text.
     """
-    refuse_missing_keys(settings)
+    check_key_files(settings)
     consumer = Consumer(settings.consumer(**{"auto.offset.reset": "earliest"}))
     place = TopicPartition(name, 0)
     try:
-        first, end = consumer.get_watermark_offsets(place, timeout=settings.patience)
+        first, end = consumer.get_watermark_offsets(place, timeout=settings.call_timeout)
         consumer.assign([TopicPartition(name, 0, first)])
         while consumer.position([place])[0].offset < end:
-            message = consumer.poll(settings.patience)
+            message = consumer.poll(settings.call_timeout)
             if message is None:
                 raise unavailable(None, f"read {name}")
             error = message.error()

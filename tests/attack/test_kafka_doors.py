@@ -214,7 +214,7 @@ def closed(consumer: Consumer) -> Iterator[Consumer]:
 # kafka-python leaves the sockets of refused handshakes to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stranger_gets_the_pools_error_from_the_adapter(doors: Doors) -> None:
-    stranger = doors.node.settings(doors.node.authority.issue("adapter", [(CN, "civil-affairs")]), patience=2.0)
+    stranger = doors.node.settings(doors.node.authority.issue("adapter", [(CN, "civil-affairs")]), call_timeout=2.0)
     broker = KafkaBroker(stranger)
     with pytest.raises(UnavailableError):
         broker.create_topic(fresh_topic("doors"))

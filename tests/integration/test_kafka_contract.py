@@ -27,7 +27,7 @@ class KafkaRig:
         self.killed = False
 
     def broker(self) -> KafkaBroker:
-        self.brokers.append(KafkaBroker(self.node.settings(readers=4, patience=8.0)))
+        self.brokers.append(KafkaBroker(self.node.settings(max_consumers=4, call_timeout=8.0)))
         return self.brokers[-1]
 
     def make_unavailable(self) -> None:

@@ -40,7 +40,7 @@ class Gateways:
         self._made: list[KafkaBroker] = []
 
     def __call__(self, **changes: object) -> KafkaBroker:
-        self._made.append(KafkaBroker(self.node.settings(readers=4, **changes)))
+        self._made.append(KafkaBroker(self.node.settings(max_consumers=4, **changes)))
         return self._made[-1]
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ def test_a_dead_gateway_holds_up_readers_no_longer_than_its_timeout(brokers: Gat
 
 
 def test_a_gateway_that_lost_its_producer_takes_only_a_lane_back_that_nobody_has_used(brokers: Gateways) -> None:
-    small, other = brokers(lanes=1), brokers()
+    small, other = brokers(max_producers=1), brokers()
     topic, lane = prepared(small)
     for name in ("b", "c"):  # the producer of the first lane has to go
         append(small, batch(lane_of(topic, name), 1))
@@ -165,7 +165,7 @@ def test_a_broker_that_is_killed_and_started_again_loses_and_doubles_nothing(bro
         assert [receipt.sequence for receipt in receipts] == list(range(1, len(receipts) + 1))
         assert all(receipt.count == 300 and set(positions_of(receipt.runs)) <= places for receipt in receipts)
     assert len(found) == 20 + 300 * sum(map(len, acknowledged))
-    assert broker.whole([receipt for receipts in acknowledged for receipt in receipts]) == []
+    assert broker.find_incomplete([receipt for receipts in acknowledged for receipt in receipts]) == []
 
 
 def resumed(broker: KafkaBroker, lane: Lane) -> None:
@@ -212,7 +212,7 @@ def test_a_commit_that_never_happened_is_made_again(brokers: Gateways, monkeypat
     (appended,) = append(broker, batch(lane, 2, range(30)))
     assert not appended.duplicate
     assert len(read_all(broker, topic)) == 50
-    assert broker.whole([appended]) == []
+    assert broker.find_incomplete([appended]) == []
 
 
 def kafka_error(code: int) -> Exception:
@@ -220,7 +220,7 @@ def kafka_error(code: int) -> Exception:
 
 
 def test_a_broker_that_stands_still_during_the_commit(brokers: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker, hook, real = brokers(patience=3.0), HookCalls(), transaction.commit
+    broker, hook, real = brokers(call_timeout=3.0), HookCalls(), transaction.commit
     topic, lane = prepared(broker)
     sent = batch(lane, 2, range(30))
 
@@ -290,12 +290,12 @@ def test_what_was_acknowledged_but_is_not_whole_is_named(brokers: Gateways) -> N
     broker = brokers()
     _, lane = prepared(broker)
     kept = [append(broker, batch(lane, sequence, range(50)))[0] for sequence in (2, 3)]
-    assert broker.whole(kept) == []
+    assert broker.find_incomplete(kept) == []
     run = kept[1].runs[0]
     lost = replace(kept[1], runs=(replace(run, last=run.last + 1), *kept[1].runs[1:]))
     beyond = replace(kept[1], runs=(replace(run, first=run.first + 9000, last=run.last + 9000),))
     others = replace(kept[1], sequence=2)
-    assert broker.whole([kept[0], lost, beyond, others]) == [lost, beyond, others]
+    assert broker.find_incomplete([kept[0], lost, beyond, others]) == [lost, beyond, others]
 
 
 def test_receipts_that_may_still_wait_for_their_entry_stay_through_a_proof_and_a_retry(
@@ -311,7 +311,7 @@ def test_receipts_that_may_still_wait_for_their_entry_stay_through_a_proof_and_a
         append(broker, batch(lane, 20, range(3)))  # a gap: the lane's owner proves that it is one
     assert [receipt.sequence for receipt in kept(brokers(), lane)] == [1, 2, 3, 4, 5]
     broker.resume(lane)
-    monkeypatch.setattr(kafka_broker, "fitting", lambda batches: [batches])
+    monkeypatch.setattr(kafka_broker, "split_into_transactions", lambda batches: [batches])
     append(broker, *group)  # 2 to 5 are known, and perhaps not entered yet; 6 and 7 are new
     assert [receipt.sequence for receipt in kept(brokers(), lane)] == [2, 3, 4, 5, 6, 7]
 
@@ -363,7 +363,7 @@ def test_a_receipt_too_long_to_keep_is_found_again_in_the_log(
     assert state is not None
     assert state.receipts == (appended,)  # the one before it had no room
     assert kept(brokers(), lane) == (appended,)
-    assert broker.whole([appended]) == []
+    assert broker.find_incomplete([appended]) == []
 
 
 # topics and versions

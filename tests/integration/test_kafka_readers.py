@@ -13,8 +13,8 @@ import pytest
 from kafka import TopicPartition
 
 from exchange.broker.kafka.broker import KafkaBroker
-from exchange.broker.kafka.consumers import _Stream, _stretch
-from exchange.broker.kafka.message import Fetched
+from exchange.broker.kafka.consumers import _partition_records, _PooledConsumer
+from exchange.broker.kafka.message import Message
 from exchange.broker.kafka.settings import admin
 from exchange.broker.port import ReadResult
 from schemas.errors import GoneError, Reason
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def broker(kafka_node: Node) -> Iterator[KafkaBroker]:
-    broker = KafkaBroker(kafka_node.settings(readers=2))
+    broker = KafkaBroker(kafka_node.settings(max_consumers=2))
     yield broker
     broker.close()
 
@@ -36,13 +36,13 @@ def broker(kafka_node: Node) -> Iterator[KafkaBroker]:
 def assigned(monkeypatch: pytest.MonkeyPatch) -> list[Topic]:
     """Note every consumer that is assigned again."""
     noted: list[Topic] = []
-    real = _Stream.assign
+    real = _PooledConsumer.assign
 
-    def assign(stream: _Stream, topic: Topic, at: object) -> None:
+    def assign(pooled: _PooledConsumer, topic: Topic, at: object) -> None:
         noted.append(topic)
-        real(stream, topic, at)  # type: ignore[arg-type]
+        real(pooled, topic, at)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_Stream, "assign", assign)
+    monkeypatch.setattr(_PooledConsumer, "assign", assign)
     return noted
 
 
@@ -72,14 +72,14 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
         place.looked = threading.Event()
     go = threading.Event()
     reads: list[Topic] = []
-    real = broker._readers.read
+    real = broker._consumers.read
 
     def held(topic: Topic, *place: object, **bounds: int) -> ReadResult:
         reads.append(topic)
         assert go.wait(60)
         return real(topic, *place, **bounds)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(broker._readers, "read", held)
+    monkeypatch.setattr(broker._consumers, "read", held)
 
     def let_go() -> None:
         assert all(place.looked.wait(60) for place in places)
@@ -117,7 +117,7 @@ class Touchy:
 
 def test_readers_who_share_a_slice_look_at_its_headers_one_at_a_time() -> None:
     message = Touchy()
-    records = _stretch(0, [cast("Fetched", message)])
+    records = _partition_records(0, [cast("Message", message)])
     at_once(*[lambda: (records.mark(0), records.valid(0))] * 8)
     assert not message.torn
 
@@ -126,7 +126,7 @@ def test_twenty_readers_on_two_consumers_each_get_everything(broker: KafkaBroker
     topics = [filled(broker, 2) for _ in range(4)]
     readers = [lambda topic=topic: read_all(broker, topic, step=400) for topic in topics * 5]
     assert [len(found) for found in at_once(*readers)] == [2000] * 20  # type: ignore[arg-type]
-    assert broker._readers._made == 2
+    assert broker._consumers._open_count == 2
 
 
 def test_a_reader_who_goes_on_keeps_his_consumer(broker: KafkaBroker, assigned: list[Topic]) -> None:
@@ -143,9 +143,9 @@ def test_at_the_end_no_consumer_goes_on_asking(broker: KafkaBroker, assigned: li
     topic = filled(broker, 1)
     assert len(read_all(broker, topic)) == 1000
     limit = time.monotonic() + 10
-    while any(stream.topic is not None for stream in broker._readers._streams):
+    while any(pooled.topic is not None for pooled in broker._consumers._idle):
         assert time.monotonic() < limit
-        broker._readers.cool()
+        broker._consumers.unassign_idle()
         time.sleep(0.1)
     before = len(assigned)
     latest = broker.ends(topic).latest
@@ -206,7 +206,7 @@ def test_who_stands_where_a_look_at_receipts_began_misses_nothing(broker: KafkaB
     assert state is not None
     first = next(receipt for receipt in state.receipts if receipt.sequence == 1)
     (run,) = first.runs
-    assert broker.whole([first]) == []
+    assert broker.find_incomplete([first]) == []
     part = broker.read(topic, (run.first,), max_records=10, max_bytes=1 << 20)
     assert part.partitions[0].offsets[0] == run.first
 
@@ -216,8 +216,8 @@ def test_what_a_consumer_holds_is_counted_the_same_when_it_comes_and_when_it_goe
     position, open_before_the_end = broker.ends(topic).earliest, 0
     for _ in range(10):
         position = broker.read(topic, position, max_records=300, max_bytes=1 << 20).next
-        for stream in broker._readers._streams:
-            held = [message for messages in stream._held.values() for message in messages]
-            assert stream._bytes == sum(len(message) + len(message.key()) for message in held)
+        for pooled in broker._consumers._idle:
+            held = [message for messages in pooled._buffered.values() for message in messages]
+            assert pooled._bytes == sum(len(message) + len(message.key()) for message in held)
             open_before_the_end += bool(held)
     assert open_before_the_end

@@ -27,7 +27,7 @@ Act = Callable[[], object]
 
 @pytest.fixture
 def brokers(kafka_node: Node) -> Iterator[list[KafkaBroker]]:
-    both = [KafkaBroker(kafka_node.settings(readers=4)) for _ in range(2)]
+    both = [KafkaBroker(kafka_node.settings(max_consumers=4)) for _ in range(2)]
     yield both
     for broker in both:
         broker.close()
@@ -63,11 +63,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lane, int, Act], lis
     def of(lane: Lane, at: int, act: Act) -> list[bool]:
         each_reported: list[bool] = []
 
-        def produce(producer: Any, sent: Append, *args: Any, each: bool) -> Any:
+        def produce(producer: Any, sent: Append, *args: Any, report_each: bool) -> Any:
             if sent.lane == lane:
-                each_reported.append(each)
+                each_reported.append(report_each)
                 producer = Interrupted(producer, at, act)
-            return real(producer, sent, *args, each=each)
+            return real(producer, sent, *args, report_each=report_each)
 
         monkeypatch.setattr(transaction, "_produce", produce)
         return each_reported
@@ -119,7 +119,7 @@ def test_what_others_write_in_between_is_not_in_the_runs(
     assert len(found) == 120
     assert not numbers
     assert len(got[0].runs) > len(set(mine[0].partitions))
-    monkeypatch.setattr(producers, "_UNCLEAR", 0.0)
+    monkeypatch.setattr(producers, "_REPORT_EACH_SECONDS", 0.0)
     append(brokers[0], replace(mine[0], sequence=3, digest=bytes(32)))
     assert each[3] is False
 
@@ -171,6 +171,6 @@ def test_a_transaction_of_which_a_record_failed_unreported_cannot_be_committed(
     producer.flush(10)
     with pytest.raises(KafkaException) as raised:
         transaction.commit(producer, time.monotonic() + 10)
-    assert transaction.aborts(raised.value)
+    assert transaction.requires_abort(raised.value)
     transaction.abort(producer)
     assert len(read_all(brokers[1], narrow)) == 20

@@ -79,7 +79,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Hold]]:
         kafka = KafkaBroker(node.settings())
 
         def hold_writer(lane: Lane) -> Patient:
-            writer = kafka._lanes._writers[lane]
+            writer = kafka._producers._writers[lane]
             writer.lock = patient = Patient(writer.lock)  # type: ignore[assignment]
             return patient
 

@@ -249,7 +249,7 @@ def _whole(stage: Stage, receipts: dict[Batch, Receipt]) -> Iterator[str]:
         if sequence > last[lane] - 20
     ]
     with closing(KafkaBroker(stage.node.settings())) as broker:
-        for lost in broker.whole(asked):
+        for lost in broker.find_incomplete(asked):
             yield f"not whole: batch {lost.sequence} of {lost.lane}"
 
 

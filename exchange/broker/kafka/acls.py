@@ -1,9 +1,8 @@
-r"""The access rules of Kafka: one text that is the whole list, applied and kept.
+r"""Access control lists (ACLs) of Kafka: one file is the complete list, and applying it makes Kafka match it.
 
-Kafka denies what no rule allows (`allow.everyone.if.no.acl.found=false`). The list names the gateway and nobody else:
+Kafka denies what no rule allows (`allow.everyone.if.no.acl.found=false`). The list names the gateway alone:
 departments have no principal on Kafka, and the brokers themselves are the one super user. Applying the list adds what
-is missing and takes away what it does not hold, so that a rule somebody once added by hand is gone after the next
-start.
+is missing and removes what it does not contain, so that a rule added by hand is gone after the next start.
 
     python -m exchange.broker.kafka.acls --bootstrap localhost:9092 --ca ca.pem --certificate broker.crt \\
         --key broker.key deploy/kafka/acls.txt
@@ -41,7 +40,7 @@ EVERY_RULE = ACLFilter(
 
 
 def parse_acls(text: str) -> frozenset[ACL]:
-    """Read rules, one a line: permission, principal, resource, pattern, name, operations joined by commas.
+    """Parse rules, one a line: permission, principal, resource, pattern, name, operations joined by commas.
 
     Raises:
         InvalidError: CONFIG_INVALID; names the line.
@@ -68,9 +67,9 @@ def parse_acls(text: str) -> frozenset[ACL]:
 
 
 def apply_acls(settings: KafkaSettings, text: str) -> tuple[int, int]:
-    """Make Kafka's rules exactly those of *text*; give how many were added and taken away.
+    """Make Kafka's rules exactly those of *text*; return how many were added and removed.
 
-    The settings hold the operator's certificate: the gateway may not change rules, its own least of all.
+    The settings hold the operator's certificate: the gateway may not change rules.
 
     Raises:
         InvalidError: CONFIG_INVALID, a line does not fit; nothing was changed.
@@ -89,7 +88,7 @@ def apply_acls(settings: KafkaSettings, text: str) -> tuple[int, int]:
 def _reconcile(client: KafkaAdminClient, wanted: frozenset[ACL]) -> tuple[int, int]:
     present = frozenset(client.describe_acls(EVERY_RULE)[0])
     missing, stray = wanted - present, present - wanted
-    # First add, then take away: the gateway's work is never without its rules.
+    # Add before removing: the gateway is never without its rules.
     if missing:
         failed = client.create_acls(list(missing))["failed"]
         if failed:
@@ -113,7 +112,7 @@ def _filter(rule: ACL) -> ACLFilter:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Apply a file of rules; 0 when they stand."""
+    """Apply a file of rules; return 0 when Kafka has exactly them."""
     parser = argparse.ArgumentParser(
         prog="kafka_acls", description="Make Kafka's access rules exactly those of a file."
     )

@@ -1,20 +1,20 @@
-"""The broker on Apache Kafka: what a province runs.
+"""Kafka broker: the adapter for production.
 
-    KafkaBroker ── lanes ──── transaction     append: one transactional producer per lane (librdkafka)
-        │           readers                   read: a bounded pool of consumers (librdkafka)
-        │           tail                      watch: one consumer for all topics (librdkafka)
-        │           topics, versions          administration (kafka-python)
-        └────────── link                      both administration clients, errors, deadlines
+    KafkaBroker ── producers ── transaction   append: one transactional producer per lane (librdkafka)
+        │           consumers                 read: a bounded pool of consumers (librdkafka)
+        │           watcher                   watch: one consumer for all topics (librdkafka)
+        │           topics, version_check     administration (kafka-python)
+        └────────── client                    both administration clients, errors, deadlines
 
-Records stand on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym, value = framed Avro
-or null, CloudEvents headers. Departments never see it: the access rules (deploy/kafka/acls.txt) know the gateway
-alone.
+Records are stored on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym, value = framed
+Avro or null, CloudEvents headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name
+the gateway alone.
 
-Three things differ from the other adapters, and the port allows each. `recorded_at` is cut to whole milliseconds,
-since that is Kafka's time. Positions have gaps: commit markers take some. The seal gets no transaction, since records
-are committed before it; what was committed without its seal is found by `lanes()`. And one promise is narrower:
-recorded_at never falls within a partition among the appends of one gateway or of gateways one after another; for two
-gateways at the same moment it may fall by as much as their clocks differ.
+Three things differ from the other adapters, and the port allows each. `recorded_at` is truncated to milliseconds,
+since that is Kafka's resolution. Positions have gaps: commit markers take some. The commit hook gets no transaction,
+since records are committed before it; what was committed without its audit entry is found by `lanes()`. And one
+promise is narrower: recorded_at never falls within a partition among the appends of one gateway or of gateways one
+after another; for two gateways at the same moment it may fall by as much as their clocks differ.
 """
 
 import contextlib
@@ -26,13 +26,19 @@ from datetime import timedelta
 from typing_extensions import override
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.consumers import Readers
-from exchange.broker.kafka.producers import Lanes
-from exchange.broker.kafka.receipts import Kept, fitting, is_of, runs_of, unpack
+from exchange.broker.kafka.consumers import ConsumerPool
+from exchange.broker.kafka.producers import LaneProducers
+from exchange.broker.kafka.receipts import (
+    StoredReceipt,
+    belongs_to_batch,
+    decode_receipts,
+    runs_of,
+    split_into_transactions,
+)
 from exchange.broker.kafka.settings import KafkaSettings
 from exchange.broker.kafka.topics import Topics
 from exchange.broker.kafka.version_check import check_broker_version
-from exchange.broker.kafka.watcher import Tail
+from exchange.broker.kafka.watcher import TopicWatcher
 from exchange.broker.port import (
     Append,
     Appended,
@@ -56,70 +62,70 @@ __all__ = ["KafkaBroker", "KafkaSettings"]
 
 
 class KafkaBroker(Broker):
-    """See `exchange.broker.port.Broker`. Connects on first use; `check` asks at once.
+    """Kafka adapter of the broker port. Connects on first use, or at once in `check`.
 
     Args:
-        settings: where Kafka is and who the gateway is there.
+        settings: Kafka's addresses, and the gateway's identity there.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._link = KafkaClient(settings)
-        self._topics = Topics(self._link)
-        self._readers = Readers(self._link)
+        self._client = KafkaClient(settings)
+        self._topics = Topics(self._client)
+        self._consumers = ConsumerPool(self._client)
         self._reads = SingleFlight(self._read)
-        self._lanes = Lanes(self._link, self._exact)
-        self._tail = Tail(self._link, self._topics, self._readers.cool)
+        self._producers = LaneProducers(self._client, self._restore_runs)
+        self._watcher = TopicWatcher(self._client, self._topics, self._consumers.unassign_idle)
 
     def check(self, warn: Callable[[str], None]) -> int:
-        """Reach Kafka and check its version: see `check_broker_version`."""
-        return check_broker_version(self._link, warn)
+        """Connect to Kafka and check its version, as `check_broker_version` says."""
+        return check_broker_version(self._client, warn)
 
     @override
     def create_topic(
         self, topic: Topic, *, partitions: int = 4, keep: Retention = Retention.ALL, retention: timedelta | None = None
     ) -> TopicInfo:
-        """; 256 partitions at most."""
+        """Allows 256 partitions at most."""
         return self._topics.create(topic, partitions, keep, retention)
 
     @override
     def topic(self, topic: Topic) -> TopicInfo:
-        """; the answer may be five seconds old."""
+        """The description may be five seconds old."""
         return self._topics.describe(topic)
 
     @override
     def append(self, batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
-        """The seal gets None, after each commit; there are several where receipts are long."""
+        """The commit hook gets None, after each commit; there are several commits where receipts are long."""
         if not batches:
             return []
         lane = check_batches(batches, self._topics.partitions(batches[0].lane.topic))
         appended: list[Appended] = []
-        for part in fitting(batches):
-            before, new = self._lanes.append(lane, part)
+        for part in split_into_transactions(batches):
+            duplicates, new = self._producers.append(lane, part)
             if new:
                 reached("after_broker_commit")
-                self._tail.wake(lane.topic)
+                self._watcher.notify(lane.topic)
                 commit_hook(None, new)
-            appended += before + new
+            appended += duplicates + new
         return appended
 
     @override
     def resume(self, lane: Lane) -> LaneState | None:
-        receipts = self._lanes.resume(lane)
+        receipts = self._producers.resume(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
     @override
     def peek_lane(self, lane: Lane) -> LaneState | None:
-        receipts = self._lanes.peek_lane(lane)
+        receipts = self._producers.peek(lane)
         return LaneState(lane=lane, receipts=receipts) if receipts else None
 
     @override
     def lanes(self) -> Iterator[LaneState | LaneFault]:
-        """A receipt whose transaction is being closed at this moment comes with the next call."""
+        """A receipt whose transaction is being completed at this moment is returned by the next call."""
         for name, metadata in self._topics.lane_metadata():
             try:
                 lane = Lane.parse(name)
-                kept = unpack(lane, metadata)
-                receipts = tuple(each.receipt if each.exact else self._exact(each) for each in kept)
+                stored = decode_receipts(lane, metadata)
+                receipts = tuple(each.receipt if each.exact else self._restore_runs(each) for each in stored)
             except PoolError as error:
                 yield LaneFault(name=name, error=error)
             else:
@@ -128,30 +134,30 @@ class KafkaBroker(Broker):
 
     @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """Those who stand at the same place at the same time share one read."""
+        """Concurrent reads with the same arguments share one."""
         return self._reads((topic, after, max_records, max_bytes))
 
-    def _read(self, wanted: tuple[Topic, Positions, int, int]) -> ReadResult:
-        topic, after, max_records, max_bytes = wanted
-        return self._readers.read(
+    def _read(self, arguments: tuple[Topic, Positions, int, int]) -> ReadResult:
+        topic, after, max_records, max_bytes = arguments
+        return self._consumers.read(
             topic, self._topics.partitions(topic), after, max_records=max_records, max_bytes=max_bytes
         )
 
     @override
     def ends(self, topic: Topic) -> Ends:
-        return self._link.ends(topic, self._topics.partitions(topic), self._link.deadline())
+        return self._client.ends(topic, self._topics.partitions(topic), self._client.deadline())
 
     @override
     def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
-        partitions, deadline = self._topics.partitions(topic), self._link.deadline()
-        # The ends are asked for first: a record that comes in between must not be taken for one before them.
-        latest = self._link.ends(topic, partitions, deadline).latest
+        partitions, deadline = self._topics.partitions(topic), self._client.deadline()
+        # The ends first: a record that is appended in between must not be taken for one before them.
+        latest = self._client.ends(topic, partitions, deadline).latest
         millisecond = -(-recorded_at // 1000)
-        bounds = self._link.first_at(topic, partitions, millisecond, deadline)
-        # Kafka counts its commit markers, which bear the broker's clock: from there on, look for a record.
+        bounds = self._client.offsets_for_time(topic, partitions, millisecond, deadline)
+        # Kafka counts its commit markers, which carry the broker's clock: from there on, look for a record.
         waiting = {number: (offset, latest[number] - 1) for number, offset in bounds.items()}
         found = list(latest)
-        with contextlib.closing(self._readers.scan(topic, partitions, waiting)) as messages:
+        with contextlib.closing(self._consumers.scan(topic, partitions, waiting)) as messages:
             for message in messages:
                 number = message.partition()
                 if number in waiting and message.timestamp()[1] >= millisecond:
@@ -163,34 +169,34 @@ class KafkaBroker(Broker):
 
     @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        return self._tail.watch(topic, wake)
+        return self._watcher.watch(topic, wake)
 
     @override
     def close(self) -> None:
-        """Waits for appends under way."""
-        self._link.close()
-        self._tail.close()
-        self._lanes.close()
-        self._readers.close()
+        """Waits for running appends."""
+        self._client.close()
+        self._watcher.close()
+        self._producers.close()
+        self._consumers.close()
         self._topics.close()
 
-    def whole(self, receipts: Sequence[Appended]) -> list[Appended]:
-        """Return those acknowledged receipts whose records a reader of committed records does not see whole.
+    def find_incomplete(self, receipts: Sequence[Appended]) -> list[Appended]:
+        """Return those acknowledged receipts of which a reader of committed records does not find every record.
 
-        The check that notices what Kafka itself may lose: such a loss leaves no gap in the sequence. Records that
-        retention or compaction has removed are not missed.
+        This check notices what Kafka itself may lose: such a loss leaves no gap in the sequence. Records that retention
+        or compaction has removed do not count.
 
         Raises:
             InvalidError: NOT_FOUND, no such topic.
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        return [receipt for receipt in receipts if not self._is_whole(receipt)]
+        return [receipt for receipt in receipts if not self._is_complete(receipt)]
 
     def renew_generations(self) -> int:
         """Raise every topic's generation: what a restored backup must do before it serves. Gives the count."""
         return self._topics.renew_generations()
 
-    def _is_whole(self, receipt: Appended) -> bool:
+    def _is_complete(self, receipt: Appended) -> bool:
         topic = receipt.lane.topic
         if self._topics.describe(topic).keep is Retention.LATEST:
             return True
@@ -200,17 +206,17 @@ class KafkaBroker(Broker):
             for run in receipt.runs
             for offset in range(max(run.first, earliest[run.partition]), run.last + 1)
         ]
-        return set(wanted) <= set(self._places(receipt))
+        return set(wanted) <= set(self._find_records(receipt))
 
-    def _exact(self, kept: Kept) -> Appended:
-        """Find the exact runs of a receipt that was kept with ranges; what retention has removed is left out."""
+    def _restore_runs(self, stored: StoredReceipt) -> Appended:
+        """Find the exact runs of a receipt stored with ranges; what retention has removed is left out."""
         offsets: dict[int, list[int]] = {}
-        for partition, offset in sorted(self._places(kept.receipt)):
+        for partition, offset in sorted(self._find_records(stored.receipt)):
             offsets.setdefault(partition, []).append(offset)
-        return replace(kept.receipt, runs=runs_of(offsets.items()))
+        return replace(stored.receipt, runs=runs_of(offsets.items()))
 
-    def _places(self, receipt: Appended) -> Iterator[tuple[int, int]]:
-        """Return partition and position of the batch's records that are found where its receipt says."""
+    def _find_records(self, receipt: Appended) -> Iterator[tuple[int, int]]:
+        """Return partition and position of the batch's records that are found within its receipt's runs."""
         ranges: dict[int, tuple[int, int]] = {}
         for run in receipt.runs:
             first, last = ranges.get(run.partition, (run.first, run.last))
@@ -223,6 +229,6 @@ class KafkaBroker(Broker):
                 f"a receipt of lane {receipt.lane} names a partition that its topic does not have; compare it with the "
                 "pool's own",
             )
-        for message in self._readers.scan(topic, partitions, ranges):
-            if is_of(message.headers(), receipt.lane, receipt.sequence):
+        for message in self._consumers.scan(topic, partitions, ranges):
+            if belongs_to_batch(message.headers(), receipt.lane, receipt.sequence):
                 yield message.partition(), message.offset()

@@ -1,12 +1,13 @@
-"""The gateway's line to Kafka: the two administration clients, their errors turned into the pool's, one closed door.
+"""Kafka client for administration, with retries, error translation and a circuit breaker.
 
-librdkafka's client answers the small questions of the record path (what is a topic like, where does a partition end,
-where does a group stand): it is three times as quick and can ask for stable offsets. It is made on first use, so that
-a gateway starts while Kafka is still starting. kafka-python's, which makes topics and lists groups, is opened for
-each such act: kept open, it would knock at a broker that is away all day long.
+librdkafka's client serves the small queries of the record path (a topic's description, a partition's ends, a group's
+committed offset): it is three times as quick and can ask for stable offsets. It is created on first use, so that a
+gateway starts while Kafka is still starting. kafka-python's, which creates topics and lists groups, is opened for
+each such call: kept open, it would try to reconnect all day to a broker that is down.
 
-After a failure the next call knocks first: a TCP connection to one of the brokers. While nobody listens, callers get
-their UnavailableError at once and do not fill the gateway's threads with waiting.
+Circuit breaker: a failed call opens the circuit. The next call then probes the brokers' addresses by TCP; while none
+of them accepts a connection, it fails at once with UnavailableError, so that waiting calls do not fill the gateway's
+threads. The first call that succeeds closes the circuit.
 """
 
 import contextlib
@@ -44,10 +45,10 @@ __all__ = ["KafkaClient"]
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _T = TypeVar("_T")
-_PAUSE = 0.05  # seconds between two questions about something that is about to settle
-_KNOCK = 0.5  # seconds that a TCP connection may take
-# A leader that has just been elected, a topic that has just been made, an offset whose transaction is being closed.
-_SETTLING = {
+_RETRY_DELAY = 0.05  # seconds between two attempts
+_PROBE_TIMEOUT = 0.5  # seconds that the circuit breaker's TCP connection may take
+# A leader just elected, a topic just created, an offset whose transaction is being completed.
+_RETRIABLE = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -66,46 +67,46 @@ _SETTLING = {
     KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
     KafkaError._NOENT,  # noqa: SLF001 - no leader known
 }
-_UNKNOWN = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001
+_UNKNOWN_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001
 
 
 class KafkaClient:
-    """Shared by everything that a gateway does with Kafka. Thread-safe."""
+    """Kafka client of a gateway, shared by all parts of the adapter. Thread-safe."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self._native: AdminClient | None = None
+        self._admin_client: AdminClient | None = None
         self._closed = False
-        self._doubtful = False
+        self._circuit_open = False
 
     def deadline(self) -> float:
-        """Return the moment (monotonic seconds) at which a call that begins now gives up.
+        """Return the deadline (monotonic seconds) of a call that begins now.
 
         Raises:
-            UnavailableError: SHUTTING_DOWN after `close`; BROKER_UNAVAILABLE when the last call failed and nobody
-                listens at any of the addresses.
+            UnavailableError: SHUTTING_DOWN after `close`; BROKER_UNAVAILABLE when the circuit is open and no address
+                accepts connections.
         """
         if self._closed:
             raise closed()
-        if self._doubtful and not any(map(_listens, self.settings.bootstrap.split(","))):
-            raise unavailable(None, "listen")
-        return time.monotonic() + self.settings.patience
+        if self._circuit_open and not any(map(_accepts_connections, self.settings.bootstrap.split(","))):
+            raise unavailable(None, "accept connections")
+        return time.monotonic() + self.settings.call_timeout
 
-    def doubt(self) -> None:
-        """Note that a call failed: the next one knocks first."""
-        self._doubtful = True
+    def record_failure(self) -> None:
+        """Open the circuit: the next call probes the brokers' addresses first."""
+        self._circuit_open = True
 
     def close(self) -> None:
-        """Return the clients back. Later calls raise."""
+        """Close the client. Later calls raise."""
         with self._lock:
             self._closed = True
-            self._native = None
+            self._admin_client = None
 
-    def administer(self, doing: str, act: Callable[[KafkaAdminClient], _T]) -> _T:
-        """Let *act* use kafka-python's client, again if Kafka asks for it; its errors come back as the pool's.
+    def with_admin(self, doing: str, call: Callable[[KafkaAdminClient], _T]) -> _T:
+        """Run *call* with kafka-python's client, retry retriable errors, translate the others.
 
-        What the caller wants to see of them (a topic that exists already) must be caught within *act*.
+        An error that the caller handles itself (a topic exists already) must be caught within *call*.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
@@ -116,25 +117,25 @@ class KafkaClient:
             client = admin(self.settings)
             while True:
                 try:
-                    answer = act(client)
+                    answer = call(client)
                 except admin_errors.KafkaError as error:
-                    if not error.retriable or time.monotonic() + _PAUSE >= deadline:
+                    if not error.retriable or time.monotonic() + _RETRY_DELAY >= deadline:
                         raise
-                    time.sleep(_PAUSE)
+                    time.sleep(_RETRY_DELAY)
                 else:
-                    self._doubtful = False
+                    self._circuit_open = False
                     return answer
         except UnavailableError:
-            self.doubt()
+            self.record_failure()
             raise
         except (admin_errors.KafkaError, RuntimeError, OSError) as error:
-            self.doubt()
+            self.record_failure()
             raise unavailable(error, doing) from error
         finally:
             if client is not None:
                 client.close()
 
-    def shape(self, topic: Topic, deadline: float) -> tuple[int, int, dict[str, str]]:
+    def describe_topic(self, topic: Topic, deadline: float) -> tuple[int, int, dict[str, str]]:
         """Return a topic's id as a number, its number of partitions, and its configuration.
 
         Raises:
@@ -143,48 +144,48 @@ class KafkaClient:
         """
         name = str(topic)
 
-        def ask(timeout: float) -> tuple[int, int, dict[str, str]]:
-            client, resource = self._client(), ConfigResource(ResourceType.TOPIC, name)
+        def query(timeout: float) -> tuple[int, int, dict[str, str]]:
+            client, resource = self._admin(), ConfigResource(ResourceType.TOPIC, name)
             described = client.describe_topics(TopicCollection([name]), request_timeout=timeout)[name]
             (configured,) = client.describe_configs([resource], request_timeout=timeout).values()
             found = described.result(timeout + 1)
             configs = {entry.name: str(entry.value) for entry in configured.result(timeout + 1).values()}
             return _number(found.topic_id), len(found.partitions), configs
 
-        return self._settled(ask, deadline, f"describe {topic}", topic, final=_UNKNOWN)
+        return self._retry(query, deadline, f"describe {topic}", topic, not_retried=_UNKNOWN_TOPIC)
 
-    def group(self, group: str, *, stable: bool = True) -> Consumer:
-        """Open a group for a look at its offsets; it joins nothing and fetches nothing. The caller closes it.
+    def open_group(self, group: str, *, stable: bool = True) -> Consumer:
+        """Open a group to read its offsets; it joins nothing and fetches nothing. The caller closes it.
 
-        With `stable`, an offset whose transaction is still being closed is waited for, never taken for none.
+        With `stable`, an offset whose transaction is still being completed is waited for, never taken for none.
         """
         level = "read_committed" if stable else "read_uncommitted"
         # Not the administration client's call for it: librdkafka 2.16.0 dies (SIGSEGV, in the handler of an
         # OffsetFetch answer) when the coordinator has just moved and the client is no consumer.
         return Consumer(self.settings.consumer(**{"group.id": group, "isolation.level": level}))
 
-    def stands_at(self, group: Consumer, topic: Topic, deadline: float) -> tuple[int, str] | None:
+    def committed_offset(self, group: Consumer, topic: Topic, deadline: float) -> tuple[int, str] | None:
         """Return offset and metadata that an opened group has committed for partition 0 of a topic; None if nothing.
 
         Raises:
-            CorruptError: LOG_CORRUPT, the metadata is no text.
+            CorruptError: LOG_CORRUPT, the metadata is not text.
             UnavailableError: BROKER_UNAVAILABLE, no (stable) answer until the deadline.
         """
 
-        def ask(timeout: float) -> tuple[int, str] | None:
+        def query(timeout: float) -> tuple[int, str] | None:
             try:
-                (place,) = group.committed([TopicPartition(str(topic), 0)], timeout)
+                (found,) = group.committed([TopicPartition(str(topic), 0)], timeout)
             except UnicodeDecodeError as error:
                 # Metadata that librdkafka has not written lacks the NUL at which it would stop reading.
                 raise CorruptError(
                     Reason.LOG_CORRUPT,
-                    f"what a group keeps on Kafka for {topic} cannot be read: somebody else has written it",
+                    f"what a group has committed on Kafka for {topic} cannot be read: another client has written it",
                 ) from error
-            if place.error is not None:
-                raise KafkaException(place.error)
-            return None if place.offset < 0 else (place.offset, place.metadata or "")
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return None if found.offset < 0 else (found.offset, found.metadata or "")
 
-        return self._settled(ask, deadline, f"tell what is committed for {topic}")
+        return self._retry(query, deadline, f"return the committed offset for {topic}")
 
     def ends(self, topic: Topic, partitions: int, deadline: float) -> Ends:
         """Return both ends of a topic as a reader of committed records sees them.
@@ -194,25 +195,25 @@ class KafkaClient:
             UnavailableError: BROKER_UNAVAILABLE.
         """
         earliest = self._offsets(topic, range(partitions), _EARLIEST, deadline)
-        latest = self.stable(topic, range(partitions), deadline)
+        latest = self.stable_offsets(topic, range(partitions), deadline)
         return Ends(
             earliest=tuple(earliest[number][0] for number in range(partitions)),
             latest=tuple(latest[number] for number in range(partitions)),
         )
 
-    def stable(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
-        """Return the offset before which everything is committed or aborted, per partition."""
+    def stable_offsets(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
+        """Return the last stable offset of each partition: before it, everything is committed or aborted."""
         found = self._offsets(topic, partitions, _LATEST, deadline)
         return {number: offset for number, (offset, _) in found.items()}
 
-    def first_at(self, topic: Topic, partitions: int, millisecond: int, deadline: float) -> dict[int, int]:
+    def offsets_for_time(self, topic: Topic, partitions: int, millisecond: int, deadline: float) -> dict[int, int]:
         """Return, per partition that has one, the offset of the first record of that time (ms UTC) or later."""
         spec = OffsetSpec.for_timestamp(max(millisecond, 0))
         found = self._offsets(topic, range(partitions), spec, deadline)
         return {number: offset for number, (offset, _) in found.items() if offset >= 0}
 
-    def high(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
-        """Return the offset after the last one written, open transactions and markers included, per partition."""
+    def high_watermarks(self, topic: Topic, partitions: Iterable[int], deadline: float) -> dict[int, int]:
+        """Return the high watermark of each partition, with the records of open transactions and markers."""
         found = self._offsets(topic, partitions, _LATEST, deadline, IsolationLevel.READ_UNCOMMITTED)
         return {number: offset for number, (offset, _) in found.items()}
 
@@ -224,61 +225,61 @@ class KafkaClient:
         deadline: float,
         isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
     ) -> Mapping[int, tuple[int, int]]:
-        asked = {TopicPartition(str(topic), number): spec for number in partitions}
+        specs = {TopicPartition(str(topic), number): spec for number in partitions}
 
-        def ask(timeout: float) -> dict[int, tuple[int, int]]:
-            futures = self._client().list_offsets(asked, isolation_level=isolation, request_timeout=timeout)
-            answers = {place.partition: future.result(timeout + 1) for place, future in futures.items()}
+        def query(timeout: float) -> dict[int, tuple[int, int]]:
+            futures = self._admin().list_offsets(specs, isolation_level=isolation, request_timeout=timeout)
+            answers = {asked.partition: future.result(timeout + 1) for asked, future in futures.items()}
             return {number: (answer.offset, answer.timestamp) for number, answer in answers.items()}
 
-        return self._settled(ask, deadline, f"tell the offsets of {topic}", topic)
+        return self._retry(query, deadline, f"return the offsets of {topic}", topic)
 
-    def _settled(
+    def _retry(
         self,
-        ask: Callable[[float], _T],
+        query: Callable[[float], _T],
         deadline: float,
         doing: str,
         topic: Topic | None = None,
-        final: Collection[int] = (),
+        not_retried: Collection[int] = (),
     ) -> _T:
-        """Ask until the answer is final or the deadline has passed."""
+        """Repeat a query until it succeeds, fails permanently, or the deadline has passed."""
         while True:
-            left = deadline - time.monotonic()
+            remaining = deadline - time.monotonic()
             try:
-                answer = ask(max(left, 0.1))
+                answer = query(max(remaining, 0.1))
             except (KafkaException, TimeoutError) as error:
                 code = code_of(error)
-                if code in _SETTLING and code not in final and left > _PAUSE:
-                    self._refresh(topic, left)
+                if code in _RETRIABLE and code not in not_retried and remaining > _RETRY_DELAY:
+                    self._refresh(topic, remaining)
                     continue
-                if topic is not None and code in _UNKNOWN:
+                if topic is not None and code in _UNKNOWN_TOPIC:
                     raise topic_not_found(topic) from error
-                self.doubt()
+                self.record_failure()
                 raise unavailable(error, doing) from error
             else:
-                self._doubtful = False
+                self._circuit_open = False
                 return answer
 
-    def _refresh(self, topic: Topic | None, left: float) -> None:
-        """Wait a little, then have the leaders looked up again: librdkafka goes on asking a former one otherwise."""
-        time.sleep(_PAUSE)
+    def _refresh(self, topic: Topic | None, remaining: float) -> None:
+        """Wait, then refresh the metadata of leaders: librdkafka keeps asking a former leader otherwise."""
+        time.sleep(_RETRY_DELAY)
         if topic is not None:
             with contextlib.suppress(KafkaException):
-                self._client().list_topics(str(topic), timeout=min(left, 1.0))
+                self._admin().list_topics(str(topic), timeout=min(remaining, 1.0))
 
-    def _client(self) -> AdminClient:
+    def _admin(self) -> AdminClient:
         with self._lock:
             if self._closed:
                 raise closed()
-            if self._native is None:
-                self._native = AdminClient(self.settings.admin())
-            return self._native
+            if self._admin_client is None:
+                self._admin_client = AdminClient(self.settings.admin())
+            return self._admin_client
 
 
-def _listens(address: str) -> bool:
+def _accepts_connections(address: str) -> bool:
     host, _, port = address.strip().rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _KNOCK).close()
+        socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT).close()
     except (OSError, ValueError):
         return False
     return True

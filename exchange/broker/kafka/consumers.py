@@ -1,16 +1,16 @@
-"""Reading from Kafka with few consumers: a bounded pool, keyed by where each of them stands.
+"""Consumer pool: a bounded number of Kafka consumers, each found again by its positions.
 
 A librdkafka consumer costs four threads and, while it lags, its queue's memory; one per subscriber would be too many.
-A read takes the consumer that stands exactly where the reader wants to go on, so that what it has fetched ahead is
-used; if there is none, an idle one is assigned again (3 to 6 ms). A consumer at the log's end is unassigned at once:
-it would only ask for nothing, again and again.
+A read takes the consumer that is positioned exactly where the reader continues, so that prefetched records are used;
+if there is none, an idle one is assigned (3 to 6 ms). A consumer at the log's end is unassigned at once: it would
+only poll for nothing.
 
-Empty is an answer only when it is certain. The ends of the topic are asked for, and a reader is done when it has come
-to them: by the records it got, or by the consumer's word that there is nothing more (the last positions before an end
-may hold only Kafka's own commit markers, which no reader ever sees).
+An empty result is returned only when it is certain. The ends of the topic are queried, and a read is complete when it
+has reached them: by the records it got, or by the consumer's end-of-partition event (the last positions before an end
+may be Kafka's own commit markers, which no reader ever sees).
 
-What was fetched of several partitions is shared out evenly, so that none starves behind another; what is left over
-waits in the consumer for the reader who goes on from there.
+Records fetched of several partitions are divided evenly, so that none starves behind another; what remains is
+buffered for the reader that continues from there.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.message import Fetched, Header, fetch, fetch_one
+from exchange.broker.kafka.message import Header, Message, consume, poll_one
 from exchange.broker.kafka.receipts import mark_of, valid_of
 from exchange.broker.kafka.settings import closed, unavailable
 from exchange.broker.port import PartitionRecords, ReadResult
@@ -31,304 +31,309 @@ from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Positions
 
-__all__ = ["Readers"]
+__all__ = ["ConsumerPool"]
 
-_CHUNK = 1_000  # messages taken from a consumer's queue in one call
-# What is taken from a queue waits as objects of Python, at three times its size: no more is taken than is asked for.
-_HELD = 4 * 1024 * 1024  # bytes kept in a consumer beyond which no more are taken from its queue
-_AHEAD = 4_000  # records kept even where fewer are asked for, so that most slices have some of every partition
-_LINGER = 0.005  # seconds that a lagging reader waits for a fuller slice
-_COOL = 2.0  # seconds after which a consumer that nobody has come back for gives up its place
-_OVERTAKEN = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - the library's spelling
-
-
-class _OvertakenError(Exception):
-    """Retention has removed the position at which the consumer stands."""
+_MAX_MESSAGES = 1_000  # messages taken from a consumer's queue in one call
+# What is taken from a queue is buffered as Python objects, at three times its size: no more is taken than is needed.
+_MAX_BUFFERED_BYTES = 4 * 1024 * 1024  # in one consumer; beyond it no more is taken from its queue
+_MIN_BUFFERED_RECORDS = 4_000  # even where fewer are asked for, so that most results have records of every partition
+_LINGER = 0.005  # seconds that a lagging reader waits for a fuller result
+_IDLE_SECONDS = 2.0  # after which an unused consumer is unassigned
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - the library's spelling
 
 
-class _Stream:
-    """A consumer, where it stands, and what it holds. Used by one thread at a time."""
+class _OutOfRangeError(Exception):
+    """Retention has removed the position of the consumer."""
+
+
+class _PooledConsumer:
+    """A consumer with its positions and the messages it has buffered. Used by one thread at a time."""
 
     def __init__(self, consumer: Consumer) -> None:
         self.consumer = consumer
         self.topic: Topic | None = None
-        self.at: dict[int, int] = {}  # partition → position of the next record to give
+        self.next_offsets: dict[int, int] = {}  # partition → position of the next record to return
         self.used = time.monotonic()
-        self._held: dict[int, deque[Fetched]] = {}
+        self._buffered: dict[int, deque[Message]] = {}
         self._bytes = self._count = 0
-        self._known: dict[int, int] = {}  # partition → everything before this position was fetched
+        self._fetched_to: dict[int, int] = {}  # partition → all before this position was fetched
 
-    def assign(self, topic: Topic, at: Mapping[int, int]) -> None:
-        """Stand at these positions."""
-        self.topic, self.at, self._known = topic, dict(at), dict(at)
-        self._held, self._bytes, self._count = {number: deque() for number in at}, 0, 0
-        self.consumer.assign([TopicPartition(str(topic), number, offset) for number, offset in at.items()])
+    def assign(self, topic: Topic, next_offsets: Mapping[int, int]) -> None:
+        """Assign the consumer to these positions."""
+        self.topic, self.next_offsets, self._fetched_to = topic, dict(next_offsets), dict(next_offsets)
+        self._buffered, self._bytes, self._count = {number: deque() for number in next_offsets}, 0, 0
+        self.consumer.assign([TopicPartition(str(topic), number, offset) for number, offset in next_offsets.items()])
 
-    def rest(self) -> None:
-        """Stand nowhere."""
+    def unassign(self) -> None:
+        """Unassign the consumer and drop its buffer."""
         self.consumer.unassign()
-        self.topic, self._held, self._bytes, self._count = None, {}, 0, 0
+        self.topic, self._buffered, self._bytes, self._count = None, {}, 0, 0
 
-    def gather(self, records: int) -> bool:
-        """Take so many of the records that the consumer has fetched, without waiting; tell whether it holds any."""
-        enough = max(records, _AHEAD)
-        while self._bytes < _HELD and self._count < enough:
-            messages = fetch(self.consumer, _CHUNK)
+    def drain(self, records: int) -> bool:
+        """Buffer up to *records* messages that were fetched, without waiting; return whether any are buffered."""
+        enough = max(records, _MIN_BUFFERED_RECORDS)
+        while self._bytes < _MAX_BUFFERED_BYTES and self._count < enough:
+            messages = consume(self.consumer, _MAX_MESSAGES)
             for message in messages:
-                self._take(message)
-            if len(messages) < _CHUNK:
+                self._buffer(message)
+            if len(messages) < _MAX_MESSAGES:
                 break
-        return any(self._held.values())
+        return any(self._buffered.values())
 
-    def wait(self, until: Mapping[int, int], deadline: float, records: int = _AHEAD) -> bool:
-        """Wait for a first record, or for the certainty that there is none before *until*; gather so many *records*.
+    def wait(self, until: Mapping[int, int], deadline: float, records: int = _MIN_BUFFERED_RECORDS) -> bool:
+        """Wait until a record is buffered, or it is certain that there is none before *until*; buffer up to *records*.
+
+        Returns:
+            Whether any are buffered.
 
         Raises:
-            _OvertakenError: see there.
+            _OutOfRangeError: retention has removed a position.
             UnavailableError: BROKER_UNAVAILABLE, neither until the deadline.
         """
-        while not self.gather(records):
-            if self.past(until):
+        while not self.drain(records):
+            if self.fetched_up_to(until):
                 return False
             waiting = deadline - time.monotonic()
             if waiting <= 0:
-                raise unavailable(None, f"give records of {self.topic}")
-            message = fetch_one(self.consumer, min(waiting, 0.2))
+                raise unavailable(None, f"return records of {self.topic}")
+            message = poll_one(self.consumer, min(waiting, 0.2))
             if message is not None:
-                self._take(message)
+                self._buffer(message)
         if self.lagging():
-            # Another moment makes a slice of some hundred records out of one of a few.
-            message = fetch_one(self.consumer, _LINGER)
+            # Lingering turns a result of a few records into one of some hundred.
+            message = poll_one(self.consumer, _LINGER)
             if message is not None:
-                self._take(message)
-                self.gather(records)
+                self._buffer(message)
+                self.drain(records)
         return True
 
-    def past(self, until: Mapping[int, int]) -> bool:
+    def fetched_up_to(self, until: Mapping[int, int]) -> bool:
         """Return whether everything before *until* was fetched."""
-        return all(self._known[number] >= end for number, end in until.items())
+        return all(self._fetched_to[number] >= end for number, end in until.items())
 
-    def _take(self, message: Fetched) -> None:
+    def _buffer(self, message: Message) -> None:
         error = message.error()
         if error is None:
             number = message.partition()
-            self._held[number].append(message)
-            self._known[number] = message.offset() + 1
+            self._buffered[number].append(message)
+            self._fetched_to[number] = message.offset() + 1
             self._bytes += _size(message)
             self._count += 1
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-            self._known[message.partition()] = message.offset()
-        elif error.code() in _OVERTAKEN:
-            raise _OvertakenError
-        # Anything else passes by itself or ends at the deadline.
+            self._fetched_to[message.partition()] = message.offset()
+        elif error.code() in _OUT_OF_RANGE:
+            raise _OutOfRangeError
+        # Anything else is transient, or the deadline ends it.
 
-    def share(self, max_records: int, max_bytes: int) -> ReadResult:
-        """Return as much as these bounds allow, evenly of all partitions; at least one record."""
-        taken: dict[int, list[Fetched]] = {}
-        waiting = [number for number, held in self._held.items() if held]
-        # Whose turn is first depends on where the reader stands: no partition is always last.
-        turn = sum(self.at.values()) % len(waiting) if waiting else 0
+    def take_fairly(self, max_records: int, max_bytes: int) -> ReadResult:
+        """Take as much from the buffer as these bounds allow, evenly from all partitions; at least one record."""
+        taken: dict[int, list[Message]] = {}
+        waiting = [number for number, buffered in self._buffered.items() if buffered]
+        # The first partition depends on the reader's positions, so that none is always last.
+        turn = sum(self.next_offsets.values()) % len(waiting) if waiting else 0
         waiting = waiting[turn:] + waiting[:turn]
-        records, size, lean = max_records, max_bytes, True
+        records, size, divide_bytes = max_records, max_bytes, True
         while waiting and records > 0:
-            quota, budget = max(records // len(waiting), 1), size // len(waiting) if lean else size
-            moved = False
+            quota, budget = max(records // len(waiting), 1), size // len(waiting) if divide_bytes else size
+            progress = False
             for number in waiting:
-                got = self._pull(number, min(quota, records), min(budget, size), taken.setdefault(number, []))
-                records, size, moved = records - got[0], size - got[1], moved or got[0] > 0
-            waiting = [number for number in waiting if self._held[number]]
-            if not moved:
-                if not lean:
+                got = self._take_from(number, min(quota, records), min(budget, size), taken.setdefault(number, []))
+                records, size, progress = records - got[0], size - got[1], progress or got[0] > 0
+            waiting = [number for number in waiting if self._buffered[number]]
+            if not progress:
+                if not divide_bytes:
                     break
-                lean = False
+                divide_bytes = False
         if not any(taken.values()) and waiting:
-            self._pull(waiting[0], 1, max_bytes, taken[waiting[0]], oversize=True)
+            self._take_from(waiting[0], 1, max_bytes, taken[waiting[0]], oversize=True)
         for number, messages in taken.items():
             if messages:
-                self.at[number] = messages[-1].offset() + 1
-        for number, held in self._held.items():
-            if not held:
-                self.at[number] = max(self.at[number], self._known[number])
-        partitions = tuple(_stretch(number, messages) for number, messages in sorted(taken.items()) if messages)
+                self.next_offsets[number] = messages[-1].offset() + 1
+        for number, buffered in self._buffered.items():
+            if not buffered:
+                self.next_offsets[number] = max(self.next_offsets[number], self._fetched_to[number])
+        partitions = tuple(
+            _partition_records(number, messages) for number, messages in sorted(taken.items()) if messages
+        )
         return ReadResult(partitions=partitions, next=self.positions())
 
-    def _pull(
-        self, number: int, records: int, size: int, into: list[Fetched], *, oversize: bool = False
+    def _take_from(
+        self, number: int, records: int, size: int, into: list[Message], *, oversize: bool = False
     ) -> tuple[int, int]:
-        held, count, total = self._held[number], 0, 0
-        while held and count < records:
-            length = _size(held[0])
+        buffered, count, total = self._buffered[number], 0, 0
+        while buffered and count < records:
+            length = _size(buffered[0])
             if total + length > size and not oversize:
                 break
-            into.append(held.popleft())
+            into.append(buffered.popleft())
             count, total = count + 1, total + length
         self._bytes -= total
         self._count -= count
         return count, total
 
-    def take_all(self) -> list[Fetched]:
-        """Return everything that is held, partition by partition."""
-        messages = [message for held in self._held.values() for message in held]
-        for held in self._held.values():
-            held.clear()
+    def take_all(self) -> list[Message]:
+        """Take everything from the buffer, partition by partition."""
+        messages = [message for buffered in self._buffered.values() for message in buffered]
+        for buffered in self._buffered.values():
+            buffered.clear()
         self._bytes = self._count = 0
         return messages
 
     def positions(self) -> Positions:
-        """Return where the reader stands now."""
-        return tuple(self.at[number] for number in sorted(self.at))
+        """Return the positions of the next records."""
+        return tuple(self.next_offsets[number] for number in sorted(self.next_offsets))
 
     def lagging(self) -> bool:
-        """Return whether more is known to follow than what is held; asks no broker."""
-        for number, known in self._known.items():
+        """Return whether more records follow than are buffered, by cached watermarks."""
+        for number, fetched_to in self._fetched_to.items():
             _, high = self.consumer.get_watermark_offsets(TopicPartition(str(self.topic), number), cached=True)
-            # One position more than known is the marker of the last commit.
-            if high > known + 1:
+            # One position more is the marker of the last commit.
+            if high > fetched_to + 1:
                 return True
         return False
 
-    def pending(self) -> bool:
-        """Return whether it holds anything."""
-        return any(self._held.values())
+    def has_buffered(self) -> bool:
+        """Return whether any message is buffered."""
+        return any(self._buffered.values())
 
 
-class Readers:
-    """The pool. Thread-safe."""
+class ConsumerPool:
+    """The consumers. Thread-safe."""
 
-    def __init__(self, link: KafkaClient) -> None:
-        self._link = link
+    def __init__(self, client: KafkaClient) -> None:
+        self._client = client
         self._free = threading.Condition()
-        self._streams: list[_Stream] = []  # free ones, longest unused first
-        self._made = 0
+        self._idle: list[_PooledConsumer] = []  # longest unused first
+        self._open_count = 0
         self._closed = False
 
     def read(self, topic: Topic, partitions: int, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """Read the records behind positions; see `Broker.read`."""
-        deadline = self._link.deadline()
-        with self._lent(topic, after, deadline) as stream:
+        """Read records from positions on, as `Broker.read` says."""
+        deadline = self._client.deadline()
+        with self._borrowed(topic, after, deadline) as pooled:
             try:
-                if stream.topic is None or not stream.gather(max_records):
-                    ends = self._link.ends(topic, partitions, deadline)
+                if pooled.topic is None or not pooled.drain(max_records):
+                    ends = self._client.ends(topic, partitions, deadline)
                     check_positions(topic, after, ends.earliest, ends.latest)
                     if all(at >= end for at, end in zip(after, ends.latest, strict=True)):
                         return ReadResult(partitions=(), next=after)
-                    if stream.topic is None:
-                        stream.assign(topic, dict(enumerate(after)))
-                    stream.wait(dict(enumerate(ends.latest)), deadline, max_records)
-            except _OvertakenError:
-                ends = self._link.ends(topic, partitions, deadline)
+                    if pooled.topic is None:
+                        pooled.assign(topic, dict(enumerate(after)))
+                    pooled.wait(dict(enumerate(ends.latest)), deadline, max_records)
+            except _OutOfRangeError:
+                ends = self._client.ends(topic, partitions, deadline)
                 check_positions(topic, after, ends.earliest, ends.latest)
-                raise unavailable(None, f"tell why it has no position {after} in {topic}") from None
-            return stream.share(max_records, max_bytes)
+                raise unavailable(None, f"explain why it has no position {after} in {topic}") from None
+            return pooled.take_fairly(max_records, max_bytes)
 
-    def scan(self, topic: Topic, partitions: int, ranges: Mapping[int, tuple[int, int]]) -> Generator[Fetched]:
-        """Return the committed messages of these ranges, (first, last) by partition, as far as they are still there.
+    def scan(self, topic: Topic, partitions: int, ranges: Mapping[int, tuple[int, int]]) -> Generator[Message]:
+        """Return the committed messages of these ranges, (first, last) by partition, as far as they still exist.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        deadline = self._link.deadline()
-        ends = self._link.ends(topic, partitions, deadline)
+        deadline = self._client.deadline()
+        ends = self._client.ends(topic, partitions, deadline)
         begin = {number: max(first, ends.earliest[number]) for number, (first, _) in ranges.items()}
         until = {number: min(last + 1, ends.latest[number]) for number, (_, last) in ranges.items()}
         begin = {number: first for number, first in begin.items() if first < until[number]}
         until = {number: until[number] for number in begin}
         if not begin:
             return
-        with self._lent(topic, (), deadline) as stream:
-            stream.assign(topic, begin)
-            with contextlib.suppress(_OvertakenError):  # what has gone meanwhile is not there
-                while not stream.past(until) and stream.wait(until, self._link.deadline()):
-                    yield from (each for each in stream.take_all() if each.offset() < until[each.partition()])
-            # It has read on from where it says it stands: whoever stands there must not get it.
-            stream.rest()
+        with self._borrowed(topic, (), deadline) as pooled:
+            pooled.assign(topic, begin)
+            with contextlib.suppress(_OutOfRangeError):  # removed meanwhile
+                while not pooled.fetched_up_to(until) and pooled.wait(until, self._client.deadline()):
+                    yield from (each for each in pooled.take_all() if each.offset() < until[each.partition()])
+            # It has fetched beyond its positions: a reader at them must not get it.
+            pooled.unassign()
 
-    def cool(self) -> None:
-        """Unassign consumers that nobody has come back for; called every second or so."""
-        before = time.monotonic() - _COOL
+    def unassign_idle(self) -> None:
+        """Unassign consumers that were not used lately; called about once a second."""
+        before = time.monotonic() - _IDLE_SECONDS
         with self._free:
-            for stream in self._streams:
-                if stream.topic is not None and stream.used < before:
-                    stream.rest()
+            for pooled in self._idle:
+                if pooled.topic is not None and pooled.used < before:
+                    pooled.unassign()
 
     def close(self) -> None:
-        """Return all consumers back, those in use as soon as they are free."""
+        """Close all consumers, those in use as soon as they are released."""
         with self._free:
             self._closed = True
-            streams, self._streams = self._streams, []
+            idle, self._idle = self._idle, []
             self._free.notify_all()
-        for stream in streams:
-            stream.consumer.close()
+        for pooled in idle:
+            pooled.consumer.close()
 
     @contextlib.contextmanager
-    def _lent(self, topic: Topic, after: Positions, deadline: float) -> Iterator[_Stream]:
-        stream = self._take(topic, after, deadline)
+    def _borrowed(self, topic: Topic, after: Positions, deadline: float) -> Iterator[_PooledConsumer]:
+        pooled = self._acquire(topic, after, deadline)
         try:
-            yield stream
-            if stream.topic is not None and not stream.pending() and not stream.lagging():
-                stream.rest()
+            yield pooled
+            if pooled.topic is not None and not pooled.has_buffered() and not pooled.lagging():
+                pooled.unassign()
         except KafkaException as error:
-            self._link.doubt()
-            stream.rest()
-            raise unavailable(error, f"give records of {topic}") from error
+            self._client.record_failure()
+            pooled.unassign()
+            raise unavailable(error, f"return records of {topic}") from error
         except BaseException:
-            stream.rest()
+            pooled.unassign()
             raise
         finally:
-            self._give(stream)
+            self._release(pooled)
 
-    def _take(self, topic: Topic, after: Positions, deadline: float) -> _Stream:
+    def _acquire(self, topic: Topic, after: Positions, deadline: float) -> _PooledConsumer:
         with self._free:
             while True:
                 if self._closed:
                     raise closed()
-                for index, stream in enumerate(self._streams):
-                    if stream.topic == topic and stream.positions() == after:
-                        return self._streams.pop(index)
-                idle = next((index for index, each in enumerate(self._streams) if each.topic is None), None)
+                for index, pooled in enumerate(self._idle):
+                    if pooled.topic == topic and pooled.positions() == after:
+                        return self._idle.pop(index)
+                idle = next((index for index, each in enumerate(self._idle) if each.topic is None), None)
                 if idle is not None:
-                    return self._streams.pop(idle)
-                if self._made < self._link.settings.readers:
-                    self._made += 1
+                    return self._idle.pop(idle)
+                if self._open_count < self._client.settings.max_consumers:
+                    self._open_count += 1
                     break
-                if self._streams:
-                    stream = self._streams.pop(0)
-                    stream.rest()
-                    return stream
+                if self._idle:
+                    pooled = self._idle.pop(0)
+                    pooled.unassign()
+                    return pooled
                 if not self._free.wait(deadline - time.monotonic()):
                     raise UnavailableError(
                         Reason.OVERLOADED,
-                        f"all {self._made} readers of Kafka are at work; try again in a moment",
+                        f"all {self._open_count} consumers of Kafka are in use; try again in a moment",
                         retry_after=0.5,
                     )
         try:
-            return _Stream(Consumer(self._link.settings.consumer()))
+            return _PooledConsumer(Consumer(self._client.settings.consumer()))
         except BaseException:
             with self._free:
-                self._made -= 1
+                self._open_count -= 1
             raise
 
-    def _give(self, stream: _Stream) -> None:
-        stream.used = time.monotonic()
+    def _release(self, pooled: _PooledConsumer) -> None:
+        pooled.used = time.monotonic()
         with self._free:
             if not self._closed:
-                self._streams.append(stream)
+                self._idle.append(pooled)
                 self._free.notify()
                 return
-        stream.consumer.close()
+        pooled.consumer.close()
 
 
-def _size(message: Fetched) -> int:
+def _size(message: Message) -> int:
     return len(message) + len(message.key() or b"")
 
 
-def _stretch(number: int, messages: Sequence[Fetched]) -> PartitionRecords:
-    # A slice may be shared by many readers. The library parses a message's headers at the first call and frees their
-    # raw form; two threads in that call at once free it twice, and the process dies (confluent-kafka 2.16.0).
-    one_at_a_time = threading.Lock()
+def _partition_records(number: int, messages: Sequence[Message]) -> PartitionRecords:
+    # A result may be shared by many readers. The library parses a message's headers at the first call and frees their
+    # raw form; two threads in that call free it twice, and the process dies (confluent-kafka 2.16.0).
+    lock = threading.Lock()
 
     def headers(index: int) -> Sequence[Header] | None:
-        with one_at_a_time:
+        with lock:
             return messages[index].headers()
 
     return PartitionRecords(

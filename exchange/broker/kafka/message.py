@@ -1,18 +1,18 @@
-"""What librdkafka gives a reader, typed as it is: its own stubs allow None for what every message has."""
+"""Typed messages of librdkafka: its own stubs allow None for what every message has."""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError
 
-__all__ = ["Fetched", "Header", "fetch", "fetch_one"]
+__all__ = ["Header", "Message", "consume", "poll_one"]
 
 Header = tuple[str, bytes]
 """Name and value."""
 
 
-class Fetched(Protocol):
-    """A message, or an event in its shape, of which `error` is not None."""
+class Message(Protocol):
+    """A message, or an event in the form of one, whose `error` is not None."""
 
     def __len__(self) -> int:
         """Return the size of the value, in bytes."""
@@ -27,11 +27,11 @@ class Fetched(Protocol):
         ...
 
     def offset(self) -> int:
-        """Return the offset; of an end-of-partition event the one that comes next."""
+        """Return the offset; of an end-of-partition event the next one to come."""
         ...
 
     def key(self) -> bytes:
-        """Return the key; the gate writes one on every record."""
+        """Return the key; every record of the pool has one."""
         ...
 
     def value(self) -> bytes | None:
@@ -43,29 +43,29 @@ class Fetched(Protocol):
         ...
 
     def headers(self) -> Sequence[Header] | None:
-        """Return the headers; parsed at the first call, which only one thread at a time may make."""
+        """Return the headers; the first call parses them and must not run in two threads at once."""
         ...
 
     def error(self) -> KafkaError | None:
-        """Return what the event is; None of a message."""
+        """Return the event's kind; None for a message."""
         ...
 
 
-def fetch(consumer: Consumer, count: int) -> list[Fetched]:
-    """Return what a consumer has fetched, without waiting, at most so many.
+def consume(consumer: Consumer, count: int) -> list[Message]:
+    """Return at most *count* messages that a consumer has fetched, without waiting.
 
     Raises:
         KafkaException: the consumer is broken.
     """
-    return cast("list[Fetched]", consumer.consume(count, 0))
+    return cast("list[Message]", consumer.consume(count, 0))
 
 
-def fetch_one(consumer: Consumer, wait: float) -> Fetched | None:
-    """Wait so many seconds for one message; None if there was none.
+def poll_one(consumer: Consumer, wait: float) -> Message | None:
+    """Wait *wait* seconds for one message; None if there was none.
 
-    `consume` of several would wait until it has them all: a single new record would come late.
+    `consume` of several would wait until it has them all: a single new record would be delayed.
 
     Raises:
         KafkaException: the consumer is broken.
     """
-    return cast("Fetched | None", consumer.poll(wait))
+    return cast("Message | None", consumer.poll(wait))

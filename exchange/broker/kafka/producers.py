@@ -1,22 +1,22 @@
-"""Exactly-once append on Kafka: one transactional producer per active lane.
+"""Lane producers: exactly-once append on Kafka with one transactional producer per active lane.
 
-The records of a group of batches and the lane's receipts are one transaction: the receipts travel as the metadata of
-an offset of the lane's own group. The producer's transactional id is the lane, so that taking the lane over
-(`init_transactions`) fences the older owner in Kafka itself: a gateway that was stopped in mid-transaction and wakes
-up later appends nothing. Writing records first and removing doubles later would not do: the sleeper's records are in.
+The records of a group of batches and the lane's receipts are one transaction: the receipts are the metadata of an
+offset of the lane's own group. The producer's transactional id is the lane, so that taking the lane over
+(`init_transactions`) fences the former owner in Kafka itself: a zombie gateway, which was stopped in mid-transaction
+and resumes later, appends nothing. Deduplicating later is too late: the zombie's records would already be readable.
 
-An append, step by step; the order is what makes it hold:
+An append, step by step; correctness depends on the order:
 
-1. own the lane: take it over, then read its receipts, waiting for stable ones;
-2. tell known batches from new ones; a number too high is believed only of a lane that is still ours;
-3. produce everything, flush, and hold the delivery reports against what was sent: a record that is too large fails
+1. own the lane: take it over, then read its receipts, waiting for stable offsets;
+2. split duplicates from new batches; reject a sequence gap only after proof that the lane is still ours;
+3. produce everything, flush, and compare the delivery reports with what was sent: a record that is too large fails
    alone;
-4. offsets are known now, before the commit: pack them into the receipts and send them to the transaction;
+4. offsets are known now, before the commit: encode them into the receipts and send these to the transaction;
 5. commit. Only now do the receipts hold. A commit is never repeated: where its outcome is unknown, the lane is taken
-   over and its receipts tell;
-6. wait for the transaction's markers: what is acknowledged can be read.
+   over and its receipts show it;
+6. wait for the transaction's markers, so that what is acknowledged can be read.
 
-After any error the producer is dropped. A lane that another gateway has taken stays lost until `resume`.
+After any error the producer is discarded. A lane that another gateway has taken over stays fenced until `resume`.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from exchange.broker.kafka import transaction
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.receipts import Kept, encode, unpack
+from exchange.broker.kafka.receipts import StoredReceipt, decode_receipts, encode_receipts
 from exchange.broker.kafka.settings import MAX_RECORD_BYTES, code_of, unavailable
 from exchange.broker.kafka.timestamp_floor import TimestampFloors
 from exchange.broker.kafka.topics import lane_group
@@ -39,197 +39,204 @@ from exchange.broker.rules import RECEIPTS_PER_LANE, lane_fenced, split_duplicat
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.names import Lane, Topic
 
-__all__ = ["Lanes"]
+__all__ = ["LaneProducers"]
 
-_ATTEMPTS = 3
-_UNCLEAR = 600.0  # seconds for which each record of a topic is reported; that the ends do not do costs a takeover
+_MAX_ATTEMPTS = 3
+# An interleaved batch costs a takeover: for so long afterwards, each record of its topic is reported.
+_REPORT_EACH_SECONDS = 600.0
 _FENCED = {
     KafkaError._FENCED,  # noqa: SLF001 - the library spells its local codes so
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.PRODUCER_FENCED,
 }
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
-_FOREIGN = (KafkaException, SystemError, TimeoutError)
+_LIBRARY_ERRORS = (KafkaException, SystemError, TimeoutError)
 
 
-class _Again(Exception):  # noqa: N818 - it ends an attempt, not a call
-    """The attempt failed and the producer is spent. `doubt`: what may have been committed all the same."""
+class _RetryError(Exception):
+    """The attempt failed and its producer is unusable. `in_doubt`: receipts that may be committed nevertheless."""
 
-    def __init__(self, doubt: tuple[Appended, ...] = ()) -> None:
+    def __init__(self, in_doubt: tuple[Appended, ...] = ()) -> None:
         super().__init__()
-        self.doubt = doubt
+        self.in_doubt = in_doubt
 
 
 @dataclass(slots=True)
-class _Writer:
-    """One lane as this gateway knows it. Everything is touched under its lock."""
+class _LaneWriter:
+    """State of one lane in this gateway. Every field is guarded by its lock."""
 
     lane: Lane
     lock: threading.Lock = field(default_factory=threading.Lock)
     producer: Producer | None = None
     group: object = None
     receipts: tuple[Appended, ...] = ()
-    text: str = ""  # the receipts as they stand on Kafka
+    encoded: str = ""  # the receipts as committed on Kafka
     fenced: bool = False
-    mine: frozenset[bytes] | None = None  # last digests by which the lane is known to be untouched by others
+    own_digests: frozenset[bytes] | None = None  # the lane's last digest is one of these unless others have appended
     resumes: int = 0
 
-    def drop(self) -> None:
-        """Return the producer up; what the lane's last batch may be is remembered."""
+    def discard_producer(self) -> None:
+        """Discard the producer and the receipts; `own_digests` stays."""
         self.producer = None
-        self.receipts, self.text = (), ""
+        self.receipts, self.encoded = (), ""
 
-    def lost(self) -> ConflictError:
-        """Note that another gateway has the lane."""
-        self.drop()
+    def mark_fenced(self) -> ConflictError:
+        """Discard the producer of a lane that another gateway has taken over; return the error."""
+        self.discard_producer()
         self.fenced = True
         return lane_fenced(self.lane)
 
-    def last(self) -> bytes:
+    def last_digest(self) -> bytes:
         """Return the digest of the last batch, empty if there is none."""
         return self.receipts[-1].digest if self.receipts else b""
 
 
-class Lanes:
-    """All lanes of this gateway. Thread-safe; appends to one lane wait for each other.
+class LaneProducers:
+    """The producers of this gateway, one a lane. Thread-safe; appends to one lane are serialised.
 
     Args:
-        link: the gateway's line.
-        exact: finds the exact runs of a receipt that was kept with ranges.
+        client: of the gateway.
+        restore_runs: finds the exact runs of a receipt that was stored with ranges.
     """
 
-    def __init__(self, link: KafkaClient, exact: Callable[[Kept], Appended]) -> None:
-        self._link = link
-        self._exact = exact
-        self._floors = TimestampFloors(link)
+    def __init__(self, client: KafkaClient, restore_runs: Callable[[StoredReceipt], Appended]) -> None:
+        self._client = client
+        self._restore_runs = restore_runs
+        self._floors = TimestampFloors(client)
         self._lock = threading.Lock()
-        self._writers: OrderedDict[Lane, _Writer] = OrderedDict()
-        self._orders: dict[Topic, threading.Lock] = {}
-        self._unclear: dict[Topic, float] = {}  # when reports of the ends did not tell enough, monotonic seconds
+        self._writers: OrderedDict[Lane, _LaneWriter] = OrderedDict()
+        self._topic_locks: dict[Topic, threading.Lock] = {}
+        self._interleaved_at: dict[Topic, float] = {}  # monotonic seconds of the last interleaved batch
 
     def append(self, lane: Lane, batches: Sequence[Append]) -> tuple[list[Appended], list[Appended]]:
-        """Append; give the receipts of batches known before, as duplicates, and of those appended now.
+        """Append; return the receipts of the duplicates and of the batches appended now.
 
         Raises:
             ConflictError, InvalidError, UnavailableError: see `Broker.append`.
         """
-        deadline = self._link.deadline()
-        large = next((b for b in batches if max(map(len, filter(None, b.values)), default=0) > MAX_RECORD_BYTES), None)
-        if large is not None:
-            raise _too_large(large.lane, large.sequence)
+        deadline = self._client.deadline()
+        oversize = next(
+            (b for b in batches if max(map(len, filter(None, b.values)), default=0) > MAX_RECORD_BYTES), None
+        )
+        if oversize is not None:
+            raise _too_large(oversize.lane, oversize.sequence)
         with self._lock:
-            known = self._writers.get(lane)
-            resumed = known.resumes if known else 0
+            existing = self._writers.get(lane)
+            resumed = existing.resumes if existing else 0
         with self._writer(lane, deadline) as writer:
-            # Resumed while it waited: whoever did was told where the lane stands.
+            # Resumed meanwhile: what `resume` returned must stay true.
             if writer.fenced or writer.resumes != resumed:
                 raise lane_fenced(lane)
             return self._append(writer, batches, deadline)
 
     def resume(self, lane: Lane) -> tuple[Appended, ...]:
-        """Take the lane over, whoever has it; give its receipts, oldest first.
+        """Take the lane over from any owner; return its receipts, oldest first.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        deadline = self._link.deadline()
+        deadline = self._client.deadline()
         with self._writer(lane, deadline) as writer:
             while True:
-                writer.drop()
-                writer.fenced, writer.mine = False, None
+                writer.discard_producer()
+                writer.fenced, writer.own_digests = False, None
                 try:
                     self._take_over(writer, deadline)
                 except ConflictError as error:
-                    # Others take it over at this very moment. The last one wins, and we were asked to be it.
+                    # Another gateway takes it over at the same moment. The last one wins: try again.
                     if time.monotonic() >= deadline:
                         raise unavailable(error, f"let lane {lane} be taken over") from error
                 else:
                     writer.resumes += 1
                     return writer.receipts
 
-    def peek_lane(self, lane: Lane) -> tuple[Appended, ...]:
-        """Return the lane's committed receipts, oldest first, whoever has it; neither waits for it nor takes it.
+    def peek(self, lane: Lane) -> tuple[Appended, ...]:
+        """Return the lane's committed receipts, oldest first, without waiting and without taking the lane over.
 
         Raises:
             UnavailableError: BROKER_UNAVAILABLE.
         """
         try:
-            kept = self._committed(lane, self._link.deadline())
-        except _FOREIGN as error:
-            raise unavailable(error, f"tell where lane {lane} stands") from error
-        return tuple(each.receipt if each.exact else self._exact(each) for each in kept)
+            stored = self._committed_receipts(lane, self._client.deadline())
+        except _LIBRARY_ERRORS as error:
+            raise unavailable(error, f"return the receipts of lane {lane}") from error
+        return tuple(each.receipt if each.exact else self._restore_runs(each) for each in stored)
 
     def close(self) -> None:
-        """Return every producer back once its append has ended; later appends find a closed link."""
+        """Discard every producer once its append has ended; later appends find a closed client."""
         with self._lock:
             writers = list(self._writers.values())
         for writer in writers:
-            if writer.lock.acquire(timeout=self._link.settings.patience):
-                writer.drop()
+            if writer.lock.acquire(timeout=self._client.settings.call_timeout):
+                writer.discard_producer()
                 writer.lock.release()
         self._floors.close()
 
     @contextlib.contextmanager
-    def _writer(self, lane: Lane, deadline: float) -> Iterator[_Writer]:
+    def _writer(self, lane: Lane, deadline: float) -> Iterator[_LaneWriter]:
         with self._lock:
-            writer = self._writers.setdefault(lane, _Writer(lane))
+            writer = self._writers.setdefault(lane, _LaneWriter(lane))
             self._writers.move_to_end(lane)
-        if not writer.lock.acquire(timeout=transaction.left(deadline)):
+        if not writer.lock.acquire(timeout=transaction.remaining(deadline)):
             raise unavailable(None, f"finish the append before this one to lane {lane}")
         try:
             yield writer
         except UnavailableError:
-            self._link.doubt()
+            self._client.record_failure()
             raise
         finally:
             writer.lock.release()
-            self._trim()
+            self._evict()
 
-    def _trim(self) -> None:
-        """Return back the producers of the lanes that were used longest ago."""
+    def _evict(self) -> None:
+        """Discard the producers of the least recently used lanes."""
         with self._lock:
-            held = [writer for writer in self._writers.values() if writer.producer is not None]
-        for writer in held[: max(len(held) - self._link.settings.lanes, 0)]:
+            open_writers = [writer for writer in self._writers.values() if writer.producer is not None]
+        for writer in open_writers[: max(len(open_writers) - self._client.settings.max_producers, 0)]:
             if writer.lock.acquire(blocking=False):
-                writer.drop()
+                writer.discard_producer()
                 writer.lock.release()
 
     def _append(
-        self, writer: _Writer, batches: Sequence[Append], deadline: float
+        self, writer: _LaneWriter, batches: Sequence[Append], deadline: float
     ) -> tuple[list[Appended], list[Appended]]:
-        before: list[Appended] = []
-        doubt: tuple[Appended, ...] = ()
-        for _ in range(_ATTEMPTS):
-            taken = writer.producer is None
-            if taken:
-                self._take_over(writer, deadline, in_doubt=bool(doubt))
-            if doubt and writer.last() == doubt[-1].digest:
-                return before, list(doubt)
+        duplicates: list[Appended] = []
+        in_doubt: tuple[Appended, ...] = ()
+        for _ in range(_MAX_ATTEMPTS):
+            taken_over = writer.producer is None
+            if taken_over:
+                self._take_over(writer, deadline, in_doubt=bool(in_doubt))
+            if in_doubt and writer.last_digest() == in_doubt[-1].digest:
+                return duplicates, list(in_doubt)
             try:
-                before, new = split_duplicates(writer.receipts, batches)
+                duplicates, new = split_duplicates(writer.receipts, batches)
             except ConflictError as error:
-                if error.reason is Reason.SEQUENCE_GAP and not taken:
-                    self._prove(writer, deadline)
+                if error.reason is Reason.SEQUENCE_GAP and not taken_over:
+                    self._prove_ownership(writer, deadline)
                 raise
             if not new:
-                return before, []
+                return duplicates, []
             try:
-                return before, self._commit(writer, new, deadline, known=len(before))
-            except _Again as again:
-                doubt = again.doubt
-                writer.mine = frozenset({writer.last(), *(receipt.digest for receipt in doubt[-1:])})
-                writer.drop()
-                if doubt:
-                    # What was in doubt is worth waiting for a little longer than was promised.
-                    deadline = max(deadline, time.monotonic() + self._link.settings.patience / 2)
+                return duplicates, self._commit(writer, new, deadline, duplicate_count=len(duplicates))
+            except _RetryError as retry:
+                in_doubt = retry.in_doubt
+                writer.own_digests = frozenset({writer.last_digest(), *(receipt.digest for receipt in in_doubt[-1:])})
+                writer.discard_producer()
+                if in_doubt:
+                    # An outcome in doubt is worth more waiting than the deadline allows.
+                    deadline = max(deadline, time.monotonic() + self._client.settings.call_timeout / 2)
                 elif time.monotonic() >= deadline:
                     break
-        raise _unknown(writer.lane) if doubt else unavailable(None, f"take the batches of lane {writer.lane}")
+        raise (
+            _outcome_unknown(writer.lane)
+            if in_doubt
+            else unavailable(None, f"accept the batches of lane {writer.lane}")
+        )
 
-    def _take_over(self, writer: _Writer, deadline: float, *, in_doubt: bool = False) -> None:
-        """Own the lane and know its receipts.
+    def _take_over(self, writer: _LaneWriter, deadline: float, *, in_doubt: bool = False) -> None:
+        """Take the lane over and read its receipts.
 
-        A lane that was ours and lost its producer is taken back only if nobody has appended in between.
+        A lane of which this gateway has only discarded the producer is taken back only if no other has appended since.
 
         Raises:
             ConflictError: LANE_FENCED.
@@ -237,107 +244,111 @@ class Lanes:
         """
         lane = writer.lane
         try:
-            if writer.mine is not None and self._last_of(lane, deadline) not in writer.mine:
-                raise writer.lost()
-            with contextlib.closing(self._link.group(lane_group(lane))) as group:
-                producer = Producer(self._link.settings.producer(lane_group(lane)))
+            if writer.own_digests is not None and self._last_digest(lane, deadline) not in writer.own_digests:
+                raise writer.mark_fenced()
+            with contextlib.closing(self._client.open_group(lane_group(lane))) as group:
+                producer = Producer(self._client.settings.producer(lane_group(lane)))
                 transaction.initialise(producer, lane, deadline)
-                text = self._text(group, lane, deadline)
+                encoded = self._committed_metadata(group, lane, deadline)
                 writer.group = group.consumer_group_metadata()
-            kept = unpack(lane, text)
-            writer.text = text.rstrip("\0")
-            writer.receipts = tuple(each.receipt if each.exact else self._exact(each) for each in kept)
-        except _FOREIGN as error:
+            stored = decode_receipts(lane, encoded)
+            writer.encoded = encoded.rstrip("\0")
+            writer.receipts = tuple(each.receipt if each.exact else self._restore_runs(each) for each in stored)
+        except _LIBRARY_ERRORS as error:
             if code_of(error) in _FENCED:
-                raise writer.lost() from error
-            raise (_unknown(lane) if in_doubt else unavailable(error, f"give lane {lane}")) from error
+                raise writer.mark_fenced() from error
+            raise (_outcome_unknown(lane) if in_doubt else unavailable(error, f"hand over lane {lane}")) from error
         except UnavailableError as error:
-            raise (_unknown(lane) if in_doubt else error) from error
+            raise (_outcome_unknown(lane) if in_doubt else error) from error
         writer.producer = producer
-        writer.mine = frozenset({writer.last()})
+        writer.own_digests = frozenset({writer.last_digest()})
 
-    def _committed(self, lane: Lane, deadline: float) -> tuple[Kept, ...]:
+    def _committed_receipts(self, lane: Lane, deadline: float) -> tuple[StoredReceipt, ...]:
         """Return the lane's committed receipts, without taking the lane over and without waiting."""
-        with contextlib.closing(self._link.group(lane_group(lane), stable=False)) as group:
-            return unpack(lane, self._text(group, lane, deadline))
+        with contextlib.closing(self._client.open_group(lane_group(lane), stable=False)) as group:
+            return decode_receipts(lane, self._committed_metadata(group, lane, deadline))
 
-    def _last_of(self, lane: Lane, deadline: float) -> bytes:
-        """Return the digest of the lane's last committed batch; see `_committed`."""
-        kept = self._committed(lane, deadline)
-        return kept[-1].receipt.digest if kept else b""
+    def _last_digest(self, lane: Lane, deadline: float) -> bytes:
+        """Return the digest of the lane's last committed batch, empty if there is none."""
+        stored = self._committed_receipts(lane, deadline)
+        return stored[-1].receipt.digest if stored else b""
 
-    def _text(self, group: Consumer, lane: Lane, deadline: float) -> str:
-        place = self._link.stands_at(group, lane.topic, deadline)
-        return "" if place is None else place[1]
+    def _committed_metadata(self, group: Consumer, lane: Lane, deadline: float) -> str:
+        committed = self._client.committed_offset(group, lane.topic, deadline)
+        return "" if committed is None else committed[1]
 
-    def _prove(self, writer: _Writer, deadline: float) -> None:
-        """Commit the receipts once more, unchanged: only the lane's owner can.
+    def _prove_ownership(self, writer: _LaneWriter, deadline: float) -> None:
+        """Commit the receipts once more, unchanged, which only the lane's owner can.
 
         Raises:
             ConflictError: LANE_FENCED.
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        producer = _held(writer)
+        producer = _producer_of(writer)
         try:
             producer.begin_transaction()
             last = writer.receipts[-1].sequence if writer.receipts else 0
-            transaction.send_receipts(producer, writer.lane, writer.group, last, writer.text, deadline)
+            transaction.send_receipts(producer, writer.lane, writer.group, last, writer.encoded, deadline)
             transaction.commit(producer, deadline)
-        except _FOREIGN as error:
+        except _LIBRARY_ERRORS as error:
             if code_of(error) in _FENCED:
-                raise writer.lost() from error
-            writer.drop()
-            raise unavailable(error, f"tell who has lane {writer.lane}") from error
+                raise writer.mark_fenced() from error
+            writer.discard_producer()
+            raise unavailable(error, f"confirm the owner of lane {writer.lane}") from error
 
-    def _commit(self, writer: _Writer, new: Sequence[Append], deadline: float, *, known: int = 0) -> list[Appended]:
-        """Append new batches in one transaction, whose receipts keep the *known* ones right before them as well.
+    def _commit(
+        self, writer: _LaneWriter, new: Sequence[Append], deadline: float, *, duplicate_count: int = 0
+    ) -> list[Appended]:
+        """Append new batches in one transaction, whose receipts include those of the duplicates right before them.
 
         Raises:
-            _Again: nothing of it is visible, or the outcome is in doubt; the producer must be dropped.
+            _RetryError: nothing of it is visible, or the outcome is in doubt; the producer must be discarded.
             ConflictError: LANE_FENCED.
             InvalidError: BATCH_TOO_LARGE.
             UnavailableError: CLOCK_JUMPED or DISK_FULL; nothing was stored.
         """
-        producer = _held(writer)
-        doubt: tuple[Appended, ...] = ()
+        producer = _producer_of(writer)
+        in_doubt: tuple[Appended, ...] = ()
         try:
-            with self._ordered(writer.lane.topic, deadline):
-                touched = {number for batch in new for number in batch.partitions}
-                floor = self._floors.floor(writer.lane.topic, touched, deadline)
-                appended = transaction.produce(producer, new, floor, deadline, each=self._each(writer.lane.topic))
+            with self._in_order(writer.lane.topic, deadline):
+                partitions = {number for batch in new for number in batch.partitions}
+                floor = self._floors.floor(writer.lane.topic, partitions, deadline)
+                report_each = self._report_each(writer.lane.topic)
+                appended = transaction.produce(producer, new, floor, deadline, report_each=report_each)
                 runs = [run for receipt in appended for run in receipt.runs]
                 if len(runs) > sum(len(set(batch.partitions)) for batch in new):
-                    self._unclear[writer.lane.topic] = time.monotonic()
-                self._floors.wrote(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
+                    self._interleaved_at[writer.lane.topic] = time.monotonic()
+                self._floors.record_written(writer.lane.topic, runs, appended[-1].recorded_at // 1000)
             receipts = (*writer.receipts, *appended)[-RECEIPTS_PER_LANE:]
-            # A batch that was known before may still wait for its entry, as the new ones do.
-            text = encode(receipts, min(known + len(appended), len(receipts)))
-            transaction.send_receipts(producer, writer.lane, writer.group, receipts[-1].sequence, text, deadline)
-            doubt = tuple(appended)
+            # A duplicate may still wait for its audit entry, as the new batches do.
+            encoded = encode_receipts(receipts, min(duplicate_count + len(appended), len(receipts)))
+            transaction.send_receipts(producer, writer.lane, writer.group, receipts[-1].sequence, encoded, deadline)
+            in_doubt = tuple(appended)
             transaction.commit(producer, deadline)
         except transaction.InterleavedError as error:
-            self._unclear[writer.lane.topic] = time.monotonic()
+            self._interleaved_at[writer.lane.topic] = time.monotonic()
             transaction.abort(producer)
-            raise _Again from error
-        except _FOREIGN as error:
-            if not doubt or transaction.aborts(error):  # what is told may be a consequence, the cause another record
-                self._unclear[writer.lane.topic] = time.monotonic()
-            raise self._failed(writer, producer, new, doubt, error) from error
-        writer.receipts, writer.text = receipts, text
-        writer.mine = frozenset({writer.last()})
-        self._settle(writer.lane, appended, deadline)
+            raise _RetryError from error
+        except _LIBRARY_ERRORS as error:
+            # The error reported may be a consequence of another record's, which a report for each record would show.
+            if not in_doubt or transaction.requires_abort(error):
+                self._interleaved_at[writer.lane.topic] = time.monotonic()
+            raise self._interpret(writer, producer, new, in_doubt, error) from error
+        writer.receipts, writer.encoded = receipts, encoded
+        writer.own_digests = frozenset({writer.last_digest()})
+        self._await_markers(writer.lane, appended, deadline)
         return appended
 
-    def _each(self, topic: Topic) -> bool:
-        """Return whether each record is to be reported: the ends did not tell enough lately."""
-        return time.monotonic() - self._unclear.get(topic, -_UNCLEAR) < _UNCLEAR
+    def _report_each(self, topic: Topic) -> bool:
+        """Return whether to ask for a delivery report of each record: a batch was interleaved lately."""
+        return time.monotonic() - self._interleaved_at.get(topic, -_REPORT_EACH_SECONDS) < _REPORT_EACH_SECONDS
 
-    def _settle(self, lane: Lane, appended: Sequence[Appended], deadline: float) -> None:
-        """Wait until Kafka has written the transaction's markers, so that a reader who comes now finds the batches.
+    def _await_markers(self, lane: Lane, appended: Sequence[Appended], deadline: float) -> None:
+        """Wait until Kafka has written the transaction's markers, so that a reader finds the batches from now on.
 
         They follow the commit within milliseconds; a broker that never writes them has lost the transaction
-        (KAFKA-20734), and then nothing is acknowledged. A stable offset before the first record is held there by
-        somebody else's open transaction, and not waited for.
+        (KAFKA-20734), and then nothing is acknowledged. A stable offset before the first record is held back by
+        another producer's open transaction, and not waited for.
 
         Raises:
             UnavailableError: OUTCOME_UNKNOWN.
@@ -346,85 +357,85 @@ class Lanes:
         for run in (run for receipt in appended for run in receipt.runs):
             first, last = waiting.get(run.partition, (run.first, run.last))
             waiting[run.partition] = (min(first, run.first), max(last, run.last))
-        pause = 0.001
+        delay = 0.001
         while waiting:
-            stable = self._link.stable(lane.topic, waiting, deadline)
+            stable = self._client.stable_offsets(lane.topic, waiting, deadline)
             waiting = {number: (a, z) for number, (a, z) in waiting.items() if a <= stable[number] <= z}
             if waiting:
                 if time.monotonic() >= deadline:
-                    raise _unknown(lane)
-                time.sleep(pause)
-                pause = min(pause * 2, 0.05)
+                    raise _outcome_unknown(lane)
+                time.sleep(delay)
+                delay = min(delay * 2, 0.05)
 
-    def _failed(
+    def _interpret(
         self,
-        writer: _Writer,
+        writer: _LaneWriter,
         producer: Producer,
         new: Sequence[Append],
-        doubt: tuple[Appended, ...],
+        in_doubt: tuple[Appended, ...],
         error: BaseException,
     ) -> Exception:
-        """Return what an error in mid-transaction means."""
+        """Translate an error of the library in mid-transaction; abort unless the transaction may be committed."""
         code = code_of(error)
         if code in _FENCED:
-            return writer.lost()
-        if doubt and not transaction.aborts(error):
-            return _Again(doubt)
+            return writer.mark_fenced()
+        if in_doubt and not transaction.requires_abort(error):
+            return _RetryError(in_doubt)
         if not isinstance(error, TimeoutError):
             transaction.abort(producer)
         if code in _TOO_LARGE:
-            answer: Exception = _too_large(writer.lane, new[0].sequence)
+            failure: Exception = _too_large(writer.lane, new[0].sequence)
         elif code == KafkaError.INVALID_TIMESTAMP:
-            answer = _ahead()
+            failure = _clock_ahead()
         elif code == KafkaError.KAFKA_STORAGE_ERROR:
-            answer = unavailable(error)
+            failure = unavailable(error)
         else:
-            return _Again()
-        writer.drop()
-        return answer
+            return _RetryError()
+        writer.discard_producer()
+        return failure
 
     @contextlib.contextmanager
-    def _ordered(self, topic: Topic, deadline: float) -> Iterator[None]:
-        """Let one append at a time go from the topic's newest time to its last record in the log.
+    def _in_order(self, topic: Topic, deadline: float) -> Iterator[None]:
+        """Serialise a topic's appends, from reading its newest time to writing the last record.
 
         So recorded_at never falls within a partition, however many lanes this gateway has.
         """
         with self._lock:
-            order = self._orders.setdefault(topic, threading.Lock())
-        if not order.acquire(timeout=transaction.left(deadline)):
+            lock = self._topic_locks.setdefault(topic, threading.Lock())
+        if not lock.acquire(timeout=transaction.remaining(deadline)):
             raise unavailable(None, f"finish the appends before this one to {topic}")
         try:
             yield
         finally:
-            order.release()
+            lock.release()
 
 
-def _held(writer: _Writer) -> Producer:
+def _producer_of(writer: _LaneWriter) -> Producer:
     if writer.producer is None:
-        raise _Again
+        raise _RetryError
     return writer.producer
 
 
 def _too_large(lane: Lane, sequence: int) -> InvalidError:
     return InvalidError(
         Reason.BATCH_TOO_LARGE,
-        f"batch {sequence} of {lane} holds a record that is larger than Kafka takes ({MAX_RECORD_BYTES} bytes); "
+        f"batch {sequence} of {lane} holds a record that is larger than Kafka accepts ({MAX_RECORD_BYTES} bytes); "
         "nothing of the batch was stored",
         details={"sequence": str(sequence)},
     )
 
 
-def _ahead() -> UnavailableError:
+def _clock_ahead() -> UnavailableError:
     return UnavailableError(
         Reason.CLOCK_JUMPED,
-        "Kafka refuses the batch's time as too far ahead of its own clock; compare the clocks of the two machines",
+        "Kafka rejects the batch's time as too far ahead of its own clock; compare the clocks of the two machines",
         retry_after=10.0,
     )
 
 
-def _unknown(lane: Lane) -> UnavailableError:
+def _outcome_unknown(lane: Lane) -> UnavailableError:
     return UnavailableError(
         Reason.OUTCOME_UNKNOWN,
-        f"Kafka did not say whether it has stored the last batches of {lane}; ask where the lane stands",
+        f"Kafka did not say whether it has stored the last batches of {lane}; resume the lane",
         retry_after=1.0,
     )

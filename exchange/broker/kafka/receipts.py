@@ -1,14 +1,15 @@
-"""What stands on Kafka beside the records: a lane's receipts, and the headers of a record. Pure.
+"""Receipts and headers on Kafka: binary format of a lane's receipts, and the headers of a record. Pure.
 
-A lane's latest receipts travel as the metadata of a group's offset, in the records' own transaction. Kafka takes
+A lane's latest receipts are the metadata of a group's offset, committed in the records' own transaction. Kafka takes
 4,096 bytes of text there (`offset.metadata.max.bytes`), so they are packed: numbers as LEB128, the whole in base 85.
-As many of the latest 16 as fit are kept, and of the transaction that is being closed all (`fitting` makes
-transactions small enough). Where their runs would burst it they keep the range of each partition instead, are marked
-so, and their exact runs are found again by reading that range for their headers.
+As many of the latest 16 as fit are stored, and all of the transaction that is being committed
+(`split_into_transactions` makes transactions small enough). Where their runs would exceed the limit, the range of
+each partition is stored instead and flagged; the exact runs are then found by reading that range and comparing
+headers.
 
-Headers are the four that CloudEvents' Kafka binding demands, and few of our own, since each costs a microsecond a
+Headers are the four that CloudEvents' Kafka binding requires, and few of our own, since each costs a microsecond a
 record: `ce_source` is the lane, `ce_id` the batch's sequence, `ce_type` the record's mark (`pool.upsert.first`), the
-time is the message's own. `pool_op=void` stands on voids, `pool_valid` on records that state valid times.
+time is the message's own. `pool_op=void` is on voids, `pool_valid` on records that state valid times.
 """
 
 import base64
@@ -25,25 +26,25 @@ from schemas.record import Mark, Operation, Run, Seen
 
 __all__ = [
     "MAX_PARTITIONS",
-    "Kept",
-    "encode",
-    "fitting",
+    "StoredReceipt",
+    "belongs_to_batch",
+    "decode_receipts",
+    "encode_receipts",
     "headers",
-    "is_of",
     "mark_of",
     "runs_of",
-    "unpack",
+    "split_into_transactions",
     "valid_of",
 ]
 
 MAX_PARTITIONS = 256  # one receipt with a range in each still fits
-_MAX_RAW = 4095 * 4 // 5  # base 85 makes five characters of four bytes; librdkafka adds a NUL
-_HEAD = 16  # bytes: form, last sequence, count
-_RECEIPT, _RANGE = 48, 11  # bytes of a receipt without position and ranges, and of a range, at the most
-_FORM = 1
-_MOST = (1 << 63) - 1
+_MAX_RAW = 4095 * 4 // 5  # base 85 makes five characters of four bytes; librdkafka appends a NUL
+_HEAD = 16  # bytes: format, last sequence, count
+_RECEIPT, _RANGE = 48, 11  # most bytes of a receipt without position and ranges, and of a range
+_FORMAT = 1
+_MAX_INT64 = (1 << 63) - 1
 _DIGEST = 32
-_RANGES = 1  # flag: the runs are ranges that others' records may interrupt
+_HAS_RANGES = 1  # flag: the runs are ranges, with records of other batches in between
 _VOID = ("pool_op", b"void")
 
 
@@ -59,65 +60,65 @@ Headers = list[tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A receipt as it was kept; `exact` is False where its runs are ranges."""
+class StoredReceipt:
+    """A receipt as stored; `exact` is False where its runs are ranges."""
 
     receipt: Appended
     exact: bool
 
 
-def fitting(batches: Sequence[Append]) -> Iterator[Sequence[Append]]:
-    """Split consecutive batches into transactions of which every receipt is kept.
+def split_into_transactions(batches: Sequence[Append]) -> Iterator[Sequence[Append]]:
+    """Split consecutive batches into transactions small enough that every receipt of each fits.
 
-    Until they stand in the pool's own log, the receipts in Kafka are all that tells of a transaction: one that is not
-    kept there would never get its entry, should the gateway die now.
+    Until the audit entries are written, the receipts in Kafka are the only trace of a transaction: a batch without one
+    would never get its entry, should the gateway die now.
     """
     part: list[Append] = []
-    room = _MAX_RAW - _HEAD
+    free = _MAX_RAW - _HEAD
     for batch in batches:
         needed = _RECEIPT + len(batch.source_position) + _RANGE * len(set(batch.partitions))
-        if part and (needed > room or len(part) == RECEIPTS_PER_LANE):
+        if part and (needed > free or len(part) == RECEIPTS_PER_LANE):
             yield part
-            part, room = [], _MAX_RAW - _HEAD
+            part, free = [], _MAX_RAW - _HEAD
         part.append(batch)
-        room -= needed
+        free -= needed
     if part:
         yield part
 
 
-def encode(receipts: Sequence[Appended], new: int = 1) -> str:
-    """Pack the latest receipts, oldest first and consecutive, into the metadata of a group's offset.
+def encode_receipts(receipts: Sequence[Appended], new: int = 1) -> str:
+    """Encode the latest receipts, oldest first and consecutive, as the metadata of a group's offset.
 
     Args:
         receipts: of the lane.
-        new: how many of them, the last ones, are of the transaction that is being closed, and must be kept.
+        new: how many of the last ones belong to the transaction that is being committed, and must be stored.
     """
     latest = receipts[-RECEIPTS_PER_LANE:]
     packed = [_pack(receipt, exact=True) for receipt in latest[-new:]]
     if sum(map(len, packed)) > _MAX_RAW - _HEAD:
-        packed = [_pack(_ranged(receipt), exact=False) for receipt in latest[-new:]]
+        packed = [_pack(_with_ranges(receipt), exact=False) for receipt in latest[-new:]]
     size = _HEAD + sum(map(len, packed))
     for receipt in reversed(latest[:-new]):
         item = _pack(receipt, exact=True)
         if size + len(item) > _MAX_RAW:
-            item = _pack(_ranged(receipt), exact=False)
+            item = _pack(_with_ranges(receipt), exact=False)
         if size + len(item) > _MAX_RAW:
             break
         packed.insert(0, item)
         size += len(item)
-    head = bytearray([_FORM])
-    _number(head, receipts[-1].sequence if receipts else 0)
-    _number(head, len(packed))
+    head = bytearray([_FORMAT])
+    _append_varint(head, receipts[-1].sequence if receipts else 0)
+    _append_varint(head, len(packed))
     return base64.b85encode(bytes(head) + b"".join(packed)).decode()
 
 
-def unpack(lane: Lane, text: str) -> tuple[Kept, ...]:
-    """Read receipts back, oldest first; none of the empty text.
+def decode_receipts(lane: Lane, text: str) -> tuple[StoredReceipt, ...]:
+    """Decode receipts, oldest first; none from an empty text.
 
     Raises:
-        CorruptError: LOG_CORRUPT, when the text is not of this form: somebody else has written the group's offset.
+        CorruptError: LOG_CORRUPT, when the text is not of this format: another client has written the group's offset.
     """
-    text = text.rstrip("\0")  # librdkafka writes one, and reads it away; other clients see it
+    text = text.rstrip("\0")  # librdkafka appends one and strips it; other clients see it
     if not text:
         return ()
     try:
@@ -130,51 +131,51 @@ def unpack(lane: Lane, text: str) -> tuple[Kept, ...]:
 
 
 def _pack(receipt: Appended, *, exact: bool) -> bytes:
-    into = bytearray([0 if exact else _RANGES])
+    into = bytearray([0 if exact else _HAS_RANGES])
     into += receipt.digest
-    _number(into, receipt.count)
-    _number(into, receipt.recorded_at // 1000)
-    _number(into, len(receipt.source_position))
+    _append_varint(into, receipt.count)
+    _append_varint(into, receipt.recorded_at // 1000)
+    _append_varint(into, len(receipt.source_position))
     into += receipt.source_position
-    _number(into, len(receipt.runs))
+    _append_varint(into, len(receipt.runs))
     partition = after = 0
     for run in receipt.runs:
-        _number(into, run.partition - partition)
+        _append_varint(into, run.partition - partition)
         if run.partition != partition:
             after = 0
-        _number(into, run.first - after)
-        _number(into, run.last - run.first)
+        _append_varint(into, run.first - after)
+        _append_varint(into, run.last - run.first)
         partition, after = run.partition, run.last + 1
     return bytes(into)
 
 
-def _unpack(lane: Lane, raw: bytes) -> tuple[Kept, ...]:
-    if raw[0] != _FORM:
+def _unpack(lane: Lane, raw: bytes) -> tuple[StoredReceipt, ...]:
+    if raw[0] != _FORMAT:
         raise ValueError(raw[0])
-    last, at = _read_number(raw, 1)
-    count, at = _read_number(raw, at)
+    last, at = _read_varint(raw, 1)
+    count, at = _read_varint(raw, at)
     if count > last:
         raise ValueError(count)
-    kept = []
+    stored = []
     for sequence in range(last - count + 1, last + 1):
         flags, digest = raw[at], raw[at + 1 : at + 1 + _DIGEST]
-        records, at = _read_number(raw, at + 1 + _DIGEST)
-        millisecond, at = _read_number(raw, at, _MOST // 1000)
-        size, at = _read_number(raw, at)
+        records, at = _read_varint(raw, at + 1 + _DIGEST)
+        millisecond, at = _read_varint(raw, at, _MAX_INT64 // 1000)
+        size, at = _read_varint(raw, at)
         position, at = raw[at : at + size], at + size
-        length, at = _read_number(raw, at)
+        run_count, at = _read_varint(raw, at)
         runs = []
         partition = after = 0
-        for _ in range(length):
-            step, at = _read_number(raw, at)
-            gap, at = _read_number(raw, at)
-            more, at = _read_number(raw, at)
-            after = 0 if step else after
-            partition += step
-            if partition >= MAX_PARTITIONS or after + gap + more > _MOST:
+        for _ in range(run_count):
+            partition_delta, at = _read_varint(raw, at)
+            offset_delta, at = _read_varint(raw, at)
+            length, at = _read_varint(raw, at)
+            after = 0 if partition_delta else after
+            partition += partition_delta
+            if partition >= MAX_PARTITIONS or after + offset_delta + length > _MAX_INT64:
                 raise ValueError(partition, after)
-            runs.append(Run(partition=partition, first=after + gap, last=after + gap + more))
-            after += gap + more + 1
+            runs.append(Run(partition=partition, first=after + offset_delta, last=after + offset_delta + length))
+            after += offset_delta + length + 1
         receipt = Appended(
             lane=lane,
             sequence=sequence,
@@ -184,13 +185,13 @@ def _unpack(lane: Lane, raw: bytes) -> tuple[Kept, ...]:
             count=records,
             runs=tuple(runs),
         )
-        kept.append(Kept(receipt, exact=not flags & _RANGES))
+        stored.append(StoredReceipt(receipt, exact=not flags & _HAS_RANGES))
     if at != len(raw):
         raise ValueError(at)
-    return tuple(kept)
+    return tuple(stored)
 
 
-def _ranged(receipt: Appended) -> Appended:
+def _with_ranges(receipt: Appended) -> Appended:
     ranges = ((partition, list(runs)) for partition, runs in groupby(receipt.runs, key=attrgetter("partition")))
     return replace(
         receipt,
@@ -199,7 +200,7 @@ def _ranged(receipt: Appended) -> Appended:
 
 
 def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
-    """Return the runs of these offsets, each partition's rising, sorted by partition and offset."""
+    """Return the runs of these offsets, ascending within each partition, sorted by partition and offset."""
     runs: list[Run] = []
     for partition, rising in sorted(offsets, key=lambda pair: pair[0]):
         if not rising:
@@ -218,10 +219,10 @@ def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
 
 
 def headers(batch: Append) -> dict[int, Headers]:
-    """Return the headers of a batch's records by their mark; one list serves all records of that mark.
+    """Return the headers of a batch's records by mark; all records of a mark share one list.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for a byte that is no mark.
+        InvalidError: REQUEST_INVALID, for a byte that is not a mark.
     """
     source, sequence = str(batch.lane).encode(), str(batch.sequence).encode()
     made = {}
@@ -241,14 +242,14 @@ def mark_of(found: Sequence[tuple[str, bytes]] | None) -> int:
     """Read a record's mark from its headers.
 
     Raises:
-        CorruptError: LOG_CORRUPT, when it has none: the record did not come through the gate.
+        CorruptError: LOG_CORRUPT, when it has none: the record was not written by the pool.
     """
     for name, value in found or ():
         if name == "ce_type" and value in _MARKS:
             return _MARKS[value]
     raise CorruptError(
         Reason.LOG_CORRUPT,
-        "got a record without its operation; somebody has written to the topic past the gate",
+        "got a record without its operation; another client than the pool has written to the topic",
     )
 
 
@@ -257,26 +258,26 @@ def valid_of(found: Sequence[tuple[str, bytes]] | None) -> bytes:
     return next((value for name, value in found or () if name == "pool_valid"), b"")
 
 
-def is_of(found: Sequence[tuple[str, bytes]] | None, lane: Lane, sequence: int) -> bool:
+def belongs_to_batch(found: Sequence[tuple[str, bytes]] | None, lane: Lane, sequence: int) -> bool:
     """Return whether these are the headers of a record of that batch."""
     by_name = dict(found or ())
     return by_name.get("ce_source") == str(lane).encode() and by_name.get("ce_id") == str(sequence).encode()
 
 
-def _number(into: bytearray, number: int) -> None:
+def _append_varint(into: bytearray, number: int) -> None:
     while number > 0x7F:
         into.append(number & 0x7F | 0x80)
         number >>= 7
     into.append(number)
 
 
-def _read_number(raw: bytes, at: int, most: int = _MOST) -> tuple[int, int]:
+def _read_varint(raw: bytes, at: int, most: int = _MAX_INT64) -> tuple[int, int]:
     number = shift = 0
     while raw[at] & 0x80:
         number |= (raw[at] & 0x7F) << shift
         shift += 7
         at += 1
     number |= raw[at] << shift
-    if number > most:  # a database would refuse it, as a defect and not as this lane's fault
+    if number > most:  # the database would reject it, which would look like a defect and not like this lane's fault
         raise ValueError(number)
     return number, at + 1

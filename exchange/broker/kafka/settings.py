@@ -1,10 +1,10 @@
-"""How a gateway reaches Kafka, and what each of its two libraries is told.
+"""Kafka settings: addresses, TLS, and the configuration of both client libraries.
 
-Two clients, one job each: confluent-kafka (librdkafka) carries records, kafka-python administers. Both speak mutual
-TLS with the gateway's certificate of Kafka's own authority; there is no plaintext setting.
+Two clients, one job each: confluent-kafka (librdkafka) carries records, kafka-python administers. Both use mutual TLS
+with the gateway's certificate of Kafka's own authority; there is no plaintext setting.
 
-The numbers below are measured ones: librdkafka's defaults give a lagging reader 70 MiB of memory and make a small
-queue wait a second after it was full.
+The numbers below are measured: with librdkafka's defaults a lagging reader takes 70 MiB of memory, and a small queue
+waits a second after it was full.
 """
 
 import os
@@ -20,10 +20,21 @@ from kafka.net.compat import KafkaNetClient
 
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
-__all__ = ["PREFIX", "KafkaSettings", "OnBrokenVersion", "admin", "refused", "unavailable"]
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "PREFIX",
+    "KafkaSettings",
+    "OnBrokenVersion",
+    "access_denied",
+    "admin",
+    "check_key_files",
+    "closed",
+    "code_of",
+    "unavailable",
+]
 
 PREFIX = "pool/"
-"""What every group and transactional id of the exchange begins with, so that an ACL can name them."""
+"""Prefix of every group and transactional id of the exchange, so that an ACL can name them."""
 
 MAX_RECORD_BYTES = 8 * 1024 * 1024 + 4096  # a batch on the wire may be one record; headers come on top
 _SOCKET_TIMEOUT_MS = 10_000
@@ -40,15 +51,15 @@ class OnBrokenVersion(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaSettings:
-    """Where Kafka is, who the gateway is there, and how much of it the gateway uses.
+    """Kafka's addresses, the gateway's identity there, and the bounds of its use.
 
     Attributes:
         bootstrap: `host:port` of some brokers, separated by commas.
         ca, certificate, key: PEM files; the authority is Kafka's own, never the departments'.
-        replication, min_insync: of the topics that are made; 3 and 2 in production, 1 and 1 on a single node.
-        lanes: producers kept at once; one costs up to 0.8 MiB, 4 threads and 8 descriptors.
-        readers: consumers kept at once, shared by all subscribers.
-        patience: seconds that a call may take before it gives up with UnavailableError.
+        replication, min_insync: of the topics that are created; 3 and 2 in production, 1 and 1 on a single node.
+        max_producers: open at once, one a lane; one costs up to 0.8 MiB, 4 threads and 8 descriptors.
+        max_consumers: open at once, shared by all subscribers.
+        call_timeout: seconds that a call may take before it raises UnavailableError.
         transaction_timeout: seconds after which the brokers abort a dead gateway's transaction.
         on_broken_version: see `OnBrokenVersion`.
     """
@@ -59,9 +70,9 @@ class KafkaSettings:
     key: Path
     replication: int = 3
     min_insync: int | None = None
-    lanes: int = 64
-    readers: int = 8
-    patience: float = 15.0
+    max_producers: int = 64
+    max_consumers: int = 8
+    call_timeout: float = 15.0
     transaction_timeout: float = 10.0
     on_broken_version: OnBrokenVersion = OnBrokenVersion.AUTO
 
@@ -77,12 +88,12 @@ class KafkaSettings:
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "allow.auto.create.topics": False,
-            # librdkafka writes to the process's stderr; what matters comes back as an error of some call.
+            # librdkafka would write to stderr; what matters is raised by some call as well.
             "log_level": 0,
         }
 
     def producer(self, transactional_id: str) -> dict[str, Any]:
-        """Return the settings of a lane's one producer."""
+        """Return the configuration of a lane's producer."""
         common = self._common()
         del common["allow.auto.create.topics"]
         return common | {
@@ -98,21 +109,21 @@ class KafkaSettings:
             "message.max.bytes": _MAX_MESSAGE_BYTES,
             "queue.buffering.max.messages": 1_000_000,
             "queue.buffering.max.kbytes": 262_144,
-            # librdkafka forgets the brokers when none is left, but not who a group's coordinator was, and then waits
-            # for that one without end (its issues 5456 and 5511; 9 of 10 restarts of a single node, never with these).
+            # librdkafka drops the brokers when none is left, but not a group's coordinator, and then waits for that one
+            # without end (its issues 5456 and 5511; 9 of 10 restarts of a single node, never with these settings).
             "metadata.recovery.strategy": "none",
             "metadata.max.age.ms": 10_000,
             "topic.metadata.refresh.interval.ms": 5_000,
-            # Without it the library writes to stderr that it was fenced; that comes as the error of a call, too.
-            "error_cb": _noted,
+            # Without it the library writes to stderr that it was fenced; some call raises that as well.
+            "error_cb": _ignore_error,
         }
 
     def consumer(self, **changes: object) -> dict[str, Any]:
-        """Return the settings of a reader: committed records only, little memory, no silent jump over a gap."""
+        """Return the configuration of a consumer: committed records only, little memory, no silent skip of a gap."""
         return (
             self._common()
             | {
-                "group.id": f"{PREFIX}readers",  # demanded by the library; nothing is ever committed under it
+                "group.id": f"{PREFIX}readers",  # the library requires one; nothing is ever committed under it
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "isolation.level": "read_committed",
@@ -129,13 +140,13 @@ class KafkaSettings:
         )
 
     def admin(self) -> dict[str, Any]:
-        """Return the settings of librdkafka's own administration client: offsets of groups and partitions."""
+        """Return the configuration of librdkafka's administration client: offsets of groups and partitions."""
         common = self._common()
         del common["allow.auto.create.topics"]
         return common
 
     def topic_configs(self, *, compacted: bool, retention_ms: int | None) -> dict[str, str]:
-        """Return the configuration of a topic to be made."""
+        """Return the configuration of a new topic."""
         insync = self.min_insync or max(1, self.replication - 1)
         return {
             "cleanup.policy": "compact" if compacted else "delete",
@@ -148,19 +159,22 @@ class KafkaSettings:
         }
 
 
-def _noted(error: KafkaError) -> None:
-    """Take librdkafka's word about its own state; each call tells the same by its error."""
+def _ignore_error(error: KafkaError) -> None:
+    """Ignore librdkafka's report of its own state; calls raise the same."""
 
 
-def refuse_missing_keys(settings: KafkaSettings) -> None:
-    """Refuse settings whose PEM files this process cannot read.
+def check_key_files(settings: KafkaSettings) -> None:
+    """Check that this process can read the PEM files.
 
     Raises:
         InvalidError: CONFIG_INVALID.
     """
     for path in (settings.ca, settings.certificate, settings.key):
         if not path.is_file() or not os.access(path, os.R_OK):
-            raise InvalidError(Reason.CONFIG_INVALID, f"no PEM file to read at {path}; the Kafka settings name it")
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"got {path} in the Kafka settings; expected a PEM file that this process can read",
+            )
 
 
 def admin(settings: KafkaSettings) -> KafkaAdminClient:
@@ -170,7 +184,7 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
         UnavailableError: BROKER_UNAVAILABLE, when no broker answers.
         InvalidError: CONFIG_INVALID, when a PEM file cannot be read.
     """
-    refuse_missing_keys(settings)
+    check_key_files(settings)
     made: list[KafkaNetClient] = []
 
     def connect(**configs: Any) -> KafkaNetClient:
@@ -185,8 +199,8 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
             ssl_cafile=str(settings.ca),
             ssl_certfile=str(settings.certificate),
             ssl_keyfile=str(settings.key),
-            bootstrap_timeout_ms=int(settings.patience * 1000),
-            request_timeout_ms=int(settings.patience * 1000),
+            bootstrap_timeout_ms=int(settings.call_timeout * 1000),
+            request_timeout_ms=int(settings.call_timeout * 1000),
             reconnect_backoff_max_ms=1_000,
             kafka_client=connect,
         )
@@ -197,7 +211,7 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
         raise unavailable(error) from error
 
 
-_REFUSALS = {
+_ACCESS_DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -218,21 +232,21 @@ def code_of(error: BaseException) -> int | None:
 
 
 def unavailable(error: BaseException | None, doing: str = "answer") -> UnavailableError:
-    """Say that Kafka is away, without its own words: they may hold addresses, never values, but help nobody."""
+    """Build the error for a failed call, with Kafka's error code and without its text, which may hold addresses."""
     code = None if error is None else code_of(error)
     if code == KafkaError.KAFKA_STORAGE_ERROR:
         return UnavailableError(
             Reason.DISK_FULL, "Kafka cannot write to its disk; nothing was stored", retry_after=10.0
         )
-    if code in _REFUSALS or isinstance(error, admin_errors.AuthorizationError):
-        return refused(_name(error))
+    if code in _ACCESS_DENIED or isinstance(error, admin_errors.AuthorizationError):
+        return access_denied(_name(error))
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE, f"Kafka did not {doing} in time ({_name(error)}); nothing visible", retry_after=1.0
     )
 
 
-def refused(name: str) -> UnavailableError:
-    """Say that Kafka does not let the gateway do its work: an operator's business, not the caller's."""
+def access_denied(name: str) -> UnavailableError:
+    """Build the error for a certificate or access rule that Kafka rejects: an operator has to act, not the caller."""
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE,
         f"Kafka refuses the gateway's certificate or lacks an access rule ({name}); apply deploy/kafka/acls.txt",
@@ -241,7 +255,7 @@ def refused(name: str) -> UnavailableError:
 
 
 def closed() -> UnavailableError:
-    """Say that the adapter was closed."""
+    """Build the error for a call after `close`."""
     return UnavailableError(Reason.SHUTTING_DOWN, "the broker was closed; open another one")
 
 

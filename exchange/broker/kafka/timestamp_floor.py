@@ -1,9 +1,10 @@
-"""The newest record time of a partition, below which the next one may not fall.
+"""Timestamp lower bound of a partition: the newest record time, below which the next one may not fall.
 
-Gateways' clocks differ and clocks are set back, yet `recorded_at` must not fall within a partition. Kafka itself can
-name a partition's newest time, but counts its own commit markers, which bear the broker's clock. So this gateway
-remembers where its own last records ended. If a partition has not grown since, but for the markers that its own
-transactions owe, there is nothing to ask; if it has, somebody else was at work, and a scout reads the last records.
+Clocks of gateways differ and clocks are set back, yet `recorded_at` must not fall within a partition. Kafka can
+return a partition's newest time, but it counts its own commit markers, which carry the broker's clock. So this
+gateway remembers the offset after its own last records. If a partition has not grown since, except by the markers of
+its own transactions, there is nothing to ask; if it has, another producer has written, and a short-lived assignment
+of a consumer reads the last records.
 """
 
 import threading
@@ -14,34 +15,40 @@ from dataclasses import dataclass
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.message import fetch_one
+from exchange.broker.kafka.message import poll_one
 from exchange.broker.kafka.settings import closed, unavailable
 from schemas.names import Topic
 from schemas.record import Run
 
 __all__ = ["TimestampFloors"]
 
-_FARTHER = 16  # how much farther back to look when there were only markers
+_LOOKBACK_FACTOR = 16  # how much farther back to read when there were only markers
 
 
 @dataclass(slots=True)
-class _Known:
-    """A partition: up to `end` its newest time is `floor`; this gateway's transactions still owe it `owed` markers."""
+class _Partition:
+    """Known state of a partition.
+
+    Attributes:
+        end: the offset up to which `floor` is known.
+        floor: its newest record time up to there, milliseconds UTC.
+        pending_markers: commit markers of this gateway's transactions that are not written yet.
+    """
 
     end: int = 0
     floor: int = -1
-    owed: int = 0
+    pending_markers: int = 0
 
 
 class TimestampFloors:
-    """Newest record times, as far as this gateway knows and can find out. Thread-safe."""
+    """Newest record times of partitions, cached and read back where others have written. Thread-safe."""
 
-    def __init__(self, link: KafkaClient) -> None:
-        self._link = link
+    def __init__(self, client: KafkaClient) -> None:
+        self._client = client
         self._lock = threading.Lock()
-        self._known: dict[tuple[Topic, int], _Known] = {}
-        self._scout_lock = threading.Lock()
-        self._scout: Consumer | None = None
+        self._partitions: dict[tuple[Topic, int], _Partition] = {}
+        self._consumer_lock = threading.Lock()
+        self._consumer: Consumer | None = None
         self._closed = False
 
     def floor(self, topic: Topic, partitions: Collection[int], deadline: float) -> int:
@@ -51,70 +58,74 @@ class TimestampFloors:
             InvalidError: NOT_FOUND.
             UnavailableError: BROKER_UNAVAILABLE.
         """
-        ends = self._link.high(topic, partitions, deadline)
+        ends = self._client.high_watermarks(topic, partitions, deadline)
         with self._lock:
-            known = {number: self._known.setdefault((topic, number), _Known()) for number in partitions}
-            grown = {number: ends[number] for number, part in known.items() if ends[number] > part.end + part.owed}
+            states = {number: self._partitions.setdefault((topic, number), _Partition()) for number in partitions}
+            grown = {
+                number: ends[number]
+                for number, part in states.items()
+                if ends[number] > part.end + part.pending_markers
+            }
         if grown:
             for number, millisecond in self._newest(topic, grown, deadline).items():
                 with self._lock:
-                    part = known[number]
+                    part = states[number]
                     part.floor = max(part.floor, millisecond)
-                    part.end, part.owed = max(part.end, grown[number]), 0
+                    part.end, part.pending_markers = max(part.end, grown[number]), 0
         with self._lock:
-            return max(part.floor for part in known.values())
+            return max(part.floor for part in states.values())
 
-    def wrote(self, topic: Topic, runs: Iterable[Run], millisecond: int) -> None:
-        """Note what this gateway has just written, be it committed later or not: one transaction, in order."""
+    def record_written(self, topic: Topic, runs: Iterable[Run], millisecond: int) -> None:
+        """Record what this gateway has just written in one transaction, committed later or not; called in order."""
         with self._lock:
             for number in {run.partition for run in runs}:
-                mine = [run for run in runs if run.partition == number]
-                part = self._known.setdefault((topic, number), _Known())
-                between = max(min(run.first for run in mine) - part.end, 0)
-                part.owed = max(part.owed - between, 0) + 1
-                part.end = max(run.last for run in mine) + 1
+                own = [run for run in runs if run.partition == number]
+                part = self._partitions.setdefault((topic, number), _Partition())
+                gap = max(min(run.first for run in own) - part.end, 0)
+                part.pending_markers = max(part.pending_markers - gap, 0) + 1
+                part.end = max(run.last for run in own) + 1
                 part.floor = max(part.floor, millisecond)
 
     def close(self) -> None:
-        """Return the scout back."""
-        with self._scout_lock:
+        """Close the consumer."""
+        with self._consumer_lock:
             self._closed = True
-            if self._scout is not None:
-                self._scout.close()
-                self._scout = None
+            if self._consumer is not None:
+                self._consumer.close()
+                self._consumer = None
 
     def _newest(self, topic: Topic, ends: Mapping[int, int], deadline: float) -> dict[int, int]:
-        """Read the last records before these ends; give each partition's newest time, -1 where none is left."""
-        with self._scout_lock:
+        """Read the last records before these ends; return each partition's newest time, -1 where none is left."""
+        with self._consumer_lock:
             if self._closed:
                 raise closed()
-            if self._scout is None:
-                self._scout = Consumer(
-                    self._link.settings.consumer(
+            if self._consumer is None:
+                self._consumer = Consumer(
+                    self._client.settings.consumer(
                         **{"isolation.level": "read_uncommitted", "auto.offset.reset": "earliest"}
                     )
                 )
-            found, back = dict.fromkeys(ends, -1), 2
+            found, distance = dict.fromkeys(ends, -1), 2
             missing = dict(ends)
             while missing:
-                self._look(self._scout, topic, missing, back, found, deadline)
-                missing = {number: end for number, end in missing.items() if found[number] < 0 and back < end}
-                back *= _FARTHER
+                self._read_back(self._consumer, topic, missing, distance, found, deadline)
+                missing = {number: end for number, end in missing.items() if found[number] < 0 and distance < end}
+                distance *= _LOOKBACK_FACTOR
             return found
 
     @staticmethod
-    def _look(
-        scout: Consumer, topic: Topic, ends: Mapping[int, int], back: int, found: dict[int, int], deadline: float
+    def _read_back(
+        consumer: Consumer, topic: Topic, ends: Mapping[int, int], distance: int, found: dict[int, int], deadline: float
     ) -> None:
-        begin = {number: max(end - back, 0) for number, end in ends.items()}
-        scout.assign([TopicPartition(str(topic), number, offset) for number, offset in begin.items()])
+        first = {number: max(end - distance, 0) for number, end in ends.items()}
+        consumer.assign([TopicPartition(str(topic), number, offset) for number, offset in first.items()])
         waiting = set(ends)
         try:
             while waiting:
-                message = fetch_one(scout, min(max(deadline - time.monotonic(), 0), 0.2))
+                message = poll_one(consumer, min(max(deadline - time.monotonic(), 0), 0.2))
                 if message is None:
                     if time.monotonic() >= deadline:
-                        raise unavailable(None, f"give the newest records of {topic}")
+                        raise unavailable(None, f"return the newest records of {topic}")
                     continue
                 number, error = message.partition(), message.error()
                 if error is None:
@@ -123,8 +134,8 @@ class TimestampFloors:
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library's spelling
                     reached = message.offset()
                 else:
-                    continue  # passes by itself or ends at the deadline
+                    continue  # transient, or the deadline ends it
                 if reached >= ends[number]:
                     waiting.discard(number)
         finally:
-            scout.unassign()
+            consumer.unassign()

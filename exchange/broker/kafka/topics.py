@@ -1,13 +1,13 @@
-"""Topics on Kafka, and the list of lanes: what kafka-python administers for the record path.
+"""Topic administration on Kafka: create, describe, list lanes, raise generations.
 
-A topic is made once, with its partitions for life; nothing here deletes one or changes its shape. Kafka refuses to
-make topics by itself (`auto.create.topics.enable=false`), so that a spelling mistake finds nothing instead of making
-something.
+A topic is created once and keeps its partitions; nothing here deletes one or changes its number of partitions. Kafka
+does not create topics automatically (`auto.create.topics.enable=false`), so that a misspelled name finds nothing
+instead of creating something.
 
-The generation tells a token of before a restore from one of after. Its lower 40 bits come from the topic's id, which
-Kafka draws again when a topic is deleted and made again or mirrored to another cluster; the bits above count
-restores, since a data folder that is put back keeps its ids (`renew_generations`). It stays below 2^53, where JSON
-numbers are exact.
+The generation distinguishes a position from before a restore from one after it. Its lower 40 bits come from the
+topic's id, which Kafka draws again when a topic is deleted and created again or mirrored to another cluster; the bits
+above count restores, since a restored data folder has the same ids (`renew_generations`). It stays below 2^53, where
+JSON numbers are exact.
 """
 
 import functools
@@ -32,26 +32,26 @@ from schemas.names import Lane, Topic
 
 __all__ = ["Topics", "lane_group"]
 
-_FRESH = 5.0  # seconds that a description may be used again
-_LANES = f"{PREFIX}lane/"
-_RESTORES = f"{PREFIX}restores"  # its offset for a topic's partition 0 counts the topic's restores
+_CACHE_SECONDS = 5.0  # how long a cached description is returned
+_LANE_PREFIX = f"{PREFIX}lane/"
+_RESTORES_GROUP = f"{PREFIX}restores"  # its offset for a topic's partition 0 counts the topic's restores
 _ID_BITS = 40
-_PAUSE = 0.05
-_GROUPS = 500  # groups asked about in one request
+_RETRY_DELAY = 0.05
+_GROUPS_PER_REQUEST = 500  # in one request for their offsets
 
 
 def lane_group(lane: Lane) -> str:
-    """Return the name of a lane's group and transactional id: Kafka takes any text there, slashes included."""
-    return f"{_LANES}{lane}"
+    """Return the name of a lane's group and transactional id. Kafka accepts any text there, slashes included."""
+    return f"{_LANE_PREFIX}{lane}"
 
 
 class Topics:
-    """Makes topics, describes them, and lists the lanes that have receipts. Thread-safe."""
+    """Creates topics, describes them, and lists the lanes that have receipts. Thread-safe."""
 
-    def __init__(self, link: KafkaClient) -> None:
-        self._link = link
+    def __init__(self, client: KafkaClient) -> None:
+        self._client = client
         self._lock = threading.Lock()
-        self._known: dict[Topic, tuple[float, TopicInfo]] = {}
+        self._cache: dict[Topic, tuple[float, TopicInfo]] = {}
         self._group: Consumer | None = None
 
     def create(self, topic: Topic, partitions: int, keep: Retention, retention: timedelta | None) -> TopicInfo:
@@ -66,9 +66,9 @@ class Topics:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got {partitions} partitions for {topic}; expected 1 to {MAX_PARTITIONS}"
             )
-        settings = self._link.settings
+        settings = self._client.settings
         milliseconds = None if retention is None else retention // timedelta(milliseconds=1)
-        wanted = {
+        new_topic = {
             str(topic): {
                 "num_partitions": partitions,
                 "replication_factor": settings.replication,
@@ -76,96 +76,96 @@ class Topics:
             }
         }
 
-        def make(client: KafkaAdminClient) -> None:
+        def create_topic(client: KafkaAdminClient) -> None:
             try:
-                client.create_topics(wanted, timeout_ms=int(settings.patience * 1000), wait_for_metadata=True)
+                client.create_topics(new_topic, timeout_ms=int(settings.call_timeout * 1000), wait_for_metadata=True)
             except admin_errors.TopicAlreadyExistsError:
-                client.wait_for_topics([str(topic)], timeout_ms=int(settings.patience * 1000))
+                client.wait_for_topics([str(topic)], timeout_ms=int(settings.call_timeout * 1000))
 
-        self._link.administer(f"make {topic}", make)
-        info = self._made(topic)
+        self._client.with_admin(f"create {topic}", create_topic)
+        info = self._describe_new(topic)
         if info.partitions != partitions:
             raise partition_count_mismatch(topic, info.partitions, partitions)
         return info
 
-    def _made(self, topic: Topic) -> TopicInfo:
-        """Describe a topic that is there; the brokers learn of it one after the other."""
-        deadline = self._link.deadline()
+    def _describe_new(self, topic: Topic) -> TopicInfo:
+        """Return the description of a topic that exists, once every broker has learnt of it."""
+        deadline = self._client.deadline()
         while True:
             try:
                 return self.describe(topic, fresh=True)
             except InvalidError:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(_PAUSE)
+                time.sleep(_RETRY_DELAY)
 
     def describe(self, topic: Topic, *, fresh: bool = False) -> TopicInfo:
-        """Describe a topic; an answer of less than five seconds ago may be given again."""
-        self._link.deadline()
+        """Return a topic's description, cached for five seconds unless *fresh*."""
+        self._client.deadline()
         with self._lock:
-            at, info = self._known.get(topic, (0.0, None))
-        if info is not None and not fresh and time.monotonic() - at < _FRESH:
+            at, info = self._cache.get(topic, (0.0, None))
+        if info is not None and not fresh and time.monotonic() - at < _CACHE_SECONDS:
             return info
         info = self._describe(topic)
         with self._lock:
-            self._known[topic] = (time.monotonic(), info)
+            self._cache[topic] = (time.monotonic(), info)
         return info
 
     def _describe(self, topic: Topic) -> TopicInfo:
-        deadline = self._link.deadline()
-        topic_id, partitions, configs = self._link.shape(topic, deadline)
+        deadline = self._client.deadline()
+        topic_id, partitions, configs = self._client.describe_topic(topic, deadline)
         retention = int(configs.get("retention.ms", -1))
-        restored = self._link.stands_at(self._restores(), topic, deadline)
+        restores = self._client.committed_offset(self._restores_group(), topic, deadline)
         return TopicInfo(
             topic=topic,
             partitions=partitions,
             keep=Retention.LATEST if "compact" in configs.get("cleanup.policy", "") else Retention.ALL,
             retention=None if retention < 0 else timedelta(milliseconds=retention),
-            generation=(restored[0] if restored else 0) << _ID_BITS | topic_id & (1 << _ID_BITS) - 1,
+            generation=(restores[0] if restores else 0) << _ID_BITS | topic_id & (1 << _ID_BITS) - 1,
         )
 
-    def _restores(self) -> Consumer:
+    def _restores_group(self) -> Consumer:
         with self._lock:
             if self._group is None:
-                self._group = self._link.group(_RESTORES)
+                self._group = self._client.open_group(_RESTORES_GROUP)
             return self._group
 
     def close(self) -> None:
-        """Return the group of the generations back."""
+        """Close the consumer of the restores group."""
         with self._lock:
             group, self._group = self._group, None
         if group is not None:
             group.close()
 
     def partitions(self, topic: Topic) -> int:
-        """Return a topic's number of partitions; asked once, since it never changes."""
+        """Return a topic's number of partitions; cached without limit, since it never changes."""
         with self._lock:
-            known = self._known.get(topic)
-        return known[1].partitions if known else self.describe(topic).partitions
+            cached = self._cache.get(topic)
+        return cached[1].partitions if cached else self.describe(topic).partitions
 
     def lane_metadata(self) -> Iterator[tuple[str, str]]:
-        """Return the name of every lane that has committed receipts, with their packed form; takes nothing over."""
-        groups = self._link.administer(
+        """Return the name of every lane with committed receipts, and their encoded form; takes no lane over."""
+        groups = self._client.with_admin(
             "list its groups",
             lambda client: sorted(
-                group["group_id"] for group in client.list_groups() if group["group_id"].startswith(_LANES)
+                group["group_id"] for group in client.list_groups() if group["group_id"].startswith(_LANE_PREFIX)
             ),
         )
-        for start in range(0, len(groups), _GROUPS):
-            asked = {group: _place(group) for group in groups[start : start + _GROUPS]}
-            places: dict[str, dict[TopicPartition, OffsetAndMetadata]] = self._link.administer(
-                "tell where lanes stand", functools.partial(KafkaAdminClient.list_group_offsets, group_specs=asked)
+        for start in range(0, len(groups), _GROUPS_PER_REQUEST):
+            asked = {group: _receipt_partitions(group) for group in groups[start : start + _GROUPS_PER_REQUEST]}
+            by_group: dict[str, dict[TopicPartition, OffsetAndMetadata]] = self._client.with_admin(
+                "return the lanes' offsets", functools.partial(KafkaAdminClient.list_group_offsets, group_specs=asked)
             )
-            for group, offsets in places.items():
-                for place in offsets.values():
-                    if place.offset >= 0 and place.metadata:
-                        yield group.removeprefix(_LANES), place.metadata
+            for group, offsets in by_group.items():
+                for committed in offsets.values():
+                    if committed.offset >= 0 and committed.metadata:
+                        yield group.removeprefix(_LANE_PREFIX), committed.metadata
 
     def renew_generations(self) -> int:
-        """Raise every topic's generation: what a restored backup must do before it serves. Gives the count."""
-        renewed = self._link.administer("raise the generations of its topics", _renew_all)
+        """Raise every topic's generation, as `Broker.renew_generations` says; return the number of topics."""
+        renewed = self._client.with_admin("raise the generations of its topics", _renew_all)
         with self._lock:
-            self._known.clear()
+            self._cache.clear()
         return renewed
 
 
@@ -177,17 +177,17 @@ def _renew_all(client: KafkaAdminClient) -> int:
 
 
 def _renew(client: KafkaAdminClient, topic: Topic) -> None:
-    place = TopicPartition(str(topic), 0)
-    restores = max(client.list_group_offsets({_RESTORES: [place]})[_RESTORES][place].offset, 0)
-    written = client.alter_group_offsets(_RESTORES, {place: OffsetAndMetadata(restores + 1, "", None)})
-    if written[place] is not admin_errors.NoError:
-        raise written[place]
+    partition = TopicPartition(str(topic), 0)
+    restores = max(client.list_group_offsets({_RESTORES_GROUP: [partition]})[_RESTORES_GROUP][partition].offset, 0)
+    results = client.alter_group_offsets(_RESTORES_GROUP, {partition: OffsetAndMetadata(restores + 1, "", None)})
+    if results[partition] is not admin_errors.NoError:
+        raise results[partition]
 
 
-def _place(group: str) -> list[TopicPartition] | None:
-    """Return where a lane's group keeps its receipts; None, which means everywhere, where its name is no lane's."""
+def _receipt_partitions(group: str) -> list[TopicPartition] | None:
+    """Return the partition of a lane's receipts in its group; None (all of them) where the name is not a lane's."""
     try:
-        return [TopicPartition(str(Lane.parse(group.removeprefix(_LANES)).topic), 0)]
+        return [TopicPartition(str(Lane.parse(group.removeprefix(_LANE_PREFIX)).topic), 0)]
     except InvalidError:
         return None
 

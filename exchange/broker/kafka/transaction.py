@@ -1,12 +1,12 @@
-"""One transaction on a lane's producer, in the order that makes it whole: produce, count, send the receipts, commit.
+"""Kafka transaction of one append: produce, check the delivery reports, send the receipts, commit.
 
-Functions over librdkafka's producer, which raise its own errors; `kafka_lanes` knows what each of them means.
+Functions over librdkafka's producer, which raise its own errors; `producers` decides what each of them means.
 
-Where records stand is told by delivery reports, and a report a record is dear: for each of them threads hand the
-interpreter to each other. So only the first and the last record of a batch in each partition are reported. Where as
-many offsets lie between them as records were sent, the records fill them: brokers take a producer's records of a
-partition in a row or not at all, and a transaction of which any record fails cannot be committed. Where it is another
-number, others have written in between, and only a report of each record tells where (ADR 0038).
+Delivery reports say which offsets the records got, and a report for each record is expensive: for each one, threads
+hand over the interpreter lock. So only the first and the last record of a batch in each partition are reported. Where
+as many offsets lie between them as records were sent, they are the batch's: brokers take a producer's records of a
+partition contiguously or not at all, and a transaction of which any record fails cannot be committed. Where the
+number differs, other producers have written in between, and only a report for each record shows where (ADR 0038).
 """
 
 import threading
@@ -22,11 +22,20 @@ from exchange.broker.port import Append, Appended
 from schemas.failpoints import reached
 from schemas.names import Lane
 
-__all__ = ["InterleavedError", "abort", "aborts", "commit", "initialise", "left", "produce", "send_receipts"]
+__all__ = [
+    "InterleavedError",
+    "abort",
+    "commit",
+    "initialise",
+    "produce",
+    "remaining",
+    "requires_abort",
+    "send_receipts",
+]
 
-_ABORT = 2.0  # seconds for an abort, which only spares readers the transaction's timeout
-_SERVE = 500  # records produced between two looks at delivery reports
-_PAUSE = 0.05
+_ABORT_TIMEOUT = 2.0  # seconds; an abort only spares readers the transaction's timeout
+_POLL_EVERY = 500  # records between two polls for delivery reports
+_RETRY_DELAY = 0.05
 _GRACE = 2.0  # seconds beyond its timeout that a call may take
 _NO_TIMES = bytes(16)
 
@@ -34,77 +43,80 @@ Report = Callable[[KafkaError | None, Any], None]
 
 
 class InterleavedError(Exception):
-    """The ends of a batch do not tell where its records stand; the transaction must be aborted."""
+    """Other producers' records lie between those of a batch; the transaction must be aborted and repeated."""
 
 
-def left(deadline: float) -> float:
-    """Return the seconds until a moment, at least a little: librdkafka takes a negative number forever."""
+def remaining(deadline: float) -> float:
+    """Return the seconds until a deadline, at least 0.05: librdkafka waits forever on a negative number."""
     return max(deadline - time.monotonic(), 0.05)
 
 
 def initialise(producer: Producer, lane: Lane, deadline: float) -> None:
-    """Fence whoever had the lane, abort what it left open, wait for what it had begun to commit."""
-    # Without the metadata at hand, the next step sometimes waits half a second.
-    producer.list_topics(str(lane.topic), timeout=left(deadline))
+    """Initialise transactions: fence the former owner, abort its open transaction, wait for one being committed."""
+    # Without cached metadata, the next step sometimes waits half a second.
+    producer.list_topics(str(lane.topic), timeout=remaining(deadline))
     while True:
         try:
-            producer.init_transactions(left(deadline))
+            producer.init_transactions(remaining(deadline))
         except KafkaException as error:
-            again = error.args[0].retriable() or error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001
-            if not again or time.monotonic() >= deadline:
+            retriable = error.args[0].retriable() or error.args[0].code() == KafkaError._TIMED_OUT  # noqa: SLF001
+            if not retriable or time.monotonic() >= deadline:
                 raise
-            time.sleep(_PAUSE)
+            time.sleep(_RETRY_DELAY)
         else:
             return
 
 
 def produce(
-    producer: Producer, batches: Sequence[Append], floor: int, deadline: float, *, each: bool = True
+    producer: Producer, batches: Sequence[Append], floor: int, deadline: float, *, report_each: bool = True
 ) -> list[Appended]:
-    """Begin a transaction, produce the batches and wait until the brokers have all of it; give the receipts-to-be.
+    """Begin a transaction, produce the batches, wait until the brokers have them; return the uncommitted receipts.
 
     Args:
         producer: the lane's.
         batches: checked, consecutive.
         floor: milliseconds UTC below which no record's time may fall.
         deadline: monotonic seconds.
-        each: have each record reported; else those at the ends, which tells enough unless others write as well.
+        report_each: ask for a delivery report of each record; else of the first and last one in each partition,
+            which is enough unless other producers write in between.
 
     Raises:
-        KafkaException: a record was not taken; the transaction must be aborted.
+        KafkaException: a record was not accepted; the transaction must be aborted.
         TimeoutError: not all delivery reports came in time.
-        InterleavedError: the ends do not tell where the others are.
+        InterleavedError: the first and the last offset do not determine the others.
     """
     producer.begin_transaction()
     failed: list[KafkaError] = []
-    places: list[tuple[int, dict[int, list[int]]]] = []
+    produced: list[tuple[int, dict[int, list[int]]]] = []
     for batch in batches:
         floor = max(floor, batch.recorded_at // 1000, 0)
-        places.append((floor, _produce(producer, batch, floor, failed, deadline, each=each)))
-    waiting = producer.flush(left(deadline))
+        produced.append((floor, _produce(producer, batch, floor, failed, deadline, report_each=report_each)))
+    waiting = producer.flush(remaining(deadline))
     if failed:
         raise KafkaException(failed[0])
     if waiting:
         raise TimeoutError
     appended = [
-        _receipt(batch, millisecond, offsets if each else _between(batch, offsets))
-        for batch, (millisecond, offsets) in zip(batches, places, strict=True)
+        _receipt(batch, millisecond, offsets if report_each else _fill_between(batch, offsets))
+        for batch, (millisecond, offsets) in zip(batches, produced, strict=True)
     ]
-    whole = all(receipt.count == len(batch.keys) for receipt, batch in zip(appended, batches, strict=True))
-    # A report can be without an offset, where the library has concluded from another answer that a record was taken.
-    if not whole or any(run.first < 0 for receipt in appended for run in receipt.runs):
+    complete = all(receipt.count == len(batch.keys) for receipt, batch in zip(appended, batches, strict=True))
+    # A report has no offset where the library has inferred from another response that a record was accepted.
+    if not complete or any(run.first < 0 for receipt in appended for run in receipt.runs):
         raise TimeoutError
     reached("after_produce")
     return appended
 
 
 def _produce(
-    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float, *, each: bool
+    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float, *, report_each: bool
 ) -> dict[int, list[int]]:
     topic, send = str(batch.lane.topic), producer.produce
-    told = range(len(batch.partitions)) if each else _ends(batch.partitions)
+    reported = range(len(batch.partitions)) if report_each else _first_and_last(batch.partitions)
     offsets: defaultdict[int, list[int]] = defaultdict(list)
-    reports: dict[int, Report] = {number: _reporter(offsets[number], failed) for number in set(batch.partitions)}
+    callbacks: dict[int, Report] = {
+        number: _delivery_callback(offsets[number], failed) for number in set(batch.partitions)
+    }
     shared: dict[int, Any] = headers(batch)
     valid = batch.valid
     rows = zip(batch.values, batch.keys, batch.partitions, batch.marks, strict=True)
@@ -114,41 +126,41 @@ def _produce(
             head = [*head, ("pool_valid", times)]
         while True:
             try:
-                report = reports[partition] if index in told else None
+                report = callbacks[partition] if index in reported else None
                 send(topic, value, key, partition, report, timestamp=millisecond, headers=head)
             except BufferError:
                 if time.monotonic() >= deadline:
                     raise TimeoutError from None
-                producer.poll(_PAUSE)
+                producer.poll(_RETRY_DELAY)
             else:
                 break
-        if not index % _SERVE:
+        if not index % _POLL_EVERY:
             producer.poll(0)
     return offsets
 
 
-def _ends(partitions: Sequence[int]) -> set[int]:
-    """Return the places of the first and the last record in each partition."""
+def _first_and_last(partitions: Sequence[int]) -> set[int]:
+    """Return the indexes of the first and the last record of each partition."""
     count = len(partitions)
     first = dict(zip(reversed(partitions), range(count - 1, -1, -1), strict=True))
     last = dict(zip(partitions, range(count), strict=True))
     return {*first.values(), *last.values()}
 
 
-def _between(batch: Append, ends: dict[int, list[int]]) -> dict[int, range]:
-    """Return the offsets of a batch's records in each partition, of which the first and the last were reported."""
+def _fill_between(batch: Append, ends: dict[int, list[int]]) -> dict[int, range]:
+    """Return the offsets of a batch's records in each partition, from those of the first and the last."""
     between = {}
     for partition, count in Counter(batch.partitions).items():
-        told = ends[partition]
-        if len(told) != min(count, 2):
+        reported = ends[partition]
+        if len(reported) != min(count, 2):
             raise TimeoutError
-        between[partition] = range(told[0], told[-1] + 1)
+        between[partition] = range(reported[0], reported[-1] + 1)
         if len(between[partition]) != count:
             raise InterleavedError
     return between
 
 
-def _reporter(offsets: list[int], failed: list[KafkaError]) -> Report:
+def _delivery_callback(offsets: list[int], failed: list[KafkaError]) -> Report:
     note = offsets.append
 
     def report(error: KafkaError | None, message: Any) -> None:
@@ -178,30 +190,30 @@ def send_receipts(producer: Producer, lane: Lane, group: object, last: int, text
     Args:
         producer: the lane's.
         lane: whose receipts they are.
-        group: the lane's group, as a consumer of it knows it.
+        group: the lane's group, as its consumer's `consumer_group_metadata` returned it.
         last: sequence of the last one, 0 without any.
-        text: the receipts as `kafka_receipts.encode` packs them.
+        text: the receipts, encoded by `receipts.encode_receipts`.
         deadline: monotonic seconds.
 
     Raises:
-        KafkaException: they were not taken.
-        TimeoutError: no answer; the producer must be given up.
+        KafkaException: they were not accepted.
+        TimeoutError: no answer; the producer must be discarded.
     """
-    place = [TopicPartition(str(lane.topic), 0, last, text)]
-    patience = left(deadline)
+    offsets = [TopicPartition(str(lane.topic), 0, last, text)]
+    timeout = remaining(deadline)
     errors: list[BaseException] = []
 
     def send() -> None:
         try:
-            producer.send_offsets_to_transaction(place, group, patience)
+            producer.send_offsets_to_transaction(offsets, group, timeout)
         except (KafkaException, SystemError) as error:
             errors.append(error)
 
-    # This call alone does not keep to its timeout (librdkafka 2.16.0, issue 5456). A thread that is left behind with
-    # its producer is bad; a lane that nobody can ever use again is worse.
+    # This call alone ignores its timeout (librdkafka 2.16.0, issue 5456). A thread that is leaked with its producer is
+    # bad; a lane that cannot be used again is worse.
     thread = threading.Thread(target=send, name="kafka-receipts", daemon=True)
     thread.start()
-    thread.join(patience + _GRACE)
+    thread.join(timeout + _GRACE)
     if thread.is_alive():
         raise TimeoutError
     if errors:
@@ -209,18 +221,18 @@ def send_receipts(producer: Producer, lane: Lane, group: object, last: int, text
 
 
 def commit(producer: Producer, deadline: float) -> None:
-    """Commit, once: what an error of this call leaves in doubt is for the receipts to tell."""
-    producer.commit_transaction(left(deadline))
+    """Commit, once. Where an error leaves the outcome unknown, the lane's receipts show it."""
+    producer.commit_transaction(remaining(deadline))
 
 
 def abort(producer: Producer) -> None:
     """Abort so that readers do not wait for the transaction's timeout; the producer must not be used again."""
     try:
-        producer.abort_transaction(_ABORT)
+        producer.abort_transaction(_ABORT_TIMEOUT)
     except (KafkaException, SystemError):
-        return  # the next takeover aborts it, or Kafka itself after its timeout
+        return  # the next takeover aborts it, or Kafka after its timeout
 
 
-def aborts(error: BaseException) -> bool:
-    """Return whether an error of a commit says for certain that the transaction was not committed."""
+def requires_abort(error: BaseException) -> bool:
+    """Return whether an error of a commit says that the transaction was certainly not committed."""
     return isinstance(error, KafkaException) and bool(error.args) and error.args[0].txn_requires_abort()

@@ -1,10 +1,10 @@
-"""Which Kafka serves: versions 4.3.0 to 4.4.0 can lose what they have acknowledged (KAFKA-20734).
+"""Version check: Kafka 4.3.0 to 4.4.0 can lose acknowledged transactions (KAFKA-20734).
 
 A transaction coordinator of those versions that restarts while partitions have no leader skips their commit markers
 and records the transaction as complete: acknowledged records stay invisible to readers of committed records, or are
-lost to them permanently. A broker does not tell its release; it tells the highest `metadata.version` that it
-supports, which rises with every minor release. A later patch release that mends the bug cannot be told from one that
-does not, so the check can be set to warn.
+lost to them permanently. A broker does not report its release; it reports the highest `metadata.version` that it
+supports, which rises with every minor release. A later patch release with the fix cannot be distinguished from one
+without, so the check can be set to warn.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,21 @@ __all__ = ["check_broker_version"]
 _BROKEN = range(30, 34)  # metadata.version 4.3-IV0 to 4.4-IV2
 
 
-def check_broker_version(link: KafkaClient, warn: Callable[[str], None]) -> int:
-    """Ask for the brokers' version; give the highest metadata.version that they support.
+def check_broker_version(client: KafkaClient, warn: Callable[[str], None]) -> int:
+    """Check the brokers' version; return the highest metadata.version that they support.
 
     Args:
-        link: the gateway's line.
+        client: of the gateway.
         warn: takes one sentence for the operator.
 
     Raises:
         InvalidError: CONFIG_INVALID, a broken version and a setting that refuses it: `on_broken_version` is
-            `refuse`, or `auto` with a replication of 1, where nothing can mend the loss.
+            `refuse`, or `auto` with a replication of 1, where nothing can repair the loss.
         UnavailableError: BROKER_UNAVAILABLE.
     """
-    supported = link.administer("tell its version", _highest)
+    supported = client.with_admin("report its version", _highest)
     if supported in _BROKEN:
-        settings = link.settings
+        settings = client.settings
         text = (
             f"these brokers support metadata.version {supported}, so they are Kafka 4.3 or 4.4, of which 4.3.0 to "
             "4.4.0 can lose acknowledged records (KAFKA-20734); run 4.2.1"

@@ -1,4 +1,4 @@
-"""What the line to Kafka makes of answers that no gateway has brought about."""
+"""What the Kafka client makes of answers that no gateway has caused."""
 
 import time
 from pathlib import Path
@@ -20,8 +20,8 @@ class Spoiled:
 
 
 def test_metadata_that_is_no_text_is_corrupt_and_not_an_error_of_the_library() -> None:
-    link = KafkaClient(KafkaSettings(bootstrap="127.0.0.1:1", ca=Path("a"), certificate=Path("b"), key=Path("c")))
+    client = KafkaClient(KafkaSettings(bootstrap="127.0.0.1:1", ca=Path("a"), certificate=Path("b"), key=Path("c")))
     group: Any = Spoiled()
     with pytest.raises(CorruptError) as refused:
-        link.stands_at(group, Topic.parse("permits.v1"), time.monotonic() + 5)
+        client.committed_offset(group, Topic.parse("permits.v1"), time.monotonic() + 5)
     assert refused.value.reason is Reason.LOG_CORRUPT

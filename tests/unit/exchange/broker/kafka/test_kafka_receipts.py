@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from exchange.broker.kafka.receipts import (
     MAX_PARTITIONS,
-    encode,
-    fitting,
+    belongs_to_batch,
+    decode_receipts,
+    encode_receipts,
     headers,
-    is_of,
     mark_of,
     runs_of,
-    unpack,
+    split_into_transactions,
     valid_of,
 )
 from exchange.broker.port import Appended
@@ -62,11 +62,11 @@ def receipts(draw: st.DrawFn) -> tuple[Appended, ...]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(receipts())
 def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Appended, ...]) -> None:
-    text = encode(given_receipts)
+    text = encode_receipts(given_receipts)
     assert len(text.encode()) < LIMIT
     assert set(text) <= set(string.printable)
     for written in (text, text + "\0"):
-        kept = unpack(LANE, written)
+        kept = decode_receipts(LANE, written)
         assert 1 <= len(kept) <= RECEIPTS_PER_LANE
         assert all(each.exact for each in kept)
         assert tuple(each.receipt for each in kept) == given_receipts[-len(kept) :]
@@ -75,8 +75,8 @@ def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Append
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(receipts())
 def test_as_many_are_kept_as_there_is_room_for(given_receipts: tuple[Appended, ...]) -> None:
-    kept = len(unpack(LANE, encode(given_receipts)))
-    small = len(encode(given_receipts[-kept:]))
+    kept = len(decode_receipts(LANE, encode_receipts(given_receipts)))
+    small = len(encode_receipts(given_receipts[-kept:]))
     assert kept in {len(given_receipts), RECEIPTS_PER_LANE} or small > LIMIT - 1000
 
 
@@ -93,7 +93,7 @@ def test_sixteen_receipts_of_an_everyday_lane_are_kept() -> None:
         )
         for index in range(RECEIPTS_PER_LANE)
     )
-    assert len(unpack(LANE, encode(everyday))) == RECEIPTS_PER_LANE
+    assert len(decode_receipts(LANE, encode_receipts(everyday))) == RECEIPTS_PER_LANE
 
 
 def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:
@@ -111,7 +111,7 @@ def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:
         count=len(pieces) * 2,
         runs=pieces,
     )
-    (kept,) = unpack(LANE, encode([receipt]))
+    (kept,) = decode_receipts(LANE, encode_receipts([receipt]))
     assert not kept.exact
     assert [(run.partition, run.first, run.last) for run in kept.receipt.runs] == [
         (number, 2**50, 2**50 + 3 * 29 + 1) for number in range(MAX_PARTITIONS)
@@ -128,7 +128,7 @@ def test_no_batch_of_a_transaction_is_without_its_receipt(
         replace(batch(LANE, sequence, places), partitions=list(places), source_position=bytes(position))
         for sequence in range(1, count + 1)
     ]
-    parts = list(fitting(batches))
+    parts = list(split_into_transactions(batches))
     assert [each.sequence for part in parts for each in part] == list(range(1, count + 1))
     before: tuple[Appended, ...] = ()
     for part in parts:
@@ -149,32 +149,32 @@ def test_no_batch_of_a_transaction_is_without_its_receipt(
             )
             for each in part
         )
-        text = encode((*before, *new), len(new))
+        text = encode_receipts((*before, *new), len(new))
         assert len(text) < LIMIT
-        kept = unpack(LANE, text)
+        kept = decode_receipts(LANE, text)
         assert [each.receipt.sequence for each in kept][-len(new) :] == [each.sequence for each in part]
         before = (*before, *new)
 
 
 def test_an_empty_text_holds_no_receipt() -> None:
-    assert unpack(LANE, "") == unpack(LANE, "\0") == ()
+    assert decode_receipts(LANE, "") == decode_receipts(LANE, "\0") == ()
 
 
 @pytest.mark.parametrize("text", ["x", "\x7f" * 20, "something else", "00000", "0" * 400])
 def test_what_others_have_written_there_is_not_taken_for_receipts(text: str) -> None:
     with pytest.raises(CorruptError):
-        unpack(LANE, text)
+        decode_receipts(LANE, text)
 
 
 @settings(deadline=None)
 @given(receipts(), st.data())
 def test_what_is_damaged_is_corrupt_or_still_makes_sense(sent: tuple[Appended, ...], data: st.DataObject) -> None:
     """What is handed on fits the pool's tables: a number beyond them would end the sweeper, and not this lane alone."""
-    raw = bytearray(base64.b85decode(encode(sent)))
+    raw = bytearray(base64.b85decode(encode_receipts(sent)))
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     try:
-        kept = unpack(LANE, base64.b85encode(bytes(raw)).decode())
+        kept = decode_receipts(LANE, base64.b85encode(bytes(raw)).decode())
     except CorruptError:
         return
     for each in kept:
@@ -190,7 +190,7 @@ def test_what_is_damaged_is_corrupt_or_still_makes_sense(sent: tuple[Appended, .
 )
 def test_what_says_more_or_less_than_it_holds_is_not_taken_for_receipts(raw: str) -> None:
     with pytest.raises(CorruptError):
-        unpack(LANE, base64.b85encode(bytes.fromhex(raw)).decode())
+        decode_receipts(LANE, base64.b85encode(bytes.fromhex(raw)).decode())
 
 
 @settings(deadline=None)
@@ -214,9 +214,9 @@ def test_a_mark_stands_in_the_headers(operation: Operation, seen: Seen) -> None:
     assert mark_of(made) == mark
     assert dict(made)["ce_specversion"] == b"1.0"
     assert dict(made).get("pool_op") == (b"void" if operation is Operation.VOID else None)
-    assert is_of(made, sent.lane, 7)
-    assert not is_of(made, sent.lane, 8)
-    assert not is_of(made, lane_of(LANE.topic, "another"), 7)
+    assert belongs_to_batch(made, sent.lane, 7)
+    assert not belongs_to_batch(made, sent.lane, 8)
+    assert not belongs_to_batch(made, lane_of(LANE.topic, "another"), 7)
     assert valid_of(made) == b""
     assert valid_of([*made, ("pool_valid", bytes(15) + b"\x01")]) == bytes(15) + b"\x01"
 
