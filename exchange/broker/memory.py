@@ -257,11 +257,12 @@ class MemoryBroker(Broker):
                     part.records = remaining
         return removed
 
-    def renew_generations(self) -> None:
-        """Raise every topic's generation: what a restored backup must do before it serves."""
+    @override
+    def renew_generations(self) -> int:
         with self._available():
             for log in self.log.topics.values():
                 log.info = replace(log.info, generation=log.info.generation + 1)
+            return len(self.log.topics)
 
     @contextmanager
     def _available(self) -> Iterator[None]:

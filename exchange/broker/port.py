@@ -263,6 +263,16 @@ class Broker(Protocol):
         """
         ...
 
+    def renew_generations(self) -> int:
+        """Raise every topic's generation and return the number of topics: after a restore, before the pool serves.
+
+        Positions from before are then rejected; without it, they would point to other records than they were given for.
+
+        Raises:
+            UnavailableError: the backend does not answer; repeating the call is safe.
+        """
+        ...
+
     def close(self) -> None:
         """Release every resource. Later calls raise UnavailableError."""
         ...

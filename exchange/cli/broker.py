@@ -1,9 +1,11 @@
-"""Commands `pool broker check` and `schemas`: compare receipts with stored records; export the schemas topic.
+"""Commands `pool broker …`: compare receipts with stored records, export the schemas topic, renew generations.
 
 Kafka can lose the end of a committed transaction (KAFKA-20734) without leaving a gap in the offsets. The receipts
 say which records must be there; `check` compares them with what a read-committed consumer finds.
 
 `schemas` reads the topic of schemas alone, so that a registry whose database is lost can be restored from it.
+
+`renew-generations` is for a restore of the records: consumers' positions from before it are then refused.
 """
 
 import os
@@ -37,6 +39,7 @@ def add_to(app: typer.Typer) -> None:
     broker = typer.Typer()
     broker.command("check")(check)
     broker.command("schemas")(schemas)
+    broker.command("renew-generations")(renew_generations)
     app.add_typer(broker, name="broker", help="The broker behind the pool: Kafka or PostgreSQL.")
 
 
@@ -86,6 +89,20 @@ def schemas(
     else:
         number = _write_file(records, out)
     print(f"{number:,} {'record' if number == 1 else 'records'}", file=sys.stderr)
+
+
+def renew_generations(data: Data) -> None:
+    """Raise every topic's generation after a restore of its records. The pool must not be running.
+
+    A position that a consumer was given before is then refused (`topic_generation_changed`) and its target is filled
+    again. Without it, the position would be taken for one of the restored records.
+    """
+    app = App.open(Config.load(data))
+    try:
+        number = app.broker.renew_generations()
+    finally:
+        app.close()
+    print(f"{number:,} {'topic has' if number == 1 else 'topics have'} a new generation")
 
 
 def _write_file(records: Iterator[Record], out: Path) -> int:

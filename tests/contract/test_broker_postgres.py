@@ -413,13 +413,6 @@ def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
     assert looks > 3
 
 
-def test_a_restored_backup_raises_every_generation(broker: PostgresBroker) -> None:
-    topic = fresh_topic()
-    before = broker.create_topic(topic)
-    broker.renew_generations()
-    assert broker.topic(topic) == replace(before, generation=before.generation + 1)
-
-
 # nothing foreign crosses the port
 
 

@@ -1,4 +1,4 @@
-"""`pool broker check` beside a running pool: what was acknowledged is there, and what is not is named."""
+"""`pool broker`: what was acknowledged and is not there is named; generations are raised after a restore."""
 
 import subprocess
 
@@ -16,9 +16,13 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
 TOPIC = "permits.v1"
 
 
-def check(world: World, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [BIN / "pool", "broker", "check", "--data", world.data, *options]
+def pool_broker(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [BIN / "pool", "broker", *words, "--data", world.data]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def check(world: World, *options: str) -> subprocess.CompletedProcess[str]:
+    return pool_broker(world, "check", *options)
 
 
 def publish(world: World, batches: int) -> str:
@@ -58,3 +62,20 @@ def test_on_postgresql_there_is_nothing_to_compare() -> None:
         done = check(world)
         assert done.returncode == 0, done.stderr
         assert "one transaction" in done.stdout
+
+
+def test_generations_are_raised_while_the_pool_is_stopped() -> None:
+    with World.start() as world:
+        publish(world, 1)
+        done = pool_broker(world, "renew-generations")
+        assert done.returncode != 0
+        assert "another process" in done.stderr
+        world.stop()
+        done = pool_broker(world, "renew-generations")
+        assert (done.returncode, done.stdout) == (0, "1 topic has a new generation\n"), done.stderr
+        world.serve()
+        engine = sa.create_engine(EmbeddedPostgres(world.data).url_file.read_text().strip())
+        with engine.connect() as connection:
+            topics = connection.exec_driver_sql("SELECT name, generation FROM broker_topic").all()
+        engine.dispose()
+        assert topics == [(TOPIC, 2)]

@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (InvalidError, UnavailableError) as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
-    sys.stdout.write(f"access rules stand: {added} added, {removed} taken away\n")
+    sys.stdout.write(f"access rules applied: {added} added, {removed} removed\n")
     return 0
 
 

@@ -192,8 +192,8 @@ class KafkaBroker(Broker):
         """
         return [receipt for receipt in receipts if not self._is_complete(receipt)]
 
+    @override
     def renew_generations(self) -> int:
-        """Raise every topic's generation: what a restored backup must do before it serves. Gives the count."""
         return self._topics.renew_generations()
 
     def _is_complete(self, receipt: Appended) -> bool:

@@ -205,7 +205,7 @@ def admin(settings: KafkaSettings) -> KafkaAdminClient:
             kafka_client=connect,
         )
     except (admin_errors.KafkaError, OSError) as error:
-        # The constructor leaves its thread and its sockets behind when nobody answers.
+        # The constructor leaves its thread and its sockets behind when no broker answers.
         for each in made:
             each.close()
         raise unavailable(error) from error

@@ -290,10 +290,10 @@ class PostgresBroker(Broker):
                 for partition in range(row.partitions)
             )
 
-    def renew_generations(self) -> None:
-        """Raise every topic's generation: what a restored backup must do before it serves."""
+    @override
+    def renew_generations(self) -> int:
         with self._transaction(self._database) as connection:
-            connection.execute(sa.update(tables.topic).values(generation=tables.topic.c.generation + 1))
+            return connection.execute(sa.update(tables.topic).values(generation=tables.topic.c.generation + 1)).rowcount
 
     @override
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Topics: creation, description, what an unknown one is answered."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,18 @@ class TopicContract:
         brokers = [rig.broker() for _ in range(4)]
         made = at_once(*(lambda broker=broker: broker.create_topic(topic) for broker in brokers))
         assert made == [brokers[0].topic(topic)] * 4
+
+    def test_renewed_generations_rise_and_are_the_same_for_every_gateway(self, rig: Rig) -> None:
+        broker, topics = rig.broker(), [fresh_topic(), fresh_topic()]
+        before = [broker.create_topic(topic) for topic in topics]
+        append(broker, batch(lane_of(topics[0]), 1))
+        assert broker.renew_generations() >= 2
+        after = [rig.broker().topic(topic) for topic in topics]
+        for old, new in zip(before, after, strict=True):
+            assert new.generation > old.generation
+            assert new == replace(old, generation=new.generation)
+        assert rig.broker().create_topic(topics[0]) == after[0]
+        assert len(read_all(broker, topics[0])) == 8
 
     def test_an_unknown_topic_is_not_found_by_any_call(self, rig: Rig) -> None:
         broker, topic = rig.broker(), fresh_topic()
