@@ -14,7 +14,6 @@ from schemas.record import MAX_BATCH_RECORDS, Positions
 
 __all__ = [
     "KEY_SIZE",
-    "MAX_VALUE_BYTES",
     "RECEIPTS_PER_LANE",
     "check_batches",
     "check_positions",
@@ -28,7 +27,7 @@ __all__ = [
 
 KEY_SIZE = 16  # bytes of a key's pseudonym
 RECEIPTS_PER_LANE = 16  # stored: more than the batches a connector keeps in flight
-MAX_VALUE_BYTES = 64 * 1024 * 1024  # of one batch, decoded from the wire
+_MAX_VALUE_BYTES = 64 * 1024 * 1024  # of one batch, decoded from the wire
 _DIGEST_SIZE = 32
 _MAX_SOURCE_POSITION = 128
 
@@ -61,9 +60,9 @@ def _check_batch(batch: Append, partitions: int) -> None:
             Reason.BATCH_TOO_LARGE, f"got {count} records; expected {MAX_BATCH_RECORDS} at most, send smaller batches"
         )
     size = sum(map(len, filter(None, batch.values)))
-    if size > MAX_VALUE_BYTES:
+    if size > _MAX_VALUE_BYTES:
         raise InvalidError(
-            Reason.BATCH_TOO_LARGE, f"got {size} bytes; expected {MAX_VALUE_BYTES} at most, send smaller batches"
+            Reason.BATCH_TOO_LARGE, f"got {size} bytes; expected {_MAX_VALUE_BYTES} at most, send smaller batches"
         )
     fits = (
         len(batch.marks) == len(batch.partitions) == len(batch.values) == count

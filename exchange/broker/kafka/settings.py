@@ -25,7 +25,6 @@ __all__ = [
     "PREFIX",
     "KafkaSettings",
     "OnBrokenVersion",
-    "access_denied",
     "admin",
     "check_key_files",
     "closed",
@@ -239,13 +238,13 @@ def unavailable(error: BaseException | None, doing: str = "answer") -> Unavailab
             Reason.DISK_FULL, "Kafka cannot write to its disk; nothing was stored", retry_after=10.0
         )
     if code in _ACCESS_DENIED or isinstance(error, admin_errors.AuthorizationError):
-        return access_denied(_name(error))
+        return _access_denied(_name(error))
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE, f"Kafka did not {doing} in time ({_name(error)}); nothing visible", retry_after=1.0
     )
 
 
-def access_denied(name: str) -> UnavailableError:
+def _access_denied(name: str) -> UnavailableError:
     """Build the error for a certificate or access rule that Kafka rejects: an operator has to act, not the caller."""
     return UnavailableError(
         Reason.BROKER_UNAVAILABLE,
