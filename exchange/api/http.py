@@ -29,7 +29,7 @@ from exchange.api.bodies import (
     grant_json,
 )
 from exchange.api.problems import as_pool_error, http_status, problem
-from exchange.audit.store import Query as EntryQuery
+from exchange.audit.store import EntryQuery
 from exchange.authorization.request_context import RequestContext
 from exchange.pool import Pool
 from schemas.access import Actor, GrantState

@@ -1,14 +1,14 @@
-"""The ledger: an entry becomes a leaf, within the transaction of the act that it tells of.
+"""Audit ledger: writes entries as leaves, within the transaction of the act that they record.
 
-    ledger = Ledger(store, process="gw1@019a…")
-    ledger.open(works)                        once, at the start of the process
-    with works.begin() as work:
+    ledger = AuditLedger(store, process="gw1@019a…")
+    ledger.open(database)                     once, at the start of the process
+    with database.begin() as work:
         ...the act...
         hashes = ledger.write(work, [entry])  the last thing that is written
 
-Leaving the block commits: the entry is durable, and only then may data leave or an answer be given. Rolled back,
-neither the act nor its entry nor its number has ever been. The sequencer puts the leaf into the signed log within a
-second or so; the leaf hash is what a receipt promises.
+Leaving the block commits: the entry is durable, and only then may data leave or an answer be given. If the
+transaction rolls back, the act, its entry and the entry's number are undone together. The sequencer puts the leaf into
+the signed log within a second or so; the leaf hash is what a receipt promises.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.audit import AuditEntry, to_leaf
 from schemas.merkle import leaf_hash
 
-__all__ = ["Ledger"]
+__all__ = ["AuditLedger"]
 
 
-class Ledger:
+class AuditLedger:
     """Numbers entries, makes their leaves and stores them.
 
     Args:
-        store: where the leaves stay.
+        store: where the leaves are stored.
         process: names one start of one gateway process, such as `gw1@` and a UUIDv7; never used again.
     """
 
@@ -35,39 +35,39 @@ class Ledger:
         self._process = process
 
     def open(self, database: Database) -> None:
-        """Let the process count; once, before the first entry.
+        """Register the process, so that it may write entries; once, before the first entry.
 
         Raises:
-            ConflictError: ALREADY_EXISTS, another start counts under this name: give each start a new one.
+            ConflictError: ALREADY_EXISTS, another start has registered under this name: give each start a new one.
             UnavailableError: the store does not answer.
         """
         with database.begin() as work:
-            self._store.open_lines(work, self._process)
+            self._store.open_sequences(work, self._process)
 
     def write(self, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
-        """Number the entries, store them within *work*, and give their leaf hashes, in order.
+        """Number the entries, store them within *work*, and return their leaf hashes, in order.
 
-        `gateway` and `counter` of the entries are overwritten; everything else stands as given.
+        `gateway` and `counter` of the entries are overwritten; all other fields are stored as given.
 
         Args:
-            work: the act's own.
-            entries: what is told of it.
-            last: nothing else is done in *work*. They then go with its commit, one way to the database less, and
-                leaving the work raises what this would.
+            work: the act's transaction.
+            entries: the entries of the act.
+            last: nothing else is done in *work*. They are then sent with its commit, which saves a round trip to the
+                database, and leaving the work raises what this would.
 
         Raises:
             InvalidError: REQUEST_INVALID, an entry has no canonical form or its leaf is longer than 65,535 bytes.
             ConflictError: ALREADY_EXISTS, an entry of this id is there.
-            CorruptError: LOG_CORRUPT, somebody else has moved the process's counting line.
+            CorruptError: LOG_CORRUPT, another program has changed the counter of the process's gapless sequence.
             UnavailableError: the store does not answer; nothing may be released.
         """
         if not entries:
             return []
 
-        def numbered(line: str, first: int) -> list[NewLeaf]:
-            return [_leaf(replace(entry, gateway=line, counter=first + k)) for k, entry in enumerate(entries)]
+        def number(sequence: str, first: int) -> list[NewLeaf]:
+            return [_leaf(replace(entry, gateway=sequence, counter=first + k)) for k, entry in enumerate(entries)]
 
-        return [leaf.leaf_hash for leaf in self._store.add(work, self._process, numbered, last=last)]
+        return [leaf.leaf_hash for leaf in self._store.add(work, self._process, number, last=last)]
 
 
 def _leaf(entry: AuditEntry) -> NewLeaf:

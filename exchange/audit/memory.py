@@ -1,24 +1,25 @@
-"""The in-memory twin of the audit room's stores: one object keeps all three ports, under the same contract suite."""
+"""In-memory adapter of the audit stores: one object for all three ports, under the same contract suite."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from typing_extensions import override
 
 from exchange.audit.store import (
     Backlog,
     CheckpointRow,
+    EntryQuery,
     EntryStore,
-    Found,
     LogStore,
     NewLeaf,
     NumberLeaves,
-    Query,
-    Reach,
+    PlacedLeaf,
     ReceiptStore,
-    Sealed,
+    StoredLeaf,
+    id_exists,
     no_entry,
     not_opened,
 )
@@ -32,37 +33,43 @@ __all__ = ["MemoryAudit"]
 
 
 @dataclass(slots=True)
-class _Row:
+class _EntryRow:
     new: NewLeaf
     index: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _ReceiptRow:
+    receipt: Receipt
+    keys: tuple[bytes, ...] | None  # 16-byte pseudonyms, in the order of the batch; None once pruned
+
+
 class MemoryAudit(ReceiptStore, LogStore, EntryStore):
-    """Keeps entries, receipts and the log. See `EntryStore`, `ReceiptStore` and `LogStore`.
+    """Stores entries, receipts and the log.
 
     Args:
-        database: where its transactions come from. They run one at a time, and a claim is one of them.
+        database: its transactions run one at a time, and `assign_indexes` is one of them.
     """
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
         self._lock = threading.RLock()
-        self._lines: dict[str, int] = {}
-        self._rows: list[_Row] = []
-        self._reaches: dict[tuple[Lane, int], Reach] = {}
+        self._counters: dict[str, int] = {}
+        self._rows: list[_EntryRow] = []
+        self._receipts: dict[tuple[Lane, int], _ReceiptRow] = {}
         self._checkpoints: dict[int, CheckpointRow] = {}
 
     @override
-    def open_lines(self, work: UnitOfWork, process: str) -> None:
-        if process in self._lines:
+    def open_sequences(self, work: UnitOfWork, process: str) -> None:
+        if process in self._counters:
             raise ConflictError(
-                Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
+                Reason.ALREADY_EXISTS, f"a process named {process!r} already writes entries; give each start a new name"
             )
-        self._lines[process] = 0
-        on_rollback(work, lambda: self._lines.__delitem__(process))
+        self._counters[process] = 0
+        on_rollback(work, lambda: self._counters.__delitem__(process))
 
     @override
-    def add(  # one line is enough, since its works run one at a time
+    def add(  # one sequence is enough, since its transactions run one at a time
         self,
         work: UnitOfWork,
         process: str,
@@ -70,85 +77,78 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         *,
         last: bool = False,
     ) -> list[NewLeaf]:
-        before = self._lines.get(process)
+        before = self._counters.get(process)
         if before is None:
             raise not_opened(process)
         new = [*leaves(f"{process}#1", before + 1)]
         with self._lock:
             ids = {row.new.entry.id for row in self._rows}
             if len(ids | {leaf.entry.id for leaf in new}) != len(ids) + len(new):
-                raise ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
+                raise id_exists()
             size = len(self._rows)
-            self._rows.extend(_Row(leaf) for leaf in new)
-        self._lines[process] = before + len(new)
-        on_rollback(work, lambda: self._lines.__setitem__(process, before))
+            self._rows.extend(_EntryRow(leaf) for leaf in new)
+        self._counters[process] = before + len(new)
+        on_rollback(work, lambda: self._counters.__setitem__(process, before))
         on_rollback(work, lambda: self._rows.__delitem__(slice(size, None)))
         return new
 
     @override
-    def find(self, query: Query) -> list[Found]:
+    def find(self, query: EntryQuery) -> list[StoredLeaf]:
         with self._lock:
-            fitting = [(row.new.entry.at, k, row) for k, row in enumerate(self._rows) if _fits(row.new.entry, query)]
-        fitting.sort(key=lambda item: item[:2], reverse=True)
+            found = [(row.new.entry.at, k, row) for k, row in enumerate(self._rows) if _matches(row.new.entry, query)]
+        found.sort(key=lambda item: item[:2], reverse=True)
         return [
-            Found(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
-            for _, _, row in fitting[: query.limit]
+            StoredLeaf(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
+            for _, _, row in found[: query.limit]
         ]
 
     @override
     def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
-        reaches = {
-            (receipt.lane, receipt.sequence): Reach(receipt=receipt, keys=tuple(keys) or None)
+        new = {
+            (receipt.lane, receipt.sequence): _ReceiptRow(receipt=receipt, keys=tuple(keys) or None)
             for receipt, keys in receipts
         }
-        known = self._reaches.keys() & reaches.keys()
-        if known:
+        existing = self._receipts.keys() & new.keys()
+        if existing:
             raise ConflictError(
                 Reason.ALREADY_EXISTS,
-                f"lane {receipts[0][0].lane} has a receipt for batch {min(number for _, number in known)}; read it",
+                f"lane {receipts[0][0].lane} has a receipt for batch {min(number for _, number in existing)}; read it",
             )
-        self._reaches.update(reaches)
-        on_rollback(work, lambda: self._forget(reaches))
+        self._receipts.update(new)
+        for key in new:
+            on_rollback(work, partial(self._receipts.__delitem__, key))
 
     @override
     def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
-        found = self.reach(reader, lane, sequence)
-        return None if found is None else found.receipt
+        row = self._receipts.get((lane, sequence))
+        return None if row is None else row.receipt
 
     @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:
-        highest = self.lasts(reader).get(lane)
+        highest = self.last_sequences(reader).get(lane)
         return None if highest is None else self.get(reader, lane, highest)
 
     @override
-    def lasts(self, reader: Reader) -> dict[Lane, int]:
+    def last_sequences(self, reader: Reader) -> dict[Lane, int]:
         highest: dict[Lane, int] = {}
-        for lane, sequence in self._reaches:
+        for lane, sequence in self._receipts:
             highest[lane] = max(sequence, highest.get(lane, 0))
         return highest
-
-    @override
-    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
-        return self._reaches.get((lane, sequence))
 
     @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
         at = {row.new.entry.id: row.new.entry.at for row in self._rows}
         old = {
-            place: reach
-            for place, reach in self._reaches.items()
-            if reach.keys is not None and at.get(reach.receipt.entry_id, before) < before
+            key: row
+            for key, row in self._receipts.items()
+            if row.keys is not None and at.get(row.receipt.entry_id, before) < before
         }
-        self._reaches.update({place: replace(reach, keys=None) for place, reach in old.items()})
-        on_rollback(work, lambda: self._reaches.update(old))
+        self._receipts.update({key: replace(row, keys=None) for key, row in old.items()})
+        on_rollback(work, lambda: self._receipts.update(old))
         return len(old)
 
-    def _forget(self, places: Iterable[tuple[Lane, int]]) -> None:
-        for place in places:
-            del self._reaches[place]
-
     @override
-    def claim(self, limit: int) -> int | None:
+    def assign_indexes(self, limit: int) -> int | None:
         with self._database.begin(), self._lock:
             first = 1 + max((row.index for row in self._rows if row.index is not None), default=-1)
             covered = max(self._checkpoints, default=0)
@@ -158,20 +158,20 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                     f"the log has {first} placed entries, and a checkpoint covers {covered}: entries were removed",
                 )
             waiting = [row for row in self._rows if row.index is None][:limit]
-            for place, row in enumerate(waiting, first):
-                row.index = place
+            for index, row in enumerate(waiting, first):
+                row.index = index
             return len(waiting)
 
     @contextmanager
     @override
-    def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
+    def placed(self, start: int, end: int | None = None) -> Iterator[Iterator[PlacedLeaf]]:
         with self._lock:
-            placed = [
-                Sealed(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
+            leaves = [
+                PlacedLeaf(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
                 for row in self._rows
                 if row.index is not None and row.index >= start and (end is None or row.index < end)
             ]
-        yield iter(sorted(placed, key=lambda one: one.index))
+        yield iter(sorted(leaves, key=lambda one: one.index))
 
     @override
     def index_of(self, entry_id: str) -> int | None:
@@ -189,19 +189,12 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
     @override
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
         with self._lock:
-            standing = self._checkpoints.setdefault(row.size, row)
-        if standing.root != row.root:
+            stored = self._checkpoints.setdefault(row.size, row)
+        if stored.root != row.root:
             raise CorruptError(
                 Reason.LOG_CORRUPT, f"a checkpoint of size {row.size} with another root is stored; one tree is forged"
             )
-        return standing
-
-    @contextmanager
-    @override
-    def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
-        with self._lock:
-            rows = [self._checkpoints[size] for size in sorted(self._checkpoints)]
-        yield iter(rows)
+        return stored
 
     @override
     def backlog(self) -> Backlog:
@@ -210,8 +203,8 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         return Backlog(count=len(waiting), oldest=min(waiting, default=None))
 
 
-def _fits(entry: AuditEntry, query: Query) -> bool:
-    wanted = [
+def _matches(entry: AuditEntry, query: EntryQuery) -> bool:
+    required = [
         (query.department, entry.actor.department if entry.actor else ""),
         (query.resource, entry.resource),
         (query.purpose, entry.purpose),
@@ -222,7 +215,7 @@ def _fits(entry: AuditEntry, query: Query) -> bool:
         (query.entry, entry.id),
     ]
     return (
-        all(value is None or value == found for value, found in wanted)
+        all(value is None or value == actual for value, actual in required)
         and (query.since is None or entry.at >= query.since)
         and (query.until is None or entry.at < query.until)
     )

@@ -6,9 +6,9 @@
 
     — pool.example/audit Az3grlgtzPICa5OS8npVmf1Myq/5IZn…    key's name, base64(key id ‖ signature)
 
-Nothing of it is our own, so that software that is not ours can check it. Signatures of keys that the reader does
-not know are skipped: that is how witnesses and a successor key add theirs. A known key's signature that does not
-verify spoils the note.
+Nothing of the format is our own, so that software of others can check it. Signatures of keys that the reader does
+not know are skipped: that is how witnesses and a successor key add theirs. If a known key's signature does not
+verify, the note is refused.
 """
 
 import base64
@@ -28,7 +28,7 @@ from schemas.audit import Checkpoint
 from schemas.errors import InvalidError, Reason
 from schemas.merkle import HASH_SIZE
 
-__all__ = ["FileSigner", "NoteKey", "Signer", "checkpoint_text", "open_note", "parse_checkpoint", "sign_note"]
+__all__ = ["FileSigner", "NoteKey", "NoteSigner", "checkpoint_text", "open_note", "parse_checkpoint", "sign_note"]
 
 _ED25519 = 0x01  # signed-note, signature types
 _MAX_SIGNATURES = 100
@@ -36,11 +36,11 @@ _MAX_NOTE = 1_000_000  # characters
 _PREFIX = "— "
 
 
-class Signer(Protocol):
-    """Signs notes under one name. The first adapter is a key file; a hardware module fits behind it."""
+class NoteSigner(Protocol):
+    """Signs notes under one name. `FileSigner` is the adapter with a key file; a hardware module would be another."""
 
     key: "NoteKey"
-    """What others check the signatures with."""
+    """The verification key of the signatures."""
 
     def sign(self, text: bytes) -> bytes:
         """Return the 64-byte Ed25519 signature of a note's text."""
@@ -95,7 +95,7 @@ class NoteKey:
         return f"{self.name}+{self.id.hex()}+{encoded}"
 
 
-class FileSigner(Signer):
+class FileSigner(NoteSigner):
     """Signs with an Ed25519 key in a PEM file (PKCS #8) of mode 0600, which belongs to the sequencer's user alone."""
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
@@ -104,7 +104,7 @@ class FileSigner(Signer):
 
     @classmethod
     def create(cls, path: Path, name: str) -> Self:
-        """Make a key and write it; an existing file is never overwritten.
+        """Generate a key and write it; an existing file is never overwritten.
 
         Raises:
             InvalidError: CONFIG_INVALID, the file exists.
@@ -137,7 +137,7 @@ class FileSigner(Signer):
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{path} is missing; restore it from the backup. The log cannot go on under another key: what was "
-                "signed with this one would stand beside a second log",
+                "signed with this one would contradict a second log",
             ) from error
         except (OSError, ValueError, TypeError) as error:
             raise InvalidError(
@@ -154,7 +154,7 @@ class FileSigner(Signer):
         return self._private.sign(text)
 
 
-def sign_note(text: str, signers: Sequence[Signer]) -> str:
+def sign_note(text: str, signers: Sequence[NoteSigner]) -> str:
     """Make a note of *text*, which ends in a newline, with a signature of each signer.
 
     Raises:

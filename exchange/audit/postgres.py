@@ -1,9 +1,9 @@
-"""Entries and receipts in PostgreSQL.
+"""PostgreSQL adapter of the stores of audit entries and receipts.
 
-One statement for the entries of an act, however many they are: it moves their counting line and stores them.
+One statement stores the entries of an act, however many they are, and moves their gapless sequence
+(`exchange.audit.gapless_sequence`).
 """
 
-import threading
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,12 @@ from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
-from exchange.audit.store import EntryStore, Found, NewLeaf, NumberLeaves, Query, Reach, ReceiptStore, not_opened
+from exchange.audit.gapless_sequence import GaplessSequences
+from exchange.audit.store import EntryQuery, EntryStore, NewLeaf, NumberLeaves, ReceiptStore, StoredLeaf, id_exists
 from exchange.audit.tables import audit_entry, audit_receipt, metadata
 from registry.database.errors import unavailable
 from registry.database.prepared_statement import PreparedStatement
-from registry.database.unit_of_work import PostgresUnitOfWork, Reader, UnitOfWork, connection_of, postgres_of
+from registry.database.unit_of_work import Reader, UnitOfWork, connection_of, postgres_of
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
@@ -25,22 +26,7 @@ from schemas.record import Receipt, Run
 
 __all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata", "uuid_text"]
 
-_KEY_SIZE = 16
-
-_OPEN_LINES = sa.text("INSERT INTO audit_line (process, line, counter) VALUES (:process, 1, 0)")
-_ANOTHER_LINE = sa.text("INSERT INTO audit_line (process, line, counter) VALUES (:process, :line, 0)")
-
-# A line that does not stand where its process left it gives an entry without an id, which the table refuses.
-_ADD = """
-WITH line AS (
-  UPDATE audit_line SET counter = :after WHERE process = :process AND line = :line AND counter = :before RETURNING line
-)
-INSERT INTO audit_entry
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
-SELECT CASE WHEN EXISTS (SELECT 1 FROM line) THEN {id} END,
-  {leaf}, {leaf_hash}, {at}, {action}, {decision}, {actor_department}, {resource}, {grant_id}, {purpose}, {case_number}
-"""
-_LINE = {"process": "text", "line": "integer", "before": "bigint", "after": "bigint"}
+_SEQUENCE = {"process": "text", "number": "integer", "before": "bigint", "after": "bigint"}
 _COLUMNS = {
     "id": "uuid",
     "leaf": "bytea",
@@ -54,15 +40,41 @@ _COLUMNS = {
     "purpose": "text",
     "case_number": "text",
 }
+
+# Where the sequence is not at :before, the entry has no id, which the table refuses.
 _ADD_ONE = PreparedStatement(
-    "audit_add_one", _ADD.format(**{name: f":{name}" for name in _COLUMNS}), **_LINE, **_COLUMNS
+    "audit_add_one",
+    """
+WITH sequence AS (
+  UPDATE audit_line SET counter = :after
+  WHERE process = :process AND line = :number AND counter = :before RETURNING line
+)
+INSERT INTO audit_entry
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
+SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN :id END,
+  :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number
+""",
+    **_SEQUENCE,
+    **_COLUMNS,
 )
 _ADD_MANY = PreparedStatement(
     "audit_add_many",
-    _ADD.format(**{name: name for name in _COLUMNS})
-    + f"FROM unnest({', '.join(f':{name}' for name in _COLUMNS)}) WITH ORDINALITY AS new "
-    f"({', '.join(_COLUMNS)}, ordinal) ORDER BY ordinal",
-    **_LINE,
+    """
+WITH sequence AS (
+  UPDATE audit_line SET counter = :after
+  WHERE process = :process AND line = :number AND counter = :before RETURNING line
+)
+INSERT INTO audit_entry
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
+SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN id END,
+  leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number
+FROM unnest(
+  :id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number
+) WITH ORDINALITY AS new
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, ordinal)
+ORDER BY ordinal
+""",
+    **_SEQUENCE,
     **{name: f"{kind}[]" for name, kind in _COLUMNS.items()},
 )
 
@@ -73,12 +85,9 @@ _GET_RECEIPT = sa.text(
 _LAST_RECEIPT = sa.text(
     f"SELECT {_RECEIPT_COLUMNS} FROM audit_receipt WHERE lane = :lane ORDER BY sequence DESC LIMIT 1"  # noqa: S608
 )
-_REACH = sa.text(
-    f"SELECT {_RECEIPT_COLUMNS}, keys FROM audit_receipt WHERE lane = :lane AND sequence = :sequence"  # noqa: S608
-)
 
-# One step of the index a lane, however many receipts it has.
-_LASTS = sa.text("""
+# One step of the index for each lane, however many receipts it has.
+_LAST_SEQUENCES = sa.text("""
 WITH RECURSIVE lanes AS (
   (SELECT lane FROM audit_receipt ORDER BY lane LIMIT 1)
   UNION ALL
@@ -96,7 +105,7 @@ WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
 
 
 def uuid_text(text: str) -> str | None:
-    """Return a UUID in its usual form; None for text that is none, which no row can have as its id."""
+    """Return a UUID in its usual form; None for other text, which no row can have as its id."""
     try:
         return str(uuid.UUID(text))
     except ValueError:
@@ -104,7 +113,7 @@ def uuid_text(text: str) -> str | None:
 
 
 def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
-    """Return the search columns of an entry: what they must equal in its row."""
+    """Return the search columns of an entry, as its row must have them."""
     return {
         "id": entry.id,
         "at": entry.at,
@@ -118,125 +127,49 @@ def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
     }
 
 
-class _Line:
-    """A counting line of this process, held by one work at a time.
-
-    Attributes:
-        number: 1, 2, 3 … within the process.
-        stands: its counter after the last commit; None for a line that no commit has stored yet.
-        reached: its counter within the work that holds it.
-        moved: somebody else has moved it.
-    """
-
-    def __init__(self, number: int, stands: int | None) -> None:
-        self.number = number
-        self.stands = stands
-        self.reached = stands or 0
-        self.moved = False
-
-
-class _Lines:
-    """The lines of one process that no work holds."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free = [_Line(1, 0)]
-        self._highest = 1
-
-    def take(self) -> _Line:
-        """Return the line that was let go last, so that few are used; a new one where all are held."""
-        with self._lock:
-            if self._free:
-                return self._free.pop()
-            self._highest += 1
-            return _Line(self._highest, None)
-
-    def let_go(self, line: _Line, committed: bool | None) -> None:
-        """Take a line back, unless it has never been or unknown where it stands."""
-        if committed:
-            line.stands = line.reached
-        if committed is None or line.stands is None or line.moved:
-            return
-        line.reached = line.stands
-        with self._lock:
-            self._free.append(line)
-
-
 class PostgresEntries(EntryStore):
-    """See `exchange.audit.store.EntryStore`."""
+    """The adapter of `EntryStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._lines: dict[str, _Lines] = {}
-        self._held: dict[tuple[PostgresUnitOfWork, str], _Line] = {}
+        self._sequences = GaplessSequences()
 
     @override
-    def open_lines(self, work: UnitOfWork, process: str) -> None:
-        try:
-            connection_of(work).execute(_OPEN_LINES, {"process": process})
-        except sa_exc.IntegrityError as error:
-            raise ConflictError(
-                Reason.ALREADY_EXISTS, f"a process named {process!r} already counts; give each start a new name"
-            ) from error
-        self._lines[process] = _Lines()
-
-        def opened(committed: bool | None) -> None:
-            if not committed:
-                del self._lines[process]
-
-        postgres_of(work).on_completion(opened)
+    def open_sequences(self, work: UnitOfWork, process: str) -> None:
+        self._sequences.open(postgres_of(work), process)
 
     @override
     def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
-        within = postgres_of(work)
-        line = self._line(within, process)
-        before = line.reached
-        new = [*leaves(f"{process}#{line.number}", before + 1)]
+        transaction = postgres_of(work)
+        sequence = self._sequences.acquire(transaction, process)
+        before = sequence.current
+        new = [*leaves(f"{process}#{sequence.number}", before + 1)]
         rows = [columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in new]
         alone, after = len(new) == 1, before + len(new)
         values: dict[str, Any] = rows[0] if alone else {name: [row[name] for row in rows] for name in _COLUMNS}
-        values |= {"process": process, "line": line.number, "before": before, "after": after}
+        values |= {"process": process, "number": sequence.number, "before": before, "after": after}
 
         def refusal(error: sa_exc.IntegrityError) -> PoolError:
             if isinstance(error.orig, errors.UniqueViolation):
-                return ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; ids are made anew")
-            line.moved = True
+                return id_exists()
+            sequence.tampered = True
             return CorruptError(
                 Reason.LOG_CORRUPT,
-                f"the counting line {line.number} of {process!r} does not stand at {before}, where this process left "
-                "it: somebody else has changed its row; verify the log against its database",
+                f"the gapless sequence {sequence.number} of {process!r} is not at {before}, where this process left "
+                "it: another program has changed its row; verify the log against its database",
             )
 
-        within.write(_ADD_ONE if alone else _ADD_MANY, values, refusal=refusal, last=last)
-        line.reached = after
+        transaction.write(_ADD_ONE if alone else _ADD_MANY, values, refusal=refusal, last=last)
+        sequence.current = after
         return new
 
-    def _line(self, work: PostgresUnitOfWork, process: str) -> _Line:
-        """Return the line that a work holds, from its first entry until its end."""
-        held = self._held.get((work, process))
-        if held is not None:
-            return held
-        lines = self._lines.get(process)
-        if lines is None:
-            raise not_opened(process)
-        line = self._held[work, process] = lines.take()
-
-        def let_go(committed: bool | None) -> None:
-            del self._held[work, process]
-            lines.let_go(line, committed)
-
-        work.on_completion(let_go)
-        if line.stands is None:
-            work.connection.execute(_ANOTHER_LINE, {"process": process, "line": line.number})
-        return line
-
     @override
-    def find(self, query: Query) -> list[Found]:
+    def find(self, query: EntryQuery) -> list[StoredLeaf]:
         entry_id = None if query.entry is None else uuid_text(query.entry)
         if query.entry is not None and entry_id is None:
             return []
         table = audit_entry.c
-        wanted = sa.select(table.leaf_index, table.leaf, table.leaf_hash)
+        statement = sa.select(table.leaf_index, table.leaf, table.leaf_hash)
         equal: list[tuple[sa.ColumnElement[Any], str | None]] = [
             (table.actor_department, query.department),
             (table.resource, query.resource),
@@ -249,22 +182,22 @@ class PostgresEntries(EntryStore):
         ]
         for column, value in equal:
             if value is not None:
-                wanted = wanted.where(column == value)
+                statement = statement.where(column == value)
         if query.since is not None:
-            wanted = wanted.where(table.at >= query.since)
+            statement = statement.where(table.at >= query.since)
         if query.until is not None:
-            wanted = wanted.where(table.at < query.until)
-        wanted = wanted.order_by(table.at.desc(), table.seq.desc()).limit(query.limit)
+            statement = statement.where(table.at < query.until)
+        statement = statement.order_by(table.at.desc(), table.seq.desc()).limit(query.limit)
         try:
             with self._engine.connect() as connection:
-                rows = connection.execute(wanted).all()
+                rows = connection.execute(statement).all()
         except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
-        return [Found(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows]
+        return [StoredLeaf(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows]
 
 
 class PostgresReceipts(ReceiptStore):
-    """See `exchange.audit.store.ReceiptStore`."""
+    """The adapter of `ReceiptStore`."""
 
     @override
     def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
@@ -302,19 +235,8 @@ class PostgresReceipts(ReceiptStore):
         return None if found is None else _receipt(found)
 
     @override
-    def lasts(self, reader: Reader) -> dict[Lane, int]:
-        return {Lane.parse(lane): sequence for lane, sequence in connection_of(reader).execute(_LASTS)}
-
-    @override
-    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
-        found = connection_of(reader).execute(_REACH, {"lane": str(lane), "sequence": sequence}).one_or_none()
-        if found is None:
-            return None
-        packed = found[8]
-        keys = None
-        if packed is not None:
-            keys = tuple(bytes(packed[at : at + _KEY_SIZE]) for at in range(0, len(packed), _KEY_SIZE))
-        return Reach(receipt=_receipt(found), keys=keys)
+    def last_sequences(self, reader: Reader) -> dict[Lane, int]:
+        return {Lane.parse(lane): sequence for lane, sequence in connection_of(reader).execute(_LAST_SEQUENCES)}
 
     @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
@@ -322,7 +244,7 @@ class PostgresReceipts(ReceiptStore):
 
 
 def _receipt(row: sa.Row[*tuple[Any, ...]]) -> Receipt:
-    lane, sequence, root, runs, entry_id, leaf_hash, source_position, signature = row[:8]
+    lane, sequence, root, runs, entry_id, leaf_hash, source_position, signature = row
     return Receipt(
         lane=Lane.parse(lane),
         sequence=sequence,

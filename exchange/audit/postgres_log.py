@@ -1,8 +1,8 @@
-"""What the sequencer reads and writes, in PostgreSQL.
+"""PostgreSQL adapter of the sequencer's store: indexes of entries, checkpoints, backlog.
 
-Only one sequencer at a time gives places: each claim takes an advisory lock for its own transaction and no longer.
-There is no leader to wait for: a sequencer that died, was paused or lost its link holds nothing after at most five
-seconds (its session ends with it, or as idle in a transaction), and any other goes on where it stopped.
+Only one sequencer at a time assigns indexes: each call takes an advisory lock for its own transaction and no longer.
+No leader is elected: a sequencer that died, was paused or lost its connection holds nothing after at most five
+seconds (its session ends with it, or as idle in a transaction), and any other continues where it stopped.
 """
 
 from collections.abc import Iterator
@@ -14,29 +14,29 @@ from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from exchange.audit.postgres import uuid_text
-from exchange.audit.store import Backlog, CheckpointRow, LogStore, Sealed, no_entry
+from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
 
 __all__ = ["PostgresLog"]
 
-_STREAM = 2_000  # rows that a streaming read holds at a time
+_STREAM = 2_000  # rows that a streaming read has in memory at a time
 
-_PATIENCE = sa.text("SET LOCAL idle_in_transaction_session_timeout = '5s'")
+_IDLE_TIMEOUT = sa.text("SET LOCAL idle_in_transaction_session_timeout = '5s'")
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(7092442203119412340)")
-_PLACES = sa.text("""
+_LOG_SIZE = sa.text("""
 SELECT (SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry),
        (SELECT coalesce(max(size), 0) FROM audit_checkpoint)
 """)
-_CLAIM = sa.text("""
+_ASSIGN = sa.text("""
 WITH waiting AS (
   SELECT seq FROM audit_entry WHERE leaf_index IS NULL ORDER BY seq LIMIT :limit FOR UPDATE
 ), placed AS (
-  SELECT seq, :first + row_number() OVER (ORDER BY seq) - 1 AS place FROM waiting
+  SELECT seq, :first + row_number() OVER (ORDER BY seq) - 1 AS index FROM waiting
 )
-UPDATE audit_entry AS e SET leaf_index = placed.place FROM placed WHERE e.seq = placed.seq
+UPDATE audit_entry AS e SET leaf_index = placed.index FROM placed WHERE e.seq = placed.seq
 """)
-_SEALED = sa.text("""
+_PLACED = sa.text("""
 SELECT leaf_index, leaf, leaf_hash FROM audit_entry
 WHERE leaf_index >= :start AND (CAST(:end AS bigint) IS NULL OR leaf_index < :end) ORDER BY leaf_index
 """)
@@ -46,44 +46,48 @@ _OF_SIZE = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size
 _PUT = sa.text("""
 INSERT INTO audit_checkpoint (size, root, note, at) VALUES (:size, :root, :note, :at) ON CONFLICT (size) DO NOTHING
 """)
-_CHECKPOINTS = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size")
 _BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL")
 
 
 class PostgresLog(LogStore):
-    """See `exchange.audit.store.LogStore`."""
+    """The adapter of `LogStore`."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     @override
-    def claim(self, limit: int) -> int | None:
+    def assign_indexes(self, limit: int) -> int | None:
         with self._transaction() as connection:
-            connection.execute(_PATIENCE)
+            connection.execute(_IDLE_TIMEOUT)
             if not connection.execute(_LOCK).scalar_one():
                 return None
-            first, covered = connection.execute(_PLACES).one()
+            first, covered = connection.execute(_LOG_SIZE).one()
             if first < covered:
                 raise CorruptError(
                     Reason.LOG_CORRUPT,
                     f"the log has {first} placed entries, and a checkpoint covers {covered}: entries were removed; "
                     "nothing is signed until an auditor has looked (`pool audit verify`)",
                 )
-            return connection.execute(_CLAIM, {"limit": limit, "first": first}).rowcount
+            return connection.execute(_ASSIGN, {"limit": limit, "first": first}).rowcount
 
     @contextmanager
     @override
-    def sealed(self, start: int, end: int | None = None) -> Iterator[Iterator[Sealed]]:
-        with self._stream(_SEALED, {"start": start, "end": end}) as rows:
-            yield (Sealed(index=index, leaf=bytes(leaf), leaf_hash=bytes(digest)) for index, leaf, digest in rows)
+    def placed(self, start: int, end: int | None = None) -> Iterator[Iterator[PlacedLeaf]]:
+        try:
+            with self._engine.connect() as connection:
+                streaming = connection.execution_options(yield_per=_STREAM)
+                with streaming.execute(_PLACED, {"start": start, "end": end}) as rows:
+                    yield (PlacedLeaf(index=at, leaf=bytes(leaf), leaf_hash=bytes(digest)) for at, leaf, digest in rows)
+        except sa_exc.SQLAlchemyError as error:
+            raise unavailable(error) from error
 
     @override
     def index_of(self, entry_id: str) -> int | None:
-        known = uuid_text(entry_id)
-        if known is None:
+        uuid = uuid_text(entry_id)
+        if uuid is None:
             raise no_entry()
         with self._transaction() as connection:
-            found = connection.execute(_INDEX_OF, {"id": known}).one_or_none()
+            found = connection.execute(_INDEX_OF, {"id": uuid}).one_or_none()
         if found is None:
             raise no_entry()
         index: int | None = found.leaf_index
@@ -98,18 +102,11 @@ class PostgresLog(LogStore):
     @override
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
         with self._transaction() as connection:
-            given = {"size": row.size, "root": row.root, "note": row.note, "at": row.at}
-            connection.execute(_PUT, given)
-            standing = _checkpoint(connection.execute(_OF_SIZE, {"size": row.size}).one())
-            if standing.root != row.root:
-                raise second_tree(row.size)
-            return standing
-
-    @contextmanager
-    @override
-    def checkpoints(self) -> Iterator[Iterator[CheckpointRow]]:
-        with self._stream(_CHECKPOINTS, {}) as rows:
-            yield (_checkpoint(row) for row in rows)
+            connection.execute(_PUT, {"size": row.size, "root": row.root, "note": row.note, "at": row.at})
+            stored = _checkpoint(connection.execute(_OF_SIZE, {"size": row.size}).one())
+            if stored.root != row.root:
+                raise _second_tree(row.size)
+            return stored
 
     @override
     def backlog(self) -> Backlog:
@@ -125,19 +122,9 @@ class PostgresLog(LogStore):
         except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
 
-    @contextmanager
-    def _stream(self, statement: sa.TextClause, values: dict[str, Any]) -> Iterator[Iterator[sa.Row[*tuple[Any, ...]]]]:
-        try:
-            with self._engine.connect() as connection:
-                streaming = connection.execution_options(yield_per=_STREAM)
-                with streaming.execute(statement, values) as result:
-                    yield iter(result)
-        except sa_exc.SQLAlchemyError as error:
-            raise unavailable(error) from error
 
-
-def second_tree(size: int) -> CorruptError:
-    """Make the error of a checkpoint that contradicts a stored one."""
+def _second_tree(size: int) -> CorruptError:
+    """Return the error of a checkpoint that contradicts a stored one."""
     return CorruptError(
         Reason.LOG_CORRUPT,
         f"a checkpoint of size {size} with another root is stored; one of two trees is forged, and nothing is signed "

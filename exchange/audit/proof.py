@@ -1,7 +1,7 @@
-"""Proofs to take away: one file says that an entry stands in the log, and anyone with the key can check it.
+"""Inclusion proofs as files: that an entry is in the log, to be checked offline by anyone who has the key.
 
     text = prove(Path("data/log"), index)        C2SP tlog-proof@v1, to be kept as `<id>.tlog-proof`
-    proven = check_proof(text, [key])                       offline: no log, no database, no network
+    proven = check_proof(text, [key])            without log, database or network
 
 The file carries the entry's own bytes as extra data. They are believed only because their hash leads to the root
 that the log signed.
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.tiles import TileFiles
-from schemas.audit import Checkpoint, ConsistencyProof, InclusionProof
+from schemas.audit import Checkpoint, InclusionProof
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
-from schemas.merkle import consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
+from schemas.merkle import inclusion_proof, leaf_hash, verify_inclusion
 
-__all__ = ["Proven", "behind", "check_proof", "prove", "prove_prefix"]
+__all__ = ["ProvenEntry", "check_proof", "log_behind", "prove"]
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 _MAX_PATH = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proven:
+class ProvenEntry:
     """What a proof file proves: these bytes are entry `index` of the log that the checkpoint is of."""
 
     index: int
@@ -34,7 +34,7 @@ class Proven:
 
 
 def prove(folder: Path, index: int) -> str:
-    """Make the proof file of an entry under the folder's checkpoint.
+    """Return the proof file of an entry under the folder's checkpoint.
 
     Raises:
         UnavailableError: LOG_BEHIND, the checkpoint does not cover that entry yet; about a second after it was written.
@@ -43,12 +43,12 @@ def prove(folder: Path, index: int) -> str:
     files = TileFiles(folder)
     content = files.read("checkpoint")
     if content is None:
-        raise behind()
+        raise log_behind()
     note = content.decode()
-    # Not verified here: whoever checks the proof has the key. The form has to be right, though.
+    # The signature is not verified here: who checks the proof has the key. The form must be right.
     checkpoint = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
     if index >= checkpoint.size:
-        raise behind()
+        raise log_behind()
     leaf = files.leaf(index, checkpoint.size)
     proof = inclusion_proof(index, checkpoint.size, files.subtree(checkpoint.size))
     if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
@@ -60,17 +60,7 @@ def prove(folder: Path, index: int) -> str:
     return "\n".join(lines)
 
 
-def prove_prefix(folder: Path, old_size: int, new_size: int) -> ConsistencyProof:
-    """Prove that the tree of the first *old_size* entries is a prefix of that of *new_size* (RFC 6962, 2.1.2).
-
-    Raises:
-        InvalidError: REQUEST_INVALID, sizes that are not in that order.
-        CorruptError: LOG_CORRUPT, a tile is missing.
-    """
-    return consistency_proof(old_size, new_size, TileFiles(folder).subtree(new_size))
-
-
-def check_proof(text: str, keys: Sequence[NoteKey]) -> Proven:
+def check_proof(text: str, keys: Sequence[NoteKey]) -> ProvenEntry:
     """Check a proof file; what it returns is proven.
 
     Raises:
@@ -91,11 +81,11 @@ def check_proof(text: str, keys: Sequence[NoteKey]) -> Proven:
         raise InvalidError(
             Reason.LEAF_MISMATCH, f"the proof does not hold: these bytes are not entry {index} of {checkpoint.origin}"
         )
-    return Proven(index=proof.index, leaf=leaf, checkpoint=checkpoint)
+    return ProvenEntry(index=proof.index, leaf=leaf, checkpoint=checkpoint)
 
 
-def behind() -> UnavailableError:
-    """Make the error of an entry that the log has not signed yet."""
+def log_behind() -> UnavailableError:
+    """Return the error of an entry that no signed checkpoint covers yet."""
     return UnavailableError(
         Reason.LOG_BEHIND, "the entry is durable and not yet in the signed log; ask again in a second", retry_after=1.0
     )

@@ -1,34 +1,33 @@
-"""The sequencer: puts durable entries into the signed log, about once a second.
+"""Sequencer: puts durable entries into the signed log, about once a second.
 
-    (1) places       entries without a place get the next ones; committed before anything is written or signed
+    (1) indexes      entries without an index get the next ones; committed before anything is written or signed
     (2) tiles        placed leaves go into tiles, full and partial; durable before anything is signed
-    (3) signature    the root over all placed leaves, unless a checkpoint of this size stands
+    (3) signature    the root over all placed leaves, unless a checkpoint of this size is stored
     (4) row          the checkpoint in the store, unique by its size
-    (5) file         `checkpoint`, last, so that whoever reads it finds every tile that it needs
+    (5) file         `checkpoint`, last, so that its readers find every tile that they need
 
-A size has one root, for places are committed before (2) begins and never change; whatever a sequencer that was
+A size has one root, for indexes are committed before (2) begins and never change; whatever a sequencer that was
 paused for an hour does next, it cannot sign a second tree. Everything after (1) follows from the stored leaves and
-may be done again, by this sequencer or another, after a crash at any point.
+may be repeated, by this sequencer or another, after a crash at any point.
 
-It stops, and says so, rather than sign what contradicts what was signed: when placed entries are missing or their
-bytes do not fit their hashes, when the stored checkpoint is not its own or not that of the stored leaves, when the
-folder holds a later checkpoint than the store (somebody restored an old database), and when the clock went back by
-more than a second.
+It stops, with an error, rather than sign what contradicts what was signed: when placed entries are missing or their
+bytes do not match their hashes, when the stored checkpoint is not its own or not that of the stored leaves, when the
+folder holds a later checkpoint than the store (an old database was restored), and when the clock went back by more
+than a second.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from exchange.audit.note import NoteKey, Signer, checkpoint_text, open_note, parse_checkpoint, sign_note
-from exchange.audit.store import CheckpointRow, LogStore, Sealed
+from exchange.audit.note import NoteKey, NoteSigner, checkpoint_text, open_note, parse_checkpoint, sign_note
+from exchange.audit.store import CheckpointRow, LogStore, PlacedLeaf
 from exchange.audit.tiles import Edge, TileFiles
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 
-__all__ = ["CHECKPOINT", "Sequencer", "Step"]
+__all__ = ["CHECKPOINT", "Sequencer", "SequencerStep"]
 
 CHECKPOINT = "checkpoint"
 _BATCH = 4096  # entries placed in one transaction
@@ -36,7 +35,7 @@ _BACKWARD = 1_000_000  # microseconds that the clock may go back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class SequencerStep:
     """What one step did: entries placed by it, size of the log now, whether it published a new checkpoint."""
 
     placed: int
@@ -61,7 +60,7 @@ class Sequencer:
         log: LogStore,
         folder: Path,
         *,
-        signer: Signer,
+        signer: NoteSigner,
         origin: str,
         clock: Callable[[], int],
         former: Sequence[NoteKey] = (),
@@ -75,36 +74,22 @@ class Sequencer:
         self._clock = clock
         self._batch = batch
         self._edge: Edge | None = None
-        self._seen = 0  # highest time seen
+        self._latest_time = 0  # highest time that the clock or a stored checkpoint had
 
-    def step(self) -> Step:
-        """Do (1) to (5) for all that waits.
+    def step(self) -> SequencerStep:
+        """Carry out (1) to (5) for all entries that have no index yet.
 
         Raises:
             CorruptError: LOG_CORRUPT or LEAF_MISMATCH; nothing is signed until an auditor has looked.
-            UnavailableError: the store or the folder do not answer, or CLOCK_JUMPED; may be tried again.
+            UnavailableError: the store or the folder do not answer, or CLOCK_JUMPED; may be retried.
         """
         try:
             return self._step()
-        except BaseException:  # whatever it was, the pool's own or a driver's
-            self._edge = None  # what is in memory may be ahead of the files: begin the next step from them
+        except BaseException:  # the pool's own errors and a driver's alike
+            self._edge = None  # what is in memory may be ahead of the files: the next step loads them
             raise
 
-    def run(self, stop: threading.Event, alarm: Callable[[Exception | None], None], *, interval: float = 1.0) -> None:
-        """Step about every *interval* seconds until *stop* is set.
-
-        *alarm* is called with the error of each step that failed, and with None after each one that did not.
-        """
-        while not stop.is_set():
-            try:
-                self.step()
-            except Exception as error:  # noqa: BLE001 - handed on; the next step begins again
-                alarm(error)
-            else:
-                alarm(None)
-            stop.wait(interval)
-
-    def _step(self) -> Step:
+    def _step(self) -> SequencerStep:
         now = self._clock()
         self._check_time(now)
         edge = self._edge
@@ -112,17 +97,17 @@ class Sequencer:
             edge = self._edge = self._recover(now)
         # (1)
         placed = 0
-        while count := self._log.claim(self._batch):
+        while count := self._log.assign_indexes(self._batch):
             placed += count
             if count < self._batch:
                 break
-        # (2) What stands is read before what is placed: a row that is published later covers no more than we read.
-        standing = self._log.latest_checkpoint()
-        if standing is not None and standing.size >= edge.size:
-            self._advance(edge, standing.size)
-            self._agree(edge, standing)
+        # (2) The checkpoint is read before the leaves: it then covers no more of them than are read here.
+        stored = self._log.latest_checkpoint()
+        if stored is not None and stored.size >= edge.size:
+            self._advance(edge, stored.size)
+            self._check_root(edge, stored)
         self._advance(edge, None)
-        if standing is None or standing.size < edge.size:
+        if stored is None or stored.size < edge.size:
             for path, content in edge.partials():
                 self._files.write(path, content)
             # (3)
@@ -130,38 +115,38 @@ class Sequencer:
             note = sign_note(checkpoint_text(checkpoint), [self._signer])
             # (4)
             row = CheckpointRow(size=checkpoint.size, root=checkpoint.root, note=note, at=now)
-            standing = self._log.put_checkpoint(row)
-            published = standing == row
+            stored = self._log.put_checkpoint(row)
+            published = stored == row
         else:
             published = False
-            if self._files.read(CHECKPOINT) != standing.note.encode():
+            if self._files.read(CHECKPOINT) != stored.note.encode():
                 for path, content in edge.partials():
                     self._files.write(path, content)
-        # (5) Another sequencer may have published a later one while this one was at it; that one's file stays.
+        # (5) Another sequencer may have published a later one meanwhile; then its file stays.
         latest = self._log.latest_checkpoint()
-        if latest is not None and latest.size == standing.size:
-            self._files.write(CHECKPOINT, standing.note.encode())
-        return Step(placed=placed, size=edge.size, published=published)
+        if latest is not None and latest.size == stored.size:
+            self._files.write(CHECKPOINT, stored.note.encode())
+        return SequencerStep(placed=placed, size=edge.size, published=published)
 
     def _check_time(self, now: int) -> None:
-        if now < self._seen - _BACKWARD:
+        if now < self._latest_time - _BACKWARD:
             raise UnavailableError(
                 Reason.CLOCK_JUMPED,
-                f"the clock went back by {self._seen - now} µs; nothing is signed until it has caught up: mend the "
-                "time service",
-                retry_after=(self._seen - now) / 1e6,
+                f"the clock went back by {self._latest_time - now} µs; nothing is signed until it has caught up: mend "
+                "the time service",
+                retry_after=(self._latest_time - now) / 1e6,
             )
-        self._seen = max(self._seen, now)
+        self._latest_time = max(self._latest_time, now)
 
     def _advance(self, edge: Edge, end: int | None) -> None:
-        """Take placed leaves in, up to index *end*, and write the tiles that they fill."""
+        """Append placed leaves to the edge, up to index *end*, and write the tiles that they fill."""
         if end is not None and end <= edge.size:
             return
         filled: list[str] = []
-        with self._log.sealed(edge.size, end) as leaves:
-            for one in leaves:
-                _check(one, edge.size)
-                for path, content in edge.append(one.leaf, one.leaf_hash):
+        with self._log.placed(edge.size, end) as leaves:
+            for placed in leaves:
+                _check_leaf(placed, edge.size)
+                for path, content in edge.append(placed.leaf, placed.leaf_hash):
                     self._files.write(path, content)
                     filled.append(path)
         if end is not None and edge.size < end:
@@ -172,36 +157,36 @@ class Sequencer:
         for path in filled:
             self._files.drop_partials(path)
 
-    def _agree(self, edge: Edge, standing: CheckpointRow) -> None:
-        if edge.size == standing.size and edge.root() != standing.root:
+    def _check_root(self, edge: Edge, stored: CheckpointRow) -> None:
+        if edge.size == stored.size and edge.root() != stored.root:
             raise CorruptError(
                 Reason.LOG_CORRUPT,
-                f"the stored entries have another root than the checkpoint of size {standing.size}: entries were "
+                f"the stored entries have another root than the checkpoint of size {stored.size}: entries were "
                 "changed after they were signed (`pool audit verify` names them)",
             )
 
     def _recover(self, now: int) -> Edge:
-        """Load the edge where the last checkpoint left it; write again from the store what the folder lacks."""
-        standing = self._log.latest_checkpoint()
-        if standing is not None:
-            self._check_note(standing)
-            self._seen = max(self._seen, standing.at)
+        """Load the edge as of the last checkpoint; write the tiles that the folder lacks again, from the store."""
+        stored = self._log.latest_checkpoint()
+        if stored is not None:
+            self._check_note(stored)
+            self._latest_time = max(self._latest_time, stored.at)
             self._check_time(now)
-        filed = self._filed(standing)
-        size = standing.size if standing else 0
+        in_folder = self._folder_checkpoint(stored)
+        size = stored.size if stored else 0
         edge = self._files.edge(size)
-        whole = edge is not None and self._files.missing(size) is None
-        if edge is None or not whole or (standing is not None and edge.root() != standing.root):
+        complete = edge is not None and self._files.missing(size) is None
+        if edge is None or not complete or (stored is not None and edge.root() != stored.root):
             edge = Edge()
             self._advance(edge, size)
-            if standing is not None:
-                self._agree(edge, standing)
+            if stored is not None:
+                self._check_root(edge, stored)
             for path, content in edge.partials():
                 self._files.write(path, content)
-        if filed is not None and self._files.root(filed.size, size) != filed.root:
+        if in_folder is not None and self._files.root(in_folder.size, size) != in_folder.root:
             raise CorruptError(
                 Reason.LOG_CORRUPT,
-                f"the folder's checkpoint of size {filed.size} is no prefix of the store's log: one of the two is "
+                f"the folder's checkpoint of size {in_folder.size} is no prefix of the store's log: one of the two is "
                 "forged, and nothing is signed until an auditor has looked (`pool audit verify`)",
             )
         return edge
@@ -218,32 +203,32 @@ class Sequencer:
                 Reason.LOG_CORRUPT, f"the stored checkpoint of size {row.size} says something else than its signed note"
             )
 
-    def _filed(self, standing: CheckpointRow | None) -> Checkpoint | None:
-        """Return the folder's checkpoint; refuse to go on from a store that is older than the folder."""
+    def _folder_checkpoint(self, stored: CheckpointRow | None) -> Checkpoint | None:
+        """Return the folder's checkpoint; raise where the store is older than the folder."""
         content = self._files.read(CHECKPOINT)
         if content is None:
             return None
         try:
-            filed = parse_checkpoint(open_note(content.decode(), self._keys))
+            in_folder = parse_checkpoint(open_note(content.decode(), self._keys))
         except (InvalidError, UnicodeDecodeError) as error:
             raise CorruptError(
                 Reason.LOG_CORRUPT, "the folder's checkpoint is not signed by this log; put the log's own folder there"
             ) from error
-        if standing is None or filed.size > standing.size:
+        if stored is None or in_folder.size > stored.size:
             raise CorruptError(
                 Reason.LOG_CORRUPT,
-                f"the folder's checkpoint covers {filed.size} entries, the store's {standing.size if standing else 0}: "
+                f"the folder's checkpoint covers {in_folder.size} entries, the store's {stored.size if stored else 0}: "
                 "the store is an older copy, and going on would sign a second tree",
             )
-        return filed
+        return in_folder
 
 
-def _check(one: Sealed, expected: int) -> None:
-    if one.index != expected:
+def _check_leaf(placed: PlacedLeaf, expected: int) -> None:
+    if placed.index != expected:
         raise CorruptError(
-            Reason.LOG_CORRUPT, f"entry {expected} is missing in the store; the next one there is {one.index}"
+            Reason.LOG_CORRUPT, f"entry {expected} is missing in the store; the next one there is {placed.index}"
         )
-    if leaf_hash(one.leaf) != one.leaf_hash:
+    if leaf_hash(placed.leaf) != placed.leaf_hash:
         raise CorruptError(
-            Reason.LEAF_MISMATCH, f"the stored bytes of entry {one.index} do not fit its hash; it was changed"
+            Reason.LEAF_MISMATCH, f"the stored bytes of entry {placed.index} do not fit its hash; it was changed"
         )

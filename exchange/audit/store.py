@@ -1,18 +1,17 @@
-"""What the audit room stores, as ports; `memory` and `postgres` keep them, under one contract suite.
+"""Ports of the audit stores; `memory` and `postgres` are their adapters, under one contract suite.
 
-    EntryStore     numbers and stores leaves within the caller's transaction, finds them again
-    ReceiptStore   what was acknowledged to whom, and the pseudonyms of the keys in it (prunable)
-    LogStore       what the sequencer needs: give leaves their places, read them back, remember checkpoints
+    EntryStore     numbers and stores leaves within the caller's transaction, and searches them
+    ReceiptStore   the receipts that publications were answered with, and the pseudonyms of the keys in them (prunable)
+    LogStore       what the sequencer needs: give leaves their indexes, read them back, store checkpoints
 
 An entry is stored once, as its leaf. The columns beside the leaf serve the search alone and repeat what the leaf
 says; `verify_database` compares them. Only two things about an entry are decided after its transaction: its index
 in the log, once, and which checkpoint first covered it.
 
-**Counting lines.** An entry carries the next number of one counting line of its gateway process. A transaction has its
-line for itself until it ends, so its numbers have no gap and no rollback can make one; a process has as many lines as
-it has had transactions side by side, so none waits for another. The process knows where its lines stand, and the
-statement that stores an entry moves the line only if it stands there. A line of which unknown how its transaction
-ended is never used again.
+**Gapless sequences.** An entry carries the next number of a gapless sequence of its gateway process. A transaction has
+its sequence for itself until it ends, so its numbers have no gap and no rollback can make one; a process has as many
+sequences as it has had transactions side by side, so none waits for another. In an entry the sequence is the field
+`gateway` and the number the field `counter`. `gapless_sequence` says how PostgreSQL does it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,22 +21,22 @@ from typing import Protocol, TypeAlias
 
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry
-from schemas.errors import CorruptError, InvalidError, Reason
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
 from schemas.names import Lane
 from schemas.record import Receipt
 
 __all__ = [
     "Backlog",
     "CheckpointRow",
+    "EntryQuery",
     "EntryStore",
-    "Found",
     "LogStore",
     "NewLeaf",
     "NumberLeaves",
-    "Query",
-    "Reach",
+    "PlacedLeaf",
     "ReceiptStore",
-    "Sealed",
+    "StoredLeaf",
+    "id_exists",
     "no_entry",
     "not_opened",
 ]
@@ -53,12 +52,12 @@ class NewLeaf:
 
 
 NumberLeaves: TypeAlias = Callable[[str, int], Sequence[NewLeaf]]
-"""Makes leaves from the name of their counting line and the first of their numbers."""
+"""Makes leaves from the name of their gapless sequence and the first of their numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sealed:
-    """A leaf with its place in the log, as stored."""
+class PlacedLeaf:
+    """A stored leaf with its index in the log."""
 
     index: int
     leaf: bytes
@@ -66,8 +65,8 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A stored leaf that a search found; `index` is None until the sequencer has given it its place."""
+class StoredLeaf:
+    """A stored leaf as a search returns it; `index` is None until the sequencer has placed it in the log."""
 
     index: int | None
     leaf: bytes
@@ -75,8 +74,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What to look for; what is None does not limit.
+class EntryQuery:
+    """A search for entries; an attribute that is None does not limit it.
 
     Attributes:
         department: of the actor (the consumer, in a fetch; the provider, in a publication).
@@ -99,14 +98,6 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
-    """What a publication's receipt says of one batch: for "who may have seen the record of this pseudonym"."""
-
-    receipt: Receipt
-    keys: tuple[bytes, ...] | None  # 16-byte pseudonyms, in the order of the batch; None once pruned
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRow:
     """A signed checkpoint as it was published; `at` in microseconds UTC."""
 
@@ -118,46 +109,51 @@ class CheckpointRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Entries that wait for their place: how many, and the `at` of the oldest (None without any)."""
+    """Entries without an index: how many, and the `at` of the oldest (None without any)."""
 
     count: int
     oldest: int | None
 
 
 class EntryStore(Protocol):
-    """Stores leaves. Nothing in it can change or remove one."""
+    """Stores leaves. No method changes or removes one."""
 
-    def open_lines(self, work: UnitOfWork, process: str) -> None:
-        """Let one start of a process count.
+    def open_sequences(self, work: UnitOfWork, process: str) -> None:
+        """Register one start of a process, so that it may write entries once *work* is committed.
 
         Raises:
-            ConflictError: ALREADY_EXISTS, another start already counts under this name.
+            ConflictError: ALREADY_EXISTS, another start has registered under this name.
         """
         ...
 
     def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
-        """Store leaves with the next numbers of a line that no other transaction holds; give them.
+        """Store leaves with the next numbers of a sequence that no other transaction uses; return them.
 
         Args:
-            work: within which; its end lets the line go.
-            process: whose lines.
-            leaves: makes them, one or more, in order, from the line's name, which stands in an entry as `gateway`,
-                and the first number.
+            work: the caller's transaction; its end releases the sequence.
+            process: whose sequences.
+            leaves: makes them, one or more, in order, from the sequence's name, which is the field `gateway` of an
+                entry, and the first number.
             last: nothing else is done in *work*, so that storing may wait for its end and raise there.
 
         Raises:
             ConflictError: ALREADY_EXISTS, an entry of this id is there.
-            CorruptError: LOG_CORRUPT, the process was never opened, or its line does not stand where it left it.
+            CorruptError: LOG_CORRUPT, the process was never opened, or another program has changed the counter of
+                its sequence.
         """
         ...
 
-    def find(self, query: Query) -> list[Found]:
-        """Return the leaves that fit, newest first."""
+    def find(self, query: EntryQuery) -> list[StoredLeaf]:
+        """Return the leaves that match, newest first."""
         ...
 
 
 class ReceiptStore(Protocol):
-    """Stores what publications were answered."""
+    """Stores the receipts of publications.
+
+    The pseudonyms beside them are for the question who may have seen a person's record. No program reads or prunes
+    them yet.
+    """
 
     def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
         """Store receipts, each with the 16-byte pseudonyms of its batch's keys, in order.
@@ -172,21 +168,18 @@ class ReceiptStore(Protocol):
         ...
 
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:
-        """Return the receipt of the lane's highest sequence."""
+        """Return the receipt of the lane's highest sequence number."""
         ...
 
-    def lasts(self, reader: Reader) -> dict[Lane, int]:
-        """Return the highest sequence of every lane: what the sweeper compares with the broker's lanes."""
-        ...
-
-    def reach(self, reader: Reader, lane: Lane, sequence: int) -> Reach | None:
-        """Return a receipt with its batch's pseudonyms."""
+    def last_sequences(self, reader: Reader) -> dict[Lane, int]:
+        """Return the highest sequence number of every lane."""
         ...
 
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
-        """Forget the pseudonyms of batches published before (microseconds UTC); give how many batches it were.
+        """Remove the pseudonyms of batches published before a time (microseconds UTC); return how many batches it were.
 
-        The receipts stay. This is done together with the destruction of the epoch's key.
+        The receipts stay. No program calls this yet; it belongs to the destruction of the key of the epoch
+        (`exchange.identity.secrets`).
         """
         ...
 
@@ -194,11 +187,14 @@ class ReceiptStore(Protocol):
 class LogStore(Protocol):
     """What the sequencer needs of the store. Each call is a transaction of its own, or a snapshot."""
 
-    def claim(self, limit: int) -> int | None:
-        """Return up to *limit* entries without a place the next ones, in the order of their numbers; commit.
+    def assign_indexes(self, limit: int) -> int | None:
+        """Give up to *limit* entries without an index the next ones, in the order of their rows, and commit.
 
-        Entries are found by having no place, never by being newer than the last one: transactions commit in
-        another order than they began in. Returns how many were placed; None when another sequencer is at it.
+        Entries are found by having no index, never by being newer than the last one: transactions commit in
+        another order than they began in.
+
+        Returns:
+            How many entries were placed; None while another sequencer is in this call.
 
         Raises:
             CorruptError: LOG_CORRUPT, placed entries are missing: there are fewer than the last checkpoint covers.
@@ -206,12 +202,12 @@ class LogStore(Protocol):
         """
         ...
 
-    def sealed(self, start: int, end: int | None = None) -> AbstractContextManager[Iterator[Sealed]]:
+    def placed(self, start: int, end: int | None = None) -> AbstractContextManager[Iterator[PlacedLeaf]]:
         """Stream placed leaves from index *start* on, in order, from one snapshot; they may have gaps if tampered."""
         ...
 
     def index_of(self, entry_id: str) -> int | None:
-        """Return the place of an entry, None when it has none yet.
+        """Return the index of an entry, None when it has none yet.
 
         Raises:
             InvalidError: NOT_FOUND, there is no such entry.
@@ -223,29 +219,30 @@ class LogStore(Protocol):
         ...
 
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
-        """Store a checkpoint, unless one of this size is there; give the one that stands.
+        """Store a checkpoint, unless one of this size is there; return the stored one.
 
         Raises:
             CorruptError: LOG_CORRUPT, one of this size with another root is there: two trees must never be signed.
         """
         ...
 
-    def checkpoints(self) -> AbstractContextManager[Iterator[CheckpointRow]]:
-        """Stream all checkpoints, smallest first."""
-        ...
-
     def backlog(self) -> Backlog:
-        """Return how much waits for its place."""
+        """Return how many entries have no index yet."""
         ...
 
 
 def no_entry() -> InvalidError:
-    """Make the error of an id that no entry has."""
+    """Return the error of an id that no entry has."""
     return InvalidError(Reason.NOT_FOUND, "no entry of the log has this id; take it from a receipt or a search")
 
 
+def id_exists() -> ConflictError:
+    """Return the error of an entry whose id another entry has."""
+    return ConflictError(Reason.ALREADY_EXISTS, "an entry of this id is in the log; make a new id for each entry")
+
+
 def not_opened(process: str) -> CorruptError:
-    """Make the error of a process that writes before it counts."""
+    """Return the error of a process that writes entries before it has registered."""
     return CorruptError(
-        Reason.LOG_CORRUPT, f"the process {process!r} has no counting line; open its ledger before the first entry"
+        Reason.LOG_CORRUPT, f"the process {process!r} has no gapless sequence; open its ledger before the first entry"
     )

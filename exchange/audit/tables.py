@@ -1,8 +1,8 @@
-"""The audit room's tables in PostgreSQL; every one of them is only ever added to, with three exceptions.
+"""Tables of the audit stores in PostgreSQL. Rows are only added, with three exceptions.
 
-    audit_line          the counting lines of gateway processes; their counters rise
+    audit_line          the gapless sequences of gateway processes; their counters rise
     audit_entry         one leaf a row; `leaf_index` is set once, by the sequencer
-    audit_receipt       one acknowledged batch a row; `keys` may be forgotten
+    audit_receipt       one acknowledged batch a row; `keys` may be pruned
     audit_checkpoint    one signed checkpoint a row
 
 The columns of `audit_entry` that repeat what the leaf says serve the search and are compared with the leaf by
@@ -25,7 +25,7 @@ audit_line = sa.Table(
     sa.Column("process", sa.Text, primary_key=True),
     sa.Column("line", sa.Integer, primary_key=True),
     sa.Column("counter", sa.BigInteger, nullable=False),
-    postgresql_with={"fillfactor": 10},  # each entry updates one: leave room on the page, so that no index moves
+    postgresql_with={"fillfactor": 10},  # each act updates one: leave room on the page (HOT updates)
 )
 
 audit_entry = sa.Table(
@@ -64,7 +64,7 @@ audit_receipt = sa.Table(
     sa.Column("leaf_hash", _HASH, nullable=False),
     sa.Column("source_position", sa.LargeBinary, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
-    sa.Column("keys", sa.LargeBinary),  # 16 bytes a record; NULL = forgotten, or not known to the sweeper
+    sa.Column("keys", sa.LargeBinary),  # 16 bytes a record; NULL = pruned, or unknown to the sweeper
 )
 
 audit_checkpoint = sa.Table(
@@ -78,6 +78,6 @@ audit_checkpoint = sa.Table(
 
 
 @sa.event.listens_for(audit_receipt, "after_create")
-def _store_keys_as_they_are(_table: sa.Table, connection: sa.Connection, **_: object) -> None:
-    # Pseudonyms are random bytes: trying to compress 16 kB of them with each batch is work for nothing.
+def _store_keys_uncompressed(_table: sa.Table, connection: sa.Connection, **_: object) -> None:
+    # Pseudonyms are random bytes: compressing 16 kB of them with each batch would cost time and gain nothing.
     connection.execute(sa.text("ALTER TABLE audit_receipt ALTER COLUMN keys SET STORAGE EXTERNAL"))

@@ -1,4 +1,4 @@
-"""The log as files, laid out by C2SP tlog-tiles, so that any tiled-log client reads it.
+"""Tile files of the log, laid out by C2SP tlog-tiles, so that any tiled-log client reads it.
 
     DIR/log/checkpoint                     the signed checkpoint
     DIR/log/tile/0/x001/234/067            256 leaf hashes; .p/<W> behind it while there are fewer
@@ -6,8 +6,8 @@
     DIR/log/tile/entries/…                 256 leaves, each after its length in two bytes, big-endian
 
 Tiles follow from the leaves alone: written twice they are the same bytes, so that a sequencer may repeat after a
-crash what another one did. Files appear whole (written aside, flushed, renamed). A partial tile is removed only
-once the full one stands there.
+crash what another one did. Files are written atomically (to a temporary file, flushed, renamed). A partial tile is
+removed only once the full one is there.
 """
 
 import os
@@ -43,12 +43,12 @@ def tile_width(level: int, number: int, size: int) -> int:
 
 
 def encode_bundle(leaves: list[bytes]) -> bytes:
-    """Put leaves into an entry bundle: each after its length in two bytes."""
+    """Return an entry bundle: each leaf after its length in two bytes."""
     return b"".join(struct.pack(">H", len(leaf)) + leaf for leaf in leaves)
 
 
 def decode_bundle(bundle: bytes) -> list[bytes]:
-    """Take an entry bundle apart.
+    """Return the leaves of an entry bundle.
 
     Raises:
         CorruptError: LOG_CORRUPT, it ends within an entry.
@@ -76,7 +76,7 @@ class Edge:
         self.leaves: list[bytes] = []
 
     def append(self, leaf: bytes, leaf_hash: bytes) -> list[tuple[str, bytes]]:
-        """Add one leaf; give the path and content of each tile that it has filled."""
+        """Add one leaf; return the path and content of each tile that it has filled."""
         if len(leaf) > MAX_LEAF_BYTES:
             raise CorruptError(Reason.LEAF_MISMATCH, f"leaf {self.size} is {len(leaf)} bytes long; 65,535 fit a bundle")
         self.leaves.append(leaf)
@@ -118,13 +118,13 @@ class Edge:
 
 
 class TileFiles:
-    """The log's folder. Reading gives None for what is not there; writing is durable when it returns."""
+    """The log's folder. Reading returns None for a file that is missing; writing is durable when it returns."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a file whole, unless it stands there with this very content.
+        """Write a file atomically, unless it is there with this content.
 
         Raises:
             UnavailableError: DISK_FULL, the file system refuses; nothing half-written is visible.
@@ -134,13 +134,13 @@ class TileFiles:
             return
         try:
             if not target.parent.is_dir():
-                self._make(target.parent)
-            aside = target.with_name(f".{target.name}.{os.getpid()}")
-            with aside.open("wb") as file:
+                self._create_folder(target.parent)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(target)
+            temporary.replace(target)
             _sync_folder(target.parent)
         except OSError as error:
             raise UnavailableError(
@@ -155,7 +155,7 @@ class TileFiles:
             return None
 
     def tile(self, level: int | str, number: int, width: int) -> bytes | None:
-        """Return the first *width* hashes of a tile, or the leaves of a bundle, from the full tile where it stands."""
+        """Return the first *width* hashes of a tile, or leaves of a bundle; from the full tile where there is one."""
         full = self.read(tile_path(level, number))
         if full is None:
             return None if width == WIDTH else self.read(tile_path(level, number, width))
@@ -166,7 +166,7 @@ class TileFiles:
         return full[: width * HASH_SIZE]
 
     def drop_partials(self, path: str) -> None:
-        """Remove the partial tiles of a tile that stands there in full."""
+        """Remove the partial tiles of a tile that is there in full."""
         shutil.rmtree(self.folder / f"{path}.p", ignore_errors=True)
 
     def edge(self, size: int) -> Edge | None:
@@ -239,10 +239,10 @@ class TileFiles:
             )
         return leaves[at]
 
-    def _make(self, folder: Path) -> None:
+    def _create_folder(self, folder: Path) -> None:
         above = folder.parent
         if not above.is_dir():
-            self._make(above)
+            self._create_folder(above)
         folder.mkdir(exist_ok=True)
         _sync_folder(above)
 

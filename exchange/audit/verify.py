@@ -1,4 +1,4 @@
-"""Verify a log from its files alone: with neither database nor broker, on any machine, by anyone with the key.
+"""Offline verifier of an audit log: from its files alone, on any machine, by anyone who has the key.
 
     report = verify_files(Path("copy/log"), key=NoteKey.parse(...), since=yesterdays_checkpoint)
     python -m exchange.audit.verify --files DIR --key KEYFILE --since CHECKPOINT
@@ -6,13 +6,13 @@
     (1) signature    the checkpoint is signed by the key that was handed over beforehand
     (2) tree         every tile is computed again from the entries, up to the root that the checkpoint signs
     (3) prefix       the log begins with all of the tree of a checkpoint that was kept outside the pool
-    (4) rules        counters, lanes, grants and releases have no holes (exchange.audit.log_invariants)
+    (4) invariants   counters, lanes, grants and releases have no holes (exchange.audit.log_invariants)
 
 What (2) cannot find is a tree that was signed again over changed entries by the holder of the key; (3) does, back to
 the checkpoint kept outside: keep one of each day. What (3) cannot find is an entry left out before it was signed;
 (4) does.
 
-Entries are streamed: a million of them take a few megabytes. Findings are named; the first thousand are kept, all
+Entries are streamed: a million of them take a few megabytes. Each finding has a kind; the first thousand are kept, all
 of them are counted.
 """
 
@@ -32,32 +32,32 @@ from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError
 from schemas.merkle import HASH_SIZE, Frontier, leaf_hash, root_of
 
-__all__ = ["Finding", "Observer", "Report", "main", "verify_files"]
+__all__ = ["EntryObserver", "LogFinding", "VerificationReport", "main", "verify_files"]
 
-_KEPT = 1000
-_KEPT_BUNDLES = 256  # whose differences are named entry by entry
+_MAX_FINDINGS = 1000
+_MAX_BUNDLES = 256  # whose differences are reported entry by entry
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: its kind, the entry's index (None for the log as a whole), and what it is."""
+class LogFinding:
+    """One thing that is wrong: its kind, the entry's index (None for the log as a whole), and a sentence about it."""
 
     kind: str
     index: int | None
-    what: str
+    message: str
 
     def __str__(self) -> str:
-        place = "" if self.index is None else f" [{self.index}]"
-        return f"{self.kind}{place}: {self.what}"
+        index = "" if self.index is None else f" [{self.index}]"
+        return f"{self.kind}{index}: {self.message}"
 
 
 @dataclass
-class Report:
-    """What a verification found; `ok` when that is nothing."""
+class VerificationReport:
+    """What a verification found; `ok` without findings."""
 
     checkpoint: Checkpoint | None = None
     entries: int = 0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[LogFinding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -67,17 +67,17 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 when nothing is wrong, else 1."""
+        """Return 0 when nothing is wrong, else 1."""
         return 0 if self.ok else 1
 
-    def tell(self, kind: str, index: int | None, what: str) -> None:
-        """Take a finding."""
+    def add(self, kind: str, index: int | None, message: str) -> None:
+        """Add a finding."""
         self.counts[kind] += 1
-        if len(self.findings) < _KEPT:
-            self.findings.append(Finding(kind, index, what))
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(LogFinding(kind, index, message))
 
     def lines(self) -> list[str]:
-        """Return the report in words."""
+        """Return the report as lines of text."""
         lines = [str(finding) for finding in self.findings]
         if sum(self.counts.values()) > len(lines):
             lines.append(f"… and {sum(self.counts.values()) - len(lines)} more")
@@ -87,28 +87,28 @@ class Report:
         return lines
 
 
-class Observer(Protocol):
-    """Looks at the same entries in the same order; `verify_database` compares rows this way."""
+class EntryObserver(Protocol):
+    """Sees the same entries in the same order as the verifier; `verify_database` compares rows this way."""
 
     def start(self) -> None:
-        """Begin; the checkpoint of the files has been read by now, so that whoever looks now sees no less."""
+        """Begin; the checkpoint of the files has been read by now, so that what is read from now on is no older."""
         ...
 
-    def take(self, index: int, hashes: Sequence[bytes]) -> None:
-        """Look at one entry.
+    def observe(self, index: int, hashes: Sequence[bytes]) -> None:
+        """Compare one entry.
 
         Args:
-            index: its place.
+            index: its index in the log.
             hashes: the leaf hashes that the files give for it: of its bytes, and in the tile.
         """
         ...
 
     def sizes(self) -> Iterator[int]:
-        """Ask for the roots over the first so many entries: sizes in rising order."""
+        """Yield the sizes, rising, at which the observer needs the root over the first so many entries."""
         ...
 
-    def passed(self, size: int, roots: Sequence[bytes]) -> None:
-        """Learn the root of a size that was asked for: by the entries, and by the tiles."""
+    def size_reached(self, size: int, roots: Sequence[bytes]) -> None:
+        """Take the root at one of `sizes`: by the entries, and by the tiles."""
         ...
 
 
@@ -117,21 +117,21 @@ def verify_files(
     *,
     key: NoteKey | Sequence[NoteKey],
     since: str | None = None,
-    observer: Observer | None = None,
-    rules: LogInvariants | None = None,
-    report: Report | None = None,
-) -> Report:
-    """Verify the log in *folder*; see the module for what is verified.
+    observer: EntryObserver | None = None,
+    invariants: LogInvariants | None = None,
+    report: VerificationReport | None = None,
+) -> VerificationReport:
+    """Verify the log in *folder*; the module's docstring lists what is verified.
 
     Args:
         folder: the log's folder, or a copy of it.
         key: what checkpoints are signed with; several after a change of keys.
         since: text of a checkpoint that was kept outside the pool.
-        observer: looks at the entries too.
-        rules: to be fed; made here if not given.
-        report: to be filled; made here if not given.
+        observer: sees the entries too.
+        invariants: the checker that is fed with the leaves; a new one if not given.
+        report: takes the findings; a new one if not given.
     """
-    report = Report() if report is None else report
+    report = VerificationReport() if report is None else report
     keys = [key] if isinstance(key, NoteKey) else list(key)
     files = TileFiles(folder)
     # (1)
@@ -141,37 +141,37 @@ def verify_files(
         return report
     report.checkpoint = checkpoint
     if kept is not None:
-        _compare_heads(checkpoint, kept, report)
+        _compare_checkpoints(checkpoint, kept, report)
     # (2), (4)
     if observer is not None:
         observer.start()
-    walk = _Walk(files, checkpoint, report, kept, observer, rules or LogInvariants(report.tell))
-    walk.run()
+    tree = _TreeVerifier(files, checkpoint, report, kept, observer, invariants or LogInvariants(report.add))
+    tree.run()
     # (3)
-    if kept is not None and kept.size <= checkpoint.size and walk.root_since != kept.root:
-        report.tell(
+    if kept is not None and kept.size <= checkpoint.size and tree.root_since != kept.root:
+        report.add(
             "since.fork",
             None,
             f"the first {kept.size} entries have another root than the checkpoint kept outside: what it covered was "
-            "changed, removed or put in another order, and signed anew",
+            "changed, removed or put in another order, and signed again",
         )
     return report
 
 
-class _Walk:
+class _TreeVerifier:
     """Reads all bundles and tiles once, side by side, and builds two trees: one of entries, one of leaf tiles.
 
-    Where they differ, the one with the signed root is right, and the other one's file was touched.
+    Where they differ, the tree with the signed root is right, and the other one's file was changed.
     """
 
     def __init__(
         self,
         files: TileFiles,
         checkpoint: Checkpoint,
-        report: Report,
+        report: VerificationReport,
         kept: Checkpoint | None,
-        observer: Observer | None,
-        rules: LogInvariants,
+        observer: EntryObserver | None,
+        invariants: LogInvariants,
     ) -> None:
         self._files = files
         self._size = checkpoint.size
@@ -179,38 +179,38 @@ class _Walk:
         self._report = report
         self._kept = kept
         self._observer = observer
-        self._rules = rules
+        self._invariants = invariants
         self._by_entries = Frontier()
         self._by_tiles = Frontier()
         self._levels: list[list[tuple[bytes, bytes]]] = []  # from level 1 up: roots by entries, and by tiles
         self._differences: list[tuple[int, list[bytes] | None, list[bytes] | None]] = []
-        self._wanted = heapq.merge(observer.sizes() if observer else (), [kept.size] if kept else ())
-        self._next = next(self._wanted, None)
+        self._sizes = heapq.merge(observer.sizes() if observer else (), [kept.size] if kept else ())
+        self._next_size = next(self._sizes, None)
         self._since: tuple[bytes, bytes] | None = None
 
     def run(self) -> None:
-        self._note(self._by_entries, self._by_tiles)
+        self._pass_roots(self._by_entries, self._by_tiles)
         for number in range((self._size + WIDTH - 1) // WIDTH):
-            self._bundle(number)
+            self._verify_bundle(number)
         for level in range(len(self._levels)):
-            self._tile(level + 1, self._levels[level], (self._size >> 8 * (level + 1)) // WIDTH)
-        self._rules.end()
-        self._judge()
+            self._verify_tile(level + 1, self._levels[level], (self._size >> 8 * (level + 1)) // WIDTH)
+        self._invariants.finish()
+        self._report_differences()
 
     @property
     def root_since(self) -> bytes | None:
-        """The root over as many entries as the kept checkpoint covers, from the tree that is right."""
+        """Return the root over as many entries as the kept checkpoint covers, from the tree that is right."""
         return None if self._since is None else self._since[self._right]
 
-    def _bundle(self, number: int) -> None:
+    def _verify_bundle(self, number: int) -> None:
         width = tile_width(0, number, self._size)
         first = number * WIDTH
-        leaves = self._leaves(number, width)
+        leaves = self._read_leaves(number, width)
         by_entries = None if leaves is None else [leaf_hash(leaf) for leaf in leaves]
-        by_tile = self._hashes(0, number, width)
-        if by_entries != by_tile and len(self._differences) < _KEPT_BUNDLES:
+        by_tile = self._read_hashes(0, number, width)
+        if by_entries != by_tile and len(self._differences) < _MAX_BUNDLES:
             self._differences.append((number, by_entries, by_tile))
-        # A bundle of another length cannot stand for its place in the tree: there the tile does.
+        # A bundle of another length does not fit its position in the tree: there the tile is used.
         if by_entries is None or len(by_entries) != width:
             leaves, entry_hashes = None, by_tile or [bytes(HASH_SIZE)] * width
         else:
@@ -219,33 +219,33 @@ class _Walk:
         tile_hashes = by_tile or entry_hashes
         for at in range(width):
             if leaves is not None and entry_hashes[at] == tile_hashes[at]:
-                self._rules.take(first + at, leaves[at])
+                self._invariants.check(first + at, leaves[at])
             else:
-                self._rules.blind()  # one of the two was touched; what it was is told by `_judge`
+                self._invariants.mark_unreadable()  # one of the two was changed; `_report_differences` says which
             if self._observer is not None:
-                self._observer.take(first + at, (entry_hashes[at], tile_hashes[at]))
-        self._grow(entry_hashes, tile_hashes)
+                self._observer.observe(first + at, (entry_hashes[at], tile_hashes[at]))
+        self._extend(entry_hashes, tile_hashes)
 
-    def _grow(self, entry_hashes: list[bytes], tile_hashes: list[bytes]) -> None:
+    def _extend(self, entry_hashes: list[bytes], tile_hashes: list[bytes]) -> None:
         start, end = self._by_entries.size, self._by_entries.size + len(entry_hashes)
         trees = None
-        while (wanted := self._next) is not None and wanted < end:  # somebody wants a root within this bundle
+        while (size := self._next_size) is not None and size < end:  # a root is needed within this bundle
             trees = trees or (self._by_entries.copy(), self._by_tiles.copy())
             done = trees[0].size - start
-            trees[0].extend(entry_hashes[done : wanted - start])
-            trees[1].extend(tile_hashes[done : wanted - start])
-            self._note(*trees)
+            trees[0].extend(entry_hashes[done : size - start])
+            trees[1].extend(tile_hashes[done : size - start])
+            self._pass_roots(*trees)
         if len(entry_hashes) == WIDTH:
             roots = root_of(entry_hashes), root_of(tile_hashes)
             self._by_entries.append_complete(roots[0], WIDTH)
             self._by_tiles.append_complete(roots[1], WIDTH)
-            self._rise(roots)
+            self._carry_up(roots)
         else:
             self._by_entries.extend(entry_hashes)
             self._by_tiles.extend(tile_hashes)
-        self._note(self._by_entries, self._by_tiles)
+        self._pass_roots(self._by_entries, self._by_tiles)
 
-    def _rise(self, roots: tuple[bytes, bytes]) -> None:
+    def _carry_up(self, roots: tuple[bytes, bytes]) -> None:
         """Carry the roots of full tiles up, and compare each upper tile once it is full."""
         level = 1
         while True:
@@ -255,99 +255,99 @@ class _Walk:
             hashes.append(roots)
             if len(hashes) < WIDTH:
                 return
-            self._tile(level, hashes, (self._by_entries.size >> 8 * (level + 1)) - 1)
+            self._verify_tile(level, hashes, (self._by_entries.size >> 8 * (level + 1)) - 1)
             self._levels[level - 1] = []
             roots = root_of([one for one, _ in hashes]), root_of([other for _, other in hashes])
             level += 1
 
-    def _tile(self, level: int, expected: list[tuple[bytes, bytes]], number: int) -> None:
+    def _verify_tile(self, level: int, expected: list[tuple[bytes, bytes]], number: int) -> None:
         if not expected:
             return
-        found = self._hashes(level, number, len(expected))
+        found = self._read_hashes(level, number, len(expected))
         if found is None:
             return
         wrong = [at for at, (one, both) in enumerate(zip(found, expected, strict=True)) if one not in both]
         if wrong:
             path = tile_path(level, number, len(expected))
-            self._report.tell("tile.changed", None, f"{path}: {len(wrong)} hashes are not those of the tiles below")
+            self._report.add("tile.changed", None, f"{path}: {len(wrong)} hashes are not those of the tiles below")
 
-    def _note(self, by_entries: Frontier, by_tiles: Frontier) -> None:
-        """Return the roots of this size to whoever asked for them."""
-        while self._next is not None and self._next <= by_entries.size:
-            if self._next == by_entries.size:
+    def _pass_roots(self, by_entries: Frontier, by_tiles: Frontier) -> None:
+        """Pass the roots of this size on, if the observer or the kept checkpoint needs them."""
+        while self._next_size is not None and self._next_size <= by_entries.size:
+            if self._next_size == by_entries.size:
                 roots = by_entries.root(), by_tiles.root()
-                if self._kept is not None and self._kept.size == self._next:
+                if self._kept is not None and self._kept.size == self._next_size:
                     self._since = roots
                 if self._observer is not None:
-                    self._observer.passed(self._next, roots)
-            self._next = next(self._wanted, None)
+                    self._observer.size_reached(self._next_size, roots)
+            self._next_size = next(self._sizes, None)
 
     @property
     def _right(self) -> int:
-        """0 when the tree of entries has the signed root, 1 when only that of the tiles has; 0 when neither."""
+        """Return 0 when the tree of entries has the signed root, 1 when only that of the tiles has; 0 when neither."""
         return int(self._by_tiles.root() == self._signed != self._by_entries.root())
 
-    def _judge(self) -> None:
-        """Name what differs, now that the roots tell which side is right."""
+    def _report_differences(self) -> None:
+        """Report what differs, now that the roots show which side is right."""
         entries_hold = self._by_entries.root() == self._signed
         tiles_hold = self._by_tiles.root() == self._signed
         for number, by_entries, by_tile in self._differences:
             if by_entries is None or by_tile is None:
-                continue  # told as missing
+                continue  # reported as missing
             if entries_hold and len(by_entries) == len(by_tile):
-                _tell_tile(self._report, number, by_entries, by_tile)
+                _report_tile(self._report, number, by_entries, by_tile)
             else:
-                _tell_entries(self._report, number, by_entries, by_tile)
+                _report_entries(self._report, number, by_entries, by_tile)
         if not entries_hold and not tiles_hold:
-            self._report.tell(
+            self._report.add(
                 "root.mismatch",
                 None,
                 f"neither entries nor tiles lead to the signed root of {self._size} entries: the log was changed after "
                 "it was signed",
             )
 
-    def _leaves(self, number: int, width: int) -> list[bytes] | None:
+    def _read_leaves(self, number: int, width: int) -> list[bytes] | None:
         path = tile_path(ENTRIES, number, width)
         last = number * WIDTH + width - 1
         try:
             bundle = self._files.tile(ENTRIES, number, width)
             if bundle is not None:
                 return decode_bundle(bundle)
-            self._report.tell("entries.missing", number * WIDTH, f"{path}, with entries to {last}, is missing")
+            self._report.add("entries.missing", number * WIDTH, f"{path}, with entries to {last}, is missing")
         except CorruptError as error:
-            self._report.tell("entries.unreadable", number * WIDTH, f"{path}, with entries to {last}: {error}")
+            self._report.add("entries.unreadable", number * WIDTH, f"{path}, with entries to {last}: {error}")
         return None
 
-    def _hashes(self, level: int, number: int, width: int) -> list[bytes] | None:
+    def _read_hashes(self, level: int, number: int, width: int) -> list[bytes] | None:
         path = tile_path(level, number, width)
         content = self._files.tile(level, number, width)
         if content is None:
-            self._report.tell("tile.missing", None, f"{path} is missing")
+            self._report.add("tile.missing", None, f"{path} is missing")
         elif len(content) != width * HASH_SIZE:
-            self._report.tell("tile.length", None, f"{path} has {len(content)} bytes; expected {width * HASH_SIZE}")
+            self._report.add("tile.length", None, f"{path} has {len(content)} bytes; expected {width * HASH_SIZE}")
         else:
             return [content[at : at + HASH_SIZE] for at in range(0, len(content), HASH_SIZE)]
         return None
 
 
-def _checkpoint(content: bytes | None, keys: list[NoteKey], report: Report, kind: str) -> Checkpoint | None:
+def _checkpoint(content: bytes | None, keys: list[NoteKey], report: VerificationReport, kind: str) -> Checkpoint | None:
     if content is None:
-        report.tell(f"{kind}.missing", None, "there is no checkpoint; is this a log's folder?")
+        report.add(f"{kind}.missing", None, "there is no checkpoint; is this a log's folder?")
         return None
     try:
         return parse_checkpoint(open_note(content.decode(), keys))
     except (InvalidError, UnicodeDecodeError) as error:
-        report.tell(f"{kind}.signature", None, str(error))
+        report.add(f"{kind}.signature", None, str(error))
         return None
 
 
-def _compare_heads(checkpoint: Checkpoint, kept: Checkpoint, report: Report) -> None:
+def _compare_checkpoints(checkpoint: Checkpoint, kept: Checkpoint, report: VerificationReport) -> None:
     if kept.origin != checkpoint.origin:
-        report.tell(
+        report.add(
             "since.origin", None, f"the log is {checkpoint.origin!r}, the checkpoint kept outside {kept.origin!r}"
         )
     if kept.size > checkpoint.size:
-        report.tell(
+        report.add(
             "log.shorter",
             checkpoint.size,
             f"the log has {checkpoint.size} entries, the checkpoint kept outside covers {kept.size}: the newest "
@@ -355,16 +355,14 @@ def _compare_heads(checkpoint: Checkpoint, kept: Checkpoint, report: Report) -> 
         )
 
 
-def _tell_tile(report: Report, number: int, by_entries: list[bytes], by_tile: list[bytes]) -> None:
+def _report_tile(report: VerificationReport, number: int, by_entries: list[bytes], by_tile: list[bytes]) -> None:
     wrong = [at for at, (one, other) in enumerate(zip(by_entries, by_tile, strict=False)) if one != other]
     path = tile_path(0, number, len(by_tile))
-    report.tell(
-        "tile.changed", number * WIDTH + wrong[0] if wrong else None, f"{path}: {len(wrong)} leaf hashes differ"
-    )
+    report.add("tile.changed", number * WIDTH + wrong[0] if wrong else None, f"{path}: {len(wrong)} leaf hashes differ")
 
 
-def _tell_entries(report: Report, number: int, found: list[bytes], signed: list[bytes]) -> None:
-    """Return what happened to a bundle, whose hashes are *found* and should be *signed*."""
+def _report_entries(report: VerificationReport, number: int, found: list[bytes], signed: list[bytes]) -> None:
+    """Report what happened to a bundle, whose hashes are *found* and should be *signed*."""
     first = number * WIDTH
     wrong = [at for at, (one, other) in enumerate(zip(found, signed, strict=False)) if one != other]
     at = wrong[0] if wrong else min(len(found), len(signed))
@@ -373,19 +371,19 @@ def _tell_entries(report: Report, number: int, found: list[bytes], signed: list[
         what = f"{lost} of {len(signed)} entries of the bundle are gone"
         if found[at:] == signed[at + lost :]:
             what = f"{lost} entries are gone from here on" if lost > 1 else "the entry is gone"
-        report.tell("entry.deleted", first + at, what)
+        report.add("entry.deleted", first + at, what)
     elif len(found) > len(signed):
-        report.tell("entry.inserted", first + at, f"{len(found) - len(signed)} entries too many stand in the bundle")
+        report.add("entry.inserted", first + at, f"{len(found) - len(signed)} entries too many are in the bundle")
     elif sorted(found) == sorted(signed):
-        places = ", ".join(str(first + k) for k in wrong[:5])
-        report.tell("entry.swapped", first + at, f"the entries at {places} have changed places")
+        indexes = ", ".join(str(first + k) for k in wrong[:5])
+        report.add("entry.swapped", first + at, f"the entries at {indexes} have changed places")
     else:
         for k in wrong:
-            report.tell("entry.changed", first + k, "the entry's bytes do not fit the hash that was signed")
+            report.add("entry.changed", first + k, "the entry's bytes do not fit the hash that was signed")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify a log's files from the command line; give the exit code: 0 all is well, 1 it is not, 2 wrongly called."""
+    """Verify a log's files from the command line; return the exit code: 0 nothing is wrong, 1 something is, 2 usage."""
     parser = argparse.ArgumentParser(prog="python -m exchange.audit.verify", description="Verify an audit log's files.")
     parser.add_argument("--files", type=Path, required=True, help="the log's folder (DIR/log), or a copy")
     parser.add_argument("--key", required=True, help="verification key, or a file that holds it")

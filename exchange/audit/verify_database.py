@@ -1,13 +1,13 @@
-"""Verify the database against the log: every row against its leaf, every receipt, checkpoint and grant too.
+"""Database verifier: every row of the audit tables against its leaf, every receipt, checkpoint and grant too.
 
     report = verify_database(engine, Path("data/log"), key=key, since=kept, grants=read_grants)
 
 The files are verified first and by the same code (`verify_files`); they prove the leaves, and the leaves then prove
-the rows. What is found besides the files' own findings:
+the rows. The kinds of findings besides those of the files:
 
-    row.missing, row.changed, row.column    a leaf without its row, with other bytes, with a search column that lies
-    row.extra                               a row in a place that the log does not have, or a second one in a place
-    row.waiting                             a row without a place whose bytes do not fit its hash
+    row.missing, row.changed, row.column    a leaf without its row, with other bytes, with another search column
+    row.extra                               a row at an index that the log does not have, or a second one at an index
+    row.waiting                             a row without an index whose bytes do not match its hash
     receipt.missing, receipt.changed        a publication without its receipt, or with one that says otherwise
     receipt.extra                           a receipt that belongs to no entry
     checkpoint.row                          a stored checkpoint that is not one of this log
@@ -17,7 +17,7 @@ the rows. What is found besides the files' own findings:
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
@@ -26,7 +26,7 @@ from typing_extensions import override
 from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
-from exchange.audit.verify import Observer, Report, verify_files
+from exchange.audit.verify import EntryObserver, VerificationReport, verify_files
 from registry.database.errors import unavailable
 from schemas.access import Action
 from schemas.audit import AuditEntry, from_leaf
@@ -35,9 +35,9 @@ from schemas.merkle import leaf_hash
 
 __all__ = ["GrantRows", "verify_database"]
 
-GrantRows = Callable[[sa.Connection], Iterable[tuple[str, int, str]]]
-"""Reads the grants' rows: id, version, and the SHA-256 (hexadecimal) computed anew from what the row says. Only the
-current version of each grant, in any order; a row that cannot be read gives the hash ""."""
+GrantRows: TypeAlias = Callable[[sa.Connection], Iterable[tuple[str, int, str]]]
+"""Reads the grants' rows: id, version, and the SHA-256 (hexadecimal) computed from what the row says now. Only the
+current version of each grant, in any order; a row that cannot be read has the hash ""."""
 
 _STREAM = 2_000
 
@@ -63,8 +63,8 @@ def verify_database(
     key: NoteKey | Sequence[NoteKey],
     since: str | None = None,
     grants: GrantRows | None = None,
-) -> Report:
-    """Verify files and database; see the module for what is found.
+) -> VerificationReport:
+    """Verify files and database; the module's docstring lists the kinds of findings.
 
     Reads one snapshot, so that a log that grows meanwhile is no finding.
 
@@ -78,28 +78,30 @@ def verify_database(
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE.
     """
-    report = Report()
+    report = VerificationReport()
     keys = [key] if isinstance(key, NoteKey) else list(key)
     try:
         with engine.connect() as connection, ExitStack() as cursors:
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             rows = _Rows(connection, cursors, report, keys)
-            rules = LogInvariants(report.tell)
-            verify_files(folder, key=keys, since=since, observer=rows, rules=rules, report=report)
-            ahead = rows.end()
+            invariants = LogInvariants(report.add)
+            verify_files(folder, key=keys, since=since, observer=rows, invariants=invariants, report=report)
+            ahead = rows.finish()
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
-                report.tell("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
+                report.add("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
             if grants is not None:
-                _check_grants(grants(connection), rules, ahead, report)
+                _check_grants(grants(connection), invariants, ahead, report)
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
     return report
 
 
-class _Rows(Observer):
-    """Reads rows beside the entries. See `exchange.audit.verify.Observer`."""
+class _Rows(EntryObserver):
+    """Reads rows beside the entries, in the same order."""
 
-    def __init__(self, connection: sa.Connection, cursors: ExitStack, report: Report, keys: Sequence[NoteKey]) -> None:
+    def __init__(
+        self, connection: sa.Connection, cursors: ExitStack, report: VerificationReport, keys: Sequence[NoteKey]
+    ) -> None:
         self._connection = connection
         self._cursors = cursors
         self._report = report
@@ -110,30 +112,30 @@ class _Rows(Observer):
 
     @override
     def start(self) -> None:
-        """: the first query takes the snapshot, which holds all that the files hold."""
+        # The first query takes the snapshot, which holds all that the files hold.
         self._rows = self._stream(_ROWS)
         self._row = next(self._rows, None)
 
     @override
-    def take(self, index: int, hashes: Sequence[bytes]) -> None:
+    def observe(self, index: int, hashes: Sequence[bytes]) -> None:
         while self._row is not None and self._row.leaf_index < index:
-            self._report.tell("row.extra", self._row.leaf_index, "two rows claim this place")
+            self._report.add("row.extra", self._row.leaf_index, "two rows have this index")
             self._row = next(self._rows, None)
         if self._row is None or self._row.leaf_index != index:
-            self._report.tell("row.missing", index, "the leaf has no row in the database")
+            self._report.add("row.missing", index, "the leaf has no row in the database")
             return
         row, self._row = self._row, next(self._rows, None)
         stored = bytes(row.leaf)
         if leaf_hash(stored) not in hashes or bytes(row.leaf_hash) != leaf_hash(stored):
-            self._report.tell("row.changed", index, "the row's bytes are not the leaf's")
+            self._report.add("row.changed", index, "the row's bytes are not the leaf's")
             return
         try:
             entry = from_leaf(stored)
         except InvalidError:
-            return  # told by the rules
+            return  # the invariants report it
         wrong = [name for name, value in columns_of(entry).items() if getattr(row, name) != value]
         if wrong:
-            self._report.tell("row.column", index, f"the columns {', '.join(wrong)} say something else than the leaf")
+            self._report.add("row.column", index, f"the columns {', '.join(wrong)} say something else than the leaf")
         if row.lane is not None or entry.action == Action.PUBLISH:
             self._check_receipt(index, entry, row)
 
@@ -145,9 +147,8 @@ class _Rows(Observer):
         self._checkpoint = None
 
     @override
-    def passed(self, size: int, roots: Sequence[bytes]) -> None:
-        """; called before the next size is asked for."""
-        row = self._checkpoint
+    def size_reached(self, size: int, roots: Sequence[bytes]) -> None:
+        row = self._checkpoint  # of this size: the next one is read only after this call
         if row is None or row.size != size:
             return
         self._check_checkpoint(row, roots)
@@ -159,35 +160,33 @@ class _Rows(Observer):
         except InvalidError:
             holds = False
         if not holds or (roots is not None and bytes(row.root) not in roots):
-            self._report.tell(
-                "checkpoint.row", None, f"the stored checkpoint of size {row.size} is not one of this log"
-            )
+            self._report.add("checkpoint.row", None, f"the stored checkpoint of size {row.size} is not one of this log")
 
-    def end(self) -> dict[tuple[str, int], str]:
-        """Look at the rows that the files do not hold yet; give the grant versions that their entries make."""
+    def finish(self) -> dict[tuple[str, int], str]:
+        """Check the rows that the files do not hold yet; return the grant versions that their entries make."""
         size = self._report.checkpoint.size if self._report.checkpoint else 0
         ahead: dict[tuple[str, int], str] = {}
         while self._row is not None:
             if self._row.leaf_index < size:
-                self._report.tell("row.extra", self._row.leaf_index, "two rows claim this place")
+                self._report.add("row.extra", self._row.leaf_index, "two rows have this index")
             else:
-                self._look_ahead(self._row, ahead)
+                self._check_ahead(self._row, ahead)
             self._row = next(self._rows, None)
         for row in self._stream(_CHECKPOINTS, size + 1):
             self._check_checkpoint(row, None)
         for row in self._stream(_WAITING):
-            self._look_ahead(row, ahead)
+            self._check_ahead(row, ahead)
         return ahead
 
-    def _look_ahead(self, row: Any, ahead: dict[tuple[str, int], str]) -> None:
+    def _check_ahead(self, row: Any, ahead: dict[tuple[str, int], str]) -> None:
         leaf = bytes(row.leaf)
         if leaf_hash(leaf) != bytes(row.leaf_hash):
-            self._report.tell("row.waiting", row.leaf_index, "a row that waits has bytes that do not fit its hash")
+            self._report.add("row.waiting", row.leaf_index, "a row that waits has bytes that do not match its hash")
             return
         try:
             entry = from_leaf(leaf)
         except InvalidError as error:
-            self._report.tell("row.waiting", row.leaf_index, str(error))
+            self._report.add("row.waiting", row.leaf_index, str(error))
             return
         if entry.grant is not None and makes_version(entry.action) and "failed" not in entry.data:
             ahead[entry.grant.id, entry.grant.version] = entry.grant.hash
@@ -201,10 +200,10 @@ class _Rows(Observer):
         data: Any = entry.data
         if entry.action != Action.PUBLISH or "failed" in data or entry.decision != "allow":
             if row.lane is not None:
-                self._report.tell("receipt.changed", index, "a receipt belongs to an entry that is no publication")
+                self._report.add("receipt.changed", index, "a receipt belongs to an entry that is no publication")
             return
         if row.lane is None:
-            self._report.tell("receipt.missing", index, f"batch {data['sequence']} of {data['lane']} has no receipt")
+            self._report.add("receipt.missing", index, f"batch {data['sequence']} of {data['lane']} has no receipt")
             return
         runs = [[*row.runs[at : at + 3]] for at in range(0, len(row.runs), 3)]
         same = (
@@ -212,24 +211,27 @@ class _Rows(Observer):
             == (data["lane"], data["sequence"], data["root"], data["runs"])
         ) and bytes(row.receipt_hash) == bytes(row.leaf_hash)
         if not same:
-            self._report.tell(
+            self._report.add(
                 "receipt.changed", index, f"the receipt of batch {data['sequence']} of {data['lane']} says otherwise"
             )
 
 
 def _check_grants(
-    rows: Iterable[tuple[str, int, str]], rules: LogInvariants, ahead: dict[tuple[str, int], str], report: Report
+    rows: Iterable[tuple[str, int, str]],
+    invariants: LogInvariants,
+    ahead: dict[tuple[str, int], str],
+    report: VerificationReport,
 ) -> None:
     """Compare grants with the entries that made them, those that the files do not hold yet among them."""
-    newest = dict(sorted(ahead))
+    latest = dict(sorted(ahead))
     for grant_id, version, digest in rows:
-        made = rules.made(grant_id, version) or ahead.get((grant_id, version))
+        made = invariants.grant_hash(grant_id, version) or ahead.get((grant_id, version))
         if made != digest:
             why = "no entry made this version" if made is None else "the entry that made it names another hash"
-            report.tell("grant.forged", None, f"the row of grant {grant_id} version {version}: {why}")
+            report.add("grant.forged", None, f"the row of grant {grant_id} version {version}: {why}")
             continue
-        last = max(rules.newest(grant_id) or 0, newest.get(grant_id, 0))
+        last = max(invariants.latest_version(grant_id) or 0, latest.get(grant_id, 0))
         if last > version:
-            report.tell(
+            report.add(
                 "grant.old", None, f"the row of grant {grant_id} is version {version}; entries made version {last}"
             )

@@ -18,7 +18,7 @@ import typer
 
 from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
-from exchange.audit.verify import Report, verify_files
+from exchange.audit.verify import VerificationReport, verify_files
 from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table
 from exchange.cli.output import print_json
@@ -127,7 +127,7 @@ def verify(
 ) -> None:
     """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
     checkpoint_text = _read(since) if since else None
-    report: Report
+    report: VerificationReport
     if database is None:
         report = verify_files(files, key=_key(key), since=checkpoint_text)
     else:

@@ -143,7 +143,7 @@ class _Comparison:
 def _compare(app: App, broker: KafkaBroker, only: Lane | None, batches: int) -> _Comparison:
     store = PostgresReceipts()
     with app.pool.database.begin() as work:
-        lasts = store.lasts(work)
+        lasts = store.last_sequences(work)
     lanes = [lane for lane in sorted(lasts, key=str) if only in {None, lane}]
     result = _Comparison(lanes=len(lanes), compared=0, incomplete=[])
     for lane in lanes:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from exchange.access.decision.roles import decide_control
-from exchange.audit.store import EntryStore, Query
+from exchange.audit.store import EntryQuery, EntryStore
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -34,7 +34,7 @@ class AuditQueries:
         self._prove = prove
         self._checkpoint = checkpoint
 
-    def search(self, actor: Actor, call: RequestContext, query: Query) -> list[dict[str, Any]]:
+    def search(self, actor: Actor, call: RequestContext, query: EntryQuery) -> list[dict[str, Any]]:
         """Return entries, newest first, each with its place in the log and whether a signed checkpoint covers it.
 
         An account of a department sees the entries of its own department alone.
@@ -75,7 +75,7 @@ class AuditQueries:
         with self._enforcer.announce(
             actor, Action.AUDIT_PROVE, entry_id, call, self._decide(actor, Action.AUDIT_PROVE)
         ):
-            query = Query(entry=entry_id, department=actor.department or None, limit=1)
+            query = EntryQuery(entry=entry_id, department=actor.department or None, limit=1)
             if not self._entries.find(query):
                 raise InvalidError(Reason.NOT_FOUND, "no entry that you may see has this id")
             return self._prove(entry_id)

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from exchange import metrics, migrations
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
-from exchange.audit.ledger import Ledger
+from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
-from exchange.audit.proof import behind, prove
+from exchange.audit.proof import log_behind, prove
 from exchange.audit.sequencer import Sequencer
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
@@ -123,7 +123,7 @@ class App:
         database = PostgresDatabase(engine, single)
         broker = retry_until_available(lambda: _broker(config, database))
         secrets, authority = keys.secrets, keys.authority
-        ledger = Ledger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
+        ledger = AuditLedger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
         retry_until_available(lambda: ledger.open(database))
         enforcer = Enforcer(database, ledger, pool_id=config.pool_id, clock=microseconds)
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
@@ -371,7 +371,7 @@ def _below(folder: Path, path: Path) -> Path:
 def _prove(log: PostgresLog, folder: Path, entry_id: str) -> str:
     index = log.index_of(entry_id)
     if index is None:
-        raise behind()
+        raise log_behind()
     return prove(folder, index)
 
 

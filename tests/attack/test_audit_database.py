@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from exchange.audit.note import checkpoint_text, sign_note
 from exchange.audit.postgres import PostgresEntries
 from exchange.audit.sequencer import Sequencer
-from exchange.audit.verify import Report
+from exchange.audit.verify import VerificationReport
 from exchange.audit.verify_database import verify_database
 from schemas.access import Action
 from schemas.audit import Checkpoint
@@ -43,7 +43,7 @@ class Pool:
             done = connection.execute(sa.text(statement), values)
             assert done.rowcount != 0, "the attack did nothing"
 
-    def verify(self, *grants: tuple[str, int, str]) -> Report:
+    def verify(self, *grants: tuple[str, int, str]) -> VerificationReport:
         return verify_database(
             self.engine, self.log.folder, key=self.log.signer.key, since=self.kept, grants=lambda _: grants or [GRANT]
         )
@@ -55,7 +55,7 @@ def pool(engine: sa.Engine, tmp_path: Path) -> Iterator[Pool]:
         yield Pool(engine, LogWorld(world, tmp_path / "log"))
 
 
-def kinds(report: Report) -> set[tuple[str, int | None]]:
+def kinds(report: VerificationReport) -> set[tuple[str, int | None]]:
     return {(finding.kind, finding.index) for finding in report.findings}
 
 
@@ -69,7 +69,7 @@ def test_a_log_that_goes_on_meanwhile_is_in_order(pool: Pool) -> None:
     make = pool.log.world.make
     pool.log.world.write(pool.ledger, make.publish(6), make.grant(4, "dd" * 32, Action.GRANT_SUSPEND))
     assert pool.verify(("g-1", 4, "dd" * 32)).findings == []
-    assert pool.log.world.log.claim(10) == 2
+    assert pool.log.world.log.assign_indexes(10) == 2
     assert pool.verify(("g-1", 4, "dd" * 32)).findings == []
 
 
@@ -209,7 +209,7 @@ FORGED = [
 def test_a_forged_grant_is_named(pool: Pool, row: tuple[str, int, str], kind: str) -> None:
     report = pool.verify(row)
     assert report.counts == {kind: 1}
-    assert row[0] in report.findings[0].what
+    assert row[0] in report.findings[0].message
 
 
 def test_with_the_real_key_history_is_still_bound_to_the_checkpoint_outside(pool: Pool, tmp_path: Path) -> None:
@@ -232,12 +232,12 @@ def test_with_the_real_key_history_is_still_bound_to_the_checkpoint_outside(pool
     assert {("since.fork", None), ("counter.gap", 4)} == found
 
 
-def test_a_process_does_not_give_a_number_twice_though_its_line_was_set_back(pool: Pool) -> None:
-    """It knows where its lines stand: what it would write there is refused, and it goes on with another line."""
+def test_a_process_does_not_give_a_number_twice_though_its_sequence_was_set_back(pool: Pool) -> None:
+    """It keeps the counters: what it would write is refused, and it goes on with another sequence."""
     pool.log.fill(pool.ledger, 1)
     pool.do("DELETE FROM audit_entry WHERE leaf_index IS NULL")
     pool.do("UPDATE audit_line SET counter = counter - 1")
-    with pytest.raises(CorruptError, match="somebody else has changed its row"):
+    with pytest.raises(CorruptError, match="another program has changed its row"):
         pool.log.fill(pool.ledger, 1)
     pool.log.fill(pool.ledger, 1)
     pool.sequencer.step()

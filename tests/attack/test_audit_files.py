@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.note import FileSigner, checkpoint_text, sign_note
 from exchange.audit.tiles import Edge, TileFiles, decode_bundle, encode_bundle
-from exchange.audit.verify import Report, main, verify_files
+from exchange.audit.verify import VerificationReport, main, verify_files
 from schemas.access import Action
 from schemas.audit import AuditEntry, Checkpoint, Decision, from_leaf, to_leaf
 from schemas.errors import Reason
@@ -35,7 +35,7 @@ class Log:
         self.folder = folder
         self.leaves = leaves_of(self.made.world)
 
-    def verify(self) -> Report:
+    def verify(self) -> VerificationReport:
         return verify_files(self.folder, key=self.made.signer.key, since=self.yesterday)
 
     def edit(self, path: str, change: Callable[[bytes], bytes]) -> None:
@@ -75,7 +75,7 @@ def log(tmp_path: Path) -> Log:
     return Log(tmp_path / "log")
 
 
-def kinds(report: Report) -> set[tuple[str, int | None]]:
+def kinds(report: VerificationReport) -> set[tuple[str, int | None]]:
     return {(finding.kind, finding.index) for finding in report.findings}
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.note import FileSigner, open_note, parse_checkpoint, sign_note
-from exchange.audit.sequencer import Step
+from exchange.audit.sequencer import SequencerStep
 from exchange.audit.store import CheckpointRow
 from exchange.audit.tiles import TileFiles, decode_bundle
 from exchange.audit.verify import verify_files
@@ -37,7 +37,7 @@ def signed(log: LogWorld) -> tuple[int, bytes]:
 
 
 def test_a_new_log_signs_the_empty_tree(log: LogWorld) -> None:
-    assert log.sequencer().step() == Step(placed=0, size=0, published=True)
+    assert log.sequencer().step() == SequencerStep(placed=0, size=0, published=True)
     assert signed(log) == (0, EMPTY_ROOT)
     assert verify_files(log.folder, key=log.signer.key).ok
 
@@ -141,7 +141,7 @@ def test_a_crash_between_row_and_file_is_mended(log: LogWorld) -> None:
     sequencer.step()
     after = log.note()
     (log.folder / "checkpoint").write_text(before)
-    assert log.sequencer().step() == Step(placed=0, size=5, published=False)
+    assert log.sequencer().step() == SequencerStep(placed=0, size=5, published=False)
     assert log.note() == after
 
 
@@ -290,19 +290,13 @@ def test_a_restart_does_not_forget_the_time(log: LogWorld) -> None:
     assert caught.value.reason is Reason.CLOCK_JUMPED
 
 
-def test_it_steps_until_it_is_stopped_and_tells_of_failures(log: LogWorld) -> None:
-    told: list[Exception | None] = []
-    stop = threading.Event()
-
-    def alarm(error: Exception | None) -> None:
-        told.append(error)
-        log.folder.unlink() if log.folder.is_file() else None
-        if len(told) == 3:
-            stop.set()
-
+def test_a_step_that_failed_is_done_by_the_next_one(log: LogWorld) -> None:
     log.folder.write_text("a file where the folder should be")
-    log.sequencer().run(stop, alarm, interval=0.01)
-    assert [error is None for error in told] == [False, True, True]
+    sequencer = log.sequencer()
+    with pytest.raises(PoolError):
+        sequencer.step()
+    log.folder.unlink()
+    sequencer.step()
     assert signed(log)[0] == 0
 
 
@@ -319,14 +313,11 @@ def test_after_any_error_the_next_step_begins_from_what_is_stored(
 
     with monkeypatch.context() as patched:
         patched.setattr(log.world.log, "put_checkpoint", breaks)
-        with pytest.raises(ZeroDivisionError):
-            sequencer.step()
-        told: list[Exception | None] = []
-        stop = threading.Event()
-        sequencer.run(stop, lambda error: (told.append(error), stop.set())[0], interval=0.01)
-        assert [type(error) for error in told] == [ZeroDivisionError]
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                sequencer.step()
     shutil.rmtree(log.folder)  # only a sequencer that looks again finds that the tiles are gone
-    assert sequencer.step() == Step(placed=0, size=7, published=True)
+    assert sequencer.step() == SequencerStep(placed=0, size=7, published=True)
     assert signed(log)[0] == 7
     assert verify_files(log.folder, key=log.signer.key).ok
 

@@ -1,4 +1,4 @@
-"""What the audit room's stores promise, on every adapter."""
+"""What the audit stores promise, on every adapter."""
 
 import contextlib
 import threading
@@ -10,15 +10,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from exchange.audit.ledger import Ledger
-from exchange.audit.store import CheckpointRow, Query
+from exchange.audit.ledger import AuditLedger
+from exchange.audit.store import CheckpointRow, EntryQuery
 from registry.database.unit_of_work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 from schemas.names import Lane
-from tests.kit.cases.audit import CONSUMER, LANE, PROVIDER, START, AuditWorld, memory_world, postgres_world, receipt_for
+from tests.kit.cases.audit import (
+    CONSUMER,
+    LANE,
+    PROVIDER,
+    START,
+    AuditWorld,
+    memory_world,
+    postgres_world,
+    receipt_for,
+    stored_keys,
+)
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -32,16 +42,16 @@ def world(request: pytest.FixtureRequest) -> Iterator[AuditWorld]:
 
 def stored(world: AuditWorld) -> list[AuditEntry]:
     """All entries in the order of the log, which they get their places in now."""
-    while world.log.claim(1000):
+    while world.log.assign_indexes(1000):
         pass
-    with world.log.sealed(0) as leaves:
+    with world.log.placed(0) as leaves:
         return [from_leaf(one.leaf) for one in leaves]
 
 
 def test_an_entry_is_stored_as_its_leaf_and_nothing_is_lost(world: AuditWorld) -> None:
     entry = world.make.fetch(0, 250)
     [digest] = world.write(world.ledger(), entry)
-    [found] = world.entries.find(Query())
+    [found] = world.entries.find(EntryQuery())
     back = from_leaf(found.leaf)
     assert leaf_hash(found.leaf) == found.leaf_hash == digest
     assert (back.gateway, back.counter) == ("gw0#1", 1)
@@ -50,7 +60,7 @@ def test_an_entry_is_stored_as_its_leaf_and_nothing_is_lost(world: AuditWorld) -
         assert getattr(back, field) == getattr(entry, field)
 
 
-def test_numbers_of_a_line_have_no_gap_though_transactions_fail(world: AuditWorld) -> None:
+def test_numbers_of_a_sequence_have_no_gap_though_transactions_fail(world: AuditWorld) -> None:
     ledger = world.ledger()
     for k in range(20):
         with contextlib.suppress(KeyError), world.db.begin() as work:
@@ -67,11 +77,11 @@ def test_an_entry_rolled_back_has_never_been(world: AuditWorld) -> None:
         [digest] = ledger.write(work, [entry])
         world.receipts.put(work, [(receipt_for(entry, digest), [bytes(16)])])
         raise KeyError
-    assert world.entries.find(Query()) == []
-    assert world.log.claim(10) == 0
+    assert world.entries.find(EntryQuery()) == []
+    assert world.log.assign_indexes(10) == 0
     with world.db.begin() as work:
         assert world.receipts.get(work, LANE, 1) is None
-        assert world.receipts.lasts(work) == {}
+        assert world.receipts.last_sequences(work) == {}
     world.write(ledger, entry)
     assert [one.counter for one in stored(world)] == [1]
 
@@ -81,13 +91,13 @@ def test_processes_count_apart_and_a_name_serves_one_start(world: AuditWorld) ->
     world.write(world.ledger(), world.make.make())
     assert [(entry.gateway, entry.counter) for entry in stored(world)] == [("gw0#1", 1), ("gw1#1", 1)]
     with pytest.raises(ConflictError) as caught:
-        Ledger(world.entries, process="gw0").open(world.db)
+        AuditLedger(world.entries, process="gw0").open(world.db)
     assert caught.value.reason is Reason.ALREADY_EXISTS
 
 
-def test_a_process_without_lines_cannot_write(world: AuditWorld) -> None:
+def test_a_process_without_sequences_cannot_write(world: AuditWorld) -> None:
     with pytest.raises(CorruptError), world.db.begin() as work:
-        Ledger(world.entries, process="unheard-of").write(work, [world.make.make()])
+        AuditLedger(world.entries, process="unheard-of").write(work, [world.make.make()])
 
 
 def test_an_id_stands_once(world: AuditWorld) -> None:
@@ -96,15 +106,15 @@ def test_an_id_stands_once(world: AuditWorld) -> None:
     world.write(ledger, entry)
     with pytest.raises(ConflictError):
         world.write(ledger, entry)
-    assert len(world.entries.find(Query())) == 1
+    assert len(world.entries.find(EntryQuery())) == 1
 
 
 def test_a_process_whose_opening_failed_does_not_count_until_it_is_opened(world: AuditWorld) -> None:
-    ledger = Ledger(world.entries, process="late")
+    ledger = AuditLedger(world.entries, process="late")
 
     def open_in_vain() -> None:
         with world.db.begin() as work:
-            world.entries.open_lines(work, "late")
+            world.entries.open_sequences(work, "late")
             raise KeyError
 
     for _ in range(2):
@@ -123,7 +133,7 @@ def test_entries_that_go_with_the_commit_are_there_after_it(world: AuditWorld, c
     for _ in range(2):
         with world.db.begin() as work:
             hashes = ledger.write(work, [world.make.make() for _ in range(count)], last=True)
-        assert {found.leaf_hash for found in world.entries.find(Query(limit=count))} == set(hashes)
+        assert {found.leaf_hash for found in world.entries.find(EntryQuery(limit=count))} == set(hashes)
     assert [entry.counter for entry in stored(world)] == list(range(1, 2 * count + 1))
 
 
@@ -141,7 +151,7 @@ def test_an_entry_that_goes_with_the_commit_and_is_refused_takes_the_act_with_it
         publish()
     assert caught.value.reason is Reason.ALREADY_EXISTS
     with world.db.begin() as work:
-        assert world.receipts.lasts(work) == {}
+        assert world.receipts.last_sequences(work) == {}
     world.write(ledger, world.make.make())
     assert [one.counter for one in stored(world)] == [1, 2]
 
@@ -151,7 +161,7 @@ def test_an_entry_that_goes_with_the_commit_is_taken_back_with_the_act(world: Au
     with contextlib.suppress(KeyError), world.db.begin() as work:
         ledger.write(work, [world.make.make()], last=True)
         raise KeyError
-    assert world.entries.find(Query()) == []
+    assert world.entries.find(EntryQuery()) == []
     world.write(ledger, world.make.make())
     assert [one.counter for one in stored(world)] == [1]
 
@@ -164,7 +174,7 @@ def test_an_entry_too_long_for_a_leaf_is_refused_and_leaves_no_gap(world: AuditW
     assert [entry.counter for entry in stored(world)] == [1]
 
 
-def test_side_by_side_every_line_counts_without_a_gap(world: AuditWorld) -> None:
+def test_side_by_side_every_sequence_is_without_a_gap(world: AuditWorld) -> None:
     ledger = world.ledger()
     make = threading.Lock()
 
@@ -184,7 +194,7 @@ def test_side_by_side_every_line_counts_without_a_gap(world: AuditWorld) -> None
     for entry in stored(world):
         seen.setdefault(entry.gateway, []).append(entry.counter)
     assert sum(map(len, seen.values())) == 60
-    # Also in the log's order: a verifier needs to remember one number a line.
+    # Also in the log's order: a verifier needs to remember one number a sequence.
     assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in seen.values())
 
 
@@ -192,18 +202,18 @@ def test_places_are_given_once_and_in_order(world: AuditWorld) -> None:
     ledger = world.ledger()
     world.write(ledger, *[world.make.make() for _ in range(7)])
     assert (world.log.backlog().count, world.log.backlog().oldest) == (7, START + 1000)
-    assert world.log.claim(5) == 5
-    assert world.log.claim(5) == 2
-    assert world.log.claim(5) == 0
+    assert world.log.assign_indexes(5) == 5
+    assert world.log.assign_indexes(5) == 2
+    assert world.log.assign_indexes(5) == 0
     assert (world.log.backlog().count, world.log.backlog().oldest) == (0, None)
-    with world.log.sealed(0) as leaves:
+    with world.log.placed(0) as leaves:
         first = list(leaves)
     assert [one.index for one in first] == list(range(7))
     world.write(ledger, world.make.make())
-    world.log.claim(5)
-    with world.log.sealed(0) as leaves:
+    world.log.assign_indexes(5)
+    with world.log.placed(0) as leaves:
         assert list(leaves)[:7] == first
-    with world.log.sealed(2, 4) as leaves:
+    with world.log.placed(2, 4) as leaves:
         assert [one.index for one in leaves] == [2, 3]
 
 
@@ -212,9 +222,9 @@ def test_an_entry_committed_late_still_gets_its_place(world: AuditWorld) -> None
     ledger = world.ledger()
     late, early = world.make.make(), world.make.make()
     world.write(ledger, early)
-    world.log.claim(10)
+    world.log.assign_indexes(10)
     world.write(ledger, late)
-    assert world.log.claim(10) == 1
+    assert world.log.assign_indexes(10) == 1
     assert world.log.index_of(late.id) == 1
     waiting = world.make.make()
     world.write(ledger, waiting)
@@ -222,7 +232,7 @@ def test_an_entry_committed_late_still_gets_its_place(world: AuditWorld) -> None
     for unknown in ("01935f1e-0000-7000-8000-000000000000", "no id", ""):
         with pytest.raises(InvalidError, match="no entry"):
             world.log.index_of(unknown)
-        assert world.entries.find(Query(entry=unknown)) == []
+        assert world.entries.find(EntryQuery(entry=unknown)) == []
 
 
 def test_a_checkpoint_of_a_size_stands_once(world: AuditWorld) -> None:
@@ -237,16 +247,15 @@ def test_a_checkpoint_of_a_size_stands_once(world: AuditWorld) -> None:
     with pytest.raises(CorruptError) as caught:
         world.log.put_checkpoint(CheckpointRow(size=3, root=b"\1" * 32, note="d\n", at=START))
     assert caught.value.reason is Reason.LOG_CORRUPT
-    with world.log.checkpoints() as rows:
-        assert list(rows) == [row, larger]
+    assert world.log.put_checkpoint(again) == row
 
 
 def test_no_places_are_given_once_placed_entries_are_missing(world: AuditWorld) -> None:
     world.write(world.ledger(), world.make.make(), world.make.make())
-    world.log.claim(10)
+    world.log.assign_indexes(10)
     world.log.put_checkpoint(CheckpointRow(size=3, root=bytes(32), note="x\n", at=START))
     with pytest.raises(CorruptError):
-        world.log.claim(10)
+        world.log.assign_indexes(10)
 
 
 def test_receipts_are_found_by_lane_and_sequence(world: AuditWorld) -> None:
@@ -259,7 +268,7 @@ def test_receipts_are_found_by_lane_and_sequence(world: AuditWorld) -> None:
         assert world.receipts.get(work, LANE, 3) is None
         assert world.receipts.last(work, LANE) == receipt_for(second, hashes[1])
         assert world.receipts.last(work, Lane.parse(f"{PROVIDER}/none/population.v1")) is None
-        assert world.receipts.lasts(work) == {LANE: 2, other: 7}
+        assert world.receipts.last_sequences(work) == {LANE: 2, other: 7}
     with pytest.raises(ConflictError), world.db.begin() as work:
         world.receipts.put(work, [(receipt_for(world.make.publish(2), hashes[1]), [])])
 
@@ -280,7 +289,9 @@ def test_of_receipts_one_of_which_is_known_none_is_stored(world: AuditWorld) -> 
     with pytest.raises(ConflictError, match="has a receipt"):
         put_both()
     with world.db.begin() as work:
-        assert world.receipts.lasts(work) == {receipt_for(known, digest).lane: receipt_for(known, digest).sequence}
+        assert world.receipts.last_sequences(work) == {
+            receipt_for(known, digest).lane: receipt_for(known, digest).sequence
+        }
 
 
 def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> None:
@@ -288,33 +299,30 @@ def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> No
     [digest] = world.write(world.ledger(), entry)
     with world.db.begin() as work:
         assert world.receipts.prune_keys(work, entry.at) == 0
-        reach = world.receipts.reach(work, LANE, 1)
-        assert reach is not None
-        assert reach.keys == tuple(bytes([k]) * 16 for k in range(10))
+        assert stored_keys(world, work, 1) == tuple(bytes([k]) * 16 for k in range(10))
         assert world.receipts.prune_keys(work, entry.at + 1) == 1
-        reach = world.receipts.reach(work, LANE, 1)
-        assert reach is not None
-        assert (reach.keys, reach.receipt) == (None, receipt_for(entry, digest))
+        assert stored_keys(world, work, 1) is None
+        assert world.receipts.get(work, LANE, 1) == receipt_for(entry, digest)
 
 
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        (Query(), ["denied", "fetch", "publish"]),
-        (Query(limit=1), ["denied"]),
-        (Query(department=CONSUMER), ["denied", "fetch"]),
-        (Query(department=PROVIDER), ["publish"]),
-        (Query(purpose="social-insurance"), ["fetch"]),
-        (Query(case="2026-001", grant="g-1", action=Action.FETCH), ["fetch"]),
-        (Query(case="2026-002"), []),
-        (Query(decision="deny"), ["denied"]),
-        (Query(resource="credit.v1"), ["denied"]),
-        (Query(since=START + 2000), ["denied", "fetch"]),
-        (Query(until=START + 2000), ["publish"]),
+        (EntryQuery(), ["denied", "fetch", "publish"]),
+        (EntryQuery(limit=1), ["denied"]),
+        (EntryQuery(department=CONSUMER), ["denied", "fetch"]),
+        (EntryQuery(department=PROVIDER), ["publish"]),
+        (EntryQuery(purpose="social-insurance"), ["fetch"]),
+        (EntryQuery(case="2026-001", grant="g-1", action=Action.FETCH), ["fetch"]),
+        (EntryQuery(case="2026-002"), []),
+        (EntryQuery(decision="deny"), ["denied"]),
+        (EntryQuery(resource="credit.v1"), ["denied"]),
+        (EntryQuery(since=START + 2000), ["denied", "fetch"]),
+        (EntryQuery(until=START + 2000), ["publish"]),
     ],
     ids=str,
 )
-def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: Query, expected: list[str]) -> None:
+def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: EntryQuery, expected: list[str]) -> None:
     publish, fetch = world.make.publish(1), world.make.fetch(0, 10)
     denied = world.make.make(
         Action.FETCH, decision=Decision.DENY, reason=Reason.GRANT_SUSPENDED, resource="credit.v1", actor=fetch.actor
@@ -322,7 +330,7 @@ def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: Query, 
     names = {publish.id: "publish", fetch.id: "fetch", denied.id: "denied"}
     world.write(world.ledger(), publish, fetch, denied)
     assert [names[from_leaf(found.leaf).id] for found in world.entries.find(query)] == expected
-    [found] = world.entries.find(Query(entry=fetch.id))
+    [found] = world.entries.find(EntryQuery(entry=fetch.id))
     assert from_leaf(found.leaf).id == fetch.id
 
 
@@ -334,18 +342,18 @@ def test_a_caller_without_identity_leaves_an_entry_too(world: AuditWorld) -> Non
 
 @pytest.mark.postgres
 def test_an_open_transaction_keeps_nobody_from_writing(engine: sa.Engine) -> None:
-    """A line is held until its transaction ends; the others go on, and the log does not wait for it."""
+    """A sequence is in use until its transaction ends; the others go on, and the log does not wait for it."""
     with postgres_world(engine) as world:
         ledger = world.ledger()
         with world.db.begin() as slow:
             ledger.write(slow, [world.make.make()])
             world.write(ledger, world.make.make(), world.make.make())
-            assert world.log.claim(10) == 2
-        assert world.log.claim(10) == 1
+            assert world.log.assign_indexes(10) == 2
+        assert world.log.assign_indexes(10) == 1
 
 
 @pytest.mark.postgres
-def test_who_finds_every_line_held_opens_another_and_lines_are_used_again(engine: sa.Engine) -> None:
+def test_who_finds_every_sequence_in_use_opens_another_and_sequences_are_used_again(engine: sa.Engine) -> None:
     with postgres_world(engine) as world:
         ledger = world.ledger()
         with world.db.begin() as first:
@@ -366,7 +374,7 @@ def test_who_finds_every_line_held_opens_another_and_lines_are_used_again(engine
 
 
 @pytest.mark.postgres
-def test_a_line_of_which_nobody_knows_where_it_stands_is_left(engine: sa.Engine) -> None:
+def test_a_sequence_whose_outcome_is_unknown_is_abandoned(engine: sa.Engine) -> None:
     """The connection is lost with the commit: the entry may stand or not, and no number is given twice."""
     with postgres_world(engine) as world:
         ledger = world.ledger()
@@ -391,7 +399,7 @@ def test_a_line_of_which_nobody_knows_where_it_stands_is_left(engine: sa.Engine)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("count", [1, 2])  # alone and with another, since these are two statements
 @pytest.mark.parametrize("attack", ["UPDATE audit_line SET counter = counter + 1", "DELETE FROM audit_line"])
-def test_a_line_that_somebody_else_moves_stops_one_act(
+def test_a_sequence_that_another_program_changes_stops_one_act(
     engine: sa.Engine, attack: str, count: int, *, last: bool
 ) -> None:
     with postgres_world(engine) as world:
@@ -407,8 +415,8 @@ def test_a_line_that_somebody_else_moves_stops_one_act(
         with pytest.raises(CorruptError) as caught:
             act()
         assert caught.value.reason is Reason.LOG_CORRUPT
-        assert len(world.entries.find(Query())) == 1
-        act()  # on another line
+        assert len(world.entries.find(EntryQuery())) == 1
+        act()  # with another sequence
         assert [one.gateway for one in stored(world)] == ["gw0#1"] + ["gw0#2"] * count
 
 
@@ -418,5 +426,5 @@ def test_two_sequencers_never_give_places_at_the_same_time(engine: sa.Engine) ->
         world.write(world.ledger(), world.make.make())
         with engine.begin() as other:
             other.execute(sa.text("SELECT pg_advisory_xact_lock(7092442203119412340)"))
-            assert world.log.claim(10) is None
-        assert world.log.claim(10) == 1
+            assert world.log.assign_indexes(10) is None
+        assert world.log.assign_indexes(10) == 1

@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer
 
 from exchange import cli
-from exchange.audit.ledger import Ledger
+from exchange.audit.ledger import AuditLedger
 from exchange.broker.kafka import producers
 from exchange.broker.kafka.client import KafkaClient
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
@@ -63,14 +63,14 @@ def plain_append() -> None:
 
 def early_release() -> None:
     """Tell the consumer at once and the log afterwards."""
-    real_open, real_write = Ledger.open, Ledger.write
+    real_open, real_write = AuditLedger.open, AuditLedger.write
     kept: list[PostgresDatabase] = []
 
-    def opened(self: Ledger, db: Any) -> None:
+    def opened(self: AuditLedger, db: Any) -> None:
         kept.append(db)
         real_open(self, db)
 
-    def write(self: Ledger, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
+    def write(self: AuditLedger, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
         if not any(entry.action == Action.FETCH for entry in entries):
             return real_write(self, work, entries, last=last)
 
@@ -82,8 +82,8 @@ def early_release() -> None:
         threading.Thread(target=later, daemon=True).start()
         return [bytes(32) for _ in entries]
 
-    Ledger.open = opened  # type: ignore[method-assign]
-    Ledger.write = write  # type: ignore[method-assign]
+    AuditLedger.open = opened  # type: ignore[method-assign]
+    AuditLedger.write = write  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from exchange.audit.ledger import Ledger
+from exchange.audit.ledger import AuditLedger
 from exchange.audit.memory import MemoryAudit
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts, metadata
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.sequencer import Sequencer
 from exchange.audit.store import EntryStore, LogStore, ReceiptStore
-from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
+from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase, UnitOfWork, connection_of
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.audit import AuditEntry, Flow, GrantRef, fetch_data, publish_data
 from schemas.canonical import Json
@@ -115,12 +115,12 @@ class AuditWorld:
     make: Entries = field(default_factory=Entries)
     ledgers: Iterator[int] = field(default_factory=itertools.count)
 
-    def ledger(self) -> Ledger:
-        ledger = Ledger(self.entries, process=f"gw{next(self.ledgers)}")
+    def ledger(self) -> AuditLedger:
+        ledger = AuditLedger(self.entries, process=f"gw{next(self.ledgers)}")
         ledger.open(self.db)
         return ledger
 
-    def write(self, ledger: Ledger, *entries: AuditEntry) -> list[bytes]:
+    def write(self, ledger: AuditLedger, *entries: AuditEntry) -> list[bytes]:
         """Write entries, each in a transaction of its own; publications with their receipts."""
         hashes = []
         for entry in entries:
@@ -130,6 +130,15 @@ class AuditWorld:
                     keys = [bytes([k]) * 16 for k in range(10)]
                     self.receipts.put(work, [(receipt_for(entry, hashes[-1]), keys)])
         return hashes
+
+
+def stored_keys(world: AuditWorld, work: UnitOfWork, sequence: int) -> tuple[bytes, ...] | None:
+    """The pseudonyms beside a receipt of `LANE`, as each adapter stores them; None once pruned."""
+    if isinstance(world.receipts, MemoryAudit):
+        return world.receipts._receipts[LANE, sequence].keys
+    query = sa.text("SELECT keys FROM audit_receipt WHERE lane = :lane AND sequence = :sequence")
+    packed = connection_of(work).execute(query, {"lane": str(LANE), "sequence": sequence}).scalar_one()
+    return None if packed is None else tuple(bytes(packed[at : at + 16]) for at in range(0, len(packed), 16))
 
 
 def memory_world() -> AuditWorld:
@@ -178,7 +187,7 @@ class LogWorld:
     def note(self) -> str:
         return (self.folder / "checkpoint").read_text()
 
-    def fill(self, ledger: Ledger, count: int) -> None:
+    def fill(self, ledger: AuditLedger, count: int) -> None:
         """Write so many entries, a hundred a transaction."""
         for start in range(0, count, 100):
             entries = [self.world.make.make() for _ in range(min(100, count - start))]
@@ -187,5 +196,5 @@ class LogWorld:
 
 
 def leaves_of(world: AuditWorld) -> list[bytes]:
-    with world.log.sealed(0) as leaves:
+    with world.log.placed(0) as leaves:
         return [one.leaf for one in leaves]

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.note import FileSigner, NoteKey, checkpoint_text, open_note, parse_checkpoint, sign_note
-from exchange.audit.proof import check_proof, prove, prove_prefix
+from exchange.audit.proof import check_proof, prove
+from exchange.audit.tiles import TileFiles
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
-from schemas.merkle import verify_consistency
+from schemas.merkle import consistency_proof, verify_consistency
 from schemas.status import code_of, error_of
 from tests.kit.cases.audit import LogWorld, leaves_of, memory_world
 
@@ -228,6 +229,6 @@ def test_one_checkpoint_is_proved_a_prefix_of_another(log: LogWorld) -> None:
     log.fill(log.world.ledger(), 400)
     log.sequencer().step()
     new = parse_checkpoint(open_note(log.note(), [log.signer.key]))
-    proof = prove_prefix(log.folder, old.size, new.size)
+    proof = consistency_proof(old.size, new.size, TileFiles(log.folder).subtree(new.size))
     assert verify_consistency(proof, old.root, new.root)
     assert not verify_consistency(proof, new.root, old.root)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from exchange.audit.ledger import Ledger
+from exchange.audit.ledger import AuditLedger
 from exchange.audit.memory import MemoryAudit
-from exchange.audit.store import Query
+from exchange.audit.store import EntryQuery
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Appended, LaneFault, LaneState
@@ -65,7 +65,7 @@ class Pool:
         self.now = NOW
 
     def publishing(self, receipts: Any = None) -> PublishService:
-        ledger = Ledger(self.audit, process=f"gateway@{id(object())}")
+        ledger = AuditLedger(self.audit, process=f"gateway@{id(object())}")
         ledger.open(self.db)
         anything: Any = Nothing()
         return PublishService(
@@ -99,7 +99,7 @@ def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: 
     assert receipt is not None
     assert receipt.sequence == 3
     assert pool.receipts() == [1, 2, 3], "the broker may forget the first ones before the sweeper comes"
-    assert len(pool.audit.find(Query(action=str(Action.PUBLISH)))) == 3
+    assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))) == 3
 
 
 def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool) -> None:
@@ -165,4 +165,4 @@ def test_two_who_recover_the_same_batch_write_it_once(pool: Pool) -> None:
     receipt = pool.publishing(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
     assert receipt is not None
     assert pool.receipts() == [1, 2, 3]
-    assert len(pool.audit.find(Query(action=str(Action.PUBLISH)))) == 3
+    assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))) == 3

@@ -9,9 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.audit.ledger import Ledger
+from exchange.audit.ledger import AuditLedger
 from exchange.audit.memory import MemoryAudit
-from exchange.audit.store import Query
+from exchange.audit.store import EntryQuery
 from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -47,7 +47,7 @@ class Pool:
         self.audit = MemoryAudit(self.db)
         self.broker = broker or MemoryBroker()
         self.broker.create_topic(TOPIC)
-        ledger = Ledger(self.audit, process="gateway@1")
+        ledger = AuditLedger(self.audit, process="gateway@1")
         ledger.open(self.db)
         self.publishing = PublishService(
             pool_id="pool",
@@ -125,7 +125,7 @@ def test_what_changed_while_a_batch_waited_counts(changed: PublisherAttributes, 
     state = pool.broker.resume(LANE)
     assert state is not None
     assert state.receipts[-1].sequence == 1
-    assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="allow"))) == 1
+    assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH), decision="allow"))) == 1
     pool.now = STANDS
     assert pool.append(waiting) == 1
 
@@ -151,7 +151,7 @@ def test_nobody_is_refused_for_what_was_so_a_moment_ago(before: PublisherAttribu
     pool = Pool()
     pool.recently, pool.now = before, ENROLLED
     assert pool.append(pool.publishing.check(ACTOR, CALL, signed())) == 1
-    assert not pool.audit.find(Query(action=str(Action.PUBLISH), decision="deny"))
+    assert not pool.audit.find(EntryQuery(action=str(Action.PUBLISH), decision="deny"))
 
 
 @pytest.mark.parametrize("since", CHANGES)
@@ -173,7 +173,7 @@ def test_a_denial_behind_the_check_is_entered() -> None:
     with pytest.raises(RefusedError) as refused:
         pool.append(checked(1))
     assert refused.value.reason is Reason.CERTIFICATE_REVOKED
-    assert len(pool.audit.find(Query(action=str(Action.PUBLISH), decision="deny"))) == 1
+    assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH), decision="deny"))) == 1
 
 
 def test_a_batch_out_of_order_costs_the_gateway_that_has_the_lane_nothing() -> None:
@@ -204,7 +204,7 @@ def test_a_gap_names_the_number_that_is_expected_and_writes_no_entry_of_what_ano
     with pytest.raises(ConflictError) as refused:
         other.append(checked(3))
     assert refused.value.details["expected"] == "2"
-    assert other.audit.find(Query(action=str(Action.PUBLISH))) == []
+    assert other.audit.find(EntryQuery(action=str(Action.PUBLISH))) == []
 
 
 def test_a_batch_is_never_answered_with_the_receipt_of_another_lane() -> None:
