@@ -19,7 +19,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.control.administration import Administration
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.grants import GrantService
-from exchange.identity.authority import Peers
+from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.tokens import Users
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
@@ -50,7 +50,7 @@ class Pool:
 
     pool_id: str
     database: Database
-    peers: Peers
+    peers: CertificateAuthenticator
     users: Users
     enforcer: Enforcer
     identities: IdentityAttributes
@@ -69,7 +69,7 @@ class Pool:
         Raises:
             RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Whether it is revoked, each decision asks again.
         """
-        return self.peers.identify(certificate, self.now())
+        return self.peers.authenticate(certificate, self.now())
 
     def authenticate(self, token: str) -> Actor:
         """Return who a bearer token is.

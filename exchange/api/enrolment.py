@@ -8,7 +8,7 @@ from typing import Any
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.request_context import RequestContext
-from exchange.identity.enrolment import Enrolled
+from exchange.identity.enrolment import EnrolledConnector
 from exchange.pool import Pool
 from schemas.identifiers import random_id
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
@@ -23,7 +23,7 @@ class _Answers:
         self._threads = threads
         self._gateway = gateway
 
-    async def _answer(self, context: Any, work: Callable[[RequestContext], Enrolled]) -> wire.EnrolReply:
+    async def _answer(self, context: Any, work: Callable[[RequestContext], EnrolledConnector]) -> wire.EnrolReply:
         call = RequestContext(trace=random_id())
         try:
             enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
@@ -67,7 +67,7 @@ class RenewalServicer(_Answers, stubs.RenewalServicer):
     async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
         """Issue the next certificate."""
 
-        def work(call: RequestContext) -> Enrolled:
+        def work(call: RequestContext) -> EnrolledConnector:
             actor = self._pool.identify(peer_certificate(context))
             return self._pool.administration.renew(actor, call, request.certificate_request)
 

@@ -15,7 +15,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Retention
-from exchange.identity.enrolment import Enrolled, Enrolment
+from exchange.identity.enrolment import EnrolledConnector, Enrolment
 from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
@@ -132,7 +132,7 @@ class Administration:
         request: bytes,
         signing_key: bytes,
         signing_proof: bytes,
-    ) -> Enrolled:
+    ) -> EnrolledConnector:
         """Use a one-time token up; the token is the caller's only proof.
 
         Raises:
@@ -141,7 +141,7 @@ class Administration:
         """
         now = self._now()
         with self._database.begin() as work:
-            actor = self._enrolment.invited(work, secret=secret, connector=connector, at=now)
+            actor = self._enrolment.invited_actor(work, secret=secret, connector=connector, at=now)
         decision = decide_control(
             actor,
             Action.CONNECTOR_ENROL,
@@ -162,7 +162,7 @@ class Administration:
             act.note(certificate=enrolled.serial, signing_key=signing_key.hex())
         return enrolled
 
-    def renew(self, actor: Actor, call: RequestContext, request: bytes) -> Enrolled:
+    def renew(self, actor: Actor, call: RequestContext, request: bytes) -> EnrolledConnector:
         """Issue the next certificate of a connector.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The pool's certificate authority, and what a certificate says of its holder.
+"""Certificate authority of the pool, and authentication of client certificates.
 
 One self-signed root (P-256, ten years, path length 0) issues two kinds of certificates and nothing else:
 
@@ -7,13 +7,13 @@ One self-signed root (P-256, ten years, path length 0) issues two kinds of certi
 
     pool://<pool id>/department/<department id>/connector/<name>
 
-The URI is the identity, whole. The subject is the same neutral `CN=connector` for every client, so that no
+The URI is the whole identity. The subject is the same neutral `CN=connector` for every client, so that no
 department can obtain a certificate whose name means something elsewhere (a broker that maps CNs to users, say). Of
 a certificate request only the public key is taken; names, extensions and attributes in it are not read. P-256, as
 gRPC's TLS refuses Ed25519.
 
-Issuing needs the root's key (`Authority`). Telling who a certificate is needs its public part alone (`Peers`), which
-is all that a gateway on another host has.
+Issuing needs the root's key (`Authority`). Authenticating a certificate needs the root's public part alone
+(`CertificateAuthenticator`), which is all that a gateway on another host has.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ from schemas.access import Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason, RefusedError
 from schemas.names import ConnectorId
 
-__all__ = ["CLIENT_LIFETIME", "Authority", "Issued", "Peers", "ServerIdentity"]
+__all__ = ["CLIENT_LIFETIME", "Authority", "CertificateAuthenticator", "IssuedCertificate", "ServerIdentity"]
 
 CLIENT_LIFETIME: Final = timedelta(days=30)
 _SERVER_LIFETIME = timedelta(days=397)
@@ -48,8 +48,8 @@ _CURVE = ec.SECP256R1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
-    """A client certificate.
+class IssuedCertificate:
+    """A client certificate as it was issued.
 
     Attributes:
         certificate: PEM.
@@ -83,7 +83,7 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, pool_id: str, now: datetime) -> "Authority":
-        """Make a new root in *folder*: `authority.crt`, and `authority.key` (0600).
+        """Create a new root in *folder*: `authority.crt`, and `authority.key` (0600).
 
         Raises:
             InvalidError: NAME_INVALID, a pool id that does not fit a URI; ALREADY_EXISTS.
@@ -128,16 +128,16 @@ class Authority:
 
     @property
     def certificate(self) -> bytes:
-        """The root certificate, PEM."""
+        """Return the root certificate, PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def server(self, names: Sequence[str], now: datetime, lifetime: timedelta = _SERVER_LIFETIME) -> ServerIdentity:
-        """Make a key and a certificate for a listener.
+        """Return a new key and certificate for a listener.
 
         Args:
             names: DNS names and IP addresses under which it is called, at least one.
             now: aware.
-            lifetime: how long it holds.
+            lifetime: how long it is valid.
 
         Raises:
             InvalidError: NAME_INVALID.
@@ -155,7 +155,7 @@ class Authority:
             not_after=certificate.not_valid_after_utc,
         )
 
-    def client(self, request: bytes, *, department: str, connector: str, now: datetime) -> Issued:
+    def client(self, request: bytes, *, department: str, connector: str, now: datetime) -> IssuedCertificate:
         """Issue a connector's certificate for the public key of a certificate request.
 
         Args:
@@ -179,7 +179,7 @@ class Authority:
             now,
             now + CLIENT_LIFETIME,
         )
-        return Issued(
+        return IssuedCertificate(
             certificate=certificate.public_bytes(serialization.Encoding.PEM),
             serial=format(certificate.serial_number, "x"),
             not_before=certificate.not_valid_before_utc,
@@ -220,11 +220,11 @@ class Authority:
         )
 
 
-class Peers:
-    """Tells who a client certificate is. TLS has checked it before; this does not rely on that.
+class CertificateAuthenticator:
+    """Authenticates client certificates. TLS has checked them before; this does not rely on that.
 
     Args:
-        pool_id: of this pool; a certificate of another pool is nobody here.
+        pool_id: of this pool; a certificate of another pool is refused.
         authority: the root certificate, PEM.
     """
 
@@ -232,16 +232,16 @@ class Peers:
         self._pool_id = pool_id
         self._root = x509.load_pem_x509_certificate(authority)
         # Signature and names of a certificate never change; only the time does. Checking them costs 150 µs.
-        self._read = lru_cache(maxsize=8_192)(self._read_anew)
+        self._verify_cached = lru_cache(maxsize=8_192)(self._verify)
 
-    def identify(self, certificate: bytes, now: datetime) -> Actor:
+    def authenticate(self, certificate: bytes, now: datetime) -> Actor:
         """Return the connector that holds a certificate (PEM or DER).
 
         Raises:
             RefusedError: NO_IDENTITY, not one of this pool's client certificates; CERTIFICATE_EXPIRED, outside its
                 validity.
         """
-        actor, not_before, not_after = self._read(certificate)
+        actor, not_before, not_after = self._verify_cached(certificate)
         if now >= not_after:
             raise RefusedError(
                 Reason.CERTIFICATE_EXPIRED,
@@ -254,7 +254,7 @@ class Peers:
             )
         return actor
 
-    def _read_anew(self, certificate: bytes) -> tuple[Actor, datetime, datetime]:
+    def _verify(self, certificate: bytes) -> tuple[Actor, datetime, datetime]:
         pem = certificate.lstrip().startswith(b"-----BEGIN")
         try:
             leaf = x509.load_pem_x509_certificate(certificate) if pem else x509.load_der_x509_certificate(certificate)
@@ -264,7 +264,7 @@ class Peers:
             usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
             names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-            raise _nobody() from error
+            raise _not_of_this_pool() from error
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         match = _URI.fullmatch(uris[0]) if len(uris) == len(names) == 1 else None
         if (
@@ -273,7 +273,7 @@ class Peers:
             or match is None
             or match["pool"] != self._pool_id
         ):
-            raise _nobody()
+            raise _not_of_this_pool()
         actor = Actor(
             kind=ActorKind.MACHINE,
             id=match["connector"],
@@ -288,14 +288,14 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
     try:
         csr = x509.load_der_x509_csr(request)
         key = csr.public_key()
-        held = csr.is_signature_valid
+        proven = csr.is_signature_valid
     except Exception as error:  # hostile bytes: the parser's own exceptions are not a closed list
         raise InvalidError(
             Reason.REQUEST_INVALID, "got no readable certificate request; expected PKCS#10 in DER with a P-256 key"
         ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVE):
         raise InvalidError(Reason.REQUEST_INVALID, "got a certificate request for another kind of key; expected P-256")
-    if not held:
+    if not proven:
         raise InvalidError(
             Reason.REQUEST_INVALID, "the certificate request's signature does not fit its key; make the request anew"
         )
@@ -342,7 +342,7 @@ def _check_id(text: str, what: str) -> None:
         )
 
 
-def _nobody() -> RefusedError:
+def _not_of_this_pool() -> RefusedError:
     return RefusedError(
         Reason.NO_IDENTITY, "the certificate is no client certificate of this pool; enrol with `pool-connect enrol`"
     )

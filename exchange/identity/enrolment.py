@@ -1,9 +1,9 @@
-"""How a connector gets its certificate, keeps it, and loses it.
+"""Enrolment of connectors: invitation, certificate, renewal, revocation.
 
-    invite   an account of the department's makes a one-time token, good for 7 days
+    invite   an account of the department's makes a one-time token, valid for 7 days
     enrol    token + certificate request + public signing key → a certificate of 30 days
-    renew    from day 20 of a certificate that is still good → the next one; the signing key stays
-    revoke   a department's, a connector's or one certificate; the gate asks at every act, so it holds at once
+    renew    from day 20 of a certificate that is still valid → the next one; the signing key stays
+    revoke   a department's, a connector's or one certificate; the enforcer asks at every act, so it holds at once
 
 A token that names no connector enrols only a name that the department has not used. Taking an existing name over (its
 machine was off for a month, or lost) needs a token that names it: the old certificates are revoked, and the new
@@ -23,7 +23,7 @@ from enum import StrEnum
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from exchange.identity.authority import Authority, Issued
+from exchange.identity.authority import Authority, IssuedCertificate
 from exchange.identity.store import Certificate, IdentityStore, OneTimeToken, SigningKey
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.access import Actor, ActorKind, Role
@@ -31,27 +31,27 @@ from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
 from schemas.names import ConnectorId
 
-__all__ = ["RENEW_FROM", "TOKEN_LIFETIME", "CertificateStatus", "Connectors", "Enrolled", "Enrolment"]
+__all__ = ["RENEW_FROM", "TOKEN_LIFETIME", "CertificateStatus", "Connectors", "EnrolledConnector", "Enrolment"]
 
 TOKEN_LIFETIME = timedelta(days=7)
 RENEW_FROM = timedelta(days=20)  # after the certificate's beginning
 
 
 class CertificateStatus(StrEnum):
-    """What the pool says of a certificate now; its validity in time is read from the certificate itself."""
+    """Status of a certificate in the pool now; its validity in time is read from the certificate itself."""
 
     ACTIVE = "active"
     REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolled:
-    """What a connector takes home.
+class EnrolledConnector:
+    """The answer to an enrolment or a renewal.
 
     Attributes:
         certificate: PEM, for mutual TLS.
         authority: the pool's root certificate, PEM.
-        pool_id, department, connector: who it is, and where.
+        pool_id, department, connector: the identity that the certificate carries.
         serial: of the certificate, lower-case hexadecimal.
         not_after: end of the certificate, aware.
     """
@@ -66,7 +66,7 @@ class Enrolled:
 
 
 class Connectors:
-    """What the gate and the checks of signatures ask."""
+    """Reads of connectors: certificates for the enforcer, signing keys for checks of signatures."""
 
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
@@ -106,7 +106,7 @@ def _status(certificate: Certificate | None) -> CertificateStatus:
 
 
 class Enrolment:
-    """Issues and revokes. Whether somebody may is the gate's question; what is sound is asked here."""
+    """Issues and revokes certificates. The enforcer decides who may; this class checks what they ask for."""
 
     def __init__(self, authority: Authority, store: IdentityStore) -> None:
         self._authority = authority
@@ -115,13 +115,13 @@ class Enrolment:
     def invite(
         self, work: UnitOfWork, *, department: str, connector: str | None, address: str, by: str, at: datetime
     ) -> str:
-        """Make a one-time token; the line of text that it returns is shown once.
+        """Create a one-time token; the line of text that it returns is shown once.
 
         Args:
             work: the open transaction.
             department: internal id.
             connector: the one name that it is for; None = any that the department has not used.
-            address: host:port of the enrolment listener, as the department's machine reaches it.
+            address: host:port of the enrolment listener, for the department's machine.
             by: account name.
             at: aware.
 
@@ -142,14 +142,14 @@ class Enrolment:
         )
         return Invitation(address=address, authority=self._authority.certificate.decode(), secret=secret).encode()
 
-    def invited(self, work: UnitOfWork, *, secret: str, connector: str, at: datetime) -> Actor:
-        """Tell whom an invitation would make of its bearer: the actor of whom the gate decides before `enrol`.
+    def invited_actor(self, work: UnitOfWork, *, secret: str, connector: str, at: datetime) -> Actor:
+        """Return the actor that an invitation enrols: the enforcer decides on it before `enrol`.
 
         Raises:
             RefusedError: TOKEN_INVALID, unknown, used, expired, or for another connector.
             InvalidError: NAME_INVALID.
         """
-        return self._invited(work, secret, connector, at)[0]
+        return self._read_invitation(work, secret, connector, at)[0]
 
     def enrol(
         self,
@@ -161,8 +161,8 @@ class Enrolment:
         signing_key: bytes,
         signing_proof: bytes,
         at: datetime,
-    ) -> Enrolled:
-        """Use an invitation up, and issue a certificate.
+    ) -> EnrolledConnector:
+        """Issue a certificate for an invitation, which is then used.
 
         Args:
             work: the open transaction.
@@ -170,7 +170,7 @@ class Enrolment:
             connector: name within the department.
             request: PKCS#10, DER, P-256.
             signing_key: Ed25519 public key, 32 bytes.
-            signing_proof: its signature over *request*: who sends the key holds it, and meant this request.
+            signing_proof: its signature over *request*: proves that the sender has the key, for this request.
             at: aware.
 
         Raises:
@@ -179,9 +179,9 @@ class Enrolment:
             ConflictError: ALREADY_EXISTS, the name is in use and the token does not name it.
         """
         _check_proof(signing_key, signing_proof, request)
-        # Read twice: the first tells the department, the second, under its lock, whether another machine was faster.
-        self._store.lock_department(work, self._invited(work, secret, connector, at)[0].department)
-        actor, token = self._invited(work, secret, connector, at)
+        # Read twice: first for the department, then under its lock, since another machine may have been faster.
+        self._store.lock_department(work, self._read_invitation(work, secret, connector, at)[0].department)
+        actor, token = self._read_invitation(work, secret, connector, at)
         if token.connector is None and self._store.signing_keys(work, actor.department, actor.id):
             raise ConflictError(
                 Reason.ALREADY_EXISTS,
@@ -196,38 +196,34 @@ class Enrolment:
             work, SigningKey(department=actor.department, connector=actor.id, public_key=signing_key, since=at)
         )
         self._store.use_invitation(work, token.digest, at)
-        return self._keep(work, actor, issued)
+        return self._store_certificate(work, actor, issued)
 
-    def renew(self, work: UnitOfWork, actor: Actor, request: bytes, at: datetime) -> Enrolled:
-        """Issue the next certificate to the holder of one that is still good; both hold until they end.
+    def renew(self, work: UnitOfWork, actor: Actor, request: bytes, at: datetime) -> EnrolledConnector:
+        """Issue the next certificate to the holder of one that is still valid; both are valid until they end.
 
-        A lost answer is asked for again with the old certificate.
+        After a lost answer, the old certificate may be renewed again.
 
         Raises:
             RefusedError: CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED; TRANSITION_NOT_ALLOWED before day 20.
             InvalidError: REQUEST_INVALID.
         """
         self._store.lock_department(work, actor.department)
-        held = self._store.certificate(work, actor.certificate)
+        current = self._store.certificate(work, actor.certificate)
         if (
-            held is None
-            or held.revoked_at is not None
-            or (held.department, held.connector)
-            != (
-                actor.department,
-                actor.id,
-            )
+            current is None
+            or current.revoked_at is not None
+            or (current.department, current.connector) != (actor.department, actor.id)
         ):
             raise RefusedError(Reason.CERTIFICATE_REVOKED, "the certificate has been revoked; enrol anew with a token")
-        if at >= held.not_after:
+        if at >= current.not_after:
             raise RefusedError(Reason.CERTIFICATE_EXPIRED, "the certificate has ended; enrol anew with a token")
-        if at < held.not_before + RENEW_FROM:
+        if at < current.not_before + RENEW_FROM:
             raise RefusedError(
                 Reason.TRANSITION_NOT_ALLOWED,
-                f"the certificate may be renewed from {(held.not_before + RENEW_FROM).isoformat()} on",
+                f"the certificate may be renewed from {(current.not_before + RENEW_FROM).isoformat()} on",
             )
         issued = self._authority.client(request, department=actor.department, connector=actor.id, now=at)
-        return self._keep(work, actor, issued)
+        return self._store_certificate(work, actor, issued)
 
     def revoke(
         self,
@@ -240,7 +236,7 @@ class Enrolment:
         by: str,
         because: str,
     ) -> Sequence[str]:
-        """Revoke all certificates of a department, those of one connector, or one; give the serials that it hit.
+        """Revoke all certificates of a department, those of one connector, or one; return the serials newly revoked.
 
         Unused invitations of the department (or that name the connector) are withdrawn with them.
 
@@ -256,10 +252,12 @@ class Enrolment:
             work, department=department, connector=connector, serial=serial, at=at, by=by, because=because
         )
 
-    def _invited(self, work: UnitOfWork, secret: str, connector: str, at: datetime) -> tuple[Actor, OneTimeToken]:
+    def _read_invitation(
+        self, work: UnitOfWork, secret: str, connector: str, at: datetime
+    ) -> tuple[Actor, OneTimeToken]:
         name = ConnectorId(connector)
         token = self._store.invitation(work, _digest(secret))
-        # One answer for all: whoever guesses learns nothing.
+        # One answer for all: a guesser learns nothing.
         if token is None or token.used_at is not None or at >= token.expires_at or token.connector not in {None, name}:
             raise RefusedError(
                 Reason.TOKEN_INVALID,
@@ -268,7 +266,7 @@ class Enrolment:
         actor = Actor(kind=ActorKind.MACHINE, id=name, department=token.department, role=Role.CONNECTOR)
         return actor, token
 
-    def _keep(self, work: UnitOfWork, actor: Actor, issued: Issued) -> Enrolled:
+    def _store_certificate(self, work: UnitOfWork, actor: Actor, issued: IssuedCertificate) -> EnrolledConnector:
         self._store.add_certificate(
             work,
             Certificate(
@@ -279,7 +277,7 @@ class Enrolment:
                 not_after=issued.not_after,
             ),
         )
-        return Enrolled(
+        return EnrolledConnector(
             certificate=issued.certificate,
             authority=self._authority.certificate,
             pool_id=self._authority.pool_id,

@@ -1,4 +1,4 @@
-"""Files that hold secrets: mode 0600, written whole or not at all, refused when open to others."""
+"""Secret files: mode 0600, written atomically, refused when open to others."""
 
 import contextlib
 import os
@@ -16,7 +16,6 @@ __all__ = [
     "private_folder",
     "read_ed25519",
     "read_private",
-    "replace_private",
 ]
 
 _OPEN_TO_OTHERS = 0o077
@@ -37,7 +36,7 @@ def read_private(path: Path) -> bytes:
     except OSError as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{path} cannot be read: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as file:
-        # Of the open file, not of the path: nobody can put another in between.
+        # Of the open file, not of the path: no other file can be put there in between.
         if os.fstat(descriptor).st_mode & _OPEN_TO_OTHERS:
             raise InvalidError(
                 Reason.CONFIG_INVALID, f"{path} is open to others; expected mode 0600: chmod 600 it, and renew the key"
@@ -46,29 +45,23 @@ def read_private(path: Path) -> bytes:
 
 
 def create_private(path: Path, content: bytes) -> bool:
-    """Write a secret file that is not there yet; tell whether this call made it.
+    """Write a secret file that is not there yet; return whether this call made it.
 
     Of several processes that try at once one wins, and all then read the same content.
     """
-    part = _write_part(path, content)
+    temporary = _write_temporary(path, content)
     try:
-        os.link(part, path)  # unlike a rename it never replaces
+        os.link(temporary, path)  # unlike a rename it never replaces
     except FileExistsError:
         return False
     finally:
-        part.unlink()
+        temporary.unlink()
     _sync(path.parent)
     return True
 
 
-def replace_private(path: Path, content: bytes) -> None:
-    """Write a secret file, in place of the old one if there is one."""
-    _write_part(path, content).rename(path)
-    _sync(path.parent)
-
-
 def private_folder(path: Path) -> Path:
-    """Make a folder of mode 0700 if there is none, and give it.
+    """Create a folder of mode 0700 if there is none, and return it.
 
     Raises:
         InvalidError: CONFIG_INVALID, when it is there and open to others.
@@ -81,7 +74,7 @@ def private_folder(path: Path) -> Path:
 
 
 def create_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
-    """Make a signing key of the pool's own.
+    """Generate a signing key of the pool's own, and write it.
 
     Raises:
         InvalidError: ALREADY_EXISTS; a key is never overwritten.
@@ -108,14 +101,14 @@ def read_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
     return key
 
 
-def _write_part(path: Path, content: bytes) -> Path:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _write_temporary(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(descriptor)
-    return part
+    return temporary
 
 
 def _sync(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Invitations, certificates, signing keys and accounts in PostgreSQL."""
+"""PostgreSQL adapter of the identity store: invitations, certificates, signing keys, accounts."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -72,11 +72,10 @@ _account = sa.Table(
     sa.Column("revoked_at", _MOMENT),
 )
 
-# A lock of its own, as there need not be a row yet that could be locked.
+# An advisory lock, as there need not be a row yet that could be locked.
 _LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
-
-# Asked with each call that bears a token.
+# Run with each call that has a token, so it is prepared.
 _BY_DIGEST = PreparedStatement(
     "identity_by_digest",
     "SELECT name, role, department, digest, created_by, created_at, revoked_at FROM identity_account "
@@ -86,7 +85,7 @@ _BY_DIGEST = PreparedStatement(
 
 
 class PostgresIdentityStore(IdentityStore):
-    """The adapter. Every call runs on the connection of the transaction that it is given."""
+    """The adapter. Every call runs on the connection of its transaction."""
 
     @override
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:

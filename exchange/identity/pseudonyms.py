@@ -1,11 +1,11 @@
-"""Pseudonyms of record keys: what the broker, the log and consumers see in place of a person's number.
+"""Pseudonyms of record keys, and partitions from them: what the broker and consumers see for a person's number.
 
     pseudonym   HMAC-SHA256(K_topic, key) cut to 16 bytes: the same person in a resource is the same key
     partition   the pseudonym's first 8 bytes, big-endian, modulo n: the same on every adapter and gateway
     record key  HMAC-SHA256(K_grant, pseudonym) cut to 16 bytes: stable within a grant, of no use outside it
 
-The algorithm's id is `exchange.identity.secrets.ALGORITHM`. 16 bytes leave a chance of 10^-20 that any two of six
-billion keys meet. Whoever holds K_topic can try all national numbers in an hour, so it stays with the gateway.
+The algorithm's id is in `schemas.audit.ALGORITHMS`. 16 bytes leave a chance of 10^-20 that any two of six billion
+keys collide. With K_topic, all national numbers can be tried in an hour, so the key never leaves the gateway.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ __all__ = ["PSEUDONYM_SIZE", "Pseudonyms", "partitions"]
 
 PSEUDONYM_SIZE = 16  # bytes
 _BLOCK = 64  # bytes of one SHA-256 block
-_HELD_GRANTS = 16_384  # keyed states kept; each some 300 bytes
+_CACHED_GRANTS = 16_384  # keyed states; each some 300 bytes
 
 
 class Pseudonyms:
-    """Computes pseudonyms and record keys; holds the keyed states, so that a record costs two short hashes.
+    """Computes pseudonyms and record keys; caches the keyed states, so that a record costs two short hashes.
 
     Args:
         secrets: where the keys come from.
@@ -34,7 +34,7 @@ class Pseudonyms:
 
     def __init__(self, secrets: Secrets) -> None:
         self._topic = lru_cache(maxsize=None)(lambda resource: _Keyed(secrets.topic_key(resource)))
-        self._grant = lru_cache(maxsize=_HELD_GRANTS)(lambda grant_id: _Keyed(secrets.grant_key(grant_id)))
+        self._grant = lru_cache(maxsize=_CACHED_GRANTS)(lambda grant_id: _Keyed(secrets.grant_key(grant_id)))
 
     def pseudonyms(self, topic: Topic, keys: Iterable[bytes]) -> list[bytes]:
         """Return the 16-byte pseudonym of each key, in order."""

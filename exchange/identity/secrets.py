@@ -1,16 +1,17 @@
-"""The pool's secret keys behind one port; the first adapter is a folder of files, mode 0600.
+"""Secret keys of the pool behind one port; the first adapter is a folder of files, mode 0600.
 
     K_topic   per resource; decides a record's pseudonym and so its partition, its order and its compaction. Never
-              rotated: with another key the same person would be another key.
-    K_audit   per epoch (a month); pseudonyms of persons in the audit log. Destroying an epoch's key after the
-              retention time is what makes its pseudonyms unreadable.
+              rotated: with another key the same person would have another pseudonym.
+    K_audit   per epoch (a month); no program uses it yet. It is for pseudonyms of persons in the audit log that
+              become meaningless once the epoch's key is destroyed, after the retention time. No program draws or
+              destroys one, and no entry holds a pseudonym that was made with one.
     K_grant   per grant; record keys that are stable within a grant and mean nothing across two.
-    named     further keys, by purpose: the seal of grants, and whatever needs one of its own.
+    named     further keys, by purpose, such as the seal of grants.
 
 K_topic, K_grant and the named keys are derived from one master each (HKDF-SHA256, RFC 5869), so that every
-gateway that holds the same two or three files computes the same keys, on whichever host, and a backup is three
-files. A key made on first need by one of two hosts would send one person to two partitions. K_audit is not
-derived but drawn at random, for what can be derived again cannot be destroyed.
+gateway that holds the same three files computes the same keys, on any host, and a backup is three files. A key
+made on first use by one of two hosts would send one person to two partitions. K_audit is not derived but drawn at
+random, for what can be derived again cannot be destroyed.
 
 A lost key is not made again: `FileSecrets.open` refuses a folder in which a master is missing, and no epoch that is
 over gets another key.
@@ -22,7 +23,7 @@ import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -32,25 +33,22 @@ from exchange.identity.keyfile import create_private, private_folder, read_priva
 from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName
 
-__all__ = ["ALGORITHM", "FileSecrets", "MemorySecrets", "Secrets"]
+__all__ = ["FileSecrets", "MemorySecrets", "Secrets"]
 
-ALGORITHM: Final = "hmac-sha256"
-"""Id of the pseudonyms' algorithm; stands beside them wherever they are kept."""
-
-_KEY = 32  # bytes
+_KEY_SIZE = 32  # bytes
 _EPOCH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _MASTERS = ("topic", "grant", "named")
 
 
 class Secrets(Protocol):
-    """Gives keys of 32 bytes. Thread-safe."""
+    """Source of keys of 32 bytes. Thread-safe."""
 
     def topic_key(self, resource: ResourceName) -> bytes:
-        """Return K_topic of a resource: of all majors, since a new schema does not move a person."""
+        """Return K_topic of a resource: the same for all majors, since a new schema does not change pseudonyms."""
         ...
 
     def grant_key(self, grant_id: str) -> bytes:
-        """Return K_grant of a grant: of all its versions."""
+        """Return K_grant of a grant: the same for all its versions."""
         ...
 
     def named_key(self, name: str) -> bytes:
@@ -58,7 +56,7 @@ class Secrets(Protocol):
         ...
 
     def audit_key(self, epoch: str) -> bytes:
-        """Return K_audit of an epoch, `YYYY-MM`.
+        """Return K_audit of an epoch, `YYYY-MM`. No program calls this yet.
 
         Raises:
             InvalidError: REQUEST_INVALID, for another form; CONFIG_INVALID, it was never drawn, lost or destroyed.
@@ -66,7 +64,7 @@ class Secrets(Protocol):
         ...
 
     def draw_audit_key(self, epoch: str) -> bytes:
-        """Draw K_audit of an epoch that begins, unless another gateway has; give it.
+        """Draw K_audit of an epoch that begins, unless another gateway has; return it. No program calls this yet.
 
         Raises:
             InvalidError: REQUEST_INVALID, for another form, or where a later epoch has a key: what was destroyed or
@@ -88,11 +86,11 @@ class FileSecrets(Secrets):
         """Draw the masters of a new pool.
 
         Raises:
-            InvalidError: ALREADY_EXISTS, when there are some: another master would make other persons of all.
+            InvalidError: ALREADY_EXISTS, when there are some: another master would change every pseudonym.
         """
         private_folder(folder)
         for name in _MASTERS:
-            if not create_private(folder / f"{name}.master", os.urandom(_KEY)):
+            if not create_private(folder / f"{name}.master", os.urandom(_KEY_SIZE)):
                 raise InvalidError(
                     Reason.ALREADY_EXISTS, f"{folder} holds a pool's keys already; they are never replaced"
                 )
@@ -108,10 +106,10 @@ class FileSecrets(Secrets):
         masters = {}
         for name in _MASTERS:
             masters[name] = read_private(folder / f"{name}.master")
-            if len(masters[name]) != _KEY:
+            if len(masters[name]) != _KEY_SIZE:
                 raise InvalidError(
                     Reason.CONFIG_INVALID,
-                    f"{folder / name}.master has {len(masters[name])} bytes, expected {_KEY}; "
+                    f"{folder / name}.master has {len(masters[name])} bytes, expected {_KEY_SIZE}; "
                     "restore it from the backup",
                 )
         return cls(folder, masters)
@@ -139,8 +137,8 @@ class FileSecrets(Secrets):
         folder = private_folder(self._folder / "audit")
         path = folder / f"{epoch}.key"
         if not path.exists():
-            _check_begins(epoch, (key.stem for key in folder.glob("*.key")))
-            create_private(path, os.urandom(_KEY))
+            _check_not_over(epoch, (key.stem for key in folder.glob("*.key")))
+            create_private(path, os.urandom(_KEY_SIZE))
         return read_private(path)
 
     def _derive(self, master: str, name: str) -> bytes:
@@ -148,14 +146,14 @@ class FileSecrets(Secrets):
 
 
 class MemorySecrets(Secrets):
-    """The twin: the same derivation from masters that live as long as the process.
+    """The in-memory adapter: the same derivation, from masters that live as long as the process.
 
     Args:
-        seed: makes the same keys again, for tests; None draws new ones.
+        seed: gives the same keys each time, for tests; None draws new ones.
     """
 
     def __init__(self, seed: bytes | None = None) -> None:
-        self._seed = os.urandom(_KEY) if seed is None else seed
+        self._seed = os.urandom(_KEY_SIZE) if seed is None else seed
         self._epochs: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
@@ -184,16 +182,16 @@ class MemorySecrets(Secrets):
         _check_epoch(epoch)
         with self._lock:
             if epoch not in self._epochs:
-                _check_begins(epoch, self._epochs)
-            return self._epochs.setdefault(epoch, os.urandom(_KEY))
+                _check_not_over(epoch, self._epochs)
+            return self._epochs.setdefault(epoch, os.urandom(_KEY_SIZE))
 
 
 def _hkdf(master: bytes, info: bytes) -> bytes:
     # No salt: the master is random and of full length (RFC 5869, 3.1).
-    return HKDF(algorithm=hashes.SHA256(), length=_KEY, salt=None, info=info).derive(master)
+    return HKDF(algorithm=hashes.SHA256(), length=_KEY_SIZE, salt=None, info=info).derive(master)
 
 
-def _check_begins(epoch: str, drawn: Iterable[str]) -> None:
+def _check_not_over(epoch: str, drawn: Iterable[str]) -> None:
     latest = max(drawn, default="")
     if epoch < latest:
         raise InvalidError(

@@ -1,14 +1,14 @@
-"""Where invitations, certificates, signing keys and accounts are kept: the port and its memory twin.
+"""Identity store: the port for invitations, certificates, signing keys and accounts, and its in-memory adapter.
 
 What every adapter keeps true:
 
-* **Secrets are not in it.** An invitation's secret and an account's token are there as SHA-256 alone. They are 256
+* **No secret is stored.** An invitation's secret and an account's token are stored as SHA-256 alone. They are 256
   random bits, so a slow hash, which passwords need, would add nothing.
 * **One issue or revocation at a time in a department** (`lock_department`). Two machines with one invitation do not
-  both enrol, and no certificate that is being issued slips past a revocation that does not see it yet.
+  both enrol, and no certificate that is being issued escapes a revocation that does not see it yet.
 * **Names are never reused.** A revoked account keeps its name, since grants name who requested and who approved
   them, and the two must stay two persons.
-* **Public signing keys are kept forever**, each with the time in which it was the connector's: a batch signed years
+* **Public signing keys are never deleted**, each with the time in which it was the connector's: a batch signed years
   ago can still be checked. A connector has one key at a time.
 
 The stores never begin or commit; they join a `UnitOfWork`.
@@ -91,7 +91,7 @@ class Account:
     """A person's account.
 
     Attributes:
-        name: unique forever; a staff pseudonym, not a person's name.
+        name: never reused; a staff pseudonym, not a person's name.
         role: one.
         department: internal id; empty for accounts of the pool itself.
         digest: SHA-256 of the bearer token, 32 bytes.
@@ -110,10 +110,10 @@ class Account:
 
 
 class IdentityStore(Protocol):
-    """Keeps invitations, certificates, signing keys and accounts. Every call joins the transaction given to it."""
+    """Stores invitations, certificates, signing keys and accounts. Every call joins the transaction given to it."""
 
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
-        """Keep a new invitation."""
+        """Store a new invitation."""
         ...
 
     def invitation(self, reader: Reader, digest: bytes) -> OneTimeToken | None:
@@ -129,18 +129,18 @@ class IdentityStore(Protocol):
         ...
 
     def lock_department(self, work: UnitOfWork, department: str) -> None:
-        """Hold up every other issue or revocation of the department's until the transaction ends.
+        """Make every other issue or revocation in the department wait until the transaction ends.
 
-        What is read afterwards is as the one before has left it.
+        What is read afterwards includes what the one before has written.
         """
         ...
 
     def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
-        """Keep a certificate that is about to be handed out."""
+        """Store a certificate that is about to be handed out."""
         ...
 
     def certificate(self, reader: Reader, serial: str) -> Certificate | None:
-        """Return a certificate; None: the pool never issued it."""
+        """Return a certificate; None = the pool never issued it."""
         ...
 
     def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
@@ -162,7 +162,7 @@ class IdentityStore(Protocol):
         by: str,
         because: str,
     ) -> Sequence[str]:
-        """Revoke a department's certificates, or those of one connector, or one; give the serials newly revoked."""
+        """Revoke a department's certificates, or those of one connector, or one; return the serials newly revoked."""
         ...
 
     def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
@@ -174,7 +174,7 @@ class IdentityStore(Protocol):
         ...
 
     def add_account(self, work: UnitOfWork, account: Account) -> None:
-        """Keep a new account.
+        """Store a new account.
 
         Raises:
             ConflictError: ALREADY_EXISTS, the name has been used before.
@@ -194,7 +194,7 @@ class IdentityStore(Protocol):
         ...
 
     def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        """Return an account another token (unless None), and set when it was revoked (None = it is not)."""
+        """Give an account another token (unless None), and set when it was revoked (None = it is not)."""
         ...
 
 
@@ -207,7 +207,7 @@ class _Tables:
 
 
 class MemoryIdentityStore(IdentityStore):
-    """The twin: dictionaries. `MemoryWorks` runs one transaction at a time, so a lock is a look-up."""
+    """The in-memory adapter: dictionaries. `MemoryDatabase` runs one transaction at a time, so locks do nothing."""
 
     def __init__(self) -> None:
         self._tables = _Tables()
@@ -252,8 +252,8 @@ class MemoryIdentityStore(IdentityStore):
     @override
     def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
         del reader
-        held = (c for c in self._tables.certificates.values() if c.department == department)
-        return sorted((c for c in held if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
+        found = (c for c in self._tables.certificates.values() if c.department == department)
+        return sorted((c for c in found if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
 
     @override
     def revoke_certificates(
@@ -268,11 +268,11 @@ class MemoryIdentityStore(IdentityStore):
         because: str,
     ) -> Sequence[str]:
         revoked = []
-        for held in self.certificates(work, department, connector):
-            if held.revoked_at is None and serial in {None, held.serial}:
-                lost = replace(held, revoked_at=at, revoked_by=by, revoked_because=because)
-                self._set(work, self._tables.certificates, held.serial, lost)
-                revoked.append(held.serial)
+        for certificate in self.certificates(work, department, connector):
+            if certificate.revoked_at is None and serial in {None, certificate.serial}:
+                changed = replace(certificate, revoked_at=at, revoked_by=by, revoked_because=because)
+                self._set(work, self._tables.certificates, certificate.serial, changed)
+                revoked.append(certificate.serial)
         return revoked
 
     @override

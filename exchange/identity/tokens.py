@@ -1,8 +1,8 @@
-"""People: accounts with one role each, and the bearer tokens by which they are known.
+"""Bearer tokens and the accounts of people: added, authenticated, renewed, revoked.
 
-A token is 256 random bits, shown once and stored as SHA-256. It stands for the account as it is at the moment of the
-call: revoking the account, or giving it another token, takes effect with the next call. Accounts of the pool itself
-(data authority, operator, auditor) belong to no department; all others belong to one.
+A token is 256 random bits, shown once and stored as SHA-256. A call has the rights of the account as it is at that
+moment: revoking the account, or giving it another token, takes effect with the next call. Accounts of the pool itself
+(data authority, operator, auditor) belong to no department; all others belong to one. An account has one role.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["Users"]
 
-_PREFIX = "pool_"  # so that scanners for leaked secrets can know it
+_PREFIX = "pool_"  # so that scanners for leaked secrets recognise it
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _OF_THE_POOL = frozenset({Role.DATA_AUTHORITY, Role.OPERATOR, Role.AUDITOR})
 
 
 class Users:
-    """Adds, knows and revokes accounts."""
+    """Adds, authenticates and revokes accounts."""
 
     def __init__(self, store: IdentityStore) -> None:
         self._store = store
 
     def add(self, work: UnitOfWork, *, name: str, role: Role, department: str, by: str, at: datetime) -> str:
-        """Add an account and give its token, which nobody can be shown again.
+        """Add an account and return its token, which cannot be shown again.
 
         Args:
             work: the open transaction.
-            name: lower-case, unique forever; a staff pseudonym.
+            name: lower-case, never reused; a staff pseudonym.
             role: one; never CONNECTOR, as programs are enrolled.
             department: internal id; empty for the pool's own roles.
-            by: account name of who adds it.
+            by: name of the account that adds it.
             at: aware.
 
         Raises:
@@ -62,20 +62,20 @@ class Users:
         return token
 
     def authenticate(self, reader: Reader, token: str) -> Actor:
-        """Return who a token is.
+        """Return the actor to whom a token belongs.
 
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
         """
         account = self._store.account_of(reader, _digest(token))
         if account is None:
-            raise RefusedError(Reason.TOKEN_INVALID, "the bearer token is nobody's; ask for an account")
+            raise RefusedError(Reason.TOKEN_INVALID, "the bearer token belongs to no account; ask for an account")
         if account.revoked_at is not None:
             raise RefusedError(Reason.CERTIFICATE_REVOKED, "the account has been revoked")
         return Actor(kind=ActorKind.HUMAN, id=account.name, department=account.department, role=account.role)
 
     def renew(self, work: UnitOfWork, name: str) -> str:
-        """Return an account another token; the old one ends.
+        """Give an account another token and return it; the old one ends.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or a revoked one.
@@ -86,7 +86,7 @@ class Users:
         return token
 
     def revoke(self, work: UnitOfWork, name: str, at: datetime) -> None:
-        """End an account permanently; its name stays taken.
+        """Revoke an account permanently; its name is not used again.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or one that is revoked already.

@@ -38,7 +38,7 @@ from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.grants import GrantService, ViewSchemas
 from exchange.engines.process_pool import ProcessPool
-from exchange.identity.authority import Authority, Peers
+from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.keyfile import read_ed25519
 from exchange.identity.postgres import PostgresIdentityStore
@@ -162,7 +162,7 @@ class App:
         pool = Pool(
             pool_id=config.pool_id,
             database=database,
-            peers=Peers(config.pool_id, authority.certificate),
+            peers=CertificateAuthenticator(config.pool_id, authority.certificate),
             users=users,
             enforcer=enforcer,
             identities=identity_room,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.identity.authority import Authority
-from exchange.identity.enrolment import CertificateStatus, Connectors, Enrolled
+from exchange.identity.enrolment import CertificateStatus, Connectors, EnrolledConnector
 from exchange.identity.postgres import PostgresIdentityStore, metadata
 from exchange.identity.store import (
     Account,
@@ -144,7 +144,7 @@ def test_issue_and_revocation_of_one_department_take_turns(home: Home) -> None:
 def test_an_invitation_makes_a_connector(home: Home) -> None:
     secret = home.invite()
     with home.db.begin() as work:
-        expected = home.enrolment.invited(work, secret=secret, connector="benefits", at=NOW)
+        expected = home.enrolment.invited_actor(work, secret=secret, connector="benefits", at=NOW)
     enrolled = home.enrol(secret)
     actor = home.actor(enrolled)
     assert (enrolled.department, enrolled.connector, enrolled.pool_id) == (CONSUMER, "benefits", "city-pool")
@@ -274,7 +274,7 @@ def test_public_signing_keys_are_kept_for_ever_with_their_times(home: Home) -> N
 # renewal
 
 
-def renew(home: Home, actor: Actor, at: datetime) -> Enrolled:
+def renew(home: Home, actor: Actor, at: datetime) -> EnrolledConnector:
     with home.db.begin() as work:
         return home.enrolment.renew(work, actor, a_request(p256()), at)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from exchange.identity.authority import Authority, Peers
-from exchange.identity.enrolment import CertificateStatus, Connectors, Enrolled, Enrolment
+from exchange.identity.authority import Authority, CertificateAuthenticator
+from exchange.identity.enrolment import CertificateStatus, Connectors, EnrolledConnector, Enrolment
 from exchange.identity.store import IdentityStore
 from registry.database.unit_of_work import Database
 from schemas.access import Actor
@@ -35,7 +35,7 @@ class Home:
             )
         return Invitation.decode(token).secret
 
-    def enrol(self, secret: str, connector: str = "benefits", at: datetime = NOW, **changes: Any) -> Enrolled:
+    def enrol(self, secret: str, connector: str = "benefits", at: datetime = NOW, **changes: Any) -> EnrolledConnector:
         key = ed25519.Ed25519PrivateKey.generate()
         request = a_request(p256())
         arguments = {
@@ -49,12 +49,12 @@ class Home:
         with self.db.begin() as work:
             return self.enrolment.enrol(work, **(arguments | changes))
 
-    def status(self, enrolled: Enrolled) -> CertificateStatus:
+    def status(self, enrolled: EnrolledConnector) -> CertificateStatus:
         with self.db.begin() as work:
             return Connectors(self.store).status(work, enrolled.serial)
 
-    def actor(self, enrolled: Enrolled, at: datetime = NOW) -> Actor:
-        return Peers("city-pool", enrolled.authority).identify(enrolled.certificate, at)
+    def actor(self, enrolled: EnrolledConnector, at: datetime = NOW) -> Actor:
+        return CertificateAuthenticator("city-pool", enrolled.authority).authenticate(enrolled.certificate, at)
 
     def revoke(self, **which: Any) -> list[str]:
         arguments = {"department": CONSUMER, "at": NOW, "by": "officer", "because": "the machine was stolen"}

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from exchange.identity.authority import Authority, Peers
+from exchange.identity.authority import Authority, CertificateAuthenticator
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason, RefusedError
 from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER
@@ -30,8 +30,8 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def peers(authority: Authority) -> Peers:
-    return Peers("city-pool", authority.certificate)
+def peers(authority: Authority) -> CertificateAuthenticator:
+    return CertificateAuthenticator("city-pool", authority.certificate)
 
 
 def issue(authority: Authority, key: PrivateKey | None = None, department: str = CONSUMER) -> bytes:
@@ -43,29 +43,31 @@ def names_of(certificate: bytes) -> x509.SubjectAlternativeName:
     return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
-def test_a_certificate_says_which_connector_of_which_department_holds_it(authority: Authority, peers: Peers) -> None:
+def test_a_certificate_says_which_connector_of_which_department_holds_it(
+    authority: Authority, peers: CertificateAuthenticator
+) -> None:
     issued = authority.client(a_request(p256()), department=CONSUMER, connector="benefits", now=NOW)
     expected = Actor(
         kind=ActorKind.MACHINE, id="benefits", department=CONSUMER, role=Role.CONNECTOR, certificate=issued.serial
     )
     der = x509.load_pem_x509_certificate(issued.certificate).public_bytes(serialization.Encoding.DER)
-    assert peers.identify(issued.certificate, NOW) == peers.identify(der, NOW) == expected
+    assert peers.authenticate(issued.certificate, NOW) == peers.authenticate(der, NOW) == expected
     uri = f"pool://city-pool/department/{CONSUMER}/connector/benefits"
     assert list(names_of(issued.certificate)) == [x509.UniformResourceIdentifier(uri)]
 
 
-def test_a_certificate_holds_thirty_days(authority: Authority, peers: Peers) -> None:
+def test_a_certificate_holds_thirty_days(authority: Authority, peers: CertificateAuthenticator) -> None:
     issued = authority.client(a_request(p256()), department=CONSUMER, connector="benefits", now=NOW)
     assert issued.not_after == NOW + 30 * DAY
-    assert peers.identify(issued.certificate, NOW + 30 * DAY - timedelta(seconds=1))
-    assert peers.identify(issued.certificate, issued.not_before)
+    assert peers.authenticate(issued.certificate, NOW + 30 * DAY - timedelta(seconds=1))
+    assert peers.authenticate(issued.certificate, issued.not_before)
     for moment in (NOW + 30 * DAY, NOW - timedelta(minutes=6)):
         with pytest.raises(RefusedError) as error:
-            peers.identify(issued.certificate, moment)
+            peers.authenticate(issued.certificate, moment)
         assert error.value.reason is Reason.CERTIFICATE_EXPIRED
 
 
-def test_of_a_request_only_the_public_key_is_taken(authority: Authority, peers: Peers) -> None:
+def test_of_a_request_only_the_public_key_is_taken(authority: Authority, peers: CertificateAuthenticator) -> None:
     key = p256()
     greedy = a_request(
         key,
@@ -85,7 +87,7 @@ def test_of_a_request_only_the_public_key_is_taken(authority: Authority, peers: 
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usages) == [ExtendedKeyUsageOID.CLIENT_AUTH]
-    assert peers.identify(certificate, NOW).department == CONSUMER
+    assert peers.authenticate(certificate, NOW).department == CONSUMER
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def forged(
 
 
 def test_a_certificate_that_the_authority_did_not_sign_is_nobody(
-    authority: Authority, peers: Peers, tmp_path: Path
+    authority: Authority, peers: CertificateAuthenticator, tmp_path: Path
 ) -> None:
     other = Authority.create(tmp_path / "other", "city-pool", NOW)
     for certificate in (
@@ -177,13 +179,15 @@ def test_a_certificate_that_the_authority_did_not_sign_is_nobody(
         bytes(100),
     ):
         with pytest.raises(RefusedError) as error:
-            peers.identify(certificate, NOW)
+            peers.authenticate(certificate, NOW)
         assert error.value.reason is Reason.NO_IDENTITY
 
 
-def test_a_certificate_of_another_shape_is_nobody_even_if_signed(authority: Authority, peers: Peers) -> None:
+def test_a_certificate_of_another_shape_is_nobody_even_if_signed(
+    authority: Authority, peers: CertificateAuthenticator
+) -> None:
     uri = f"pool://city-pool/department/{CONSUMER}/connector/benefits"
-    assert peers.identify(forged(authority), NOW)
+    assert peers.authenticate(forged(authority), NOW)
     for certificate in (
         forged(authority, uri=uri.replace("city-pool", "other-pool")),
         forged(authority, uri=uri + "/x"),
@@ -195,16 +199,16 @@ def test_a_certificate_of_another_shape_is_nobody_even_if_signed(authority: Auth
         forged(authority, names=[x509.DNSName("gateway")]),
     ):
         with pytest.raises(RefusedError) as error:
-            peers.identify(certificate, NOW)
+            peers.authenticate(certificate, NOW)
         assert error.value.reason is Reason.NO_IDENTITY
 
 
-def test_the_time_is_looked_at_every_time(authority: Authority, peers: Peers) -> None:
+def test_the_time_is_looked_at_every_time(authority: Authority, peers: CertificateAuthenticator) -> None:
     certificate = issue(authority)
     for _ in range(2):
-        assert peers.identify(certificate, NOW)
+        assert peers.authenticate(certificate, NOW)
         with pytest.raises(RefusedError):
-            peers.identify(certificate, NOW + 31 * DAY)
+            peers.authenticate(certificate, NOW + 31 * DAY)
 
 
 def test_a_server_s_certificate_names_hosts_and_addresses(authority: Authority) -> None:
@@ -315,7 +319,11 @@ def test_grpc_hands_over_the_certificate_that_identifies_the_caller(tmp_path: Pa
     seen: list[Actor] = []
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        seen.append(Peers("city-pool", authority.certificate).identify(context.auth_context()["x509_pem_cert"][0], now))
+        seen.append(
+            CertificateAuthenticator("city-pool", authority.certificate).authenticate(
+                context.auth_context()["x509_pem_cert"][0], now
+            )
+        )
         return request
 
     handler = grpc.method_handlers_generic_handler("test", {"Echo": grpc.unary_unary_rpc_method_handler(answer)})

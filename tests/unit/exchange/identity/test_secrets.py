@@ -18,10 +18,10 @@ from exchange.identity.keyfile import (
     private_folder,
     read_ed25519,
     read_private,
-    replace_private,
 )
 from exchange.identity.pseudonyms import Pseudonyms, partitions
-from exchange.identity.secrets import ALGORITHM, FileSecrets, MemorySecrets, Secrets
+from exchange.identity.secrets import FileSecrets, MemorySecrets, Secrets
+from schemas.audit import ALGORITHMS
 from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName, Topic
 
@@ -141,8 +141,6 @@ def test_of_many_who_create_a_file_one_does_and_all_read_it(tmp_path: Path) -> N
         made = list(pool.map(lambda n: create_private(tmp_path / "key", bytes([n]) * 32), range(16)))
     assert sum(made) == 1
     assert read_private(tmp_path / "key") == bytes([made.index(True)]) * 32
-    replace_private(tmp_path / "key", b"new")
-    assert read_private(tmp_path / "key") == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
 
@@ -165,7 +163,7 @@ def test_a_signing_key_is_made_once_and_never_by_a_look(tmp_path: Path) -> None:
     assert again.value.reason is Reason.ALREADY_EXISTS
     assert read_ed25519(path).public_key() == key.public_key()
     for junk in (b"", b"-----BEGIN PRIVATE KEY-----\n"):
-        replace_private(path, junk)
+        path.write_bytes(junk)
         with pytest.raises(InvalidError):
             read_ed25519(path)
 
@@ -198,7 +196,7 @@ keys = st.lists(st.binary(max_size=200), max_size=20)
 
 @given(keys)
 def test_a_pseudonym_is_an_hmac_of_the_key_cut_to_sixteen_bytes(messages: list[bytes]) -> None:
-    assert ALGORITHM == "hmac-sha256"
+    assert ALGORITHMS["pseudonym"] == "hmac-sha256"
     expected = [hmac.digest(SECRETS.topic_key(POPULATION), message, hashlib.sha256)[:16] for message in messages]
     assert PSEUDONYMS.pseudonyms(V1, messages) == expected
     records = [hmac.digest(SECRETS.grant_key("g"), pseudonym, hashlib.sha256)[:16] for pseudonym in expected]
