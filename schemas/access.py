@@ -1,7 +1,7 @@
-"""Who may do what: actors, actions, grants, row filters, and the answer of a decision.
+"""Access control types: actors, actions, grants, row filters, and the result of a decision.
 
 A grant is a closed, immutable version: every dimension in which access is limited is a field of it, and what is
-not in it is not granted. Its canonical JSON is hashed, and the hash stands in the audit leaf that created it.
+not in it is not granted. Its canonical JSON is hashed, and the audit entry that created the version holds the hash.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Level(IntEnum):
 
 
 class MaskRule(StrEnum):
-    """How a field is shown. Any other name in a grant is refused, never ignored."""
+    """Mask of a field in the view. Any other name in a grant is refused, never ignored."""
 
     NONE = "none"
     DROP = "drop"  # the field is absent from the view
@@ -64,16 +64,16 @@ class MaskRule(StrEnum):
 
 
 class ActorKind(StrEnum):
-    """Whether a person or a program acts; a console can then keep machine and human look-ups apart."""
+    """Whether a person or a program acts, so that look-ups of the two can be counted apart."""
 
     HUMAN = "human"
     MACHINE = "machine"
 
 
 class Role(StrEnum):
-    """One role an account.
+    """Role of an account; each account has one.
 
-    Forbidden pairs: an operator neither approves nor reads payload, a requester never approves, an auditor
+    Separation of duties: an operator neither approves nor reads payload, a requester never approves, an auditor
     writes nothing.
     """
 
@@ -87,7 +87,7 @@ class Role(StrEnum):
 
 
 class Action(StrEnum):
-    """Every act that passes the gate, `scope:resource:act`; audit entries use the same words."""
+    """Action that the enforcer decides on, as `scope:resource:act`; audit entries hold the same text."""
 
     DEPARTMENT_REGISTER = "registry:department:register"
     DEPARTMENT_READ = "registry:department:read"
@@ -126,14 +126,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who acts.
+    """The person or program that acts.
 
     Attributes:
         kind: person or program.
         id: account name, or the connector's name within its department.
         department: internal id (UUID); empty for accounts of the pool itself.
         role: one role, never several.
-        zone: network zone of the actor; always "default" for now, and checked from the first day.
+        zone: network zone of the actor; always "default" for now, and already checked.
         on_behalf_of: staff pseudonym of the person for whom a program acts, if stated.
         certificate: serial number of the certificate, hexadecimal; empty for people.
     """
@@ -213,7 +213,7 @@ RowFilter: TypeAlias = Compare | Member | Range | Prefix | Exists | AllOf | AnyO
 
 
 class GrantState(StrEnum):
-    """States of domain.md 3.1 (share_request_grant), whole from the first day."""
+    """State of a share request and its grant; some states are not offered yet."""
 
     DRAFT = "draft"
     SUBMITTED = "submitted"
@@ -230,7 +230,7 @@ class GrantState(StrEnum):
 
 
 class History(StrEnum):
-    """From when on records are delivered, by recorded_at."""
+    """Which records are delivered, by recorded_at."""
 
     ALL = "all"
     SINCE_APPROVAL = "since_approval"
@@ -263,7 +263,7 @@ class Grant:
         quota_per_day: released records per day of Asia/Shanghai; None = no limit.
         ceiling: highest level of a granted field.
         zone: network zone in which it holds.
-        withdrawals: consumers are told of rows that leave the filter, and of voids.
+        withdrawals: consumers receive the keys of rows that leave the filter, and of voids.
         requested_by, approved_by: account names; never the same person.
         approved_at: time of approval, None before.
         view_schema_id: registry id of the view's output schema, None before approval.

@@ -1,4 +1,4 @@
-"""The trace: what one act leaves in the log, and the data with which anyone can prove that it stands there.
+"""Audit entry: the record of one act in the log, its byte form (leaf), and the types of proofs about it.
 
     AuditEntry         one act: who, what, under which grant, for which purpose, with which outcome
     to_leaf            its one byte form: canonical JSON (RFC 8785), at most 65,535 bytes (C2SP tlog-tiles)
@@ -7,14 +7,14 @@
     InclusionProof, ConsistencyProof    RFC 6962, 2.1.1 and 2.1.2
 
 An entry never holds a record's value or a national identifier: it holds ranges of positions, counts, hashes and
-pseudonyms. Its salt keeps the hash of a guessable entry from being guessed. The log's hash of an entry is
+pseudonyms. With its salt, nobody can guess an entry from its hash. The log's hash of an entry is
 `schemas.merkle.leaf_hash(to_leaf(entry))`.
 
-What stands in `data` depends on the action; `publish_data`, `fetch_data` and `folded_data` make it, so that the
-writer and the verifier speak of the same names. Data of other actions are free, but hold no list of records.
+The content of `data` depends on the action; `publish_data`, `fetch_data` and `folded_data` build it, so that the
+writer and the verifier use the same names. Data of other actions are free, but hold no list of records.
 
-Evolution: a field may be added at any time and is left out where it says nothing; the version rises only when the
-meaning of an old field changes. One golden leaf per version is kept forever (tests/golden).
+Evolution: a field may be added at any time and is left out where it is empty; the version rises only when the
+meaning of an old field changes. One golden leaf per version is kept (tests/golden).
 """
 
 import json
@@ -59,11 +59,11 @@ ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudony
 
 _MAX_SAFE = 2**53 - 1  # RFC 8785, 3.2.2.3
 _quoted = json.encoder.encode_basestring
-_Word = TypeVar("_Word", bound=StrEnum)
+_Enum = TypeVar("_Enum", bound=StrEnum)
 
 
 class Decision(StrEnum):
-    """How the gate decided."""
+    """Decision of the enforcer."""
 
     ALLOW = "allow"
     DENY = "deny"
@@ -88,25 +88,25 @@ class GrantRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One act that passed the gate, or was stopped there.
+    """One act that the enforcer allowed or denied.
 
     Attributes:
         pool: the pool's id.
         id: UUIDv7 as text.
-        at: microseconds since 1970 UTC, by the clock of whoever writes the entry.
+        at: microseconds since 1970 UTC, by the clock of the process that writes the entry.
         trace: the caller's trace id, 32 hexadecimal digits, or empty.
-        gateway: one counting line of one process start, such as `gw1@019a…#3`. Filled in by the ledger.
+        gateway: one gapless sequence of one process start, such as `gw1@019a…#3`. Filled in by the ledger.
         counter: 1, 2, 3 … without a gap within `gateway`; 0 while the ledger has not numbered the entry.
         salt: 16 random bytes in hexadecimal.
         actor: who acted; None for a caller without an identity.
-        action: an `Action`; plain text where a newer pool wrote a word that this version does not know.
+        action: an `Action`; plain text where a newer pool wrote one that this version does not know.
         resource: what it was done to: a topic, a subject, a department's id, an account.
         decision: allowed or denied.
         reason: code of the denial, None when allowed.
         grant: the grant version under which, or to which, it was done.
         purpose: id in the purpose catalogue (使用目的). case: business case number.
         flow: direction of the sharing, where data moved.
-        data: what only this action has to say; see `publish_data`, `fetch_data`, `folded_data`.
+        data: what only this action has; see `publish_data`, `fetch_data`, `folded_data`.
         algorithms: see `ALGORITHMS`.
         version: of this form.
 
@@ -159,7 +159,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InclusionProof:
-    """Leaf `index` stands in the tree of `size` leaves; `path` holds its siblings, 32 bytes each, lowest first."""
+    """Leaf `index` is in the tree of `size` leaves; `path` holds its siblings, 32 bytes each, lowest first."""
 
     index: int
     size: int
@@ -176,13 +176,13 @@ class ConsistencyProof:
 
 
 def to_leaf(entry: AuditEntry) -> bytes:
-    """Return the entry's leaf: RFC 8785 bytes; what says nothing (None, "" and an empty `data`) is left out.
+    """Return the entry's leaf: RFC 8785 bytes; empty fields (None, "" and an empty `data`) are left out.
 
     Raises:
         InvalidError: REQUEST_INVALID, when it is longer than 65,535 bytes or has no canonical form.
     """
     try:
-        leaf = _written(entry).encode()
+        leaf = _canonical_text(entry).encode()
     except UnicodeEncodeError as error:
         raise InvalidError(
             Reason.REQUEST_INVALID, "got an audit entry with a lone surrogate; expected Unicode text"
@@ -240,10 +240,10 @@ def from_leaf(leaf: bytes) -> AuditEntry:
             counter=_whole(value["counter"]),
             salt=_text(value["salt"]),
             actor=None if actor is None else _actor_of(actor),
-            action=_known(Action, value["action"]),
+            action=_parse_enum(Action, value["action"]),
             resource=_text(value.get("resource", "")),
             decision=decision,
-            reason=None if reason is None else _known(Reason, reason),
+            reason=None if reason is None else _parse_enum(Reason, reason),
             grant=None
             if grant is None
             else GrantRef(id=_text(grant["id"]), version=_whole(grant["version"]), hash=_text(grant["hash"])),
@@ -278,7 +278,7 @@ def publish_data(
         count: its records.
         schema_ids: registry ids of the writer schemas in it.
         root: the root that the connector signed, 32 bytes.
-        runs: where the records stand in the topic.
+        runs: the offsets of the records in the topic.
         recovered: the sweeper wrote this entry, after the gateway that published had died.
     """
     data: dict[str, Json] = {
@@ -308,7 +308,7 @@ def fetch_data(
     """Return the data of a release.
 
     Within one grant and generation `start` never lies after the previous entry's `end`: what was scanned without
-    an entry folds into the next one. Where retention has overtaken the consumer, `gap` says so.
+    an entry is part of the next one. Where retention has overtaken the consumer, `gap` says so.
 
     Args:
         generation: of the topic.
@@ -340,7 +340,7 @@ def fetch_data(
 
 
 def folded_data(*, count: int, since: int) -> dict[str, Json]:
-    """Return the data of repeated denials of one actor, folded into one entry.
+    """Return the data of repeated denials of one actor, aggregated into one entry.
 
     Args:
         count: how many calls were denied, at least 1.
@@ -349,8 +349,8 @@ def folded_data(*, count: int, since: int) -> dict[str, Json]:
     return {"folded": count, "since": since}
 
 
-def _written(entry: AuditEntry) -> str:
-    """Write the canonical text part by part: three times as fast as sorting and checking what is known to be so.
+def _canonical_text(entry: AuditEntry) -> str:
+    """Return the canonical text, put together field by field: three times as fast as sorting and checking it.
 
     `schemas.canonical` stays the definition; a property test compares the two.
     """
@@ -410,9 +410,9 @@ def _actor_of(value: Mapping[str, Any]) -> Actor:
     )
 
 
-def _known(words: type[_Word], value: object) -> _Word | str:
+def _parse_enum(values: type[_Enum], value: object) -> _Enum | str:
     try:
-        return words(_text(value))
+        return values(_text(value))
     except ValueError:
         return _text(value)
 

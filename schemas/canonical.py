@@ -1,4 +1,4 @@
-"""The one canonical byte form: JSON by RFC 8785 (JCS), and its SHA-256 digest.
+"""Canonical JSON by RFC 8785 (JCS), and its SHA-256 digest.
 
 Everything that is hashed or signed as a structure (audit entries, grants, row filters) goes through here, so
 that two machines that agree on a value agree on its bytes. Numbers beyond 2^53 and NaN have no form: they are
@@ -31,7 +31,7 @@ def canonical(value: Json) -> bytes:
         InvalidError: REQUEST_INVALID, for a float, an integer beyond 2^53 - 1, a lone surrogate or another type.
     """
     try:
-        if _plain(value):
+        if _is_plain(value):
             return _encode_sorted(value).encode()
         return _encode(_ordered(value)).encode()
     except UnicodeEncodeError as error:
@@ -61,8 +61,8 @@ def _ordered(value: Json) -> Json:
     )
 
 
-def _plain(value: Json) -> bool:
-    """Return whether *value* needs no second look: allowed types, and keys whose order is that of their code points."""
+def _is_plain(value: Json) -> bool:
+    """Return whether the encoder alone gives canonical bytes: allowed types, and ASCII keys."""
     if isinstance(value, dict):
         for key in value:
             # For ASCII keys the order of code points is the order of UTF-16 code units.
@@ -76,7 +76,7 @@ def _plain(value: Json) -> bool:
     for item in inner:
         kind = type(item)
         if kind is dict or kind is list:
-            if not _plain(item):
+            if not _is_plain(item):
                 return False
         elif not (kind is str or kind is bool or item is None or (type(item) is int and abs(item) <= _MAX_SAFE)):
             return False

@@ -1,11 +1,11 @@
-"""Every error of the pool, grouped by who must act.
+"""Error classes of the pool, grouped by who must act, and their reason codes.
 
     PoolError
     ├── RefusedError      the caller may not: ask the owner, or ask for something else
-    ├── InvalidError      the caller sent something wrong: mend it, then send it again
-    ├── ConflictError     the caller and the pool disagree about the state: ask where it stands
+    ├── InvalidError      the caller sent something wrong: correct it, then send it again
+    ├── ConflictError     the caller and the pool disagree about the state: read the current state first
     ├── GoneError         the position asked for no longer exists: start again from the one named
-    ├── UnavailableError  nobody is at fault: try again later
+    ├── UnavailableError  something is down or overloaded: retry later
     └── CorruptError      an operator must look: stored bytes do not prove what they claim
 
 Every error carries one `Reason`, a code of a closed list; texts for people are looked up by it, and logs carry
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Reason(StrEnum):
-    """Why something was refused or failed. Append only: a code, once published, keeps its meaning."""
+    """Reason code of a refusal or failure. Append only: a code, once published, keeps its meaning."""
 
     # access: one decision names the first rule that failed, in the order in which they are checked
     NO_IDENTITY = "no_identity"
@@ -168,13 +168,13 @@ class PoolError(Exception):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive a pickle or a copy whole, whatever a subclass is made of and has added."""
+        """Pickle and copy with all attributes, also those that a subclass has added."""
         state = {**self.__dict__, "details": dict(self.details)}  # a copy's details are its own
         return (_rebuild, (type(self), self.args), state)
 
 
 def _rebuild(kind: type[PoolError], args: tuple[object, ...]) -> PoolError:
-    # Without __init__, which each class may give other parameters: what it had set comes as the state.
+    # Without __init__, whose parameters differ by class: the attributes that it had set come as the state.
     return kind.__new__(kind, *args)
 
 
@@ -195,7 +195,7 @@ class GoneError(PoolError):
 
 
 class UnavailableError(PoolError):
-    """Something the pool needs is away; the same call may succeed later."""
+    """Something the pool needs is unavailable; the same call may succeed later."""
 
 
 class CorruptError(PoolError):

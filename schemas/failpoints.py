@@ -1,16 +1,16 @@
-"""Failpoints: named places where a process, asked to, kills itself. For fault tests and for nothing else.
+"""Failpoints: named points at which a process kills itself, for fault injection in tests and for nothing else.
 
-    failpoints.reached("after_broker_commit")      in the program, at the place
+    failpoints.reached("after_broker_commit")      in the program, at the point
     POOL_FAILPOINTS=after_broker_commit:kill:0.02  in the test's environment
 
-A crash at the worst moment cannot be had by shooting at random: the moments between two durable steps last
-microseconds. Each of them therefore has a name, and a test can have its process die exactly there.
+Killing at random moments does not test the worst ones: the time between two durable steps is microseconds. Each of
+them therefore has a name, and a test can make its process die exactly there.
 
-It is no back door. The one action is SIGKILL to the own process, which whoever sets its environment could send
+It gives no new right. The one action is SIGKILL to the own process, which anyone who sets its environment could send
 anyway. Nothing is armed unless both the environment names it and the program's own configuration says
-`failpoints = true`; the environment alone is an error at start, so that a variable that slipped into production
-stops the program loudly instead of some day. An armed process says so on standard error when it starts, and again
-when it fires. Unarmed, a place costs one look at an empty dictionary.
+`failpoints = true`; the environment alone is an error at start, so that a variable left over in production stops the
+program at its start and not at some later time. An armed process writes so to standard error when it starts, and
+again when it fires. Unarmed, a point costs one look-up in an empty dictionary.
 
     after_produce               records are with the broker, the transaction is open        gateway
     after_broker_commit         records are visible, neither entry nor receipt is written   gateway
@@ -45,11 +45,11 @@ NAMES = frozenset(
 
 _STDERR = 2
 _armed: dict[str, float] = {}
-_draw = random.SystemRandom()
+_random = random.SystemRandom()
 
 
 def arm(*, allowed: bool, environment: Mapping[str, str] = os.environ) -> None:
-    """Arm what the environment names; once, when the program starts.
+    """Arm the failpoints that the environment names; once, when the program starts.
 
     Args:
         allowed: whether the program's own configuration says `failpoints = true`.
@@ -57,7 +57,7 @@ def arm(*, allowed: bool, environment: Mapping[str, str] = os.environ) -> None:
 
     Raises:
         InvalidError: CONFIG_INVALID, when the variable is set and the configuration does not allow it, or it names
-            an unknown place, another action than `kill`, or no probability from 0 to 1.
+            an unknown point, another action than `kill`, or no probability from 0 to 1.
     """
     _armed.clear()
     text = environment.get(VARIABLE, "")
@@ -70,13 +70,13 @@ def arm(*, allowed: bool, environment: Mapping[str, str] = os.environ) -> None:
             "`failpoints = true`, so nothing was started; unset the variable",
         )
     _armed.update(_read(part) for part in text.split(","))
-    _say(f"FAILPOINTS ARE ARMED, this process will kill itself: {text}")
+    _write_stderr(f"FAILPOINTS ARE ARMED, this process will kill itself: {text}")
 
 
 def reached(name: str) -> None:
-    """Die here, if this place is armed and the dice say so."""
-    if _armed and _draw.random() < _armed.get(name, 0.0):
-        _say(f"FAILPOINT {name}: SIGKILL")
+    """Kill this process if the failpoint is armed, with its probability."""
+    if _armed and _random.random() < _armed.get(name, 0.0):
+        _write_stderr(f"FAILPOINT {name}: SIGKILL")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -95,6 +95,6 @@ def _read(part: str) -> tuple[str, float]:
     return name, probability
 
 
-def _say(text: str) -> None:
-    # Written past every buffer: after the signal nothing is flushed any more.
+def _write_stderr(text: str) -> None:
+    # Unbuffered: after the signal nothing is flushed any more.
     os.write(_STDERR, f"{text}\n".encode())

@@ -1,8 +1,8 @@
-"""An invitation: the one-time token that a department's administrator carries to the connector's machine.
+"""Invitation: the one-time token with which a connector's machine enrols.
 
-One line of text, base64url of JSON: the address of the pool's enrolment listener, the pool's certificate
-authority, and a secret. With the authority in hand the machine knows whom it speaks to before it says a word; it
-then sends the secret alone. The pool stores only the secret's SHA-256.
+A department's administrator takes it there. It is one line of text, base64url of JSON: the address of the pool's
+enrolment listener, the pool's certificate authority, and a secret. With the authority the machine authenticates the
+server before it sends anything; it then sends the secret alone. The pool stores only the secret's SHA-256.
 
 Standard library only: a department's machine loads this.
 """
@@ -23,12 +23,12 @@ _MEMBERS = frozenset({"address", "authority", "secret"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitation:
-    """What an invitation says.
+    """Content of an invitation.
 
     Attributes:
         address: host:port of the enrolment listener.
         authority: the pool's certificate authority, PEM.
-        secret: what proves the invitation; never printed.
+        secret: proves the invitation; never printed.
     """
 
     address: str
@@ -42,7 +42,7 @@ class Invitation:
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read the line of text; white space around and within it (a wrapped line) does no harm.
+        """Read the line of text; white space around and within it (a wrapped line) is ignored.
 
         Raises:
             InvalidError: TOKEN_INVALID.

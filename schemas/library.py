@@ -1,11 +1,10 @@
-"""The record types that ship with the pool, by name.
+"""Schema library: the Avro record types that ship with the pool, by name.
 
     base    the eight record types of the base libraries and of the examples (基础库), for departments to publish
             under as they are or to copy
     pool    the pool's own documents as Avro, for export
 
-Only the text is given: whoever wants a parsed schema asks the registry's parser, so that this package keeps to
-the standard library.
+Only the text is returned; the registry's parser parses it. So this package needs the standard library alone.
 """
 
 from importlib.resources import files
@@ -14,16 +13,16 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["names", "text"]
 
-_ROOMS = ("base", "pool")
+_FOLDERS = ("base", "pool")
 
 
 def names() -> list[str]:
-    """Return every bundled name, sorted, as `room/name`, such as `base/population`."""
+    """Return every bundled name, sorted, as `folder/name`, such as `base/population`."""
     found = []
-    for room in _ROOMS:
-        folder = files("schemas") / "avro" / room
+    for name in _FOLDERS:
+        folder = files("schemas") / "avro" / name
         if folder.is_dir():
-            found += [f"{room}/{item.name[:-5]}" for item in folder.iterdir() if item.name.endswith(".avsc")]
+            found += [f"{name}/{item.name[:-5]}" for item in folder.iterdir() if item.name.endswith(".avsc")]
     return sorted(found)
 
 
@@ -31,7 +30,7 @@ def text(name: str) -> str:
     """Return the .avsc text of a bundled record type.
 
     Args:
-        name: `base/population`, or `population` for short: a name without a room is looked for in every room.
+        name: `base/population`, or `population` for short: a name without a folder is looked up in both.
 
     Raises:
         InvalidError: NOT_FOUND; the message lists what there is.

@@ -1,7 +1,7 @@
-"""Merkle trees by RFC 6962: hashes, roots and proofs, and nothing but arithmetic on bytes.
+"""Merkle trees by RFC 6962: hashes, roots and proofs. Pure.
 
 One definition serves three callers: a connector signs the root over a batch, the gateway recomputes it, and the
-audit log proves with it that an entry stands in the log and that no earlier one was touched.
+audit log proves with it that an entry is in the log and that no earlier one was changed.
 
     leaf_hash, node_hash                       RFC 6962, 2.1: the prefixes 0x00 and 0x01
     root_of                                    root over leaf hashes; a batch of 1,000 takes under a millisecond
@@ -64,12 +64,12 @@ def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
     """
     if not leaf_hashes:
         return EMPTY_ROOT
-    begun = _sha256(b"\x01").copy  # a copied state is quicker than a new one
+    new_node = _sha256(b"\x01").copy  # a copied state is faster than a new one
     level = list(leaf_hashes)
     while len(level) > 1:
         above = []
         for left, right in zip(level[::2], level[1::2], strict=False):
-            node = begun()
+            node = new_node()
             node.update(left)
             node.update(right)
             above.append(node.digest())
@@ -90,10 +90,10 @@ class Frontier:
         self._roots: list[bytes] = []  # one for each 1 bit of the size
 
     def copy(self) -> "Frontier":
-        """Return a frontier that grows on its own."""
-        twin = Frontier()
-        twin.size, twin._roots = self.size, self._roots.copy()
-        return twin
+        """Return an independent copy."""
+        copy = Frontier()
+        copy.size, copy._roots = self.size, self._roots.copy()
+        return copy
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash."""
@@ -138,7 +138,7 @@ class Frontier:
 
 
 def subtree_of(leaf_hashes: Sequence[bytes]) -> Subtree:
-    """Return the subtrees over leaf hashes that are all at hand."""
+    """Return the subtrees over leaf hashes in memory."""
     return lambda start, end: root_of(leaf_hashes[start:end])
 
 
@@ -162,7 +162,7 @@ def subtree_over(node: Callable[[int, int], bytes]) -> Subtree:
 
 
 def inclusion_proof(index: int, size: int, subtree: Subtree) -> InclusionProof:
-    """Prove that leaf *index* stands in the tree of *size* leaves (RFC 6962, 2.1.1).
+    """Return the proof that leaf *index* is in the tree of *size* leaves (RFC 6962, 2.1.1).
 
     Raises:
         InvalidError: REQUEST_INVALID, when there is no such leaf in a tree of that size.
@@ -185,7 +185,7 @@ def inclusion_proof(index: int, size: int, subtree: Subtree) -> InclusionProof:
 
 
 def consistency_proof(old_size: int, new_size: int, subtree: Subtree) -> ConsistencyProof:
-    """Prove that the tree of *old_size* leaves is a prefix of the one of *new_size* (RFC 6962, 2.1.2).
+    """Return the proof that the tree of *old_size* leaves is a prefix of the one of *new_size* (RFC 6962, 2.1.2).
 
     Raises:
         InvalidError: REQUEST_INVALID, when the old tree is larger than the new one, or a size is negative.
@@ -197,7 +197,7 @@ def consistency_proof(old_size: int, new_size: int, subtree: Subtree) -> Consist
     path: list[bytes] = []
     if 0 < old_size < new_size:
         start, end = 0, new_size
-        # Descend to where the old tree ends; `whole` = the old tree is this very subtree (SUBPROOF's b).
+        # Descend to where the old tree ends; `whole` = the old tree is exactly this subtree (SUBPROOF's b).
         whole = True
         while old_size != end:
             middle = start + _split(end - start)
@@ -213,7 +213,7 @@ def consistency_proof(old_size: int, new_size: int, subtree: Subtree) -> Consist
 
 
 def verify_inclusion(leaf: bytes, proof: InclusionProof, root: bytes) -> bool:
-    """Return whether the leaf hash stands where the proof says, under this root (RFC 9162, 2.1.3.2)."""
+    """Return whether the leaf hash is at the proof's index, under this root (RFC 9162, 2.1.3.2)."""
     if not 0 <= proof.index < proof.size:
         return False
     at, last, found = proof.index, proof.size - 1, leaf

@@ -1,6 +1,6 @@
-"""The names that cross a process boundary, validated once, where they are made.
+"""Validated names: resources, topics, lanes and connectors, as they cross a process boundary.
 
-A resource's name is chosen once and holds no department (departments merge and are renamed). From it follow
+A resource's name is chosen once and contains no department (departments merge and are renamed). From it follow
 the topic `<name>.v<major>` and the subject `<topic>-value`. A lane is one connector writing one topic: the unit
 of order and of exactly-once append.
 """
@@ -81,7 +81,7 @@ class Topic:
 
     @property
     def subject(self) -> str:
-        """The registry's subject of the topic's values (TopicNameStrategy of Confluent's serializers)."""
+        """Return the registry's subject of the topic's values (TopicNameStrategy of Confluent's serializers)."""
         return f"{self}-value"
 
     def __str__(self) -> str:

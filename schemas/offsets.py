@@ -1,14 +1,14 @@
-"""Which positions of a range are meant, said in few characters.
+"""Compressed sets of offsets: which positions of a range were released, as short text.
 
 An audit entry states exactly which records of a scanned range were released. `pack_offsets` writes that as text
-for its `data`, `unpack_offsets` reads it back; "was this record released?" is then a question to the entry alone.
+for its `data`, `unpack_offsets` reads it back, so that the entry alone shows whether a record was released.
 
-    ranges   [start, end) per partition, laid end to end: one line of positions
-    "r…"     base64 of alternating lengths (not meant, meant, not meant …) in LEB128: for whole stretches
-    "z…"     base64 of zlib over one bit a position, lowest bit of the first byte first: for scattered ones
-    ""       none is meant
+    ranges   [start, end) per partition, concatenated: one sequence of positions
+    "r…"     run-length encoding: base64 of alternating lengths (out, in, out …) in LEB128: for long runs
+    "z…"     bitmap: base64 of zlib over one bit a position, lowest bit of the first byte first: for scattered ones
+    ""       the set is empty
 
-The shorter of the two is taken: 16,384 positions of which every second is meant at random need some 2.8 kB.
+The shorter of the two is taken: 16,384 positions of which a random half are in the set need some 2.8 kB.
 """
 
 import base64
@@ -25,19 +25,19 @@ _MAX_SPAN = 1 << 27  # positions that a "z" may span when it is read: 16 MiB of 
 
 
 def pack_offsets(start: Positions, end: Positions, offsets: Sequence[Sequence[int]]) -> str:
-    """Return which offsets of the ranges [start, end) are meant.
+    """Return a set of offsets within the ranges [start, end) as text.
 
     Args:
         start: first position of each partition's range.
         end: position after each partition's range.
-        offsets: per partition, the offsets meant, rising.
+        offsets: per partition, the offsets in the set, rising.
 
     Raises:
         InvalidError: REQUEST_INVALID, when an offset lies outside its range, or they do not rise.
     """
     if not len(start) == len(end) == len(offsets):
         raise _unpackable()
-    edges = [0]  # after the 0, where stretches of meant positions begin and end, in turn
+    edges = [0]  # after the 0, where runs of positions in the set begin and end, in turn
     base = 0
     for first, last, some in zip(start, end, offsets, strict=True):
         if some:
@@ -59,7 +59,7 @@ def pack_offsets(start: Positions, end: Positions, offsets: Sequence[Sequence[in
 
 
 def unpack_offsets(start: Positions, end: Positions, text: str) -> list[list[int]]:
-    """Return the offsets that `pack_offsets` meant, per partition.
+    """Return the offsets that `pack_offsets` was given, per partition.
 
     Raises:
         InvalidError: REQUEST_INVALID, for text that `pack_offsets` does not make for these ranges.
@@ -70,7 +70,7 @@ def unpack_offsets(start: Positions, end: Positions, text: str) -> list[list[int
     bases = list(itertools.accumulate((last - first for first, last in zip(start, end, strict=True)), initial=0))
     found: list[list[int]] = [[] for _ in start]
     partition = 0
-    for low, high in _stretches(text, span):
+    for low, high in _runs(text, span):
         at = low
         while at < high:
             while at >= bases[partition + 1]:
@@ -89,8 +89,8 @@ def _extend(edges: list[int], low: int, high: int) -> None:
         edges += (low, high)
 
 
-def _stretches(text: str, span: int) -> list[tuple[int, int]]:
-    """Return the stretches [low, high) of meant positions, rising and apart, all within the span."""
+def _runs(text: str, span: int) -> list[tuple[int, int]]:
+    """Return the runs [low, high) of positions in the set, rising and apart, all within the span."""
     if not text:
         return []
     try:

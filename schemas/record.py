@@ -1,10 +1,11 @@
-"""A record on its way: batches, positions, receipts, and the bytes that are signed.
+"""Records in transit: batches, positions, receipts, and the bytes that are signed.
 
-    Packed      n byte strings in two buffers (an Arrow BinaryArray's): what a protobuf message carries
-    Mark        operation of a record, and whether its key was published before
-    Batch       n records of one lane, in order, under one signature
-    Positions   where a reader stands in a topic: the next offset of each partition
-    Receipt     what the pool answers to a batch: where it stands, and the leaf that says so
+    Packed       n byte strings in two buffers (an Arrow BinaryArray's): what a protobuf message carries
+    Mark         operation of a record, and whether its key was published before
+    Batch        n records of one lane, in order, under one signature
+    Positions    reader offsets in a topic: the next offset of each partition
+    Run  consecutive offsets of one partition
+    Receipt      what the pool answers to a batch: the offsets of its records, and the audit leaf that states them
 
 A record's leaf (RFC 6962, 2.1: the 0x00 prefix) is SHA-256 over its operation, its valid times, the digest of
 its key where it has no value, and its framed Avro bytes. The connector signs the Merkle root over the leaves of
@@ -55,7 +56,7 @@ Positions = tuple[int, ...]
 
 
 class Operation(IntEnum):
-    """What a record does to its key (domain: op)."""
+    """Operation of a record on its key."""
 
     UPSERT = 1
     CORRECT = 2
@@ -72,7 +73,7 @@ class Seen(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Operation and Seen of one record, one byte on the wire: operation in the low, seen in the high half."""
+    """Operation and key occurrence of one record; one byte on the wire, the operation in its low half."""
 
     operation: Operation
     seen: Seen = Seen.UNKNOWN
@@ -85,7 +86,7 @@ class Mark:
         """Read the byte form.
 
         Raises:
-            InvalidError: REQUEST_INVALID, for a byte that names no operation or no Seen.
+            InvalidError: REQUEST_INVALID, for a byte that names no operation or no occurrence.
         """
         try:
             return cls(Operation(byte & 15), Seen(byte >> 4))
@@ -124,7 +125,7 @@ class Packed:
         return iter([values[start:end] for start, end in itertools.pairwise(ends)])
 
     def checked(self) -> Self:
-        """Return this value back if its two buffers fit each other.
+        """Return this value if its two buffers match each other.
 
         Raises:
             InvalidError: REQUEST_INVALID, when offsets fall, do not start at 0 or do not end at len(values).
@@ -180,7 +181,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Consecutive records of one batch in one partition: offsets `first` to `last`, both included."""
+    """Consecutive offsets of one batch in one partition: `first` to `last`, both included."""
 
     partition: int
     first: int
@@ -189,7 +190,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """The pool's answer to a batch: where its records stand, and a promise.
+    """The pool's answer to a batch: the offsets of its records, and a promise.
 
     The signature is the gateway's Ed25519 over the canonical JSON of the other fields; it promises that the
     leaf is in the log within 10 s.
@@ -198,7 +199,7 @@ class Receipt:
         lane: whose batch.
         sequence: its number.
         root: its signed root, 32 bytes.
-        runs: where the records stand in the topic.
+        runs: the offsets of the records in the topic.
         entry_id: the audit entry of the publication, a UUIDv7.
         leaf_hash: RFC 6962 leaf hash of that entry, 32 bytes.
         source_position: the connector's own, as sent.
@@ -216,7 +217,7 @@ class Receipt:
 
 
 def frame(schema_id: int, datum: bytes) -> bytes:
-    """Put Confluent's frame (0, schema id as big-endian int32) before an Avro datum."""
+    """Return an Avro datum behind Confluent's frame (0, schema id as big-endian int32)."""
     return struct.pack(">bI", 0, schema_id) + datum
 
 
@@ -269,7 +270,7 @@ def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes
             if byte & 15 == Operation.VOID:
                 key = next(keys, None)
                 if key is None:
-                    raise _void_keys()
+                    raise _void_keys_mismatch()
                 leaves.append(sha256(bytes((0, 1, byte & 15)) + no_times + sha256(key).digest()).digest())
             else:
                 leaves.append(sha256(heads[byte] + value).digest())
@@ -279,16 +280,16 @@ def leaf_hashes(marks: bytes, values: Iterable[bytes], void_keys: Iterable[bytes
             if byte & 15 == Operation.VOID:
                 key = next(keys, None)
                 if key is None:
-                    raise _void_keys()
+                    raise _void_keys_mismatch()
                 key_digest = sha256(key).digest()
             times = valid[16 * index : 16 * index + 16]
             leaves.append(sha256(bytes((0, 1, byte & 15)) + times + key_digest + value).digest())
     if next(keys, None) is not None:
-        raise _void_keys()
+        raise _void_keys_mismatch()
     return leaves
 
 
-def _void_keys() -> InvalidError:
+def _void_keys_mismatch() -> InvalidError:
     return InvalidError(Reason.REQUEST_INVALID, "got another number of void keys than of voids; expected one each")
 
 

@@ -1,7 +1,7 @@
-"""Errors of the pool ⇄ gRPC status codes: one table, read from both ends of the wire.
+"""gRPC status codes of the pool's errors: one table for server and client.
 
 The server puts a `google.rpc.Status` with an `ErrorInfo` (reason, domain "pool", metadata) into the call's
-trailing metadata (AIP-193); the client makes the same error of it again.
+trailing metadata (AIP-193); the client turns it into the same error again.
 """
 
 from schemas.errors import (
@@ -34,7 +34,7 @@ _BY_REASON = {
     Reason.LANE_FENCED: _ABORTED,
     Reason.INTERNAL: _INTERNAL,
 }
-_BY_KIND: tuple[tuple[type[PoolError], int], ...] = (
+_BY_CLASS: tuple[tuple[type[PoolError], int], ...] = (
     (RefusedError, _PERMISSION_DENIED),
     (InvalidError, _INVALID_ARGUMENT),
     (ConflictError, _FAILED_PRECONDITION),
@@ -42,8 +42,8 @@ _BY_KIND: tuple[tuple[type[PoolError], int], ...] = (
     (UnavailableError, _UNAVAILABLE),
     (CorruptError, _DATA_LOSS),
 )
-_KIND_OF_CODE: dict[int, type[PoolError]] = {
-    **{code: kind for kind, code in _BY_KIND},
+_CLASS_OF_CODE: dict[int, type[PoolError]] = {
+    **{code: kind for kind, code in _BY_CLASS},
     _UNAUTHENTICATED: RefusedError,
     _NOT_FOUND: InvalidError,
     _ALREADY_EXISTS: ConflictError,
@@ -56,17 +56,17 @@ def code_of(error: PoolError) -> int:
     """Return the google.rpc.Code of an error."""
     if error.reason in _BY_REASON:
         return _BY_REASON[error.reason]
-    return next((code for kind, code in _BY_KIND if isinstance(error, kind)), _INTERNAL)
+    return next((code for kind, code in _BY_CLASS if isinstance(error, kind)), _INTERNAL)
 
 
 def error_of(
     code: int, reason: str, message: str, details: dict[str, str], retry_after: float | None = None
 ) -> PoolError:
-    """Make the error that a server meant; an unknown reason (a newer server's) becomes INTERNAL, its code kept."""
+    """Return the error that a server sent; an unknown reason (a newer server's) becomes INTERNAL, its text kept."""
     try:
-        known = Reason(reason)
+        parsed = Reason(reason)
     except ValueError:
-        known, details = Reason.INTERNAL, {**details, "reason": reason}
+        parsed, details = Reason.INTERNAL, {**details, "reason": reason}
     # Exhausted quota is a refusal to its consumer, though gRPC knows one code for both kinds of exhaustion.
-    kind = RefusedError if known is Reason.QUOTA_EXHAUSTED else _KIND_OF_CODE.get(code, PoolError)
-    return kind(known, message, details=details, retry_after=retry_after)
+    kind = RefusedError if parsed is Reason.QUOTA_EXHAUSTED else _CLASS_OF_CODE.get(code, PoolError)
+    return kind(parsed, message, details=details, retry_after=retry_after)

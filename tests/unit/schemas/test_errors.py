@@ -87,7 +87,7 @@ def test_every_table_of_errors_has_each_class_once() -> None:
     ours = {kind for kind in PoolError.__subclasses__() if kind.__module__.partition(".")[0] in _PACKAGES}
     assert set(ERROR_CLASSES) == ours
     for table in (
-        [kind for kind, _ in status._BY_KIND],
+        [kind for kind, _ in status._BY_CLASS],
         [kind for kind, *_ in rest_errors._KINDS],
         list(worker_process._ERRORS.values()),
     ):
