@@ -23,11 +23,11 @@ __all__ = [
     "Compare",
     "Deny",
     "Exists",
+    "FilterValue",
     "Grant",
     "GrantState",
     "History",
     "Level",
-    "Literal_",
     "MaskRule",
     "Member",
     "Not",
@@ -37,7 +37,7 @@ __all__ = [
     "RowFilter",
 ]
 
-Literal_: TypeAlias = str | int | bool
+FilterValue: TypeAlias = str | int | bool
 """A value in a row filter: text, a whole number or a truth value. Dates are ISO 8601 text, decimals decimal text."""
 
 
@@ -153,7 +153,7 @@ class Compare:
 
     op: Literal["eq", "ne"]
     field: str
-    value: Literal_
+    value: FilterValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Member:
     """`field` is one of `values`."""
 
     field: str
-    values: tuple[Literal_, ...]
+    values: tuple[FilterValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +169,8 @@ class Range:
     """`low` ≤ `field` < `high`; a bound that is None does not limit."""
 
     field: str
-    low: Literal_ | None
-    high: Literal_ | None
+    low: FilterValue | None
+    high: FilterValue | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from schemas.access import Action, Actor, ActorKind, Role
 from schemas.canonical import Json, canonical
 from schemas.errors import InvalidError, Reason
 from schemas.offsets import pack_offsets
-from schemas.record import Positions, Run
+from schemas.record import OffsetRange, Positions
 
 __all__ = [
     "ALGORITHMS",
@@ -267,7 +267,7 @@ def publish_data(
     count: int,
     schema_ids: Sequence[int],
     root: bytes,
-    runs: Sequence[Run],
+    runs: Sequence[OffsetRange],
     recovered: bool = False,
 ) -> dict[str, Json]:
     """Return the data of a publication.

@@ -4,7 +4,7 @@
     Mark         operation of a record, and whether its key was published before
     Batch        n records of one lane, in order, under one signature
     Positions    reader offsets in a topic: the next offset of each partition
-    Run  consecutive offsets of one partition
+    OffsetRange  consecutive offsets of one partition
     Receipt      what the pool answers to a batch: the offsets of its records, and the audit leaf that states them
 
 A record's leaf (RFC 6962, 2.1: the 0x00 prefix) is SHA-256 over its operation, its valid times, the digest of
@@ -31,13 +31,13 @@ __all__ = [
     "MAX_BATCH_RECORDS",
     "NO_ROOT",
     "Batch",
+    "KeyOccurrence",
     "Mark",
+    "OffsetRange",
     "Operation",
     "Packed",
     "Positions",
     "Receipt",
-    "Run",
-    "Seen",
     "batch_statement",
     "frame",
     "key_bytes",
@@ -63,7 +63,7 @@ class Operation(IntEnum):
     VOID = 3  # no value: the key is no longer valid at its source
 
 
-class Seen(IntEnum):
+class KeyOccurrence(IntEnum):
     """Whether the connector published this key before; unknown counts as AGAIN."""
 
     UNKNOWN = 0
@@ -76,7 +76,7 @@ class Mark:
     """Operation and key occurrence of one record; one byte on the wire, the operation in its low half."""
 
     operation: Operation
-    seen: Seen = Seen.UNKNOWN
+    seen: KeyOccurrence = KeyOccurrence.UNKNOWN
 
     def __int__(self) -> int:
         return self.operation | self.seen << 4
@@ -89,7 +89,7 @@ class Mark:
             InvalidError: REQUEST_INVALID, for a byte that names no operation or no occurrence.
         """
         try:
-            return cls(Operation(byte & 15), Seen(byte >> 4))
+            return cls(Operation(byte & 15), KeyOccurrence(byte >> 4))
         except ValueError as error:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
@@ -180,7 +180,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class OffsetRange:
     """Consecutive offsets of one batch in one partition: `first` to `last`, both included."""
 
     partition: int
@@ -209,7 +209,7 @@ class Receipt:
     lane: Lane
     sequence: int
     root: bytes
-    runs: tuple[Run, ...]
+    runs: tuple[OffsetRange, ...]
     entry_id: str
     leaf_hash: bytes
     source_position: bytes

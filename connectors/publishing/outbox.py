@@ -20,7 +20,7 @@ from connectors.state.ledger import KeyUpdate, Ledger, StoredBatch
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.merkle import root_of
 from schemas.names import Lane
-from schemas.record import Batch, Mark, Operation, Packed, Receipt, Seen, batch_statement, leaf_hashes
+from schemas.record import Batch, KeyOccurrence, Mark, Operation, Packed, Receipt, batch_statement, leaf_hashes
 
 __all__ = ["OutboundRecord", "Outbox", "RecordGroup", "SourcePosition", "mark_of"]
 
@@ -273,8 +273,8 @@ class Outbox:
 
 def mark_of(operation: Operation, *, published: bool, complete: bool) -> int:
     """Return the mark of a record: `first` only where the ledger has every key that was ever published."""
-    new = Seen.FIRST if complete else Seen.UNKNOWN
-    return int(Mark(operation, Seen.AGAIN if published else new))
+    new = KeyOccurrence.FIRST if complete else KeyOccurrence.UNKNOWN
+    return int(Mark(operation, KeyOccurrence.AGAIN if published else new))
 
 
 def _pack(pending: _PendingBatch) -> StoredBatch:

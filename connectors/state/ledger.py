@@ -35,8 +35,7 @@ from connectors.sources.csv_file import FileSignature
 from connectors.sources.csv_folder import FileHistory, FileRecord
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Lane
-from schemas.record import NO_ROOT, Receipt
-from schemas.record import Run as Placed
+from schemas.record import NO_ROOT, OffsetRange, Receipt
 
 __all__ = ["KeyUpdate", "LaneCheckpoint", "Ledger", "RunReport", "StoredBatch"]
 
@@ -275,7 +274,9 @@ class Ledger(FileHistory):
                     root=row[1],
                     entry_id=row[2],
                     leaf_hash=row[3],
-                    runs=tuple(Placed(partition=each[0], first=each[1], last=each[2]) for each in json.loads(row[4])),
+                    runs=tuple(
+                        OffsetRange(partition=each[0], first=each[1], last=each[2]) for each in json.loads(row[4])
+                    ),
                     signature=row[5],
                     source_position=row[6],
                 )

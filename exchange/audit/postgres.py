@@ -22,7 +22,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork, connection_of, po
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
-from schemas.record import Receipt, Run
+from schemas.record import OffsetRange, Receipt
 
 __all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata", "uuid_text"]
 
@@ -249,7 +249,9 @@ def _receipt(row: sa.Row[*tuple[Any, ...]]) -> Receipt:
         lane=Lane.parse(lane),
         sequence=sequence,
         root=bytes(root),
-        runs=tuple(Run(partition=runs[at], first=runs[at + 1], last=runs[at + 2]) for at in range(0, len(runs), 3)),
+        runs=tuple(
+            OffsetRange(partition=runs[at], first=runs[at + 1], last=runs[at + 2]) for at in range(0, len(runs), 3)
+        ),
         entry_id=entry_id,
         leaf_hash=bytes(leaf_hash),
         source_position=bytes(source_position),

@@ -43,7 +43,7 @@ from exchange.broker.rules import (
 )
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Lane, Topic
-from schemas.record import Positions, Run
+from schemas.record import OffsetRange, Positions
 
 __all__ = ["MemoryBroker", "MemoryLog"]
 
@@ -303,7 +303,7 @@ def _store(log: _TopicLog, batch: Append) -> Appended:
         )
         part.next_position += 1
     runs = tuple(
-        Run(partition=number, first=first_positions[number], last=part.next_position - 1)
+        OffsetRange(partition=number, first=first_positions[number], last=part.next_position - 1)
         for number, part in parts.items()
     )
     for part in parts.values():

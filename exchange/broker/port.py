@@ -30,7 +30,7 @@ from typing import Protocol
 from registry.database.unit_of_work import UnitOfWork
 from schemas.errors import PoolError
 from schemas.names import Lane, Topic
-from schemas.record import Positions, Run
+from schemas.record import OffsetRange, Positions
 
 __all__ = [
     "Append",
@@ -103,7 +103,7 @@ class Appended:
     source_position: bytes
     recorded_at: int
     count: int
-    runs: tuple[Run, ...]
+    runs: tuple[OffsetRange, ...]
     duplicate: bool = False
 
 

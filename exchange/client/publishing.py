@@ -16,7 +16,7 @@ from exchange.client.messages import BatchRefusedError, RowRefusal
 from schemas.errors import InvalidError, PoolError
 from schemas.names import Lane
 from schemas.proto.pool.v1 import exchange_pb2 as wire
-from schemas.record import Batch, Receipt, Run
+from schemas.record import Batch, OffsetRange, Receipt
 from schemas.status import error_of
 
 __all__ = ["PublishStream", "receipt_of"]
@@ -79,7 +79,7 @@ def receipt_of(receipt: wire.Receipt) -> Receipt:
         lane=Lane.parse(receipt.lane),
         sequence=receipt.sequence,
         root=receipt.root,
-        runs=tuple(Run(partition=run.partition, first=run.first, last=run.last) for run in receipt.runs),
+        runs=tuple(OffsetRange(partition=run.partition, first=run.first, last=run.last) for run in receipt.runs),
         entry_id=receipt.entry_id,
         leaf_hash=receipt.leaf_hash,
         source_position=receipt.source_position,

@@ -38,7 +38,7 @@ from schemas.errors import ConflictError, CorruptError, GoneError, Reason, Refus
 from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import Topic
-from schemas.record import Packed, Positions, Seen
+from schemas.record import KeyOccurrence, Packed, Positions
 
 __all__ = ["FetchService"]
 
@@ -343,7 +343,9 @@ class FetchService:
                 continue
             if grant.withdrawals:
                 for index in np.flatnonzero(~stays).tolist():
-                    gone[mine.start + index] = stretch.values[index] is None or stretch.mark(index) >> 4 != Seen.FIRST
+                    gone[mine.start + index] = (
+                        stretch.values[index] is None or stretch.mark(index) >> 4 != KeyOccurrence.FIRST
+                    )
             for index in np.flatnonzero(stays | gone[mine]).tolist():
                 keys.append(stretch.keys[index])
                 times.append(stretch.recorded_at[index])

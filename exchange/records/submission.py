@@ -9,13 +9,13 @@ from registry.codec.codec import RowError
 from schemas.errors import InvalidError, Reason
 from schemas.merkle import root_of
 from schemas.names import Topic
-from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, Operation, Packed, Seen, leaf_hashes
+from schemas.record import MAX_BATCH_BYTES, MAX_BATCH_RECORDS, KeyOccurrence, Operation, Packed, leaf_hashes
 
 __all__ = ["Records", "RowsRefusedError", "Submission", "check_form", "check_root", "merge_keys"]
 
 _MAX_SOURCE_POSITION = 128  # bytes
 _MAX_SEQUENCE = 2**53  # what a JSON number holds exactly; at a batch a millisecond, 285,000 years
-_MARKS = frozenset(operation | seen << 4 for operation in Operation for seen in Seen)
+_MARKS = frozenset(operation | seen << 4 for operation in Operation for seen in KeyOccurrence)
 
 
 class RowsRefusedError(InvalidError):

@@ -26,7 +26,18 @@ from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from schemas.names import Topic
-from schemas.record import MAX_BATCH_RECORDS, NO_ROOT, Batch, Mark, Operation, Packed, Receipt, Seen, frame, unframe
+from schemas.record import (
+    MAX_BATCH_RECORDS,
+    NO_ROOT,
+    Batch,
+    KeyOccurrence,
+    Mark,
+    Operation,
+    Packed,
+    Receipt,
+    frame,
+    unframe,
+)
 from tests.kit.world.publisher import FIRST, Publisher, framed
 
 PURPOSE, CASE = "eligibility", "STANDING-1"
@@ -114,14 +125,16 @@ class Resource:
     def values(self, people: Iterable[Row]) -> Packed:
         return framed(self.schema_id, self.text, people)
 
-    def batch(self, people: Iterable[Row], *, seen: Seen = Seen.FIRST, source_position: bytes = b"") -> Batch:
+    def batch(
+        self, people: Iterable[Row], *, seen: KeyOccurrence = KeyOccurrence.FIRST, source_position: bytes = b""
+    ) -> Batch:
         """Sign the lane's next batch."""
         people = list(people)
         marks = bytes([int(Mark(Operation.UPSERT, seen))] * len(people))
         return self.lane.batch(self.values(people), marks=marks, source_position=source_position)
 
     def voids(self, *keys: str) -> Batch:
-        marks = bytes([int(Mark(Operation.VOID, Seen.AGAIN))] * len(keys))
+        marks = bytes([int(Mark(Operation.VOID, KeyOccurrence.AGAIN))] * len(keys))
         return self.lane.batch(Packed.of([b""] * len(keys)), marks=marks, void_keys=[key.encode() for key in keys])
 
     def publish(self, *batches: Batch, machine: Machine | None = None) -> list[Receipt]:
@@ -414,7 +427,7 @@ class FetchContract(_WithResource):
         one, other = resource.granted(), resource.granted()
         resource.publish(resource.batch(rows(1)))
         before = one.fetch()
-        resource.publish(resource.batch(rows(1, district="d9"), seen=Seen.AGAIN))
+        resource.publish(resource.batch(rows(1, district="d9"), seen=KeyOccurrence.AGAIN))
         after = one.fetch(before.next_position)
         assert before.keys() == after.keys()
         assert before.keys() != other.fetch().keys()[:1]
@@ -426,9 +439,9 @@ class FetchContract(_WithResource):
         before = consumer.fetch()
         keys = {str(record["id"]): key for key, record in consumer.decode(before) if record}
         resource.publish(
-            resource.batch(rows(1, district="d9"), seen=Seen.AGAIN),
-            resource.batch(rows(3, district="d9"), seen=Seen.UNKNOWN),
-            resource.batch(rows(7, district="d9"), seen=Seen.FIRST),
+            resource.batch(rows(1, district="d9"), seen=KeyOccurrence.AGAIN),
+            resource.batch(rows(3, district="d9"), seen=KeyOccurrence.UNKNOWN),
+            resource.batch(rows(7, district="d9"), seen=KeyOccurrence.FIRST),
             resource.voids("p5"),
         )
         result = consumer.fetch(before.next_position)

@@ -14,7 +14,7 @@ from exchange import config, metrics
 from schemas.access import Actor
 from schemas.audit import AuditEntry
 from schemas.errors import Reason
-from schemas.record import Mark, Operation, Seen
+from schemas.record import KeyOccurrence, Mark, Operation
 from tests.docs.pages import PAGES, ROOT, anchors, links, name
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -112,7 +112,7 @@ def test_every_header_on_kafka_has_a_row() -> None:
 
 
 def test_the_mark_byte_is_as_described() -> None:
-    assert int(Mark(Operation.VOID, Seen.AGAIN)) == 3 + 16 * 2
+    assert int(Mark(Operation.VOID, KeyOccurrence.AGAIN)) == 3 + 16 * 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -11,7 +11,7 @@ import pytest
 from connectors.publishing.publisher import Limits
 from connectors.state.ledger import Ledger
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
-from schemas.record import Seen
+from schemas.record import KeyOccurrence
 from tests.kit.world.department import TOPIC, Department, now, only, row, rows
 
 
@@ -130,7 +130,7 @@ def test_a_lost_ledger_is_learnt_again_from_a_file_that_is_still_there(departmen
     department.put([*rows(298), row(298, "2.00")])
     run = only(department.publish())
     assert (run.published, run.voided, run.unchanged) == (1, 1, 298)
-    assert department.twin.records(TOPIC)[300].mark.seen is Seen.AGAIN
+    assert department.twin.records(TOPIC)[300].mark.seen is KeyOccurrence.AGAIN
 
 
 def test_a_ledger_lost_in_the_middle_goes_on_from_the_pool_s_position(department: Department) -> None:
@@ -155,7 +155,7 @@ def test_a_ledger_lost_in_the_middle_goes_on_from_the_pool_s_position(department
     assert run.unchanged > 0
     assert run.unchanged + run.published == 12_000
     assert len(department.twin.records(TOPIC)) == sent + run.published
-    assert {each.mark.seen for each in department.twin.records(TOPIC)[sent:]} == {Seen.UNKNOWN}
+    assert {each.mark.seen for each in department.twin.records(TOPIC)[sent:]} == {KeyOccurrence.UNKNOWN}
     assert len(department.state()) == 12_000
 
 
@@ -166,7 +166,7 @@ def test_after_a_loss_another_file_is_published_again_as_possibly_known(departme
     department.put([*rows(100)[:50], row(200)])
     run = only(department.publish())
     assert (run.published, run.voided) == (51, 0)
-    assert {each.mark.seen for each in department.twin.records(TOPIC)[100:]} == {Seen.UNKNOWN}
+    assert {each.mark.seen for each in department.twin.records(TOPIC)[100:]} == {KeyOccurrence.UNKNOWN}
     assert any("ledger was lost" in line for line in department.said)
 
 

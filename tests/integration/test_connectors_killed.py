@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup, SourcePosition
 from connectors.state.ledger import LaneCheckpoint, Ledger
 from schemas.errors import ConflictError, Reason
-from schemas.record import NO_ROOT, Operation, Seen
+from schemas.record import NO_ROOT, KeyOccurrence, Operation
 from tests.kit.twins.pool_twin import CONSUMER, POOL_ID, PoolTwin, offset_of
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, draw, publish
 from tests.kit.world.department import TOPIC, Department, now, row, rows
@@ -118,8 +118,8 @@ def test_a_source_that_changes_while_its_connector_is_dead_is_followed(
         f"{number:04d}": amount for number, amount in amounts.items()
     }
     seen = [each.mark.seen for each in department.twin.records(TOPIC)]
-    assert Seen.UNKNOWN not in seen, "the ledger was there all the time, and explains what the pool has"
-    assert seen.count(Seen.FIRST) == 90
+    assert KeyOccurrence.UNKNOWN not in seen, "the ledger was there all the time, and explains what the pool has"
+    assert seen.count(KeyOccurrence.FIRST) == 90
 
 
 def test_a_source_that_is_killed_and_loses_its_ledger_ends_equal(

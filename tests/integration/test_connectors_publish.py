@@ -14,7 +14,7 @@ from connectors.port import RejectCode
 from exchange.client import BatchRefusedError
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
-from schemas.record import Batch, Operation, Receipt, Seen
+from schemas.record import Batch, KeyOccurrence, Operation, Receipt
 from tests.kit.world.department import TOPIC, Department, only, row, rows
 
 
@@ -40,8 +40,8 @@ def test_the_first_publication_says_first_and_a_change_says_again(department: De
     run = only(department.publish())
     assert (run.published, run.unchanged) == (1, 99)
     records = department.twin.records(TOPIC)
-    assert {each.mark.seen for each in records[:100]} == {Seen.FIRST}
-    assert records[100].mark.seen is Seen.AGAIN
+    assert {each.mark.seen for each in records[:100]} == {KeyOccurrence.FIRST}
+    assert records[100].mark.seen is KeyOccurrence.AGAIN
     assert records[100].value is not None
     assert records[100].value["amount"] == Decimal("9.99")
 
@@ -62,7 +62,7 @@ def test_a_row_that_left_the_file_becomes_a_void(department: Department) -> None
     run = only(department.publish())
     assert (run.published, run.voided, run.unchanged) == (0, 1, 99)
     last = department.twin.records(TOPIC)[-1]
-    assert (last.key, last.mark.operation, last.mark.seen) == (b"0060", Operation.VOID, Seen.AGAIN)
+    assert (last.key, last.mark.operation, last.mark.seen) == (b"0060", Operation.VOID, KeyOccurrence.AGAIN)
     department.put(rows(100))
     assert only(department.publish()).published == 1
     assert len(department.state()) == 100

@@ -14,7 +14,7 @@ import pytest
 
 from connectors.mapping.mapping import Column
 from connectors.port import RejectCode
-from schemas.record import Operation, Seen
+from schemas.record import KeyOccurrence, Operation
 from tests.kit.world.department import Department, only
 
 REAL = Path(os.environ.get("POOL_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "chicago_311_sanitation.csv"
@@ -132,7 +132,7 @@ def test_the_real_file(tmp_path: Path) -> None:
     assert (run.published, run.voided, run.quarantined, run.unchanged) == (1, 0, 746, 73_654)
     (last,) = department.twin.records(TOPIC)[count:]
     assert last.value is not None
-    assert (last.value["street_address"], last.mark.seen) == ("ONE CELL", Seen.AGAIN)
+    assert (last.value["street_address"], last.mark.seen) == ("ONE CELL", KeyOccurrence.AGAIN)
 
     drop(department, changed[:place] + changed[place + 1 :])
     run = only(department.publish())

@@ -25,7 +25,7 @@ from registry.codec.framing import strip_frames
 from schemas.access import Action
 from schemas.names import Lane
 from schemas.offsets import unpack_offsets
-from schemas.record import Packed, Run
+from schemas.record import OffsetRange, Packed
 from tests.torture.clerks import GRANTED, SCHEMA, Row
 from tests.torture.stage import GATEWAYS, TOPIC, Stage
 
@@ -243,7 +243,7 @@ def _whole(stage: Stage, receipts: dict[Batch, Receipt]) -> Iterator[str]:
             source_position=b"",
             recorded_at=0,
             count=receipt.count,
-            runs=tuple(Run(partition=run[0], first=run[1], last=run[2]) for run in receipt.runs),
+            runs=tuple(OffsetRange(partition=run[0], first=run[1], last=run[2]) for run in receipt.runs),
         )
         for (lane, sequence), receipt in receipts.items()
         if sequence > last[lane] - 20

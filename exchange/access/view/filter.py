@@ -35,7 +35,7 @@ from schemas.access import (
     AnyOf,
     Compare,
     Exists,
-    Literal_,
+    FilterValue,
     Member,
     Not,
     Prefix,
@@ -232,7 +232,7 @@ def _read_leaf(op: str, value: Mapping[str, Json]) -> RowFilter:
     return Compare("eq" if op == "eq" else "ne", field, literal)
 
 
-def _literal(op: str, value: Json) -> Literal_:
+def _literal(op: str, value: Json) -> FilterValue:
     if isinstance(value, (str, bool)) or type(value) is int:
         return value
     raise _invalid(f"got {op} with a value of another type; expected text, a whole number or a truth value")
@@ -305,7 +305,7 @@ def _form(leaf: _Leaf) -> str:
             return "exists"
 
 
-def _literals(leaf: _Leaf) -> list[Literal_]:
+def _literals(leaf: _Leaf) -> list[FilterValue]:
     match leaf:
         case Compare(_, _, value) | Prefix(_, value):
             return [value]
@@ -357,7 +357,7 @@ def _compile_leaf(leaf: _Leaf, comparison: FieldComparison, present: bool) -> Pr
 def _test(leaf: _Leaf, comparison: FieldComparison) -> Callable[[pa.Array], pa.BooleanArray]:
     """Return the comparison of a column in its comparable form; each returns null for null."""
 
-    def scalar(literal: Literal_) -> pa.Scalar:
+    def scalar(literal: FilterValue) -> pa.Scalar:
         return pa.scalar(comparison.parse(leaf.field, literal), comparison.type)
 
     match leaf:

@@ -1,6 +1,6 @@
 """Literals of row filters: how the fields of each Avro type are compared, one `FieldComparison` a field.
 
-`comparison_of` derives it from the type tree of the field's Avro type. It reads literals (`schemas.access.Literal_`:
+`comparison_of` derives it from the type tree of the field's Avro type. It reads literals (`schemas.access.FilterValue`:
 text, whole numbers, truth values) into the values of one Arrow type, and converts a column of the logical form into
 that same type: dates and times become the whole numbers that Avro writes, an enum the indices of its symbols, and NaNs
 become null. The comparison itself then never converts, so nothing is lost beyond 2^53 and no time zone matters.
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from registry.avro.type_tree import TypeKind, TypeNode
-from schemas.access import Literal_
+from schemas.access import FilterValue
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["FieldComparison", "comparison_of"]
@@ -56,11 +56,11 @@ class FieldComparison:
     forms: frozenset[str]
     type: pa.DataType
     expected: str
-    read: Callable[[Literal_], Any]
+    read: Callable[[FilterValue], Any]
     to_comparable: Callable[[pa.Array], pa.Array]
     is_present: Callable[[pa.Array], pa.BooleanArray] = pc.is_valid
 
-    def parse(self, field: str, literal: Literal_) -> Any:
+    def parse(self, field: str, literal: FilterValue) -> Any:
         """Return the value of a literal.
 
         Raises:
@@ -154,7 +154,7 @@ def _boolean() -> FieldComparison:
 def _integer(bits: int) -> FieldComparison:
     """Compare a whole number of 32 or 64 bits; its literal is a number or decimal text."""
 
-    def read(literal: Literal_) -> int | None:
+    def read(literal: FilterValue) -> int | None:
         number = _number(literal, _WHOLE)
         if number is None or not -(2 ** (bits - 1)) <= number < 2 ** (bits - 1):
             return None
@@ -174,7 +174,7 @@ def _float(bits: int) -> FieldComparison:
     """Compare a float or double. Decimal text means the nearest one; a whole number must have an exact one."""
     width = np.float32 if bits == 32 else np.float64
 
-    def read(literal: Literal_) -> float | None:
+    def read(literal: FilterValue) -> float | None:
         number = _number(literal, _DECIMAL)
         if number is None:
             return None
@@ -198,7 +198,7 @@ def _decimal(node: TypeNode) -> FieldComparison:
     """Compare a decimal; its literal is text or a whole number, of no more digits than the type has."""
     precision, scale = node.precision, node.scale
 
-    def read(literal: Literal_) -> Decimal | None:
+    def read(literal: FilterValue) -> Decimal | None:
         number = _number(literal, _DECIMAL)
         if number is None:
             return None
@@ -229,7 +229,7 @@ def _decimal(node: TypeNode) -> FieldComparison:
 def _date() -> FieldComparison:
     """Compare a date as days since 1970-01-01."""
 
-    def read(literal: Literal_) -> int | None:
+    def read(literal: FilterValue) -> int | None:
         if not isinstance(literal, str) or not _DAY.fullmatch(literal):
             return None
         try:
@@ -244,7 +244,7 @@ def _time_of_day(arrow: pa.DataType) -> FieldComparison:
     """Compare a time of day, without a zone."""
     per_second = _PER_SECOND[arrow.unit]
 
-    def read(literal: Literal_) -> int | None:
+    def read(literal: FilterValue) -> int | None:
         found = _TIME.fullmatch(literal) if isinstance(literal, str) else None
         if found is None:
             return None
@@ -267,7 +267,7 @@ def _timestamp(arrow: pa.DataType) -> FieldComparison:
     """Compare a timestamp, whose literal has an offset from UTC, or a local-timestamp, whose literal has none."""
     per_second, local = _PER_SECOND[arrow.unit], arrow.tz is None
 
-    def read(literal: Literal_) -> int | None:
+    def read(literal: FilterValue) -> int | None:
         found = _INSTANT.fullmatch(literal) if isinstance(literal, str) else None
         if found is None or (found[3] is None) is not local:
             return None
@@ -310,7 +310,9 @@ def _not_comparable(name: str, forms: frozenset[str]) -> FieldComparison:
     )
 
 
-def _temporal(name: str, number: pa.DataType, expected: str, read: Callable[[Literal_], int | None]) -> FieldComparison:
+def _temporal(
+    name: str, number: pa.DataType, expected: str, read: Callable[[FilterValue], int | None]
+) -> FieldComparison:
     return FieldComparison(
         name=name,
         forms=_ORDERED,
@@ -321,7 +323,7 @@ def _temporal(name: str, number: pa.DataType, expected: str, read: Callable[[Lit
     )
 
 
-def _number(literal: Literal_, form: re.Pattern[str]) -> Decimal | None:
+def _number(literal: FilterValue, form: re.Pattern[str]) -> Decimal | None:
     if isinstance(literal, bool):  # True is an int in Python, and none here
         return None
     if isinstance(literal, int):

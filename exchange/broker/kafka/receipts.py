@@ -22,7 +22,7 @@ from exchange.broker.port import Append, Appended
 from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
-from schemas.record import Mark, Operation, Run, Seen
+from schemas.record import KeyOccurrence, Mark, OffsetRange, Operation
 
 __all__ = [
     "MAX_PARTITIONS",
@@ -49,11 +49,13 @@ _VOID = ("pool_op", b"void")
 
 
 def _type(mark: Mark) -> bytes:
-    seen = "" if mark.seen is Seen.UNKNOWN else f".{mark.seen.name.lower()}"
+    seen = "" if mark.seen is KeyOccurrence.UNKNOWN else f".{mark.seen.name.lower()}"
     return f"pool.{mark.operation.name.lower()}{seen}".encode()
 
 
-_TYPES = {int(mark): _type(mark) for operation in Operation for seen in Seen for mark in [Mark(operation, seen)]}
+_TYPES = {
+    int(mark): _type(mark) for operation in Operation for seen in KeyOccurrence for mark in [Mark(operation, seen)]
+}
 _MARKS = {text: byte for byte, text in _TYPES.items()}
 
 Headers = list[tuple[str, bytes]]
@@ -174,7 +176,9 @@ def _unpack(lane: Lane, raw: bytes) -> tuple[StoredReceipt, ...]:
             partition += partition_delta
             if partition >= MAX_PARTITIONS or after + offset_delta + length > _MAX_INT64:
                 raise ValueError(partition, after)
-            runs.append(Run(partition=partition, first=after + offset_delta, last=after + offset_delta + length))
+            runs.append(
+                OffsetRange(partition=partition, first=after + offset_delta, last=after + offset_delta + length)
+            )
             after += offset_delta + length + 1
         receipt = Appended(
             lane=lane,
@@ -195,26 +199,26 @@ def _with_ranges(receipt: Appended) -> Appended:
     ranges = ((partition, list(runs)) for partition, runs in groupby(receipt.runs, key=attrgetter("partition")))
     return replace(
         receipt,
-        runs=tuple(Run(partition=number, first=runs[0].first, last=runs[-1].last) for number, runs in ranges),
+        runs=tuple(OffsetRange(partition=number, first=runs[0].first, last=runs[-1].last) for number, runs in ranges),
     )
 
 
-def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[Run, ...]:
+def runs_of(offsets: Iterable[tuple[int, Sequence[int]]]) -> tuple[OffsetRange, ...]:
     """Return the runs of these offsets, ascending within each partition, sorted by partition and offset."""
-    runs: list[Run] = []
+    runs: list[OffsetRange] = []
     for partition, rising in sorted(offsets, key=lambda pair: pair[0]):
         if not rising:
             continue
         if rising[-1] - rising[0] + 1 == len(rising):
-            runs.append(Run(partition=partition, first=rising[0], last=rising[-1]))
+            runs.append(OffsetRange(partition=partition, first=rising[0], last=rising[-1]))
             continue
         first = previous = rising[0]
         for offset in rising[1:]:
             if offset != previous + 1:
-                runs.append(Run(partition=partition, first=first, last=previous))
+                runs.append(OffsetRange(partition=partition, first=first, last=previous))
                 first = offset
             previous = offset
-        runs.append(Run(partition=partition, first=first, last=previous))
+        runs.append(OffsetRange(partition=partition, first=first, last=previous))
     return tuple(runs)
 
 

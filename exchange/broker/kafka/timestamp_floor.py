@@ -18,7 +18,7 @@ from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.message import poll_one
 from exchange.broker.kafka.settings import closed, unavailable
 from schemas.names import Topic
-from schemas.record import Run
+from schemas.record import OffsetRange
 
 __all__ = ["TimestampFloors"]
 
@@ -75,7 +75,7 @@ class TimestampFloors:
         with self._lock:
             return max(part.floor for part in states.values())
 
-    def record_written(self, topic: Topic, runs: Iterable[Run], millisecond: int) -> None:
+    def record_written(self, topic: Topic, runs: Iterable[OffsetRange], millisecond: int) -> None:
         """Record what this gateway has just written in one transaction, committed later or not; called in order."""
         with self._lock:
             for number in {run.partition for run in runs}:

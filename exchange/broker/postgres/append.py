@@ -19,7 +19,7 @@ from exchange.broker.postgres.tables import block_table_of
 from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError, PoolError, Reason
 from schemas.names import Lane
-from schemas.record import Run
+from schemas.record import OffsetRange
 
 __all__ = ["lanes_after", "lock_lane", "read_lane", "store"]
 
@@ -154,7 +154,7 @@ def store(
                 recorded_at=recorded_at,
                 count=len(batch.keys),
                 runs=tuple(
-                    Run(partition=partition, first=first_free[partition], last=end - 1)
+                    OffsetRange(partition=partition, first=first_free[partition], last=end - 1)
                     for partition, end in latest.items()
                     if end > first_free[partition]
                 ),
@@ -210,7 +210,7 @@ def _receipt(lane: Lane, row: Any) -> Appended:
     )
 
 
-def _run(text: str) -> Run:
+def _run(text: str) -> OffsetRange:
     partition, _, ends = text.partition(":")
     first, _, last = ends.partition("-")
-    return Run(partition=int(partition), first=int(first), last=int(last))
+    return OffsetRange(partition=int(partition), first=int(first), last=int(last))

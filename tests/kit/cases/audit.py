@@ -23,7 +23,7 @@ from schemas.audit import AuditEntry, Flow, GrantRef, fetch_data, publish_data
 from schemas.canonical import Json
 from schemas.identifiers import uuid7
 from schemas.names import Lane
-from schemas.record import Receipt, Run
+from schemas.record import OffsetRange, Receipt
 
 POOL = "test-pool"
 START = 1_795_000_000_000_000  # November 2026, microseconds UTC
@@ -78,7 +78,7 @@ class Entries:
         )
 
     def publish(self, sequence: int, *, lane: Lane = LANE) -> AuditEntry:
-        runs = (Run(partition=0, first=10 * sequence, last=10 * sequence + 9),)
+        runs = (OffsetRange(partition=0, first=10 * sequence, last=10 * sequence + 9),)
         data = publish_data(
             lane=str(lane), sequence=sequence, count=10, schema_ids=[1], root=root_of_batch(sequence), runs=runs
         )
@@ -96,7 +96,7 @@ def receipt_for(entry: AuditEntry, leaf_hash: bytes) -> Receipt:
         lane=Lane.parse(data["lane"]),
         sequence=data["sequence"],
         root=bytes.fromhex(data["root"]),
-        runs=tuple(Run(partition=p, first=a, last=b) for p, a, b in data["runs"]),
+        runs=tuple(OffsetRange(partition=p, first=a, last=b) for p, a, b in data["runs"]),
         entry_id=entry.id,
         leaf_hash=leaf_hash,
         source_position=b"line 10",

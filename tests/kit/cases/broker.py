@@ -17,7 +17,7 @@ from typing import Protocol
 from exchange.broker.port import Append, Appended, Broker
 from registry.database.unit_of_work import UnitOfWork
 from schemas.names import ConnectorId, Lane, ResourceName, Topic
-from schemas.record import Mark, Operation, Positions, Run, Seen, frame
+from schemas.record import KeyOccurrence, Mark, OffsetRange, Operation, Positions, frame
 
 DEPARTMENT = "01890000-0000-7000-8000-000000000001"
 MILLISECOND = 1_000
@@ -25,9 +25,9 @@ SECOND = 1_000_000
 # An hour ago: a broker may refuse times that are ahead of its clock. Whole milliseconds, since Kafka keeps no finer.
 START = (int(time.time()) - 3600) * SECOND
 
-UPSERT = int(Mark(Operation.UPSERT, Seen.FIRST))
-CORRECT = int(Mark(Operation.CORRECT, Seen.AGAIN))
-VOID = int(Mark(Operation.VOID, Seen.UNKNOWN))
+UPSERT = int(Mark(Operation.UPSERT, KeyOccurrence.FIRST))
+CORRECT = int(Mark(Operation.CORRECT, KeyOccurrence.AGAIN))
+VOID = int(Mark(Operation.VOID, KeyOccurrence.UNKNOWN))
 
 PATIENCE = 30.0  # seconds that a hint may take on a busy machine; a test that waits so long has failed
 
@@ -196,7 +196,7 @@ def read_step(broker: Broker, topic: Topic, after: Positions, step: int) -> tupl
     ], part.next
 
 
-def positions_of(runs: Iterable[Run]) -> list[tuple[int, int]]:
+def positions_of(runs: Iterable[OffsetRange]) -> list[tuple[int, int]]:
     """Spell out runs as (partition, position)."""
     return [(run.partition, position) for run in runs for position in range(run.first, run.last + 1)]
 

@@ -35,11 +35,11 @@ from schemas.record import (
     MAX_BATCH_RECORDS,
     NO_ROOT,
     Batch,
+    KeyOccurrence,
     Mark,
+    OffsetRange,
     Packed,
     Receipt,
-    Run,
-    Seen,
     batch_statement,
     frame,
     receipt_statement,
@@ -273,7 +273,7 @@ class TwinClient(Pool):
                 raise ConflictError(Reason.PREVIOUS_ROOT_MISMATCH, "another batch is before this one")
             pool.fail("between check and append")
             log = pool.topics[str(topic)]
-            run = Run(partition=0, first=len(log), last=len(log) + len(stored) - 1)
+            run = OffsetRange(partition=0, first=len(log), last=len(log) + len(stored) - 1)
             log.extend(stored)
             receipt = Receipt(
                 lane=batch.lane,
@@ -426,7 +426,7 @@ class TwinClient(Pool):
                 buffer = io.BytesIO()
                 fastavro.schemaless_writer(buffer, schema, {name: each.value[name] for name in grant.fields})
                 delivered.append((record_key, frame(grant.schema_id, buffer.getvalue()), each.recorded_at))
-            elif each.value is None or each.mark.seen is not Seen.FIRST:
+            elif each.value is None or each.mark.seen is not KeyOccurrence.FIRST:
                 delivered.append((record_key, b"", each.recorded_at))
         pool.fail("after fetch")
         return FetchResult(

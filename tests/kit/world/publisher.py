@@ -12,10 +12,10 @@ from registry.codec.codec import engine_for
 from registry.codec.framing import add_frames
 from schemas.merkle import root_of
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import NO_ROOT, Batch, Mark, Operation, Packed, Seen, batch_statement, leaf_hashes
+from schemas.record import NO_ROOT, Batch, KeyOccurrence, Mark, Operation, Packed, batch_statement, leaf_hashes
 
-FIRST = int(Mark(Operation.UPSERT, Seen.FIRST))
-AGAIN = int(Mark(Operation.UPSERT, Seen.AGAIN))
+FIRST = int(Mark(Operation.UPSERT, KeyOccurrence.FIRST))
+AGAIN = int(Mark(Operation.UPSERT, KeyOccurrence.AGAIN))
 
 
 def checkable(values: Sequence[bytes], void_keys: Sequence[bytes] = ()) -> tuple[Records, list[bytes]]:

@@ -26,7 +26,7 @@ from schemas.audit import (
 from schemas.errors import InvalidError, Reason
 from schemas.merkle import leaf_hash
 from schemas.offsets import unpack_offsets
-from schemas.record import Run
+from schemas.record import OffsetRange
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 FULL = AuditEntry(
@@ -190,7 +190,7 @@ def test_a_publication_says_where_its_records_stand() -> None:
         count=3,
         schema_ids=(5,),
         root=bytes(32),
-        runs=(Run(partition=0, first=4, last=5), Run(partition=1, first=9, last=9)),
+        runs=(OffsetRange(partition=0, first=4, last=5), OffsetRange(partition=1, first=9, last=9)),
         recovered=True,
     )
     assert data["runs"] == [[0, 4, 5], [1, 9, 9]]

@@ -13,7 +13,7 @@ from schemas.errors import CorruptError, Reason
 from schemas.names import Lane
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
-from schemas.record import NO_ROOT, Batch, Packed, Receipt, Run, receipt_statement
+from schemas.record import NO_ROOT, Batch, OffsetRange, Packed, Receipt, receipt_statement
 from tests.kit.twins.gateway_stub import PlaintextClient, identity, serving
 
 KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -22,7 +22,7 @@ BARE = Receipt(
     lane=Lane.parse("019a0000-0000-7000-8000-000000000001/source/population.v1"),
     sequence=7,
     root=b"r" * 32,
-    runs=(Run(partition=0, first=10, last=19), Run(partition=2, first=4, last=4)),
+    runs=(OffsetRange(partition=0, first=10, last=19), OffsetRange(partition=2, first=4, last=4)),
     entry_id="019a0000-0000-7000-8000-0000000000aa",
     leaf_hash=b"l" * 32,
     source_position=b"row 1000",
@@ -33,7 +33,7 @@ CHANGES: dict[str, object] = {
     "lane": Lane.parse("019a0000-0000-7000-8000-000000000002/source/population.v1"),
     "sequence": 8,
     "root": b"q" * 32,
-    "runs": (Run(partition=0, first=10, last=19),),
+    "runs": (OffsetRange(partition=0, first=10, last=19),),
     "entry_id": "019a0000-0000-7000-8000-0000000000ab",
     "leaf_hash": b"m" * 32,
     "source_position": b"row 999",

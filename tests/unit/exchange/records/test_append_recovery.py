@@ -18,7 +18,7 @@ from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Role
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import Receipt, Run
+from schemas.record import OffsetRange, Receipt
 
 DEPARTMENT = "01890000-0000-7000-8000-000000000001"
 TOPIC = Topic.parse("permits.v1")
@@ -40,7 +40,7 @@ class Committed:
                 source_position=b"",
                 recorded_at=NOW - 1_000_000,
                 count=10,
-                runs=(Run(partition=0, first=10 * number, last=10 * number + 9),),
+                runs=(OffsetRange(partition=0, first=10 * number, last=10 * number + 9),),
             )
             for number in (1, 2, 3)
         )

@@ -23,7 +23,7 @@ from exchange.broker.port import Appended
 from exchange.broker.rules import RECEIPTS_PER_LANE
 from schemas.errors import CorruptError
 from schemas.names import ConnectorId, Lane, ResourceName, Topic
-from schemas.record import Mark, Operation, Run, Seen
+from schemas.record import KeyOccurrence, Mark, OffsetRange, Operation
 from tests.kit.cases.broker import batch, lane_of
 
 LANE = Lane("01890000-0000-7000-8000-000000000001", ConnectorId("c1"), Topic(ResourceName("population"), 1))
@@ -31,13 +31,13 @@ LIMIT = 4096  # offset.metadata.max.bytes, of which librdkafka's NUL takes one
 
 
 @st.composite
-def runs(draw: st.DrawFn, most: int = 12) -> tuple[Run, ...]:
+def runs(draw: st.DrawFn, most: int = 12) -> tuple[OffsetRange, ...]:
     found = []
     for partition in sorted(draw(st.sets(st.integers(0, MAX_PARTITIONS - 1), min_size=1, max_size=most))):
         at = draw(st.integers(0, 2**45))
         for _ in range(draw(st.integers(1, 4))):
             last = at + draw(st.integers(0, 10_000))
-            found.append(Run(partition=partition, first=at, last=last))
+            found.append(OffsetRange(partition=partition, first=at, last=last))
             at = last + draw(st.integers(2, 2**40))
     return tuple(found)
 
@@ -89,7 +89,9 @@ def test_sixteen_receipts_of_an_everyday_lane_are_kept() -> None:
             source_position=b"lsn/0000001A/3F4C2B10/000017",
             recorded_at=1_790_000_000_000_000,
             count=1000,
-            runs=tuple(Run(partition=n, first=10**9 + index * 300, last=10**9 + index * 300 + 250) for n in range(4)),
+            runs=tuple(
+                OffsetRange(partition=n, first=10**9 + index * 300, last=10**9 + index * 300 + 250) for n in range(4)
+            ),
         )
         for index in range(RECEIPTS_PER_LANE)
     )
@@ -98,7 +100,7 @@ def test_sixteen_receipts_of_an_everyday_lane_are_kept() -> None:
 
 def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:
     pieces = tuple(
-        Run(partition=number, first=2**50 + 3 * index, last=2**50 + 3 * index + 1)
+        OffsetRange(partition=number, first=2**50 + 3 * index, last=2**50 + 3 * index + 1)
         for number in range(MAX_PARTITIONS)
         for index in range(30)
     )
@@ -142,7 +144,7 @@ def test_no_batch_of_a_transaction_is_without_its_receipt(
                 recorded_at=2**50 * 1000,
                 count=len(each.keys),
                 runs=tuple(
-                    Run(partition=number, first=2**48 + 3 * index, last=2**48 + 3 * index)
+                    OffsetRange(partition=number, first=2**48 + 3 * index, last=2**48 + 3 * index)
                     for number in range(partitions)
                     for index in range(pieces)
                 ),
@@ -206,8 +208,8 @@ def test_runs_hold_exactly_the_offsets_and_are_as_few_as_can_be(offsets: dict[in
 
 
 @pytest.mark.parametrize("operation", Operation)
-@pytest.mark.parametrize("seen", Seen)
-def test_a_mark_stands_in_the_headers(operation: Operation, seen: Seen) -> None:
+@pytest.mark.parametrize("seen", KeyOccurrence)
+def test_a_mark_stands_in_the_headers(operation: Operation, seen: KeyOccurrence) -> None:
     mark = int(Mark(operation, seen))
     sent = batch(lane_of(LANE.topic), 7, range(2), marks=bytes([mark, mark]))
     made = headers(sent)[mark]
