@@ -249,7 +249,7 @@ class Grant:
 
     Attributes:
         id: UUID. version: 1, 2, 3 …
-        pool_id: the pool in which it holds.
+        pool_id: the pool in which it is valid.
         consumer, provider: internal department ids.
         topic: resource and schema major.
         fields: names granted, in the view's order.
@@ -262,7 +262,7 @@ class Grant:
         history: see History.
         quota_per_day: released records per day of Asia/Shanghai; None = no limit.
         ceiling: highest level of a granted field.
-        zone: network zone in which it holds.
+        zone: network zone in which it is valid.
         withdrawals: consumers receive the keys of rows that leave the filter, and of voids.
         requested_by, approved_by: account names; never the same person.
         approved_at: time of approval, None before.

@@ -186,11 +186,11 @@ def open_note(note: str, keys: Sequence[NoteKey]) -> str:
     lines = below[:-1].split("\n")
     if len(lines) > _MAX_SIGNATURES or any(ord(c) < 0x20 and c != "\n" for c in note):
         raise _no_note(f"it holds control characters, or more than {_MAX_SIGNATURES} signatures")
-    known = {(key.name, key.id): key for key in keys}
+    keys_by_id = {(key.name, key.id): key for key in keys}
     verified = False
     for line in lines:
         name, raw = _signature(line)
-        key = known.get((name, raw[:4]))
+        key = keys_by_id.get((name, raw[:4]))
         if key is None:
             continue
         try:

@@ -136,23 +136,23 @@ def verify_files(
     files = TileFiles(folder)
     # (1)
     checkpoint = _checkpoint(files.read("checkpoint"), keys, report, "checkpoint")
-    kept = None if since is None else _checkpoint(since.encode(), keys, report, "since")
+    earlier = None if since is None else _checkpoint(since.encode(), keys, report, "since")
     if checkpoint is None:
         return report
     report.checkpoint = checkpoint
-    if kept is not None:
-        _compare_checkpoints(checkpoint, kept, report)
+    if earlier is not None:
+        _compare_checkpoints(checkpoint, earlier, report)
     # (2), (4)
     if observer is not None:
         observer.start()
-    tree = _TreeVerifier(files, checkpoint, report, kept, observer, invariants or LogInvariants(report.add))
+    tree = _TreeVerifier(files, checkpoint, report, earlier, observer, invariants or LogInvariants(report.add))
     tree.run()
     # (3)
-    if kept is not None and kept.size <= checkpoint.size and tree.root_since != kept.root:
+    if earlier is not None and earlier.size <= checkpoint.size and tree.root_since != earlier.root:
         report.add(
             "since.fork",
             None,
-            f"the first {kept.size} entries have another root than the checkpoint kept outside: what it covered was "
+            f"the first {earlier.size} entries have another root than the checkpoint kept outside: what it covered was "
             "changed, removed or put in another order, and signed again",
         )
     return report
@@ -169,7 +169,7 @@ class _TreeVerifier:
         files: TileFiles,
         checkpoint: Checkpoint,
         report: VerificationReport,
-        kept: Checkpoint | None,
+        earlier: Checkpoint | None,
         observer: EntryObserver | None,
         invariants: LogInvariants,
     ) -> None:
@@ -177,14 +177,14 @@ class _TreeVerifier:
         self._size = checkpoint.size
         self._signed = checkpoint.root
         self._report = report
-        self._kept = kept
+        self._earlier = earlier
         self._observer = observer
         self._invariants = invariants
         self._by_entries = Frontier()
         self._by_tiles = Frontier()
         self._levels: list[list[tuple[bytes, bytes]]] = []  # from level 1 up: roots by entries, and by tiles
         self._differences: list[tuple[int, list[bytes] | None, list[bytes] | None]] = []
-        self._sizes = heapq.merge(observer.sizes() if observer else (), [kept.size] if kept else ())
+        self._sizes = heapq.merge(observer.sizes() if observer else (), [earlier.size] if earlier else ())
         self._next_size = next(self._sizes, None)
         self._since: tuple[bytes, bytes] | None = None
 
@@ -199,7 +199,7 @@ class _TreeVerifier:
 
     @property
     def root_since(self) -> bytes | None:
-        """Return the root over as many entries as the kept checkpoint covers, from the tree that is right."""
+        """Return the root over as many entries as the earlier checkpoint covers, from the tree that is right."""
         return None if self._since is None else self._since[self._right]
 
     def _verify_bundle(self, number: int) -> None:
@@ -272,11 +272,11 @@ class _TreeVerifier:
             self._report.add("tile.changed", None, f"{path}: {len(wrong)} hashes are not those of the tiles below")
 
     def _pass_roots(self, by_entries: Frontier, by_tiles: Frontier) -> None:
-        """Pass the roots of this size on, if the observer or the kept checkpoint needs them."""
+        """Pass the roots of this size on, if the observer or the earlier checkpoint needs them."""
         while self._next_size is not None and self._next_size <= by_entries.size:
             if self._next_size == by_entries.size:
                 roots = by_entries.root(), by_tiles.root()
-                if self._kept is not None and self._kept.size == self._next_size:
+                if self._earlier is not None and self._earlier.size == self._next_size:
                     self._since = roots
                 if self._observer is not None:
                     self._observer.size_reached(self._next_size, roots)
@@ -341,17 +341,17 @@ def _checkpoint(content: bytes | None, keys: list[NoteKey], report: Verification
         return None
 
 
-def _compare_checkpoints(checkpoint: Checkpoint, kept: Checkpoint, report: VerificationReport) -> None:
-    if kept.origin != checkpoint.origin:
+def _compare_checkpoints(checkpoint: Checkpoint, earlier: Checkpoint, report: VerificationReport) -> None:
+    if earlier.origin != checkpoint.origin:
         report.add(
-            "since.origin", None, f"the log is {checkpoint.origin!r}, the checkpoint kept outside {kept.origin!r}"
+            "since.origin", None, f"the log is {checkpoint.origin!r}, the checkpoint kept outside {earlier.origin!r}"
         )
-    if kept.size > checkpoint.size:
+    if earlier.size > checkpoint.size:
         report.add(
             "log.shorter",
             checkpoint.size,
-            f"the log has {checkpoint.size} entries, the checkpoint kept outside covers {kept.size}: the newest "
-            f"{kept.size - checkpoint.size} were cut off",
+            f"the log has {checkpoint.size} entries, the checkpoint kept outside covers {earlier.size}: the newest "
+            f"{earlier.size - checkpoint.size} were cut off",
         )
 
 

@@ -245,7 +245,7 @@ class CertificateAuthenticator:
         if now >= not_after:
             raise RefusedError(
                 Reason.CERTIFICATE_EXPIRED,
-                f"the certificate ended at {not_after.isoformat()}; enrol anew with a token from your administrator",
+                f"the certificate ended at {not_after.isoformat()}; enrol again with a token from your administrator",
             )
         if now < not_before:
             raise RefusedError(
@@ -297,7 +297,7 @@ def _requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
         raise InvalidError(Reason.REQUEST_INVALID, "got a certificate request for another kind of key; expected P-256")
     if not proven:
         raise InvalidError(
-            Reason.REQUEST_INVALID, "the certificate request's signature does not fit its key; make the request anew"
+            Reason.REQUEST_INVALID, "the certificate request's signature does not fit its key; make a new request"
         )
     return key
 

@@ -214,9 +214,9 @@ class Enrolment:
             or current.revoked_at is not None
             or (current.department, current.connector) != (actor.department, actor.id)
         ):
-            raise RefusedError(Reason.CERTIFICATE_REVOKED, "the certificate has been revoked; enrol anew with a token")
+            raise RefusedError(Reason.CERTIFICATE_REVOKED, "the certificate has been revoked; enrol again with a token")
         if at >= current.not_after:
-            raise RefusedError(Reason.CERTIFICATE_EXPIRED, "the certificate has ended; enrol anew with a token")
+            raise RefusedError(Reason.CERTIFICATE_EXPIRED, "the certificate has ended; enrol again with a token")
         if at < current.not_before + RENEW_FROM:
             raise RefusedError(
                 Reason.TRANSITION_NOT_ALLOWED,
