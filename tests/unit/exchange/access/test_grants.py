@@ -291,7 +291,8 @@ def test_a_grant_survives_its_document(grant: Grant) -> None:
 
 @given(documents, documents)
 def test_two_grants_have_one_hash_only_if_they_are_one(one: Grant, other: Grant) -> None:
-    assert (grant_hash(one) == grant_hash(other)) is (one == other)
+    # By what they print: to Python a filter for 0 equals one for false, which are two filters.
+    assert (grant_hash(one) == grant_hash(other)) is (repr(one) == repr(other))
 
 
 def test_every_field_of_a_grant_is_in_its_hash() -> None:
