@@ -1,7 +1,8 @@
 """The pool: what its doors (gRPC, HTTP, command line) call, in one place.
 
 identify / authenticate   a certificate or a token → who it is
-publishing                check, append, resume            exchange/records/publish.py
+publishing                check, append                    exchange/records/publish.py
+recovery                  resume, sweep                    exchange/records/append_recovery.py
 fetching                  describe, fetch, commit          exchange/records/fetch.py
 granting                  submit, approve, revoke …        exchange/control/grants.py
 administration            departments, catalogue, accounts exchange/control/administration.py
@@ -21,6 +22,7 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.grants import GrantService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.tokens import Users
+from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
 from exchange.records.writer_schemas import WriterSchemas
@@ -56,6 +58,7 @@ class Pool:
     identities: IdentityAttributes
     schemas: WriterSchemas
     publishing: PublishService
+    recovery: AppendRecovery
     fetching: FetchService
     granting: GrantService
     administration: Administration

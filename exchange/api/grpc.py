@@ -33,7 +33,7 @@ from exchange.api.publish_backpressure import (
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.request_context import RequestContext
 from exchange.pool import Pool
-from exchange.records.publish import Checked
+from exchange.records.publish import CheckedBatch
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
 from schemas.access import Actor
@@ -104,7 +104,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         """Return where a lane stands."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.ResumeReply:
-            receipt = self._pool.publishing.resume(actor, call, Topic.parse(request.topic))
+            receipt = self._pool.recovery.resume(actor, call, Topic.parse(request.topic))
             if receipt is None:
                 return wire.ResumeReply()
             return wire.ResumeReply(
@@ -194,7 +194,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         queue: asyncio.Queue[PendingBatch | None] = asyncio.Queue()
         room = StreamWindow()
         share = self._waiting.stream((actor.department, actor.id))
-        checks: set[asyncio.Task[Checked]] = set()
+        checks: set[asyncio.Task[CheckedBatch]] = set()
         reader = asyncio.create_task(self._read(share.reading(requests), actor, queue, room, checks))
         try:
             ended = False
@@ -239,7 +239,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         actor: Actor,
         queue: asyncio.Queue[PendingBatch | None],
         room: StreamWindow,
-        checks: set[asyncio.Task[Checked]],
+        checks: set[asyncio.Task[CheckedBatch]],
     ) -> None:
         """Start the check of each batch as it comes, as far as there is room."""
         try:
@@ -253,7 +253,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         finally:
             queue.put_nowait(None)
 
-    async def _check(self, actor: Actor, request: wire.PublishRequest) -> Checked:
+    async def _check(self, actor: Actor, request: wire.PublishRequest) -> CheckedBatch:
         submission = Submission(
             topic=Topic.parse(request.topic),
             sequence=request.sequence,
@@ -273,7 +273,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
 
         Those behind a refused batch have a number too high: the broker refuses them as out of order.
         """
-        ready: list[Checked] = []
+        ready: list[CheckedBatch] = []
         for waiting in batches:
             try:
                 ready.append(await waiting.check)
@@ -285,7 +285,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         async for reply in self._append_ready(ready, share):
             yield reply
 
-    async def _append_ready(self, ready: list[Checked], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(self, ready: list[CheckedBatch], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
         if not ready:
             return
         try:

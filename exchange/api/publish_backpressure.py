@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from exchange import metrics
-from exchange.records.publish import Checked
+from exchange.records.publish import CheckedBatch
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.record import MAX_BATCH_RECORDS
 
@@ -36,7 +36,7 @@ class PendingBatch:
     """A batch that is being checked, or was, and waits for its turn."""
 
     sequence: int
-    check: asyncio.Task[Checked]
+    check: asyncio.Task[CheckedBatch]
     size: int
     weight: int
 
@@ -174,7 +174,7 @@ class StreamQuota:
             self._under_way.add_done_callback(close)
 
 
-def settled(checks: set[asyncio.Task[Checked]], check: asyncio.Task[Checked]) -> None:
+def settled(checks: set[asyncio.Task[CheckedBatch]], check: asyncio.Task[CheckedBatch]) -> None:
     """Take note of a check's end; its error is its stream's, or nobody's, and never asyncio's to print."""
     checks.discard(check)
     if not check.cancelled():

@@ -8,7 +8,7 @@ fifth of a second, by which nothing is ever appended (ADR 0039).
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -113,39 +113,40 @@ class AttributeProvider:
         self._access = access
         self._now = now
         self._database = database
-        self._publishers = SingleFlight(self._publisher)
-        self._clock = clock  # seconds, rising
-        self._recent: dict[tuple[Actor, Topic], tuple[float, PublisherAttributes]] = {}  # until when, by that clock
+        self._reads = SingleFlight(self._read)
+        self._clock = clock  # seconds, monotonic
+        self._cached: dict[tuple[Actor, Topic], tuple[float, PublisherAttributes]] = {}  # until when, by that clock
         self._lock = threading.Lock()
 
-    def publisher(self, actor: Actor, topic: Topic) -> PublisherAttributes:
-        """Return the facts of a publication, all of one moment; the batches of a stream ask together."""
+    def recent(self, actor: Actor, topic: Topic) -> PublisherAttributes | None:
+        """Return the cached attributes of a publication, read at most 0.2 s ago; None where there are none.
+
+        For a check whose act is decided again, by current ones, before anything is done.
+        """
+        until, attributes = self._cached.get((actor, topic), _NEVER)
+        return attributes if self._clock() < until else None
+
+    def current(self, actor: Actor, topic: Topic) -> PublisherAttributes:
+        """Read the attributes of a publication, all in one moment after the call began; concurrent calls share a read.
+
+        They are cached for `recent`.
+        """
         asked = self._clock()
-        attributes = self._publishers((actor, topic))
+        attributes = self._reads((actor, topic))
         # What would let nothing pass is of no use a moment later, and may be of an invented topic.
         if attributes.resource is not None and attributes.signing_key is not None:
-            self._remember((actor, topic), asked + _RECENT, attributes)
+            self._cache((actor, topic), asked + _RECENT, attributes)
         return attributes
 
-    def publishers(self, actor: Actor, topic: Topic) -> Iterator[PublisherAttributes]:
-        """Return the facts of a publication as of at most 0.2 s ago, if they were asked for then; then as of now.
-
-        For a check whose act is decided again, as of now, before anything is done.
-        """
-        until, attributes = self._recent.get((actor, topic), _NEVER)
-        if attributes is not None and self._clock() < until:
-            yield attributes
-        yield self.publisher(actor, topic)
-
-    def _remember(self, key: tuple[Actor, Topic], until: float, attributes: PublisherAttributes) -> None:
+    def _cache(self, key: tuple[Actor, Topic], until: float, attributes: PublisherAttributes) -> None:
         with self._lock:
-            if len(self._recent) >= _MOST_RECENT:
-                self._recent.clear()
-            if until > self._recent.get(key, _NEVER)[0]:  # an answer that was late does not replace a newer one
-                self._recent[key] = until, attributes
+            if len(self._cached) >= _MOST_RECENT:
+                self._cached.clear()
+            if until > self._cached.get(key, _NEVER)[0]:  # a late answer does not replace a newer one
+                self._cached[key] = until, attributes
 
-    def _publisher(self, who_what: tuple[Actor, Topic]) -> PublisherAttributes:
-        actor, topic = who_what
+    def _read(self, key: tuple[Actor, Topic]) -> PublisherAttributes:
+        actor, topic = key
         with self._database.read() as reader:
             return PublisherAttributes(
                 standing=self._identities.standing(reader, actor),

@@ -30,13 +30,13 @@ from schemas.canonical import Json
 from schemas.errors import PoolError, RefusedError
 from schemas.identifiers import random_id, uuid7
 
-__all__ = ["AuditedAct", "Authorized", "Enforcer", "Writer"]
+__all__ = ["AuditWriter", "AuditedAct", "Authorized", "Enforcer"]
 
 _FOLD = 60_000_000  # microseconds in which repeated denials become one entry
 _MOST_FOLDS = 10_000
 
 
-class Writer(Protocol):
+class AuditWriter(Protocol):
     """What the gate needs of the audit ledger."""
 
     def write(self, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
@@ -104,7 +104,7 @@ class _Fold:
 class Enforcer:
     """Decides nothing itself: takes decisions, and lets nothing pass without its entry."""
 
-    def __init__(self, database: Database, ledger: Writer, *, pool_id: str, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, ledger: AuditWriter, *, pool_id: str, clock: Callable[[], int]) -> None:
         self._database = database
         self._ledger = ledger
         self._pool_id = pool_id
@@ -188,8 +188,7 @@ class Enforcer:
             UnavailableError: nothing happened.
         """
         passage = self.admit(actor, action, resource, call, decision)
-        with self._database.begin() as work:
-            self._ledger.write(work, [passage.entry(attributes or {})], last=True)
+        self.record(passage, attributes or {})
         try:
             yield
         except PoolError as error:
@@ -197,8 +196,15 @@ class Enforcer:
             raise
 
     def _failed(self, passage: Authorized, error: PoolError) -> None:
-        with self._database.begin() as work:
-            self._ledger.write(work, [passage.entry({"failed": str(error.reason)})], last=True)
+        self.record(passage, {"failed": str(error.reason)})
+
+    def record(self, authorized: Authorized, data: Mapping[str, Json]) -> None:
+        """Write the entry of an authorized act in a transaction of its own.
+
+        Raises:
+            UnavailableError: it is not written.
+        """
+        self._write([authorized.entry(data)])
 
     def flush(self) -> None:
         """Write the folded denials whose minute is over; called about once a minute, and at the end with close()."""
@@ -222,8 +228,7 @@ class Enforcer:
         entries = [entry]
         if held is not None and held[0].count:
             entries.insert(0, _folded(*held, at=now))
-        with self._database.begin() as work:
-            self._ledger.write(work, entries, last=True)
+        self._write(entries)
         with self._lock:
             self._folds[key] = (_Fold(now), entry)
         if crowded:
@@ -236,8 +241,11 @@ class Enforcer:
                 del self._folds[key]
         entries = [_folded(*held, at=self._clock()) for held in over.values() if held[0].count]
         if entries:
-            with self._database.begin() as work:
-                self._ledger.write(work, entries, last=True)
+            self._write(entries)
+
+    def _write(self, entries: Sequence[AuditEntry]) -> None:
+        with self._database.begin() as work:
+            self._ledger.write(work, entries, last=True)
 
 
 def _folded(fold: _Fold, first: AuditEntry, *, at: int) -> AuditEntry:

@@ -1,17 +1,17 @@
 """Fetch: records out of the pool, under a grant, for a purpose and a case.
 
-    (1) facts      the grant as it is now, proven by its hash; resource; quota; the database's clock
-    (2) decision   today's grant, every time
-    (3) place      where the consumer stands; never before what its grant lets it see
-    (4) read       committed records, at most 16,384 positions
-    (5) view       rows kept, fields kept, masks applied; rows that left the filter and voids become withdrawals
-    (6) entry      in one transaction: the grant's row locked and decided upon again, quota, entry, commit
-    (7) release    only within the release window after that commit was sent; later, nothing leaves
+    (1) attributes  the grant as it is now, proven by its hash; resource; quota; the database's clock
+    (2) decision    by the current grant, every time
+    (3) position    of the consumer; never before what its grant lets it see
+    (4) read        committed records, at most 16,384 positions
+    (5) view        rows and fields filtered, masks applied; rows that left the filter and voids become withdrawals
+    (6) entry       in one transaction: the grant's row locked and decided by again, quota, entry, commit
+    (7) release     only within the release window after that commit was sent; later, nothing leaves
 
 The lock in (6) and the update of a revocation exclude each other, so no entry follows a revocation. The window in
 (7) bounds how long after the entry bytes may still leave; a revocation is acknowledged only after that window has
 passed as well. If the outcome of the commit is unknown, or the window is over, nothing is released: the log may
-say too much, never too little.
+claim too much, never too little.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -26,11 +27,13 @@ from exchange.access.decision.policy import decide
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.store import AccessStore, GrantPosition
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
-from exchange.authorization.enforcement import Authorized, Enforcer, Writer
+from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
+from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
-from exchange.broker.port import Broker, ReadResult
+from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
+from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.position_token import BEGINNING, ConsumerPosition
-from exchange.records.release import Release, Terms, ViewOf, empty_release
+from exchange.records.release import GrantDescription, Release, empty_release
 from registry.database.unit_of_work import Database, Reader
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
@@ -42,23 +45,38 @@ from schemas.record import KeyOccurrence, Packed, Positions
 
 __all__ = ["FetchService"]
 
-_MOST_POSITIONS = 16_384  # scanned by one fetch
+_MAX_POSITIONS = 16_384  # scanned by one fetch
 _DEFAULT_RECORDS = 10_000
-_MOST_BYTES = 16 * 1024 * 1024
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+class _TopicView:
+    """A topic as one fetch sees it: its description, and its ends, asked for at most once."""
+
+    def __init__(self, broker: Broker, topic: Topic) -> None:
+        self._broker = broker
+        self.info: TopicInfo = broker.topic(topic)
+
+    @cached_property
+    def ends(self) -> Ends:
+        return self._broker.ends(self.info.topic)
+
+    def reached_end(self, position: Positions) -> bool:
+        """Return whether a position is behind every record that was there when the ends were asked for."""
+        return all(next_ >= latest for next_, latest in zip(position, self.ends.latest, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawn:
-    """The selected records of one slice, before their release."""
+class _Selection:
+    """The records of one read that the view selects, before their release."""
 
     values: Packed
     keys: Sequence[bytes]
     recorded_at: Sequence[int]
-    delivered: Sequence[Sequence[int]]  # offsets a partition
+    delivered: Sequence[Sequence[int]]  # offsets by partition
     withdrawn: Sequence[Sequence[int]]
 
-    @property
-    def count(self) -> int:
+    def __len__(self) -> int:
         return len(self.keys)
 
 
@@ -70,14 +88,13 @@ class FetchService:
         *,
         database: Database,
         enforcer: Enforcer,
-        ledger: Writer,
+        ledger: AuditWriter,
         broker: Broker,
         attributes: AttributeProvider,
         access: AccessStore,
-        view_of: ViewOf,
-        record_keys: Callable[[str, Sequence[bytes]], bytes],
-        schema_text: Callable[[Reader, int], str],
-        window: float,
+        views: GrantViews,
+        pseudonymizer: KeyPseudonymizer,
+        window: float = RELEASE_WINDOW,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -86,9 +103,8 @@ class FetchService:
         self._broker = broker
         self._attributes = attributes
         self._access = access
-        self._view_of = view_of
-        self._record_keys = record_keys
-        self._schema_text = schema_text
+        self._views = views
+        self._pseudonymizer = pseudonymizer
         self._window = window  # seconds
         self._monotonic = monotonic
 
@@ -98,93 +114,94 @@ class FetchService:
         Raises:
             RefusedError: it is unknown or another department's.
         """
-        return self._described(actor, call, grant_id)[1].grant.topic
+        with self._database.read() as reader:
+            _, attributes = self._admit(reader, actor, Action.GRANT_READ, call, grant_id)
+        return attributes.grant.topic
 
-    def describe(self, actor: Actor, call: RequestContext, grant_id: str) -> Terms:
-        """Return what a grant delivers and where its consumer stands.
+    def describe(self, actor: Actor, call: RequestContext, grant_id: str) -> GrantDescription:
+        """Return what a grant delivers, and its consumer's position.
 
         Raises:
             RefusedError: it is unknown or another department's.
             ConflictError: TRANSITION_NOT_ALLOWED, it was never approved and has no view.
         """
-        _, attributes = self._described(actor, call, grant_id)
-        grant = attributes.grant
-        if grant.view_schema_id is None:
-            raise RefusedError(
-                Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
-            )
         with self._database.read() as reader:
-            place = self._place(reader, grant, b"")
-            schema_text = self._schema_text(reader, grant.view_schema_id)
-        info = self._broker.topic(grant.topic)
-        return Terms(
+            _, attributes = self._admit(reader, actor, Action.GRANT_READ, call, grant_id)
+            grant = attributes.grant
+            if grant.view_schema_id is None:
+                raise RefusedError(
+                    Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
+                )
+            topic = _TopicView(self._broker, grant.topic)
+            current = self._position(reader, grant, topic, b"")
+            schema_text = self._views.schema_text(reader, grant.view_schema_id)
+        return GrantDescription(
             grant=grant,
             schema_id=grant.view_schema_id,
             schema_text=schema_text,
-            position=place.token(grant.id, info.generation),
+            position=current.token(grant.id, topic.info.generation),
             row_filter=attributes.row_filter,
         )
 
     def fetch(
         self, actor: Actor, call: RequestContext, grant_id: str, position: bytes, max_records: int, max_bytes: int
     ) -> Release:
-        """Do steps (1) to (6) once; an answer without records has released nothing.
+        """Do steps (1) to (7) once; an answer without records has released nothing.
 
         Raises:
-            RefusedError: today's grant does not allow it.
+            RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
             UnavailableError: nothing was released.
         """
-        # (1), (2)
         with self._database.read() as reader:
-            attributes = self._grant(reader, actor, Action.FETCH, call, grant_id)
-            standing = self._attributes.standing_of(reader, actor)
-            passage = self._admit(actor, Action.FETCH, call, standing, attributes)
-            assert attributes is not None  # noqa: S101 - an unknown grant was refused
+            # (1), (2)
+            _, attributes = self._admit(reader, actor, Action.FETCH, call, grant_id)
             grant = attributes.grant
             # (3)
-            place = self._place(reader, grant, position)
+            topic = _TopicView(self._broker, grant.topic)
+            current = self._position(reader, grant, topic, position)
         # (4)
-        generation = self._broker.topic(grant.topic).generation
-        slice_ = self._read(grant, place, generation, max_records, max_bytes)
+        read = self._read(grant, topic, current, max_records, max_bytes)
         # (5)
-        drawn = self._draw(grant, slice_)
-        caught_up = slice_.next == place.at or self._broker.ends(grant.topic).latest == slice_.next
-        if not drawn.count:
-            scanned = sum(slice_.next) - sum(place.at)
-            onward = ConsumerPosition(place.since, slice_.next).token(grant.id, generation)
-            return empty_release(grant.view_schema_id or 0, onward, scanned, caught_up=caught_up)
+        selection = self._select(grant, read)
+        generation = topic.info.generation
+        scanned = sum(read.next) - sum(current.next)
+        caught_up = not scanned or topic.reached_end(read.next)
+        if not len(selection):
+            following = ConsumerPosition(last_released=current.last_released, next=read.next)
+            token = following.token(grant.id, generation)
+            return empty_release(grant.view_schema_id or 0, token, scanned, caught_up=caught_up)
         # (6)
         sent = self._monotonic()
         with self._database.begin() as work:
             locked = self._attributes.lock_grant(work, grant_id)
             standing = self._attributes.hold_standing(work, actor)
-            passage = self._admit(actor, Action.FETCH, call, standing, locked, within=passage)
+            authorized = self._authorize(actor, Action.FETCH, call, standing, locked)
             if locked.grant.version != grant.version:
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
-                    "the grant changed while records were read; fetch again from the same place",
+                    "the grant changed while records were read; fetch again from the same position",
                 )
-            self._attributes.add_released(work, grant, len(drawn.keys) - sum(map(len, drawn.withdrawn)))
-            stands = self._access.position(work, grant.id)
-            start, again, gap = self._chain(grant, place, stands)
-            furthest = _higher(slice_.next, _positions(stands.released) or slice_.next)
-            moved = replace(stands, released=_vector(furthest))
-            self._access.replace_position(work, grant.id, expected=stands, new=moved)
-            keys = self._record_keys(grant.id, drawn.keys)
+            self._attributes.add_released(work, grant, len(selection) - sum(map(len, selection.withdrawn)))
+            stored = self._access.position(work, grant.id)
+            start, again, gap = self._entry_start(topic, current, stored)
+            furthest = _maximum(read.next, _positions(stored.released) or read.next)
+            moved = replace(stored, released=_vector(furthest))
+            self._access.replace_position(work, grant.id, expected=stored, new=moved)
+            keys = self._pseudonymizer.record_keys(grant.id, selection.keys)
             data = fetch_data(
                 generation=generation,
                 start=start,
-                end=slice_.next,
-                delivered=drawn.delivered,
-                withdrawn=drawn.withdrawn,
-                root=_root(keys, drawn.values),
+                end=read.next,
+                delivered=selection.delivered,
+                withdrawn=selection.withdrawn,
+                root=_root(keys, selection.values),
                 again=again,
                 gap=gap,
             )
-            entry = passage.entry(data, flow=Flow.HORIZONTAL)
-            # The last write, but not one that goes with the commit: the time is taken once the entry is stored.
+            entry = authorized.entry(data, flow=Flow.HORIZONTAL)
+            # The last write, but not sent with the commit: the time is taken once the entry is stored.
             leaf = self._ledger.write(work, [entry])[0]
             sent = self._monotonic()
         reached("after_release_entry")
@@ -193,189 +210,180 @@ class FetchService:
         if self._monotonic() > deadline:
             raise UnavailableError(
                 Reason.RELEASE_TOO_LATE,
-                "the entry took longer than the release window; nothing was released, fetch again from the same place",
+                "the entry took longer than the release window; nothing was released, fetch again from the same "
+                "position",
                 retry_after=0.0,
             )
         return Release(
             schema_id=grant.view_schema_id or 0,
-            values=drawn.values,
+            values=selection.values,
             record_keys=keys,
-            recorded_at=drawn.recorded_at,
-            valid=b"",  # kept with the record and in its leaf; no view delivers valid times yet
-            next_position=ConsumerPosition(slice_.next, slice_.next).token(grant.id, generation),
+            recorded_at=selection.recorded_at,
+            valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
+            next_position=ConsumerPosition(last_released=read.next, next=read.next).token(grant.id, generation),
             entry_id=entry.id,
             leaf_hash=leaf,
-            scanned=sum(slice_.next) - sum(place.at),
+            scanned=scanned,
             caught_up=caught_up,
             deadline=deadline,
         )
 
     def commit(self, actor: Actor, call: RequestContext, grant_id: str, position: bytes) -> str:
-        """Store the consumer's acknowledgement; give the id of its entry.
+        """Store the consumer's acknowledgement; return the id of its entry.
 
         Raises:
-            RefusedError: today's grant does not allow it.
+            RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
         """
         with self._database.read() as reader:
-            attributes = self._grant(reader, actor, Action.COMMIT, call, grant_id)
-            standing = self._attributes.standing_of(reader, actor)
-            passage = self._admit(actor, Action.COMMIT, call, standing, attributes)
-        assert attributes is not None  # noqa: S101 - an unknown grant was refused
+            authorized, attributes = self._admit(reader, actor, Action.COMMIT, call, grant_id)
         grant = attributes.grant
         info = self._broker.topic(grant.topic)
-        place = ConsumerPosition.parse(position, grant.id, info.generation, info.partitions)
+        acknowledged = ConsumerPosition.parse(position, grant.id, info.generation, info.partitions)
         with self._database.begin() as work:
-            entry = passage.entry({"generation": info.generation, "at": list(place.at)})
-            stands = self._access.position(work, grant.id)
-            self._access.replace_position(work, grant.id, expected=stands, new=replace(stands, committed=position))
+            entry = authorized.entry({"generation": info.generation, "at": list(acknowledged.next)})
+            stored = self._access.position(work, grant.id)
+            self._access.replace_position(work, grant.id, expected=stored, new=replace(stored, committed=position))
             self._ledger.write(work, [entry])
         return entry.id
 
-    def _described(self, actor: Actor, call: RequestContext, grant_id: str) -> tuple[Authorized, GrantAttributes]:
-        with self._database.read() as reader:
-            attributes = self._grant(reader, actor, Action.GRANT_READ, call, grant_id)
-            standing = self._attributes.standing_of(reader, actor)
-            passage = self._admit(actor, Action.GRANT_READ, call, standing, attributes)
-        assert attributes is not None  # noqa: S101 - an unknown grant was refused
-        return passage, attributes
-
-    def _grant(
+    def _admit(
         self, reader: Reader, actor: Actor, action: Action, call: RequestContext, grant_id: str
-    ) -> GrantAttributes | None:
-        """Return the grant's facts; a row that does not prove itself is a denial, and recorded as one."""
+    ) -> tuple[Authorized, GrantAttributes]:
+        """Read a grant's attributes and decide by them; return what was authorized, and by which attributes."""
         try:
-            return self._attributes.grant(reader, grant_id)
+            attributes = self._attributes.grant(reader, grant_id)
         except CorruptError as error:
-            if error.reason is Reason.GRANT_FORGED:
+            if error.reason is Reason.GRANT_FORGED:  # a row that does not prove itself is a denial, and recorded as one
                 self._enforcer.admit(actor, action, grant_id, call, Deny(error.reason, error.message))
             raise
+        authorized = self._authorize(actor, action, call, self._attributes.standing_of(reader, actor), attributes)
+        if attributes is None:  # the decision on an unknown grant is a denial, raised by then
+            raise RefusedError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
+        return authorized, attributes
 
-    def _admit(
+    def _authorize(
         self,
         actor: Actor,
         action: Action,
         call: RequestContext,
         standing: Standing,
         attributes: GrantAttributes | None,
-        *,
-        within: Authorized | None = None,
     ) -> Authorized:
-        """Decide with these attributes; a denial is recorded in a transaction of its own.
+        """Decide by these attributes; a denial is recorded in a transaction of its own, and raised.
 
-        *within*: what the first decision authorized; for the second one the caller locks the certificate as it locks
-        the grant, so that a revocation of either waits for the entry.
+        For the second decision of a fetch the caller holds the certificate's row as it locks the grant's, so that a
+        revocation of either waits for the entry.
         """
         decision = decide(
             actor,
             action,
             standing=standing,
-            grant=attributes,
+            grant=attributes,  # the store proves the hash of every version that it returns
             purpose=call.purpose,
             case=call.case,
         )
-        if within is not None and decision:
-            return within
         resource = str(attributes.grant.topic) if attributes else ""
         return self._enforcer.admit(
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
 
-    def _place(self, reader: Reader, grant: Grant, position: bytes) -> ConsumerPosition:
-        """Return the consumer's place: the position sent, else the last committed; BEGINNING starts again."""
-        info = self._broker.topic(grant.topic)
+    def _position(self, reader: Reader, grant: Grant, topic: _TopicView, position: bytes) -> ConsumerPosition:
+        """Return the consumer's position: the one sent, else the last committed; BEGINNING starts again."""
         token = b"" if position == BEGINNING else position or self._access.position(reader, grant.id).committed
-        floor = self._floor(grant, info.partitions)
+        floor = self._floor(grant, topic)
         if not token:
-            start = _higher(floor, self._broker.ends(grant.topic).earliest)
-            return ConsumerPosition(start, start)
-        place = ConsumerPosition.parse(token, grant.id, info.generation, info.partitions)
-        # A position before the floor is no way round the grant's history rule.
-        return ConsumerPosition(_higher(place.since, floor), _higher(place.at, floor))
+            start = _maximum(floor, topic.ends.earliest)
+            return ConsumerPosition(last_released=start, next=start)
+        current = ConsumerPosition.parse(token, grant.id, topic.info.generation, topic.info.partitions)
+        # A position before the floor does not get around the grant's history rule.
+        return ConsumerPosition(
+            last_released=_maximum(current.last_released, floor), next=_maximum(current.next, floor)
+        )
 
-    def _floor(self, grant: Grant, partitions: int) -> Positions:
+    def _floor(self, grant: Grant, topic: _TopicView) -> Positions:
         """Return the first positions that the grant's history rule lets its consumer see."""
         if grant.history is History.ALL:
-            return (0,) * partitions
+            return (0,) * topic.info.partitions
         if grant.approved_at is None:
-            return self._broker.ends(grant.topic).latest
+            return topic.ends.latest
         return self._broker.positions_for_time(grant.topic, int(grant.approved_at.timestamp() * 1_000_000))
 
     def _read(
-        self, grant: Grant, place: ConsumerPosition, generation: int, max_records: int, max_bytes: int
+        self, grant: Grant, topic: _TopicView, current: ConsumerPosition, max_records: int, max_bytes: int
     ) -> ReadResult:
         try:
             return self._broker.read(
                 grant.topic,
-                place.at,
-                max_records=min(max_records or _DEFAULT_RECORDS, _MOST_POSITIONS),
-                max_bytes=min(max_bytes or _MOST_BYTES, _MOST_BYTES),
+                current.next,
+                max_records=min(max_records or _DEFAULT_RECORDS, _MAX_POSITIONS),
+                max_bytes=min(max_bytes or _MAX_BYTES, _MAX_BYTES),
             )
         except GoneError as error:
             earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
-            onward = _higher(place.at, earliest)
-            error.details["position"] = ConsumerPosition(onward, onward).token(grant.id, generation).hex()
+            next_ = _maximum(current.next, earliest)
+            token = ConsumerPosition(last_released=next_, next=next_).token(grant.id, topic.info.generation)
+            error.details["position"] = token.hex()
             raise
 
-    def _draw(self, grant: Grant, slice_: ReadResult) -> _Drawn:
-        """Apply the view to a slice, and find what is withdrawn: voids, and rows that may have left the filter."""
-        values = [value for stretch in slice_.partitions for value in stretch.values]
-        partitions = len(slice_.next)
+    def _select(self, grant: Grant, read: ReadResult) -> _Selection:
+        """Apply the view to what was read; find what is withdrawn: voids, and rows that may have left the filter."""
+        values = [value for records in read.partitions for value in records.values]
+        partitions = len(read.next)
         if not values:
             empty: list[list[int]] = [[] for _ in range(partitions)]
-            return _Drawn(values=Packed.of([]), keys=(), recorded_at=(), delivered=empty, withdrawn=empty)
-        viewed = self._view_of(grant, values)
-        kept = viewed.kept
+            return _Selection(values=Packed.of([]), keys=(), recorded_at=(), delivered=empty, withdrawn=empty)
+        output = self._views.apply(grant, values)
+        kept = output.kept
         gone = np.zeros(len(values), dtype=np.bool_)
         delivered: list[list[int]] = [[] for _ in range(partitions)]
         withdrawn: list[list[int]] = [[] for _ in range(partitions)]
         keys: list[bytes] = []
         times: list[int] = []
         base = 0
-        for stretch in slice_.partitions:
-            mine = slice(base, base + len(stretch))
-            base += len(stretch)
-            stays = kept[mine]
+        for records in read.partitions:
+            own = slice(base, base + len(records))
+            base += len(records)
+            stays = kept[own]
             if stays.all():
-                keys += stretch.keys
-                times += stretch.recorded_at
-                delivered[stretch.partition] += stretch.offsets
+                keys += records.keys
+                times += records.recorded_at
+                delivered[records.partition] += records.offsets
                 continue
             if grant.withdrawals:
                 for index in np.flatnonzero(~stays).tolist():
-                    gone[mine.start + index] = (
-                        stretch.values[index] is None or stretch.mark(index) >> 4 != KeyOccurrence.FIRST
-                    )
-            for index in np.flatnonzero(stays | gone[mine]).tolist():
-                keys.append(stretch.keys[index])
-                times.append(stretch.recorded_at[index])
+                    gone[own.start + index] = records.values[index] is None or records.mark(index) >> 4 != KeyOccurrence.FIRST
+            for index in np.flatnonzero(stays | gone[own]).tolist():
+                keys.append(records.keys[index])
+                times.append(records.recorded_at[index])
                 side = delivered if stays[index] else withdrawn
-                side[stretch.partition].append(stretch.offsets[index])
-        return _Drawn(
-            values=_spread(viewed.values, kept[kept | gone]),
+                side[records.partition].append(records.offsets[index])
+        return _Selection(
+            values=_insert_empty(output.values, kept[kept | gone]),
             keys=keys,
             recorded_at=times,
             delivered=delivered,
             withdrawn=withdrawn,
         )
 
-    def _chain(self, grant: Grant, place: ConsumerPosition, stands: GrantPosition) -> tuple[Positions, bool, str]:
+    def _entry_start(
+        self, topic: _TopicView, current: ConsumerPosition, stored: GrantPosition
+    ) -> tuple[Positions, bool, str]:
         """Return the entry's start, whether the range was released before, and why it leaves a gap, if it does."""
-        released = _positions(stands.released)
+        released = _positions(stored.released)
         if not released:
-            return place.since, False, ""
-        earliest = self._broker.ends(grant.topic).earliest
+            return current.last_released, False, ""
         start = tuple(
-            since if since <= before or since <= first else before
-            for since, before, first in zip(place.since, released, earliest, strict=True)
+            last if last <= before or last <= earliest else before
+            for last, before, earliest in zip(current.last_released, released, topic.ends.earliest, strict=True)
         )
-        again = any(since < before for since, before in zip(start, released, strict=True))
-        gap = any(since > before for since, before in zip(start, released, strict=True))
+        again = any(first < before for first, before in zip(start, released, strict=True))
+        gap = any(first > before for first, before in zip(start, released, strict=True))
         return start, again, "retention" if gap else ""
 
 
-def _spread(values: Packed, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Packed:
-    """Put an empty value in each place that is not kept."""
+def _insert_empty(values: Packed, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Packed:
+    """Return the values with an empty one wherever *kept* is false: the values of withdrawals."""
     if kept.all():
         return values
     lengths = np.zeros(len(kept), dtype="<i4")
@@ -393,7 +401,7 @@ def _root(keys: bytes, values: Packed) -> bytes:
     )
 
 
-def _higher(one: Positions, other: Positions) -> Positions:
+def _maximum(one: Positions, other: Positions) -> Positions:
     return tuple(max(pair) for pair in zip(one, other, strict=True))
 
 

@@ -1,10 +1,10 @@
-"""A consumer's position: an opaque, versioned token bound to its grant and to the topic's generation.
+"""Position token: a consumer's position, opaque and versioned, bound to its grant and the topic's generation.
 
-It holds two vectors of next offsets, one item a partition. `at` is where to read on. `since` is where the last
-release entry ended: what was scanned in between delivered nothing and has no entry yet, so it folds into the
-next entry's range and the ranges of a grant's entries join without a gap.
+It holds two vectors of next offsets, one item a partition. `next` is the one to read from. `last_released` is the end
+of the last release entry: what was scanned in between delivered nothing and has no entry yet, so it becomes part of
+the next entry's range, and the ranges of a grant's entries join without a gap.
 
-A token is no secret and no permission: a forged one reads only what the grant allows anyway. The binding finds
+A token is neither a secret nor a permission: a forged one reads only what the grant allows anyway. The binding finds
 mistakes: another grant's token, or one from before a restore.
 """
 
@@ -18,23 +18,23 @@ from schemas.record import Positions
 __all__ = ["BEGINNING", "ConsumerPosition"]
 
 BEGINNING = b"\x00"
-"""A position that a consumer may send to start anew: the first record that its grant lets it see."""
+"""A position that a consumer may send to start again from the first record that its grant lets it see."""
 
 _VERSION = 1
 _HEAD = struct.Struct("<B8sqH")  # version, grant's tag, generation, partitions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerPosition:
-    """Where a grant's consumer stands in a topic; `since` ≤ `at` in every partition."""
+    """Position of a grant's consumer in a topic; `last_released` ≤ `next` in every partition."""
 
-    since: Positions
-    at: Positions
+    last_released: Positions
+    next: Positions
 
     def token(self, grant_id: str, generation: int) -> bytes:
         """Return the opaque form: 19 bytes and 16 a partition."""
-        head = _HEAD.pack(_VERSION, _tag(grant_id), generation, len(self.at))
-        return head + struct.pack(f"<{2 * len(self.at)}Q", *self.since, *self.at)
+        head = _HEAD.pack(_VERSION, _tag(grant_id), generation, len(self.next))
+        return head + struct.pack(f"<{2 * len(self.next)}Q", *self.last_released, *self.next)
 
     @classmethod
     def parse(cls, token: bytes, grant_id: str, generation: int, partitions: int) -> "ConsumerPosition":
@@ -58,10 +58,10 @@ class ConsumerPosition:
                 f"generation {generation}; start anew from the beginning of the grant",
             )
         offsets = struct.unpack_from(f"<{2 * count}Q", token, _HEAD.size)
-        place = cls(offsets[:count], offsets[count:])
-        if any(since > at for since, at in zip(place.since, place.at, strict=True)):
+        position = cls(last_released=offsets[:count], next=offsets[count:])
+        if any(released > next_ for released, next_ in zip(position.last_released, position.next, strict=True)):
             raise _invalid("a position that contradicts itself")
-        return place
+        return position
 
 
 def _tag(grant_id: str) -> bytes:

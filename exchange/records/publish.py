@@ -1,55 +1,52 @@
 """Publish: a batch of records from a connector into the pool.
 
-    (1) form        sizes, marks and packed buffers fit each other
-    (2) decision    may this connector publish this resource, now
-    (3) proof       the connector's key signed the Merkle root, and the root is that of the records
-    (4) schema      every value is canonical Avro of a version of this topic's subject, and keeps its rules
-    (5) pseudonyms  keys become HMACs under the topic's key; from them follow the partitions
-    (6) append      broker, receipt and entry; then, and only then, the acknowledgement
+    (1) form         sizes, marks and packed buffers fit each other
+    (2) attributes   what the decision needs: cached for 0.2 s where they let the batch pass, else read now
+    (3) decision     may this connector publish this resource
+    (4) signature    the connector's key signed the batch's Merkle root
+    (5) records      the root is that of the records; each value is canonical Avro of a version of the topic's subject
+    (6) pseudonyms   keys become HMACs under the topic's secret; these give the partitions
+    (7) decision     again, by the attributes read now: a batch may wait for its turn
+    (8) chain        batches acknowledged before keep their receipt; number and previous root of the others fit
+    (9) append       broker, receipt and entry; then, and only then, the acknowledgement
 
-(1) to (5) are `check`, which runs for several batches side by side; (6) is `append`, which takes all that are ready.
-
-If the gateway dies after the broker's commit and before the entry's, records are visible without an entry. The
-sweeper (`sweep`, at start and every 10 s, on any gateway) finds them by comparing the broker's lanes with the
-receipts, and writes the missing entry, marked `recovered`. A publish entry may thus trail visibility; a release
-entry never does.
+(1) to (6) are `check`, which runs for several batches side by side; (7) to (9) are `append`, which takes all batches
+that are ready. What a gateway leaves that dies within (9): `exchange.records.append_recovery`.
 """
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.access.decision.policy import decide
-from exchange.authorization.attributes import AttributeProvider
-from exchange.authorization.enforcement import Authorized, Enforcer, Writer
+from exchange.authorization.attributes import AttributeProvider, PublisherAttributes
+from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.broker.port import Append, Appended, Broker, LaneFault
+from exchange.broker.port import Append, Appended, Broker
 from exchange.broker.rules import sequence_gap
-from exchange.records.submission import Records, Submission, check_form, merge_keys
+from exchange.identity.pseudonyms import partitions
+from exchange.records.append_recovery import AppendRecovery
+from exchange.records.ports import KeyPseudonymizer, RecordChecker
+from exchange.records.receipts import LaneHead, LaneReceipts, Publication
+from exchange.records.submission import Submission, check_form, merge_keys
 from registry.database.unit_of_work import Database, UnitOfWork
-from schemas.access import Action, Actor, ActorKind, Allow, Role
-from schemas.audit import AuditEntry, publish_data
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason
+from schemas.access import Action, Actor, Allow, Deny
+from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.failpoints import reached
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import NO_ROOT, Receipt, batch_statement, receipt_statement
+from schemas.record import NO_ROOT, Receipt, batch_statement
 
-__all__ = ["Checked", "PublishService"]
-
-_SETTLED = 15_000_000  # microseconds after which a missing entry is taken for one that nobody will write
-_RECOVERY = RequestContext(trace="0" * 32, client="sweeper")
+__all__ = ["CheckedBatch", "PublishService"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """A batch that passed (1) to (5)."""
+class CheckedBatch:
+    """A batch that passed (1) to (6)."""
 
     submission: Submission
-    passage: Authorized
+    authorized: Authorized
     append: Append
     schema_ids: tuple[int, ...]
     signing_key: bytes  # that verified its signature
@@ -59,42 +56,24 @@ class Checked:
         """Number of the batch."""
         return self.append.sequence
 
-
-class Receipts(Protocol):
-    """What publishing needs of the receipts' store."""
-
-    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
-        """Store receipts, each with the pseudonyms of its records' keys."""
-        ...
-
-    def get(self, work: UnitOfWork, lane: Lane, sequence: int) -> Receipt | None:
-        """Return a receipt."""
-        ...
-
-    def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
-        """Return the lane's receipt with the highest sequence."""
-        ...
+    def publication(self, appended: Appended) -> Publication:
+        """Return what the batch's entry and receipt state once the broker has appended it."""
+        return Publication(
+            authorized=self.authorized, appended=appended, schema_ids=self.schema_ids, keys=self.append.keys
+        )
 
 
-class BatchCheck(Protocol):
-    """Root and schema, steps (3) and (4), for the records of one batch, perhaps in a worker process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What (3) and (4) say of a batch by some attributes."""
 
-    def __call__(
-        self, topic: Topic, records: Records, values: Sequence[bytes]
-    ) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        """Return the key bytes of the records that have a value, in order, and the schema ids among them.
+    attributes: PublisherAttributes
+    decision: Allow | Deny
+    is_signed: bool
 
-        Args:
-            topic: of the batch.
-            records: whose form was checked.
-            values: their values, one by one.
-
-        Raises:
-            RowsRefusedError: some rows do not keep the schema.
-            InvalidError: SIGNATURE_INVALID, the root is not the records'; SCHEMA_UNKNOWN, a frame names a schema that
-                is none of this topic's.
-        """
-        ...
+    @property
+    def passes(self) -> bool:
+        return self.is_signed and isinstance(self.decision, Allow)
 
 
 class PublishService:
@@ -106,34 +85,28 @@ class PublishService:
         pool_id: str,
         database: Database,
         enforcer: Enforcer,
-        ledger: Writer,
-        receipts: Receipts,
-        broker: Broker,
         attributes: AttributeProvider,
-        pseudonyms: Callable[[Topic, Sequence[bytes]], list[bytes]],
-        partitions: Callable[[Sequence[bytes], int], list[int]],
-        check_records: BatchCheck,
-        sign: Callable[[bytes], bytes],
+        broker: Broker,
+        checker: RecordChecker,
+        pseudonymizer: KeyPseudonymizer,
+        receipts: LaneReceipts,
+        recovery: AppendRecovery,
         clock: Callable[[], int],
     ) -> None:
         self._pool_id = pool_id
         self._database = database
         self._enforcer = enforcer
-        self._ledger = ledger
-        self._receipts = receipts
-        self._broker = broker
         self._attributes = attributes
-        self._pseudonyms = pseudonyms
-        self._partitions_of = partitions
-        self._check_records = check_records
-        self._sign = sign
+        self._broker = broker
+        self._checker = checker
+        self._pseudonymizer = pseudonymizer
+        self._receipts = receipts
+        self._recovery = recovery
         self._clock = clock
-        self._partitions: dict[Topic, int] = {}
-        self._roots: dict[Lane, tuple[int, bytes]] = {}  # last sequence and root that this gateway appended
-        self._lock = threading.Lock()
+        self._partition_counts: dict[Topic, int] = {}  # never changes for a topic
 
-    def check(self, actor: Actor, call: RequestContext, submission: Submission) -> Checked:
-        """Do steps (1) to (5).
+    def check(self, actor: Actor, call: RequestContext, submission: Submission) -> CheckedBatch:
+        """Do steps (1) to (6).
 
         Raises:
             InvalidError: what was sent is wrong; RowsRefusedError where single rows are.
@@ -143,30 +116,30 @@ class PublishService:
         check_form(submission)
         topic = submission.topic
         lane = Lane(actor.department, ConnectorId(actor.id), topic)
-        # (2) As of a moment ago, where that lets it pass: the append decides as of now.
-        for attributes in self._attributes.publishers(actor, topic):
-            decision = decide(actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
-            signed = self._signed(attributes.signing_key, lane, submission)
-            if signed and isinstance(decision, Allow):
-                break
-        # An invented topic is not named: each name would make an entry of its own.
-        resource = str(topic) if attributes.resource else ""
-        passage = self._enforcer.admit(actor, Action.PUBLISH, resource, call, decision)
-        # (3) Signature first: what nobody has signed costs no hashes.
-        if attributes.signing_key is None:
+        # (2) Cached attributes can let a batch pass, for (7) decides again; they never refuse one.
+        cached = self._attributes.recent(actor, topic)
+        verdict = None if cached is None else self._judge(actor, lane, submission, cached)
+        if verdict is None or not verdict.passes:
+            verdict = self._judge(actor, lane, submission, self._attributes.current(actor, topic))
+        # (3) An invented topic is not named: each name would make an entry of its own.
+        resource = str(topic) if verdict.attributes.resource else ""
+        authorized = self._enforcer.admit(actor, Action.PUBLISH, resource, call, verdict.decision)
+        # (4) Before (5): what is not signed costs no hashes.
+        signing_key = verdict.attributes.signing_key
+        if signing_key is None:
             raise InvalidError(Reason.NOT_FOUND, "the connector has no key to sign batches with; enrol it anew")
-        if not signed:
+        if not verdict.is_signed:
             raise InvalidError(
                 Reason.SIGNATURE_INVALID,
                 "the batch's signature does not fit; expected Ed25519 by the connector's enrolled key over pool, "
                 "lane, sequence, count, root and previous root",
             )
-        # The rest of (3), and (4)
-        values = list(submission.values)
-        value_keys, schema_ids = self._check_records(topic, submission, values)
         # (5)
+        values = list(submission.values)
+        value_keys, schema_ids = self._checker.check(topic, submission, values)
+        # (6)
         keys = merge_keys(submission.marks, value_keys, submission.void_keys)
-        pseudonyms = self._pseudonyms(topic, keys)
+        pseudonyms = self._pseudonymizer.pseudonyms(topic, keys)
         append = Append(
             lane=lane,
             sequence=submission.sequence,
@@ -175,131 +148,78 @@ class PublishService:
             recorded_at=self._clock(),
             marks=submission.marks,
             keys=pseudonyms,
-            partitions=self._partitions_of(pseudonyms, self._partition_count(topic)),
+            partitions=partitions(pseudonyms, self._partition_count(topic)),
             values=[value or None for value in values] if len(submission.void_keys) else values,
             valid=submission.valid,
         )
-        return Checked(
+        return CheckedBatch(
             submission=submission,
-            passage=passage,
+            authorized=authorized,
             append=append,
             schema_ids=schema_ids,
-            signing_key=attributes.signing_key,
+            signing_key=signing_key,
         )
 
-    def append(self, batches: Sequence[Checked]) -> list[Receipt]:
-        """Do step (6) for consecutive batches of one lane, in one transaction of the broker.
+    def append(self, batches: Sequence[CheckedBatch]) -> list[Receipt]:
+        """Do steps (7) to (9) for consecutive batches of one lane, in one transaction of the broker.
 
         Raises:
             ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.
             RefusedError: the connector may not publish this any more.
             InvalidError: SIGNATURE_INVALID, its key was replaced meanwhile; REQUEST_INVALID, of several lanes.
-            UnavailableError: nothing of it is acknowledged; ask `resume`.
+            UnavailableError: nothing of it is acknowledged; ask `AppendRecovery.resume`.
         """
         if not batches:
             return []
         lane = batches[0].append.lane
-        # Before all else: what is decided, looked up and chained here is the first one's.
-        if any(checked.append.lane != lane for checked in batches):
+        # Before all else: (7) and (8) are about the first batch's lane.
+        if any(batch.append.lane != lane for batch in batches):
             raise InvalidError(Reason.REQUEST_INVALID, f"got batches of {lane} and of others; expected one lane")
+        # (7)
         self._decide_again(batches)
-        known = self._acknowledged(lane, batches)
-        fresh = batches[len(known) :]
-        if not fresh:
-            return known
-        self._check_chain(lane, fresh)
-        sealed: dict[int, Receipt] = {}
-        by_sequence = {checked.sequence: checked for checked in fresh}
+        # (8)
+        acknowledged = self._acknowledged(lane, batches)
+        new = batches[len(acknowledged) :]
+        if not new:
+            return acknowledged
+        self._check_chain(lane, new)
+        # (9)
+        by_sequence = {batch.sequence: batch for batch in new}
+        written: dict[int, Receipt] = {}
 
-        def seal(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
-            items = [(by_sequence[one.sequence], one) for one in appended]
+        def write_receipts(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
+            publications = [by_sequence[one.sequence].publication(one) for one in appended]
             if work is not None:
-                sealed.update(self._seal(work, items))
+                written.update(self._receipts.write(work, publications))
                 return
             try:
                 with self._database.begin() as own:
-                    sealed.update(self._seal(own, items))
+                    receipts = self._receipts.write(own, publications)
             except ConflictError as error:
-                # This gateway was stopped after the broker's commit for so long that a sweeper wrote the receipt.
+                # This gateway was stopped after the broker's commit for so long that a sweeper wrote the receipts.
                 if error.reason is not Reason.ALREADY_EXISTS:
                     raise
+            else:
+                written.update(receipts)
 
         recorded_at = self._clock()
-        appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in fresh], seal)
+        appended = self._broker.append([replace(one.append, recorded_at=recorded_at) for one in new], write_receipts)
         reached("after_entry")
-        with self._lock:
-            self._roots[lane] = (fresh[-1].sequence, fresh[-1].submission.root)
-        return known + [
-            sealed.get(one.sequence) or self._known(checked.passage, one, checked)
-            for checked, one in zip(fresh, appended, strict=True)
+        self._receipts.cache_head(lane, LaneHead(new[-1].sequence, new[-1].submission.root))
+        return acknowledged + [
+            written.get(one.sequence) or self._recovery.receipt(batch.publication(one))
+            for batch, one in zip(new, appended, strict=True)
         ]
 
-    def _decide_again(self, batches: Sequence[Checked]) -> None:
-        """Decide as of now: between its check and its turn a batch may wait as long as its peer likes."""
-        passage, topic = batches[0].passage, batches[0].append.lane.topic
-        attributes = self._attributes.publisher(passage.actor, topic)
-        decision = decide(passage.actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
-        self._enforcer.admit(passage.actor, Action.PUBLISH, str(topic), passage.call, decision)
-        if any(checked.signing_key != attributes.signing_key for checked in batches):
-            raise InvalidError(
-                Reason.SIGNATURE_INVALID,
-                "the connector's signing key was replaced after the batch was signed; sign it with the new one",
-            )
+    def _judge(self, actor: Actor, lane: Lane, submission: Submission, attributes: PublisherAttributes) -> _Verdict:
+        """Decide, and verify the signature over the root, by these attributes."""
+        return _Verdict(
+            attributes=attributes,
+            decision=decide(actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource),
+            is_signed=self._is_signed(attributes.signing_key, lane, submission),
+        )
 
-    def resume(self, actor: Actor, call: RequestContext, topic: Topic) -> Receipt | None:
-        """Take the actor's lane of this topic over and give its last receipt; None if there is none.
-
-        Raises:
-            RefusedError: the connector may not publish this.
-        """
-        resource = self._attributes.resource(topic)
-        decision = decide(actor, Action.RESUME, standing=self._attributes.standing(actor), resource=resource)
-        passage = self._enforcer.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)
-        lane = Lane(actor.department, ConnectorId(actor.id), topic)
-        state = self._broker.resume(lane)
-        with self._lock:
-            self._roots.pop(lane, None)
-        with self._database.begin() as work:
-            sequence = state.receipts[-1].sequence if state else 0
-            self._ledger.write(work, [passage.entry({"lane": str(lane), "sequence": sequence})])
-        if state is None:
-            return None
-        # All that the broker remembers, not the last alone: a broker forgets a lane's older batches as it goes on, and
-        # a batch that is forgotten before the sweeper comes would never get its entry.
-        self._catch_up(state.receipts)
-        return self._known(replace(passage, action=Action.PUBLISH), state.receipts[-1], None)
-
-    def sweep(self, report: Callable[[LaneFault], None]) -> int:
-        """Write the entries of what was appended by a gateway that died before it wrote them; give their number.
-
-        *report* is told of each lane whose receipts the broker cannot read.
-
-        Raises:
-            PoolError: of the first lane that failed, when all others are done.
-        """
-        settled = self._clock() - _SETTLED  # of a later one, its gateway is most likely about to write it
-        written, failed = 0, None
-        for state in self._broker.lanes():
-            if isinstance(state, LaneFault):
-                report(state)
-                continue
-            try:
-                written += self._catch_up([one for one in state.receipts if one.recorded_at <= settled])
-            except PoolError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
-        return written
-
-    def _catch_up(self, appended: Sequence[Appended]) -> int:
-        """Write the entries that are missing; give their number."""
-        with self._database.begin() as work:
-            missing = [one for one in appended if self._receipts.get(work, one.lane, one.sequence) is None]
-        for one in missing:
-            self._known(_recovery_passage(self._pool_id, one.lane, self._clock), one, None)
-        return len(missing)
-
-    def _signed(self, signing_key: bytes | None, lane: Lane, submission: Submission) -> bool:
+    def _is_signed(self, signing_key: bytes | None, lane: Lane, submission: Submission) -> bool:
         statement = batch_statement(
             self._pool_id, lane, submission.sequence, len(submission.marks), submission.root, submission.previous_root
         )
@@ -309,143 +229,77 @@ class PublishService:
             return False
         return True
 
-    def _check_chain(self, lane: Lane, batches: Sequence[Checked]) -> None:
-        """Hold each batch's number and previous root against what is before it; duplicates are the broker's to find."""
-        with self._lock:
-            last = self._roots.get(lane)
-        first = batches[0]
-        if last is None or first.sequence != last[0] + 1:
-            last = self._last_root(lane, first.sequence)
-        for checked in batches:
-            if checked.sequence == last[0] + 1:
-                got = checked.submission.previous_root
-                if got != last[1]:
-                    raise ConflictError(
-                        Reason.PREVIOUS_ROOT_MISMATCH,
-                        f"batch {checked.sequence} names another previous root than that of batch {last[0]}; ask "
-                        "where the lane stands and chain to that",
-                    )
-                last = (checked.sequence, checked.submission.root)
+    def _decide_again(self, batches: Sequence[CheckedBatch]) -> None:
+        """Decide by current attributes: between its check and its turn a batch may wait as long as its peer likes."""
+        authorized, topic = batches[0].authorized, batches[0].append.lane.topic
+        attributes = self._attributes.current(authorized.actor, topic)
+        decision = decide(authorized.actor, Action.PUBLISH, standing=attributes.standing, resource=attributes.resource)
+        self._enforcer.admit(authorized.actor, Action.PUBLISH, str(topic), authorized.call, decision)
+        if any(batch.signing_key != attributes.signing_key for batch in batches):
+            raise InvalidError(
+                Reason.SIGNATURE_INVALID,
+                "the connector's signing key was replaced after the batch was signed; sign it with the new one",
+            )
 
-    def _acknowledged(self, lane: Lane, batches: Sequence[Checked]) -> list[Receipt]:
+    def _acknowledged(self, lane: Lane, batches: Sequence[CheckedBatch]) -> list[Receipt]:
         """Return the receipts of the leading batches that were acknowledged before: brokers keep only the latest."""
-        with self._lock:
-            last = self._roots.get(lane)
-        if last is not None and batches[0].sequence > last[0]:
+        head = self._receipts.cached_head(lane)
+        if head is not None and batches[0].sequence > head.sequence:
             return []
-        known: list[Receipt] = []
-        with self._database.begin() as work:
-            for checked in batches:
-                receipt = self._receipts.get(work, lane, checked.sequence)
+        acknowledged: list[Receipt] = []
+        with self._database.read() as reader:
+            for batch in batches:
+                receipt = self._receipts.get(reader, lane, batch.sequence)
                 if receipt is None:
                     break
-                if checked.submission.root != receipt.root:
+                if batch.submission.root != receipt.root:
                     raise ConflictError(
                         Reason.SEQUENCE_CONFLICT,
-                        f"got another batch {checked.sequence} than the one that was accepted under this number; ask "
+                        f"got another batch {batch.sequence} than the one that was accepted under this number; ask "
                         "where the lane stands",
-                        details={"sequence": str(checked.sequence), "accepted_digest": receipt.root.hex()},
+                        details={"sequence": str(batch.sequence), "accepted_digest": receipt.root.hex()},
                     )
-                known.append(receipt)
-        return known
+                acknowledged.append(receipt)
+        return acknowledged
 
-    def _last_root(self, lane: Lane, sequence: int) -> tuple[int, bytes]:
-        """Return the lane's last sequence and root: from the receipts, or the broker where those trail it.
+    def _check_chain(self, lane: Lane, batches: Sequence[CheckedBatch]) -> None:
+        """Check each batch's number and previous root against the one before it; the broker finds duplicates."""
+        head = self._receipts.cached_head(lane)
+        first = batches[0]
+        if head is None or first.sequence != head.sequence + 1:
+            head = self._read_head(lane, first.sequence)
+        for batch in batches:
+            if batch.sequence == head.sequence + 1:
+                if batch.submission.previous_root != head.root:
+                    raise ConflictError(
+                        Reason.PREVIOUS_ROOT_MISMATCH,
+                        f"batch {batch.sequence} names another previous root than that of batch {head.sequence}; ask "
+                        "where the lane stands and chain to that",
+                    )
+                head = LaneHead(batch.sequence, batch.submission.root)
+
+    def _read_head(self, lane: Lane, sequence: int) -> LaneHead:
+        """Return the lane's head: from the receipts, or from the broker where those are behind it.
 
         The lane is not taken over for it, so that a number too high costs no other gateway its producer.
+
+        Raises:
+            ConflictError: SEQUENCE_GAP, the number is too high.
         """
-        with self._database.begin() as work:
-            receipt = self._receipts.last(work, lane)
+        with self._database.read() as reader:
+            receipt = self._receipts.last(reader, lane)
         state = self._broker.peek_lane(lane)
-        last = (receipt.sequence, receipt.root) if receipt else (0, NO_ROOT)
-        if state is not None and state.receipts[-1].sequence > last[0]:
-            last = (state.receipts[-1].sequence, state.receipts[-1].digest)
-        if sequence > last[0] + 1:
-            raise sequence_gap(lane, sequence, last[0] + 1)
+        head = LaneHead(receipt.sequence, receipt.root) if receipt else LaneHead(0, NO_ROOT)
+        if state is not None and state.receipts[-1].sequence > head.sequence:
+            head = LaneHead(state.receipts[-1].sequence, state.receipts[-1].digest)
+        if sequence > head.sequence + 1:
+            raise sequence_gap(lane, sequence, head.sequence + 1)
         if state is not None:
-            self._catch_up(state.receipts)
-        return last
-
-    def _seal(self, work: UnitOfWork, items: Sequence[tuple[Checked, Appended]]) -> dict[int, Receipt]:
-        entries = [
-            checked.passage.entry(
-                publish_data(
-                    lane=str(one.lane),
-                    sequence=one.sequence,
-                    count=one.count,
-                    schema_ids=checked.schema_ids,
-                    root=checked.submission.root,
-                    runs=one.runs,
-                )
-            )
-            for checked, one in items
-        ]
-        leaves = self._ledger.write(work, entries)
-        receipts = {
-            one.sequence: self._receipt(one, entry, leaf, root=checked.submission.root)
-            for (checked, one), entry, leaf in zip(items, entries, leaves, strict=True)
-        }
-        self._receipts.put(work, [(receipts[one.sequence], checked.append.keys) for checked, one in items])
-        return receipts
-
-    def _known(self, passage: Authorized, appended: Appended, checked: Checked | None) -> Receipt:
-        """Return the receipt of a batch that had been appended before; write it where its gateway died first."""
-        while True:
-            try:
-                with self._database.begin() as work:
-                    receipt = self._receipts.get(work, appended.lane, appended.sequence)
-                    return receipt or self._recover(work, passage, appended, checked)
-            except ConflictError as error:
-                if error.reason is not Reason.ALREADY_EXISTS:
-                    raise
-                # Another gateway was faster: the next look finds what it has written.
-
-    def _recover(
-        self, work: UnitOfWork, passage: Authorized, appended: Appended, checked: Checked | None = None
-    ) -> Receipt:
-        entry = passage.entry(
-            publish_data(
-                lane=str(appended.lane),
-                sequence=appended.sequence,
-                count=appended.count,
-                schema_ids=checked.schema_ids if checked else (),
-                root=checked.submission.root if checked else appended.digest,
-                runs=appended.runs,
-                recovered=True,
-            )
-        )
-        leaf = self._ledger.write(work, [entry])[0]
-        root = checked.submission.root if checked else appended.digest
-        receipt = self._receipt(appended, entry, leaf, root=root)
-        self._receipts.put(work, [(receipt, checked.append.keys if checked else ())])
-        return receipt
-
-    def _receipt(self, appended: Appended, entry: AuditEntry, leaf: bytes, *, root: bytes) -> Receipt:
-        receipt = Receipt(
-            lane=appended.lane,
-            sequence=appended.sequence,
-            root=root,
-            runs=appended.runs,
-            entry_id=entry.id,
-            leaf_hash=leaf,
-            source_position=appended.source_position,
-        )
-        return replace(receipt, signature=self._sign(receipt_statement(receipt)))
+            self._recovery.catch_up(state.receipts)
+        return head
 
     def _partition_count(self, topic: Topic) -> int:
-        count = self._partitions.get(topic)
+        count = self._partition_counts.get(topic)
         if count is None:
-            count = self._partitions[topic] = self._broker.topic(topic).partitions
+            count = self._partition_counts[topic] = self._broker.topic(topic).partitions
         return count
-
-
-def _recovery_passage(pool_id: str, lane: Lane, clock: Callable[[], int]) -> Authorized:
-    return Authorized(
-        pool_id=pool_id,
-        actor=Actor(kind=ActorKind.MACHINE, id=lane.connector, department=lane.department, role=Role.CONNECTOR),
-        action=Action.PUBLISH,
-        resource=str(lane.topic),
-        call=_RECOVERY,
-        grant=None,
-        clock=clock,
-    )

@@ -1,20 +1,19 @@
-"""What a fetch releases, and what it needs of views and subscriptions."""
+"""Release of a fetch: the records that leave the pool, as the output of a view; and the description of a grant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from schemas.access import Grant
 from schemas.record import Packed
 
-__all__ = ["Release", "Terms", "ViewOf", "ViewOutput", "empty_release"]
+__all__ = ["GrantDescription", "Release", "ViewOutput", "empty_release"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewOutput:
-    """What a view made of n values.
+    """Output of a view applied to n values.
 
     Attributes:
         kept: n truth values; a void is never kept.
@@ -25,17 +24,9 @@ class ViewOutput:
     values: Packed
 
 
-class ViewOf(Protocol):
-    """Step (5), perhaps in a worker process."""
-
-    def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
-        """Apply the grant's view to framed values; None is a void."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One release, or what was scanned without one. See `exchange.client.Fetched` for the fields.
+    """One release, or a scan that released nothing. See `exchange.client.Fetched` for the fields.
 
     Attributes:
         deadline: `time.monotonic()` until which the bytes may leave.
@@ -58,8 +49,8 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a grant delivers, and where its consumer stands."""
+class GrantDescription:
+    """What a grant delivers, and its consumer's position."""
 
     grant: Grant
     schema_id: int
@@ -69,7 +60,7 @@ class Terms:
 
 
 def empty_release(schema_id: int, position: bytes, scanned: int, *, caught_up: bool) -> Release:
-    """Make the answer to a fetch that released nothing."""
+    """Build the answer to a fetch that released nothing."""
     return Release(
         schema_id=schema_id,
         values=Packed.of([]),

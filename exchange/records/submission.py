@@ -108,7 +108,7 @@ def check_form(submission: Submission) -> None:
 
 
 def check_root(records: Records, values: Sequence[bytes]) -> None:
-    """Check that a batch's root is that of its records: the second half of step (3).
+    """Check that a batch's root is that of its records: the first half of step (5).
 
     Args:
         records: whose form was checked.

@@ -14,7 +14,8 @@ from exchange.access.view.derive import derive_schema
 from exchange.access.view.view import ViewSpec, compile_view
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import apply_view
-from exchange.records.release import ViewOf, ViewOutput
+from exchange.records.ports import GrantViews
+from exchange.records.release import ViewOutput
 from exchange.records.writer_schemas import WriterSchemas
 from registry.avro.parser import parse
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
@@ -27,7 +28,7 @@ __all__ = ["ViewCache"]
 _KEPT_VIEWS = 1_000
 
 
-class ViewCache(ViewOf):
+class ViewCache(GrantViews):
     """The views of grants."""
 
     def __init__(
@@ -62,7 +63,7 @@ class ViewCache(ViewOf):
         return self._registration.register_view(work, grant.id, grant.version, self._derive(work, grant))
 
     @override
-    def __call__(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
+    def apply(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
         spec = self._spec(grant)
         result = self._schemas.with_writers(
             grant.topic, lambda writers: apply_view(self._workers, spec, writers, values)
@@ -70,6 +71,10 @@ class ViewCache(ViewOf):
         if result.alarm:
             self._alarm(result.alarm)
         return ViewOutput(kept=result.kept, values=result.values)
+
+    @override
+    def schema_text(self, reader: Reader, schema_id: int) -> str:
+        return self._schemas.text(reader, schema_id)
 
     def _spec(self, grant: Grant) -> ViewSpec:
         """Return what a grant version's view is made of; it never changes."""

@@ -11,8 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from typing_extensions import override
+
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import check_batch
+from exchange.records.ports import RecordChecker
 from exchange.records.submission import Records, RowsRefusedError
 from exchange.single_flight import SingleFlight
 from registry.avro.parser import ParsedSchema
@@ -28,7 +31,7 @@ _T = TypeVar("_T")
 _LOOKS = 1.0  # seconds between two looks for new versions of one topic
 
 
-class WriterSchemas:
+class WriterSchemas(RecordChecker):
     """The writer schemas of each topic, by id."""
 
     def __init__(
@@ -142,10 +145,8 @@ class WriterSchemas:
         """
         return self._lookup.whole(reader, schema_id)
 
-    def check_records(
-        self, topic: Topic, records: Records, values: Sequence[bytes]
-    ) -> tuple[Sequence[bytes], tuple[int, ...]]:
-        """Check the records of a batch; see `exchange.records.publish.BatchCheck`."""
+    @override
+    def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
         checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, records, values))
         if isinstance(checked, list):
             raise RowsRefusedError(checked)

@@ -42,12 +42,14 @@ from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.keyfile import read_ed25519
 from exchange.identity.postgres import PostgresIdentityStore
-from exchange.identity.pseudonyms import Pseudonyms, partitions
+from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
 from exchange.pool import Pool
+from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
+from exchange.records.receipts import LaneReceipts
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
@@ -157,6 +159,15 @@ class App:
             database=database,
         )
         pseudonyms = Pseudonyms(secrets)
+        receipts = LaneReceipts(ledger=ledger, store=PostgresReceipts(), signer=keys.receipts)
+        recovery = AppendRecovery(
+            database=database,
+            enforcer=enforcer,
+            attributes=attributes,
+            broker=broker,
+            receipts=receipts,
+            clock=microseconds,
+        )
         addresses: dict[str, str] = {}
         log = PostgresLog(engine)
         pool = Pool(
@@ -171,16 +182,15 @@ class App:
                 pool_id=config.pool_id,
                 database=database,
                 enforcer=enforcer,
-                ledger=ledger,
-                receipts=PostgresReceipts(),
-                broker=broker,
                 attributes=attributes,
-                pseudonyms=pseudonyms.pseudonyms,
-                partitions=partitions,
-                check_records=schemas.check_records,
-                sign=keys.receipts.sign,
+                broker=broker,
+                checker=schemas,
+                pseudonymizer=pseudonyms,
+                receipts=receipts,
+                recovery=recovery,
                 clock=microseconds,
             ),
+            recovery=recovery,
             fetching=FetchService(
                 database=database,
                 enforcer=enforcer,
@@ -188,10 +198,8 @@ class App:
                 broker=broker,
                 attributes=attributes,
                 access=access,
-                view_of=views,
-                record_keys=pseudonyms.record_keys,
-                schema_text=schemas.text,
-                window=RELEASE_WINDOW,
+                views=views,
+                pseudonymizer=pseudonyms,
             ),
             granting=GrantService(
                 pool_id=config.pool_id,

@@ -342,7 +342,7 @@ def _swept(app: App) -> int:
         _log.error("lane_unreadable", lane=fault.name, reason=fault.error.reason, message=fault.error.message)
 
     try:
-        return app.pool.publishing.sweep(report)
+        return app.pool.recovery.sweep(report)
     finally:
         metrics.LANES_UNREADABLE.set(faults)
 

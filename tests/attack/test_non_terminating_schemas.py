@@ -132,10 +132,10 @@ def test_bytes_under_a_non_terminating_schema_end_in_an_error(
     schemas = WriterSchemas(subjects.database, subjects.services.lookup, workers, clock=lambda: float(next(now)))
     for values in (b"", b"\x00", b"\x02" * 100_000, b"\x00\x02" * 50_000):
         with pytest.raises(InvalidError) as caught:
-            schemas.check_records(POPULATION, *checkable([frame(bad, values)] * count))
+            schemas.check(POPULATION, *checkable([frame(bad, values)] * count))
         assert caught.value.reason is Reason.SCHEMA_UNKNOWN
         assert str(good) in caught.value.message
-    assert schemas.check_records(POPULATION, *checkable([frame(good, b"\x02")] * count))[1] == (good,)
+    assert schemas.check(POPULATION, *checkable([frame(good, b"\x02")] * count))[1] == (good,)
 
 
 def test_a_view_and_a_process_of_their_own_refuse_it_as_a_writer() -> None:

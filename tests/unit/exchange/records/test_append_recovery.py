@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.ledger import AuditLedger
 from exchange.audit.memory import MemoryAudit
@@ -12,8 +13,9 @@ from exchange.audit.store import EntryQuery
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Appended, LaneFault, LaneState
-from exchange.records import publish
-from exchange.records.publish import PublishService
+from exchange.records import append_recovery
+from exchange.records.append_recovery import AppendRecovery
+from exchange.records.receipts import LaneReceipts
 from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Role
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
@@ -64,22 +66,16 @@ class Pool:
         self.audit = MemoryAudit(self.db)
         self.now = NOW
 
-    def publishing(self, receipts: Any = None) -> PublishService:
+    def recovery(self, store: Any = None) -> AppendRecovery:
         ledger = AuditLedger(self.audit, process=f"gateway@{id(object())}")
         ledger.open(self.db)
         anything: Any = Nothing()
-        return PublishService(
-            pool_id="pool",
+        return AppendRecovery(
             database=self.db,
             enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: self.now),
-            ledger=ledger,
-            receipts=receipts or self.audit,
-            broker=Committed(),  # type: ignore[arg-type]
             attributes=anything,
-            pseudonyms=anything,
-            partitions=anything,
-            check_records=anything,
-            sign=lambda _: bytes(64),
+            broker=Committed(),  # type: ignore[arg-type]
+            receipts=LaneReceipts(ledger=ledger, store=store or self.audit, signer=Ed25519PrivateKey.generate()),
             clock=lambda: self.now,
         )
 
@@ -90,12 +86,12 @@ class Pool:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
-    monkeypatch.setattr(publish, "decide", lambda *_, **__: Allow())
+    monkeypatch.setattr(append_recovery, "decide", lambda *_, **__: Allow())
     return Pool()
 
 
 def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: Pool) -> None:
-    receipt = pool.publishing().resume(ACTOR, CALL, TOPIC)
+    receipt = pool.recovery().resume(ACTOR, CALL, TOPIC)
     assert receipt is not None
     assert receipt.sequence == 3
     assert pool.receipts() == [1, 2, 3], "the broker may forget the first ones before the sweeper comes"
@@ -103,18 +99,18 @@ def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: 
 
 
 def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool) -> None:
-    publishing = pool.publishing()
-    assert publishing.sweep(print) == 0
+    recovery = pool.recovery()
+    assert recovery.sweep(print) == 0
     pool.now += 60_000_000
-    assert publishing.sweep(print) == 3
-    assert publishing.sweep(print) == 0
+    assert recovery.sweep(print) == 3
+    assert recovery.sweep(print) == 0
     assert pool.receipts() == [1, 2, 3]
 
 
 def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
-    publishing = pool.publishing()
+    recovery = pool.recovery()
     broken = replace(LANE, connector=ConnectorId("broken"))
-    good = publishing._broker.lanes
+    good = recovery._broker.lanes
     receipts = Committed().state.receipts
     unreadable = LaneFault(name="no lane's name", error=CorruptError(Reason.LOG_CORRUPT, "cannot be read"))
 
@@ -132,12 +128,12 @@ def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
         def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
             pool.audit.put(work, receipts)
 
-    publishing = pool.publishing(Half())
-    publishing._broker.lanes = lanes  # type: ignore[method-assign]
+    recovery = pool.recovery(Half())
+    recovery._broker.lanes = lanes  # type: ignore[method-assign]
     pool.now += 60_000_000
     told: list[LaneFault] = []
     with pytest.raises(UnavailableError):
-        publishing.sweep(told.append)
+        recovery.sweep(told.append)
     assert told == [unreadable]
     assert pool.receipts() == [1, 2, 3]
 
@@ -162,7 +158,7 @@ def test_two_who_recover_the_same_batch_write_it_once(pool: Pool) -> None:
                 raise ConflictError(Reason.ALREADY_EXISTS, "another gateway was faster")
             self.store.put(work, receipts)
 
-    receipt = pool.publishing(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
+    receipt = pool.recovery(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
     assert receipt is not None
     assert pool.receipts() == [1, 2, 3]
     assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))) == 3

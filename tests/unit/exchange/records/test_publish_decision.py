@@ -1,8 +1,9 @@
 """Between its check and its turn a batch may wait for as long as its peer likes: it is decided upon again."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -16,7 +17,9 @@ from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.memory import MemoryBroker, MemoryLog
-from exchange.records.publish import Checked, PublishService
+from exchange.records.append_recovery import AppendRecovery
+from exchange.records.publish import CheckedBatch, PublishService
+from exchange.records.receipts import LaneReceipts
 from exchange.records.submission import Submission
 from registry.database.unit_of_work import MemoryDatabase
 from schemas.access import Action, Actor, ActorKind, Role
@@ -32,11 +35,22 @@ LANE = Lane(DEPARTMENT, ConnectorId("source"), TOPIC)
 ACTOR = Actor(kind=ActorKind.MACHINE, id="source", department=DEPARTMENT, role=Role.CONNECTOR, certificate="a1")
 CALL = RequestContext(trace="1" * 32)
 NOW = 1_800_000_000_000_000
+KEY = ed25519.Ed25519PrivateKey.generate()
 STANDS = PublisherAttributes(
     standing=Standing.ACTIVE,
     resource=Resource(topic=TOPIC, provider=DEPARTMENT, published=True, zone="default"),
     signing_key=b"k" * 32,
 )
+
+
+class Accepting:
+    def check(self, _: object, __: object, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
+        return values, (7,)
+
+
+class Hashes:
+    def pseudonyms(self, _: object, keys: Sequence[bytes]) -> list[bytes]:
+        return [hashlib.sha256(key).digest()[:16] for key in keys]
 
 
 class Pool:
@@ -49,34 +63,33 @@ class Pool:
         self.broker.create_topic(TOPIC)
         ledger = AuditLedger(self.audit, process="gateway@1")
         ledger.open(self.db)
+        shared: Any = {
+            "database": self.db,
+            "enforcer": Enforcer(self.db, ledger, pool_id="pool", clock=lambda: NOW),
+            "attributes": self,  # what publish asks of them
+            "broker": self.broker,
+            "receipts": LaneReceipts(ledger=ledger, store=self.audit, signer=KEY),
+            "clock": lambda: NOW,
+        }
         self.publishing = PublishService(
             pool_id="pool",
-            database=self.db,
-            enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: NOW),
-            ledger=ledger,
-            receipts=self.audit,
-            broker=self.broker,
-            attributes=self,  # type: ignore[arg-type]  # what append asks of them
-            pseudonyms=lambda _, keys: [hashlib.sha256(key).digest()[:16] for key in keys],
-            partitions=lambda keys, _: [0] * len(keys),
-            check_records=lambda _, __, values: (values, (7,)),
-            sign=lambda _: bytes(64),
-            clock=lambda: NOW,
+            checker=Accepting(),
+            pseudonymizer=Hashes(),  # type: ignore[arg-type]  # what publish asks of it
+            recovery=AppendRecovery(**shared),
+            **shared,
         )
 
-    def publisher(self, *_: object) -> PublisherAttributes:
+    def current(self, *_: object) -> PublisherAttributes:
         return self.now
 
-    def publishers(self, *_: object) -> Iterator[PublisherAttributes]:
-        if self.recently is not None:
-            yield self.recently
-        yield self.now
+    def recent(self, *_: object) -> PublisherAttributes | None:
+        return self.recently
 
-    def append(self, checked: Checked) -> int:
+    def append(self, checked: CheckedBatch) -> int:
         return len(self.publishing.append([checked]))
 
 
-def checked(sequence: int, previous_root: bytes = b"") -> Checked:
+def checked(sequence: int, previous_root: bytes = b"") -> CheckedBatch:
     """A batch that passed its checks while everything stood."""
     append = batch(LANE, sequence, range(3))
     submission = Submission(
@@ -91,7 +104,7 @@ def checked(sequence: int, previous_root: bytes = b"") -> Checked:
         signature=b"",
         source_position=b"",
     )
-    passage = Authorized(
+    authorized = Authorized(
         pool_id="pool",
         actor=ACTOR,
         action=Action.PUBLISH,
@@ -100,8 +113,12 @@ def checked(sequence: int, previous_root: bytes = b"") -> Checked:
         grant=None,
         clock=lambda: NOW,
     )
-    return Checked(
-        submission=submission, passage=passage, append=append, schema_ids=(7,), signing_key=STANDS.signing_key or b""
+    return CheckedBatch(
+        submission=submission,
+        authorized=authorized,
+        append=append,
+        schema_ids=(7,),
+        signing_key=STANDS.signing_key or b"",
     )
 
 
@@ -130,7 +147,6 @@ def test_what_changed_while_a_batch_waited_counts(changed: PublisherAttributes, 
     assert pool.append(waiting) == 1
 
 
-KEY = ed25519.Ed25519PrivateKey.generate()
 ENROLLED = replace(STANDS, signing_key=KEY.public_key().public_bytes_raw())
 CHANGES = [
     replace(ENROLLED, standing=Standing.REVOKED),

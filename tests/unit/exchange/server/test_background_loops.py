@@ -95,7 +95,7 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
     sweep, expire, flush = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET))
     app = SimpleNamespace(
-        pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep), granting=SimpleNamespace(expire=expire)),
+        pool=SimpleNamespace(recovery=SimpleNamespace(sweep=sweep), granting=SimpleNamespace(expire=expire)),
         enforcer=SimpleNamespace(flush=flush),
     )
     logs = run(listeners._sweep, app, 7)
@@ -117,7 +117,7 @@ def test_a_lane_that_cannot_be_read_is_named_in_the_log_and_counted() -> None:
             report(fault)
         return 0
 
-    app: Any = SimpleNamespace(pool=SimpleNamespace(publishing=SimpleNamespace(sweep=sweep)))
+    app: Any = SimpleNamespace(pool=SimpleNamespace(recovery=SimpleNamespace(sweep=sweep)))
     with structlog.testing.capture_logs() as logs:
         listeners._swept(app)
     assert value("pool_lanes_unreadable") == 2
