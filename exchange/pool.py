@@ -1,12 +1,12 @@
-"""The pool: what its doors (gRPC, HTTP, command line) call, in one place.
+"""Facade of the pool: the services that gRPC, HTTP and the command line call.
 
 identify / authenticate   a certificate or a token → who it is
 publishing                check, append                    exchange/records/publish.py
 recovery                  resume, sweep                    exchange/records/append_recovery.py
 fetching                  describe, fetch, commit          exchange/records/fetch.py
-granting                  submit, approve, revoke …        exchange/control/grants.py
+grants                    submit, approve, revoke …        exchange/control/grants.py
 administration            departments, catalogue, accounts exchange/control/administration.py
-auditing                  search, prove, checkpoint        exchange/control/audit_queries.py
+audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ VERSION = "exchange-pool/0.1.0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greeting:
-    """Who the pool is. Times in microseconds UTC."""
+    """The pool's identity and time. Times in microseconds UTC."""
 
     pool_id: str
     version: str
@@ -48,7 +48,7 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Everything that a door needs; made by `exchange.server.composition`."""
+    """All services of one process; built by `exchange.server.composition`."""
 
     pool_id: str
     database: Database
@@ -60,22 +60,22 @@ class Pool:
     publishing: PublishService
     recovery: AppendRecovery
     fetching: FetchService
-    granting: GrantService
+    grants: GrantService
     administration: Administration
-    auditing: AuditQueries
+    audit_queries: AuditQueries
     receipt_public_key: bytes
     now: Callable[[], datetime]
 
     def identify(self, certificate: bytes) -> Actor:
-        """Return who a client certificate is.
+        """Return the actor whom a client certificate identifies.
 
         Raises:
-            RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Whether it is revoked, each decision asks again.
+            RefusedError: NO_IDENTITY, CERTIFICATE_EXPIRED. Each decision checks for itself whether it is revoked.
         """
         return self.peers.authenticate(certificate, self.now())
 
     def authenticate(self, token: str) -> Actor:
-        """Return who a bearer token is.
+        """Return the actor whom a bearer token identifies.
 
         Raises:
             RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
@@ -84,7 +84,7 @@ class Pool:
             return self.users.authenticate(reader, token)
 
     def hello(self, actor: Actor, call: RequestContext) -> Greeting:
-        """Greet a connector: anybody with a certificate of this pool that is not revoked.
+        """Return the greeting for a connector: any holder of a certificate of this pool that is not revoked.
 
         Raises:
             RefusedError: the certificate is revoked, or its department inactive.
@@ -99,7 +99,7 @@ class Pool:
         )
 
     def latest_schema(self, actor: Actor, call: RequestContext, topic: Topic) -> tuple[int, str]:
-        """Return id and text of a topic's latest schema. Schemas hold no record; every department may read them.
+        """Return id and text of a topic's latest schema. Schemas contain no record; every department may read them.
 
         Raises:
             RefusedError: the certificate is revoked.

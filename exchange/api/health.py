@@ -21,7 +21,7 @@ def create(pool: Pool) -> FastAPI:
     def ready() -> Response:
         """Ready means: the database answers, so an entry could be written, so a record could be released."""
         try:
-            pool.granting.purposes()
+            pool.grants.purposes()
         except PoolError as error:
             return Response(f"{error.reason}\n", media_type="text/plain", status_code=503)
         return Response("ok\n", media_type="text/plain")

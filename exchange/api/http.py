@@ -131,32 +131,32 @@ def archive_entry(who: Caller, topic: str) -> Document:
 @router.get("/purposes", tags=["grants"])
 def purposes(who: Caller) -> list[Document]:
     """List the purposes that a request may name (使用目的)."""
-    return [{"id": one.id, "parent": one.parent, "zh": one.zh, "en": one.en} for one in who.pool.granting.purposes()]
+    return [{"id": one.id, "parent": one.parent, "zh": one.zh, "en": one.en} for one in who.pool.grants.purposes()]
 
 
 @router.post("/requests", status_code=201, tags=["grants"])
 def submit(who: Caller, body: RequestBody) -> Document:
     """File a share request (共享申请)."""
-    return grant_json(who.pool.granting.submit(who.actor, who.call, body.to_draft()))
+    return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
 
 
 @router.get("/grants", tags=["grants"])
 def grants(who: Caller, state: Annotated[list[GrantState] | None, Query()] = None) -> list[Document]:
     """List the grants that the caller may see."""
     query = GrantQuery(states=frozenset(state) if state else None)
-    return [grant_json(grant) for grant in who.pool.granting.list(who.actor, who.call, query)]
+    return [grant_json(grant) for grant in who.pool.grants.list(who.actor, who.call, query)]
 
 
 @router.post("/grants/{grant_id}/approval", tags=["grants"])
 def approve(who: Caller, grant_id: str) -> Document:
     """Approve a request; the grant is in force when this returns."""
-    return grant_json(who.pool.granting.approve(who.actor, who.call, grant_id))
+    return grant_json(who.pool.grants.approve(who.actor, who.call, grant_id))
 
 
 @router.post("/grants/{grant_id}/{event}", tags=["grants"])
 def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
     """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
-    return grant_json(who.pool.granting.change(who.actor, who.call, grant_id, event, reason=body.reason))
+    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason))
 
 
 @router.get("/audit/entries", tags=["audit"])
@@ -186,19 +186,19 @@ def entries(
         until=until,
         limit=limit,
     )
-    return who.pool.auditing.search(who.actor, who.call, query)
+    return who.pool.audit_queries.search(who.actor, who.call, query)
 
 
 @router.get("/audit/entries/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
 def proof(who: Caller, entry_id: str) -> PlainTextResponse:
     """Return the C2SP tlog-proof of an entry: verifiable offline."""
-    return PlainTextResponse(who.pool.auditing.prove(who.actor, who.call, entry_id))
+    return PlainTextResponse(who.pool.audit_queries.prove(who.actor, who.call, entry_id))
 
 
 @router.get("/audit/checkpoint", tags=["audit"], response_class=PlainTextResponse)
 def checkpoint(who: Caller) -> PlainTextResponse:
     """Return the newest signed checkpoint. Keep it outside the pool."""
-    return PlainTextResponse(who.pool.auditing.checkpoint(who.actor, who.call))
+    return PlainTextResponse(who.pool.audit_queries.checkpoint(who.actor, who.call))
 
 
 def create(pool: Pool) -> FastAPI:

@@ -61,7 +61,7 @@ def registry_api(
         except PoolError:
             return []
         query = GrantQuery(topic=topic)
-        return [grant_json(grant) for grant in pool.granting.list(actor, registry_call(), query)]
+        return [grant_json(grant) for grant in pool.grants.list(actor, registry_call(), query)]
 
     enforcer = RegistryAccessControl(
         pool.enforcer, pool.database, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev

@@ -1,9 +1,8 @@
 """The auditor's side: search the log, prove an entry, take the newest checkpoint. Every read is an entry itself."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from exchange.access.decision.roles import decide_control
 from exchange.audit.store import EntryQuery, EntryStore
@@ -13,11 +12,27 @@ from exchange.authorization.request_context import RequestContext
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["AuditQueries"]
+__all__ = ["AuditQueries", "SignedLog"]
+
+
+class SignedLog(Protocol):
+    """The signed log, as far as its tiles and checkpoints have come."""
+
+    def prove(self, entry_id: str) -> str:
+        """Return an entry's inclusion proof as a C2SP tlog-proof text.
+
+        Raises:
+            UnavailableError: the log has not reached the entry yet.
+        """
+        ...
+
+    def latest_checkpoint(self) -> tuple[int, str] | None:
+        """Return size and signed note of the newest checkpoint; None while nothing has been signed."""
+        ...
 
 
 class AuditQueries:
-    """Reads of the audit log, through the gate."""
+    """Queries of the audit log; each is an audited act."""
 
     def __init__(
         self,
@@ -25,14 +40,12 @@ class AuditQueries:
         enforcer: Enforcer,
         attributes: AttributeProvider,
         entries: EntryStore,
-        prove: Callable[[str], str],
-        checkpoint: Callable[[], tuple[int, str] | None],
+        log: SignedLog,
     ) -> None:
         self._enforcer = enforcer
         self._attributes = attributes
         self._entries = entries
-        self._prove = prove
-        self._checkpoint = checkpoint
+        self._log = log
 
     def search(self, actor: Actor, call: RequestContext, query: EntryQuery) -> list[dict[str, Any]]:
         """Return entries, newest first, each with its place in the log and whether a signed checkpoint covers it.
@@ -52,7 +65,7 @@ class AuditQueries:
             query = replace(query, department=actor.department)
         # Written before the search, so that nobody looks without a trace.
         with self._enforcer.announce(actor, Action.AUDIT_READ, "*", call, decision, {"query": asked}):
-            latest = self._checkpoint()
+            latest = self._log.latest_checkpoint()
             covered = latest[0] if latest else 0
             return [
                 {
@@ -78,7 +91,7 @@ class AuditQueries:
             query = EntryQuery(entry=entry_id, department=actor.department or None, limit=1)
             if not self._entries.find(query):
                 raise InvalidError(Reason.NOT_FOUND, "no entry that you may see has this id")
-            return self._prove(entry_id)
+            return self._log.prove(entry_id)
 
     def checkpoint(self, actor: Actor, call: RequestContext) -> str:
         """Return the newest signed checkpoint.
@@ -88,7 +101,7 @@ class AuditQueries:
             InvalidError: NOT_FOUND, nothing has been signed yet.
         """
         self._enforcer.admit(actor, Action.AUDIT_PROVE, "checkpoint", call, self._decide(actor, Action.AUDIT_PROVE))
-        latest = self._checkpoint()
+        latest = self._log.latest_checkpoint()
         if latest is None:
             raise InvalidError(Reason.NOT_FOUND, "the log is empty; there is no checkpoint yet")
         return latest[1]

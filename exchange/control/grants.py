@@ -10,8 +10,9 @@ when the grant's row changed has either left by then or never will.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -37,17 +38,20 @@ _STUCK = 600_000_000  # microseconds; each failure is an entry of the log, which
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
-@dataclass(frozen=True, slots=True)
-class ViewSchemas:
-    """What granting needs of the registry.
+class ViewSchemas(Protocol):
+    """What a grant needs of the registry: the schema of its view."""
 
-    Attributes:
-        check: raises InvalidError unless fields, masks and filter suit every writer schema of the topic.
-        register: derives the view's output schema, registers it, and gives its id.
-    """
+    def check(self, reader: Reader, grant: Grant) -> None:
+        """Check that a grant's fields, masks and filter suit every writer schema of its topic.
 
-    check: Callable[[Reader, Grant], None]
-    register: Callable[[UnitOfWork, Grant], int]
+        Raises:
+            InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
+        """
+        ...
+
+    def register(self, work: UnitOfWork, grant: Grant) -> int:
+        """Derive the view's output schema, register it under a hidden subject, and return its id."""
+        ...
 
 
 class GrantService:

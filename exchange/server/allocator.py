@@ -1,9 +1,9 @@
-"""How a gateway's memory goes back to the system, so that it does not grow with what has passed.
+"""Memory allocator tuning (mallopt) and garbage collection: freed memory goes back to the operating system.
 
-glibc keeps what was freed: eight heaps a core, each as large as it has ever been, and once a large buffer was freed,
-the next ones of its size lie in those heaps too, between small ones that stay. Batches of some hundred kilobytes that
-thirty threads free in turn so leave holes that nothing fits any more. Here large buffers are the system's own mappings,
-given back when they are freed, and the small ones share two heaps.
+glibc does not return what was freed: it has eight arenas a core, each as large as it has ever been, and once a large
+buffer was freed, the next ones of its size are allocated in those arenas too, between small ones that stay. Batches of
+some hundred kilobytes that thirty threads free in turn thus fragment the arenas. Here large buffers are mappings of
+their own (mmap), which are returned when they are freed, and the small ones share two arenas.
 """
 
 import ctypes
@@ -15,25 +15,25 @@ __all__ = ["freeze_startup_objects", "limit_arenas"]
 
 # Parameters of mallopt(3), from malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_LARGE = 256 * 1024  # bytes from which a buffer is a mapping of its own
+_MMAP_SIZE = 256 * 1024  # bytes from which a buffer is a mapping of its own
 _ARENAS = 2
-_YOUNG = 20_000  # objects after which the collector looks at the new ones; a batch makes thousands, none in a cycle
+_GENERATION_0 = 20_000  # new objects before a collection; a batch makes thousands, none of them in a cycle
 
 
 def limit_arenas() -> None:
-    """Set the process's allocators so; once, before threads are started. Other libraries than glibc need none."""
+    """Configure the process's allocators, once, before threads are started. Only glibc needs it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
     mallopt(_ARENA_MAX, _ARENAS)
-    # Stated, they no longer follow what is freed.
-    mallopt(_MMAP_THRESHOLD, _LARGE)
-    mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own one keeps heaps a thread
+    # Set explicitly, they no longer adapt to what is freed.
+    mallopt(_MMAP_THRESHOLD, _MMAP_SIZE)
+    mallopt(_TRIM_THRESHOLD, 2 * _MMAP_SIZE)
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool has heaps by thread
 
 
 def freeze_startup_objects() -> None:
-    """Take what the start has made out of the collector's sight, and let it look less often; once, before serving."""
+    """Exclude the objects made at start from garbage collection, and collect less often; once, before serving."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_YOUNG, 10, 10)
+    gc.set_threshold(_GENERATION_0, 10, 10)

@@ -1,4 +1,4 @@
-"""The clock of this process: the one place that reads it."""
+"""Clock of this process: the only module that reads the system time."""
 
 import time
 from datetime import UTC, datetime

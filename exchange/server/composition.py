@@ -1,7 +1,8 @@
-"""The composition root: the one place that knows which adapters are in use.
+"""Composition root: chooses the adapters and connects all objects of a process, one package at a time.
 
-App.open(config)   databases, broker, rooms, gate, pool; nothing listens yet
-exchange/server/listeners.py  the listeners and the background work of each role
+App.open(config)                database, broker and services; nothing listens yet
+exchange/server/listeners.py    the listeners of each role
+exchange/server/background.py   the background loops of each role
 """
 
 import socket
@@ -14,6 +15,7 @@ from typing import Self
 import sqlalchemy as sa
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing_extensions import override
 
 from exchange import metrics, migrations
 from exchange.access.grants.postgres import PostgresAccessStore
@@ -35,8 +37,8 @@ from exchange.broker.postgres.broker import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
 from exchange.control.administration import Administration, RegistryServices
-from exchange.control.audit_queries import AuditQueries
-from exchange.control.grants import GrantService, ViewSchemas
+from exchange.control.audit_queries import AuditQueries, SignedLog
+from exchange.control.grants import GrantService
 from exchange.engines.process_pool import ProcessPool
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
@@ -77,7 +79,7 @@ __all__ = ["App"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
-_READING = 12  # more, for what the registry looks up: as many as its threads, and some
+_AUTOCOMMIT_CONNECTIONS = 12  # more, for single reads: as many as the registry's threads, and some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class App:
 
         Raises:
             InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
-            UnavailableError: the database or the broker does not answer, for `starting.PATIENCE`.
+            UnavailableError: the database or the broker does not answer within the start-up timeout.
         """
         keys = _Keys.read(config)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
@@ -119,146 +121,75 @@ class App:
 
     @classmethod
     def _connect(cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
-        engine = connect(url, connections=_CONNECTIONS)
-        single = connect(url, connections=_READING, single=True)
-        retry_until_available(lambda: migrations.check(engine))
-        database = PostgresDatabase(engine, single)
-        broker = retry_until_available(lambda: _broker(config, database))
-        secrets, authority = keys.secrets, keys.authority
-        ledger = AuditLedger(PostgresEntries(engine), process=f"{socket.gethostname()[:40]}@{uuid7(microseconds())}")
-        retry_until_available(lambda: ledger.open(database))
-        enforcer = Enforcer(database, ledger, pool_id=config.pool_id, clock=microseconds)
-        access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
-        identities = PostgresIdentityStore()
-        departments = Departments(PostgresDepartments(), clock=utc_now, new_id=_new_id)
-        catalogue = Catalogue(PostgresCatalogue(), departments, clock=utc_now)
-        schemas_topic = _schemas_topic(config, database)
-        store = PostgresSubjects()
-        writer: SubjectWriter = store
-        if schemas_topic is not None:
-            writer = OutboxWriter(store, store, PostgresOutbox())
-        approvals = Approvals(PostgresApprovals(), clock=utc_now, new_id=_new_id)
-        subjects = SubjectServices.over(
-            store,
-            writer,
-            governed=catalogue.governs,
-            strict=config.registry.strict_logical_types,
-            validate=config.registry.validate_new_schemas,
-            approved=approvals.spend,
-        )
+        storage = _open_storage(config, url)
+        audit = _open_audit(config, keys, storage)
+        registry = _open_registry(config, storage.database)
+        identity = _open_identity(keys, storage.database, registry)
+        authorization = _open_authorization(keys, storage.database, registry, identity)
         workers = ProcessPool(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
-        schemas = WriterSchemas(database, subjects.lookup, workers)
-        views = ViewCache(database, schemas, subjects.registration, workers, alarm=_alarm_engine)
-        connectors, users = Connectors(identities), Users(identities)
-        identity_room = IdentityAttributes(database, connectors, departments, now=utc_now)
-        attributes = AttributeProvider(
-            identities=identity_room,
-            catalogue=CatalogueAttributes(catalogue, subjects.lookup),
-            access=access,
-            now=database_clock,
-            database=database,
-        )
-        pseudonyms = Pseudonyms(secrets)
-        receipts = LaneReceipts(ledger=ledger, store=PostgresReceipts(), signer=keys.receipts)
-        recovery = AppendRecovery(
-            database=database,
-            enforcer=enforcer,
-            attributes=attributes,
-            broker=broker,
-            receipts=receipts,
-            clock=microseconds,
-        )
+        records = _open_records(config, keys, storage, audit, registry, authorization, workers)
         addresses: dict[str, str] = {}
-        log = PostgresLog(engine)
         pool = Pool(
             pool_id=config.pool_id,
-            database=database,
-            peers=CertificateAuthenticator(config.pool_id, authority.certificate),
-            users=users,
-            enforcer=enforcer,
-            identities=identity_room,
-            schemas=schemas,
-            publishing=PublishService(
+            database=storage.database,
+            peers=identity.certificates,
+            users=identity.users,
+            enforcer=audit.enforcer,
+            identities=identity.attributes,
+            schemas=records.schemas,
+            publishing=records.publishing,
+            recovery=records.recovery,
+            fetching=records.fetching,
+            grants=GrantService(
                 pool_id=config.pool_id,
-                database=database,
-                enforcer=enforcer,
-                attributes=attributes,
-                broker=broker,
-                checker=schemas,
-                pseudonymizer=pseudonyms,
-                receipts=receipts,
-                recovery=recovery,
-                clock=microseconds,
-            ),
-            recovery=recovery,
-            fetching=FetchService(
-                database=database,
-                enforcer=enforcer,
-                ledger=ledger,
-                broker=broker,
-                attributes=attributes,
-                access=access,
-                views=views,
-                pseudonymizer=pseudonyms,
-            ),
-            granting=GrantService(
-                pool_id=config.pool_id,
-                database=database,
-                enforcer=enforcer,
-                access=access,
-                attributes=attributes,
-                views=ViewSchemas(check=views.check, register=views.register),
+                database=storage.database,
+                enforcer=audit.enforcer,
+                access=authorization.access,
+                attributes=authorization.attributes,
+                views=records.views,
                 window=RELEASE_WINDOW,
                 clock=microseconds,
             ),
             administration=Administration(
-                database=database,
-                enforcer=enforcer,
-                attributes=attributes,
-                registry=RegistryServices(departments, catalogue, subjects),
-                broker=broker,
-                enrolment=Enrolment(authority, identities),
-                users=users,
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                registry=RegistryServices(registry.departments, registry.catalogue, registry.subjects),
+                broker=storage.broker,
+                enrolment=identity.enrolment,
+                users=identity.users,
                 now=utc_now,
                 enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
             ),
-            auditing=AuditQueries(
-                enforcer=enforcer,
-                attributes=attributes,
-                entries=PostgresEntries(engine),
-                prove=lambda entry_id: _prove(log, config.path("log"), entry_id),
-                checkpoint=lambda: _latest(log),
+            audit_queries=AuditQueries(
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                entries=PostgresEntries(storage.engine),
+                log=_SignedLog(audit.log, config.path("log")),
             ),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
             now=utc_now,
         )
-        sequencer = Sequencer(
-            log,
-            config.path("log"),
-            signer=keys.log,
-            origin=config.origin,
-            clock=microseconds,
-        )
         return cls(
             config=config,
             pool=pool,
-            enforcer=enforcer,
-            subjects=subjects,
-            approvals=approvals,
-            schemas_topic=schemas_topic,
-            catalogue=catalogue,
-            broker=broker,
-            sequencer=sequencer,
-            log=log,
-            authority=authority,
-            engines=(engine, single),
+            enforcer=audit.enforcer,
+            subjects=registry.subjects,
+            approvals=registry.approvals,
+            schemas_topic=registry.schemas_topic,
+            catalogue=registry.catalogue,
+            broker=storage.broker,
+            sequencer=audit.sequencer,
+            log=audit.log,
+            authority=keys.authority,
+            engines=(storage.engine, storage.autocommit),
             workers=workers,
             embedded=embedded,
             addresses=addresses,
         )
 
     def close(self) -> None:
-        """Write what is folded, and give everything back; the embedded PostgreSQL is stopped."""
+        """Write aggregated denials and release every resource; the embedded PostgreSQL is stopped."""
         try:
             self.enforcer.close()
         except PoolError as error:
@@ -273,7 +204,7 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """What `pool init` made once. None is ever made by a start: a lost key must be noticed, not replaced."""
+    """The keys that `pool init` made. A start never makes one: a lost key must be noticed, not replaced."""
 
     secrets: FileSecrets
     authority: Authority
@@ -302,8 +233,188 @@ class _Keys:
         )
 
 
-def database_clock(reader: Reader) -> datetime:
-    """Return the database's time: the pool's one clock for the validity of grants."""
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    engine: sa.Engine
+    autocommit: sa.Engine
+    database: PostgresDatabase
+    broker: Broker
+
+
+def _open_storage(config: Config, url: sa.URL) -> _Storage:
+    engine = connect(url, connections=_CONNECTIONS)
+    autocommit = connect(url, connections=_AUTOCOMMIT_CONNECTIONS, single=True)
+    retry_until_available(lambda: migrations.check(engine))
+    database = PostgresDatabase(engine, autocommit)
+    broker = retry_until_available(lambda: _broker(config, database))
+    return _Storage(engine, autocommit, database, broker)
+
+
+@dataclass(frozen=True, slots=True)
+class _Audit:
+    ledger: AuditLedger
+    enforcer: Enforcer
+    log: PostgresLog
+    sequencer: Sequencer
+
+
+def _open_audit(config: Config, keys: _Keys, storage: _Storage) -> _Audit:
+    process = f"{socket.gethostname()[:40]}@{uuid7(microseconds())}"
+    ledger = AuditLedger(PostgresEntries(storage.engine), process=process)
+    retry_until_available(lambda: ledger.open(storage.database))
+    log = PostgresLog(storage.engine)
+    return _Audit(
+        ledger,
+        Enforcer(storage.database, ledger, pool_id=config.pool_id, clock=microseconds),
+        log,
+        Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds),
+    )
+
+
+class _SignedLog(SignedLog):
+    """The log's tables and its folder of tiles."""
+
+    def __init__(self, log: PostgresLog, folder: Path) -> None:
+        self._log = log
+        self._folder = folder
+
+    @override
+    def prove(self, entry_id: str) -> str:
+        index = self._log.index_of(entry_id)
+        if index is None:
+            raise log_behind()
+        return prove(self._folder, index)
+
+    @override
+    def latest_checkpoint(self) -> tuple[int, str] | None:
+        row = self._log.latest_checkpoint()
+        return None if row is None else (row.size, row.note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    departments: Departments
+    catalogue: Catalogue
+    subjects: SubjectServices
+    approvals: Approvals
+    schemas_topic: SchemasTopic | None
+
+
+def _open_registry(config: Config, database: PostgresDatabase) -> _Registry:
+    departments = Departments(PostgresDepartments(), clock=utc_now, new_id=_new_id)
+    catalogue = Catalogue(PostgresCatalogue(), departments, clock=utc_now)
+    approvals = Approvals(PostgresApprovals(), clock=utc_now, new_id=_new_id)
+    schemas_topic = _schemas_topic(config, database)
+    store = PostgresSubjects()
+    writer: SubjectWriter = store
+    if schemas_topic is not None:
+        writer = OutboxWriter(store, store, PostgresOutbox())
+    subjects = SubjectServices.over(
+        store,
+        writer,
+        governed=catalogue.governs,
+        strict=config.registry.strict_logical_types,
+        validate=config.registry.validate_new_schemas,
+        approved=approvals.spend,
+    )
+    return _Registry(departments, catalogue, subjects, approvals, schemas_topic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    certificates: CertificateAuthenticator
+    users: Users
+    enrolment: Enrolment
+    attributes: IdentityAttributes
+
+
+def _open_identity(keys: _Keys, database: PostgresDatabase, registry: _Registry) -> _Identity:
+    store = PostgresIdentityStore()
+    return _Identity(
+        CertificateAuthenticator(keys.authority.pool_id, keys.authority.certificate),
+        Users(store),
+        Enrolment(keys.authority, store),
+        IdentityAttributes(database, Connectors(store), registry.departments, now=utc_now),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Authorization:
+    access: PostgresAccessStore
+    attributes: AttributeProvider
+
+
+def _open_authorization(
+    keys: _Keys, database: PostgresDatabase, registry: _Registry, identity: _Identity
+) -> _Authorization:
+    access = PostgresAccessStore(RowMac(keys.secrets.named_key("grant-seal")))
+    attributes = AttributeProvider(
+        identities=identity.attributes,
+        catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),
+        access=access,
+        now=_database_clock,
+        database=database,
+    )
+    return _Authorization(access, attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    schemas: WriterSchemas
+    views: ViewCache
+    publishing: PublishService
+    recovery: AppendRecovery
+    fetching: FetchService
+
+
+def _open_records(
+    config: Config,
+    keys: _Keys,
+    storage: _Storage,
+    audit: _Audit,
+    registry: _Registry,
+    authorization: _Authorization,
+    workers: ProcessPool,
+) -> _Records:
+    schemas = WriterSchemas(storage.database, registry.subjects.lookup, workers)
+    views = ViewCache(storage.database, schemas, registry.subjects.registration, workers, alarm=_report_difference)
+    pseudonymizer = Pseudonyms(keys.secrets)
+    receipts = LaneReceipts(ledger=audit.ledger, store=PostgresReceipts(), signer=keys.receipts)
+    recovery = AppendRecovery(
+        database=storage.database,
+        enforcer=audit.enforcer,
+        attributes=authorization.attributes,
+        broker=storage.broker,
+        receipts=receipts,
+        clock=microseconds,
+    )
+    publishing = PublishService(
+        pool_id=config.pool_id,
+        database=storage.database,
+        enforcer=audit.enforcer,
+        attributes=authorization.attributes,
+        broker=storage.broker,
+        checker=schemas,
+        pseudonymizer=pseudonymizer,
+        receipts=receipts,
+        recovery=recovery,
+        clock=microseconds,
+    )
+    fetching = FetchService(
+        database=storage.database,
+        enforcer=audit.enforcer,
+        ledger=audit.ledger,
+        broker=storage.broker,
+        attributes=authorization.attributes,
+        access=authorization.access,
+        views=views,
+        pseudonymizer=pseudonymizer,
+    )
+    return _Records(schemas, views, publishing, recovery, fetching)
+
+
+def _database_clock(reader: Reader) -> datetime:
+    """Return the database's time: the only clock for the validity of grants."""
     moment: datetime = connection_of(reader).execute(sa.text("SELECT clock_timestamp()")).scalar_one()
     return moment
 
@@ -332,29 +443,29 @@ def _broker(config: Config, database: PostgresDatabase) -> Broker:
 
 
 def _schemas_topic(config: Config, database: PostgresDatabase) -> SchemasTopic | None:
-    found = _topic_of(config)
-    return None if found is None else SchemasTopic(found[0], database, PostgresOutbox(), name=found[1])
+    topic = _schemas_topic_settings(config)
+    return None if topic is None else SchemasTopic(topic[0], database, PostgresOutbox(), name=topic[1])
 
 
 def schemas_on_topic(config: Config) -> Iterator[Record]:
-    """Read what lies on the topic of schemas; the database is not asked, for it may be lost.
+    """Read the schemas topic, without the database, which may be lost.
 
     Raises:
         InvalidError: CONFIG_INVALID, the pool has no such topic.
         UnavailableError: BROKER_UNAVAILABLE.
-        CorruptError: LOG_CORRUPT, a record is no text.
+        CorruptError: LOG_CORRUPT, a record is not UTF-8.
     """
-    found = _topic_of(config)
-    if found is None:
+    topic = _schemas_topic_settings(config)
+    if topic is None:
         raise InvalidError(
             Reason.CONFIG_INVALID,
             "got a pool without a topic of schemas; expected `topic` under [registry], and Kafka as the broker",
         )
-    return read_topic(*found)
+    return read_topic(*topic)
 
 
-def _topic_of(config: Config) -> tuple[KafkaSettings, str] | None:
-    """Return how to reach the topic of schemas, and its name; None where the pool has none."""
+def _schemas_topic_settings(config: Config) -> tuple[KafkaSettings, str] | None:
+    """Return the connection settings and the name of the schemas topic; None where the pool has none."""
     if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
         return None
     return _kafka(config, config.broker), config.registry.topic
@@ -376,19 +487,7 @@ def _below(folder: Path, path: Path) -> Path:
     return path if path.is_absolute() else folder / path
 
 
-def _prove(log: PostgresLog, folder: Path, entry_id: str) -> str:
-    index = log.index_of(entry_id)
-    if index is None:
-        raise log_behind()
-    return prove(folder, index)
-
-
-def _latest(log: PostgresLog) -> tuple[int, str] | None:
-    row = log.latest_checkpoint()
-    return None if row is None else (row.size, row.note)
-
-
-def _alarm_engine(text: str) -> None:
+def _report_difference(text: str) -> None:
     metrics.ENGINE_DIFFERENCES.inc()
     _log.error("engines_differ", view=text)
 

@@ -1,9 +1,9 @@
-"""The embedded PostgreSQL: one folder, owned by one `pool serve`.
+"""Embedded PostgreSQL: a server of our own in one folder, started and stopped by one `pool serve`.
 
 Only the server's binaries are taken from the PyPI package; its launcher is not used (it trusts every local
 connection and stops with its last handle). The cluster asks for SCRAM passwords, listens on a Unix socket in a
-folder of mode 0700 and on no network address. `DIR/database-url` (0600) tells roles that run apart, and the
-CLI, how to reach it. After a SIGKILL of its owner the server is still there: `start()` attaches to it again.
+folder of mode 0700 and on no network address. `DIR/database-url` (0600) holds its address for roles that run as
+processes of their own, and for the CLI. After a SIGKILL of its owner the server still runs: `start()` attaches to it.
 
     embedded = EmbeddedPostgres(Path("data"))
     url = embedded.start()      # seconds: about 3 for a new cluster, 1 for an old one
@@ -40,7 +40,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
-    # Statements hold keys' pseudonyms; a server log is no place for them.
+    # Statements contain pseudonyms of keys, which do not belong in a server log.
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",
 }
@@ -57,7 +57,7 @@ class EmbeddedPostgres:
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
 
     def start(self) -> sa.URL:
-        """Make the cluster if there is none, start it if it does not run, and give its address.
+        """Create the cluster if there is none, start it if it does not run, and return its address.
 
         Raises:
             InvalidError: CONFIG_INVALID, when the extra `embedded` is not installed.
@@ -65,27 +65,27 @@ class EmbeddedPostgres:
                 start; the message names the log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._own()
+        self._lock_folder()
         if not (self.data / "PG_VERSION").exists():
-            self._make()
+            self._create_cluster()
         if not self.running():
             self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "server.log"), "start")
         return sa.make_url(self.url_file.read_text().strip())
 
     def stop(self) -> None:
-        """Stop the server at once but cleanly, and give the folder back."""
+        """Stop the server cleanly without waiting for its clients, and unlock the folder."""
         if self.running():
             self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "fast", "stop")
         self.release()
 
     def release(self) -> None:
-        """Return the folder back and leave the server running."""
+        """Unlock the folder and leave the server running."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def running(self) -> bool:
-        """Return whether the postmaster that the pid file names is there."""
+        """Return whether the postmaster that the pid file names is alive."""
         return self.pid() is not None
 
     def pid(self) -> int | None:
@@ -97,7 +97,7 @@ class EmbeddedPostgres:
             return None
         return pid
 
-    def _own(self) -> None:
+    def _lock_folder(self) -> None:
         lock = os.open(self.folder / "pg.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,17 +109,17 @@ class EmbeddedPostgres:
             ) from error
         self._lock = lock
 
-    def _make(self) -> None:
-        """Initialise the cluster aside and move it into place, so that a crash leaves none that is half-made."""
+    def _create_cluster(self) -> None:
+        """Initialise the cluster in a temporary folder and rename it, so that a crash leaves no incomplete one."""
         fresh = self.folder / "pg.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._give(fresh)
+        self._change_owner(fresh)
         password = secrets.token_urlsafe(32)
         with tempfile.NamedTemporaryFile("w", prefix="pool-init-") as password_file:
             password_file.write(password)
             password_file.flush()
-            self._give(Path(password_file.name))
+            self._change_owner(Path(password_file.name))
             self._run(
                 "initdb",
                 "-D",
@@ -151,10 +151,10 @@ class EmbeddedPostgres:
         if len(str(socket)) > _SOCKET_PATH_LIMIT:
             socket = Path(tempfile.mkdtemp(prefix="pool-"))
         socket.mkdir(mode=0o700, exist_ok=True)
-        self._give(socket)
+        self._change_owner(socket)
         return socket
 
-    def _give(self, path: Path) -> None:
+    def _change_owner(self, path: Path) -> None:
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(path, entry.pw_uid, entry.pw_gid)
@@ -166,7 +166,7 @@ class EmbeddedPostgres:
             [str(binary), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # pg_ctl's server inherits it: a pipe would be waited for as long as the server lives.
+            # The server that pg_ctl starts inherits it: a pipe would stay open as long as the server runs.
             stderr=subprocess.DEVNULL,
             user=user,
             group=pwd.getpwnam(user).pw_gid if user else None,
@@ -183,7 +183,7 @@ class EmbeddedPostgres:
 
     @staticmethod
     def binaries() -> Path:
-        """Return the folder of the installed server; programs stand in its `bin`.
+        """Return the folder of the installed server; its programs are in `bin`.
 
         Raises:
             InvalidError: CONFIG_INVALID, when the extra `embedded` is not installed.
@@ -199,10 +199,10 @@ class EmbeddedPostgres:
 
     def _binaries(self) -> Path:
         installed = self.binaries()
-        if self._user is None or _reachable(installed):
+        if self._user is None or _accessible(installed):
             return installed
-        # The package lies where the unprivileged user cannot go (below /root, say): it gets a copy. The programs find
-        # their libraries by the way from one folder to the other, so that stays as it is.
+        # The package is where the unprivileged user has no access (below /root, say): it gets a copy. The programs
+        # find their libraries by a relative path, so both folders are copied.
         copy = self.folder / "pg-binaries"
         if not copy.exists():
             part = self.folder / "pg-binaries.part"
@@ -215,5 +215,5 @@ class EmbeddedPostgres:
         return copy / _PACKAGE / _BINARIES
 
 
-def _reachable(path: Path) -> bool:
+def _accessible(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in [path, *path.parents])

@@ -1,12 +1,12 @@
-"""A pool's folder: made by `pool init`, once.
+"""Initialisation of a pool (`pool init`): its folder, keys, tables and first account; migration; key renewal.
 
 pool.toml            the configuration
 ca/                  certificate authority and the listeners' certificate
 secrets/             keys of pseudonyms, the log's and the receipts' signing keys; 0600
-log/                 tiles and checkpoint (C2SP tlog-tiles); may be served to anybody
+log/                 tiles and checkpoint (C2SP tlog-tiles); may be public
 pg/                  the embedded PostgreSQL, where no other database is named
 bootstrap-token      token of the first account, a data authority; 0600
-log.pub              the log's public key: give it, with a checkpoint, to whoever is to verify
+log.pub              the log's public key: give it, with a checkpoint, to those who verify the log
 """
 
 import fcntl
@@ -53,11 +53,11 @@ def initialise(
     database: str | None = None,
     dev: bool = False,
 ) -> Config:
-    """Make a pool's folder, its keys, its database's tables and its first account.
+    """Create a pool's folder, its keys, its database's tables and its first account.
 
     Args:
         folder: empty or absent.
-        pool_id: short and lower-case; stands in every certificate and entry, and never changes.
+        pool_id: short and lower-case; part of every certificate and entry, and never changes.
         host: name by which departments reach the gateway.
         origin: the log's name; `<host>/audit` if not given.
         listen: addresses that differ from the defaults.
@@ -65,14 +65,14 @@ def initialise(
         dev: marks the folder: a plain `serve` refuses it.
 
     Raises:
-        InvalidError: ALREADY_EXISTS, the folder or the database holds a pool; CONFIG_INVALID, *database* leads
-            nowhere; NAME_INVALID.
+        InvalidError: ALREADY_EXISTS, the folder or the database holds a pool; CONFIG_INVALID, *database* refers
+            to nothing; NAME_INVALID.
         UnavailableError: the database does not answer.
     """
     if (folder / "pool.toml").exists():
         raise InvalidError(Reason.ALREADY_EXISTS, f"{folder} holds a pool already; nothing was changed")
     origin = origin or f"{host}/audit"
-    _look_at_database(
+    _check_database(
         Config(folder=folder.resolve(), pool_id=pool_id, origin=origin, gateway="localhost:0", database=database)
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def initialise(
 
 
 def migrate(config: Config) -> None:
-    """Bring the database to the revision of this program; by command alone, never by a start.
+    """Upgrade the database to the revision of this program; by a command only, never at a start.
 
     Raises:
         UnavailableError: the database does not answer.
@@ -104,9 +104,9 @@ def migrate(config: Config) -> None:
 
 
 def renew_receipts_key(config: Config) -> bytes:
-    """Make another key for receipts, and keep the one there was beside it; give the new public key, 32 bytes.
+    """Replace the key that signs receipts, keep the old one beside it, and return the new public key, 32 bytes.
 
-    Connectors keep the key that they have seen, and stop when another is named: see the runbook.
+    Connectors store the key that they have seen, and stop when they see another: see the runbook.
 
     Raises:
         InvalidError: CONFIG_INVALID, the one there is cannot be read.
@@ -119,23 +119,23 @@ def renew_receipts_key(config: Config) -> bytes:
 
 
 def renew_server_certificate(config: Config, authority: Authority) -> None:
-    """Make the listeners' key and certificate again when missing or within a month of their end; at each start.
+    """Renew the listeners' key and certificate if missing or within a month of their expiry; called at each start.
 
-    Nobody has to know the old one: departments trust the authority that signs it.
+    No client stores the certificate: departments trust the authority that signs it.
     """
     host = config.gateway.rsplit(":", 1)[0]
-    facts = config.path("ca", "server.json")
-    with _alone(config.path("ca")):  # processes that start together would mix one's key and another's certificate
+    expiry_file = config.path("ca", "server.json")
+    with _lock_folder(config.path("ca")):  # concurrent starts would mix one's key and another's certificate
         if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
-            not_after = json.loads(facts.read_text())["not_after"]
+            not_after = json.loads(expiry_file.read_text())["not_after"]
             if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
                 return
         _issue_server_certificate(config.folder, authority, host)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Be the only process that writes there for as long as the block lasts."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder for the duration of the block."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -179,19 +179,19 @@ def _write_config(
     (folder / "pool.toml").write_text("\n".join(lines) + "\n")
 
 
-def _look_at_database(config: Config) -> None:
-    """See that a configured database can be had, before a key is made: a folder without its tables is no pool.
+def _check_database(config: Config) -> None:
+    """Check, before a key is made, that a configured database can be reached and does not belong to another pool.
 
-    Nor is one whose tables are another pool's: its grants bear the seal of other keys.
+    A folder without tables is no pool. Nor is one with the tables of another pool: its grants have MACs of other keys.
     """
     if config.database_url is None:
         return
     with _Database(config) as engine:
         try:
-            found = migrations.revision(engine)
+            revision = migrations.revision(engine)
         except UnavailableError as error:
             raise UnavailableError(error.reason, f"{error.message}. It was said: {refusal(error)}") from error
-    if found is not None:
+    if revision is not None:
         raise InvalidError(
             Reason.ALREADY_EXISTS,
             "the database holds a pool already, or what is left of making one; give an empty one",
@@ -212,7 +212,7 @@ def _prepare_database(config: Config) -> None:
 
 
 class _Database:
-    """The configured database, or the embedded one for as long as the block lasts."""
+    """The configured database, or the embedded one, for the duration of the block."""
 
     def __init__(self, config: Config) -> None:
         self._url = config.database_url

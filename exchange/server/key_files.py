@@ -1,4 +1,4 @@
-"""Paths of key files in the folder of a pool."""
+"""Key files: their paths in the folder of a pool."""
 
 from pathlib import Path
 

@@ -1,13 +1,13 @@
-"""The topic of schemas on Kafka: what the registry's outbox holds, for Kafka-side tools and for a restore.
+"""Schemas topic on Kafka: sends the registry's outbox, for Kafka-side tools and for a restore.
 
-    outbox ── one process's turn ── one Kafka transaction ── _schemas (compacted, one partition)
+    outbox ── lock held by one process ── one Kafka transaction ── _schemas (compacted, one partition)
 
-PostgreSQL says whose turn it is, for as long as the sending takes; Kafka says that nobody else writes: there is one
-transactional id for all, so a process that lost its turn without knowing is fenced. A batch is sent, then forgotten.
-Whoever dies in between leaves it to the next, which sends it again in the same order.
+A lock in PostgreSQL selects the process that sends, for as long as the sending takes. Kafka excludes every other
+writer: all processes use one transactional id, so a process that lost the lock without noticing is fenced. A batch is
+sent first and deleted afterwards. If a process dies in between, the next one sends the batch again in the same order.
 
-A topic that is empty is filled with everything that the registry holds before anything else. The topic belongs to the
-pool: no other registry may write to it.
+An empty topic is first filled with everything that the registry contains. The topic belongs to the pool: no other
+registry may write to it.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ from schemas.errors import CorruptError, Reason
 __all__ = ["SchemasTopic", "read_topic"]
 
 _TRANSACTIONAL_ID = f"{PREFIX}schemas"
-_BATCH = 500  # records of one turn
+_BATCH = 500  # records of one transaction
 
 
 class SchemasTopic:
-    """Empties the outbox. Used by one thread.
+    """Sends the outbox to the topic. Used by one thread.
 
     Args:
-        settings: how the gateway reaches Kafka.
+        settings: connection to Kafka.
         database: opens transactions.
-        outbox: what is to be sent.
+        outbox: records to send.
         name: of the topic.
     """
 
@@ -46,22 +46,22 @@ class SchemasTopic:
         self._database = database
         self._outbox = outbox
         self._producer: Producer | None = None
-        self._ready = False
+        self._prepared = False
 
     def step(self) -> int:
-        """Send what waits, at most one batch; give the number of records, 0 when it is another process's turn.
+        """Send at most one batch; return the number of records, 0 when another process holds the lock.
 
         Raises:
             UnavailableError: Kafka or the database does not answer; nothing is lost.
         """
-        if not self._ready:
-            # A turn and a commit of its own: were the first batch sent in it and lost, or sent and not noted, the
-            # topic would not be empty any more, and what was never sent would never come.
+        if not self._prepared:
+            # In a transaction of its own: if the first batch were sent in the same one and that failed, the topic would
+            # not be empty any more, and the records that were never put into the outbox would never be sent.
             with self._database.begin() as work:
                 if not self._outbox.take_turn(work):
                     return 0
                 self._prepare(work)
-            self._ready = True
+            self._prepared = True
         with self._database.begin() as work:
             if not self._outbox.take_turn(work):
                 return 0
@@ -72,7 +72,7 @@ class SchemasTopic:
             return len(waiting)
 
     def _prepare(self, work: UnitOfWork) -> None:
-        """Make the topic if it is not there, and fill it if it is empty."""
+        """Create the topic if it does not exist, and fill the outbox if the topic is empty."""
         client = admin(self._settings)
         wanted = {
             self.name: {
@@ -104,14 +104,14 @@ class SchemasTopic:
         return bool(end == 0)
 
     def _send(self, records: list[Record]) -> None:
-        """Send a batch in one transaction; afterwards all of it is on the topic, or none."""
-        kept = self._producer is not None
+        """Send a batch in one transaction: all of it or nothing."""
+        is_reused = self._producer is not None
         try:
             try:
                 self._send_once(records)
             except KafkaException:
-                # Another process had its turn since, and fenced this producer; a new one fences that in its turn.
-                if not kept:
+                # Another process has sent since, and fenced this producer; a new producer fences that one.
+                if not is_reused:
                     raise
                 self._producer = None
                 self._send_once(records)
@@ -120,14 +120,14 @@ class SchemasTopic:
             raise unavailable(error, f"write to {self.name}") from error
 
     def _send_once(self, records: list[Record]) -> None:
-        producer = self._started()
+        producer = self._open_producer()
         producer.begin_transaction()
         for record in records:
             value = None if record.value is None else record.value.encode()
             producer.produce(self.name, key=record.key.encode(), value=value, partition=0)
         producer.commit_transaction(self._settings.call_timeout)
 
-    def _started(self) -> Producer:
+    def _open_producer(self) -> Producer:
         if self._producer is None:
             producer = Producer(self._settings.producer(_TRANSACTIONAL_ID))
             producer.init_transactions(self._settings.call_timeout)
@@ -136,26 +136,26 @@ class SchemasTopic:
 
 
 def read_topic(settings: KafkaSettings, name: str) -> Iterator[Record]:
-    """Read a topic of schemas from its beginning to its end.
+    """Read a schemas topic from its beginning to its end.
 
     Raises:
         InvalidError: CONFIG_INVALID, a PEM file cannot be read.
         UnavailableError: BROKER_UNAVAILABLE.
-        CorruptError: LOG_CORRUPT, a record is no text.
+        CorruptError: LOG_CORRUPT, a record is not UTF-8.
     """
     check_key_files(settings)
     consumer = Consumer(settings.consumer(**{"auto.offset.reset": "earliest"}))
-    place = TopicPartition(name, 0)
+    partition = TopicPartition(name, 0)
     try:
-        first, end = consumer.get_watermark_offsets(place, timeout=settings.call_timeout)
+        first, end = consumer.get_watermark_offsets(partition, timeout=settings.call_timeout)
         consumer.assign([TopicPartition(name, 0, first)])
-        while consumer.position([place])[0].offset < end:
+        while consumer.position([partition])[0].offset < end:
             message = consumer.poll(settings.call_timeout)
             if message is None:
                 raise unavailable(None, f"read {name}")
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library spells its local codes so
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the library names its local codes so
                     return
                 raise unavailable(KafkaException(error), f"read {name}")
             yield _record(message.key(), message.value())

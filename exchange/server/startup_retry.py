@@ -1,4 +1,4 @@
-"""Starting beside a database or a broker that is itself still starting: wait for it, and say so."""
+"""Startup retry: wait, with a timeout, for a database or a broker that is itself still starting, and log it."""
 
 import time
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import structlog
 from registry.database.errors import refusal
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["PATIENCE", "retry_until_available"]
+__all__ = ["STARTUP_TIMEOUT", "retry_until_available"]
 
-PATIENCE = 60.0  # seconds; whoever has not come by then is not on the way
-_AWAY = frozenset({Reason.DATABASE_UNAVAILABLE, Reason.BROKER_UNAVAILABLE, Reason.OVERLOADED})
-_SAID_AGAIN = 10.0  # seconds
+STARTUP_TIMEOUT = 60.0  # seconds
+_TRANSIENT = frozenset({Reason.DATABASE_UNAVAILABLE, Reason.BROKER_UNAVAILABLE, Reason.OVERLOADED})
+_LOG_PERIOD = 10.0  # seconds
 
 _Result = TypeVar("_Result")
 _log = structlog.get_logger()
@@ -22,40 +22,40 @@ _log = structlog.get_logger()
 def retry_until_available(
     act: Callable[[], _Result],
     *,
-    patience: float = PATIENCE,
+    timeout: float = STARTUP_TIMEOUT,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> _Result:
-    """Do what a start needs, again each second while the database or the broker is away.
+    """Return the result of *act*; retry each second while the database or the broker is unavailable.
 
-    A machine that boots starts everything at once, and a restart of PostgreSQL must not be the end of a gateway that
-    happens to start beside it.
+    A machine that boots starts everything at once, and a restart of PostgreSQL must not end a gateway that happens to
+    start beside it.
 
     Args:
-        act: may be done again after it has failed.
-        patience: seconds.
-        clock: seconds that only rise.
-        sleep: wait so many seconds.
+        act: may be repeated after it has failed.
+        timeout: seconds.
+        clock: monotonic seconds.
+        sleep: waits so many seconds.
 
     Raises:
-        UnavailableError: the last one, when the patience is over; every other error at once.
+        UnavailableError: the last one, when the timeout is over; every other error at once.
     """
-    give_up = clock() + patience
-    say = clock()
+    deadline = clock() + timeout
+    next_log = clock()
     while True:
         try:
             return act()
         except UnavailableError as error:
             now = clock()
-            if error.reason not in _AWAY or now >= give_up:
+            if error.reason not in _TRANSIENT or now >= deadline:
                 raise
-            if now >= say:
+            if now >= next_log:
                 _log.warning(
                     "start_waits",
                     reason=error.reason,
                     message=error.message,
-                    seconds=round(give_up - now),
+                    seconds=round(deadline - now),
                     said=refusal(error),
                 )
-                say = now + _SAID_AGAIN
+                next_log = now + _LOG_PERIOD
         sleep(1.0)

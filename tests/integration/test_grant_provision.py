@@ -68,7 +68,7 @@ def requested(app: App) -> tuple[Grant, Actor, Actor]:
         fields=("id_number", "full_name"), masks=(), row_filter=None, not_before=now, expires=now + timedelta(days=30),
     )  # fmt: skip
     asker = a_person(Role.SHARING_OFFICE_HEAD, consumer, name="asker")
-    return app.pool.granting.submit(asker, CALL, draft), head, editor
+    return app.pool.grants.submit(asker, CALL, draft), head, editor
 
 
 def refuse_entries(app: App, action: Action) -> None:
@@ -103,11 +103,11 @@ def test_an_approval_whose_entry_failed_leaves_no_view_and_is_finished_after_ano
     grant, head, editor = requested
     refuse_entries(app, Action.GRANT_PROVISION)
     with pytest.raises(UnavailableError):
-        app.pool.granting.approve(head, CALL, grant.id)
+        app.pool.grants.approve(head, CALL, grant.id)
     assert views(app) == 0, "the act was rolled back, and its view must be with it"
     take_entries_again(app)
     app.pool.administration.register_schema(editor, CALL, POPULATION, schema(doc="as in the passport"))
-    active = app.pool.granting.approve(head, CALL, grant.id)
+    active = app.pool.grants.approve(head, CALL, grant.id)
     assert active.state is GrantState.ACTIVE
     assert active.view_schema_id is not None
     assert views(app) == 1

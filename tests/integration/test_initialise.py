@@ -52,7 +52,7 @@ def test_an_operator_is_told_what_the_server_said_to_a_connection_and_never_the_
     assert "FATAL" in refused.value.message
     engine = sa.create_engine(wrong)
     with capture_logs() as lines, pytest.raises(UnavailableError) as gave_up:
-        retry_until_available(lambda: migrations.check(engine), patience=0.5)
+        retry_until_available(lambda: migrations.check(engine), timeout=0.5)
     assert "FATAL" in lines[0]["said"]
     assert "FATAL" not in gave_up.value.message, "callers from outside get this one"
     assert "b4d-s3cret" not in f"{lines} {refused.value.message}"

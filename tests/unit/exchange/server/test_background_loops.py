@@ -16,7 +16,7 @@ from sqlalchemy import exc as sa_exc
 
 from exchange.audit.store import Backlog
 from exchange.broker.port import LaneFault
-from exchange.server import listeners
+from exchange.server import background
 from schemas.errors import CorruptError, Reason, UnavailableError
 
 SECRET = "INSERT INTO t VALUES ('the value of a record')"
@@ -61,15 +61,17 @@ def away() -> UnavailableError:
     return UnavailableError(Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer")
 
 
-def run(loop: Callable[[Any, threading.Event], None], app: SimpleNamespace, turns: int) -> list[Any]:
+def run(loop: Callable[[threading.Event], None], turns: int) -> list[Any]:
     with structlog.testing.capture_logs() as logs:
-        loop(app, Turns(turns))
+        loop(Turns(turns))
     assert "value of a record" not in repr(logs)
     return [(line["event"], line.get("task"), line.get("error") or line.get("reason")) for line in logs]
 
 
-def sequencing(step: Task, backlog: Task) -> SimpleNamespace:
-    return SimpleNamespace(sequencer=SimpleNamespace(step=step), log=SimpleNamespace(backlog=backlog))
+def sequencing(step: Task, backlog: Task) -> Callable[[threading.Event], None]:
+    sequencer: Any = SimpleNamespace(step=step)
+    log: Any = SimpleNamespace(backlog=backlog)
+    return partial(background.sequence, sequencer, log)
 
 
 def value(name: str, **labels: str) -> float:
@@ -80,7 +82,7 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
     step = Task(raw(), away(), answer=SimpleNamespace(size=41))
     backlog = Task(raw(), answer=Backlog(count=0, oldest=None))
     before = value("pool_sequencer_failures_total", reason="internal")
-    logs = run(listeners._sequence, sequencing(step, backlog), 3)
+    logs = run(sequencing(step, backlog), 3)
     assert (step.turns, backlog.turns) == (3, 3)
     assert logs == [
         ("upkeep_failed", "sequence", "InternalError"),
@@ -94,11 +96,10 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
     sweep, expire, flush = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET))
-    app = SimpleNamespace(
-        pool=SimpleNamespace(recovery=SimpleNamespace(sweep=sweep), granting=SimpleNamespace(expire=expire)),
-        enforcer=SimpleNamespace(flush=flush),
-    )
-    logs = run(listeners._sweep, app, 7)
+    recovery: Any = SimpleNamespace(sweep=sweep)
+    grants: Any = SimpleNamespace(expire=expire)
+    enforcer: Any = SimpleNamespace(flush=flush)
+    logs = run(partial(background.sweep, recovery, grants, enforcer), 7)
     assert (sweep.turns, expire.turns, flush.turns) == (7, 7, 2)
     assert logs == [
         ("upkeep_failed", "sweep", "InternalError"),
@@ -117,48 +118,50 @@ def test_a_lane_that_cannot_be_read_is_named_in_the_log_and_counted() -> None:
             report(fault)
         return 0
 
-    app: Any = SimpleNamespace(pool=SimpleNamespace(recovery=SimpleNamespace(sweep=sweep)))
+    recovery: Any = SimpleNamespace(sweep=sweep)
     with structlog.testing.capture_logs() as logs:
-        listeners._swept(app)
+        background.recover_receipts(recovery)
     assert value("pool_lanes_unreadable") == 2
     assert [(line["event"], line["lane"], line["reason"]) for line in logs] == [
         ("lane_unreadable", "d/c/permits.v1", Reason.LOG_CORRUPT)
     ] * 2
-    listeners._swept(app)
+    background.recover_receipts(recovery)
     assert value("pool_lanes_unreadable") == 0
 
 
 def test_the_topic_of_schemas_goes_on_after_any_error() -> None:
     step = Task(raw(), away())
-    logs = run(listeners._publish_schemas, SimpleNamespace(schemas_topic=SimpleNamespace(step=step)), 3)
+    topic: Any = SimpleNamespace(step=step)
+    logs = run(partial(background.send_schemas, topic), 3)
     assert step.turns == 3
     assert logs[0] == ("upkeep_failed", "schemas", "InternalError")
 
 
 def test_the_age_rises_from_the_last_good_step_whoever_has_died() -> None:
     now = 100.0
-    progress = listeners._Progress(lambda: now)
+    progress = background.SequencerProgress(lambda: now)
     assert math.isnan(progress.entries())
-    progress.counted(5, 0.5, good=True)
+    progress.update(5, 0.5, succeeded=True)
     assert (progress.age(), progress.entries()) == (0.5, 5)
     now += 8
     assert (progress.age(), progress.entries()) == (8.5, 5)
     # The step failed after it had given the places: that nothing waits for a place does not mean that all is signed.
-    progress.counted(0, 0.0, good=False)
+    progress.update(0, 0.0, succeeded=False)
     assert (progress.age(), progress.entries()) == (8.5, 0)
     now += 60  # nobody counts any more
     assert progress.age() == 68.5
     assert math.isnan(progress.entries())
-    progress.counted(2, 90.0, good=False)  # older than was known
+    progress.update(2, 90.0, succeeded=False)  # older than was known
     assert progress.age() == 90.0
-    progress.counted(0, 0.0, good=True)
+    progress.update(0, 0.0, succeeded=True)
     assert progress.age() == 0.0
 
 
 def test_a_sequencer_that_always_fails_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(0, 20)
-    monkeypatch.setattr(listeners, "_Progress", partial(listeners._Progress, lambda: next(clock)))
-    run(listeners._sequence, sequencing(Task(raw(), raw()), Task(raw(), raw())), 2)
+    frozen = partial(background.SequencerProgress, lambda: next(clock))
+    monkeypatch.setattr(background, "SequencerProgress", frozen)
+    run(sequencing(Task(raw(), raw()), Task(raw(), raw())), 2)
     first = value("pool_unsequenced_age_seconds")
     assert first >= 20
     assert value("pool_unsequenced_age_seconds") > first

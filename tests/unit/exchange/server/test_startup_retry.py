@@ -51,17 +51,17 @@ class Coming:
 def test_a_start_waits_for_what_it_needs_and_says_so_now_and_then(reason: Reason) -> None:
     clock, coming = Clock(), Coming(26, reason)
     with capture_logs() as lines:
-        assert retry_until_available(coming, patience=60, clock=clock, sleep=clock.sleep) == "here"
+        assert retry_until_available(coming, timeout=60, clock=clock, sleep=clock.sleep) == "here"
     assert (coming.calls, clock.now) == (26, 125.0)
     assert [(line["event"], line["reason"], line["seconds"]) for line in lines] == [
         ("start_waits", reason, left) for left in (60, 50, 40)
     ]
 
 
-def test_its_patience_ends() -> None:
+def test_it_ends_with_its_timeout() -> None:
     clock, coming = Clock(), Coming(1000)
     with pytest.raises(UnavailableError, match="away"):
-        retry_until_available(coming, patience=30, clock=clock, sleep=clock.sleep)
+        retry_until_available(coming, timeout=30, clock=clock, sleep=clock.sleep)
     assert clock.now == 130.0
 
 
