@@ -1,7 +1,6 @@
-"""Answers of single rooms in the form that decisions ask for: identities, catalogue, views.
+"""Attribute sources: adapters that read what a decision needs from identities, departments and the catalogue.
 
-Each class here is one thin joint between a room and `exchange.authorization.attributes` or the record path; no rule
-of its own.
+Each class adapts one package to a port of `exchange.authorization.attributes`; it has no rule of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +38,7 @@ class IdentityAttributes(IdentitySource):
 
     @override
     def standing(self, reader: Reader, actor: Actor) -> Standing:
-        """Return the standing now. A person's token was checked when it was presented."""
+        """Return the current standing. A person's token was checked when it was presented."""
         if _presents_certificate(actor):
             status = self._connectors.status(reader, actor.certificate)
             if status is CertificateStatus.REVOKED:
@@ -47,7 +46,7 @@ class IdentityAttributes(IdentitySource):
         return self._department(reader, actor)
 
     @override
-    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+    def lock_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
         if _presents_certificate(actor):
             status = self._connectors.hold_status(work, actor.certificate)
             if status is CertificateStatus.REVOKED:
@@ -76,20 +75,20 @@ class IdentityAttributes(IdentitySource):
             return None
 
     def standing_now(self, actor: Actor) -> Standing:
-        """Return the standing of an actor at this moment."""
+        """Return the current standing of an actor."""
         with self._database.read() as reader:
             return self.standing(reader, actor)
 
     def certificate_expires(self, actor: Actor) -> datetime:
-        """Return the end of the certificate that the actor presents.
+        """Return the expiry of the certificate that the actor presents.
 
         Raises:
             InvalidError: NOT_FOUND, the pool never issued it.
         """
         with self._database.read() as reader:
-            for held in self._connectors.certificates(reader, actor.department, actor.id):
-                if held.serial == actor.certificate:
-                    return held.not_after
+            for certificate in self._connectors.certificates(reader, actor.department, actor.id):
+                if certificate.serial == actor.certificate:
+                    return certificate.not_after
         raise InvalidError(Reason.NOT_FOUND, "the pool has not issued this certificate; enrol again")
 
 

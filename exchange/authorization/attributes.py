@@ -1,8 +1,8 @@
-"""What the registers say at this moment: the attributes that a decision needs, gathered in one place.
+"""Attribute provider (policy information point): reads what a decision needs, at the moment of the decision.
 
-Decisions are pure; somebody must fetch what they decide on. A revocation is seen by the next call: nothing is kept
-across calls, but for parsed certificates and schemas, which never change, and for what `publishers` remembers for a
-fifth of a second, by which nothing is ever appended (ADR 0039).
+Decisions are pure functions of these attributes. A revocation is effective with the next call, because nothing is
+cached across calls, except parsed certificates and schemas, which never change, and the attributes of a publication,
+for a fifth of a second: a check may use them, an append never does (ADR 0039).
 """
 
 import math
@@ -36,26 +36,26 @@ __all__ = [
 
 
 class IdentitySource(Protocol):
-    """What decisions need of the identity register and the departments."""
+    """Attributes from identities and departments."""
 
     def standing(self, reader: Reader, actor: Actor) -> Standing:
         """Return whether the actor's certificate or account, and its department, are active."""
         ...
 
-    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+    def lock_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
         """Return the same; a revocation of the certificate waits until the transaction ends."""
         ...
 
     def signing_key(self, reader: Reader, actor: Actor) -> bytes | None:
-        """Return the Ed25519 public key, 32 bytes, with which a connector signs batches now; None when it has none."""
+        """Return the connector's current Ed25519 public key, 32 bytes, for its batches; None if it has none."""
         ...
 
 
 class CatalogueSource(Protocol):
-    """What decisions need of the registry."""
+    """Attributes from the catalogue and the subjects."""
 
     def resource(self, reader: Reader, topic: Topic) -> Resource | None:
-        """Describe a topic; None when the catalogue does not know it."""
+        """Return a topic's catalogue entry; None when it is not in the catalogue."""
         ...
 
     def level(self, reader: Reader, topic: Topic, fields: tuple[str, ...]) -> Level | None:
@@ -65,10 +65,10 @@ class CatalogueSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantAttributes(GrantContext):
-    """A grant as it is now, and all that a decision and a release under it need.
+    """The current version of a grant, and all that a decision and a release under it need.
 
     Attributes:
-        proven: always true: the store opens no version that the pool did not write.
+        proven: always true: the store returns no version that the pool did not write.
         reference: id, version and hash for the entry.
     """
 
@@ -83,20 +83,20 @@ class GrantAttributes(GrantContext):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherAttributes:
-    """All that the acceptance of a batch needs: who publishes, what, and the key that must have signed."""
+    """Attributes for the acceptance of a batch: who publishes, what, and the key that must have signed it."""
 
     standing: Standing
     resource: Resource | None
     signing_key: bytes | None
 
 
-_RECENT = 0.2  # seconds
-_MOST_RECENT = 1_000
+_CACHE_SECONDS = 0.2
+_CACHE_SIZE = 1_000
 _NEVER: tuple[float, PublisherAttributes | None] = -math.inf, None
 
 
 class AttributeProvider:
-    """Gathers facts from the rooms of the pool."""
+    """Reads attributes from the pool's other packages."""
 
     def __init__(
         self,
@@ -133,14 +133,14 @@ class AttributeProvider:
         """
         asked = self._clock()
         attributes = self._reads((actor, topic))
-        # What would let nothing pass is of no use a moment later, and may be of an invented topic.
+        # Attributes that let no batch pass are useless later, and may be of an invented topic.
         if attributes.resource is not None and attributes.signing_key is not None:
-            self._cache((actor, topic), asked + _RECENT, attributes)
+            self._cache((actor, topic), asked + _CACHE_SECONDS, attributes)
         return attributes
 
     def _cache(self, key: tuple[Actor, Topic], until: float, attributes: PublisherAttributes) -> None:
         with self._lock:
-            if len(self._cached) >= _MOST_RECENT:
+            if len(self._cached) >= _CACHE_SIZE:
                 self._cached.clear()
             if until > self._cached.get(key, _NEVER)[0]:  # a late answer does not replace a newer one
                 self._cached[key] = until, attributes
@@ -155,7 +155,7 @@ class AttributeProvider:
             )
 
     def standing(self, actor: Actor) -> Standing:
-        """Return the standing of an actor at this moment."""
+        """Return the current standing of an actor."""
         with self._database.read() as reader:
             return self._identities.standing(reader, actor)
 
@@ -163,22 +163,22 @@ class AttributeProvider:
         """Return the standing of an actor, as `IdentitySource.standing` does."""
         return self._identities.standing(reader, actor)
 
-    def hold_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
-        """Return the standing of an actor, as `IdentitySource.hold_standing` does."""
-        return self._identities.hold_standing(work, actor)
+    def lock_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
+        """Return the standing of an actor, as `IdentitySource.lock_standing` does."""
+        return self._identities.lock_standing(work, actor)
 
     def resource(self, topic: Topic) -> Resource | None:
-        """Describe a topic at this moment; None when the catalogue does not know it."""
+        """Return a topic's current catalogue entry; None when it is not in the catalogue."""
         with self._database.read() as reader:
             return self._catalogue.resource(reader, topic)
 
     def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """Return the highest level of fields at this moment, as `CatalogueSource.level` does."""
+        """Return the current highest level of fields, as `CatalogueSource.level` does."""
         with self._database.read() as reader:
             return self._catalogue.level(reader, topic, fields)
 
     def now(self, reader: Reader) -> datetime:
-        """Return the time by the pool's one clock, the database's."""
+        """Return the database's time, the only clock for the validity of grants."""
         return self._now(reader)
 
     def grant(self, reader: Reader, grant_id: str) -> GrantAttributes | None:
@@ -195,7 +195,7 @@ class AttributeProvider:
             raise
 
     def lock_grant(self, work: UnitOfWork, grant_id: str) -> GrantAttributes:
-        """Return the attributes of a grant and keep the grant as it is until the transaction ends.
+        """Return the attributes of a grant, and lock it against changes until the transaction ends.
 
         Raises:
             InvalidError: GRANT_UNKNOWN.
@@ -204,7 +204,7 @@ class AttributeProvider:
         return self._gather(work, self._access.lock_shared(work, grant_id))
 
     def add_released(self, work: UnitOfWork, grant: Grant, count: int) -> None:
-        """Count released records against the day's quota.
+        """Add released records to the day's count.
 
         Raises:
             RefusedError: QUOTA_EXHAUSTED.
@@ -226,5 +226,5 @@ class AttributeProvider:
 
 
 def reference_to(grant: Grant) -> GrantRef:
-    """Return the reference that stands in entries: id, version, and the hash of the canonical text."""
+    """Return a grant's reference for audit entries: id, version, and the hash of the canonical text."""
     return GrantRef(id=grant.id, version=grant.version, hash=grant_hash(grant).hex())

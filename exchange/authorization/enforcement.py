@@ -1,19 +1,19 @@
-"""The gate: decide, act, record. Every act passes here, and the shape exists once.
+"""Enforcer (policy enforcement point): takes a decision, runs the act, and writes its audit entry; every act uses it.
 
-    with gate.act(actor, Action.GRANT_APPROVE, str(topic), call, decision) as (work, passage):
+    with enforcer.act(actor, Action.GRANT_APPROVE, str(topic), call, decision) as (work, act):
         grants.put(work, approved)                 one transaction: the act and its entry, or neither
-        passage.note(...)
+        act.note(...)
 
-The record path has transactions of its own (a batch's entry joins the broker's, a release's entry joins the
-grant's lock), so it takes the two halves apart:
+The record path has transactions of its own (a batch's entry is written in the broker's, a release's entry in the one
+that locks the grant), so it uses the two halves separately:
 
-    passage = gate.admit(actor, Action.FETCH, str(topic), call, decision, grant)
+    authorized = enforcer.admit(actor, Action.FETCH, str(topic), call, decision, grant)
     ...
-    ledger.write(work, [passage.entry(data)])
+    ledger.write(work, [authorized.entry(data)])
 
-A denial is recorded before it is told. Denials that one actor repeats fold into one entry a minute with their
-count, so that a loop that knocks cannot fill the log. If the entry cannot be written, nothing happens: no record
-leaves, no state changes, and even a refusal becomes "unavailable".
+A denial is recorded before it is returned. Repeated denials of one actor are aggregated into one entry a minute with
+their count, so that a client in a retry loop cannot fill the log. If the entry cannot be written, nothing happens: no
+record leaves, no state changes, and even a denial becomes "unavailable".
 """
 
 import threading
@@ -32,24 +32,24 @@ from schemas.identifiers import random_id, uuid7
 
 __all__ = ["AuditWriter", "AuditedAct", "Authorized", "Enforcer"]
 
-_FOLD = 60_000_000  # microseconds in which repeated denials become one entry
-_MOST_FOLDS = 10_000
+_AGGREGATION = 60_000_000  # microseconds in which repeated denials become one entry
+_MAX_AGGREGATES = 10_000
 
 
 class AuditWriter(Protocol):
-    """What the gate needs of the audit ledger."""
+    """Writes audit entries."""
 
     def write(self, work: UnitOfWork, entries: Sequence[AuditEntry], *, last: bool = False) -> list[bytes]:
-        """Number the entries and store them within *work*, with its commit if they are the *last* thing in it.
+        """Number the entries and store them within *work*; return their leaf hashes.
 
-        Returns their leaf hashes.
+        *last*: nothing follows in *work*, so that they may be sent with its commit.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorized:
-    """An act that was allowed: makes its entry."""
+    """An authorized act: builds its audit entry."""
 
     pool_id: str
     actor: Actor
@@ -60,7 +60,7 @@ class Authorized:
     clock: Callable[[], int]
 
     def entry(self, data: Mapping[str, Json], *, flow: Flow | None = None, entry_id: str = "") -> AuditEntry:
-        """Make the act's entry; *data* is what only this action has to say."""
+        """Build the act's entry; *data* is what is specific to the action."""
         actor = self.actor
         if self.call.on_behalf_of:
             actor = replace(actor, on_behalf_of=self.call.on_behalf_of)
@@ -83,7 +83,7 @@ class Authorized:
 
 
 class AuditedAct:
-    """An allowed act within its transaction: knows its entry's id, and notes what the entry shall say."""
+    """An authorized act within its transaction: the id and the data of its entry."""
 
     def __init__(self, entry_id: str) -> None:
         self.entry_id = entry_id
@@ -91,18 +91,18 @@ class AuditedAct:
         self.grant: GrantRef | None = None
 
     def note(self, **attributes: Json) -> None:
-        """Add facts to the entry. Never a record's value."""
+        """Add data to the entry; never a record's value."""
         self.data.update(attributes)
 
 
-class _Fold:
+class _DenialCount:
     def __init__(self, since: int) -> None:
         self.since = since
         self.count = 0
 
 
 class Enforcer:
-    """Decides nothing itself: takes decisions, and lets nothing pass without its entry."""
+    """Enforces decisions that others make, and records every act and every denial."""
 
     def __init__(self, database: Database, ledger: AuditWriter, *, pool_id: str, clock: Callable[[], int]) -> None:
         self._database = database
@@ -110,7 +110,7 @@ class Enforcer:
         self._pool_id = pool_id
         self._clock = clock  # microseconds UTC
         self._lock = threading.Lock()
-        self._folds: dict[tuple[str, ...], tuple[_Fold, AuditEntry]] = {}
+        self._denials: dict[tuple[str, ...], tuple[_DenialCount, AuditEntry]] = {}
 
     def admit(
         self,
@@ -121,13 +121,13 @@ class Enforcer:
         decision: Allow | Deny,
         grant: GrantRef | None = None,
     ) -> Authorized:
-        """Let an allowed act on; record a denial and raise it.
+        """Return the authorization of an allowed act; record a denial and raise it.
 
         Raises:
             RefusedError: with the decision's reason and explanation.
             UnavailableError: the denial could not be recorded.
         """
-        passage = Authorized(
+        authorized = Authorized(
             pool_id=self._pool_id,
             actor=actor,
             action=action,
@@ -137,9 +137,9 @@ class Enforcer:
             clock=self._clock,
         )
         if isinstance(decision, Deny):
-            self._deny(passage, decision)
+            self._deny(authorized, decision)
             raise RefusedError(decision.reason, decision.explanation)
-        return passage
+        return authorized
 
     @contextmanager
     def act(
@@ -157,16 +157,16 @@ class Enforcer:
             RefusedError: the decision denies it.
             UnavailableError: nothing happened.
         """
-        passage = self.admit(actor, action, resource, call, decision, grant)
+        authorized = self.admit(actor, action, resource, call, decision, grant)
         act = AuditedAct(uuid7(self._clock()))
         try:
             with self._database.begin() as work:
                 yield work, act
                 if act.grant is not None:
-                    passage = replace(passage, grant=act.grant)
-                self._ledger.write(work, [passage.entry(act.data, entry_id=act.entry_id)], last=True)
+                    authorized = replace(authorized, grant=act.grant)
+                self._ledger.write(work, [authorized.entry(act.data, entry_id=act.entry_id)], last=True)
         except PoolError as error:
-            self._failed(passage, error)
+            self._failed(authorized, error)
             raise
 
     @contextmanager
@@ -181,22 +181,22 @@ class Enforcer:
     ) -> Iterator[None]:
         """Run an act that has a transaction of its own, after its entry; a failure gets a second entry.
 
-        The log may thus tell of an act that a crash prevented, but never miss one that happened.
+        The log may thus contain an act that a crash prevented, but never miss one that happened.
 
         Raises:
             RefusedError: the decision denies it.
             UnavailableError: nothing happened.
         """
-        passage = self.admit(actor, action, resource, call, decision)
-        self.record(passage, attributes or {})
+        authorized = self.admit(actor, action, resource, call, decision)
+        self.record(authorized, attributes or {})
         try:
             yield
         except PoolError as error:
-            self._failed(passage, error)
+            self._failed(authorized, error)
             raise
 
-    def _failed(self, passage: Authorized, error: PoolError) -> None:
-        self.record(passage, {"failed": str(error.reason)})
+    def _failed(self, authorized: Authorized, error: PoolError) -> None:
+        self.record(authorized, {"failed": str(error.reason)})
 
     def record(self, authorized: Authorized, data: Mapping[str, Json]) -> None:
         """Write the entry of an authorized act in a transaction of its own.
@@ -207,39 +207,39 @@ class Enforcer:
         self._write([authorized.entry(data)])
 
     def flush(self) -> None:
-        """Write the folded denials whose minute is over; called about once a minute, and at the end with close()."""
-        self._flush(self._clock() - _FOLD)
+        """Write the aggregated denials whose minute is over; called about once a minute."""
+        self._flush(self._clock() - _AGGREGATION)
 
     def close(self) -> None:
-        """Write every folded denial."""
+        """Write all aggregated denials."""
         self._flush(None)
 
-    def _deny(self, passage: Authorized, decision: Deny) -> None:
-        actor = passage.actor
-        key = (actor.department, actor.id, actor.certificate, passage.action, passage.resource, decision.reason)
+    def _deny(self, authorized: Authorized, decision: Deny) -> None:
+        actor = authorized.actor
+        key = (actor.department, actor.id, actor.certificate, authorized.action, authorized.resource, decision.reason)
         now = self._clock()
         with self._lock:
-            held = self._folds.get(key)
-            if held is not None and now - held[0].since < _FOLD:
-                held[0].count += 1
+            earlier = self._denials.get(key)
+            if earlier is not None and now - earlier[0].since < _AGGREGATION:
+                earlier[0].count += 1
                 return
-            crowded = len(self._folds) >= _MOST_FOLDS
-        entry = replace(passage.entry({}), decision=Decision.DENY, reason=decision.reason)
+            is_full = len(self._denials) >= _MAX_AGGREGATES
+        entry = replace(authorized.entry({}), decision=Decision.DENY, reason=decision.reason)
         entries = [entry]
-        if held is not None and held[0].count:
-            entries.insert(0, _folded(*held, at=now))
+        if earlier is not None and earlier[0].count:
+            entries.insert(0, _aggregate(*earlier, at=now))
         self._write(entries)
         with self._lock:
-            self._folds[key] = (_Fold(now), entry)
-        if crowded:
+            self._denials[key] = (_DenialCount(now), entry)
+        if is_full:
             self._flush(None)
 
     def _flush(self, before: int | None) -> None:
         with self._lock:
-            over = {key: held for key, held in self._folds.items() if before is None or held[0].since <= before}
-            for key in over:
-                del self._folds[key]
-        entries = [_folded(*held, at=self._clock()) for held in over.values() if held[0].count]
+            ended = {key: one for key, one in self._denials.items() if before is None or one[0].since <= before}
+            for key in ended:
+                del self._denials[key]
+        entries = [_aggregate(*one, at=self._clock()) for one in ended.values() if one[0].count]
         if entries:
             self._write(entries)
 
@@ -248,6 +248,6 @@ class Enforcer:
             self._ledger.write(work, entries, last=True)
 
 
-def _folded(fold: _Fold, first: AuditEntry, *, at: int) -> AuditEntry:
-    data = folded_data(count=fold.count, since=fold.since)
+def _aggregate(denials: _DenialCount, first: AuditEntry, *, at: int) -> AuditEntry:
+    data = folded_data(count=denials.count, since=denials.since)
     return replace(first, id=uuid7(at), at=at, salt=random_id(), data=data)

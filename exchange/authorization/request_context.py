@@ -1,4 +1,4 @@
-"""What a caller declares with every call, and what the gateway adds."""
+"""Request context: what a caller declares with every call, and what the gateway adds (trace id, client)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ["RequestContext"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """The circumstances of one call; they stand in its audit entry.
+    """The context of one call, recorded in its audit entry.
 
     Attributes:
         trace: 32 hexadecimal digits, the caller's or made by the gateway.

@@ -1,7 +1,8 @@
-"""What engine processes do for the exchange: check a batch to be published, apply a view to one being fetched.
+"""Engine tasks: check a batch to be published and apply a view to one being fetched, perhaps in a worker process.
 
-Each is a program of `exchange.engines.process_pool`: a definition as JSON, compiled once a process, and byte strings
-in and out. The calls here put the two ends together, so that no caller knows whether a batch went to a process or not.
+Each is a task of `exchange.engines.process_pool`: a definition as JSON, compiled once in each process, with byte
+strings as input and output. `apply_view` and `check_batch` convert both ends, so that no caller knows whether a batch
+was handled in a process or in its own thread.
 """
 
 import json
@@ -30,13 +31,13 @@ def apply_view(
     Raises:
         PoolError: what the view raises, and what `ProcessPool.run` raises.
     """
-    known = tuple(sorted(writers.items()))
+    versions = tuple(sorted(writers.items()))
     if workers.in_thread(len(values)):
-        return _view(spec, known).apply(values)
-    program = _view_program(spec, known)
+        return _view(spec, versions).apply(values)
+    task = _view_task(spec, versions)
     packed = values if isinstance(values, Packed) else Packed.of(values)
-    offsets, data, states, words = workers.run(program, (packed.offsets, packed.values), records=len(packed))
-    engine, _, alarm = words.decode().partition("\n")
+    offsets, data, states, report = workers.run(task, (packed.offsets, packed.values), records=len(packed))
+    engine, _, alarm = report.decode().partition("\n")
     return ViewResult(values=Packed(offsets, data), states=states, engine=engine, alarm=alarm)
 
 
@@ -52,26 +53,26 @@ def check_batch(
         values: their values, one by one.
 
     Returns:
-        The key bytes of the records that have a value, in order, and the schema ids among them, rising; or the rows
-        that do not keep their schema, at most 100, in order.
+        The key bytes of the records that have a value, in order, and the schema ids among them, ascending; or the rows
+        that do not match their schema, at most 100, in order.
 
     Raises:
         InvalidError: SIGNATURE_INVALID, the root is not that of the records; SCHEMA_UNKNOWN, a frame names none of the
             writers; RECORD_INVALID, a frame is missing.
         PoolError: what `ProcessPool.run` raises.
     """
-    known = tuple(sorted(writers.items()))
+    versions = tuple(sorted(writers.items()))
     if workers.in_thread(len(values)):
-        return _checked(_engines(known), records, values)
-    program = _check_program(known)
-    good, first, second = workers.run(program, _to_parts(records), records=len(values))
+        return _checked(_engines(versions), records, values)
+    task = _check_task(versions)
+    good, first, second = workers.run(task, _to_parts(records), records=len(values))
     if good == b"rows":
         return [RowError(index=i, reason=Reason(r), field=f, message=m) for i, r, f, m in json.loads(first)]
     return list(Packed(first, second)), tuple(json.loads(good))
 
 
 def compile_view(definition: bytes) -> Task:
-    """Compile the program of a view; the kind `exchange.records.engine_tasks:compile_view`."""
+    """Compile the task of a view: `exchange.records.engine_tasks:compile_view`."""
     read = json.loads(definition)
     spec = ViewSpec(
         output=read["output"],
@@ -84,14 +85,14 @@ def compile_view(definition: bytes) -> Task:
 
     def task(parts: Parts) -> Parts:
         result = view.apply(Packed(*parts))
-        words = f"{result.engine}\n{result.alarm}".encode()
-        return [result.values.offsets, result.values.values, result.states, words]
+        report = f"{result.engine}\n{result.alarm}".encode()
+        return [result.values.offsets, result.values.values, result.states, report]
 
     return task
 
 
 def compile_check(definition: bytes) -> Task:
-    """Compile the program of a check; the kind `exchange.records.engine_tasks:compile_check`."""
+    """Compile the task of a check: `exchange.records.engine_tasks:compile_check`."""
     engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
 
     def task(parts: Parts) -> Parts:
@@ -146,14 +147,14 @@ def _checked(
                 return keys, (group.schema_id,)
             found.update(zip(group.indexes.tolist(), keys, strict=True))
             continue
-        places = group.indexes.tolist()
+        indexes = group.indexes.tolist()
         bad += [
-            RowError(index=places[row.index], reason=row.reason, field=row.field, message=row.message)
+            RowError(index=indexes[row.index], reason=row.reason, field=row.field, message=row.message)
             for row in checked
         ]
     if bad:
         return sorted(bad, key=lambda row: row.index)
-    return [found[place] for place in sorted(found)], tuple(sorted({group.schema_id for group in groups}))
+    return [found[index] for index in sorted(found)], tuple(sorted({group.schema_id for group in groups}))
 
 
 _Writers = tuple[tuple[int, ParsedSchema], ...]
@@ -170,7 +171,7 @@ def _view(spec: ViewSpec, writers: _Writers) -> View:
 
 
 @lru_cache(maxsize=512)
-def _view_program(spec: ViewSpec, writers: _Writers) -> TaskSpec:
+def _view_task(spec: ViewSpec, writers: _Writers) -> TaskSpec:
     return TaskSpec.of(
         "exchange.records.engine_tasks:compile_view",
         json.dumps(
@@ -187,7 +188,7 @@ def _view_program(spec: ViewSpec, writers: _Writers) -> TaskSpec:
 
 
 @lru_cache(maxsize=512)
-def _check_program(writers: _Writers) -> TaskSpec:
+def _check_task(writers: _Writers) -> TaskSpec:
     return TaskSpec.of("exchange.records.engine_tasks:compile_check", json.dumps(_described(writers)).encode())
 
 

@@ -176,7 +176,7 @@ class FetchService:
         sent = self._monotonic()
         with self._database.begin() as work:
             locked = self._attributes.lock_grant(work, grant_id)
-            standing = self._attributes.hold_standing(work, actor)
+            standing = self._attributes.lock_standing(work, actor)
             authorized = self._authorize(actor, Action.FETCH, call, standing, locked)
             if locked.grant.version != grant.version:
                 raise ConflictError(

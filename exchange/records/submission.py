@@ -1,4 +1,4 @@
-"""A batch as a connector submits it, and what can be said of it without knowing its schema."""
+"""Submission: a batch as a connector sends it, and the checks that need no schema (form, Merkle root, keys)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _MARKS = frozenset(operation | seen << 4 for operation in Operation for seen in 
 
 
 class RowsRefusedError(InvalidError):
-    """A batch is refused whole because of these rows; a row's value is never told."""
+    """The batch is refused whole because of these rows; a row's value is never part of the error."""
 
     def __init__(self, rows: Sequence[RowError]) -> None:
         super().__init__(
@@ -33,7 +33,7 @@ class RowsRefusedError(InvalidError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """What of a batch its root stands for; see `schemas.record.Batch` for the fields."""
+    """The part of a batch that its root covers; see `schemas.record.Batch` for the fields."""
 
     marks: bytes
     values: Packed
@@ -44,7 +44,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission(Records):
-    """A batch as it came; see `schemas.record.Batch` for the fields."""
+    """A batch as received; see `schemas.record.Batch` for the fields."""
 
     topic: Topic
     sequence: int
@@ -54,7 +54,7 @@ class Submission(Records):
 
 
 def check_form(submission: Submission) -> None:
-    """Check that the parts of a batch fit each other: step (1), before anything costs.
+    """Check that the parts of a batch fit each other: step (1) of publish, before any expensive work.
 
     Raises:
         InvalidError: BATCH_EMPTY, BATCH_TOO_LARGE, REQUEST_INVALID or RECORD_INVALID.
@@ -70,24 +70,24 @@ def check_form(submission: Submission) -> None:
             "at most: send smaller batches",
         )
     # Before the offsets are unpacked: a buffer of megabytes for one record would cost seconds.
-    longest = 4 * (count + 1)
+    offsets_size = 4 * (count + 1)
     if (
-        len(submission.values.offsets) != longest
-        or len(submission.void_keys.offsets) > longest
+        len(submission.values.offsets) != offsets_size
+        or len(submission.void_keys.offsets) > offsets_size
         or len(submission.valid) > 16 * count
     ):
         raise InvalidError(
             Reason.REQUEST_INVALID,
-            f"got offsets or valid times for another number of records than the {count} marks; expected {longest} "
+            f"got offsets or valid times for another number of records than the {count} marks; expected {offsets_size} "
             "bytes of offsets, as many for void keys at most, and 16 bytes of valid times a record",
         )
     submission.values.checked()
     submission.void_keys.checked()
     is_void = (np.frombuffer(submission.marks, np.uint8) & 15) == Operation.VOID
-    voids = int(np.count_nonzero(is_void))
+    void_count = int(np.count_nonzero(is_void))
     fits = (
         len(submission.values) == count
-        and len(submission.void_keys) == voids
+        and len(submission.void_keys) == void_count
         and len(submission.valid) in {0, 16 * count}
         and len(submission.root) == len(submission.previous_root) == 32
         and len(submission.source_position) <= _MAX_SOURCE_POSITION
@@ -108,7 +108,7 @@ def check_form(submission: Submission) -> None:
 
 
 def check_root(records: Records, values: Sequence[bytes]) -> None:
-    """Check that a batch's root is that of its records: the first half of step (5).
+    """Check that a batch's root is that of its records: the first half of step (5) of publish.
 
     Args:
         records: whose form was checked.
@@ -126,7 +126,7 @@ def check_root(records: Records, values: Sequence[bytes]) -> None:
 
 
 def merge_keys(marks: bytes, value_keys: Sequence[bytes], void_keys: Packed) -> Sequence[bytes]:
-    """Return one key a record, in order: a void brings its own, every other key stands in its value."""
+    """Return one key a record, in order: a void has a key of its own, any other record's key is in its value."""
     if not len(void_keys):
         return value_keys
     valued, void = iter(value_keys), iter(void_keys)

@@ -1,7 +1,7 @@
 """Cache of compiled views, one for each version of a grant: what a grant releases, computed column by column.
 
-A version of a grant never changes, so a compiled view is kept until the cache is full (least recently used goes
-first). Views are compiled in this process and applied in an engine process where there is one.
+A version of a grant never changes, so its view is cached without a time limit (LRU). Views are compiled in this process
+and applied in an engine process where there is one.
 """
 
 import threading
@@ -25,11 +25,11 @@ from schemas.access import Grant
 __all__ = ["ViewCache"]
 
 
-_KEPT_VIEWS = 1_000
+_CACHE_SIZE = 1_000
 
 
 class ViewCache(GrantViews):
-    """The views of grants."""
+    """Applies the views of grants, and registers their schemas."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ViewCache(GrantViews):
         self._database = database
         self._workers = workers
         self._alarm = alarm
-        self._kept: OrderedDict[tuple[str, int], ViewSpec] = OrderedDict()
+        self._cached: OrderedDict[tuple[str, int], ViewSpec] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, reader: Reader, grant: Grant) -> None:
@@ -55,11 +55,12 @@ class ViewCache(GrantViews):
             InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
         """
         compile_view(
-            self._made(reader, grant, self._derive(reader, grant), 0), self._schemas.read_writers(reader, grant.topic)
+            self._view_spec(reader, grant, self._derive(reader, grant), 0),
+            self._schemas.read_writers(reader, grant.topic),
         )
 
     def register(self, work: UnitOfWork, grant: Grant) -> int:
-        """Derive a grant's output schema, register it under its hidden subject, and give its id."""
+        """Derive a grant's output schema, register it under its hidden subject, and return its id."""
         return self._registration.register_view(work, grant.id, grant.version, self._derive(work, grant))
 
     @override
@@ -77,23 +78,23 @@ class ViewCache(GrantViews):
         return self._schemas.text(reader, schema_id)
 
     def _spec(self, grant: Grant) -> ViewSpec:
-        """Return what a grant version's view is made of; it never changes."""
+        """Return the definition of a grant version's view; it never changes."""
         key = (grant.id, grant.version)
         with self._lock:
-            spec = self._kept.get(key)
+            spec = self._cached.get(key)
             if spec is not None:
-                self._kept.move_to_end(key)
+                self._cached.move_to_end(key)
                 return spec
         output_id = grant.view_schema_id or 0
         with self._database.read() as reader:
-            spec = self._made(reader, grant, self._schemas.text(reader, output_id), output_id)
+            spec = self._view_spec(reader, grant, self._schemas.text(reader, output_id), output_id)
         with self._lock:
-            self._kept[key] = spec
-            while len(self._kept) > _KEPT_VIEWS:
-                self._kept.popitem(last=False)
+            self._cached[key] = spec
+            while len(self._cached) > _CACHE_SIZE:
+                self._cached.popitem(last=False)
         return spec
 
-    def _made(self, reader: Reader, grant: Grant, output: str, output_id: int) -> ViewSpec:
+    def _view_spec(self, reader: Reader, grant: Grant, output: str, output_id: int) -> ViewSpec:
         return ViewSpec(
             output=output,
             output_id=output_id,

@@ -1,9 +1,9 @@
-"""Schemas at work on the record path: checking what is published, viewing what is drawn.
+"""Writer schemas: a cache of each topic's schema versions, by id, for the check of batches and for views.
 
-Joins the registry's subjects with the engines. Compiled forms are kept: a schema by its text, a view by the grant's
-version; neither ever changes. A batch under a schema that was registered a moment ago, on another gateway, makes the
-set of versions be read again, at most once a second for each topic: whoever sends frames of no schema at all must not
-make the registry work. Nobody is told that a schema is unknown on the word of a set that is older than the question.
+The versions of a topic are cached without a time limit. A batch with a schema id that is not among them (registered a
+moment ago on another gateway, perhaps) refreshes the cache, at most once a second for each topic, so that a client that
+sends frames of no schema causes no load on the registry. "Schema unknown" is never answered from versions that were
+read before the question.
 """
 
 import math
@@ -28,11 +28,11 @@ __all__ = ["WriterSchemas"]
 
 _T = TypeVar("_T")
 
-_LOOKS = 1.0  # seconds between two looks for new versions of one topic
+_REFRESH_PERIOD = 1.0  # seconds between two refreshes of one topic
 
 
 class WriterSchemas(RecordChecker):
-    """The writer schemas of each topic, by id."""
+    """The writer schemas of each topic, by id; checks the records of batches with them."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class WriterSchemas(RecordChecker):
         self._database = database
         self._lookup = lookup
         self._workers = workers
-        self._clock = clock  # seconds, rising
-        self._known: dict[Topic, tuple[float, dict[int, ParsedSchema]]] = {}  # when the reading began, what it gave
-        self._looked: dict[Topic, float] = {}  # when a batch last made it be read again
-        self._looks = SingleFlight(self._look)
+        self._clock = clock  # seconds, monotonic
+        self._cached: dict[Topic, tuple[float, dict[int, ParsedSchema]]] = {}  # start of the query, its result
+        self._refreshed: dict[Topic, float] = {}  # time of the last refresh
+        self._refreshes = SingleFlight(self._refresh)
 
     def writers(self, topic: Topic) -> dict[int, ParsedSchema]:
         """Return every version's schema, deleted ones too: records outlive registrations. Cached.
@@ -56,11 +56,11 @@ class WriterSchemas(RecordChecker):
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        cached = self._known.get(topic)
+        cached = self._cached.get(topic)
         return (self._read(topic) if cached is None else cached)[1]
 
     def read_writers(self, reader: Reader, topic: Topic) -> dict[int, ParsedSchema]:
-        """Read every version's schema, deleted ones too, past the cache.
+        """Read every version's schema, deleted ones too, without the cache.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
@@ -69,8 +69,8 @@ class WriterSchemas(RecordChecker):
         versions = [self._lookup.version(reader, topic.subject, number, deleted=True) for number in numbers]
         readable: dict[int, ParsedSchema] = {}
         for one in versions:
-            # What was registered before the catalogue had the resource may be no schema that records can have. Such a
-            # version is none of the topic's writers; it does not keep the others from being one.
+            # A version registered before the catalogue had the resource may be no schema that records can have. Such a
+            # version is not a writer schema; the others still are.
             try:
                 readable[one.schema_id] = self._lookup.parsed_by_id(reader, one.schema_id)
             except InvalidError as error:
@@ -79,11 +79,11 @@ class WriterSchemas(RecordChecker):
         return readable
 
     def with_writers(self, topic: Topic, use: Callable[[Mapping[int, ParsedSchema]], _T]) -> _T:
-        """Return what *use* makes of the topic's writers; where it meets an unknown one, with those of this moment.
+        """Return the result of *use* with the topic's writers; if one is unknown to it, call it with refreshed ones.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNKNOWN, the schema was none of the topic's after the call began.
-            UnavailableError: OVERLOADED, the schema may be a new one, and it is too soon to look again.
+            UnavailableError: OVERLOADED, the schema may be a new one, and it is too soon for a refresh.
         """
         began = self._clock()
         writers = self.writers(topic)
@@ -93,8 +93,7 @@ class WriterSchemas(RecordChecker):
             if error.reason is not Reason.SCHEMA_UNKNOWN:
                 raise
             unknown = error
-        # Registered a moment ago, on another gateway, perhaps.
-        read_at, newer = self._looks(topic)
+        read_at, newer = self._refreshes(topic)
         if newer is not writers:
             try:
                 return use(newer)
@@ -108,22 +107,22 @@ class WriterSchemas(RecordChecker):
             Reason.OVERLOADED,
             "got a schema that was none of the topic's when its versions were last read; they are read again at most "
             "once a second: send it again",
-            retry_after=_LOOKS,
+            retry_after=_REFRESH_PERIOD,
         ) from unknown
 
-    def _look(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
+    def _refresh(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
         now = self._clock()
-        if now - self._looked.get(topic, -math.inf) < _LOOKS:
-            return self._known[topic]
-        known = self._read(topic)
-        self._looked[topic] = now
-        return known
+        if now - self._refreshed.get(topic, -math.inf) < _REFRESH_PERIOD:
+            return self._cached[topic]
+        versions = self._read(topic)
+        self._refreshed[topic] = now
+        return versions
 
     def _read(self, topic: Topic) -> tuple[float, dict[int, ParsedSchema]]:
         began = self._clock()
         with self._database.read() as reader:
             read = began, self.read_writers(reader, topic)
-        self._known[topic] = read
+        self._cached[topic] = read
         return read
 
     def latest(self, reader: Reader, topic: Topic) -> tuple[int, str]:

@@ -117,7 +117,7 @@ def test_what_lets_nothing_pass_is_asked_once_and_not_remembered(missing: str) -
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attributes_module, "_MOST_RECENT", 10)
+    monkeypatch.setattr(attributes_module, "_CACHE_SIZE", 10)
     registers = Registers()
     for number in range(25):
         registers.first(Topic.parse(f"permits-{number}.v1"))
