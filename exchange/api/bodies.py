@@ -1,4 +1,4 @@
-"""What the control API takes and gives, as documents: JSON ⇄ values. Unknown members are refused."""
+"""JSON bodies of the control API: requests and responses as documents. Unknown members are refused."""
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -39,7 +39,7 @@ class DepartmentBody(_Body):
 
 
 class InvitationBody(_Body):
-    """Whom a one-time enrolment token is for."""
+    """The connector that a one-time enrolment token is for."""
 
     connector: str | None = Field(None, description="only this connector may use it; any of the department if absent")
 
@@ -53,7 +53,7 @@ class UserBody(_Body):
 
 
 class ConnectorBody(_Body):
-    """Which connector, and why."""
+    """A connector to revoke, and why."""
 
     department: str
     connector: str
@@ -75,7 +75,7 @@ class EntryBody(_Body):
     level: str = Field(pattern="^(G[1-4]|IMP)$")
 
     def to_entry(self, provider: str) -> Entry:
-        """Make the entry of a provider.
+        """Return the entry of a provider.
 
         Raises:
             InvalidError: NAME_INVALID or REQUEST_INVALID.
@@ -93,7 +93,7 @@ class SchemaBody(_Body):
 
 
 class ReasonBody(_Body):
-    """Why, in words; it goes into the audit log."""
+    """A reason, as text; it is written into the audit log."""
 
     reason: str = ""
 
@@ -117,7 +117,7 @@ class RequestBody(_Body):
     withdrawals: bool = True
 
     def to_draft(self) -> Grant:
-        """Make a draft; who asks whom is filled in by the pool.
+        """Return a draft; the pool fills in consumer and provider.
 
         Raises:
             InvalidError: NAME_INVALID or FILTER_INVALID.

@@ -1,7 +1,7 @@
-"""The client certificate of a TLS connection, for ASGI applications.
+"""Client certificate of a TLS connection, for ASGI applications.
 
-uvicorn tells an application nothing of it. So the connection puts the certificate, as TLS has checked it, into the
-state that each request gets a copy of; nothing that a caller sends can come there.
+uvicorn does not pass it to the application. So the connection puts the certificate that TLS has verified into the
+state, of which each request gets a copy; nothing that a caller sends can reach it.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ __all__ = ["CertificateProtocol", "client_certificate"]
 _KEY = "client_certificate"
 
 
-class CertificateProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # chosen by what is installed
+class CertificateProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # depends on what is installed
     """HTTP/1.1 over a connection that may have a client certificate."""
 
     app_state: dict[str, Any]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the certificate of a connection that has just been made."""
+        """Store the certificate of a new connection."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         certificate = None if tls is None else tls.getpeercert(binary_form=True)

@@ -1,4 +1,4 @@
-"""Enrolment over gRPC: a one-time token on the listener without client certificates, renewal on the mutual one."""
+"""Enrolment servicers: one-time tokens on the listener without client certificates, renewal on the mutual one."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
 __all__ = ["EnrolmentServicer", "RenewalServicer"]
 
 
-class _Answers:
+class _Servicer:
     def __init__(self, pool: Pool, threads: ThreadPoolExecutor, gateway: Callable[[], str]) -> None:
         self._pool = pool
         self._threads = threads
@@ -28,10 +28,10 @@ class _Answers:
         try:
             enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
         except Exception as error:
-            known = as_pool_error(error)
-            status = rpc_status(known)
+            pool_error = as_pool_error(error)
+            status = rpc_status(pool_error)
             details = (("grpc-status-details-bin", status.SerializeToString()),)
-            await context.abort(STATUS[status.code], known.message, details)
+            await context.abort(STATUS[status.code], pool_error.message, details)
             raise
         return wire.EnrolReply(
             certificate_chain=enrolled.certificate,
@@ -43,11 +43,11 @@ class _Answers:
         )
 
 
-class EnrolmentServicer(_Answers, stubs.EnrolmentServicer):
+class EnrolmentServicer(_Servicer, stubs.EnrolmentServicer):
     """Implements `pool.v1.Enrolment`."""
 
     async def Enrol(self, request: wire.EnrolRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
-        """Use a one-time token up."""
+        """Enrol a connector with a one-time token."""
         return await self._answer(
             context,
             lambda call: self._pool.administration.enrol(
@@ -61,7 +61,7 @@ class EnrolmentServicer(_Answers, stubs.EnrolmentServicer):
         )
 
 
-class RenewalServicer(_Answers, stubs.RenewalServicer):
+class RenewalServicer(_Servicer, stubs.RenewalServicer):
     """Implements `pool.v1.Renewal`."""
 
     async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name

@@ -1,8 +1,8 @@
-"""The gRPC door: certificate → actor, message → value, error → status. No rule lives here.
+"""gRPC servicer of the exchange: certificate → actor, message → value, error → status. No rule is implemented here.
 
 The loop is asyncio, so that an idle long poll costs a coroutine; every call into the pool runs in a bounded thread
-pool. A publish stream keeps several batches in flight: they are checked side by side, and all that are ready join
-the next append, so the slower the broker commits, the larger its transactions become (group commit).
+pool. A publish stream has several batches in flight: they are checked concurrently, and all that are ready join the
+next append, so that the slower the broker commits, the larger its transactions become (group commit).
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from exchange import metrics
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
-    STREAMS,
+    MAX_STREAMS,
     MemoryBudget,
     PendingBatch,
-    Received,
+    ReceivedBatch,
     StreamQuota,
     StreamWindow,
-    settled,
+    on_check_done,
 )
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.request_context import RequestContext
@@ -52,25 +52,31 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_WAIT = 60.0  # seconds of one long poll
-_REREAD = 5.0  # seconds after which a poll looks again by itself, should a wake-up have been lost
+_REREAD = 5.0  # seconds after which a poll reads again without a wake-up, in case one was lost
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
-    """Implements `pool.v1.Exchange` over a `Pool`. *waiting* bounds what its publish streams hold, in bytes."""
+    """Implements `pool.v1.Exchange` with a `Pool`. *max_pending_bytes* limits the memory of its publish streams."""
 
     def __init__(
-        self, pool: Pool, threads: ThreadPoolExecutor, tails: TopicGrowth, *, max_queued: int, waiting: int
+        self,
+        pool: Pool,
+        threads: ThreadPoolExecutor,
+        topic_growth: TopicGrowth,
+        *,
+        max_queued: int,
+        max_pending_bytes: int,
     ) -> None:
         self._pool = pool
         self._threads = threads
-        self._tails = tails
+        self._topic_growth = topic_growth
         self._queued = 0
         self._publishing: Counter[tuple[str, str]] = Counter()
-        self._waiting = MemoryBudget(waiting)
+        self._budget = MemoryBudget(max_pending_bytes)
         self._max_queued = max_queued
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
-        """Greet."""
+        """Return the pool's greeting."""
         return await self._answer(context, "Hello", request.header, self._hello)
 
     def _hello(self, actor: Actor, call: RequestContext) -> wire.HelloReply:
@@ -101,7 +107,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._answer(context, "Schema", request.header, answer)
 
     async def Resume(self, request: wire.ResumeRequest, context: Any) -> wire.ResumeReply:  # noqa: N802
-        """Return where a lane stands."""
+        """Return a lane's last receipt."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.ResumeReply:
             receipt = self._pool.recovery.resume(actor, call, Topic.parse(request.topic))
@@ -138,7 +144,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._answer(context, "Describe", request.header, answer)
 
     async def Commit(self, request: wire.CommitRequest, context: Any) -> wire.CommitReply:  # noqa: N802
-        """Acknowledge."""
+        """Store the consumer's acknowledgement."""
 
         def answer(actor: Actor, call: RequestContext) -> wire.CommitReply:
             entry_id = self._pool.fetching.commit(actor, call, request.grant_id, request.position)
@@ -147,11 +153,11 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return await self._answer(context, "Commit", request.header, answer)
 
     async def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
-        """Release records; wait for the first one."""
+        """Release records; wait for the first one (long poll)."""
         call = _call(request.header)
         try:
             with _measured("Fetch"):
-                released = await self._released(self._actor(context), call, request)
+                released = await self._poll(self._actor(context), call, request)
                 reply = _release(released)
                 reached("before_release")
                 _check_window(released)
@@ -161,41 +167,41 @@ class ExchangeServicer(stubs.ExchangeServicer):
         metrics.RECORDS_RELEASED.inc(len(released))
         return reply
 
-    async def _released(self, actor: Actor, call: RequestContext, request: wire.FetchRequest) -> Release:
-        """Fetch; where there is nothing, wait for the topic to grow and fetch again, until the poll's time is over."""
-        give_up = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
+    async def _poll(self, actor: Actor, call: RequestContext, request: wire.FetchRequest) -> Release:
+        """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over."""
+        deadline = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
         fetch = partial(self._run, self._pool.fetching.fetch, actor, call, request.grant_id)
         released = await fetch(request.position, request.max_records, request.max_bytes)
-        if len(released) or time.monotonic() >= give_up:
+        if len(released) or time.monotonic() >= deadline:
             return released
         topic = await self._run(self._pool.fetching.topic_of, actor, call, request.grant_id)
         while True:
-            # Taken before the read, so that nothing that comes in between is waited for in vain.
-            ticket = await self._run(self._tails.ticket, topic)
+            # Before the read, so that records appended after it change the version.
+            version = await self._run(self._topic_growth.version, topic)
             released = await fetch(released.next_position, request.max_records, request.max_bytes)
-            left = give_up - time.monotonic()
+            left = deadline - time.monotonic()
             if len(released) or left <= 0:
                 return released
             if released.caught_up:
-                await self._tails.grown(topic, ticket, min(left, _REREAD))
+                await self._topic_growth.wait(topic, version, min(left, _REREAD))
 
     async def Publish(  # noqa: N802
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
     ) -> AsyncIterator[wire.PublishReply]:
-        """Take a lane's batches; see the module's text."""
+        """Append a lane's batches and return their receipts or refusals; see the module."""
         call = RequestContext(trace=random_id())
         try:
             actor = self._actor(context)
-            self._enter(actor)
+            self._open_stream(actor)
         except Exception as error:
             await self._abort(context, call, error)
             raise
-        # Bounded by the room, so that the end of the stream always fits.
+        # Bounded by the window, so that the end of the stream always fits.
         queue: asyncio.Queue[PendingBatch | None] = asyncio.Queue()
-        room = StreamWindow()
-        share = self._waiting.stream((actor.department, actor.id))
+        window = StreamWindow()
+        quota = self._budget.open_stream((actor.department, actor.id))
         checks: set[asyncio.Task[CheckedBatch]] = set()
-        reader = asyncio.create_task(self._read(share.reading(requests), actor, queue, room, checks))
+        reader = asyncio.create_task(self._read(quota.read(requests), actor, queue, window, checks))
         try:
             ended = False
             while not ended:
@@ -204,11 +210,11 @@ class ExchangeServicer(stubs.ExchangeServicer):
                     group.append(queue.get_nowait())
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
-                room.leave(len(batches), sum(item.size for item in batches))
-                async for reply in self._append(batches, share):
+                window.release(len(batches), sum(item.size for item in batches))
+                async for reply in self._append(batches, quota):
                     yield reply
-                share.give(sum(item.weight for item in batches))
-                del group, batches  # not to be held until the next ones come
+                quota.release(sum(item.weight for item in batches))
+                del group, batches  # not to be referenced until the next ones arrive
             await reader
         except Exception as error:
             await self._abort(context, call, error)
@@ -217,39 +223,39 @@ class ExchangeServicer(stubs.ExchangeServicer):
             reader.cancel()
             for check in tuple(checks):
                 check.cancel()
-            share.close(partial(self._leave, actor))
+            quota.close(partial(self._close_stream, actor))
 
-    def _enter(self, actor: Actor) -> None:
-        """Let a connector have a few streams at once: what waits in one is memory, and one that idles is a place."""
-        who = (actor.department, actor.id)
-        if self._publishing[who] >= STREAMS:
+    def _open_stream(self, actor: Actor) -> None:
+        """Limit the streams of a connector: each may have pending batches, and counts in the gateway's own limit."""
+        connector = (actor.department, actor.id)
+        if self._publishing[connector] >= MAX_STREAMS:
             raise UnavailableError(
                 Reason.OVERLOADED,
-                f"got another stream of a connector that has {STREAMS} open; expected one a topic: end the others",
+                f"got another stream of a connector that has {MAX_STREAMS} open; expected one a topic: end the others",
                 retry_after=5.0,
             )
-        self._publishing[who] += 1
+        self._publishing[connector] += 1
 
-    def _leave(self, actor: Actor) -> None:
+    def _close_stream(self, actor: Actor) -> None:
         self._publishing[actor.department, actor.id] -= 1
 
     async def _read(
         self,
-        batches: AsyncIterator[Received],
+        batches: AsyncIterator[ReceivedBatch],
         actor: Actor,
         queue: asyncio.Queue[PendingBatch | None],
-        room: StreamWindow,
+        window: StreamWindow,
         checks: set[asyncio.Task[CheckedBatch]],
     ) -> None:
-        """Start the check of each batch as it comes, as far as there is room."""
+        """Start the check of each batch on arrival, as far as the window allows."""
         try:
             async for received in batches:
-                await room.enter(received.size)
+                await window.acquire(received.size)
                 check = asyncio.create_task(self._check(actor, received.request))
                 checks.add(check)
-                check.add_done_callback(partial(settled, checks))
+                check.add_done_callback(partial(on_check_done, checks))
                 queue.put_nowait(PendingBatch(received.request.sequence, check, received.size, received.weight))
-                del received, check  # not to be held until the next one comes
+                del received, check  # not to be referenced until the next one arrives
         finally:
             queue.put_nowait(None)
 
@@ -268,29 +274,29 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
         return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
 
-    async def _append(self, batches: list[PendingBatch], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
-        """Append the batches before the first bad one together; refuse that one; try those behind it again.
+    async def _append(self, batches: list[PendingBatch], quota: StreamQuota) -> AsyncIterator[wire.PublishReply]:
+        """Append the batches before the first invalid one together; refuse that one; try those after it.
 
-        Those behind a refused batch have a number too high: the broker refuses them as out of order.
+        Those after a refused batch have too high a number: the broker refuses them as out of order.
         """
         ready: list[CheckedBatch] = []
-        for waiting in batches:
+        for pending in batches:
             try:
-                ready.append(await waiting.check)
+                ready.append(await pending.check)
             except PoolError as error:
-                async for reply in self._append_ready(ready, share):
+                async for reply in self._append_ready(ready, quota):
                     yield reply
                 ready = []
-                yield wire.PublishReply(sequence=waiting.sequence, refusal=_refusal(error))
-        async for reply in self._append_ready(ready, share):
+                yield wire.PublishReply(sequence=pending.sequence, refusal=_refusal(error))
+        async for reply in self._append_ready(ready, quota):
             yield reply
 
-    async def _append_ready(self, ready: list[CheckedBatch], share: StreamQuota) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(self, ready: list[CheckedBatch], quota: StreamQuota) -> AsyncIterator[wire.PublishReply]:
         if not ready:
             return
         try:
             with _measured("Publish"):
-                receipts = await share.finish(self._run(self._pool.publishing.append, ready))
+                receipts = await quota.run_to_completion(self._run(self._pool.publishing.append, ready))
             metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in ready))
             for receipt in receipts:
                 reached("before_response")
@@ -299,15 +305,15 @@ class ExchangeServicer(stubs.ExchangeServicer):
             if error.reason is Reason.LANE_FENCED or isinstance(error, UnavailableError):
                 raise  # the stream ends: the connector resumes, here or at another gateway
             if error.reason is Reason.SEQUENCE_GAP:
-                for checked in ready:  # those behind a gap are behind it as well, and each try asks the broker
+                for checked in ready:  # the others come after the gap as well, and each attempt costs a query
                     yield wire.PublishReply(sequence=checked.sequence, refusal=_refusal(error))
                 return
             if len(ready) == 1:
                 yield wire.PublishReply(sequence=ready[0].sequence, refusal=_refusal(error))
                 return
-            # One of the group is at fault and nothing was appended: each gets its own answer.
+            # One of the group is invalid and nothing was appended: each is appended separately.
             for checked in ready:
-                async for reply in self._append_ready([checked], share):
+                async for reply in self._append_ready([checked], quota):
                     yield reply
 
     async def _answer(
@@ -336,13 +342,13 @@ class ExchangeServicer(stubs.ExchangeServicer):
             self._queued -= 1
 
     async def _abort(self, context: Any, call: RequestContext, error: Exception) -> None:
-        known = as_pool_error(error)
-        if known is not error:
-            # The type and place, never the text: a library's message may hold a record's values.
-            _log.error("call_failed", trace=call.trace, error=type(error).__name__, at=_place(error))
-        status = rpc_status(known)
+        pool_error = as_pool_error(error)
+        if pool_error is not error:
+            # Type and location, never the text: a library's message may contain a record's values.
+            _log.error("call_failed", trace=call.trace, error=type(error).__name__, at=_location(error))
+        status = rpc_status(pool_error)
         await context.abort(
-            STATUS[status.code], known.message, (("grpc-status-details-bin", status.SerializeToString()),)
+            STATUS[status.code], pool_error.message, (("grpc-status-details-bin", status.SerializeToString()),)
         )
 
 
@@ -432,7 +438,7 @@ def _release(released: Release) -> wire.FetchReply:
     )
 
 
-def _place(error: BaseException) -> str:
+def _location(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, how does it fare: /livez, /readyz, /metrics, on loopback for the machine's own agents."""
+"""Health checks and metrics: /livez, /readyz, /metrics, on loopback for the machine's own agents."""
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -10,7 +10,7 @@ __all__ = ["create"]
 
 
 def create(pool: Pool) -> FastAPI:
-    """Make the app."""
+    """Build the ASGI application."""
     app = FastAPI(openapi_url=None)
 
     @app.get("/livez")
@@ -19,7 +19,7 @@ def create(pool: Pool) -> FastAPI:
 
     @app.get("/readyz")
     def ready() -> Response:
-        """Ready means: the database answers, so an entry could be written, so a record could be released."""
+        """Return 200 while the database answers: without it no entry can be written, so no record is released."""
         try:
             pool.grants.purposes()
         except PoolError as error:

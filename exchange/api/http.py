@@ -1,7 +1,7 @@
-"""The control API over HTTPS: departments, catalogue, requests, grants, the audit log. OpenAPI at /openapi.json.
+"""Control API over HTTPS: departments, catalogue, requests, grants, the audit log. OpenAPI at /openapi.json.
 
-A bearer token says who calls. Every error is an RFC 9457 problem out of the same table as on the gRPC side; an
-error that is not the pool's own has a fixed text. No rule lives here.
+A bearer token authenticates the caller. Every error is an RFC 9457 problem, from the same table as for gRPC; an error
+that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
 import re
@@ -46,7 +46,7 @@ Document = dict[str, Any]
 
 
 class _Caller:
-    """Who calls, and the circumstances."""
+    """The authenticated caller and the request's context."""
 
     def __init__(self, request: Request) -> None:
         pool: Pool = request.app.state.pool
@@ -202,32 +202,32 @@ def checkpoint(who: Caller) -> PlainTextResponse:
 
 
 def create(pool: Pool) -> FastAPI:
-    """Make the control API of a pool."""
+    """Build the control API of a pool."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
     app.state.pool = pool
     app.include_router(router)
 
     @app.middleware("http")
-    async def trace(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def trace(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         sent = request.headers.get("x-request-id", "")
         request.state.trace = sent if _TRACE.fullmatch(sent) else random_id()
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > _MAX_BODY:
             error = InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {_MAX_BODY} bytes at most")
             return _problem(request, error)
-        return await go_on(request)
+        return await call_next(request)
 
     @app.exception_handler(PoolError)
-    async def known(request: Request, error: PoolError) -> JSONResponse:
+    async def pool_error(request: Request, error: PoolError) -> JSONResponse:
         return _problem(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         return _problem(request, InvalidError(Reason.REQUEST_INVALID, f"the request does not fit: {faults}"))
 
     @app.exception_handler(Exception)
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
         _log.error("call_failed", trace=request.state.trace, error=type(error).__name__)
         return _problem(request, as_pool_error(error))
 

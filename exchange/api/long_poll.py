@@ -1,10 +1,10 @@
-"""Long polls without threads: one watch a topic wakes every coroutine that waits for it.
+"""Long poll without threads: one watch a topic wakes every coroutine that waits for new records.
 
-    ticket = tails.ticket(topic)        before reading
+    version = growth.version(topic)         before reading
     nothing = await read(...)
-    await tails.grown(topic, ticket, timeout)
+    await growth.wait(topic, version, timeout)
 
-A ticket taken before the read cannot miss what came between the read and the wait.
+A version taken before the read cannot miss what was appended between the read and the wait.
 """
 
 import asyncio
@@ -18,70 +18,70 @@ from schemas.names import Topic
 __all__ = ["TopicGrowth"]
 
 
-class _Tail:
+class _TopicVersion:
     def __init__(self) -> None:
-        self.count = 0
+        self.number = 0
         self.changed = asyncio.Event()
 
-    def grow(self) -> None:
-        self.count += 1
+    def increase(self) -> None:
+        self.number += 1
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 class TopicGrowth:
-    """The ends of the topics that somebody waits for. Lives on one event loop; tickets are given in any thread."""
+    """Growth of the topics that are polled. `wait` runs on one event loop; `version` may be called in any thread."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._tails: dict[Topic, _Tail] = {}
+        self._versions: dict[Topic, _TopicVersion] = {}
         self._watches = ExitStack()
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._closed = False
 
-    def ticket(self, topic: Topic) -> int:
-        """Return the number of growths seen so far; the first call for a topic starts its watch.
+    def version(self, topic: Topic) -> int:
+        """Return the topic's version, which rises when it may have grown; the first call for a topic starts its watch.
 
         Raises:
             UnavailableError: SHUTTING_DOWN, after `close`; what `Broker.watch` raises, and the next call tries again.
         """
-        tail = self._tails.get(topic)
-        return (self._start(topic) if tail is None else tail).count
+        current = self._versions.get(topic)
+        return (self._start(topic) if current is None else current).number
 
-    def _start(self, topic: Topic) -> _Tail:
+    def _start(self, topic: Topic) -> _TopicVersion:
         loop = self._loop
         with self._lock:
-            tail = self._tails.get(topic)
-            if tail is not None:  # another thread was faster
-                return tail
+            version = self._versions.get(topic)
+            if version is not None:  # another thread was faster
+                return version
             if self._closed:
                 raise UnavailableError(Reason.SHUTTING_DOWN, "this gateway is stopping; call another", retry_after=1.0)
-            tail = _Tail()
-            grow = tail.grow
+            version = _TopicVersion()
+            increase = version.increase
 
             def wake() -> None:
                 if not loop.is_closed():
-                    loop.call_soon_threadsafe(grow)
+                    loop.call_soon_threadsafe(increase)
 
-            # Stored after the watch stands: a tail without one would keep its readers waiting forever.
+            # Stored once the watch is active: without one, its readers would wait until their timeout.
             self._watches.enter_context(self._broker.watch(topic, wake))
-            self._tails[topic] = tail
-            return tail
+            self._versions[topic] = version
+            return version
 
-    async def grown(self, topic: Topic, ticket: int, timeout: float) -> bool:  # noqa: ASYNC109 - a poll's own limit
-        """Wait until the topic may have grown since *ticket*; False after *timeout* seconds."""
-        tail = self._tails[topic]
-        if tail.count != ticket:
+    async def wait(self, topic: Topic, version: int, timeout: float) -> bool:  # noqa: ASYNC109 - a poll's own timeout
+        """Wait until the topic may have grown since *version*; return False after *timeout* seconds."""
+        current = self._versions[topic]
+        if current.number != version:
             return True
         try:
-            await asyncio.wait_for(tail.changed.wait(), timeout)
+            await asyncio.wait_for(current.changed.wait(), timeout)
         except TimeoutError:
             return False
         return True
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop all watches."""
         with self._lock:
             self._closed = True
             self._watches.close()

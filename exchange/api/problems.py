@@ -1,7 +1,7 @@
-"""Errors of the pool → what goes over the wire: one table for gRPC status and RFC 9457 problems.
+"""Error mapping: the pool's errors as gRPC status and as RFC 9457 problems, from one table.
 
-Domain errors know neither. An error that is not the pool's becomes INTERNAL with a fixed text: what a library
-says may hold values of records.
+Domain errors know neither. An error that is not the pool's becomes INTERNAL with a fixed text, because a library's
+message may contain values of records.
 """
 
 import math

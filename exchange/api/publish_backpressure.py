@@ -1,12 +1,12 @@
-"""What of the publish streams waits for its turn, and how much of it may.
+"""Publish backpressure: a window for each stream and a memory budget for all, for batches that wait for their append.
 
-A batch is checked as it comes and appended in its turn; in between it is memory. A peer that sends and does not read
-its answers must not fill the gateway: what does not fit stays with the peer.
+A batch is checked when it arrives and appended in its turn; in between it takes memory. A peer that sends and does not
+read its answers must not fill the gateway's memory: what does not fit is not read, and gRPC's flow control stops the
+peer's sending.
 
-Two bounds. A stream's `StreamWindow` keeps a connector that is quicker than its appends from piling up. The
-process's `MemoryBudget` keeps all of them together within the memory there is: a gateway that would not fit any more
-reads no further from the streams of those who have most waiting, and gRPC then holds their sending back. Nobody is
-refused.
+There are two limits. `StreamWindow` limits the batches of one stream that wait for their append. `MemoryBudget` limits
+the memory of all streams of a process together: when it is short, the streams of the connectors with the most pending
+bytes are not read further. No connector is refused.
 """
 
 import asyncio
@@ -20,20 +20,28 @@ from exchange.records.publish import CheckedBatch
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.record import MAX_BATCH_RECORDS
 
-__all__ = ["STREAMS", "MemoryBudget", "PendingBatch", "Received", "StreamQuota", "StreamWindow", "settled"]
+__all__ = [
+    "MAX_STREAMS",
+    "MemoryBudget",
+    "PendingBatch",
+    "ReceivedBatch",
+    "StreamQuota",
+    "StreamWindow",
+    "on_check_done",
+]
 
-_WAITING = 16  # batches of one stream that wait for their turn, beside those being appended
-STREAMS = 8  # of one connector at once
-_WAITING_BYTES = 64 * 1024 * 1024  # their size; one batch is always let in
-_COPIES = 2  # of a batch's bytes: as it came, and record by record
-_RECORD = 128  # bytes that a record takes beside its value: objects, key, partition
+_MAX_BATCHES = 16  # of one stream that wait for their append, beside those being appended
+MAX_STREAMS = 8  # of one connector at once
+_MAX_BYTES = 64 * 1024 * 1024  # of these; a single batch is always admitted
+_COPIES = 2  # of a batch's bytes: as received, and record by record
+_RECORD_OVERHEAD = 128  # bytes of a record beside its value: objects, key, partition
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch:
-    """A batch that is being checked, or was, and waits for its turn."""
+    """A batch whose check runs or has ended, and which waits for its append."""
 
     sequence: int
     check: asyncio.Task[CheckedBatch]
@@ -42,30 +50,30 @@ class PendingBatch:
 
 
 class StreamWindow:
-    """Bounds what waits: what does not fit stays with the peer, whose sending gRPC then holds back."""
+    """Limits the batches and bytes of one stream that wait for their append."""
 
     def __init__(self) -> None:
         self._batches = self._bytes = 0
-        self._left = asyncio.Event()
+        self._freed = asyncio.Event()
 
-    async def enter(self, size: int) -> None:
-        """Wait until a batch of *size* bytes fits, or nothing else is there."""
-        while self._batches and (self._batches >= _WAITING or self._bytes + size > _WAITING_BYTES):
-            self._left.clear()
-            await self._left.wait()
+    async def acquire(self, size: int) -> None:
+        """Wait until a batch of *size* bytes fits, or no other batch waits."""
+        while self._batches and (self._batches >= _MAX_BATCHES or self._bytes + size > _MAX_BYTES):
+            self._freed.clear()
+            await self._freed.wait()
         self._batches += 1
         self._bytes += size
 
-    def leave(self, batches: int, size: int) -> None:
-        """Make room."""
+    def release(self, batches: int, size: int) -> None:
+        """Free the space of batches that leave the queue."""
         self._batches -= batches
         self._bytes -= size
-        self._left.set()
+        self._freed.set()
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """A batch as it came. `weight`: bytes of memory that it takes; of small records many times its size."""
+class ReceivedBatch:
+    """A batch as received. `weight`: bytes of memory that it takes; with small records many times its size."""
 
     request: wire.PublishRequest
     size: int
@@ -73,109 +81,109 @@ class Received:
 
     @classmethod
     def of(cls, request: wire.PublishRequest) -> Self:
-        """Measure a batch."""
-        size = request.ByteSize()  # once: it costs as much as to send it
-        return cls(request, size, _COPIES * size + _RECORD * min(len(request.plain.marks), MAX_BATCH_RECORDS))
+        """Return a batch with its size and weight."""
+        size = request.ByteSize()  # once: it costs as much as serializing the batch
+        return cls(request, size, _COPIES * size + _RECORD_OVERHEAD * min(len(request.plain.marks), MAX_BATCH_RECORDS))
 
 
 class MemoryBudget:
-    """Bounds what is held of all streams of a process together, and shares it out among connectors.
+    """Limits the pending bytes of all streams of a process together, and divides them among connectors.
 
-    A connector may go on as long as what is held for it is less than what is still free (the dynamic threshold of
-    Choudhury and Hahne, 1998). So one alone may fill half of it, two a third each, and a part is always left for who
-    comes next: those with most wait first, and those with little not at all. One for whom nothing is held may always
-    go on: others who never take their answers cannot shut it out.
+    The streams of a connector are read as long as its pending bytes are fewer than the free ones (the dynamic threshold
+    of Choudhury and Hahne, 1998). So one connector alone may fill half of the budget, two a third each, and a part is
+    always left for the next one: the connectors with the most pending bytes wait first, and those with few not at all.
+    A connector without pending bytes is always read: others that never read their answers cannot lock it out.
 
-    A batch's size is known when it has come, so what is held may exceed the bound by one batch a stream. All of it
-    happens in one event loop.
+    A batch's size is known only when it has been received, so the pending bytes may exceed the limit by one batch a
+    stream. All calls are made in one event loop.
 
     Args:
-        most: bytes.
+        limit: bytes.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._total = 0
-        self._held: Counter[tuple[str, str]] = Counter()
-        self._given = asyncio.Event()
+        self._pending: Counter[tuple[str, str]] = Counter()
+        self._freed = asyncio.Event()
 
-    def stream(self, connector: tuple[str, str]) -> "StreamQuota":
-        """Begin a stream of a connector."""
+    def open_stream(self, connector: tuple[str, str]) -> "StreamQuota":
+        """Return the quota of a new stream of a connector."""
         return StreamQuota(self, connector)
 
-    def may_go_on(self, connector: tuple[str, str]) -> bool:
+    def has_capacity(self, connector: tuple[str, str]) -> bool:
         """Return whether another batch of the connector may be read."""
-        held = self._held[connector]
-        return held == 0 or held < self._most - self._total
+        pending = self._pending[connector]
+        return pending == 0 or pending < self._limit - self._total
 
-    async def turn(self, connector: tuple[str, str]) -> None:
+    async def wait_for_capacity(self, connector: tuple[str, str]) -> None:
         """Wait until another batch of the connector may be read."""
-        if not self.may_go_on(connector):
+        if not self.has_capacity(connector):
             metrics.PUBLISH_HELD_BACK.inc()
-        while not self.may_go_on(connector):
-            self._given.clear()
-            await self._given.wait()
+        while not self.has_capacity(connector):
+            self._freed.clear()
+            await self._freed.wait()
 
-    def move(self, connector: tuple[str, str], weight: int) -> None:
-        """Take note that so much more is held for a connector, or less."""
-        self._held[connector] += weight
+    def adjust(self, connector: tuple[str, str], weight: int) -> None:
+        """Add to a connector's pending bytes; a negative *weight* frees them."""
+        self._pending[connector] += weight
         self._total += weight
-        if not self._held[connector]:
-            del self._held[connector]
+        if not self._pending[connector]:
+            del self._pending[connector]
         if weight < 0:
-            self._given.set()
+            self._freed.set()
         metrics.PUBLISH_WAITING_BYTES.set(self._total)
 
 
 class StreamQuota:
-    """What one stream holds of a budget."""
+    """The part of a budget that one stream uses."""
 
     def __init__(self, budget: MemoryBudget, connector: tuple[str, str]) -> None:
         self._budget = budget
         self._connector = connector
-        self._held = 0
-        self._under_way: asyncio.Task[Any] | None = None
+        self._pending = 0
+        self._running: asyncio.Task[Any] | None = None
 
-    async def reading(self, requests: AsyncIterable[wire.PublishRequest]) -> AsyncIterator[Received]:
-        """Return the stream's batches, each held from now on; read none before its turn."""
-        await self._budget.turn(self._connector)
+    async def read(self, requests: AsyncIterable[wire.PublishRequest]) -> AsyncIterator[ReceivedBatch]:
+        """Return the stream's batches, each counted as pending; read the next one only while the budget allows it."""
+        await self._budget.wait_for_capacity(self._connector)
         async for request in requests:
-            received = Received.of(request)
-            self._held += received.weight
-            self._budget.move(self._connector, received.weight)
+            received = ReceivedBatch.of(request)
+            self._pending += received.weight
+            self._budget.adjust(self._connector, received.weight)
             yield received
             del request, received  # not to be held while it waits
-            await self._budget.turn(self._connector)
+            await self._budget.wait_for_capacity(self._connector)
 
-    def give(self, weight: int) -> None:
-        """Return back what is answered."""
-        self._held -= weight
-        self._budget.move(self._connector, -weight)
+    def release(self, weight: int) -> None:
+        """Free the memory of batches that are answered."""
+        self._pending -= weight
+        self._budget.adjust(self._connector, -weight)
 
-    async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for work that nobody can call back: it goes on where the stream is cut off meanwhile."""
-        self._under_way = asyncio.create_task(work)
-        return await asyncio.shield(self._under_way)
+    async def run_to_completion(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for work that cannot be cancelled: it continues if the stream is closed meanwhile."""
+        self._running = asyncio.create_task(work)
+        return await asyncio.shield(self._running)
 
-    def close(self, closed: Callable[[], None]) -> None:
-        """Return everything back when the stream has ended and its work as well, and call *closed*.
+    def close(self, on_closed: Callable[[], None]) -> None:
+        """Free everything when the stream and its running append have ended, and call *on_closed*.
 
-        A thread that appends holds its batches whether its stream is there or not. Were they counted no more, who cuts
-        off stream after stream could fill the memory, and every thread of the gateway.
+        A thread that appends holds its batches even if their stream was closed. If they were no longer counted, a
+        client that closes stream after stream could fill the memory and occupy every thread of the gateway.
         """
 
         def close(_: object = None) -> None:
-            self.give(self._held)
-            closed()
+            self.release(self._pending)
+            on_closed()
 
-        if self._under_way is None or self._under_way.done():
+        if self._running is None or self._running.done():
             close()
         else:
-            self._under_way.add_done_callback(close)
+            self._running.add_done_callback(close)
 
 
-def settled(checks: set[asyncio.Task[CheckedBatch]], check: asyncio.Task[CheckedBatch]) -> None:
-    """Take note of a check's end; its error is its stream's, or nobody's, and never asyncio's to print."""
+def on_check_done(checks: set[asyncio.Task[CheckedBatch]], check: asyncio.Task[CheckedBatch]) -> None:
+    """Done callback of a check: forget it, and retrieve its error, which asyncio would otherwise print."""
     checks.discard(check)
     if not check.cancelled():
         check.exception()

@@ -1,4 +1,4 @@
-"""What the gRPC servicers share with each other: status codes by number, and the caller's certificate."""
+"""gRPC helpers of the servicers: status codes by number, and the caller's certificate."""
 
 from typing import Any
 

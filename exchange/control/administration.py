@@ -1,7 +1,7 @@
-"""Control of what is neither record nor grant: departments, catalogue, schemas, accounts, connectors.
+"""Administration service: departments, catalogue, schemas, accounts, connectors.
 
-Each call has one shape: gather the facts, decide, act within the gate. Act and entry are one transaction, which the
-registry's stores join as well.
+Each call reads the attributes, decides, and acts through the enforcer. Act and entry are one transaction, in which the
+registry's stores write as well.
 """
 
 import time
@@ -32,7 +32,7 @@ __all__ = ["Administration", "RegistryServices"]
 
 @dataclass(frozen=True, slots=True)
 class RegistryServices:
-    """The registry's three services."""
+    """The services of the registry that are administered here."""
 
     departments: Departments
     catalogue: Catalogue
@@ -40,7 +40,7 @@ class RegistryServices:
 
 
 class Administration:
-    """See the module's text."""
+    """Audited acts on everything that is neither record nor grant."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Administration:
             )
 
     def departments(self, actor: Actor, call: RequestContext) -> Sequence[Department]:
-        """List the departments; their register is open to every account.
+        """List the departments; every account may.
 
         Raises:
             RefusedError: the actor may not.
@@ -103,7 +103,7 @@ class Administration:
             return self._registry.departments.all(reader)
 
     def invite(self, actor: Actor, call: RequestContext, department: str, connector: str | None) -> str:
-        """Make a one-time enrolment token.
+        """Create a one-time enrolment token.
 
         Raises:
             RefusedError: the actor may not.
@@ -133,7 +133,7 @@ class Administration:
         signing_key: bytes,
         signing_proof: bytes,
     ) -> EnrolledConnector:
-        """Use a one-time token up; the token is the caller's only proof.
+        """Enrol a connector with a one-time token, which is the caller's only proof.
 
         Raises:
             RefusedError: TOKEN_INVALID.
@@ -178,7 +178,7 @@ class Administration:
     def revoke_connector(
         self, actor: Actor, call: RequestContext, department: str, connector: str, because: str
     ) -> None:
-        """Revoke every certificate of a connector; its next call is refused.
+        """Revoke every certificate of a connector; its next call is denied.
 
         Raises:
             RefusedError: the actor may not.
@@ -192,7 +192,7 @@ class Administration:
         self._sleep(RELEASE_WINDOW)  # what a gateway was about to send under it has left by now, or never will
 
     def add_user(self, actor: Actor, call: RequestContext, name: str, role: Role, department: str) -> str:
-        """Add an account and give its token.
+        """Add an account and return its token.
 
         Raises:
             RefusedError: the actor may not give this role.
@@ -218,11 +218,11 @@ class Administration:
             return self._registry.catalogue.draft(work, entry)
 
     def register_schema(self, actor: Actor, call: RequestContext, topic: Topic, text: str) -> tuple[int, int]:
-        """Register a schema of a catalogued resource; give its id and version.
+        """Register a schema of a catalogued resource; return its id and version.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError, ConflictError: see `Subjects.register`.
+            InvalidError, ConflictError: see `Registration.register`.
         """
         entry = self._entry(topic)
         decision = self._decide(actor, Action.SCHEMA_REGISTER, entry.provider)
@@ -231,7 +231,7 @@ class Administration:
         return registered.schema_id, registered.number
 
     def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
-        """Publish an entry and make its topic. Repeating it after a crash finishes what is left.
+        """Publish an entry and create its topic. Idempotent: repeated after a crash, it completes the publication.
 
         Raises:
             RefusedError: the actor may not.
@@ -262,7 +262,7 @@ class Administration:
         return archived
 
     def entries(self, actor: Actor, call: RequestContext) -> Sequence[Entry]:
-        """List the catalogue; it is open to every account.
+        """List the catalogue; every account may.
 
         Raises:
             RefusedError: the actor may not.
@@ -272,8 +272,8 @@ class Administration:
             return self._registry.catalogue.all(reader)
 
     def reconcile_topics(self) -> int:
-        """Make the topics that published entries lack, at start; give their number."""
-        made = 0
+        """Create the topics that published entries lack, at start; return their number."""
+        created = 0
         with self._database.read() as reader:
             entries = self._registry.catalogue.all(reader)
         for entry in entries:
@@ -284,8 +284,8 @@ class Administration:
                     if error.reason is not Reason.NOT_FOUND:
                         raise
                     self._broker.create_topic(entry.topic, partitions=self._partitions)
-                    made += 1
-        return made
+                    created += 1
+        return created
 
     def _entry(self, topic: Topic) -> Entry:
         with self._database.read() as reader:

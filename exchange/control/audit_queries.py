@@ -1,4 +1,4 @@
-"""The auditor's side: search the log, prove an entry, take the newest checkpoint. Every read is an entry itself."""
+"""Audit queries: search the log, prove an entry, return the newest checkpoint. Every query is an entry itself."""
 
 import json
 from dataclasses import replace
@@ -48,14 +48,14 @@ class AuditQueries:
         self._log = log
 
     def search(self, actor: Actor, call: RequestContext, query: EntryQuery) -> list[dict[str, Any]]:
-        """Return entries, newest first, each with its place in the log and whether a signed checkpoint covers it.
+        """Return entries, newest first, each with its index in the log and whether a signed checkpoint covers it.
 
         An account of a department sees the entries of its own department alone.
 
         Raises:
             RefusedError: the actor may not read the log.
         """
-        asked = {
+        criteria = {
             name: getattr(query, name)
             for name in ("department", "resource", "purpose", "grant", "action", "decision", "since", "until")
             if getattr(query, name) is not None
@@ -63,8 +63,8 @@ class AuditQueries:
         decision = self._decide(actor, Action.AUDIT_READ)
         if actor.department:
             query = replace(query, department=actor.department)
-        # Written before the search, so that nobody looks without a trace.
-        with self._enforcer.announce(actor, Action.AUDIT_READ, "*", call, decision, {"query": asked}):
+        # Written before the search, so that no search is without a trace.
+        with self._enforcer.announce(actor, Action.AUDIT_READ, "*", call, decision, {"query": criteria}):
             latest = self._log.latest_checkpoint()
             covered = latest[0] if latest else 0
             return [
@@ -114,5 +114,5 @@ class AuditQueries:
 
 def _status(index: int | None, covered: int) -> str:
     if index is None:
-        return "waiting"  # durable, not yet placed
+        return "waiting"  # durable, without an index yet
     return "signed" if index < covered else "placed"

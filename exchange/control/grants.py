@@ -1,7 +1,7 @@
-"""Requests and grants (共享申请与授权): submit, approve, reject, suspend, resume, terminate, expire.
+"""Grant service (共享申请与授权): submit a request, approve, reject, suspend, resume, terminate, expire a grant.
 
-Each step is a pure event of `exchange.access.grants.life_cycle` on a locked grant, put down as a new version
-together with its audit entry, which carries the version's hash. Approval and provision are one call and two entries:
+Each step applies a pure event of `exchange.access.grants.life_cycle` to a locked grant, and stores a new version
+together with its audit entry, which contains the version's hash. Approval and provision are one call and two entries:
 the provider agrees, then the view's output schema is registered under a subject of its own, which is hidden from lists.
 
 A revocation (suspend or terminate) is acknowledged only after the release window: what a gateway was about to send
@@ -34,7 +34,7 @@ __all__ = ["GrantService", "ViewSchemas"]
 _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
-_STUCK = 600_000_000  # microseconds; each failure is an entry of the log, which a timer's loop must not fill
+_RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
@@ -79,10 +79,10 @@ class GrantService:
         self._window = window  # seconds
         self._clock = clock
         self._sleep = sleep
-        self._stuck: dict[str, int] = {}  # grants that the timer could not end → when it tries again
+        self._retry_at: dict[str, int] = {}  # grants that could not be expired → when to try again
 
     def submit(self, actor: Actor, call: RequestContext, draft: Grant) -> Grant:
-        """File a request (共享申请). Consumer, provider, pool, id and requester are set here, whatever the draft says.
+        """File a request (共享申请). Consumer, provider, pool, id and requester are set here, not taken from the draft.
 
         Raises:
             RefusedError: the actor may not ask for this.
@@ -124,14 +124,14 @@ class GrantService:
         return grant
 
     def approve(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
-        """Approve a request and put the grant into force. Repeating it after a crash finishes what is left.
+        """Approve a request and activate the grant. Idempotent: repeated after a crash, it completes the approval.
 
         Raises:
             RefusedError: the actor may not approve this.
             ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to approve.
             InvalidError: the view does not suit the resource's schema any more.
         """
-        grant, proven = self._known(grant_id)
+        grant, proven = self._read(grant_id)
         if grant is None or grant.state is not GrantState.APPROVED:
             decision = decide_control(
                 actor, Action.GRANT_APPROVE, standing=self._attributes.standing(actor), grant=grant, proven=proven
@@ -158,7 +158,7 @@ class GrantService:
         return grant
 
     def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
-        """Let an event happen to a grant; a revocation returns when nothing more can leave under it.
+        """Apply an event to a grant; a revocation returns when nothing more can leave under it.
 
         Raises:
             RefusedError: the actor may not.
@@ -171,14 +171,14 @@ class GrantService:
         return changed
 
     def _change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
-        """Do what `change` says, without its wait."""
+        """Apply an event to a grant, without waiting for the release window."""
         action = _ACTION.get(event)
         if action is None:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
-        grant, proven = self._known(grant_id)
+        grant, proven = self._read(grant_id)
         decision = decide_control(actor, action, standing=self._attributes.standing(actor), grant=grant, proven=proven)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             grant = self._access.lock_for_update(work, grant_id)
@@ -190,38 +190,38 @@ class GrantService:
         return changed
 
     def expire(self) -> int:
-        """End the grants whose time is over, as the pool's own timer; give the number of those that were ended.
+        """Expire the grants whose time is over, as the pool's own timer; return their number.
 
-        A grant that cannot be ended (a forged one, say) keeps none of the others from it; its reason is logged.
+        A grant that cannot be expired (a forged one, say) does not stop the others; the reason is logged.
 
         Raises:
-            UnavailableError: the database does not tell which they are.
+            UnavailableError: the database cannot list them.
         """
         with self._database.read() as reader:
             now = self._attributes.now(reader)
-        ended, after = 0, ""
+        expired, after = 0, ""
         while True:
             with self._database.read() as reader:
-                over = self._access.overdue(reader, now, after=after)
-            if not over:
+                overdue = self._access.overdue(reader, now, after=after)
+            if not overdue:
                 break
-            for grant_id in over:
-                if self._stuck.get(grant_id, 0) > self._clock():
+            for grant_id in overdue:
+                if self._retry_at.get(grant_id, 0) > self._clock():
                     continue
                 try:
                     self._change(_TIMER, RequestContext(trace="0" * 32, client="timer"), grant_id, Event.EXPIRE)
                 except ConflictError:
-                    continue  # somebody was faster
+                    continue  # another gateway was faster
                 except PoolError as error:
                     _log.warning("expiry_failed", grant=grant_id, reason=error.reason)
                     if not isinstance(error, UnavailableError):
-                        self._stuck[grant_id] = self._clock() + _STUCK
+                        self._retry_at[grant_id] = self._clock() + _RETRY_AFTER
                 else:
-                    ended += 1
-            after = over[-1]
-        if ended:
+                    expired += 1
+            after = overdue[-1]
+        if expired:
             self._sleep(self._window)
-        return ended
+        return expired
 
     def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant]:
         """List the grants that the actor may see: its department's, or all.
@@ -238,12 +238,12 @@ class GrantService:
             return self._access.list(work, query)
 
     def purposes(self) -> Sequence[Purpose]:
-        """Return the purposes that may be asked for; they are public."""
+        """Return the purposes that a request may name; they are public."""
         with self._database.read() as reader:
             return self._access.purposes(reader)
 
-    def _known(self, grant_id: str) -> tuple[Grant | None, bool]:
-        """Return the grant, None when unknown or forged, and whether it proved itself."""
+    def _read(self, grant_id: str) -> tuple[Grant | None, bool]:
+        """Return the grant, None when unknown or forged, and whether its MAC was verified."""
         try:
             with self._database.read() as reader:
                 return self._access.get(reader, grant_id), True

@@ -133,7 +133,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
         threads,
         topic_growth,
         max_queued=4 * limits.threads + limits.streams,
-        waiting=limits.waiting_mb * 1024 * 1024,
+        max_pending_bytes=limits.waiting_mb * 1024 * 1024,
     )
     exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
 

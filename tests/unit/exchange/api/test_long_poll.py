@@ -51,26 +51,26 @@ class Together(dict[Any, Any]):
         return found
 
 
-def tails_of(broker: Any) -> TopicGrowth:
+def growth_of(broker: Any) -> TopicGrowth:
     return TopicGrowth(broker)
 
 
 def test_two_first_callers_share_one_watch_that_wakes_both() -> None:
     async def both() -> None:
         broker = Watched()
-        tails = tails_of(broker)
-        tails._tails = Together()
+        growth = growth_of(broker)
+        growth._versions = Together()
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(2) as threads:
-            one = loop.run_in_executor(threads, tails.ticket, POPULATION)
-            two = loop.run_in_executor(threads, tails.ticket, POPULATION)
-            tickets = [await one, await two]
+            one = loop.run_in_executor(threads, growth.version, POPULATION)
+            two = loop.run_in_executor(threads, growth.version, POPULATION)
+            versions = [await one, await two]
         assert len(broker.wakes) == 1
-        waiting = [asyncio.create_task(tails.grown(POPULATION, ticket, 10)) for ticket in tickets]
+        waiting = [asyncio.create_task(growth.wait(POPULATION, version, 10)) for version in versions]
         await asyncio.sleep(0)
         await asyncio.to_thread(broker.wakes[0])
         assert await asyncio.gather(*waiting) == [True, True]
-        tails.close()
+        growth.close()
         assert broker.closed == 1
 
     asyncio.run(both())
@@ -80,15 +80,15 @@ def test_a_watch_that_could_not_begin_is_tried_again() -> None:
     async def again() -> None:
         broker = Watched()
         broker.error = UnavailableError(Reason.BROKER_UNAVAILABLE, "away")
-        tails = tails_of(broker)
+        growth = growth_of(broker)
         for _ in range(2):
             with pytest.raises(UnavailableError):
-                tails.ticket(POPULATION)
+                growth.version(POPULATION)
         broker.error = None
-        ticket = tails.ticket(POPULATION)
+        version = growth.version(POPULATION)
         broker.wakes[0]()
-        assert await tails.grown(POPULATION, ticket, 10)
-        tails.close()
+        assert await growth.wait(POPULATION, version, 10)
+        growth.close()
 
     asyncio.run(again())
 
@@ -96,10 +96,10 @@ def test_a_watch_that_could_not_begin_is_tried_again() -> None:
 def test_no_watch_begins_after_the_end() -> None:
     async def late() -> None:
         broker = Watched()
-        tails = tails_of(broker)
-        tails.close()
+        growth = growth_of(broker)
+        growth.close()
         with pytest.raises(UnavailableError) as caught:
-            tails.ticket(POPULATION)
+            growth.version(POPULATION)
         assert caught.value.reason is Reason.SHUTTING_DOWN
         assert broker.wakes == []
 

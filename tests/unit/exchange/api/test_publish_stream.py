@@ -13,8 +13,8 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from exchange.api import grpc as door
-from exchange.api.publish_backpressure import STREAMS
+from exchange.api import grpc as servicers
+from exchange.api.publish_backpressure import MAX_STREAMS
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
 from schemas.names import ConnectorId, Lane, Topic
@@ -75,7 +75,9 @@ Scene = Callable[[Any], Coroutine[Any, Any, None]]
 @pytest.fixture
 def publishing(monkeypatch: pytest.MonkeyPatch) -> Publishing:
     who = dict.get
-    monkeypatch.setattr(door, "peer_certificate", lambda context: who(dict(context.invocation_metadata()), "who", ""))
+    monkeypatch.setattr(
+        servicers, "peer_certificate", lambda context: who(dict(context.invocation_metadata()), "who", "")
+    )
     return Publishing()
 
 
@@ -86,7 +88,7 @@ def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> Non
         pool: Any = SimpleNamespace(publishing=publishing, identify=lambda who: replace(ACTOR, id=who or ACTOR.id))
         with ThreadPoolExecutor(4) as threads:
             server = grpc.aio.server()
-            servicer = door.ExchangeServicer(pool, threads, None, max_queued=64, waiting=waiting)  # type: ignore[arg-type]  # no fetch
+            servicer = servicers.ExchangeServicer(pool, threads, None, max_queued=64, max_pending_bytes=waiting)  # type: ignore[arg-type]  # no fetch
             stubs.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
@@ -136,7 +138,7 @@ def test_what_stands_behind_a_gap_is_refused_with_it_in_one_look(publishing: Pub
 def test_a_connector_has_a_few_streams_and_an_ended_one_frees_its_place(publishing: Publishing) -> None:
     async def scene(stub: Any) -> None:
         publishing.go.set()
-        held = [stub.Publish() for _ in range(STREAMS)]
+        held = [stub.Publish() for _ in range(MAX_STREAMS)]
         for number, each in enumerate(held, 1):
             await each.write(wire.PublishRequest(topic=str(TOPIC), sequence=number))
             assert (await each.read()).HasField("receipt")
@@ -215,7 +217,7 @@ def test_what_a_cut_off_stream_appends_is_counted_until_it_is_done(
     publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread holds the batches and a place among the gateway's threads, whether somebody waits for it or not."""
-    monkeypatch.setattr(door, "STREAMS", 3)
+    monkeypatch.setattr(servicers, "MAX_STREAMS", 3)
 
     async def scene(stub: Any) -> None:
         for number in range(1, 4):
