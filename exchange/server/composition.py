@@ -243,7 +243,7 @@ class _Storage:
 
 def _open_storage(config: Config, url: sa.URL) -> _Storage:
     engine = connect(url, connections=_CONNECTIONS)
-    autocommit = connect(url, connections=_AUTOCOMMIT_CONNECTIONS, single=True)
+    autocommit = connect(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
     retry_until_available(lambda: migrations.check(engine))
     database = PostgresDatabase(engine, autocommit)
     broker = retry_until_available(lambda: _broker(config, database))

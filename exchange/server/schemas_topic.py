@@ -58,12 +58,12 @@ class SchemasTopic:
             # In a transaction of its own: if the first batch were sent in the same one and that failed, the topic would
             # not be empty any more, and the records that were never put into the outbox would never be sent.
             with self._database.begin() as work:
-                if not self._outbox.take_turn(work):
+                if not self._outbox.try_lock(work):
                     return 0
                 self._prepare(work)
             self._prepared = True
         with self._database.begin() as work:
-            if not self._outbox.take_turn(work):
+            if not self._outbox.try_lock(work):
                 return 0
             waiting = self._outbox.waiting(work, _BATCH)
             if waiting:

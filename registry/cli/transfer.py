@@ -18,7 +18,7 @@ from registry.cli.options import Out, required, with_optional_registry, with_reg
 from registry.cli.terminal import FOUND, console, count, fail, read, write
 from registry.client.admin import RegistryAdminClient
 from registry.schemas_topic.records import Snapshot, fold, read_lines, write_line
-from registry.schemas_topic.transfer import put, records_of, taken
+from registry.schemas_topic.transfer import export_snapshot, import_snapshot, records_of
 from schemas.errors import PoolError
 
 __all__ = ["add_to"]
@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Write a registry's content as records of a _schemas topic, one JSON line each (导出)."""
     try:
-        snapshot = taken(registry, prefix=prefix)
+        snapshot = export_snapshot(registry, prefix=prefix)
         lines = "".join(map(write_line, records_of(snapshot)))
     except PoolError as error:
         fail(error.message)
@@ -72,18 +72,18 @@ def import_(
                 out.print(f"  {escape(text)}", soft_wrap=True)
             out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(contradictions), 'contradiction')}")
             raise typer.Exit(FOUND if contradictions else 0)
-        copied = put(required(registry), snapshot)
+        report = import_snapshot(required(registry), snapshot)
     except PoolError as error:
         fail(error.message)
-    for text in copied.refused:
+    for text in report.refused:
         out.print(f"[red]✗[/red] {escape(text)}", soft_wrap=True)
-    kept = f", {count(copied.kept, 'id')} without a version among them" if copied.kept else ""
-    out.print(f"{count(copied.versions, 'version')} there{kept}; {len(copied.refused)} refused")
-    if copied.refused:
+    reserved = f", {count(report.reserved, 'id')} without a version among them" if report.reserved else ""
+    out.print(f"{count(report.versions, 'version')} there{reserved}; {len(report.refused)} refused")
+    if report.refused:
         raise typer.Exit(FOUND)
 
 
 def _read(file: Path | None, source: str | None, token: Path | None) -> Snapshot:
     if file is not None:
         return fold(read_lines(read(file).split("\n")))
-    return taken(RegistryAdminClient(source or "", token=read(token).strip() if token is not None else None))
+    return export_snapshot(RegistryAdminClient(source or "", token=read(token).strip() if token is not None else None))

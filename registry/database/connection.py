@@ -1,16 +1,15 @@
-"""A session with PostgreSQL that begins and ends its transactions in as few ways to the server as there can be.
+"""PostgreSQL connection that batches BEGIN with the first statement and COMMIT with the last: fewer round trips.
 
     psycopg2                  BEGIN ── first statement ── … ── last statement ── COMMIT
     here                      BEGIN; first statement   ── … ── last statement; COMMIT
 
-Several statements in one message are carried out one after another, and the first that fails ends the message
+Several statements in one message are executed one after another, and the first that fails ends the message
 (PostgreSQL's documentation, "Simple Query", 55.2.2.1): after `BEGIN; statement` the transaction is open, failed or
-not; of `statement; COMMIT` nothing is committed where the statement fails. A message is read as a whole before any of
-it is carried out, so that a first statement which is no SQL at all has begun nothing.
+not; of `statement; COMMIT` nothing is committed if the statement fails. A message is parsed as a whole before any of
+it is executed, so that a first statement with a syntax error has begun nothing.
 
-For the driver each such session is in its mode without transactions, and what begins and ends them stands here alone.
-Whoever uses it sees a session as psycopg2 makes it: `autocommit`, `commit`, `rollback` and the levels of isolation mean
-what they mean there.
+For the driver each such connection is in autocommit mode; transactions are begun and ended here only. Callers see a
+connection like psycopg2's own: `autocommit`, `commit`, `rollback` and the isolation levels have the same meaning.
 """
 
 from collections.abc import Iterable
@@ -49,9 +48,9 @@ class BatchingConnection(extensions.connection):
         self._own = super().cursor()
 
     def __enter__(self) -> Self:
-        """Begin a transaction for the block, also where each statement is one of its own; its end ends it."""
-        if self._single:  # the driver would say it too, and then know of it forever
-            self._say(self._begin())
+        """Begin a transaction for the block, in autocommit mode too; the end of the block ends it."""
+        if self._single:  # the driver would send it too, and then expect a transaction forever
+            self._send(self._begin())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -82,59 +81,59 @@ class BatchingConnection(extensions.connection):
         self._readonly = value is True
 
     def set_isolation_level(self, level: int | None) -> None:
-        """Return how isolated its next transactions are; 0 for none at all. An open one is rolled back."""
+        """Set the isolation level of the next transactions; 0 for autocommit. An open one is rolled back."""
         self.rollback()
         self._single = level == extensions.ISOLATION_LEVEL_AUTOCOMMIT
         self._level = "" if self._single else _LEVELS[level]
 
     def cursor(self, *arguments: Any, **named: Any) -> Any:
-        """Return a cursor, always of its own kind; one with a name streams from the server, within a transaction."""
+        """Return a cursor that batches BEGIN; one with a name streams from the server, within a transaction."""
         named["cursor_factory"] = _Cursor
         if arguments or named.get("name"):
-            named["withhold"] = True  # without it the driver refuses, since it does not know of the transaction
+            named["withhold"] = True  # without it the driver refuses, because it does not know the transaction
         return super().cursor(*arguments, **named)
 
     def begin_prefix(self) -> str:
-        """Return what the next statement has to begin with; empty within a transaction, and where there are none.
+        """Return the prefix of the next statement; empty within a transaction, and in autocommit mode.
 
         Raises:
-            psycopg2.ProgrammingError: the transaction's last statement was given; it can only end.
+            psycopg2.ProgrammingError: the transaction's last statement was set; it can only end.
         """
         if self._last:
-            raise psycopg2.ProgrammingError("got another statement after the one that goes with the commit")
+            raise psycopg2.ProgrammingError("got another statement after the one that is sent with the commit")
         if self._single or self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             return ""
         return self._begin()
 
     def open(self) -> None:
-        """Begin a transaction, unless there is one or there are none."""
-        beginning = self.begin_prefix()
-        if beginning:
-            self._say(beginning)
+        """Begin a transaction, unless one is open or the connection is in autocommit mode."""
+        prefix = self.begin_prefix()
+        if prefix:
+            self._send(prefix)
 
     def send_with_commit(self, statement: bytes) -> None:
-        """Let a statement go with the commit, which then raises what it raises; nothing may come between.
+        """Send a statement with the commit, which then raises its errors; no statement may follow.
 
         Args:
             statement: its parameters filled in (`cursor.mogrify`).
 
         Raises:
-            psycopg2.ProgrammingError: there is one already.
+            psycopg2.ProgrammingError: one is set already.
         """
         self._last = self.begin_prefix().encode() + statement
 
     def commit(self) -> None:
-        """Commit, if something was done. The transaction is over, whatever this raises.
+        """Commit an open transaction. It has ended, whatever this raises.
 
         Raises:
             psycopg2.errors.InFailedSqlTransaction: a statement had failed, so that the server rolled back.
-            psycopg2.Error: what the last statement or the commit itself raised.
+            psycopg2.Error: what the last statement or the commit raised.
         """
         last, self._last = self._last, b""
         if not last and self.get_transaction_status() == TRANSACTION_STATUS_IDLE:
             return
         try:
-            done = self._say(last + b";COMMIT" if last else "COMMIT")
+            done = self._send(last + b";COMMIT" if last else "COMMIT")
         except psycopg2.Error:
             if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
                 self.rollback()
@@ -143,15 +142,15 @@ class BatchingConnection(extensions.connection):
             raise errors.InFailedSqlTransaction("a statement of this transaction had failed, so nothing was committed")
 
     def rollback(self) -> None:
-        """Roll back what was done."""
+        """Roll back an open transaction."""
         self._last = b""
         if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
-            self._say("ROLLBACK")
+            self._send("ROLLBACK")
 
     def _begin(self) -> str:
         return f"BEGIN{self._level}{' READ ONLY' if self._readonly else ''};"
 
-    def _say(self, text: str | bytes) -> str | None:
+    def _send(self, text: str | bytes) -> str | None:
         self._own.execute(text)
         return self._own.statusmessage
 
@@ -161,18 +160,18 @@ class BatchingConnection(extensions.connection):
 
 
 class _Cursor(extensions.cursor):
-    """Sends BEGIN with what it sends first."""
+    """Sends BEGIN with the first statement of a transaction."""
 
     connection: BatchingConnection
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
         if self.name is not None:  # the driver puts DECLARE before it
             self.connection.open()
-        beginning = self.connection.begin_prefix()
-        if beginning:
+        prefix = self.connection.begin_prefix()
+        if prefix:
             if isinstance(query, sql.Composable):
                 query = query.as_string(self)
-            query = beginning.encode() + query if isinstance(query, bytes) else beginning + query
+            query = prefix.encode() + query if isinstance(query, bytes) else prefix + query
         super().execute(query, vars)
 
     def executemany(self, query: Any, vars_list: Iterable[Any]) -> None:

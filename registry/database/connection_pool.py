@@ -1,13 +1,13 @@
-"""Connections to PostgreSQL: a pool whose idle connections are looked at, not asked, before they are used.
+"""Connection pool for PostgreSQL that checks idle connections by their socket, without a round trip.
 
-A server that goes away closes its ends, and the closed end can be seen without a message: its socket has something to
-read, where an idle one has nothing. So a connection that is taken from the pool costs no way to the server, and one
-that a restart has closed is still never handed out. One that nobody has used for a while is asked as well, since
-a network in between may have forgotten it.
+A server that ends closes its sockets, and a closed socket is detected without a message: it is readable, and an idle
+one is not. So taking a connection from the pool costs no round trip, and one that a restart has closed is still never
+returned. A connection that was idle for long is tested with a query as well, because a network in between may have
+dropped it.
 
-Whoever holds a connection and takes a second one (a broker's read within a transaction, a denial that is recorded on
-its own) never waits for it. Were both taken from one bounded lot, as many callers as there are connections could each
-hold one and wait for another, forever. So the bound counts the callers, not their connections.
+A thread that has a connection and takes a second one (a broker's read within a transaction, a denial that is recorded
+on its own) never waits for it. With one limit for all, as many threads as there are connections could each have one and
+wait for another forever (a deadlock). So the limit counts threads, not connections.
 """
 
 import select
@@ -24,7 +24,7 @@ from registry.database.connection import BatchingConnection
 
 __all__ = ["connect"]
 
-# A server behind a network that swallows packets is given up in seconds, not when the kernel's quarter of an hour ends.
+# A server behind a network that drops packets is given up within seconds, not after the kernel's quarter of an hour.
 _LIMITS = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 30_000,  # milliseconds without an acknowledgement of what was sent
@@ -32,75 +32,77 @@ _LIMITS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-_IDLE = 10.0  # seconds without use after which a connection is asked
-_PATIENCE = 30.0  # seconds that a caller waits for a place
+_IDLE = 10.0  # seconds without use after which a connection is tested with a query
+_TIMEOUT = 30.0  # seconds that a thread waits for its first connection
 
 
-class _Held:
-    """One thread's number of connections, given back by whichever thread."""
+class _ThreadConnections:
+    """One thread's number of connections; another thread may return them."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 class _PerThreadBoundedPool(QueuePool):
-    """A pool that bounds how many threads hold connections; one that holds one gets more without waiting."""
+    """A pool that limits the number of threads with connections; a thread with one gets more without waiting."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._places = threading.Semaphore(self.size())
+        self._threads = threading.Semaphore(self.size())
         self._thread = threading.local()
-        self._taken: dict[ConnectionPoolEntry, tuple[_Held, bool]] = {}
+        self._taken: dict[ConnectionPoolEntry, tuple[_ThreadConnections, bool]] = {}
 
     def _do_get(self) -> ConnectionPoolEntry:
-        held: _Held | None = getattr(self._thread, "held", None)
-        if held is None:
-            held = self._thread.held = _Held()
-        takes = held.count == 0
-        if takes and not self._places.acquire(timeout=self.timeout()):
-            raise sa_exc.TimeoutError(f"{self.size()} threads hold connections; none let go in {self.timeout()} s")
-        held.count += 1
+        own: _ThreadConnections | None = getattr(self._thread, "connections", None)
+        if own is None:
+            own = self._thread.connections = _ThreadConnections()
+        is_first = own.count == 0
+        if is_first and not self._threads.acquire(timeout=self.timeout()):
+            raise sa_exc.TimeoutError(
+                f"{self.size()} threads have connections; none returned one within {self.timeout()} s"
+            )
+        own.count += 1
         try:
             record = super()._do_get()
         except BaseException:
-            self._leave(held, takes)
+            self._release(own, is_first)
             raise
-        self._taken[record] = (held, takes)
+        self._taken[record] = (own, is_first)
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        held, took = self._taken.pop(record)
+        own, was_first = self._taken.pop(record)
         try:
             super()._do_return_conn(record)
         finally:
-            self._leave(held, took)
+            self._release(own, was_first)
 
-    def _leave(self, held: _Held, took: bool) -> None:
-        held.count -= 1
-        if took:
-            self._places.release()
+    def _release(self, own: _ThreadConnections, was_first: bool) -> None:
+        own.count -= 1
+        if was_first:
+            self._threads.release()
 
 
-def connect(url: sa.URL, *, connections: int, patience: float = _PATIENCE, single: bool = False) -> sa.Engine:
-    """Make an engine of a process.
+def connect(url: sa.URL, *, connections: int, timeout: float = _TIMEOUT, autocommit: bool = False) -> sa.Engine:
+    """Return an engine for a process.
 
     Args:
         url: of the database.
-        connections: kept open at most, and threads that may hold some at once; what a thread takes beside its first
-            one is closed again where it is one too many.
-        patience: seconds that a thread waits for its first one.
-        single: for single statements, each its own transaction: nothing is begun before and nothing ended after it.
+        connections: maximum number of idle connections, and of threads that have some; what a thread takes beside its
+            first one is closed again if it is one too many.
+        timeout: seconds that a thread waits for its first one.
+        autocommit: for single statements, each a transaction of its own: without BEGIN and COMMIT.
     """
-    more: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if single else {}
-    how: dict[str, Any] = dict(_LIMITS) if single else _LIMITS | {"connection_factory": BatchingConnection}
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}
+    arguments: dict[str, Any] = dict(_LIMITS) if autocommit else _LIMITS | {"connection_factory": BatchingConnection}
     engine = sa.create_engine(
         url,
         poolclass=_PerThreadBoundedPool,
         pool_size=connections,
         max_overflow=-1,
-        pool_timeout=patience,
-        connect_args=how,
-        **more,
+        pool_timeout=timeout,
+        connect_args=arguments,
+        **options,
     )
     event.listen(engine, "checkin", _checked_in)
     event.listen(engine, "checkout", _check_out)
@@ -112,19 +114,19 @@ def _checked_in(_: Any, record: Any) -> None:
 
 
 def _check_out(connection: Any, record: Any, _: Any) -> None:
-    """Refuse a dead connection; the pool then makes another."""
+    """Refuse a dead connection; the pool then opens another."""
     since = record.info.get("idle_since")
-    if since is None:  # made just now
+    if since is None:  # new
         return
     try:
         waiting = select.poll()
         waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
         if not waiting.poll(0) and time.monotonic() - since < _IDLE:
             return
-        usual = connection.autocommit
+        previous = connection.autocommit
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        connection.autocommit = usual
+        connection.autocommit = previous
     except connection.Error as error:
         raise sa_exc.DisconnectionError("the server has closed the connection") from error

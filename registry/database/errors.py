@@ -1,4 +1,4 @@
-"""What a driver's error means to whoever called: the one reading of it, for every store on PostgreSQL."""
+"""Database error translation: driver errors to the pool's errors, for every store on PostgreSQL."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ _DISK_FULL = "53100"
 _INSUFFICIENT = "53"  # class: too many connections, out of memory
 _READ_ONLY = "25006"  # read_only_sql_transaction: the server has become, or still is, a standby
 _AWAY = ("57P", "08")  # operator intervention (shutdown, crash); class: connection exception
-_GONE = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.DisconnectionError)
-_BARE_GONE = (psycopg2.OperationalError, psycopg2.InterfaceError)
+_CONNECTION_ERRORS = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.DisconnectionError)
+_DRIVER_CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError)
 
 DriverError: TypeAlias = sa_exc.SQLAlchemyError | psycopg2.Error
 """SQLAlchemy's error, or psycopg2's own where its cursor is used directly (COPY)."""
 
 
 def unavailable(error: DriverError) -> Exception:
-    """Turn an error into an UnavailableError where it tells of circumstances; else give it back, for it is a defect.
+    """Return an UnavailableError for an error of the server or the network; else the error itself, which is a defect.
 
-    DISK_FULL: no room; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: away, or not writable.
+    DISK_FULL; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: no answer, or not writable.
     The codes are of PostgreSQL's documentation, appendix A.
     """
     code = sqlstate(error)
@@ -47,7 +47,7 @@ def unavailable(error: DriverError) -> Exception:
             Reason.OVERLOADED, "every connection to PostgreSQL is in use; try again", retry_after=1.0
         )
     lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
-    if lost or code.startswith(_AWAY) or isinstance(error, (*_GONE, *_BARE_GONE)):
+    if lost or code.startswith(_AWAY) or isinstance(error, (*_CONNECTION_ERRORS, *_DRIVER_CONNECTION_ERRORS)):
         return UnavailableError(
             Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
         )
@@ -76,10 +76,10 @@ def translated_errors(translate: Callable[[DriverError], Exception] = unavailabl
 
 
 def never_committed(error: sa_exc.DBAPIError) -> bool:
-    """Return whether an error that a commit raised says that nothing was committed; else unknown.
+    """Return whether an error of a commit proves that nothing was committed; False = unknown.
 
-    A server that answers a commit with an error and stays there has rolled back. One that goes away, or whose answer
-    is lost, may have committed before.
+    A server that answers a commit with an error and goes on has rolled back. One that ends, or whose answer is lost,
+    may have committed before.
     """
     if isinstance(error.orig, errors.InFailedSqlTransaction):
         return True
@@ -88,17 +88,17 @@ def never_committed(error: sa_exc.DBAPIError) -> bool:
 
 
 def sqlstate(error: DriverError) -> str:
-    """Return the server's code of an error, empty where it has none."""
+    """Return the server's code (SQLSTATE) of an error, empty if it has none."""
     original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return getattr(original, "pgcode", None) or ""
 
 
 def refusal(error: BaseException) -> str:
-    """Return what was said to an attempt to connect, on one line; empty for every other error.
+    """Return the message of a failed attempt to connect, on one line; empty for every other error.
 
-    For the operator alone, since it names hosts and roles. It holds no password, and no values: there is no statement
-    yet. Before there is a connection the driver gives no code, so that a wrong password looks like a server that is
-    away.
+    For the operator only, because it names hosts and roles. It contains neither password nor values: there is no
+    statement yet. Before there is a connection the driver has no code, so that a wrong password looks like an
+    unavailable server.
     """
     cause = error.__cause__
     if isinstance(cause, sa_exc.OperationalError) and cause.statement is None and not sqlstate(cause):

@@ -1,11 +1,11 @@
-"""Statements that the server plans once a connection, and not with each of thousands of calls.
+"""Prepared statement: planned by the server once a connection, not with each of thousands of calls.
 
-Planning takes PostgreSQL three times as long as carrying out a statement that looks one row up. psycopg2 sends a text
-each time; `PREPARE` and `EXECUTE` make the same happen by hand. Prepared statements belong to the session: neither a
-commit nor a rollback drops them, and a new connection starts without.
+For a statement that reads one row, planning takes PostgreSQL three times as long as execution. psycopg2 sends a text
+each time; here `PREPARE` and `EXECUTE` are sent explicitly. Prepared statements belong to the session: neither a commit
+nor a rollback drops them, and a new connection starts without.
 
-They go to the driver's cursor straight, since SQLAlchemy's result objects cost as much again as the server does. The
-transaction is SQLAlchemy's all the same, and so are the errors.
+They use the driver's cursor directly, because SQLAlchemy's result objects cost as much as the server's work. The
+transaction is still SQLAlchemy's, and so are the errors.
 """
 
 import re
@@ -34,8 +34,8 @@ class PreparedStatement:
     def __init__(self, name: str, text: str, /, **types: str) -> None:
         self._name = name
         self._order = [*types]
-        places = {parameter: f"${at}" for at, parameter in enumerate(self._order, 1)}
-        body = _NAME.sub(lambda found: places[found[1]], text)
+        numbers = {parameter: f"${at}" for at, parameter in enumerate(self._order, 1)}
+        body = _NAME.sub(lambda found: numbers[found[1]], text)
         listed = f"({', '.join(types.values())})" if types else ""
         self._prepare = f"PREPARE {name}{listed} AS {body}"
         given = f"({', '.join(f'%s::{one}' for one in types.values())})" if types else ""
@@ -43,7 +43,7 @@ class PreparedStatement:
         self._row: Any = None
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Any]:
-        """Carry it out; the first time on a connection, prepare it there.
+        """Execute it; prepare it first, once a connection.
 
         Returns:
             The rows, as named tuples.
@@ -51,7 +51,7 @@ class PreparedStatement:
         Raises:
             sqlalchemy.exc.DBAPIError: what the driver raised.
         """
-        cursor = self._ready(connection)
+        cursor = self._prepared_cursor(connection)
         try:
             cursor.execute(self._execute, [values[name] for name in self._order])
             if self._row is None:
@@ -62,13 +62,13 @@ class PreparedStatement:
         except psycopg2.Error as error:
             raise self._raised(connection, cursor, error) from error
 
-    def written_out(self, connection: sa.Connection, values: Mapping[str, Any]) -> bytes:
-        """Prepare it on a connection, if it is not yet; give the text that carries it out, its parameters filled in.
+    def sql(self, connection: sa.Connection, values: Mapping[str, Any]) -> bytes:
+        """Prepare it on a connection, if it is not yet; return the SQL that executes it, with its parameters filled in.
 
         Raises:
             sqlalchemy.exc.DBAPIError: what the driver raised.
         """
-        cursor = self._ready(connection)
+        cursor = self._prepared_cursor(connection)
         try:
             text: bytes = cursor.mogrify(self._execute, [values[name] for name in self._order])
         except psycopg2.Error as error:
@@ -76,25 +76,25 @@ class PreparedStatement:
         return text
 
     def one_or_none(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
-        """Carry it out; give the only row, None where there is none."""
+        """Execute it; return the only row, None if there is none."""
         rows = self.run(connection, values)
         return rows[0] if rows else None
 
-    def _ready(self, connection: sa.Connection) -> Any:
+    def _prepared_cursor(self, connection: sa.Connection) -> Any:
         """Return the session's cursor, on which the statement is prepared."""
         session = connection.info.get("prepared")
         if session is None:
             session = connection.info["prepared"] = _Session(connection.connection.dbapi_connection)
-        if self._name not in session.known:
+        if self._name not in session.prepared:
             try:
                 session.cursor.execute(self._prepare)
             except psycopg2.Error as error:
                 raise self._raised(connection, session.cursor, error) from error
-            session.known.add(self._name)
+            session.prepared.add(self._name)
         return session.cursor
 
     def _raised(self, connection: sa.Connection, cursor: Any, error: psycopg2.Error) -> sa_exc.DBAPIError:
-        """Return SQLAlchemy's form of an error; a connection that is lost is not used again."""
+        """Return SQLAlchemy's form of an error; a lost connection is not used again."""
         # 57P01 to 57P03: the server ends the session; 08: so does the network.
         lost = bool(cursor.connection.closed) or (error.pgcode or "").startswith(("57P", "08"))
         if lost:
@@ -106,13 +106,13 @@ class PreparedStatement:
 
 
 class _Session:
-    """What one connection to the server has prepared, and the cursor that carries it out."""
+    """The statements prepared on one connection, and the cursor that executes them."""
 
     def __init__(self, driver: Any) -> None:
         self.cursor = driver.cursor()
-        self.known: set[str] = set()
+        self.prepared: set[str] = set()
 
 
 def _row_of(columns: list[str]) -> Any:
-    """Make the type of a statement's rows; its columns are known when it is first carried out."""
+    """Return the type of a statement's rows; its columns are known after the first execution."""
     return namedtuple("Row", columns)  # noqa: PYI024

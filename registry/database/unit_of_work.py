@@ -53,11 +53,11 @@ __all__ = [
 
 
 class Reader:
-    """What stores read with. Marker: each kind of store knows its own."""
+    """What stores read with. Marker class: each adapter knows its own subclass."""
 
 
 class UnitOfWork(Reader):
-    """An open transaction. Marker: each kind of store knows its own."""
+    """An open transaction. Marker class: each adapter knows its own subclass."""
 
 
 class Database(Protocol):
@@ -69,7 +69,7 @@ class Database(Protocol):
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED; OUTCOME_UNKNOWN when the connection was
                 lost during the commit, so that it may have happened or not.
-            PoolError: what the last statement raises, where it went with the commit.
+            PoolError: what the last statement raises, if it was sent with the commit.
         """
         ...
 
@@ -83,7 +83,7 @@ class Database(Protocol):
 
 
 Refusal: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
-"""Makes the error that is raised where a statement's rows violate a constraint of the database."""
+"""Returns the error to raise where a statement's rows violate a constraint of the database."""
 
 
 class PostgresReader(Reader):
@@ -134,41 +134,41 @@ class PostgresUnitOfWork(UnitOfWork):
         """Execute a statement that returns no rows.
 
         Args:
-            statement: which.
+            statement: to execute.
             values: its parameters, by name.
-            refusal: makes the error that is raised where a constraint refuses it.
-            last: nothing else is executed in this unit of work, so that the statement may be sent with the commit; what
-                it raises is then raised by leaving the block.
+            refusal: returns the error to raise where a constraint refuses it.
+            last: nothing else is executed in this unit of work, so that the statement may be sent with the commit; its
+                errors are then raised at the end of the block.
         """
         driver: Any = self.connection.connection.dbapi_connection
         try:
             if not last or not isinstance(driver, BatchingConnection):
                 statement.run(self.connection, values)
                 return
-            driver.send_with_commit(statement.written_out(self.connection, values))
+            driver.send_with_commit(statement.sql(self.connection, values))
         except sa_exc.IntegrityError as error:
             raise refusal(error) from error
         self._refusal = refusal
 
     def completed(self, committed: bool | None) -> None:
-        """Call the completion callbacks; for whoever opened the transaction."""
+        """Call the completion callbacks; called by the one that opened the transaction."""
         while self._callbacks:
             self._callbacks.pop()(committed)
 
     def commit_failed(self, error: sa_exc.DBAPIError) -> Exception:
-        """Return what an error of the commit means, after calling the completion callbacks."""
+        """Return the pool's error for an error of the commit, after calling the completion callbacks."""
         rolled_back = never_committed(error)
         if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
-            found: Exception = self._refusal(error)
+            raised: Exception = self._refusal(error)
         elif rolled_back:
-            found = unavailable(error)
+            raised = unavailable(error)
         else:
-            found = UnavailableError(
+            raised = UnavailableError(
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; it may have happened or not",
             )
         self.completed(False if rolled_back else None)
-        return found
+        return raised
 
 
 class PostgresDatabase(Database):
@@ -206,7 +206,7 @@ class PostgresDatabase(Database):
                 transaction.commit()
             except sa_exc.DBAPIError as error:
                 raise work.commit_failed(error) from error
-            except BaseException:  # an interruption, after which a callback that is not called would wait forever
+            except BaseException:  # an interruption; without its callback, a sequence number would stay locked forever
                 work.completed(None)
                 raise
             work.completed(True)
@@ -267,7 +267,7 @@ class MemoryDatabase(Database):
 
 
 def postgres_of(work: UnitOfWork) -> PostgresUnitOfWork:
-    """Return a PostgreSQL transaction as what it is.
+    """Return a unit of work as PostgreSQL's.
 
     Raises:
         TypeError: the unit of work belongs to another kind of store; the composition root has mixed adapters.
@@ -304,7 +304,7 @@ def _roll_back(transaction: sa.RootTransaction, work: PostgresUnitOfWork) -> Non
     try:
         transaction.rollback()
     except sa_exc.DBAPIError:
-        # The connection is gone. The server rolls back by itself, but holds the locks until it has noticed.
+        # The connection is lost. The server rolls back by itself, but holds the locks until it notices.
         work.completed(None)
     except BaseException:
         work.completed(None)

@@ -1,9 +1,9 @@
-"""The catalogue of information resources (政务信息资源目录): what exists, whose it is, and how it may be shared.
+"""Catalogue of information resources (政务信息资源目录): what exists, who provides it, and how it may be shared.
 
     draft ──publish──▶ published ──archive──▶ archived
 
 An entry exists before its schema: from its draft on, every version registered under its subject must classify
-every field. Publishing then looks at what is registered, so that nothing slips in before the draft. A published
+every field. Publishing checks the registered versions again, because some may be older than the draft. A published
 entry may change its title, its conditions or its level (never below that of its fields), not its provider: that
 is a merger of departments.
 """
@@ -24,11 +24,11 @@ __all__ = ["Catalogue"]
 
 
 class Catalogue:
-    """Keeps entries and moves them through their states.
+    """Stores entries and changes their states.
 
     Args:
-        store: where they are kept.
-        departments: who may provide.
+        store: of the entries.
+        departments: possible providers.
         clock: gives the time of a change, aware.
     """
 
@@ -38,7 +38,7 @@ class Catalogue:
         self._clock = clock
 
     def draft(self, work: UnitOfWork, entry: Entry) -> Entry:
-        """Take in a new entry, as version 1 and a draft.
+        """Add a new entry, as version 1 and a draft.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN or DEPARTMENT_INACTIVE, for its provider; REQUEST_INVALID, when another
@@ -57,7 +57,7 @@ class Catalogue:
         return draft
 
     def change(self, work: UnitOfWork, entry: Entry) -> Entry:
-        """Store a changed entry; its `version` is the one that the caller saw.
+        """Store a changed entry; its `version` is the one that the caller read.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN; REQUEST_INVALID, when provider, code or state would change, or the level
@@ -88,13 +88,13 @@ class Catalogue:
         *,
         version: int,
     ) -> Entry:
-        """Publish a draft: from now on its records are taken and may be granted.
+        """Publish a draft: from now on its records are accepted and may be granted.
 
         Args:
             work: the transaction.
             topic: which entry.
-            fields: gives the classification of every field registered under a subject (`Subjects.classified`).
-            version: the version that the caller saw.
+            fields: gives the classification of every field registered under a subject (`SchemaLookup.classified`).
+            version: the version that the caller read.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN; SUBJECT_UNKNOWN, when no schema is registered; SCHEMA_UNCLASSIFIED;
@@ -116,7 +116,7 @@ class Catalogue:
         return published
 
     def archive(self, work: UnitOfWork, topic: Topic, *, version: int) -> Entry:
-        """End a published entry, or a draft that came to nothing.
+        """Archive a published entry, or a draft that is given up.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN.

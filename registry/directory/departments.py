@@ -1,7 +1,7 @@
-"""Departments: who takes part.
+"""Departments: registration, renaming, merger and abolition, with history.
 
 A department is registered once and keeps its internal id through every renaming, move and merger. It is never
-removed: what it published and drew must stay attributable.
+removed: its publications and fetches must stay attributable.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ __all__ = ["Departments"]
 
 
 class Departments:
-    """Registers departments and keeps their history.
+    """Registers departments and stores their history.
 
     Args:
-        store: where they are kept.
+        store: of the departments.
         clock: gives the time of a change, aware.
         new_id: gives a fresh internal id (UUIDv7 as text).
     """
@@ -33,7 +33,7 @@ class Departments:
     def register(
         self, work: UnitOfWork, *, uscc: str, name: str, short_name: str, level: GovernmentLevel, division_code: str
     ) -> Department:
-        """Take a new department in.
+        """Register a new department.
 
         Raises:
             InvalidError: NAME_INVALID, for a code or name of another form.
@@ -48,7 +48,7 @@ class Departments:
     def rename(
         self, work: UnitOfWork, department_id: str, *, name: str, short_name: str, uscc: str | None = None, version: int
     ) -> Department:
-        """Return a department a new name, and a new credit code if it has one.
+        """Rename a department, and change its credit code if it has a new one.
 
         Args:
             work: the transaction.
@@ -56,7 +56,7 @@ class Departments:
             name: new name.
             short_name: new short name.
             uscc: new code, None = as before.
-            version: the version that the caller saw.
+            version: the version that the caller read.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN or NAME_INVALID.
@@ -80,7 +80,7 @@ class Departments:
             work: the transaction.
             department_id: internal id of the one that ends.
             into: id of the successor, an active one.
-            version: the version that the caller saw.
+            version: the version that the caller read.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN, for either id; REQUEST_INVALID, for a successor that is not active or

@@ -1,4 +1,4 @@
-"""In-memory adapters of the directory: the same promises as the PostgreSQL adapters, for tests and for trying."""
+"""In-memory adapters of the directory: the same guarantees as the PostgreSQL adapters, for tests."""
 
 import threading
 from datetime import datetime
@@ -24,22 +24,22 @@ class MemoryDepartments(DepartmentStore):
     @override
     def save(self, work: UnitOfWork, department: Department, at: datetime) -> None:
         with self._lock:
-            held = self._history.get(department.id, [])
-            if department.version != len(held) + 1:
+            versions = self._history.get(department.id, [])
+            if department.version != len(versions) + 1:
                 raise stale_version("department", department.version - 1)
             for other in self._history.values():
                 if other and other[-1][1].uscc == department.uscc and other[-1][1].id != department.id:
                     raise ConflictError(
                         Reason.ALREADY_EXISTS, "a department with this credit code is registered already"
                     )
-            on_rollback(work, lambda: self._history.__setitem__(department.id, held))
-            self._history[department.id] = [*held, (at, department)]
+            on_rollback(work, lambda: self._history.__setitem__(department.id, versions))
+            self._history[department.id] = [*versions, (at, department)]
 
     @override
     def get(self, reader: Reader, department_id: str) -> Department | None:
         with self._lock:
-            held = self._history.get(department_id)
-            return held[-1][1] if held else None
+            versions = self._history.get(department_id)
+            return versions[-1][1] if versions else None
 
     @override
     def by_uscc(self, reader: Reader, uscc: str) -> Department | None:
@@ -48,7 +48,7 @@ class MemoryDepartments(DepartmentStore):
     @override
     def all(self, reader: Reader) -> list[Department]:
         with self._lock:
-            current = [held[-1][1] for held in self._history.values() if held]
+            current = [versions[-1][1] for versions in self._history.values() if versions]
         return sorted(current, key=lambda department: (department.short_name, department.id))
 
     @override
@@ -67,17 +67,17 @@ class MemoryCatalogue(CatalogueStore):
     @override
     def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
         with self._lock:
-            held = self._history.get(entry.topic, [])
-            if entry.version != len(held) + 1:
+            versions = self._history.get(entry.topic, [])
+            if entry.version != len(versions) + 1:
                 raise stale_version("entry", entry.version - 1)
-            on_rollback(work, lambda: self._history.__setitem__(entry.topic, held))
-            self._history[entry.topic] = [*held, (at, entry)]
+            on_rollback(work, lambda: self._history.__setitem__(entry.topic, versions))
+            self._history[entry.topic] = [*versions, (at, entry)]
 
     @override
     def get(self, reader: Reader, topic: Topic) -> Entry | None:
         with self._lock:
-            held = self._history.get(topic)
-            return held[-1][1] if held else None
+            versions = self._history.get(topic)
+            return versions[-1][1] if versions else None
 
     @override
     def all(self, reader: Reader) -> list[Entry]:

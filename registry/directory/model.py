@@ -1,4 +1,4 @@
-"""What stands in the directory: departments, and the information resources that they offer. Values and pure rules.
+"""Directory model: departments, and the information resources that they offer. Values and pure rules.
 
 A department's internal id is in every row, leaf and certificate; its name and its unified social credit code are
 attributes with a history, because departments merge and are renamed.
@@ -56,7 +56,7 @@ class ShareType(StrEnum):
 
 
 class EntryState(StrEnum):
-    """Where an entry stands. Records are taken and granted only while it is published."""
+    """State of an entry. Records are accepted and granted only while it is published."""
 
     DRAFT = "draft"
     PUBLISHED = "published"
@@ -68,7 +68,7 @@ class Department:
     """A department, as of one version of it.
 
     Attributes:
-        id: internal id, forever. version: 1, 2, 3 …
+        id: internal id, never changed. version: 1, 2, 3 …
         uscc: unified social credit code (统一社会信用代码), 18 characters.
         name, short_name: in Chinese, such as 某市公安局 and 公安局.
         division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.
@@ -116,7 +116,7 @@ class Entry:
 
     Attributes:
         topic: name and major; chosen once. version: 1, 2, 3 … of this entry.
-        title: Chinese name. abstract: what it holds, in a few words.
+        title: Chinese name. abstract: its contents, in a few words.
         provider: id of the department that offers it.
         code: national resource code, such as `101001/000001`.
         share_type: see ShareType.
@@ -174,7 +174,7 @@ class Entry:
 
 
 def is_uscc(code: str) -> bool:
-    """Check a unified social credit code (GB 32100); an early lawful one passes too, as everywhere in the pool."""
+    """Check a unified social credit code (GB 32100); an early lawful one is valid too, as everywhere in the pool."""
     return _USCC.check_text(code) is not Verdict.INVALID
 
 

@@ -1,7 +1,7 @@
-"""Ports of the directory: where departments and catalogue entries are stored.
+"""Directory store ports: departments and catalogue entries, each with its history.
 
-Both are documents with a version number: `save` names the version that it was made from, and loses against a faster
-one (optimistic locking). Every version is kept.
+Both are documents with a version number: `save` names the version that it changes, and fails if that is not the current
+one any more (optimistic locking). Every version is kept.
 """
 
 from datetime import datetime
@@ -69,7 +69,7 @@ class CatalogueStore(Protocol):
 
 
 def stale_version(what: str, version: int) -> ConflictError:
-    """Say that another was faster."""
+    """Return the error of a change that is based on an old version."""
     return ConflictError(
         Reason.VERSION_CONFLICT, f"the {what} is no longer at version {version}; read it again, then repeat the change"
     )

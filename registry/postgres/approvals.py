@@ -1,4 +1,4 @@
-"""PostgreSQL adapter of approvals: requests to take a classification back."""
+"""PostgreSQL adapter of approvals: requests to lower a classification."""
 
 import json
 from typing import Any
@@ -18,13 +18,13 @@ class PostgresApprovals(ApprovalStore):
 
     @override
     def add(self, work: UnitOfWork, approval: Approval) -> None:
-        connection_of(work).execute(sa.insert(table).values(id=approval.id, **_facts(approval)))
+        connection_of(work).execute(sa.insert(table).values(id=approval.id, **_columns(approval)))
 
     @override
     def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
-        """The row's lock makes one of two the first."""
+        """Of two concurrent calls, the row's lock makes one the first."""
         changed = sa.update(table).where(table.c.id == approval.id, table.c.state == before.value)
-        return connection_of(work).execute(changed.values(_facts(approval))).rowcount == 1
+        return connection_of(work).execute(changed.values(_columns(approval))).rowcount == 1
 
     @override
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
@@ -50,7 +50,7 @@ class PostgresApprovals(ApprovalStore):
         return [_approval(row) for row in connection_of(reader).execute(wanted)]
 
 
-def _facts(approval: Approval) -> dict[str, Any]:
+def _columns(approval: Approval) -> dict[str, Any]:
     return {
         "subject": approval.subject,
         "shape": approval.shape,

@@ -1,4 +1,4 @@
-"""Departments and catalogue entries in PostgreSQL: the current version for looking up, every version forever."""
+"""PostgreSQL adapter of the directory: departments and catalogue entries, the current version and all earlier ones."""
 
 import json
 from dataclasses import asdict
@@ -29,7 +29,7 @@ class PostgresDepartments(DepartmentStore):
         facts = {"version": value.version, "uscc": value.uscc, "body": body}
         connection = connection_of(work)
         taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
-        # Two that bring one code at the same time: the second waits at the unique index below.
+        # Of two concurrent calls with one code, the second waits at the unique index below.
         if connection.execute(taken).first() is not None:
             raise _taken()
         if value.version == 1:

@@ -1,4 +1,4 @@
-"""The outbox in PostgreSQL, and who empties it: one process at a time, whichever comes first."""
+"""PostgreSQL adapter of the outbox; an advisory lock lets one process at a time send it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ from registry.schemas_topic.records import Record
 
 __all__ = ["PostgresOutbox"]
 
-_TURN = 0x5C4E_3A50  # an advisory lock's number; nobody else's in this database
+_LOCK = 0x5C4E_3A50  # number of the advisory lock; unique in this database
 
 
 class PostgresOutbox(Outbox):
@@ -35,17 +35,17 @@ class PostgresOutbox(Outbox):
     def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
         connection_of(work).execute(sa.delete(table).where(table.c.number.in_(list(numbers))))
 
-    def take_turn(self, work: UnitOfWork) -> bool:
-        """Take the turn of sending until the transaction ends; return whether it was free (an advisory lock).
+    def try_lock(self, work: UnitOfWork) -> bool:
+        """Take the advisory lock of the sender until the transaction ends; return whether it was free.
 
-        What is read and removed in that transaction is removed only once it is sent: a process that dies has sent, but
-        removed nothing, and the next one sends the same in the same order.
+        Records are deleted in that transaction, after they are sent: a process that dies in between has deleted
+        nothing, and the next one sends the same records in the same order.
         """
-        lock = sa.select(sa.func.pg_try_advisory_xact_lock(_TURN))
+        lock = sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))
         return bool(connection_of(work).execute(lock).scalar_one())
 
     def fill(self, work: UnitOfWork) -> int:
-        """Replace what waits by everything that the registry holds; return the number of records.
+        """Replace the waiting records by everything that the registry contains; return the number of records.
 
         The tables are locked against changes meanwhile, so that no older state follows a newer one.
         """

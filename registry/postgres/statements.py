@@ -1,6 +1,6 @@
-"""The registry's statements in PostgreSQL, named; `registry.postgres.subjects` carries them out.
+"""SQL statements of the registry, by name; `registry.postgres.subjects` executes them.
 
-Those that are asked thousands of times a second are prepared: planned once a connection.
+Those that are executed thousands of times a second are prepared statements: planned once a connection.
 """
 
 import sqlalchemy as sa
@@ -89,7 +89,7 @@ BY_GUID = PreparedStatement(
     most="bytea",
 )
 
-# One way to the server for the lock, the subject's settings and those of the scopes around it.
+# One round trip for the lock, the subject's settings and those of the outer scopes.
 LOCK = PreparedStatement(
     "registry_lock",
     """
@@ -107,7 +107,7 @@ UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = 
     scopes="text[]",
 )
 
-# In one order wherever the database stands, so that two changes never wait for each other.
+# In one order, independent of the database's collation, so that two changes never wait for each other.
 LOCK_ALL = sa.text("""SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name COLLATE "C" FOR UPDATE""")
 
 SETTINGS = sa.text("""
@@ -115,8 +115,8 @@ SELECT name, config, mode FROM registry_subject
 WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
 """)
 
-# An id is taken from the sequence only for a content that is new: one that is known costs none. The version goes with
-# it, so that both are one way to the server.
+# An id is taken from the sequence only for a new content. The version is inserted by the same statement, so that both
+# cost one round trip.
 PUT = PreparedStatement(
     "registry_put",
     """

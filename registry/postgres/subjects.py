@@ -1,10 +1,10 @@
-"""PostgreSQL adapter of the subjects: ids without an election, from any number of processes.
+"""PostgreSQL adapter of the subject store: any number of processes assign ids, without a leader.
 
-One transaction a registration. The subject's row is its lock (`SELECT … FOR UPDATE`), so registrations of one
-subject queue, and those of others do not wait. The unique content key decides who gives an id: of two
-transactions that bring the same new content at the same time, the second waits for the first at the unique
-index and then reads what it stored. A transaction takes one subject's lock and one key, in this order, and
-nobody who holds a key wants a subject: there is no deadlock.
+A registration is one transaction. The subject's row is its lock (`SELECT … FOR UPDATE`), so registrations of one
+subject queue, and those of others do not wait. The unique content key decides which transaction assigns an id: of two
+with the same new content at the same time, the second waits for the first at the unique index and then reads what it
+stored. A transaction takes one subject's lock and then one key, and none with a key waits for a subject: there is no
+deadlock.
 
 The transaction is the caller's: an audit entry and the change that it describes become durable together.
 """
@@ -106,7 +106,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
             .join(subject, subject.c.name == version.c.subject)
             .where(~subject.c.hidden)
             .group_by(version.c.subject)
-            # By bytes, as the twin sorts, whatever the database's collation.
+            # By bytes, as the in-memory adapter sorts, independent of the database's collation.
             .order_by(sa.collate(version.c.subject, "C"))
         )
         return [(name, live) for name, live in connection_of(reader).execute(listed)]
@@ -140,15 +140,15 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
 def _lock(
     connection: sa.Connection, name: str, *, hidden: bool, scopes: Sequence[str]
 ) -> tuple[Settings | None, Mapping[str, Settings]]:
-    """Lock a subject; give its settings, None for a subject made just now, and those of the scopes around it."""
-    asked = {"name": name, "hidden": hidden, "scopes": [*scopes]}
+    """Lock a subject; return its settings, None if it is new, and those of the outer scopes."""
+    values = {"name": name, "hidden": hidden, "scopes": [*scopes]}
     while True:
-        rows = statements.LOCK.run(connection, asked)
+        rows = statements.LOCK.run(connection, values)
         others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
         for row in rows:
             if row.kind != "scope":
                 return (None if row.kind == "made" else Settings(row.config, row.mode)), others
-        # Another transaction made the subject while this one waited for it: the next statement sees it.
+        # Another transaction inserted the subject while this one waited for it: the next statement sees it.
 
 
 class _Change(Change):
@@ -162,7 +162,7 @@ class _Change(Change):
         self._scopes = scopes
 
     def versions(self) -> list[StoredVersion]:
-        if self._new:  # made in this transaction, and nobody else can have added to it
+        if self._new:  # inserted by this transaction: no other one can have added versions
             return []
         return [_version(row) for row in statements.VERSIONS.run(self._connection, {"name": self._name})]
 
@@ -181,21 +181,21 @@ class _Change(Change):
                     raise _taken(number)
                 self._new = False
                 if row.made:
-                    self._refer(row.id, content)
+                    self._add_references(row.id, content)
                     return StoredSchema(id=row.id, key=key, shape=shape, content=content, origin=self._name)
                 found = statements.SCHEMA.one_or_none(self._connection, {"id": row.id})
                 return _schema(found)
-            # Another transaction has just stored the content, or an import the id: look again, past what is taken.
+            # Another transaction has just stored the content, or an import the id: retry, after the highest id.
             self._connection.execute(statements.SKIP_TAKEN)
         raise UnavailableError(Reason.OVERLOADED, "no free id was found in time; try again", retry_after=1.0)
 
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         self._connection.execute(statements.RESERVE, {"id": schema_id})
         values = {**self._values(key, shape, content), "id": schema_id}
-        # Twice: where another transaction gives the content its id at this moment, this one becomes a twin.
+        # Twice: if another transaction assigns the content an id meanwhile, this id becomes a second one.
         for _ in range(2):
             if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
-                self._refer(schema_id, content)
+                self._add_references(schema_id, content)
                 return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
             held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
             if held is not None:
@@ -245,7 +245,7 @@ class _Change(Change):
             "origin": self._name,
         }
 
-    def _refer(self, schema_id: int, content: Content) -> None:
+    def _add_references(self, schema_id: int, content: Content) -> None:
         pointed = {(item.subject, item.version) for item in content.references}
         if pointed:
             rows = [{"schema_id": schema_id, "subject": name, "version": number} for name, number in sorted(pointed)]

@@ -1,4 +1,4 @@
-"""The registry's tables in PostgreSQL."""
+"""PostgreSQL tables of the registry."""
 
 import sqlalchemy as sa
 
@@ -31,7 +31,7 @@ schema = sa.Table(
     sa.Column("rule_set", sa.Text),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-    # 0 for the id that this registry gives to a content; its own id for another one that came by import
+    # 0 for the id that this registry assigned to a content; its own id for one that was imported
     sa.Column("twin", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.UniqueConstraint("key", "twin", name="registry_schema_content"),
     comment="what an id stands for, for ever: rows are neither changed nor deleted",

@@ -1,14 +1,14 @@
-"""Every change of the registry goes, in its own transaction, into an outbox too; from there onto a topic of schemas.
+"""Transactional outbox: each change of the registry as records, stored in its own transaction, for the schemas topic.
 
     change ──┬── registry's tables      one transaction
              └── outbox ── topic        later, in order, at least once
 
-A record is written because the change was, and never without it: nothing is told that did not happen, and nothing that
-happened is kept back. The order of a subject's records is that of its changes, for its lock is held while they are
-numbered; two subjects owe each other no order. Sending one twice changes nothing on a compacted topic.
+A record is stored exactly if its change is: the topic shows nothing that did not happen, and misses nothing that did.
+The order of a subject's records is that of its changes, because its lock is held while they are numbered; the records
+of two subjects have no order. Sending one twice changes nothing on a compacted topic.
 
-The records are those of `registry.schemas_topic.records`. A purged version leaves its id behind there, and a view,
-which no list shows, is told by its id alone.
+The records are those of `registry.schemas_topic.records`. The id of a purged version stays reserved there, and a view,
+which is not listed, appears by its id only.
 """
 
 import json
@@ -37,18 +37,18 @@ __all__ = ["MemoryOutbox", "Outbox", "OutboxWriter", "snapshot_records"]
 
 
 class Outbox(Protocol):
-    """Keeps records until they are sent."""
+    """Stores records until they are sent."""
 
     def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
         """Add records, within the transaction of the change that they describe."""
         ...
 
     def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
-        """Return the oldest records with their numbers."""
+        """Return the oldest records, with their numbers."""
         ...
 
     def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
-        """Forget records that are on the topic."""
+        """Delete records that are on the topic."""
         ...
 
 
@@ -57,34 +57,34 @@ class MemoryOutbox(Outbox):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: dict[int, Record] = {}
+        self._records: dict[int, Record] = {}
         self._last = 0
 
     @override
     def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
         with self._lock:
-            before = dict(self._waiting)
+            before = dict(self._records)
             on_rollback(work, lambda: self._restore(before))
             for record in records:
                 self._last += 1
-                self._waiting[self._last] = record
+                self._records[self._last] = record
 
-    def _restore(self, waiting: dict[int, Record]) -> None:
+    def _restore(self, records: dict[int, Record]) -> None:
         with self._lock:
-            self._waiting = waiting
+            self._records = records
 
     @override
     def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
         with self._lock:
-            return sorted(self._waiting.items())[:limit]
+            return sorted(self._records.items())[:limit]
 
     @override
     def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
         with self._lock:
-            before = dict(self._waiting)
+            before = dict(self._records)
             on_rollback(work, lambda: self._restore(before))
             for number in numbers:
-                self._waiting.pop(number, None)
+                self._records.pop(number, None)
 
 
 class OutboxWriter(SubjectWriter):
@@ -119,27 +119,27 @@ class OutboxWriter(SubjectWriter):
 
 
 def snapshot_records(store: SubjectReader, reader: Reader) -> Iterator[Record]:
-    """Return everything that a registry holds as records: what a topic that is empty begins with.
+    """Return everything that a registry contains as records, to fill an empty topic.
 
-    Nothing may change meanwhile; the caller holds the tables.
+    Nothing may change meanwhile: the caller has locked the tables.
     """
     for subject, settings in sorted(store.configured(reader).items()):
         yield from _settings_records(subject, Settings(), settings)
-    told: set[int] = set()
+    listed: set[int] = set()
     for version in store.listed(reader):
         schema = store.schema(reader, version.schema_id)
         text = store.text(reader, version.subject, version.number)
         if schema is not None:
-            told.add(version.schema_id)
+            listed.add(version.schema_id)
             yield schema_record(_version(version, schema.content, text))
     for schema_id in range(1, store.highest_id(reader) + 1):
-        schema = None if schema_id in told else store.schema(reader, schema_id)
+        schema = None if schema_id in listed else store.schema(reader, schema_id)
         if schema is not None:
-            yield _kept(schema)
+            yield _reserved(schema)
 
 
 class _RecordedChange(Change):
-    """A change that records what it does."""
+    """A change that also builds the records of its effects."""
 
     def __init__(self, change: Change, work: UnitOfWork, store: SubjectReader, subject: str, *, hidden: bool) -> None:
         self.records: list[Record] = []
@@ -163,16 +163,16 @@ class _RecordedChange(Change):
 
     def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         schema = self._change.put(number, key, shape, content)
-        self._note(number, schema, content.text)
+        self._record_version(number, schema, content.text)
         return schema
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         self._change.add(number, schema, text)
-        self._note(number, schema, text)
+        self._record_version(number, schema, text)
 
-    def _note(self, number: int, schema: StoredSchema, text: str) -> None:
+    def _record_version(self, number: int, schema: StoredSchema, text: str) -> None:
         if self._hidden:
-            self.records.append(_kept(schema))
+            self.records.append(_reserved(schema))
             return
         version = StoredVersion(
             subject=self._subject,
@@ -185,23 +185,23 @@ class _RecordedChange(Change):
         self.records.append(schema_record(_version(version, schema.content, text)))
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
-        chosen = list(numbers)
-        self._change.mark_deleted(chosen)
-        for number in chosen:
+        deleted = list(numbers)
+        self._change.mark_deleted(deleted)
+        for number in deleted:
             found = self._store.held(self._work, self._subject, number)
             schema = None if found is None else self._store.schema(self._work, found[0].schema_id)
             if found is not None and schema is not None:
                 self.records.append(schema_record(_version(found[0], schema.content, found[1], deleted=True)))
 
     def purge(self, numbers: Iterable[int]) -> None:
-        chosen = set(numbers)
-        gone = [version for version in self._change.versions() if version.number in chosen]
-        self._change.purge(chosen)
-        for version in gone:
+        purged = set(numbers)
+        versions = [version for version in self._change.versions() if version.number in purged]
+        self._change.purge(purged)
+        for version in versions:
             self.records.append(Record(schema_key(self._subject, version.number), None))
             schema = self._store.schema(self._work, version.schema_id)
             if schema is not None:
-                self.records.append(_kept(schema))
+                self.records.append(_reserved(schema))
 
     def configure(self, settings: Settings) -> None:
         before = self._change.settings()
@@ -229,6 +229,6 @@ def _version(version: StoredVersion, content: Content, text: str | None, *, dele
     )
 
 
-def _kept(schema: StoredSchema) -> Record:
+def _reserved(schema: StoredSchema) -> Record:
     stored = StoredVersion(subject="", number=1, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=True)
     return schema_record(kept_id(schema.id, _version(stored, schema.content, None)))

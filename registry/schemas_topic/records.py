@@ -1,4 +1,4 @@
-"""Records of a `_schemas` topic, as Confluent's registry and Karapace write and read them. Pure.
+"""Record format of the `_schemas` topic, as Confluent's registry and Karapace write and read it. Pure.
 
     key                                                      value
     {"keytype":"SCHEMA","subject":s,"version":n,"magic":1}   subject, version, id, schema, deleted …; null: purged
@@ -8,14 +8,13 @@
     {"keytype":"CLEAR_SUBJECT","subject":s,"magic":0}        {"subject":s}: permanently
     {"keytype":"NOOP","magic":0}                             nothing
 
-The subject null means everybody's settings. The topic is compacted by key, so a key's bytes are as much a promise as
-its meaning: members stand in one order, without white space, or what was deleted would come back.
+A subject of null means the global settings. The topic is compacted by key, so the bytes of a key must not vary: its
+members have one order, without white space, or a tombstone would not delete its record.
 
-What the format cannot say. A purged version is a tombstone, and with it the topic forgets what its id meant; a registry
-restored from it would give that id to the next schema, while records framed with it still lie in topics. So for every
-id without a version one is kept, deleted softly, under a subject of its own in the context `.ids` (`:.ids:42`, version
-1). A registry that knows nothing of this sees a deleted subject in a context that nobody uses; ours reads it as what it
-is, a promise that the id stays taken.
+Reserved ids. A purged version is a tombstone, and with it the topic loses the meaning of its id. A registry restored
+from the topic would assign that id to the next schema, while topics still contain records framed with it. So every id
+without a version is stored as a softly deleted version 1 of a subject of its own in the context `.ids` (`:.ids:42`).
+Other registries see a deleted subject in an unused context; this one reads it as a reserved id.
 
 In a file there is one record a line: `{"key": …, "value": …}`, or `key<TAB>value` as Kafka's console consumer prints.
 """
@@ -46,7 +45,7 @@ __all__ = [
 ]
 
 KEPT_IDS = ":.ids:"
-"""With it begin the subjects that stand for ids without a version."""
+"""Prefix of the subjects that reserve ids without a version."""
 
 _BODY = ("schemaType", "references", "metadata", "ruleSet")
 
@@ -61,12 +60,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A version of a subject, as a topic or another registry tells it.
+    """A version of a subject, as a topic or another registry describes it.
 
     Attributes:
         subject, number, schema_id: which, and its id there.
         schema: the text.
-        rest: schemaType, references, metadata and ruleSet, those that there are.
+        rest: schemaType, references, metadata and ruleSet, if present.
         deleted: softly.
     """
 
@@ -79,7 +78,7 @@ class Version:
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> "Version":
-        """Read a SCHEMA record's value, or what a registry answers for a version.
+        """Read a SCHEMA record's value, or a registry's answer for a version.
 
         Raises:
             InvalidError: REQUEST_INVALID, a member is missing or of another form.
@@ -101,10 +100,10 @@ class Version:
 
     @property
     def content(self) -> tuple[str, str]:
-        """What its id stands for: the schema however it is written, and the rest as JSON."""
+        """The content of its id: the schema in canonical form, and the rest as JSON."""
         text = self.schema
         if self.rest.get("schemaType", "AVRO") == "AVRO":
-            # What is no schema, whoever registers it says.
+            # An invalid schema is reported when it is registered.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 text = canonical_text(json.loads(text))
         return text, json.dumps(self.rest, sort_keys=True)
@@ -112,10 +111,10 @@ class Version:
 
 @dataclass(slots=True)
 class Snapshot:
-    """What a topic says once it is read to its end.
+    """The state that a topic describes when it is read to its end.
 
     Attributes:
-        versions: by subject and number. configs, modes: by subject; "" for everybody's.
+        versions: by subject and number. configs, modes: by subject; "" for the global ones.
     """
 
     versions: dict[tuple[str, int], Version] = field(default_factory=dict)
@@ -123,11 +122,11 @@ class Snapshot:
     modes: dict[str, str] = field(default_factory=dict)
 
     def contradictions(self) -> list[str]:
-        """Return which ids stand for two contents; such a topic cannot be taken over."""
-        known: dict[int, Version] = {}
+        """Return the ids that have two contents; such a topic cannot be imported."""
+        by_id: dict[int, Version] = {}
         found = []
         for version in self.versions.values():
-            first = known.setdefault(version.schema_id, version)
+            first = by_id.setdefault(version.schema_id, version)
             if first.content != version.content:
                 found.append(
                     f"the id {version.schema_id} stands for two schemas: version {first.number} of {first.subject}, "
@@ -136,10 +135,10 @@ class Snapshot:
         return found
 
     def ordered(self) -> list[Version]:
-        """Return the versions so that each comes after those that it refers to and after its subject's earlier ones.
+        """Return the versions in an order in which each follows those that it refers to and its subject's earlier ones.
 
         Raises:
-            InvalidError: REQUEST_INVALID, when references lead in a circle or nowhere.
+            InvalidError: REQUEST_INVALID, when references are circular or to nothing.
         """
         waiting = sorted(self.versions.values(), key=lambda one: (one.schema_id, one.subject, one.number))
         done: set[tuple[str, int]] = set()
@@ -181,22 +180,22 @@ def schema_key(subject: str, number: int) -> str:
 
 
 def config_record(subject: str, config: Mapping[str, Any] | None) -> Record:
-    """Return the record of a configuration; None = none any more, "" = everybody's."""
+    """Return the record of a configuration; None = removed; the subject "" = the global one."""
     value = None
     if config:
-        known = dict(config)
-        known["compatibilityLevel"] = known.pop("compatibility", known.get("compatibilityLevel"))
-        value = _json({name: each for name, each in known.items() if each is not None})
+        members = dict(config)
+        members["compatibilityLevel"] = members.pop("compatibility", members.get("compatibilityLevel"))
+        value = _json({name: each for name, each in members.items() if each is not None})
     return Record(_settings_key("CONFIG", subject), value)
 
 
 def mode_record(subject: str, mode: str | None) -> Record:
-    """Return the record of a mode; None = none any more, "" = everybody's."""
+    """Return the record of a mode; None = removed; the subject "" = the global one."""
     return Record(_settings_key("MODE", subject), None if mode is None else _json({"mode": mode}))
 
 
 def kept_id(schema_id: int, version: Version) -> Version:
-    """Return the version that stands for an id without one."""
+    """Return the version that reserves an id without one."""
     return Version(
         subject=kept_subject(schema_id),
         number=1,
@@ -208,20 +207,20 @@ def kept_id(schema_id: int, version: Version) -> Version:
 
 
 def kept_subject(schema_id: int) -> str:
-    """Return the subject under which an id without a version is kept."""
+    """Return the subject that reserves an id without a version."""
     return f"{KEPT_IDS}{schema_id}"
 
 
 def is_kept_id(subject: str) -> bool:
-    """Return whether a subject stands for an id alone."""
+    """Return whether a subject only reserves an id."""
     return subject.startswith(KEPT_IDS)
 
 
 def fold(records: Iterable[Record]) -> Snapshot:
-    """Read a topic from its beginning to its end.
+    """Return the state that a topic's records, from its beginning to its end, describe.
 
     Raises:
-        InvalidError: REQUEST_INVALID, naming the record (from 1) that is none of this format.
+        InvalidError: REQUEST_INVALID, naming the record (from 1) that does not have this format.
     """
     snapshot = Snapshot()
     for number, record in enumerate(records, 1):
@@ -238,11 +237,11 @@ def fold(records: Iterable[Record]) -> Snapshot:
 def _apply(snapshot: Snapshot, key: Mapping[str, Any], value: Mapping[str, Any] | None) -> None:
     kind = key["keytype"]
     if kind == "SCHEMA":
-        place = (_text(key["subject"]), _number(key["version"]))
+        name, number = _text(key["subject"]), _number(key["version"])
         if value is None:
-            snapshot.versions.pop(place, None)
+            snapshot.versions.pop((name, number), None)
         else:
-            snapshot.versions[place] = Version.read({**value, "subject": place[0], "version": place[1]})
+            snapshot.versions[name, number] = Version.read({**value, "subject": name, "version": number})
     elif kind in ("CONFIG", "MODE"):
         _set(snapshot, kind, _text(key.get("subject") or ""), value)
     elif kind in ("DELETE_SUBJECT", "CLEAR_SUBJECT"):
@@ -253,25 +252,25 @@ def _apply(snapshot: Snapshot, key: Mapping[str, Any], value: Mapping[str, Any] 
 
 
 def _set(snapshot: Snapshot, kind: str, subject: str, value: Mapping[str, Any] | None) -> None:
-    held: dict[str, Any] = snapshot.configs if kind == "CONFIG" else snapshot.modes
+    settings: dict[str, Any] = snapshot.configs if kind == "CONFIG" else snapshot.modes
     if value is None:
-        held.pop(subject, None)
+        settings.pop(subject, None)
     else:
-        held[subject] = dict(value) if kind == "CONFIG" else _text(value["mode"])
+        settings[subject] = dict(value) if kind == "CONFIG" else _text(value["mode"])
 
 
 def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
     """Delete a subject softly up to a version, or, without one, permanently."""
-    mine = [place for place in snapshot.versions if place[0] == subject]
+    keys = [key for key in snapshot.versions if key[0] == subject]
     if last is None:
-        for place in mine:
-            del snapshot.versions[place]
+        for key in keys:
+            del snapshot.versions[key]
         snapshot.configs.pop(subject, None)
         snapshot.modes.pop(subject, None)
         return
-    for place in mine:
-        if place[1] <= last:
-            snapshot.versions[place] = replace(snapshot.versions[place], deleted=True)
+    for key in keys:
+        if key[1] <= last:
+            snapshot.versions[key] = replace(snapshot.versions[key], deleted=True)
 
 
 def write_line(record: Record) -> str:
@@ -280,7 +279,7 @@ def write_line(record: Record) -> str:
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[Record]:
-    """Read records from lines; empty ones are left out. Lines end with a line feed alone: texts hold other ends raw.
+    """Read records from lines; empty ones are skipped. Only a line feed ends a line: texts may contain other ends raw.
 
     Raises:
         InvalidError: REQUEST_INVALID, naming the line.
@@ -294,8 +293,8 @@ def read_lines(lines: Iterable[str]) -> Iterator[Record]:
                 key, _, value = text.partition("\t")
                 yield Record(_json(json.loads(key)), None if value in ("null", "") else _json(json.loads(value)))
                 continue
-            known = json.loads(text)
-            key, value = known["key"], known["value"]
+            members = json.loads(text)
+            key, value = members["key"], members["value"]
             yield Record(_inner(key), None if value is None else _inner(value))
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidError(
@@ -305,7 +304,7 @@ def read_lines(lines: Iterable[str]) -> Iterator[Record]:
 
 
 def _inner(value: Any) -> str:
-    """Return JSON text of what stands in a line as an object, or as text that holds one."""
+    """Return the JSON text of a value that is an object, or a string with JSON in it."""
     return _json(json.loads(value) if isinstance(value, str) else value)
 
 

@@ -1,12 +1,12 @@
-"""A registry taken out, and put into another, ids and versions kept: over REST, whatever registry it is.
+"""Transfer of a registry to another one over REST, with its ids and versions: export and import.
 
-    taken(remote)          everything that it holds, soft-deleted versions and ids without a version too
-    put(remote, snapshot)  into an empty registry, or into one that holds the same under the same ids
+    export_snapshot(remote)           everything in it, softly deleted versions and ids without a version too
+    import_snapshot(remote, snapshot) into an empty registry, or one that has the same schemas under the same ids
 
-Putting goes subject by subject in the mode IMPORT, in which the receiving registry takes ids as they are told and never
-gives one a second meaning: what contradicts it is refused, named, and everything else goes on. Repeating it changes
-nothing, so that a copy that broke off is finished by starting it again. The order is the references' order; deletions
-come last, in reverse, for what is referred to cannot be deleted; settings come at the very end.
+The import proceeds subject by subject in the mode IMPORT, in which the receiving registry accepts given ids and never
+assigns one twice: what contradicts it is refused and reported, and the import continues. It is idempotent, so that an
+interrupted one is completed by repeating it. Versions follow those that they refer to; deletions come after them, in
+reverse order, because a referenced version cannot be deleted; settings are last.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,30 +29,29 @@ from registry.schemas_topic.records import (
 from registry.subjects.store import MOST_GAPS
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 
-__all__ = ["Copied", "put", "records_of", "taken"]
+__all__ = ["ImportReport", "export_snapshot", "import_snapshot", "records_of"]
 
 _EVERY = ":*:"
 
 
 @dataclass(slots=True)
-class Copied:
-    """What became of a copy.
+class ImportReport:
+    """Result of an import.
 
     Attributes:
-        versions: that are there now. kept: ids without a version among them.
-        refused: what the receiving registry does not take, in words.
+        versions: number in the receiving registry. reserved: ids without a version among them.
+        refused: what the receiving registry did not accept, as sentences.
     """
 
     versions: int = 0
-    kept: int = 0
+    reserved: int = 0
     refused: list[str] = field(default_factory=list)
 
 
-def taken(remote: RegistryAdminClient, *, prefix: str = "") -> Snapshot:
-    """Take everything out of a registry, or the subjects whose names begin with a prefix.
+def export_snapshot(remote: RegistryAdminClient, *, prefix: str = "") -> Snapshot:
+    """Return everything in a registry, or the subjects whose names begin with a prefix.
 
-    Ids that have no version (any more) are asked for one by one, and kept as `registry.schemas_topic.records` says;
-    not so with a prefix.
+    Without a prefix, ids without a version are queried one by one, and reserved (`registry.schemas_topic.records`).
 
     Raises:
         PoolError: what the registry answers.
@@ -60,9 +59,9 @@ def taken(remote: RegistryAdminClient, *, prefix: str = "") -> Snapshot:
     snapshot = Snapshot()
     every = sorted({*remote.subjects(prefix or _EVERY), *remote.subjects(prefix)})
     for subject in every:
-        place = quote(subject, safe="")
-        live = set(_found(remote, f"/subjects/{place}/versions") or ())
-        for number in remote.get(f"/subjects/{place}/versions", deleted=True):
+        path = f"/subjects/{quote(subject, safe='')}/versions"
+        live = set(_found(remote, path) or ())
+        for number in remote.get(path, deleted=True):
             version = Version.read({**remote.version(subject, number, deleted=True), "deleted": number not in live})
             snapshot.versions[version.subject, version.number] = version
         _settings(remote, snapshot, subject)
@@ -83,65 +82,67 @@ def records_of(snapshot: Snapshot) -> Iterator[Record]:
         yield schema_record(version)
 
 
-def put(remote: RegistryAdminClient, snapshot: Snapshot, *, told: Callable[[str], None] = lambda _: None) -> Copied:
-    """Put a snapshot into a registry.
+def import_snapshot(
+    remote: RegistryAdminClient, snapshot: Snapshot, *, progress: Callable[[str], None] = lambda _: None
+) -> ImportReport:
+    """Import a snapshot into a registry.
 
     Args:
         remote: the receiving registry; the caller may configure and register there.
-        snapshot: what to put.
-        told: is told each subject when its turn comes.
+        snapshot: what to import.
+        progress: is called with each subject before it is imported.
 
     Raises:
-        ConflictError: VERSION_CONFLICT, when an id stands for two schemas in the snapshot itself; nothing was put.
-        PoolError: the registry does not answer, or does not let the caller.
+        ConflictError: VERSION_CONFLICT, an id has two schemas in the snapshot itself; nothing was imported.
+        PoolError: the registry does not answer, or does not permit it.
     """
     wrong = snapshot.contradictions()
     if wrong:
         raise ConflictError(Reason.VERSION_CONFLICT, "; ".join(wrong[:20]))
     ordered = snapshot.ordered()
-    copied = Copied()
+    report = ImportReport()
     importing: dict[str, str | None] = {}  # subject → its mode before, None where it had none of its own
     try:
         for version in ordered:
             if version.subject not in importing:
-                told(version.subject)
-                place = quote(version.subject, safe="")
-                before = _found(remote, f"/mode/{place}")
-                remote.call("PUT", f"/mode/{place}", {"mode": "IMPORT"}, query={"force": True})
+                progress(version.subject)
+                path = f"/mode/{quote(version.subject, safe='')}"
+                before = _found(remote, path)
+                remote.call("PUT", path, {"mode": "IMPORT"}, query={"force": True})
                 importing[version.subject] = before["mode"] if before else None
-            if _put_version(remote, version, copied):
-                copied.versions += 1
-                copied.kept += is_kept_id(version.subject)
+            if _put_version(remote, version, report):
+                report.versions += 1
+                report.reserved += is_kept_id(version.subject)
         for version in reversed(ordered):
             if version.deleted:
-                _delete(remote, version, copied)
+                _delete(remote, version, report)
     finally:
         for subject, mode in sorted(importing.items()):
-            place = f"/mode/{quote(subject, safe='')}"
-            if mode is None or mode == "IMPORT":  # an import that was broken off
-                _found(remote, place, method="DELETE")
+            path = f"/mode/{quote(subject, safe='')}"
+            if mode is None or mode == "IMPORT":  # an interrupted import
+                _found(remote, path, method="DELETE")
             else:
-                remote.call("PUT", place, {"mode": mode}, query={"force": True})
-    _put_settings(remote, snapshot, copied)
-    return copied
+                remote.call("PUT", path, {"mode": mode}, query={"force": True})
+    _put_settings(remote, snapshot, report)
+    return report
 
 
-def _put_version(remote: RegistryAdminClient, version: Version, copied: Copied) -> bool:
+def _put_version(remote: RegistryAdminClient, version: Version, report: ImportReport) -> bool:
     body: dict[str, Any] = {"schema": version.schema, "id": version.schema_id, "version": version.number}
     try:
         remote.call("POST", f"/subjects/{quote(version.subject, safe='')}/versions", {**body, **version.rest})
     except (InvalidError, ConflictError) as error:
-        copied.refused.append(f"version {version.number} of {version.subject}: {error.message}")
+        report.refused.append(f"version {version.number} of {version.subject}: {error.message}")
         return False
     except PoolError as error:
         if error.details.get("code", "")[:3] != "422":
             raise
-        copied.refused.append(f"version {version.number} of {version.subject}: {error.message}")
+        report.refused.append(f"version {version.number} of {version.subject}: {error.message}")
         return False
     return True
 
 
-def _delete(remote: RegistryAdminClient, version: Version, copied: Copied) -> None:
+def _delete(remote: RegistryAdminClient, version: Version, report: ImportReport) -> None:
     path = f"/subjects/{quote(version.subject, safe='')}/versions/{version.number}"
     steps = ({}, {"permanent": True}) if is_kept_id(version.subject) else ({},)
     for query in steps:
@@ -149,10 +150,10 @@ def _delete(remote: RegistryAdminClient, version: Version, copied: Copied) -> No
             remote.call("DELETE", path, query=query)
         except InvalidError as error:
             if error.reason is not Reason.NOT_FOUND:  # 404: deleted already
-                copied.refused.append(f"deleting version {version.number} of {version.subject}: {error.message}")
+                report.refused.append(f"deleting version {version.number} of {version.subject}: {error.message}")
 
 
-def _put_settings(remote: RegistryAdminClient, snapshot: Snapshot, copied: Copied) -> None:
+def _put_settings(remote: RegistryAdminClient, snapshot: Snapshot, report: ImportReport) -> None:
     bodies: list[tuple[str, str, dict[str, Any]]] = []
     for subject, config in sorted(snapshot.configs.items()):
         body = dict(config)
@@ -163,40 +164,40 @@ def _put_settings(remote: RegistryAdminClient, snapshot: Snapshot, copied: Copie
         try:
             remote.call("PUT", f"/{kind}/{quote(subject, safe='')}" if subject else f"/{kind}", body)
         except InvalidError as error:
-            copied.refused.append(f"{kind} of {subject or 'all'}: {error.message}")
+            report.refused.append(f"{kind} of {subject or 'all'}: {error.message}")
 
 
 def _settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> None:
-    place = f"/{quote(subject, safe='')}" if subject else ""
-    config = _found(remote, f"/config{place}")
+    suffix = f"/{quote(subject, safe='')}" if subject else ""
+    config = _found(remote, f"/config{suffix}")
     if config:
         snapshot.configs[subject] = config
-    mode = _found(remote, f"/mode{place}")
+    mode = _found(remote, f"/mode{suffix}")
     if mode and (not subject or mode["mode"] != "READWRITE"):
         snapshot.modes[subject] = mode["mode"]
 
 
 def _without_version(remote: RegistryAdminClient, known: set[int]) -> Iterator[Version]:
-    """Return a version that stands for each id which has none."""
+    """Return a version for each id that has none, to reserve it."""
     last = max(known, default=0)
-    # Where every version is purged no id is known, and the first one still tells of the others.
+    # If every version is purged no id is known; the answer for the first one contains the highest id.
     found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
     last = max(last, int((found or {}).get("maxId", 0)))
     if last - len(known) > MOST_GAPS:
-        return  # an import of ids from elsewhere; what lies between was never given
+        return  # imported ids; those in between were never assigned
     for schema_id in range(1, last + 1):
         if schema_id in known:
             continue
         body = _found(remote, f"/schemas/ids/{schema_id}")
         if body is not None:
-            place = {"subject": kept_subject(schema_id), "version": 1, "id": schema_id}
-            yield kept_id(schema_id, Version.read({**body, **place}))
+            key = {"subject": kept_subject(schema_id), "version": 1, "id": schema_id}
+            yield kept_id(schema_id, Version.read({**body, **key}))
 
 
 def _found(
     remote: RegistryAdminClient, path: str, *, method: str = "GET", query: Mapping[str, Any] | None = None
 ) -> Any:
-    """Return an answer, None where there is nothing."""
+    """Return an answer, None for 404."""
     try:
         return remote.call(method, path, query=query)
     except InvalidError as error:

@@ -1,10 +1,10 @@
-"""What is configured, for one subject, for a context or for all: compatibility, modes, contracts.
+"""Configuration of a subject, of a context or of all: compatibility, modes, contracts, aliases.
 
-    the subject's own  >  its context's (`:.police:`)  >  everybody's  >  the registry's default
+    the subject's own  >  its context's (`:.police:`)  >  the global one  >  the registry's default
 
-The configuration object is Confluent's, kept whole. The registry acts on `compatibility`, `compatibilityGroup`,
+The configuration object is Confluent's, stored whole. The registry uses `compatibility`, `compatibilityGroup`,
 `alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients
-act on is kept and given back as it came.
+use is stored and returned unchanged.
 """
 
 import json
@@ -29,18 +29,18 @@ _FLAGS = ("normalize", "validateFields", "validateNewSchemas", "validateRules")
 _TEXTS = ("alias", "compatibilityGroup", "compatibilityPolicy")
 _METADATA = ("defaultMetadata", "overrideMetadata")
 _RULES = ("defaultRuleSet", "overrideRuleSet")
-_MOST_TEXT = 500
-_FRESH = 1.0  # seconds
+_MAX_TEXT = 500
+_CACHE_SECONDS = 1.0
 
 
 class Mode(StrEnum):
-    """What a subject takes."""
+    """What may be written under a subject."""
 
     READWRITE = "READWRITE"
     READONLY = "READONLY"
-    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all, whatever a subject's own mode says
-    IMPORT = "IMPORT"  # schemas with the ids and versions that they have elsewhere, unchecked against each other
-    FORWARD = "FORWARD"  # another registry leads: nothing is written here
+    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all, with priority over a subject's own mode
+    IMPORT = "IMPORT"  # schemas of another registry, with their ids and versions, not compared with each other
+    FORWARD = "FORWARD"  # another registry is the leader: nothing is written here
 
     @property
     def writable(self) -> bool:
@@ -49,11 +49,11 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
+class _CachedSettings:
     """What every call needs of all settings.
 
     Attributes:
-        at: when it was asked for. changes: how many had been made here by then.
+        at: start of the query. changes: number of changes made by this process until then.
     """
 
     at: float
@@ -67,7 +67,7 @@ class Configuration:
 
     Args:
         reader, writer: where they are stored.
-        level: the level that holds where none is configured.
+        level: the default compatibility level.
         clock: seconds, monotonic.
     """
 
@@ -84,32 +84,32 @@ class Configuration:
         self._level = level
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: _Known | None = None
-        self._asking = False
-        self._changes = 0  # made here, which are to be seen at once
+        self._cached: _CachedSettings | None = None
+        self._refreshing = False
+        self._changes = 0  # made by this process, which take effect at once
 
     def level(self, reader: Reader, subject: str, change: Change | None = None) -> Compatibility:
-        """Return the level that holds for a subject.
+        """Return the effective level of a subject.
 
         Args:
             reader: to look up with.
-            subject: its name; `GLOBAL` for the level that holds everywhere.
-            change: the subject's change, if the caller holds its lock.
+            subject: its name; `GLOBAL` for the global level.
+            change: the subject's change, if the caller has its lock.
         """
         return Compatibility(self.effective(reader, subject, change)["compatibility"])
 
     def effective(self, reader: Reader, subject: str, change: Change | None = None) -> dict[str, Any]:
-        """Return the whole configuration that holds for a subject, defaults and outer scopes merged in."""
+        """Return the effective configuration of a subject, with defaults and outer scopes merged in."""
         whole: dict[str, Any] = {"compatibility": self._level.value}
         for settings in reversed(self._layers(reader, subject, change)):
             whole |= _read(settings)
         return whole
 
     def own(self, reader: Reader, subject: str) -> dict[str, Any]:
-        """Return what is configured for a subject itself.
+        """Return the configuration of a subject itself.
 
         Raises:
-            InvalidError: COMPATIBILITY_NOT_SET, when nothing is.
+            InvalidError: COMPATIBILITY_NOT_SET, there is none.
         """
         found = _read(self._reader.settings(reader, subject))
         if not found:
@@ -117,10 +117,10 @@ class Configuration:
         return found
 
     def alias(self, reader: Reader, subject: str) -> str:
-        """Return the subject that is meant by a name: another where it is an alias, itself where it is none.
+        """Return the subject of a name: another one if the name is an alias, else itself.
 
-        Asked for with every call, so what is known is a second old where another process has changed it, and as old as
-        the database takes to answer.
+        Needed by every call, so the answer is cached: it may be a second old, and the time of the query, if another
+        process has changed it.
         """
         return self._read_cached(reader).aliases.get(subject, subject)
 
@@ -129,37 +129,41 @@ class Configuration:
         normalize = self._read_cached(reader).normalize
         if not normalize:
             return False
-        said = (normalize.get(name) for name in (subject, *scopes(subject)))
-        return next((one for one in said if one is not None), False)
+        values = (normalize.get(name) for name in (subject, *scopes(subject)))
+        return next((value for value in values if value is not None), False)
 
-    def _read_cached(self, reader: Reader) -> _Known:
+    def _read_cached(self, reader: Reader) -> _CachedSettings:
         """Return the cached settings of all; while one caller refreshes the cache, the others use the old values.
 
-        The lock is not held meanwhile: the one who asks may wait for a connection, and those who hold connections, in
+        The lock is not held during the query: this caller may wait for a connection, and callers with connections, in
         the middle of an act, would wait for the lock.
         """
         with self._lock:
-            now, known, changes = self._clock(), self._known, self._changes
-            if known is not None and known.changes == changes and (self._asking or now - known.at < _FRESH):
-                return known
-            self._asking = True
+            now, cached, changes = self._clock(), self._cached, self._changes
+            if (
+                cached is not None
+                and cached.changes == changes
+                and (self._refreshing or now - cached.at < _CACHE_SECONDS)
+            ):
+                return cached
+            self._refreshing = True
         try:
             found = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
         finally:
-            self._asking = False
+            self._refreshing = False
         normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
-        made = _Known(at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
+        fresh = _CachedSettings(at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
         with self._lock:
-            if self._known is None or self._known.changes <= changes:
-                self._known = made
-        return made
+            if self._cached is None or self._cached.changes <= changes:
+                self._cached = fresh
+        return fresh
 
     def _changed(self) -> None:
         with self._lock:
             self._changes += 1
 
     def aliases(self, reader: Reader) -> dict[str, list[str]]:
-        """Return every subject that aliases stand for, and the aliases."""
+        """Return the aliases of every subject that has some."""
         found: dict[str, list[str]] = {}
         configured = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
         for name, meant in sorted(_aliases(configured).items()):
@@ -167,7 +171,7 @@ class Configuration:
         return found
 
     def configure(self, work: UnitOfWork, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """Change the keys that are given, drop those given as None, keep the others; give what is configured now.
+        """Change the keys given, remove those given as None, keep the others; return the new configuration.
 
         Raises:
             InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for a value
@@ -182,10 +186,10 @@ class Configuration:
             return merged
 
     def reset(self, work: UnitOfWork, subject: str) -> dict[str, Any]:
-        """Drop what is configured; give what it was.
+        """Remove the configuration; return what it was.
 
         Raises:
-            InvalidError: COMPATIBILITY_NOT_SET, when nothing was configured for the subject.
+            InvalidError: COMPATIBILITY_NOT_SET, the subject has none.
         """
         with self._writer.change(work, subject) as change:
             settings = change.settings()
@@ -231,7 +235,7 @@ class Configuration:
                 Reason.MODE_INVALID, f"got the mode {mode[:40]!r}; expected one of {', '.join(Mode)}"
             ) from error
         with self._writer.change(work, subject) as change:
-            if chosen is Mode.IMPORT and not force and self._held_by(work, subject, change):
+            if chosen is Mode.IMPORT and not force and self._has_versions(work, subject, change):
                 raise RefusedError(
                     Reason.SUBJECT_READ_ONLY,
                     "Cannot import since found existing subjects; delete them for good first, or set force=true",
@@ -241,12 +245,12 @@ class Configuration:
         return chosen
 
     def reset_mode(self, work: UnitOfWork, subject: str, *, recursive: bool = False) -> Mode:
-        """Drop the mode that is set; give what it was.
+        """Remove the mode; return what it was.
 
         Args:
             work: the transaction.
             subject: whose; `GLOBAL` for all.
-            recursive: of every subject within as well.
+            recursive: also of every subject in the scope.
 
         Raises:
             InvalidError: MODE_NOT_SET, when none was set for the subject.
@@ -264,7 +268,7 @@ class Configuration:
         return Mode(settings.mode or Mode.READWRITE)
 
     def refuse_read_only(self, work: UnitOfWork, subject: str, change: Change) -> Mode:
-        """Refuse a change where the mode forbids it; give the mode.
+        """Refuse a change that the mode forbids; return the mode.
 
         Raises:
             RefusedError: SUBJECT_READ_ONLY.
@@ -279,12 +283,12 @@ class Configuration:
         return mode
 
     def forget(self, change: Change) -> None:
-        """Drop a subject's settings when its last version is gone."""
+        """Remove a subject's settings when its last version is purged."""
         change.configure(Settings())
         self._changed()
 
     def forget_scope(self, work: UnitOfWork, scope: str) -> None:
-        """Drop everything that is configured for a context."""
+        """Remove the settings of a context."""
         with self._writer.change(work, scope) as change:
             self.forget(change)
 
@@ -299,8 +303,8 @@ class Configuration:
             mine = found.get(subject, Settings())
         return [mine, *(found.get(name, Settings()) for name in outer)]
 
-    def _held_by(self, work: UnitOfWork, scope: str, change: Change) -> bool:
-        """Return whether a scope holds versions."""
+    def _has_versions(self, work: UnitOfWork, scope: str, change: Change) -> bool:
+        """Return whether a scope contains versions."""
         if change.versions():
             return True
         return scope in _scopes_of(name for name, _ in self._reader.subjects(work))
@@ -316,7 +320,7 @@ def _scopes_of(names: Iterable[str]) -> set[str]:
 
 
 def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the values that the registry or its clients act on.
+    """Check the values that the registry or its clients use.
 
     Raises:
         InvalidError: COMPATIBILITY_INVALID; REQUEST_INVALID or RULES_INVALID.
@@ -332,8 +336,8 @@ def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
             raise _wrong(name, "true or false")
     for name in _TEXTS:
         value = changes.get(name)
-        if not isinstance(value, str | None) or (value and (not value.isprintable() or len(value) > _MOST_TEXT)):
-            raise _wrong(name, f"printable text of {_MOST_TEXT} characters at most")
+        if not isinstance(value, str | None) or (value and (not value.isprintable() or len(value) > _MAX_TEXT)):
+            raise _wrong(name, f"printable text of {_MAX_TEXT} characters at most")
         if value == "":
             checked[name] = None
     for name in _METADATA:

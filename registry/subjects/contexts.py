@@ -1,4 +1,4 @@
-"""Contexts: names of subjects that stand apart, as `:.police:holders-value`. Pure.
+"""Contexts: namespaces of subjects, as in `:.police:holders-value`. Pure.
 
     holders-value              the subject of that name in the default context
     :.:holders-value           the same
@@ -6,9 +6,9 @@
     :.police:                  no subject: the scope of the context's settings
     :*:holders                 in a prefix: the name in any context
 
-A context is a department's: its name is a dot and the department's id, and whoever may register under a subject of
-the context is asked as that department (`owner_of`). Ids are one space over all contexts: a record's frame
-carries the id alone, so an id may not depend on where it is read.
+A context belongs to a department: its name is a dot and the department's id, and rights on a subject of the context
+are decided for that department (`owner_of`). Ids are one space over all contexts: a record's frame has only the id, so
+its meaning may not depend on the context.
 """
 
 import re
@@ -33,7 +33,7 @@ __all__ = [
 
 DEFAULT = "."
 EVERY = ":*:"
-"""The prefix that means every subject of every context."""
+"""The prefix that matches every subject of every context."""
 
 MAX_SUBJECT = 500  # characters, its context included
 _QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
@@ -58,19 +58,19 @@ def qualify(context: str, name: str) -> str:
 
 
 def normal(subject: str) -> str:
-    """Return the one way in which a subject is written: without the default context."""
+    """Return the normal form of a subject's name: without the default context."""
     return qualify(*split(subject))
 
 
 def relative(subject: str, parent: str) -> str:
-    """Return a subject that stands in a schema of *parent*: without a context, it is in the parent's."""
+    """Return a subject named in a schema of *parent*: without a context, it is in the parent's."""
     if _QUALIFIED.fullmatch(subject):
         return normal(subject)
     return qualify(split(parent).context, subject)
 
 
 def scopes(subject: str) -> tuple[str, ...]:
-    """Return the scopes whose settings hold for a subject where it has none: its context's, then everybody's."""
+    """Return the scopes whose settings a subject inherits: its context, then the global one."""
     context, name = split(subject)
     if not subject or (context == DEFAULT and not name):
         return ()
@@ -79,7 +79,7 @@ def scopes(subject: str) -> tuple[str, ...]:
 
 
 def matches(subject: str, prefix: str) -> bool:
-    """Return whether a subject is meant by a prefix; a prefix without a context means the default one."""
+    """Return whether a prefix matches a subject; a prefix without a context is in the default one."""
     if prefix == EVERY:
         return True
     if prefix.startswith(EVERY):
@@ -95,7 +95,7 @@ def owner_of(subject: str) -> str:
 
 
 def context_of(text: str) -> str:
-    """Read a context as it stands in a path: `.police`, `:.police:` or `police`.
+    """Read a context from a path: `.police`, `:.police:` or `police`.
 
     Raises:
         InvalidError: SUBJECT_INVALID.

@@ -1,10 +1,10 @@
 """Data contracts: metadata and rule sets as Confluent's clients send them. Pure.
 
-The registry keeps them and hands them back; the client acts on them. So that nothing is kept that a client could not
-read, their form is checked; so that a department may say something for all its subjects, its configuration's defaults
-stand under what is submitted, and its overrides above it:
+The registry stores and returns them; the client applies them. Their form is checked, so that every client can read
+them. A department can set values for all its subjects: its configuration's defaults have a lower priority than what is
+submitted, its overrides a higher one:
 
-    defaultMetadata  <  what is submitted, or the version before where nothing is  <  overrideMetadata
+    defaultMetadata  <  what is submitted, or else that of the version before  <  overrideMetadata
 
 Tags and properties merge key by key, rules by name; `sensitive` lists are united, never shortened.
 """
@@ -25,8 +25,8 @@ _KINDS = frozenset({"CONDITION", "TRANSFORM"})
 _RULE = frozenset(
     {"name", "doc", "kind", "mode", "type", "tags", "params", "expr", "onSuccess", "onFailure", "disabled"}
 )
-_MOST_RULES = 500
-_MOST_NAME = 256
+_MAX_RULES = 500
+_MAX_NAME = 256
 
 
 def checked_metadata(value: Any) -> str | None:
@@ -56,7 +56,7 @@ def checked_rules(value: Any) -> str | None:
     """Return a rule set as JSON text, None where there is none.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for another form; RULES_INVALID, for rules that no client could carry out.
+        InvalidError: REQUEST_INVALID, for another form; RULES_INVALID, for rules that no client could apply.
     """
     if value is None:
         return None
@@ -71,8 +71,8 @@ def checked_rules(value: Any) -> str | None:
             continue
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
             raise _wrong(f"ruleSet.{list_name}", "a list of rules")
-        if len(rules) > _MOST_RULES:
-            raise _bad_rule(list_name, f"got {len(rules)} rules; expected {_MOST_RULES} at most")
+        if len(rules) > _MAX_RULES:
+            raise _bad_rule(list_name, f"got {len(rules)} rules; expected {_MAX_RULES} at most")
         names = [_rule_name(list_name, rule) for rule in rules]
         if len(set(names)) < len(names):
             raise _bad_rule(list_name, "got two rules of one name; expected different names")
@@ -80,7 +80,7 @@ def checked_rules(value: Any) -> str | None:
 
 
 def merged(lower: str | None, upper: str | None) -> str | None:
-    """Put metadata, or a rule set, over another; what *upper* says wins."""
+    """Merge metadata, or rule sets; values of *upper* have priority."""
     if lower is None or upper is None:
         return upper if lower is None else lower
     below, above = json.loads(lower), json.loads(upper)
@@ -104,13 +104,13 @@ def properties_of(metadata: str | None) -> Mapping[str, str]:
 
 def _by_name(lower: Iterable[Mapping[str, Any]], upper: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     above = {rule["name"]: rule for rule in upper}
-    kept = [rule for rule in lower if rule["name"] not in above]
-    return [*kept, *above.values()]
+    others = [rule for rule in lower if rule["name"] not in above]
+    return [*others, *above.values()]
 
 
 def _rule_name(list_name: str, rule: Mapping[str, Any]) -> str:  # noqa: C901 - one line a rule of the form
     name = rule.get("name")
-    if not isinstance(name, str) or not name or len(name) > _MOST_NAME or not name.isprintable():
+    if not isinstance(name, str) or not name or len(name) > _MAX_NAME or not name.isprintable():
         raise _bad_rule(list_name, "got a rule without a name; expected a printable text")
     unknown = sorted(set(rule) - _RULE)
     if unknown:
@@ -148,7 +148,7 @@ def _bad_rule(list_name: str, message: str) -> InvalidError:
 
 
 def path_matches(pattern: str, path: str) -> bool:
-    """Match a path pattern: `*` stands for one name, `**` for any number of them."""
+    """Return whether a path pattern matches: `*` is one name, `**` any number of them."""
     wanted, names = pattern.split("."), path.split(".")
     ends = {0}
     for word in wanted:

@@ -1,7 +1,7 @@
-"""Deleting in two steps: softly, which hides, then permanently.
+"""Deletion of versions and subjects in two steps: softly, which hides them, then permanently.
 
-What another schema refers to stays: a soft deletion waits until no live version refers to it, one permanently until no
-version does at all. Ids stay what they are in any case.
+A version that another schema refers to is not deleted: softly while a live version refers to it, permanently while any
+version does. Ids always keep their schemas.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ class Deletion:
     Args:
         reader, writer: where they are stored.
         configuration: modes.
-        governed: returns whether a subject's classification counts: what it was is what later versions are held to.
+        governed: returns whether a subject's classification is enforced: later versions are compared with earlier ones.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Deletion:
         self._configuration = configuration
 
     def delete(self, work: UnitOfWork, subject: str, *, permanent: bool = False) -> list[int]:
-        """Delete every version of a subject, softly, or permanently once that is done.
+        """Delete every version of a subject softly, or permanently after that.
 
         Returns:
             The numbers deleted.
@@ -77,7 +77,7 @@ class Deletion:
             return numbers
 
     def delete_version(self, work: UnitOfWork, subject: str, number: int | None, *, permanent: bool = False) -> int:
-        """Delete one version, softly, or permanently once that is done; give its number.
+        """Delete one version softly, or permanently after that; return its number.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.

@@ -1,9 +1,8 @@
-"""Which fields carry a tag, a level, a direct identifier: over the latest version of every subject.
+"""Field search: the fields with a tag, a level or a direct identifier, in the latest version of every subject.
 
-What a schema says of its fields never changes with its id, so it is read once for each id and kept; a search is then a
-walk over the list of subjects. Tags are Confluent's, and a field may have them in two ways: inline
-(`"confluent:tags": ["PII"]`), or by a path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` stands
-for one name and `**` for any number of them.
+The fields of a schema never change, so they are read once for each id and cached; a search then iterates over the list
+of subjects. Tags are Confluent's, and a field may have them in two ways: inline (`"confluent:tags": ["PII"]`), or by a
+path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` is one name and `**` any number of them.
 """
 
 import json
@@ -26,13 +25,13 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["Found", "Query", "Search", "facts_of"]
 
-_KEPT = 20_000  # ids whose facts are remembered
+_CACHE_SIZE = 20_000  # ids whose fields are cached
 _INLINE = ("confluent:tags", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What to look for; what is None does not limit.
+    """A query; None does not restrict.
 
     Attributes:
         tag: a tag that the field has. personal: N, P or D. sensitive: N, s or S. mask: its rule.
@@ -48,10 +47,10 @@ class Query:
 
     @classmethod
     def read(cls, level: str | None = None, **words: Any) -> "Query":
-        """Read a query's words.
+        """Read a query's parameters.
 
         Raises:
-            InvalidError: REQUEST_INVALID, a word outside the vocabulary.
+            InvalidError: REQUEST_INVALID, a value outside the vocabulary.
         """
         for name, known in (
             ("personal", classification.PERSONAL),
@@ -83,7 +82,7 @@ class Found:
     tags: tuple[str, ...]
 
     def fits(self, query: Query) -> bool:
-        """Return whether it is what a query looks for."""
+        """Return whether it matches a query."""
         return (
             (query.tag is None or query.tag in self.tags)
             and query.personal in (None, self.personal)
@@ -106,15 +105,15 @@ class Found:
 
 
 class Search:
-    """Looks through what is registered. Thread-safe.
+    """Searches the fields of registered schemas. Thread-safe.
 
     Args:
-        lookup: where.
+        lookup: finds the schemas.
     """
 
     def __init__(self, lookup: SchemaLookup) -> None:
         self._lookup = lookup
-        self._known: dict[int, tuple[Found, ...]] = {}
+        self._cached: dict[int, tuple[Found, ...]] = {}
         self._lock = threading.Lock()
 
     def find(self, reader: Reader, query: Query) -> Iterator[tuple[str, int, int, Found]]:
@@ -125,22 +124,22 @@ class Search:
                     yield version.subject, version.number, version.schema_id, field
 
     def _facts(self, reader: Reader, schema_id: int) -> tuple[Found, ...]:
-        known = self._known.get(schema_id)
-        if known is not None:
-            return known
+        cached = self._cached.get(schema_id)
+        if cached is not None:
+            return cached
         content = self._lookup.by_id(reader, schema_id).content
         found: tuple[Found, ...] = ()
         if content.kind == SchemaType.AVRO:
             found = facts_of(self._lookup.described(reader, schema_id), content.metadata)
         with self._lock:
-            if len(self._known) >= _KEPT:
-                self._known.clear()
-            self._known[schema_id] = found
+            if len(self._cached) >= _CACHE_SIZE:
+                self._cached.clear()
+            self._cached[schema_id] = found
         return found
 
 
 def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, ...]:
-    """Return what a schema and its metadata say of each field."""
+    """Return a schema's fields, with classification and tags."""
     classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
     patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
     short = parsed.fullname.rpartition(".")[2]

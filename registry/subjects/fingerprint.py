@@ -1,14 +1,14 @@
-"""When are two schemas the same? A key over everything that they say, blind to how they are written. Pure.
+"""Fingerprint of a schema: SHA-256 over a canonical form that keeps every attribute and ignores notation. Pure.
 
 The Parsing Canonical Form of the Avro specification drops what a reader of bytes does not need: labels, levels,
-masks, defaults. Here those are the point, so the key keeps every attribute, and is blind only to
+masks, defaults. Here those matter, so the canonical form keeps every attribute, and ignores only
 
     white space and the order of attributes         {"name": "A", "type": …}  =  {"type": …, "name": "A"}
     a type written long or short                    {"type": "int"}           =  "int"
     a namespace written apart or in the name        "name": "b", "namespace": "a"  =  "name": "a.b"
-    `order: ascending`, which is what holds without it; words that mean nothing where they stand
+    `order: ascending`, which is the default; attributes without meaning on their type
 
-References, metadata and rules are part of it. The order of fields, symbols and branches is meaning, and stays.
+References, metadata and rules are part of it. The order of fields, symbols and branches has a meaning, and is kept.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "st
 NAMED = ("record", "error", "enum", "fixed")
 """Types that have a name."""
 
-_WORDS = {  # Avro's own words, and the types on which they mean something
+_ATTRIBUTES = {  # Avro's own attributes, and the types on which they have a meaning
     "name": NAMED,
-    "namespace": (),  # folded into the name
+    "namespace": (),  # part of the full name
     "aliases": NAMED,
     "fields": ("record", "error"),
     "symbols": ("enum",),
@@ -58,18 +58,18 @@ def meant(schema: Any) -> Any:
 
 
 def content_key(content: Content, schema: Any) -> bytes:
-    """Return the key by which a content is known: 32 bytes.
+    """Return the key that identifies a content: 32 bytes.
 
     Args:
         content: text, kind, references, metadata and rules.
-        schema: the text as parsed JSON; of another kind than Avro, what `registry.avro.schema_types` makes of it.
+        schema: the text as parsed JSON; of another kind than Avro, its canonical form by `registry.avro.schema_types`.
     """
     return key_of(shape_text(content, schema), content)
 
 
 def shape_text(content: Content, schema: Any) -> str:
-    """Return what a content says without its metadata and rules, in canonical form; a JSON list."""
-    # With its target: after a purge the same subject and number may come to hold another schema.
+    """Return the canonical form of a content without its metadata and rules: a JSON list."""
+    # With its target: after a purge the same subject and number may have another schema.
     references = [[item.name, item.subject, item.version, item.target] for item in content.references]
     return _json([content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references])
 
@@ -108,9 +108,9 @@ def _type(node: Any, namespace: str) -> Any:
         return [_type(branch, namespace) for branch in node]
     kind = node["type"]
     if not isinstance(kind, str):
-        rest = {key: value for key, value in node.items() if key != "type" and key not in _WORDS}
+        rest = {key: value for key, value in node.items() if key != "type" and key not in _ATTRIBUTES}
         return {**rest, "type": _type(kind, namespace)} if rest else _type(kind, namespace)
-    plain = {key: value for key, value in node.items() if kind in _WORDS.get(key, (kind,))}
+    plain = {key: value for key, value in node.items() if kind in _ATTRIBUTES.get(key, (kind,))}
     if kind in NAMED:
         plain["name"], namespace = _names(node, namespace)
         if "aliases" in plain:

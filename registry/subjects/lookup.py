@@ -1,13 +1,13 @@
 """Schema lookup: by id (cached), by GUID, by subject and version.
 
-Look-up by content is in `registry.subjects.registration`, for it reads what was submitted by the same rules.
+Look-up by content is in `registry.subjects.registration`, because it reads the content by the same rules.
 
-An id belongs to a content, not to a subject: the same content under two subjects has one id, and after every
-deletion, re-registration and restore it has the same one again. So an id in front of a record never comes to mean
-another schema, and it stays readable by id even after its last version is gone: records outlive registrations.
+An id belongs to a content, not to a subject: the same content under two subjects has one id, and the same one again
+after every deletion, re-registration and restore. So the id in a record's frame never stands for another schema, and
+the schema can be read by its id even after its last version was deleted: records outlive registrations.
 
-Views. What a grant delivers is framed with a schema of its own, under the subject `view.<grant>.v<n>`. Those
-subjects are not listed, have one version each, and are not compared. Only `Registration.register_view` makes them.
+Views. The output of a grant is framed with a schema of its own, under the subject `view.<grant>.v<n>`. Those subjects
+are not listed, have one version each, and are not compared. Only `Registration.register_view` creates them.
 """
 
 import threading
@@ -32,12 +32,12 @@ from schemas.errors import InvalidError, Reason
 __all__ = ["MOST_REFERENCES", "SchemaLookup"]
 
 MOST_REFERENCES = 200  # of a schema and of those that it needs, together
-_MOST_SCHEMAS = 10_000  # contents in the cache; they never change
-_MOST_WHOLE = 2_000  # texts in the cache, of schemas with their references written in
+_MAX_SCHEMAS = 10_000  # cached schemas; they never change
+_MAX_INLINED = 2_000  # cached texts of schemas with their references inlined
 
 
 class SchemaLookup:
-    """Finds schemas and versions, and caches what an id stands for. Thread-safe.
+    """Finds schemas and versions, and caches schemas by id. Thread-safe.
 
     Args:
         store: where they are stored.
@@ -52,27 +52,27 @@ class SchemaLookup:
     # --- by id -------------------------------------------------------------------------------------------------
 
     def by_id(self, reader: Reader, schema_id: int) -> StoredSchema:
-        """Return what an id stands for, with the text first submitted for it.
+        """Return the schema of an id, with the text first submitted for it. Cached.
 
         Raises:
-            InvalidError: SCHEMA_UNKNOWN, for an id that was never given.
+            InvalidError: SCHEMA_UNKNOWN, the id was never assigned.
         """
-        known = self._schemas.get(schema_id)
-        if known is not None:
-            return known
+        cached = self._schemas.get(schema_id)
+        if cached is not None:
+            return cached
         schema = self._store.schema(reader, schema_id) if 0 < schema_id < 2**31 else None
         if schema is None:
             raise InvalidError(
                 Reason.SCHEMA_UNKNOWN, f"no schema has the id {schema_id}", details={"schema": str(schema_id)}
             )
         with self._lock:
-            if len(self._schemas) >= _MOST_SCHEMAS:
+            if len(self._schemas) >= _MAX_SCHEMAS:
                 self._schemas.clear()
             self._schemas[schema_id] = schema
         return schema
 
     def by_guid(self, reader: Reader, guid: str) -> StoredSchema:
-        """Return what a GUID stands for.
+        """Return the schema of a GUID.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
@@ -86,11 +86,11 @@ class SchemaLookup:
         return schema
 
     def highest_id(self, reader: Reader) -> int:
-        """Return the highest id that stands for a schema; 0 without any."""
+        """Return the highest id that a schema has; 0 without any."""
         return self._store.highest_id(reader)
 
     def parsed_by_id(self, reader: Reader, schema_id: int) -> ParsedSchema:
-        """Return the parsed schema of an id, its references written in, to read or write records with.
+        """Return the parsed schema of an id, its references inlined, to read or write records with.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro; SCHEMA_UNSAFE, for one that
@@ -99,7 +99,7 @@ class SchemaLookup:
         return self._parsed(reader, schema_id)
 
     def described(self, reader: Reader, schema_id: int) -> ParsedSchema:
-        """Return the parsed schema of an id to search and compare: also one with which nothing can be read or written.
+        """Return the parsed schema of an id to search and compare: also one that no record can have.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
@@ -107,31 +107,31 @@ class SchemaLookup:
         return self._parsed(reader, schema_id, allow_non_terminating=True)
 
     def whole(self, reader: Reader, schema_id: int) -> str:
-        """Return an id's text with its references written in.
+        """Return an id's text with its references inlined. Cached.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        known = self._whole.get(schema_id)
-        if known is not None:
-            return known
+        cached = self._whole.get(schema_id)
+        if cached is not None:
+            return cached
         content = self.by_id(reader, schema_id).content
         if not content.references or content.kind != SchemaType.AVRO:
             return content.text
         text = inline_references(content.text, self.texts(reader, content.references))
         with self._lock:
-            if len(self._whole) >= _MOST_WHOLE:
+            if len(self._whole) >= _MAX_INLINED:
                 self._whole.clear()
             self._whole[schema_id] = text
         return text
 
     def _parsed(self, reader: Reader, schema_id: int, *, allow_non_terminating: bool = False) -> ParsedSchema:
-        """Return an Avro schema parsed, its references written in.
+        """Return an Avro schema parsed, its references inlined.
 
         Args:
             reader: to look it up with.
             schema_id: which one.
-            allow_non_terminating: to describe or compare it alone; without, what is given may be read and written with.
+            allow_non_terminating: only to describe or compare it; without it, the result can read and write records.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it is
@@ -149,7 +149,7 @@ class SchemaLookup:
             )  # registered where new schemas are not validated
 
     def texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
-        """Return the texts of everything that is referred to, each before those that need it."""
+        """Return the texts of all references, direct and indirect, each before those that need it."""
         order: dict[int, str] = {}
         size = 0
         todo = [(item.target, False) for item in reversed(references)]
@@ -174,7 +174,7 @@ class SchemaLookup:
         return tuple(order.values())
 
     def needed(self, reader: Reader, references: Iterable[Reference]) -> list[str]:
-        """Return the subjects that references are to, and those that these refer to in turn, sorted."""
+        """Return the subjects of all references, direct and indirect, sorted."""
         seen: set[int] = set()
         names: set[str] = set()
         todo = [*references]
@@ -204,7 +204,7 @@ class SchemaLookup:
             reader: to look up with.
             subject: whose.
             number: from 1; None = the latest that is not deleted.
-            deleted: also find softly deleted ones.
+            deleted: also return softly deleted ones.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
@@ -245,13 +245,13 @@ class SchemaLookup:
         ]
 
     def context_names(self, reader: Reader) -> list[str]:
-        """Return the contexts that hold subjects, the default one always, sorted."""
+        """Return the contexts that contain subjects, and the default one, sorted."""
         return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects(reader))})
 
     def listed(
         self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
     ) -> list[StoredVersion]:
-        """Return every version of the subjects that a prefix means, by subject and number."""
+        """Return every version of the subjects that a prefix matches, by subject and number."""
         found = [
             item
             for item in self._store.listed(reader)
@@ -292,7 +292,7 @@ class SchemaLookup:
         """Return the classification of every field of a version; None = the latest.
 
         Raises:
-            InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can be of it.
+            InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_UNCLASSIFIED; SCHEMA_UNSAFE, no record can have it.
         """
         parsed = self.parsed_by_id(reader, self.version(reader, subject, number).schema_id)
         return classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
@@ -301,8 +301,8 @@ class SchemaLookup:
         """Return the classification of the fields of every live version.
 
         Raises:
-            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when one of the versions lacks something; SCHEMA_UNSAFE,
-                when no record can be of one: such a resource is not published.
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, one of the versions lacks something; SCHEMA_UNSAFE, no
+                record can have one of them: such a resource is not published.
         """
         numbers = self.versions(reader, subject)
         return [field for number in numbers for field in self.classification(reader, subject, number)]

@@ -1,7 +1,7 @@
-"""In-memory adapter of the subjects: the same promises as the PostgreSQL adapter, for tests.
+"""In-memory adapter of the subject store: the same guarantees as the PostgreSQL adapter, for tests.
 
-One lock over everything is the strictest isolation there is; a change that fails is taken back to a copy made before
-it. Ids that were given to a content in a failed change are given again to the next one.
+One lock over everything is the strictest isolation; a failed change restores a copy made before it. Ids that a failed
+change assigned are assigned again to the next content.
 """
 
 import threading
@@ -20,7 +20,7 @@ __all__ = ["MemorySubjects"]
 
 
 class _State:
-    """What the twin of the subjects' store remembers."""
+    """The stored data."""
 
     def __init__(self) -> None:
         self.schemas: dict[int, StoredSchema] = {}
@@ -31,7 +31,7 @@ class _State:
         self.hidden: set[str] = set()
 
     def copy(self) -> "_State":
-        """Return the state as it is now, to come back to."""
+        """Return a copy, to restore after a rollback."""
         copied = _State()
         copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
         copied.versions = {name: dict(held) for name, held in self.versions.items()}
@@ -62,7 +62,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
         scopes: Sequence[str] = (),
         also: Sequence[str] = (),
     ) -> Iterator["_Change"]:
-        del also  # one lock is over everything
+        del also  # one lock covers everything
         with self._lock:
             state = self._state
             before = state.copy()
@@ -194,19 +194,19 @@ class _Change(Change):
             refuse_taken(held, key)
             return held
         self._state.last = max(self._state.last, schema_id)
-        return self._keep(schema_id, key, shape, content)
+        return self._store_schema(schema_id, key, shape, content)
 
     def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         state = self._state
         if key not in state.ids:
             state.last += 1
-            schema = self._keep(state.last, key, shape, content)
+            schema = self._store_schema(state.last, key, shape, content)
         else:
             schema = state.schemas[state.ids[key]]
         self.add(number, schema, content.text)
         return schema
 
-    def _keep(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+    def _store_schema(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
         schema = StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._subject)
         self._state.schemas[schema_id] = schema
         self._state.ids.setdefault(key, schema_id)

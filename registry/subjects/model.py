@@ -1,4 +1,4 @@
-"""Values of the subjects room: contents, references, stored schemas and versions, settings. Pure."""
+"""Subject model: contents, references, stored schemas and versions, settings. Pure."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ __all__ = ["GLOBAL", "Content", "Reference", "Settings", "StoredSchema", "Stored
 
 
 GLOBAL = ""
-"""The scope of settings that hold where a subject has none of its own."""
+"""The scope of the settings of subjects that have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A named type that a schema takes from another subject's version.
+    """A named type that a schema uses from another subject's version.
 
     Attributes:
-        name: of the type, or of the file for Protobuf. subject, version: where it stands; -1 = the latest.
-        target: id of the schema that stood there at registration, 0 before it. Versions may be purged and their
-            numbers given again; the id says forever what was meant.
+        name: of the type, or of the file for Protobuf. subject, version: where it is; -1 = the latest.
+        target: id of the schema that this version had at registration, 0 before it. Versions may be purged and their
+            numbers reused; the id never changes its meaning.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What an id stands for.
+    """The content of a schema, which an id identifies.
 
     Attributes:
         kind: AVRO, JSON or PROTOBUF. text: the schema as it was submitted.
@@ -47,7 +47,7 @@ class StoredSchema:
     """A content and its id.
 
     Attributes:
-        id: from 1; forever this content's.
+        id: from 1; never another content's.
         key: 32 bytes: SHA-256 over the canonical form of everything in the content.
         shape: 32 bytes: the same without metadata and rules.
         content: as it was first submitted.
@@ -67,7 +67,7 @@ class StoredVersion:
 
     Attributes:
         number: from 1. schema_id, key, shape: of its content.
-        deleted: softly: hidden from lists and from `latest`, still readable by id and by number if asked for.
+        deleted: softly: not in lists and never `latest`, still readable by id, and by number on request.
     """
 
     subject: str
@@ -80,7 +80,7 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is configured for a subject, or for all.
+    """The settings of one scope: a subject, a context or all.
 
     Attributes:
         config: Confluent's configuration object as JSON text; None where nothing is configured.

@@ -1,18 +1,18 @@
-"""The normal form of a content: one text for everything that says the same and is written differently. Pure.
+"""Normal form of a content: one text for all notations of the same schema (`normalize`). Pure.
 
-`registry.subjects.fingerprint` is blind already to white space, the order of attributes, types written long or short
-and namespaces written apart: such texts have one id, and each keeps its writing. The normal form goes further and is
-a text, which is what is registered where `normalize` is asked for. Beside all that it also drops or orders
+`registry.subjects.fingerprint` ignores white space, the order of attributes, types written long or short and namespaces
+written apart: such texts have one id, and each version keeps its own text. The normal form is a text, which is
+registered where `normalize` is requested. It also drops or orders
 
-    aliases             a set: sorted, each once; an empty list is none
-    a scale of 0        on a decimal: what holds without it
-    an empty `doc`      says nothing
-    references          sorted, each once; their versions are numbers in any case, where `latest` was written too
+    aliases             a set: sorted, each once; an empty list is dropped
+    a scale of 0        on a decimal: the default
+    an empty `doc`      without meaning
+    references          sorted, each once; their versions are always numbers, also where `latest` was written
 
-A type stays where it stands: one that comes by a reference is not written in, since the reference is what keeps it
-from being deleted. Nothing that a reader, a grant or the classification asks for is changed; the order of fields,
-symbols and branches is meaning. Confluent's registry drops the same (`AvroSchemaUtils.toNormalizedString`), and writes
-the attributes in another order. JSON schemas are written with their members sorted; a .proto text is kept as it is.
+Types are not moved: a referenced one is not inlined, because the reference prevents its deletion. Nothing that a
+reader, a grant or the classification uses is changed; the order of fields, symbols and branches has a meaning.
+Confluent's registry drops the same (`AvroSchemaUtils.toNormalizedString`), and writes the attributes in another order.
+JSON schemas are written with their members sorted; a .proto text is not changed.
 """
 
 import json
@@ -49,20 +49,22 @@ def _text(value: Any) -> str:
 
 
 def _type(node: Any, namespace: str) -> Any:
-    """Return a canonical type in its normal form; *namespace* is that of the text around it."""
+    """Return a canonical type in its normal form; *namespace* is the enclosing one."""
     if isinstance(node, list):
         return [_type(branch, namespace) for branch in node]
     if isinstance(node, str):
         return node
-    plain = _said(node)
+    plain = _without_defaults(node)
     if node.get("logicalType") == "decimal" and node["type"] in ("bytes", "fixed") and _is_zero(plain.get("scale")):
         del plain["scale"]
     if node["type"] in NAMED:
         own = node["name"].rpartition(".")[0]
         if not own and namespace:
-            plain["namespace"] = ""  # else the text around would lend it one
+            plain["namespace"] = ""  # else it would inherit the enclosing one
         if "fields" in node:
-            plain["fields"] = [_said(field) | {"type": _type(field["type"], own)} for field in node["fields"]]
+            plain["fields"] = [
+                _without_defaults(field) | {"type": _type(field["type"], own)} for field in node["fields"]
+            ]
         return plain
     for key in ("type", "items", "values"):
         if key in plain:
@@ -75,8 +77,8 @@ def _is_zero(scale: Any) -> bool:
     return type(scale) is int and scale == 0
 
 
-def _said(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a type or a field without what says nothing."""
+def _without_defaults(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a type or a field without attributes that have no meaning."""
     plain = dict(node)
     if not plain.get("doc", True):
         del plain["doc"]

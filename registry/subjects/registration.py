@@ -1,8 +1,8 @@
-"""Registration of schemas: what may be registered under a subject, and as what.
+"""Registration of schemas under a subject: checks, compatibility, classification, id and version.
 
-    submission ── mode ── known already? ── contract merged ── classified ── compatible ── approved ── id ── version
+    submission ── mode ── registered? ── contract merged ── classified ── compatible ── approved ── id ── version
 
-All of it under the subject's lock and in one transaction, so that any number of processes may register at once and
+All of it under the subject's lock and in one transaction, so that any number of processes may register concurrently and
 each content gets one id and each version one number.
 """
 
@@ -49,13 +49,13 @@ _CONTRACTS = ("defaultMetadata", "overrideMetadata", "defaultRuleSet", "override
 
 
 def never_approved(work: UnitOfWork, subject: str, shape: bytes, findings: Sequence[str]) -> bool:
-    """Approve nothing: what a registry without approvals uses."""
+    """Approve nothing: for a registry without approvals."""
     del work, subject, shape, findings
     return False
 
 
 class Form(Enum):
-    """In which form a content is read."""
+    """The form in which a content is read."""
 
     AS_CONFIGURED = "as configured"  # normalized where the subject's configuration says so
     NORMALIZED = "normalized"
@@ -72,8 +72,8 @@ class Registration:
         governed: returns whether every field must be classified under a subject (`registry.directory.catalogue`).
         strict: also refuse logical types that change their meaning between versions.
         validate: also refuse names and defaults that Avro's own parser accepts, where a subject's configuration
-            (`validateNewSchemas`) says nothing else.
-        approved: uses up an approval of what a schema takes back, by subject, shape and findings
+            (`validateNewSchemas`) does not override it.
+        approved: consumes an approval of a lowered classification, by subject, shape and findings
             (`registry.governance.approvals.Approvals.spend`); returns whether there was one.
     """
 
@@ -108,14 +108,14 @@ class Registration:
         form: Form = Form.AS_CONFIGURED,
         governed: bool | None = None,
     ) -> Submission:
-        """Read what is submitted, by the rules that hold for a subject.
+        """Read a submitted content by the rules of a subject.
 
         Args:
             reader: to resolve references with.
             subject: whose rules.
             content: as submitted.
             form: whether its normal form is taken.
-            governed: whether the subject is; None: not known yet.
+            governed: whether the subject is; None: not queried yet.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
@@ -126,10 +126,10 @@ class Registration:
         try:
             return self._submissions.read(reader, subject, content, validate=self._validate, normalize=normalize)
         except InvalidError as error:
-            # The configuration is read only here: what passes the strict rules passes the others.
+            # The configuration is read only here: a content that passes the strict rules passes the others.
             config = self._configuration.effective(reader, subject)
             validate = config.get("validateNewSchemas", self._validate)
-            # Records go through the pool under catalogued subjects alone; elsewhere nothing is decoded.
+            # Records pass through the pool under catalogued subjects only; elsewhere nothing is decoded.
             allow_non_terminating = not (self._governed(reader, subject) if governed is None else governed)
             if validate is self._validate and not (allow_non_terminating and error.reason is Reason.SCHEMA_UNSAFE):
                 raise
@@ -152,28 +152,28 @@ class Registration:
         number: int | None = None,
         normalize: bool = False,
     ) -> Registered:
-        """Register a content, or find it registered already.
+        """Register a content, or return the version that has it already.
 
-        Metadata and rules that are left out are taken over from the latest version; the configuration's defaults
-        go below, its overrides above.
+        Metadata and rules that are left out are taken from the latest version; the configuration's defaults have a
+        lower priority, its overrides a higher one.
 
         Args:
             work: the transaction.
             subject: under which.
             content: as submitted.
-            normalize: register its normal form, also where the configuration does not say so. What is imported is
-                kept as it is elsewhere.
-            schema_id: the id that it has elsewhere; in the mode IMPORT alone, and required there.
-            number: the version that it has elsewhere; in the mode IMPORT alone.
+            normalize: register its normal form, even where the configuration does not require it. An import is
+                stored as it is.
+            schema_id: its id in the other registry; in the mode IMPORT only, and required there.
+            number: its version in the other registry; in the mode IMPORT only.
 
         Raises:
             InvalidError: SUBJECT_INVALID; SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED, naming each field.
             ConflictError: SCHEMA_INCOMPATIBLE, naming versions and JSON paths; CLASSIFICATION_LOWERED; ID_TAKEN.
             RefusedError: SUBJECT_READ_ONLY; SUBJECT_NOT_IN_IMPORT.
-            UnavailableError: see `SubjectStore.change`.
+            UnavailableError: see `SubjectWriter.change`.
         """
         refuse_name(subject)
-        # Asked once, since the subject may be catalogued at any moment: one answer for all that follows.
+        # Queried once: the subject may be catalogued at any moment, and every check below needs the same answer.
         governed = self._governed(work, subject)
         form = Form.AS_SUBMITTED if schema_id is not None else _form(normalize=normalize)
         draft = self.read(work, subject, content, form=form, governed=governed)
@@ -187,26 +187,26 @@ class Registration:
                 return self._import(work, change, subject, draft, versions, schema_id, number, governed=governed)
             live = [version for version in versions if not version.deleted]
             config = self._configuration.effective(work, subject, change)
-            known = self.same(work, subject, live, draft, config)
-            if known is not None:
-                text = self._reader.text(work, subject, known.number)
-                content = self._lookup.by_id(work, known.schema_id).content
-                return registered(known, content if text is None else own_text(content, text))
+            existing = self.same(work, subject, live, draft, config)
+            if existing is not None:
+                text = self._reader.text(work, subject, existing.number)
+                content = self._lookup.by_id(work, existing.schema_id).content
+                return registered(existing, content if text is None else own_text(content, text))
             whole = self._contract(work, draft.content, live, config)
             findings = self._taken_back(work, draft, versions) if governed else []
             require_compatible(
                 self._against(work, draft, whole, live, config, None), Compatibility(config["compatibility"])
             )
-            self._refuse_unapproved(work, subject, draft, findings)  # last, for it uses an approval up
+            self._refuse_unapproved(work, subject, draft, findings)  # last, because it consumes an approval
             new = versions[-1].number + 1 if versions else 1
             return _version(subject, new, change.put(new, draft.key(whole), draft.shape, whole), whole)
 
     def register_view(self, work: UnitOfWork, grant: str, version: int, text: str) -> int:
-        """Register what a grant version delivers; give its id.
+        """Register the output schema of a grant version; return its id.
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
-            ConflictError: VERSION_CONFLICT, when the grant version has another view already.
+            ConflictError: VERSION_CONFLICT, the grant version has another view already.
         """
         subject = view_subject(grant, version)
         draft = self._submissions.read(work, subject, Content(text=text))
@@ -224,11 +224,11 @@ class Registration:
     def check(
         self, reader: Reader, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
     ) -> list[Incompatibility]:
-        """Test a content against a subject's live versions, without registering it.
+        """Return the incompatibilities of a content with a subject's live versions, without registering it.
 
         Args:
             reader: to look up with.
-            subject: whose level and versions count.
+            subject: whose level and versions apply.
             content: what would be registered.
             number: test against this version if the level is not transitive; None = the latest.
             normalize: test its normal form.
@@ -253,7 +253,7 @@ class Registration:
         Args:
             reader: to look up with.
             subject: where to look.
-            content: what to look for; without metadata and rules any will do.
+            content: what to look for; without metadata and rules, those of the version do not matter.
             deleted: also look among softly deleted versions.
             normalize: look for its normal form first, then for what was submitted.
 
@@ -269,7 +269,7 @@ class Registration:
                 submission = self.read(reader, subject, content, form=form)
             except InvalidError:
                 if form is Form.NORMALIZED:
-                    continue  # the normal form of a schema may be too long, or none; it may be here as it was submitted
+                    continue  # the normal form may be too long or invalid; the content may be registered as submitted
                 self._lookup.refuse_unknown(reader, subject, deleted=deleted)
                 raise
             found = self._find(reader, subject, submission, deleted=deleted)
@@ -297,15 +297,15 @@ class Registration:
         draft: Submission,
         config: Mapping[str, Any] | None = None,
     ) -> StoredVersion | None:
-        """Find the latest version with a draft's content; one without metadata and rules fits any.
+        """Return the latest version with a submission's content; without metadata and rules it matches any.
 
         Args:
             reader: to look up with.
-            subject: whose contracts count.
+            subject: whose contracts apply.
             versions: ascending.
             draft: what to look for.
-            config: the subject's configuration, where new versions are made; there a contract that has changed
-                since makes a bare content another one.
+            config: the subject's configuration, for a registration; a contract that has changed since makes a content
+                without metadata and rules a different one.
         """
         fitting = [version for version in versions if version.shape == draft.shape]
         if not fitting:
@@ -331,7 +331,7 @@ class Registration:
         *,
         governed: bool,
     ) -> Registered:
-        """Keep a version as it is elsewhere: neither merged nor compared with the others."""
+        """Store a version of another registry as it is: neither merged nor compared with the others."""
         if not 0 < schema_id < 2**31:
             raise InvalidError(Reason.REQUEST_INVALID, f"got the id {schema_id}; expected 1 to 2^31-1")
         wanted = number if number is not None else (versions[-1].number + 1 if versions else 1)
@@ -379,7 +379,7 @@ class Registration:
         return replace(content, metadata=metadata, rule_set=rules)
 
     def _refuse_gone(self, work: UnitOfWork, draft: Submission) -> None:
-        """Refuse a reference to what was deleted while the lock was waited for."""
+        """Refuse a reference to a version that was deleted while this call waited for the lock."""
         for item in draft.content.references:
             found = self._reader.held(work, item.subject, item.version)
             if found is None or found[0].deleted or found[0].schema_id != item.target:
@@ -390,7 +390,7 @@ class Registration:
     def taken_back(
         self, reader: Reader, subject: str, content: Content, *, normalize: bool = False
     ) -> tuple[bytes, list[str]]:
-        """Return what a content would take back of a subject's classification; give its shape and the findings.
+        """Return the shape of a content, and the findings where it would lower a subject's classification.
 
         Args:
             reader: to look up with.
@@ -417,7 +417,7 @@ class Registration:
                 "carry their classification",
             )
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
-        # Softly deleted versions too: deleting is no way round.
+        # Softly deleted versions too: deleting a version does not remove its classification.
         earlier = [
             (version.number, _classified(self._lookup.described(reader, version.schema_id)))
             for version in versions
@@ -471,7 +471,7 @@ def _version(subject: str, number: int, schema: StoredSchema, content: Content) 
 
 @lru_cache(maxsize=4_096)
 def _classified(parsed: ParsedSchema) -> tuple[classification.ClassifiedField, ...]:
-    """Return what a registered schema says of its fields; it never changes, and each registration asks for all."""
+    """Return the classification in a registered schema. Cached: it never changes, and each registration needs all."""
     return tuple(classification.read_classification(resolved_json(parsed))[0])
 
 

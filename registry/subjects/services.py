@@ -1,4 +1,4 @@
-"""Services of the subjects room, built together over one store: lookup, registration, deletion, configuration."""
+"""Subject services, built over one store: lookup, registration, deletion, configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["SubjectServices"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubjectServices:
-    """What the REST API, the pool and its commands call."""
+    """The services that the REST API, the pool and its commands call."""
 
     lookup: SchemaLookup
     registration: Registration

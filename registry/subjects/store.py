@@ -1,10 +1,10 @@
-"""Ports of the subjects room: reading and changing subjects. `memory` and `registry.postgres.subjects` implement them.
+"""Subject store ports: reading and changing subjects. `memory` and `registry.postgres.subjects` implement them.
 
-Three facts, and each has one unique key, so that no election and no global lock is needed:
+Three rules, each enforced by one unique key, so that neither leader election nor a global lock is needed:
 
-    a content has one id          unique (content key)       never freed, never given to another content
+    a content has one id          unique (content key)       never freed, never assigned to another content
     a version has one content     unique (subject, number)   1, 2, 3 … without a gap
-    a subject has one writer      a lock per subject         registrations of other subjects go on
+    a subject has one writer      a lock per subject         other subjects are not blocked
 
 `SubjectWriter.change` takes that lock within the caller's unit of work, so that the change, the records of the outbox
 and the audit entry become durable together or not at all. Any number of processes may do so at once.
@@ -27,8 +27,8 @@ __all__ = [
     "refuse_taken",
 ]
 
-MOST_IMPORTED = 2**30  # no import takes the numbering beyond: half of all ids are left to go on with
-MOST_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot use the numbers up
+MOST_IMPORTED = 2**30  # no import raises the numbering beyond it: half of all ids stay free
+MOST_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot exhaust the numbers
 
 
 class Change(Protocol):
@@ -43,27 +43,27 @@ class Change(Protocol):
         ...
 
     def scopes(self) -> Mapping[str, Settings]:
-        """Return the settings of the other scopes that were asked for when the change began, by name."""
+        """Return the settings of the other scopes that were named when the change began, by name."""
         ...
 
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Return a content the id that it has elsewhere; ids given from now on are higher.
+        """Assign a content the id that it has in another registry; ids assigned later are higher.
 
-        A content that has an id here gets this one beside it: records may carry either.
+        A content that has an id here gets this one as well: records may have either.
 
         Raises:
-            ConflictError: ID_TAKEN, when the id stands for another content.
+            ConflictError: ID_TAKEN, the id is another content's.
         """
         ...
 
     def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Add a version of a content; give the content's schema, with a new id if the content is new.
+        """Add a version of a content; return the content's schema, with a new id if the content is new.
 
         Args:
-            number: one above the highest; the lock keeps it free.
+            number: one above the highest; the lock reserves it.
             key: the content's canonical key, 32 bytes.
             shape: the same without metadata and rules, 32 bytes.
-            content: as submitted; its text is the version's own, the rest is kept only if it is new.
+            content: as submitted; the text is stored with the version, the rest only if the content is new.
 
         Raises:
             ConflictError: VERSION_CONFLICT, the subject has this version.
@@ -71,11 +71,11 @@ class Change(Protocol):
         ...
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        """Add a version of a schema that is there, with its own text.
+        """Add a version of a stored schema, with its own text.
 
         Args:
-            number: that is free.
-            schema: what the version stands for.
+            number: unused.
+            schema: the version's.
             text: as submitted for this version.
 
         Raises:
@@ -88,7 +88,7 @@ class Change(Protocol):
         ...
 
     def purge(self, numbers: Iterable[int]) -> None:
-        """Delete versions permanently. Their ids stay what they were."""
+        """Delete versions permanently. Their ids keep their schemas."""
         ...
 
     def configure(self, settings: Settings) -> None:
@@ -100,7 +100,7 @@ class SubjectReader(Protocol):
     """Reads schemas, subjects, versions and settings."""
 
     def schema(self, reader: Reader, schema_id: int) -> StoredSchema | None:
-        """Return what an id stands for; purged or not, an id that was given is known forever."""
+        """Return the schema of an id; an id that was assigned is never unknown again."""
         ...
 
     def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
@@ -114,7 +114,7 @@ class SubjectReader(Protocol):
     def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         """Return a version, deleted or not, and its own text; None = the latest that is not deleted.
 
-        Takes as long however many versions there are.
+        The time does not depend on the number of versions.
         """
         ...
 
@@ -127,9 +127,9 @@ class SubjectReader(Protocol):
         ...
 
     def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """Return the versions of a subject with this schema, whatever its metadata, and their own texts.
+        """Return the versions of a subject with this schema and any metadata, with their own texts.
 
-        Deleted ones too, ascending. Takes as long however many versions there are.
+        Deleted ones too, ascending. The time does not depend on the number of versions.
         """
         ...
 
@@ -177,11 +177,11 @@ class SubjectWriter(Protocol):
         """Lock a subject, new or not, until the transaction ends.
 
         Args:
-            work: the transaction; whoever opened it commits it.
-            subject: its name; `GLOBAL` for the settings that hold everywhere.
-            hidden: a subject made here is not listed.
-            scopes: other names whose settings `Change.scopes` shall give.
-            also: other subjects to lock, those that a schema refers to; taken in the order of their names.
+            work: the transaction; the caller commits it.
+            subject: its name; `GLOBAL` for the global settings.
+            hidden: do not list the subject, if it is new.
+            scopes: other names whose settings `Change.scopes` returns.
+            also: other subjects to lock, those that a schema refers to, in the order of their names.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
@@ -190,7 +190,7 @@ class SubjectWriter(Protocol):
 
 
 def refuse_taken(held: StoredSchema, key: bytes) -> None:
-    """Refuse to let an id mean anything but what it means already.
+    """Refuse to assign an id to another content.
 
     Raises:
         ConflictError: ID_TAKEN.

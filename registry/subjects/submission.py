@@ -1,10 +1,10 @@
 """Submission: a candidate schema, checked, its references resolved, its keys computed.
 
-    content ── type of schema ── references: where they stand, what they hold, their own ── parse ── keys
+    content ── type of schema ── references resolved, direct and indirect ── parse ── keys
 
-A reference names a subject's version; -1 is the latest. The draft holds the number that this is, and the id of what
-stands there, so that it means the same forever. A schema that needs others is parsed with them written into it,
-and so are those that it is compared with: compatibility, classification and the codec see one whole schema.
+A reference names a subject's version; -1 is the latest. The submission has the resolved number, and the id of the
+schema that this version has, so that its meaning never changes. A schema with references is parsed with them inlined,
+and so are those that it is compared with: compatibility, classification and the codec see one complete schema.
 """
 
 import json
@@ -26,7 +26,7 @@ from registry.subjects.store import SubjectReader
 
 __all__ = ["Submission", "Submissions"]
 
-_MOST_KNOWN = 32 * 1024 * 1024  # characters of texts whose keys are kept
+_CACHE_SIZE = 32 * 1024 * 1024  # characters of texts whose keys are cached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,10 @@ class Submission:
 
     Attributes:
         content: as submitted, its references resolved.
-        written: what it says without metadata and rules, in canonical form
-        (`registry.subjects.fingerprint.shape_text`).
-        whole: an Avro schema's text with its references written in, the text itself where it has none.
+        written: its canonical form without metadata and rules (`registry.subjects.fingerprint.shape_text`).
+        whole: an Avro schema's text with its references inlined, or the text itself.
         shape: the key without metadata and rules.
-        strict: whether it keeps what Avro's own parser does not ask for.
+        strict: whether it was parsed with rules that Avro's own parser does not have.
         allow_non_terminating: whether a record of it may be infinitely recursive.
     """
 
@@ -71,15 +70,15 @@ class Submissions:
     """Reads submissions: checks them, resolves their references, computes their keys.
 
     Args:
-        store: where referenced versions stand.
-        lookup: finds what is referred to.
+        store: finds referenced versions.
+        lookup: finds referenced schemas.
     """
 
     def __init__(self, store: SubjectReader, lookup: SchemaLookup) -> None:
         self._store = store
         self._lookup = lookup
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, bool, bool], tuple[str, bytes]] = {}
+        self._cached_keys: dict[tuple[str, bool, bool], tuple[str, bytes]] = {}
         self._size = 0
 
     def read(
@@ -92,16 +91,16 @@ class Submissions:
         allow_non_terminating: bool = False,
         normalize: bool = False,
     ) -> Submission:
-        """Check a content that is meant for a subject.
+        """Check a content for a subject.
 
         Args:
             reader: to resolve references with.
-            subject: references without a context are to its context.
+            subject: references without a context are resolved in its context.
             content: as submitted.
-            validate: also refuse what Avro's own parser lets pass: names, defaults, logical types.
+            validate: also refuse names, defaults and logical types that Avro's own parser accepts.
             allow_non_terminating: also accept an infinitely recursive record, with which nothing is ever read or
                 written.
-            normalize: give the draft of the content's normal form (`registry.subjects.normal_form`).
+            normalize: return the submission of the content's normal form (`registry.subjects.normal_form`).
 
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
@@ -120,7 +119,7 @@ class Submissions:
     def _read(
         self, reader: Reader, subject: str | None, content: Content, *, validate: bool, allow_non_terminating: bool
     ) -> Submission:
-        """Read a content; None as the subject: its references are resolved already, for every subject alike."""
+        """Read a content. *subject* is None where its references are resolved already."""
         kind = parse_schema_type(content.kind)
         if len(content.references) > MOST_REFERENCES:
             raise schema_unsafe(f"got {len(content.references)} references; expected {MOST_REFERENCES} at most")
@@ -136,7 +135,7 @@ class Submissions:
             written, shape = self._plain(content, strict=validate, allow_non_terminating=allow_non_terminating)
         else:
             texts = self._lookup.texts(reader, resolved)
-            # Once with its references beside it, for the errors' sake and its own JSON; once whole.
+            # Parsed with its references beside it, for error messages and its own JSON; then with them inlined.
             written, shape = _keys(
                 content,
                 parse(
@@ -164,18 +163,18 @@ class Submissions:
         ).json
 
     def _plain(self, content: Content, *, strict: bool, allow_non_terminating: bool) -> tuple[str, bytes]:
-        """Return the keys of an Avro schema that needs no other; a text that was read once is not parsed again."""
-        known = self._known.get((content.text, strict, allow_non_terminating))
-        if known is None:
-            known = _keys(content, parse(content.text, strict=strict, allow_non_terminating=allow_non_terminating).json)
-            size = len(content.text) + len(known[0])
+        """Return the keys of an Avro schema without references. Cached by text, so that a text is parsed once."""
+        keys = self._cached_keys.get((content.text, strict, allow_non_terminating))
+        if keys is None:
+            keys = _keys(content, parse(content.text, strict=strict, allow_non_terminating=allow_non_terminating).json)
+            size = len(content.text) + len(keys[0])
             with self._lock:
                 self._size += size
-                if self._size > _MOST_KNOWN:
-                    self._known.clear()
+                if self._size > _CACHE_SIZE:
+                    self._cached_keys.clear()
                     self._size = size
-                self._known[content.text, strict, allow_non_terminating] = known
-        return known
+                self._cached_keys[content.text, strict, allow_non_terminating] = keys
+        return keys
 
     def _resolved(self, reader: Reader, subject: str, item: Reference) -> Reference:
         where = contexts.relative(item.subject, subject)

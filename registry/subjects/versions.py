@@ -1,4 +1,4 @@
-"""A version of a subject, as it is told, and the rules of its name."""
+"""Version of a subject with its content, and the rules of subject names."""
 
 import json
 import re
@@ -27,7 +27,7 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A version of a subject and what it holds.
+    """A version of a subject and its content.
 
     Attributes:
         subject, number: the version. schema_id: its id. key: its content's.
@@ -54,7 +54,7 @@ def view_subject(grant: str, version: int) -> str:
 
 
 def is_view(subject: str) -> bool:
-    """Tell a view's subject from others."""
+    """Return whether a subject is a view's."""
     return subject.startswith("view.") and _VIEW.fullmatch(subject) is not None
 
 
@@ -71,12 +71,12 @@ def registered(version: StoredVersion, content: Content) -> Registered:
 
 
 def own_text(content: Content, text: str) -> Content:
-    """Return an id's content as one version wrote it."""
+    """Return an id's content with the text of one version."""
     return content if content.text == text else replace(content, text=text)
 
 
 def pick(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion:
-    """Return the version of a number, None = the last.
+    """Return the version with this number, None = the last.
 
     Raises:
         InvalidError: VERSION_UNKNOWN.
@@ -96,7 +96,7 @@ def unknown_subject(subject: str) -> InvalidError:
 
 
 def refuse_name(subject: str) -> None:
-    """Refuse a name under which nothing can be registered.
+    """Check that a subject name can be registered.
 
     Raises:
         InvalidError: SUBJECT_INVALID.

@@ -229,7 +229,7 @@ def test_a_last_statement_that_is_the_first_too_is_one_message(session: Batching
 def test_nothing_is_said_after_the_last_statement(session: BatchingConnection) -> None:
     session.send_with_commit(b"INSERT INTO thing VALUES (1)")
     for more in (lambda: add(session, 2), session.open, lambda: session.send_with_commit(b"SELECT 1")):
-        with pytest.raises(psycopg2.ProgrammingError, match="goes with the commit"):
+        with pytest.raises(psycopg2.ProgrammingError, match="sent with the commit"):
             more()
     session.rollback()
     session.commit()

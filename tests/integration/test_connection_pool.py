@@ -38,7 +38,7 @@ def looked_at(database: sa.URL) -> Iterator[sa.Engine]:
 @pytest.fixture
 def tiny(database: sa.URL) -> Iterator[sa.Engine]:
     """A pool with two places, in which nobody waits long."""
-    engine = connect(database, connections=2, patience=10.0)
+    engine = connect(database, connections=2, timeout=10.0)
     yield engine
     engine.dispose()
 
@@ -73,7 +73,7 @@ def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_work
 def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at_as_well(
     looked_at: sa.Engine, database: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    single = connect(database, connections=2, single=True)
+    single = connect(database, connections=2, autocommit=True)
     store = postgres_store(looked_at, single)
     subjects = Subjects(store, governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
@@ -162,7 +162,7 @@ def test_a_place_is_left_whatever_becomes_of_its_connection(tiny: sa.Engine, dat
         with tiny.connect() as connection:
             connection.detach()
         end_sessions(database)  # what lies in the pool is dead, too
-    bad = connect(database.set(database="there is none"), connections=1, patience=0.5)
+    bad = connect(database.set(database="there is none"), connections=1, timeout=0.5)
     for _ in range(3):
         with pytest.raises(sa_exc.OperationalError):
             bad.connect()
@@ -179,7 +179,7 @@ def one(engine: sa.Engine) -> int:
 
 
 def test_who_waits_too_long_for_a_place_is_told_so(database: sa.URL) -> None:
-    engine = connect(database, connections=1, patience=0.1)
+    engine = connect(database, connections=1, timeout=0.1)
     with ThreadPoolExecutor(1) as threads, engine.connect(), engine.connect():
         waiting = threads.submit(lambda: PostgresDatabase(engine).begin().__enter__())
         with pytest.raises(UnavailableError) as refused:

@@ -125,8 +125,8 @@ def test_one_process_at_a_time_has_the_turn(engine: sa.Engine) -> None:
     outbox = PostgresOutbox()
     first, second = PostgresDatabase(engine), PostgresDatabase(sa.create_engine(engine.url, poolclass=sa.pool.NullPool))
     with first.begin() as work:
-        assert outbox.take_turn(work)
+        assert outbox.try_lock(work)
         with second.begin() as other:
-            assert not outbox.take_turn(other)
+            assert not outbox.try_lock(other)
     with second.begin() as work:
-        assert outbox.take_turn(work)
+        assert outbox.try_lock(work)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from registry.client.admin import RegistryAdminClient
 from registry.rest.app import create
 from registry.schemas_topic.records import Version, fold, kept_subject, read_lines, schema_record, write_line
-from registry.schemas_topic.transfer import put, records_of, taken
+from registry.schemas_topic.transfer import export_snapshot, import_snapshot, records_of
 from registry.subjects.fingerprint import content_key
 from registry.subjects.model import Content, Reference
 from schemas.errors import ConflictError, PoolError
@@ -40,8 +40,8 @@ def remote(subjects: Subjects) -> Iterator[RegistryAdminClient]:
 def copied(source: Subjects, target: Subjects) -> list[str]:
     """Copy through text, as a file would hold it."""
     with remote(source) as old, remote(target) as new:
-        lines = "".join(map(write_line, records_of(taken(old)))).splitlines()
-        return put(new, fold(read_lines(lines))).refused
+        lines = "".join(map(write_line, records_of(export_snapshot(old)))).splitlines()
+        return import_snapshot(new, fold(read_lines(lines))).refused
 
 
 def ids(subjects: Subjects) -> dict[int, Content]:
@@ -101,7 +101,7 @@ def test_a_purged_id_is_not_given_to_another_schema() -> None:
     source.delete("b")
     source.delete("b", permanent=True)
     with remote(source) as old:
-        assert (kept_subject(2), 1) in taken(old).versions
+        assert (kept_subject(2), 1) in export_snapshot(old).versions
     copied(source, target)
     assert target.register("c", Content(text='"string"')).schema_id == 3
     assert target.register("d", Content(text='"long"')).schema_id == 2
@@ -153,7 +153,7 @@ def test_a_topic_that_contradicts_itself_is_not_put_at_all() -> None:
     ]
     target = registry()
     with remote(target) as new, pytest.raises(ConflictError, match="stands for two schemas"):
-        put(new, fold(map(schema_record, lines)))
+        import_snapshot(new, fold(map(schema_record, lines)))
     assert target.subjects() == []
 
 
@@ -162,4 +162,4 @@ def test_a_prefix_takes_its_subjects_alone() -> None:
     for name in ("pop-a", "pop-b", "tax"):
         source.register(name, Content(text='"int"'))
     with remote(source) as old:
-        assert {place[0] for place in taken(old, prefix="pop").versions} == {"pop-a", "pop-b"}
+        assert {place[0] for place in export_snapshot(old, prefix="pop").versions} == {"pop-a", "pop-b"}

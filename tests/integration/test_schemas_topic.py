@@ -9,12 +9,11 @@ from fastapi.testclient import TestClient
 from exchange.broker.kafka.settings import KafkaSettings
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from registry.client.admin import RegistryAdminClient
-from registry.database.unit_of_work import UnitOfWork
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
 from registry.rest.app import create
 from registry.schemas_topic.records import Record, Snapshot, fold
-from registry.schemas_topic.transfer import put
+from registry.schemas_topic.transfer import import_snapshot
 from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
@@ -70,7 +69,7 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
         remote = RegistryAdminClient("http://restored")
         remote._http.close()
         remote._http = http
-        assert put(remote, told).refused == []
+        assert import_snapshot(remote, told).refused == []
     highest = world.store.highest_id()
     for number in range(1, highest + 1):
         assert restored.by_id(number).content.text == world.subjects.by_id(number).content.text
@@ -99,12 +98,12 @@ def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: W
     world.subjects.register("a", Content(text='"int"'))
 
     class Dying(PostgresOutbox):
-        def sent(self, work: UnitOfWork, numbers: object) -> None:
+        def sent(self, work: object, numbers: object) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         SchemasTopic(world.settings, world.store.database, Dying(), name=world.name).step()
-    assert world.waiting(), "sent, not forgotten"
+    assert world.waiting(), "sent, not deleted"
     while topic.step():
         pass
     told_is_held(world.told(), world.store)
