@@ -1,8 +1,8 @@
-"""The pool's configuration: one file, `pool.toml` in the data folder, read once, typed and frozen.
+"""Configuration of a pool: one file, `pool.toml` in the data folder, read once, typed and frozen.
 
-Unknown keys are errors. Secrets are never in it: it names files, and the database's address may be given as
-`${file:PATH}` or `${env:NAME}`. Without a database the embedded PostgreSQL is used; without a broker the same
-PostgreSQL carries the records.
+Unknown keys are errors. The file contains no secrets: it names files, and the database's address is given as
+`${file:PATH}` or `${env:NAME}`. Without a database the embedded PostgreSQL is used; without a broker the records are
+stored in the same PostgreSQL.
 """
 
 import os
@@ -32,7 +32,7 @@ _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
 
 Address = Annotated[str, Field(pattern=_ADDRESS)]
-"""`host:port`; port 0 lets the system choose one."""
+"""`host:port`; with port 0 the system chooses one."""
 
 
 class _Section(BaseModel):
@@ -40,7 +40,7 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Where the pool listens. All but the two that are named so demand a client certificate or a bearer token."""
+    """Addresses of the listeners. All but `enrolment` and `metrics` require a client certificate or a bearer token."""
 
     grpc: Address = "127.0.0.1:7443"  # mutual TLS: publish, fetch, commit
     enrolment: Address = "127.0.0.1:7444"  # TLS without a client certificate: one-time tokens only
@@ -71,16 +71,16 @@ BrokerSettings = Annotated[PostgresBroker | KafkaBroker, Field(discriminator="ki
 
 
 class Limits(_Section):
-    """Bounds of one gateway."""
+    """Limits of one gateway."""
 
     threads: int = Field(16, ge=2, le=256)
     workers: int = Field(0, ge=0, le=64)  # engine processes; 0 = in the gateway's own threads
-    streams: int = Field(2000, ge=1)  # calls at once
-    waiting_mb: int = Field(512, ge=64)  # memory for batches that were read and not answered, of all streams
+    streams: int = Field(2000, ge=1)  # concurrent calls
+    waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
 
 
 class RegistryRight(_Section):
-    """What somebody may do under some subjects of the registry, beside what a role carries."""
+    """A right on subjects of the registry, beside the rights of a role."""
 
     who: str  # account:NAME, connector:DEPARTMENT/NAME, department:ID, role:ROLE or *
     operations: tuple[str, ...]  # read, read_by_id, register, configure, delete, ask
@@ -88,35 +88,35 @@ class RegistryRight(_Section):
 
 
 class Registry(_Section):
-    """How the schema registry judges and speaks, where the registries whose clients are in use differ."""
+    """Behaviour of the schema registry, where Confluent's registry and Karapace differ; rights on its subjects."""
 
-    error_dialect: Literal["confluent", "karapace"] = "confluent"  # whose words clients compare
+    error_dialect: Literal["confluent", "karapace"] = "confluent"  # the error messages that clients compare
     validate_new_schemas: bool = True  # names, defaults and logical types too
     strict_logical_types: bool = False  # a changed scale, precision or time unit is incompatible
     topic: str | None = Field(None, pattern=r"^[a-zA-Z0-9._-]{1,249}$")  # of schemas, where the broker is Kafka
     profile: Profile = Profile.CATALOGUE  # what every account may do without a right
-    restricted: tuple[str, ...] = ()  # patterns of subjects that need a right even so; each read leaves an entry
+    restricted: tuple[str, ...] = ()  # patterns of subjects that always need a right; each read is recorded
     rights: tuple[RegistryRight, ...] = ()
 
     def as_rights(self) -> Rights:
         """Return the rights.
 
         Raises:
-            InvalidError: CONFIG_INVALID, naming what does not fit.
+            InvalidError: CONFIG_INVALID, naming the invalid part.
         """
         listed = tuple(Right.parse(one.who, one.operations, one.subjects) for one in self.rights)
         return Rights(profile=self.profile, rights=listed, restricted=self.restricted)
 
 
 class Config(_Section):
-    """Everything a role needs to start.
+    """All settings of a process.
 
     Attributes:
-        folder: data folder, from which relative paths are taken.
-        pool_id: stands in every certificate, signature and entry; never changes.
+        folder: data folder; relative paths start from it.
+        pool_id: part of every certificate, signature and entry; never changes.
         origin: the log's origin line (C2SP checkpoint), such as `pool.example.gov/audit`.
-        gateway: host:port that departments are told to call.
-        failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests alone.
+        gateway: host:port of the gateway, as departments call it.
+        failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests only.
     """
 
     folder: Path
@@ -162,7 +162,7 @@ class Config(_Section):
         """The database's address with its reference resolved; None = embedded.
 
         Raises:
-            InvalidError: CONFIG_INVALID, when the reference leads nowhere, or a password stands in the file.
+            InvalidError: CONFIG_INVALID, the reference is to nothing, or the file contains an address with a password.
         """
         if self.database is None:
             return None

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process. No label holds a key, a case or a name of a person."""
+"""Prometheus metrics of one process. No label contains a key, a case or a name of a person."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
