@@ -22,7 +22,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.postgres import statements
 from registry.postgres.tables import reference, schema, subject, version
 from registry.subjects.model import Content, Reference, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import Change, SubjectReader, SubjectWriter, refuse_taken
+from registry.subjects.store import Change, SubjectReader, SubjectWriter, require_same_content
 from schemas.errors import ConflictError, Reason, UnavailableError
 
 __all__ = ["PostgresSubjects"]
@@ -65,7 +65,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
         return connection_of(reader).execute(sa.select(sa.func.max(schema.c.id))).scalar_one() or 0
 
     @override
-    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def version(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         if number is None:
             wanted, values = statements.LATEST, dict[str, Any](name=subject)
         else:
@@ -74,7 +74,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
         return None if row is None else (_version(row), row.text)
 
     @override
-    def listed(self, reader: Reader) -> list[StoredVersion]:
+    def all_versions(self, reader: Reader) -> list[StoredVersion]:
         return self._versions(reader, statements.LISTED, {})
 
     @override
@@ -123,7 +123,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
         }
 
     @override
-    def configured(self, reader: Reader) -> Mapping[str, Settings]:
+    def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
         found = sa.select(subject.c.name, subject.c.config, subject.c.mode).where(
             subject.c.config.is_not(None) | subject.c.mode.is_not(None)
         )
@@ -200,7 +200,7 @@ class _Change(Change):
             held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
             if held is not None:
                 found = _schema(held)
-                refuse_taken(found, key)
+                require_same_content(found, key)
                 return found
         raise UnavailableError(Reason.OVERLOADED, "the id could not be kept; try again", retry_after=1.0)
 

@@ -24,8 +24,8 @@ from registry.schemas_topic.records import (
     Record,
     Version,
     config_record,
-    kept_id,
     mode_record,
+    reserved_id,
     schema_key,
     schema_record,
 )
@@ -123,10 +123,10 @@ def snapshot_records(store: SubjectReader, reader: Reader) -> Iterator[Record]:
 
     Nothing may change meanwhile: the caller has locked the tables.
     """
-    for subject, settings in sorted(store.configured(reader).items()):
+    for subject, settings in sorted(store.all_settings(reader).items()):
         yield from _settings_records(subject, Settings(), settings)
     listed: set[int] = set()
-    for version in store.listed(reader):
+    for version in store.all_versions(reader):
         schema = store.schema(reader, version.schema_id)
         text = store.text(reader, version.subject, version.number)
         if schema is not None:
@@ -188,7 +188,7 @@ class _RecordedChange(Change):
         deleted = list(numbers)
         self._change.mark_deleted(deleted)
         for number in deleted:
-            found = self._store.held(self._work, self._subject, number)
+            found = self._store.version(self._work, self._subject, number)
             schema = None if found is None else self._store.schema(self._work, found[0].schema_id)
             if found is not None and schema is not None:
                 self.records.append(schema_record(_version(found[0], schema.content, found[1], deleted=True)))
@@ -231,4 +231,4 @@ def _version(version: StoredVersion, content: Content, text: str | None, *, dele
 
 def _reserved(schema: StoredSchema) -> Record:
     stored = StoredVersion(subject="", number=1, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=True)
-    return schema_record(kept_id(schema.id, _version(stored, schema.content, None)))
+    return schema_record(reserved_id(schema.id, _version(stored, schema.content, None)))

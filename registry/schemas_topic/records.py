@@ -29,22 +29,22 @@ from registry.subjects.fingerprint import canonical_text
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
-    "KEPT_IDS",
+    "RESERVED_IDS",
     "Record",
     "Snapshot",
     "Version",
     "config_record",
     "fold",
-    "is_kept_id",
-    "kept_id",
-    "kept_subject",
+    "is_reserved_id",
     "mode_record",
     "read_lines",
+    "reserved_id",
+    "reserved_subject",
     "schema_record",
     "write_line",
 ]
 
-KEPT_IDS = ":.ids:"
+RESERVED_IDS = ":.ids:"
 """Prefix of the subjects that reserve ids without a version."""
 
 _BODY = ("schemaType", "references", "metadata", "ruleSet")
@@ -194,10 +194,10 @@ def mode_record(subject: str, mode: str | None) -> Record:
     return Record(_settings_key("MODE", subject), None if mode is None else _json({"mode": mode}))
 
 
-def kept_id(schema_id: int, version: Version) -> Version:
+def reserved_id(schema_id: int, version: Version) -> Version:
     """Return the version that reserves an id without one."""
     return Version(
-        subject=kept_subject(schema_id),
+        subject=reserved_subject(schema_id),
         number=1,
         schema_id=schema_id,
         schema=version.schema,
@@ -206,14 +206,14 @@ def kept_id(schema_id: int, version: Version) -> Version:
     )
 
 
-def kept_subject(schema_id: int) -> str:
+def reserved_subject(schema_id: int) -> str:
     """Return the subject that reserves an id without a version."""
-    return f"{KEPT_IDS}{schema_id}"
+    return f"{RESERVED_IDS}{schema_id}"
 
 
-def is_kept_id(subject: str) -> bool:
+def is_reserved_id(subject: str) -> bool:
     """Return whether a subject only reserves an id."""
-    return subject.startswith(KEPT_IDS)
+    return subject.startswith(RESERVED_IDS)
 
 
 def fold(records: Iterable[Record]) -> Snapshot:

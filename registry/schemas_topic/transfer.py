@@ -20,13 +20,13 @@ from registry.schemas_topic.records import (
     Snapshot,
     Version,
     config_record,
-    is_kept_id,
-    kept_id,
-    kept_subject,
+    is_reserved_id,
     mode_record,
+    reserved_id,
+    reserved_subject,
     schema_record,
 )
-from registry.subjects.store import MOST_GAPS
+from registry.subjects.store import MAX_GAPS
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 
 __all__ = ["ImportReport", "export_snapshot", "import_snapshot", "records_of"]
@@ -112,7 +112,7 @@ def import_snapshot(
                 importing[version.subject] = before["mode"] if before else None
             if _put_version(remote, version, report):
                 report.versions += 1
-                report.reserved += is_kept_id(version.subject)
+                report.reserved += is_reserved_id(version.subject)
         for version in reversed(ordered):
             if version.deleted:
                 _delete(remote, version, report)
@@ -144,7 +144,7 @@ def _put_version(remote: RegistryAdminClient, version: Version, report: ImportRe
 
 def _delete(remote: RegistryAdminClient, version: Version, report: ImportReport) -> None:
     path = f"/subjects/{quote(version.subject, safe='')}/versions/{version.number}"
-    steps = ({}, {"permanent": True}) if is_kept_id(version.subject) else ({},)
+    steps = ({}, {"permanent": True}) if is_reserved_id(version.subject) else ({},)
     for query in steps:
         try:
             remote.call("DELETE", path, query=query)
@@ -183,15 +183,15 @@ def _without_version(remote: RegistryAdminClient, known: set[int]) -> Iterator[V
     # If every version is purged no id is known; the answer for the first one contains the highest id.
     found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
     last = max(last, int((found or {}).get("maxId", 0)))
-    if last - len(known) > MOST_GAPS:
+    if last - len(known) > MAX_GAPS:
         return  # imported ids; those in between were never assigned
     for schema_id in range(1, last + 1):
         if schema_id in known:
             continue
         body = _found(remote, f"/schemas/ids/{schema_id}")
         if body is not None:
-            key = {"subject": kept_subject(schema_id), "version": 1, "id": schema_id}
-            yield kept_id(schema_id, Version.read({**body, **key}))
+            key = {"subject": reserved_subject(schema_id), "version": 1, "id": schema_id}
+            yield reserved_id(schema_id, Version.read({**body, **key}))
 
 
 def _found(

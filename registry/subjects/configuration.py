@@ -148,7 +148,7 @@ class Configuration:
                 return cached
             self._refreshing = True
         try:
-            found = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
+            found = {name: _read(settings) for name, settings in self._reader.all_settings(reader).items()}
         finally:
             self._refreshing = False
         normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
@@ -165,7 +165,7 @@ class Configuration:
     def aliases(self, reader: Reader) -> dict[str, list[str]]:
         """Return the aliases of every subject that has some."""
         found: dict[str, list[str]] = {}
-        configured = {name: _read(settings) for name, settings in self._reader.configured(reader).items()}
+        configured = {name: _read(settings) for name, settings in self._reader.all_settings(reader).items()}
         for name, meant in sorted(_aliases(configured).items()):
             found.setdefault(meant, []).append(name)
         return found
@@ -261,7 +261,7 @@ class Configuration:
                 raise _mode_not_set(subject)
             change.configure(replace(settings, mode=None))
         if recursive:
-            for name, inner in sorted(self._reader.configured(work).items()):
+            for name, inner in sorted(self._reader.all_settings(work).items()):
                 if inner.mode is not None and subject in scopes(name):
                     with self._writer.change(work, name) as change:
                         change.configure(replace(change.settings(), mode=None))

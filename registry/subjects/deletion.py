@@ -11,7 +11,7 @@ from registry.subjects.configuration import Configuration
 from registry.subjects.contexts import scopes
 from registry.subjects.model import StoredVersion
 from registry.subjects.store import Change, SubjectReader, SubjectWriter
-from registry.subjects.versions import pick, unknown_subject
+from registry.subjects.versions import select_version, unknown_subject
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["Deletion"]
@@ -91,7 +91,7 @@ class Deletion:
             if not versions:
                 raise unknown_subject(subject)
             latest = [version for version in versions if not version.deleted] if number is None else versions
-            version = pick(latest, number)
+            version = select_version(latest, number)
             details = {"subject": subject, "version": str(version.number)}
             if permanent and not version.deleted:
                 raise ConflictError(

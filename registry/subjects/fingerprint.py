@@ -19,7 +19,7 @@ from typing import Any
 
 from registry.subjects.model import Content
 
-__all__ = ["NAMED", "canonical_text", "content_key", "guid", "key_of", "meant", "shape_key", "shape_text"]
+__all__ = ["NAMED", "canonical_text", "canonicalize", "content_key", "guid", "key_of", "shape_key", "shape_text"]
 
 _ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
@@ -45,10 +45,10 @@ def canonical_text(schema: Any) -> str:
     Args:
         schema: the schema as parsed JSON.
     """
-    return _json(meant(schema))
+    return _json(canonicalize(schema))
 
 
-def meant(schema: Any) -> Any:
+def canonicalize(schema: Any) -> Any:
     """Return a valid Avro schema's canonical form as JSON, every name in full.
 
     Args:

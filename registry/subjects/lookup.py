@@ -26,12 +26,12 @@ from registry.subjects import contexts
 from registry.subjects.data_contracts import properties_of
 from registry.subjects.model import Reference, StoredSchema, StoredVersion
 from registry.subjects.store import SubjectReader
-from registry.subjects.versions import Registered, own_text, pick, registered, unknown_subject
+from registry.subjects.versions import Registered, registered, select_version, unknown_subject, with_text
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["MOST_REFERENCES", "SchemaLookup"]
+__all__ = ["MAX_REFERENCES", "SchemaLookup"]
 
-MOST_REFERENCES = 200  # of a schema and of those that it needs, together
+MAX_REFERENCES = 200  # of a schema and of those that it needs, together
 _MAX_SCHEMAS = 10_000  # cached schemas; they never change
 _MAX_INLINED = 2_000  # cached texts of schemas with their references inlined
 
@@ -163,9 +163,9 @@ class SchemaLookup:
             if ready:
                 order[schema_id] = content.text
                 size += len(content.text)
-                if len(order) > MOST_REFERENCES or size > MAX_TEXT_BYTES:
+                if len(order) > MAX_REFERENCES or size > MAX_TEXT_BYTES:
                     raise schema_unsafe(
-                        f"got a schema that needs more than {MOST_REFERENCES} others, or {MAX_TEXT_BYTES} "
+                        f"got a schema that needs more than {MAX_REFERENCES} others, or {MAX_TEXT_BYTES} "
                         "characters of them; expected fewer"
                     )
             else:
@@ -209,11 +209,11 @@ class SchemaLookup:
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
         """
-        held = self._store.held(reader, subject, number) if number is not None or not deleted else None
-        if held is not None and (deleted or not held[0].deleted):
-            version, text = held
-            return registered(version, own_text(self.by_id(reader, version.schema_id).content, text))
-        return self._own(reader, pick(self._versions(reader, subject, deleted=deleted), number))
+        stored = self._store.version(reader, subject, number) if number is not None or not deleted else None
+        if stored is not None and (deleted or not stored[0].deleted):
+            version, text = stored
+            return registered(version, with_text(self.by_id(reader, version.schema_id).content, text))
+        return self._own(reader, select_version(self._versions(reader, subject, deleted=deleted), number))
 
     def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
         """Return a subject's version numbers in ascending order.
@@ -254,7 +254,7 @@ class SchemaLookup:
         """Return every version of the subjects that a prefix matches, by subject and number."""
         found = [
             item
-            for item in self._store.listed(reader)
+            for item in self._store.all_versions(reader)
             if (deleted or not item.deleted) and contexts.matches(item.subject, prefix)
         ]
         if not latest_only:
@@ -319,10 +319,10 @@ class SchemaLookup:
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        if self._store.held(reader, subject, None) is None:
+        if self._store.version(reader, subject, None) is None:
             self._versions(reader, subject, deleted=deleted)
 
     def _own(self, reader: Reader, version: StoredVersion) -> Registered:
         content = self.by_id(reader, version.schema_id).content
         text = self._store.text(reader, version.subject, version.number)
-        return registered(version, content if text is None else own_text(content, text))
+        return registered(version, content if text is None else with_text(content, text))

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import Change, SubjectReader, SubjectWriter, refuse_taken
+from registry.subjects.store import Change, SubjectReader, SubjectWriter, require_same_content
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["MemorySubjects"]
@@ -34,14 +34,14 @@ class _State:
         """Return a copy, to restore after a rollback."""
         copied = _State()
         copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
-        copied.versions = {name: dict(held) for name, held in self.versions.items()}
+        copied.versions = {name: dict(stored) for name, stored in self.versions.items()}
         copied.settings, copied.hidden = dict(self.settings), set(self.hidden)
         return copied
 
     def ordered(self, subject: str) -> list[StoredVersion]:
         """Return a subject's versions in ascending order."""
-        held = self.versions.get(subject, {})
-        return [held[number][0] for number in sorted(held)]
+        stored = self.versions.get(subject, {})
+        return [stored[number][0] for number in sorted(stored)]
 
 
 class MemorySubjects(SubjectReader, SubjectWriter):
@@ -91,7 +91,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return max(self._state.schemas, default=0)
 
     @override
-    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def version(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         with self._lock:
             found = self._state.versions.get(subject, {})
             live = [key for key, (version, _) in found.items() if not version.deleted]
@@ -99,7 +99,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return found.get(wanted)
 
     @override
-    def listed(self, reader: Reader) -> list[StoredVersion]:
+    def all_versions(self, reader: Reader) -> list[StoredVersion]:
         with self._lock:
             names = sorted(set(self._state.versions) - self._state.hidden)
             return [version for name in names for version in self._state.ordered(name)]
@@ -123,8 +123,8 @@ class MemorySubjects(SubjectReader, SubjectWriter):
     @override
     def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
         with self._lock:
-            held = self._state.versions.get(subject, {})
-            return [held[number] for number in sorted(held) if held[number][0].shape == shape]
+            stored = self._state.versions.get(subject, {})
+            return [stored[number] for number in sorted(stored) if stored[number][0].shape == shape]
 
     @override
     def versions(self, reader: Reader, subject: str) -> list[StoredVersion]:
@@ -134,8 +134,8 @@ class MemorySubjects(SubjectReader, SubjectWriter):
     @override
     def text(self, reader: Reader, subject: str, number: int) -> str | None:
         with self._lock:
-            held = self._state.versions.get(subject, {}).get(number)
-            return held[1] if held else None
+            stored = self._state.versions.get(subject, {}).get(number)
+            return stored[1] if stored else None
 
     @override
     def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
@@ -151,9 +151,9 @@ class MemorySubjects(SubjectReader, SubjectWriter):
     def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
         with self._lock:
             return [
-                (subject, any(not version.deleted for version, _ in held.values()))
-                for subject, held in sorted(self._state.versions.items())
-                if held and subject not in self._state.hidden
+                (subject, any(not version.deleted for version, _ in stored.values()))
+                for subject, stored in sorted(self._state.versions.items())
+                if stored and subject not in self._state.hidden
             ]
 
     @override
@@ -167,7 +167,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return {name: self._state.settings[name] for name in names if name in self._state.settings}
 
     @override
-    def configured(self, reader: Reader) -> Mapping[str, Settings]:
+    def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
         with self._lock:
             return {name: found for name, found in self._state.settings.items() if found != Settings()}
 
@@ -189,10 +189,10 @@ class _Change(Change):
         return self._scopes
 
     def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        held = self._state.schemas.get(schema_id)
-        if held is not None:
-            refuse_taken(held, key)
-            return held
+        stored = self._state.schemas.get(schema_id)
+        if stored is not None:
+            require_same_content(stored, key)
+            return stored
         self._state.last = max(self._state.last, schema_id)
         return self._store_schema(schema_id, key, shape, content)
 

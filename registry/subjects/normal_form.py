@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 from registry.avro.schema_types import EXACT_NUMBER_MARK, SchemaType
-from registry.subjects.fingerprint import NAMED, meant
+from registry.subjects.fingerprint import NAMED, canonicalize
 from registry.subjects.model import Content
 
 __all__ = ["normalized"]
@@ -37,7 +37,7 @@ def normalized(content: Content, schema: Any) -> Content:
     """
     text = content.text
     if content.kind == SchemaType.AVRO:
-        text = _text(_type(meant(schema), ""))
+        text = _text(_type(canonicalize(schema), ""))
     elif content.kind == SchemaType.JSON:
         text = re.sub(f'"{EXACT_NUMBER_MARK}([^"]*)"', r"\1", _text(schema))
     listed = sorted(set(content.references), key=lambda item: (item.name, item.subject, item.version))

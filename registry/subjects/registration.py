@@ -30,16 +30,23 @@ from registry.subjects.contexts import scopes
 from registry.subjects.data_contracts import checked_metadata, checked_rules, merged, properties_of
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content, StoredSchema, StoredVersion
-from registry.subjects.store import MOST_GAPS, MOST_IMPORTED, Change, SubjectReader, SubjectWriter, refuse_taken
+from registry.subjects.store import (
+    MAX_GAPS,
+    MAX_IMPORTED_ID,
+    Change,
+    SubjectReader,
+    SubjectWriter,
+    require_same_content,
+)
 from registry.subjects.submission import Submission, Submissions
 from registry.subjects.versions import (
     Registered,
-    own_text,
-    pick,
-    refuse_name,
+    check_subject_name,
     registered,
+    select_version,
     unknown_subject,
     view_subject,
+    with_text,
 )
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
@@ -172,34 +179,35 @@ class Registration:
             RefusedError: SUBJECT_READ_ONLY; SUBJECT_NOT_IN_IMPORT.
             UnavailableError: see `SubjectWriter.change`.
         """
-        refuse_name(subject)
+        check_subject_name(subject)
         # Queried once: the subject may be catalogued at any moment, and every check below needs the same answer.
         governed = self._governed(work, subject)
         form = Form.AS_SUBMITTED if schema_id is not None else _form(normalize=normalize)
-        draft = self.read(work, subject, content, form=form, governed=governed)
-        needed = [item.subject for item in draft.content.references]
+        submission = self.read(work, subject, content, form=form, governed=governed)
+        needed = [item.subject for item in submission.content.references]
         with self._writer.change(work, subject, scopes=scopes(subject), also=needed) as change:
             mode = self._configuration.refuse_read_only(work, subject, change)
             _refuse_mode(subject, mode, schema_id)
-            self._refuse_gone(work, draft)
+            self._refuse_gone(work, submission)
             versions = change.versions()
             if schema_id is not None:
-                return self._import(work, change, subject, draft, versions, schema_id, number, governed=governed)
+                return self._import(work, change, subject, submission, versions, schema_id, number, governed=governed)
             live = [version for version in versions if not version.deleted]
             config = self._configuration.effective(work, subject, change)
-            existing = self.same(work, subject, live, draft, config)
+            existing = self._find_same(work, subject, live, submission, config)
             if existing is not None:
                 text = self._reader.text(work, subject, existing.number)
                 content = self._lookup.by_id(work, existing.schema_id).content
-                return registered(existing, content if text is None else own_text(content, text))
-            whole = self._contract(work, draft.content, live, config)
-            findings = self._taken_back(work, draft, versions) if governed else []
+                return registered(existing, content if text is None else with_text(content, text))
+            whole = self._contract(work, submission.content, live, config)
+            findings = self._lowered(work, submission, versions) if governed else []
             require_compatible(
-                self._against(work, draft, whole, live, config, None), Compatibility(config["compatibility"])
+                self._incompatibilities(work, submission, whole, live, config, None),
+                Compatibility(config["compatibility"]),
             )
-            self._refuse_unapproved(work, subject, draft, findings)  # last, because it consumes an approval
+            self._refuse_unapproved(work, subject, submission, findings)  # last, because it consumes an approval
             new = versions[-1].number + 1 if versions else 1
-            return _version(subject, new, change.put(new, draft.key(whole), draft.shape, whole), whole)
+            return _version(subject, new, change.put(new, submission.key(whole), submission.shape, whole), whole)
 
     def register_view(self, work: UnitOfWork, grant: str, version: int, text: str) -> int:
         """Register the output schema of a grant version; return its id.
@@ -209,17 +217,17 @@ class Registration:
             ConflictError: VERSION_CONFLICT, the grant version has another view already.
         """
         subject = view_subject(grant, version)
-        draft = self._submissions.read(work, subject, Content(text=text))
+        submission = self._submissions.read(work, subject, Content(text=text))
         with self._writer.change(work, subject, hidden=True) as change:
             versions = change.versions()
-            if versions and versions[-1].shape == draft.shape:
+            if versions and versions[-1].shape == submission.shape:
                 return versions[-1].schema_id
             if versions:
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
                     f"version {version} of the grant {grant} has another view; a changed view is a new grant version",
                 )
-            return change.put(1, draft.key(), draft.shape, draft.content).id
+            return change.put(1, submission.key(), submission.shape, submission.content).id
 
     def check(
         self, reader: Reader, subject: str, content: Content, number: int | None = None, *, normalize: bool = False
@@ -236,14 +244,16 @@ class Registration:
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN; SCHEMA_INVALID or SCHEMA_UNSAFE.
         """
-        draft = self.read(reader, subject, content, form=_form(normalize=normalize))
+        submission = self.read(reader, subject, content, form=_form(normalize=normalize))
         live = [version for version in self._reader.versions(reader, subject) if not version.deleted]
         if not live:
             raise unknown_subject(subject)
         config = self._configuration.effective(reader, subject)
         if number is not None:
-            pick(live, number)
-        return self._against(reader, draft, self._contract(reader, draft.content, live, config), live, config, number)
+            select_version(live, number)
+        return self._incompatibilities(
+            reader, submission, self._contract(reader, submission.content, live, config), live, config, number
+        )
 
     def find(
         self, reader: Reader, subject: str, content: Content, *, deleted: bool = False, normalize: bool = False
@@ -279,22 +289,22 @@ class Registration:
             self._lookup.refuse_unknown(reader, subject, deleted=deleted)
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
         version, text = found
-        return registered(version, own_text(self._lookup.by_id(reader, version.schema_id).content, text))
+        return registered(version, with_text(self._lookup.by_id(reader, version.schema_id).content, text))
 
     def _find(
         self, reader: Reader, subject: str, submission: Submission, *, deleted: bool
     ) -> tuple[StoredVersion, str] | None:
         stored = self._reader.by_shape(reader, subject, submission.shape)
         versions = [item for item, _ in stored if deleted or not item.deleted]
-        same = self.same(reader, subject, versions, submission)
+        same = self._find_same(reader, subject, versions, submission)
         return None if same is None else next((item, text) for item, text in stored if item is same)
 
-    def same(
+    def _find_same(
         self,
         reader: Reader,
         subject: str,
         versions: Sequence[StoredVersion],
-        draft: Submission,
+        submission: Submission,
         config: Mapping[str, Any] | None = None,
     ) -> StoredVersion | None:
         """Return the latest version with a submission's content; without metadata and rules it matches any.
@@ -303,20 +313,20 @@ class Registration:
             reader: to look up with.
             subject: whose contracts apply.
             versions: ascending.
-            draft: what to look for.
+            submission: what to look for.
             config: the subject's configuration, for a registration; a contract that has changed since makes a content
                 without metadata and rules a different one.
         """
-        fitting = [version for version in versions if version.shape == draft.shape]
+        fitting = [version for version in versions if version.shape == submission.shape]
         if not fitting:
             return None
-        if draft.bare and not any((config or {}).get(name) for name in _CONTRACTS):
+        if submission.without_contract and not any((config or {}).get(name) for name in _CONTRACTS):
             return fitting[-1]
         effective = config or self._configuration.effective(reader, subject)
-        before = self._lookup.by_id(reader, fitting[-1].schema_id).content if draft.bare else None
-        keys = {draft.key(self._merge(draft.content, before, effective))}
+        before = self._lookup.by_id(reader, fitting[-1].schema_id).content if submission.without_contract else None
+        keys = {submission.key(self._merge(submission.content, before, effective))}
         if config is None:
-            keys.add(draft.key())
+            keys.add(submission.key())
         return next((version for version in reversed(fitting) if version.key in keys), None)
 
     def _import(
@@ -324,7 +334,7 @@ class Registration:
         work: UnitOfWork,
         change: Change,
         subject: str,
-        draft: Submission,
+        submission: Submission,
         versions: Sequence[StoredVersion],
         schema_id: int,
         number: int | None,
@@ -338,24 +348,26 @@ class Registration:
         if not 0 < wanted < 2**31:
             raise InvalidError(Reason.VERSION_INVALID, "got no version id", details={"version": str(wanted)})
         highest = self._reader.highest_id(work)
-        most = max(highest, min(highest + MOST_GAPS, MOST_IMPORTED))
+        most = max(highest, min(highest + MAX_GAPS, MAX_IMPORTED_ID))
         if schema_id > most:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
                 f"got the id {schema_id}; expected {most} at most: ids go on from the highest one, and are finite",
             )
-        content = draft.content
-        schema = change.restore(schema_id, draft.key(), draft.shape, content)
+        content = submission.content
+        schema = change.restore(schema_id, submission.key(), submission.shape, content)
         for version in versions:
             if version.number == wanted or (number is None and version.schema_id == schema_id):
                 if version.schema_id != schema_id:
-                    refuse_taken(schema, version.key)
+                    require_same_content(schema, version.key)
                     raise ConflictError(
                         Reason.ID_MISMATCH,
                         f"version {wanted} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
                 return registered(version, content)
-        self._refuse_unapproved(work, subject, draft, self._taken_back(work, draft, versions) if governed else [])
+        self._refuse_unapproved(
+            work, subject, submission, self._lowered(work, submission, versions) if governed else []
+        )
         change.add(wanted, schema, content.text)
         return _version(subject, wanted, schema, content)
 
@@ -378,10 +390,10 @@ class Registration:
             return content
         return replace(content, metadata=metadata, rule_set=rules)
 
-    def _refuse_gone(self, work: UnitOfWork, draft: Submission) -> None:
+    def _refuse_gone(self, work: UnitOfWork, submission: Submission) -> None:
         """Refuse a reference to a version that was deleted while this call waited for the lock."""
-        for item in draft.content.references:
-            found = self._reader.held(work, item.subject, item.version)
+        for item in submission.content.references:
+            found = self._reader.version(work, item.subject, item.version)
             if found is None or found[0].deleted or found[0].schema_id != item.target:
                 raise schema_invalid(
                     f"version {item.version} of {item.subject}, which the schema refers to, was deleted just now"
@@ -401,20 +413,20 @@ class Registration:
         Raises:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
         """
-        draft = self.read(reader, subject, content, form=_form(normalize=normalize))
-        return draft.shape, self._taken_back(reader, draft, self._reader.versions(reader, subject))
+        submission = self.read(reader, subject, content, form=_form(normalize=normalize))
+        return submission.shape, self._lowered(reader, submission, self._reader.versions(reader, subject))
 
-    def _refuse_unapproved(self, work: UnitOfWork, subject: str, draft: Submission, findings: list[str]) -> None:
-        if findings and not self._approved(work, subject, draft.shape, findings):
+    def _refuse_unapproved(self, work: UnitOfWork, subject: str, submission: Submission, findings: list[str]) -> None:
+        if findings and not self._approved(work, subject, submission.shape, findings):
             raise classification.lowered_error(findings)
 
-    def _taken_back(self, reader: Reader, draft: Submission, versions: Iterable[StoredVersion]) -> list[str]:
-        parsed: ParsedSchema | None = draft.parsed
+    def _lowered(self, reader: Reader, submission: Submission, versions: Iterable[StoredVersion]) -> list[str]:
+        parsed: ParsedSchema | None = submission.parsed
         if parsed is None:
             raise InvalidError(
                 Reason.SCHEMA_UNCLASSIFIED,
-                f"got a schema of the type {draft.content.kind} for a catalogued resource; expected AVRO, whose fields "
-                "carry their classification",
+                f"got a schema of the type {submission.content.kind} for a catalogued resource; expected AVRO, whose "
+                "fields carry their classification",
             )
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting a version does not remove its classification.
@@ -425,10 +437,10 @@ class Registration:
         ]
         return classification.lowered_since(fields, earlier)
 
-    def _against(
+    def _incompatibilities(
         self,
         reader: Reader,
-        draft: Submission,
+        submission: Submission,
         content: Content,
         live: Sequence[StoredVersion],
         config: Mapping[str, Any],
@@ -452,7 +464,7 @@ class Registration:
                 "the subject's compatibility to NONE, and check it where it is written"
             )
         texts = [(item.number, self._lookup.whole(reader, item.schema_id)) for item in relevant]
-        return find_incompatibilities(draft.whole, texts, level, strict=self._strict)
+        return find_incompatibilities(submission.inlined, texts, level, strict=self._strict)
 
     def _property(self, reader: Reader, version: StoredVersion, name: str) -> str | None:
         return properties_of(self._lookup.by_id(reader, version.schema_id).content.metadata).get(name)

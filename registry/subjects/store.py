@@ -19,16 +19,16 @@ from registry.subjects.model import Content, Settings, StoredSchema, StoredVersi
 from schemas.errors import ConflictError, Reason
 
 __all__ = [
-    "MOST_GAPS",
-    "MOST_IMPORTED",
+    "MAX_GAPS",
+    "MAX_IMPORTED_ID",
     "Change",
     "SubjectReader",
     "SubjectWriter",
-    "refuse_taken",
+    "require_same_content",
 ]
 
-MOST_IMPORTED = 2**30  # no import raises the numbering beyond it: half of all ids stay free
-MOST_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot exhaust the numbers
+MAX_IMPORTED_ID = 2**30  # no import raises the numbering beyond it: half of all ids stay free
+MAX_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot exhaust the numbers
 
 
 class Change(Protocol):
@@ -111,14 +111,14 @@ class SubjectReader(Protocol):
         """Return the highest id that stands for a schema; 0 without any."""
         ...
 
-    def held(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
+    def version(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
         """Return a version, deleted or not, and its own text; None = the latest that is not deleted.
 
         The time does not depend on the number of versions.
         """
         ...
 
-    def listed(self, reader: Reader) -> list[StoredVersion]:
+    def all_versions(self, reader: Reader) -> list[StoredVersion]:
         """Return every version of every listed subject, deleted ones too, by subject and number."""
         ...
 
@@ -157,7 +157,7 @@ class SubjectReader(Protocol):
         """Return the settings of several scopes at once; those without any are left out."""
         ...
 
-    def configured(self, reader: Reader) -> Mapping[str, Settings]:
+    def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
         """Return every scope that has settings of its own."""
         ...
 
@@ -189,15 +189,15 @@ class SubjectWriter(Protocol):
         ...
 
 
-def refuse_taken(held: StoredSchema, key: bytes) -> None:
+def require_same_content(stored: StoredSchema, key: bytes) -> None:
     """Refuse to assign an id to another content.
 
     Raises:
         ConflictError: ID_TAKEN.
     """
-    if held.key != key:
+    if stored.key != key:
         raise ConflictError(
             Reason.ID_TAKEN,
-            f"Overwrite new schema with id {held.id} is not permitted: the id stands for another schema, for ever",
-            details={"schema": str(held.id)},
+            f"Overwrite new schema with id {stored.id} is not permitted: the id stands for another schema, for ever",
+            details={"schema": str(stored.id)},
         )

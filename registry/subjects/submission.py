@@ -19,7 +19,7 @@ from registry.avro.schema_types import SchemaType, canonical_form, parse_schema_
 from registry.database.unit_of_work import Reader
 from registry.subjects import contexts
 from registry.subjects.fingerprint import key_of, shape_key, shape_text
-from registry.subjects.lookup import MOST_REFERENCES, SchemaLookup
+from registry.subjects.lookup import MAX_REFERENCES, SchemaLookup
 from registry.subjects.model import Content, Reference
 from registry.subjects.normal_form import normalized
 from registry.subjects.store import SubjectReader
@@ -35,35 +35,35 @@ class Submission:
 
     Attributes:
         content: as submitted, its references resolved.
-        written: its canonical form without metadata and rules (`registry.subjects.fingerprint.shape_text`).
-        whole: an Avro schema's text with its references inlined, or the text itself.
+        canonical_text: its canonical form without metadata and rules (`registry.subjects.fingerprint.shape_text`).
+        inlined: an Avro schema's text with its references inlined, or the text itself.
         shape: the key without metadata and rules.
         strict: whether it was parsed with rules that Avro's own parser does not have.
         allow_non_terminating: whether a record of it may be infinitely recursive.
     """
 
     content: Content
-    written: str
-    whole: str
+    canonical_text: str
+    inlined: str
     shape: bytes
     strict: bool
     allow_non_terminating: bool
 
     @property
     def parsed(self) -> ParsedSchema | None:
-        """`whole`, parsed; None for another kind than Avro."""
+        """`inlined`, parsed; None for another kind than Avro."""
         if self.content.kind != SchemaType.AVRO:
             return None
-        return parse(self.whole, strict=self.strict, allow_non_terminating=self.allow_non_terminating)
+        return parse(self.inlined, strict=self.strict, allow_non_terminating=self.allow_non_terminating)
 
     @property
-    def bare(self) -> bool:
+    def without_contract(self) -> bool:
         """Whether neither metadata nor rules were submitted."""
         return self.content.metadata is None and self.content.rule_set is None
 
     def key(self, content: Content | None = None) -> bytes:
         """Return the key, with another content's metadata and rules if one is given."""
-        return key_of(self.written, content or self.content)
+        return key_of(self.canonical_text, content or self.content)
 
 
 class Submissions:
@@ -121,33 +121,33 @@ class Submissions:
     ) -> Submission:
         """Read a content. *subject* is None where its references are resolved already."""
         kind = parse_schema_type(content.kind)
-        if len(content.references) > MOST_REFERENCES:
-            raise schema_unsafe(f"got {len(content.references)} references; expected {MOST_REFERENCES} at most")
+        if len(content.references) > MAX_REFERENCES:
+            raise schema_unsafe(f"got {len(content.references)} references; expected {MAX_REFERENCES} at most")
         resolved = content.references
         if subject is not None:
             resolved = tuple(self._resolved(reader, subject, item) for item in resolved)
         if resolved or content.kind != kind.value:
             content = replace(content, kind=kind.value, references=resolved)
-        whole = content.text
+        inlined = content.text
         if kind is not SchemaType.AVRO:
-            written, shape = _keys(content, canonical_form(kind, content.text))
+            canonical_text, shape = _keys(content, canonical_form(kind, content.text))
         elif not resolved:
-            written, shape = self._plain(content, strict=validate, allow_non_terminating=allow_non_terminating)
+            canonical_text, shape = self._plain(content, strict=validate, allow_non_terminating=allow_non_terminating)
         else:
             texts = self._lookup.texts(reader, resolved)
             # Parsed with its references beside it, for error messages and its own JSON; then with them inlined.
-            written, shape = _keys(
+            canonical_text, shape = _keys(
                 content,
                 parse(
                     content.text, references=texts, strict=validate, allow_non_terminating=allow_non_terminating
                 ).json,
             )
-            whole = inline_references(content.text, texts)
-            parse(whole, strict=validate, allow_non_terminating=allow_non_terminating)
+            inlined = inline_references(content.text, texts)
+            parse(inlined, strict=validate, allow_non_terminating=allow_non_terminating)
         return Submission(
             content=content,
-            written=written,
-            whole=whole,
+            canonical_text=canonical_text,
+            inlined=inlined,
             shape=shape,
             strict=validate,
             allow_non_terminating=allow_non_terminating,
@@ -178,7 +178,7 @@ class Submissions:
 
     def _resolved(self, reader: Reader, subject: str, item: Reference) -> Reference:
         where = contexts.relative(item.subject, subject)
-        found = self._store.held(reader, where, None if item.version == -1 else item.version)
+        found = self._store.version(reader, where, None if item.version == -1 else item.version)
         if found is None or found[0].deleted:
             shown = "latest" if item.version == -1 else str(item.version)
             raise schema_invalid(
@@ -190,5 +190,5 @@ class Submissions:
 
 
 def _keys(content: Content, canonical: Any) -> tuple[str, bytes]:
-    written = shape_text(content, canonical)
-    return written, shape_key(written)
+    canonical_text = shape_text(content, canonical)
+    return canonical_text, shape_key(canonical_text)

@@ -12,13 +12,13 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = [
     "Registered",
+    "check_subject_name",
     "is_view",
-    "own_text",
-    "pick",
-    "refuse_name",
     "registered",
+    "select_version",
     "unknown_subject",
     "view_subject",
+    "with_text",
 ]
 
 _VIEW = re.compile(r"view\..+\.v[1-9][0-9]*")
@@ -70,12 +70,12 @@ def registered(version: StoredVersion, content: Content) -> Registered:
     )
 
 
-def own_text(content: Content, text: str) -> Content:
+def with_text(content: Content, text: str) -> Content:
     """Return an id's content with the text of one version."""
     return content if content.text == text else replace(content, text=text)
 
 
-def pick(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion:
+def select_version(versions: Sequence[StoredVersion], number: int | None) -> StoredVersion:
     """Return the version with this number, None = the last.
 
     Raises:
@@ -95,7 +95,7 @@ def unknown_subject(subject: str) -> InvalidError:
     )
 
 
-def refuse_name(subject: str) -> None:
+def check_subject_name(subject: str) -> None:
     """Check that a subject name can be registered.
 
     Raises:

@@ -11,7 +11,7 @@ from registry.database.unit_of_work import PostgresDatabase
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
 from registry.schemas_topic.outbox import MemoryOutbox, snapshot_records
-from registry.schemas_topic.records import Snapshot, fold, is_kept_id
+from registry.schemas_topic.records import Snapshot, fold, is_reserved_id
 from registry.subjects.model import Content
 from schemas.errors import PoolError
 from tests.kit.cases.registry import Committing, Store, Subjects, memory_store, postgres_store, with_outbox
@@ -54,20 +54,20 @@ def play(subjects: Subjects, acts: list[tuple[str, str, str]]) -> None:
 
 
 def told_is_held(told: Snapshot, store: Store) -> None:
-    held = {(one.subject, one.number): (one.schema_id, one.deleted) for one in store.listed()}
+    held = {(one.subject, one.number): (one.schema_id, one.deleted) for one in store.all_versions()}
     assert held == {
-        place: (one.schema_id, one.deleted) for place, one in told.versions.items() if not is_kept_id(place[0])
+        place: (one.schema_id, one.deleted) for place, one in told.versions.items() if not is_reserved_id(place[0])
     }
     assert {one.schema_id for one in told.versions.values()} == set(range(1, store.highest_id() + 1)), "every id"
     assert told.contradictions() == []
     for place, one in told.versions.items():
-        if not is_kept_id(place[0]):
+        if not is_reserved_id(place[0]):
             assert one.schema == store.text(*place), "with the text of the version itself"
-    configs = {name: json.loads(one.config) for name, one in store.configured().items() if one.config}
+    configs = {name: json.loads(one.config) for name, one in store.all_settings().items() if one.config}
     assert {name: config.get("alias") for name, config in configs.items()} == {
         name: config.get("alias") for name, config in told.configs.items()
     }
-    assert {name: one.mode for name, one in store.configured().items() if one.mode} == told.modes
+    assert {name: one.mode for name, one in store.all_settings().items() if one.mode} == told.modes
 
 
 @given(acts=ACTS)

@@ -11,7 +11,7 @@ import pytest
 from registry.database.unit_of_work import MemoryDatabase, Reader
 from registry.subjects.memory import MemorySubjects
 from registry.subjects.model import GLOBAL, Content, Settings
-from registry.subjects.store import MOST_GAPS, MOST_IMPORTED
+from registry.subjects.store import MAX_GAPS, MAX_IMPORTED_ID
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
 from tests.kit.cases.registry import Store, Subjects, memory_store
@@ -198,11 +198,11 @@ def test_deleting_is_no_way_round_an_approval() -> None:
 def test_an_import_cannot_use_up_the_ids() -> None:
     subjects = service()
     subjects.configuration.set_mode("imp", "IMPORT")
-    for schema_id in (2**31 - 1, MOST_GAPS + 1):
+    for schema_id in (2**31 - 1, MAX_GAPS + 1):
         with pytest.raises(InvalidError, match="at most"):
             subjects.register("imp", Content(text='"int"'), schema_id=schema_id)
-    assert subjects.register("imp", Content(text='"int"'), schema_id=MOST_GAPS).schema_id == MOST_GAPS
-    assert subjects.register("other", Content(text='"long"')).schema_id == MOST_GAPS + 1
+    assert subjects.register("imp", Content(text='"int"'), schema_id=MAX_GAPS).schema_id == MAX_GAPS
+    assert subjects.register("other", Content(text='"long"')).schema_id == MAX_GAPS + 1
 
 
 def test_imports_one_after_another_cannot_use_up_the_ids() -> None:
@@ -212,12 +212,12 @@ def test_imports_one_after_another_cannot_use_up_the_ids() -> None:
     def use_up() -> None:
         for step in itertools.count():
             content = Content(text=json.dumps({"type": "fixed", "name": "F", "size": step}))
-            subjects.register(f"imp{step}", content, schema_id=subjects.highest_id() + MOST_GAPS)
+            subjects.register(f"imp{step}", content, schema_id=subjects.highest_id() + MAX_GAPS)
 
-    with pytest.raises(InvalidError, match=f"expected {MOST_IMPORTED} at most"):
+    with pytest.raises(InvalidError, match=f"expected {MAX_IMPORTED_ID} at most"):
         use_up()
     highest = subjects.highest_id()
-    assert MOST_IMPORTED - MOST_GAPS < highest < MOST_IMPORTED
+    assert MAX_IMPORTED_ID - MAX_GAPS < highest < MAX_IMPORTED_ID
     subjects.configuration.set_mode(GLOBAL, "READWRITE")
     assert subjects.register("other", Content(text='"long"')).schema_id == highest + 1
 
@@ -226,15 +226,15 @@ def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch
     subjects = service()
     store, configuration = subjects.store, subjects.configuration
     configuration.configure("nick", {"alias": "real"})
-    real = store.part.configured
+    real = store.part.all_settings
 
     def away(_: object) -> object:
         raise ConnectionError
 
-    monkeypatch.setattr(store.part, "configured", away)
+    monkeypatch.setattr(store.part, "all_settings", away)
     with pytest.raises(ConnectionError):
         configuration.alias("nick")
-    monkeypatch.setattr(store.part, "configured", real)
+    monkeypatch.setattr(store.part, "all_settings", real)
     assert configuration.alias("nick") == "real"
 
 
@@ -244,11 +244,11 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
     class Slow(MemorySubjects):
         """Keeps one thread waiting, as a store without a free connection does."""
 
-        def configured(self, reader: Reader) -> Mapping[str, Settings]:
+        def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
             if threading.current_thread().name == "waits":
                 entered.set()
                 assert leave.wait(20)
-            return super().configured(reader)
+            return super().all_settings(reader)
 
     configuration = Subjects(Store(Slow(), MemoryDatabase()), clock=lambda: now[0]).configuration
     configuration.configure("nick", {"alias": "real", "normalize": True})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from registry.client.admin import RegistryAdminClient
 from registry.rest.app import create
-from registry.schemas_topic.records import Version, fold, kept_subject, read_lines, schema_record, write_line
+from registry.schemas_topic.records import Version, fold, read_lines, reserved_subject, schema_record, write_line
 from registry.schemas_topic.transfer import export_snapshot, import_snapshot, records_of
 from registry.subjects.fingerprint import content_key
 from registry.subjects.model import Content, Reference
@@ -101,7 +101,7 @@ def test_a_purged_id_is_not_given_to_another_schema() -> None:
     source.delete("b")
     source.delete("b", permanent=True)
     with remote(source) as old:
-        assert (kept_subject(2), 1) in export_snapshot(old).versions
+        assert (reserved_subject(2), 1) in export_snapshot(old).versions
     copied(source, target)
     assert target.register("c", Content(text='"string"')).schema_id == 3
     assert target.register("d", Content(text='"long"')).schema_id == 2

@@ -73,8 +73,8 @@ def test_a_registry_is_restored_from_its_topic_with_every_id(world: World) -> No
     highest = world.store.highest_id()
     for number in range(1, highest + 1):
         assert restored.by_id(number).content.text == world.subjects.by_id(number).content.text
-    assert {(one.subject, one.number, one.schema_id, one.deleted) for one in store.listed()} == {
-        (one.subject, one.number, one.schema_id, one.deleted) for one in world.store.listed()
+    assert {(one.subject, one.number, one.schema_id, one.deleted) for one in store.all_versions()} == {
+        (one.subject, one.number, one.schema_id, one.deleted) for one in world.store.all_versions()
     }
     restored.configuration.configure("", {"compatibility": "NONE"})
     new = restored.register("c", Content(text='{"type": "fixed", "name": "F", "size": 3}'))

@@ -12,10 +12,10 @@ from registry.schemas_topic.records import (
     Version,
     config_record,
     fold,
-    is_kept_id,
-    kept_id,
+    is_reserved_id,
     mode_record,
     read_lines,
+    reserved_id,
     schema_record,
     write_line,
 )
@@ -109,10 +109,10 @@ def test_versions_come_after_what_they_refer_to() -> None:
 
 
 def test_an_id_without_a_version_is_kept_under_a_subject_of_its_own() -> None:
-    kept = kept_id(42, version(schema_id=42))
+    kept = reserved_id(42, version(schema_id=42))
     assert (kept.subject, kept.deleted, kept.schema_id) == (":.ids:42", True, 42)
-    assert is_kept_id(kept.subject)
-    assert not is_kept_id("ids:42")
+    assert is_reserved_id(kept.subject)
+    assert not is_reserved_id("ids:42")
 
 
 @pytest.mark.parametrize(
