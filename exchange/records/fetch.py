@@ -352,7 +352,9 @@ class FetchService:
                 continue
             if grant.withdrawals:
                 for index in np.flatnonzero(~stays).tolist():
-                    gone[own.start + index] = records.values[index] is None or records.mark(index) >> 4 != KeyOccurrence.FIRST
+                    gone[own.start + index] = (
+                        records.values[index] is None or records.mark(index) >> 4 != KeyOccurrence.FIRST
+                    )
             for index in np.flatnonzero(stays | gone[own]).tolist():
                 keys.append(records.keys[index])
                 times.append(records.recorded_at[index])
