@@ -334,7 +334,7 @@ class FetchService:
             empty: list[list[int]] = [[] for _ in range(partitions)]
             return _Selection(values=Packed.of([]), keys=(), recorded_at=(), delivered=empty, withdrawn=empty)
         output = self._views.apply(grant, values)
-        kept = output.kept
+        selected = output.selected
         gone = np.zeros(len(values), dtype=np.bool_)
         delivered: list[list[int]] = [[] for _ in range(partitions)]
         withdrawn: list[list[int]] = [[] for _ in range(partitions)]
@@ -344,7 +344,7 @@ class FetchService:
         for records in read.partitions:
             own = slice(base, base + len(records))
             base += len(records)
-            stays = kept[own]
+            stays = selected[own]
             if stays.all():
                 keys += records.keys
                 times += records.recorded_at
@@ -361,7 +361,7 @@ class FetchService:
                 side = delivered if stays[index] else withdrawn
                 side[records.partition].append(records.offsets[index])
         return _Selection(
-            values=_insert_empty(output.values, kept[kept | gone]),
+            values=_insert_empty(output.values, selected[selected | gone]),
             keys=keys,
             recorded_at=times,
             delivered=delivered,
@@ -384,13 +384,13 @@ class FetchService:
         return start, again, "retention" if gap else ""
 
 
-def _insert_empty(values: Packed, kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Packed:
-    """Return the values with an empty one wherever *kept* is false: the values of withdrawals."""
-    if kept.all():
+def _insert_empty(values: Packed, selected: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Packed:
+    """Return the values with an empty one wherever *selected* is false: the values of withdrawals."""
+    if selected.all():
         return values
-    lengths = np.zeros(len(kept), dtype="<i4")
-    lengths[kept] = np.diff(np.frombuffer(values.offsets, dtype="<i4"))
-    offsets = np.zeros(len(kept) + 1, dtype="<i4")
+    lengths = np.zeros(len(selected), dtype="<i4")
+    lengths[selected] = np.diff(np.frombuffer(values.offsets, dtype="<i4"))
+    offsets = np.zeros(len(selected) + 1, dtype="<i4")
     np.cumsum(lengths, out=offsets[1:])
     return Packed(offsets.tobytes(), values.values)
 

@@ -55,7 +55,7 @@ class ConsumerPosition:
             raise ConflictError(
                 Reason.TOPIC_GENERATION_CHANGED,
                 f"got a position of generation {made_in} of the topic, which was restored since and is now in "
-                f"generation {generation}; start anew from the beginning of the grant",
+                f"generation {generation}; start again from the beginning of the grant",
             )
         offsets = struct.unpack_from(f"<{2 * count}Q", token, _HEAD.size)
         position = cls(last_released=offsets[:count], next=offsets[count:])

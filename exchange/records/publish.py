@@ -127,7 +127,7 @@ class PublishService:
         # (4) Before (5): what is not signed costs no hashes.
         signing_key = verdict.attributes.signing_key
         if signing_key is None:
-            raise InvalidError(Reason.NOT_FOUND, "the connector has no key to sign batches with; enrol it anew")
+            raise InvalidError(Reason.NOT_FOUND, "the connector has no key to sign batches with; enrol it again")
         if not verdict.is_signed:
             raise InvalidError(
                 Reason.SIGNATURE_INVALID,
@@ -255,8 +255,8 @@ class PublishService:
                 if batch.submission.root != receipt.root:
                     raise ConflictError(
                         Reason.SEQUENCE_CONFLICT,
-                        f"got another batch {batch.sequence} than the one that was accepted under this number; ask "
-                        "where the lane stands",
+                        f"got another batch {batch.sequence} than the one that was accepted under this number; "
+                        "resume the lane",
                         details={"sequence": str(batch.sequence), "accepted_digest": receipt.root.hex()},
                     )
                 acknowledged.append(receipt)
@@ -273,8 +273,8 @@ class PublishService:
                 if batch.submission.previous_root != head.root:
                     raise ConflictError(
                         Reason.PREVIOUS_ROOT_MISMATCH,
-                        f"batch {batch.sequence} names another previous root than that of batch {head.sequence}; ask "
-                        "where the lane stands and chain to that",
+                        f"batch {batch.sequence} names another previous root than that of batch {head.sequence}; "
+                        "resume the lane and chain to its last batch",
                     )
                 head = LaneHead(batch.sequence, batch.submission.root)
 

@@ -16,11 +16,11 @@ class ViewOutput:
     """Output of a view applied to n values.
 
     Attributes:
-        kept: n truth values; a void is never kept.
-        values: the kept rows' values, framed with the view's schema, in order.
+        selected: n truth values; a void is never selected.
+        values: the selected rows' values, framed with the view's schema, in order.
     """
 
-    kept: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    selected: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     values: Packed
 
 

@@ -71,7 +71,7 @@ class ViewCache(GrantViews):
         )
         if result.alarm:
             self._alarm(result.alarm)
-        return ViewOutput(kept=result.kept, values=result.values)
+        return ViewOutput(selected=result.kept, values=result.values)
 
     @override
     def schema_text(self, reader: Reader, schema_id: int) -> str:

@@ -26,14 +26,14 @@ class PostgresDepartments(DepartmentStore):
     @override
     def save(self, work: UnitOfWork, value: Department, at: datetime) -> None:
         body = json.dumps(asdict(value), ensure_ascii=False)
-        facts = {"version": value.version, "uscc": value.uscc, "body": body}
+        columns = {"version": value.version, "uscc": value.uscc, "body": body}
         connection = connection_of(work)
         taken = sa.select(department.c.id).where(department.c.uscc == value.uscc, department.c.id != value.id)
         # Of two concurrent calls with one code, the second waits at the unique index below.
         if connection.execute(taken).first() is not None:
             raise _taken()
         if value.version == 1:
-            new = postgresql.insert(department).values(id=value.id, **facts).on_conflict_do_nothing()
+            new = postgresql.insert(department).values(id=value.id, **columns).on_conflict_do_nothing()
             if connection.execute(new.returning(department.c.id)).first() is None:
                 known = connection.execute(sa.select(department.c.id).where(department.c.id == value.id)).first()
                 raise stale_version("department", 0) if known else _taken()
@@ -43,7 +43,7 @@ class PostgresDepartments(DepartmentStore):
             )
             try:
                 with connection.begin_nested():
-                    count = connection.execute(changed.values(facts)).rowcount
+                    count = connection.execute(changed.values(columns)).rowcount
             except sa.exc.IntegrityError as error:
                 raise _taken() from error
             if count != 1:
@@ -87,14 +87,14 @@ class PostgresCatalogue(CatalogueStore):
     def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
         body = json.dumps(asdict(entry) | {"level": entry.level.name}, ensure_ascii=False)
         key = {"name": str(entry.topic.name), "major": entry.topic.major}
-        facts = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
+        columns = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
         connection = connection_of(work)
         if entry.version == 1:
-            new = postgresql.insert(catalogue).values(**key, **facts).on_conflict_do_nothing()
+            new = postgresql.insert(catalogue).values(**key, **columns).on_conflict_do_nothing()
             done = connection.execute(new.returning(catalogue.c.version)).first() is not None
         else:
             changed = sa.update(catalogue).where(_is(entry.topic), catalogue.c.version == entry.version - 1)
-            done = connection.execute(changed.values(facts)).rowcount == 1
+            done = connection.execute(changed.values(columns)).rowcount == 1
         if not done:
             raise stale_version("entry", entry.version - 1)
         connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
@@ -131,16 +131,16 @@ def _taken() -> ConflictError:
 
 
 def _department(body: str) -> Department:
-    facts: dict[str, Any] = json.loads(body)
-    facts["level"] = GovernmentLevel(facts["level"])
-    facts["status"] = DepartmentStatus(facts["status"])
-    return Department(**facts)
+    members: dict[str, Any] = json.loads(body)
+    members["level"] = GovernmentLevel(members["level"])
+    members["status"] = DepartmentStatus(members["status"])
+    return Department(**members)
 
 
 def _entry(body: str) -> Entry:
-    facts: dict[str, Any] = json.loads(body)
-    facts["topic"] = Topic(ResourceName(facts["topic"]["name"]), facts["topic"]["major"])
-    facts["share_type"] = ShareType(facts["share_type"])
-    facts["level"] = Level[facts["level"]]
-    facts["state"] = EntryState(facts["state"])
-    return Entry(**facts)
+    members: dict[str, Any] = json.loads(body)
+    members["topic"] = Topic(ResourceName(members["topic"]["name"]), members["topic"]["major"])
+    members["share_type"] = ShareType(members["share_type"])
+    members["level"] = Level[members["level"]]
+    members["state"] = EntryState(members["state"])
+    return Entry(**members)

@@ -197,12 +197,12 @@ class _Change(Change):
             if self._connection.execute(statements.RESTORE, values).one_or_none() is not None:
                 self._add_references(schema_id, content)
                 return StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._name)
-            held = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
-            if held is not None:
-                found = _schema(held)
+            stored = statements.SCHEMA.one_or_none(self._connection, {"id": schema_id})
+            if stored is not None:
+                found = _schema(stored)
                 require_same_content(found, key)
                 return found
-        raise UnavailableError(Reason.OVERLOADED, "the id could not be kept; try again", retry_after=1.0)
+        raise UnavailableError(Reason.OVERLOADED, "the id could not be stored; try again", retry_after=1.0)
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}

@@ -113,8 +113,8 @@ class Deletion:
         if self._governed(work, subject):
             raise ConflictError(
                 Reason.SCHEMA_REFERENCED,
-                f"the catalogue holds {subject}: its versions are kept, since lowering a classification is told "
-                "by them. Softly deleted they are out of the way",
+                f"the catalogue has {subject}: its versions are kept, because later classifications are compared with "
+                "them. A soft deletion hides them",
                 details={"subject": subject},
             )
         change.purge(numbers)
