@@ -28,7 +28,6 @@ from exchange.access.decision.roles import Standing
 from exchange.access.grants.store import AccessStore, GrantPosition
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
-from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
@@ -94,7 +93,7 @@ class FetchService:
         access: AccessStore,
         views: GrantViews,
         pseudonymizer: KeyPseudonymizer,
-        window: float = RELEASE_WINDOW,
+        window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database

@@ -409,6 +409,7 @@ def _open_records(
         access=authorization.access,
         views=views,
         pseudonymizer=pseudonymizer,
+        window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)
 

@@ -1,7 +1,9 @@
 """Between its check and its turn a batch may wait for as long as its peer likes: it is decided upon again."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,11 +19,12 @@ from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.memory import MemoryBroker, MemoryLog
+from exchange.broker.port import Append, Appended, CommitHook
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.publish import CheckedBatch, PublishService
 from exchange.records.receipts import LaneReceipts
 from exchange.records.submission import Submission
-from registry.database.unit_of_work import MemoryDatabase
+from registry.database.unit_of_work import MemoryDatabase, MemoryUnitOfWork, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from schemas.names import ConnectorId, Lane, Topic
@@ -71,11 +74,12 @@ class Pool:
             "receipts": LaneReceipts(ledger=ledger, store=self.audit, signer=KEY),
             "clock": lambda: NOW,
         }
+        self.recovery = AppendRecovery(**shared)
         self.publishing = PublishService(
             pool_id="pool",
             checker=Accepting(),
             pseudonymizer=Hashes(),  # type: ignore[arg-type]  # what publish asks of it
-            recovery=AppendRecovery(**shared),
+            recovery=self.recovery,
             **shared,
         )
 
@@ -234,3 +238,46 @@ def test_a_batch_is_never_answered_with_the_receipt_of_another_lane() -> None:
     with pytest.raises(InvalidError) as refused:
         pool.publishing.append([checked(1), twin])
     assert refused.value.reason is Reason.REQUEST_INVALID
+
+
+def test_a_gateway_that_stopped_behind_the_broker_s_commit_returns_the_receipts_that_a_sweeper_wrote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Pool()
+    real = pool.broker.append
+
+    def append(batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
+        def late(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:
+            assert pool.recovery.catch_up(appended) == len(batches)  # on another gateway, meanwhile
+            commit_hook(work, appended)
+
+        return real(batches, late)
+
+    monkeypatch.setattr(pool.broker, "append", append)
+    receipts = pool.publishing.append([checked(1), checked(2)])
+    entries = [json.loads(found.leaf) for found in pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))]
+    assert {receipt.entry_id for receipt in receipts} == {entry["id"] for entry in entries}
+    assert [entry["data"]["recovered"] for entry in entries] == [True, True]
+
+
+def test_receipts_of_a_transaction_that_is_not_committed_are_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+    real = pool.db.begin
+
+    @contextmanager
+    def conflict() -> Iterator[MemoryUnitOfWork]:
+        with real() as work:
+            yield work
+            monkeypatch.setattr(pool.db, "begin", real)
+            raise ConflictError(Reason.ALREADY_EXISTS, "found when the transaction was committed")
+
+    real_append = pool.broker.append
+
+    def append(batches: Sequence[Append], commit_hook: CommitHook) -> list[Appended]:
+        monkeypatch.setattr(pool.db, "begin", conflict)
+        return real_append(batches, commit_hook)
+
+    monkeypatch.setattr(pool.broker, "append", append)
+    (receipt,) = pool.publishing.append([checked(1)])
+    (stored,) = pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))
+    assert json.loads(stored.leaf)["id"] == receipt.entry_id, "the receipt names an entry that is in the log"
