@@ -244,7 +244,7 @@ class Administration:
             if entry.state is EntryState.PUBLISHED:
                 return entry
             return self._registry.catalogue.publish(
-                work, topic, self._registry.subjects.lookup.classified, version=entry.version
+                work, topic, self._registry.subjects.lookup.full_classification, version=entry.version
             )
 
     def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:

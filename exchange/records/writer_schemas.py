@@ -133,7 +133,7 @@ class WriterSchemas(RecordChecker):
         """
         registered = self._lookup.version(reader, topic.subject, None)
         if registered.content.references:
-            return registered.schema_id, self._lookup.whole(reader, registered.schema_id)
+            return registered.schema_id, self._lookup.inlined_text(reader, registered.schema_id)
         return registered.schema_id, registered.content.text
 
     def text(self, reader: Reader, schema_id: int) -> str:
@@ -142,7 +142,7 @@ class WriterSchemas(RecordChecker):
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        return self._lookup.whole(reader, schema_id)
+        return self._lookup.inlined_text(reader, schema_id)
 
     @override
     def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:

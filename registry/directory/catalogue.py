@@ -93,7 +93,7 @@ class Catalogue:
         Args:
             work: the transaction.
             topic: which entry.
-            fields: gives the classification of every field registered under a subject (`SchemaLookup.classified`).
+            fields: returns the classification of every field under a subject (`SchemaLookup.full_classification`).
             version: the version that the caller read.
 
         Raises:

@@ -28,8 +28,7 @@ from registry.rest.handlers import Body, Calls, Identify, Limit, Normalize, Offs
 from registry.rest.requests import version_of
 from registry.rest.response_cache import ResponseCache
 from registry.subjects import contexts
-from registry.subjects.field_search import Query as FieldQuery
-from registry.subjects.field_search import Search, facts_of
+from registry.subjects.field_search import FieldQuery, FieldSearch, describe_fields
 from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
@@ -66,7 +65,7 @@ class GovernanceCalls(Calls):
         super().__init__(subjects, access, database, identify, ready=ready, dialect=dialect, version=version)
         self._approvals = approvals
         self._grants = grants
-        self._search = Search(subjects.lookup)
+        self._search = FieldSearch(subjects.lookup)
 
     def router(self) -> APIRouter:
         """Return the routes."""
@@ -113,7 +112,7 @@ class GovernanceCalls(Calls):
     def _subjects_of(self, reader: Reader, subject: str, schema_id: int) -> list[str]:
         """Return the subjects whose fields a schema has: its own, and those that it refers to."""
         references = self.lookup.by_id(reader, schema_id).content.references
-        return [subject, *(self.lookup.needed(reader, references) if references else ())]
+        return [subject, *(self.lookup.referenced_subjects(reader, references) if references else ())]
 
     def classification(self, request: Request, subject: str, version: str) -> list[dict[str, Any]]:
         """Return what a version says of each field."""
@@ -121,7 +120,7 @@ class GovernanceCalls(Calls):
         with self.read_under(request, name) as reader:
             found = self.lookup.version(reader, name, version_of(version))
             self.require_readable(request, reader, found.content.references)
-            facts = facts_of(self.lookup.described(reader, found.schema_id), found.content.metadata)
+            facts = describe_fields(self.lookup.parsed_for_comparison(reader, found.schema_id), found.content.metadata)
             return [dict(field.to_json()) for field in facts]
 
     def compare(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class GovernanceCalls(Calls):
         with self._access.read(actor, Action.SCHEMA_READ, name) as reader:
             latest = self.lookup.version(reader, name, None)
             self.require_readable(request, reader, latest.content.references)
-            old = self.lookup.described(reader, latest.schema_id)
+            old = self.lookup.parsed_for_comparison(reader, latest.schema_id)
             new = self.registration.read(reader, name, content).parsed
             if new is None:
                 raise InvalidError(Reason.REQUEST_INVALID, f"got a schema of the type {content.kind}; expected AVRO")
@@ -160,7 +159,7 @@ class GovernanceCalls(Calls):
         content = self.read_submission(request, subject, body)
         actor = self._identify(request)
         with self._access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
-            shape, findings = self.registration.taken_back(work, subject, content, normalize=normalize)
+            shape, findings = self.registration.lowered_classification(work, subject, content, normalize=normalize)
             asked = self._approvals.ask(
                 work, actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
             )

@@ -146,7 +146,7 @@ class Calls:
             try:
                 with self.database.read() as reader:
                     found = self.lookup.version(reader, name, None if number == -1 else number)
-                    needed = {*self.lookup.needed(reader, found.content.references)}
+                    needed = {*self.lookup.referenced_subjects(reader, found.content.references)}
             except InvalidError:
                 continue  # reading the content refuses it
             self._require_each(actor, needed - passed)
@@ -158,7 +158,7 @@ class Calls:
         Raises:
             RefusedError: one of them is not open to the caller.
         """
-        self._require_each(self._identify(request), self.lookup.needed(reader, references))
+        self._require_each(self._identify(request), self.lookup.referenced_subjects(reader, references))
 
     def _require_each(self, actor: Actor, names: Iterable[str]) -> None:
         for name in sorted(names):
@@ -172,7 +172,7 @@ class Calls:
             RefusedError: one of them is not open to the caller.
         """
         self.require_readable(request, reader, self.lookup.by_id(reader, schema_id).content.references)
-        return self.lookup.whole(reader, schema_id)
+        return self.lookup.inlined_text(reader, schema_id)
 
 
 def route(

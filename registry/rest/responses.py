@@ -8,7 +8,7 @@ from registry.avro.schema_types import SchemaType
 from registry.subjects.content_json import content_json
 from registry.subjects.data_contracts import path_matches
 from registry.subjects.model import Content
-from registry.subjects.versions import Registered
+from registry.subjects.versions import RegisteredVersion
 
 __all__ = ["extras_of", "page", "tags_of", "version_of_subject"]
 
@@ -16,7 +16,7 @@ __all__ = ["extras_of", "page", "tags_of", "version_of_subject"]
 _T = TypeVar("_T")
 
 
-def version_of_subject(found: Registered, *, curious: bool = False) -> dict[str, Any]:
+def version_of_subject(found: RegisteredVersion, *, curious: bool = False) -> dict[str, Any]:
     """Return a version with its content.
 
     Args:
@@ -31,7 +31,7 @@ def version_of_subject(found: Registered, *, curious: bool = False) -> dict[str,
     return answer
 
 
-def extras_of(found: Registered) -> dict[str, Any]:
+def extras_of(found: RegisteredVersion) -> dict[str, Any]:
     """Return what a registration tells beside the id; the schema is unchanged, so the caller has it."""
     answer = content_json(found.content) | {"version": found.number, "guid": found.guid}
     del answer["schema"]

@@ -85,14 +85,14 @@ class SchemaCalls(Calls):
         find nothing, as they would where nothing is associated.
         """
         with self.listing(request) as listing, self.database.read() as reader:
-            listed = self.lookup.listed(reader, prefix, deleted=deleted, latest_only=latest_only)
+            listed = self.lookup.all_versions(reader, prefix, deleted=deleted, latest_only=latest_only)
             found = [item for item in listed if listing.visible(item.subject)]
             if rule_type:
                 found = [item for item in found if self._has_rules(reader, item.schema_id, rule_type)]
             if resource_type or any(association_type) or lifecycle:
                 found = []
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
-            answers = [version_of_subject(item) for item in self.lookup.full(reader, part)]
+            answers = [version_of_subject(item) for item in self.lookup.with_texts(reader, part)]
             if aliases:
                 known = self.configuration.aliases(reader)
                 for answer in answers:

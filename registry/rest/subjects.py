@@ -29,7 +29,7 @@ from registry.rest.handlers import (
 from registry.rest.requests import subject_of, version_of
 from registry.rest.responses import extras_of, page, tags_of, version_of_subject
 from registry.subjects.contexts import EVERY
-from registry.subjects.versions import Registered
+from registry.subjects.versions import RegisteredVersion
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 
@@ -143,7 +143,7 @@ class SubjectCalls(Calls):
         """List the versions of a subject."""
         name = self.resolve_alias(subject)
         with self.read_under(request, name) as reader:
-            found = self.lookup.stored(reader, name, deleted=deleted or as_negative, deleted_only=deleted_only)
+            found = self.lookup.stored_versions(reader, name, deleted=deleted or as_negative, deleted_only=deleted_only)
             numbers = [-item.number if item.deleted and as_negative else item.number for item in found]
             return JSONResponse(page(numbers, offset, limit))
 
@@ -279,12 +279,12 @@ class SubjectCalls(Calls):
     @contextmanager
     def _read_version(
         self, request: Request, subject: str, version: str, *, deleted: bool
-    ) -> Iterator[tuple[Reader, Registered]]:
+    ) -> Iterator[tuple[Reader, RegisteredVersion]]:
         name, wanted = self.resolve_alias(subject), version_of(version)
         with self.read_under(request, name) as reader:
             yield reader, self.lookup.version(reader, name, wanted, deleted=deleted)
 
-    def _document(self, reader: Reader, found: Registered, request: Request, form: str) -> dict[str, Any]:
+    def _document(self, reader: Reader, found: RegisteredVersion, request: Request, form: str) -> dict[str, Any]:
         answer = version_of_subject(found, curious=accepts_unknown_properties(request))
         if form == "resolved" and found.content.kind == SchemaType.AVRO and found.content.references:
             answer["schema"] = self.written_in(request, reader, found.schema_id)

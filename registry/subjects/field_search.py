@@ -23,14 +23,14 @@ from schemas.access import Level
 from schemas.canonical import Json
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Found", "Query", "Search", "facts_of"]
+__all__ = ["FieldMatch", "FieldQuery", "FieldSearch", "describe_fields"]
 
 _CACHE_SIZE = 20_000  # ids whose fields are cached
 _INLINE = ("confluent:tags", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class FieldQuery:
     """A query; None does not restrict.
 
     Attributes:
@@ -46,7 +46,7 @@ class Query:
     prefix: str = contexts.EVERY
 
     @classmethod
-    def read(cls, level: str | None = None, **words: Any) -> "Query":
+    def read(cls, level: str | None = None, **values: Any) -> "FieldQuery":
         """Read a query's parameters.
 
         Raises:
@@ -57,20 +57,20 @@ class Query:
             ("sensitive", classification.SENSITIVE),
             ("mask", classification.MASKS),
         ):
-            if words.get(name) is not None and words[name] not in known:
+            if values.get(name) is not None and values[name] not in known:
                 raise InvalidError(
                     Reason.REQUEST_INVALID,
-                    f"got {str(words[name])[:40]!r} for {name}; expected one of {', '.join(known)}",
+                    f"got {str(values[name])[:40]!r} for {name}; expected one of {', '.join(known)}",
                 )
         if level is not None and level not in Level.__members__:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got the level {level[:40]!r}; expected one of {', '.join(Level.__members__)}"
             )
-        return cls(level=None if level is None else Level[level], **words)
+        return cls(level=None if level is None else Level[level], **values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FieldMatch:
     """One field; level, personal, sensitive and mask are "" where it is not classified."""
 
     path: str
@@ -81,7 +81,7 @@ class Found:
     mask: str
     tags: tuple[str, ...]
 
-    def fits(self, query: Query) -> bool:
+    def matches(self, query: FieldQuery) -> bool:
         """Return whether it matches a query."""
         return (
             (query.tag is None or query.tag in self.tags)
@@ -104,7 +104,7 @@ class Found:
         }
 
 
-class Search:
+class FieldSearch:
     """Searches the fields of registered schemas. Thread-safe.
 
     Args:
@@ -113,24 +113,24 @@ class Search:
 
     def __init__(self, lookup: SchemaLookup) -> None:
         self._lookup = lookup
-        self._cached: dict[int, tuple[Found, ...]] = {}
+        self._cached: dict[int, tuple[FieldMatch, ...]] = {}
         self._lock = threading.Lock()
 
-    def find(self, reader: Reader, query: Query) -> Iterator[tuple[str, int, int, Found]]:
+    def find(self, reader: Reader, query: FieldQuery) -> Iterator[tuple[str, int, int, FieldMatch]]:
         """Return (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
-        for version in self._lookup.listed(reader, query.prefix, latest_only=True):
-            for field in self._facts(reader, version.schema_id):
-                if field.fits(query):
+        for version in self._lookup.all_versions(reader, query.prefix, latest_only=True):
+            for field in self._fields_of(reader, version.schema_id):
+                if field.matches(query):
                     yield version.subject, version.number, version.schema_id, field
 
-    def _facts(self, reader: Reader, schema_id: int) -> tuple[Found, ...]:
+    def _fields_of(self, reader: Reader, schema_id: int) -> tuple[FieldMatch, ...]:
         cached = self._cached.get(schema_id)
         if cached is not None:
             return cached
         content = self._lookup.by_id(reader, schema_id).content
-        found: tuple[Found, ...] = ()
+        found: tuple[FieldMatch, ...] = ()
         if content.kind == SchemaType.AVRO:
-            found = facts_of(self._lookup.described(reader, schema_id), content.metadata)
+            found = describe_fields(self._lookup.parsed_for_comparison(reader, schema_id), content.metadata)
         with self._lock:
             if len(self._cached) >= _CACHE_SIZE:
                 self._cached.clear()
@@ -138,7 +138,7 @@ class Search:
         return found
 
 
-def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, ...]:
+def describe_fields(parsed: ParsedSchema, metadata: str | None = None) -> tuple[FieldMatch, ...]:
     """Return a schema's fields, with classification and tags."""
     classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
     patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
@@ -152,7 +152,7 @@ def facts_of(parsed: ParsedSchema, metadata: str | None = None) -> tuple[Found, 
             if any(path_matches(pattern, name) for name in names):
                 tags.update(map(str, listed))
         found.append(
-            Found(
+            FieldMatch(
                 path=member.path,
                 zh=str(member.node.get("zh", "")),
                 level=known.level.name if known else "",

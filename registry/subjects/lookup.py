@@ -26,7 +26,7 @@ from registry.subjects import contexts
 from registry.subjects.data_contracts import properties_of
 from registry.subjects.model import Reference, StoredSchema, StoredVersion
 from registry.subjects.store import SubjectReader
-from registry.subjects.versions import Registered, registered, select_version, unknown_subject, with_text
+from registry.subjects.versions import RegisteredVersion, select_version, unknown_subject, with_text
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["MAX_REFERENCES", "SchemaLookup"]
@@ -46,7 +46,7 @@ class SchemaLookup:
     def __init__(self, store: SubjectReader) -> None:
         self._store = store
         self._schemas: dict[int, StoredSchema] = {}
-        self._whole: dict[int, str] = {}
+        self._inlined: dict[int, str] = {}
         self._lock = threading.Lock()
 
     # --- by id -------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class SchemaLookup:
         """
         return self._parsed(reader, schema_id)
 
-    def described(self, reader: Reader, schema_id: int) -> ParsedSchema:
+    def parsed_for_comparison(self, reader: Reader, schema_id: int) -> ParsedSchema:
         """Return the parsed schema of an id to search and compare: also one that no record can have.
 
         Raises:
@@ -106,23 +106,23 @@ class SchemaLookup:
         """
         return self._parsed(reader, schema_id, allow_non_terminating=True)
 
-    def whole(self, reader: Reader, schema_id: int) -> str:
+    def inlined_text(self, reader: Reader, schema_id: int) -> str:
         """Return an id's text with its references inlined. Cached.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        cached = self._whole.get(schema_id)
+        cached = self._inlined.get(schema_id)
         if cached is not None:
             return cached
         content = self.by_id(reader, schema_id).content
         if not content.references or content.kind != SchemaType.AVRO:
             return content.text
-        text = inline_references(content.text, self.texts(reader, content.references))
+        text = inline_references(content.text, self.reference_texts(reader, content.references))
         with self._lock:
-            if len(self._whole) >= _MAX_INLINED:
-                self._whole.clear()
-            self._whole[schema_id] = text
+            if len(self._inlined) >= _MAX_INLINED:
+                self._inlined.clear()
+            self._inlined[schema_id] = text
         return text
 
     def _parsed(self, reader: Reader, schema_id: int, *, allow_non_terminating: bool = False) -> ParsedSchema:
@@ -140,15 +140,15 @@ class SchemaLookup:
         content = self.by_id(reader, schema_id).content
         if content.kind != SchemaType.AVRO:
             raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
-        whole = self.whole(reader, schema_id)
+        inlined = self.inlined_text(reader, schema_id)
         try:
-            return parse(whole, allow_non_terminating=allow_non_terminating)
+            return parse(inlined, allow_non_terminating=allow_non_terminating)
         except InvalidError:
             return parse(
-                whole, strict=False, allow_non_terminating=allow_non_terminating
+                inlined, strict=False, allow_non_terminating=allow_non_terminating
             )  # registered where new schemas are not validated
 
-    def texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
+    def reference_texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
         """Return the texts of all references, direct and indirect, each before those that need it."""
         order: dict[int, str] = {}
         size = 0
@@ -173,7 +173,7 @@ class SchemaLookup:
                 todo += [(item.target, False) for item in reversed(content.references)]
         return tuple(order.values())
 
-    def needed(self, reader: Reader, references: Iterable[Reference]) -> list[str]:
+    def referenced_subjects(self, reader: Reader, references: Iterable[Reference]) -> list[str]:
         """Return the subjects of all references, direct and indirect, sorted."""
         seen: set[int] = set()
         names: set[str] = set()
@@ -197,7 +197,7 @@ class SchemaLookup:
 
     # --- by subject --------------------------------------------------------------------------------------------
 
-    def version(self, reader: Reader, subject: str, number: int | None, *, deleted: bool = False) -> Registered:
+    def version(self, reader: Reader, subject: str, number: int | None, *, deleted: bool = False) -> RegisteredVersion:
         """Return a version with its own text.
 
         Args:
@@ -212,7 +212,7 @@ class SchemaLookup:
         stored = self._store.version(reader, subject, number) if number is not None or not deleted else None
         if stored is not None and (deleted or not stored[0].deleted):
             version, text = stored
-            return registered(version, with_text(self.by_id(reader, version.schema_id).content, text))
+            return RegisteredVersion.of(version, with_text(self.by_id(reader, version.schema_id).content, text))
         return self._own(reader, select_version(self._versions(reader, subject, deleted=deleted), number))
 
     def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
@@ -221,9 +221,11 @@ class SchemaLookup:
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        return [item.number for item in self.stored(reader, subject, deleted=deleted, deleted_only=deleted_only)]
+        return [
+            item.number for item in self.stored_versions(reader, subject, deleted=deleted, deleted_only=deleted_only)
+        ]
 
-    def stored(
+    def stored_versions(
         self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False
     ) -> list[StoredVersion]:
         """Return a subject's versions in ascending order.
@@ -248,7 +250,7 @@ class SchemaLookup:
         """Return the contexts that contain subjects, and the default one, sorted."""
         return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects(reader))})
 
-    def listed(
+    def all_versions(
         self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
     ) -> list[StoredVersion]:
         """Return every version of the subjects that a prefix matches, by subject and number."""
@@ -261,7 +263,7 @@ class SchemaLookup:
             return found
         return list({item.subject: item for item in found}.values())
 
-    def full(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[Registered]:
+    def with_texts(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[RegisteredVersion]:
         """Return versions with their own texts."""
         return [self._own(reader, version) for version in versions]
 
@@ -272,7 +274,7 @@ class SchemaLookup:
 
     def with_properties(
         self, reader: Reader, subject: str, wanted: Mapping[str, str], *, deleted: bool = False
-    ) -> Registered:
+    ) -> RegisteredVersion:
         """Return the latest version whose metadata has these properties.
 
         Raises:
@@ -297,7 +299,7 @@ class SchemaLookup:
         parsed = self.parsed_by_id(reader, self.version(reader, subject, number).schema_id)
         return classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
 
-    def classified(self, reader: Reader, subject: str) -> list[ClassifiedField]:
+    def full_classification(self, reader: Reader, subject: str) -> list[ClassifiedField]:
         """Return the classification of the fields of every live version.
 
         Raises:
@@ -322,7 +324,7 @@ class SchemaLookup:
         if self._store.version(reader, subject, None) is None:
             self._versions(reader, subject, deleted=deleted)
 
-    def _own(self, reader: Reader, version: StoredVersion) -> Registered:
+    def _own(self, reader: Reader, version: StoredVersion) -> RegisteredVersion:
         content = self.by_id(reader, version.schema_id).content
         text = self._store.text(reader, version.subject, version.number)
-        return registered(version, content if text is None else with_text(content, text))
+        return RegisteredVersion.of(version, content if text is None else with_text(content, text))

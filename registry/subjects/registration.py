@@ -40,9 +40,8 @@ from registry.subjects.store import (
 )
 from registry.subjects.submission import Submission, Submissions
 from registry.subjects.versions import (
-    Registered,
+    RegisteredVersion,
     check_subject_name,
-    registered,
     select_version,
     unknown_subject,
     view_subject,
@@ -158,7 +157,7 @@ class Registration:
         schema_id: int | None = None,
         number: int | None = None,
         normalize: bool = False,
-    ) -> Registered:
+    ) -> RegisteredVersion:
         """Register a content, or return the version that has it already.
 
         Metadata and rules that are left out are taken from the latest version; the configuration's defaults have a
@@ -198,16 +197,21 @@ class Registration:
             if existing is not None:
                 text = self._reader.text(work, subject, existing.number)
                 content = self._lookup.by_id(work, existing.schema_id).content
-                return registered(existing, content if text is None else with_text(content, text))
-            whole = self._contract(work, submission.content, live, config)
+                return RegisteredVersion.of(existing, content if text is None else with_text(content, text))
+            merged_content = self._contract(work, submission.content, live, config)
             findings = self._lowered(work, submission, versions) if governed else []
             require_compatible(
-                self._incompatibilities(work, submission, whole, live, config, None),
+                self._incompatibilities(work, submission, merged_content, live, config, None),
                 Compatibility(config["compatibility"]),
             )
             self._refuse_unapproved(work, subject, submission, findings)  # last, because it consumes an approval
             new = versions[-1].number + 1 if versions else 1
-            return _version(subject, new, change.put(new, submission.key(whole), submission.shape, whole), whole)
+            return _version(
+                subject,
+                new,
+                change.put(new, submission.key(merged_content), submission.shape, merged_content),
+                merged_content,
+            )
 
     def register_view(self, work: UnitOfWork, grant: str, version: int, text: str) -> int:
         """Register the output schema of a grant version; return its id.
@@ -257,7 +261,7 @@ class Registration:
 
     def find(
         self, reader: Reader, subject: str, content: Content, *, deleted: bool = False, normalize: bool = False
-    ) -> Registered:
+    ) -> RegisteredVersion:
         """Find a content among a subject's versions; of several, the latest.
 
         Args:
@@ -289,7 +293,7 @@ class Registration:
             self._lookup.refuse_unknown(reader, subject, deleted=deleted)
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"the subject {subject} has no version with this schema")
         version, text = found
-        return registered(version, with_text(self._lookup.by_id(reader, version.schema_id).content, text))
+        return RegisteredVersion.of(version, with_text(self._lookup.by_id(reader, version.schema_id).content, text))
 
     def _find(
         self, reader: Reader, subject: str, submission: Submission, *, deleted: bool
@@ -340,7 +344,7 @@ class Registration:
         number: int | None,
         *,
         governed: bool,
-    ) -> Registered:
+    ) -> RegisteredVersion:
         """Store a version of another registry as it is: neither merged nor compared with the others."""
         if not 0 < schema_id < 2**31:
             raise InvalidError(Reason.REQUEST_INVALID, f"got the id {schema_id}; expected 1 to 2^31-1")
@@ -364,7 +368,7 @@ class Registration:
                         Reason.ID_MISMATCH,
                         f"version {wanted} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
-                return registered(version, content)
+                return RegisteredVersion.of(version, content)
         self._refuse_unapproved(
             work, subject, submission, self._lowered(work, submission, versions) if governed else []
         )
@@ -399,7 +403,7 @@ class Registration:
                     f"version {item.version} of {item.subject}, which the schema refers to, was deleted just now"
                 )
 
-    def taken_back(
+    def lowered_classification(
         self, reader: Reader, subject: str, content: Content, *, normalize: bool = False
     ) -> tuple[bytes, list[str]]:
         """Return the shape of a content, and the findings where it would lower a subject's classification.
@@ -431,7 +435,7 @@ class Registration:
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting a version does not remove its classification.
         earlier = [
-            (version.number, _classified(self._lookup.described(reader, version.schema_id)))
+            (version.number, _classified(self._lookup.parsed_for_comparison(reader, version.schema_id)))
             for version in versions
             if self._lookup.by_id(reader, version.schema_id).content.kind == SchemaType.AVRO
         ]
@@ -463,7 +467,7 @@ class Registration:
                 f"whether a schema of the type {content.kind} may follow another is not checked by this registry; set "
                 "the subject's compatibility to NONE, and check it where it is written"
             )
-        texts = [(item.number, self._lookup.whole(reader, item.schema_id)) for item in relevant]
+        texts = [(item.number, self._lookup.inlined_text(reader, item.schema_id)) for item in relevant]
         return find_incompatibilities(submission.inlined, texts, level, strict=self._strict)
 
     def _property(self, reader: Reader, version: StoredVersion, name: str) -> str | None:
@@ -474,11 +478,11 @@ def _form(*, normalize: bool) -> Form:
     return Form.NORMALIZED if normalize else Form.AS_CONFIGURED
 
 
-def _version(subject: str, number: int, schema: StoredSchema, content: Content) -> Registered:
+def _version(subject: str, number: int, schema: StoredSchema, content: Content) -> RegisteredVersion:
     version = StoredVersion(
         subject=subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
     )
-    return registered(version, content)
+    return RegisteredVersion.of(version, content)
 
 
 @lru_cache(maxsize=4_096)

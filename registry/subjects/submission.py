@@ -134,7 +134,7 @@ class Submissions:
         elif not resolved:
             canonical_text, shape = self._plain(content, strict=validate, allow_non_terminating=allow_non_terminating)
         else:
-            texts = self._lookup.texts(reader, resolved)
+            texts = self._lookup.reference_texts(reader, resolved)
             # Parsed with its references beside it, for error messages and its own JSON; then with them inlined.
             canonical_text, shape = _keys(
                 content,
@@ -157,7 +157,7 @@ class Submissions:
         content = draft.content
         if content.kind != SchemaType.AVRO:
             return canonical_form(parse_schema_type(content.kind), content.text)
-        texts = self._lookup.texts(reader, content.references)
+        texts = self._lookup.reference_texts(reader, content.references)
         return parse(
             content.text, references=texts, strict=draft.strict, allow_non_terminating=draft.allow_non_terminating
         ).json

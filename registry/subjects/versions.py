@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from registry.subjects.contexts import DEFAULT, MAX_SUBJECT, split
 from registry.subjects.fingerprint import guid
@@ -11,10 +12,9 @@ from registry.subjects.model import Content, StoredVersion
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
-    "Registered",
+    "RegisteredVersion",
     "check_subject_name",
     "is_view",
-    "registered",
     "select_version",
     "unknown_subject",
     "view_subject",
@@ -26,7 +26,7 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
+class RegisteredVersion:
     """A version of a subject and its content.
 
     Attributes:
@@ -42,6 +42,18 @@ class Registered:
     content: Content
     deleted: bool
 
+    @classmethod
+    def of(cls, version: StoredVersion, content: Content) -> Self:
+        """Return a version with its content."""
+        return cls(
+            subject=version.subject,
+            number=version.number,
+            schema_id=version.schema_id,
+            key=version.key,
+            content=content,
+            deleted=version.deleted,
+        )
+
     @property
     def guid(self) -> str:
         """The content's key as a UUID."""
@@ -56,18 +68,6 @@ def view_subject(grant: str, version: int) -> str:
 def is_view(subject: str) -> bool:
     """Return whether a subject is a view's."""
     return subject.startswith("view.") and _VIEW.fullmatch(subject) is not None
-
-
-def registered(version: StoredVersion, content: Content) -> Registered:
-    """Return a version with its content."""
-    return Registered(
-        subject=version.subject,
-        number=version.number,
-        schema_id=version.schema_id,
-        key=version.key,
-        content=content,
-        deleted=version.deleted,
-    )
 
 
 def with_text(content: Content, text: str) -> Content:

@@ -52,7 +52,7 @@ class World:
         self.subjects = Subjects(subjects, governed=lambda _: True, approved=approvals.spend)
 
     def ask(self, content: Content, because: str = "登记时定级过高") -> Approval:
-        shape, findings = self.subjects.taken_back(SUBJECT, content)
+        shape, findings = self.subjects.lowered_classification(SUBJECT, content)
         return self.approvals.ask(
             EDITOR, subject=SUBJECT, shape=shape, text=content.text, findings=findings, because=because
         )

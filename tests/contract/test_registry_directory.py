@@ -121,13 +121,17 @@ def test_an_entry_goes_from_draft_to_published_to_archived(stores: Stores) -> No
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
     drafted = catalogue.draft(entry())
-    refused(Reason.SUBJECT_UNKNOWN, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1))
+    refused(
+        Reason.SUBJECT_UNKNOWN,
+        lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1),
+    )
     refused(Reason.RESOURCE_NOT_PUBLISHED, lambda: catalogue.published(TOPIC))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
-    published = catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
+    published = catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1)
     assert published == replace(drafted, state=EntryState.PUBLISHED, version=2) == catalogue.published(TOPIC)
     refused(
-        Reason.TRANSITION_NOT_ALLOWED, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=2)
+        Reason.TRANSITION_NOT_ALLOWED,
+        lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=2),
     )
     refused(Reason.REQUEST_INVALID, lambda: catalogue.change(replace(published, level=Level.G3)))
     changed = catalogue.change(replace(published, title="自然人信息"))
@@ -149,7 +153,8 @@ def test_what_was_registered_before_the_draft_is_looked_at_when_publishing(store
     subjects.register(TOPIC.subject, record("x"))
     catalogue.draft(entry())
     refused(
-        Reason.SCHEMA_UNCLASSIFIED, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
+        Reason.SCHEMA_UNCLASSIFIED,
+        lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1),
     )
 
 
@@ -159,7 +164,8 @@ def test_an_entry_below_the_level_of_its_fields_is_not_published(stores: Stores)
     catalogue.draft(entry(level=Level.G3))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
     error = refused(
-        Reason.REQUEST_INVALID, lambda: catalogue.publish(TOPIC, subjects.services.lookup.classified, version=1)
+        Reason.REQUEST_INVALID,
+        lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1),
     )
     assert "G3" in error.message
     assert "G4" in error.message

@@ -46,7 +46,7 @@ def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores:
     assert [item.field for item in subjects.check(FREE, non_terminating("string"))] == ["head"]
     assert subjects.register(FREE, non_terminating("long")).number == 2
     refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register(FREE, non_terminating("string")))
-    assert subjects.described(first.schema_id).fields
+    assert subjects.parsed_for_comparison(first.schema_id).fields
     assert refused(Reason.SCHEMA_UNSAFE, lambda: subjects.parsed_by_id(first.schema_id)).details["field"] == "tail"
 
 
@@ -61,7 +61,7 @@ def test_what_is_unsafe_in_another_way_is_refused_everywhere(stores: Stores) -> 
 def test_under_a_catalogued_resource_it_is_refused_with_the_field(stores: Stores) -> None:
     catalogued(stores)
     subjects = service(stores)
-    for act in (subjects.register, subjects.check, subjects.taken_back):
+    for act in (subjects.register, subjects.check, subjects.lowered_classification):
         error = refused(Reason.SCHEMA_UNSAFE, lambda act=act: act(TOPIC.subject, non_terminating()))
         assert error.details["field"] == "tail"
         assert "without end" in error.message
@@ -85,7 +85,7 @@ def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(st
     catalogue, entry = catalogued(stores)
 
     def publish() -> Entry:
-        return catalogue.publish(TOPIC, subjects.services.lookup.classified, version=entry.version)
+        return catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=entry.version)
 
     error = refused(Reason.SCHEMA_UNSAFE, publish)
     assert error.details["field"] == "tail"

@@ -45,7 +45,7 @@ def test_a_reference_is_resolved_kept_and_written_in(subjects: Subjects) -> None
     assert found.content.references == (Reference("a.b.Address", "address", 1, address.schema_id),)
     parsed = subjects.parsed_by_id(found.schema_id)
     assert [field.name for field in parsed.fields] == ["home", "other", "kind"]
-    assert '"Kind"' in subjects.whole(found.schema_id)
+    assert '"Kind"' in subjects.inlined_text(found.schema_id)
     assert subjects.find("person", person()).schema_id == found.schema_id
     assert subjects.register("other", person()).schema_id == found.schema_id
 
@@ -87,8 +87,8 @@ def test_a_purged_number_that_comes_again_makes_another_id(subjects: Subjects) -
     subjects.register("address", Content(text=ADDRESS.replace("street", "road")))
     again = subjects.register("person", person())
     assert again.schema_id != first.schema_id
-    assert "street" in subjects.whole(first.schema_id)
-    assert "road" in subjects.whole(again.schema_id)
+    assert "street" in subjects.inlined_text(first.schema_id)
+    assert "road" in subjects.inlined_text(again.schema_id)
 
 
 def test_compatibility_looks_through_references(subjects: Subjects) -> None:

@@ -54,7 +54,7 @@ def meanings(subjects: Subjects) -> dict[int, bytes]:
 
 
 def versions(subjects: Subjects) -> set[tuple[str, int, int, bool]]:
-    return {(one.subject, one.number, one.schema_id, one.deleted) for one in subjects.listed(deleted=True)}
+    return {(one.subject, one.number, one.schema_id, one.deleted) for one in subjects.all_versions(deleted=True)}
 
 
 ACTS = st.lists(

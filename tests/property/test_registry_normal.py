@@ -264,7 +264,7 @@ def test_the_normal_form_refers_to_what_was_referred_to_in_whatever_context_it_i
         found = subjects.register(subject, Content(text=text, references=(Reference("X", ":.:x", 1),)), normalize=True)
         assert found.content.text != text
         assert found.content.references == (Reference("X", "x", 1, 1),)
-        assert "hidden" not in subjects.whole(found.schema_id)
+        assert "hidden" not in subjects.inlined_text(found.schema_id)
 
 
 def test_a_decimal_that_is_none_does_not_become_one() -> None:
