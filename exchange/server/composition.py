@@ -79,7 +79,7 @@ __all__ = ["App"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
-_AUTOCOMMIT_CONNECTIONS = 12  # more, for single reads: as many as the registry's threads, and some
+_AUTOCOMMIT_CONNECTIONS = 16  # more, for single reads: as many as the registry's threads, and some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

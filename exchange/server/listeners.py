@@ -33,15 +33,15 @@ from grpc_reflection.v1alpha import reflection
 
 from exchange.api import health as health_api
 from exchange.api import http
-from exchange.api.certificates import CertificateProtocol
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.registry_api import registry_api
+from exchange.api.registry_protocol import RegistryProtocol
 from exchange.server import allocator, background
 from exchange.server.composition import App
 from exchange.server.startup_retry import retry_until_available
-from registry.rest.middleware import ProtocolMiddleware
+from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
 
@@ -179,16 +179,15 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     plain = plain or app.config.dev
     if plain and host not in _LOOPBACK:
         raise InvalidError(Reason.CONFIG_INVALID, f"listen.{name}: got {listen} without TLS; expected loopback")
-    files: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if name == "registry":
+        options["http"] = RegistryProtocol
     if not plain:
         key, certificate = _server_files(app)
-        files = {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
+        options |= {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
         if name == "registry":  # a connector may show its certificate instead of a token
-            files |= {
-                "ssl_ca_certs": str(app.config.path("ca", "authority.crt")),
-                "ssl_cert_reqs": ssl.CERT_OPTIONAL,
-                "http": CertificateProtocol,
-            }
+            authority = app.config.path("ca", "authority.crt")
+            options |= {"ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY only where it is.
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -207,7 +206,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
         lifespan="off",
         proxy_headers=False,  # nothing uses the address that a call claims to come from
         timeout_graceful_shutdown=3,
-        **files,
+        **options,
     )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours
@@ -222,7 +221,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
         await task
 
 
-def _registry_api(app: App) -> ProtocolMiddleware:
+def _registry_api(app: App) -> RestApplication:
     return registry_api(
         app.pool, config=app.config, subjects=app.subjects, catalogue=app.catalogue, approvals=app.approvals
     )

@@ -1,4 +1,4 @@
-"""Ports of access control and audit, as the REST API calls them. Knows no web framework."""
+"""Access control and audit: the ports that the REST API calls. Knows no web framework."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -36,18 +36,18 @@ class Visibility(Protocol):
 
 
 class Listing:
-    """A list of subjects, or of what belongs to them, as calls make it.
+    """A list of subjects, or of what belongs to them, as handlers make it.
 
     Args:
-        shown: what may be named, and what was.
+        visibility: what may be named; it takes down what was.
     """
 
-    def __init__(self, shown: Visibility) -> None:
-        self._shown = shown
+    def __init__(self, visibility: Visibility) -> None:
+        self._visibility = visibility
 
     def visible(self, subject: str) -> bool:
         """Return whether a subject may be named; views belong to their grants alone."""
-        return not is_view(subject) and self._shown.visible(subject)
+        return not is_view(subject) and self._visibility.visible(subject)
 
     def page(self, items: list[_T], offset: int, limit: int, *, of: Callable[[_T], str]) -> list[_T]:
         """Return a page of items, each of the subject that *of* gives, and take down that it names them."""
@@ -57,7 +57,7 @@ class Listing:
 
     def record(self, subjects: Iterable[str]) -> None:
         """Take down which subjects the answer names."""
-        self._shown.record(subjects)
+        self._visibility.record(subjects)
 
 
 class AccessControl(Protocol):
@@ -119,12 +119,15 @@ class AccessControl(Protocol):
         """
         ...
 
-    def open_(self, resource: str) -> bool:
-        """Return whether anybody, known or not, may read a schema by its id at this moment, leaving no entry.
+    def permits_from_cache(self, actor: Actor, action: Action, resource: str) -> bool:
+        """Return whether a read is allowed and leaves no entry, as far as that is known without waiting.
 
-        Asked for each call, and on the server's event loop: it may not wait for anything.
+        False is no refusal: `read` has to be asked. True is a decision of its own, made each time, on attributes of the
+        actor that are less than a second old. Called on the server's event loop, so it may not wait for anything.
 
         Args:
+            actor: who reads.
+            action: SCHEMA_READ_BY_ID.
             resource: the subject under which the schema was first registered.
         """
         ...

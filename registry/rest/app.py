@@ -1,37 +1,58 @@
-"""The registry over HTTP, as Confluent's clients, serializers and tools speak to it.
+"""REST application: the registry as Confluent's clients, serializers and tools call it, over ASGI.
 
     from registry.rest.app import create
     app = create(subjects, access, database, identify=…)
 
-Every call is identified and passes the gate, which decides and records; `Gate` has no default, so an ungated API
-cannot be built. The gate chooses which acts leave an entry: every write and every read under a view's subject
-(it tells who was granted what) must; other reads need not, since deserializers make them for each id they meet.
+There is one way through it. A request's media types are negotiated, its route is found in the routing table, the route
+reads its parameters and body, the handler runs in a thread, and what it returns or raises becomes the response:
 
-Handlers are plain functions, run in threads; the subject is locked in the store, not here. Any number of processes
-may serve one database: there is no leader to find and none to wait for.
+    negotiation → routing → parameters → [cached] → handler in a thread → response
+
+A route may be answered from memory, on the event loop, where everything that the handler would ask for is cached:
+identity, permission and response. It is the same decision on the same data; where anything is missing, too old or to be
+recorded, the handler is called (ADR 0043).
+
+Every call is identified and passes access control, which decides and records. `AccessControl` has no default, so an API
+without it cannot be built. It chooses which acts leave an entry: every write and every read under a view's subject (it
+tells who was granted what) must; other reads need not, since deserializers make them for each id they meet.
+
+A subject is locked in the store, not here. Any number of processes may serve one database: there is no leader to find
+and none to wait for.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from registry.database.unit_of_work import Database
 from registry.rest.access import AccessControl
-from registry.rest.config import ConfigCalls
-from registry.rest.errors import Dialect, failure, plain_failure
-from registry.rest.fast_path import Short, unexpected
-from registry.rest.handlers import Calls, Identify
-from registry.rest.middleware import ProtocolMiddleware
+from registry.rest.config import ConfigHandlers
+from registry.rest.errors import Dialect, HttpError, error_response, http_error_response, internal_error_response
+from registry.rest.handlers import Handlers, Identify, IdentifyFromCache, Shared
+from registry.rest.negotiation import check_body_headers, media_type_of, path_of, request_id_of
+from registry.rest.openapi import document
+from registry.rest.requests import DEFAULT_MEDIA_TYPE, read_body
 from registry.rest.response_cache import ResponseCache
-from registry.rest.schemas import SchemaCalls
-from registry.rest.subjects import SubjectCalls
+from registry.rest.routing import Arguments, Route, Router
+from registry.rest.schemas import SchemaHandlers
+from registry.rest.subjects import SubjectHandlers
+from registry.rest.thread_pool import ThreadPool
 from registry.subjects.services import SubjectServices
 from schemas.errors import PoolError
 
-__all__ = ["Identify", "create"]
+__all__ = ["Identify", "RestApplication", "create"]
+
+_log = logging.getLogger(__name__)
+_PLAIN = (b"content-type", b"application/json")
+
+_Scope = MutableMapping[str, Any]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 
 
 def create(
@@ -40,67 +61,117 @@ def create(
     database: Database,
     *,
     identify: Identify,
+    identify_from_cache: IdentifyFromCache = lambda _: None,
     version: str = "1",
     dialect: Dialect = Dialect.CONFLUENT,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
-    more: Sequence[Callable[..., Calls]] = (),
-) -> ProtocolMiddleware:
-    """Build the application: a FastAPI within its manners.
+    more: Sequence[Callable[[Shared], Handlers]] = (),
+) -> "RestApplication":
+    """Build the application.
 
     Args:
         subjects: the services behind it.
         access: decides on acts and reads, and records them.
         database: opens readers.
-        identify: says who calls.
+        identify: returns who calls.
+        identify_from_cache: returns it without waiting; by default never.
         version: of the product.
-        dialect: whose words errors are told in where peers contradict each other.
-        metrics: gives the process's metrics and their media type; None = `/metrics` is not there.
-        more: further groups of calls, made as Confluent's own are (`registry.rest.governance`).
+        dialect: whose texts errors have where peers contradict each other.
+        metrics: returns the process's metrics and their media type; None = `/metrics` is not there.
+        more: further groups of handlers (`registry.rest.governance`).
     """
-    app = FastAPI(title="Schema registry", version=version, docs_url=None, redoc_url=None, redirect_slashes=False)
-    ready = ResponseCache(access.open_)
-    groups: tuple[Callable[..., Calls], ...] = (SubjectCalls, SchemaCalls, ConfigCalls, *more)
-    for group in groups:
-        calls: Any = group(subjects, access, database, identify, ready=ready, dialect=dialect, version=version)
-        app.include_router(calls.router())
-    if metrics is not None:
-        _serve_metrics(app, metrics, identify)
-    made: dict[str, Any] = {"ready": ready, "dialect": dialect, "version": version}
-    hot: tuple[Any, ...] = tuple(
-        group(subjects, access, database, identify, **made) for group in (SubjectCalls, SchemaCalls)
+    shared = Shared(
+        subjects=subjects,
+        access=access,
+        database=database,
+        identify=identify,
+        identify_from_cache=identify_from_cache,
+        responses=ResponseCache(),
+        dialect=dialect,
+        version=version,
     )
-
-    async def pool_error(_: Request, error: PoolError) -> Response:
-        return failure(error, dialect)
-
-    app.add_exception_handler(PoolError, pool_error)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
-    app.add_exception_handler(RequestValidationError, _parameter_error)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _unexpected)
-    # Around the framework and not within it: what is ready or goes the short way does not pass its layers.
-    return ProtocolMiddleware(app, ready=ready, short=Short(*hot, dialect=dialect))
+    groups: tuple[Callable[[Shared], Handlers], ...] = (SubjectHandlers, SchemaHandlers, ConfigHandlers, *more)
+    routes = [route for group in groups for route in group(shared).routes()]
+    described = document(routes, version)
+    routes.append(Route("GET", "/openapi.json", lambda _: described, documented=False))
+    if metrics is not None:
+        routes.append(Route("GET", "/metrics", partial(_metrics, metrics, identify), documented=False))
+    return RestApplication(routes, dialect)
 
 
-def _serve_metrics(app: FastAPI, metrics: Callable[[], tuple[bytes, str]], identify: Identify) -> None:
-    def told(request: Request) -> Response:
-        identify(request)  # whoever is somebody may read them: they tell of counts and times alone
-        body, media_type = metrics()
-        return Response(body, headers={"Content-Type": media_type})
-
-    app.add_api_route("/metrics", told, methods=["GET"], include_in_schema=False, response_model=None)
+def _metrics(metrics: Callable[[], tuple[bytes, str]], identify: Identify, request: Request) -> Response:
+    identify(request)  # every account may read them: they hold counts and times alone
+    body, media_type = metrics()
+    return Response(body, headers={"Content-Type": media_type})
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
-    return plain_failure(error.status_code)
+class RestApplication:
+    """An ASGI application over a routing table.
+
+    Args:
+        routes: the table.
+        dialect: whose texts errors have.
+    """
+
+    def __init__(self, routes: Sequence[Route], dialect: Dialect) -> None:
+        self._router = Router(routes)
+        self._dialect = dialect
+        self._threads = ThreadPool()
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await _serve_other(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        media_type = media_type_of(headers.get(b"accept", b""))
+        response = await self._answer(scope, receive, headers) if media_type else http_error_response(HttpError(406))
+        answered = (b"content-type", media_type or DEFAULT_MEDIA_TYPE.encode())
+        sent = [answered if one == _PLAIN else one for one in response.raw_headers]
+        sent.append((b"x-request-id", request_id_of(headers.get(b"x-request-id", b""))))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": sent})
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _answer(self, scope: _Scope, receive: _Receive, headers: dict[bytes, bytes]) -> Response:
+        try:
+            method: str = scope["method"]
+            check_body_headers(method, headers)
+            path, query = path_of(scope)
+            route, values = self._router.match(method, path)
+            if route.body:
+                request = Request(scope, receive)
+                body = await read_body(request)
+                arguments = route.arguments(values, query)
+                arguments["body"] = body
+            else:
+                arguments = route.arguments(values, query)
+                if route.cached is not None:
+                    found = route.cached(scope, arguments)
+                    if found is not None:
+                        return found
+                request = Request(scope, receive)
+            return await self._threads.run(partial(_call, route, request, arguments))
+        except HttpError as error:
+            return http_error_response(error)
+        except PoolError as error:
+            return error_response(error, self._dialect)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody receives
+        except Exception:  # noqa: BLE001 - the last resort; a server that dies of one request serves no other
+            _log.exception("unexpected")
+            return internal_error_response()
 
 
-async def _parameter_error(_: Request, error: RequestValidationError) -> Response:
-    first = error.errors()[0]
-    place, name = first["loc"][0], first["loc"][-1]
-    if place == "path":
-        return plain_failure(404)
-    return plain_failure(422, f"got another {name} than expected: {first['msg']}")
+def _call(route: Route, request: Request, arguments: Arguments) -> Response:
+    found = route.handler(request, **arguments)
+    return found if isinstance(found, Response) else JSONResponse(found, route.status)
 
 
-async def _unexpected(_: Request, __: Exception) -> Response:
-    return unexpected()
+async def _serve_other(scope: _Scope, receive: _Receive, send: _Send) -> None:
+    """Refuse a WebSocket; acknowledge the server's start and end, at which there is nothing to do."""
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})

@@ -1,51 +1,59 @@
-"""Calls on what is configured: compatibility, contracts, aliases and modes, of a subject, a context or all."""
+"""Configuration handlers: compatibility, contracts, aliases and modes of a subject, a context or all."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from starlette.requests import Request
+from typing_extensions import override
 
 from registry.rest.errors import Dialect
-from registry.rest.handlers import Body, Calls, Flag, route, text_of
+from registry.rest.handlers import Handlers, text_of
 from registry.rest.requests import subject_of
+from registry.rest.routing import Parameter, Route
 from registry.subjects.model import GLOBAL
 from registry.subjects.versions import unknown_subject
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["ConfigCalls"]
+__all__ = ["ConfigHandlers"]
 
-_ToGlobal = Annotated[bool, Query(alias="defaultToGlobal", description="what holds, where the subject has none itself")]
+_TO_GLOBAL = Parameter.flag("defaultToGlobal", "to_global", description="what holds, where the subject has none itself")
+_FORCE = Parameter.flag("force")
+_RECURSIVE = Parameter.flag("recursive")
 
 
-class ConfigCalls(Calls):
+class ConfigHandlers(Handlers):
     """One method a call."""
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
-        router = APIRouter()
-        for path in ("/config", "/config/{subject}"):
-            route(router, "GET", path, self.config if path == "/config" else self.config_of)
-            route(router, "PUT", path, self.configure if path == "/config" else self.configure_one)
-            route(router, "DELETE", path, self.reset_config if path == "/config" else self.reset_config_of)
-        for path in ("/mode", "/mode/{subject}"):
-            route(router, "GET", path, self.mode if path == "/mode" else self.mode_of)
-            route(router, "PUT", path, self.set_mode if path == "/mode" else self.set_mode_of)
-            route(router, "DELETE", path, self.reset_mode if path == "/mode" else self.reset_mode_of)
-        return router
+    @override
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route("GET", "/config", self.config),
+            Route("PUT", "/config", self.configure, body=True),
+            Route("DELETE", "/config", self.reset_config),
+            Route("GET", "/config/{subject}", self.config_of, query=(_TO_GLOBAL,)),
+            Route("PUT", "/config/{subject}", self.configure_one, body=True),
+            Route("DELETE", "/config/{subject}", self.reset_config_of),
+            Route("GET", "/mode", self.mode),
+            Route("PUT", "/mode", self.set_mode, query=(_FORCE,), body=True),
+            Route("DELETE", "/mode", self.reset_mode, query=(_RECURSIVE,)),
+            Route("GET", "/mode/{subject}", self.mode_of, query=(_TO_GLOBAL,)),
+            Route("PUT", "/mode/{subject}", self.set_mode_of, query=(_FORCE,), body=True),
+            Route("DELETE", "/mode/{subject}", self.reset_mode_of, query=(_RECURSIVE,)),
+        )
 
     def config(self, request: Request) -> dict[str, Any]:
         """Return what is configured for all."""
         return self._config(request, GLOBAL, to_global=True)
 
-    def config_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
+    def config_of(self, request: Request, subject: str, *, to_global: bool) -> dict[str, Any]:
         """Return what is configured for a subject."""
         return self._config(request, subject_of(subject), to_global=to_global)
 
-    def configure(self, request: Request, body: Body) -> dict[str, Any]:
+    def configure(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Configure all."""
         return self._configure(request, GLOBAL, body)
 
-    def configure_one(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
+    def configure_one(self, request: Request, subject: str, body: dict[str, Any]) -> dict[str, Any]:
         """Configure a subject."""
         return self._configure(request, subject_of(subject), body)
 
@@ -62,25 +70,25 @@ class ConfigCalls(Calls):
         with self.read_under(request, GLOBAL) as reader:
             return {"mode": self.configuration.mode(reader, GLOBAL)}
 
-    def mode_of(self, request: Request, subject: str, *, to_global: _ToGlobal = False) -> dict[str, Any]:
+    def mode_of(self, request: Request, subject: str, *, to_global: bool) -> dict[str, Any]:
         """Return the mode of a subject."""
         name = subject_of(subject)
         with self.read_under(request, name) as reader:
             return {"mode": self.configuration.mode(reader, name, default_to_global=to_global)}
 
-    def set_mode(self, request: Request, body: Body, *, force: Flag = False) -> dict[str, Any]:
+    def set_mode(self, request: Request, body: dict[str, Any], *, force: bool) -> dict[str, Any]:
         """Set the mode of all."""
         return self._set_mode(request, GLOBAL, body, force=force)
 
-    def set_mode_of(self, request: Request, subject: str, body: Body, *, force: Flag = False) -> dict[str, Any]:
+    def set_mode_of(self, request: Request, subject: str, body: dict[str, Any], *, force: bool) -> dict[str, Any]:
         """Set the mode of a subject."""
         return self._set_mode(request, subject_of(subject), body, force=force)
 
-    def reset_mode(self, request: Request, *, recursive: Flag = False) -> dict[str, Any]:
+    def reset_mode(self, request: Request, *, recursive: bool) -> dict[str, Any]:
         """Drop the mode of all; give what it was."""
         return self._reset_mode(request, GLOBAL, recursive=recursive)
 
-    def reset_mode_of(self, request: Request, subject: str, *, recursive: Flag = False) -> dict[str, Any]:
+    def reset_mode_of(self, request: Request, subject: str, *, recursive: bool) -> dict[str, Any]:
         """Drop the mode of a subject; give what it was."""
         return self._reset_mode(request, subject_of(subject), recursive=recursive)
 

@@ -1,8 +1,8 @@
-"""Errors of the pool as Confluent's error bodies: {"error_code": number, "message": text}.
+"""Error responses: errors of the pool as Confluent's bodies, {"error_code": number, "message": text}.
 
 The first three digits of the number are the HTTP status. Domain errors know no HTTP. One table gives each reason its
-number and, where clients compare texts, the words that they expect; every other text is the error's own. Where the
-two registries whose clients are in use contradict each other, `Dialect` says whose words are used.
+number and, where clients compare texts, the text that they expect; every other text is the error's own. Where the
+two registries whose clients are in use contradict each other, `Dialect` says whose texts are used.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
-from fastapi.responses import JSONResponse
+from starlette.responses import JSONResponse
 
 from schemas.errors import (
     ConflictError,
@@ -23,14 +23,28 @@ from schemas.errors import (
     UnavailableError,
 )
 
-__all__ = ["Dialect", "failure", "plain_failure"]
+__all__ = ["Dialect", "HttpError", "error_response", "http_error_response", "internal_error_response"]
 
 
 class Dialect(StrEnum):
-    """Whose words an error is told in, where clients compare them."""
+    """Error-message compatibility profile: whose texts are used where clients compare them."""
 
     CONFLUENT = "confluent"
     KARAPACE = "karapace"
+
+
+class HttpError(Exception):
+    """A request that is refused by HTTP's own rules, before any handler.
+
+    Args:
+        status: of the answer.
+        message: its text; empty for HTTP's own phrase.
+    """
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
 
 
 _NUMBERS: Mapping[Reason, tuple[int, str]] = {
@@ -100,8 +114,8 @@ _KINDS: tuple[tuple[type[PoolError], int, int], ...] = (  # what the reason does
 )
 
 
-def failure(error: PoolError, dialect: Dialect = Dialect.CONFLUENT) -> JSONResponse:
-    """Answer with an error of the pool."""
+def error_response(error: PoolError, dialect: Dialect) -> JSONResponse:
+    """Return the response for an error of the pool."""
     status, number = next((found for kind, *found in _KINDS if isinstance(error, kind)), (500, 50001))
     text: Any = error.message
     if error.reason in _NUMBERS:
@@ -117,14 +131,19 @@ def failure(error: PoolError, dialect: Dialect = Dialect.CONFLUENT) -> JSONRespo
     return JSONResponse({"error_code": number, "message": text}, status, headers)
 
 
-def plain_failure(status: int, message: str = "") -> JSONResponse:
-    """Answer with an error of HTTP itself."""
-    text = message or f"HTTP {status} {HTTPStatus(status).phrase}"
-    return JSONResponse({"error_code": status, "message": text}, status)
+def http_error_response(error: HttpError) -> JSONResponse:
+    """Return the response for an error of HTTP itself."""
+    text = error.message or f"HTTP {error.status} {HTTPStatus(error.status).phrase}"
+    return JSONResponse({"error_code": error.status, "message": text}, error.status)
+
+
+def internal_error_response() -> JSONResponse:
+    """Return the response where the registry itself is at fault; an exception's text could hold anything."""
+    return JSONResponse({"error_code": 50001, "message": "Internal error; the registry's log says more"}, 500)
 
 
 def _as_karapace(error: PoolError, text: str) -> Any:
-    """Return the words of Karapace where its clients' tests compare them."""
+    """Return Karapace's text where its clients' tests compare texts."""
     details = error.details
     if error.reason is Reason.SCHEMA_INCOMPATIBLE and "library" in details:
         return (

@@ -1,4 +1,4 @@
-"""What this registry serves beside Confluent's API: governance.
+"""Governance handlers: what this registry serves beside Confluent's API.
 
     GET  /governance/fields                         search: by tag, personal, sensitive, mask, level
     GET  /governance/subjects/{s}/versions/{v}      the classification of each field
@@ -8,93 +8,87 @@
     GET  /approvals, /approvals/{id}
     POST /approvals/{id}/decision                   {"approve": true}, by another person
 
-A search shows fields of those subjects alone that the caller may read. Grants come from whoever keeps them: the
-registry knows none, and hands on what it is given.
+A search shows fields of those subjects alone that the caller may read. The registry knows no grants; a function that it
+is given returns them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from typing_extensions import override
 
-from registry.database.unit_of_work import Database, Reader
+from registry.database.unit_of_work import Reader
 from registry.governance.approvals import Approvals, ApprovalState
 from registry.reports.diff import diff
 from registry.reports.grant_impact import grant_impacts, read_grant_usage
-from registry.rest.access import AccessControl
-from registry.rest.errors import Dialect
-from registry.rest.handlers import Body, Calls, Identify, Limit, Normalize, Offset, route, text_of
+from registry.rest.handlers import LIMIT, NORMALIZE, OFFSET, SUBJECT_PREFIX, Handlers, Shared, text_of
 from registry.rest.requests import version_of
-from registry.rest.response_cache import ResponseCache
-from registry.subjects import contexts
+from registry.rest.routing import Parameter, Route
 from registry.subjects.field_search import FieldQuery, FieldSearch, describe_fields
-from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
 
-__all__ = ["GovernanceCalls", "GrantsOf"]
+__all__ = ["GovernanceHandlers", "GrantsOf"]
 
 GrantsOf = Callable[[Actor, str], Sequence[Mapping[str, Any]]]
-"""Gives the documents of the grants on a subject that an actor may see; raises RefusedError where it may see none."""
+"""Returns the documents of the grants on a subject that an actor may see; raises RefusedError where it may see none."""
 
-_Word = Annotated[str | None, Query()]
+_FIELDS = (
+    Parameter.text("tag", default=None),
+    Parameter.text("personal", default=None, description="D = a direct identifier, P, or N"),
+    Parameter.text("sensitive", default=None),
+    Parameter.text("mask", default=None),
+    Parameter.text("level", default=None, description="at least this one"),
+    SUBJECT_PREFIX,
+    OFFSET,
+    LIMIT,
+)
+_APPROVALS = (Parameter.text("subject", default=None), Parameter.text("state", default=None))
 
 
-class GovernanceCalls(Calls):
+class GovernanceHandlers(Handlers):
     """One method a call.
 
     Args:
+        shared: what all groups have.
         approvals: requests and decisions.
         grants: who is granted what of a subject.
     """
 
-    def __init__(
-        self,
-        subjects: SubjectServices,
-        access: AccessControl,
-        database: Database,
-        identify: Identify,
-        *,
-        ready: ResponseCache,
-        dialect: Dialect,
-        version: str,
-        approvals: Approvals,
-        grants: GrantsOf,
-    ) -> None:
-        super().__init__(subjects, access, database, identify, ready=ready, dialect=dialect, version=version)
+    def __init__(self, shared: Shared, *, approvals: Approvals, grants: GrantsOf) -> None:
+        super().__init__(shared)
         self._approvals = approvals
         self._grants = grants
-        self._search = FieldSearch(subjects.lookup)
+        self._search = FieldSearch(shared.subjects.lookup)
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
-        router = APIRouter()
-        for method, path, call in (
-            ("GET", "/governance/fields", self.fields),
-            ("GET", "/governance/subjects/{subject}/versions/{version}", self.classification),
-            ("POST", "/governance/subjects/{subject}/diff", self.compare),
-            ("GET", "/governance/subjects/{subject}/grants", self.grants),
-            ("POST", "/approvals", self.ask),
-            ("GET", "/approvals", self.approvals),
-            ("GET", "/approvals/{approval_id}", self.approval),
-            ("POST", "/approvals/{approval_id}/decision", self.decide),
-        ):
-            route(router, method, path, call, done=201 if call == self.ask else 200)
-        return router
+    @override
+    def routes(self) -> tuple[Route, ...]:
+        subject = "/governance/subjects/{subject}"
+        return (
+            Route("GET", "/governance/fields", self.fields, _FIELDS),
+            Route("GET", f"{subject}/versions/{{version}}", self.classification),
+            Route("POST", f"{subject}/diff", self.compare, body=True),
+            Route("GET", f"{subject}/grants", self.grants),
+            Route("POST", "/approvals", self.ask, (NORMALIZE,), body=True, status=201),
+            Route("GET", "/approvals", self.approvals, _APPROVALS),
+            Route("GET", "/approvals/{approval_id}", self.approval),
+            Route("POST", "/approvals/{approval_id}/decision", self.decide, body=True),
+        )
 
     def fields(
         self,
         request: Request,
         *,
-        tag: _Word = None,
-        personal: Annotated[str | None, Query(description="D = a direct identifier, P, or N")] = None,
-        sensitive: _Word = None,
-        mask: _Word = None,
-        level: Annotated[str | None, Query(description="at least this one")] = None,
-        prefix: Annotated[str, Query(alias="subjectPrefix")] = contexts.EVERY,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        tag: str | None,
+        personal: str | None,
+        sensitive: str | None,
+        mask: str | None,
+        level: str | None,
+        prefix: str,
+        offset: int,
+        limit: int,
     ) -> JSONResponse:
         """Search the fields of the latest versions."""
         query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
@@ -123,12 +117,12 @@ class GovernanceCalls(Calls):
             facts = describe_fields(self.lookup.parsed_for_comparison(reader, found.schema_id), found.content.metadata)
             return [dict(field.to_json()) for field in facts]
 
-    def compare(self, request: Request, subject: str, body: Body) -> dict[str, Any]:
+    def compare(self, request: Request, subject: str, body: dict[str, Any]) -> dict[str, Any]:
         """Compare a schema with the latest version: for readers, for the classification, for grants."""
         name = self.resolve_alias(subject)
         content = self.read_submission(request, name, body)
-        actor = self._identify(request)
-        with self._access.read(actor, Action.SCHEMA_READ, name) as reader:
+        actor = self.actor(request)
+        with self.access.read(actor, Action.SCHEMA_READ, name) as reader:
             latest = self.lookup.version(reader, name, None)
             self.require_readable(request, reader, latest.content.references)
             old = self.lookup.parsed_for_comparison(reader, latest.schema_id)
@@ -146,27 +140,27 @@ class GovernanceCalls(Calls):
     def grants(self, request: Request, subject: str) -> list[dict[str, Any]]:
         """Return the grants on a subject that the caller may see."""
         name = self.resolve_alias(subject)
-        actor = self._identify(request)
-        with self._access.read(actor, Action.SCHEMA_READ, name):
+        actor = self.actor(request)
+        with self.access.read(actor, Action.SCHEMA_READ, name):
             return [dict(one) for one in self._grants(actor, name)]
 
-    def ask(self, request: Request, body: Body, *, normalize: Normalize = False) -> JSONResponse:
+    def ask(self, request: Request, body: dict[str, Any], *, normalize: bool) -> dict[str, Any]:
         """Ask that a schema may be registered although it takes a classification back.
 
         Who registers it with `normalize` asks with it, too: an approval is of what would be registered.
         """
         subject, because = self.resolve_alias(text_of(body, "subject")), text_of(body, "reason")
         content = self.read_submission(request, subject, body)
-        actor = self._identify(request)
-        with self._access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
+        actor = self.actor(request)
+        with self.access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
             shape, findings = self.registration.lowered_classification(work, subject, content, normalize=normalize)
             asked = self._approvals.ask(
                 work, actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
             )
             entry.note(approval=asked.id, findings=len(asked.findings))
-        return JSONResponse(asked.to_json(), status_code=201)
+        return dict(asked.to_json())
 
-    def approvals(self, request: Request, *, subject: _Word = None, state: _Word = None) -> list[dict[str, Any]]:
+    def approvals(self, request: Request, *, subject: str | None, state: str | None) -> list[dict[str, Any]]:
         """List the requests, oldest first."""
         wanted = None
         if subject is not None and not subject.isprintable():
@@ -188,23 +182,23 @@ class GovernanceCalls(Calls):
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
         """Return a request and what became of it."""
-        actor = self._identify(request)
+        actor = self.actor(request)
         with self.database.read() as reader:
             found = self._approvals.get(reader, approval_id)
-        with self._access.read(actor, Action.SCHEMA_READ, found.subject):
+        with self.access.read(actor, Action.SCHEMA_READ, found.subject):
             return dict(found.to_json())
 
-    def decide(self, request: Request, approval_id: str, body: Body) -> dict[str, Any]:
+    def decide(self, request: Request, approval_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Approve or refuse a request of another person."""
         approve, answer = body.get("approve"), body.get("reason", "")
         if not isinstance(approve, bool) or not isinstance(answer, str):
             raise InvalidError(
                 Reason.REQUEST_INVALID, 'got a decision of another form; expected {"approve": true or false, "reason"}'
             )
-        actor = self._identify(request)
+        actor = self.actor(request)
         with self.database.read() as reader:
             asked = self._approvals.get(reader, approval_id)
-        with self._access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as (work, entry):
+        with self.access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as (work, entry):
             decided = self._approvals.decide(work, actor, approval_id, approve=approve, answer=answer)
             entry.note(approval=decided.id, state=decided.state.value, asked_by=decided.asked_by)
         return dict(decided.to_json())

@@ -1,16 +1,23 @@
-"""What all calls of the registry's API share: who calls, the gate, what a body says, what is documented."""
+"""Handlers' base: identification, access, what a body submits, shared query parameters.
+
+A handler is a plain function that runs in a thread and may wait for the database. The caller is identified once a
+request.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.rest.access import AccessControl, AuditHandle, Listing
 from registry.rest.errors import Dialect
-from registry.rest.requests import DEFAULT_MEDIA_TYPE, read_body, subject_of
+from registry.rest.requests import subject_of
 from registry.rest.response_cache import ResponseCache
+from registry.rest.routing import Parameter, Route
 from registry.subjects import contexts
 from registry.subjects.data_contracts import checked_metadata, checked_rules
 from registry.subjects.model import Content, Reference, StoredSchema
@@ -19,100 +26,126 @@ from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
 
 __all__ = [
-    "Body",
-    "Calls",
-    "Flag",
-    "Format",
+    "DELETED",
+    "FORMAT",
+    "LIMIT",
+    "NORMALIZE",
+    "OFFSET",
+    "REFERENCE_FORMAT",
+    "SUBJECT_PREFIX",
+    "TAGS",
+    "Handlers",
     "Identify",
-    "Limit",
-    "Normalize",
-    "Offset",
-    "ReferenceFormat",
+    "IdentifyFromCache",
+    "Shared",
     "accepts_unknown_properties",
+    "as_lookup_error",
     "content_of",
     "number_of",
-    "raw",
+    "schema_response",
     "text_of",
 ]
 
-
 Identify = Callable[[Request], Actor]
-"""Says who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
+"""Returns who calls; raises RefusedError (NO_IDENTITY, TOKEN_INVALID …) where it cannot."""
 
-Flag = Annotated[bool, Query()]
-Normalize = Annotated[bool, Query(description="take the schema's normal form, as the configuration's `normalize` does")]
-Format = Annotated[str, Query(alias="format", description="`resolved` writes an Avro schema's references into it")]
-ReferenceFormat = Annotated[
-    str, Query(alias="referenceFormat", description="no effect: references name their context in every answer")
-]
-Offset = Annotated[int, Query(description="first of the page, from 0")]
-Limit = Annotated[int, Query(description="items of the page; negative = all")]
-Body = Annotated[dict[str, Any], Depends(read_body)]
+IdentifyFromCache = Callable[[Mapping[str, Any]], Actor | None]
+"""Returns who calls by an ASGI scope, None where that is not known without waiting. Runs on the event loop."""
 
-_ERROR = {
-    "description": "an error, with Confluent's number",
-    "content": {
-        DEFAULT_MEDIA_TYPE: {
-            "schema": {
-                "type": "object",
-                "required": ["error_code", "message"],
-                "properties": {"error_code": {"type": "integer"}, "message": {}},
-            }
-        }
-    },
-}
-_STATUSES = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 500, 503)
-_DONE: dict[str, Any] = {"description": "done", "content": {DEFAULT_MEDIA_TYPE: {"schema": {}}}}
-_REFUSALS: dict[int | str, dict[str, Any]] = dict.fromkeys(_STATUSES, _ERROR)
+_ACTOR = "registry.actor"  # in the scope, which is one request's alone
+
+DELETED = Parameter.flag("deleted")
+NORMALIZE = Parameter.flag(
+    "normalize", description="take the schema's normal form, as the configuration's `normalize` does"
+)
+FORMAT = Parameter.text("format", "form", description="`resolved` writes an Avro schema's references into it")
+REFERENCE_FORMAT = Parameter.text(
+    "referenceFormat", "references", description="no effect: references name their context in every answer"
+)
+TAGS = Parameter.texts("findTags", "tags", description="tell where these tags stand; * = any")
+SUBJECT_PREFIX = Parameter.text("subjectPrefix", "prefix", default=contexts.EVERY)
+OFFSET = Parameter.number("offset", default=0, description="first of the page, from 0")
+LIMIT = Parameter.number("limit", default=-1, description="items of the page; negative = all")
 
 
-class Calls:
-    """What the groups of calls are made from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all groups of handlers are made from.
 
-    def __init__(
-        self,
-        subjects: SubjectServices,
-        access: AccessControl,
-        database: Database,
-        identify: Identify,
-        *,
-        ready: ResponseCache,
-        dialect: Dialect,
-        version: str,
-    ) -> None:
-        self.lookup = subjects.lookup
-        self.registration = subjects.registration
-        self.deletion = subjects.deletion
-        self.configuration = subjects.configuration
-        self.database = database
-        self.ready = ready
-        self.dialect = dialect
-        self.version = version
-        self._access = access
-        self._identify = identify
+    Attributes:
+        subjects: the services behind the API.
+        access: decides on acts and reads, and records them.
+        database: opens readers.
+        identify: returns who calls.
+        identify_from_cache: returns it without waiting, or None.
+        responses: serialized schemas by id.
+        dialect: whose texts errors have.
+        version: of the product.
+    """
+
+    subjects: SubjectServices
+    access: AccessControl
+    database: Database
+    identify: Identify
+    identify_from_cache: IdentifyFromCache
+    responses: ResponseCache
+    dialect: Dialect
+    version: str
+
+
+class Handlers:
+    """A group of handlers: one method each, and the routes to them."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.lookup = shared.subjects.lookup
+        self.registration = shared.subjects.registration
+        self.deletion = shared.subjects.deletion
+        self.configuration = shared.subjects.configuration
+        self.database = shared.database
+        self.responses = shared.responses
+        self.dialect = shared.dialect
+        self.version = shared.version
+        self.access = shared.access
+        self.identify_from_cache = shared.identify_from_cache
+        self._identify = shared.identify
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the rows of the routing table."""
+        raise NotImplementedError
+
+    def actor(self, request: Request) -> Actor:
+        """Return who calls, asked once a request.
+
+        Raises:
+            RefusedError: NO_IDENTITY, TOKEN_INVALID, CERTIFICATE_EXPIRED or CERTIFICATE_REVOKED.
+        """
+        found: Actor | None = request.scope.get(_ACTOR)
+        if found is None:
+            found = request.scope[_ACTOR] = self._identify(request)
+        return found
 
     def write_act(
         self, request: Request, action: Action, subject: str
     ) -> AbstractContextManager[tuple[UnitOfWork, AuditHandle]]:
         """Open an act that changes something, within a transaction."""
-        return self._access.act(self._identify(request), action, subject)
+        return self.access.act(self.actor(request), action, subject)
 
     def read_under(self, request: Request, subject: str) -> AbstractContextManager[Reader]:
         """Open a read under a subject; empty for one of all."""
-        return self._access.read(self._identify(request), Action.SCHEMA_READ, subject)
+        return self.access.read(self.actor(request), Action.SCHEMA_READ, subject)
 
     @contextmanager
     def listing(self, request: Request, *, admitted: bool = False) -> Iterator[Listing]:
         """Open a read over many subjects; *admitted*: the caller was let in to what they are listed for."""
-        with self._access.list(self._identify(request), admitted=admitted) as shown:
-            yield Listing(shown)
+        with self.access.list(self.actor(request), admitted=admitted) as visibility:
+            yield Listing(visibility)
 
     @contextmanager
     def read_by_id(
         self, request: Request, find: Callable[[Reader], StoredSchema]
     ) -> Iterator[tuple[Reader, StoredSchema]]:
-        """Open a read of what an id stands for; who calls is known before anything is looked up."""
-        actor = self._identify(request)
+        """Open a read of what an id stands for; the caller is identified before anything is looked up."""
+        actor = self.actor(request)
         with self.database.read() as reader:
             schema = find(reader)
 
@@ -120,8 +153,8 @@ class Calls:
             with self.database.read() as reader:
                 return [item.subject for item in self.lookup.uses(reader, schema.id)]
 
-        subject = self._access.readable_subject(actor, schema.origin, others)
-        with self._access.read(actor, Action.SCHEMA_READ_BY_ID, subject) as reader:
+        subject = self.access.readable_subject(actor, schema.origin, others)
+        with self.access.read(actor, Action.SCHEMA_READ_BY_ID, subject) as reader:
             yield reader, schema
 
     def resolve_alias(self, raw_subject: str) -> str:
@@ -137,7 +170,7 @@ class Calls:
             RefusedError: it refers to a schema that the caller may not read, or through others; to refer to one is to
                 read it.
         """
-        actor = self._identify(request)
+        actor = self.actor(request)
         content = content_of(body)
         direct = {(contexts.relative(item.subject, subject), item.version) for item in content.references}
         passed = {name for name, _ in direct}
@@ -158,14 +191,14 @@ class Calls:
         Raises:
             RefusedError: one of them is not open to the caller.
         """
-        self._require_each(self._identify(request), self.lookup.referenced_subjects(reader, references))
+        self._require_each(self.actor(request), self.lookup.referenced_subjects(reader, references))
 
     def _require_each(self, actor: Actor, names: Iterable[str]) -> None:
         for name in sorted(names):
-            with self._access.read(actor, Action.SCHEMA_READ, name):
+            with self.access.read(actor, Action.SCHEMA_READ, name):
                 pass
 
-    def written_in(self, request: Request, reader: Reader, schema_id: int) -> str:
+    def inlined_text(self, request: Request, reader: Reader, schema_id: int) -> str:
         """Return an id's text with its references written in, to a caller who may read each of them.
 
         Raises:
@@ -173,33 +206,6 @@ class Calls:
         """
         self.require_readable(request, reader, self.lookup.by_id(reader, schema_id).content.references)
         return self.lookup.inlined_text(reader, schema_id)
-
-
-def route(
-    router: APIRouter, method: str, path: str, call: Callable[..., Any], *, also: int | None = None, done: int = 200
-) -> None:
-    """Add a call to a router, with everything that it may answer; *also* is a status without a body.
-
-    *done* is the status of what was done.
-    """
-    name = f"{call.__name__}_{method.lower()}{'_one' if path.endswith('{subject}') else ''}"
-    takes_body = method in ("POST", "PUT") and path != "/"
-    extra = {
-        "requestBody": {
-            "required": True,
-            "content": {DEFAULT_MEDIA_TYPE: {"schema": {"type": "object"}}},
-        }
-    }
-    router.add_api_route(
-        path,
-        call,
-        methods=[method],
-        operation_id=name,
-        response_model=None,
-        status_code=done,
-        responses={done: _DONE, **_REFUSALS, **({} if also is None else {also: {"description": "nothing to say"}})},
-        openapi_extra=extra if takes_body else None,
-    )
 
 
 def content_of(body: Mapping[str, Any]) -> Content:
@@ -269,13 +275,13 @@ def accepts_unknown_properties(request: Request) -> bool:
     return request.headers.get("confluent-accept-unknown-properties", "").lower() == "true"
 
 
-def raw(text: str) -> Response:
-    """Answer with a schema itself."""
-    return Response(text, media_type="application/json")
+def schema_response(schema_text: str) -> Response:
+    """Return the response that is a schema itself."""
+    return Response(schema_text, media_type="application/json")
 
 
-def looked_up(error: PoolError, subject: str) -> PoolError:
-    """Say of a schema that cannot be read that it was looked up."""
+def as_lookup_error(error: PoolError, subject: str) -> PoolError:
+    """Mark the error of a schema that cannot be read as one of a look-up, which one dialect tells apart."""
     if error.reason in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}:
         error.details["looked_up"] = subject
     return error

@@ -1,4 +1,4 @@
-"""What a request to Confluent's REST API says: its body, and the subject and version in its path.
+"""Request parsing: the JSON body, and the subject and version in a path.
 
 path     a subject is percent-encoded, and in one context or another (`registry.subjects.contexts`)
 body     a JSON object, in the character set that it states; too large: 42209, before it is read
@@ -6,16 +6,26 @@ body     a JSON object, in the character set that it states; too large: 42209, b
 
 import codecs
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from fastapi import Request
+from starlette.requests import Request
 
 from registry.subjects.contexts import MAX_SUBJECT, normal
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["DEFAULT_MEDIA_TYPE", "MAX_BODY", "parameters", "read_body", "subject_of", "too_large", "version_of"]
+__all__ = [
+    "DEFAULT_MEDIA_TYPE",
+    "MAX_BODY",
+    "header_of",
+    "parameters",
+    "read_body",
+    "subject_of",
+    "too_large",
+    "version_of",
+]
 
 DEFAULT_MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 _CHARSETS = frozenset(
@@ -65,6 +75,15 @@ async def read_body(request: Request) -> dict[str, Any]:
             Reason.REQUEST_INVALID, "got a text with the character U+0000, which no store can hold; leave it out"
         )
     return found
+
+
+def header_of(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """Return the first header of a name, in lower case, of an ASGI scope."""
+    for other, value in scope["headers"]:
+        if other == name:
+            found: bytes = value
+            return found
+    return None
 
 
 def subject_of(raw: str) -> str:

@@ -1,67 +1,67 @@
-"""What ids stand for, as the bytes of the answer.
+"""Response cache: serialized schemas by id.
 
-An id's meaning never changes, so its answer is made once. Whether it may be read does change, so that is asked each
-time: `open_` says whether everybody who reaches the registry, known or not, may read a schema by its id without leaving
-an entry; so it is under --dev alone. Elsewhere the call goes through identification and the gate, which both wait for
-the database, and gets the same bytes from here once it has passed: `held`.
+What an id stands for never changes, so its response is made once. Who may read it does change: the cache is asked only
+after access was decided, by the handler that puts responses here or by the check that goes before it.
 """
 
-import re
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["CACHED", "ResponseCache"]
+from starlette.responses import Response
 
-CACHED = "private, max-age=86400, immutable"
-_PATH = re.compile(rb"/schemas/ids/([1-9][0-9]{0,9})/?")
+__all__ = ["IMMUTABLE", "CachedSchema", "ResponseCache"]
+
+IMMUTABLE = {"Cache-Control": "private, max-age=86400, immutable"}
 _MOST_BYTES = 64 * 1024 * 1024
+_OBJECTS = 1_024  # bytes that an entry takes beside its body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedSchema:
+    """What `GET /schemas/ids/{id}` answers.
+
+    Attributes:
+        origin: the subject under which the schema was first registered.
+        etag: of the response.
+        response: with the schema; it is shared, so nothing may change it.
+    """
+
+    origin: str
+    etag: bytes
+    response: Response
+
+    def answer(self, if_none_match: bytes | None) -> Response:
+        """Return the response for a client that has what this tag names, None if it has nothing."""
+        if if_none_match == self.etag:
+            return Response(status_code=304, headers=IMMUTABLE | {"ETag": self.etag.decode()})
+        return self.response
 
 
 class ResponseCache:
-    """Keeps answers by id, within a bound of bytes.
+    """Holds responses within a bound of bytes. Thread-safe."""
 
-    Args:
-        open_: whether the schema first registered under a subject may be read by anybody.
-    """
-
-    def __init__(self, open_: Callable[[str], bool]) -> None:
-        self._open = open_
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._answers: dict[bytes, tuple[str, bytes, list[tuple[bytes, bytes]]]] = {}
+        self._by_id: dict[int, CachedSchema] = {}
         self._size = 0
 
-    def keep(self, schema_id: int, origin: str, body: bytes) -> None:
-        """Keep an answer.
+    def get(self, schema_id: int) -> CachedSchema | None:
+        """Return what is cached for an id."""
+        return self._by_id.get(schema_id)
 
-        Args:
-            schema_id: what for.
-            origin: the subject under which the schema was first registered.
-            body: the answer to `GET /schemas/ids/{schema_id}`.
-        """
-        headers = [
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", CACHED.encode()),
-            (b"etag", b'"%d"' % schema_id),
-        ]
+    def put(self, schema_id: int, origin: str, body: bytes) -> CachedSchema:
+        """Cache the serialized schema of an id, first registered under a subject."""
+        etag = f'"{schema_id}"'
+        found = CachedSchema(
+            origin=origin,
+            etag=etag.encode(),
+            response=Response(body, media_type="application/json", headers=IMMUTABLE | {"ETag": etag}),
+        )
         with self._lock:
-            if self._size > _MOST_BYTES:
-                self._answers.clear()
-                self._size = 0
-            self._size += len(body)
-            self._answers[str(schema_id).encode()] = (origin, body, headers)
-
-    def answer(self, path: bytes, if_none_match: bytes | None) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
-        """Return status, body and headers for a path; None where the call must go the long way."""
-        found = _PATH.fullmatch(path)
-        held = self._answers.get(found[1]) if found else None
-        if held is None or not self._open(held[0]):
-            return None
-        _, body, headers = held
-        if if_none_match is not None and if_none_match == headers[2][1]:
-            return 304, b"", headers[1:]
-        return 200, body, headers
-
-    def held(self, schema_id: int) -> bytes | None:
-        """Return the body for an id, for a caller whom the gate has let pass; None where none is kept yet."""
-        held = self._answers.get(str(schema_id).encode())
-        return held[1] if held else None
+            if schema_id not in self._by_id:
+                if self._size > _MOST_BYTES:
+                    self._by_id.clear()
+                    self._size = 0
+                self._size += len(body) + _OBJECTS
+                self._by_id[schema_id] = found
+        return found

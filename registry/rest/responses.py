@@ -1,4 +1,4 @@
-"""What the calls answer: versions, contents and their tags as Confluent's clients read them. Pure."""
+"""Response bodies: versions, contents and their tags as Confluent's clients read them. Pure."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,29 +10,29 @@ from registry.subjects.data_contracts import path_matches
 from registry.subjects.model import Content
 from registry.subjects.versions import RegisteredVersion
 
-__all__ = ["extras_of", "page", "tags_of", "version_of_subject"]
+__all__ = ["page", "registration_json", "tags_of", "version_json"]
 
 
 _T = TypeVar("_T")
 
 
-def version_of_subject(found: RegisteredVersion, *, curious: bool = False) -> dict[str, Any]:
+def version_json(found: RegisteredVersion, *, details: bool = False) -> dict[str, Any]:
     """Return a version with its content.
 
     Args:
         found: the version.
-        curious: whether the client takes properties that it does not know.
+        details: also what Confluent's older clients do not know, and fail on.
     """
     answer = {"subject": found.subject, "version": found.number, "id": found.schema_id} | content_json(found.content)
-    if curious:
+    if details:
         answer["guid"] = found.guid
         if found.deleted:
             answer["deleted"] = True
     return answer
 
 
-def extras_of(found: RegisteredVersion) -> dict[str, Any]:
-    """Return what a registration tells beside the id; the schema is unchanged, so the caller has it."""
+def registration_json(found: RegisteredVersion) -> dict[str, Any]:
+    """Return what a registration answers beside the id; the schema is unchanged, so the caller has it."""
     answer = content_json(found.content) | {"version": found.number, "guid": found.guid}
     del answer["schema"]
     return answer

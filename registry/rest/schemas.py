@@ -1,17 +1,30 @@
-"""Calls on schemas whatever their subject: by id, by GUID, all of them; contexts; and how the registry is."""
+"""Schema handlers: by id, by GUID, all of them; contexts; health and metadata of the registry."""
 
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import override
 
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
-from registry.rest.handlers import Calls, Flag, Format, Limit, Offset, ReferenceFormat, raw, route
-from registry.rest.requests import subject_of
-from registry.rest.response_cache import CACHED
-from registry.rest.responses import page, tags_of, version_of_subject
+from registry.rest.handlers import (
+    DELETED,
+    FORMAT,
+    LIMIT,
+    OFFSET,
+    REFERENCE_FORMAT,
+    SUBJECT_PREFIX,
+    TAGS,
+    Handlers,
+    schema_response,
+)
+from registry.rest.requests import header_of, subject_of
+from registry.rest.response_cache import IMMUTABLE
+from registry.rest.responses import page, tags_of, version_json
+from registry.rest.routing import Arguments, Parameter, Route
 from registry.subjects.content_json import content_json
 from registry.subjects.contexts import DEFAULT, EVERY, context_of, split
 from registry.subjects.fingerprint import guid as guid_of
@@ -19,48 +32,62 @@ from registry.subjects.model import StoredSchema
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
 
-__all__ = ["SchemaCalls"]
+__all__ = ["SchemaHandlers"]
 
-_Tags = Annotated[list[str], Query(alias="findTags", description="tell where these tags stand; * = any")]
-_Subject = Annotated[str, Query(description="versions of this subject alone")]
-_NONE = "nothing is associated here, so that it finds nothing"
-_FOR_EVER = {"Cache-Control": CACHED}  # an id never comes to mean another schema
+_NO_ASSOCIATIONS = "nothing is associated here, so that it finds nothing"
+_LISTED = (
+    SUBJECT_PREFIX,
+    Parameter.flag("aliases", description="tell each subject's aliases"),
+    DELETED,
+    Parameter.flag("latestOnly", "latest_only"),
+    Parameter.text("ruleType", "rule_type", description="of a rule, such as CEL or ENCRYPT"),
+    Parameter.text("resourceType", "resource_type", description=_NO_ASSOCIATIONS),
+    Parameter.texts("associationType", "association_types", description=_NO_ASSOCIATIONS),
+    Parameter.text("lifecycle", description=_NO_ASSOCIATIONS),
+    OFFSET,
+    LIMIT,
+)
+_BY_ID = (
+    Parameter.flag("fetchMaxId", "max_id"),
+    FORMAT,
+    REFERENCE_FORMAT,
+    TAGS,
+    Parameter.flag("includeSubjects", "with_subjects"),
+)
+_USES = (Parameter.text("subject", description="versions of this subject alone"), DELETED, OFFSET, LIMIT)
 _RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
 
 
-class SchemaCalls(Calls):
+class SchemaHandlers(Handlers):
     """One method a call."""
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
-        router = APIRouter()
-        for method, path, call in (
-            ("GET", "/", self.root),
-            ("POST", "/", self.root),
-            ("GET", "/schemas", self.schemas),
-            ("GET", "/schemas/types", self.types),
-            ("GET", "/schemas/ids/{schema_id}", self.by_id),
-            ("GET", "/schemas/ids/{schema_id}/schema", self.by_id_schema),
-            ("GET", "/schemas/ids/{schema_id}/subjects", self.by_id_subjects),
-            ("GET", "/schemas/ids/{schema_id}/versions", self.by_id_versions),
-            ("GET", "/schemas/guids/{guid}", self.by_guid),
-            ("GET", "/schemas/guids/{guid}/ids", self.ids_of_guid),
-            ("GET", "/contexts", self.contexts),
-            ("DELETE", "/contexts/{context}", self.delete_context),
-            ("GET", "/master_available", self.master_available),
-            ("GET", "/_health", self.health),
-            ("GET", "/v1/metadata/id", self.metadata_id),
-            ("GET", "/v1/metadata/version", self.metadata_version),
-        ):
-            statuses = {self.delete_context: 204, self.by_id: 304}
-            route(router, method, path, call, also=statuses.get(call))
-        return router
+    @override
+    def routes(self) -> tuple[Route, ...]:
+        by_id, by_guid = "/schemas/ids/{schema_id:int}", "/schemas/guids/{guid}"
+        return (
+            Route("GET", "/", self.root),
+            Route("POST", "/", self.root),
+            Route("GET", "/schemas", self.schemas, _LISTED),
+            Route("GET", "/schemas/types", self.types),
+            Route("GET", by_id, self.by_id, _BY_ID, empty_status=304, cached=self.by_id_from_cache),
+            Route("GET", f"{by_id}/schema", self.by_id_schema, (FORMAT,)),
+            Route("GET", f"{by_id}/subjects", self.by_id_subjects, _USES),
+            Route("GET", f"{by_id}/versions", self.by_id_versions, _USES),
+            Route("GET", by_guid, self.by_guid, (FORMAT,)),
+            Route("GET", f"{by_guid}/ids", self.ids_of_guid),
+            Route("GET", "/contexts", self.contexts, (Parameter.text("contextPrefix", "prefix"), OFFSET, LIMIT)),
+            Route("DELETE", "/contexts/{context}", self.delete_context, empty_status=204),
+            Route("GET", "/master_available", self.master_available),
+            Route("GET", "/_health", self.health),
+            Route("GET", "/v1/metadata/id", self.metadata_id),
+            Route("GET", "/v1/metadata/version", self.metadata_version),
+        )
 
-    def root(self) -> dict[str, Any]:
-        """Answer that the registry is there."""
+    def root(self, _: Request) -> dict[str, Any]:
+        """Return an empty object: the registry is there."""
         return {}
 
-    def types(self) -> list[str]:
+    def types(self, _: Request) -> list[str]:
         """List the types of schemas that are taken."""
         return [kind.value for kind in SchemaType]
 
@@ -68,16 +95,16 @@ class SchemaCalls(Calls):
         self,
         request: Request,
         *,
-        prefix: Annotated[str, Query(alias="subjectPrefix")] = EVERY,
-        aliases: Annotated[bool, Query(description="tell each subject's aliases")] = False,
-        deleted: Flag = False,
-        latest_only: Annotated[bool, Query(alias="latestOnly")] = False,
-        rule_type: Annotated[str, Query(alias="ruleType", description="of a rule, such as CEL or ENCRYPT")] = "",
-        resource_type: Annotated[str, Query(alias="resourceType", description=_NONE)] = "",
-        association_type: Annotated[list[str], Query(alias="associationType", description=_NONE)] = [],  # noqa: B006 - FastAPI copies it
-        lifecycle: Annotated[str, Query(description=_NONE)] = "",
-        offset: Offset = 0,
-        limit: Limit = -1,
+        prefix: str,
+        aliases: bool,
+        deleted: bool,
+        latest_only: bool,
+        rule_type: str,
+        resource_type: str,
+        association_types: Sequence[str],
+        lifecycle: str,
+        offset: int,
+        limit: int,
     ) -> JSONResponse:
         """List versions with their schemas.
 
@@ -89,10 +116,10 @@ class SchemaCalls(Calls):
             found = [item for item in listed if listing.visible(item.subject)]
             if rule_type:
                 found = [item for item in found if self._has_rules(reader, item.schema_id, rule_type)]
-            if resource_type or any(association_type) or lifecycle:
+            if resource_type or any(association_types) or lifecycle:
                 found = []
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
-            answers = [version_of_subject(item) for item in self.lookup.with_texts(reader, part)]
+            answers = [version_json(item) for item in self.lookup.with_texts(reader, part)]
             if aliases:
                 known = self.configuration.aliases(reader)
                 for answer in answers:
@@ -106,65 +133,75 @@ class SchemaCalls(Calls):
         request: Request,
         schema_id: int,
         *,
-        max_id: Annotated[bool, Query(alias="fetchMaxId")] = False,
-        form: Format = "",
-        references: ReferenceFormat = "",
-        tags: _Tags = [],  # noqa: B006 - FastAPI copies it
-        with_subjects: Annotated[bool, Query(alias="includeSubjects")] = False,
+        max_id: bool,
+        form: str,
+        references: str,
+        tags: Sequence[str],
+        with_subjects: bool,
     ) -> Response:
         """Return what an id stands for."""
         del references
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
             if not (max_id or form or tags or with_subjects):
-                return self._ready(request, schema_id, schema)
-            answer = self._formed(request, reader, schema, form)
+                cached = self.responses.get(schema_id)
+                if cached is None:
+                    body = json.dumps(content_json(schema.content), ensure_ascii=False, separators=(",", ":")).encode()
+                    cached = self.responses.put(schema_id, schema.origin, body)
+                return cached.answer(header_of(request.scope, b"if-none-match"))
+            answer = self._schema_json(request, reader, schema, form)
             if max_id:
                 answer["maxId"] = self.lookup.highest_id(reader)
             if tags:
                 answer["schemaTags"] = tags_of(schema.content, tags)
         if with_subjects:
-            answer["subjects"] = self._using(request, schema_id)
+            answer["subjects"] = self._subjects_with(request, schema_id)
         return JSONResponse(answer)
 
-    def _ready(self, request: Request, schema_id: int, schema: StoredSchema) -> Response:
-        headers = _FOR_EVER | {"ETag": f'"{schema_id}"'}
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
-        body = self.ready.held(schema_id)
-        if body is None:
-            body = json.dumps(content_json(schema.content), ensure_ascii=False, separators=(",", ":")).encode()
-            self.ready.keep(schema_id, schema.origin, body)
-        return Response(body, media_type="application/json", headers=headers)
+    def by_id_from_cache(self, scope: Mapping[str, Any], arguments: Arguments) -> Response | None:
+        """Return what `by_id` would, where identity, permission and response are cached; else None.
 
-    def by_id_schema(self, request: Request, schema_id: int, *, form: Format = "") -> Response:
+        It decides as `by_id` does, each time, on attributes of the caller that are less than a second old. A read that
+        leaves an entry is never permitted here.
+        """
+        if arguments["max_id"] or arguments["form"] or arguments["tags"] or arguments["with_subjects"]:
+            return None
+        cached = self.responses.get(arguments["schema_id"])
+        if cached is None:
+            return None
+        actor = self.identify_from_cache(scope)
+        if actor is None or not self.access.permits_from_cache(actor, Action.SCHEMA_READ_BY_ID, cached.origin):
+            return None
+        return cached.answer(header_of(scope, b"if-none-match"))
+
+    def by_id_schema(self, request: Request, schema_id: int, *, form: str) -> Response:
         """Return an id's schema itself."""
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
-            return raw(self._formed(request, reader, schema, form)["schema"])
+            return schema_response(self._schema_json(request, reader, schema, form)["schema"])
 
     def by_id_subjects(
         self,
         request: Request,
         schema_id: int,
         *,
-        subject: _Subject = "",
-        deleted: Flag = False,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        subject: str,
+        deleted: bool,
+        offset: int,
+        limit: int,
     ) -> list[str]:
         """List the subjects that have a version with an id."""
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)):
             pass
-        return self._using(request, schema_id, subject, deleted=deleted, offset=offset, limit=limit)
+        return self._subjects_with(request, schema_id, subject, deleted=deleted, offset=offset, limit=limit)
 
     def by_id_versions(
         self,
         request: Request,
         schema_id: int,
         *,
-        subject: _Subject = "",
-        deleted: Flag = False,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        subject: str,
+        deleted: bool,
+        offset: int,
+        limit: int,
     ) -> list[dict[str, Any]]:
         """List the versions that have an id."""
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)):
@@ -176,11 +213,11 @@ class SchemaCalls(Calls):
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
             return [{"subject": item.subject, "version": item.number} for item in part]
 
-    def by_guid(self, request: Request, guid: str, *, form: Format = "") -> JSONResponse:
+    def by_guid(self, request: Request, guid: str, *, form: str) -> JSONResponse:
         """Return what a GUID stands for."""
         with self.read_by_id(request, lambda reader: self.lookup.by_guid(reader, guid)) as (reader, schema):
             return JSONResponse(
-                self._formed(request, reader, schema, form) | {"guid": guid_of(schema.key)}, headers=_FOR_EVER
+                self._schema_json(request, reader, schema, form) | {"guid": guid_of(schema.key)}, headers=IMMUTABLE
             )
 
     def ids_of_guid(self, request: Request, guid: str) -> list[dict[str, Any]]:
@@ -192,9 +229,9 @@ class SchemaCalls(Calls):
         self,
         request: Request,
         *,
-        prefix: Annotated[str, Query(alias="contextPrefix")] = "",
-        offset: Offset = 0,
-        limit: Limit = -1,
+        prefix: str,
+        offset: int,
+        limit: int,
     ) -> list[str]:
         """List the contexts that hold subjects, and the default one."""
         with self.listing(request) as listing, self.database.read() as reader:
@@ -223,11 +260,11 @@ class SchemaCalls(Calls):
             entry.note(context=scope)
         return Response(status_code=204)
 
-    def master_available(self) -> JSONResponse:
-        """Say that writes are taken here: there is no election, and every process takes them."""
+    def master_available(self, _: Request) -> JSONResponse:
+        """Return that writes are taken here: there is no election, and every process takes them."""
         return JSONResponse({"master_available": True}, headers={"Cache-Control": "no-store"})
 
-    def health(self) -> JSONResponse:
+    def health(self, _: Request) -> JSONResponse:
         """Return whether the store answers.
 
         Raises:
@@ -237,21 +274,21 @@ class SchemaCalls(Calls):
             self.lookup.highest_id(reader)
         return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
-    def metadata_id(self) -> dict[str, Any]:
-        """Name this registry in the way of Confluent's clusters."""
+    def metadata_id(self, _: Request) -> dict[str, Any]:
+        """Return this registry's name in the form of Confluent's clusters."""
         return {"scope": {"path": [], "clusters": {"schema-registry-cluster": "exchange-pool"}}}
 
-    def metadata_version(self) -> dict[str, Any]:
+    def metadata_version(self, _: Request) -> dict[str, Any]:
         """Return the product's version."""
         return {"version": self.version, "commitId": ""}
 
-    def _formed(self, request: Request, reader: Reader, schema: StoredSchema, form: str) -> dict[str, Any]:
+    def _schema_json(self, request: Request, reader: Reader, schema: StoredSchema, form: str) -> dict[str, Any]:
         answer = content_json(schema.content)
         if form == "resolved" and schema.content.kind == SchemaType.AVRO and schema.content.references:
-            answer["schema"] = self.written_in(request, reader, schema.id)
+            answer["schema"] = self.inlined_text(request, reader, schema.id)
         return answer
 
-    def _using(
+    def _subjects_with(
         self,
         request: Request,
         schema_id: int,

@@ -1,76 +1,84 @@
-"""Calls on subjects and their versions: list, look up, register, delete, compare."""
+"""Subject handlers: list, look up, register, delete and compare subjects and their versions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import override
 
 from registry.avro.compatibility import Incompatibility
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.rest.handlers import (
-    Body,
-    Calls,
-    Flag,
-    Format,
-    Limit,
-    Normalize,
-    Offset,
-    ReferenceFormat,
+    DELETED,
+    FORMAT,
+    LIMIT,
+    NORMALIZE,
+    OFFSET,
+    REFERENCE_FORMAT,
+    SUBJECT_PREFIX,
+    TAGS,
+    Handlers,
     accepts_unknown_properties,
-    looked_up,
+    as_lookup_error,
     number_of,
-    raw,
-    route,
+    schema_response,
 )
 from registry.rest.requests import subject_of, version_of
-from registry.rest.responses import extras_of, page, tags_of, version_of_subject
-from registry.subjects.contexts import EVERY
+from registry.rest.responses import page, registration_json, tags_of, version_json
+from registry.rest.routing import Parameter, Route
 from registry.subjects.versions import RegisteredVersion
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["SubjectCalls"]
+__all__ = ["SubjectHandlers"]
 
-_Tags = Annotated[list[str], Query(alias="findTags", description="tell where these tags stand; * = any")]
-_DeletedOnly = Annotated[bool, Query(alias="deletedOnly")]
+_DELETED_ONLY = Parameter.flag("deletedOnly", "deleted_only")
+_AS_NEGATIVE = Parameter.flag("deletedAsNegative", "as_negative")
+_PERMANENT = Parameter.flag("permanent")
+_FORCE = Parameter.flag("force", description="no effect: nothing is passed over that could be forced")
+_VERBOSE = Parameter.flag("verbose", default=True)
 
 
-class SubjectCalls(Calls):
+class SubjectHandlers(Handlers):
     """One method a call."""
 
-    def router(self) -> APIRouter:
-        """Return the routes."""
-        router = APIRouter()
-        for method, path, call in (
-            ("GET", "/subjects", self.list_subjects),
-            ("POST", "/subjects/{subject}", self.look_up),
-            ("DELETE", "/subjects/{subject}", self.delete_subject),
-            ("GET", "/subjects/{subject}/metadata", self.with_metadata),
-            ("GET", "/subjects/{subject}/versions", self.list_versions),
-            ("POST", "/subjects/{subject}/versions", self.register),
-            ("GET", "/subjects/{subject}/versions/{version}", self.version_),
-            ("DELETE", "/subjects/{subject}/versions/{version}", self.delete_version),
-            ("GET", "/subjects/{subject}/versions/{version}/schema", self.version_schema),
-            ("GET", "/subjects/{subject}/versions/{version}/referencedby", self.referenced_by),
-            ("POST", "/compatibility/subjects/{subject}/versions", self.check_all),
-            ("POST", "/compatibility/subjects/{subject}/versions/{version}", self.check),
-        ):
-            route(router, method, path, call)
-        return router
+    @override
+    def routes(self) -> tuple[Route, ...]:
+        subject, compatibility = "/subjects/{subject}", "/compatibility/subjects/{subject}/versions"
+        versions, version = f"{subject}/versions", f"{subject}/versions/{{version}}"
+        return (
+            Route("GET", "/subjects", self.list_subjects, (SUBJECT_PREFIX, DELETED, _DELETED_ONLY, OFFSET, LIMIT)),
+            Route("POST", subject, self.look_up, (NORMALIZE, DELETED, FORMAT), body=True),
+            Route("DELETE", subject, self.delete_subject, (_PERMANENT,)),
+            Route(
+                "GET",
+                f"{subject}/metadata",
+                self.with_metadata,
+                (Parameter.texts("key", "keys"), Parameter.texts("value", "values"), DELETED, FORMAT),
+            ),
+            Route("GET", versions, self.list_versions, (DELETED, _DELETED_ONLY, _AS_NEGATIVE, OFFSET, LIMIT)),
+            Route("POST", versions, self.register, (NORMALIZE, FORMAT, _FORCE), body=True),
+            Route("GET", version, self.version_, (DELETED, FORMAT, REFERENCE_FORMAT, TAGS)),
+            Route("DELETE", version, self.delete_version, (_PERMANENT,)),
+            Route("GET", f"{version}/schema", self.version_schema, (DELETED, FORMAT)),
+            Route("GET", f"{version}/referencedby", self.referenced_by, (DELETED, OFFSET, LIMIT)),
+            Route("POST", compatibility, self.check_all, (NORMALIZE, _VERBOSE), body=True),
+            Route("POST", f"{compatibility}/{{version}}", self.check, (NORMALIZE, _VERBOSE), body=True),
+        )
 
     def list_subjects(
         self,
         request: Request,
         *,
-        prefix: Annotated[str, Query(alias="subjectPrefix")] = EVERY,
-        deleted: Flag = False,
-        deleted_only: _DeletedOnly = False,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        prefix: str,
+        deleted: bool,
+        deleted_only: bool,
+        offset: int,
+        limit: int,
     ) -> JSONResponse:
         """List the subjects."""
         with self.listing(request) as listing:
@@ -82,11 +90,11 @@ class SubjectCalls(Calls):
         self,
         request: Request,
         subject: str,
-        body: Body,
+        body: dict[str, Any],
         *,
-        normalize: Normalize = False,
-        deleted: Flag = False,
-        form: Format = "",
+        normalize: bool,
+        deleted: bool,
+        form: str,
     ) -> dict[str, Any]:
         """Find a schema under a subject."""
         name = self.resolve_alias(subject)
@@ -95,18 +103,18 @@ class SubjectCalls(Calls):
                 content = self.read_submission(request, name, body)
                 found = self.registration.find(reader, name, content, deleted=deleted, normalize=normalize)
             except InvalidError as error:
-                raise looked_up(error, name) from error
-            return self._document(reader, found, request, form)
+                raise as_lookup_error(error, name) from error
+            return self._version_json(reader, found, request, form)
 
     def register(
         self,
         request: Request,
         subject: str,
-        body: Body,
+        body: dict[str, Any],
         *,
-        normalize: Normalize = False,
-        form: Format = "",
-        force: Annotated[bool, Query(description="no effect: nothing is passed over that could be forced")] = False,
+        normalize: bool,
+        form: str,
+        force: bool,
     ) -> JSONResponse:
         """Register a schema.
 
@@ -125,8 +133,8 @@ class SubjectCalls(Calls):
         extra: dict[str, Any] = {}
         if accepts_unknown_properties(request):
             with self.database.read() as reader:
-                text = self._document(reader, found, request, form)["schema"]
-            extra = extras_of(found) | ({"schema": text} if text != content.text else {})
+                text = self._version_json(reader, found, request, form)["schema"]
+            extra = registration_json(found) | ({"schema": text} if text != content.text else {})
         return JSONResponse(extra | {"id": found.schema_id})
 
     def list_versions(
@@ -134,11 +142,11 @@ class SubjectCalls(Calls):
         request: Request,
         subject: str,
         *,
-        deleted: Flag = False,
-        deleted_only: _DeletedOnly = False,
-        as_negative: Annotated[bool, Query(alias="deletedAsNegative")] = False,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        deleted: bool,
+        deleted_only: bool,
+        as_negative: bool,
+        offset: int,
+        limit: int,
     ) -> JSONResponse:
         """List the versions of a subject."""
         name = self.resolve_alias(subject)
@@ -153,25 +161,23 @@ class SubjectCalls(Calls):
         subject: str,
         version: str,
         *,
-        deleted: Flag = False,
-        form: Format = "",
-        references: ReferenceFormat = "",
-        tags: _Tags = [],  # noqa: B006 - FastAPI copies it
+        deleted: bool,
+        form: str,
+        references: str,
+        tags: Sequence[str],
     ) -> JSONResponse:
         """Return a version."""
         del references
         with self._read_version(request, subject, version, deleted=deleted) as (reader, found):
-            answer = self._document(reader, found, request, form)
+            answer = self._version_json(reader, found, request, form)
         if tags:
             answer["schemaTags"] = tags_of(found.content, tags)
         return JSONResponse(answer)
 
-    def version_schema(
-        self, request: Request, subject: str, version: str, *, deleted: Flag = False, form: Format = ""
-    ) -> Response:
+    def version_schema(self, request: Request, subject: str, version: str, *, deleted: bool, form: str) -> Response:
         """Return a version's schema itself."""
         with self._read_version(request, subject, version, deleted=deleted) as (reader, found):
-            return raw(self._document(reader, found, request, form)["schema"])
+            return schema_response(self._version_json(reader, found, request, form)["schema"])
 
     def referenced_by(
         self,
@@ -179,9 +185,9 @@ class SubjectCalls(Calls):
         subject: str,
         version: str,
         *,
-        deleted: Flag = False,
-        offset: Offset = 0,
-        limit: Limit = -1,
+        deleted: bool,
+        offset: int,
+        limit: int,
     ) -> list[int]:
         """List the ids of schemas that refer to a version."""
         with self._read_version(request, subject, version, deleted=True) as (reader, found):
@@ -192,19 +198,19 @@ class SubjectCalls(Calls):
         request: Request,
         subject: str,
         *,
-        key: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
-        value: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
-        deleted: Flag = False,
-        form: Format = "",
+        keys: Sequence[str],
+        values: Sequence[str],
+        deleted: bool,
+        form: str,
     ) -> dict[str, Any]:
         """Return the latest version whose metadata has these properties; each key goes with the value at its place."""
         name = self.resolve_alias(subject)
-        if len(key) != len(value):
+        if len(keys) != len(values):
             raise InvalidError(
-                Reason.REQUEST_INVALID, f"got {len(key)} keys and {len(value)} values; expected a value for each key"
+                Reason.REQUEST_INVALID, f"got {len(keys)} keys and {len(values)} values; expected a value for each key"
             )
         with self.read_under(request, name) as reader:
-            wanted = dict(zip(key, value, strict=True))
+            wanted = dict(zip(keys, values, strict=True))
             try:
                 found = self.lookup.with_properties(reader, name, wanted, deleted=deleted)
             except InvalidError as error:
@@ -213,9 +219,9 @@ class SubjectCalls(Calls):
                 if error.reason is not Reason.VERSION_UNKNOWN or again == wanted:
                     raise
                 found = self.lookup.with_properties(reader, name, again, deleted=deleted)
-            return self._document(reader, found, request, form)
+            return self._version_json(reader, found, request, form)
 
-    def delete_subject(self, request: Request, subject: str, *, permanent: Flag = False) -> list[int]:
+    def delete_subject(self, request: Request, subject: str, *, permanent: bool) -> list[int]:
         """Delete a subject."""
         name = subject_of(subject)
         with self.write_act(request, Action.SCHEMA_DELETE, name) as (work, entry):
@@ -223,7 +229,7 @@ class SubjectCalls(Calls):
             entry.note(versions=[*numbers], permanent=permanent)
             return numbers
 
-    def delete_version(self, request: Request, subject: str, version: str, *, permanent: Flag = False) -> int:
+    def delete_version(self, request: Request, subject: str, version: str, *, permanent: bool) -> int:
         """Delete a version."""
         name, wanted = subject_of(subject), version_of(version)
         with self.write_act(request, Action.SCHEMA_DELETE, name) as (work, entry):
@@ -236,10 +242,10 @@ class SubjectCalls(Calls):
         request: Request,
         subject: str,
         version: str,
-        body: Body,
+        body: dict[str, Any],
         *,
-        normalize: Normalize = False,
-        verbose: Flag = True,
+        normalize: bool,
+        verbose: bool,
     ) -> dict[str, Any]:
         """Test a schema against a version, or against all if the level is transitive."""
         name, wanted = self.resolve_alias(subject), version_of(version)
@@ -249,7 +255,7 @@ class SubjectCalls(Calls):
             return self._verdict(request, reader, name, found, verbose=verbose)
 
     def check_all(
-        self, request: Request, subject: str, body: Body, *, normalize: Normalize = False, verbose: Flag = True
+        self, request: Request, subject: str, body: dict[str, Any], *, normalize: bool, verbose: bool
     ) -> dict[str, Any]:
         """Test a schema against the versions that the subject's level names; a new subject has none."""
         name = self.resolve_alias(subject)
@@ -284,8 +290,8 @@ class SubjectCalls(Calls):
         with self.read_under(request, name) as reader:
             yield reader, self.lookup.version(reader, name, wanted, deleted=deleted)
 
-    def _document(self, reader: Reader, found: RegisteredVersion, request: Request, form: str) -> dict[str, Any]:
-        answer = version_of_subject(found, curious=accepts_unknown_properties(request))
+    def _version_json(self, reader: Reader, found: RegisteredVersion, request: Request, form: str) -> dict[str, Any]:
+        answer = version_json(found, details=accepts_unknown_properties(request))
         if form == "resolved" and found.content.kind == SchemaType.AVRO and found.content.references:
-            answer["schema"] = self.written_in(request, reader, found.schema_id)
+            answer["schema"] = self.inlined_text(request, reader, found.schema_id)
         return answer

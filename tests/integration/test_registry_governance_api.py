@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.rest.app import create
-from registry.rest.governance import GovernanceCalls
+from registry.rest.governance import GovernanceHandlers
 from schemas.access import Action, Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError
 from tests.kit.cases.registry import Subjects, memory_store
@@ -54,7 +54,7 @@ def http(access: RecordingAccessControl) -> Iterator[TestClient]:
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
     subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.spend)
-    more = partial(GovernanceCalls, approvals=approvals, grants=grants)
+    more = partial(GovernanceHandlers, approvals=approvals, grants=grants)
     access.hidden = "secret"
     with TestClient(create(subjects.services, access, subjects.database, identify=identify, more=[more])) as client:
         yield client

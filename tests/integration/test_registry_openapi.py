@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, status_c
 
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.rest.app import create
-from registry.rest.governance import GovernanceCalls
+from registry.rest.governance import GovernanceHandlers
 from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
 from tests.kit.cases.registry import Committing, Subjects, memory_store
@@ -50,7 +50,7 @@ def build() -> FastAPI:
     subjects.register("governed", Content(text=json.dumps(classified("G3"))))
     known = {"subject": "governed", "text": "{}", "findings": ["x: G3 to G1"], "because": "登记时定级过高"}
     asking.ask(EDITOR, shape=b"s" * 32, **known)
-    more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
+    more = partial(GovernanceHandlers, approvals=approvals, grants=lambda *_: [])
     return create(
         subjects.services,
         RecordingAccessControl(database=subjects.database),

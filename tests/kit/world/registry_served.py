@@ -47,7 +47,6 @@ class RecordingAccessControl:
 
     database: Database = field(default_factory=MemoryDatabase)
     denied: set[Action] = field(default_factory=set)
-    opened: bool = False
     hidden: str = " "  # with which the names of subjects begin that nobody sees
     entries: list[tuple[str, Action, str, dict[str, Json]]] = field(default_factory=list)
     shown: list[list[str]] = field(default_factory=list)  # what each list named
@@ -84,8 +83,8 @@ class RecordingAccessControl:
     def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         return origin
 
-    def open_(self, resource: str) -> bool:
-        return self.opened
+    def permits_from_cache(self, actor: Actor, action: Action, resource: str) -> bool:
+        return False
 
 
 def identify(request: Request) -> Actor:

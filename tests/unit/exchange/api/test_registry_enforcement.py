@@ -21,7 +21,7 @@ from registry.directory.model import Department, Entry, GovernmentLevel, ShareTy
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.governance.subject_rights import Profile, Right, Rights
 from registry.rest.app import create
-from registry.rest.governance import GovernanceCalls
+from registry.rest.governance import GovernanceHandlers
 from registry.subjects.model import Content, Reference
 from schemas.access import Action, Actor, ActorKind, Level, Role
 from schemas.audit import AuditEntry
@@ -95,7 +95,7 @@ class Room:
         Committing(approvals, database).ask(
             self.actor(), subject="credit.v1-value", shape=b"x" * 32, text="{}", findings=["a"], because="b"
         )
-        more = partial(GovernanceCalls, approvals=approvals, grants=lambda *_: [])
+        more = partial(GovernanceHandlers, approvals=approvals, grants=lambda *_: [])
         self.http = TestClient(
             create(self.subjects.services, self.access, database, identify=self.identify, more=[more])
         )

@@ -1,0 +1,101 @@
+"""Identification of the registry's callers: bearer token, Basic authentication, client certificate.
+
+    a bearer token                 of an account
+    Basic, the token as password   what Confluent's clients send; a user name, if there is one, must be the account's
+    a client certificate           of a connector, as the pool issued it (see `exchange.api.registry_protocol`)
+
+Under --dev, on loopback, every caller is `dev:anonymous`, and is named so in every entry.
+
+A token is looked up in the database with each call. Only for look-ups by id an account that was found is cached for
+half a second, by the digest of the header, so that no token stays in memory. A connector is never cached: the
+revocation of a certificate holds at once.
+"""
+
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from exchange.api.registry_enforcement import ANONYMOUS
+from exchange.api.registry_protocol import client_certificate
+from exchange.api.ttl_cache import TtlCache
+from exchange.pool import Pool
+from registry.rest.requests import header_of
+from schemas.access import Actor
+from schemas.errors import Reason, RefusedError
+
+__all__ = ["RegistryIdentification"]
+
+_AUTHORIZATION = b"authorization"
+
+
+class RegistryIdentification:
+    """Returns who calls the registry.
+
+    Args:
+        pool: knows tokens and certificates.
+        dev: every caller is ANONYMOUS; on loopback alone.
+        clock: of the cache; seconds, monotonic.
+    """
+
+    def __init__(self, pool: Pool, *, dev: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = pool
+        self._dev = dev
+        self._accounts: TtlCache[bytes, Actor] = TtlCache(clock=clock)
+
+    def identify(self, request: Request) -> Actor:
+        """Return who makes a request, as the database knows it at this moment.
+
+        Raises:
+            RefusedError: NO_IDENTITY; TOKEN_INVALID; CERTIFICATE_EXPIRED; CERTIFICATE_REVOKED, for a revoked account.
+        """
+        if self._dev:
+            return ANONYMOUS
+        header = header_of(request.scope, _AUTHORIZATION)
+        if not header:
+            certificate = client_certificate(request.scope)
+            if certificate is not None:
+                return self._pool.identify(certificate)
+        header = header or b""
+        name, token = _credentials(header.decode("latin-1"))
+
+        def account() -> Actor:
+            actor = self._pool.authenticate(token)
+            if name and name != actor.id:
+                raise RefusedError(Reason.TOKEN_INVALID, "the token is another account's than the user name says")
+            return actor
+
+        return self._accounts.ask(_digest(header), account)
+
+    def from_cache(self, scope: Mapping[str, Any]) -> Actor | None:
+        """Return the account that makes a request, as of half a second ago at most; None where it has to be asked."""
+        if self._dev:
+            return ANONYMOUS
+        header = header_of(scope, _AUTHORIZATION)
+        return self._accounts.get(_digest(header)) if header else None
+
+
+def _digest(header: bytes) -> bytes:
+    return hashlib.sha256(header).digest()
+
+
+def _credentials(header: str) -> tuple[str, str]:
+    """Return user name, if any, and token."""
+    scheme, _, rest = header.partition(" ")
+    if scheme.lower() == "bearer" and rest:
+        return "", rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            name, _, token = base64.b64decode(rest, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+        else:
+            return name, token
+    raise RefusedError(
+        Reason.NO_IDENTITY,
+        "got neither token nor client certificate; send a bearer token, the token as Basic's password or a certificate",
+    )
