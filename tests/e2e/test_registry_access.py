@@ -1,17 +1,23 @@
 """The registry of a running pool: three ways to say who calls, rights beside roles, and approvals by two people."""
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from typer.testing import CliRunner
 
 from exchange.admin_client import AdminClient as Control
+from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.tokens import Users
 from registry.cli.main import app
 from registry.client.admin import RegistryAdminClient
+from registry.database.unit_of_work import PostgresDatabase
 from schemas import library
 from schemas.errors import PoolError, Reason, RefusedError
 from tests.kit.world.world import Office, World
@@ -87,6 +93,46 @@ def denied(act: object) -> Reason:
     with pytest.raises(RefusedError) as caught:
         act()  # type: ignore[operator]
     return caught.value.reason
+
+
+def test_a_revoked_token_is_refused_within_a_second_though_it_reads_by_id_all_the_time(
+    pool: World, police: Office
+) -> None:
+    account = registry(pool, pool.account("leaver", "security_officer", police.id))
+    path = f"/schemas/ids/{registry(pool, pool.root).version(SUBJECT)['id']}"
+    for _ in range(50):
+        assert account.get(path)["schema"]
+    engine = sa.create_engine((pool.data / "database-url").read_text().strip())
+    try:
+        with PostgresDatabase(engine).begin() as work:
+            Users(PostgresIdentityStore()).revoke(work, "leaver", datetime.now(UTC))
+        revoked = time.monotonic()
+    finally:
+        engine.dispose()
+
+    def is_served() -> bool:
+        try:
+            account.get(path)
+        except RefusedError:
+            return False
+        return True
+
+    while is_served():
+        assert time.monotonic() - revoked < 1
+    for _ in range(20):
+        assert denied(lambda: account.get(path)) is Reason.NO_IDENTITY
+
+
+def test_each_read_by_id_of_a_restricted_subject_is_in_the_log(pool: World, police: Office) -> None:
+    def entries() -> int:
+        found = pool.root.get("/audit/entries", {"action": "registry:schema:read_by_id", "limit": 1000})
+        return sum(one["entry"].get("resource") == "credit.v1-value" for one in found)
+
+    reader = registry(pool, pool.root)
+    path, before = f"/schemas/ids/{reader.version('credit.v1-value')['id']}", entries()
+    for _ in range(5):
+        assert reader.get(path)["schema"]
+    assert entries() == before + 5
 
 
 def test_nobody_gets_nothing(pool: World, police: Office) -> None:

@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 import schemathesis
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
 from registry.governance.approvals import Approvals, MemoryApprovals
-from registry.rest.app import create
+from registry.rest.app import RestApplication, create
 from registry.rest.governance import GovernanceHandlers
 from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
@@ -33,7 +32,7 @@ EDITOR = Actor(kind=ActorKind.HUMAN, id="li", department="d", role=Role.CATALOGU
 OFFICER = Actor(kind=ActorKind.HUMAN, id="wang", department="d", role=Role.SECURITY_OFFICER)
 
 
-def build() -> FastAPI:
+def build() -> RestApplication:
     """Make a registry with governance, a few subjects and a request, called by the officer."""
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
@@ -115,6 +114,20 @@ def test_the_document_names_every_call() -> None:
     assert ("get", "/governance/fields") in named
     assert ("post", "/approvals/{approval_id}/decision") in named
     assert len(named) >= 48
+
+
+def test_the_document_says_what_a_call_takes() -> None:
+    by_id = document.raw_schema["paths"]["/schemas/ids/{schema_id}"]["get"]
+    taken = {one["name"]: (one["in"], one["required"], one["schema"]) for one in by_id["parameters"]}
+    assert taken["schema_id"] == ("path", True, {"type": "integer", "title": "Schema Id"})
+    assert taken["fetchMaxId"][2] == {"type": "boolean", "default": False, "title": "Fetchmaxid"}
+    assert taken["findTags"][2]["items"] == {"type": "string"}
+    assert taken.keys() == {"schema_id", "fetchMaxId", "format", "referenceFormat", "findTags", "includeSubjects"}
+    assert by_id["responses"].keys() >= {"200", "304", "401", "403", "404", "422", "503"}
+    assert by_id["description"] == "Return what an id stands for."
+    asked = document.raw_schema["paths"]["/approvals"]["post"]
+    assert asked["requestBody"]["required"]
+    assert asked["responses"].keys() >= {"201", "409"}
 
 
 def test_what_governance_answers_is_documented() -> None:
