@@ -18,7 +18,6 @@ from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import filter_to_text
-from exchange.single_flight import SingleFlight
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
@@ -113,7 +112,6 @@ class AttributeProvider:
         self._access = access
         self._now = now
         self._database = database
-        self._reads = SingleFlight(self._read)
         self._clock = clock  # seconds, monotonic
         self._cached: dict[tuple[Actor, Topic], tuple[float, PublisherAttributes]] = {}  # until when, by that clock
         self._lock = threading.Lock()
@@ -127,15 +125,17 @@ class AttributeProvider:
         return attributes if self._clock() < until else None
 
     def current(self, actor: Actor, topic: Topic) -> PublisherAttributes:
-        """Read the attributes of a publication, all in one moment after the call began; concurrent calls share a read.
-
-        They are cached for `recent`.
-        """
-        asked = self._clock()
-        attributes = self._reads((actor, topic))
+        """Read the attributes of a publication now, and cache them for `recent`."""
+        began = self._clock()
+        with self._database.read() as reader:
+            attributes = PublisherAttributes(
+                standing=self._identities.standing(reader, actor),
+                resource=self._catalogue.resource(reader, topic),
+                signing_key=self._identities.signing_key(reader, actor),
+            )
         # Attributes that let no batch pass are useless later, and may be of an invented topic.
         if attributes.resource is not None and attributes.signing_key is not None:
-            self._cache((actor, topic), asked + _CACHE_SECONDS, attributes)
+            self._cache((actor, topic), began + _CACHE_SECONDS, attributes)
         return attributes
 
     def _cache(self, key: tuple[Actor, Topic], until: float, attributes: PublisherAttributes) -> None:
@@ -144,15 +144,6 @@ class AttributeProvider:
                 self._cached.clear()
             if until > self._cached.get(key, _NEVER)[0]:  # a late answer does not replace a newer one
                 self._cached[key] = until, attributes
-
-    def _read(self, key: tuple[Actor, Topic]) -> PublisherAttributes:
-        actor, topic = key
-        with self._database.read() as reader:
-            return PublisherAttributes(
-                standing=self._identities.standing(reader, actor),
-                resource=self._catalogue.resource(reader, topic),
-                signing_key=self._identities.signing_key(reader, actor),
-            )
 
     def standing(self, actor: Actor) -> Standing:
         """Return the current standing of an actor."""
