@@ -1,4 +1,4 @@
-"""Content negotiation and paths of Confluent's REST API; what is refused before a body is read.
+"""Content negotiation: media types of requests and responses, and paths, checked before a body is read.
 
 path     a subject may hold a slash, sent as %2F: routes match the path as it was sent, not as it was decoded;
          `/contexts/.police/subjects/x` is `/subjects/:.police:x`, so that a context can stand in a client's URL
