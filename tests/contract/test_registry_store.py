@@ -147,7 +147,7 @@ ACTS = st.lists(
 
 
 @given(acts=ACTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_history_makes_an_id_mean_two_contents(acts: list[tuple[str, str, int]]) -> None:
     stores = memory_stores()
     subjects = service(stores, Compatibility.NONE)

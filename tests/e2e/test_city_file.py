@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_connectors_sanitation import HEADER, REAL, SCHEMA
+from tests.kit.share import count
 from tests.kit.world.world import Office, World, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(280)]
@@ -120,6 +121,7 @@ def balance(read: int, published: int, quarantined: int, unchanged: int, voided:
     return f"{told}; {voided:,} voided"
 
 
+@pytest.mark.counted
 @pytest.mark.parametrize("which", ["invented", "real"])
 def test_the_file_goes_in_whole_and_one_ward_comes_out(which: str) -> None:
     if which == "real" and not REAL.exists():
@@ -129,7 +131,7 @@ def test_the_file_goes_in_whole_and_one_ward_comes_out(which: str) -> None:
             rows = list(csv.reader(file))[1:]
         assert len(rows) == 74_401
     else:
-        rows = invented(3_000)
+        rows = invented(count(3_000, 1_000))
     doubles = sum(count for count in Counter(cells[KEY] for cells in rows).values() if count > 1)
     once = len(rows) - doubles
     with World.start() as world:

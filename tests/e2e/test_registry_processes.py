@@ -16,11 +16,12 @@ import httpx
 import pytest
 
 from tests.kit.faults.registry_storm import CONTENTS, SUBJECTS
+from tests.kit.share import count
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
 BIN = Path(sys.executable).parent
-CLIENTS, EACH = 8, 200
+CLIENTS, EACH = 8, count(200, 60)
 
 
 @contextmanager
@@ -48,6 +49,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.counted
 def test_one_id_a_content_and_versions_without_a_gap_while_a_registry_is_killed(folder: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(pool(folder, "gateway", "sequencer"))

@@ -1,11 +1,10 @@
 """SIGKILL at any point: nothing is lost, nothing stands twice, and a target's rows and position are of one moment.
 
-The points are drawn with a seed, which is printed; set POOL_SEED to see the same ones again.
+The points are drawn with the seed of the run, which pytest prints; `--seed` sees the same ones again.
 """
 
 import base64
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup, So
 from connectors.state.ledger import LaneCheckpoint, Ledger
 from schemas.errors import ConflictError, Reason
 from schemas.record import NO_ROOT, KeyOccurrence, Operation
+from tests.kit.share import random_of
 from tests.kit.twins.pool_twin import CONSUMER, POOL_ID, PoolTwin, offset_of
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, draw, publish
 from tests.kit.world.department import TOPIC, Department, now, row, rows
@@ -29,9 +29,7 @@ State = dict[str, str | None]
 
 @pytest.fixture
 def seed() -> random.Random:
-    number = int(os.environ.get("POOL_SEED", random.SystemRandom().randrange(10**9)))
-    print(f"POOL_SEED={number}")
-    return random.Random(number)
+    return random_of("connectors killed")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+import pytest
 import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, settings
@@ -19,6 +20,7 @@ from registry.rest.governance import GovernanceHandlers
 from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
 from tests.kit.cases.registry import Committing, Subjects, memory_store
+from tests.kit.share import count
 from tests.kit.world.registry_served import RecordingAccessControl, record
 
 
@@ -85,10 +87,9 @@ DECIDED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.counted
 @document.parametrize()
-@settings(
-    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-)
+@settings(max_examples=count(25, 10), phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
 def test_every_call_answers_as_documented(case: schemathesis.Case) -> None:
     # Random names would meet nothing but 404; half of the calls are about what is there.
     choice = len(json.dumps([case.path_parameters, case.query, case.body], default=str))

@@ -71,7 +71,7 @@ def told_is_held(told: Snapshot, store: Store) -> None:
 
 
 @given(acts=ACTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_topic_says_what_the_registry_holds(acts: list[tuple[str, str, str]]) -> None:
     store = memory_store()
     outbox = Committing(MemoryOutbox(), store.database)

@@ -17,6 +17,7 @@ from registry.subjects.fingerprint import content_key
 from registry.subjects.model import Content, Reference
 from schemas.errors import ConflictError, PoolError
 from tests.kit.cases.registry import Subjects, memory_store
+from tests.kit.share import count
 from tests.kit.world.registry_served import RecordingAccessControl, identify
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
@@ -77,7 +78,8 @@ def play(subjects: Subjects, acts: list[tuple[str, str, str]]) -> None:
 
 
 @given(before=ACTS, after=ACTS)
-@settings(max_examples=8, deadline=None)
+@pytest.mark.counted
+@settings(max_examples=count(8, 4))
 def test_no_id_means_two_schemas_after_any_history(
     before: list[tuple[str, str, str]], after: list[tuple[str, str, str]]
 ) -> None:

@@ -1,7 +1,7 @@
 """A grant is revoked through gateway A while its consumer draws through B: nothing comes after the acknowledgement.
 
 B's link to the database stands still for 3 s in half of the trials, in one direction or the other, around the moment
-of the revocation. REVOKE_TRIALS=200 runs the long form.
+of the revocation. REVOKE_TRIALS=200 runs the long form. POOL_SEED=n repeats the draws.
 """
 
 import json
@@ -24,6 +24,7 @@ from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.errors import PoolError
 from schemas.names import Topic
 from tests.kit.faults.slow_link import TO_CLIENT, TO_SERVER, SlowLink
+from tests.kit.share import count, random_of, seed
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import BIN, World, run
 from tests.torture.clerks import SCHEMA
@@ -31,7 +32,7 @@ from tests.torture.process import Program
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
 TOPIC = Topic.parse("permits.v1")
-TRIALS = int(os.environ.get("REVOKE_TRIALS", "10"))
+TRIALS = int(os.environ.get("REVOKE_TRIALS") or count(10, 4))
 STALL = 3.0  # seconds
 
 
@@ -181,18 +182,17 @@ class Race:
             time.sleep(0.005)
 
 
-@pytest.mark.timeout(60 + 20 * TRIALS)
+@pytest.mark.counted
+@pytest.mark.timeout(300 + 20 * TRIALS)
 def test_no_record_arrives_after_the_revocation_was_acknowledged() -> None:
-    seed = random.SystemRandom().randrange(10**6)
-    draw = random.Random(seed)
+    draw = random_of("revoke race")
     with two() as race:
         late = [race.trial(draw, stalled=number % 2 == 0) for number in range(TRIALS)]
-        told = f"seed {seed}, {TRIALS} trials, {len(race.arrivals)} releases; nearest to the end {max(late):.3f} s"
+        told = f"seed {seed()}, {TRIALS} trials, {len(race.arrivals)} releases; nearest to the end {max(late):.3f} s"
     print(told)
     assert max(late) < 0, told
 
 
-@pytest.mark.timeout(300)
 def test_a_gateway_whose_window_is_longer_than_the_revokers_is_found_out() -> None:
     """The control: with B's window at 5 s and A's at 50 ms, a stalled commit's reply lets records out too late."""
     draw = random.Random(1)

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 import fastavro
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from registry.codec.physical_schema import NotVerifiableError
 from registry.codec.random_datums import sample_value
 from schemas.errors import InvalidError
 from tests.kit.cases.random_avro import encode, random_record, random_value
+from tests.kit.share import count
 
 SEEDS = st.integers(0, 2**48)
 UNREADABLE = ("timestamp-nanos", "uuid")  # by Python without pandas; by fastavro, where a text is none
@@ -26,7 +28,8 @@ def compiled(schema: dict[str, Any]) -> CodecEngine:
     return CodecEngine(parse(json.dumps(schema)))
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.counted
+@settings(max_examples=count(100, 50))
 @given(SEEDS, st.booleans())
 def test_every_schema_round_trips_byte_for_byte_in_both_engines(seed: int, recursive: bool) -> None:
     rng = random.Random(seed)
@@ -68,7 +71,7 @@ def mutated(rng: random.Random, datum: bytes) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS)
 def test_a_mutated_datum_is_accepted_only_if_it_is_another_record_in_its_one_form(seed: int) -> None:
     rng = random.Random(seed)
@@ -144,7 +147,7 @@ def without(schema: Any, *logical: str) -> Any:
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(SEEDS)
 @example(7)
 def test_values_are_those_that_fastavro_reads(seed: int) -> None:
@@ -156,7 +159,7 @@ def test_values_are_those_that_fastavro_reads(seed: int) -> None:
         assert plain(schema, ours, datum), (ours, datum)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS)
 def test_a_selection_gives_the_same_columns_as_the_whole(seed: int) -> None:
     rng = random.Random(seed)
@@ -174,7 +177,7 @@ def test_a_selection_gives_the_same_columns_as_the_whole(seed: int) -> None:
     assert list(engine.encode(whole)) == datums
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS)
 def test_the_self_tests_samples_are_values_of_the_schema(seed: int) -> None:
     rng = random.Random(seed)

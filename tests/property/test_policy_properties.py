@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tests.kit.cases.grants import (
     a_resource,
     decided,
 )
+from tests.kit.share import count
 
 departments = st.sampled_from([CONSUMER, PROVIDER, STRANGER, ""])
 zones = st.sampled_from(["default", "default", "default", "internet"])
@@ -76,7 +78,8 @@ def narrower(draw: Callable[[Any], Any], grant: Grant) -> Grant:
     return narrowed
 
 
-@settings(max_examples=800, deadline=None)
+@pytest.mark.counted
+@settings(max_examples=count(800, 250))
 @given(requests, st.data())
 def test_narrowing_a_grant_never_allows_more(request: dict[str, Any], data: st.DataObject) -> None:
     request["action"] = data.draw(st.sampled_from([Action.FETCH, Action.COMMIT]))
@@ -95,7 +98,8 @@ NEEDED = {
 }  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@pytest.mark.counted
+@settings(max_examples=count(500, 200))
 @given(requests, st.sampled_from(sorted(NEEDED)))
 def test_a_missing_attribute_denies(request: dict[str, Any], action: Action) -> None:
     fitting = request | {"action": action, "standing": Standing.ACTIVE, "proven": True, "now": NOW}
@@ -110,14 +114,14 @@ def test_a_missing_attribute_denies(request: dict[str, Any], action: Action) -> 
         assert not decided(**fitting | {name: missing}), name
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(requests, st.sampled_from(list(Role)))
 def test_only_a_connector_touches_records(request: dict[str, Any], role: Role) -> None:
     assume(role is not Role.CONNECTOR)
     assert not decided(**request | {"actor": replace(request["actor"], role=role)})
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(requests)
 def test_what_is_allowed_is_within_the_grant(request: dict[str, Any]) -> None:
     grant: Grant = request["grant"]

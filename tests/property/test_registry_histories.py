@@ -144,7 +144,7 @@ REFUSALS = {
         max_size=30,
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_history_makes_an_id_mean_two_schemas(acts: list[tuple[str, str, int, int]]) -> None:
     history = History()
     for act, name, what, number in acts:

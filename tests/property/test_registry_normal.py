@@ -94,7 +94,7 @@ def key_of(text: str) -> bytes:
 
 
 @given(seed=_SEEDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_writing_has_one_normal_form_that_says_the_same(seed: int) -> None:
     rng, made = schema(seed)
     plain = json.dumps(made)
@@ -111,7 +111,7 @@ def test_every_writing_has_one_normal_form_that_says_the_same(seed: int) -> None
 
 
 @given(seed=_SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_texts_that_normalize_equal_get_one_id_and_no_id_changes_its_meaning(seed: int) -> None:
     rng, made = schema(seed)
     texts = [json.dumps(written(rng, made, redundant=redundant)) for redundant in (False, True, True)]

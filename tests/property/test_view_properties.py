@@ -20,6 +20,7 @@ from schemas.errors import PoolError
 from schemas.record import Packed
 from tests.kit.cases.naive_view import naive_view
 from tests.kit.cases.view_cases import asked, family, plain
+from tests.kit.share import chosen
 
 STATES = {"void": RowState.VOID, "delivered": RowState.DELIVERED, "unmatched": RowState.UNMATCHED}
 OUTPUT_ID = 0x0080_7F01
@@ -77,7 +78,7 @@ def differences(family_, ask, result, output, expected):
 
 def cases(seed, families, per_writer=34, grants=3):
     """Return (family, grant, what the naive view makes of it)."""
-    for number in range(families):
+    for number in families:
         rng = random.Random(f"{seed} {number}")
         family_ = family(rng, per_writer)
         writers, reader = readers(family_)
@@ -89,9 +90,11 @@ def cases(seed, families, per_writer=34, grants=3):
             yield family_, ask, naive_view(family_.rows, writers, reader, view, masks, ask.raw_filter)
 
 
+@pytest.mark.counted
 def test_a_view_delivers_what_a_naive_one_does(capsys):
     count = delivered = fast = 0
-    for family_, ask, expected in cases("view", families=100):
+    families = chosen(range(100), 25)
+    for family_, ask, expected in cases("view", families):
         output, view = view_of(family_, ask)
         result = view.apply(Packed.of(family_.rows))
         assert differences(family_, ask, result, output, expected) == []
@@ -105,9 +108,9 @@ def test_a_view_delivers_what_a_naive_one_does(capsys):
         fast += view.engine == "columns"
     with capsys.disabled():
         print(f"\n{count} cases (a record under a grant), {delivered} delivered, {fast} views with the columnar engine")
-    assert count >= 10_000
+    assert count >= 100 * len(families)
     assert 0.2 * count < delivered < 0.9 * count
-    assert fast >= 200
+    assert fast >= 2 * len(families)
 
 
 def plans(view):
@@ -118,7 +121,7 @@ def disputed(sought=frozenset(), families=80):
     """Return what the naive view disputes, with the fault that is planted in the product, until it is found."""
     _cached_plan.cache_clear()
     found = set()
-    for family_, ask, expected in cases("mutants", families=families, grants=2):
+    for family_, ask, expected in cases("mutants", range(families), grants=2):
         try:
             output, view = view_of(family_, ask)
             found.update(differences(family_, ask, view.apply(Packed.of(family_.rows)), output, expected))

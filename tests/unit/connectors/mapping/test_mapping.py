@@ -319,13 +319,13 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=6), kind=st.sampled_from(["int", "long", "double", "float"]))
 def test_the_vectorised_path_gives_what_the_scalar_one_gives_for_numbers(texts: list[str | None], kind: str) -> None:
     _same_on_both_paths(texts, kind)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(texts=st.lists(NUMBERS, min_size=1, max_size=6), kind=st.sampled_from([DECIMAL, WHOLE, DATE]))
 def test_the_vectorised_path_gives_what_the_scalar_one_gives_for_decimals_and_dates(
     texts: list[str | None], kind: AvroType

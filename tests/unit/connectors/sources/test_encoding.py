@@ -85,7 +85,7 @@ def test_an_empty_file_is_text(tmp_path: Path) -> None:
     assert detect_encoding(path).encoding == "utf-8"
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.binary(max_size=60), block=st.integers(1, 7))
 def test_blocks_change_nothing(tmp_path: Path, data: bytes, block: int) -> None:
     """The place of the misfit, too, is what decoding the whole at once says."""

@@ -113,7 +113,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(values=TEXTS, rule=st.sampled_from(["keep_3_4", "phone_3_4", "name_first", "div_city"]), data=st.data())
 def test_every_column_is_masked_as_one_text_at_a_time_is(values, rule, data):
     start = data.draw(st.integers(0, len(values)))

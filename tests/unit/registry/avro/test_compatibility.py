@@ -196,7 +196,7 @@ def _valid(schema: Any) -> bool:
     return True
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(reader=grown(2).filter(_valid), writer=grown(2).filter(_valid))
 def test_walk_and_library_never_differ(reader: Any, writer: Any) -> None:
     verdict = ReaderWriterCompatibilityChecker().get_compatibility(make_avsc_object(reader), make_avsc_object(writer))

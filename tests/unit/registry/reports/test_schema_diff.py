@@ -154,7 +154,7 @@ def records(draw: st.DrawFn) -> str:
 
 
 @given(old=records(), new=records())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_incompatibility_is_missing_from_the_list(old: str, new: str) -> None:
     found = changes(old, new)
     backward, forward = read_conflicts(new, old, strict=True), read_conflicts(old, new, strict=True)

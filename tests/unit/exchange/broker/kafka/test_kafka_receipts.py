@@ -5,7 +5,7 @@ import string
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.broker.kafka.receipts import (
@@ -59,7 +59,7 @@ def receipts(draw: st.DrawFn) -> tuple[Appended, ...]:
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(receipts())
 def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Appended, ...]) -> None:
     text = encode_receipts(given_receipts)
@@ -72,7 +72,7 @@ def test_the_latest_receipts_come_back_as_they_were(given_receipts: tuple[Append
         assert tuple(each.receipt for each in kept) == given_receipts[-len(kept) :]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(receipts())
 def test_as_many_are_kept_as_there_is_room_for(given_receipts: tuple[Appended, ...]) -> None:
     kept = len(decode_receipts(LANE, encode_receipts(given_receipts)))
@@ -120,7 +120,7 @@ def test_a_receipt_of_too_many_runs_keeps_their_ranges() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.integers(1, MAX_PARTITIONS), st.integers(0, 128), st.integers(1, 40), st.integers(1, 40))
 def test_no_batch_of_a_transaction_is_without_its_receipt(
     partitions: int, position: int, count: int, pieces: int
@@ -168,7 +168,6 @@ def test_what_others_have_written_there_is_not_taken_for_receipts(text: str) -> 
         decode_receipts(LANE, text)
 
 
-@settings(deadline=None)
 @given(receipts(), st.data())
 def test_what_is_damaged_is_corrupt_or_still_makes_sense(sent: tuple[Appended, ...], data: st.DataObject) -> None:
     """What is handed on fits the pool's tables: a number beyond them would end the sweeper, and not this lane alone."""
@@ -195,7 +194,6 @@ def test_what_says_more_or_less_than_it_holds_is_not_taken_for_receipts(raw: str
         decode_receipts(LANE, base64.b85encode(bytes.fromhex(raw)).decode())
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 7), st.sets(st.integers(0, 60), min_size=1), min_size=1))
 def test_runs_hold_exactly_the_offsets_and_are_as_few_as_can_be(offsets: dict[int, set[int]]) -> None:
     found = runs_of((number, sorted(places)) for number, places in offsets.items())
