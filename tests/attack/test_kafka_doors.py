@@ -34,6 +34,7 @@ from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import KafkaSettings, admin
 from schemas.errors import UnavailableError
 from tests.kit.cases.broker import append, batch, fresh_topic, lane_of, read_all
+from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import DEPLOY, ORGANISATION, Authority, Identity, Node
 
 pytestmark = pytest.mark.kafka
@@ -100,7 +101,7 @@ def answer(port: int, request: bytes, identity: Identity | None, *, tls: bool = 
     if identity is not None:
         context.load_cert_chain(identity.certificate, identity.key)
     with contextlib.ExitStack() as stack:
-        raw = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        raw = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
         try:
             line = stack.enter_context(context.wrap_socket(raw)) if tls else raw
             line.sendall(request)
@@ -261,7 +262,7 @@ def test_the_gateway_may_not_read_kafkas_own_topics(doors: Doors) -> None:
     append(broker, batch(lane_of(topic), 1))  # by now the topics of groups and transactions are there
     broker.close()
     for name in ("__consumer_offsets", "__transaction_state"):
-        found = AdminClient(doors.node.settings().admin()).list_topics(name, timeout=10).topics[name]
+        found = AdminClient(doors.node.settings().admin()).list_topics(name, timeout=PATIENCE).topics[name]
         assert found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
         with closed(Consumer(doors.node.settings().consumer(**{"auto.offset.reset": "earliest"}))) as consumer:
             consumer.assign([TopicPartition(name, number, 0) for number in range(8)])

@@ -17,11 +17,24 @@ def kafka_section(node: Node) -> str:
     )
 
 
-@pytest.fixture(
-    scope="module", params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)], ids=["postgres", "kafka"]
-)
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """A running pool with its records in PostgreSQL, and one with them in Kafka."""
-    extra = kafka_section(request.getfixturevalue("kafka_node")) if request.param == "kafka" else ""
-    with World.start(extra) as world:
+@pytest.fixture(scope="package")
+def postgres_world() -> Iterator[World]:
+    """A running pool with its records in PostgreSQL, for all tests here: each has departments and topics of its own."""
+    with World.start() as world:
         yield world
+
+
+@pytest.fixture(scope="package")
+def kafka_world(kafka_node: Node) -> Iterator[World]:
+    """A running pool with its records in Kafka, for all tests here."""
+    with World.start(kafka_section(kafka_node)) as world:
+        yield world
+
+
+@pytest.fixture(
+    scope="package", params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)], ids=["postgres", "kafka"]
+)
+def world(request: pytest.FixtureRequest) -> World:
+    """Each of the two in turn."""
+    world: World = request.getfixturevalue(f"{request.param}_world")
+    return world

@@ -1,4 +1,4 @@
-"""`pool-schema` as its user meets it: a process, its words, its exit code."""
+"""`pool-schema` as its user meets it: its words, its exit code; some calls as a process."""
 
 import json
 import os
@@ -9,20 +9,34 @@ from typing import Any
 
 import pytest
 
+from registry.cli.main import main
 from schemas import library
+from tests.kit.patience import PATIENCE
+from tests.kit.world import in_process
 
 pytestmark = pytest.mark.e2e
 
 
-def run(*arguments: str | Path, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "COLORTERM")}
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return in_process.run(main, *arguments)
+
+
+def process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from registry.cli.main import main; main()", *map(str, arguments)],
-        env=environment | {"COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"},
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 
@@ -44,7 +58,7 @@ def changed(path: Path, **fields: dict[str, Any]) -> Path:
 
 
 def test_lint_of_a_good_schema_says_what_it_holds(population: Path) -> None:
-    done = run("lint", population)
+    done = process("lint", population)
     assert done.returncode == 0, done.stderr
     assert f"✓ {population}: pool.base.Population 自然人基础信息, 20 fields, key id_number" in done.stdout
     assert "highest level G4, 5 direct identifiers" in done.stdout
@@ -121,7 +135,7 @@ def test_check_is_strict_about_meaning_unless_told_otherwise(population: Path) -
 
 
 def test_check_of_an_unknown_level(population: Path) -> None:
-    done = run("check", population, population, "--level", "sideward")
+    done = process("check", population, population, "--level", "sideward")
     assert done.returncode == 2
     assert "FULL_TRANSITIVE" in done.stderr
 
@@ -134,7 +148,7 @@ def test_show_and_list() -> None:
     assert shown.returncode == 0
     row = next(line for line in shown.stdout.splitlines() if line.startswith("household_division_code"))
     assert row.split() == ["household_division_code", "户籍地区划", "string", "G2", "P", "N", "div_city"]
-    assert run("show", "population", "--text").stdout == library.text("population")
+    assert process("show", "population", "--text").stdout == library.text("population")
     assert "view_schema_id" in run("show", "grant").stdout
     unknown = run("show", "nothing")
     assert unknown.returncode == 2

@@ -5,8 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,13 @@ import pytest
 
 from exchange.demo.people import DISTRICTS, persons
 from schemas import library
+from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.world.world import BIN, World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(600)]
 FIELDS = ("id_number", "full_name", "household_division_code")
 PEOPLE = list(persons(3_000))
 NAMES = list(PEOPLE[0])
-
-
-def wait_for(condition: Callable[[], bool], what: str, patience: float = 90.0) -> None:
-    give_up = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < give_up, f"not within {patience} s: {what}"
-        time.sleep(0.1)
 
 
 @contextmanager
@@ -37,7 +30,7 @@ def process(*command: str, stdin: int | None = None) -> Iterator[subprocess.Pope
         yield started
     finally:
         started.send_signal(signal.SIGTERM)
-        said, _ = started.communicate(timeout=30)
+        said, _ = started.communicate(timeout=PATIENCE)
         print(said[-3000:])
 
 
@@ -66,7 +59,7 @@ def make_source(path: Path) -> None:
 
 def table(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the sink's valid rows by id number."""
-    connection = sqlite3.connect(path, timeout=10)
+    connection = sqlite3.connect(path, timeout=PATIENCE)
     try:
         rows = connection.execute(f"SELECT {', '.join(FIELDS)} FROM residents WHERE _deleted_at IS NULL").fetchall()
     except sqlite3.OperationalError:
@@ -77,7 +70,7 @@ def table(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def change(path: Path, statement: str, *values: str) -> None:
-    connection = sqlite3.connect(path, timeout=10)
+    connection = sqlite3.connect(path, timeout=PATIENCE)
     with connection:
         connection.execute(statement, values)
     connection.close()

@@ -31,6 +31,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from tests.e2e.test_registry_processes import pool
+from tests.kit.patience import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 
@@ -146,12 +147,12 @@ def test_configuration_modes_and_contexts(client: Client, topic: str, url: str) 
         assert inner.get_subjects() == [f":.police:{name}"]
     assert client().get_latest_version(f":.police:{name}").schema.schema_str == '"int"'
     assert name in client().get_subjects()
-    assert httpx.get(f"{url}/contexts").json() == [".", ".police"]
+    assert httpx.get(f"{url}/contexts", timeout=PATIENCE).json() == [".", ".police"]
 
 
 def test_what_karapace_s_clients_and_monitoring_ask_for(url: str) -> None:
-    assert httpx.get(f"{url}/master_available").json() == {"master_available": True}
-    assert httpx.get(f"{url}/_health").json() == {"status": "ok"}
-    assert "python_info" in httpx.get(f"{url}/metrics").text
-    assert httpx.get(f"{url}/schemas/types").json() == ["JSON", "PROTOBUF", "AVRO"]
-    assert httpx.get(f"{url}/v1/metadata/id").status_code == 200
+    assert httpx.get(f"{url}/master_available", timeout=PATIENCE).json() == {"master_available": True}
+    assert httpx.get(f"{url}/_health", timeout=PATIENCE).json() == {"status": "ok"}
+    assert "python_info" in httpx.get(f"{url}/metrics", timeout=PATIENCE).text
+    assert httpx.get(f"{url}/schemas/types", timeout=PATIENCE).json() == ["JSON", "PROTOBUF", "AVRO"]
+    assert httpx.get(f"{url}/v1/metadata/id", timeout=PATIENCE).status_code == 200

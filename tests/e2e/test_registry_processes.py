@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.kit.faults.registry_storm import CONTENTS, SUBJECTS
+from tests.kit.patience import PATIENCE
 from tests.kit.share import count
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
@@ -37,7 +38,7 @@ def pool(folder: Path, *roles: str) -> Iterator[tuple[subprocess.Popen[str], dic
         yield process, json.loads(line.removeprefix("ready "))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 
@@ -55,7 +56,7 @@ def test_one_id_a_content_and_versions_without_a_gap_while_a_registry_is_killed(
         stack.enter_context(pool(folder, "gateway", "sequencer"))
         registries = [stack.enter_context(pool(folder, "registry")) for _ in range(3)]
         urls = [f"http://{addresses['registry']}" for _, addresses in registries]
-        httpx.put(f"{urls[0]}/config", json={"compatibility": "NONE"}).raise_for_status()
+        httpx.put(f"{urls[0]}/config", json={"compatibility": "NONE"}, timeout=PATIENCE).raise_for_status()
         outs = [folder / f"out{number}" for number in range(CLIENTS)]
         clients = [
             subprocess.Popen(
@@ -72,13 +73,13 @@ def test_one_id_a_content_and_versions_without_a_gap_while_a_registry_is_killed(
             for number in range(CLIENTS)
         ]
         # In the middle: when a third of what can become versions is there.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            if len(httpx.get(f"{urls[1]}/schemas").json()) >= SUBJECTS * CONTENTS // 3:
+            if len(httpx.get(f"{urls[1]}/schemas", timeout=PATIENCE).json()) >= SUBJECTS * CONTENTS // 3:
                 break
             time.sleep(0.05)
         registries[0][0].send_signal(signal.SIGKILL)
-        assert [client.wait(120) for client in clients] == [0] * CLIENTS
+        assert [client.wait(2 * PATIENCE) for client in clients] == [0] * CLIENTS
 
         done = [row for out in outs for row in json.loads(out.read_text())]
         assert len(done) == CLIENTS * EACH, "each was told an id in the end"
@@ -92,7 +93,7 @@ def test_one_id_a_content_and_versions_without_a_gap_while_a_registry_is_killed(
         assert all(len(found) == 1 for found in versions.values())
         for number in range(SUBJECTS):
             told = sorted(next(iter(found)) for (name, _), found in versions.items() if name == f"storm{number}")
-            held = httpx.get(f"{urls[2]}/subjects/storm{number}/versions").json()
+            held = httpx.get(f"{urls[2]}/subjects/storm{number}/versions", timeout=PATIENCE).json()
             # What the killed one did and could not tell was asked for again, so nothing stands there unasked.
             assert held == told == list(range(1, len(held) + 1))
     assert "deadlock" not in (folder / "log").read_text()

@@ -1,18 +1,20 @@
 """A pool on Kafka tells its schemas on a topic, whichever door they came in by."""
 
-import time
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from exchange.broker.kafka.settings import KafkaSettings
+from exchange.cli import main
 from exchange.server.schemas_topic import read_topic
 from registry.client.admin import RegistryAdminClient
 from registry.schemas_topic.records import Snapshot, fold, read_lines
 from schemas import library
 from schemas.errors import UnavailableError
 from tests.e2e.conftest import kafka_section
+from tests.kit.patience import wait_for
+from tests.kit.world import in_process
 from tests.kit.world.kafka import Node
 from tests.kit.world.world import World, run
 
@@ -35,12 +37,14 @@ def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> No
         authority=pool.data / "ca" / "authority.crt",
     )
     registry.call("PUT", "/config", {"compatibility": "FULL"})
-    found = told(kafka_node)
-    deadline = time.monotonic() + 30
-    while ("population.v1-value", 1) not in found.versions or not found.configs:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    found = Snapshot()
+
+    def complete() -> bool:
+        nonlocal found
         found = told(kafka_node)
+        return ("population.v1-value", 1) in found.versions and bool(found.configs)
+
+    wait_for(complete, "both registrations are on the topic", every=0.2)
     version = found.versions["population.v1-value", 1]
     assert version.schema == library.text("population")
     assert version.schema_id == registry.version("population.v1-value")["id"]
@@ -52,19 +56,19 @@ def test_every_registration_is_on_the_topic(pool: World, kafka_node: Node) -> No
     assert fold(read_lines(lines.read_text().split("\n"))) == found
     assert run("pool", "broker", "schemas", "--data", str(pool.data)).stdout == lines.read_text()
     for wrong in (".", "/dev/null", "/etc/passwd/x", f"{lines.parent}/{'x' * 300}"):
-        done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", wrong, check=False)
+        done = in_process.run(main, "broker", "schemas", "--data", pool.data, "--out", wrong)
         assert (done.returncode, done.stderr.partition(":")[0]) == (1, "request_invalid"), wrong
 
     config = pool.data / "pool.toml"
     whole = config.read_text()
     config.write_text(whole.replace(str(kafka_node.gateway.ca), "gone.pem"))
     assert config.read_text() != whole
-    done = run("pool", "broker", "schemas", "--data", str(pool.data), check=False)
+    done = in_process.run(main, "broker", "schemas", "--data", pool.data, "--out", lines)
     assert (done.returncode, done.stderr.partition(":")[0]) == (1, "config_invalid")
     config.write_text(whole)
     config.write_text(config.read_text().replace(f'topic = "{NAME}"', ""))
     lines.unlink()
-    done = run("pool", "broker", "schemas", "--data", str(pool.data), "--out", str(lines), check=False)
+    done = in_process.run(main, "broker", "schemas", "--data", pool.data, "--out", lines)
     assert done.returncode == 1
     assert "config_invalid: got a pool without a topic of schemas" in done.stderr
     assert not [*lines.parent.glob("*schemas.jsonl*")]

@@ -16,6 +16,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from registry.postgres import tables
 from registry.rest.app import create
 from tests.kit.cases.registry import Subjects, postgres_store
+from tests.kit.patience import PATIENCE
 from tests.kit.world import postgres
 from tests.kit.world.registry_served import Confluent, RecordingAccessControl, World, identify
 
@@ -39,10 +40,10 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        with httpx.Client(base_url=base) as http:
+        with httpx.Client(base_url=base, timeout=PATIENCE) as http:
             yield World(base, subjects, access, http)
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE)
         listener.close()
         engine.dispose()
 

@@ -20,6 +20,7 @@ from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.kit.cases.broker import fresh_topic
 from tests.kit.cases.registry import Subjects, postgres_store
+from tests.kit.patience import PATIENCE
 from tests.kit.world.postgres import end_sessions
 
 pytestmark = pytest.mark.postgres
@@ -37,8 +38,8 @@ def looked_at(database: sa.URL) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def tiny(database: sa.URL) -> Iterator[sa.Engine]:
-    """A pool with two places, in which nobody waits long."""
-    engine = connect(database, connections=2, timeout=10.0)
+    """A pool with two places."""
+    engine = connect(database, connections=2, timeout=PATIENCE)
     yield engine
     engine.dispose()
 
@@ -127,7 +128,7 @@ def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(t
     began = time.monotonic()
     with ThreadPoolExecutor(12) as threads:
         assert list(threads.map(fetch, range(24))) == [4] * 24
-    assert time.monotonic() - began < 9, "somebody had to be refused before the others could go on"
+    assert time.monotonic() - began < PATIENCE - 1, "somebody had to be refused before the others could go on"
     broker.close()
 
 

@@ -20,6 +20,7 @@ from exchange.broker.port import ReadResult
 from schemas.errors import GoneError, Reason
 from schemas.names import Topic
 from tests.kit.cases.broker import append, at_once, batch, fresh_topic, lane_of, read_all
+from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
@@ -142,7 +143,7 @@ def test_a_reader_who_goes_on_keeps_his_consumer(broker: KafkaBroker, assigned: 
 def test_at_the_end_no_consumer_goes_on_asking(broker: KafkaBroker, assigned: list[Topic]) -> None:
     topic = filled(broker, 1)
     assert len(read_all(broker, topic)) == 1000
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + PATIENCE
     while any(pooled.topic is not None for pooled in broker._consumers._idle):
         assert time.monotonic() < limit
         broker._consumers.unassign_idle()

@@ -18,6 +18,7 @@ from exchange.broker.port import Append
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
 from tests.kit.cases.broker import HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
@@ -164,13 +165,13 @@ def test_a_transaction_of_which_a_record_failed_unreported_cannot_be_committed(
     """librdkafka's own promise, on which the reports of the ends alone rest."""
     name = lane_group(lane_of(narrow, "bare"))
     producer = Producer(kafka_node.settings().producer(name))
-    transaction.initialise(producer, lane_of(narrow, "bare"), time.monotonic() + 20)
+    transaction.initialise(producer, lane_of(narrow, "bare"), time.monotonic() + PATIENCE)
     producer.begin_transaction()
     for value in (b"before", LARGE):
         producer.produce(str(narrow), value, bytes(16), 0)
     producer.flush(10)
     with pytest.raises(KafkaException) as raised:
-        transaction.commit(producer, time.monotonic() + 10)
+        transaction.commit(producer, time.monotonic() + PATIENCE)
     assert transaction.requires_abort(raised.value)
     transaction.abort(producer)
     assert len(read_all(brokers[1], narrow)) == 20

@@ -24,6 +24,7 @@ from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.errors import PoolError
 from schemas.names import Topic
 from tests.kit.faults.slow_link import TO_CLIENT, TO_SERVER, SlowLink
+from tests.kit.patience import PATIENCE
 from tests.kit.share import count, random_of, seed
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import BIN, World, run
@@ -155,7 +156,7 @@ class Race:
             # let it go, and the gateway does not know it.
             if draw.random() < 0.8:
                 hit = self.world.link.aim(draw.choice((TO_SERVER, TO_CLIENT)), STALL)
-                assert hit.wait(60), "B releases"
+                assert hit.wait(PATIENCE), "B releases"
             else:
                 self.world.link.stall(draw.choice((TO_SERVER, TO_CLIENT)), STALL)
             time.sleep(draw.uniform(0, 0.05))
@@ -176,9 +177,9 @@ class Race:
 
     def _until(self, condition: object, what: str) -> None:
         assert callable(condition)
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < give_up, f"not within 60 s: {what}"
+            assert time.monotonic() < give_up, f"not within {PATIENCE} s: {what}"
             time.sleep(0.005)
 
 

@@ -33,6 +33,17 @@ def sleep(_):
     return task
 
 
+def hold(_):
+    """Wait until the file is there, then say which process did it."""
+
+    def task(parts):
+        while not Path(parts[0].decode()).exists():
+            time.sleep(0.01)
+        return [str(os.getpid()).encode()]
+
+    return task
+
+
 def spin(_):
     """Hold the interpreter's lock: no thread of this process runs, no Python signal handler is called."""
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.kit.patience import PATIENCE
+
 SUBJECTS, CONTENTS = 6, 40
 
 
@@ -28,7 +30,7 @@ def main(seed: int, count: int, out: Path, urls: list[str]) -> None:
     choose = random.Random(seed)
     done: list[list[Any]] = []
     headers = {"Confluent-Accept-Unknown-Properties": "true"}
-    with httpx.Client(timeout=30, headers=headers) as http:
+    with httpx.Client(timeout=PATIENCE, headers=headers) as http:
         for _ in range(count):
             subject, number = f"storm{choose.randrange(SUBJECTS)}", choose.randrange(CONTENTS)
             statuses = []

@@ -30,6 +30,7 @@ from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.errors import PoolError
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
+from tests.kit.patience import PATIENCE
 from tests.kit.twins.pool_twin import CASE, PURPOSE, PoolTwin, TwinClient
 from tests.kit.world.department import Department, now
 
@@ -72,7 +73,7 @@ class TwinServer:
     def close(self) -> None:
         with contextlib.suppress(OSError), Client(self.address, "AF_UNIX") as last:
             last.send(None)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._listener.close()
 
     def run(self, target: Any, *arguments: Any, killer: Killer | None = None) -> int:

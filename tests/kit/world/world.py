@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self
 from exchange.admin_client import AdminClient
 from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
+from tests.kit.patience import PATIENCE
 
 BIN = Path(sys.executable).parent
 
@@ -186,7 +187,7 @@ class World:
         """Signal the pool and wait for its end."""
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE)
         if self.process.stdout:
             self.process.stdout.close()
         self.process = None

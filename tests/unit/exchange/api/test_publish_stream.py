@@ -21,6 +21,7 @@ from schemas.names import ConnectorId, Lane, Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from schemas.record import Receipt
+from tests.kit.patience import PATIENCE
 
 TOPIC = Topic.parse("permits.v1")
 ACTOR = Actor(
@@ -202,7 +203,7 @@ def test_a_stream_that_is_cut_off_leaves_nothing_held(publishing: Publishing) ->
         assert waits() >= 16 * MEGABYTE
         call.cancel()
         publishing.go.set()
-        for _ in range(400):
+        for _ in range(int(100 * PATIENCE)):
             if not waits():
                 break
             await asyncio.sleep(0.01)
@@ -223,7 +224,7 @@ def test_what_a_cut_off_stream_appends_is_counted_until_it_is_done(
         for number in range(1, 4):
             call = stub.Publish(large([number], []))
             assert await asyncio.to_thread(publishing.checked.acquire, timeout=20)
-            for _ in range(400):
+            for _ in range(int(100 * PATIENCE)):
                 if len(publishing.groups) == number:
                     break
                 await asyncio.sleep(0.01)
@@ -235,7 +236,7 @@ def test_what_a_cut_off_stream_appends_is_counted_until_it_is_done(
             await stub.Publish(batches([99])).read()
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         publishing.go.set()
-        for _ in range(400):
+        for _ in range(int(100 * PATIENCE)):
             if not waits():
                 break
             await asyncio.sleep(0.01)
