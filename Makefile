@@ -5,9 +5,10 @@ BIN := .venv/bin
 KAFKA_LIB := deploy/kafka/lib
 PROTO := $(wildcard schemas/proto/pool/v1/*.proto)
 SEED ?=
+SEEDED = $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka demo test check bench torture format proto lock clean
+.PHONY: help setup kafka demo test check bench bench-large torture format proto lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +31,8 @@ $(KAFKA_LIB)/.complete: deploy/kafka/pom.xml
 demo: setup ## Three departments, 20,000 persons, one grant: the whole line on the embedded default
 	$(BIN)/pool demo
 
-test: setup kafka ## Every test: unit, contract, property, attack, PostgreSQL, Kafka, processes, 40 faults
-	$(BIN)/python -m pytest
+test: setup kafka ## Every test: unit, contract, property, attack, PostgreSQL, Kafka, processes; a share of the large counts
+	$(BIN)/python -m pytest $(SEEDED)
 
 check: setup ## Types, lint, import contracts, generated code
 	$(BIN)/ruff check .
@@ -43,8 +44,12 @@ check: setup ## Types, lint, import contracts, generated code
 bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/benchmarks.md and build/bench.json
 	$(BIN)/python -m tests.bench
 
-torture: setup kafka ## 200 faults on lanes with unacknowledged batches, two controls (SEED=n repeats the draws)
-	$(BIN)/python -m tests.torture --faults 200 --controls $(if $(SEED),--seed $(SEED))
+bench-large: setup kafka ## The same with 1,000,000 records a run, 100,000 subjects, 10,000,000 records for memory: hours
+	$(BIN)/python -m tests.bench --records 1000000 --subjects 100000 --memory 10000000
+
+torture: setup kafka ## 200 faults on unacknowledged batches, two controls; every counted test whole (SEED=n repeats)
+	$(BIN)/python -m tests.torture --faults 200 --controls $(SEEDED)
+	$(BIN)/python -m pytest -m counted --share full $(SEEDED)
 
 format: setup ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -49,6 +49,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(f"seed: {share.seed()} (pytest --seed {share.seed()} repeats it)")
 
 
+@pytest.hookimpl(tryfirst=True)  # before any fixture
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs_package"):
         share.needs_package(*marker.args, **marker.kwargs)

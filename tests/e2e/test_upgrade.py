@@ -23,7 +23,7 @@ from schemas.errors import Reason, RefusedError
 from tests.kit.world.earlier import EarlierPrograms
 from tests.kit.world.world import Office, Programs, World, kill_postmaster
 
-pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.needs_package("git"), pytest.mark.timeout(600)]
 BEFORE = "5770542"  # the last commit before the rooms
 TOPIC = "residents.v1"
 FIELDS = ("id_number", "full_name", "household_division_code")

@@ -18,7 +18,8 @@ JAVA, MAVEN = shutil.which("java"), shutil.which("mvn")
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.postgres,
-    pytest.mark.skipif(JAVA is None or MAVEN is None, reason="needs Java and Maven"),
+    pytest.mark.needs_package("openjdk-17-jdk-headless", program="java"),
+    pytest.mark.needs_package("maven", program="mvn"),
 ]
 
 
