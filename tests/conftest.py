@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tests.kit.world.kafka import Node
 
 # The one profile: no deadlines, which a busy machine breaks, and examples by the seed of the run even where CI is set.
-settings.register_profile("pool", print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "pool", deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("pool")
 
 

@@ -204,7 +204,7 @@ def test_calls_that_wait_for_one_process_come_one_after_the_other():
 
 def test_a_process_that_is_free_too_late_for_a_call_goes_to_the_next_one(tmp_path, monkeypatch):
     # A hundredth of its time is too much to wait: 0.3 s for the late call, 36 s for the next one.
-    monkeypatch.setattr(process_pool, "_SHARE", 0.99)
+    monkeypatch.setattr(process_pool, "_MIN_SHARE", 0.99)
     replaced = []
     workers = ProcessPool(1, deadline=3600, replaced=replaced.append)
     with workers, ThreadPoolExecutor(3) as threads:

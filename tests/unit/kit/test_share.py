@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from _pytest.outcomes import Failed, Skipped
+from hypothesis import settings
 
 from tests.kit import share
 
@@ -35,6 +36,12 @@ def test_a_seed_repeats_its_choices_and_another_makes_others() -> None:
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
     assert drawn(1)[0] != drawn(1, "b")[0]
+
+
+def test_no_property_has_a_deadline_and_examples_follow_the_seed(request: pytest.FixtureRequest) -> None:
+    assert settings().deadline is None
+    assert not settings().derandomize
+    assert request.config.option.hypothesis_seed is not None
 
 
 def test_without_a_package_a_test_skips_and_on_ci_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
