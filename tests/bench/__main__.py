@@ -42,6 +42,7 @@ class Bench:
 
     def __init__(self, stack: ExitStack, records: int, *, engines: int) -> None:
         self.records = records
+        self.engines = engines
         self.node = stack.enter_context(kafka.node(kafka.SHIPPED_JAVA))
         limits = f"[limits]\nthreads = 16\nworkers = {engines}\n"
         self.world = stack.enter_context(World.start(f"{kafka_section(self.node)}\n{limits}"))
@@ -90,6 +91,14 @@ class Bench:
         used = {"gateway": [gateway], "engine process": engines, "kafka": [psutil.Process(self.node.pid)]}
         return {what: sum(_used(each) for each in processes) for what, processes in used.items()}
 
+    def resident(self) -> dict[str, float]:
+        """Return the resident memory of the gateway and of its engine processes, in MB."""
+        assert self.world.process is not None
+        gateway = psutil.Process(self.world.process.pid)
+        engines = [each for each in gateway.children() if "python" in each.name()]
+        parts = {"gateway": [gateway], "engine process": engines}
+        return {what: sum(each.memory_info().rss for each in processes) / 1e6 for what, processes in parts.items()}
+
 
 def main() -> int:
     """Run what is asked for and write it down."""
@@ -100,6 +109,7 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=2_000_000)
     parser.add_argument("--only", default="publish,fetch,subscribers,memory,registry")
     parser.add_argument("--subjects", type=int, default=10_000)
+    parser.add_argument("--engines", type=int, default=ENGINES, help="engine processes while publishing and fetching")
     given = parser.parse_args()
     only = given.only.split(",")
     rows: list[Row] = []
@@ -107,7 +117,7 @@ def main() -> int:
         rows += registry.measure(given.runs, given.subjects)
     if {"publish", "fetch"} & {*only}:
         with ExitStack() as stack:
-            bench = Bench(stack, given.records, engines=ENGINES)
+            bench = Bench(stack, given.records, engines=given.engines)
             rows.append(_publish(bench, given.runs))
             if "fetch" in only:
                 rows.append(_fetch(bench, given.runs))
@@ -148,14 +158,15 @@ def _pairs(bench: Bench, what: str, runs: int, ours: str, plain: str) -> Row:
         _tell(f"{what} {number}/{runs}: ours {speeds[-1][0]:,.0f}/s, baseline {speeds[-1][1]:,.0f}/s")
     speeds, used = speeds[WARM:], used[WARM:]
     processors = {name: statistics.median(one[name] for one in used) for name in used[0]}
-    return Row.paired(what, speeds, unit="records/s", notes=_cpu(processors, bench.records))
+    return Row.paired(what, speeds, unit="records/s", notes=_cpu(bench, processors))
 
 
-def _cpu(processors: dict[str, float], records: int) -> str:
+def _cpu(bench: Bench, processors: dict[str, float]) -> str:
     seconds = ", ".join(f"{name} {value:.2f} s" for name, value in processors.items())
+    memory = ", ".join(f"{name} {value:,.0f} MB" for name, value in bench.resident().items())
     return (
-        f"{records:,} records a run, publishing with 32 batches in flight; {ENGINES} engine process beside "
-        f"the gateway, for checks and views; CPU: {seconds}"
+        f"{bench.records:,} records a run, publishing with 32 batches in flight; {bench.engines} engine process beside "
+        f"the gateway, for checks and views; CPU: {seconds}; resident: {memory}"
     )
 
 
