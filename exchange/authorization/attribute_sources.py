@@ -48,7 +48,7 @@ class IdentityAttributes(IdentitySource):
     @override
     def lock_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
         if _presents_certificate(actor):
-            status = self._connectors.hold_status(work, actor.certificate)
+            status = self._connectors.lock_status(work, actor.certificate)
             if status is CertificateStatus.REVOKED:
                 return Standing.REVOKED
         return self._department(work, actor)

@@ -75,9 +75,9 @@ class Connectors:
         """Return whether a certificate may be used. One that is unknown may not."""
         return _status(self._store.certificate(reader, serial))
 
-    def hold_status(self, work: UnitOfWork, serial: str) -> CertificateStatus:
+    def lock_status(self, work: UnitOfWork, serial: str) -> CertificateStatus:
         """Return whether a certificate may be used; a revocation waits until the transaction ends."""
-        return _status(self._store.hold_certificate(work, serial))
+        return _status(self._store.lock_certificate(work, serial))
 
     def signing_key(self, reader: Reader, department: str, connector: str, at: datetime) -> bytes:
         """Return the public Ed25519 key (32 bytes) that was a connector's at a time: since ≤ at < until.

@@ -157,7 +157,7 @@ class PostgresIdentityStore(IdentityStore):
         return None if row is None else Certificate(**row._asdict())
 
     @override
-    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+    def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         row = connection_of(work).execute(_certificate_of(serial).with_for_update(read=True)).one_or_none()
         return None if row is None else Certificate(**row._asdict())
 

@@ -143,7 +143,7 @@ class IdentityStore(Protocol):
         """Return a certificate; None = the pool never issued it."""
         ...
 
-    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+    def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         """Return a certificate and keep it as it is until the transaction ends (a shared lock)."""
         ...
 
@@ -245,7 +245,7 @@ class MemoryIdentityStore(IdentityStore):
         return self._tables.certificates.get(serial)
 
     @override
-    def hold_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
+    def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         del work  # one transaction at a time: everything is locked
         return self._tables.certificates.get(serial)
 

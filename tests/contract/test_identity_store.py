@@ -360,7 +360,7 @@ def test_a_revocation_waits_for_whoever_holds_the_certificate(engine: sa.Engine)
 
     with ThreadPoolExecutor(1) as other:
         with db.begin() as work:
-            assert store.hold_certificate(work, "a1") == a_certificate()
+            assert store.lock_certificate(work, "a1") == a_certificate()
             running = other.submit(revoke)
             assert not revoked.wait(BLOCKED), "the release that was decided upon must end first"
         running.result(WAIT)
