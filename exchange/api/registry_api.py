@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from exchange.access.grants.store import GrantQuery
 from exchange.api.bodies import grant_json
-from exchange.api.registry_enforcement import RegistryAccessControl, registry_call
+from exchange.api.registry_enforcement import RegistryAccessControl, registry_request_context
 from exchange.api.registry_identification import RegistryIdentification
 from exchange.config import Config
 from exchange.pool import Pool
@@ -35,7 +35,7 @@ def registry_api(
         except PoolError:
             return []
         query = GrantQuery(topic=topic)
-        return [grant_json(grant) for grant in pool.grants.list(actor, registry_call(), query)]
+        return [grant_json(grant) for grant in pool.grants.list(actor, registry_request_context(), query)]
 
     access = RegistryAccessControl(
         pool.enforcer, pool.database, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev

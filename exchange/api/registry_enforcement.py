@@ -38,7 +38,7 @@ from schemas.errors import PoolError, Reason
 from schemas.identifiers import random_id
 from schemas.names import Topic
 
-__all__ = ["ANONYMOUS", "RegistryAccessControl", "registry_call"]
+__all__ = ["ANONYMOUS", "RegistryAccessControl", "registry_request_context"]
 
 ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=Role.DATA_AUTHORITY)
 """Every caller of a registry under --dev."""
@@ -50,9 +50,9 @@ _SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
 class _Visibility(Visibility):
     """`Visibility` behind the pool: caches each subject's verdict, and counts the restricted ones that were named."""
 
-    def __init__(self, visible: Callable[[str], bool], restrict: Callable[[str], bool]) -> None:
+    def __init__(self, visible: Callable[[str], bool], is_restricted: Callable[[str], bool]) -> None:
         self._visible = cache(visible)
-        self._restrict = restrict
+        self._is_restricted = is_restricted
         self._named: set[str] = set()
 
     @override
@@ -64,7 +64,7 @@ class _Visibility(Visibility):
         self._named.update(subjects)
 
     def restricted(self) -> int:
-        return sum(map(self._restrict, self._named))
+        return sum(map(self._is_restricted, self._named))
 
 
 class RegistryAccessControl(AccessControl):
@@ -103,15 +103,15 @@ class RegistryAccessControl(AccessControl):
     @override
     def act(self, actor: Actor, action: Action, resource: str) -> Iterator[tuple[UnitOfWork, AuditHandle]]:
         decision = self._decide(actor, action, resource)
-        with self._enforcer.act(actor, action, resource, registry_call(), decision) as (work, act):
+        with self._enforcer.act(actor, action, resource, registry_request_context(), decision) as (work, act):
             yield work, act
 
     @contextmanager
     @override
     def read(self, actor: Actor, action: Action, resource: str) -> Iterator[Reader]:
-        call = registry_call()
+        call = registry_request_context()
         decision = self._decide(actor, action, resource)
-        if self._recorded(resource):
+        if self._is_recorded(resource):
             with self._enforcer.act(actor, action, resource, call, decision) as (work, _):
                 yield work
             return
@@ -122,17 +122,17 @@ class RegistryAccessControl(AccessControl):
     @contextmanager
     @override
     def list(self, actor: Actor, *, admitted: bool = False) -> Iterator[Visibility]:
-        call = registry_call()
+        call = registry_request_context()
         decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
         self._enforcer.admit(actor, Action.SCHEMA_READ, "", call, decision)
-        visibility = _Visibility(self._reads(actor, SubjectOperation.READ), self._rights.is_restricted)
+        visibility = _Visibility(self._readable_by(actor, SubjectOperation.READ), self._rights.is_restricted)
         yield visibility
         restricted = visibility.restricted()
         if restricted:
             with self._enforcer.act(actor, Action.SCHEMA_READ, "", call, decision) as (_, act):
                 act.note(restricted=restricted)
 
-    def _reads(self, actor: Actor, operation: SubjectOperation) -> Callable[[str], bool]:
+    def _readable_by(self, actor: Actor, operation: SubjectOperation) -> Callable[[str], bool]:
         """Return a function that returns whether an actor, whose standing is checked elsewhere, may read a subject.
 
         The catalogue is asked once for the owners of all subjects, and only where it matters.
@@ -148,29 +148,30 @@ class RegistryAccessControl(AccessControl):
         def owner(subject: str) -> str | None:
             return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
 
-        return lambda subject: bool(self._reading(actor, operation, subject, owner))
+        return lambda subject: bool(self._decide_read(actor, operation, subject, owner))
 
     @override
     def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
-        if (self._dev and actor == ANONYMOUS) or self._reading(actor, operation, origin, self._owner):
+        if (self._dev and actor == ANONYMOUS) or self._decide_read(actor, operation, origin, self._owner):
             return origin
         # A schema that everybody has may stand under thousands of subjects; those that leave no entry come first.
-        reads = self._reads(actor, operation)
-        return next(filter(reads, sorted(others(), key=self._recorded)), origin)
+        reads = self._readable_by(actor, operation)
+        return next(filter(reads, sorted(others(), key=self._is_recorded)), origin)
 
     @override
     def permits_from_cache(self, actor: Actor, action: Action, resource: str) -> bool:
-        if self._recorded(resource):
+        if self._is_recorded(resource):
             return False
         if self._dev and actor is ANONYMOUS:
             return True
         standing = self._standings.get(actor)
         if standing is not Standing.ACTIVE or action in FORBIDDEN.get(actor.role, ()):
             return False
-        return bool(self._reading(actor, OPERATIONS[action], resource, lambda _: None))  # the owner is not asked for
+        # Of the owner only what the name tells: the catalogue would have to be asked.
+        return bool(self._decide_read(actor, OPERATIONS[action], resource, contexts.owner_of))
 
-    def _recorded(self, resource: str) -> bool:
+    def _is_recorded(self, resource: str) -> bool:
         return is_view(resource) or self._rights.is_restricted(resource)
 
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
@@ -182,14 +183,14 @@ class RegistryAccessControl(AccessControl):
         if action in FORBIDDEN.get(actor.role, ()):
             return refuse_role(actor, action)
         if action in _READS:
-            return self._reading(actor, OPERATIONS[action], resource, self._owner)
+            return self._decide_read(actor, OPERATIONS[action], resource, self._owner)
         by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
         operation = OPERATIONS.get(action)
         if not by_role and operation is not None and self._rights.allows(actor, operation, resource):
             return Allow()
         return by_role
 
-    def _reading(
+    def _decide_read(
         self, actor: Actor, operation: SubjectOperation, resource: str, owner: Callable[[str], str | None]
     ) -> Allow | Deny:
         """Decide a read; what is open comes first, since it needs no question."""
@@ -221,6 +222,6 @@ class RegistryAccessControl(AccessControl):
             raise
 
 
-def registry_call() -> RequestContext:
+def registry_request_context() -> RequestContext:
     """Return the circumstances of one call to the registry."""
     return RequestContext(trace=random_id(), client="registry-api")

@@ -1,7 +1,8 @@
 """Bearer tokens and the accounts of people: added, authenticated, renewed, revoked.
 
 A token is 256 random bits, shown once and stored as SHA-256. A call has the rights of the account as it is at that
-moment: revoking the account, or giving it another token, takes effect with the next call. Accounts of the pool itself
+moment: revoking the account, or giving it another token, takes effect with the next call (with a look-up of a schema by
+id within half a second, see `exchange.api.registry_identification`). Accounts of the pool itself
 (data authority, operator, auditor) belong to no department; all others belong to one. An account has one role.
 """
 

@@ -138,26 +138,22 @@ class RestApplication:
             check_body_headers(method, headers)
             path, query = path_of(scope)
             route, values = self._router.match(method, path)
-            if route.body:
-                request = Request(scope, receive)
-                body = await read_body(request)
-                arguments = route.arguments(values, query)
+            body = await read_body(Request(scope, receive)) if route.body else None
+            arguments = route.arguments(values, query)
+            if body is not None:
                 arguments["body"] = body
-            else:
-                arguments = route.arguments(values, query)
-                if route.cached is not None:
-                    found = route.cached(scope, arguments)
-                    if found is not None:
-                        return found
-                request = Request(scope, receive)
-            return await self._threads.run(partial(_call, route, request, arguments))
+            elif route.cached is not None:
+                found = route.cached(scope, arguments)
+                if found is not None:
+                    return found
+            return await self._threads.run(partial(_call, route, Request(scope, receive), arguments))
         except HttpError as error:
             return http_error_response(error)
         except PoolError as error:
             return error_response(error, self._dialect)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody receives
-        except Exception:  # noqa: BLE001 - the last resort; a server that dies of one request serves no other
+        except Exception:  # noqa: BLE001 - a defect in one request must not close the connection without an answer
             _log.exception("unexpected")
             return internal_error_response()
 

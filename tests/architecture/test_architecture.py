@@ -13,7 +13,8 @@ WRITTEN = ("*.py", "*.md", "*.toml", "*.yaml", "*.yml", "*.proto", "*.avsc", "*.
            "*.json", "*.csv", "*.go", "Makefile")  # fmt: skip
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _SERVER = (
-    "confluent_kafka", "kafka", "fastapi", "uvicorn", "alembic", "prometheus_client", "chinese_calendar", "psycopg2",
+    "confluent_kafka", "kafka", "fastapi", "starlette", "uvicorn", "alembic", "prometheus_client", "chinese_calendar",
+    "psycopg2",
 )  # fmt: skip
 
 
