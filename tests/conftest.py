@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 # Suites and kits assert too; said before the first of them is imported.
 pytest.register_assert_rewrite("tests.kit", "tests.contract", "tests.torture")
 
-from registry.database.connection_pool import connect  # noqa: E402
+from registry.database.connection_pool import create_engine  # noqa: E402
 from tests.kit import share  # noqa: E402
 from tests.kit.world import postgres  # noqa: E402
 
@@ -71,7 +71,7 @@ def database(postgres_server: sa.URL) -> Iterator[sa.URL]:
 
 @pytest.fixture
 def engine(database: sa.URL) -> Iterator[sa.Engine]:
-    engine = connect(database, connections=15)  # as the pool does
+    engine = create_engine(database, connections=15)  # as the pool does
     yield engine
     engine.dispose()
 

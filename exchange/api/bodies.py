@@ -4,7 +4,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from exchange.access.grants.grant_json import to_json
 from exchange.access.view.filter import filter_from_json
-from registry.directory.model import Department, Entry, GovernmentLevel, ShareType
+from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
@@ -74,14 +74,14 @@ class EntryBody(_Body):
     legal_basis: str = ""
     level: str = Field(pattern="^(G[1-4]|IMP)$")
 
-    def to_entry(self, provider: str) -> Entry:
+    def to_entry(self, provider: str) -> CatalogueEntry:
         """Return the entry of a provider.
 
         Raises:
             InvalidError: NAME_INVALID or REQUEST_INVALID.
         """
         members = self.model_dump(exclude={"topic", "level"})
-        return Entry(topic=Topic.parse(self.topic), level=Level[self.level], provider=provider, **members)
+        return CatalogueEntry(topic=Topic.parse(self.topic), level=Level[self.level], provider=provider, **members)
 
 
 class SchemaBody(_Body):
@@ -168,7 +168,7 @@ def department_json(department: Department) -> dict[str, Json]:
     }
 
 
-def entry_json(entry: Entry) -> dict[str, Json]:
+def entry_json(entry: CatalogueEntry) -> dict[str, Json]:
     """Return a catalogue entry's document."""
     return {
         "topic": str(entry.topic),

@@ -20,7 +20,7 @@ from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import Department, Entry, EntryState, GovernmentLevel
+from registry.directory.model import CatalogueEntry, Department, EntryState, GovernmentLevel
 from registry.subjects.model import Content
 from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor, Allow, Deny, Role
@@ -206,16 +206,16 @@ class Administration:
             act.note(role=str(role), department=department)
             return self._users.add(work, name=name, role=role, department=department, by=actor.id, at=self._now())
 
-    def draft_entry(self, actor: Actor, call: RequestContext, entry: Entry) -> Entry:
+    def draft_entry(self, actor: Actor, call: RequestContext, entry: CatalogueEntry) -> CatalogueEntry:
         """Draft a catalogue entry of the actor's department.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError, ConflictError: see `Catalogue.draft`.
+            InvalidError, ConflictError: see `Catalogue.create`.
         """
         decision = self._decide(actor, Action.CATALOGUE_DRAFT, entry.provider)
         with self._enforcer.act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision) as (work, _):
-            return self._registry.catalogue.draft(work, entry)
+            return self._registry.catalogue.create(work, entry)
 
     def register_schema(self, actor: Actor, call: RequestContext, topic: Topic, text: str) -> tuple[int, int]:
         """Register a schema of a catalogued resource; return its id and version.
@@ -230,7 +230,7 @@ class Administration:
             registered = self._registry.subjects.registration.register(work, topic.subject, Content(text=text))
         return registered.schema_id, registered.number
 
-    def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
+    def publish_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> CatalogueEntry:
         """Publish an entry and create its topic. Idempotent: repeated after a crash, it completes the publication.
 
         Raises:
@@ -247,7 +247,7 @@ class Administration:
                 work, topic, self._registry.subjects.lookup.full_classification, version=entry.version
             )
 
-    def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> Entry:
+    def archive_entry(self, actor: Actor, call: RequestContext, topic: Topic) -> CatalogueEntry:
         """Archive an entry.
 
         Raises:
@@ -261,7 +261,7 @@ class Administration:
         self._sleep(RELEASE_WINDOW)
         return archived
 
-    def entries(self, actor: Actor, call: RequestContext) -> Sequence[Entry]:
+    def entries(self, actor: Actor, call: RequestContext) -> Sequence[CatalogueEntry]:
         """List the catalogue; every account may.
 
         Raises:
@@ -287,7 +287,7 @@ class Administration:
                     created += 1
         return created
 
-    def _entry(self, topic: Topic) -> Entry:
+    def _entry(self, topic: Topic) -> CatalogueEntry:
         with self._database.read() as reader:
             return self._registry.catalogue.get(reader, topic)
 

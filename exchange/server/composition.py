@@ -59,7 +59,7 @@ from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.key_files import receipts_key
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
-from registry.database.connection_pool import connect
+from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase, Reader, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
@@ -242,8 +242,8 @@ class _Storage:
 
 
 def _open_storage(config: Config, url: sa.URL) -> _Storage:
-    engine = connect(url, connections=_CONNECTIONS)
-    autocommit = connect(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
+    engine = create_engine(url, connections=_CONNECTIONS)
+    autocommit = create_engine(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
     retry_until_available(lambda: migrations.check(engine))
     database = PostgresDatabase(engine, autocommit)
     broker = retry_until_available(lambda: _broker(config, database))

@@ -32,7 +32,7 @@ from exchange.identity.tokens import Users
 from exchange.server.clock import utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.key_files import receipts_key
-from registry.database.errors import refusal
+from registry.database.errors import connection_failure
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -190,7 +190,9 @@ def _check_database(config: Config) -> None:
         try:
             revision = migrations.revision(engine)
         except UnavailableError as error:
-            raise UnavailableError(error.reason, f"{error.message}. It was said: {refusal(error)}") from error
+            raise UnavailableError(
+                error.reason, f"{error.message}. It was said: {connection_failure(error)}"
+            ) from error
     if revision is not None:
         raise InvalidError(
             Reason.ALREADY_EXISTS,

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from registry.database.errors import refusal
+from registry.database.errors import connection_failure
 from schemas.errors import Reason, UnavailableError
 
 __all__ = ["STARTUP_TIMEOUT", "retry_until_available"]
@@ -55,7 +55,7 @@ def retry_until_available(
                     reason=error.reason,
                     message=error.message,
                     seconds=round(deadline - now),
-                    said=refusal(error),
+                    said=connection_failure(error),
                 )
                 next_log = now + _LOG_PERIOD
         sleep(1.0)

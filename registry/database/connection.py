@@ -1,15 +1,15 @@
-"""PostgreSQL connection that batches BEGIN with the first statement and COMMIT with the last: fewer round trips.
+"""PostgreSQL connection that batches BEGIN and COMMIT with statements, to save network round trips.
 
     psycopg2                  BEGIN ── first statement ── … ── last statement ── COMMIT
     here                      BEGIN; first statement   ── … ── last statement; COMMIT
 
-Several statements in one message are executed one after another, and the first that fails ends the message
+The server executes several statements of one message one after another, and the first that fails ends the message
 (PostgreSQL's documentation, "Simple Query", 55.2.2.1): after `BEGIN; statement` the transaction is open, failed or
 not; of `statement; COMMIT` nothing is committed if the statement fails. A message is parsed as a whole before any of
-it is executed, so that a first statement with a syntax error has begun nothing.
+it is executed, so a first statement that is not valid SQL begins no transaction.
 
-For the driver each such connection is in autocommit mode; transactions are begun and ended here only. Callers see a
-connection like psycopg2's own: `autocommit`, `commit`, `rollback` and the isolation levels have the same meaning.
+The driver sees each such connection in autocommit mode; this module alone begins and ends transactions. To its users it
+is a usual connection of psycopg2: `autocommit`, `commit`, `rollback` and isolation levels mean what they mean there.
 """
 
 from collections.abc import Iterable
@@ -36,21 +36,21 @@ _LEVELS: dict[int | None, str] = {
 
 
 class BatchingConnection(extensions.connection):
-    """A connection of psycopg2's: give it to `psycopg2.connect` as its `connection_factory`."""
+    """Connection of psycopg2; pass the class to `psycopg2.connect` as `connection_factory`."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         _AUTOCOMMIT.__set__(self, True)
-        self._single = False
-        self._level = ""
+        self._autocommit = False
+        self._isolation = ""
         self._readonly = False
-        self._last = b""
-        self._own = super().cursor()
+        self._final_statement = b""
+        self._control_cursor = super().cursor()
 
     def __enter__(self) -> Self:
-        """Begin a transaction for the block, in autocommit mode too; the end of the block ends it."""
-        if self._single:  # the driver would send it too, and then expect a transaction forever
-            self._send(self._begin())
+        """Begin a transaction for the block, in autocommit mode too; `__exit__` ends it."""
+        if self._autocommit:  # the driver's own __enter__ would begin one too, and count it from then on
+            self._send(self._begin_statement())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -63,110 +63,110 @@ class BatchingConnection(extensions.connection):
     @property
     def autocommit(self) -> bool:
         """Whether each statement is a transaction of its own."""
-        return self._single
+        return self._autocommit
 
     @autocommit.setter
     def autocommit(self, value: bool) -> None:
-        self._refuse_open("autocommit")
-        self._single = value
+        self._require_idle("autocommit")
+        self._autocommit = value
 
     @property
     def readonly(self) -> bool:
-        """Whether its transactions may only read."""
+        """Whether its transactions are read-only."""
         return self._readonly
 
     @readonly.setter
     def readonly(self, value: Any) -> None:
-        self._refuse_open("readonly")
+        self._require_idle("readonly")
         self._readonly = value is True
 
     def set_isolation_level(self, level: int | None) -> None:
-        """Set the isolation level of the next transactions; 0 for autocommit. An open one is rolled back."""
+        """Set the isolation level of the next transactions; 0 = autocommit. An open transaction is rolled back."""
         self.rollback()
-        self._single = level == extensions.ISOLATION_LEVEL_AUTOCOMMIT
-        self._level = "" if self._single else _LEVELS[level]
+        self._autocommit = level == extensions.ISOLATION_LEVEL_AUTOCOMMIT
+        self._isolation = "" if self._autocommit else _LEVELS[level]
 
     def cursor(self, *arguments: Any, **named: Any) -> Any:
         """Return a cursor that batches BEGIN; one with a name streams from the server, within a transaction."""
         named["cursor_factory"] = _Cursor
         if arguments or named.get("name"):
-            named["withhold"] = True  # without it the driver refuses, because it does not know the transaction
+            named["withhold"] = True  # the driver requires it in autocommit mode: it does not know of the transaction
         return super().cursor(*arguments, **named)
 
     def begin_prefix(self) -> str:
-        """Return the prefix of the next statement; empty within a transaction, and in autocommit mode.
+        """Return the prefix of the next statement: BEGIN; empty within a transaction and in autocommit mode.
 
         Raises:
-            psycopg2.ProgrammingError: the transaction's last statement was set; it can only end.
+            psycopg2.ProgrammingError: the transaction's final statement was given; it can only end.
         """
-        if self._last:
+        if self._final_statement:
             raise psycopg2.ProgrammingError("got another statement after the one that is sent with the commit")
-        if self._single or self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+        if self._autocommit or self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             return ""
-        return self._begin()
+        return self._begin_statement()
 
-    def open(self) -> None:
-        """Begin a transaction, unless one is open or the connection is in autocommit mode."""
+    def begin(self) -> None:
+        """Begin a transaction now, unless one is open or the connection is in autocommit mode."""
         prefix = self.begin_prefix()
         if prefix:
             self._send(prefix)
 
     def send_with_commit(self, statement: bytes) -> None:
-        """Send a statement with the commit, which then raises its errors; no statement may follow.
+        """Send a statement in one message with the commit, which then raises its errors; it is the final statement.
 
         Args:
             statement: its parameters filled in (`cursor.mogrify`).
 
         Raises:
-            psycopg2.ProgrammingError: one is set already.
+            psycopg2.ProgrammingError: there is one already.
         """
-        self._last = self.begin_prefix().encode() + statement
+        self._final_statement = self.begin_prefix().encode() + statement
 
     def commit(self) -> None:
-        """Commit an open transaction. It has ended, whatever this raises.
+        """Commit, if a transaction was begun. It has ended afterwards, whatever this raises.
 
         Raises:
-            psycopg2.errors.InFailedSqlTransaction: a statement had failed, so that the server rolled back.
-            psycopg2.Error: what the last statement or the commit raised.
+            psycopg2.errors.InFailedSqlTransaction: a statement had failed, so the server rolled back.
+            psycopg2.Error: what the final statement or the commit itself raised.
         """
-        last, self._last = self._last, b""
-        if not last and self.get_transaction_status() == TRANSACTION_STATUS_IDLE:
+        final, self._final_statement = self._final_statement, b""
+        if not final and self.get_transaction_status() == TRANSACTION_STATUS_IDLE:
             return
         try:
-            done = self._send(last + b";COMMIT" if last else "COMMIT")
+            status = self._send(final + b";COMMIT" if final else "COMMIT")
         except psycopg2.Error:
             if self.get_transaction_status() == TRANSACTION_STATUS_INERROR:
                 self.rollback()
             raise
-        if done == "ROLLBACK":
+        if status == "ROLLBACK":
             raise errors.InFailedSqlTransaction("a statement of this transaction had failed, so nothing was committed")
 
     def rollback(self) -> None:
-        """Roll back an open transaction."""
-        self._last = b""
+        """Roll back, if a transaction was begun."""
+        self._final_statement = b""
         if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             self._send("ROLLBACK")
 
-    def _begin(self) -> str:
-        return f"BEGIN{self._level}{' READ ONLY' if self._readonly else ''};"
+    def _begin_statement(self) -> str:
+        return f"BEGIN{self._isolation}{' READ ONLY' if self._readonly else ''};"
 
     def _send(self, text: str | bytes) -> str | None:
-        self._own.execute(text)
-        return self._own.statusmessage
+        self._control_cursor.execute(text)
+        return self._control_cursor.statusmessage
 
-    def _refuse_open(self, what: str) -> None:
+    def _require_idle(self, what: str) -> None:
         if self.get_transaction_status() not in (TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_UNKNOWN):
             raise psycopg2.ProgrammingError(f"{what} cannot be changed within a transaction; commit or roll back first")
 
 
 class _Cursor(extensions.cursor):
-    """Sends BEGIN with the first statement of a transaction."""
+    """Cursor that sends BEGIN with the first statement of a transaction."""
 
     connection: BatchingConnection
 
     def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - the driver's own name
         if self.name is not None:  # the driver puts DECLARE before it
-            self.connection.open()
+            self.connection.begin()
         prefix = self.connection.begin_prefix()
         if prefix:
             if isinstance(query, sql.Composable):
@@ -175,21 +175,21 @@ class _Cursor(extensions.cursor):
         super().execute(query, vars)
 
     def executemany(self, query: Any, vars_list: Iterable[Any]) -> None:
-        self.connection.open()
+        self.connection.begin()
         super().executemany(query, vars_list)
 
     def callproc(self, procname: Any, parameters: Any = None) -> None:
-        self.connection.open()
+        self.connection.begin()
         super().callproc(procname, parameters)
 
     def copy_expert(self, *arguments: Any, **named: Any) -> None:
-        self.connection.open()
+        self.connection.begin()
         super().copy_expert(*arguments, **named)
 
     def copy_from(self, *arguments: Any, **named: Any) -> None:
-        self.connection.open()
+        self.connection.begin()
         super().copy_from(*arguments, **named)
 
     def copy_to(self, *arguments: Any, **named: Any) -> None:
-        self.connection.open()
+        self.connection.begin()
         super().copy_to(*arguments, **named)

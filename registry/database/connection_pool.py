@@ -1,13 +1,13 @@
-"""Connection pool for PostgreSQL that checks idle connections by their socket, without a round trip.
+"""Connection pool of PostgreSQL: checks a connection without a round trip, bounds threads rather than connections.
 
-A server that ends closes its sockets, and a closed socket is detected without a message: it is readable, and an idle
-one is not. So taking a connection from the pool costs no round trip, and one that a restart has closed is still never
-returned. A connection that was idle for long is tested with a query as well, because a network in between may have
-dropped it.
+When a server goes away it closes its ends, and a closed end shows without a message: its socket is readable, where an
+idle one has nothing to read. So checking out a connection costs no round trip, and one that a restart has closed is
+still never handed out. A connection that was not used for some seconds is checked with a query too, since a network in
+between may have dropped it.
 
-A thread that has a connection and takes a second one (a broker's read within a transaction, a denial that is recorded
-on its own) never waits for it. With one limit for all, as many threads as there are connections could each have one and
-wait for another forever (a deadlock). So the limit counts threads, not connections.
+A thread that holds a connection and takes a second one (a broker's read within a transaction, a denial that is recorded
+in a transaction of its own) never waits for it. If both came from one bounded set, as many threads as there are
+connections could each hold one and wait for another: a deadlock. So the bound counts threads, not connections.
 """
 
 import select
@@ -22,111 +22,115 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from registry.database.connection import BatchingConnection
 
-__all__ = ["connect"]
+__all__ = ["create_engine"]
 
-# A server behind a network that drops packets is given up within seconds, not after the kernel's quarter of an hour.
-_LIMITS = {
+# A server behind a network that drops packets is given up in seconds, not after the kernel's quarter of an hour.
+_NETWORK_TIMEOUTS = {
     "connect_timeout": 10,  # seconds
     "tcp_user_timeout": 30_000,  # milliseconds without an acknowledgement of what was sent
     "keepalives_idle": 15,  # seconds
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
-_IDLE = 10.0  # seconds without use after which a connection is tested with a query
-_TIMEOUT = 30.0  # seconds that a thread waits for its first connection
+_QUERY_AFTER_IDLE = 10.0  # seconds without use after which a connection is checked with a query
+_CHECKOUT_TIMEOUT = 30.0  # seconds
 
 
-class _ThreadConnections:
-    """One thread's number of connections; another thread may return them."""
+class _ThreadUsage:
+    """Number of connections that one thread has checked out; any thread may return them."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 class _PerThreadBoundedPool(QueuePool):
-    """A pool that limits the number of threads with connections; a thread with one gets more without waiting."""
+    """Pool that bounds how many threads hold connections; a thread that holds one gets more without waiting."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._threads = threading.Semaphore(self.size())
-        self._thread = threading.local()
-        self._taken: dict[ConnectionPoolEntry, tuple[_ThreadConnections, bool]] = {}
+        self._local = threading.local()
+        self._checked_out: dict[ConnectionPoolEntry, tuple[_ThreadUsage, bool]] = {}
 
     def _do_get(self) -> ConnectionPoolEntry:
-        own: _ThreadConnections | None = getattr(self._thread, "connections", None)
-        if own is None:
-            own = self._thread.connections = _ThreadConnections()
-        is_first = own.count == 0
-        if is_first and not self._threads.acquire(timeout=self.timeout()):
+        usage: _ThreadUsage | None = getattr(self._local, "usage", None)
+        if usage is None:
+            usage = self._local.usage = _ThreadUsage()
+        first = usage.count == 0
+        if first and not self._threads.acquire(timeout=self.timeout()):
             raise sa_exc.TimeoutError(
-                f"{self.size()} threads have connections; none returned one within {self.timeout()} s"
+                f"{self.size()} threads hold connections; none returned its connections within {self.timeout()} s"
             )
-        own.count += 1
+        usage.count += 1
         try:
             record = super()._do_get()
         except BaseException:
-            self._release(own, is_first)
+            self._release(usage, first=first)
             raise
-        self._taken[record] = (own, is_first)
+        self._checked_out[record] = (usage, first)
         return record
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        own, was_first = self._taken.pop(record)
+        usage, first = self._checked_out.pop(record)
         try:
             super()._do_return_conn(record)
         finally:
-            self._release(own, was_first)
+            self._release(usage, first=first)
 
-    def _release(self, own: _ThreadConnections, was_first: bool) -> None:
-        own.count -= 1
-        if was_first:
+    def _release(self, usage: _ThreadUsage, *, first: bool) -> None:
+        usage.count -= 1
+        if first:
             self._threads.release()
 
 
-def connect(url: sa.URL, *, connections: int, timeout: float = _TIMEOUT, autocommit: bool = False) -> sa.Engine:
-    """Return an engine for a process.
+def create_engine(
+    url: sa.URL, *, connections: int, timeout: float = _CHECKOUT_TIMEOUT, autocommit: bool = False
+) -> sa.Engine:
+    """Create the engine of a process.
 
     Args:
         url: of the database.
-        connections: maximum number of idle connections, and of threads that have some; what a thread takes beside its
-            first one is closed again if it is one too many.
-        timeout: seconds that a thread waits for its first one.
-        autocommit: for single statements, each a transaction of its own: without BEGIN and COMMIT.
+        connections: kept open at most, and threads that may hold some at once; a further connection of a thread is
+            closed on return if it is one too many.
+        timeout: seconds that a thread waits for its first connection.
+        autocommit: for single statements, each its own transaction: no BEGIN before and no COMMIT after it.
     """
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT", "pool_reset_on_return": None} if autocommit else {}
-    arguments: dict[str, Any] = dict(_LIMITS) if autocommit else _LIMITS | {"connection_factory": BatchingConnection}
+    connect_args: dict[str, Any] = dict(_NETWORK_TIMEOUTS)
+    if not autocommit:
+        connect_args["connection_factory"] = BatchingConnection
     engine = sa.create_engine(
         url,
         poolclass=_PerThreadBoundedPool,
         pool_size=connections,
         max_overflow=-1,
         pool_timeout=timeout,
-        connect_args=arguments,
+        connect_args=connect_args,
         **options,
     )
-    event.listen(engine, "checkin", _checked_in)
-    event.listen(engine, "checkout", _check_out)
+    event.listen(engine, "checkin", _on_checkin)
+    event.listen(engine, "checkout", _on_checkout)
     return engine
 
 
-def _checked_in(_: Any, record: Any) -> None:
+def _on_checkin(_: Any, record: Any) -> None:
     record.info["idle_since"] = time.monotonic()
 
 
-def _check_out(connection: Any, record: Any, _: Any) -> None:
-    """Refuse a dead connection; the pool then opens another."""
-    since = record.info.get("idle_since")
-    if since is None:  # new
+def _on_checkout(connection: Any, record: Any, _: Any) -> None:
+    """Reject a dead connection; the pool then opens another."""
+    idle_since = record.info.get("idle_since")
+    if idle_since is None:  # opened just now
         return
     try:
-        waiting = select.poll()
-        waiting.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        if not waiting.poll(0) and time.monotonic() - since < _IDLE:
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        if not poll.poll(0) and time.monotonic() - idle_since < _QUERY_AFTER_IDLE:
             return
-        previous = connection.autocommit
+        autocommit = connection.autocommit
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        connection.autocommit = previous
+        connection.autocommit = autocommit
     except connection.Error as error:
         raise sa_exc.DisconnectionError("the server has closed the connection") from error

@@ -1,4 +1,4 @@
-"""Database error translation: driver errors to the pool's errors, for every store on PostgreSQL."""
+"""Error translation for PostgreSQL adapters: what the driver raises, as the errors of the pool."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,29 +10,34 @@ from sqlalchemy import exc as sa_exc
 
 from schemas.errors import Reason, UnavailableError
 
-__all__ = ["DriverError", "never_committed", "refusal", "sqlstate", "translated_errors", "unavailable"]
+__all__ = ["DriverError", "connection_failure", "never_committed", "sqlstate", "translated_errors", "unavailable"]
 
+# SQLSTATE codes and classes: PostgreSQL's documentation, appendix A.
 _DISK_FULL = "53100"
-_INSUFFICIENT = "53"  # class: too many connections, out of memory
+_INSUFFICIENT_RESOURCES = "53"  # class: too many connections, out of memory
 _READ_ONLY = "25006"  # read_only_sql_transaction: the server has become, or still is, a standby
-_AWAY = ("57P", "08")  # operator intervention (shutdown, crash); class: connection exception
-_CONNECTION_ERRORS = (sa_exc.OperationalError, sa_exc.InterfaceError, sa_exc.DisconnectionError)
-_DRIVER_CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError)
+_CONNECTION_LOST = ("57P", "08")  # operator intervention (shutdown, crash); class: connection exception
+_CONNECTION_ERRORS = (
+    sa_exc.OperationalError,
+    sa_exc.InterfaceError,
+    sa_exc.DisconnectionError,
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+)
 
 DriverError: TypeAlias = sa_exc.SQLAlchemyError | psycopg2.Error
 """SQLAlchemy's error, or psycopg2's own where its cursor is used directly (COPY)."""
 
 
 def unavailable(error: DriverError) -> Exception:
-    """Return an UnavailableError for an error of the server or the network; else the error itself, which is a defect.
+    """Return the UnavailableError for an error that circumstances cause; the same error if it is a defect.
 
-    DISK_FULL; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: no answer, or not writable.
-    The codes are of PostgreSQL's documentation, appendix A.
+    DISK_FULL: no space; OVERLOADED: no connection, or no memory; DATABASE_UNAVAILABLE: not reachable, or read-only.
     """
     code = sqlstate(error)
     if code == _DISK_FULL:
         return UnavailableError(Reason.DISK_FULL, "PostgreSQL has no room left; nothing was stored", retry_after=10.0)
-    if code.startswith(_INSUFFICIENT):
+    if code.startswith(_INSUFFICIENT_RESOURCES):
         return UnavailableError(
             Reason.OVERLOADED, f"PostgreSQL is at its limit (SQLSTATE {code}); nothing was stored", retry_after=1.0
         )
@@ -47,7 +52,7 @@ def unavailable(error: DriverError) -> Exception:
             Reason.OVERLOADED, "every connection to PostgreSQL is in use; try again", retry_after=1.0
         )
     lost = isinstance(error, sa_exc.DBAPIError) and error.connection_invalidated
-    if lost or code.startswith(_AWAY) or isinstance(error, (*_CONNECTION_ERRORS, *_DRIVER_CONNECTION_ERRORS)):
+    if lost or code.startswith(_CONNECTION_LOST) or isinstance(error, _CONNECTION_ERRORS):
         return UnavailableError(
             Reason.DATABASE_UNAVAILABLE, "PostgreSQL does not answer; nothing was stored", retry_after=1.0
         )
@@ -76,29 +81,29 @@ def translated_errors(translate: Callable[[DriverError], Exception] = unavailabl
 
 
 def never_committed(error: sa_exc.DBAPIError) -> bool:
-    """Return whether an error of a commit proves that nothing was committed; False = unknown.
+    """Return whether an error of a commit proves that nothing was committed; False = the outcome is unknown.
 
-    A server that answers a commit with an error and goes on has rolled back. One that ends, or whose answer is lost,
-    may have committed before.
+    A server that answers a commit with an error and keeps the connection has rolled back. One that goes away, or whose
+    answer is lost, may have committed before.
     """
     if isinstance(error.orig, errors.InFailedSqlTransaction):
         return True
     code = sqlstate(error)
-    return bool(code) and not error.connection_invalidated and not code.startswith(_AWAY)
+    return bool(code) and not error.connection_invalidated and not code.startswith(_CONNECTION_LOST)
 
 
 def sqlstate(error: DriverError) -> str:
-    """Return the server's code (SQLSTATE) of an error, empty if it has none."""
+    """Return the server's SQLSTATE code of an error, empty if it has none."""
     original = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return getattr(original, "pgcode", None) or ""
 
 
-def refusal(error: BaseException) -> str:
-    """Return the message of a failed attempt to connect, on one line; empty for every other error.
+def connection_failure(error: BaseException) -> str:
+    """Return why an attempt to connect failed, on one line; empty for every other error.
 
-    For the operator only, because it names hosts and roles. It contains neither password nor values: there is no
-    statement yet. Before there is a connection the driver has no code, so that a wrong password looks like an
-    unavailable server.
+    For the operator's log alone, since it names hosts and roles. It holds no password, and no values: there is no
+    statement yet. Before a connection exists the driver gives no SQLSTATE, so a wrong password looks like a server
+    that is not reachable; this text tells them apart.
     """
     cause = error.__cause__
     if isinstance(cause, sa_exc.OperationalError) and cause.statement is None and not sqlstate(cause):

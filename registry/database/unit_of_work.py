@@ -32,7 +32,7 @@ from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from registry.database.connection import BatchingConnection
-from registry.database.errors import never_committed, unavailable
+from registry.database.errors import never_committed, translated_errors, unavailable
 from registry.database.prepared_statement import PreparedStatement
 from schemas.errors import PoolError, Reason, UnavailableError
 
@@ -53,15 +53,15 @@ __all__ = [
 
 
 class Reader:
-    """What stores read with. Marker class: each adapter knows its own subclass."""
+    """Handle that stores read with. Marker class: each kind of store has its own."""
 
 
 class UnitOfWork(Reader):
-    """An open transaction. Marker class: each adapter knows its own subclass."""
+    """Open transaction. Marker class: each kind of store has its own."""
 
 
 class Database(Protocol):
-    """Opens transactions and readers."""
+    """Port: opens transactions and readers."""
 
     def begin(self) -> AbstractContextManager[UnitOfWork]:
         """Open a transaction; commit at the end of the block, roll back on an exception.
@@ -69,7 +69,7 @@ class Database(Protocol):
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE, DISK_FULL or OVERLOADED; OUTCOME_UNKNOWN when the connection was
                 lost during the commit, so that it may have happened or not.
-            PoolError: what the last statement raises, if it was sent with the commit.
+            PoolError: what the last statement raises, where it went with the commit.
         """
         ...
 
@@ -83,11 +83,11 @@ class Database(Protocol):
 
 
 Refusal: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
-"""Returns the error to raise where a statement's rows violate a constraint of the database."""
+"""Returns the error to raise when a statement's rows violate a constraint of the database."""
 
 
 class PostgresReader(Reader):
-    """A PostgreSQL connection in autocommit mode, taken from its pool when it is first used."""
+    """PostgreSQL connection in autocommit mode, taken from its pool when it is first used."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -101,10 +101,8 @@ class PostgresReader(Reader):
             UnavailableError: DATABASE_UNAVAILABLE or OVERLOADED.
         """
         if self._connection is None:
-            try:
+            with translated_errors():
                 connection = self._engine.connect()
-            except sa_exc.SQLAlchemyError as error:
-                raise unavailable(error) from error
             driver: Any = connection.connection.dbapi_connection
             if not driver.autocommit:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -119,7 +117,7 @@ class PostgresReader(Reader):
 
 
 class PostgresUnitOfWork(UnitOfWork):
-    """A transaction on one PostgreSQL connection."""
+    """Transaction on one PostgreSQL connection."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
@@ -134,41 +132,41 @@ class PostgresUnitOfWork(UnitOfWork):
         """Execute a statement that returns no rows.
 
         Args:
-            statement: to execute.
+            statement: which.
             values: its parameters, by name.
-            refusal: returns the error to raise where a constraint refuses it.
-            last: nothing else is executed in this unit of work, so that the statement may be sent with the commit; its
-                errors are then raised at the end of the block.
+            refusal: returns the error to raise when it violates a constraint.
+            last: nothing else is executed in this unit of work, so the statement may be sent with the commit; leaving
+                the block then raises its errors.
         """
         driver: Any = self.connection.connection.dbapi_connection
         try:
             if not last or not isinstance(driver, BatchingConnection):
-                statement.run(self.connection, values)
+                statement.execute(self.connection, values)
                 return
-            driver.send_with_commit(statement.sql(self.connection, values))
+            driver.send_with_commit(statement.render(self.connection, values))
         except sa_exc.IntegrityError as error:
             raise refusal(error) from error
         self._refusal = refusal
 
     def completed(self, committed: bool | None) -> None:
-        """Call the completion callbacks; called by the one that opened the transaction."""
+        """Call the completion callbacks; only `PostgresDatabase.begin` calls this."""
         while self._callbacks:
             self._callbacks.pop()(committed)
 
     def commit_failed(self, error: sa_exc.DBAPIError) -> Exception:
-        """Return the pool's error for an error of the commit, after calling the completion callbacks."""
+        """Call the completion callbacks and return the translated error of a commit."""
         rolled_back = never_committed(error)
         if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
-            raised: Exception = self._refusal(error)
+            translated: Exception = self._refusal(error)
         elif rolled_back:
-            raised = unavailable(error)
+            translated = unavailable(error)
         else:
-            raised = UnavailableError(
+            translated = UnavailableError(
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; it may have happened or not",
             )
         self.completed(False if rolled_back else None)
-        return raised
+        return translated
 
 
 class PostgresDatabase(Database):
@@ -187,18 +185,14 @@ class PostgresDatabase(Database):
     @contextmanager
     @override
     def begin(self) -> Iterator[PostgresUnitOfWork]:
-        try:
+        with translated_errors():
             connection = self.engine.connect()
-        except sa_exc.SQLAlchemyError as error:
-            raise unavailable(error) from error
         with connection:
             transaction = connection.begin()
             work = PostgresUnitOfWork(connection)
             try:
-                yield work
-            except sa_exc.DBAPIError as error:
-                _roll_back(transaction, work)
-                raise unavailable(error) from error
+                with translated_errors():
+                    yield work
             except BaseException:
                 _roll_back(transaction, work)
                 raise
@@ -206,7 +200,7 @@ class PostgresDatabase(Database):
                 transaction.commit()
             except sa_exc.DBAPIError as error:
                 raise work.commit_failed(error) from error
-            except BaseException:  # an interruption; without its callback, a sequence number would stay locked forever
+            except BaseException:  # an interruption: without this, the callbacks would never be called
                 work.completed(None)
                 raise
             work.completed(True)
@@ -216,29 +210,28 @@ class PostgresDatabase(Database):
     def read(self) -> Iterator[PostgresReader]:
         reader = PostgresReader(self._autocommit)
         try:
-            yield reader
-        except sa_exc.DBAPIError as error:
-            raise unavailable(error) from error
+            with translated_errors():
+                yield reader
         finally:
             reader.close()
 
 
 class MemoryReader(Reader):
-    """The in-memory adapter's reader."""
+    """Reader of the in-memory adapters."""
 
 
 class MemoryUnitOfWork(UnitOfWork):
-    """The in-memory adapter's transaction: a log of undo functions."""
+    """Transaction of the in-memory adapters: a list of undo functions."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Register how to undo what a store has just done."""
+        """Register a function that undoes what a store has just done."""
         self._undo.append(undo)
 
     def roll_back(self) -> None:
-        """Undo everything, last first."""
+        """Call the undo functions, last first."""
         while self._undo:
             self._undo.pop()()
 
@@ -267,7 +260,7 @@ class MemoryDatabase(Database):
 
 
 def postgres_of(work: UnitOfWork) -> PostgresUnitOfWork:
-    """Return a unit of work as PostgreSQL's.
+    """Return a unit of work as the PostgreSQL transaction that it is.
 
     Raises:
         TypeError: the unit of work belongs to another kind of store; the composition root has mixed adapters.
@@ -290,7 +283,7 @@ def connection_of(reader: Reader) -> sa.Connection:
 
 
 def on_rollback(work: UnitOfWork, undo: Callable[[], None]) -> None:
-    """Register how to undo what an in-memory store has just done.
+    """Register a function that undoes what an in-memory store has just done.
 
     Raises:
         TypeError: the unit of work belongs to another kind of store; the composition root has mixed adapters.

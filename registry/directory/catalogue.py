@@ -1,11 +1,13 @@
-"""Catalogue of information resources (政务信息资源目录): what exists, who provides it, and how it may be shared.
+"""Catalogue of information resources (政务信息资源目录): life cycle of entries and the rules of their changes.
 
     draft ──publish──▶ published ──archive──▶ archived
 
-An entry exists before its schema: from its draft on, every version registered under its subject must classify
-every field. Publishing checks the registered versions again, because some may be older than the draft. A published
-entry may change its title, its conditions or its level (never below that of its fields), not its provider: that
-is a merger of departments.
+An entry exists before its schema: once it is a draft, every version registered under its subject must classify
+every field. Publishing checks what is registered, so that a schema from before the draft does not escape the rule. A
+published entry may change its title, its conditions or its level (never below that of its fields), not its provider:
+that is a merger of departments.
+
+No program calls `change` and `history` yet.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from datetime import datetime
 
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.departments import Departments
-from registry.directory.model import DepartmentStatus, Entry, EntryState
+from registry.directory.model import CatalogueEntry, DepartmentStatus, EntryState
 from registry.directory.store import CatalogueStore
 from registry.governance import classification
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -24,12 +26,12 @@ __all__ = ["Catalogue"]
 
 
 class Catalogue:
-    """Stores entries and changes their states.
+    """Service that creates, changes, publishes and archives entries.
 
     Args:
-        store: of the entries.
-        departments: possible providers.
-        clock: gives the time of a change, aware.
+        store: of entries.
+        departments: for the status of providers.
+        clock: returns the time of a change, aware.
     """
 
     def __init__(self, store: CatalogueStore, departments: Departments, *, clock: Callable[[], datetime]) -> None:
@@ -37,8 +39,8 @@ class Catalogue:
         self._departments = departments
         self._clock = clock
 
-    def draft(self, work: UnitOfWork, entry: Entry) -> Entry:
-        """Add a new entry, as version 1 and a draft.
+    def create(self, work: UnitOfWork, entry: CatalogueEntry) -> CatalogueEntry:
+        """Store a new entry, as version 1 and a draft.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN or DEPARTMENT_INACTIVE, for its provider; REQUEST_INVALID, when another
@@ -51,18 +53,18 @@ class Catalogue:
                 Reason.DEPARTMENT_INACTIVE, f"the provider is {provider.status}; expected an active department"
             )
         for other in self._store.all(work):
-            _refuse_clash(entry, other)
+            _check_clash(entry, other)
         draft = replace(entry, version=1, state=EntryState.DRAFT)
         self._save(work, draft)
         return draft
 
-    def change(self, work: UnitOfWork, entry: Entry) -> Entry:
-        """Store a changed entry; its `version` is the one that the caller read.
+    def change(self, work: UnitOfWork, entry: CatalogueEntry) -> CatalogueEntry:
+        """Store a changed entry; its `version` is the one that the caller saw.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN; REQUEST_INVALID, when provider, code or state would change, or the level
                 would fall.
-            ConflictError: VERSION_CONFLICT, when it was changed since; TRANSITION_NOT_ALLOWED, for an archived one.
+            ConflictError: VERSION_CONFLICT, when it was changed since; TRANSITION_NOT_ALLOWED, for an archived entry.
         """
         current = self.get(work, entry.topic)
         if current.state is EntryState.ARCHIVED:
@@ -87,14 +89,15 @@ class Catalogue:
         fields: Callable[[Reader, str], list[classification.ClassifiedField]],
         *,
         version: int,
-    ) -> Entry:
-        """Publish a draft: from now on its records are accepted and may be granted.
+    ) -> CatalogueEntry:
+        """Publish a draft: its records are accepted and may be granted from then on.
 
         Args:
             work: the transaction.
-            topic: which entry.
-            fields: returns the classification of every field under a subject (`SchemaLookup.full_classification`).
-            version: the version that the caller read.
+            topic: of the entry.
+            fields: returns the classification of every field registered under a subject
+                (`SchemaLookup.full_classification`).
+            version: the version that the caller saw.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN; SUBJECT_UNKNOWN, when no schema is registered; SCHEMA_UNCLASSIFIED;
@@ -115,8 +118,8 @@ class Catalogue:
         self._save(work, published)
         return published
 
-    def archive(self, work: UnitOfWork, topic: Topic, *, version: int) -> Entry:
-        """Archive a published entry, or a draft that is given up.
+    def archive(self, work: UnitOfWork, topic: Topic, *, version: int) -> CatalogueEntry:
+        """Archive a published entry or a draft.
 
         Raises:
             InvalidError: RESOURCE_UNKNOWN.
@@ -129,7 +132,7 @@ class Catalogue:
         self._save(work, archived)
         return archived
 
-    def get(self, reader: Reader, topic: Topic) -> Entry:
+    def get(self, reader: Reader, topic: Topic) -> CatalogueEntry:
         """Return the current version.
 
         Raises:
@@ -142,24 +145,11 @@ class Catalogue:
             )
         return entry
 
-    def published(self, reader: Reader, topic: Topic) -> Entry:
-        """Return an entry that is published.
-
-        Raises:
-            InvalidError: RESOURCE_UNKNOWN or RESOURCE_NOT_PUBLISHED.
-        """
-        entry = self.get(reader, topic)
-        if entry.state is not EntryState.PUBLISHED:
-            raise InvalidError(
-                Reason.RESOURCE_NOT_PUBLISHED, f"the entry {topic} is {entry.state}; expected a published one"
-            )
-        return entry
-
-    def all(self, reader: Reader) -> list[Entry]:
+    def all(self, reader: Reader) -> list[CatalogueEntry]:
         """Return the current version of every entry, by topic."""
         return self._store.all(reader)
 
-    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         """Return every version and when it was stored, oldest first."""
         return self._store.history(reader, topic)
 
@@ -173,7 +163,7 @@ class Catalogue:
             return False
         return self._store.get(reader, topic) is not None
 
-    def _save(self, work: UnitOfWork, entry: Entry) -> None:
+    def _save(self, work: UnitOfWork, entry: CatalogueEntry) -> None:
         try:
             self._store.save(work, entry, self._clock())
         except ConflictError as error:
@@ -184,7 +174,7 @@ class Catalogue:
             raise
 
 
-def _refuse_clash(entry: Entry, other: Entry) -> None:
+def _check_clash(entry: CatalogueEntry, other: CatalogueEntry) -> None:
     same = other.topic.name == entry.topic.name
     if same != (other.code == entry.code):
         raise InvalidError(
@@ -198,7 +188,7 @@ def _refuse_clash(entry: Entry, other: Entry) -> None:
         )
 
 
-def _not_allowed(entry: Entry, verb: str) -> ConflictError:
+def _not_allowed(entry: CatalogueEntry, verb: str) -> ConflictError:
     return ConflictError(
         Reason.TRANSITION_NOT_ALLOWED, f"the entry {entry.topic} is {entry.state} and cannot be {verb}"
     )

@@ -1,7 +1,9 @@
-"""Departments: registration, renaming, merger and abolition, with history.
+"""Department register: departments that take part, with every version of their names and states.
 
 A department is registered once and keeps its internal id through every renaming, move and merger. It is never
-removed: its publications and fetches must stay attributable.
+removed: what it published and drew must stay attributable.
+
+No program calls `rename`, `merge`, `abolish` and `history` yet.
 """
 
 from collections.abc import Callable
@@ -17,12 +19,12 @@ __all__ = ["Departments"]
 
 
 class Departments:
-    """Registers departments and stores their history.
+    """Service that registers and changes departments.
 
     Args:
-        store: of the departments.
-        clock: gives the time of a change, aware.
-        new_id: gives a fresh internal id (UUIDv7 as text).
+        store: of departments.
+        clock: returns the time of a change, aware.
+        new_id: returns a new internal id (UUIDv7 as text).
     """
 
     def __init__(self, store: DepartmentStore, *, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
@@ -36,7 +38,7 @@ class Departments:
         """Register a new department.
 
         Raises:
-            InvalidError: NAME_INVALID, for a code or name of another form.
+            InvalidError: NAME_INVALID, for a malformed code or name.
             ConflictError: ALREADY_EXISTS, when a department has this credit code.
         """
         department = Department(
@@ -48,39 +50,32 @@ class Departments:
     def rename(
         self, work: UnitOfWork, department_id: str, *, name: str, short_name: str, uscc: str | None = None, version: int
     ) -> Department:
-        """Rename a department, and change its credit code if it has a new one.
+        """Change a department's name, and its credit code if a new one is given.
 
         Args:
             work: the transaction.
             department_id: internal id.
             name: new name.
             short_name: new short name.
-            uscc: new code, None = as before.
-            version: the version that the caller read.
+            uscc: new code; None = unchanged.
+            version: the version that the caller saw.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN or NAME_INVALID.
             ConflictError: VERSION_CONFLICT, when it was changed since; ALREADY_EXISTS, for another's code.
         """
-        return self._change(
-            work,
-            replace(
-                self.get(work, department_id),
-                name=name,
-                short_name=short_name,
-                uscc=uscc or self.get(work, department_id).uscc,
-                version=version,
-            ),
-        )
+        current = self.get(work, department_id)
+        renamed = replace(current, name=name, short_name=short_name, uscc=uscc or current.uscc, version=version)
+        return self._save_next(work, renamed)
 
     def merge(self, work: UnitOfWork, department_id: str, *, into: str, version: int) -> Department:
-        """End a department whose duties another has taken over.
+        """Mark a department as merged into another, which has taken over its duties.
 
         Args:
             work: the transaction.
             department_id: internal id of the one that ends.
-            into: id of the successor, an active one.
-            version: the version that the caller read.
+            into: internal id of the successor, an active department.
+            version: the version that the caller saw.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN, for either id; REQUEST_INVALID, for a successor that is not active or
@@ -92,22 +87,20 @@ class Departments:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got the successor {into}; expected another department that is active"
             )
-        return self._change(
-            work,
-            replace(self.get(work, department_id), status=DepartmentStatus.MERGED, successor=into, version=version),
-        )
+        merged = replace(self.get(work, department_id), status=DepartmentStatus.MERGED, successor=into, version=version)
+        return self._save_next(work, merged)
 
     def abolish(self, work: UnitOfWork, department_id: str, *, version: int) -> Department:
-        """End a department that has no successor.
+        """Mark a department without a successor as abolished.
 
         Raises:
             InvalidError: DEPARTMENT_UNKNOWN.
             ConflictError: VERSION_CONFLICT.
         """
-        return self._change(
-            work,
-            replace(self.get(work, department_id), status=DepartmentStatus.ABOLISHED, successor=None, version=version),
+        abolished = replace(
+            self.get(work, department_id), status=DepartmentStatus.ABOLISHED, successor=None, version=version
         )
+        return self._save_next(work, abolished)
 
     def get(self, reader: Reader, department_id: str) -> Department:
         """Return the current version.
@@ -122,17 +115,6 @@ class Departments:
             )
         return department
 
-    def by_uscc(self, reader: Reader, uscc: str) -> Department:
-        """Return the department that has this credit code now.
-
-        Raises:
-            InvalidError: DEPARTMENT_UNKNOWN.
-        """
-        department = self._store.by_uscc(reader, uscc)
-        if department is None:
-            raise InvalidError(Reason.DEPARTMENT_UNKNOWN, "no department has this credit code; register it first")
-        return department
-
     def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""
         return self._store.all(reader)
@@ -141,7 +123,8 @@ class Departments:
         """Return every version and when it was stored, oldest first."""
         return self._store.history(reader, department_id)
 
-    def _change(self, work: UnitOfWork, department: Department) -> Department:
-        changed = replace(department, version=department.version + 1)
-        self._store.save(work, changed, self._clock())
-        return changed
+    def _save_next(self, work: UnitOfWork, department: Department) -> Department:
+        """Save a changed department as the version after its `version`."""
+        saved = replace(department, version=department.version + 1)
+        self._store.save(work, saved, self._clock())
+        return saved

@@ -1,4 +1,4 @@
-"""In-memory adapters of the directory: the same guarantees as the PostgreSQL adapters, for tests."""
+"""In-memory adapters of the directory: the same contract as the PostgreSQL adapters, for tests."""
 
 import threading
 from datetime import datetime
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing_extensions import override
 
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
-from registry.directory.model import Department, Entry
+from registry.directory.model import CatalogueEntry, Department
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from schemas.errors import ConflictError, Reason
 from schemas.names import Topic
@@ -15,7 +15,7 @@ __all__ = ["MemoryCatalogue", "MemoryDepartments"]
 
 
 class MemoryDepartments(DepartmentStore):
-    """Departments in memory."""
+    """Department store in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,10 +42,6 @@ class MemoryDepartments(DepartmentStore):
             return versions[-1][1] if versions else None
 
     @override
-    def by_uscc(self, reader: Reader, uscc: str) -> Department | None:
-        return next((department for department in self.all(reader) if department.uscc == uscc), None)
-
-    @override
     def all(self, reader: Reader) -> list[Department]:
         with self._lock:
             current = [versions[-1][1] for versions in self._history.values() if versions]
@@ -58,14 +54,14 @@ class MemoryDepartments(DepartmentStore):
 
 
 class MemoryCatalogue(CatalogueStore):
-    """Catalogue entries in memory."""
+    """Catalogue store in memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._history: dict[Topic, list[tuple[datetime, Entry]]] = {}
+        self._history: dict[Topic, list[tuple[datetime, CatalogueEntry]]] = {}
 
     @override
-    def save(self, work: UnitOfWork, entry: Entry, at: datetime) -> None:
+    def save(self, work: UnitOfWork, entry: CatalogueEntry, at: datetime) -> None:
         with self._lock:
             versions = self._history.get(entry.topic, [])
             if entry.version != len(versions) + 1:
@@ -74,17 +70,17 @@ class MemoryCatalogue(CatalogueStore):
             self._history[entry.topic] = [*versions, (at, entry)]
 
     @override
-    def get(self, reader: Reader, topic: Topic) -> Entry | None:
+    def get(self, reader: Reader, topic: Topic) -> CatalogueEntry | None:
         with self._lock:
             versions = self._history.get(topic)
             return versions[-1][1] if versions else None
 
     @override
-    def all(self, reader: Reader) -> list[Entry]:
+    def all(self, reader: Reader) -> list[CatalogueEntry]:
         with self._lock:
             return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
 
     @override
-    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, Entry]]:
+    def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         with self._lock:
             return list(self._history.get(topic, []))

@@ -1,4 +1,4 @@
-"""Directory model: departments, and the information resources that they offer. Values and pure rules.
+"""Directory values: departments and catalogue entries, with the rules of their sharing attributes. Pure.
 
 A department's internal id is in every row, leaf and certificate; its name and its unified social credit code are
 attributes with a history, because departments merge and are renamed.
@@ -6,7 +6,7 @@ attributes with a history, because departments merge and are renamed.
 A catalogue entry (政务信息资源目录) describes one resource in one major version of its schema. Its sharing attribute
 obeys the State Council's regulation on sharing government data (decree 809):
 
-    unconditional   shared as it is: no condition may be added to it                         Art. 14, 15
+    unconditional   shared as it is: no condition may be added                               Art. 14, 15
     conditional     scope of sharing and purpose of use are mandatory                        Art. 15
     none            the reason and its legal basis are mandatory: a law, an administrative   Art. 14, 15
                     regulation or a decision of the State Council
@@ -21,7 +21,7 @@ from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["Department", "DepartmentStatus", "Entry", "EntryState", "GovernmentLevel", "ShareType", "is_uscc"]
+__all__ = ["CatalogueEntry", "Department", "DepartmentStatus", "EntryState", "GovernmentLevel", "ShareType", "is_uscc"]
 
 _DIVISION = re.compile(r"\d{6}(?:\d{3}(?:\d{3})?)?", re.ASCII)  # GB/T 2260; 9 and 12 digits for township and village
 _NATIONAL = re.compile(r"[123]\d{2}\d{3}\d*/\d+", re.ASCII)  # compilation guide of 2017: 类 项 目 细目 / serial
@@ -40,7 +40,7 @@ class GovernmentLevel(StrEnum):
 
 
 class DepartmentStatus(StrEnum):
-    """Whether a department may act; a merged one names its successor."""
+    """Status of a department; only an active one may act, and a merged one names its successor."""
 
     ACTIVE = "active"
     MERGED = "merged"
@@ -65,10 +65,10 @@ class EntryState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Department:
-    """A department, as of one version of it.
+    """One version of a department.
 
     Attributes:
-        id: internal id, never changed. version: 1, 2, 3 …
+        id: internal id, forever. version: 1, 2, 3 …
         uscc: unified social credit code (统一社会信用代码), 18 characters.
         name, short_name: in Chinese, such as 某市公安局 and 公安局.
         division_code: administrative division (GB/T 2260), 6, 9 or 12 digits.
@@ -76,7 +76,7 @@ class Department:
         successor: id of the department that took over, for a merged one.
 
     Raises:
-        InvalidError: NAME_INVALID, for a code or name of another form.
+        InvalidError: NAME_INVALID, for a malformed code or name.
     """
 
     id: str
@@ -103,7 +103,7 @@ class Department:
                 f"got the division code {self.division_code[:20]!r}; expected 6, 9 or 12 digits (GB/T 2260)",
             )
         for what, text in (("name", self.name), ("short name", self.short_name)):
-            _text(text, f"a department's {what}")
+            _check_text(text, f"a department's {what}")
         if (self.status is DepartmentStatus.MERGED) != (self.successor is not None):
             raise InvalidError(
                 Reason.REQUEST_INVALID, "a merged department, and only a merged one, names its successor"
@@ -111,12 +111,12 @@ class Department:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """An information resource (信息资源) in one major version of its schema, as of one version of the entry.
+class CatalogueEntry:
+    """One version of a catalogue entry: an information resource (信息资源) in one major version of its schema.
 
     Attributes:
-        topic: name and major; chosen once. version: 1, 2, 3 … of this entry.
-        title: Chinese name. abstract: its contents, in a few words.
+        topic: name and major; never changes. version: 1, 2, 3 … of this entry.
+        title: Chinese name. abstract: a short description of what it holds.
         provider: id of the department that offers it.
         code: national resource code, such as `101001/000001`.
         share_type: see ShareType.
@@ -126,7 +126,7 @@ class Entry:
         zone: network zone; always "default" for now.
 
     Raises:
-        InvalidError: NAME_INVALID or REQUEST_INVALID, saying what is missing or too much.
+        InvalidError: NAME_INVALID or REQUEST_INVALID, saying what is missing or not allowed.
     """
 
     topic: Topic
@@ -145,7 +145,7 @@ class Entry:
     state: EntryState = EntryState.DRAFT
 
     def __post_init__(self) -> None:
-        _text(self.title, "an entry's title")
+        _check_text(self.title, "an entry's title")
         if not _NATIONAL.fullmatch(self.code):
             raise InvalidError(
                 Reason.NAME_INVALID,
@@ -169,16 +169,16 @@ class Entry:
 
     @property
     def subject(self) -> str:
-        """The registry's subject of its records."""
+        """Subject under which the schemas of its records are registered."""
         return self.topic.subject
 
 
 def is_uscc(code: str) -> bool:
-    """Check a unified social credit code (GB 32100); an early lawful one is valid too, as everywhere in the pool."""
+    """Return whether text is a unified social credit code (GB 32100); early lawful codes pass too, as elsewhere."""
     return _USCC.check_text(code) is not Verdict.INVALID
 
 
-def _text(text: str, what: str) -> None:
+def _check_text(text: str, what: str) -> None:
     if not text.strip() or len(text) > _MAX_TEXT:
         raise InvalidError(
             Reason.NAME_INVALID, f"{what} is empty or longer than {_MAX_TEXT} characters; expected some words"

@@ -83,7 +83,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
 
     @override
     def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        rows = statements.BY_SHAPE.run(connection_of(reader), {"name": subject, "shape": shape})
+        rows = statements.BY_SHAPE.execute(connection_of(reader), {"name": subject, "shape": shape})
         return [(_version(row), row.text) for row in rows]
 
     @override
@@ -134,7 +134,7 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
         return None if row is None else _schema(row)
 
     def _versions(self, reader: Reader, statement: PreparedStatement, values: Mapping[str, Any]) -> list[StoredVersion]:
-        return [_version(row) for row in statement.run(connection_of(reader), values)]
+        return [_version(row) for row in statement.execute(connection_of(reader), values)]
 
 
 def _lock(
@@ -143,7 +143,7 @@ def _lock(
     """Lock a subject; return its settings, None if it is new, and those of the outer scopes."""
     values = {"name": name, "hidden": hidden, "scopes": [*scopes]}
     while True:
-        rows = statements.LOCK.run(connection, values)
+        rows = statements.LOCK.execute(connection, values)
         others = {row.name: Settings(row.config, row.mode) for row in rows if row.kind == "scope"}
         for row in rows:
             if row.kind != "scope":
@@ -164,7 +164,7 @@ class _Change(Change):
     def versions(self) -> list[StoredVersion]:
         if self._new:  # inserted by this transaction: no other one can have added versions
             return []
-        return [_version(row) for row in statements.VERSIONS.run(self._connection, {"name": self._name})]
+        return [_version(row) for row in statements.VERSIONS.execute(self._connection, {"name": self._name})]
 
     def settings(self) -> Settings:
         return self._settings
@@ -206,7 +206,7 @@ class _Change(Change):
 
     def add(self, number: int, schema: StoredSchema, text: str) -> None:
         new = {"subject": self._name, "number": number, "schema_id": schema.id, "text": text}
-        if not statements.ADD.run(self._connection, new):
+        if not statements.ADD.execute(self._connection, new):
             raise _taken(number)
         self._new = False
 

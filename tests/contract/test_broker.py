@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.postgres.broker import PostgresBroker, metadata
-from registry.database.connection_pool import connect
+from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.names import Lane, Topic
 from tests.contract.broker.suite import BrokerContract
@@ -64,7 +64,7 @@ class PostgresRig:
         self._engines: list[sa.Engine] = []
 
     def broker(self) -> PostgresBroker:
-        engine = connect(self._database, connections=15)
+        engine = create_engine(self._database, connections=15)
         self._engines.append(engine)
         broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=200))
         self._brokers.append(broker)
@@ -122,7 +122,7 @@ class PostgresRig:
 @pytest.fixture(scope="module")
 def broker_database(postgres_server: sa.URL) -> Iterator[sa.URL]:
     with postgres.fresh_database(postgres_server) as url:
-        engine = connect(url, connections=1)
+        engine = create_engine(url, connections=1)
         metadata.create_all(engine)
         engine.dispose()
         yield url

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from exchange.broker.port import Appended, Retention
 from exchange.broker.postgres.broker import PostgresBroker, metadata
 from exchange.server.embedded_postgres import EmbeddedPostgres
-from registry.database.connection_pool import connect
+from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork, connection_of
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
@@ -38,7 +38,7 @@ PATIENCE = timedelta(seconds=1)
 
 @pytest.fixture
 def db(database: sa.URL) -> Iterator[PostgresDatabase]:
-    engine = connect(database, connections=10)
+    engine = create_engine(database, connections=10)
     metadata.create_all(engine)
     yield PostgresDatabase(engine)
     engine.dispose()
@@ -259,7 +259,7 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 
 
 def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_server: EmbeddedPostgres) -> None:
-    engine = connect(own_server.start(), connections=10)
+    engine = create_engine(own_server.start(), connections=10)
     metadata.create_all(engine)
     broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=100))
     topic = fresh_topic()
@@ -417,7 +417,7 @@ def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
 
 
 def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(database: sa.URL) -> None:
-    engine = connect(database, connections=2)
+    engine = create_engine(database, connections=2)
     broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
     for call in (
@@ -435,7 +435,7 @@ def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(data
 
 
 def test_an_exhausted_connection_pool_is_unavailable(database: sa.URL) -> None:
-    engine = connect(database, connections=1, patience=0.1)
+    engine = create_engine(database, connections=1, patience=0.1)
     metadata.create_all(engine)
     broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()

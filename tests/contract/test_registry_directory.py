@@ -11,7 +11,14 @@ from registry.avro.compatibility import Compatibility
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import Department, DepartmentStatus, Entry, EntryState, GovernmentLevel, ShareType
+from registry.directory.model import (
+    CatalogueEntry,
+    Department,
+    DepartmentStatus,
+    EntryState,
+    GovernmentLevel,
+    ShareType,
+)
 from registry.postgres import tables
 from registry.subjects.model import GLOBAL, Content
 from schemas import library
@@ -35,7 +42,7 @@ from tests.kit.cases.registry import (
 )
 
 
-def entry(code: str = "101001/000001", **facts: object) -> Entry:
+def entry(code: str = "101001/000001", **facts: object) -> CatalogueEntry:
     known = {
         "topic": TOPIC,
         "title": "自然人基础信息",
@@ -46,7 +53,7 @@ def entry(code: str = "101001/000001", **facts: object) -> Entry:
         "use_purpose": "履行法定职责",
         "level": Level.G4,
     }
-    return Entry(**(known | facts))  # type: ignore[arg-type]
+    return CatalogueEntry(**(known | facts))  # type: ignore[arg-type]
 
 
 def joined(stores: Stores) -> tuple[Departments, Catalogue, Department]:
@@ -60,7 +67,7 @@ def joined(stores: Stores) -> tuple[Departments, Catalogue, Department]:
 def test_from_its_draft_on_a_resources_subject_takes_classified_schemas_only(stores: Stores) -> None:
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
-    catalogue.draft(entry())
+    catalogue.create(entry())
     error = refused(Reason.SCHEMA_UNCLASSIFIED, lambda: subjects.register(TOPIC.subject, record("x")))
     assert "$.fields[0] (x)" in error.message
     subjects.register("population.v2-value", record("x"))
@@ -70,7 +77,7 @@ def test_from_its_draft_on_a_resources_subject_takes_classified_schemas_only(sto
 def test_lowering_is_refused_against_every_version_deleted_ones_too(stores: Stores) -> None:
     _, catalogue, _ = joined(stores)
     subjects = service(stores, Compatibility.NONE)
-    catalogue.draft(entry())
+    catalogue.create(entry())
     full = json.loads(library.text("population"))
     without = {**full, "key": [], "fields": [item for item in full["fields"] if item["name"] != "id_number"]}
     back = json.loads(library.text("population"))
@@ -93,7 +100,7 @@ def test_a_department_keeps_its_id_through_renaming_and_merger(stores: Stores) -
         uscc=OTHER_USCC, name="某市民政局", short_name="民政局", level=GovernmentLevel.CITY, division_code="520100"
     )
     renamed = departments.rename(police.id, name="某市公安总局", short_name="公安总局", version=1)
-    assert departments.by_uscc(USCC) == renamed
+    assert departments.get(police.id) == renamed
     merged = departments.merge(police.id, into=other.id, version=2)
     assert (merged.id, merged.version, merged.status) == (police.id, 3, DepartmentStatus.MERGED)
     assert [item.name for _, item in departments.history(police.id)] == ["某市公安局", "某市公安总局", "某市公安总局"]
@@ -120,15 +127,14 @@ def test_a_credit_code_belongs_to_one_department(stores: Stores) -> None:
 def test_an_entry_goes_from_draft_to_published_to_archived(stores: Stores) -> None:
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
-    drafted = catalogue.draft(entry())
+    drafted = catalogue.create(entry())
     refused(
         Reason.SUBJECT_UNKNOWN,
         lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1),
     )
-    refused(Reason.RESOURCE_NOT_PUBLISHED, lambda: catalogue.published(TOPIC))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
     published = catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1)
-    assert published == replace(drafted, state=EntryState.PUBLISHED, version=2) == catalogue.published(TOPIC)
+    assert published == replace(drafted, state=EntryState.PUBLISHED, version=2) == catalogue.get(TOPIC)
     refused(
         Reason.TRANSITION_NOT_ALLOWED,
         lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=2),
@@ -151,7 +157,7 @@ def test_what_was_registered_before_the_draft_is_looked_at_when_publishing(store
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
     subjects.register(TOPIC.subject, record("x"))
-    catalogue.draft(entry())
+    catalogue.create(entry())
     refused(
         Reason.SCHEMA_UNCLASSIFIED,
         lambda: catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=1),
@@ -161,7 +167,7 @@ def test_what_was_registered_before_the_draft_is_looked_at_when_publishing(store
 def test_an_entry_below_the_level_of_its_fields_is_not_published(stores: Stores) -> None:
     _, catalogue, _ = joined(stores)
     subjects = service(stores)
-    catalogue.draft(entry(level=Level.G3))
+    catalogue.create(entry(level=Level.G3))
     subjects.register(TOPIC.subject, Content(text=library.text("population")))
     error = refused(
         Reason.REQUEST_INVALID,
@@ -176,21 +182,21 @@ def test_names_codes_and_providers_do_not_clash(stores: Stores) -> None:
     other = departments.register(
         uscc=OTHER_USCC, name="乙", short_name="乙", level=GovernmentLevel.CITY, division_code="520100"
     )
-    catalogue.draft(entry())
-    refused(Reason.ALREADY_EXISTS, lambda: catalogue.draft(entry()))
+    catalogue.create(entry())
+    refused(Reason.ALREADY_EXISTS, lambda: catalogue.create(entry()))
     second = Topic(TOPIC.name, 2)
-    refused(Reason.REQUEST_INVALID, lambda: catalogue.draft(entry("101001/000002", topic=second)))
-    refused(Reason.REQUEST_INVALID, lambda: catalogue.draft(entry(topic=second, provider=other.id)))
-    refused(Reason.REQUEST_INVALID, lambda: catalogue.draft(entry(topic=Topic(ResourceName("persons"), 1))))
-    refused(Reason.DEPARTMENT_UNKNOWN, lambda: catalogue.draft(entry(topic=second, provider="0195-none")))
-    assert catalogue.draft(entry(topic=second)).topic == second
+    refused(Reason.REQUEST_INVALID, lambda: catalogue.create(entry("101001/000002", topic=second)))
+    refused(Reason.REQUEST_INVALID, lambda: catalogue.create(entry(topic=second, provider=other.id)))
+    refused(Reason.REQUEST_INVALID, lambda: catalogue.create(entry(topic=Topic(ResourceName("persons"), 1))))
+    refused(Reason.DEPARTMENT_UNKNOWN, lambda: catalogue.create(entry(topic=second, provider="0195-none")))
+    assert catalogue.create(entry(topic=second)).topic == second
     departments.abolish(police.id, version=1)
-    refused(Reason.DEPARTMENT_INACTIVE, lambda: catalogue.draft(entry(topic=Topic(TOPIC.name, 3))))
+    refused(Reason.DEPARTMENT_INACTIVE, lambda: catalogue.create(entry(topic=Topic(TOPIC.name, 3))))
 
 
 def test_many_change_one_entry_and_one_wins(stores: Stores) -> None:
     _, catalogue, _ = joined(stores)
-    drafted = catalogue.draft(entry())
+    drafted = catalogue.create(entry())
 
     def change(number: int) -> bool:
         try:

@@ -4,7 +4,7 @@ import json
 
 from registry.avro.compatibility import Compatibility
 from registry.directory.catalogue import Catalogue
-from registry.directory.model import Entry, GovernmentLevel, ShareType
+from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from registry.subjects.model import Content, Reference
 from schemas import library
 from schemas.access import Level
@@ -19,12 +19,12 @@ def non_terminating(kind: str = "int", **more: str) -> Content:
     return Content(text=json.dumps({"type": "record", "name": "List", "fields": fields}))
 
 
-def catalogued(stores: Stores) -> tuple[Catalogue, Entry]:
+def catalogued(stores: Stores) -> tuple[Catalogue, CatalogueEntry]:
     departments, catalogue = directory(stores)
     provider = departments.register(
         uscc=USCC, name="某市公安局", short_name="公安局", level=GovernmentLevel.CITY, division_code="520100"
     )
-    entry = Entry(
+    entry = CatalogueEntry(
         topic=TOPIC,
         title="自然人基础信息",
         provider=provider.id,
@@ -34,7 +34,7 @@ def catalogued(stores: Stores) -> tuple[Catalogue, Entry]:
         use_purpose="履行法定职责",
         level=Level.G4,
     )
-    return catalogue, catalogue.draft(entry)
+    return catalogue, catalogue.create(entry)
 
 
 def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores: Stores) -> None:
@@ -84,7 +84,7 @@ def test_a_subject_that_is_catalogued_later_is_not_published_until_it_is_gone(st
     subjects.register(TOPIC.subject, non_terminating())
     catalogue, entry = catalogued(stores)
 
-    def publish() -> Entry:
+    def publish() -> CatalogueEntry:
         return catalogue.publish(TOPIC, subjects.services.lookup.full_classification, version=entry.version)
 
     error = refused(Reason.SCHEMA_UNSAFE, publish)

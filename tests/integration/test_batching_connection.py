@@ -1,4 +1,4 @@
-"""A session begins and ends its transactions with what is said anyway, and means by them what the driver means."""
+"""A connection sends BEGIN and COMMIT with statements, and its transactions mean what the driver's mean."""
 
 import io
 from collections.abc import Iterator
@@ -228,7 +228,7 @@ def test_a_last_statement_that_is_the_first_too_is_one_message(session: Batching
 
 def test_nothing_is_said_after_the_last_statement(session: BatchingConnection) -> None:
     session.send_with_commit(b"INSERT INTO thing VALUES (1)")
-    for more in (lambda: add(session, 2), session.open, lambda: session.send_with_commit(b"SELECT 1")):
+    for more in (lambda: add(session, 2), session.begin, lambda: session.send_with_commit(b"SELECT 1")):
         with pytest.raises(psycopg2.ProgrammingError, match="sent with the commit"):
             more()
     session.rollback()

@@ -1,4 +1,4 @@
-"""Connections that the server has closed are never handed out, and a statement on one says what happened."""
+"""Connections that the server has closed are never handed out, and a statement on one raises what happened."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from sqlalchemy import exc as sa_exc
 from exchange.broker.postgres.broker import PostgresBroker
 from exchange.broker.postgres.broker import metadata as broker_metadata
 from registry.database import connection_pool
-from registry.database.connection_pool import connect
+from registry.database.connection_pool import create_engine
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 from registry.postgres import tables
@@ -29,8 +29,8 @@ ONE = PreparedStatement("test_one", "SELECT :number + 1 AS next", number="intege
 
 
 @pytest.fixture
-def looked_at(database: sa.URL) -> Iterator[sa.Engine]:
-    engine = connect(database, connections=2)
+def pooled(database: sa.URL) -> Iterator[sa.Engine]:
+    engine = create_engine(database, connections=2)
     tables.metadata.create_all(engine)
     yield engine
     engine.dispose()
@@ -38,14 +38,14 @@ def looked_at(database: sa.URL) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def tiny(database: sa.URL) -> Iterator[sa.Engine]:
-    """A pool with two places."""
-    engine = connect(database, connections=2, timeout=PATIENCE)
+    """A pool for two threads."""
+    engine = create_engine(database, connections=2, timeout=PATIENCE)
     yield engine
     engine.dispose()
 
 
-def test_a_connection_that_was_closed_while_idle_is_not_handed_out(looked_at: sa.Engine, database: sa.URL) -> None:
-    store = postgres_store(looked_at)
+def test_a_connection_that_was_closed_while_idle_is_not_handed_out(pooled: sa.Engine, database: sa.URL) -> None:
+    store = postgres_store(pooled)
     subjects = Subjects(store, governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
     end_sessions(database)
@@ -54,36 +54,36 @@ def test_a_connection_that_was_closed_while_idle_is_not_handed_out(looked_at: sa
 
 
 def test_a_connection_that_is_closed_in_use_is_unavailable_and_the_next_one_works(
-    looked_at: sa.Engine, database: sa.URL
+    pooled: sa.Engine, database: sa.URL
 ) -> None:
     def use() -> None:
-        with PostgresDatabase(looked_at).read() as reader:
+        with PostgresDatabase(pooled).read() as reader:
             connection = reader.connection
             assert ONE.one_or_none(connection, {"number": 1}).next == 2
             end_sessions(database)
-            ONE.run(connection, {"number": 1})
+            ONE.execute(connection, {"number": 1})
 
     with pytest.raises(UnavailableError) as caught:
         use()
     assert caught.value.reason is Reason.DATABASE_UNAVAILABLE
-    with PostgresDatabase(looked_at).read() as reader:
+    with PostgresDatabase(pooled).read() as reader:
         connection = reader.connection
         assert ONE.one_or_none(connection, {"number": 2}).next == 3
 
 
-def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at_as_well(
-    looked_at: sa.Engine, database: sa.URL, monkeypatch: pytest.MonkeyPatch
+def test_connections_in_autocommit_mode_hold_no_transaction_and_are_checked_as_well(
+    pooled: sa.Engine, database: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    single = connect(database, connections=2, autocommit=True)
-    store = postgres_store(looked_at, single)
+    autocommit = create_engine(database, connections=2, autocommit=True)
+    store = postgres_store(pooled, autocommit)
     subjects = Subjects(store, governed=lambda _: False)
     first = subjects.register("a", Content(text='"int"'))
-    monkeypatch.setattr(connection_pool, "_IDLE", -1.0)  # each is asked before it is used
+    monkeypatch.setattr(connection_pool, "_QUERY_AFTER_IDLE", -1.0)  # each is checked with a query
     assert subjects.version("a", None) == first
     assert store.settings_of(["a"]) == {}
-    with single.connect() as asked:
-        ONE.run(asked, {"number": 1})
-    with looked_at.connect() as other:
+    with autocommit.connect() as asked:
+        ONE.execute(asked, {"number": 1})
+    with pooled.connect() as other:
         states = sa.text(
             "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND backend_type = 'client backend'"
@@ -92,24 +92,24 @@ def test_connections_for_single_statements_hold_no_transaction_and_are_looked_at
     monkeypatch.undo()
     end_sessions(database)
     assert subjects.version("a", None) == first
-    single.dispose()
+    autocommit.dispose()
 
 
-def test_a_rollback_keeps_what_is_prepared(looked_at: sa.Engine) -> None:
-    with looked_at.connect() as connection:
-        ONE.run(connection, {"number": 1})
+def test_a_rollback_keeps_what_is_prepared(pooled: sa.Engine) -> None:
+    with pooled.connect() as connection:
+        ONE.execute(connection, {"number": 1})
         connection.rollback()
-        assert ONE.run(connection, {"number": 1}) == [(2,)]
+        assert ONE.execute(connection, {"number": 1}) == [(2,)]
 
 
-def test_errors_are_sqlalchemy_s(looked_at: sa.Engine) -> None:
+def test_errors_are_sqlalchemy_s(pooled: sa.Engine) -> None:
     wrong = PreparedStatement("test_wrong", "SELECT 1 / :number AS x", number="integer")
-    with looked_at.connect() as connection, pytest.raises(sa_exc.DataError):
-        wrong.run(connection, {"number": 0})
+    with pooled.connect() as connection, pytest.raises(sa_exc.DataError):
+        wrong.execute(connection, {"number": 0})
 
 
 def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(tiny: sa.Engine) -> None:
-    """As a fetch does that asks the broker within its transaction: here by twelve threads and two places."""
+    """As a fetch does that asks the broker within its transaction: here by twelve threads in a pool for two."""
     broker_metadata.create_all(tiny)
     db = PostgresDatabase(tiny)
     broker = PostgresBroker(db)
@@ -121,18 +121,18 @@ def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(t
         with db.begin() as work:
             connection_of(work).exec_driver_sql("SELECT 1")
             inside.release()
-            # Until another one holds its first connection too: or, at the end, nobody is left who could.
+            # Until another one holds its first connection too; at the end no other is left.
             inside.acquire(timeout=0.2)
             return len(broker.ends(topic).latest)
 
     began = time.monotonic()
     with ThreadPoolExecutor(12) as threads:
         assert list(threads.map(fetch, range(24))) == [4] * 24
-    assert time.monotonic() - began < PATIENCE - 1, "somebody had to be refused before the others could go on"
+    assert time.monotonic() - began < PATIENCE - 1, "one had to time out before the others could go on"
     broker.close()
 
 
-def test_no_more_threads_hold_connections_than_there_are_places(tiny: sa.Engine) -> None:
+def test_no_more_threads_hold_connections_than_the_pool_allows(tiny: sa.Engine) -> None:
     lock = threading.Lock()
     now = most = 0
 
@@ -152,7 +152,7 @@ def test_no_more_threads_hold_connections_than_there_are_places(tiny: sa.Engine)
     assert tiny.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def test_a_place_is_left_whatever_becomes_of_its_connection(tiny: sa.Engine, database: sa.URL) -> None:
+def test_a_threads_slot_is_released_whatever_becomes_of_its_connection(tiny: sa.Engine, database: sa.URL) -> None:
     for _ in range(4):
         with tiny.connect() as connection:
             end_sessions(database)
@@ -162,12 +162,12 @@ def test_a_place_is_left_whatever_becomes_of_its_connection(tiny: sa.Engine, dat
             connection.invalidate()
         with tiny.connect() as connection:
             connection.detach()
-        end_sessions(database)  # what lies in the pool is dead, too
-    bad = connect(database.set(database="there is none"), connections=1, timeout=0.5)
+        end_sessions(database)  # what is in the pool is dead, too
+    bad = create_engine(database.set(database="there is none"), connections=1, timeout=0.5)
     for _ in range(3):
         with pytest.raises(sa_exc.OperationalError):
             bad.connect()
-    with ThreadPoolExecutor(4) as threads:  # what one thread took, another gives back
+    with ThreadPoolExecutor(4) as threads:  # what one thread checked out, another returns
         for connection in threads.map(lambda _: tiny.connect(), range(2)):
             connection.close()
         assert list(threads.map(one, [tiny] * 8)) == [1] * 8
@@ -179,8 +179,8 @@ def one(engine: sa.Engine) -> int:
         return answer
 
 
-def test_who_waits_too_long_for_a_place_is_told_so(database: sa.URL) -> None:
-    engine = connect(database, connections=1, timeout=0.1)
+def test_a_checkout_that_times_out_is_refused_as_overloaded(database: sa.URL) -> None:
+    engine = create_engine(database, connections=1, timeout=0.1)
     with ThreadPoolExecutor(1) as threads, engine.connect(), engine.connect():
         waiting = threads.submit(lambda: PostgresDatabase(engine).begin().__enter__())
         with pytest.raises(UnavailableError) as refused:

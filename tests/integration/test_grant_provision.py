@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from exchange.authorization.request_context import RequestContext
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
-from registry.directory.model import Entry, GovernmentLevel, ShareType
+from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
 from schemas.errors import UnavailableError
 from tests.kit.cases.grants import POPULATION, a_draft, a_person
@@ -54,7 +54,7 @@ def requested(app: App) -> tuple[Grant, Actor, Actor]:
     provider = department(app, USCC, "公安")
     consumer = department(app, OTHER_USCC, "人社")
     head = a_person(Role.SHARING_OFFICE_HEAD, provider, name="head")
-    entry = Entry(
+    entry = CatalogueEntry(
         topic=POPULATION, code="101001/000001", title="人口", provider=provider,
         share_type=ShareType.CONDITIONAL, share_scope="市级", use_purpose="社会保险",
         level=Level.G4,

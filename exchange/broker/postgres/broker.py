@@ -63,8 +63,8 @@ class PostgresBroker(Broker):
 
     Args:
         database: the pool's database, with `metadata` created. Its engine is made by
-            `registry.database.connection_pool.connect`, whose pool replaces a connection that the server has closed
-            before it is used.
+            `registry.database.connection_pool.create_engine`, whose pool replaces a connection that the server has
+            closed before it is used.
         clock: returns the time that the maintenance thread passes to `retain`.
         lock_timeout: how long an append waits for another's lock, and how long a stopped one may hold its own.
         maintenance_period: how often a thread of this adapter runs `retain` and `compact`; None leaves that to the

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from exchange.broker.port import Appended
 from exchange.broker.postgres.broker import PostgresBroker
-from registry.database.connection_pool import connect
+from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.errors import PoolError
 from schemas.names import Topic
@@ -26,7 +26,7 @@ PATIENCE = timedelta(seconds=1)
 
 def main(url: str, topic: str, mode: str, first: str) -> None:
     """Append until killed."""
-    broker = PostgresBroker(PostgresDatabase(connect(sa.make_url(url), connections=2)), lock_timeout=PATIENCE)
+    broker = PostgresBroker(PostgresDatabase(create_engine(sa.make_url(url), connections=2)), lock_timeout=PATIENCE)
     lane = lane_of(Topic.parse(topic))
 
     def commit_hook(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:

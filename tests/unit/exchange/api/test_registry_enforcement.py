@@ -17,7 +17,7 @@ from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.memory import MemoryCatalogue, MemoryDepartments
-from registry.directory.model import Department, Entry, GovernmentLevel, ShareType
+from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
 from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.governance.subject_rights import Profile, Right, Rights
 from registry.rest.app import create
@@ -56,11 +56,11 @@ class Known:
 class Counted(MemoryCatalogue):
     questions = 0
 
-    def get(self, reader: Reader, topic: Topic) -> Entry | None:
+    def get(self, reader: Reader, topic: Topic) -> CatalogueEntry | None:
         self.questions += 1
         return super().get(reader, topic)
 
-    def all(self, reader: Reader) -> list[Entry]:
+    def all(self, reader: Reader) -> list[CatalogueEntry]:
         self.questions += 1
         return super().all(reader)
 
@@ -101,8 +101,8 @@ class Room:
         )
         self.store.questions = 0
 
-    def entry(self, topic: str, provider: Department, code: str) -> Entry:
-        made = Entry(
+    def entry(self, topic: str, provider: Department, code: str) -> CatalogueEntry:
+        made = CatalogueEntry(
             topic=Topic.parse(topic),
             title="卡",
             provider=provider.id,
