@@ -146,7 +146,7 @@ class RegistryAccessControl(AccessControl):
                 return {str(entry.topic): entry.provider for entry in self._catalogue.all(reader)}
 
         def owner(subject: str) -> str | None:
-            return contexts.owner_of(subject) or owners().get(subject.removesuffix("-value"))
+            return contexts.owning_department(subject) or owners().get(subject.removesuffix("-value"))
 
         return lambda subject: bool(self._decide_read(actor, operation, subject, owner))
 
@@ -209,7 +209,7 @@ class RegistryAccessControl(AccessControl):
 
     def _owner(self, resource: str) -> str | None:
         """Return the department whose subject it is, None for a subject without one."""
-        owner = contexts.owner_of(resource)
+        owner = contexts.owning_department(resource)
         if owner:
             return owner
         try:

@@ -65,7 +65,7 @@ class WriterSchemas(RecordChecker):
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        numbers = self._lookup.versions(reader, topic.subject, deleted=True)
+        numbers = self._lookup.version_numbers(reader, topic.subject, deleted=True)
         versions = [self._lookup.version(reader, topic.subject, number, deleted=True) for number in numbers]
         readable: dict[int, ParsedSchema] = {}
         for one in versions:

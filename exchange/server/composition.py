@@ -315,7 +315,7 @@ def _open_registry(config: Config, database: PostgresDatabase) -> _Registry:
         governed=catalogue.governs,
         strict=config.registry.strict_logical_types,
         validate=config.registry.validate_new_schemas,
-        approved=approvals.spend,
+        approved=approvals.consume,
     )
     return _Registry(departments, catalogue, subjects, approvals, schemas_topic)
 

@@ -65,10 +65,10 @@ class SchemasTopic:
         with self._database.begin() as work:
             if not self._outbox.try_lock(work):
                 return 0
-            waiting = self._outbox.waiting(work, _BATCH)
+            waiting = self._outbox.pending(work, _BATCH)
             if waiting:
                 self._send([record for _, record in waiting])
-                self._outbox.sent(work, [number for number, _ in waiting])
+                self._outbox.remove(work, [number for number, _ in waiting])
             return len(waiting)
 
     def _prepare(self, work: UnitOfWork) -> None:

@@ -70,7 +70,8 @@ def import_(
             contradictions = snapshot.contradictions()
             for text in contradictions:
                 out.print(f"  {escape(text)}", soft_wrap=True)
-            out.print(f"{count(len(snapshot.ordered()), 'version')}, {count(len(contradictions), 'contradiction')}")
+            versions = len(snapshot.in_dependency_order())
+            out.print(f"{count(versions, 'version')}, {count(len(contradictions), 'contradiction')}")
             raise typer.Exit(FOUND if contradictions else 0)
         report = import_snapshot(required(registry), snapshot)
     except PoolError as error:

@@ -1,20 +1,20 @@
-"""Taking a classification back needs two people: one who asks, another who approves.
+"""Approvals to lower a classification: one person requests it, another approves (four-eyes principle).
 
     asked ──approve──▶ approved ──register──▶ used
       └────refuse────▶ refused
 
 Registering a version that lowers a level, drops `personal` or `sensitive`, or shows more than a mask did, ends in 409
-(`registry.governance.classification.refusal`). Whoever has a reason asks for it, with the very schema. What is
-approved is narrow:
+(`registry.governance.classification.lowered_error`), unless a request with that schema was approved. An approval is
+narrow:
 
-    one schema    known by its shape, the digest of all that it says; another text that says the same may be registered
-    one subject   and once: a second lowering is asked for again
-    what was seen the findings of the day it was asked; if another version came in between and more would be taken back,
+    one schema    identified by its fingerprint, so that another text with the same meaning may be registered
+    one subject   and once: a second lowering needs another approval
+    its findings  those of the day of the request; if another version was registered since, and more would be lowered,
                   the approval does not cover it
-    30 days       then it is asked for again
+    30 days       then a new request is needed
 
-Who asked does not decide, whatever the role, and deciding is an act of a person. Who may ask and decide at all, the
-gate knows (`exchange.access.decision.roles`). Every step is an entry of the audit log, and none is ever deleted here.
+The requester does not decide, whatever the role, and only a person decides. `exchange.access.decision.roles` defines
+who may request and decide. Every step is an entry of the audit log, and none is ever deleted here.
 """
 
 import threading
@@ -35,11 +35,11 @@ __all__ = ["VALID", "Approval", "ApprovalState", "ApprovalStore", "Approvals", "
 
 VALID = timedelta(days=30)
 """How long an approval may be used."""
-_MOST_WORDS = 2_000  # characters of a reason
+_MAX_REASON = 2_000  # characters
 
 
 class ApprovalState(StrEnum):
-    """Where a request stands."""
+    """State of a request."""
 
     ASKED = "asked"
     APPROVED = "approved"
@@ -49,23 +49,23 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """One request, and what became of it.
+    """Request and its decision.
 
     Attributes:
         id: UUIDv7. subject: under which the schema would be registered.
-        shape: 32 bytes, the digest of what the schema says. text: the schema as it was asked for.
-        findings: what it takes back, in words.
-        because: the requester's reason. asked_by: account name. asked_at: aware.
+        fingerprint: of the schema (`registry.subjects.fingerprint`). text: the schema as submitted with the request.
+        findings: what it lowers, as texts.
+        reason: the requester's. asked_by: account name. asked_at: aware.
         state: see ApprovalState.
-        decided_by, decided_at, answer: account name, time and words of who decided; "" and None before.
+        decided_by, decided_at, answer: account name, time and reason of the decision; "" and None before.
     """
 
     id: str
     subject: str
-    shape: bytes
+    fingerprint: bytes
     text: str
     findings: tuple[str, ...]
-    because: str
+    reason: str
     asked_by: str
     asked_at: datetime
     state: ApprovalState = ApprovalState.ASKED
@@ -80,7 +80,7 @@ class Approval:
             "subject": self.subject,
             "schema": self.text,
             "findings": list(self.findings),
-            "reason": self.because,
+            "reason": self.reason,
             "askedBy": self.asked_by,
             "askedAt": self.asked_at.isoformat(),
             "state": self.state.value,
@@ -91,14 +91,14 @@ class Approval:
 
 
 class ApprovalStore(Protocol):
-    """Stores requests."""
+    """Port: stores requests."""
 
     def add(self, work: UnitOfWork, approval: Approval) -> None:
         """Store a new request."""
         ...
 
-    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
-        """Store what became of a request if it is still in the state *before*; tell whether it was."""
+    def transition(self, work: UnitOfWork, approval: Approval, expected: ApprovalState) -> bool:
+        """Store a request in its new state if it is still in the *expected* one; return whether it was."""
         ...
 
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
@@ -111,19 +111,19 @@ class ApprovalStore(Protocol):
         *,
         subject: str | None = None,
         state: ApprovalState | None = None,
-        shape: bytes | None = None,
+        fingerprint: bytes | None = None,
     ) -> list[Approval]:
-        """Return requests by subject, state and shape, oldest first; None does not limit."""
+        """Return requests by subject, state and fingerprint, oldest first; None does not restrict."""
         ...
 
 
 class Approvals:
-    """Takes requests and decisions, and spends approvals.
+    """Service of requests, decisions and the use of approvals.
 
     Args:
-        store: where they are kept.
-        clock: gives the time, aware.
-        new_id: gives a new UUIDv7.
+        store: of requests.
+        clock: returns the time, aware.
+        new_id: returns a new UUIDv7.
     """
 
     def __init__(self, store: ApprovalStore, *, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
@@ -137,45 +137,46 @@ class Approvals:
         actor: Actor,
         *,
         subject: str,
-        shape: bytes,
+        fingerprint: bytes,
         text: str,
         findings: Sequence[str],
-        because: str,
+        reason: str,
     ) -> Approval:
-        """Ask that a schema may be registered although it takes something back.
+        """Request that a schema may be registered although it lowers a classification.
 
         Args:
             work: the transaction.
-            actor: who asks.
+            actor: the requester.
             subject: under which it would be registered.
-            shape: digest of what the schema says, 32 bytes.
+            fingerprint: of the schema, 32 bytes.
             text: the schema.
-            findings: what it takes back (`registry.governance.classification.taken_back`).
-            because: why, in words.
+            findings: what it lowers (`registry.governance.classification.lowered_since`).
+            reason: the requester's.
 
         Raises:
-            InvalidError: REQUEST_INVALID, when nothing is taken back, or no reason is given.
-            ConflictError: ALREADY_EXISTS, when the same is asked or approved already; `details["approval"]` names it.
+            InvalidError: REQUEST_INVALID, when nothing is lowered, or no reason is given.
+            ConflictError: ALREADY_EXISTS, when the same is requested or approved already; `details["approval"]` has its
+                id.
         """
         if not findings:
             raise InvalidError(
-                Reason.REQUEST_INVALID, "the schema takes nothing back; register it, no approval is needed"
+                Reason.REQUEST_INVALID, "the schema lowers no classification; register it, no approval is needed"
             )
-        for known in self._store.find(work, subject=subject, shape=shape):
-            if known.state is ApprovalState.ASKED or self._covers(known, findings):
+        for existing in self._store.find(work, subject=subject, fingerprint=fingerprint):
+            if existing.state is ApprovalState.ASKED or self._covers(existing, findings):
                 raise ConflictError(
                     Reason.ALREADY_EXISTS,
-                    f"this is {known.state} already, as {known.id}; "
-                    + ("register it" if known.state is ApprovalState.APPROVED else "wait for the decision"),
-                    details={"approval": known.id},
+                    f"this is {existing.state} already, as {existing.id}; "
+                    + ("register it" if existing.state is ApprovalState.APPROVED else "wait for the decision"),
+                    details={"approval": existing.id},
                 )
         approval = Approval(
             id=self._new_id(),
             subject=subject,
-            shape=shape,
+            fingerprint=fingerprint,
             text=text,
             findings=tuple(findings),
-            because=_words(because, required=True),
+            reason=_checked_reason(reason, required=True),
             asked_by=actor.id,
             asked_at=self._clock(),
         )
@@ -186,8 +187,8 @@ class Approvals:
         """Approve or refuse a request.
 
         Raises:
-            InvalidError: NOT_FOUND; REQUEST_INVALID, a refusal without words.
-            RefusedError: SAME_PERSON, who asked does not decide; ROLE_FORBIDDEN, a program does not either.
+            InvalidError: NOT_FOUND; REQUEST_INVALID, a refusal without a reason.
+            RefusedError: SAME_PERSON, the actor is the requester; ROLE_FORBIDDEN, the actor is a program.
             ConflictError: TRANSITION_NOT_ALLOWED, it is decided already.
         """
         approval = self.get(work, approval_id)
@@ -200,30 +201,30 @@ class Approvals:
             state=ApprovalState.APPROVED if approve else ApprovalState.REFUSED,
             decided_by=actor.id,
             decided_at=self._clock(),
-            answer=_words(answer, required=not approve),
+            answer=_checked_reason(answer, required=not approve),
         )
-        if not self._store.move(work, decided, ApprovalState.ASKED):
+        if not self._store.transition(work, decided, ApprovalState.ASKED):
             raise ConflictError(
                 Reason.TRANSITION_NOT_ALLOWED,
                 f"the request is {self.get(work, approval_id).state} already; what is decided stays decided",
             )
         return decided
 
-    def spend(self, work: UnitOfWork, subject: str, shape: bytes, findings: Sequence[str]) -> bool:
-        """Use up an approval that covers a registration.
+    def consume(self, work: UnitOfWork, subject: str, fingerprint: bytes, findings: Sequence[str]) -> bool:
+        """Mark an approval that covers a registration as used.
 
         Args:
             work: the registration's transaction.
             subject: under which it is registered.
-            shape: digest of what the schema says.
-            findings: all that it takes back now.
+            fingerprint: of the schema.
+            findings: everything that it lowers now.
 
         Returns:
             Whether there was one.
         """
-        for approval in self._store.find(work, subject=subject, state=ApprovalState.APPROVED, shape=shape):
+        for approval in self._store.find(work, subject=subject, state=ApprovalState.APPROVED, fingerprint=fingerprint):
             used = replace(approval, state=ApprovalState.USED)
-            if self._covers(approval, findings) and self._store.move(work, used, ApprovalState.APPROVED):
+            if self._covers(approval, findings) and self._store.transition(work, used, ApprovalState.APPROVED):
                 return True
         return False
 
@@ -239,7 +240,7 @@ class Approvals:
         return found
 
     def find(self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None) -> list[Approval]:
-        """Return requests, oldest first; None does not limit."""
+        """Return requests, oldest first; None does not restrict."""
         return self._store.find(reader, subject=subject, state=state)
 
     def _covers(self, approval: Approval, findings: Sequence[str]) -> bool:
@@ -249,36 +250,36 @@ class Approvals:
 
 
 class MemoryApprovals(ApprovalStore):
-    """In-memory adapter: approvals for tests."""
+    """In-memory adapter, for tests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, Approval] = {}
+        self._approvals: dict[str, Approval] = {}
 
     @override
     def add(self, work: UnitOfWork, approval: Approval) -> None:
         with self._lock:
-            on_rollback(work, lambda: self._held.__delitem__(approval.id))
-            self._held[approval.id] = approval
+            on_rollback(work, lambda: self._approvals.__delitem__(approval.id))
+            self._approvals[approval.id] = approval
 
     @override
-    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
+    def transition(self, work: UnitOfWork, approval: Approval, expected: ApprovalState) -> bool:
         with self._lock:
-            held = self._held.get(approval.id)
-            if held is None or held.state is not before:
+            stored = self._approvals.get(approval.id)
+            if stored is None or stored.state is not expected:
                 return False
-            on_rollback(work, lambda: self._restore(held))
-            self._held[approval.id] = approval
+            on_rollback(work, lambda: self._restore(stored))
+            self._approvals[approval.id] = approval
             return True
 
     def _restore(self, approval: Approval) -> None:
         with self._lock:
-            self._held[approval.id] = approval
+            self._approvals[approval.id] = approval
 
     @override
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
         with self._lock:
-            return self._held.get(approval_id)
+            return self._approvals.get(approval_id)
 
     @override
     def find(
@@ -287,21 +288,23 @@ class MemoryApprovals(ApprovalStore):
         *,
         subject: str | None = None,
         state: ApprovalState | None = None,
-        shape: bytes | None = None,
+        fingerprint: bytes | None = None,
     ) -> list[Approval]:
         with self._lock:
             return [
                 one
-                for _, one in sorted(self._held.items())
-                if subject in (None, one.subject) and state in (None, one.state) and shape in (None, one.shape)
+                for _, one in sorted(self._approvals.items())
+                if subject in (None, one.subject)
+                and state in (None, one.state)
+                and fingerprint in (None, one.fingerprint)
             ]
 
 
-def _words(text: str, *, required: bool) -> str:
-    words = text.strip()
-    if (required and not words) or len(words) > _MOST_WORDS:
+def _checked_reason(text: str, *, required: bool) -> str:
+    reason = text.strip()
+    if (required and not reason) or len(reason) > _MAX_REASON:
         raise InvalidError(
             Reason.REQUEST_INVALID,
-            f"got a reason of {len(words)} characters; expected 1 to {_MOST_WORDS}, in words that others can weigh",
+            f"got a reason of {len(reason)} characters; expected 1 to {_MAX_REASON}, in words that others can weigh",
         )
-    return words
+    return reason

@@ -1,4 +1,4 @@
-"""PostgreSQL adapter of approvals: requests to lower a classification."""
+"""PostgreSQL adapter of the store of approvals."""
 
 import json
 from typing import Any
@@ -14,17 +14,17 @@ __all__ = ["PostgresApprovals"]
 
 
 class PostgresApprovals(ApprovalStore):
-    """Approvals in the table of `registry.postgres.tables`."""
+    """Store of requests in the table `registry_approval`."""
 
     @override
     def add(self, work: UnitOfWork, approval: Approval) -> None:
         connection_of(work).execute(sa.insert(table).values(id=approval.id, **_columns(approval)))
 
     @override
-    def move(self, work: UnitOfWork, approval: Approval, before: ApprovalState) -> bool:
-        """Of two concurrent calls, the row's lock makes one the first."""
-        changed = sa.update(table).where(table.c.id == approval.id, table.c.state == before.value)
-        return connection_of(work).execute(changed.values(_columns(approval))).rowcount == 1
+    def transition(self, work: UnitOfWork, approval: Approval, expected: ApprovalState) -> bool:
+        # The row's lock orders concurrent transitions; the second finds another state.
+        update = sa.update(table).where(table.c.id == approval.id, table.c.state == expected.value)
+        return connection_of(work).execute(update.values(_columns(approval))).rowcount == 1
 
     @override
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
@@ -38,25 +38,25 @@ class PostgresApprovals(ApprovalStore):
         *,
         subject: str | None = None,
         state: ApprovalState | None = None,
-        shape: bytes | None = None,
+        fingerprint: bytes | None = None,
     ) -> list[Approval]:
-        wanted = sa.select(table).order_by(table.c.id)
+        statement = sa.select(table).order_by(table.c.id)
         if subject is not None:
-            wanted = wanted.where(table.c.subject == subject)
+            statement = statement.where(table.c.subject == subject)
         if state is not None:
-            wanted = wanted.where(table.c.state == state.value)
-        if shape is not None:
-            wanted = wanted.where(table.c.shape == shape)
-        return [_approval(row) for row in connection_of(reader).execute(wanted)]
+            statement = statement.where(table.c.state == state.value)
+        if fingerprint is not None:
+            statement = statement.where(table.c.shape == fingerprint)
+        return [_approval(row) for row in connection_of(reader).execute(statement)]
 
 
 def _columns(approval: Approval) -> dict[str, Any]:
     return {
         "subject": approval.subject,
-        "shape": approval.shape,
+        "shape": approval.fingerprint,
         "text": approval.text,
         "findings": json.dumps(approval.findings, ensure_ascii=False),
-        "because": approval.because,
+        "because": approval.reason,
         "asked_by": approval.asked_by,
         "asked_at": approval.asked_at,
         "state": approval.state.value,
@@ -70,10 +70,10 @@ def _approval(row: sa.Row[Any]) -> Approval:
     return Approval(
         id=row.id,
         subject=row.subject,
-        shape=bytes(row.shape),
+        fingerprint=bytes(row.shape),
         text=row.text,
         findings=tuple(json.loads(row.findings)),
-        because=row.because,
+        reason=row.because,
         asked_by=row.asked_by,
         asked_at=row.asked_at,
         state=ApprovalState(row.state),

@@ -1,6 +1,6 @@
-"""SQL statements of the registry, by name; `registry.postgres.subjects` executes them.
+"""SQL statements of the registry, each a named constant; `registry.postgres.subjects` and `.outbox` execute them.
 
-Those that are executed thousands of times a second are prepared statements: planned once a connection.
+Statements of the hot path are prepared: the server plans them once for each connection.
 """
 
 import sqlalchemy as sa
@@ -8,165 +8,107 @@ import sqlalchemy as sa
 from registry.database.prepared_statement import PreparedStatement
 
 __all__ = [
-    "ADD",
-    "BY_GUID",
-    "BY_SHAPE",
-    "LATEST",
-    "LISTED",
-    "LOCK",
-    "LOCK_ALL",
-    "NUMBERED",
-    "PUT",
+    "ADD_CONTENT",
+    "ADD_VERSION",
+    "ALL_VERSIONS",
+    "IMPORT_CONTENT",
+    "LATEST_VERSION",
+    "LOCK_SUBJECT",
+    "LOCK_SUBJECTS",
+    "LOCK_TABLES",
     "REFERRERS",
-    "RESERVE",
-    "RESTORE",
+    "RESERVE_ID",
     "SCHEMA",
+    "SCHEMA_BY_GUID",
     "SETTINGS",
-    "SKIP_TAKEN",
-    "TEXT",
-    "USES",
+    "SKIP_USED_IDS",
+    "TRY_SENDER_LOCK",
+    "VERSION",
     "VERSIONS",
+    "VERSIONS_BY_FINGERPRINT",
+    "VERSIONS_BY_SCHEMA_ID",
+    "VERSION_TEXT",
 ]
 
-_VERSION = "v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted"
-_FROM = "FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id"
+# --- versions --------------------------------------------------------------------------------------------------------
+
 VERSIONS = PreparedStatement(
     "registry_versions",
-    f"SELECT {_VERSION} {_FROM} WHERE v.subject = :name ORDER BY v.number",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.subject = :name ORDER BY v.number
+""",
     name="text",
 )
-BY_SHAPE = PreparedStatement(
-    "registry_by_shape",
-    f"SELECT {_VERSION}, v.text {_FROM} WHERE v.subject = :name AND s.shape = :shape ORDER BY v.number",
+VERSIONS_BY_FINGERPRINT = PreparedStatement(
+    "registry_versions_by_fingerprint",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.subject = :name AND s.shape = :fingerprint ORDER BY v.number
+""",
     name="text",
-    shape="bytea",
+    fingerprint="bytea",
 )
-USES = PreparedStatement(
-    "registry_uses",
-    f'SELECT {_VERSION} {_FROM} WHERE v.schema_id = :id ORDER BY v.subject COLLATE "C", v.number',
+VERSIONS_BY_SCHEMA_ID = PreparedStatement(
+    "registry_versions_by_schema_id",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.schema_id = :id ORDER BY v.subject COLLATE "C", v.number
+""",
     id="integer",
 )
-LATEST = PreparedStatement(
-    "registry_latest",
-    f"SELECT {_VERSION}, v.text {_FROM} WHERE v.subject = :name AND NOT v.deleted ORDER BY v.number DESC LIMIT 1",
+LATEST_VERSION = PreparedStatement(
+    "registry_latest_version",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.subject = :name AND NOT v.deleted ORDER BY v.number DESC LIMIT 1
+""",
     name="text",
 )
-NUMBERED = PreparedStatement(
-    "registry_numbered",
-    f"SELECT {_VERSION}, v.text {_FROM} WHERE v.subject = :name AND v.number = :number",
+VERSION = PreparedStatement(
+    "registry_version",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.subject = :name AND v.number = :number
+""",
     name="text",
     number="integer",
 )
-LISTED = PreparedStatement(
-    "registry_listed",
-    f"SELECT {_VERSION} {_FROM} JOIN registry_subject n ON n.name = v.subject "
-    'WHERE NOT n.hidden ORDER BY v.subject COLLATE "C", v.number',
+ALL_VERSIONS = PreparedStatement(
+    "registry_all_versions",
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id JOIN registry_subject n ON n.name = v.subject
+WHERE NOT n.hidden ORDER BY v.subject COLLATE "C", v.number
+""",
 )
 REFERRERS = PreparedStatement(
     "registry_referrers",
-    f"SELECT {_VERSION} {_FROM} WHERE v.schema_id IN (SELECT r.schema_id FROM registry_reference r "  # noqa: S608
-    "WHERE r.subject = :name AND (:number IS NULL OR r.version = :number)) "
-    'ORDER BY v.subject COLLATE "C", v.number',
+    """
+SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
+FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+WHERE v.schema_id IN (
+  SELECT r.schema_id FROM registry_reference r
+  WHERE r.subject = :name AND (:number IS NULL OR r.version = :number)
+)
+ORDER BY v.subject COLLATE "C", v.number
+""",
     name="text",
     number="integer",
 )
-TEXT = PreparedStatement(
-    "registry_text",
+VERSION_TEXT = PreparedStatement(
+    "registry_version_text",
     "SELECT text FROM registry_version WHERE subject = :name AND number = :number",
     name="text",
     number="integer",
 )
-_COLUMNS = "id, key, shape, kind, text, reference_list, metadata, rule_set, origin"
-SCHEMA = PreparedStatement(
-    "registry_schema_of",
-    f"SELECT {_COLUMNS} FROM registry_schema WHERE id = :id",  # noqa: S608 - constants
-    id="integer",
-)
-BY_GUID = PreparedStatement(
-    "registry_by_guid",
-    f"SELECT {_COLUMNS} FROM registry_schema WHERE key >= :least AND key <= :most ORDER BY id LIMIT 1",  # noqa: S608
-    least="bytea",
-    most="bytea",
-)
-
-# One round trip for the lock, the subject's settings and those of the outer scopes.
-LOCK = PreparedStatement(
-    "registry_lock",
-    """
-WITH made AS (
-  INSERT INTO registry_subject (name, hidden) VALUES (:name, :hidden) ON CONFLICT DO NOTHING RETURNING 1
-), held AS (
-  SELECT config, mode FROM registry_subject WHERE name = :name FOR UPDATE
-)
-SELECT 'made' AS kind, '' AS name, NULL AS config, NULL AS mode FROM made
-UNION ALL SELECT 'held', '', config, mode FROM held
-UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = ANY(:scopes)
-""",
-    name="text",
-    hidden="boolean",
-    scopes="text[]",
-)
-
-# In one order, independent of the database's collation, so that two changes never wait for each other.
-LOCK_ALL = sa.text("""SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name COLLATE "C" FOR UPDATE""")
-
-SETTINGS = sa.text("""
-SELECT name, config, mode FROM registry_subject
-WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
-""")
-
-# An id is taken from the sequence only for a new content. The version is inserted by the same statement, so that both
-# cost one round trip.
-PUT = PreparedStatement(
-    "registry_put",
-    """
-WITH known AS (
-  SELECT id FROM registry_schema WHERE key = :key AND twin = 0
-), new AS (
-  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
-  SELECT :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin WHERE NOT EXISTS (SELECT 1 FROM known)
-  ON CONFLICT DO NOTHING RETURNING id
-), one AS (
-  SELECT id, false AS made FROM known UNION ALL SELECT id, true FROM new
-), added AS (
-  INSERT INTO registry_version (subject, number, schema_id, text, deleted)
-  SELECT :origin, :number, id, :text, false FROM one ON CONFLICT DO NOTHING RETURNING number
-)
-SELECT id, made, EXISTS (SELECT 1 FROM added) AS added FROM one
-""",
-    key="bytea",
-    shape="bytea",
-    kind="text",
-    text="text",
-    references="text",
-    metadata="text",
-    rule_set="text",
-    origin="text",
-    number="integer",
-)
-
-RESTORE = sa.text("""
-INSERT INTO registry_schema (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, twin)
-OVERRIDING SYSTEM VALUE
-SELECT :id, :key, :shape, :kind, :text, :references, :metadata, :rule_set, :origin,
-  CASE WHEN EXISTS (SELECT 1 FROM registry_schema WHERE key = :key AND twin = 0) THEN CAST(:id AS integer) ELSE 0 END
-ON CONFLICT DO NOTHING RETURNING id
-""")
-
-_SEQUENCE = "pg_get_serial_sequence('registry_schema', 'id')"
-RESERVE = sa.text(f"""
-SELECT setval({_SEQUENCE}, CAST(:id AS bigint))
-WHERE CAST(:id AS bigint) > coalesce((SELECT last_value FROM pg_sequences WHERE
-  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
-""")  # noqa: S608 - a constant
-SKIP_TAKEN = sa.text(f"""
-SELECT setval({_SEQUENCE}, m) FROM (SELECT max(id) AS m FROM registry_schema) AS highest
-WHERE m > coalesce((SELECT last_value FROM pg_sequences WHERE
-  format('%I.%I', schemaname, sequencename) = {_SEQUENCE}), 0)
-""")  # noqa: S608 - a constant
-
-ADD = PreparedStatement(
-    "registry_add",
+ADD_VERSION = PreparedStatement(
+    "registry_add_version",
     """
 INSERT INTO registry_version (subject, number, schema_id, text, deleted)
 VALUES (:subject, :number, :schema_id, :text, false) ON CONFLICT DO NOTHING RETURNING number
@@ -175,4 +117,117 @@ VALUES (:subject, :number, :schema_id, :text, false) ON CONFLICT DO NOTHING RETU
     number="integer",
     schema_id="integer",
     text="text",
+)
+
+# --- schemas ---------------------------------------------------------------------------------------------------------
+
+SCHEMA = PreparedStatement(
+    "registry_schema",
+    """
+SELECT id, key, shape, kind, text, reference_list, metadata, rule_set, origin FROM registry_schema WHERE id = :id
+""",
+    id="integer",
+)
+SCHEMA_BY_GUID = PreparedStatement(
+    "registry_schema_by_guid",
+    """
+SELECT id, key, shape, kind, text, reference_list, metadata, rule_set, origin FROM registry_schema
+WHERE key >= :lowest AND key <= :highest ORDER BY id LIMIT 1
+""",
+    lowest="bytea",
+    highest="bytea",
+)
+
+# Only a new content takes an id from the sequence. The version is added in the same statement: one round trip for both.
+ADD_CONTENT = PreparedStatement(
+    "registry_add_content",
+    """
+WITH existing AS (
+  SELECT id FROM registry_schema WHERE key = :key AND twin = 0
+), created AS (
+  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
+  SELECT :key, :fingerprint, :schema_type, :text, :references, :metadata, :rule_set, :origin
+  WHERE NOT EXISTS (SELECT 1 FROM existing)
+  ON CONFLICT DO NOTHING RETURNING id
+), content AS (
+  SELECT id, false AS created FROM existing UNION ALL SELECT id, true FROM created
+), added AS (
+  INSERT INTO registry_version (subject, number, schema_id, text, deleted)
+  SELECT :origin, :number, id, :text, false FROM content ON CONFLICT DO NOTHING RETURNING number
+)
+SELECT id, created, EXISTS (SELECT 1 FROM added) AS added FROM content
+""",
+    key="bytea",
+    fingerprint="bytea",
+    schema_type="text",
+    text="text",
+    references="text",
+    metadata="text",
+    rule_set="text",
+    origin="text",
+    number="integer",
+)
+
+IMPORT_CONTENT = sa.text("""
+INSERT INTO registry_schema (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, twin)
+OVERRIDING SYSTEM VALUE
+SELECT :id, :key, :fingerprint, :schema_type, :text, :references, :metadata, :rule_set, :origin,
+  CASE WHEN EXISTS (SELECT 1 FROM registry_schema WHERE key = :key AND twin = 0) THEN CAST(:id AS integer) ELSE 0 END
+ON CONFLICT DO NOTHING RETURNING id
+""")
+
+RESERVE_ID = sa.text("""
+SELECT setval(pg_get_serial_sequence('registry_schema', 'id'), CAST(:id AS bigint))
+WHERE CAST(:id AS bigint) > coalesce((
+  SELECT last_value FROM pg_sequences
+  WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('registry_schema', 'id')
+), 0)
+""")
+
+SKIP_USED_IDS = sa.text("""
+SELECT setval(pg_get_serial_sequence('registry_schema', 'id'), m)
+FROM (SELECT max(id) AS m FROM registry_schema) AS highest
+WHERE m > coalesce((
+  SELECT last_value FROM pg_sequences
+  WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('registry_schema', 'id')
+), 0)
+""")
+
+# --- subjects and settings -------------------------------------------------------------------------------------------
+
+# One round trip for the lock, the subject's settings and those of the scopes around it.
+LOCK_SUBJECT = PreparedStatement(
+    "registry_lock_subject",
+    """
+WITH created AS (
+  INSERT INTO registry_subject (name, hidden) VALUES (:name, :hidden) ON CONFLICT DO NOTHING RETURNING 1
+), existing AS (
+  SELECT config, mode FROM registry_subject WHERE name = :name FOR UPDATE
+)
+SELECT 'created' AS kind, '' AS name, NULL AS config, NULL AS mode FROM created
+UNION ALL SELECT 'existing', '', config, mode FROM existing
+UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = ANY(:scopes)
+""",
+    name="text",
+    hidden="boolean",
+    scopes="text[]",
+)
+
+# In one order, whatever the database's collation, so that two changes cannot wait for each other.
+LOCK_SUBJECTS = sa.text("""
+SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name COLLATE "C" FOR UPDATE
+""")
+
+SETTINGS = sa.text("""
+SELECT name, config, mode FROM registry_subject
+WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
+""")
+
+# --- outbox ----------------------------------------------------------------------------------------------------------
+
+TRY_SENDER_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(1548630608)")
+"""An advisory lock, released when the transaction ends; no other code uses this number."""
+
+LOCK_TABLES = sa.text(
+    "LOCK TABLE registry_subject, registry_version, registry_schema, registry_reference IN SHARE MODE"
 )

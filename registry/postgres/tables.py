@@ -1,4 +1,4 @@
-"""PostgreSQL tables of the registry."""
+"""Tables of the registry in PostgreSQL."""
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ schema = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("key", sa.LargeBinary(32), nullable=False),
-    sa.Column("shape", sa.LargeBinary(32), nullable=False, index=True),
+    sa.Column("shape", sa.LargeBinary(32), nullable=False, index=True),  # the fingerprint
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("reference_list", sa.Text, nullable=False),  # JSON, [[name, subject, version, schema id] …]
@@ -31,7 +31,7 @@ schema = sa.Table(
     sa.Column("rule_set", sa.Text),
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
-    # 0 for the id that this registry assigned to a content; its own id for one that was imported
+    # 0 for the id that this registry assigned to a content; the id itself for another one of it that was imported
     sa.Column("twin", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.UniqueConstraint("key", "twin", name="registry_schema_content"),
     comment="what an id stands for, for ever: rows are neither changed nor deleted",
@@ -40,7 +40,7 @@ schema = sa.Table(
 subject = sa.Table(
     "registry_subject",
     metadata,
-    sa.Column("name", sa.Text, primary_key=True),  # '' holds the settings that hold everywhere
+    sa.Column("name", sa.Text, primary_key=True),  # '' has the global settings
     sa.Column("hidden", sa.Boolean, nullable=False),
     sa.Column("config", sa.Text),
     sa.Column("mode", sa.Text),
@@ -115,7 +115,7 @@ approval = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("subject", sa.Text, nullable=False),
-    sa.Column("shape", sa.LargeBinary(32), nullable=False),
+    sa.Column("shape", sa.LargeBinary(32), nullable=False),  # the fingerprint
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("findings", sa.Text, nullable=False),  # JSON, a list of sentences
     sa.Column("because", sa.Text, nullable=False),

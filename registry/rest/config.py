@@ -96,7 +96,9 @@ class ConfigHandlers(Handlers):
         with self.read_under(request, name) as reader:
             try:
                 found = (
-                    self.configuration.effective(reader, name) if to_global else self.configuration.own(reader, name)
+                    self.configuration.effective(reader, name)
+                    if to_global
+                    else self.configuration.own_configuration(reader, name)
                 )
             except InvalidError:
                 if self.dialect is Dialect.KARAPACE and not self.lookup.subjects(reader, name, deleted=True):

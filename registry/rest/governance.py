@@ -91,7 +91,7 @@ class GovernanceHandlers(Handlers):
         limit: int,
     ) -> JSONResponse:
         """Search the fields of the latest versions."""
-        query = FieldQuery.read(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
+        query = FieldQuery.parse(tag=tag, personal=personal, sensitive=sensitive, mask=mask, level=level, prefix=prefix)
         with self.listing(request) as listing, self.database.read() as reader:
             found = [
                 (named, {"subject": subject, "version": version, "id": schema_id} | field.to_json())
@@ -128,7 +128,9 @@ class GovernanceHandlers(Handlers):
             old = self.lookup.parsed_for_comparison(reader, latest.schema_id)
             new = self.registration.read(reader, name, content).parsed
             if new is None:
-                raise InvalidError(Reason.REQUEST_INVALID, f"got a schema of the type {content.kind}; expected AVRO")
+                raise InvalidError(
+                    Reason.REQUEST_INVALID, f"got a schema of the type {content.schema_type}; expected AVRO"
+                )
             changes = diff(old, new)
         answer: dict[str, Any] = {"version": latest.number, "changes": [change.to_json() for change in changes]}
         try:
@@ -149,13 +151,21 @@ class GovernanceHandlers(Handlers):
 
         Who registers it with `normalize` asks with it, too: an approval is of what would be registered.
         """
-        subject, because = self.resolve_alias(text_of(body, "subject")), text_of(body, "reason")
+        subject, reason = self.resolve_alias(text_of(body, "subject")), text_of(body, "reason")
         content = self.read_submission(request, subject, body)
         actor = self.actor(request)
         with self.access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
-            shape, findings = self.registration.lowered_classification(work, subject, content, normalize=normalize)
+            fingerprint, findings = self.registration.lowered_classification(
+                work, subject, content, normalize=normalize
+            )
             asked = self._approvals.ask(
-                work, actor, subject=subject, shape=shape, text=content.text, findings=findings, because=because
+                work,
+                actor,
+                subject=subject,
+                fingerprint=fingerprint,
+                text=content.text,
+                findings=findings,
+                reason=reason,
             )
             entry.note(approval=asked.id, findings=len(asked.findings))
         return dict(asked.to_json())

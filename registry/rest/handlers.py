@@ -19,8 +19,8 @@ from registry.rest.requests import subject_of
 from registry.rest.response_cache import ResponseCache
 from registry.rest.routing import Parameter, Route
 from registry.subjects import contexts
-from registry.subjects.data_contracts import checked_metadata, checked_rules
-from registry.subjects.model import Content, Reference, StoredSchema
+from registry.subjects.data_contracts import validate_metadata, validate_rules
+from registry.subjects.model import Content, SchemaReference, StoredSchema
 from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
@@ -63,7 +63,7 @@ REFERENCE_FORMAT = Parameter.text(
     "referenceFormat", "references", description="no effect: references name their context in every answer"
 )
 TAGS = Parameter.texts("findTags", "tags", description="tell where these tags stand; * = any")
-SUBJECT_PREFIX = Parameter.text("subjectPrefix", "prefix", default=contexts.EVERY)
+SUBJECT_PREFIX = Parameter.text("subjectPrefix", "prefix", default=contexts.ALL_CONTEXTS)
 OFFSET = Parameter.number("offset", default=0, description="first of the page, from 0")
 LIMIT = Parameter.number("limit", default=-1, description="items of the page; negative = all")
 
@@ -151,7 +151,7 @@ class Handlers:
 
         def others() -> list[str]:
             with self.database.read() as reader:
-                return [item.subject for item in self.lookup.uses(reader, schema.id)]
+                return [item.subject for item in self.lookup.versions_by_schema_id(reader, schema.id)]
 
         subject = self.access.readable_subject(actor, schema.origin, others)
         with self.access.read(actor, Action.SCHEMA_READ_BY_ID, subject) as reader:
@@ -160,7 +160,7 @@ class Handlers:
     def resolve_alias(self, raw_subject: str) -> str:
         """Return the subject that a name in a path or a body means: what an alias stands for."""
         with self.database.read() as reader:
-            return self.configuration.alias(reader, subject_of(raw_subject))
+            return self.configuration.resolve_alias(reader, subject_of(raw_subject))
 
     def read_submission(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
         """Read what a body submits under a subject.
@@ -172,7 +172,7 @@ class Handlers:
         """
         actor = self.actor(request)
         content = content_of(body)
-        direct = {(contexts.relative(item.subject, subject), item.version) for item in content.references}
+        direct = {(contexts.resolve_subject(item.subject, subject), item.version) for item in content.references}
         passed = {name for name, _ in direct}
         self._require_each(actor, passed)
         for name, number in sorted(direct):
@@ -185,7 +185,7 @@ class Handlers:
             self._require_each(actor, needed - passed)
         return content
 
-    def require_readable(self, request: Request, reader: Reader, references: Iterable[Reference]) -> None:
+    def require_readable(self, request: Request, reader: Reader, references: Iterable[SchemaReference]) -> None:
         """Refuse a caller who may not read everything that references are to, and what that refers to in turn.
 
         Raises:
@@ -223,20 +223,20 @@ def content_of(body: Mapping[str, Any]) -> Content:
         ) from error
     return Content(
         text=text_of(body, "schema"),
-        kind=text_of(body, "schemaType") if body.get("schemaType") is not None else "AVRO",
+        schema_type=text_of(body, "schemaType") if body.get("schemaType") is not None else "AVRO",
         references=listed,
-        metadata=checked_metadata(body.get("metadata")),
-        rule_set=checked_rules(body.get("ruleSet")),
+        metadata=validate_metadata(body.get("metadata")),
+        rule_set=validate_rules(body.get("ruleSet")),
     )
 
 
-def _reference(item: Mapping[str, Any]) -> Reference:
+def _reference(item: Mapping[str, Any]) -> SchemaReference:
     name, subject, version = item["name"], item["subject"], item["version"]
     if not (isinstance(name, str) and isinstance(subject, str) and type(version) is int):
         raise TypeError
     if not (version == -1 or 1 <= version < 2**31) or not (subject.isprintable() and name.isprintable()):
         raise ValueError
-    return Reference(name, subject, version)
+    return SchemaReference(name, subject, version)
 
 
 def text_of(body: Mapping[str, Any], name: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from registry.rest.errors import HttpError
 from registry.rest.requests import DEFAULT_MEDIA_TYPE, MAX_BODY, parameters, too_large
-from registry.subjects.contexts import context_of, relative
+from registry.subjects.contexts import parse_context, resolve_subject
 from schemas.identifiers import random_id
 
 __all__ = ["check_body_headers", "media_type_of", "path_of", "request_id_of"]
@@ -86,7 +86,7 @@ def _without_context(path: str, query: bytes) -> tuple[str, bytes]:
     _, _, context, *rest = path.split("/")
     if not rest:
         return path, query
-    prefix = f":{context_of(unquote(context))}:"
+    prefix = f":{parse_context(unquote(context))}:"
     quoted = quote(prefix, safe="")
     match rest:
         case ["config" | "mode" as what, *name]:
@@ -103,6 +103,9 @@ def _without_context(path: str, query: bytes) -> tuple[str, bytes]:
             if rest[:2] == ["schemas", "ids"] and b"subject=" in query:
                 listed = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
                 query = urlencode(
-                    [(key, relative(value, prefix) if key == "subject" and value else value) for key, value in listed]
+                    [
+                        (key, resolve_subject(value, prefix) if key == "subject" and value else value)
+                        for key, value in listed
+                    ]
                 ).encode()
             return "/" + "/".join(rest), query

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
-from registry.subjects.contexts import MAX_SUBJECT, normal
+from registry.subjects.contexts import MAX_SUBJECT, normalize_subject
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
@@ -102,7 +102,7 @@ def subject_of(raw: str) -> str:
         )
     if not subject.isprintable():
         raise InvalidError(Reason.SUBJECT_INVALID, "got a subject with control characters; expected printable text")
-    return normal(subject)
+    return normalize_subject(subject)
 
 
 def version_of(text: str) -> int | None:

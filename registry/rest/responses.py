@@ -49,7 +49,7 @@ def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:
 
     Tags stand in the schema (`confluent:tags`) or in its metadata, by the path of the field.
     """
-    if content.kind != SchemaType.AVRO:
+    if content.schema_type != SchemaType.AVRO:
         return []
     sought = set(wanted)
     beside: Mapping[str, list[str]] = (json.loads(content.metadata) if content.metadata else {}).get("tags") or {}

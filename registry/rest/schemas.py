@@ -26,7 +26,7 @@ from registry.rest.response_cache import IMMUTABLE
 from registry.rest.responses import page, tags_of, version_json
 from registry.rest.routing import Arguments, Parameter, Route
 from registry.subjects.content_json import content_json
-from registry.subjects.contexts import DEFAULT, EVERY, context_of, split
+from registry.subjects.contexts import ALL_CONTEXTS, DEFAULT, parse_context, split
 from registry.subjects.fingerprint import guid as guid_of
 from registry.subjects.model import StoredSchema
 from schemas.access import Action
@@ -208,7 +208,7 @@ class SchemaHandlers(Handlers):
             pass
         with self.listing(request, admitted=True) as listing, self.database.read() as reader:
             wanted = subject_of(subject) if subject else ""
-            uses = self.lookup.uses(reader, schema_id, deleted=deleted)
+            uses = self.lookup.versions_by_schema_id(reader, schema_id, deleted=deleted)
             found = [one for one in uses if wanted in ("", one.subject) and listing.visible(one.subject)]
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
             return [{"subject": item.subject, "version": item.number} for item in part]
@@ -235,8 +235,11 @@ class SchemaHandlers(Handlers):
     ) -> list[str]:
         """List the contexts that hold subjects, and the default one."""
         with self.listing(request) as listing, self.database.read() as reader:
-            wanted = "" if prefix == EVERY else prefix.removeprefix(":")
-            held = {name: split(name).context for name in filter(listing.visible, self.lookup.subjects(reader, EVERY))}
+            wanted = "" if prefix == ALL_CONTEXTS else prefix.removeprefix(":")
+            held = {
+                name: split(name).context
+                for name in filter(listing.visible, self.lookup.subjects(reader, ALL_CONTEXTS))
+            }
             named = {DEFAULT, *held.values()}
             listed = [name for name in self.lookup.context_names(reader) if name in named and name.startswith(wanted)]
             part = page(listed, offset, limit)
@@ -246,7 +249,7 @@ class SchemaHandlers(Handlers):
 
     def delete_context(self, request: Request, context: str) -> Response:
         """Drop what is configured for a context that holds no subject."""
-        scope = subject_of(f":{context_of(subject_of(context))}:")
+        scope = subject_of(f":{parse_context(subject_of(context))}:")
         if not scope:
             raise InvalidError(
                 Reason.SUBJECT_INVALID, "got the default context, whose settings hold everywhere; expected another"
@@ -256,7 +259,7 @@ class SchemaHandlers(Handlers):
                 raise ConflictError(
                     Reason.CONTEXT_NOT_EMPTY, f"the context {scope} holds subjects; delete them for good first"
                 )
-            self.configuration.forget_scope(work, scope)
+            self.configuration.clear_scope(work, scope)
             entry.note(context=scope)
         return Response(status_code=204)
 
@@ -284,7 +287,7 @@ class SchemaHandlers(Handlers):
 
     def _schema_json(self, request: Request, reader: Reader, schema: StoredSchema, form: str) -> dict[str, Any]:
         answer = content_json(schema.content)
-        if form == "resolved" and schema.content.kind == SchemaType.AVRO and schema.content.references:
+        if form == "resolved" and schema.content.schema_type == SchemaType.AVRO and schema.content.references:
             answer["schema"] = self.inlined_text(request, reader, schema.id)
         return answer
 
@@ -300,7 +303,7 @@ class SchemaHandlers(Handlers):
     ) -> list[str]:
         """Return the subjects that have a version with an id."""
         with self.listing(request, admitted=True) as listing, self.database.read() as reader:
-            names = {one.subject for one in self.lookup.uses(reader, schema_id, deleted=deleted)}
+            names = {one.subject for one in self.lookup.versions_by_schema_id(reader, schema_id, deleted=deleted)}
             if subject:
                 names &= {subject_of(subject)}
             return listing.page(sorted(filter(listing.visible, names)), offset, limit, of=str)

@@ -101,7 +101,7 @@ class SubjectHandlers(Handlers):
         with self.read_under(request, name) as reader:
             try:
                 content = self.read_submission(request, name, body)
-                found = self.registration.find(reader, name, content, deleted=deleted, normalize=normalize)
+                found = self.registration.find_version(reader, name, content, deleted=deleted, normalize=normalize)
             except InvalidError as error:
                 raise as_lookup_error(error, name) from error
             return self._version_json(reader, found, request, form)
@@ -191,7 +191,7 @@ class SubjectHandlers(Handlers):
     ) -> list[int]:
         """List the ids of schemas that refer to a version."""
         with self._read_version(request, subject, version, deleted=True) as (reader, found):
-            return page(self.lookup.referrers(reader, found.subject, found.number, deleted=deleted), offset, limit)
+            return page(self.lookup.referrer_ids(reader, found.subject, found.number, deleted=deleted), offset, limit)
 
     def with_metadata(
         self,
@@ -212,13 +212,13 @@ class SubjectHandlers(Handlers):
         with self.read_under(request, name) as reader:
             wanted = dict(zip(keys, values, strict=True))
             try:
-                found = self.lookup.with_properties(reader, name, wanted, deleted=deleted)
+                found = self.lookup.version_with_properties(reader, name, wanted, deleted=deleted)
             except InvalidError as error:
                 # Confluent's Python client encodes them twice.
                 again = {unquote(one): unquote(other) for one, other in wanted.items()}
                 if error.reason is not Reason.VERSION_UNKNOWN or again == wanted:
                     raise
-                found = self.lookup.with_properties(reader, name, again, deleted=deleted)
+                found = self.lookup.version_with_properties(reader, name, again, deleted=deleted)
             return self._version_json(reader, found, request, form)
 
     def delete_subject(self, request: Request, subject: str, *, permanent: bool) -> list[int]:
@@ -251,7 +251,7 @@ class SubjectHandlers(Handlers):
         name, wanted = self.resolve_alias(subject), version_of(version)
         with self.read_under(request, name) as reader:
             content = self.read_submission(request, name, body)
-            found = self.registration.check(reader, name, content, wanted, normalize=normalize)
+            found = self.registration.find_incompatibilities(reader, name, content, wanted, normalize=normalize)
             return self._verdict(request, reader, name, found, verbose=verbose)
 
     def check_all(
@@ -261,7 +261,7 @@ class SubjectHandlers(Handlers):
         name = self.resolve_alias(subject)
         with self.read_under(request, name) as reader:
             try:
-                found = self.registration.check(
+                found = self.registration.find_incompatibilities(
                     reader, name, self.read_submission(request, name, body), normalize=normalize
                 )
             except InvalidError as error:
@@ -292,6 +292,6 @@ class SubjectHandlers(Handlers):
 
     def _version_json(self, reader: Reader, found: RegisteredVersion, request: Request, form: str) -> dict[str, Any]:
         answer = version_json(found, details=accepts_unknown_properties(request))
-        if form == "resolved" and found.content.kind == SchemaType.AVRO and found.content.references:
+        if form == "resolved" and found.content.schema_type == SchemaType.AVRO and found.content.references:
             answer["schema"] = self.inlined_text(request, reader, found.schema_id)
         return answer

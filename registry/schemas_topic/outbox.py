@@ -1,14 +1,14 @@
-"""Transactional outbox: each change of the registry as records, stored in its own transaction, for the schemas topic.
+"""Transactional outbox: each change of the registry also writes the records for a topic of schemas.
 
     change ──┬── registry's tables      one transaction
              └── outbox ── topic        later, in order, at least once
 
-A record is stored exactly if its change is: the topic shows nothing that did not happen, and misses nothing that did.
-The order of a subject's records is that of its changes, because its lock is held while they are numbered; the records
-of two subjects have no order. Sending one twice changes nothing on a compacted topic.
+A record is stored if and only if its change is. The records of a subject are in the order of its changes, since the
+subject is locked while they are numbered; records of two subjects have no order. Sending a record twice changes nothing
+on a compacted topic.
 
-The records are those of `registry.schemas_topic.records`. The id of a purged version stays reserved there, and a view,
-which is not listed, appears by its id only.
+The records are those of `registry.schemas_topic.records`. A purged version leaves a record that reserves its id, and a
+view, which is not listed, has only such a record.
 """
 
 import json
@@ -31,67 +31,67 @@ from registry.schemas_topic.records import (
 )
 from registry.subjects.content_json import content_json
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import Change, SubjectReader, SubjectWriter
+from registry.subjects.store import SubjectChange, SubjectReader, SubjectWriter
 
 __all__ = ["MemoryOutbox", "Outbox", "OutboxWriter", "snapshot_records"]
 
 
 class Outbox(Protocol):
-    """Stores records until they are sent."""
+    """Port: stores records until they are sent."""
 
     def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
-        """Add records, within the transaction of the change that they describe."""
+        """Add records, in the transaction of the change that they describe."""
         ...
 
-    def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
-        """Return the oldest records, with their numbers."""
+    def pending(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
+        """Return the oldest records with their numbers."""
         ...
 
-    def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
-        """Delete records that are on the topic."""
+    def remove(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
+        """Remove records that were sent."""
         ...
 
 
 class MemoryOutbox(Outbox):
-    """In-memory adapter: an outbox for tests."""
+    """In-memory adapter, for tests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._records: dict[int, Record] = {}
-        self._last = 0
+        self._pending: dict[int, Record] = {}
+        self._last_number = 0
 
     @override
     def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
         with self._lock:
-            before = dict(self._records)
+            before = dict(self._pending)
             on_rollback(work, lambda: self._restore(before))
             for record in records:
-                self._last += 1
-                self._records[self._last] = record
+                self._last_number += 1
+                self._pending[self._last_number] = record
 
-    def _restore(self, records: dict[int, Record]) -> None:
+    def _restore(self, pending: dict[int, Record]) -> None:
         with self._lock:
-            self._records = records
-
-    @override
-    def waiting(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
-        with self._lock:
-            return sorted(self._records.items())[:limit]
+            self._pending = pending
 
     @override
-    def sent(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
+    def pending(self, reader: Reader, limit: int) -> list[tuple[int, Record]]:
         with self._lock:
-            before = dict(self._records)
+            return sorted(self._pending.items())[:limit]
+
+    @override
+    def remove(self, work: UnitOfWork, numbers: Sequence[int]) -> None:
+        with self._lock:
+            before = dict(self._pending)
             on_rollback(work, lambda: self._restore(before))
             for number in numbers:
-                self._records.pop(number, None)
+                self._pending.pop(number, None)
 
 
 class OutboxWriter(SubjectWriter):
-    """A subject writer that also writes each change into an outbox, in the same transaction.
+    """Subject writer that also appends the records of each change to an outbox, in the same transaction.
 
     Args:
-        reader, writer: where subjects are stored.
+        reader, writer: of the store of subjects.
         outbox: in the same database.
     """
 
@@ -110,7 +110,7 @@ class OutboxWriter(SubjectWriter):
         hidden: bool = False,
         scopes: Sequence[str] = (),
         also: Sequence[str] = (),
-    ) -> Iterator[Change]:
+    ) -> Iterator[SubjectChange]:
         with self._writer.change(work, subject, hidden=hidden, scopes=scopes, also=also) as change:
             recorded = _RecordedChange(change, work, self._reader, subject, hidden=hidden)
             yield recorded
@@ -119,29 +119,31 @@ class OutboxWriter(SubjectWriter):
 
 
 def snapshot_records(store: SubjectReader, reader: Reader) -> Iterator[Record]:
-    """Return everything that a registry contains as records, to fill an empty topic.
+    """Return the whole registry as records, for a topic that is empty.
 
-    Nothing may change meanwhile: the caller has locked the tables.
+    The caller locks the tables, so that nothing changes meanwhile.
     """
     for subject, settings in sorted(store.all_settings(reader).items()):
         yield from _settings_records(subject, Settings(), settings)
-    listed: set[int] = set()
+    with_version: set[int] = set()
     for version in store.all_versions(reader):
         schema = store.schema(reader, version.schema_id)
-        text = store.text(reader, version.subject, version.number)
+        text = store.version_text(reader, version.subject, version.number)
         if schema is not None:
-            listed.add(version.schema_id)
+            with_version.add(version.schema_id)
             yield schema_record(_version(version, schema.content, text))
     for schema_id in range(1, store.highest_id(reader) + 1):
-        schema = None if schema_id in listed else store.schema(reader, schema_id)
+        schema = None if schema_id in with_version else store.schema(reader, schema_id)
         if schema is not None:
-            yield _reserved(schema)
+            yield _reserving(schema)
 
 
-class _RecordedChange(Change):
-    """A change that also builds the records of its effects."""
+class _RecordedChange(SubjectChange):
+    """Change that collects its records."""
 
-    def __init__(self, change: Change, work: UnitOfWork, store: SubjectReader, subject: str, *, hidden: bool) -> None:
+    def __init__(
+        self, change: SubjectChange, work: UnitOfWork, store: SubjectReader, subject: str, *, hidden: bool
+    ) -> None:
         self.records: list[Record] = []
         self._change = change
         self._work = work
@@ -155,53 +157,53 @@ class _RecordedChange(Change):
     def settings(self) -> Settings:
         return self._change.settings()
 
-    def scopes(self) -> Mapping[str, Settings]:
-        return self._change.scopes()
+    def scope_settings(self) -> Mapping[str, Settings]:
+        return self._change.scope_settings()
 
-    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        return self._change.restore(schema_id, key, shape, content)
+    def import_content(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        return self._change.import_content(schema_id, key, shape, content)
 
-    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        schema = self._change.put(number, key, shape, content)
-        self._record_version(number, schema, content.text)
+    def add_content(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+        schema = self._change.add_content(number, key, shape, content)
+        self._append(number, schema, content.text)
         return schema
 
-    def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        self._change.add(number, schema, text)
-        self._record_version(number, schema, text)
+    def add_version(self, number: int, schema: StoredSchema, text: str) -> None:
+        self._change.add_version(number, schema, text)
+        self._append(number, schema, text)
 
-    def _record_version(self, number: int, schema: StoredSchema, text: str) -> None:
+    def _append(self, number: int, schema: StoredSchema, text: str) -> None:
         if self._hidden:
-            self.records.append(_reserved(schema))
+            self.records.append(_reserving(schema))
             return
         version = StoredVersion(
             subject=self._subject,
             number=number,
             schema_id=schema.id,
             key=schema.key,
-            shape=schema.shape,
+            fingerprint=schema.fingerprint,
             deleted=False,
         )
         self.records.append(schema_record(_version(version, schema.content, text)))
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
-        deleted = list(numbers)
-        self._change.mark_deleted(deleted)
-        for number in deleted:
+        chosen = list(numbers)
+        self._change.mark_deleted(chosen)
+        for number in chosen:
             found = self._store.version(self._work, self._subject, number)
             schema = None if found is None else self._store.schema(self._work, found[0].schema_id)
             if found is not None and schema is not None:
                 self.records.append(schema_record(_version(found[0], schema.content, found[1], deleted=True)))
 
     def purge(self, numbers: Iterable[int]) -> None:
-        purged = set(numbers)
-        versions = [version for version in self._change.versions() if version.number in purged]
-        self._change.purge(purged)
-        for version in versions:
+        chosen = set(numbers)
+        purged = [version for version in self._change.versions() if version.number in chosen]
+        self._change.purge(chosen)
+        for version in purged:
             self.records.append(Record(schema_key(self._subject, version.number), None))
             schema = self._store.schema(self._work, version.schema_id)
             if schema is not None:
-                self.records.append(_reserved(schema))
+                self.records.append(_reserving(schema))
 
     def configure(self, settings: Settings) -> None:
         before = self._change.settings()
@@ -229,6 +231,13 @@ def _version(version: StoredVersion, content: Content, text: str | None, *, dele
     )
 
 
-def _reserved(schema: StoredSchema) -> Record:
-    stored = StoredVersion(subject="", number=1, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=True)
+def _reserving(schema: StoredSchema) -> Record:
+    stored = StoredVersion(
+        subject="",
+        number=1,
+        schema_id=schema.id,
+        key=schema.key,
+        fingerprint=schema.fingerprint,
+        deleted=True,
+    )
     return schema_record(reserved_id(schema.id, _version(stored, schema.content, None)))

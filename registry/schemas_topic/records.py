@@ -1,4 +1,4 @@
-"""Record format of the `_schemas` topic, as Confluent's registry and Karapace write and read it. Pure.
+"""Records of a `_schemas` topic in the format of Confluent's registry and Karapace. Pure.
 
     key                                                      value
     {"keytype":"SCHEMA","subject":s,"version":n,"magic":1}   subject, version, id, schema, deleted …; null: purged
@@ -8,15 +8,16 @@
     {"keytype":"CLEAR_SUBJECT","subject":s,"magic":0}        {"subject":s}: permanently
     {"keytype":"NOOP","magic":0}                             nothing
 
-A subject of null means the global settings. The topic is compacted by key, so the bytes of a key must not vary: its
-members have one order, without white space, or a tombstone would not delete its record.
+The subject null is for the global settings. The topic is compacted by key, so the bytes of a key are part of the
+format: its members have a fixed order, without white space; otherwise a tombstone would not delete its record.
 
-Reserved ids. A purged version is a tombstone, and with it the topic loses the meaning of its id. A registry restored
-from the topic would assign that id to the next schema, while topics still contain records framed with it. So every id
-without a version is stored as a softly deleted version 1 of a subject of its own in the context `.ids` (`:.ids:42`).
-Other registries see a deleted subject in an unused context; this one reads it as a reserved id.
+Reserved ids extend the format. A purged version is a tombstone, which also deletes the schema of its id; a registry
+restored from the topic would assign that id to the next schema, while topics still have records framed with it. So for
+every id without a version the topic has a softly deleted version under a subject of its own in the context `.ids`
+(`:.ids:42`, version 1). Another registry sees a deleted subject in an unused context; this one reads it as a reserved
+id.
 
-In a file there is one record a line: `{"key": …, "value": …}`, or `key<TAB>value` as Kafka's console consumer prints.
+A file has one record on each line: `{"key": …, "value": …}`, or `key<TAB>value` as Kafka's console consumer prints.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ _BODY = ("schemaType", "references", "metadata", "ruleSet")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record: key and value as JSON text; a value of None is a tombstone."""
+    """Record: key and value as JSON text; the value None is a tombstone."""
 
     key: str
     value: str | None
@@ -60,10 +61,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """A version of a subject, as a topic or another registry describes it.
+    """Version of a subject in a topic or in another registry.
 
     Attributes:
-        subject, number, schema_id: which, and its id there.
+        subject, number, schema_id: of the version, as there.
         schema: the text.
         rest: schemaType, references, metadata and ruleSet, if present.
         deleted: softly.
@@ -77,11 +78,11 @@ class Version:
     deleted: bool = False
 
     @classmethod
-    def read(cls, value: Mapping[str, Any]) -> "Version":
-        """Read a SCHEMA record's value, or a registry's answer for a version.
+    def parse(cls, value: Mapping[str, Any]) -> "Version":
+        """Parse the value of a SCHEMA record, or a registry's response for a version.
 
         Raises:
-            InvalidError: REQUEST_INVALID, a member is missing or of another form.
+            InvalidError: REQUEST_INVALID, a member is missing or invalid.
         """
         try:
             return cls(
@@ -100,10 +101,10 @@ class Version:
 
     @property
     def content(self) -> tuple[str, str]:
-        """The content of its id: the schema in canonical form, and the rest as JSON."""
+        """Content of its id: canonical text of the schema, and the rest as JSON."""
         text = self.schema
         if self.rest.get("schemaType", "AVRO") == "AVRO":
-            # An invalid schema is reported when it is registered.
+            # Registration refuses an invalid schema; it is not checked here.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 text = canonical_text(json.loads(text))
         return text, json.dumps(self.rest, sort_keys=True)
@@ -111,7 +112,7 @@ class Version:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The state that a topic describes when it is read to its end.
+    """State of a registry after the last record of a topic.
 
     Attributes:
         versions: by subject and number. configs, modes: by subject; "" for the global ones.
@@ -122,11 +123,11 @@ class Snapshot:
     modes: dict[str, str] = field(default_factory=dict)
 
     def contradictions(self) -> list[str]:
-        """Return the ids that have two contents; such a topic cannot be imported."""
-        by_id: dict[int, Version] = {}
+        """Return the ids with two different contents, as messages; such a topic cannot be imported."""
+        first_versions: dict[int, Version] = {}
         found = []
         for version in self.versions.values():
-            first = by_id.setdefault(version.schema_id, version)
+            first = first_versions.setdefault(version.schema_id, version)
             if first.content != version.content:
                 found.append(
                     f"the id {version.schema_id} stands for two schemas: version {first.number} of {first.subject}, "
@@ -134,30 +135,30 @@ class Snapshot:
                 )
         return found
 
-    def ordered(self) -> list[Version]:
-        """Return the versions in an order in which each follows those that it refers to and its subject's earlier ones.
+    def in_dependency_order(self) -> list[Version]:
+        """Return the versions, each after those that it refers to and after earlier ones of its subject.
 
         Raises:
-            InvalidError: REQUEST_INVALID, when references are circular or to nothing.
+            InvalidError: REQUEST_INVALID, when references are circular or dangling.
         """
-        waiting = sorted(self.versions.values(), key=lambda one: (one.schema_id, one.subject, one.number))
+        remaining = sorted(self.versions.values(), key=lambda one: (one.schema_id, one.subject, one.number))
         done: set[tuple[str, int]] = set()
         ordered: list[Version] = []
-        while waiting:
+        while remaining:
             later = []
-            for version in waiting:
+            for version in remaining:
                 needed = [(str(item["subject"]), int(item["version"])) for item in version.rest.get("references", ())]
                 if done.issuperset(needed):
                     done.add((version.subject, version.number))
                     ordered.append(version)
                 else:
                     later.append(version)
-            if len(later) == len(waiting):
+            if len(later) == len(remaining):
                 raise InvalidError(
                     Reason.REQUEST_INVALID,
                     f"version {later[0].number} of {later[0].subject} refers to what is not there, or to itself",
                 )
-            waiting = later
+            remaining = later
         return ordered
 
 
@@ -195,7 +196,7 @@ def mode_record(subject: str, mode: str | None) -> Record:
 
 
 def reserved_id(schema_id: int, version: Version) -> Version:
-    """Return the version that reserves an id without one."""
+    """Return the version that reserves an id."""
     return Version(
         subject=reserved_subject(schema_id),
         number=1,
@@ -207,20 +208,20 @@ def reserved_id(schema_id: int, version: Version) -> Version:
 
 
 def reserved_subject(schema_id: int) -> str:
-    """Return the subject that reserves an id without a version."""
+    """Return the subject that reserves an id."""
     return f"{RESERVED_IDS}{schema_id}"
 
 
 def is_reserved_id(subject: str) -> bool:
-    """Return whether a subject only reserves an id."""
+    """Return whether a subject reserves an id."""
     return subject.startswith(RESERVED_IDS)
 
 
 def fold(records: Iterable[Record]) -> Snapshot:
-    """Return the state that a topic's records, from its beginning to its end, describe.
+    """Apply all records of a topic, from its first, and return the resulting state.
 
     Raises:
-        InvalidError: REQUEST_INVALID, naming the record (from 1) that does not have this format.
+        InvalidError: REQUEST_INVALID, with the number (from 1) of a record that is not of this format.
     """
     snapshot = Snapshot()
     for number, record in enumerate(records, 1):
@@ -237,11 +238,11 @@ def fold(records: Iterable[Record]) -> Snapshot:
 def _apply(snapshot: Snapshot, key: Mapping[str, Any], value: Mapping[str, Any] | None) -> None:
     kind = key["keytype"]
     if kind == "SCHEMA":
-        name, number = _text(key["subject"]), _number(key["version"])
+        subject, number = _text(key["subject"]), _number(key["version"])
         if value is None:
-            snapshot.versions.pop((name, number), None)
+            snapshot.versions.pop((subject, number), None)
         else:
-            snapshot.versions[name, number] = Version.read({**value, "subject": name, "version": number})
+            snapshot.versions[subject, number] = Version.parse({**value, "subject": subject, "version": number})
     elif kind in ("CONFIG", "MODE"):
         _set(snapshot, kind, _text(key.get("subject") or ""), value)
     elif kind in ("DELETE_SUBJECT", "CLEAR_SUBJECT"):
@@ -260,7 +261,7 @@ def _set(snapshot: Snapshot, kind: str, subject: str, value: Mapping[str, Any] |
 
 
 def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
-    """Delete a subject softly up to a version, or, without one, permanently."""
+    """Delete a subject softly up to a version; permanently, if *last* is None."""
     keys = [key for key in snapshot.versions if key[0] == subject]
     if last is None:
         for key in keys:
@@ -274,15 +275,15 @@ def _delete(snapshot: Snapshot, subject: str, last: int | None) -> None:
 
 
 def write_line(record: Record) -> str:
-    """Return a record as a line."""
+    """Return a record as a line of a file."""
     return f'{{"key":{record.key},"value":{record.value or "null"}}}\n'
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[Record]:
-    """Read records from lines; empty ones are skipped. Only a line feed ends a line: texts may contain other ends raw.
+    """Parse records from lines; empty lines are skipped. Only a line feed ends a line: texts contain other line ends.
 
     Raises:
-        InvalidError: REQUEST_INVALID, naming the line.
+        InvalidError: REQUEST_INVALID, with the number of the line.
     """
     for number, line in enumerate(lines, 1):
         text = line.strip("\r\n")
@@ -295,7 +296,7 @@ def read_lines(lines: Iterable[str]) -> Iterator[Record]:
                 continue
             members = json.loads(text)
             key, value = members["key"], members["value"]
-            yield Record(_inner(key), None if value is None else _inner(value))
+            yield Record(_as_text(key), None if value is None else _as_text(value))
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidError(
                 Reason.REQUEST_INVALID,
@@ -303,8 +304,8 @@ def read_lines(lines: Iterable[str]) -> Iterator[Record]:
             ) from error
 
 
-def _inner(value: Any) -> str:
-    """Return the JSON text of a value that is an object, or a string with JSON in it."""
+def _as_text(value: Any) -> str:
+    """Return the JSON text of a line's member: an object, or a string with the JSON text of one."""
     return _json(json.loads(value) if isinstance(value, str) else value)
 
 

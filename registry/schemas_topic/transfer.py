@@ -1,15 +1,15 @@
-"""Transfer of a registry to another one over REST, with its ids and versions: export and import.
+"""Transfer of a registry over REST: export from any registry, import with the same ids and versions.
 
-    export_snapshot(remote)           everything in it, softly deleted versions and ids without a version too
-    import_snapshot(remote, snapshot) into an empty registry, or one that has the same schemas under the same ids
+    export_snapshot(remote)            everything, softly deleted versions and ids without a version too
+    import_snapshot(remote, snapshot)  into an empty registry, or into one that has the same under the same ids
 
-The import proceeds subject by subject in the mode IMPORT, in which the receiving registry accepts given ids and never
-assigns one twice: what contradicts it is refused and reported, and the import continues. It is idempotent, so that an
-interrupted one is completed by repeating it. Versions follow those that they refer to; deletions come after them, in
-reverse order, because a referenced version cannot be deleted; settings are last.
+The import sets the mode IMPORT subject by subject; in this mode the receiving registry accepts given ids and never
+assigns an id to a second content: it refuses a version that contradicts its own, which is reported, and the import goes
+on. It is idempotent, so an interrupted import is repeated. Versions are imported in the order of their references;
+deletions follow in reverse order, since a referenced version cannot be deleted; settings come last.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -26,12 +26,11 @@ from registry.schemas_topic.records import (
     reserved_subject,
     schema_record,
 )
+from registry.subjects.contexts import ALL_CONTEXTS
 from registry.subjects.store import MAX_GAPS
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 
 __all__ = ["ImportReport", "export_snapshot", "import_snapshot", "records_of"]
-
-_EVERY = ":*:"
 
 
 @dataclass(slots=True)
@@ -39,8 +38,8 @@ class ImportReport:
     """Result of an import.
 
     Attributes:
-        versions: number in the receiving registry. reserved: ids without a version among them.
-        refused: what the receiving registry did not accept, as sentences.
+        versions: number that the receiving registry has now. reserved: of these, ids without a version.
+        refused: what the receiving registry refused, as messages.
     """
 
     versions: int = 0
@@ -49,25 +48,26 @@ class ImportReport:
 
 
 def export_snapshot(remote: RegistryAdminClient, *, prefix: str = "") -> Snapshot:
-    """Return everything in a registry, or the subjects whose names begin with a prefix.
+    """Return the state of a registry, or of the subjects whose names begin with a prefix.
 
-    Without a prefix, ids without a version are queried one by one, and reserved (`registry.schemas_topic.records`).
+    Without a prefix, ids without a version are read one by one, and included as reserved ids
+    (`registry.schemas_topic.records`).
 
     Raises:
-        PoolError: what the registry answers.
+        PoolError: the registry's error.
     """
     snapshot = Snapshot()
-    every = sorted({*remote.subjects(prefix or _EVERY), *remote.subjects(prefix)})
-    for subject in every:
-        path = f"/subjects/{quote(subject, safe='')}/versions"
-        live = set(_found(remote, path) or ())
-        for number in remote.get(path, deleted=True):
-            version = Version.read({**remote.version(subject, number, deleted=True), "deleted": number not in live})
+    subjects = sorted({*remote.subjects(prefix or ALL_CONTEXTS), *remote.subjects(prefix)})
+    for subject in subjects:
+        quoted = quote(subject, safe="")
+        live = set(_found(remote, f"/subjects/{quoted}/versions") or ())
+        for number in remote.get(f"/subjects/{quoted}/versions", deleted=True):
+            version = Version.parse({**remote.version(subject, number, deleted=True), "deleted": number not in live})
             snapshot.versions[version.subject, version.number] = version
-        _settings(remote, snapshot, subject)
-    _settings(remote, snapshot, "")
+        _read_settings(remote, snapshot, subject)
+    _read_settings(remote, snapshot, "")
     if not prefix:
-        for version in _without_version(remote, {one.schema_id for one in snapshot.versions.values()}):
+        for version in _reserved_ids(remote, {one.schema_id for one in snapshot.versions.values()}):
             snapshot.versions[version.subject, version.number] = version
     return snapshot
 
@@ -78,56 +78,52 @@ def records_of(snapshot: Snapshot) -> Iterator[Record]:
         yield config_record(subject, config)
     for subject, mode in sorted(snapshot.modes.items()):
         yield mode_record(subject, mode)
-    for version in snapshot.ordered():
+    for version in snapshot.in_dependency_order():
         yield schema_record(version)
 
 
-def import_snapshot(
-    remote: RegistryAdminClient, snapshot: Snapshot, *, progress: Callable[[str], None] = lambda _: None
-) -> ImportReport:
+def import_snapshot(remote: RegistryAdminClient, snapshot: Snapshot) -> ImportReport:
     """Import a snapshot into a registry.
 
     Args:
         remote: the receiving registry; the caller may configure and register there.
-        snapshot: what to import.
-        progress: is called with each subject before it is imported.
+        snapshot: to import.
 
     Raises:
-        ConflictError: VERSION_CONFLICT, an id has two schemas in the snapshot itself; nothing was imported.
-        PoolError: the registry does not answer, or does not permit it.
+        ConflictError: VERSION_CONFLICT, when an id has two contents in the snapshot itself; nothing was imported.
+        PoolError: the registry does not answer, or refuses the caller.
     """
-    wrong = snapshot.contradictions()
-    if wrong:
-        raise ConflictError(Reason.VERSION_CONFLICT, "; ".join(wrong[:20]))
-    ordered = snapshot.ordered()
+    contradictions = snapshot.contradictions()
+    if contradictions:
+        raise ConflictError(Reason.VERSION_CONFLICT, "; ".join(contradictions[:20]))
+    ordered = snapshot.in_dependency_order()
     report = ImportReport()
-    importing: dict[str, str | None] = {}  # subject → its mode before, None where it had none of its own
+    previous_modes: dict[str, str | None] = {}  # by subject; None = it had none of its own
     try:
         for version in ordered:
-            if version.subject not in importing:
-                progress(version.subject)
+            if version.subject not in previous_modes:
                 path = f"/mode/{quote(version.subject, safe='')}"
                 before = _found(remote, path)
                 remote.call("PUT", path, {"mode": "IMPORT"}, query={"force": True})
-                importing[version.subject] = before["mode"] if before else None
-            if _put_version(remote, version, report):
+                previous_modes[version.subject] = before["mode"] if before else None
+            if _import_version(remote, version, report):
                 report.versions += 1
                 report.reserved += is_reserved_id(version.subject)
         for version in reversed(ordered):
             if version.deleted:
                 _delete(remote, version, report)
     finally:
-        for subject, mode in sorted(importing.items()):
+        for subject, mode in sorted(previous_modes.items()):
             path = f"/mode/{quote(subject, safe='')}"
-            if mode is None or mode == "IMPORT":  # an interrupted import
+            if mode is None or mode == "IMPORT":  # left by an interrupted import
                 _found(remote, path, method="DELETE")
             else:
                 remote.call("PUT", path, {"mode": mode}, query={"force": True})
-    _put_settings(remote, snapshot, report)
+    _import_settings(remote, snapshot, report)
     return report
 
 
-def _put_version(remote: RegistryAdminClient, version: Version, report: ImportReport) -> bool:
+def _import_version(remote: RegistryAdminClient, version: Version, report: ImportReport) -> bool:
     body: dict[str, Any] = {"schema": version.schema, "id": version.schema_id, "version": version.number}
     try:
         remote.call("POST", f"/subjects/{quote(version.subject, safe='')}/versions", {**body, **version.rest})
@@ -153,7 +149,7 @@ def _delete(remote: RegistryAdminClient, version: Version, report: ImportReport)
                 report.refused.append(f"deleting version {version.number} of {version.subject}: {error.message}")
 
 
-def _put_settings(remote: RegistryAdminClient, snapshot: Snapshot, report: ImportReport) -> None:
+def _import_settings(remote: RegistryAdminClient, snapshot: Snapshot, report: ImportReport) -> None:
     bodies: list[tuple[str, str, dict[str, Any]]] = []
     for subject, config in sorted(snapshot.configs.items()):
         body = dict(config)
@@ -167,7 +163,7 @@ def _put_settings(remote: RegistryAdminClient, snapshot: Snapshot, report: Impor
             report.refused.append(f"{kind} of {subject or 'all'}: {error.message}")
 
 
-def _settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> None:
+def _read_settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> None:
     suffix = f"/{quote(subject, safe='')}" if subject else ""
     config = _found(remote, f"/config{suffix}")
     if config:
@@ -177,27 +173,27 @@ def _settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> 
         snapshot.modes[subject] = mode["mode"]
 
 
-def _without_version(remote: RegistryAdminClient, known: set[int]) -> Iterator[Version]:
-    """Return a version for each id that has none, to reserve it."""
-    last = max(known, default=0)
-    # If every version is purged no id is known; the answer for the first one contains the highest id.
+def _reserved_ids(remote: RegistryAdminClient, with_version: set[int]) -> Iterator[Version]:
+    """Return a version that reserves each id without one."""
+    last = max(with_version, default=0)
+    # If every version was purged, there is no such id, but the first id still leads to the highest one.
     found = _found(remote, f"/schemas/ids/{last or 1}", query={"fetchMaxId": True})
     last = max(last, int((found or {}).get("maxId", 0)))
-    if last - len(known) > MAX_GAPS:
-        return  # imported ids; those in between were never assigned
+    if last - len(with_version) > MAX_GAPS:
+        return  # ids of another registry were imported; those between were never assigned
     for schema_id in range(1, last + 1):
-        if schema_id in known:
+        if schema_id in with_version:
             continue
         body = _found(remote, f"/schemas/ids/{schema_id}")
         if body is not None:
-            key = {"subject": reserved_subject(schema_id), "version": 1, "id": schema_id}
-            yield reserved_id(schema_id, Version.read({**body, **key}))
+            members = {"subject": reserved_subject(schema_id), "version": 1, "id": schema_id}
+            yield reserved_id(schema_id, Version.parse({**body, **members}))
 
 
 def _found(
     remote: RegistryAdminClient, path: str, *, method: str = "GET", query: Mapping[str, Any] | None = None
 ) -> Any:
-    """Return an answer, None for 404."""
+    """Return the response body; None for not found."""
     try:
         return remote.call(method, path, query=query)
     except InvalidError as error:

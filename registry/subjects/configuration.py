@@ -1,10 +1,10 @@
-"""Configuration of a subject, of a context or of all: compatibility, modes, contracts, aliases.
+"""Configuration of a subject, a context or all subjects: compatibility levels, modes, aliases, contracts.
 
     the subject's own  >  its context's (`:.police:`)  >  the global one  >  the registry's default
 
-The configuration object is Confluent's, stored whole. The registry uses `compatibility`, `compatibilityGroup`,
-`alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; what only clients
-use is stored and returned unchanged.
+The configuration object is Confluent's, stored complete. The registry acts on `compatibility`, `compatibilityGroup`,
+`alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; keys that only
+clients act on are stored and returned unchanged.
 """
 
 import json
@@ -17,10 +17,10 @@ from typing import Any
 
 from registry.avro.compatibility import Compatibility
 from registry.database.unit_of_work import Reader, UnitOfWork
-from registry.subjects.contexts import normal, scopes
-from registry.subjects.data_contracts import checked_metadata, checked_rules
+from registry.subjects.contexts import normalize_subject, scopes
+from registry.subjects.data_contracts import validate_metadata, validate_rules
 from registry.subjects.model import GLOBAL, Settings
-from registry.subjects.store import Change, SubjectReader, SubjectWriter
+from registry.subjects.store import SubjectChange, SubjectReader, SubjectWriter
 from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["Configuration", "Mode"]
@@ -34,41 +34,41 @@ _CACHE_SECONDS = 1.0
 
 
 class Mode(StrEnum):
-    """What may be written under a subject."""
+    """Mode of a subject: which changes it accepts."""
 
     READWRITE = "READWRITE"
     READONLY = "READONLY"
-    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all, with priority over a subject's own mode
-    IMPORT = "IMPORT"  # schemas of another registry, with their ids and versions, not compared with each other
+    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all subjects, whatever their own modes
+    IMPORT = "IMPORT"  # schemas with their ids and versions of another registry, not compared with each other
     FORWARD = "FORWARD"  # another registry is the leader: nothing is written here
 
     @property
     def writable(self) -> bool:
-        """Whether anything may be changed."""
+        """Whether changes are accepted."""
         return self in (Mode.READWRITE, Mode.IMPORT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CachedSettings:
-    """What every call needs of all settings.
+    """Settings of all scopes that every call needs.
 
     Attributes:
-        at: start of the query. changes: number of changes made by this process until then.
+        read_at: clock when the read began. changes: number of changes that this process had made by then.
     """
 
-    at: float
+    read_at: float
     changes: int
     aliases: Mapping[str, str]
     normalize: Mapping[str, bool]
 
 
 class Configuration:
-    """Reads and changes settings.
+    """Service that reads and changes settings, with a cache of aliases and `normalize`. Thread-safe.
 
     Args:
-        reader, writer: where they are stored.
-        level: the default compatibility level.
-        clock: seconds, monotonic.
+        reader, writer: of the store of subjects.
+        level: compatibility level that applies if none is configured.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -84,129 +84,129 @@ class Configuration:
         self._level = level
         self._clock = clock
         self._lock = threading.Lock()
-        self._cached: _CachedSettings | None = None
+        self._cache: _CachedSettings | None = None
         self._refreshing = False
-        self._changes = 0  # made by this process, which take effect at once
+        self._changes = 0  # made by this process; they invalidate the cache
 
-    def level(self, reader: Reader, subject: str, change: Change | None = None) -> Compatibility:
-        """Return the effective level of a subject.
+    def level(self, reader: Reader, subject: str, change: SubjectChange | None = None) -> Compatibility:
+        """Return the compatibility level that applies to a subject.
 
         Args:
-            reader: to look up with.
+            reader: to read with.
             subject: its name; `GLOBAL` for the global level.
-            change: the subject's change, if the caller has its lock.
+            change: the subject's change, if the caller holds its lock.
         """
         return Compatibility(self.effective(reader, subject, change)["compatibility"])
 
-    def effective(self, reader: Reader, subject: str, change: Change | None = None) -> dict[str, Any]:
-        """Return the effective configuration of a subject, with defaults and outer scopes merged in."""
-        whole: dict[str, Any] = {"compatibility": self._level.value}
+    def effective(self, reader: Reader, subject: str, change: SubjectChange | None = None) -> dict[str, Any]:
+        """Return the complete configuration of a subject, merged with those of outer scopes and the default."""
+        merged: dict[str, Any] = {"compatibility": self._level.value}
         for settings in reversed(self._layers(reader, subject, change)):
-            whole |= _read(settings)
-        return whole
+            merged |= _config(settings)
+        return merged
 
-    def own(self, reader: Reader, subject: str) -> dict[str, Any]:
+    def own_configuration(self, reader: Reader, subject: str) -> dict[str, Any]:
         """Return the configuration of a subject itself.
 
         Raises:
-            InvalidError: COMPATIBILITY_NOT_SET, there is none.
+            InvalidError: COMPATIBILITY_NOT_SET, when it has none.
         """
-        found = _read(self._reader.settings(reader, subject))
+        found = _config(self._reader.settings(reader, subject))
         if not found:
             raise _not_set(subject)
         return found
 
-    def alias(self, reader: Reader, subject: str) -> str:
-        """Return the subject of a name: another one if the name is an alias, else itself.
+    def resolve_alias(self, reader: Reader, subject: str) -> str:
+        """Return the subject of an alias; the name itself if it is no alias.
 
-        Needed by every call, so the answer is cached: it may be a second old, and the time of the query, if another
-        process has changed it.
+        Every call needs it, so it is cached: a change by another process is seen after a second, and the time that the
+        database takes to answer.
         """
         return self._read_cached(reader).aliases.get(subject, subject)
 
     def normalizes(self, reader: Reader, subject: str) -> bool:
-        """Return whether a subject normalizes schemas; the answer may be a second old, as that of `alias`."""
+        """Return whether schemas of a subject are normalized; cached as `resolve_alias` is."""
         normalize = self._read_cached(reader).normalize
         if not normalize:
             return False
-        values = (normalize.get(name) for name in (subject, *scopes(subject)))
-        return next((value for value in values if value is not None), False)
+        layers = (normalize.get(name) for name in (subject, *scopes(subject)))
+        return next((one for one in layers if one is not None), False)
 
     def _read_cached(self, reader: Reader) -> _CachedSettings:
-        """Return the cached settings of all; while one caller refreshes the cache, the others use the old values.
+        """Return the cached settings; while one thread refreshes the cache, the others use the old values.
 
-        The lock is not held during the query: this caller may wait for a connection, and callers with connections, in
-        the middle of an act, would wait for the lock.
+        The lock is not held during the refresh: that thread may wait for a connection, and threads that hold
+        connections, within their transactions, would wait for the lock: a deadlock.
         """
         with self._lock:
-            now, cached, changes = self._clock(), self._cached, self._changes
+            now, cached, changes = self._clock(), self._cache, self._changes
             if (
                 cached is not None
                 and cached.changes == changes
-                and (self._refreshing or now - cached.at < _CACHE_SECONDS)
+                and (self._refreshing or now - cached.read_at < _CACHE_SECONDS)
             ):
                 return cached
             self._refreshing = True
         try:
-            found = {name: _read(settings) for name, settings in self._reader.all_settings(reader).items()}
+            found = {name: _config(settings) for name, settings in self._reader.all_settings(reader).items()}
         finally:
             self._refreshing = False
         normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}
-        fresh = _CachedSettings(at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
+        refreshed = _CachedSettings(read_at=now, changes=changes, aliases=_aliases(found), normalize=normalize)
         with self._lock:
-            if self._cached is None or self._cached.changes <= changes:
-                self._cached = fresh
-        return fresh
+            if self._cache is None or self._cache.changes <= changes:
+                self._cache = refreshed
+        return refreshed
 
-    def _changed(self) -> None:
+    def _invalidate(self) -> None:
         with self._lock:
             self._changes += 1
 
     def aliases(self, reader: Reader) -> dict[str, list[str]]:
         """Return the aliases of every subject that has some."""
         found: dict[str, list[str]] = {}
-        configured = {name: _read(settings) for name, settings in self._reader.all_settings(reader).items()}
-        for name, meant in sorted(_aliases(configured).items()):
-            found.setdefault(meant, []).append(name)
+        configured = {name: _config(settings) for name, settings in self._reader.all_settings(reader).items()}
+        for alias, subject in sorted(_aliases(configured).items()):
+            found.setdefault(subject, []).append(alias)
         return found
 
     def configure(self, work: UnitOfWork, subject: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """Change the keys given, remove those given as None, keep the others; return the new configuration.
+        """Change the given keys, remove those given as None, keep the others; return the new configuration.
 
         Raises:
-            InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for a value
-                of another form.
+            InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for an invalid
+                value.
         """
-        checked = _checked(changes)
+        validated = _validated(changes)
         with self._writer.change(work, subject) as change:
             settings = change.settings()
-            merged = {key: value for key, value in (_read(settings) | checked).items() if value is not None}
+            merged = {key: value for key, value in (_config(settings) | validated).items() if value is not None}
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
-            self._changed()
+            self._invalidate()
             return merged
 
     def reset(self, work: UnitOfWork, subject: str) -> dict[str, Any]:
-        """Remove the configuration; return what it was.
+        """Remove the configuration; return the old one.
 
         Raises:
-            InvalidError: COMPATIBILITY_NOT_SET, the subject has none.
+            InvalidError: COMPATIBILITY_NOT_SET, when the subject had none.
         """
         with self._writer.change(work, subject) as change:
             settings = change.settings()
-            before = _read(settings)
+            before = _config(settings)
             if not before and subject != GLOBAL:
                 raise _not_set(subject)
             change.configure(replace(settings, config=None))
-            self._changed()
+            self._invalidate()
             return {"compatibility": self._level.value} | before
 
     def mode(
-        self, reader: Reader, subject: str, *, default_to_global: bool = True, change: Change | None = None
+        self, reader: Reader, subject: str, *, default_to_global: bool = True, change: SubjectChange | None = None
     ) -> Mode:
         """Return the mode of a subject.
 
         Raises:
-            InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is off.
+            InvalidError: MODE_NOT_SET, when the subject has none of its own and *default_to_global* is False.
         """
         layers = [settings.mode for settings in self._layers(reader, subject, change)]
         if layers[0] is None and subject != GLOBAL and not default_to_global:
@@ -216,17 +216,17 @@ class Configuration:
         return Mode(next((mode for mode in layers if mode), Mode.READWRITE))
 
     def set_mode(self, work: UnitOfWork, subject: str, mode: str, *, force: bool = False) -> Mode:
-        """Set the mode of a subject, of a context, or of all.
+        """Set the mode of a subject, of a context, or of all subjects.
 
         Args:
             work: the transaction.
-            subject: whose; `GLOBAL` for all.
-            mode: its name, in any case.
-            force: IMPORT even where there are schemas.
+            subject: its name; `GLOBAL` for all.
+            mode: its name, in upper or lower case.
+            force: set IMPORT even if there are schemas.
 
         Raises:
             InvalidError: MODE_INVALID.
-            RefusedError: SUBJECT_READ_ONLY, for IMPORT where there are schemas.
+            RefusedError: SUBJECT_READ_ONLY, for IMPORT if there are schemas.
         """
         try:
             chosen = Mode(mode.upper())
@@ -245,15 +245,15 @@ class Configuration:
         return chosen
 
     def reset_mode(self, work: UnitOfWork, subject: str, *, recursive: bool = False) -> Mode:
-        """Remove the mode; return what it was.
+        """Remove the mode; return the old one.
 
         Args:
             work: the transaction.
-            subject: whose; `GLOBAL` for all.
-            recursive: also of every subject in the scope.
+            subject: its name; `GLOBAL` for all.
+            recursive: of every subject within the scope as well.
 
         Raises:
-            InvalidError: MODE_NOT_SET, when none was set for the subject.
+            InvalidError: MODE_NOT_SET, when the subject had none.
         """
         with self._writer.change(work, subject) as change:
             settings = change.settings()
@@ -267,8 +267,8 @@ class Configuration:
                         change.configure(replace(change.settings(), mode=None))
         return Mode(settings.mode or Mode.READWRITE)
 
-    def refuse_read_only(self, work: UnitOfWork, subject: str, change: Change) -> Mode:
-        """Refuse a change that the mode forbids; return the mode.
+    def require_writable(self, work: UnitOfWork, subject: str, change: SubjectChange) -> Mode:
+        """Check that the mode permits changes; return the mode.
 
         Raises:
             RefusedError: SUBJECT_READ_ONLY.
@@ -282,77 +282,77 @@ class Configuration:
             )
         return mode
 
-    def forget(self, change: Change) -> None:
-        """Remove a subject's settings when its last version is purged."""
+    def clear(self, change: SubjectChange) -> None:
+        """Remove a subject's settings, after its last version was deleted."""
         change.configure(Settings())
-        self._changed()
+        self._invalidate()
 
-    def forget_scope(self, work: UnitOfWork, scope: str) -> None:
+    def clear_scope(self, work: UnitOfWork, scope: str) -> None:
         """Remove the settings of a context."""
         with self._writer.change(work, scope) as change:
-            self.forget(change)
+            self.clear(change)
 
-    def _layers(self, reader: Reader, subject: str, change: Change | None) -> list[Settings]:
+    def _layers(self, reader: Reader, subject: str, change: SubjectChange | None) -> list[Settings]:
         """Return a subject's settings and those of the scopes around it, nearest first."""
         outer = scopes(subject)
         if change is not None:
-            found: Mapping[str, Settings] = change.scopes()
-            mine = change.settings()
+            found: Mapping[str, Settings] = change.scope_settings()
+            own = change.settings()
         else:
             found = self._reader.settings_of(reader, [subject, *outer])
-            mine = found.get(subject, Settings())
-        return [mine, *(found.get(name, Settings()) for name in outer)]
+            own = found.get(subject, Settings())
+        return [own, *(found.get(name, Settings()) for name in outer)]
 
-    def _has_versions(self, work: UnitOfWork, scope: str, change: Change) -> bool:
-        """Return whether a scope contains versions."""
+    def _has_versions(self, work: UnitOfWork, scope: str, change: SubjectChange) -> bool:
+        """Return whether a scope has versions."""
         if change.versions():
             return True
         return scope in _scopes_of(name for name, _ in self._reader.subjects(work))
 
 
 def _aliases(configured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    meant = {name: found.get("alias") for name, found in configured.items()}
-    return {name: normal(other) for name, other in meant.items() if isinstance(other, str) and other}
+    targets = {name: found.get("alias") for name, found in configured.items()}
+    return {name: normalize_subject(target) for name, target in targets.items() if isinstance(target, str) and target}
 
 
 def _scopes_of(names: Iterable[str]) -> set[str]:
     return {scope for name in names for scope in scopes(name)}
 
 
-def _checked(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the values that the registry or its clients use.
+def _validated(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate the values that the registry or its clients act on.
 
     Raises:
         InvalidError: COMPATIBILITY_INVALID; REQUEST_INVALID or RULES_INVALID.
     """
-    checked = dict(changes)
+    validated = dict(changes)
     level = changes.get("compatibility")
     if level is not None:
         if not isinstance(level, str):
             raise InvalidError(Reason.COMPATIBILITY_INVALID, "got a level that is no string")
-        checked["compatibility"] = Compatibility.parse(level).value
+        validated["compatibility"] = Compatibility.parse(level).value
     for name in _FLAGS:
         if not isinstance(changes.get(name), bool | None):
-            raise _wrong(name, "true or false")
+            raise _invalid(name, "true or false")
     for name in _TEXTS:
         value = changes.get(name)
         if not isinstance(value, str | None) or (value and (not value.isprintable() or len(value) > _MAX_TEXT)):
-            raise _wrong(name, f"printable text of {_MAX_TEXT} characters at most")
+            raise _invalid(name, f"printable text of {_MAX_TEXT} characters at most")
         if value == "":
-            checked[name] = None
+            validated[name] = None
     for name in _METADATA:
-        checked_metadata(changes.get(name))
+        validate_metadata(changes.get(name))
     for name in _RULES:
-        checked_rules(changes.get(name))
-    return checked
+        validate_rules(changes.get(name))
+    return validated
 
 
-def _read(settings: Settings) -> dict[str, Any]:
+def _config(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(settings.config) if settings.config else {}
     return found
 
 
-def _wrong(name: str, expected: str) -> InvalidError:
+def _invalid(name: str, expected: str) -> InvalidError:
     return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
 
 

@@ -1,4 +1,4 @@
-"""A content as a JSON document, in the form of Confluent's REST API and of the `_schemas` topic. Pure."""
+"""JSON form of a content, as Confluent's REST API and the `_schemas` topic have it. Pure."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ __all__ = ["content_json"]
 
 
 def content_json(content: Content) -> dict[str, Any]:
-    """Return a content; the type only where it is not Avro, the rest only where there is any."""
+    """Return a content as JSON, without the type if it is Avro and without what it does not have."""
     answer: dict[str, Any] = {"schema": content.text}
-    if content.kind != SchemaType.AVRO:
-        answer["schemaType"] = content.kind
+    if content.schema_type != SchemaType.AVRO:
+        answer["schemaType"] = content.schema_type
     if content.references:
         answer["references"] = [
             {"name": item.name, "subject": item.subject, "version": item.version} for item in content.references

@@ -6,9 +6,9 @@
     :.police:                  no subject: the scope of the context's settings
     :*:holders                 in a prefix: the name in any context
 
-A context belongs to a department: its name is a dot and the department's id, and rights on a subject of the context
-are decided for that department (`owner_of`). Ids are one space over all contexts: a record's frame has only the id, so
-its meaning may not depend on the context.
+A context belongs to a department: its name is a dot and the department's id, and the right to register under a subject
+of the context is that department's (`owning_department`). Ids are unique over all contexts: a record's frame carries
+only the id, so its meaning must not depend on a context.
 """
 
 import re
@@ -17,30 +17,30 @@ from typing import NamedTuple
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
+    "ALL_CONTEXTS",
     "DEFAULT",
-    "EVERY",
     "MAX_SUBJECT",
     "Qualified",
-    "context_of",
     "matches",
-    "normal",
-    "owner_of",
+    "normalize_subject",
+    "owning_department",
+    "parse_context",
     "qualify",
-    "relative",
+    "resolve_subject",
     "scopes",
     "split",
 ]
 
 DEFAULT = "."
-EVERY = ":*:"
-"""The prefix that matches every subject of every context."""
+ALL_CONTEXTS = ":*:"
+"""Prefix that matches every subject of every context."""
 
 MAX_SUBJECT = 500  # characters, its context included
 _QUALIFIED = re.compile(r":(\.[^:]*):(.*)", re.DOTALL)
 
 
 class Qualified(NamedTuple):
-    """A subject's context and its name within."""
+    """Context of a subject, and its name within."""
 
     context: str
     name: str
@@ -57,20 +57,20 @@ def qualify(context: str, name: str) -> str:
     return name if context == DEFAULT else f":{context}:{name}"
 
 
-def normal(subject: str) -> str:
-    """Return the normal form of a subject's name: without the default context."""
+def normalize_subject(subject: str) -> str:
+    """Return a subject in its canonical form: without the default context."""
     return qualify(*split(subject))
 
 
-def relative(subject: str, parent: str) -> str:
-    """Return a subject named in a schema of *parent*: without a context, it is in the parent's."""
+def resolve_subject(subject: str, parent: str) -> str:
+    """Return the subject that a schema of *parent* refers to: without a context, it is in that of the parent."""
     if _QUALIFIED.fullmatch(subject):
-        return normal(subject)
+        return normalize_subject(subject)
     return qualify(split(parent).context, subject)
 
 
 def scopes(subject: str) -> tuple[str, ...]:
-    """Return the scopes whose settings a subject inherits: its context, then the global one."""
+    """Return the scopes around a subject, whose settings are its defaults: its context, then the global one."""
     context, name = split(subject)
     if not subject or (context == DEFAULT and not name):
         return ()
@@ -79,23 +79,23 @@ def scopes(subject: str) -> tuple[str, ...]:
 
 
 def matches(subject: str, prefix: str) -> bool:
-    """Return whether a prefix matches a subject; a prefix without a context is in the default one."""
-    if prefix == EVERY:
+    """Return whether a subject matches a prefix; a prefix without a context is in the default one."""
+    if prefix == ALL_CONTEXTS:
         return True
-    if prefix.startswith(EVERY):
-        return split(subject).name.startswith(prefix[len(EVERY) :])
+    if prefix.startswith(ALL_CONTEXTS):
+        return split(subject).name.startswith(prefix[len(ALL_CONTEXTS) :])
     context, name = split(prefix)
-    mine = split(subject)
-    return mine.context == context and mine.name.startswith(name)
+    qualified = split(subject)
+    return qualified.context == context and qualified.name.startswith(name)
 
 
-def owner_of(subject: str) -> str:
-    """Return the id of the department whose context a subject is in; empty in the default context."""
+def owning_department(subject: str) -> str:
+    """Return the id of the department to which a subject's context belongs; empty for the default context."""
     return split(subject).context[1:]
 
 
-def context_of(text: str) -> str:
-    """Read a context from a path: `.police`, `:.police:` or `police`.
+def parse_context(text: str) -> str:
+    """Return the context that a path names: `.police`, `:.police:` or `police`.
 
     Raises:
         InvalidError: SUBJECT_INVALID.

@@ -1,12 +1,12 @@
-"""Data contracts: metadata and rule sets as Confluent's clients send them. Pure.
+"""Data contracts: validation and merging of metadata and rule sets in Confluent's form. Pure.
 
-The registry stores and returns them; the client applies them. Their form is checked, so that every client can read
-them. A department can set values for all its subjects: its configuration's defaults have a lower priority than what is
-submitted, its overrides a higher one:
+The registry stores and returns them; clients act on them. Their form is validated, so that nothing is stored that a
+client cannot read. A department can set values for all its subjects: its configuration's defaults apply below what is
+submitted, its overrides above:
 
-    defaultMetadata  <  what is submitted, or else that of the version before  <  overrideMetadata
+    defaultMetadata  <  as submitted, or of the latest version if nothing is submitted  <  overrideMetadata
 
-Tags and properties merge key by key, rules by name; `sensitive` lists are united, never shortened.
+Tags and properties are merged by key, rules by name; `sensitive` lists are united.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["checked_metadata", "checked_rules", "merged", "properties_of"]
+__all__ = ["merge", "path_matches", "properties_of", "validate_metadata", "validate_rules"]
 
 _METADATA = frozenset({"tags", "properties", "sensitive"})
 _RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
@@ -29,48 +29,47 @@ _MAX_RULES = 500
 _MAX_NAME = 256
 
 
-def checked_metadata(value: Any) -> str | None:
-    """Return metadata as JSON text, None where there is none.
+def validate_metadata(value: Any) -> str | None:
+    """Validate metadata and return it as JSON text; None for none.
 
     Raises:
-        InvalidError: REQUEST_INVALID, naming the member of another form.
+        InvalidError: REQUEST_INVALID, naming the invalid member.
     """
     if value is None:
         return None
-    form = "an object of tags, properties and sensitive"
     if not isinstance(value, dict) or not value.keys() <= _METADATA:
-        raise _wrong("metadata", form)
+        raise _invalid("metadata", "an object of tags, properties and sensitive")
     tags, properties, sensitive = (value.get(name) for name in ("tags", "properties", "sensitive"))
     if tags is not None and not (isinstance(tags, dict) and all(_texts(one) for one in tags.values())):
-        raise _wrong("metadata.tags", "an object of lists of strings")
+        raise _invalid("metadata.tags", "an object of lists of strings")
     if properties is not None and not (
         isinstance(properties, dict) and all(isinstance(one, str) for one in properties.values())
     ):
-        raise _wrong("metadata.properties", "an object of strings")
+        raise _invalid("metadata.properties", "an object of strings")
     if sensitive is not None and not _texts(sensitive):
-        raise _wrong("metadata.sensitive", "a list of strings")
+        raise _invalid("metadata.sensitive", "a list of strings")
     return json.dumps(value, ensure_ascii=False)
 
 
-def checked_rules(value: Any) -> str | None:
-    """Return a rule set as JSON text, None where there is none.
+def validate_rules(value: Any) -> str | None:
+    """Validate a rule set and return it as JSON text; None for none.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for another form; RULES_INVALID, for rules that no client could apply.
+        InvalidError: REQUEST_INVALID, for an invalid form; RULES_INVALID, for rules that no client can execute.
     """
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _wrong("ruleSet", "an object of migrationRules, domainRules and encodingRules")
+        raise _invalid("ruleSet", "an object of migrationRules, domainRules and encodingRules")
     for name in value:
         if name not in _RULE_LISTS and name != "enableAt":
-            raise _wrong("ruleSet", f"{', '.join(_RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
+            raise _invalid("ruleSet", f"{', '.join(_RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
     for list_name in _RULE_LISTS:
         rules = value.get(list_name)
         if rules is None:
             continue
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-            raise _wrong(f"ruleSet.{list_name}", "a list of rules")
+            raise _invalid(f"ruleSet.{list_name}", "a list of rules")
         if len(rules) > _MAX_RULES:
             raise _bad_rule(list_name, f"got {len(rules)} rules; expected {_MAX_RULES} at most")
         names = [_rule_name(list_name, rule) for rule in rules]
@@ -79,8 +78,8 @@ def checked_rules(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False)
 
 
-def merged(lower: str | None, upper: str | None) -> str | None:
-    """Merge metadata, or rule sets; values of *upper* have priority."""
+def merge(lower: str | None, upper: str | None) -> str | None:
+    """Merge metadata, or a rule set, over another; *upper* takes precedence."""
     if lower is None or upper is None:
         return upper if lower is None else lower
     below, above = json.loads(lower), json.loads(upper)
@@ -104,11 +103,11 @@ def properties_of(metadata: str | None) -> Mapping[str, str]:
 
 def _by_name(lower: Iterable[Mapping[str, Any]], upper: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     above = {rule["name"]: rule for rule in upper}
-    others = [rule for rule in lower if rule["name"] not in above]
-    return [*others, *above.values()]
+    below = [rule for rule in lower if rule["name"] not in above]
+    return [*below, *above.values()]
 
 
-def _rule_name(list_name: str, rule: Mapping[str, Any]) -> str:  # noqa: C901 - one line a rule of the form
+def _rule_name(list_name: str, rule: Mapping[str, Any]) -> str:  # noqa: C901 - one check a line
     name = rule.get("name")
     if not isinstance(name, str) or not name or len(name) > _MAX_NAME or not name.isprintable():
         raise _bad_rule(list_name, "got a rule without a name; expected a printable text")
@@ -139,7 +138,7 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _wrong(name: str, expected: str) -> InvalidError:
+def _invalid(name: str, expected: str) -> InvalidError:
     return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
 
 
@@ -148,7 +147,7 @@ def _bad_rule(list_name: str, message: str) -> InvalidError:
 
 
 def path_matches(pattern: str, path: str) -> bool:
-    """Return whether a path pattern matches: `*` is one name, `**` any number of them."""
+    """Return whether a path matches a pattern: `*` matches one name, `**` any number of them."""
     wanted, names = pattern.split("."), path.split(".")
     ends = {0}
     for word in wanted:

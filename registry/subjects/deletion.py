@@ -1,7 +1,7 @@
-"""Deletion of versions and subjects in two steps: softly, which hides them, then permanently.
+"""Deletion of subjects and versions in two steps: softly, which hides them, then permanently.
 
-A version that another schema refers to is not deleted: softly while a live version refers to it, permanently while any
-version does. Ids always keep their schemas.
+A referenced version is not deleted: softly, while a live version refers to it; permanently, while any version does. Ids
+keep their contents in any case.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.configuration import Configuration
 from registry.subjects.contexts import scopes
 from registry.subjects.model import StoredVersion
-from registry.subjects.store import Change, SubjectReader, SubjectWriter
+from registry.subjects.store import SubjectChange, SubjectReader, SubjectWriter
 from registry.subjects.versions import select_version, unknown_subject
 from schemas.errors import ConflictError, Reason
 
@@ -18,12 +18,13 @@ __all__ = ["Deletion"]
 
 
 class Deletion:
-    """Deletes subjects and versions.
+    """Service that deletes subjects and versions.
 
     Args:
-        reader, writer: where they are stored.
+        reader, writer: of the store of subjects.
         configuration: modes.
-        governed: returns whether a subject's classification is enforced: later versions are compared with earlier ones.
+        governed: returns whether a subject must be classified; its versions are kept, for later ones are compared with
+            them.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Deletion:
         self._configuration = configuration
 
     def delete(self, work: UnitOfWork, subject: str, *, permanent: bool = False) -> list[int]:
-        """Delete every version of a subject softly, or permanently after that.
+        """Delete every version of a subject: softly, or, once they are softly deleted, permanently.
 
         Returns:
             The numbers deleted.
@@ -52,7 +53,7 @@ class Deletion:
             RefusedError: SUBJECT_READ_ONLY.
         """
         with self._writer.change(work, subject, scopes=scopes(subject)) as change:
-            self._configuration.refuse_read_only(work, subject, change)
+            self._configuration.require_writable(work, subject, change)
             versions = change.versions()
             if not versions:
                 raise unknown_subject(subject)
@@ -68,16 +69,15 @@ class Deletion:
                     Reason.SUBJECT_DELETED, f"the subject {subject} is deleted already", details={"subject": subject}
                 )
             numbers = live or [version.number for version in versions]
-            outside = [item for item in self._reader.referrers(work, subject) if item.subject != subject]
-            if outside:
+            if any(item.subject != subject for item in self._reader.referrers(work, subject)):
                 for number in numbers:
                     others = [item for item in self._reader.referrers(work, subject, number) if item.subject != subject]
-                    _refuse_referenced(subject, number, others, permanent=permanent)
+                    _check_unreferenced(subject, number, others, permanent=permanent)
             self._remove(work, subject, change, numbers, permanent=permanent, last=True)
             return numbers
 
     def delete_version(self, work: UnitOfWork, subject: str, number: int | None, *, permanent: bool = False) -> int:
-        """Delete one version softly, or permanently after that; return its number.
+        """Delete one version: softly, or, once it is softly deleted, permanently; return its number.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
@@ -86,12 +86,12 @@ class Deletion:
             RefusedError: SUBJECT_READ_ONLY.
         """
         with self._writer.change(work, subject, scopes=scopes(subject)) as change:
-            self._configuration.refuse_read_only(work, subject, change)
+            self._configuration.require_writable(work, subject, change)
             versions = change.versions()
             if not versions:
                 raise unknown_subject(subject)
-            latest = [version for version in versions if not version.deleted] if number is None else versions
-            version = select_version(latest, number)
+            candidates = [version for version in versions if not version.deleted] if number is None else versions
+            version = select_version(candidates, number)
             details = {"subject": subject, "version": str(version.number)}
             if permanent and not version.deleted:
                 raise ConflictError(
@@ -100,12 +100,12 @@ class Deletion:
             if version.deleted and not permanent:
                 raise ConflictError(Reason.VERSION_DELETED, "the version is deleted already", details=details)
             referrers = self._reader.referrers(work, subject, version.number)
-            _refuse_referenced(subject, version.number, referrers, permanent=permanent)
+            _check_unreferenced(subject, version.number, referrers, permanent=permanent)
             self._remove(work, subject, change, [version.number], permanent=permanent, last=len(versions) == 1)
             return version.number
 
     def _remove(
-        self, work: UnitOfWork, subject: str, change: Change, numbers: list[int], *, permanent: bool, last: bool
+        self, work: UnitOfWork, subject: str, change: SubjectChange, numbers: list[int], *, permanent: bool, last: bool
     ) -> None:
         if not permanent:
             change.mark_deleted(numbers)
@@ -113,16 +113,16 @@ class Deletion:
         if self._governed(work, subject):
             raise ConflictError(
                 Reason.SCHEMA_REFERENCED,
-                f"the catalogue has {subject}: its versions are kept, because later classifications are compared with "
-                "them. A soft deletion hides them",
+                f"the catalogue holds {subject}: its versions are kept, since lowering a classification is told "
+                "by them. Softly deleted they are out of the way",
                 details={"subject": subject},
             )
         change.purge(numbers)
         if last:
-            self._configuration.forget(change)
+            self._configuration.clear(change)
 
 
-def _refuse_referenced(subject: str, number: int, referrers: Iterable[StoredVersion], *, permanent: bool) -> None:
+def _check_unreferenced(subject: str, number: int, referrers: Iterable[StoredVersion], *, permanent: bool) -> None:
     for item in referrers:
         if permanent or not item.deleted:
             raise ConflictError(

@@ -1,8 +1,9 @@
-"""Field search: the fields with a tag, a level or a direct identifier, in the latest version of every subject.
+"""Field search: fields with a tag, a level or a direct identifier, over the latest version of every subject.
 
-The fields of a schema never change, so they are read once for each id and cached; a search then iterates over the list
-of subjects. Tags are Confluent's, and a field may have them in two ways: inline (`"confluent:tags": ["PII"]`), or by a
-path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` is one name and `**` any number of them.
+The fields of a schema id never change, so they are read once for each id and cached; a search then iterates over the
+list of subjects. Tags are Confluent's, and a field can have them in two forms: inline (`"confluent:tags": ["PII"]`), or
+by a path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` matches one name and `**` any number of
+names.
 """
 
 import json
@@ -25,17 +26,17 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["FieldMatch", "FieldQuery", "FieldSearch", "describe_fields"]
 
-_CACHE_SIZE = 20_000  # ids whose fields are cached
-_INLINE = ("confluent:tags", "tags")
+_CACHED_IDS = 20_000
+_TAG_ATTRIBUTES = ("confluent:tags", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldQuery:
-    """A query; None does not restrict.
+    """Search criteria; None does not restrict.
 
     Attributes:
         tag: a tag that the field has. personal: N, P or D. sensitive: N, s or S. mask: its rule.
-        level: at least this one. prefix: of the subject's name; every context if not given.
+        level: the lowest one. prefix: of the subject's name; by default every context.
     """
 
     tag: str | None = None
@@ -43,35 +44,35 @@ class FieldQuery:
     sensitive: str | None = None
     mask: str | None = None
     level: Level | None = None
-    prefix: str = contexts.EVERY
+    prefix: str = contexts.ALL_CONTEXTS
 
     @classmethod
-    def read(cls, level: str | None = None, **values: Any) -> "FieldQuery":
-        """Read a query's parameters.
+    def parse(cls, level: str | None = None, **words: Any) -> "FieldQuery":
+        """Parse the criteria of a request.
 
         Raises:
-            InvalidError: REQUEST_INVALID, a value outside the vocabulary.
+            InvalidError: REQUEST_INVALID, a word that is not in the vocabulary.
         """
-        for name, known in (
+        for name, vocabulary in (
             ("personal", classification.PERSONAL),
             ("sensitive", classification.SENSITIVE),
             ("mask", classification.MASKS),
         ):
-            if values.get(name) is not None and values[name] not in known:
+            if words.get(name) is not None and words[name] not in vocabulary:
                 raise InvalidError(
                     Reason.REQUEST_INVALID,
-                    f"got {str(values[name])[:40]!r} for {name}; expected one of {', '.join(known)}",
+                    f"got {str(words[name])[:40]!r} for {name}; expected one of {', '.join(vocabulary)}",
                 )
         if level is not None and level not in Level.__members__:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got the level {level[:40]!r}; expected one of {', '.join(Level.__members__)}"
             )
-        return cls(level=None if level is None else Level[level], **values)
+        return cls(level=None if level is None else Level[level], **words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldMatch:
-    """One field; level, personal, sensitive and mask are "" where it is not classified."""
+    """Field as a search result; level, personal, sensitive and mask are "" if it is not classified."""
 
     path: str
     zh: str
@@ -82,7 +83,7 @@ class FieldMatch:
     tags: tuple[str, ...]
 
     def matches(self, query: FieldQuery) -> bool:
-        """Return whether it matches a query."""
+        """Return whether it meets the criteria of a query."""
         return (
             (query.tag is None or query.tag in self.tags)
             and query.personal in (None, self.personal)
@@ -105,49 +106,49 @@ class FieldMatch:
 
 
 class FieldSearch:
-    """Searches the fields of registered schemas. Thread-safe.
+    """Service that searches fields, with a cache of the fields of schema ids. Thread-safe.
 
     Args:
-        lookup: finds the schemas.
+        lookup: finds schemas.
     """
 
     def __init__(self, lookup: SchemaLookup) -> None:
         self._lookup = lookup
-        self._cached: dict[int, tuple[FieldMatch, ...]] = {}
+        self._cache: dict[int, tuple[FieldMatch, ...]] = {}
         self._lock = threading.Lock()
 
     def find(self, reader: Reader, query: FieldQuery) -> Iterator[tuple[str, int, int, FieldMatch]]:
         """Return (subject, version, id, field) of the latest versions, by subject and in the schema's order."""
         for version in self._lookup.all_versions(reader, query.prefix, latest_only=True):
-            for field in self._fields_of(reader, version.schema_id):
+            for field in self._fields(reader, version.schema_id):
                 if field.matches(query):
                     yield version.subject, version.number, version.schema_id, field
 
-    def _fields_of(self, reader: Reader, schema_id: int) -> tuple[FieldMatch, ...]:
-        cached = self._cached.get(schema_id)
+    def _fields(self, reader: Reader, schema_id: int) -> tuple[FieldMatch, ...]:
+        cached = self._cache.get(schema_id)
         if cached is not None:
             return cached
         content = self._lookup.by_id(reader, schema_id).content
         found: tuple[FieldMatch, ...] = ()
-        if content.kind == SchemaType.AVRO:
+        if content.schema_type == SchemaType.AVRO:
             found = describe_fields(self._lookup.parsed_for_comparison(reader, schema_id), content.metadata)
         with self._lock:
-            if len(self._cached) >= _CACHE_SIZE:
-                self._cached.clear()
-            self._cached[schema_id] = found
+            if len(self._cache) >= _CACHED_IDS:
+                self._cache.clear()
+            self._cache[schema_id] = found
         return found
 
 
 def describe_fields(parsed: ParsedSchema, metadata: str | None = None) -> tuple[FieldMatch, ...]:
-    """Return a schema's fields, with classification and tags."""
+    """Return the fields of a schema with their classification and tags."""
     classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
     patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
-    short = parsed.fullname.rpartition(".")[2]
+    record_name = parsed.fullname.rpartition(".")[2]
     found = []
     for member in all_fields(parsed):
         known = classified.get(member.path)
-        names = {member.path, f"{parsed.fullname}.{member.path}", f"{short}.{member.path}"}
-        tags = {str(tag) for word in _INLINE for tag in _listed(member.node.get(word))}
+        names = {member.path, f"{parsed.fullname}.{member.path}", f"{record_name}.{member.path}"}
+        tags = {str(tag) for word in _TAG_ATTRIBUTES for tag in _listed(member.node.get(word))}
         for pattern, listed in patterns.items():
             if any(path_matches(pattern, name) for name in names):
                 tags.update(map(str, listed))

@@ -1,14 +1,15 @@
-"""Fingerprint of a schema: SHA-256 over a canonical form that keeps every attribute and ignores notation. Pure.
+"""Fingerprint of a schema content: SHA-256 of a canonical form, the key that decides whether two are the same. Pure.
 
-The Parsing Canonical Form of the Avro specification drops what a reader of bytes does not need: labels, levels,
-masks, defaults. Here those matter, so the canonical form keeps every attribute, and ignores only
+The Parsing Canonical Form of the Avro specification drops what a reader of bytes does not need: labels, levels, masks,
+defaults. The pool needs those, so this canonical form keeps every attribute, and ignores only
 
     white space and the order of attributes         {"name": "A", "type": …}  =  {"type": …, "name": "A"}
     a type written long or short                    {"type": "int"}           =  "int"
     a namespace written apart or in the name        "name": "b", "namespace": "a"  =  "name": "a.b"
-    `order: ascending`, which is the default; attributes without meaning on their type
+    `order: ascending`, which is the default; attributes that have no meaning on their type
 
-References, metadata and rules are part of it. The order of fields, symbols and branches has a meaning, and is kept.
+The content's key covers references, metadata and rules too; the schema's fingerprint leaves metadata and rules out. The
+order of fields, symbols and branches has a meaning and is kept.
 """
 
 import hashlib
@@ -19,16 +20,25 @@ from typing import Any
 
 from registry.subjects.model import Content
 
-__all__ = ["NAMED", "canonical_text", "canonicalize", "content_key", "guid", "key_of", "shape_key", "shape_text"]
+__all__ = [
+    "NAMED",
+    "canonical_schema_text",
+    "canonical_text",
+    "canonicalize",
+    "content_key",
+    "content_key_of",
+    "fingerprint_of",
+    "guid",
+]
 
 _ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 _PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 NAMED = ("record", "error", "enum", "fixed")
-"""Types that have a name."""
+"""Avro types that have a name."""
 
 _ATTRIBUTES = {  # Avro's own attributes, and the types on which they have a meaning
     "name": NAMED,
-    "namespace": (),  # part of the full name
+    "namespace": (),  # folded into the name
     "aliases": NAMED,
     "fields": ("record", "error"),
     "symbols": ("enum",),
@@ -49,7 +59,7 @@ def canonical_text(schema: Any) -> str:
 
 
 def canonicalize(schema: Any) -> Any:
-    """Return a valid Avro schema's canonical form as JSON, every name in full.
+    """Return a valid Avro schema's canonical form as parsed JSON, with full names.
 
     Args:
         schema: the schema as parsed JSON.
@@ -61,35 +71,36 @@ def content_key(content: Content, schema: Any) -> bytes:
     """Return the key that identifies a content: 32 bytes.
 
     Args:
-        content: text, kind, references, metadata and rules.
-        schema: the text as parsed JSON; of another kind than Avro, its canonical form by `registry.avro.schema_types`.
+        content: text, type, references, metadata and rules.
+        schema: the text as parsed JSON; for another type than Avro, its canonical form by
+            `registry.avro.schema_types`.
     """
-    return key_of(shape_text(content, schema), content)
+    return content_key_of(canonical_schema_text(content, schema), content)
 
 
-def shape_text(content: Content, schema: Any) -> str:
+def canonical_schema_text(content: Content, schema: Any) -> str:
     """Return the canonical form of a content without its metadata and rules: a JSON list."""
-    # With its target: after a purge the same subject and number may have another schema.
-    references = [[item.name, item.subject, item.version, item.target] for item in content.references]
-    return _json([content.kind, _type(schema, "") if content.kind == "AVRO" else schema, references])
+    # With the schema's id: after a purge another schema may be registered under the same subject and number.
+    references = [[item.name, item.subject, item.version, item.schema_id] for item in content.references]
+    return _json([content.schema_type, _type(schema, "") if content.schema_type == "AVRO" else schema, references])
 
 
-def shape_key(shape: str) -> bytes:
-    """Return the key of a content without its metadata and rules, 32 bytes, from its `shape_text`."""
-    return _digest(shape)
+def fingerprint_of(canonical: str) -> bytes:
+    """Return the schema fingerprint of a content, 32 bytes, from its `canonical_schema_text`."""
+    return _digest(canonical)
 
 
-def key_of(shape: str, content: Content) -> bytes:
-    """Return a content's key, as `content_key` does, from its `shape_text`: metadata and rules follow it."""
+def content_key_of(canonical: str, content: Content) -> bytes:
+    """Return a content's key, as `content_key` does, from its `canonical_schema_text`, metadata and rules."""
     if content.metadata is None and content.rule_set is None:
-        return _digest(f"{shape[:-1]},null,null]")
+        return _digest(f"{canonical[:-1]},null,null]")
     metadata = None if content.metadata is None else json.loads(content.metadata)
     rules = None if content.rule_set is None else json.loads(content.rule_set)
-    return _digest(f"{shape[:-1]},{_json(metadata)},{_json(rules)}]")
+    return _digest(f"{canonical[:-1]},{_json(metadata)},{_json(rules)}]")
 
 
 def guid(key: bytes) -> str:
-    """Return the content key as the UUID that Confluent's clients may put into a record's header."""
+    """Return a content's key as the UUID that Confluent's clients may put into a record's header."""
     return str(uuid.UUID(bytes=key[:16]))
 
 
@@ -112,9 +123,9 @@ def _type(node: Any, namespace: str) -> Any:
         return {**rest, "type": _type(kind, namespace)} if rest else _type(kind, namespace)
     plain = {key: value for key, value in node.items() if kind in _ATTRIBUTES.get(key, (kind,))}
     if kind in NAMED:
-        plain["name"], namespace = _names(node, namespace)
+        plain["name"], namespace = _full_name(node, namespace)
         if "aliases" in plain:
-            plain["aliases"] = [_full(alias, namespace) for alias in plain["aliases"]]
+            plain["aliases"] = [_qualified(alias, namespace) for alias in plain["aliases"]]
         if "fields" in plain:
             plain["fields"] = [_field(field, namespace) for field in plain["fields"]]
     elif kind == "array":
@@ -132,12 +143,12 @@ def _field(field: Mapping[str, Any], namespace: str) -> dict[str, Any]:
     return plain
 
 
-def _names(node: Mapping[str, Any], namespace: str) -> tuple[str, str]:
+def _full_name(node: Mapping[str, Any], namespace: str) -> tuple[str, str]:
     name: str = node["name"]
     if "." not in name:
-        name = _full(name, node.get("namespace", namespace) or "")
+        name = _qualified(name, node.get("namespace", namespace) or "")
     return name, name.rpartition(".")[0]
 
 
-def _full(name: str, namespace: str) -> str:
+def _qualified(name: str, namespace: str) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"

@@ -1,18 +1,19 @@
 """Schema lookup: by id (cached), by GUID, by subject and version.
 
-Look-up by content is in `registry.subjects.registration`, because it reads the content by the same rules.
+Lookup by content is in `registry.subjects.registration`, since it reads a submission by the same rules.
 
-An id belongs to a content, not to a subject: the same content under two subjects has one id, and the same one again
-after every deletion, re-registration and restore. So the id in a record's frame never stands for another schema, and
-the schema can be read by its id even after its last version was deleted: records outlive registrations.
+An id belongs to a content, not to a subject: the same content under two subjects has one id, and it has the same one
+after every deletion, re-registration and restore. So the id in a record's frame never comes to identify another schema,
+and it remains readable by id after its last version was deleted: records outlive registrations.
 
-Views. The output of a grant is framed with a schema of its own, under the subject `view.<grant>.v<n>`. Those subjects
-are not listed, have one version each, and are not compared. Only `Registration.register_view` creates them.
+Views. The records that a grant delivers are framed with a schema of their own, under the subject `view.<grant>.v<n>`.
+Those subjects are not listed, have one version each, and are not compared. Only `Registration.register_view` creates
+them.
 """
 
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from registry.avro.fields import resolved_json
 from registry.avro.inlining import inline_references
@@ -24,7 +25,7 @@ from registry.governance import classification
 from registry.governance.classification import ClassifiedField
 from registry.subjects import contexts
 from registry.subjects.data_contracts import properties_of
-from registry.subjects.model import Reference, StoredSchema, StoredVersion
+from registry.subjects.model import SchemaReference, StoredSchema, StoredVersion
 from registry.subjects.store import SubjectReader
 from registry.subjects.versions import RegisteredVersion, select_version, unknown_subject, with_text
 from schemas.errors import InvalidError, Reason
@@ -32,30 +33,30 @@ from schemas.errors import InvalidError, Reason
 __all__ = ["MAX_REFERENCES", "SchemaLookup"]
 
 MAX_REFERENCES = 200  # of a schema and of those that it needs, together
-_MAX_SCHEMAS = 10_000  # cached schemas; they never change
-_MAX_INLINED = 2_000  # cached texts of schemas with their references inlined
+_CACHED_SCHEMAS = 10_000  # they never change
+_CACHED_TEXTS = 2_000  # of schemas with their references inlined
 
 
 class SchemaLookup:
-    """Finds schemas and versions, and caches schemas by id. Thread-safe.
+    """Service that finds schemas and versions, with a cache of schemas by id. Thread-safe.
 
     Args:
-        store: where they are stored.
+        store: of subjects.
     """
 
     def __init__(self, store: SubjectReader) -> None:
         self._store = store
         self._schemas: dict[int, StoredSchema] = {}
-        self._inlined: dict[int, str] = {}
+        self._inlined_texts: dict[int, str] = {}
         self._lock = threading.Lock()
 
     # --- by id -------------------------------------------------------------------------------------------------
 
     def by_id(self, reader: Reader, schema_id: int) -> StoredSchema:
-        """Return the schema of an id, with the text first submitted for it. Cached.
+        """Return the schema of an id, with the text first submitted for it.
 
         Raises:
-            InvalidError: SCHEMA_UNKNOWN, the id was never assigned.
+            InvalidError: SCHEMA_UNKNOWN, for an id that was never assigned.
         """
         cached = self._schemas.get(schema_id)
         if cached is not None:
@@ -66,7 +67,7 @@ class SchemaLookup:
                 Reason.SCHEMA_UNKNOWN, f"no schema has the id {schema_id}", details={"schema": str(schema_id)}
             )
         with self._lock:
-            if len(self._schemas) >= _MAX_SCHEMAS:
+            if len(self._schemas) >= _CACHED_SCHEMAS:
                 self._schemas.clear()
             self._schemas[schema_id] = schema
         return schema
@@ -78,7 +79,7 @@ class SchemaLookup:
             InvalidError: SCHEMA_UNKNOWN.
         """
         try:
-            schema = self._store.by_guid(reader, uuid.UUID(guid).bytes)
+            schema = self._store.schema_by_guid(reader, uuid.UUID(guid).bytes)
         except ValueError:
             schema = None
         if schema is None:
@@ -86,7 +87,7 @@ class SchemaLookup:
         return schema
 
     def highest_id(self, reader: Reader) -> int:
-        """Return the highest id that a schema has; 0 without any."""
+        """Return the highest id of a schema; 0 without any."""
         return self._store.highest_id(reader)
 
     def parsed_by_id(self, reader: Reader, schema_id: int) -> ParsedSchema:
@@ -99,7 +100,7 @@ class SchemaLookup:
         return self._parsed(reader, schema_id)
 
     def parsed_for_comparison(self, reader: Reader, schema_id: int) -> ParsedSchema:
-        """Return the parsed schema of an id to search and compare: also one that no record can have.
+        """Return the parsed schema of an id, to search and compare it; it may be infinitely recursive.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, for a schema that is not Avro.
@@ -107,60 +108,51 @@ class SchemaLookup:
         return self._parsed(reader, schema_id, allow_non_terminating=True)
 
     def inlined_text(self, reader: Reader, schema_id: int) -> str:
-        """Return an id's text with its references inlined. Cached.
+        """Return the text of an id with its references inlined.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        cached = self._inlined.get(schema_id)
+        cached = self._inlined_texts.get(schema_id)
         if cached is not None:
             return cached
         content = self.by_id(reader, schema_id).content
-        if not content.references or content.kind != SchemaType.AVRO:
+        if not content.references or content.schema_type != SchemaType.AVRO:
             return content.text
         text = inline_references(content.text, self.reference_texts(reader, content.references))
         with self._lock:
-            if len(self._inlined) >= _MAX_INLINED:
-                self._inlined.clear()
-            self._inlined[schema_id] = text
+            if len(self._inlined_texts) >= _CACHED_TEXTS:
+                self._inlined_texts.clear()
+            self._inlined_texts[schema_id] = text
         return text
 
     def _parsed(self, reader: Reader, schema_id: int, *, allow_non_terminating: bool = False) -> ParsedSchema:
-        """Return an Avro schema parsed, its references inlined.
+        content = self.by_id(reader, schema_id).content
+        if content.schema_type != SchemaType.AVRO:
+            raise schema_invalid(f"the schema {schema_id} is of the type {content.schema_type}; expected AVRO")
+        text = self.inlined_text(reader, schema_id)
+        try:
+            return parse(text, allow_non_terminating=allow_non_terminating)
+        except InvalidError:  # registered under a subject that does not validate new schemas
+            return parse(text, strict=False, allow_non_terminating=allow_non_terminating)
 
-        Args:
-            reader: to look it up with.
-            schema_id: which one.
-            allow_non_terminating: only to describe or compare it; without it, the result can read and write records.
+    def reference_texts(self, reader: Reader, references: tuple[SchemaReference, ...]) -> tuple[str, ...]:
+        """Return the texts of all referenced schemas, directly or indirectly, each before those that need it.
 
         Raises:
-            InvalidError: SCHEMA_UNKNOWN; SCHEMA_INVALID, when it is no Avro schema; SCHEMA_UNSAFE, when it is
-                infinitely recursive.
+            InvalidError: SCHEMA_INVALID, for a reference to another type than Avro; SCHEMA_UNSAFE, for too many.
         """
-        content = self.by_id(reader, schema_id).content
-        if content.kind != SchemaType.AVRO:
-            raise schema_invalid(f"the schema {schema_id} is of the type {content.kind}; expected AVRO")
-        inlined = self.inlined_text(reader, schema_id)
-        try:
-            return parse(inlined, allow_non_terminating=allow_non_terminating)
-        except InvalidError:
-            return parse(
-                inlined, strict=False, allow_non_terminating=allow_non_terminating
-            )  # registered where new schemas are not validated
-
-    def reference_texts(self, reader: Reader, references: tuple[Reference, ...]) -> tuple[str, ...]:
-        """Return the texts of all references, direct and indirect, each before those that need it."""
         order: dict[int, str] = {}
         size = 0
-        todo = [(item.target, False) for item in reversed(references)]
+        todo = [(item.schema_id, False) for item in reversed(references)]
         while todo:
-            schema_id, ready = todo.pop()
+            schema_id, expanded = todo.pop()
             if schema_id in order:
                 continue
             content = self.by_id(reader, schema_id).content
-            if content.kind != SchemaType.AVRO:
-                raise schema_invalid(f"got a reference to a schema of the type {content.kind}; expected AVRO")
-            if ready:
+            if content.schema_type != SchemaType.AVRO:
+                raise schema_invalid(f"got a reference to a schema of the type {content.schema_type}; expected AVRO")
+            if expanded:
                 order[schema_id] = content.text
                 size += len(content.text)
                 if len(order) > MAX_REFERENCES or size > MAX_TEXT_BYTES:
@@ -170,52 +162,58 @@ class SchemaLookup:
                     )
             else:
                 todo.append((schema_id, True))
-                todo += [(item.target, False) for item in reversed(content.references)]
+                todo += [(item.schema_id, False) for item in reversed(content.references)]
         return tuple(order.values())
 
-    def referenced_subjects(self, reader: Reader, references: Iterable[Reference]) -> list[str]:
-        """Return the subjects of all references, direct and indirect, sorted."""
+    def referenced_subjects(self, reader: Reader, references: Iterable[SchemaReference]) -> list[str]:
+        """Return the subjects that references name, directly or indirectly, sorted."""
         seen: set[int] = set()
         names: set[str] = set()
         todo = [*references]
         while todo:
             item = todo.pop()
             names.add(item.subject)
-            if item.target not in seen:  # by id: two versions of a subject may refer to different ones
-                seen.add(item.target)
-                todo += self.by_id(reader, item.target).content.references
+            if item.schema_id not in seen:  # by id: two versions of a subject may have different references
+                seen.add(item.schema_id)
+                todo += self.by_id(reader, item.schema_id).content.references
         return sorted(names)
 
-    def uses(self, reader: Reader, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
-        """Return the versions that have an id, by subject and number.
+    def versions_by_schema_id(self, reader: Reader, schema_id: int, *, deleted: bool = False) -> list[StoredVersion]:
+        """Return the versions that have a schema's id, by subject and number.
 
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
         self.by_id(reader, schema_id)
-        return [version for version in self._store.uses(reader, schema_id) if deleted or not version.deleted]
+        return [
+            version
+            for version in self._store.versions_by_schema_id(reader, schema_id)
+            if deleted or not version.deleted
+        ]
 
     # --- by subject --------------------------------------------------------------------------------------------
 
     def version(self, reader: Reader, subject: str, number: int | None, *, deleted: bool = False) -> RegisteredVersion:
-        """Return a version with its own text.
+        """Return a version with its content and its own text.
 
         Args:
-            reader: to look up with.
-            subject: whose.
+            reader: to read with.
+            subject: of the version.
             number: from 1; None = the latest that is not deleted.
-            deleted: also return softly deleted ones.
+            deleted: also find softly deleted ones.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN or VERSION_UNKNOWN.
         """
-        stored = self._store.version(reader, subject, number) if number is not None or not deleted else None
-        if stored is not None and (deleted or not stored[0].deleted):
-            version, text = stored
+        found = self._store.version(reader, subject, number) if number is not None or not deleted else None
+        if found is not None and (deleted or not found[0].deleted):
+            version, text = found
             return RegisteredVersion.of(version, with_text(self.by_id(reader, version.schema_id).content, text))
-        return self._own(reader, select_version(self._versions(reader, subject, deleted=deleted), number))
+        return self._load(reader, select_version(self.stored_versions(reader, subject, deleted=deleted), number))
 
-    def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
+    def version_numbers(
+        self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False
+    ) -> list[int]:
         """Return a subject's version numbers in ascending order.
 
         Raises:
@@ -233,13 +231,19 @@ class SchemaLookup:
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
-        found = self._versions(reader, subject, deleted=deleted or deleted_only)
+        found = [
+            version
+            for version in self._store.versions(reader, subject)
+            if deleted or deleted_only or not version.deleted
+        ]
+        if not found:
+            raise unknown_subject(subject)
         return [version for version in found if version.deleted or not deleted_only]
 
     def subjects(
-        self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, deleted_only: bool = False
+        self, reader: Reader, prefix: str = contexts.ALL_CONTEXTS, *, deleted: bool = False, deleted_only: bool = False
     ) -> list[str]:
-        """Return the names of subjects that have versions, sorted; views are never among them."""
+        """Return the names of subjects that have versions, sorted, without views."""
         return [
             name
             for name, live in self._store.subjects(reader)
@@ -247,13 +251,13 @@ class SchemaLookup:
         ]
 
     def context_names(self, reader: Reader) -> list[str]:
-        """Return the contexts that contain subjects, and the default one, sorted."""
+        """Return the contexts that have subjects, and the default one, sorted."""
         return sorted({contexts.DEFAULT, *(contexts.split(name).context for name, _ in self._store.subjects(reader))})
 
     def all_versions(
-        self, reader: Reader, prefix: str = contexts.EVERY, *, deleted: bool = False, latest_only: bool = False
+        self, reader: Reader, prefix: str = contexts.ALL_CONTEXTS, *, deleted: bool = False, latest_only: bool = False
     ) -> list[StoredVersion]:
-        """Return every version of the subjects that a prefix matches, by subject and number."""
+        """Return every version of the subjects that match a prefix, by subject and number."""
         found = [
             item
             for item in self._store.all_versions(reader)
@@ -264,15 +268,15 @@ class SchemaLookup:
         return list({item.subject: item for item in found}.values())
 
     def with_texts(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[RegisteredVersion]:
-        """Return versions with their own texts."""
-        return [self._own(reader, version) for version in versions]
+        """Return versions with their contents and their own texts."""
+        return [self._load(reader, version) for version in versions]
 
-    def referrers(self, reader: Reader, subject: str, number: int, *, deleted: bool = False) -> list[int]:
+    def referrer_ids(self, reader: Reader, subject: str, number: int, *, deleted: bool = False) -> list[int]:
         """Return the ids of schemas that refer to a version, ascending."""
         found = self._store.referrers(reader, subject, number)
         return sorted({item.schema_id for item in found if deleted or not item.deleted})
 
-    def with_properties(
+    def version_with_properties(
         self, reader: Reader, subject: str, wanted: Mapping[str, str], *, deleted: bool = False
     ) -> RegisteredVersion:
         """Return the latest version whose metadata has these properties.
@@ -280,10 +284,10 @@ class SchemaLookup:
         Raises:
             InvalidError: SUBJECT_UNKNOWN; VERSION_UNKNOWN, when no version has them.
         """
-        for version in reversed(self._versions(reader, subject, deleted=deleted)):
+        for version in reversed(self.stored_versions(reader, subject, deleted=deleted)):
             found = properties_of(self.by_id(reader, version.schema_id).content.metadata)
             if wanted.items() <= found.items():
-                return self._own(reader, version)
+                return self._load(reader, version)
         raise InvalidError(
             Reason.VERSION_UNKNOWN, "no version's metadata has these properties", details={"version": "latest"}
         )
@@ -303,28 +307,22 @@ class SchemaLookup:
         """Return the classification of the fields of every live version.
 
         Raises:
-            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, one of the versions lacks something; SCHEMA_UNSAFE, no
+            InvalidError: SUBJECT_UNKNOWN; SCHEMA_UNCLASSIFIED, when a version is incomplete; SCHEMA_UNSAFE, when no
                 record can have one of them: such a resource is not published.
         """
-        numbers = self.versions(reader, subject)
+        numbers = self.version_numbers(reader, subject)
         return [field for number in numbers for field in self.classification(reader, subject, number)]
 
-    def _versions(self, reader: Reader, subject: str, *, deleted: bool) -> Sequence[StoredVersion]:
-        found = [version for version in self._store.versions(reader, subject) if deleted or not version.deleted]
-        if not found:
-            raise unknown_subject(subject)
-        return found
-
-    def refuse_unknown(self, reader: Reader, subject: str, *, deleted: bool) -> None:
-        """Refuse a subject that has no versions.
+    def require_subject(self, reader: Reader, subject: str, *, deleted: bool) -> None:
+        """Check that a subject has versions.
 
         Raises:
             InvalidError: SUBJECT_UNKNOWN.
         """
         if self._store.version(reader, subject, None) is None:
-            self._versions(reader, subject, deleted=deleted)
+            self.stored_versions(reader, subject, deleted=deleted)
 
-    def _own(self, reader: Reader, version: StoredVersion) -> RegisteredVersion:
+    def _load(self, reader: Reader, version: StoredVersion) -> RegisteredVersion:
         content = self.by_id(reader, version.schema_id).content
-        text = self._store.text(reader, version.subject, version.number)
+        text = self._store.version_text(reader, version.subject, version.number)
         return RegisteredVersion.of(version, content if text is None else with_text(content, text))

@@ -1,7 +1,7 @@
-"""In-memory adapter of the subject store: the same guarantees as the PostgreSQL adapter, for tests.
+"""In-memory adapter of the store of subjects: the same contract as the PostgreSQL adapter, for tests.
 
-One lock over everything is the strictest isolation; a failed change restores a copy made before it. Ids that a failed
-change assigned are assigned again to the next content.
+One lock over everything gives serializable isolation; a rolled-back change restores a copy made before it. Ids that
+were assigned in a rolled-back change are assigned again to the next content.
 """
 
 import threading
@@ -13,35 +13,35 @@ from typing_extensions import override
 
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.subjects.model import Content, Settings, StoredSchema, StoredVersion
-from registry.subjects.store import Change, SubjectReader, SubjectWriter, require_same_content
+from registry.subjects.store import SubjectChange, SubjectReader, SubjectWriter, require_same_content
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["MemorySubjects"]
 
 
 class _State:
-    """The stored data."""
+    """State of the store: what the tables hold in PostgreSQL."""
 
     def __init__(self) -> None:
         self.schemas: dict[int, StoredSchema] = {}
-        self.last = 0
+        self.last_id = 0
         self.ids: dict[bytes, int] = {}
         self.versions: dict[str, dict[int, tuple[StoredVersion, str]]] = {}
         self.settings: dict[str, Settings] = {}
         self.hidden: set[str] = set()
 
     def copy(self) -> "_State":
-        """Return a copy, to restore after a rollback."""
+        """Return a copy, for a rollback."""
         copied = _State()
-        copied.schemas, copied.last, copied.ids = dict(self.schemas), self.last, dict(self.ids)
-        copied.versions = {name: dict(stored) for name, stored in self.versions.items()}
+        copied.schemas, copied.last_id, copied.ids = dict(self.schemas), self.last_id, dict(self.ids)
+        copied.versions = {name: dict(versions) for name, versions in self.versions.items()}
         copied.settings, copied.hidden = dict(self.settings), set(self.hidden)
         return copied
 
     def ordered(self, subject: str) -> list[StoredVersion]:
         """Return a subject's versions in ascending order."""
-        stored = self.versions.get(subject, {})
-        return [stored[number][0] for number in sorted(stored)]
+        versions = self.versions.get(subject, {})
+        return [versions[number][0] for number in sorted(versions)]
 
 
 class MemorySubjects(SubjectReader, SubjectWriter):
@@ -81,7 +81,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return self._state.schemas.get(schema_id)
 
     @override
-    def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
+    def schema_by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
         with self._lock:
             return next((found for found in self._state.schemas.values() if found.key.startswith(prefix)), None)
 
@@ -107,7 +107,7 @@ class MemorySubjects(SubjectReader, SubjectWriter):
     @override
     def referrers(self, reader: Reader, subject: str, number: int | None = None) -> list[StoredVersion]:
         with self._lock:
-            pointing = {
+            referring = {
                 schema.id
                 for schema in self._state.schemas.values()
                 for item in schema.content.references
@@ -117,14 +117,16 @@ class MemorySubjects(SubjectReader, SubjectWriter):
                 version
                 for name in sorted(self._state.versions)
                 for version in self._state.ordered(name)
-                if version.schema_id in pointing
+                if version.schema_id in referring
             ]
 
     @override
-    def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
+    def versions_by_fingerprint(
+        self, reader: Reader, subject: str, fingerprint: bytes
+    ) -> list[tuple[StoredVersion, str]]:
         with self._lock:
-            stored = self._state.versions.get(subject, {})
-            return [stored[number] for number in sorted(stored) if stored[number][0].shape == shape]
+            versions = self._state.versions.get(subject, {})
+            return [versions[number] for number in sorted(versions) if versions[number][0].fingerprint == fingerprint]
 
     @override
     def versions(self, reader: Reader, subject: str) -> list[StoredVersion]:
@@ -132,13 +134,13 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return self._state.ordered(subject)
 
     @override
-    def text(self, reader: Reader, subject: str, number: int) -> str | None:
+    def version_text(self, reader: Reader, subject: str, number: int) -> str | None:
         with self._lock:
-            stored = self._state.versions.get(subject, {}).get(number)
-            return stored[1] if stored else None
+            version = self._state.versions.get(subject, {}).get(number)
+            return version[1] if version else None
 
     @override
-    def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
+    def versions_by_schema_id(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
         with self._lock:
             return [
                 version
@@ -151,9 +153,9 @@ class MemorySubjects(SubjectReader, SubjectWriter):
     def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
         with self._lock:
             return [
-                (subject, any(not version.deleted for version, _ in stored.values()))
-                for subject, stored in sorted(self._state.versions.items())
-                if stored and subject not in self._state.hidden
+                (subject, any(not version.deleted for version, _ in versions.values()))
+                for subject, versions in sorted(self._state.versions.items())
+                if versions and subject not in self._state.hidden
             ]
 
     @override
@@ -172,12 +174,12 @@ class MemorySubjects(SubjectReader, SubjectWriter):
             return {name: found for name, found in self._state.settings.items() if found != Settings()}
 
 
-class _Change(Change):
+class _Change(SubjectChange):
     def __init__(self, state: _State, subject: str, scopes: Mapping[str, Settings]) -> None:
         self._state = state
         self._subject = subject
         self._scopes = scopes
-        self._held = state.versions.setdefault(subject, {})
+        self._versions = state.versions.setdefault(subject, {})
 
     def versions(self) -> list[StoredVersion]:
         return self._state.ordered(self._subject)
@@ -185,51 +187,56 @@ class _Change(Change):
     def settings(self) -> Settings:
         return self._state.settings.get(self._subject, Settings())
 
-    def scopes(self) -> Mapping[str, Settings]:
+    def scope_settings(self) -> Mapping[str, Settings]:
         return self._scopes
 
-    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+    def import_content(self, schema_id: int, key: bytes, fingerprint: bytes, content: Content) -> StoredSchema:
         stored = self._state.schemas.get(schema_id)
         if stored is not None:
             require_same_content(stored, key)
             return stored
-        self._state.last = max(self._state.last, schema_id)
-        return self._store_schema(schema_id, key, shape, content)
+        self._state.last_id = max(self._state.last_id, schema_id)
+        return self._store(schema_id, key, fingerprint, content)
 
-    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
+    def add_content(self, number: int, key: bytes, fingerprint: bytes, content: Content) -> StoredSchema:
         state = self._state
         if key not in state.ids:
-            state.last += 1
-            schema = self._store_schema(state.last, key, shape, content)
+            state.last_id += 1
+            schema = self._store(state.last_id, key, fingerprint, content)
         else:
             schema = state.schemas[state.ids[key]]
-        self.add(number, schema, content.text)
+        self.add_version(number, schema, content.text)
         return schema
 
-    def _store_schema(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        schema = StoredSchema(id=schema_id, key=key, shape=shape, content=content, origin=self._subject)
+    def _store(self, schema_id: int, key: bytes, fingerprint: bytes, content: Content) -> StoredSchema:
+        schema = StoredSchema(id=schema_id, key=key, fingerprint=fingerprint, content=content, origin=self._subject)
         self._state.schemas[schema_id] = schema
         self._state.ids.setdefault(key, schema_id)
         return schema
 
-    def add(self, number: int, schema: StoredSchema, text: str) -> None:
-        if number in self._held:
+    def add_version(self, number: int, schema: StoredSchema, text: str) -> None:
+        if number in self._versions:
             raise ConflictError(
                 Reason.VERSION_CONFLICT, f"version {number} of the subject exists; read its versions again"
             )
         version = StoredVersion(
-            subject=self._subject, number=number, schema_id=schema.id, key=schema.key, shape=schema.shape, deleted=False
+            subject=self._subject,
+            number=number,
+            schema_id=schema.id,
+            key=schema.key,
+            fingerprint=schema.fingerprint,
+            deleted=False,
         )
-        self._held[number] = (version, text)
+        self._versions[number] = (version, text)
 
     def mark_deleted(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            version, text = self._held[number]
-            self._held[number] = (replace(version, deleted=True), text)
+            version, text = self._versions[number]
+            self._versions[number] = (replace(version, deleted=True), text)
 
     def purge(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            del self._held[number]
+            del self._versions[number]
 
     def configure(self, settings: Settings) -> None:
         self._state.settings[self._subject] = settings

@@ -1,18 +1,18 @@
-"""Normal form of a content: one text for all notations of the same schema (`normalize`). Pure.
+"""Normal form of a content: one text for contents that mean the same and are written differently. Pure.
 
-`registry.subjects.fingerprint` ignores white space, the order of attributes, types written long or short and namespaces
-written apart: such texts have one id, and each version keeps its own text. The normal form is a text, which is
-registered where `normalize` is requested. It also drops or orders
+`registry.subjects.fingerprint` already ignores white space, the order of attributes, types written long or short and
+namespaces written apart: such texts have one id, and each keeps its own text. The normal form goes further, and its
+text is registered if `normalize` is requested. In addition it drops or orders
 
-    aliases             a set: sorted, each once; an empty list is dropped
+    aliases             a set: sorted, each once; an empty list is none
     a scale of 0        on a decimal: the default
-    an empty `doc`      without meaning
-    references          sorted, each once; their versions are always numbers, also where `latest` was written
+    an empty `doc`      has no meaning
+    references          sorted, each once; their versions are numbers, also if `latest` was submitted
 
-Types are not moved: a referenced one is not inlined, because the reference prevents its deletion. Nothing that a
-reader, a grant or the classification uses is changed; the order of fields, symbols and branches has a meaning.
-Confluent's registry drops the same (`AvroSchemaUtils.toNormalizedString`), and writes the attributes in another order.
-JSON schemas are written with their members sorted; a .proto text is not changed.
+A referenced type is not inlined, since the reference protects it from deletion. Nothing that a reader, a grant or the
+classification needs is changed; the order of fields, symbols and branches has a meaning. Confluent's registry drops the
+same (`AvroSchemaUtils.toNormalizedString`), and writes the attributes in another order. JSON schemas are written with
+their members sorted; a .proto text is kept unchanged.
 """
 
 import json
@@ -25,20 +25,20 @@ from registry.avro.schema_types import EXACT_NUMBER_MARK, SchemaType
 from registry.subjects.fingerprint import NAMED, canonicalize
 from registry.subjects.model import Content
 
-__all__ = ["normalized"]
+__all__ = ["to_normal_form"]
 
 
-def normalized(content: Content, schema: Any) -> Content:
+def to_normal_form(content: Content, schema: Any) -> Content:
     """Return a content in its normal form.
 
     Args:
-        content: checked, its references resolved.
-        schema: its text as parsed JSON; of another kind than Avro, its canonical form.
+        content: validated, its references resolved.
+        schema: its text as parsed JSON; for another type than Avro, its canonical form.
     """
     text = content.text
-    if content.kind == SchemaType.AVRO:
+    if content.schema_type == SchemaType.AVRO:
         text = _text(_type(canonicalize(schema), ""))
-    elif content.kind == SchemaType.JSON:
+    elif content.schema_type == SchemaType.JSON:
         text = re.sub(f'"{EXACT_NUMBER_MARK}([^"]*)"', r"\1", _text(schema))
     listed = sorted(set(content.references), key=lambda item: (item.name, item.subject, item.version))
     return replace(content, text=text, references=tuple(listed))
@@ -49,7 +49,7 @@ def _text(value: Any) -> str:
 
 
 def _type(node: Any, namespace: str) -> Any:
-    """Return a canonical type in its normal form; *namespace* is the enclosing one."""
+    """Return a canonical type in its normal form; *namespace* is that of the enclosing type."""
     if isinstance(node, list):
         return [_type(branch, namespace) for branch in node]
     if isinstance(node, str):
@@ -60,7 +60,7 @@ def _type(node: Any, namespace: str) -> Any:
     if node["type"] in NAMED:
         own = node["name"].rpartition(".")[0]
         if not own and namespace:
-            plain["namespace"] = ""  # else it would inherit the enclosing one
+            plain["namespace"] = ""  # otherwise it would inherit the enclosing one
         if "fields" in node:
             plain["fields"] = [
                 _without_defaults(field) | {"type": _type(field["type"], own)} for field in node["fields"]
@@ -73,12 +73,12 @@ def _type(node: Any, namespace: str) -> Any:
 
 
 def _is_zero(scale: Any) -> bool:
-    """Return whether a scale is the number 0: 0.0 is no valid scale, and leaving it out would make the decimal one."""
+    """Return whether a scale is the integer 0: 0.0 is invalid, and dropping it would make the decimal valid."""
     return type(scale) is int and scale == 0
 
 
 def _without_defaults(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a type or a field without attributes that have no meaning."""
+    """Return a type or a field without attributes that have no effect, and its aliases sorted."""
     plain = dict(node)
     if not plain.get("doc", True):
         del plain["doc"]

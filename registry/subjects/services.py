@@ -1,4 +1,4 @@
-"""Subject services, built over one store: lookup, registration, deletion, configuration."""
+"""Services of subjects over one store: lookup, registration, deletion, configuration."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

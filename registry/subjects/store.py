@@ -1,13 +1,13 @@
-"""Subject store ports: reading and changing subjects. `memory` and `registry.postgres.subjects` implement them.
+"""Ports of the store of subjects: a reader and a writer. `memory` and `registry.postgres.subjects` implement them.
 
-Three rules, each enforced by one unique key, so that neither leader election nor a global lock is needed:
+Three rules, each enforced by one unique key, so that no leader election and no global lock is needed:
 
     a content has one id          unique (content key)       never freed, never assigned to another content
     a version has one content     unique (subject, number)   1, 2, 3 … without a gap
-    a subject has one writer      a lock per subject         other subjects are not blocked
+    a subject has one writer      a lock per subject         registrations of other subjects do not wait
 
 `SubjectWriter.change` takes that lock within the caller's unit of work, so that the change, the records of the outbox
-and the audit entry become durable together or not at all. Any number of processes may do so at once.
+and the audit entry become durable together or not at all. Any number of processes may do so concurrently.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,18 +21,18 @@ from schemas.errors import ConflictError, Reason
 __all__ = [
     "MAX_GAPS",
     "MAX_IMPORTED_ID",
-    "Change",
+    "SubjectChange",
     "SubjectReader",
     "SubjectWriter",
     "require_same_content",
 ]
 
-MAX_IMPORTED_ID = 2**30  # no import raises the numbering beyond it: half of all ids stay free
-MAX_GAPS = 1_000_000  # ids that may lack a version, so that an imported id cannot exhaust the numbers
+MAX_IMPORTED_ID = 2**30  # highest id of an import: half of all ids remain for new schemas
+MAX_GAPS = 1_000_000  # unassigned ids below an imported one, so that an import cannot exhaust the ids
 
 
-class Change(Protocol):
-    """One subject, locked, within one transaction."""
+class SubjectChange(Protocol):
+    """Change of one subject, which is locked, within one transaction."""
 
     def versions(self) -> list[StoredVersion]:
         """Return every version, deleted ones too, in ascending order."""
@@ -42,40 +42,40 @@ class Change(Protocol):
         """Return the subject's own settings."""
         ...
 
-    def scopes(self) -> Mapping[str, Settings]:
-        """Return the settings of the other scopes that were named when the change began, by name."""
+    def scope_settings(self) -> Mapping[str, Settings]:
+        """Return the settings of the scopes that were requested when the change began, by name."""
         ...
 
-    def restore(self, schema_id: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Assign a content the id that it has in another registry; ids assigned later are higher.
+    def import_content(self, schema_id: int, key: bytes, fingerprint: bytes, content: Content) -> StoredSchema:
+        """Store a content under the id that it has in another registry; ids assigned later are higher.
 
-        A content that has an id here gets this one as well: records may have either.
+        A content that already has an id here gets this one in addition: records may carry either.
 
         Raises:
-            ConflictError: ID_TAKEN, the id is another content's.
+            ConflictError: ID_TAKEN, when the id identifies another content.
         """
         ...
 
-    def put(self, number: int, key: bytes, shape: bytes, content: Content) -> StoredSchema:
-        """Add a version of a content; return the content's schema, with a new id if the content is new.
+    def add_content(self, number: int, key: bytes, fingerprint: bytes, content: Content) -> StoredSchema:
+        """Add a version with a content; return the content's schema, with a new id if the content is new.
 
         Args:
-            number: one above the highest; the lock reserves it.
-            key: the content's canonical key, 32 bytes.
-            shape: the same without metadata and rules, 32 bytes.
-            content: as submitted; the text is stored with the version, the rest only if the content is new.
+            number: one above the highest; the lock keeps it free.
+            key: the content's key, 32 bytes.
+            fingerprint: the same without metadata and rules, 32 bytes.
+            content: as submitted; its text is stored for the version, the rest only if the content is new.
 
         Raises:
             ConflictError: VERSION_CONFLICT, the subject has this version.
         """
         ...
 
-    def add(self, number: int, schema: StoredSchema, text: str) -> None:
+    def add_version(self, number: int, schema: StoredSchema, text: str) -> None:
         """Add a version of a stored schema, with its own text.
 
         Args:
-            number: unused.
-            schema: the version's.
+            number: not in use.
+            schema: of the version.
             text: as submitted for this version.
 
         Raises:
@@ -88,7 +88,7 @@ class Change(Protocol):
         ...
 
     def purge(self, numbers: Iterable[int]) -> None:
-        """Delete versions permanently. Their ids keep their schemas."""
+        """Delete versions permanently. Their ids keep their contents."""
         ...
 
     def configure(self, settings: Settings) -> None:
@@ -97,24 +97,24 @@ class Change(Protocol):
 
 
 class SubjectReader(Protocol):
-    """Reads schemas, subjects, versions and settings."""
+    """Port: reads schemas, subjects, versions and settings."""
 
     def schema(self, reader: Reader, schema_id: int) -> StoredSchema | None:
-        """Return the schema of an id; an id that was assigned is never unknown again."""
+        """Return the schema of an id; an id that was assigned is found permanently, even if its versions are purged."""
         ...
 
-    def by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
+    def schema_by_guid(self, reader: Reader, prefix: bytes) -> StoredSchema | None:
         """Return the schema whose key begins with these 16 bytes."""
         ...
 
     def highest_id(self, reader: Reader) -> int:
-        """Return the highest id that stands for a schema; 0 without any."""
+        """Return the highest id of a schema; 0 without any."""
         ...
 
     def version(self, reader: Reader, subject: str, number: int | None) -> tuple[StoredVersion, str] | None:
-        """Return a version, deleted or not, and its own text; None = the latest that is not deleted.
+        """Return a version, deleted or not, and its own text; number None = the latest that is not deleted.
 
-        The time does not depend on the number of versions.
+        Takes the same time for any number of versions.
         """
         ...
 
@@ -126,10 +126,12 @@ class SubjectReader(Protocol):
         """Return the versions whose schemas refer to a version, or to any of the subject's, deleted ones too."""
         ...
 
-    def by_shape(self, reader: Reader, subject: str, shape: bytes) -> list[tuple[StoredVersion, str]]:
-        """Return the versions of a subject with this schema and any metadata, with their own texts.
+    def versions_by_fingerprint(
+        self, reader: Reader, subject: str, fingerprint: bytes
+    ) -> list[tuple[StoredVersion, str]]:
+        """Return the versions of a subject with this schema and any metadata, and their own texts.
 
-        Deleted ones too, ascending. The time does not depend on the number of versions.
+        Deleted ones too, ascending. Takes the same time for any number of versions.
         """
         ...
 
@@ -137,12 +139,12 @@ class SubjectReader(Protocol):
         """Return every version of a subject, deleted ones too, in ascending order."""
         ...
 
-    def text(self, reader: Reader, subject: str, number: int) -> str | None:
+    def version_text(self, reader: Reader, subject: str, number: int) -> str | None:
         """Return a version's own text, as it was submitted."""
         ...
 
-    def uses(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
-        """Return every version that has the id, deleted ones too, by subject and number."""
+    def versions_by_schema_id(self, reader: Reader, schema_id: int) -> list[StoredVersion]:
+        """Return every version that has a schema's id, deleted ones too, by subject and number."""
         ...
 
     def subjects(self, reader: Reader) -> list[tuple[str, bool]]:
@@ -154,16 +156,16 @@ class SubjectReader(Protocol):
         ...
 
     def settings_of(self, reader: Reader, names: Sequence[str]) -> Mapping[str, Settings]:
-        """Return the settings of several scopes at once; those without any are left out."""
+        """Return the settings of several scopes; those without any are omitted."""
         ...
 
     def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
-        """Return every scope that has settings of its own."""
+        """Return the settings of every scope that has some, by name."""
         ...
 
 
 class SubjectWriter(Protocol):
-    """Changes one subject at a time, within the caller's transaction."""
+    """Port: changes one subject at a time, within the caller's transaction."""
 
     def change(
         self,
@@ -173,15 +175,15 @@ class SubjectWriter(Protocol):
         hidden: bool = False,
         scopes: Sequence[str] = (),
         also: Sequence[str] = (),
-    ) -> AbstractContextManager[Change]:
+    ) -> AbstractContextManager[SubjectChange]:
         """Lock a subject, new or not, until the transaction ends.
 
         Args:
-            work: the transaction; the caller commits it.
-            subject: its name; `GLOBAL` for the global settings.
-            hidden: do not list the subject, if it is new.
-            scopes: other names whose settings `Change.scopes` returns.
-            also: other subjects to lock, those that a schema refers to, in the order of their names.
+            work: the transaction.
+            subject: its name; `GLOBAL` for the settings of all.
+            hidden: do not list the subject if it is new.
+            scopes: names of the scopes whose settings `SubjectChange.scope_settings` returns.
+            also: other subjects to lock, those that a schema refers to; locked in the order of their names.
 
         Raises:
             UnavailableError: DATABASE_UNAVAILABLE or DISK_FULL.
@@ -190,7 +192,7 @@ class SubjectWriter(Protocol):
 
 
 def require_same_content(stored: StoredSchema, key: bytes) -> None:
-    """Refuse to assign an id to another content.
+    """Check that the content of an id is the one with this key.
 
     Raises:
         ConflictError: ID_TAKEN.

@@ -19,7 +19,7 @@ import httpx
 import sqlalchemy as sa
 
 from registry.postgres.tables import schema, subject, version
-from registry.subjects.fingerprint import content_key, shape_key, shape_text
+from registry.subjects.fingerprint import canonical_schema_text, content_key, fingerprint_of
 from registry.subjects.model import Content
 from tests.kit.world.world import World
 
@@ -176,8 +176,8 @@ def _row(name: str, text: str) -> dict[str, Any]:
     parsed = json.loads(text)
     return {
         "key": content_key(content, parsed),
-        "shape": shape_key(shape_text(content, parsed)),
-        "kind": content.kind,
+        "shape": fingerprint_of(canonical_schema_text(content, parsed)),
+        "kind": content.schema_type,
         "text": text,
         "reference_list": "[]",
         "metadata": None,

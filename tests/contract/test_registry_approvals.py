@@ -49,12 +49,12 @@ class World:
         self.store = Committing(store, database)
         approvals = Approvals(store, clock=self.clock, new_id=lambda: next(ids))
         self.approvals: Any = Committing(approvals, database)
-        self.subjects = Subjects(subjects, governed=lambda _: True, approved=approvals.spend)
+        self.subjects = Subjects(subjects, governed=lambda _: True, approved=approvals.consume)
 
-    def ask(self, content: Content, because: str = "登记时定级过高") -> Approval:
-        shape, findings = self.subjects.lowered_classification(SUBJECT, content)
+    def ask(self, content: Content, reason: str = "登记时定级过高") -> Approval:
+        fingerprint, findings = self.subjects.lowered_classification(SUBJECT, content)
         return self.approvals.ask(
-            EDITOR, subject=SUBJECT, shape=shape, text=content.text, findings=findings, because=because
+            EDITOR, subject=SUBJECT, fingerprint=fingerprint, text=content.text, findings=findings, reason=reason
         )
 
 
@@ -162,7 +162,7 @@ def test_of_many_deciders_one_decides(world: World) -> None:
 def test_what_cannot_be_asked(world: World) -> None:
     world.subjects.register(SUBJECT, person("G3"))
     refused(Reason.REQUEST_INVALID, lambda: world.ask(person("G4")))
-    refused(Reason.REQUEST_INVALID, lambda: world.ask(person("G2"), because="  "))
+    refused(Reason.REQUEST_INVALID, lambda: world.ask(person("G2"), reason="  "))
     asked = world.ask(person("G2"))
     error = refused(Reason.ALREADY_EXISTS, lambda: world.ask(person("G2")))
     assert error.details["approval"] == asked.id

@@ -231,13 +231,13 @@ def test_changes_join_another_transaction_and_go_with_it(engine: sa.Engine) -> N
                 level=GovernmentLevel.CITY,
                 division_code="520100",
             )
-            assert subjects.services.lookup.versions(work, "a-value") == [1]
+            assert subjects.services.lookup.version_numbers(work, "a-value") == [1]
             assert subjects.subjects() == [], "nothing is seen outside before the commit"
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         broken()
-    refused(Reason.SUBJECT_UNKNOWN, lambda: subjects.versions("a-value"))
+    refused(Reason.SUBJECT_UNKNOWN, lambda: subjects.version_numbers("a-value"))
     assert stores.departments.all() == []
 
 

@@ -5,7 +5,7 @@ import json
 from registry.avro.compatibility import Compatibility
 from registry.directory.catalogue import Catalogue
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
-from registry.subjects.model import Content, Reference
+from registry.subjects.model import Content, SchemaReference
 from schemas import library
 from schemas.access import Level
 from schemas.errors import Reason
@@ -41,9 +41,9 @@ def test_where_nothing_is_catalogued_it_is_registered_found_and_compared(stores:
     subjects = service(stores)
     first = subjects.register(FREE, non_terminating("int"))
     assert subjects.register(FREE, non_terminating("int")) == first
-    assert subjects.find(FREE, non_terminating("int")).number == 1
-    assert subjects.check(FREE, non_terminating("long")) == []
-    assert [item.field for item in subjects.check(FREE, non_terminating("string"))] == ["head"]
+    assert subjects.find_version(FREE, non_terminating("int")).number == 1
+    assert subjects.find_incompatibilities(FREE, non_terminating("long")) == []
+    assert [item.field for item in subjects.find_incompatibilities(FREE, non_terminating("string"))] == ["head"]
     assert subjects.register(FREE, non_terminating("long")).number == 2
     refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register(FREE, non_terminating("string")))
     assert subjects.parsed_for_comparison(first.schema_id).fields
@@ -61,7 +61,7 @@ def test_what_is_unsafe_in_another_way_is_refused_everywhere(stores: Stores) -> 
 def test_under_a_catalogued_resource_it_is_refused_with_the_field(stores: Stores) -> None:
     catalogued(stores)
     subjects = service(stores)
-    for act in (subjects.register, subjects.check, subjects.lowered_classification):
+    for act in (subjects.register, subjects.find_incompatibilities, subjects.lowered_classification):
         error = refused(Reason.SCHEMA_UNSAFE, lambda act=act: act(TOPIC.subject, non_terminating()))
         assert error.details["field"] == "tail"
         assert "without end" in error.message
@@ -74,7 +74,7 @@ def test_by_a_reference_it_is_refused_under_a_catalogued_resource_too(stores: St
     full = json.loads(library.text("population"))
     field = {"name": "list", "type": ["null", "gov.List"], "zh": "表", "level": "G1", "personal": "N", "sensitive": "N"}
     full["fields"].append(field | {"mask": "none", "default": None})
-    from_free = Content(text=json.dumps(full), references=(Reference("gov.List", FREE, held.number),))
+    from_free = Content(text=json.dumps(full), references=(SchemaReference("gov.List", FREE, held.number),))
     error = refused(Reason.SCHEMA_UNSAFE, lambda: subjects.register(TOPIC.subject, from_free))
     assert error.details["field"] == "list.tail"
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from registry.avro.compatibility import Compatibility
-from registry.subjects.model import Content, Reference
+from registry.subjects.model import Content, SchemaReference
 from schemas.errors import Reason
 from tests.kit.cases.registry import Stores, Subjects, record, refused, service
 
@@ -33,7 +33,7 @@ def person(field: str = "home", version: int = 1, subject: str = "address", **mo
         *([] if not more else [more]),
     ]
     text = json.dumps({"type": "record", "name": "Person", "namespace": "c", "fields": fields})
-    return Content(text=text, references=(Reference("a.b.Address", subject, version),))
+    return Content(text=text, references=(SchemaReference("a.b.Address", subject, version),))
 
 
 # --- references ------------------------------------------------------------------------------------------------
@@ -42,16 +42,16 @@ def person(field: str = "home", version: int = 1, subject: str = "address", **mo
 def test_a_reference_is_resolved_kept_and_written_in(subjects: Subjects) -> None:
     address = subjects.register("address", Content(text=ADDRESS))
     found = subjects.register("person", person(version=-1))
-    assert found.content.references == (Reference("a.b.Address", "address", 1, address.schema_id),)
+    assert found.content.references == (SchemaReference("a.b.Address", "address", 1, address.schema_id),)
     parsed = subjects.parsed_by_id(found.schema_id)
     assert [field.name for field in parsed.fields] == ["home", "other", "kind"]
     assert '"Kind"' in subjects.inlined_text(found.schema_id)
-    assert subjects.find("person", person()).schema_id == found.schema_id
+    assert subjects.find_version("person", person()).schema_id == found.schema_id
     assert subjects.register("other", person()).schema_id == found.schema_id
 
 
 def test_what_does_not_exist_is_no_reference(subjects: Subjects) -> None:
-    for content in (person(), replace(person(), references=(Reference("x", "person", 1),))):
+    for content in (person(), replace(person(), references=(SchemaReference("x", "person", 1),))):
         error = refused(Reason.SCHEMA_INVALID, lambda content=content: subjects.register("person", content))
         assert "No schema reference found for subject" in error.message
     subjects.register("address", Content(text=ADDRESS))
@@ -63,13 +63,13 @@ def test_what_does_not_exist_is_no_reference(subjects: Subjects) -> None:
 def test_what_is_referred_to_stays(subjects: Subjects) -> None:
     subjects.register("address", Content(text=ADDRESS))
     found = subjects.register("person", person())
-    assert subjects.referrers("address", 1) == [found.schema_id]
+    assert subjects.referrer_ids("address", 1) == [found.schema_id]
     error = refused(Reason.SCHEMA_REFERENCED, lambda: subjects.delete("address"))
     assert "{magic=1,keytype=SCHEMA,subject=address,version=1}" in error.message
     refused(Reason.SCHEMA_REFERENCED, lambda: subjects.delete_version("address", 1))
     subjects.delete("person")
-    assert subjects.referrers("address", 1) == []
-    assert subjects.referrers("address", 1, deleted=True) == [found.schema_id]
+    assert subjects.referrer_ids("address", 1) == []
+    assert subjects.referrer_ids("address", 1, deleted=True) == [found.schema_id]
     subjects.delete("address")
     refused(Reason.SCHEMA_REFERENCED, lambda: subjects.delete("address", permanent=True))
     subjects.delete("person", permanent=True)
@@ -105,7 +105,7 @@ def test_references_within_references(subjects: Subjects) -> None:
     subjects.register("person", person())
     both = Content(
         text='{"type":"record","name":"Pair","fields":[{"name":"a","type":"c.Person"},{"name":"b","type":"c.Person"}]}',
-        references=(Reference("c.Person", "person", 1),),
+        references=(SchemaReference("c.Person", "person", 1),),
     )
     found = subjects.register("pair", both)
     assert subjects.parsed_by_id(found.schema_id).fields[0].name == "a"
@@ -159,7 +159,7 @@ def test_an_import_keeps_ids_and_versions(subjects: Subjects) -> None:
     assert subjects.register("s", record("x"), schema_id=700, number=3).schema_id == 700
     assert subjects.register("s", record("y"), schema_id=702, number=5).number == 5
     assert subjects.register("s", record("x"), schema_id=700, number=3).number == 3
-    assert subjects.versions("s") == [3, 5]
+    assert subjects.version_numbers("s") == [3, 5]
     refused(Reason.ID_TAKEN, lambda: subjects.register("s", record("z"), schema_id=700, number=6))
     refused(Reason.ID_TAKEN, lambda: subjects.register("s", record("z"), schema_id=704, number=5))
     refused(Reason.SUBJECT_NOT_IN_IMPORT, lambda: subjects.register("s", record("z")))
@@ -205,7 +205,7 @@ def test_import_and_registration_at_once_share_no_id(stores: Stores) -> None:
     assert failure is None or getattr(failure, "reason", None) is Reason.ID_TAKEN
     assert len(set(made)) == 40
     for subject in ("i", "r"):
-        for number in registering.versions(subject) if subject in registering.subjects() else []:
+        for number in registering.version_numbers(subject) if subject in registering.subjects() else []:
             found = registering.version(subject, number)
             assert meaning.setdefault(found.schema_id, found.content.text) == found.content.text
 
@@ -230,9 +230,9 @@ def test_defaults_go_below_and_overrides_above_what_is_submitted(subjects: Subje
     }
     assert json.loads(found.content.rule_set or "")["domainRules"][0]["name"] == "a"
     assert subjects.register("s", given) == found
-    assert subjects.find("s", given).number == 1
-    assert subjects.with_properties("s", {"owner": "李"}).number == 1
-    refused(Reason.VERSION_UNKNOWN, lambda: subjects.with_properties("s", {"owner": "王"}))
+    assert subjects.find_version("s", given).number == 1
+    assert subjects.version_with_properties("s", {"owner": "李"}).number == 1
+    refused(Reason.VERSION_UNKNOWN, lambda: subjects.version_with_properties("s", {"owner": "王"}))
 
 
 def test_only_versions_of_one_group_are_compared(subjects: Subjects) -> None:
@@ -286,15 +286,15 @@ PROTO = 'syntax = "proto3"; // a comment\nmessage M { string x = 1; }\n'
     ],
 )
 def test_json_and_protobuf_are_kept_and_found(subjects: Subjects, kind: str, text: str, same: str, other: str) -> None:
-    found = subjects.register("s", Content(text=text, kind=kind))
+    found = subjects.register("s", Content(text=text, schema_type=kind))
     assert subjects.by_id(found.schema_id).content.text == text
-    assert subjects.find("s", Content(text=same, kind=kind)).number == 1
-    assert subjects.register("s", Content(text=same, kind=kind)).number == 1
-    error = refused(Reason.SCHEMA_INVALID, lambda: subjects.register("s", Content(text=other, kind=kind)))
+    assert subjects.find_version("s", Content(text=same, schema_type=kind)).number == 1
+    assert subjects.register("s", Content(text=same, schema_type=kind)).number == 1
+    error = refused(Reason.SCHEMA_INVALID, lambda: subjects.register("s", Content(text=other, schema_type=kind)))
     assert "set the subject's compatibility to NONE" in error.message
     refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register("s", Content(text='"int"')))
     subjects.configuration.configure("s", {"compatibility": "NONE"})
-    assert subjects.register("s", Content(text=other, kind=kind)).number == 2
+    assert subjects.register("s", Content(text=other, schema_type=kind)).number == 2
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_json_and_protobuf_are_kept_and_found(subjects: Subjects, kind: str, tex
 def test_what_is_no_schema_of_its_type_is_refused(subjects: Subjects, kind: str, text: str) -> None:
     error = None
     try:
-        subjects.register("s", Content(text=text, kind=kind))
+        subjects.register("s", Content(text=text, schema_type=kind))
     except Exception as caught:  # noqa: BLE001 - which it is, is asserted below
         error = caught
     assert getattr(error, "reason", None) in {Reason.SCHEMA_INVALID, Reason.SCHEMA_UNSAFE}

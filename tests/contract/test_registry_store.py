@@ -29,7 +29,7 @@ def test_registering_again_gives_the_same_version(subjects: Subjects) -> None:
     first = subjects.register("a-value", record("x"))
     subjects.register("a-value", record("x", "y"))
     assert subjects.register("a-value", record("x")) == first
-    assert subjects.versions("a-value") == [1, 2]
+    assert subjects.version_numbers("a-value") == [1, 2]
 
 
 def test_writing_it_differently_is_the_same_schema_and_each_version_keeps_its_own_text(subjects: Subjects) -> None:
@@ -37,7 +37,7 @@ def test_writing_it_differently_is_the_same_schema_and_each_version_keeps_its_ow
     assert subjects.register("a-value", short).schema_id == subjects.register("b-value", long).schema_id
     assert subjects.by_id(1).content.text == '"int"'
     assert subjects.version("b-value", 1).content.text == '{ "type" : "int" }'
-    assert subjects.find("b-value", short).content.text == '{ "type" : "int" }'
+    assert subjects.find_version("b-value", short).content.text == '{ "type" : "int" }'
 
 
 def test_an_attribute_makes_another_schema(subjects: Subjects) -> None:
@@ -55,7 +55,7 @@ def test_an_id_outlives_deletion_purge_and_restart(stores: Stores, subjects: Sub
     assert again.by_id(schema_id).content == record("x"), "records that carry the id are still there"
     assert again.register("z-value", record("other")).schema_id != schema_id
     assert again.register("a-value", record("x")).schema_id == schema_id
-    assert again.versions("a-value") == [1]
+    assert again.version_numbers("a-value") == [1]
 
 
 def test_an_id_never_given_is_unknown(subjects: Subjects) -> None:
@@ -66,12 +66,12 @@ def test_an_id_never_given_is_unknown(subjects: Subjects) -> None:
 def test_a_refused_registration_leaves_nothing(stores: Stores, subjects: Subjects) -> None:
     subjects.register("a-value", Content(text='"int"'))
     refused(Reason.SCHEMA_INCOMPATIBLE, lambda: subjects.register("a-value", Content(text='"string"')))
-    assert subjects.versions("a-value") == [1]
-    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find("a-value", Content(text='"string"')))
+    assert subjects.version_numbers("a-value") == [1]
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find_version("a-value", Content(text='"string"')))
 
     def fail_late() -> None:
         with stores.subjects.change("new-value") as change:
-            change.put(1, b"k" * 32, b"s" * 32, Content(text='"long"'))
+            change.add_content(1, b"k" * 32, b"s" * 32, Content(text='"long"'))
             change.configure(Settings(config="{}", mode="READONLY"))
             raise LookupError
 
@@ -85,21 +85,21 @@ def test_a_refused_registration_leaves_nothing(stores: Stores, subjects: Subject
 def test_a_version_that_is_there_is_never_written_over(stores: Stores) -> None:
     long = Content(text='"long"')
     with stores.subjects.change("a-value") as change:
-        schema = change.put(1, b"k" * 32, b"s" * 32, long)
-        again = change.put(2, b"k" * 32, b"s" * 32, Content(text='{"type":"long"}'))
+        schema = change.add_content(1, b"k" * 32, b"s" * 32, long)
+        again = change.add_content(2, b"k" * 32, b"s" * 32, Content(text='{"type":"long"}'))
         assert again == schema, "one content, one id, and the text that came first"
 
     def take() -> None:
         with stores.subjects.change("a-value") as change:
-            change.put(1, b"l" * 32, b"s" * 32, Content(text='"int"'))
+            change.add_content(1, b"l" * 32, b"s" * 32, Content(text='"int"'))
 
     def take_known() -> None:
         with stores.subjects.change("a-value") as change:
-            change.add(2, schema, '"int"')
+            change.add_version(2, schema, '"int"')
 
     refused(Reason.VERSION_CONFLICT, take)
     refused(Reason.VERSION_CONFLICT, take_known)
-    assert [stores.subjects.text("a-value", number) for number in (1, 2)] == ['"long"', '{"type":"long"}']
+    assert [stores.subjects.version_text("a-value", number) for number in (1, 2)] == ['"long"', '{"type":"long"}']
     assert [item.schema_id for item in stores.subjects.versions("a-value")] == [schema.id] * 2
     assert stores.subjects.schema(schema.id) == schema
 
@@ -132,8 +132,8 @@ def test_eight_threads_with_overlapping_schemas_give_one_id_a_content_and_versio
     assert all(len(found) == 1 for found in versions.values())
     for name in names:
         contents = [found for (subject, _), found in versions.items() if subject == name]
-        assert subjects.versions(name) == sorted(number for found in contents for number in found)
-        assert subjects.versions(name) == list(range(1, 13))
+        assert subjects.version_numbers(name) == sorted(number for found in contents for number in found)
+        assert subjects.version_numbers(name) == list(range(1, 13))
 
 
 ACTS = st.lists(
@@ -191,14 +191,14 @@ def test_a_softly_deleted_version_is_hidden_but_found_if_asked_for(subjects: Sub
     subjects.register("a-value", record("x"))
     subjects.register("a-value", record("x", "y"))
     assert subjects.delete_version("a-value", None) == 2
-    assert subjects.versions("a-value") == [1]
+    assert subjects.version_numbers("a-value") == [1]
     assert subjects.version("a-value", None).number == 1
-    assert subjects.versions("a-value", deleted=True) == [1, 2]
-    assert subjects.versions("a-value", deleted_only=True) == [2]
+    assert subjects.version_numbers("a-value", deleted=True) == [1, 2]
+    assert subjects.version_numbers("a-value", deleted_only=True) == [2]
     assert subjects.version("a-value", 2, deleted=True).deleted
     refused(Reason.VERSION_UNKNOWN, lambda: subjects.version("a-value", 2))
-    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find("a-value", record("x", "y")))
-    assert subjects.find("a-value", record("x", "y"), deleted=True).number == 2
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.find_version("a-value", record("x", "y")))
+    assert subjects.find_version("a-value", record("x", "y"), deleted=True).number == 2
     again = subjects.register("a-value", record("x", "y"))
     assert (again.number, again.schema_id) == (3, 2), "the same id, the next number"
 
@@ -245,9 +245,12 @@ def test_uses_of_an_id(subjects: Subjects) -> None:
     subjects.register("b-value", record("x"))
     subjects.register("a-value", record("x"))
     subjects.delete("b-value")
-    assert [(item.subject, item.number) for item in subjects.uses(1)] == [("a-value", 1)]
-    assert [(item.subject, item.number) for item in subjects.uses(1, deleted=True)] == [("a-value", 1), ("b-value", 1)]
-    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.uses(7))
+    assert [(item.subject, item.number) for item in subjects.versions_by_schema_id(1)] == [("a-value", 1)]
+    assert [(item.subject, item.number) for item in subjects.versions_by_schema_id(1, deleted=True)] == [
+        ("a-value", 1),
+        ("b-value", 1),
+    ]
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.versions_by_schema_id(7))
 
 
 # --- settings --------------------------------------------------------------------------------------------------
@@ -260,10 +263,10 @@ def test_a_subjects_level_wins_over_the_global_one_and_that_over_the_default(sub
     assert config.level("a-value") is Compatibility.FULL
     config.configure("a-value", {"compatibility": "NONE", "normalize": True})
     config.configure("a-value", {"compatibility": "FORWARD"})
-    assert config.own("a-value") == {"compatibility": "FORWARD", "normalize": True}
+    assert config.own_configuration("a-value") == {"compatibility": "FORWARD", "normalize": True}
     assert config.reset("a-value")["compatibility"] == "FORWARD"
     assert config.level("a-value") is Compatibility.FULL
-    refused(Reason.COMPATIBILITY_NOT_SET, lambda: config.own("a-value"))
+    refused(Reason.COMPATIBILITY_NOT_SET, lambda: config.own_configuration("a-value"))
     refused(Reason.COMPATIBILITY_INVALID, lambda: config.configure("a-value", {"compatibility": "SIDEWARD"}))
 
 
@@ -319,7 +322,7 @@ def test_metadata_and_rules_are_kept_as_submitted_and_taken_over_where_left_out(
     second = subjects.register("a-value", record("x", "y"))
     assert subjects.by_id(second.schema_id).content.metadata == metadata
     assert subjects.version("a-value", 2).content.rule_set == rules
-    assert subjects.find("a-value", record("x")).number == 1
+    assert subjects.find_version("a-value", record("x")).number == 1
     bare = subjects.register("b-value", record("x"))
     assert bare.schema_id != first.schema_id, "without metadata it is another contract"
     other = subjects.register("a-value", replace(record("x", "y"), metadata='{"properties": {"owner": "民政局"}}'))

@@ -53,7 +53,7 @@ def http(access: RecordingAccessControl) -> Iterator[TestClient]:
     store = memory_store()
     ids = (f"0195-{number}" for number in itertools.count(1))
     approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
-    subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.spend)
+    subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.consume)
     more = partial(GovernanceHandlers, approvals=approvals, grants=grants)
     access.hidden = "secret"
     with TestClient(create(subjects.services, access, subjects.database, identify=identify, more=[more])) as client:

@@ -43,14 +43,14 @@ def build() -> RestApplication:
     subjects = Subjects(
         store,
         governed=lambda subject: subject.startswith("governed"),
-        approved=approvals.spend,
+        approved=approvals.consume,
     )
     subjects.register("known", Content(text=record("x"), metadata='{"properties": {"owner": "a"}}'))
     subjects.register("known", Content(text=record("x", "y")))
     subjects.register(":.police:known", Content(text='"int"'))
     subjects.register("governed", Content(text=json.dumps(classified("G3"))))
-    known = {"subject": "governed", "text": "{}", "findings": ["x: G3 to G1"], "because": "登记时定级过高"}
-    asking.ask(EDITOR, shape=b"s" * 32, **known)
+    known = {"subject": "governed", "text": "{}", "findings": ["x: G3 to G1"], "reason": "登记时定级过高"}
+    asking.ask(EDITOR, fingerprint=b"s" * 32, **known)
     more = partial(GovernanceHandlers, approvals=approvals, grants=lambda *_: [])
     return create(
         subjects.services,

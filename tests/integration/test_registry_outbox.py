@@ -62,7 +62,7 @@ def told_is_held(told: Snapshot, store: Store) -> None:
     assert told.contradictions() == []
     for place, one in told.versions.items():
         if not is_reserved_id(place[0]):
-            assert one.schema == store.text(*place), "with the text of the version itself"
+            assert one.schema == store.version_text(*place), "with the text of the version itself"
     configs = {name: json.loads(one.config) for name, one in store.all_settings().items() if one.config}
     assert {name: config.get("alias") for name, config in configs.items()} == {
         name: config.get("alias") for name, config in told.configs.items()
@@ -76,7 +76,7 @@ def test_the_topic_says_what_the_registry_holds(acts: list[tuple[str, str, str]]
     store = memory_store()
     outbox = Committing(MemoryOutbox(), store.database)
     play(service(with_outbox(store, outbox.part)), acts)
-    told_is_held(fold(record for _, record in outbox.waiting(10_000)), store)
+    told_is_held(fold(record for _, record in outbox.pending(10_000)), store)
     with store.database.read() as reader:
         told_is_held(fold(snapshot_records(store.part, reader)), store)
 
@@ -85,12 +85,12 @@ def test_what_is_refused_is_not_told() -> None:
     store = memory_store()
     outbox = Committing(MemoryOutbox(), store.database)
     subjects = service(with_outbox(store, outbox.part))
-    before = len(outbox.waiting(100))
+    before = len(outbox.pending(100))
     with pytest.raises(PoolError):
         subjects.register("a", Content(text="nonsense"))
     with pytest.raises(PoolError):
         subjects.delete("a")
-    assert len(outbox.waiting(100)) == before
+    assert len(outbox.pending(100)) == before
 
 
 @pytest.mark.postgres
@@ -101,8 +101,8 @@ def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) 
     published = with_outbox(store, outbox.part)
     subjects = service(published)
     play(subjects, [("put", "a", text) for text in TEXTS] + [("view", "", TEXTS[0]), ("drop one", "a", "")])
-    told_is_held(fold(record for _, record in outbox.waiting(1_000)), store)
-    count = len(outbox.waiting(1_000))
+    told_is_held(fold(record for _, record in outbox.pending(1_000)), store)
+    count = len(outbox.pending(1_000))
 
     def broken() -> None:
         with published.change("a") as change:
@@ -111,12 +111,12 @@ def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) 
 
     with pytest.raises(ZeroDivisionError):
         broken()
-    assert len(outbox.waiting(1_000)) == count
-    numbers = [number for number, _ in outbox.waiting(3)]
-    outbox.sent(numbers)
-    assert len(outbox.waiting(1_000)) == count - 3
+    assert len(outbox.pending(1_000)) == count
+    numbers = [number for number, _ in outbox.pending(3)]
+    outbox.remove(numbers)
+    assert len(outbox.pending(1_000)) == count - 3
     outbox.fill()
-    told_is_held(fold(record for _, record in outbox.waiting(1_000)), store)
+    told_is_held(fold(record for _, record in outbox.pending(1_000)), store)
 
 
 @pytest.mark.postgres

@@ -233,9 +233,9 @@ def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch
 
     monkeypatch.setattr(store.part, "all_settings", away)
     with pytest.raises(ConnectionError):
-        configuration.alias("nick")
+        configuration.resolve_alias("nick")
     monkeypatch.setattr(store.part, "all_settings", real)
-    assert configuration.alias("nick") == "real"
+    assert configuration.resolve_alias("nick") == "real"
 
 
 def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
@@ -252,12 +252,12 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
 
     configuration = Subjects(Store(Slow(), MemoryDatabase()), clock=lambda: now[0]).configuration
     configuration.configure("nick", {"alias": "real", "normalize": True})
-    assert configuration.alias("nick") == "real"
+    assert configuration.resolve_alias("nick") == "real"
     now[0] = 5.0
-    waits = threading.Thread(target=configuration.alias, args=("nick",), name="waits")
+    waits = threading.Thread(target=configuration.resolve_alias, args=("nick",), name="waits")
     waits.start()
     others = threading.Thread(
-        target=lambda: seen.append((configuration.normalizes("nick"), configuration.alias("nick")))
+        target=lambda: seen.append((configuration.normalizes("nick"), configuration.resolve_alias("nick")))
     )
     seen: list[tuple[bool, str]] = []
     try:
@@ -266,8 +266,8 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
         others.join(5)
         assert seen == [(True, "real")]
         configuration.configure("nick", {"alias": "other"})
-        assert configuration.alias("nick") == "other", "what was changed here is seen at once"
+        assert configuration.resolve_alias("nick") == "other", "what was changed here is seen at once"
     finally:
         leave.set()
         waits.join(20)
-    assert configuration.alias("nick") == "other", "and stays seen"
+    assert configuration.resolve_alias("nick") == "other", "and stays seen"

@@ -14,7 +14,7 @@ from registry.rest.app import create
 from registry.schemas_topic.records import Version, fold, read_lines, reserved_subject, schema_record, write_line
 from registry.schemas_topic.transfer import export_snapshot, import_snapshot, records_of
 from registry.subjects.fingerprint import content_key
-from registry.subjects.model import Content, Reference
+from registry.subjects.model import Content, SchemaReference
 from schemas.errors import ConflictError, PoolError
 from tests.kit.cases.registry import Subjects, memory_store
 from tests.kit.share import count
@@ -115,15 +115,15 @@ def test_references_metadata_settings_and_other_types_go_along() -> None:
     part = '{"type": "record", "name": "Part", "fields": [{"name": "n", "type": "int"}]}'
     whole = '{"type": "record", "name": "Whole", "fields": [{"name": "p", "type": "Part"}]}'
     source.register("z-part", Content(text=part, metadata=json.dumps({"properties": {"owner": "x"}})))
-    source.register("a-whole", Content(text=whole, references=(Reference("Part", "z-part", 1),)))
-    source.register("json", Content(text='{"type": "object"}', kind="JSON"))
+    source.register("a-whole", Content(text=whole, references=(SchemaReference("Part", "z-part", 1),)))
+    source.register("json", Content(text='{"type": "object"}', schema_type="JSON"))
     source.register(":.police:own", Content(text='"int"'))
     source.configuration.configure("json", {"compatibility": "FULL", "normalize": True})
     source.configuration.set_mode("z-part", "READONLY")
     assert copied(source, target) == []
     assert ids(target) == ids(source)
     assert versions(target) == versions(source)
-    assert target.configuration.own("json") == source.configuration.own("json")
+    assert target.configuration.own_configuration("json") == source.configuration.own_configuration("json")
     assert target.configuration.mode("z-part") == "READONLY"
     assert target.configuration.mode("a-whole") == "READWRITE"
 

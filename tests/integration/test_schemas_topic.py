@@ -38,7 +38,7 @@ class World:
 
     def waiting(self) -> int:
         with self.store.database.read() as reader:
-            return len(self.outbox.waiting(reader, 100))
+            return len(self.outbox.pending(reader, 100))
 
     def topic(self) -> SchemasTopic:
         return SchemasTopic(self.settings, self.store.database, self.outbox, name=self.name)
@@ -98,7 +98,7 @@ def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: W
     world.subjects.register("a", Content(text='"int"'))
 
     class Dying(PostgresOutbox):
-        def sent(self, work: object, numbers: object) -> None:
+        def remove(self, work: object, numbers: object) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from registry.avro.compatibility import Compatibility, read_conflicts
 from registry.avro.parser import parse
-from registry.subjects.fingerprint import shape_key, shape_text
-from registry.subjects.model import GLOBAL, Content, Reference
-from registry.subjects.normal_form import normalized
+from registry.subjects.fingerprint import canonical_schema_text, fingerprint_of
+from registry.subjects.model import GLOBAL, Content, SchemaReference
+from registry.subjects.normal_form import to_normal_form
 from schemas import library
 from schemas.errors import InvalidError
 from tests.kit.cases.random_avro import random_record
@@ -28,7 +28,7 @@ def service() -> Subjects:
 
 
 def normal(text: str) -> str:
-    return normalized(Content(text=text), json.loads(text)).text
+    return to_normal_form(Content(text=text), json.loads(text)).text
 
 
 def written(rng: random.Random, node: Any, *, redundant: bool) -> Any:
@@ -90,7 +90,7 @@ def schema(seed: int) -> tuple[random.Random, dict[str, Any]]:
 
 
 def key_of(text: str) -> bytes:
-    return shape_key(shape_text(Content(text=text), json.loads(text)))
+    return fingerprint_of(canonical_schema_text(Content(text=text), json.loads(text)))
 
 
 @given(seed=_SEEDS)
@@ -126,7 +126,7 @@ def test_texts_that_normalize_equal_get_one_id_and_no_id_changes_its_meaning(see
     one = found.pop()
     assert one.content.text == normal(texts[0])
     for text in texts:
-        assert subjects.find("normal", Content(text=text), normalize=True) == one
+        assert subjects.find_version("normal", Content(text=text), normalize=True) == one
     for schema_id, before in told.items():
         assert subjects.by_id(schema_id) == before
     for at, text in enumerate(texts):
@@ -197,18 +197,18 @@ WORDY = Content(text=json.dumps(DECIMAL | {"scale": 0}))
 def test_without_it_they_stay_what_they_are() -> None:
     subjects = service()
     assert subjects.register("a", PLAIN).schema_id != subjects.register("a", WORDY).schema_id
-    assert subjects.versions("a") == [1, 2]
+    assert subjects.version_numbers("a") == [1, 2]
     assert [subjects.version("a", at).content.text for at in (1, 2)] == [PLAIN.text, WORDY.text]
 
 
 def test_a_look_up_finds_what_was_registered_before_it_was_normalized() -> None:
     subjects = service()
     wordy = subjects.register("a", WORDY)
-    assert subjects.find("a", WORDY, normalize=True) == wordy
+    assert subjects.find_version("a", WORDY, normalize=True) == wordy
     normal_ = subjects.register("a", WORDY, normalize=True)
     assert normal_.number == 2
-    assert subjects.find("a", WORDY, normalize=True) == normal_
-    assert subjects.find("a", WORDY) == wordy
+    assert subjects.find_version("a", WORDY, normalize=True) == normal_
+    assert subjects.find_version("a", WORDY) == wordy
 
 
 @pytest.mark.parametrize("scope", [GLOBAL, ":.police:", ":.police:a"])
@@ -217,7 +217,7 @@ def test_the_configuration_may_ask_for_it(scope: str) -> None:
     subjects.configuration.configure(scope, {"normalize": True})
     made = subjects.register(":.police:a", WORDY)
     assert made.content.text == normal(PLAIN.text)
-    assert subjects.find(":.police:a", PLAIN) == made
+    assert subjects.find_version(":.police:a", PLAIN) == made
     assert subjects.register(":.police:a", PLAIN) == made
     subjects.configuration.configure(":.police:a", {"normalize": False})
     assert subjects.register(":.police:a", WORDY).number == 2
@@ -235,8 +235,8 @@ def test_references_are_numbered_sorted_and_stand_once() -> None:
     for name in ("b", "a"):
         subjects.register(name, Content(text=json.dumps({"type": "fixed", "name": f"x.{name}", "size": 2})))
     text = json.dumps(["x.a", "x.b"])
-    latest = (Reference("x.b", "b", -1), Reference("x.a", "a", -1))
-    numbered = (Reference("x.a", "a", 1), Reference("x.b", "b", 1), Reference("x.a", "a", 1))
+    latest = (SchemaReference("x.b", "b", -1), SchemaReference("x.a", "a", -1))
+    numbered = (SchemaReference("x.a", "a", 1), SchemaReference("x.b", "b", 1), SchemaReference("x.a", "a", 1))
     one = subjects.register("r", Content(text=text, references=latest), normalize=True)
     assert [item.name for item in one.content.references] == ["x.a", "x.b"]
     assert [item.version for item in one.content.references] == [1, 1]
@@ -246,12 +246,12 @@ def test_references_are_numbered_sorted_and_stand_once() -> None:
 
 def test_other_types_are_normalized_as_far_as_they_can_be() -> None:
     subjects = service()
-    first = Content(kind="JSON", text='{"type": "object", "title": "t"}')
-    second = Content(kind="JSON", text='{"title":"t","type":"object"}')
+    first = Content(schema_type="JSON", text='{"type": "object", "title": "t"}')
+    second = Content(schema_type="JSON", text='{"title":"t","type":"object"}')
     made = subjects.register("j", first, normalize=True)
     assert made.content.text == '{"title":"t","type":"object"}'
     assert subjects.register("j", second, normalize=True) == made
-    proto = Content(kind="PROTOBUF", text="message  M {}")
+    proto = Content(schema_type="PROTOBUF", text="message  M {}")
     assert subjects.register("p", proto, normalize=True).content.text == proto.text
 
 
@@ -261,9 +261,11 @@ def test_the_normal_form_refers_to_what_was_referred_to_in_whatever_context_it_i
         subjects.register(name, Content(text=json.dumps({"type": "record", "name": "X", "fields": fields})))
     text = json.dumps({"type": "record", "name": "Own", "doc": "", "fields": [{"name": "x", "type": "X"}]})
     for subject in (":.police:own", "own"):
-        found = subjects.register(subject, Content(text=text, references=(Reference("X", ":.:x", 1),)), normalize=True)
+        found = subjects.register(
+            subject, Content(text=text, references=(SchemaReference("X", ":.:x", 1),)), normalize=True
+        )
         assert found.content.text != text
-        assert found.content.references == (Reference("X", "x", 1, 1),)
+        assert found.content.references == (SchemaReference("X", "x", 1, 1),)
         assert "hidden" not in subjects.inlined_text(found.schema_id)
 
 
@@ -287,7 +289,7 @@ def test_two_numbers_of_a_json_schema_are_not_one(one: str, other: str) -> None:
     subjects = service()
     ids = []
     for number in (one, other, f" {one}"):
-        content = Content(text=f'{{"title": "t", "maximum": {number}}}', kind="JSON")
+        content = Content(text=f'{{"title": "t", "maximum": {number}}}', schema_type="JSON")
         ids.append(subjects.register("j", content).schema_id)
         found = subjects.register(f"n{len(ids)}", content, normalize=True).content.text
         assert found in (f'{{"maximum":{number.strip()},"title":"t"}}', '{"maximum":9007199254740992.0,"title":"t"}')
@@ -296,13 +298,13 @@ def test_two_numbers_of_a_json_schema_are_not_one(one: str, other: str) -> None:
 
 def test_a_json_schema_that_says_two_things_at_once_is_none() -> None:
     with pytest.raises(InvalidError, match="JSON"):
-        service().register("j", Content(text='{"maximum": 1, "maximum": 2}', kind="JSON"))
+        service().register("j", Content(text='{"maximum": 1, "maximum": 2}', schema_type="JSON"))
 
 
 def test_a_schema_whose_normal_form_is_none_is_found_as_it_stands() -> None:
     subjects = service()
     content = Content(text='{"type": "record", "name": "R", "fields": [], "most": 1e999}')
     first = subjects.register("s", content)
-    assert subjects.find("s", content, normalize=True) == first
+    assert subjects.find_version("s", content, normalize=True) == first
     with pytest.raises(InvalidError):
-        subjects.find("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)
+        subjects.find_version("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)

@@ -22,7 +22,7 @@ from registry.governance.approvals import Approvals, MemoryApprovals
 from registry.governance.subject_rights import Profile, Right, Rights
 from registry.rest.app import create
 from registry.rest.governance import GovernanceHandlers
-from registry.subjects.model import Content, Reference
+from registry.subjects.model import Content, SchemaReference
 from schemas.access import Action, Actor, ActorKind, Level, Role
 from schemas.audit import AuditEntry
 from schemas.errors import Reason, UnavailableError
@@ -93,7 +93,7 @@ class Room:
         )
         approvals = Approvals(MemoryApprovals(), clock=lambda: AT, new_id=lambda: "0195-approval")
         Committing(approvals, database).ask(
-            self.actor(), subject="credit.v1-value", shape=b"x" * 32, text="{}", findings=["a"], because="b"
+            self.actor(), subject="credit.v1-value", fingerprint=b"x" * 32, text="{}", findings=["a"], reason="b"
         )
         more = partial(GovernanceHandlers, approvals=approvals, grants=lambda *_: [])
         self.http = TestClient(
@@ -206,7 +206,7 @@ def test_whose_subjects_they_are_is_asked_once_a_list(room: Room, path: str) -> 
 def test_fields_of_a_restricted_subject_are_told_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(Profile.CATALOGUE)
     outer = json.dumps({"type": "record", "name": "Outer", "fields": [{"name": "inner", "type": "R"}]})
-    referring = Content(text=outer, references=(Reference("R", "credit.v1-value", 1),))
+    referring = Content(text=outer, references=(SchemaReference("R", "credit.v1-value", 1),))
     room.subjects.register("through", referring)
     paths = ("/governance/subjects/through/versions/1", "/governance/fields?subjectPrefix=through")
     for path in paths:

@@ -33,10 +33,12 @@ class Counted(SchemaLookup):
 
     reads = 0
 
-    def versions(self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False) -> list[int]:
+    def version_numbers(
+        self, reader: Reader, subject: str, *, deleted: bool = False, deleted_only: bool = False
+    ) -> list[int]:
         if subject == SUBJECT:
             self.reads += 1
-        return super().versions(reader, subject, deleted=deleted, deleted_only=deleted_only)
+        return super().version_numbers(reader, subject, deleted=deleted, deleted_only=deleted_only)
 
 
 class Room:

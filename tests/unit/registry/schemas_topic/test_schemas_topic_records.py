@@ -102,10 +102,10 @@ def test_an_id_of_two_schemas_is_told() -> None:
 def test_versions_come_after_what_they_refer_to() -> None:
     rest = {"references": [{"name": "B", "subject": "b", "version": 1}]}
     found = fold(map(schema_record, (version("a", schema_id=1, rest=rest), version("b", schema_id=2))))
-    assert [one.subject for one in found.ordered()] == ["b", "a"]
+    assert [one.subject for one in found.in_dependency_order()] == ["b", "a"]
     for missing in ({"subject": "a", "version": 1}, {"subject": "gone", "version": 1}):
         with pytest.raises(InvalidError, match="refers to what is not there"):
-            fold([schema_record(version(rest={"references": [{"name": "x"} | missing]}))]).ordered()
+            fold([schema_record(version(rest={"references": [{"name": "x"} | missing]}))]).in_dependency_order()
 
 
 def test_an_id_without_a_version_is_kept_under_a_subject_of_its_own() -> None:
