@@ -169,7 +169,7 @@ class RegistryAccessControl(AccessControl):
         if standing is not Standing.ACTIVE or action in FORBIDDEN.get(actor.role, ()):
             return False
         # Of the owner only what the name tells: the catalogue would have to be asked.
-        return bool(self._decide_read(actor, OPERATIONS[action], resource, contexts.owner_of))
+        return bool(self._decide_read(actor, OPERATIONS[action], resource, contexts.owning_department))
 
     def _is_recorded(self, resource: str) -> bool:
         return is_view(resource) or self._rights.is_restricted(resource)

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from exchange.audit.store import not_opened
-from registry.database.unit_of_work import PostgresUnitOfWork
+from registry.database.unit_of_work import Outcome, PostgresUnitOfWork
 from schemas.errors import ConflictError, Reason
 
 __all__ = ["GaplessSequence", "GaplessSequences"]
@@ -78,8 +78,8 @@ class GaplessSequences:
             ) from error
         self._processes[process] = _FreeSequences()
 
-        def completed(committed: bool | None) -> None:
-            if not committed:
+        def completed(outcome: Outcome) -> None:
+            if outcome is not Outcome.COMMITTED:
                 del self._processes[process]
 
         work.on_completion(completed)
@@ -98,9 +98,9 @@ class GaplessSequences:
             raise not_opened(process)
         sequence = self._in_use[work, process] = free.take()
 
-        def completed(committed: bool | None) -> None:
+        def completed(outcome: Outcome) -> None:
             del self._in_use[work, process]
-            free.release(sequence, committed)
+            free.release(sequence, outcome)
 
         work.on_completion(completed)
         if sequence.committed is None:
@@ -124,11 +124,11 @@ class _FreeSequences:
             self._highest += 1
             return GaplessSequence(self._highest, None)
 
-    def release(self, sequence: GaplessSequence, committed: bool | None) -> None:
-        """Take a sequence back at the end of its transaction, or abandon it; None = the outcome is unknown."""
-        if committed:
+    def release(self, sequence: GaplessSequence, outcome: Outcome) -> None:
+        """Take a sequence back at the end of its transaction, or abandon it."""
+        if outcome is Outcome.COMMITTED:
             sequence.committed = sequence.current
-        if committed is None or sequence.committed is None or sequence.tampered:
+        if outcome is Outcome.UNKNOWN or sequence.committed is None or sequence.tampered:
             return
         sequence.current = sequence.committed
         with self._lock:

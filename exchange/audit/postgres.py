@@ -149,7 +149,7 @@ class PostgresEntries(EntryStore):
         values: dict[str, Any] = rows[0] if alone else {name: [row[name] for row in rows] for name in _COLUMNS}
         values |= {"process": process, "number": sequence.number, "before": before, "after": after}
 
-        def refusal(error: sa_exc.IntegrityError) -> PoolError:
+        def on_violation(error: sa_exc.IntegrityError) -> PoolError:
             if isinstance(error.orig, errors.UniqueViolation):
                 return id_exists()
             sequence.tampered = True
@@ -159,7 +159,7 @@ class PostgresEntries(EntryStore):
                 "it: another program has changed its row; verify the log against its database",
             )
 
-        transaction.write(_ADD_ONE if alone else _ADD_MANY, values, refusal=refusal, last=last)
+        transaction.write(_ADD_ONE if alone else _ADD_MANY, values, on_violation=on_violation, last=last)
         sequence.current = after
         return new
 

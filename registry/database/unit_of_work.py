@@ -25,6 +25,7 @@ stores register how to undo what they did.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 import sqlalchemy as sa
@@ -41,6 +42,7 @@ __all__ = [
     "MemoryDatabase",
     "MemoryReader",
     "MemoryUnitOfWork",
+    "Outcome",
     "PostgresDatabase",
     "PostgresReader",
     "PostgresUnitOfWork",
@@ -82,7 +84,15 @@ class Database(Protocol):
         ...
 
 
-Refusal: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
+class Outcome(Enum):
+    """How a transaction ended."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    UNKNOWN = "unknown"  # the connection was lost during the commit
+
+
+ViolationError: TypeAlias = Callable[[sa_exc.IntegrityError], PoolError]
 """Returns the error to raise when a statement's rows violate a constraint of the database."""
 
 
@@ -121,20 +131,22 @@ class PostgresUnitOfWork(UnitOfWork):
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
-        self._callbacks: list[Callable[[bool | None], None]] = []
-        self._refusal: Refusal | None = None
+        self._callbacks: list[Callable[[Outcome], None]] = []
+        self._on_violation: ViolationError | None = None
 
-    def on_completion(self, callback: Callable[[bool | None], None]) -> None:
-        """Register a completion callback: it gets True, committed; False, rolled back; None, the outcome is unknown."""
+    def on_completion(self, callback: Callable[[Outcome], None]) -> None:
+        """Register a completion callback, called with the outcome."""
         self._callbacks.append(callback)
 
-    def write(self, statement: PreparedStatement, values: Mapping[str, Any], *, refusal: Refusal, last: bool) -> None:
+    def write(
+        self, statement: PreparedStatement, values: Mapping[str, Any], *, on_violation: ViolationError, last: bool
+    ) -> None:
         """Execute a statement that returns no rows.
 
         Args:
             statement: which.
             values: its parameters, by name.
-            refusal: returns the error to raise when it violates a constraint.
+            on_violation: returns the error to raise when it violates a constraint.
             last: nothing else is executed in this unit of work, so the statement may be sent with the commit; leaving
                 the block then raises its errors.
         """
@@ -145,19 +157,19 @@ class PostgresUnitOfWork(UnitOfWork):
                 return
             driver.send_with_commit(statement.render(self.connection, values))
         except sa_exc.IntegrityError as error:
-            raise refusal(error) from error
-        self._refusal = refusal
+            raise on_violation(error) from error
+        self._on_violation = on_violation
 
-    def completed(self, committed: bool | None) -> None:
+    def complete(self, outcome: Outcome) -> None:
         """Call the completion callbacks; only `PostgresDatabase.begin` calls this."""
         while self._callbacks:
-            self._callbacks.pop()(committed)
+            self._callbacks.pop()(outcome)
 
-    def commit_failed(self, error: sa_exc.DBAPIError) -> Exception:
+    def fail_commit(self, error: sa_exc.DBAPIError) -> Exception:
         """Call the completion callbacks and return the translated error of a commit."""
         rolled_back = never_committed(error)
-        if isinstance(error, sa_exc.IntegrityError) and self._refusal is not None:
-            translated: Exception = self._refusal(error)
+        if isinstance(error, sa_exc.IntegrityError) and self._on_violation is not None:
+            translated: Exception = self._on_violation(error)
         elif rolled_back:
             translated = unavailable(error)
         else:
@@ -165,7 +177,7 @@ class PostgresUnitOfWork(UnitOfWork):
                 Reason.OUTCOME_UNKNOWN,
                 "the connection to PostgreSQL was lost during a commit; it may have happened or not",
             )
-        self.completed(False if rolled_back else None)
+        self.complete(Outcome.ROLLED_BACK if rolled_back else Outcome.UNKNOWN)
         return translated
 
 
@@ -199,11 +211,11 @@ class PostgresDatabase(Database):
             try:
                 transaction.commit()
             except sa_exc.DBAPIError as error:
-                raise work.commit_failed(error) from error
+                raise work.fail_commit(error) from error
             except BaseException:  # an interruption: without this, the callbacks would never be called
-                work.completed(None)
+                work.complete(Outcome.UNKNOWN)
                 raise
-            work.completed(True)
+            work.complete(Outcome.COMMITTED)
 
     @contextmanager
     @override
@@ -298,9 +310,9 @@ def _roll_back(transaction: sa.RootTransaction, work: PostgresUnitOfWork) -> Non
         transaction.rollback()
     except sa_exc.DBAPIError:
         # The connection is lost. The server rolls back by itself, but holds the locks until it notices.
-        work.completed(None)
+        work.complete(Outcome.UNKNOWN)
     except BaseException:
-        work.completed(None)
+        work.complete(Outcome.UNKNOWN)
         raise
     else:
-        work.completed(None if transaction.connection.invalidated else False)
+        work.complete(Outcome.UNKNOWN if transaction.connection.invalidated else Outcome.ROLLED_BACK)

@@ -11,12 +11,13 @@ from psycopg2 import errors, extensions, sql
 
 from registry.database.connection import BatchingConnection
 from registry.database.prepared_statement import PreparedStatement
-from registry.database.unit_of_work import PostgresDatabase, PostgresUnitOfWork
+from registry.database.unit_of_work import Outcome, PostgresDatabase, PostgresUnitOfWork
 from schemas.errors import ConflictError, Reason, UnavailableError
 from tests.kit.world.postgres import end_sessions
 
 pytestmark = pytest.mark.postgres
 
+COMMITTED, ROLLED_BACK, UNKNOWN = Outcome.COMMITTED, Outcome.ROLLED_BACK, Outcome.UNKNOWN
 SAID = "SELECT current_query()"
 ADD = PreparedStatement("test_session_add", "INSERT INTO thing (n) VALUES (:n)", n="integer")
 
@@ -245,13 +246,13 @@ def test_a_commit_after_a_failure_that_somebody_swallowed_is_no_success(session:
     assert things(session) == []
 
 
-def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
+def test_a_unit_of_work_reports_its_outcome(engine: sa.Engine, database: sa.URL) -> None:
     db = PostgresDatabase(engine)
-    told: list[bool | None] = []
+    outcomes: list[Outcome] = []
 
     def do(*steps: Any) -> None:
         with db.begin() as work:
-            work.on_completion(told.append)
+            work.on_completion(outcomes.append)
             for step in steps:
                 step(work)
 
@@ -259,10 +260,10 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
         work.connection.exec_driver_sql("CREATE TABLE thing (n int PRIMARY KEY)")
 
     def put(number: int, *, last: bool) -> Any:
-        def refusal(_: Any) -> ConflictError:
+        def exists(_: Any) -> ConflictError:
             return ConflictError(Reason.ALREADY_EXISTS, "there is one")
 
-        return lambda work: work.write(ADD, {"n": number}, refusal=refusal, last=last)
+        return lambda work: work.write(ADD, {"n": number}, on_violation=exists, last=last)
 
     def fail(_: PostgresUnitOfWork) -> None:
         raise KeyError
@@ -278,26 +279,26 @@ def test_a_work_tells_how_it_ended(engine: sa.Engine, database: sa.URL) -> None:
     for last in (False, True):
         with pytest.raises(ConflictError):
             do(put(1, last=last))
-    assert told == [True, False, False, True, False, False]
+    assert outcomes == [COMMITTED, ROLLED_BACK, ROLLED_BACK, COMMITTED, ROLLED_BACK, ROLLED_BACK]
     with pytest.raises(UnavailableError) as caught:
         do(put(2, last=True), lose)
-    assert (caught.value.reason, told[-1]) == (Reason.OUTCOME_UNKNOWN, None)
+    assert (caught.value.reason, outcomes[-1]) == (Reason.OUTCOME_UNKNOWN, UNKNOWN)
     with pytest.raises(UnavailableError) as caught:
         do(lose, put(2, last=False))
-    assert (caught.value.reason, told[-1]) == (Reason.DATABASE_UNAVAILABLE, None)
+    assert (caught.value.reason, outcomes[-1]) == (Reason.DATABASE_UNAVAILABLE, UNKNOWN)
     do(put(3, last=True))  # prepared on the new connection
     with pytest.raises(UnavailableError) as caught:
         do(lose, put(2, last=True))
-    assert (caught.value.reason, told[-1]) == (Reason.OUTCOME_UNKNOWN, None)
+    assert (caught.value.reason, outcomes[-1]) == (Reason.OUTCOME_UNKNOWN, UNKNOWN)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM thing").scalars().all() == [1, 3]
 
 
 @pytest.mark.parametrize("what", ["commit", "rollback"])
-def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
+def test_a_unit_of_work_whose_end_is_interrupted_reports_an_unknown_outcome(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    told: list[bool | None] = []
+    outcomes: list[Outcome] = []
     end = getattr(BatchingConnection, what)
 
     def interrupted(session: BatchingConnection) -> None:
@@ -306,7 +307,7 @@ def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
 
     def do() -> None:
         with PostgresDatabase(engine).begin() as work:
-            work.on_completion(told.append)
+            work.on_completion(outcomes.append)
             work.connection.exec_driver_sql("SELECT 1")
             monkeypatch.setattr(BatchingConnection, what, interrupted)
             if what == "rollback":
@@ -315,4 +316,4 @@ def test_a_work_whose_end_is_interrupted_tells_that_nobody_knows(
     with pytest.raises(KeyboardInterrupt):
         do()
     monkeypatch.undo()
-    assert told == [None]
+    assert outcomes == [UNKNOWN]
