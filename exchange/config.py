@@ -70,11 +70,17 @@ class KafkaBroker(_Section):
 BrokerSettings = Annotated[PostgresBroker | KafkaBroker, Field(discriminator="kind")]
 
 
+def _default_workers() -> int:
+    """Return one engine process where there is a second processor for it, else none (ADR 0027)."""
+    return 1 if len(os.sched_getaffinity(0)) > 1 else 0
+
+
 class Limits(_Section):
     """Limits of one gateway."""
 
     threads: int = Field(16, ge=2, le=256)
-    workers: int = Field(0, ge=0, le=64)  # engine processes; 0 = in the gateway's own threads
+    # Engine processes; 0: codec work runs in the gateway's own threads.
+    workers: int = Field(default_factory=_default_workers, ge=0, le=64)
     streams: int = Field(2000, ge=1)  # concurrent calls
     waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
 

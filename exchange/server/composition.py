@@ -103,8 +103,13 @@ class App:
     addresses: dict[str, str]  # listener → host:port, filled in when they are bound
 
     @classmethod
-    def open(cls, config: Config, *, own_database: bool = True) -> Self:
-        """Connect everything. *own_database*: start the embedded PostgreSQL, where no other is configured.
+    def open(cls, config: Config, *, own_database: bool = True, engines: bool = False) -> Self:
+        """Connect everything.
+
+        Args:
+            config: of the pool.
+            own_database: start the embedded PostgreSQL, where no other is configured.
+            engines: start the engine processes that are configured; for a gateway.
 
         Raises:
             InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
@@ -113,20 +118,22 @@ class App:
         keys = _Keys.read(config)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
         try:
-            return cls._connect(config, keys, embedded, url)
+            return cls._connect(config, keys, embedded, url, engines=config.limits.workers if engines else 0)
         except BaseException:
             if embedded is not None:
                 embedded.stop()
             raise
 
     @classmethod
-    def _connect(cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL) -> Self:
+    def _connect(
+        cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL, *, engines: int
+    ) -> Self:
         storage = _open_storage(config, url)
         audit = _open_audit(config, keys, storage)
         registry = _open_registry(config, storage.database)
         identity = _open_identity(keys, storage.database, registry)
         authorization = _open_authorization(keys, storage.database, registry, identity)
-        workers = ProcessPool(config.limits.workers, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
+        workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         records = _open_records(config, keys, storage, audit, registry, authorization, workers)
         addresses: dict[str, str] = {}
         pool = Pool(
