@@ -435,7 +435,7 @@ def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(data
 
 
 def test_an_exhausted_connection_pool_is_unavailable(database: sa.URL) -> None:
-    engine = create_engine(database, connections=1, patience=0.1)
+    engine = create_engine(database, connections=1, timeout=0.1)
     metadata.create_all(engine)
     broker = PostgresBroker(PostgresDatabase(engine))
     topic = fresh_topic()
