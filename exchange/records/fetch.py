@@ -33,7 +33,7 @@ from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.position_token import BEGINNING, ConsumerPosition
 from exchange.records.release import GrantDescription, Release, empty_release
-from registry.database.unit_of_work import Database, Reader
+from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
 from schemas.errors import ConflictError, CorruptError, GoneError, Reason, RefusedError, UnavailableError
@@ -113,8 +113,7 @@ class FetchService:
         Raises:
             RefusedError: it is unknown or another department's.
         """
-        with self._database.read() as reader:
-            _, attributes = self._admit(reader, actor, Action.GRANT_READ, call, grant_id)
+        _, attributes = self._admit(actor, Action.GRANT_READ, call, grant_id)
         return attributes.grant.topic
 
     def describe(self, actor: Actor, call: RequestContext, grant_id: str) -> GrantDescription:
@@ -124,16 +123,16 @@ class FetchService:
             RefusedError: it is unknown or another department's.
             ConflictError: TRANSITION_NOT_ALLOWED, it was never approved and has no view.
         """
+        _, attributes = self._admit(actor, Action.GRANT_READ, call, grant_id)
+        grant = attributes.grant
+        if grant.view_schema_id is None:
+            raise RefusedError(
+                Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
+            )
         with self._database.read() as reader:
-            _, attributes = self._admit(reader, actor, Action.GRANT_READ, call, grant_id)
-            grant = attributes.grant
-            if grant.view_schema_id is None:
-                raise RefusedError(
-                    Reason.GRANT_NOT_ACTIVE, f"the grant is {grant.state}; its view is made when the owner approves it"
-                )
-            topic = _TopicView(self._broker, grant.topic)
-            current = self._position(reader, grant, topic, b"")
             schema_text = self._views.schema_text(reader, grant.view_schema_id)
+        topic = _TopicView(self._broker, grant.topic)
+        current = self._position(grant, topic, b"")
         return GrantDescription(
             grant=grant,
             schema_id=grant.view_schema_id,
@@ -153,13 +152,12 @@ class FetchService:
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
             UnavailableError: nothing was released.
         """
-        with self._database.read() as reader:
-            # (1), (2)
-            _, attributes = self._admit(reader, actor, Action.FETCH, call, grant_id)
-            grant = attributes.grant
-            # (3)
-            topic = _TopicView(self._broker, grant.topic)
-            current = self._position(reader, grant, topic, position)
+        # (1), (2)
+        _, attributes = self._admit(actor, Action.FETCH, call, grant_id)
+        grant = attributes.grant
+        # (3)
+        topic = _TopicView(self._broker, grant.topic)
+        current = self._position(grant, topic, position)
         # (4)
         read = self._read(grant, topic, current, max_records, max_bytes)
         # (5)
@@ -234,8 +232,7 @@ class FetchService:
             RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
         """
-        with self._database.read() as reader:
-            authorized, attributes = self._admit(reader, actor, Action.COMMIT, call, grant_id)
+        authorized, attributes = self._admit(actor, Action.COMMIT, call, grant_id)
         grant = attributes.grant
         info = self._broker.topic(grant.topic)
         acknowledged = ConsumerPosition.parse(position, grant.id, info.generation, info.partitions)
@@ -247,16 +244,18 @@ class FetchService:
         return entry.id
 
     def _admit(
-        self, reader: Reader, actor: Actor, action: Action, call: RequestContext, grant_id: str
+        self, actor: Actor, action: Action, call: RequestContext, grant_id: str
     ) -> tuple[Authorized, GrantAttributes]:
         """Read a grant's attributes and decide by them; return what was authorized, and by which attributes."""
         try:
-            attributes = self._attributes.grant(reader, grant_id)
+            with self._database.read() as reader:
+                attributes = self._attributes.grant(reader, grant_id)
+                standing = self._attributes.standing_of(reader, actor)
         except CorruptError as error:
             if error.reason is Reason.GRANT_FORGED:  # a row that does not prove itself is a denial, and recorded as one
                 self._enforcer.admit(actor, action, grant_id, call, Deny(error.reason, error.message))
             raise
-        authorized = self._authorize(actor, action, call, self._attributes.standing_of(reader, actor), attributes)
+        authorized = self._authorize(actor, action, call, standing, attributes)
         if attributes is None:  # the decision on an unknown grant is a denial, raised by then
             raise RefusedError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
         return authorized, attributes
@@ -287,9 +286,9 @@ class FetchService:
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
 
-    def _position(self, reader: Reader, grant: Grant, topic: _TopicView, position: bytes) -> ConsumerPosition:
+    def _position(self, grant: Grant, topic: _TopicView, position: bytes) -> ConsumerPosition:
         """Return the consumer's position: the one sent, else the last committed; BEGINNING starts again."""
-        token = b"" if position == BEGINNING else position or self._access.position(reader, grant.id).committed
+        token = b"" if position == BEGINNING else position or self._committed(grant)
         floor = self._floor(grant, topic)
         if not token:
             start = _maximum(floor, topic.ends.earliest)
@@ -299,6 +298,12 @@ class FetchService:
         return ConsumerPosition(
             last_released=_maximum(current.last_released, floor), next=_maximum(current.next, floor)
         )
+
+    def _committed(self, grant: Grant) -> bytes:
+        # A connection of its own, given back before the broker is asked: while the broker does not answer, waiting
+        # fetches must not keep connections that publishing and the registry need.
+        with self._database.read() as reader:
+            return self._access.position(reader, grant.id).committed
 
     def _floor(self, grant: Grant, topic: _TopicView) -> Positions:
         """Return the first positions that the grant's history rule lets its consumer see."""
