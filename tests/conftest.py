@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 pytest.register_assert_rewrite("tests.kit", "tests.contract", "tests.torture")
 
 from registry.database.connection_pool import create_engine  # noqa: E402
-from tests.kit import share  # noqa: E402
+from tests.kit import lock_order, share  # noqa: E402
 from tests.kit.world import postgres  # noqa: E402
 
 if TYPE_CHECKING:
@@ -55,6 +55,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs_package"):
         share.needs_package(*marker.args, **marker.kwargs)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watched_databases() -> Iterator[None]:
+    with lock_order.watch():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def lock_order_is_kept(watched_databases: None) -> Iterator[None]:
+    """Fail a test in which the product opened a reader within a transaction, even if it caught the error (ADR 0042)."""
+    lock_order.violations()
+    yield
+    found = lock_order.violations()
+    assert not found, found
 
 
 @pytest.fixture(scope="session")
