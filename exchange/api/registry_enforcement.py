@@ -8,8 +8,8 @@
 A department's subjects are those of its catalogued resources, and those in its own context (`:.<department id>:name`).
 It reads them whatever the profile says; so do the data authority and the auditor, who answer for all of them.
 
-Writes always leave an entry. Reads leave one where they tell something: under a view's subject (it tells who was
-granted what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
+Writes always leave an entry. Reads leave one where they disclose something: under a view's subject (who was granted
+what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
 
 Every decision asks the database whether the actor's certificate and department are active, except that of a read by id
 that leaves no entry: it may be decided on what was true at most half a second ago (`permits_from_cache`).
@@ -168,7 +168,7 @@ class RegistryAccessControl(AccessControl):
         standing = self._standings.get(actor)
         if standing is not Standing.ACTIVE or action in FORBIDDEN.get(actor.role, ()):
             return False
-        # Of the owner only what the name tells: the catalogue would have to be asked.
+        # The owner by the name alone: the catalogue would have to be queried.
         return bool(self._decide_read(actor, OPERATIONS[action], resource, contexts.owning_department))
 
     def _is_recorded(self, resource: str) -> bool:

@@ -13,8 +13,8 @@ identity, permission and response. It is the same decision on the same data; whe
 recorded, the handler is called (ADR 0043).
 
 Every call is identified and passes access control, which decides and records. `AccessControl` has no default, so an API
-without it cannot be built. It chooses which acts leave an entry: every write and every read under a view's subject (it
-tells who was granted what) must; other reads need not, since deserializers make them for each id they meet.
+without it cannot be built. It chooses which acts leave an entry: every write and every read under a view's subject
+(which shows who was granted what) must; other reads need not, since deserializers make them for each id they meet.
 
 A subject is locked in the store, not here. Any number of processes may serve one database: there is no leader to find
 and none to wait for.
@@ -152,7 +152,7 @@ class RestApplication:
         except PoolError as error:
             return error_response(error, self._dialect)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody receives
+            return Response(status_code=400)  # the client is gone and receives nothing
         except Exception:  # noqa: BLE001 - a defect in one request must not close the connection without an answer
             _log.exception("unexpected")
             return internal_error_response()

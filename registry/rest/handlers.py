@@ -62,7 +62,7 @@ FORMAT = Parameter.text("format", "form", description="`resolved` writes an Avro
 REFERENCE_FORMAT = Parameter.text(
     "referenceFormat", "references", description="no effect: references name their context in every answer"
 )
-TAGS = Parameter.texts("findTags", "tags", description="tell where these tags stand; * = any")
+TAGS = Parameter.texts("findTags", "tags", description="return where these tags are; * = any")
 SUBJECT_PREFIX = Parameter.text("subjectPrefix", "prefix", default=contexts.ALL_CONTEXTS)
 OFFSET = Parameter.number("offset", default=0, description="first of the page, from 0")
 LIMIT = Parameter.number("limit", default=-1, description="items of the page; negative = all")
@@ -144,7 +144,7 @@ class Handlers:
     def read_by_id(
         self, request: Request, find: Callable[[Reader], StoredSchema]
     ) -> Iterator[tuple[Reader, StoredSchema]]:
-        """Open a read of what an id stands for; the caller is identified before anything is looked up."""
+        """Open a read of the schema of an id or a GUID; the caller is identified before anything is looked up."""
         actor = self.actor(request)
         with self.database.read() as reader:
             schema = find(reader)
@@ -158,7 +158,7 @@ class Handlers:
             yield reader, schema
 
     def resolve_alias(self, raw_subject: str) -> str:
-        """Return the subject that a name in a path or a body means: what an alias stands for."""
+        """Return the subject that a name in a path or a body means: for an alias, that of the alias."""
         with self.database.read() as reader:
             return self.configuration.resolve_alias(reader, subject_of(raw_subject))
 

@@ -87,7 +87,7 @@ def header_of(scope: Mapping[str, Any], name: bytes) -> bytes | None:
 
 
 def subject_of(raw: str) -> str:
-    """Decode a subject as it stands in a path.
+    """Decode a subject of a path.
 
     Raises:
         InvalidError: SUBJECT_INVALID, for bytes that are no UTF-8 and for control characters.
@@ -106,7 +106,7 @@ def subject_of(raw: str) -> str:
 
 
 def version_of(text: str) -> int | None:
-    """Read a version as it stands in a path; None = the latest.
+    """Read a version of a path; None = the latest.
 
     Raises:
         InvalidError: VERSION_INVALID.
@@ -126,7 +126,7 @@ def too_large(size: int) -> InvalidError:
 
 
 def parameters(header: str) -> dict[str, str]:
-    """Read the parameters of a media type: what stands after its semicolons."""
+    """Read the parameters of a media type, after its semicolons."""
     pairs = (part.partition("=") for part in header.split(";")[1:])
     return {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs}
 

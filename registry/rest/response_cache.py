@@ -1,7 +1,7 @@
 """Response cache: serialized schemas by id.
 
-What an id stands for never changes, so its response is made once. Who may read it does change: the cache is asked only
-after access was decided, by the handler that puts responses here or by the check that goes before it.
+The schema of an id never changes, so its response is made once. Who may read it does change: a cached response is sent
+only after access was decided, in the handler or in the check before it.
 """
 
 import threading

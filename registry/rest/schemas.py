@@ -37,7 +37,7 @@ __all__ = ["SchemaHandlers"]
 _NO_ASSOCIATIONS = "nothing is associated here, so that it finds nothing"
 _LISTED = (
     SUBJECT_PREFIX,
-    Parameter.flag("aliases", description="tell each subject's aliases"),
+    Parameter.flag("aliases", description="return each subject's aliases"),
     DELETED,
     Parameter.flag("latestOnly", "latest_only"),
     Parameter.text("ruleType", "rule_type", description="of a rule, such as CEL or ENCRYPT"),
@@ -139,7 +139,7 @@ class SchemaHandlers(Handlers):
         tags: Sequence[str],
         with_subjects: bool,
     ) -> Response:
-        """Return what an id stands for."""
+        """Return the schema of an id."""
         del references
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
             if not (max_id or form or tags or with_subjects):
@@ -214,7 +214,7 @@ class SchemaHandlers(Handlers):
             return [{"subject": item.subject, "version": item.number} for item in part]
 
     def by_guid(self, request: Request, guid: str, *, form: str) -> JSONResponse:
-        """Return what a GUID stands for."""
+        """Return the schema of a GUID."""
         with self.read_by_id(request, lambda reader: self.lookup.by_guid(reader, guid)) as (reader, schema):
             return JSONResponse(
                 self._schema_json(request, reader, schema, form) | {"guid": guid_of(schema.key)}, headers=IMMUTABLE
@@ -236,15 +236,15 @@ class SchemaHandlers(Handlers):
         """List the contexts that hold subjects, and the default one."""
         with self.listing(request) as listing, self.database.read() as reader:
             wanted = "" if prefix == ALL_CONTEXTS else prefix.removeprefix(":")
-            held = {
+            contexts = {
                 name: split(name).context
                 for name in filter(listing.visible, self.lookup.subjects(reader, ALL_CONTEXTS))
             }
-            named = {DEFAULT, *held.values()}
+            named = {DEFAULT, *contexts.values()}
             listed = [name for name in self.lookup.context_names(reader) if name in named and name.startswith(wanted)]
             part = page(listed, offset, limit)
-            # A context's name tells that there are subjects in it; the default one is there in any case.
-            listing.record(name for name, context in held.items() if context != DEFAULT and context in part)
+            # A context's name shows that there are subjects in it; the default one is there in any case.
+            listing.record(name for name, context in contexts.items() if context != DEFAULT and context in part)
             return part
 
     def delete_context(self, request: Request, context: str) -> Response:

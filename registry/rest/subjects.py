@@ -118,8 +118,8 @@ class SubjectHandlers(Handlers):
     ) -> JSONResponse:
         """Register a schema.
 
-        The answer tells the schema only to clients that take unknown properties, and only where it is another text than
-        the one submitted: its normal form, or the one that *form* asks for.
+        The response has the schema only for clients that take unknown properties, and only where its text is not the
+        one submitted: its normal form, or the one that *form* asks for.
         """
         del force
         name = self.resolve_alias(subject)
@@ -276,7 +276,7 @@ class SubjectHandlers(Handlers):
         answer: dict[str, Any] = {"is_compatible": not found}
         if not verbose:
             return answer
-        for number in {item.version for item in found}:  # the messages tell what is in them
+        for number in {item.version for item in found}:  # the messages quote them
             self.require_readable(
                 request, reader, self.lookup.version(reader, subject, number, deleted=True).content.references
             )

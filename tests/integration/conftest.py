@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import uvicorn
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
+from exchange.api.registry_protocol import RegistryProtocol
 from registry.postgres import tables
 from registry.rest.app import create
 from tests.kit.cases.registry import Subjects, postgres_store
@@ -33,7 +34,7 @@ def served(postgres_server: sa.URL) -> Iterator[World]:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         app = create(subjects.services, access, subjects.database, identify=identify)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, http=RegistryProtocol, log_level="critical", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         base = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -125,7 +125,7 @@ def test_the_document_says_what_a_call_takes() -> None:
     assert taken["findTags"][2]["items"] == {"type": "string"}
     assert taken.keys() == {"schema_id", "fetchMaxId", "format", "referenceFormat", "findTags", "includeSubjects"}
     assert by_id["responses"].keys() >= {"200", "304", "401", "403", "404", "422", "503"}
-    assert by_id["description"] == "Return what an id stands for."
+    assert by_id["description"] == "Return the schema of an id."
     asked = document.raw_schema["paths"]["/approvals"]["post"]
     assert asked["requestBody"]["required"]
     assert asked["responses"].keys() >= {"201", "409"}
