@@ -4,10 +4,12 @@ import asyncio
 import gc
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from registry.rest.thread_pool import ThreadPool
+from tests.kit.patience import PATIENCE
 
 
 def test_results_and_errors_come_back_and_the_loop_goes_on_meanwhile() -> None:
@@ -72,3 +74,15 @@ def test_its_threads_end_with_it() -> None:
     for thread in threads:
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_a_call_that_raises_stop_iteration_leaves_nobody_waiting() -> None:
+    pool = ThreadPool(1)
+    nothing: Iterator[int] = iter(())
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(pool.run(lambda: next(nothing)), PATIENCE)
+        assert await pool.run(lambda: 7) == 7
+
+    asyncio.run(main())
