@@ -5,7 +5,7 @@ request.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,16 +162,8 @@ class Handlers:
         with self.database.read() as reader:
             return self.configuration.resolve_alias(reader, subject_of(raw_subject))
 
-    def read_submission(
-        self, request: Request, subject: str, body: Mapping[str, Any], *, reader: Reader | None = None
-    ) -> Content:
+    def read_submission(self, request: Request, subject: str, body: Mapping[str, Any]) -> Content:
         """Read what a body submits under a subject.
-
-        Args:
-            request: whose caller must be allowed to read what it refers to.
-            subject: under which it is submitted.
-            body: of the request.
-            reader: of the read that this is part of, which may be a transaction; None: a reader of its own.
 
         Raises:
             InvalidError: see `content_of`.
@@ -185,9 +177,9 @@ class Handlers:
         self._require_each(actor, passed)
         for name, number in sorted(direct):
             try:
-                with self.database.read() if reader is None else nullcontext(reader) as within:
-                    found = self.lookup.version(within, name, None if number == -1 else number)
-                    needed = {*self.lookup.referenced_subjects(within, found.content.references)}
+                with self.database.read() as reader:
+                    found = self.lookup.version(reader, name, None if number == -1 else number)
+                    needed = {*self.lookup.referenced_subjects(reader, found.content.references)}
             except InvalidError:
                 continue  # reading the content refuses it
             self._require_each(actor, needed - passed)

@@ -100,7 +100,7 @@ class SubjectHandlers(Handlers):
         name = self.resolve_alias(subject)
         with self.read_under(request, name) as reader:
             try:
-                content = self.read_submission(request, name, body, reader=reader)
+                content = self.read_submission(request, name, body)
                 found = self.registration.find_version(reader, name, content, deleted=deleted, normalize=normalize)
             except InvalidError as error:
                 raise as_lookup_error(error, name) from error
@@ -250,7 +250,7 @@ class SubjectHandlers(Handlers):
         """Test a schema against a version, or against all if the level is transitive."""
         name, wanted = self.resolve_alias(subject), version_of(version)
         with self.read_under(request, name) as reader:
-            content = self.read_submission(request, name, body, reader=reader)
+            content = self.read_submission(request, name, body)
             found = self.registration.find_incompatibilities(reader, name, content, wanted, normalize=normalize)
             return self._verdict(request, reader, name, found, verbose=verbose)
 
@@ -262,7 +262,7 @@ class SubjectHandlers(Handlers):
         with self.read_under(request, name) as reader:
             try:
                 found = self.registration.find_incompatibilities(
-                    reader, name, self.read_submission(request, name, body, reader=reader), normalize=normalize
+                    reader, name, self.read_submission(request, name, body), normalize=normalize
                 )
             except InvalidError as error:
                 if error.reason is not Reason.SUBJECT_UNKNOWN:
