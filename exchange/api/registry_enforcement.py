@@ -112,8 +112,9 @@ class RegistryAccessControl(AccessControl):
         call = registry_request_context()
         decision = self._decide(actor, action, resource)
         if self._is_recorded(resource):
-            with self._enforcer.act(actor, action, resource, call, decision) as (work, _):
-                yield work
+            # The entry first: what is read may need readers of its own, which may not be opened within a transaction.
+            with self._enforcer.announce(actor, action, resource, call, decision), self._database.read() as reader:
+                yield reader
             return
         self._enforcer.admit(actor, action, resource, call, decision)
         with self._database.read() as reader:

@@ -280,3 +280,23 @@ def test_a_view_that_had_a_schema_first_does_not_close_its_id_to_all() -> None:
     room.access._rights = rights
     assert room.get(f"/schemas/ids/{schema_id}", OTHER)
     assert room.told() == []
+
+
+def test_a_recorded_read_that_needs_other_subjects_opens_no_reader_within_a_transaction(room: Room) -> None:
+    """`tests.kit.lock_order` would fail it. Each restricted subject that is read has its entry."""
+    body = {
+        "schema": json.dumps({"type": "record", "name": "Other", "fields": [{"name": "c", "type": "string"}]}),
+        "references": [{"name": "C", "subject": "credit-more.v1-value", "version": 1}],
+    }
+    answer = room.http.post("/subjects/credit.v1-value", json=body)
+    assert answer.status_code == 404, answer.json()
+    read = [one.resource for one in room.written.entries if "failed" not in one.data]
+    assert sorted(read) == ["credit-more.v1-value", "credit.v1-value"]
+    assert [one.data["failed"] for one in room.written.entries if "failed" in one.data] == ["schema_unknown"]
+
+
+def test_a_recorded_read_without_its_entry_gives_nothing(room: Room) -> None:
+    room.written.full = True
+    answer = room.http.get("/subjects/credit.v1-value/versions/1")
+    assert answer.status_code == 503
+    assert "schema" not in answer.json()
