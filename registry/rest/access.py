@@ -80,7 +80,7 @@ class AccessControl(Protocol):
         ...
 
     def read(self, actor: Actor, action: Action, resource: str) -> AbstractContextManager[Reader]:
-        """Open a read under a subject; leaving the block records it where such a read leaves an entry.
+        """Open a read under a subject; one that leaves an entry is recorded before anything is read.
 
         Args:
             actor: who reads.
