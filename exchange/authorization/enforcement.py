@@ -89,10 +89,17 @@ class AuditedAct:
         self.entry_id = entry_id
         self.data: dict[str, Json] = {}
         self.grant: GrantRef | None = None
+        self.following: list[tuple[Authorized, AuditedAct]] = []  # acts of the same transaction, after this one
 
     def note(self, **attributes: Json) -> None:
         """Add data to the entry; never a record's value."""
         self.data.update(attributes)
+
+    def entry(self, authorized: Authorized) -> AuditEntry:
+        """Build the entry of the act."""
+        if self.grant is not None:
+            authorized = replace(authorized, grant=self.grant)
+        return authorized.entry(self.data, entry_id=self.entry_id)
 
 
 class _DenialCount:
@@ -162,12 +169,29 @@ class Enforcer:
         try:
             with self._database.begin() as work:
                 yield work, act
-                if act.grant is not None:
-                    authorized = replace(authorized, grant=act.grant)
-                self._ledger.write(work, [authorized.entry(act.data, entry_id=act.entry_id)], last=True)
+                acts = [(authorized, act), *act.following]
+                self._ledger.write(work, [one.entry(under) for under, one in acts], last=True)
         except PoolError as error:
             self._failed(authorized, error)
             raise
+
+    def follow(
+        self,
+        act: AuditedAct,
+        actor: Actor,
+        action: Action,
+        resource: str,
+        call: RequestContext,
+        decision: Allow | Deny,
+    ) -> AuditedAct:
+        """Let another act follow within the transaction of an open one; both entries are written together, in order.
+
+        Raises:
+            RefusedError: the decision denies it, so neither happens.
+        """
+        following = AuditedAct(uuid7(self._clock()))
+        act.following.append((self.admit(actor, action, resource, call, decision), following))
+        return following
 
     @contextmanager
     def announce(

@@ -124,7 +124,9 @@ class GrantService:
         return grant
 
     def approve(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
-        """Approve a request and activate the grant. Idempotent: repeated after a crash, it completes the approval.
+        """Approve a request and activate the grant, in one transaction: both happen, or neither.
+
+        A grant that is approved and not active yet, which an earlier version could leave behind, is activated.
 
         Raises:
             RefusedError: the actor may not approve this.
@@ -132,29 +134,28 @@ class GrantService:
             InvalidError: the view does not suit the resource's schema any more.
         """
         grant, proven = self._read(grant_id)
-        if grant is None or grant.state is not GrantState.APPROVED:
-            decision = decide_control(
-                actor, Action.GRANT_APPROVE, standing=self._attributes.standing(actor), grant=grant, proven=proven
-            )
-            resource = str(grant.topic) if grant else grant_id
-            with self._enforcer.act(actor, Action.GRANT_APPROVE, resource, call, decision) as (work, act):
-                grant = self._access.lock_for_update(work, grant_id)
-                now = self._attributes.now(work)
+        resource = str(grant.topic) if grant else grant_id
+        standing = self._attributes.standing(actor)
+        action = Action.GRANT_APPROVE
+        if grant is not None and grant.state is GrantState.APPROVED:
+            action = Action.GRANT_PROVISION
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven)
+        with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
+            grant = self._access.lock_for_update(work, grant_id)
+            now = self._attributes.now(work)
+            last = act
+            if action is Action.GRANT_APPROVE:
                 self._views.check(work, grant)
                 grant = approve(grant, by=actor, at=now)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
-        decision = decide_control(
-            actor, Action.GRANT_PROVISION, standing=self._attributes.standing(actor), grant=grant, proven=True
-        )
-        with self._enforcer.act(actor, Action.GRANT_PROVISION, str(grant.topic), call, decision) as (work, act):
-            now = self._attributes.now(work)
-            grant = self._access.lock_for_update(work, grant_id)
+                decision = decide_control(actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True)
+                last = self._enforcer.follow(act, actor, Action.GRANT_PROVISION, resource, call, decision)
             schema_id = self._views.register(work, grant)
             grant = provision(grant, by=actor, at=now, view_schema_id=schema_id)
-            self._access.put(work, grant, entry_id=act.entry_id, at=now)
-            act.grant = reference_to(grant)
-            act.note(view_schema=schema_id, fields=list(grant.fields))
+            self._access.put(work, grant, entry_id=last.entry_id, at=now)
+            last.grant = reference_to(grant)
+            last.note(view_schema=schema_id, fields=list(grant.fields))
         return grant
 
     def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:

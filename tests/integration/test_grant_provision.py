@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from exchange.access.decision.grant_rules import Event
 from exchange.authorization.request_context import RequestContext
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
-from schemas.errors import UnavailableError
+from schemas.errors import InvalidError, UnavailableError
 from tests.kit.cases.grants import POPULATION, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
@@ -91,6 +92,13 @@ def take_entries_again(app: App) -> None:
         connection.execute(sa.text("DROP TRIGGER refuse ON audit_entry"))
 
 
+def state(app: App, grant_id: str) -> str:
+    with app.engines[0].connect() as connection:
+        return str(
+            connection.execute(sa.text("SELECT state FROM access_grant WHERE id = :id"), {"id": grant_id}).scalar_one()
+        )
+
+
 def views(app: App) -> int:
     with app.engines[0].connect() as connection:
         found = connection.execute(sa.text("SELECT count(*) FROM registry_version WHERE subject LIKE 'view.%'"))
@@ -106,8 +114,28 @@ def test_an_approval_whose_entry_failed_leaves_no_view_and_is_finished_after_ano
         app.pool.grants.approve(head, CALL, grant.id)
     assert views(app) == 0, "the act was rolled back, and its view must be with it"
     take_entries_again(app)
+    assert state(app, grant.id) == "submitted", "neither is approved alone"
     app.pool.administration.register_schema(editor, CALL, POPULATION, schema(doc="as in the passport"))
     active = app.pool.grants.approve(head, CALL, grant.id)
     assert active.state is GrantState.ACTIVE
     assert active.view_schema_id is not None
     assert views(app) == 1
+
+
+def test_an_approval_that_became_impossible_leaves_the_request_to_be_rejected(
+    app: App, requested: tuple[Grant, Actor, Actor]
+) -> None:
+    """Approved alone, it could be neither activated nor ended: the schema has lost a field that was asked for."""
+    grant, head, editor = requested
+    refuse_entries(app, Action.GRANT_PROVISION)
+    with pytest.raises(UnavailableError):
+        app.pool.grants.approve(head, CALL, grant.id)
+    take_entries_again(app)
+    narrower = json.loads(schema())
+    del narrower["fields"][1]
+    app.pool.administration.register_schema(editor, CALL, POPULATION, json.dumps(narrower))
+    with pytest.raises(InvalidError, match="full_name"):
+        app.pool.grants.approve(head, CALL, grant.id)
+    assert state(app, grant.id) == "submitted"
+    rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone")
+    assert rejected.state is GrantState.REJECTED
