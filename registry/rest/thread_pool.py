@@ -2,7 +2,7 @@
 
 It does what `concurrent.futures` does, with fewer locks and wake-ups between a thread and the event loop. The number of
 threads is a compromise. Threads that are busy at once take turns at the interpreter, so that many make each short call
-slower; with few, some long calls (a list of all schemas) keep every short one waiting. Twelve are also fewer than the
+slower; with few, some long calls (a list of all schemas) keep every short one waiting. Eight are also fewer than the
 connections that a process keeps to its database, so no call waits for one.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 __all__ = ["ThreadPool"]
 
 _T = TypeVar("_T")
-_THREADS = 12
+_THREADS = 8
 
 _Task = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
 _Tasks = SimpleQueue[_Task | None]
