@@ -27,9 +27,9 @@ from typing import Any
 
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from avro.errors import AvroException
-from avro.name import Names
 from avro.schema import Schema, make_avsc_object
 
+from registry.avro.parser import PrimitiveFirstNames
 from registry.avro.reader_writer import NamedTypes, ReadConflict, explain_conflicts
 from schemas.errors import ConflictError, InvalidError, Reason
 
@@ -208,7 +208,7 @@ def _parsed(text: str) -> _Parsed:
     try:
         node = json.loads(text)
         # Logical types take no part in resolution, and the library warns of unknown ones.
-        schema = make_avsc_object(_bare(node), Names(validate_names=False), validate_names=False)
+        schema = make_avsc_object(_bare(node), PrimitiveFirstNames(validate_names=False), validate_names=False)
     except (ValueError, RecursionError, AvroException, AttributeError, KeyError, TypeError) as error:
         raise InvalidError(
             Reason.SCHEMA_INVALID, f"Avro's library cannot read the schema ({type(error).__name__})"

@@ -43,7 +43,17 @@ from registry.avro.name_resolution import (
 from registry.avro.type_tree import MAX_FIXED_BYTES, TypeKind, TypeNode, compile_type
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["MAX_DEPTH", "MAX_FIELDS", "MAX_NODES", "MAX_TEXT_BYTES", "NO_DEFAULT", "Field", "ParsedSchema", "parse"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_FIELDS",
+    "MAX_NODES",
+    "MAX_TEXT_BYTES",
+    "NO_DEFAULT",
+    "Field",
+    "ParsedSchema",
+    "PrimitiveFirstNames",
+    "parse",
+]
 
 MAX_FIELDS = 2_000  # of all records of a schema together
 MAX_NAME = 500  # characters of a name or a namespace: every use of a name is written with its namespace
@@ -160,7 +170,7 @@ def parse(
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; `details["field"]` names the field where there is one.
     """
     loaded = [_load(each) for each in (*references, text)]
-    names = _Names(validate_names=strict)
+    names = PrimitiveFirstNames(validate_names=strict)
     for data in loaded:
         try:
             avro.schema.make_avsc_object(_for_avro(data), names, strict, strict)
@@ -291,7 +301,7 @@ _primitive: Any = avro.schema.PrimitiveSchema
 _SIMPLE: Final[Mapping[str, Any]] = {name: _primitive(name) for name in PRIMITIVE_TYPES}
 
 
-class _Names(avro.name.Names):
+class PrimitiveFirstNames(avro.name.Names):
     """Named types and the primitive ones, which cannot be redefined (Avro 1.12, "Names").
 
     A primitive type is created once, not at each use: that was a third of the work of Avro's parser.

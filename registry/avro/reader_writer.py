@@ -12,6 +12,7 @@ from typing import Any
 __all__ = ["NamedTypes", "ReadConflict", "explain_conflicts"]
 
 _NAMED = ("record", "error", "enum", "fixed")
+_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _PROMOTED = {  # reader's type → writer's types that it also reads
     "long": ("int",),
     "float": ("int", "long"),
@@ -59,6 +60,8 @@ class NamedTypes:
         """Follow a name or a wrapping `{"type": …}` to the type itself; return it and the namespace within it."""
         while True:
             if isinstance(node, str):
+                if node in _PRIMITIVES:  # a primitive type has no namespace and is never redefined (Avro 1.12, "Names")
+                    return node, namespace
                 target = self.types.get(node if "." in node else _join(namespace, node), self.types.get(node))
                 if target is None:
                     return node, namespace
@@ -69,7 +72,9 @@ class NamedTypes:
                 kind = node["type"]
                 if kind in _NAMED:
                     return node, self.namespaces[id(node)]
-                if kind in ("array", "map") or kind not in self.types:
+                if kind in ("array", "map") or kind in _PRIMITIVES:
+                    return node, namespace
+                if kind not in self.types and _join(namespace, kind) not in self.types:
                     return node, namespace
                 node = kind
             else:

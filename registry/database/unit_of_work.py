@@ -59,7 +59,11 @@ class Reader:
 
 
 class UnitOfWork(Reader):
-    """Open transaction. Marker class: each kind of store has its own."""
+    """Open transaction; each kind of store has its own."""
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Register a function to call once the transaction is committed; after a rollback it is never called."""
+        raise NotImplementedError
 
 
 class Database(Protocol):
@@ -137,6 +141,10 @@ class PostgresUnitOfWork(UnitOfWork):
     def on_completion(self, callback: Callable[[Outcome], None]) -> None:
         """Register a completion callback, called with the outcome."""
         self._callbacks.append(callback)
+
+    @override
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        self.on_completion(lambda outcome: callback() if outcome is Outcome.COMMITTED else None)
 
     def write(
         self, statement: PreparedStatement, values: Mapping[str, Any], *, on_violation: ViolationError, last: bool
@@ -237,6 +245,16 @@ class MemoryUnitOfWork(UnitOfWork):
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._committed: list[Callable[[], None]] = []
+
+    @override
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        self._committed.append(callback)
+
+    def commit(self) -> None:
+        """Call the functions that wait for the commit."""
+        while self._committed:
+            self._committed.pop()()
 
     def on_rollback(self, undo: Callable[[], None]) -> None:
         """Register a function that undoes what a store has just done."""
@@ -264,6 +282,7 @@ class MemoryDatabase(Database):
             except BaseException:
                 work.roll_back()
                 raise
+            work.commit()
 
     @contextmanager
     @override

@@ -14,13 +14,16 @@ them.
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from registry.avro.fields import resolved_json
 from registry.avro.inlining import inline_references
 from registry.avro.name_resolution import MAX_TEXT_BYTES, schema_invalid, schema_unsafe
 from registry.avro.parser import ParsedSchema, parse
 from registry.avro.schema_types import SchemaType
-from registry.database.unit_of_work import Reader
+from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
 from registry.governance.classification import ClassifiedField
 from registry.subjects import contexts
@@ -32,9 +35,53 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["MAX_REFERENCES", "SchemaLookup"]
 
+_T = TypeVar("_T")
 MAX_REFERENCES = 200  # of a schema and of those that it needs, together
 _CACHED_SCHEMAS = 10_000  # they never change
 _CACHED_TEXTS = 2_000  # of schemas with their references inlined
+
+
+class _CommittedCache(Generic[_T]):
+    """Cache by id of what is committed. Thread-safe.
+
+    What a unit of work reads may be its own, and never be committed: its id could then come to stand for something
+    else. So it is cached for that unit of work alone, and for all once it is committed.
+
+    Args:
+        most: entries; beyond it the cache begins again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._committed: dict[int, _T] = {}
+        self._uncommitted: WeakKeyDictionary[UnitOfWork, dict[int, _T]] = WeakKeyDictionary()
+
+    def get(self, reader: Reader, schema_id: int) -> _T | None:
+        """Return what is cached for an id, as a reader may see it."""
+        found = self._committed.get(schema_id)
+        if found is None and isinstance(reader, UnitOfWork):
+            with self._lock:
+                return self._uncommitted.get(reader, {}).get(schema_id)
+        return found
+
+    def put(self, reader: Reader, schema_id: int, value: _T) -> None:
+        """Cache what a reader has read."""
+        if not isinstance(reader, UnitOfWork):
+            self._add({schema_id: value})
+            return
+        with self._lock:
+            first = reader not in self._uncommitted
+            values = self._uncommitted.setdefault(reader, {})
+            values[schema_id] = value
+        if first:
+            reader.on_commit(partial(self._add, values))
+
+    def _add(self, values: Mapping[int, _T]) -> None:
+        with self._lock:
+            if len(self._committed) + len(values) > self._most:
+                self._committed.clear()
+            self._committed.update(values)
 
 
 class SchemaLookup:
@@ -46,9 +93,8 @@ class SchemaLookup:
 
     def __init__(self, store: SubjectReader) -> None:
         self._store = store
-        self._schemas: dict[int, StoredSchema] = {}
-        self._inlined_texts: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._schemas: _CommittedCache[StoredSchema] = _CommittedCache(_CACHED_SCHEMAS)
+        self._inlined_texts: _CommittedCache[str] = _CommittedCache(_CACHED_TEXTS)
 
     # --- by id -------------------------------------------------------------------------------------------------
 
@@ -58,7 +104,7 @@ class SchemaLookup:
         Raises:
             InvalidError: SCHEMA_UNKNOWN, for an id that was never assigned.
         """
-        cached = self._schemas.get(schema_id)
+        cached = self._schemas.get(reader, schema_id)
         if cached is not None:
             return cached
         schema = self._store.schema(reader, schema_id) if 0 < schema_id < 2**31 else None
@@ -66,10 +112,7 @@ class SchemaLookup:
             raise InvalidError(
                 Reason.SCHEMA_UNKNOWN, f"no schema has the id {schema_id}", details={"schema": str(schema_id)}
             )
-        with self._lock:
-            if len(self._schemas) >= _CACHED_SCHEMAS:
-                self._schemas.clear()
-            self._schemas[schema_id] = schema
+        self._schemas.put(reader, schema_id, schema)
         return schema
 
     def by_guid(self, reader: Reader, guid: str) -> StoredSchema:
@@ -113,17 +156,14 @@ class SchemaLookup:
         Raises:
             InvalidError: SCHEMA_UNKNOWN.
         """
-        cached = self._inlined_texts.get(schema_id)
+        cached = self._inlined_texts.get(reader, schema_id)
         if cached is not None:
             return cached
         content = self.by_id(reader, schema_id).content
         if not content.references or content.schema_type != SchemaType.AVRO:
             return content.text
         text = inline_references(content.text, self.reference_texts(reader, content.references))
-        with self._lock:
-            if len(self._inlined_texts) >= _CACHED_TEXTS:
-                self._inlined_texts.clear()
-            self._inlined_texts[schema_id] = text
+        self._inlined_texts.put(reader, schema_id, text)
         return text
 
     def _parsed(self, reader: Reader, schema_id: int, *, allow_non_terminating: bool = False) -> ParsedSchema:

@@ -4,6 +4,7 @@ import json
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.avro.compatibility import Compatibility
-from registry.subjects.model import GLOBAL, Content, Settings
+from registry.database.unit_of_work import Reader
+from registry.subjects.model import GLOBAL, Content, SchemaReference, Settings
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from tests.kit.cases.registry import Stores, Subjects, memory_stores, record, refused, service
 
@@ -23,6 +25,44 @@ def test_one_content_has_one_id_under_every_subject(subjects: Subjects) -> None:
     assert (first.schema_id, first.number) == (1, 1)
     assert (second.schema_id, second.number) == (1, 1)
     assert (third.schema_id, third.number) == (2, 2)
+
+
+def test_what_a_rolled_back_transaction_read_is_forgotten(subjects: Subjects) -> None:
+    """An id that was never committed may come to stand for another schema, or for none."""
+    lookup, registration, database = subjects.services.lookup, subjects.services.registration, subjects.database
+    address = '{"type":"record","name":"A","fields":[{"name":"x","type":"int"}]}'
+    subjects.register("a-value", Content(text=address))
+    reference = SchemaReference("A", "a-value", 1)
+
+    def read(work: Reader, schema_id: int) -> tuple[str, str]:
+        return lookup.by_id(work, schema_id).content.text, json.loads(lookup.inlined_text(work, schema_id))["type"]
+
+    with suppress(KeyError), database.begin() as work:
+        array = Content(text='{"type":"array","items":"A"}', references=(reference,))
+        schema_id = registration.register(work, "b-value", array).schema_id
+        assert read(work, schema_id) == (array.text, "array")
+        raise KeyError
+    refused(Reason.SCHEMA_UNKNOWN, lambda: subjects.by_id(schema_id))
+    with database.begin() as work:
+        content = Content(text='{"type":"map","values":"A"}', references=(reference,))
+        registered = registration.register(work, "b-value", content)
+        before = read(work, registered.schema_id)
+    with database.read() as reader:
+        assert read(reader, registered.schema_id) == before
+    assert before == (content.text, "map")
+
+
+def test_what_a_transaction_read_is_cached_once_it_is_committed(
+    stores: Stores, subjects: Subjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup, database = subjects.services.lookup, subjects.database
+    schema_id = service(stores).register("a-value", record("x")).schema_id
+    with database.begin() as work:
+        found = lookup.by_id(work, schema_id)
+        assert lookup.by_id(work, schema_id) is found
+    monkeypatch.delattr(type(stores.subjects.part), "schema")
+    with database.read() as reader:
+        assert lookup.by_id(reader, schema_id) is found
 
 
 def test_registering_again_gives_the_same_version(subjects: Subjects) -> None:

@@ -122,6 +122,27 @@ CASES: list[tuple[str, Any, Any, tuple[str, str] | None]] = [
         rec(fld("a", enum("X")), fld("b", enum("X", "Y", name="m.E")), namespace="n"),
         ("$.fields[1].type.symbols", "missing_enum_symbols"),
     ),
+    *(
+        (
+            f"a type gov.string does not shadow the primitive, {where}",
+            rec(fld("a", enum("X", name="string")), fld("b", shape("string")), namespace="gov"),
+            rec(fld("a", enum("X", name="string")), fld("b", shape("bytes")), namespace="gov"),
+            None,
+        )
+        for where, shape in (
+            ("by name", lambda kind: kind),
+            ("wrapped", lambda kind: {"type": kind}),
+            ("in an array", arr),
+            ("in a map", mp),
+            ("in a union", lambda kind: ["null", kind]),
+        )
+    ),
+    (
+        "nor is it read as the primitive",
+        rec(fld("a", enum("X", name="string")), fld("b", "gov.string"), namespace="gov"),
+        rec(fld("a", enum("X", name="string")), fld("b", "string"), namespace="gov"),
+        ("$.fields[1].type", "type_mismatch"),
+    ),
 ]
 
 

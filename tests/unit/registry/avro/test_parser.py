@@ -53,7 +53,9 @@ def test_names_are_replaced_by_what_they_name_and_types_are_self_contained() -> 
 
 def accepted_by_avro(text: str) -> Any:
     """Return what Apache Avro makes of a text in the form in which the parser asks it."""
-    return avro.schema.make_avsc_object(parser._for_avro(json.loads(text)), parser._Names(validate_names=True))
+    return avro.schema.make_avsc_object(
+        parser._for_avro(json.loads(text)), parser.PrimitiveFirstNames(validate_names=True)
+    )
 
 
 def test_a_recursive_reference_stays_a_name_and_its_value_stays_bytes() -> None:
