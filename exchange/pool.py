@@ -9,7 +9,8 @@ administration            departments, catalogue, accounts exchange/control/admi
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from exchange.access.decision.roles import decide_control
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.schema_access import SchemaAccess
 from exchange.control.administration import Administration
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.grants import GrantService
@@ -26,8 +28,9 @@ from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
 from exchange.records.writer_schemas import WriterSchemas
-from registry.database.unit_of_work import Database
-from schemas.access import Action, Actor
+from registry.database.unit_of_work import Database, Reader
+from registry.governance.subject_rights import OPERATIONS
+from schemas.access import Action, Actor, Allow, Deny
 from schemas.names import Topic
 
 __all__ = ["VERSION", "Greeting", "Pool"]
@@ -57,6 +60,7 @@ class Pool:
     enforcer: Enforcer
     identities: IdentityAttributes
     schemas: WriterSchemas
+    schema_access: SchemaAccess
     publishing: PublishService
     recovery: AppendRecovery
     fetching: FetchService
@@ -99,26 +103,52 @@ class Pool:
         )
 
     def latest_schema(self, actor: Actor, call: RequestContext, topic: Topic) -> tuple[int, str]:
-        """Return id and text of a topic's latest schema. Schemas contain no record; every department may read them.
+        """Return id and text of a topic's latest schema; `SchemaAccess` decides, as it does for the registry.
 
         Raises:
-            RefusedError: the certificate is revoked.
+            RefusedError: the certificate is revoked, or the actor may not read this schema or one that it refers to.
             InvalidError: SUBJECT_UNKNOWN.
         """
-        self._admit(actor, Action.SCHEMA_READ, topic.subject, call)
-        with self.database.read() as reader:
-            return self.schemas.latest(reader, topic)
+        with self._read_schema(actor, Action.SCHEMA_READ, topic.subject, call) as reader:
+            schema_id, text = self.schemas.latest(reader, topic)
+            self._require_references(actor, call, self.schemas.referenced(reader, schema_id))
+            return schema_id, text
 
     def schema_by_id(self, actor: Actor, call: RequestContext, schema_id: int) -> tuple[int, str]:
-        """Return the text of a schema id.
+        """Return the text of a schema id; `SchemaAccess` decides, as it does for the registry.
 
         Raises:
-            RefusedError: the certificate is revoked.
+            RefusedError: the certificate is revoked, or the actor may not read this schema or one that it refers to.
             InvalidError: SCHEMA_UNKNOWN.
         """
-        self._admit(actor, Action.SCHEMA_READ, str(schema_id), call)
+        standing = decide_control(actor, Action.SCHEMA_READ_BY_ID, standing=self.identities.standing_now(actor))
+        self.enforcer.admit(actor, Action.SCHEMA_READ_BY_ID, str(schema_id), call, standing)
         with self.database.read() as reader:
+            origin, others = self.schemas.subjects_of(reader, schema_id)
+        subject = self.schema_access.readable_subject(actor, origin, lambda: others)
+        with self._read_schema(actor, Action.SCHEMA_READ_BY_ID, subject, call) as reader:
+            self._require_references(actor, call, self.schemas.referenced(reader, schema_id))
             return schema_id, self.schemas.text(reader, schema_id)
+
+    @contextmanager
+    def _read_schema(self, actor: Actor, action: Action, subject: str, call: RequestContext) -> Iterator[Reader]:
+        """Open a read under a subject, after its entry where it leaves one."""
+        decision: Allow | Deny = decide_control(actor, action, standing=self.identities.standing_now(actor))
+        if decision:
+            decision = self.schema_access.decide(actor, OPERATIONS[action], subject)
+        if self.schema_access.is_recorded(subject):
+            with self.enforcer.announce(actor, action, subject, call, decision), self.database.read() as reader:
+                yield reader
+            return
+        self.enforcer.admit(actor, action, subject, call, decision)
+        with self.database.read() as reader:
+            yield reader
+
+    def _require_references(self, actor: Actor, call: RequestContext, subjects: Iterable[str]) -> None:
+        """Refuse an actor who may not read everything that a schema refers to: its text is written out in full."""
+        for subject in subjects:
+            with self._read_schema(actor, Action.SCHEMA_READ, subject, call):
+                pass
 
     def _admit(self, actor: Actor, action: Action, resource: str, call: RequestContext) -> None:
         decision = decide_control(actor, action, standing=self.identities.standing_now(actor))

@@ -10,7 +10,6 @@ from exchange.api.registry_enforcement import RegistryAccessControl, registry_re
 from exchange.api.registry_identification import RegistryIdentification
 from exchange.config import Config
 from exchange.pool import Pool
-from registry.directory.catalogue import Catalogue
 from registry.governance.approvals import Approvals
 from registry.rest.app import RestApplication, create
 from registry.rest.errors import Dialect
@@ -24,9 +23,7 @@ from schemas.names import Topic
 __all__ = ["registry_api"]
 
 
-def registry_api(
-    pool: Pool, *, config: Config, subjects: SubjectServices, catalogue: Catalogue, approvals: Approvals
-) -> RestApplication:
+def registry_api(pool: Pool, *, config: Config, subjects: SubjectServices, approvals: Approvals) -> RestApplication:
     """Build the ASGI application of one process."""
 
     def grants(actor: Actor, subject: str) -> list[dict[str, Json]]:
@@ -37,9 +34,7 @@ def registry_api(
         query = GrantQuery(topic=topic)
         return [grant_json(grant) for grant in pool.grants.list(actor, registry_request_context(), query)]
 
-    access = RegistryAccessControl(
-        pool.enforcer, pool.database, pool.identities, catalogue, rights=config.registry.as_rights(), dev=config.dev
-    )
+    access = RegistryAccessControl(pool.enforcer, pool.database, pool.identities, pool.schema_access, dev=config.dev)
     identification = RegistryIdentification(pool, dev=config.dev)
     return create(
         subjects,

@@ -3,10 +3,9 @@
     forbidden pair   an auditor writes nothing, an operator decides nothing: no right lifts that
     role             what `exchange.access.decision.roles` says, on behalf of the department whose subject it is
     right            what the configuration gives beside (`registry.rights`)
-    profile          what is open to every account; restricted subjects are not
+    reads            `exchange.authorization.schema_access`, which decides those over gRPC too
 
 A department's subjects are those of its catalogued resources, and those in its own context (`:.<department id>:name`).
-It reads them whatever the profile says; so do the data authority and the auditor, who answer for all of them.
 
 Writes always leave an entry. Reads leave one where they disclose something: under a view's subject (who was granted
 what) and under a restricted one. A list leaves one where it names a restricted subject, with their number.
@@ -27,16 +26,12 @@ from exchange.api.ttl_cache import TtlCache
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.schema_access import SchemaAccess
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
-from registry.directory.catalogue import Catalogue
-from registry.governance.subject_rights import OPERATIONS, Rights, SubjectOperation
+from registry.governance.subject_rights import OPERATIONS, SubjectOperation
 from registry.rest.access import AccessControl, AuditHandle, Visibility
-from registry.subjects import contexts
-from registry.subjects.versions import is_view
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
-from schemas.errors import PoolError, Reason
 from schemas.identifiers import random_id
-from schemas.names import Topic
 
 __all__ = ["ANONYMOUS", "RegistryAccessControl", "registry_request_context"]
 
@@ -44,7 +39,6 @@ ANONYMOUS = Actor(kind=ActorKind.HUMAN, id="dev:anonymous", department="", role=
 """Every caller of a registry under --dev."""
 
 _READS = frozenset({Action.SCHEMA_READ, Action.SCHEMA_READ_BY_ID})
-_SEE_ALL = frozenset({Role.DATA_AUTHORITY, Role.AUDITOR})
 
 
 class _Visibility(Visibility):
@@ -74,8 +68,7 @@ class RegistryAccessControl(AccessControl):
         enforcer: the pool's.
         database: opens readers.
         identities: who is who at this moment.
-        catalogue: whose resource a subject belongs to.
-        rights: what the configuration gives.
+        schemas: decides on reads.
         dev: every caller is ANONYMOUS and may do everything; on loopback alone.
         clock: of the cache; seconds, monotonic.
     """
@@ -85,17 +78,15 @@ class RegistryAccessControl(AccessControl):
         enforcer: Enforcer,
         database: Database,
         identities: IdentityAttributes,
-        catalogue: Catalogue,
+        schemas: SchemaAccess,
         *,
-        rights: Rights,
         dev: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._enforcer = enforcer
         self._database = database
         self._identities = identities
-        self._catalogue = catalogue
-        self._rights = rights
+        self._schemas = schemas
         self._dev = dev
         self._standings: TtlCache[Actor, Standing] = TtlCache(lambda one: one is Standing.ACTIVE, clock=clock)
 
@@ -111,7 +102,7 @@ class RegistryAccessControl(AccessControl):
     def read(self, actor: Actor, action: Action, resource: str) -> Iterator[Reader]:
         call = registry_request_context()
         decision = self._decide(actor, action, resource)
-        if self._is_recorded(resource):
+        if self._schemas.is_recorded(resource):
             # The entry first: what is read may need readers of its own, which may not be opened within a transaction.
             with self._enforcer.announce(actor, action, resource, call, decision), self._database.read() as reader:
                 yield reader
@@ -126,7 +117,7 @@ class RegistryAccessControl(AccessControl):
         call = registry_request_context()
         decision = Allow() if admitted else self._decide(actor, Action.SCHEMA_READ, "")
         self._enforcer.admit(actor, Action.SCHEMA_READ, "", call, decision)
-        visibility = _Visibility(self._readable_by(actor, SubjectOperation.READ), self._rights.is_restricted)
+        visibility = _Visibility(self._readable_by(actor, SubjectOperation.READ), self._schemas.rights.is_restricted)
         yield visibility
         restricted = visibility.restricted()
         if restricted:
@@ -134,46 +125,25 @@ class RegistryAccessControl(AccessControl):
                 act.note(restricted=restricted)
 
     def _readable_by(self, actor: Actor, operation: SubjectOperation) -> Callable[[str], bool]:
-        """Return a function that returns whether an actor, whose standing is checked elsewhere, may read a subject.
-
-        The catalogue is asked once for the owners of all subjects, and only where it matters.
-        """
-        if (self._dev and actor == ANONYMOUS) or actor.role in _SEE_ALL:
+        """Return a function that returns whether an actor, whose standing is checked elsewhere, may read a subject."""
+        if self._dev and actor == ANONYMOUS:
             return lambda _: True
-
-        @cache
-        def owners() -> dict[str, str]:
-            with self._database.read() as reader:
-                return {str(entry.topic): entry.provider for entry in self._catalogue.all(reader)}
-
-        def owner(subject: str) -> str | None:
-            return contexts.owning_department(subject) or owners().get(subject.removesuffix("-value"))
-
-        return lambda subject: bool(self._decide_read(actor, operation, subject, owner))
+        return self._schemas.readable(actor, operation)
 
     @override
     def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
-        operation = OPERATIONS[Action.SCHEMA_READ_BY_ID]
-        if (self._dev and actor == ANONYMOUS) or self._decide_read(actor, operation, origin, self._owner):
+        if self._dev and actor == ANONYMOUS:
             return origin
-        # A schema that everybody has may stand under thousands of subjects; those that leave no entry come first.
-        reads = self._readable_by(actor, operation)
-        return next(filter(reads, sorted(others(), key=self._is_recorded)), origin)
+        return self._schemas.readable_subject(actor, origin, others)
 
     @override
     def permits_from_cache(self, actor: Actor, action: Action, resource: str) -> bool:
-        if self._is_recorded(resource):
-            return False
         if self._dev and actor is ANONYMOUS:
-            return True
+            return not self._schemas.is_recorded(resource)
         standing = self._standings.get(actor)
         if standing is not Standing.ACTIVE or action in FORBIDDEN.get(actor.role, ()):
             return False
-        # The owner by the name alone: the catalogue would have to be queried.
-        return bool(self._decide_read(actor, OPERATIONS[action], resource, contexts.owning_department))
-
-    def _is_recorded(self, resource: str) -> bool:
-        return is_view(resource) or self._rights.is_restricted(resource)
+        return self._schemas.decide_without_waiting(actor, OPERATIONS[action], resource)
 
     def _decide(self, actor: Actor, action: Action, resource: str) -> Allow | Deny:
         if self._dev and actor == ANONYMOUS:
@@ -184,43 +154,12 @@ class RegistryAccessControl(AccessControl):
         if action in FORBIDDEN.get(actor.role, ()):
             return refuse_role(actor, action)
         if action in _READS:
-            return self._decide_read(actor, OPERATIONS[action], resource, self._owner)
-        by_role = decide_control(actor, action, standing=standing, department=self._owner(resource))
+            return self._schemas.decide(actor, OPERATIONS[action], resource)
+        by_role = decide_control(actor, action, standing=standing, department=self._schemas.owner(resource))
         operation = OPERATIONS.get(action)
-        if not by_role and operation is not None and self._rights.allows(actor, operation, resource):
+        if not by_role and operation is not None and self._schemas.rights.allows(actor, operation, resource):
             return Allow()
         return by_role
-
-    def _decide_read(
-        self, actor: Actor, operation: SubjectOperation, resource: str, owner: Callable[[str], str | None]
-    ) -> Allow | Deny:
-        """Decide a read; what is open comes first, since it needs no question."""
-        if self._rights.profile_allows(operation, resource) or actor.role in _SEE_ALL:
-            return Allow()
-        if self._rights.allows(actor, operation, resource):
-            return Allow()
-        if not resource and (actor.department or self._rights.allows_anywhere(actor, operation)):
-            return Allow()  # a list, which shows no more than what `list` lets through
-        if actor.department and actor.department == owner(resource):
-            return Allow()
-        return Deny(
-            Reason.RIGHT_MISSING,
-            f"{operation} is not open to you here; ask the operator for a right to {operation} under this subject",
-        )
-
-    def _owner(self, resource: str) -> str | None:
-        """Return the department whose subject it is, None for a subject without one."""
-        owner = contexts.owning_department(resource)
-        if owner:
-            return owner
-        try:
-            topic = Topic.parse(resource.removesuffix("-value"))
-            with self._database.read() as reader:
-                return self._catalogue.get(reader, topic).provider
-        except PoolError as error:
-            if error.reason in {Reason.NAME_INVALID, Reason.RESOURCE_UNKNOWN}:
-                return None
-            raise
 
 
 def registry_request_context() -> RequestContext:

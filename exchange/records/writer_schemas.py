@@ -144,6 +144,20 @@ class WriterSchemas(RecordChecker):
         """
         return self._lookup.inlined_text(reader, schema_id)
 
+    def subjects_of(self, reader: Reader, schema_id: int) -> tuple[str, list[str]]:
+        """Return the subject under which an id was first registered, and those that have it now.
+
+        Raises:
+            InvalidError: SCHEMA_UNKNOWN.
+        """
+        origin = self._lookup.by_id(reader, schema_id).origin
+        return origin, [one.subject for one in self._lookup.versions_by_schema_id(reader, schema_id)]
+
+    def referenced(self, reader: Reader, schema_id: int) -> list[str]:
+        """Return the subjects that an id's schema refers to, and what those refer to in turn."""
+        references = self._lookup.by_id(reader, schema_id).content.references
+        return sorted(set(self._lookup.referenced_subjects(reader, references))) if references else []
+
     @override
     def check(self, topic: Topic, records: Records, values: Sequence[bytes]) -> tuple[Sequence[bytes], tuple[int, ...]]:
         checked = self.with_writers(topic, lambda writers: check_batch(self._workers, writers, records, values))

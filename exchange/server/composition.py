@@ -30,6 +30,7 @@ from exchange.authorization.attribute_sources import CatalogueAttributes, Identi
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
+from exchange.authorization.schema_access import SchemaAccess
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
 from exchange.broker.port import Broker
@@ -144,6 +145,9 @@ class App:
             enforcer=audit.enforcer,
             identities=identity.attributes,
             schemas=records.schemas,
+            schema_access=SchemaAccess(
+                storage.database, registry.catalogue, authorization.access, rights=config.registry.as_rights()
+            ),
             publishing=records.publishing,
             recovery=records.recovery,
             fetching=records.fetching,

@@ -222,9 +222,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
 
 
 def _registry_api(app: App) -> RestApplication:
-    return registry_api(
-        app.pool, config=app.config, subjects=app.subjects, catalogue=app.catalogue, approvals=app.approvals
-    )
+    return registry_api(app.pool, config=app.config, subjects=app.subjects, approvals=app.approvals)
 
 
 def _server_files(app: App) -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from schemas.errors import InvalidError, Reason
 __all__ = [
     "RegisteredVersion",
     "check_subject_name",
+    "grant_of_view",
     "is_view",
     "select_version",
     "unknown_subject",
@@ -68,6 +69,11 @@ def view_subject(grant: str, version: int) -> str:
 def is_view(subject: str) -> bool:
     """Return whether a subject is a view's."""
     return subject.startswith("view.") and _VIEW.fullmatch(subject) is not None
+
+
+def grant_of_view(subject: str) -> str:
+    """Return the id of the grant whose view a subject is, as `is_view` says."""
+    return subject.removeprefix("view.").rpartition(".v")[0]
 
 
 def with_text(content: Content, text: str) -> Content:

@@ -15,6 +15,7 @@ from exchange.api.registry_identification import RegistryIdentification
 from exchange.api.ttl_cache import TTL
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.schema_access import SchemaAccess
 from exchange.identity.store import MemoryIdentityStore
 from exchange.identity.tokens import Users
 from exchange.pool import Pool
@@ -78,8 +79,9 @@ class Registry:
             Enforcer(self.database, self, pool_id="pool", clock=lambda: 1_795_000_000_000_000),
             self.database,
             cast("IdentityAttributes", self),
-            catalogue,
-            rights=Rights(profile=profile, restricted=("credit*",), rights=RIGHTS),
+            SchemaAccess(
+                self.database, catalogue, None, rights=Rights(profile=profile, restricted=("credit*",), rights=RIGHTS)
+            ),
             dev=False,
             clock=self.clock,
         )
@@ -245,10 +247,14 @@ def test_a_view_s_schema_is_recorded_each_time() -> None:
     registry = Registry(Profile.CATALOGUE)
     schema_id = registry.subjects.register_view("0195-grant", 1, '"long"')
     path = f"/schemas/ids/{schema_id}"
+    with registry.database.begin() as work:
+        authority = registry.users.add(work, name="wu", role=Role.DATA_AUTHORITY, department="", by="root", at=AT)
     for _ in range(3):
-        assert registry.get(path).status_code == 200
+        assert registry.get(path, authority).status_code == 200
         assert registry.asked() == (1, 1)
     assert [one.action for one in registry.entries] == [Action.SCHEMA_READ_BY_ID] * 3
+    assert registry.get(path).status_code == 403, "the editor's department is no party of that grant"
+    assert registry.entries[-1].reason is Reason.RIGHT_MISSING
     assert all(one.resource.startswith("view.") for one in registry.entries)
 
 

@@ -13,6 +13,7 @@ from exchange.access.decision.roles import Standing
 from exchange.api.registry_enforcement import RegistryAccessControl
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.schema_access import SchemaAccess
 from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
@@ -89,7 +90,11 @@ class Room:
         rights = Rights(profile=profile, restricted=("credit*", ":.tax:credit*"), rights=READABLE)
         catalogue = Catalogue(self.store, departments, clock=lambda: AT)
         self.access = RegistryAccessControl(
-            access, database, cast("IdentityAttributes", Known()), catalogue, rights=rights, dev=False
+            access,
+            database,
+            cast("IdentityAttributes", Known()),
+            SchemaAccess(database, catalogue, None, rights=rights),
+            dev=False,
         )
         approvals = Approvals(MemoryApprovals(), clock=lambda: AT, new_id=lambda: "0195-approval")
         Committing(approvals, database).ask(
@@ -277,7 +282,7 @@ def test_a_view_that_had_a_schema_first_does_not_close_its_id_to_all() -> None:
     room.subjects.register("credit-first", Content(text='{"type": "array", "items": "float"}'))
     room.subjects.register("open-one", Content(text='{"type": "array", "items": "float"}'))
     rights = Rights(profile=Profile.CATALOGUE, restricted=("credit*", "view.*"), rights=READABLE)
-    room.access._rights = rights
+    room.access._schemas.rights = rights
     assert room.get(f"/schemas/ids/{schema_id}", OTHER)
     assert room.told() == []
 
