@@ -15,6 +15,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +89,8 @@ def lint(file: File) -> None:
 def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """Check everything that a run needs; change nothing."""
     config = load_config(file)
-    found = list(inspection.run_checks(config, lambda: _connect(config), _now))
+    with ExitStack() as opened:
+        found = list(inspection.run_checks(config, lambda: opened.enter_context(_connect(config)), _now))
     failed = sum(each.verdict == "FAIL" for each in found)
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
@@ -115,7 +117,8 @@ def preview(
     if schema is not None:
         contract = (0, schema.read_text(encoding="utf-8"))
     else:
-        contract = _connect(config).schema(Topic.parse(section.resource))
+        with _connect(config) as pool:
+            contract = pool.schema(Topic.parse(section.resource))
     result = inspection.preview(config, section, contract, rows=rows, file=sample, clock=_now)
     encoding = f"   encoding: {result.encoding}" if result.encoding else ""
     print(f"{result.portion}{encoding}   rows: {len(result.rows)} good, {len(result.rejects)} bad")
@@ -135,23 +138,21 @@ def run(
     """Publish and fetch, until stopped."""
     config = load_config(file)
     failpoints.arm(allowed=config.failpoints)
-    pool = _connect(config)
     stop = threading.Event()
     service.stop_on_signals(stop)
     reporter = ProgressReporter()
-    context = RuntimeContext(
-        pool=pool,
-        sign=pool.sign,
-        stop=stop,
-        clock=_now,
-        progress=reporter.progress,
-        notify=reporter.notify,
-        accept_deletes=accept_deletes,
-    )
-    try:
+    # The channels are closed here and not by the interpreter's end, when gRPC's threads may wait for each other.
+    with _connect(config) as pool, closing(reporter):
+        context = RuntimeContext(
+            pool=pool,
+            sign=pool.sign,
+            stop=stop,
+            clock=_now,
+            progress=reporter.progress,
+            notify=reporter.notify,
+            accept_deletes=accept_deletes,
+        )
         code = service.run(config, context, once=once, refresh=pool.refresh)
-    finally:
-        reporter.close()
     raise typer.Exit(code)
 
 

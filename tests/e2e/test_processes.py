@@ -1,6 +1,7 @@
 """Three processes beside the pool, on either broker: a source connector, a sink connector, a second consumer."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -25,12 +26,20 @@ NAMES = list(PEOPLE[0])
 
 @contextmanager
 def process(*command: str, stdin: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    started = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+    )  # fmt: skip
     try:
         yield started
     finally:
         started.send_signal(signal.SIGTERM)
-        said, _ = started.communicate(timeout=PATIENCE)
+        try:
+            said, _ = started.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            started.send_signal(signal.SIGABRT)  # the fault handler prints where each thread stands
+            said, _ = started.communicate()
+            pytest.fail(f"{command[0]} did not stop on SIGTERM:\n{said[-8000:]}")
         print(said[-3000:])
 
 

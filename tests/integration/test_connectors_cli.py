@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -52,6 +53,11 @@ def program(
             self.sign = department.key.sign
 
         def refresh(self) -> None: ...
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
 
         def __getattr__(self, name: str) -> object:
             return getattr(self._client, name)

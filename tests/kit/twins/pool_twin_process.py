@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -127,6 +127,12 @@ class RemotePool:
 
     def __init__(self, address: str) -> None:
         self._connection = Client(address, "AF_UNIX")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
