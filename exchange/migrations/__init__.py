@@ -16,6 +16,7 @@ from sqlalchemy import exc as sa_exc
 from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
+from exchange.erasure import tables as erasure
 from exchange.identity import postgres as identity
 from registry.database.errors import unavailable
 from registry.postgres import tables as registry
@@ -27,6 +28,7 @@ METADATA: tuple[sa.MetaData, ...] = (
     access.metadata,
     audit.metadata,
     broker.metadata,
+    erasure.metadata,
     identity.metadata,
     registry.metadata,
 )

@@ -12,15 +12,18 @@ A publish entry may thus be later than the records are visible; a release entry 
 the same batch: the store accepts one receipt for each sequence number, and the others return that one.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from exchange.access.decision.policy import decide
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Appended, Broker, LaneFault
 from exchange.records.receipts import LaneReceipts, Publication
+from exchange.records.retractions import read_retractions
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, ActorKind, Allow, Role
 from schemas.errors import ConflictError, PoolError, Reason
@@ -45,6 +48,8 @@ class AppendRecovery:
         broker: Broker,
         receipts: LaneReceipts,
         clock: Callable[[], int],
+        window: float = RELEASE_WINDOW,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database = database
         self._enforcer = enforcer
@@ -52,6 +57,8 @@ class AppendRecovery:
         self._broker = broker
         self._receipts = receipts
         self._clock = clock
+        self._window = window  # seconds
+        self._sleep = sleep
 
     def resume(self, actor: Actor, call: RequestContext, topic: Topic) -> Receipt | None:
         """Take the actor's lane of this topic over and return its last receipt; None if there is none.
@@ -71,7 +78,9 @@ class AppendRecovery:
             return None
         # All that the broker remembers, not the last alone: a broker forgets a lane's older batches as it goes on, and
         # a batch that is forgotten before the sweeper comes would never get its entry.
-        self.catch_up(state.receipts)
+        if self.catch_up(state.receipts):
+            # The answer acknowledges them, and retractions may be among them: what was about to leave has left by then.
+            self._sleep(self._window)
         last = Publication(authorized=replace(authorized, action=Action.PUBLISH), appended=state.receipts[-1])
         return self.receipt(last)
 
@@ -113,6 +122,12 @@ class AppendRecovery:
     def receipt(self, publication: Publication) -> Receipt:
         """Return the receipt of a batch that was appended before; write it, marked `recovered`, where it is missing."""
         lane, sequence = publication.appended.lane, publication.appended.sequence
+        if publication.retractions is None:
+            with self._database.read() as reader:
+                receipt = self._receipts.get(reader, lane, sequence)
+            if receipt is not None:
+                return receipt
+            publication = replace(publication, retractions=read_retractions(self._broker, publication.appended))
         while True:
             try:
                 with self._database.begin() as work:

@@ -4,14 +4,17 @@
     (2) decision    by the current grant, every time
     (3) position    of the consumer; never before what its grant lets it see
     (4) read        committed records, at most 16,384 positions
-    (5) view        rows and fields filtered, masks applied; rows that left the filter and voids become withdrawals
-    (6) entry       in one transaction: the grant's row locked and decided by again, quota, entry, commit
+    (5) view        retracted values left out; rows and fields filtered, masks applied; rows that left the filter and
+                    voids become withdrawals
+    (6) entry       in one transaction: the grant's row locked and decided by again, the topic's retractions held back
+                    and compared, quota, entry, commit
     (7) release     only within the release window after that commit was sent; later, nothing leaves
 
-The lock in (6) and the update of a revocation exclude each other, so no entry follows a revocation. The window in
-(7) bounds how long after the entry bytes may still leave; a revocation is acknowledged only after that window has
-passed as well. If the outcome of the commit is unknown, or the window is over, nothing is released: the log may
-claim too much, never too little.
+The lock in (6) and the update of a revocation exclude each other, so no entry follows a revocation; nor does an entry
+of a value follow the retraction of its key (`exchange.erasure.retractions`). The window in (7) bounds how long after
+the entry bytes may still leave; a revocation, or a void, is acknowledged only after that window has passed as well. If
+the outcome of the commit is unknown, or the window is over, nothing is released: the log may claim too much, never too
+little.
 """
 
 import hashlib
@@ -33,6 +36,7 @@ from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.position_token import BEGINNING, ConsumerPosition
 from exchange.records.release import GrantDescription, Release, empty_release
+from exchange.records.retractions import Blocked, RetractionCache
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
@@ -47,6 +51,7 @@ __all__ = ["FetchService"]
 _MAX_POSITIONS = 16_384  # scanned by one fetch
 _DEFAULT_RECORDS = 10_000
 _MAX_BYTES = 16 * 1024 * 1024
+_SELECTIONS = 5  # of one read, whose keys are retracted while they are selected
 
 
 class _TopicView:
@@ -79,6 +84,10 @@ class _Selection:
         return len(self.keys)
 
 
+class _RetractedMeanwhileError(Exception):
+    """A key of the read was retracted after the records were selected."""
+
+
 class FetchService:
     """The consuming side of the pool."""
 
@@ -93,6 +102,7 @@ class FetchService:
         access: AccessStore,
         views: GrantViews,
         pseudonymizer: KeyPseudonymizer,
+        retractions: RetractionCache,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,6 +114,7 @@ class FetchService:
         self._access = access
         self._views = views
         self._pseudonymizer = pseudonymizer
+        self._retractions = retractions
         self._window = window  # seconds
         self._monotonic = monotonic
 
@@ -160,19 +171,45 @@ class FetchService:
         current = self._position(grant, topic, position)
         # (4)
         read = self._read(grant, topic, current, max_records, max_bytes)
-        # (5)
-        selection = self._select(grant, read)
-        generation = topic.info.generation
         scanned = sum(read.next) - sum(current.next)
         caught_up = not scanned or topic.reached_end(read.next)
-        if not len(selection):
-            following = ConsumerPosition(last_released=current.last_released, next=read.next)
-            token = following.token(grant.id, generation)
-            return empty_release(grant.view_schema_id or 0, token, scanned, caught_up=caught_up)
+        for _ in range(_SELECTIONS):
+            # (5)
+            blocked = self._retractions.blocked(grant.topic, read)
+            selection = self._select(grant, read, blocked)
+            if not len(selection):
+                following = ConsumerPosition(last_released=current.last_released, next=read.next)
+                token = following.token(grant.id, topic.info.generation)
+                return empty_release(grant.view_schema_id or 0, token, scanned, caught_up=caught_up)
+            # (6), (7)
+            try:
+                release = self._release(actor, call, grant, topic, current, read, selection, blocked)
+            except _RetractedMeanwhileError:
+                continue
+            return replace(release, scanned=scanned, caught_up=caught_up)
+        raise UnavailableError(
+            Reason.OVERLOADED,
+            "keys of these records were retracted each time that they were selected; nothing was released, fetch again "
+            "from the same position",
+            retry_after=1.0,
+        )
+
+    def _release(
+        self,
+        actor: Actor,
+        call: RequestContext,
+        grant: Grant,
+        topic: _TopicView,
+        current: ConsumerPosition,
+        read: ReadResult,
+        selection: _Selection,
+        blocked: Blocked | None,
+    ) -> Release:
+        generation = topic.info.generation
         # (6)
         sent = self._monotonic()
         with self._database.begin() as work:
-            locked = self._attributes.lock_grant(work, grant_id)
+            locked = self._attributes.lock_grant(work, grant.id)
             standing = self._attributes.lock_standing(work, actor)
             authorized = self._authorize(actor, Action.FETCH, call, standing, locked)
             if locked.grant.version != grant.version:
@@ -180,6 +217,8 @@ class FetchService:
                     Reason.VERSION_CONFLICT,
                     "the grant changed while records were read; fetch again from the same position",
                 )
+            if not self._retractions.still_blocked(work, grant.topic, read, blocked):
+                raise _RetractedMeanwhileError
             self._attributes.add_released(work, grant, len(selection) - sum(map(len, selection.withdrawn)))
             stored = self._access.position(work, grant.id)
             start, again, gap = self._entry_start(topic, current, stored)
@@ -220,8 +259,8 @@ class FetchService:
             next_position=ConsumerPosition(last_released=read.next, next=read.next).token(grant.id, generation),
             entry_id=entry.id,
             leaf_hash=leaf,
-            scanned=scanned,
-            caught_up=caught_up,
+            scanned=0,
+            caught_up=False,
             deadline=deadline,
         )
 
@@ -330,9 +369,14 @@ class FetchService:
             error.details["position"] = token.hex()
             raise
 
-    def _select(self, grant: Grant, read: ReadResult) -> _Selection:
+    def _select(self, grant: Grant, read: ReadResult, blocked: Blocked | None) -> _Selection:
         """Apply the view to what was read; find what is withdrawn: voids, and rows that may have left the filter."""
         values = [value for records in read.partitions for value in records.values]
+        untold = None  # neither delivered nor withdrawn
+        if blocked is not None:
+            is_void = np.array([value is None for value in values])
+            untold = np.where(is_void, blocked.silent(grant.approved_at), blocked.hidden)
+            values = [None if hidden else value for hidden, value in zip(untold.tolist(), values, strict=True)]
         partitions = len(read.next)
         if not values:
             empty: list[list[int]] = [[] for _ in range(partitions)]
@@ -359,6 +403,8 @@ class FetchService:
                     gone[own.start + index] = (
                         records.values[index] is None or records.mark(index) >> 4 != KeyOccurrence.FIRST
                     )
+                if untold is not None:
+                    gone[own] &= ~untold[own]
             for index in np.flatnonzero(stays | gone[own]).tolist():
                 keys.append(records.keys[index])
                 times.append(records.recorded_at[index])

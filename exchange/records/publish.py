@@ -8,7 +8,8 @@
     (6) pseudonyms   keys become HMACs under the topic's secret; these give the partitions
     (7) decision     again, by the attributes read now: a batch may wait for its turn
     (8) chain        batches acknowledged before keep their receipt; number and previous root of the others fit
-    (9) append       broker, receipt and entry; then, and only then, the acknowledgement
+    (9) append       broker, receipt, retractions and entry; then, and only then, the acknowledgement; of a batch with
+                     retractions after the release window
 
 (1) to (6) are `check`, which runs for several batches side by side; (7) to (9) are `append`, which takes all batches
 that are ready. What a gateway leaves that dies within (9): `exchange.records.append_recovery`.
@@ -30,6 +31,7 @@ from exchange.identity.pseudonyms import partitions
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.ports import KeyPseudonymizer, RecordChecker
 from exchange.records.receipts import LaneHead, LaneReceipts, Publication
+from exchange.records.retractions import has_retraction, retractions_in
 from exchange.records.submission import Submission, check_form, merge_keys
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Allow, Deny
@@ -56,10 +58,19 @@ class CheckedBatch:
         """Number of the batch."""
         return self.append.sequence
 
+    @property
+    def retracts(self) -> bool:
+        """Whether a retraction is among its records: acknowledge it when the release window has passed."""
+        return has_retraction(self.append.marks, self.append.valid)
+
     def publication(self, appended: Appended) -> Publication:
         """Return what the batch's entry and receipt state once the broker has appended it."""
         return Publication(
-            authorized=self.authorized, appended=appended, schema_ids=self.schema_ids, keys=self.append.keys
+            authorized=self.authorized,
+            appended=appended,
+            schema_ids=self.schema_ids,
+            keys=self.append.keys,
+            retractions=retractions_in(self.append, appended),
         )
 
 
@@ -162,6 +173,8 @@ class PublishService:
 
     def append(self, batches: Sequence[CheckedBatch]) -> list[Receipt]:
         """Do steps (7) to (9) for consecutive batches of one lane, in one transaction of the broker.
+
+        Where one of them retracts, wait for the release window before the receipts are sent (`CheckedBatch.retracts`).
 
         Raises:
             ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from exchange.audit.store import ReceiptStore
 from exchange.authorization.enforcement import AuditWriter, Authorized
 from exchange.broker.port import Appended
+from exchange.erasure.retractions import Retraction, RetractionStore
 from exchange.records.ports import ReceiptSigner
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry, publish_data
@@ -40,6 +41,7 @@ class Publication:
         appended: the broker's receipt.
         schema_ids: among its records; empty when a recovery cannot know them.
         keys: pseudonyms of its records' keys; empty when a recovery cannot know them.
+        retractions: among its records; None when they have to be read from the broker first.
         recovered: a dead gateway had appended it, and its entry comes late.
     """
 
@@ -47,6 +49,7 @@ class Publication:
     appended: Appended
     schema_ids: tuple[int, ...] = ()
     keys: Sequence[bytes] = ()
+    retractions: Sequence[Retraction] | None = None
     recovered: bool = False
 
     def entry(self) -> AuditEntry:
@@ -68,15 +71,21 @@ class Publication:
 class LaneReceipts:
     """The receipts of all lanes, and the cached heads of those that this gateway appends to. Thread-safe."""
 
-    def __init__(self, *, ledger: AuditWriter, store: ReceiptStore, signer: ReceiptSigner) -> None:
+    def __init__(
+        self, *, ledger: AuditWriter, store: ReceiptStore, retractions: RetractionStore, signer: ReceiptSigner
+    ) -> None:
         self._ledger = ledger
         self._store = store
+        self._retractions = retractions
         self._signer = signer
         self._heads: dict[Lane, LaneHead] = {}
         self._lock = threading.Lock()
 
     def write(self, work: UnitOfWork, publications: Sequence[Publication]) -> dict[int, Receipt]:
-        """Write entries and receipts of one lane's batches within *work*; return the receipts by sequence number.
+        """Write entries, receipts and retractions of one lane's batches; return the receipts by sequence number.
+
+        It waits for running releases of the topic where there are retractions, so it comes last in *work*. The batches
+        are acknowledged when the release window has passed after the commit (`has_retraction`).
 
         Raises:
             ConflictError: ALREADY_EXISTS, one of the batches has a receipt; nothing is written.
@@ -88,6 +97,9 @@ class LaneReceipts:
             for publication, entry, leaf in zip(publications, entries, leaves, strict=True)
         }
         self._store.put(work, [(receipts[one.appended.sequence], one.keys) for one in publications])
+        retractions = [one for publication in publications for one in publication.retractions or ()]
+        if retractions:
+            self._retractions.add(work, publications[0].appended.lane.topic, retractions)
         return receipts
 
     def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:

@@ -41,6 +41,7 @@ from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.grants import GrantService
 from exchange.engines.process_pool import ProcessPool
+from exchange.erasure.postgres import PostgresRetractions
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.keyfile import read_ed25519
@@ -53,6 +54,7 @@ from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
 from exchange.records.receipts import LaneReceipts
+from exchange.records.retractions import RetractionCache
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
@@ -390,7 +392,10 @@ def _open_records(
     schemas = WriterSchemas(storage.database, registry.subjects.lookup, workers)
     views = ViewCache(storage.database, schemas, registry.subjects.registration, workers, alarm=_report_difference)
     pseudonymizer = Pseudonyms(keys.secrets)
-    receipts = LaneReceipts(ledger=audit.ledger, store=PostgresReceipts(), signer=keys.receipts)
+    retractions = PostgresRetractions()
+    receipts = LaneReceipts(
+        ledger=audit.ledger, store=PostgresReceipts(), retractions=retractions, signer=keys.receipts
+    )
     recovery = AppendRecovery(
         database=storage.database,
         enforcer=audit.enforcer,
@@ -420,6 +425,7 @@ def _open_records(
         access=authorization.access,
         views=views,
         pseudonymizer=pseudonymizer,
+        retractions=RetractionCache(retractions, storage.database),
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

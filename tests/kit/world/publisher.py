@@ -16,6 +16,7 @@ from schemas.record import NO_ROOT, Batch, KeyOccurrence, Mark, Operation, Packe
 
 FIRST = int(Mark(Operation.UPSERT, KeyOccurrence.FIRST))
 AGAIN = int(Mark(Operation.UPSERT, KeyOccurrence.AGAIN))
+VOIDED = int(Mark(Operation.VOID, KeyOccurrence.AGAIN))
 
 
 def checkable(values: Sequence[bytes], void_keys: Sequence[bytes] = ()) -> tuple[Records, list[bytes]]:
@@ -38,17 +39,23 @@ class Publisher:
         self.sequence = 0
         self.root = NO_ROOT
 
+    def voids(self, keys: Sequence[bytes], *, valid: bytes = b"") -> Batch:
+        """Sign voids of these keys as the lane's next batch."""
+        marks = bytes([VOIDED] * len(keys))
+        return self.batch(Packed.of([b""] * len(keys)), marks=marks, void_keys=keys, valid=valid)
+
     def batch(
         self,
         values: Packed,
         *,
         marks: bytes | None = None,
         void_keys: Sequence[bytes] = (),
+        valid: bytes = b"",
         source_position: bytes = b"",
     ) -> Batch:
         """Sign framed values as the lane's next batch."""
         marks = bytes([FIRST] * len(values)) if marks is None else marks
-        root = root_of(leaf_hashes(marks, values, void_keys, b""))
+        root = root_of(leaf_hashes(marks, values, void_keys, valid))
         self.sequence += 1
         statement = batch_statement(self.pool_id, self.lane, self.sequence, len(marks), root, self.root)
         batch = Batch(
@@ -57,7 +64,7 @@ class Publisher:
             marks=marks,
             values=values,
             void_keys=Packed.of(void_keys),
-            valid=b"",
+            valid=valid,
             previous_root=self.root,
             root=root,
             signature=self.key.sign(statement),

@@ -48,7 +48,8 @@ class Publishing:
     def check(self, actor: Actor, _: object, submission: Any) -> Any:
         self.checks[actor.id] += 1
         self.checked.release()
-        return SimpleNamespace(who=actor.id, sequence=submission.sequence, append=SimpleNamespace(keys=[b""]))
+        append = SimpleNamespace(keys=[b""])
+        return SimpleNamespace(who=actor.id, sequence=submission.sequence, append=append, retracts=False)
 
     def append(self, ready: Sequence[Any]) -> list[Receipt]:
         self.groups.append([each.sequence for each in ready])

@@ -12,7 +12,8 @@ from exchange.audit.memory import MemoryAudit
 from exchange.audit.store import EntryQuery
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.broker.port import Appended, LaneFault, LaneState
+from exchange.broker.port import Appended, Ends, LaneFault, LaneState, PartitionRecords, ReadResult
+from exchange.erasure.retractions import MemoryRetractions
 from exchange.records import append_recovery
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.receipts import LaneReceipts
@@ -20,7 +21,7 @@ from registry.database.unit_of_work import MemoryDatabase, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Allow, Role
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 from schemas.names import ConnectorId, Lane, Topic
-from schemas.record import OffsetRange, Receipt
+from schemas.record import OffsetRange, Positions, Receipt
 
 DEPARTMENT = "01890000-0000-7000-8000-000000000001"
 TOPIC = Topic.parse("permits.v1")
@@ -54,6 +55,23 @@ class Committed:
     def lanes(self) -> Iterator[LaneState | LaneFault]:
         yield self.state
 
+    def ends(self, _: Topic) -> Ends:
+        return Ends(earliest=(0,), latest=(60,))
+
+    def read(self, _: Topic, after: Positions, **__: int) -> ReadResult:
+        """Return twenty records from there on; those at 15, 25 and 55 are voids, the one at 25 with a valid time."""
+        offsets = range(after[0], min(after[0] + 20, 60))
+        records = PartitionRecords(
+            partition=0,
+            offsets=offsets,
+            keys=[bytes([offset]) * 16 for offset in offsets],
+            values=[None if offset in {15, 25, 55} else b"value" for offset in offsets],
+            recorded_at=[NOW] * len(offsets),
+            mark=lambda _: 1,
+            valid=lambda index: bytes([offsets[index] == 25]) * 16,
+        )
+        return ReadResult(partitions=(records,), next=(offsets.stop,))
+
 
 class Nothing:
     def __getattr__(self, _: str) -> Any:
@@ -64,6 +82,7 @@ class Pool:
     def __init__(self) -> None:
         self.db = MemoryDatabase()
         self.audit = MemoryAudit(self.db)
+        self.retractions = MemoryRetractions()
         self.now = NOW
 
     def recovery(self, store: Any = None) -> AppendRecovery:
@@ -75,8 +94,14 @@ class Pool:
             enforcer=Enforcer(self.db, ledger, pool_id="pool", clock=lambda: self.now),
             attributes=anything,
             broker=Committed(),  # type: ignore[arg-type]
-            receipts=LaneReceipts(ledger=ledger, store=store or self.audit, signer=Ed25519PrivateKey.generate()),
+            receipts=LaneReceipts(
+                ledger=ledger,
+                store=store or self.audit,
+                retractions=self.retractions,
+                signer=Ed25519PrivateKey.generate(),
+            ),
             clock=lambda: self.now,
+            sleep=lambda _: None,
         )
 
     def receipts(self) -> list[int]:
@@ -96,6 +121,13 @@ def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: 
     assert receipt.sequence == 3
     assert pool.receipts() == [1, 2, 3], "the broker may forget the first ones before the sweeper comes"
     assert len(pool.audit.find(EntryQuery(action=str(Action.PUBLISH)))) == 3
+
+
+def test_the_retractions_of_what_is_missing_are_found_again(pool: Pool) -> None:
+    pool.recovery().resume(ACTOR, CALL, TOPIC)
+    with pool.db.read() as reader:
+        found = pool.retractions.newer(reader, TOPIC, 0, 100)
+    assert [(one.position, one.key) for one in found] == [(15, bytes([15]) * 16)], "one with a valid time is none"
 
 
 def test_the_sweeper_leaves_alone_what_its_gateway_is_about_to_write(pool: Pool) -> None:

@@ -66,6 +66,7 @@ class Rooms:
             access=made(position=lambda *_: made(committed=b"")),
             views=made(schema_text=lambda *_: "{}"),
             pseudonymizer=made(),
+            retractions=made(),
             window=0.5,
         )
 

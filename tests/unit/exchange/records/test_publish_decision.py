@@ -20,6 +20,7 @@ from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.port import Append, Appended, CommitHook
+from exchange.erasure.retractions import MemoryRetractions
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.publish import CheckedBatch, PublishService
 from exchange.records.receipts import LaneReceipts
@@ -71,7 +72,7 @@ class Pool:
             "enforcer": Enforcer(self.db, ledger, pool_id="pool", clock=lambda: NOW),
             "attributes": self,  # what publish asks of them
             "broker": self.broker,
-            "receipts": LaneReceipts(ledger=ledger, store=self.audit, signer=KEY),
+            "receipts": LaneReceipts(ledger=ledger, store=self.audit, retractions=MemoryRetractions(), signer=KEY),
             "clock": lambda: NOW,
         }
         self.recovery = AppendRecovery(**shared)

@@ -1,0 +1,125 @@
+"""Retraction: a void without valid time; values of its key before it are never released again, to anybody.
+
+A void that states from when the key is no longer valid (`valid_from`) ends validity only: what was true before stays
+readable to grants with history. A void without it says that the record should not be there.
+
+    published   in the transaction that stores the void's receipt: `RetractionStore.add`
+    released    in the transaction that stores a release's entry: `RetractionStore.join`, then what is newer
+
+`add` waits for the releases of the topic that have joined and lets no other join until its transaction ends. So a
+release either ends before the retraction or sees it; the void is acknowledged when the release window of the former
+has passed as well. `at` is read from the database's clock after that wait: a grant approved later can never have been
+given a value that the retraction covers.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from typing_extensions import override
+
+from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
+from schemas.names import Topic
+from schemas.record import Operation
+
+__all__ = ["MemoryRetractions", "Retraction", "RetractionStore", "StoredRetraction", "is_retraction"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraction:
+    """Values of `key` (16-byte pseudonym) before `position`, the void's, are not released."""
+
+    key: bytes
+    partition: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRetraction(Retraction):
+    """A retraction as stored.
+
+    Attributes:
+        version: 1, 2, 3 … of the topic's retractions; those of one transaction have the same.
+        at: when it was stored, microseconds UTC by the database's clock.
+    """
+
+    version: int
+    at: int
+
+
+class RetractionStore(Protocol):
+    """Stores the retractions of topics; of each key the one with the highest position."""
+
+    def add(self, work: UnitOfWork, topic: Topic, retractions: Sequence[Retraction]) -> None:
+        """Store retractions, one at least; wait before it for the releases that have joined.
+
+        Call it last in a transaction: until its end, no release of the topic can join.
+        """
+        ...
+
+    def join(self, work: UnitOfWork, topic: Topic) -> int:
+        """Hold back the topic's retractions until the transaction ends; return the version of the newest, 0 = none."""
+        ...
+
+    def newer(self, reader: Reader, topic: Topic, version: int, limit: int) -> list[StoredRetraction]:
+        """Return at most *limit* retractions with a higher version than this, in no order."""
+        ...
+
+    def of_keys(self, reader: Reader, topic: Topic, keys: Sequence[bytes]) -> list[StoredRetraction]:
+        """Return the retractions of these keys, in no order."""
+        ...
+
+
+def is_retraction(mark: int, valid: bytes) -> bool:
+    """Return whether a record is a retraction, from its mark byte and its valid times (16 bytes, or none stated)."""
+    return mark & 15 == Operation.VOID and not any(valid[:8])
+
+
+class MemoryRetractions(RetractionStore):
+    """In-memory adapter: one transaction at a time, so nobody has to wait."""
+
+    def __init__(self, clock: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._clock = clock  # microseconds UTC
+        self._rows: dict[tuple[Topic, bytes], StoredRetraction] = {}
+        self._versions: dict[Topic, int] = {}
+        self._lock = threading.RLock()
+
+    @override
+    def add(self, work: UnitOfWork, topic: Topic, retractions: Sequence[Retraction]) -> None:
+        with self._lock:
+            before, version = dict(self._rows), self._versions.get(topic, 0)
+            self._versions[topic] = version + 1
+            for one in retractions:
+                stored = self._rows.get((topic, one.key))
+                if stored is None or stored.position < one.position:
+                    self._rows[topic, one.key] = StoredRetraction(
+                        key=one.key,
+                        partition=one.partition,
+                        position=one.position,
+                        version=version + 1,
+                        at=self._clock(),
+                    )
+
+        def undo() -> None:
+            with self._lock:
+                self._rows, self._versions[topic] = before, version
+
+        on_rollback(work, undo)
+
+    @override
+    def join(self, work: UnitOfWork, topic: Topic) -> int:
+        with self._lock:
+            return self._versions.get(topic, 0)
+
+    @override
+    def newer(self, reader: Reader, topic: Topic, version: int, limit: int) -> list[StoredRetraction]:
+        with self._lock:
+            found = [row for (of, _), row in self._rows.items() if of == topic and row.version > version]
+        return found[:limit]
+
+    @override
+    def of_keys(self, reader: Reader, topic: Topic, keys: Sequence[bytes]) -> list[StoredRetraction]:
+        with self._lock:
+            return [row for key in set(keys) if (row := self._rows.get((topic, key))) is not None]
