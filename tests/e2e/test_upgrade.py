@@ -24,7 +24,7 @@ from tests.kit.world.earlier import EarlierPrograms
 from tests.kit.world.world import Office, Programs, World, kill_postmaster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.needs_package("git"), pytest.mark.timeout(600)]
-BEFORE = "5770542"  # the last commit before the rooms
+BEFORE = "9a23e04"  # the last commit before tagged rows, accounts of persons and erasure
 TOPIC = "residents.v1"
 FIELDS = ("id_number", "full_name", "household_division_code")
 PEOPLE = list(persons(1_000))
