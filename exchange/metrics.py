@@ -14,6 +14,7 @@ __all__ = [
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
+    "ROWS_REFUSED",
     "SCHEMAS_TOPIC_FAILURES",
     "SEQUENCER_FAILURES",
     "UNSEQUENCED_AGE",
@@ -34,6 +35,7 @@ PUBLISH_HELD_BACK = Counter(
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
 RECOVERED_RECEIPTS = Counter("pool_recovered_receipts_total", "Publications whose entry the sweeper wrote")
+ROWS_REFUSED = Counter("pool_rows_refused_total", "Rows of the database that the pool did not write", ["table"])
 LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the broker could not read at the last sweep")
 UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")
 UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry may have waited to be signed")

@@ -141,6 +141,7 @@ class Reason(StrEnum):
     RIGHT_MISSING = "right_missing"
     # proof, later ones
     LOG_BEHIND = "log_behind"
+    ROW_FORGED = "row_forged"
 
 
 class PoolError(Exception):

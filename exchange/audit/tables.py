@@ -12,6 +12,8 @@ The columns of `audit_entry` that repeat what the leaf says serve the search and
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
+from registry.database.row_tags import derived, proven
+
 __all__ = ["audit_checkpoint", "audit_entry", "audit_line", "audit_receipt", "metadata"]
 
 metadata = sa.MetaData()
@@ -26,6 +28,7 @@ audit_line = sa.Table(
     sa.Column("line", sa.Integer, primary_key=True),
     sa.Column("counter", sa.BigInteger, nullable=False),
     postgresql_with={"fillfactor": 10},  # each act updates one: leave room on the page (HOT updates)
+    info=derived("the process keeps its counters in memory; the entries hold every number, and a gap is found"),
 )
 
 audit_entry = sa.Table(
@@ -51,6 +54,7 @@ audit_entry = sa.Table(
     sa.Index("audit_entry_department", "actor_department", "at"),
     sa.Index("audit_entry_grant", "grant_id", "at", postgresql_where=sa.text("grant_id <> ''")),
     sa.Index("audit_entry_case", "case_number", "at", postgresql_where=sa.text("case_number <> ''")),
+    info=proven("the signed log; until it is signed, nobody is shown a proof of it"),
 )
 
 audit_receipt = sa.Table(
@@ -65,6 +69,7 @@ audit_receipt = sa.Table(
     sa.Column("source_position", sa.LargeBinary, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
     sa.Column("keys", sa.LargeBinary),  # 16 bytes a record; NULL = pruned, or unknown to the sweeper
+    info=proven("the pool's signature over it, and the leaf hash of its entry"),
 )
 
 audit_checkpoint = sa.Table(
@@ -74,6 +79,7 @@ audit_checkpoint = sa.Table(
     sa.Column("root", _HASH, nullable=False),
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    info=proven("the signature of the log's key"),
 )
 
 

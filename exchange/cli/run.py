@@ -93,7 +93,8 @@ def serve_command(
 
 def migrate_command(data: Data) -> None:
     """Upgrade the database to the revision of this program. The pool must not be running."""
-    migrate(Config.load(data))
+    for line in migrate(Config.load(data)).lines():
+        print(line)
     print("the database is at the newest revision")
 
 

@@ -6,6 +6,8 @@ erasure_retraction           one row a key: the position of its last retraction
 
 import sqlalchemy as sa
 
+from registry.database.row_tags import derived
+
 __all__ = ["metadata", "retraction", "retraction_version"]
 
 metadata = sa.MetaData()
@@ -15,6 +17,7 @@ retraction_version = sa.Table(
     metadata,
     sa.Column("topic", sa.Text(collation="C"), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
+    info=derived("a counter for caches of the rows below"),
 )
 
 retraction = sa.Table(
@@ -27,4 +30,8 @@ retraction = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False, comment="microseconds UTC, the database's clock"),
     sa.Index("erasure_retraction_version_of_topic", "topic", "version"),
+    info=derived(
+        "the voids are records of the topic, and each release has its entry; a row taken away lets out earlier values "
+        "to consumers that were granted them, and to nobody else"
+    ),
 )

@@ -16,6 +16,7 @@ __all__ = [
     "private_folder",
     "read_ed25519",
     "read_private",
+    "replace_private",
 ]
 
 _OPEN_TO_OTHERS = 0o077
@@ -58,6 +59,12 @@ def create_private(path: Path, content: bytes) -> bool:
         temporary.unlink()
     _sync(path.parent)
     return True
+
+
+def replace_private(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600, in place of the one that is there, if any; it is durable when this returns."""
+    _write_temporary(path, content).rename(path)
+    _sync(path.parent)
 
 
 def private_folder(path: Path) -> Path:

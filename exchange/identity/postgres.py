@@ -1,6 +1,10 @@
-"""PostgreSQL adapter of the identity store: invitations, certificates, signing keys, accounts."""
+"""PostgreSQL adapter of the identity store: invitations, certificates, signing keys, accounts.
 
-from collections.abc import Sequence
+Every row carries a tag (`registry.database.row_tags`): what an administrator of the database inserts or changes is
+refused when it is read. Lists leave such a row out, and report it.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +14,7 @@ from typing_extensions import override
 
 from exchange.identity.store import Account, Certificate, IdentityStore, OneTimeToken, SigningKey, account_exists
 from registry.database.prepared_statement import PreparedStatement
+from registry.database.row_tags import RowTags, columns_of, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
 
@@ -30,6 +35,8 @@ _invitation = sa.Table(
     sa.Column("created_at", _MOMENT, nullable=False),
     sa.Column("expires_at", _MOMENT, nullable=False),
     sa.Column("used_at", _MOMENT),
+    *tag_columns(),
+    info=tagged("identity"),
 )
 _certificate = sa.Table(
     "identity_certificate",
@@ -42,7 +49,9 @@ _certificate = sa.Table(
     sa.Column("revoked_at", _MOMENT),
     sa.Column("revoked_by", sa.Text, nullable=False),
     sa.Column("revoked_because", sa.Text, nullable=False),
+    *tag_columns(),
     sa.Index("identity_certificate_holder", "department", "connector"),
+    info=tagged("identity"),
 )
 _signing_key = sa.Table(
     "identity_signing_key",
@@ -52,6 +61,7 @@ _signing_key = sa.Table(
     sa.Column("since", _MOMENT, primary_key=True),
     sa.Column("until", _MOMENT),
     sa.Column("public_key", _DIGEST, nullable=False),
+    *tag_columns(),
     sa.Index(
         "identity_signing_key_current",
         "department",
@@ -59,6 +69,7 @@ _signing_key = sa.Table(
         unique=True,
         postgresql_where=sa.text("until IS NULL"),
     ),
+    info=tagged("identity"),
 )
 _account = sa.Table(
     "identity_account",
@@ -70,6 +81,8 @@ _account = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("created_at", _MOMENT, nullable=False),
     sa.Column("revoked_at", _MOMENT),
+    *tag_columns(),
+    info=tagged("identity"),
 )
 
 # An advisory lock, as there need not be a row yet that could be locked.
@@ -78,59 +91,61 @@ _LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name,
 # Run with each call that has a token, so it is prepared.
 _BY_DIGEST = PreparedStatement(
     "identity_by_digest",
-    "SELECT name, role, department, digest, created_by, created_at, revoked_at FROM identity_account "
-    "WHERE digest = :digest",
+    f"SELECT {columns_of(_account)} FROM identity_account WHERE digest = :digest",  # noqa: S608 - names of columns
     digest="bytea",
 )
 
 
 class PostgresIdentityStore(IdentityStore):
-    """The adapter. Every call runs on the connection of its transaction."""
+    """The adapter. Every call runs on the connection of its transaction.
+
+    Args:
+        tags: makes and checks the tags of rows.
+    """
+
+    def __init__(self, tags: RowTags) -> None:
+        self._tags = tags
 
     @override
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
-        connection_of(work).execute(
-            sa.insert(_invitation).values(
-                digest=token.digest,
-                department=token.department,
-                connector=token.connector,
-                invited_by=token.invited_by,
-                created_at=token.created_at,
-                expires_at=token.expires_at,
-                used_at=token.used_at,
-            )
-        )
+        values = {
+            "digest": token.digest,
+            "department": token.department,
+            "connector": token.connector,
+            "invited_by": token.invited_by,
+            "created_at": token.created_at,
+            "expires_at": token.expires_at,
+            "used_at": token.used_at,
+        }
+        self._tags.insert(work, _invitation, values)
 
     @override
     def invitation(self, reader: Reader, digest: bytes) -> OneTimeToken | None:
         statement = sa.select(_invitation).where(_invitation.c.digest == digest)
-        row = connection_of(reader).execute(statement).one_or_none()
-        if row is None:
+        found = connection_of(reader).execute(statement).one_or_none()
+        if found is None:
             return None
+        row = self._tags.checked(_invitation, found)
         return OneTimeToken(
-            digest=bytes(row.digest),
-            department=row.department,
-            connector=row.connector,
-            invited_by=row.invited_by,
-            created_at=row.created_at,
-            expires_at=row.expires_at,
-            used_at=row.used_at,
+            digest=bytes(row["digest"]),
+            department=row["department"],
+            connector=row["connector"],
+            invited_by=row["invited_by"],
+            created_at=row["created_at"],
+            expires_at=row["expires_at"],
+            used_at=row["used_at"],
         )
 
     @override
     def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        connection_of(work).execute(sa.update(_invitation).where(_invitation.c.digest == digest).values(used_at=at))
+        self._tags.change(work, _invitation, _invitation.c.digest == digest, {"used_at": at})
 
     @override
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
-        statement = (
-            sa.update(_invitation)
-            .where(_invitation.c.department == department, _invitation.c.used_at.is_(None))
-            .values(used_at=at)
-        )
+        which = (_invitation.c.department == department) & _invitation.c.used_at.is_(None)
         if connector is not None:
-            statement = statement.where(_invitation.c.connector == connector)
-        connection_of(work).execute(statement)
+            which &= _invitation.c.connector == connector
+        self._tags.change(work, _invitation, which, {"used_at": at}, restricts=True)
 
     @override
     def lock_department(self, work: UnitOfWork, department: str) -> None:
@@ -138,28 +153,27 @@ class PostgresIdentityStore(IdentityStore):
 
     @override
     def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:
-        connection_of(work).execute(
-            sa.insert(_certificate).values(
-                serial=certificate.serial,
-                department=certificate.department,
-                connector=certificate.connector,
-                not_before=certificate.not_before,
-                not_after=certificate.not_after,
-                revoked_at=certificate.revoked_at,
-                revoked_by=certificate.revoked_by,
-                revoked_because=certificate.revoked_because,
-            )
-        )
+        values = {
+            "serial": certificate.serial,
+            "department": certificate.department,
+            "connector": certificate.connector,
+            "not_before": certificate.not_before,
+            "not_after": certificate.not_after,
+            "revoked_at": certificate.revoked_at,
+            "revoked_by": certificate.revoked_by,
+            "revoked_because": certificate.revoked_because,
+        }
+        self._tags.insert(work, _certificate, values)
 
     @override
     def certificate(self, reader: Reader, serial: str) -> Certificate | None:
         row = connection_of(reader).execute(_certificate_of(serial)).one_or_none()
-        return None if row is None else Certificate(**row._asdict())
+        return None if row is None else _read_certificate(self._tags.checked(_certificate, row))
 
     @override
     def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         row = connection_of(work).execute(_certificate_of(serial).with_for_update(read=True)).one_or_none()
-        return None if row is None else Certificate(**row._asdict())
+        return None if row is None else _read_certificate(self._tags.checked(_certificate, row))
 
     @override
     def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
@@ -167,7 +181,7 @@ class PostgresIdentityStore(IdentityStore):
         if connector is not None:
             statement = statement.where(_certificate.c.connector == connector)
         rows = connection_of(reader).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
-        return [Certificate(**row._asdict()) for row in rows]
+        return [_read_certificate(row) for row in self._tags.valid(_certificate, rows)]
 
     @override
     def revoke_certificates(
@@ -181,39 +195,30 @@ class PostgresIdentityStore(IdentityStore):
         by: str,
         because: str,
     ) -> Sequence[str]:
-        statement = (
-            sa.update(_certificate)
-            .where(_certificate.c.department == department, _certificate.c.revoked_at.is_(None))
-            .values(revoked_at=at, revoked_by=by, revoked_because=because)
-            .returning(_certificate.c.serial)
-        )
+        which = (_certificate.c.department == department) & _certificate.c.revoked_at.is_(None)
         if connector is not None:
-            statement = statement.where(_certificate.c.connector == connector)
+            which &= _certificate.c.connector == connector
         if serial is not None:
-            statement = statement.where(_certificate.c.serial == serial)
-        return list(connection_of(work).scalars(statement))
+            which &= _certificate.c.serial == serial
+        values = {"revoked_at": at, "revoked_by": by, "revoked_because": because}
+        return [row["serial"] for row in self._tags.change(work, _certificate, which, values, restricts=True)]
 
     @override
     def set_signing_key(self, work: UnitOfWork, key: SigningKey) -> None:
-        connection = connection_of(work)
-        connection.execute(
-            sa.update(_signing_key)
-            .where(
-                _signing_key.c.department == key.department,
-                _signing_key.c.connector == key.connector,
-                _signing_key.c.until.is_(None),
-            )
-            .values(until=key.since)
+        current = (
+            (_signing_key.c.department == key.department)
+            & (_signing_key.c.connector == key.connector)
+            & _signing_key.c.until.is_(None)
         )
-        connection.execute(
-            sa.insert(_signing_key).values(
-                department=key.department,
-                connector=key.connector,
-                since=key.since,
-                until=key.until,
-                public_key=key.public_key,
-            )
-        )
+        self._tags.change(work, _signing_key, current, {"until": key.since}, restricts=True)
+        values = {
+            "department": key.department,
+            "connector": key.connector,
+            "since": key.since,
+            "until": key.until,
+            "public_key": key.public_key,
+        }
+        self._tags.insert(work, _signing_key, values)
 
     @override
     def signing_keys(self, reader: Reader, department: str, connector: str) -> Sequence[SigningKey]:
@@ -224,69 +229,80 @@ class PostgresIdentityStore(IdentityStore):
         )
         return [
             SigningKey(
-                department=row.department,
-                connector=row.connector,
-                public_key=bytes(row.public_key),
-                since=row.since,
-                until=row.until,
+                department=row["department"],
+                connector=row["connector"],
+                public_key=bytes(row["public_key"]),
+                since=row["since"],
+                until=row["until"],
             )
-            for row in rows
+            for row in self._tags.valid(_signing_key, rows)
         ]
 
     @override
     def add_account(self, work: UnitOfWork, account: Account) -> None:
-        statement = (
-            pg.insert(_account)
-            .values(
-                name=account.name,
-                role=account.role.value,
-                department=account.department,
-                digest=account.digest,
-                created_by=account.created_by,
-                created_at=account.created_at,
-                revoked_at=account.revoked_at,
-            )
-            .on_conflict_do_nothing(index_elements=[_account.c.name])
+        row = self._tags.new(
+            _account,
+            {
+                "name": account.name,
+                "role": account.role.value,
+                "department": account.department,
+                "digest": account.digest,
+                "created_by": account.created_by,
+                "created_at": account.created_at,
+                "revoked_at": account.revoked_at,
+            },
         )
+        statement = pg.insert(_account).values(row).on_conflict_do_nothing(index_elements=[_account.c.name])
         if connection_of(work).execute(statement).rowcount != 1:
             raise account_exists(account.name)
+        self._tags.note_new(work, _account, row)
 
     @override
     def account(self, reader: Reader, name: str) -> Account | None:
-        return self._account(reader, _account.c.name == name)
+        row = connection_of(reader).execute(sa.select(_account).where(_account.c.name == name)).one_or_none()
+        return None if row is None else _read_account(self._tags.checked(_account, row))
 
     @override
     def account_of(self, reader: Reader, digest: bytes) -> Account | None:
         row = _BY_DIGEST.one_or_none(connection_of(reader), {"digest": digest})
-        return None if row is None else _read_account(row)
+        return None if row is None else _read_account(self._tags.checked(_account, row))
 
     @override
     def accounts(self, reader: Reader) -> Sequence[Account]:
-        return [
-            _read_account(row) for row in connection_of(reader).execute(sa.select(_account).order_by(_account.c.name))
-        ]
+        rows = connection_of(reader).execute(sa.select(_account).order_by(_account.c.name))
+        return [_read_account(row) for row in self._tags.valid(_account, rows)]
 
     @override
     def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        statement = sa.update(_account).where(_account.c.name == name).values(revoked_at=revoked_at)
-        connection_of(work).execute(statement if digest is None else statement.values(digest=digest))
-
-    @staticmethod
-    def _account(reader: Reader, which: sa.ColumnElement[bool]) -> Account | None:
-        row = connection_of(reader).execute(sa.select(_account).where(which)).one_or_none()
-        return None if row is None else _read_account(row)
+        values: dict[str, Any] = {"revoked_at": revoked_at}
+        if digest is not None:
+            values["digest"] = digest
+        restricts = digest is None and revoked_at is not None
+        self._tags.change(work, _account, _account.c.name == name, values, restricts=restricts)
 
 
-def _read_account(row: Any) -> Account:
-    values = row._asdict()
+def _read_account(row: Mapping[str, Any]) -> Account:
     return Account(
-        name=values["name"],
-        role=Role(values["role"]),
-        department=values["department"],
-        digest=bytes(values["digest"]),
-        created_by=values["created_by"],
-        created_at=values["created_at"],
-        revoked_at=values["revoked_at"],
+        name=row["name"],
+        role=Role(row["role"]),
+        department=row["department"],
+        digest=bytes(row["digest"]),
+        created_by=row["created_by"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+    )
+
+
+def _read_certificate(row: Mapping[str, Any]) -> Certificate:
+    return Certificate(
+        serial=row["serial"],
+        department=row["department"],
+        connector=row["connector"],
+        not_before=row["not_before"],
+        not_after=row["not_after"],
+        revoked_at=row["revoked_at"],
+        revoked_by=row["revoked_by"],
+        revoked_because=row["revoked_because"],
     )
 
 

@@ -60,9 +60,11 @@ from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.key_files import receipts_key
+from exchange.server.row_tags import open_row_tags
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
 from registry.database.connection_pool import create_engine
+from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import PostgresDatabase, Reader, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
@@ -133,9 +135,10 @@ class App:
     ) -> Self:
         storage = _open_storage(config, url)
         audit = _open_audit(config, keys, storage)
-        registry = _open_registry(config, storage.database)
-        identity = _open_identity(keys, storage.database, registry)
-        authorization = _open_authorization(keys, storage.database, registry, identity)
+        tags = open_row_tags(keys.secrets)
+        registry = _open_registry(config, storage.database, tags)
+        identity = _open_identity(keys, storage.database, registry, tags)
+        authorization = _open_authorization(keys, storage.database, registry, identity, tags)
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         records = _open_records(config, keys, storage, audit, registry, authorization, workers)
         addresses: dict[str, str] = {}
@@ -313,15 +316,16 @@ class _Registry:
     schemas_topic: SchemasTopic | None
 
 
-def _open_registry(config: Config, database: PostgresDatabase) -> _Registry:
-    departments = Departments(PostgresDepartments(), clock=utc_now, new_id=_new_id)
-    catalogue = Catalogue(PostgresCatalogue(), departments, clock=utc_now)
-    approvals = Approvals(PostgresApprovals(), clock=utc_now, new_id=_new_id)
-    schemas_topic = _schemas_topic(config, database)
-    store = PostgresSubjects()
+def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags) -> _Registry:
+    departments = Departments(PostgresDepartments(tags), clock=utc_now, new_id=_new_id)
+    catalogue = Catalogue(PostgresCatalogue(tags), departments, clock=utc_now)
+    approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id)
+    store = PostgresSubjects(tags)
+    outbox = PostgresOutbox(store)
+    schemas_topic = _schemas_topic(config, database, outbox)
     writer: SubjectWriter = store
     if schemas_topic is not None:
-        writer = OutboxWriter(store, store, PostgresOutbox())
+        writer = OutboxWriter(store, store, outbox)
     subjects = SubjectServices.over(
         store,
         writer,
@@ -341,8 +345,8 @@ class _Identity:
     attributes: IdentityAttributes
 
 
-def _open_identity(keys: _Keys, database: PostgresDatabase, registry: _Registry) -> _Identity:
-    store = PostgresIdentityStore()
+def _open_identity(keys: _Keys, database: PostgresDatabase, registry: _Registry, tags: RowTags) -> _Identity:
+    store = PostgresIdentityStore(tags)
     return _Identity(
         CertificateAuthenticator(keys.authority.pool_id, keys.authority.certificate),
         Users(store),
@@ -358,9 +362,9 @@ class _Authorization:
 
 
 def _open_authorization(
-    keys: _Keys, database: PostgresDatabase, registry: _Registry, identity: _Identity
+    keys: _Keys, database: PostgresDatabase, registry: _Registry, identity: _Identity, tags: RowTags
 ) -> _Authorization:
-    access = PostgresAccessStore(RowMac(keys.secrets.named_key("grant-seal")))
+    access = PostgresAccessStore(RowMac(keys.secrets.named_key("grant-seal")), tags)
     attributes = AttributeProvider(
         identities=identity.attributes,
         catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),
@@ -460,9 +464,9 @@ def _broker(config: Config, database: PostgresDatabase) -> Broker:
     return broker
 
 
-def _schemas_topic(config: Config, database: PostgresDatabase) -> SchemasTopic | None:
+def _schemas_topic(config: Config, database: PostgresDatabase, outbox: PostgresOutbox) -> SchemasTopic | None:
     topic = _schemas_topic_settings(config)
-    return None if topic is None else SchemasTopic(topic[0], database, PostgresOutbox(), name=topic[1])
+    return None if topic is None else SchemasTopic(topic[0], database, outbox, name=topic[1])
 
 
 def schemas_on_topic(config: Config) -> Iterator[Record]:

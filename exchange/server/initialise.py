@@ -31,7 +31,9 @@ from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
 from exchange.server.clock import utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
+from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
 from exchange.server.key_files import receipts_key
+from exchange.server.row_tags import open_row_tags
 from registry.database.errors import connection_failure
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.access import Role
@@ -93,14 +95,21 @@ def initialise(
     return config
 
 
-def migrate(config: Config) -> None:
+def migrate(config: Config) -> FirstTags:
     """Upgrade the database to the revision of this program; by a command only, never at a start.
+
+    Returns:
+        What the first tagging of rows that were there before did, once for each table.
 
     Raises:
         UnavailableError: the database does not answer.
+        InvalidError: CONFIG_INVALID, the keys cannot be read.
     """
+    secrets = config.path("secrets")
+    tags = open_row_tags(FileSecrets.open(secrets))
     with _Database(config) as engine:
         migrations.upgrade(engine)
+        return tag_existing_rows(engine, tags, secrets)
 
 
 def renew_receipts_key(config: Config) -> bytes:
@@ -204,10 +213,12 @@ def _prepare_database(config: Config) -> None:
     with _Database(config) as engine:
         migrations.upgrade(engine)
         secrets = FileSecrets.open(config.path("secrets"))
-        access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")))
+        tags = open_row_tags(secrets)
+        mark_all(config.path("secrets"))
+        access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")), tags)
         with PostgresDatabase(engine).begin() as work:
             access.seed_purposes(work)
-            token = Users(PostgresIdentityStore()).add(
+            token = Users(PostgresIdentityStore(tags)).add(
                 work, name=BOOTSTRAP, role=Role.DATA_AUTHORITY, department="", by="init", at=utc_now()
             )
         create_private(config.path("bootstrap-token"), token.encode() + b"\n")

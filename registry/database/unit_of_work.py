@@ -25,6 +25,7 @@ stores register how to undo what they did.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -47,10 +48,13 @@ __all__ = [
     "PostgresReader",
     "PostgresUnitOfWork",
     "Reader",
+    "RowChange",
     "UnitOfWork",
     "connection_of",
+    "note_row_change",
     "on_rollback",
     "postgres_of",
+    "take_row_changes",
 ]
 
 
@@ -64,6 +68,23 @@ class UnitOfWork(Reader):
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Register a function to call once the transaction is committed; after a rollback it is never called."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One change of a tagged row (`registry.database.row_tags`): its tags before and after.
+
+    Attributes:
+        table: its name.
+        key: the row's primary key as text.
+        before: None for a new row.
+        after: None for a deleted one.
+    """
+
+    table: str
+    key: str
+    before: bytes | None
+    after: bytes | None
 
 
 class Database(Protocol):
@@ -135,6 +156,7 @@ class PostgresUnitOfWork(UnitOfWork):
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
+        self.row_changes: list[RowChange] = []  # that no entry has noted yet
         self._callbacks: list[Callable[[Outcome], None]] = []
         self._on_violation: ViolationError | None = None
 
@@ -311,6 +333,19 @@ def connection_of(reader: Reader) -> sa.Connection:
     if not isinstance(reader, PostgresUnitOfWork | PostgresReader):
         raise TypeError(f"got {type(reader).__name__}; a PostgreSQL store needs a PostgreSQL transaction or reader")
     return reader.connection
+
+
+def note_row_change(work: UnitOfWork, change: RowChange) -> None:
+    """Note a change of a tagged row, for the entry of the act that makes it."""
+    postgres_of(work).row_changes.append(change)
+
+
+def take_row_changes(work: UnitOfWork) -> list[RowChange]:
+    """Return the noted changes of tagged rows, which the caller puts into an entry; there are none in memory."""
+    if not isinstance(work, PostgresUnitOfWork):
+        return []
+    changes, work.row_changes = work.row_changes, []
+    return changes
 
 
 def on_rollback(work: UnitOfWork, undo: Callable[[], None]) -> None:

@@ -1,11 +1,13 @@
 """PostgreSQL adapter of the store of approvals."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from typing_extensions import override
 
+from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.governance.approvals import Approval, ApprovalState, ApprovalStore
 from registry.postgres.tables import approval as table
@@ -14,22 +16,29 @@ __all__ = ["PostgresApprovals"]
 
 
 class PostgresApprovals(ApprovalStore):
-    """Store of requests in the table `registry_approval`."""
+    """Store of requests in the table `registry_approval`; every row carries a tag.
+
+    Args:
+        tags: makes and checks the tags of rows.
+    """
+
+    def __init__(self, tags: RowTags) -> None:
+        self._tags = tags
 
     @override
     def add(self, work: UnitOfWork, approval: Approval) -> None:
-        connection_of(work).execute(sa.insert(table).values(id=approval.id, **_columns(approval)))
+        self._tags.insert(work, table, {"id": approval.id, **_columns(approval)})
 
     @override
     def transition(self, work: UnitOfWork, approval: Approval, expected: ApprovalState) -> bool:
         # The row's lock orders concurrent transitions; the second finds another state.
-        update = sa.update(table).where(table.c.id == approval.id, table.c.state == expected.value)
-        return connection_of(work).execute(update.values(_columns(approval))).rowcount == 1
+        current = (table.c.id == approval.id) & (table.c.state == expected.value)
+        return len(self._tags.change(work, table, current, _columns(approval))) == 1
 
     @override
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
         row = connection_of(reader).execute(sa.select(table).where(table.c.id == approval_id)).one_or_none()
-        return None if row is None else _approval(row)
+        return None if row is None else _approval(self._tags.checked(table, row))
 
     @override
     def find(
@@ -47,7 +56,7 @@ class PostgresApprovals(ApprovalStore):
             statement = statement.where(table.c.state == state.value)
         if fingerprint is not None:
             statement = statement.where(table.c.shape == fingerprint)
-        return [_approval(row) for row in connection_of(reader).execute(statement)]
+        return [_approval(row) for row in self._tags.valid(table, connection_of(reader).execute(statement))]
 
 
 def _columns(approval: Approval) -> dict[str, Any]:
@@ -66,18 +75,18 @@ def _columns(approval: Approval) -> dict[str, Any]:
     }
 
 
-def _approval(row: sa.Row[Any]) -> Approval:
+def _approval(row: Mapping[str, Any]) -> Approval:
     return Approval(
-        id=row.id,
-        subject=row.subject,
-        fingerprint=bytes(row.shape),
-        text=row.text,
-        findings=tuple(json.loads(row.findings)),
-        reason=row.because,
-        asked_by=row.asked_by,
-        asked_at=row.asked_at,
-        state=ApprovalState(row.state),
-        decided_by=row.decided_by,
-        decided_at=row.decided_at,
-        answer=row.answer,
+        id=row["id"],
+        subject=row["subject"],
+        fingerprint=bytes(row["shape"]),
+        text=row["text"],
+        findings=tuple(json.loads(row["findings"])),
+        reason=row["because"],
+        asked_by=row["asked_by"],
+        asked_at=row["asked_at"],
+        state=ApprovalState(row["state"]),
+        decided_by=row["decided_by"],
+        decided_at=row["decided_at"],
+        answer=row["answer"],
     )

@@ -1,4 +1,7 @@
-"""PostgreSQL adapters of the directory: the current version of each document, and every version in a second table."""
+"""PostgreSQL adapters of the directory: the current version of each document, and every version in a second table.
+
+Every row carries a tag (`registry.database.row_tags`); a list leaves a row without its own out, and reports it.
+"""
 
 import json
 from dataclasses import asdict
@@ -9,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
+from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.model import (
     CatalogueEntry,
@@ -28,7 +32,14 @@ __all__ = ["PostgresCatalogue", "PostgresDepartments"]
 
 
 class PostgresDepartments(DepartmentStore):
-    """Department store in PostgreSQL."""
+    """Department store in PostgreSQL.
+
+    Args:
+        tags: makes and checks the tags of rows.
+    """
+
+    def __init__(self, tags: RowTags) -> None:
+        self._tags = tags
 
     @override
     def save(self, work: UnitOfWork, value: Department, at: datetime) -> None:
@@ -40,86 +51,99 @@ class PostgresDepartments(DepartmentStore):
         if connection.execute(taken).first() is not None:
             raise _uscc_exists()
         if value.version == 1:
-            new = postgresql.insert(department).values(id=value.id, **columns).on_conflict_do_nothing()
+            row = self._tags.new(department, {"id": value.id, **columns})
+            new = postgresql.insert(department).values(row).on_conflict_do_nothing()
             if connection.execute(new.returning(department.c.id)).first() is None:
                 existing = connection.execute(sa.select(department.c.id).where(department.c.id == value.id)).first()
                 raise stale_version("department", 0) if existing else _uscc_exists()
+            self._tags.note_new(work, department, row)
         else:
-            changed = sa.update(department).where(
-                department.c.id == value.id, department.c.version == value.version - 1
-            )
+            current = (department.c.id == value.id) & (department.c.version == value.version - 1)
             try:
                 with connection.begin_nested():
-                    count = connection.execute(changed.values(columns)).rowcount
+                    count = len(self._tags.change(work, department, current, columns))
             except sa.exc.IntegrityError as error:
                 raise _uscc_exists() from error
             if count != 1:
                 raise stale_version("department", value.version - 1)
-        connection.execute(sa.insert(department_version).values(id=value.id, version=value.version, body=body, at=at))
+        version = {"id": value.id, "version": value.version, "body": body, "at": at}
+        self._tags.insert(work, department_version, version)
 
     @override
     def get(self, reader: Reader, department_id: str) -> Department | None:
-        statement = sa.select(department.c.body).where(department.c.id == department_id)
-        body = connection_of(reader).execute(statement).scalar_one_or_none()
-        return None if body is None else _department(body)
+        statement = sa.select(department).where(department.c.id == department_id)
+        row = connection_of(reader).execute(statement).one_or_none()
+        return None if row is None else _department(self._tags.checked(department, row)["body"])
 
     @override
     def all(self, reader: Reader) -> list[Department]:
-        connection = connection_of(reader)
-        found = [_department(row.body) for row in connection.execute(sa.select(department.c.body))]
+        rows = connection_of(reader).execute(sa.select(department))
+        found = [_department(row["body"]) for row in self._tags.valid(department, rows)]
         return sorted(found, key=lambda item: (item.short_name, item.id))
 
     @override
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         statement = (
-            sa.select(department_version.c.at, department_version.c.body)
+            sa.select(department_version)
             .where(department_version.c.id == department_id)
             .order_by(department_version.c.version)
         )
-        connection = connection_of(reader)
-        return [(at, _department(body)) for at, body in connection.execute(statement)]
+        rows = connection_of(reader).execute(statement)
+        return [(row["at"], _department(row["body"])) for row in self._tags.valid(department_version, rows)]
 
 
 class PostgresCatalogue(CatalogueStore):
-    """Catalogue store in PostgreSQL."""
+    """Catalogue store in PostgreSQL.
+
+    Args:
+        tags: makes and checks the tags of rows.
+    """
+
+    def __init__(self, tags: RowTags) -> None:
+        self._tags = tags
 
     @override
     def save(self, work: UnitOfWork, entry: CatalogueEntry, at: datetime) -> None:
         body = json.dumps(asdict(entry) | {"level": entry.level.name}, ensure_ascii=False)
         key = {"name": str(entry.topic.name), "major": entry.topic.major}
-        columns = {"version": entry.version, "state": entry.state, "provider": entry.provider, "body": body}
-        connection = connection_of(work)
+        columns = {
+            "version": entry.version,
+            "state": str(entry.state),
+            "provider": entry.provider,
+            "body": body,
+        }
         if entry.version == 1:
-            new = postgresql.insert(catalogue).values(**key, **columns).on_conflict_do_nothing()
-            saved = connection.execute(new.returning(catalogue.c.version)).first() is not None
+            row = self._tags.new(catalogue, {**key, **columns})
+            new = postgresql.insert(catalogue).values(row).on_conflict_do_nothing()
+            saved = connection_of(work).execute(new.returning(catalogue.c.version)).first() is not None
+            self._tags.note_new(work, catalogue, row)
         else:
-            changed = sa.update(catalogue).where(_key_is(entry.topic), catalogue.c.version == entry.version - 1)
-            saved = connection.execute(changed.values(columns)).rowcount == 1
+            current = _key_is(entry.topic) & (catalogue.c.version == entry.version - 1)
+            saved = len(self._tags.change(work, catalogue, current, columns)) == 1
         if not saved:
             raise stale_version("entry", entry.version - 1)
-        connection.execute(sa.insert(catalogue_version).values(**key, version=entry.version, body=body, at=at))
+        self._tags.insert(work, catalogue_version, {**key, "version": entry.version, "body": body, "at": at})
 
     @override
     def get(self, reader: Reader, topic: Topic) -> CatalogueEntry | None:
-        connection = connection_of(reader)
-        body = connection.execute(sa.select(catalogue.c.body).where(_key_is(topic))).scalar_one_or_none()
-        return None if body is None else _entry(body)
+        row = connection_of(reader).execute(sa.select(catalogue).where(_key_is(topic))).one_or_none()
+        return None if row is None else _entry(self._tags.checked(catalogue, row)["body"])
 
     @override
     def all(self, reader: Reader) -> list[CatalogueEntry]:
-        connection = connection_of(reader)
-        found = [_entry(row.body) for row in connection.execute(sa.select(catalogue.c.body))]
+        rows = connection_of(reader).execute(sa.select(catalogue))
+        found = [_entry(row["body"]) for row in self._tags.valid(catalogue, rows)]
         return sorted(found, key=lambda entry: entry.topic)
 
     @override
     def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         statement = (
-            sa.select(catalogue_version.c.at, catalogue_version.c.body)
+            sa.select(catalogue_version)
             .where(catalogue_version.c.name == str(topic.name), catalogue_version.c.major == topic.major)
             .order_by(catalogue_version.c.version)
         )
-        connection = connection_of(reader)
-        return [(at, _entry(body)) for at, body in connection.execute(statement)]
+        rows = connection_of(reader).execute(statement)
+        return [(row["at"], _entry(row["body"])) for row in self._tags.valid(catalogue_version, rows)]
 
 
 def _key_is(topic: Topic) -> sa.ColumnElement[bool]:

@@ -16,7 +16,14 @@ __all__ = ["PostgresOutbox"]
 
 
 class PostgresOutbox(Outbox):
-    """Outbox in the table `registry_outbox`."""
+    """Outbox in the table `registry_outbox`.
+
+    Args:
+        subjects: what a snapshot is made of.
+    """
+
+    def __init__(self, subjects: PostgresSubjects) -> None:
+        self._subjects = subjects
 
     @override
     def append(self, work: UnitOfWork, records: Iterable[Record]) -> None:
@@ -49,6 +56,6 @@ class PostgresOutbox(Outbox):
         connection = connection_of(work)
         connection.execute(statements.LOCK_TABLES)
         connection.execute(sa.delete(table))
-        records = list(snapshot_records(PostgresSubjects(), work))
+        records = list(snapshot_records(self._subjects, work))
         self.append(work, records)
         return len(records)

@@ -3,9 +3,13 @@
 Statements of the hot path are prepared: the server plans them once for each connection.
 """
 
+# ruff: noqa: S608 - what is put into the statements are names of columns, from the tables' definitions
+
 import sqlalchemy as sa
 
 from registry.database.prepared_statement import PreparedStatement
+from registry.database.row_tags import columns_of
+from registry.postgres.tables import schema, subject, version
 
 __all__ = [
     "ADD_CONTENT",
@@ -22,6 +26,7 @@ __all__ = [
     "SCHEMA_BY_GUID",
     "SETTINGS",
     "SKIP_USED_IDS",
+    "TAG_CONTENT",
     "TRY_SENDER_LOCK",
     "VERSION",
     "VERSIONS",
@@ -30,50 +35,54 @@ __all__ = [
     "VERSION_TEXT",
 ]
 
+_VERSION = columns_of(version, "v.")
+_LISTED = columns_of(version, "v.", without_text=True)
+_SCHEMA = columns_of(schema)
+
 # --- versions --------------------------------------------------------------------------------------------------------
 
 VERSIONS = PreparedStatement(
     "registry_versions",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+    f"""
+SELECT {_LISTED}
+FROM registry_version v
 WHERE v.subject = :name ORDER BY v.number
 """,
     name="text",
 )
 VERSIONS_BY_FINGERPRINT = PreparedStatement(
     "registry_versions_by_fingerprint",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
-WHERE v.subject = :name AND s.shape = :fingerprint ORDER BY v.number
+    f"""
+SELECT {_VERSION}
+FROM registry_version v
+WHERE v.subject = :name AND v.shape = :fingerprint ORDER BY v.number
 """,
     name="text",
     fingerprint="bytea",
 )
 VERSIONS_BY_SCHEMA_ID = PreparedStatement(
     "registry_versions_by_schema_id",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+    f"""
+SELECT {_LISTED}
+FROM registry_version v
 WHERE v.schema_id = :id ORDER BY v.subject COLLATE "C", v.number
 """,
     id="integer",
 )
 LATEST_VERSION = PreparedStatement(
     "registry_latest_version",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+    f"""
+SELECT {_VERSION}
+FROM registry_version v
 WHERE v.subject = :name AND NOT v.deleted ORDER BY v.number DESC LIMIT 1
 """,
     name="text",
 )
 VERSION = PreparedStatement(
     "registry_version",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted, v.text
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+    f"""
+SELECT {_VERSION}
+FROM registry_version v
 WHERE v.subject = :name AND v.number = :number
 """,
     name="text",
@@ -81,17 +90,17 @@ WHERE v.subject = :name AND v.number = :number
 )
 ALL_VERSIONS = PreparedStatement(
     "registry_all_versions",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id JOIN registry_subject n ON n.name = v.subject
+    f"""
+SELECT {_LISTED}
+FROM registry_version v JOIN registry_subject n ON n.name = v.subject
 WHERE NOT n.hidden ORDER BY v.subject COLLATE "C", v.number
 """,
 )
 REFERRERS = PreparedStatement(
     "registry_referrers",
-    """
-SELECT v.subject, v.number, v.schema_id, s.key, s.shape, v.deleted
-FROM registry_version v JOIN registry_schema s ON s.id = v.schema_id
+    f"""
+SELECT {_LISTED}
+FROM registry_version v
 WHERE v.schema_id IN (
   SELECT r.schema_id FROM registry_reference r
   WHERE r.subject = :name AND (:number IS NULL OR r.version = :number)
@@ -103,35 +112,41 @@ ORDER BY v.subject COLLATE "C", v.number
 )
 VERSION_TEXT = PreparedStatement(
     "registry_version_text",
-    "SELECT text FROM registry_version WHERE subject = :name AND number = :number",
+    f"SELECT {columns_of(version)} FROM registry_version WHERE subject = :name AND number = :number",
     name="text",
     number="integer",
 )
 ADD_VERSION = PreparedStatement(
     "registry_add_version",
     """
-INSERT INTO registry_version (subject, number, schema_id, text, deleted)
-VALUES (:subject, :number, :schema_id, :text, false) ON CONFLICT DO NOTHING RETURNING number
+INSERT INTO registry_version (subject, number, schema_id, text, deleted, key, shape, row_version, tag)
+VALUES (:subject, :number, :schema_id, :text, :deleted, :key, :shape, :row_version, :tag)
+ON CONFLICT DO NOTHING RETURNING number
 """,
     subject="text",
     number="integer",
     schema_id="integer",
     text="text",
+    deleted="boolean",
+    key="bytea",
+    shape="bytea",
+    row_version="bigint",
+    tag="bytea",
 )
 
 # --- schemas ---------------------------------------------------------------------------------------------------------
 
 SCHEMA = PreparedStatement(
     "registry_schema",
-    """
-SELECT id, key, shape, kind, text, reference_list, metadata, rule_set, origin FROM registry_schema WHERE id = :id
+    f"""
+SELECT {_SCHEMA} FROM registry_schema WHERE id = :id
 """,
     id="integer",
 )
 SCHEMA_BY_GUID = PreparedStatement(
     "registry_schema_by_guid",
-    """
-SELECT id, key, shape, kind, text, reference_list, metadata, rule_set, origin FROM registry_schema
+    f"""
+SELECT {_SCHEMA} FROM registry_schema
 WHERE key >= :lowest AND key <= :highest ORDER BY id LIMIT 1
 """,
     lowest="bytea",
@@ -139,21 +154,23 @@ WHERE key >= :lowest AND key <= :highest ORDER BY id LIMIT 1
 )
 
 # Only a new content takes an id from the sequence. The version is added in the same statement: one round trip for both.
+# Tags cover the id, so they follow in a second one (TAG_CONTENT), in the same transaction.
 ADD_CONTENT = PreparedStatement(
     "registry_add_content",
     """
 WITH existing AS (
   SELECT id FROM registry_schema WHERE key = :key AND twin = 0
 ), created AS (
-  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin)
-  SELECT :key, :fingerprint, :schema_type, :text, :references, :metadata, :rule_set, :origin
+  INSERT INTO registry_schema (key, shape, kind, text, reference_list, metadata, rule_set, origin, row_version)
+  SELECT :key, :fingerprint, :schema_type, :text, :references, :metadata, :rule_set, :origin, :row_version
   WHERE NOT EXISTS (SELECT 1 FROM existing)
   ON CONFLICT DO NOTHING RETURNING id
 ), content AS (
   SELECT id, false AS created FROM existing UNION ALL SELECT id, true FROM created
 ), added AS (
-  INSERT INTO registry_version (subject, number, schema_id, text, deleted)
-  SELECT :origin, :number, id, :text, false FROM content ON CONFLICT DO NOTHING RETURNING number
+  INSERT INTO registry_version (subject, number, schema_id, text, deleted, key, shape, row_version)
+  SELECT :origin, :number, id, :text, false, :key, :fingerprint, :row_version FROM content
+  ON CONFLICT DO NOTHING RETURNING number
 )
 SELECT id, created, EXISTS (SELECT 1 FROM added) AS added FROM content
 """,
@@ -166,12 +183,28 @@ SELECT id, created, EXISTS (SELECT 1 FROM added) AS added FROM content
     rule_set="text",
     origin="text",
     number="integer",
+    row_version="bigint",
+)
+TAG_CONTENT = PreparedStatement(
+    "registry_tag_content",
+    """
+WITH tagged AS (
+  UPDATE registry_schema SET tag = :schema_tag WHERE id = :id AND :schema_tag IS NOT NULL
+)
+UPDATE registry_version SET tag = :version_tag WHERE subject = :subject AND number = :number
+""",
+    id="integer",
+    schema_tag="bytea",
+    subject="text",
+    number="integer",
+    version_tag="bytea",
 )
 
 IMPORT_CONTENT = sa.text("""
-INSERT INTO registry_schema (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, twin)
+INSERT INTO registry_schema
+  (id, key, shape, kind, text, reference_list, metadata, rule_set, origin, row_version, tag, twin)
 OVERRIDING SYSTEM VALUE
-SELECT :id, :key, :fingerprint, :schema_type, :text, :references, :metadata, :rule_set, :origin,
+SELECT :id, :key, :shape, :kind, :text, :reference_list, :metadata, :rule_set, :origin, :row_version, :tag,
   CASE WHEN EXISTS (SELECT 1 FROM registry_schema WHERE key = :key AND twin = 0) THEN CAST(:id AS integer) ELSE 0 END
 ON CONFLICT DO NOTHING RETURNING id
 """)
@@ -200,16 +233,19 @@ LOCK_SUBJECT = PreparedStatement(
     "registry_lock_subject",
     """
 WITH created AS (
-  INSERT INTO registry_subject (name, hidden) VALUES (:name, :hidden) ON CONFLICT DO NOTHING RETURNING 1
+  INSERT INTO registry_subject (name, hidden, row_version, tag) VALUES (:name, :hidden, :row_version, :tag)
+  ON CONFLICT DO NOTHING RETURNING name, hidden, config, mode, row_version, tag
 ), existing AS (
-  SELECT config, mode FROM registry_subject WHERE name = :name FOR UPDATE
+  SELECT name, hidden, config, mode, row_version, tag FROM registry_subject WHERE name = :name FOR UPDATE
 )
-SELECT 'created' AS kind, '' AS name, NULL AS config, NULL AS mode FROM created
-UNION ALL SELECT 'existing', '', config, mode FROM existing
-UNION ALL SELECT 'scope', name, config, mode FROM registry_subject WHERE name = ANY(:scopes)
+SELECT 'created' AS kind, name, hidden, config, mode, row_version, tag FROM created
+UNION ALL SELECT 'existing', name, hidden, config, mode, row_version, tag FROM existing
+UNION ALL SELECT 'scope', name, hidden, config, mode, row_version, tag FROM registry_subject WHERE name = ANY(:scopes)
 """,
     name="text",
     hidden="boolean",
+    row_version="bigint",
+    tag="bytea",
     scopes="text[]",
 )
 
@@ -218,10 +254,8 @@ LOCK_SUBJECTS = sa.text("""
 SELECT 1 FROM registry_subject WHERE name = ANY(:names) ORDER BY name COLLATE "C" FOR UPDATE
 """)
 
-SETTINGS = sa.text("""
-SELECT name, config, mode FROM registry_subject
-WHERE name = ANY(:names) AND (config IS NOT NULL OR mode IS NOT NULL)
-""")
+# Those without settings too: the tag alone tells a subject that has none from one whose settings were taken away.
+SETTINGS = sa.text(f"SELECT {columns_of(subject)} FROM registry_subject WHERE name = ANY(:names)")
 
 # --- outbox ----------------------------------------------------------------------------------------------------------
 

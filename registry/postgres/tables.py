@@ -2,6 +2,8 @@
 
 import sqlalchemy as sa
 
+from registry.database.row_tags import derived, hashed, tag_columns, tagged, untagged
+
 __all__ = [
     "approval",
     "catalogue",
@@ -17,6 +19,7 @@ __all__ = [
 ]
 
 metadata = sa.MetaData()
+_CREATED_AT = untagged("the database's clock at the insertion; nothing is decided by it")
 
 schema = sa.Table(
     "registry_schema",
@@ -30,11 +33,19 @@ schema = sa.Table(
     sa.Column("metadata", sa.Text),  # JSON as submitted: text, because jsonb would reorder it
     sa.Column("rule_set", sa.Text),
     sa.Column("origin", sa.Text, nullable=False),
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now(), info=_CREATED_AT),
     # 0 for the id that this registry assigned to a content; the id itself for another one of it that was imported
-    sa.Column("twin", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column(
+        "twin",
+        sa.Integer,
+        nullable=False,
+        server_default=sa.text("0"),
+        info=untagged("it chooses between ids of one and the same content"),
+    ),
+    *tag_columns(),
     sa.UniqueConstraint("key", "twin", name="registry_schema_content"),
     comment="what an id stands for, for ever: rows are neither changed nor deleted",
+    info=tagged("registry"),
 )
 
 subject = sa.Table(
@@ -44,6 +55,8 @@ subject = sa.Table(
     sa.Column("hidden", sa.Boolean, nullable=False),
     sa.Column("config", sa.Text),
     sa.Column("mode", sa.Text),
+    *tag_columns(),
+    info=tagged("registry"),
     comment="one row a subject: its settings, and the lock that makes it have one writer",
 )
 
@@ -53,10 +66,15 @@ version = sa.Table(
     sa.Column("subject", sa.Text, sa.ForeignKey("registry_subject.name"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("schema_id", sa.Integer, sa.ForeignKey("registry_schema.id"), nullable=False, index=True),
-    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False, info=hashed()),
     sa.Column("deleted", sa.Boolean, nullable=False),
-    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("created_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now(), info=_CREATED_AT),
+    # Those of the schema with this id, under the version's tag: a list of versions need not read the schemas.
+    sa.Column("key", sa.LargeBinary(32)),
+    sa.Column("shape", sa.LargeBinary(32)),
+    *tag_columns(),
     sa.Index("registry_version_content", "subject", "schema_id"),
+    info=tagged("registry"),
 )
 
 reference = sa.Table(
@@ -66,6 +84,9 @@ reference = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Index("registry_reference_target", "subject", "version"),
+    info=derived(
+        "the reverse of registry_schema.reference_list, which is tagged; it serves searches and deletion only"
+    ),
     comment="which schemas need which versions: the reverse of registry_schema.reference_list",
 )
 
@@ -76,7 +97,9 @@ department = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("uscc", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    *tag_columns(),
     sa.UniqueConstraint("uscc", name="registry_department_uscc"),
+    info=tagged("directory"),
 )
 
 department_version = sa.Table(
@@ -86,6 +109,8 @@ department_version = sa.Table(
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    *tag_columns(),
+    info=tagged("directory"),
 )
 
 catalogue = sa.Table(
@@ -97,6 +122,8 @@ catalogue = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    *tag_columns(),
+    info=tagged("directory"),
 )
 
 catalogue_version = sa.Table(
@@ -107,7 +134,9 @@ catalogue_version = sa.Table(
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+    *tag_columns(),
     sa.ForeignKeyConstraint(["name", "major"], ["registry_catalogue.name", "registry_catalogue.major"]),
+    info=tagged("directory"),
 )
 
 approval = sa.Table(
@@ -126,7 +155,9 @@ approval = sa.Table(
     sa.Column("decided_at", sa.DateTime(timezone=True)),
     sa.Column("answer", sa.Text, nullable=False),
     sa.CheckConstraint("decided_by <> asked_by OR decided_by = ''", name="registry_approval_two_people"),
+    *tag_columns(),
     sa.Index("registry_approval_subject", "subject", "state"),
+    info=tagged("registry"),
     comment="requests to take a classification back, and what became of them",
 )
 
@@ -136,5 +167,6 @@ outbox = sa.Table(
     sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("key", sa.Text, nullable=False),  # JSON, as Confluent's registry writes it on its topic
     sa.Column("value", sa.Text),  # null: a tombstone
+    info=derived("a copy on its way to a topic for other programs; no decision reads it or the topic"),
     comment="changes that are not on the topic yet, written with the change itself",
 )

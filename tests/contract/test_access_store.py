@@ -20,6 +20,7 @@ from schemas.access import GrantState
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
 from schemas.names import ResourceName, Topic
 from tests.kit.cases.grants import CONSUMER, GRANT, NOW, POPULATION, PROVIDER, STRANGER, a_grant
+from tests.kit.row_tags import row_tags
 
 KEY = bytes(range(32))
 DAY = date(2026, 5, 4)
@@ -45,7 +46,7 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
+        yield Home(PostgresAccessStore(RowMac(KEY), row_tags()), PostgresDatabase(engine))
 
 
 def test_a_grant_is_read_back_as_it_was_put(home: Home) -> None:
@@ -219,7 +220,7 @@ def test_no_release_follows_a_revocation(home: Home) -> None:
 @pytest.mark.postgres
 def test_releases_of_one_grant_do_not_wait_for_each_other(engine: sa.Engine) -> None:
     metadata.create_all(engine)
-    home = Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
+    home = Home(PostgresAccessStore(RowMac(KEY), row_tags()), PostgresDatabase(engine))
     home.put(a_grant())
     with home.db.begin() as one, home.db.begin() as two:
         assert home.store.lock_shared(one, GRANT) == home.store.lock_shared(two, GRANT)
@@ -333,7 +334,7 @@ WIDER = a_grant(fields=("id_number", "full_name", "birth_date", "mobile_phone"))
 @pytest.fixture
 def desk(engine: sa.Engine) -> Home:
     metadata.create_all(engine)
-    home = Home(PostgresAccessStore(RowMac(KEY)), PostgresDatabase(engine))
+    home = Home(PostgresAccessStore(RowMac(KEY), row_tags()), PostgresDatabase(engine))
     home.put(a_grant(), a_grant(id="other", consumer=STRANGER))
     return home
 

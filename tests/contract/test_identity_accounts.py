@@ -17,6 +17,7 @@ from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from tests.kit.cases.grants import CONSUMER, NOW
 from tests.kit.cases.identity import DAY, Home
+from tests.kit.row_tags import row_tags
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -27,7 +28,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
+        yield Home(PostgresIdentityStore(row_tags()), PostgresDatabase(engine), authority)
 
 
 # people
@@ -116,7 +117,7 @@ def test_an_account_that_does_not_hang_together_is_refused(home: Home, name: str
 def test_no_secret_is_in_the_database(engine: sa.Engine, tmp_path: Path) -> None:
     metadata.create_all(engine)
     authority = Authority.create(tmp_path / "authority", "city-pool", NOW)
-    home = Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
+    home = Home(PostgresIdentityStore(row_tags()), PostgresDatabase(engine), authority)
     secrets = [home.invite(), add(home, "wang.hr")]
     with engine.begin() as connection:
         for table in metadata.sorted_tables:

@@ -28,6 +28,7 @@ from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.invitation import Invitation
 from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER
 from tests.kit.cases.identity import DAY, Home
+from tests.kit.row_tags import row_tags
 from tests.kit.world.certificates import a_request, p256
 
 WAIT, BLOCKED = 10.0, 0.3  # seconds
@@ -41,7 +42,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Home]:
     else:
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        yield Home(PostgresIdentityStore(), PostgresDatabase(engine), authority)
+        yield Home(PostgresIdentityStore(row_tags()), PostgresDatabase(engine), authority)
 
 
 # the store
@@ -348,7 +349,7 @@ def test_a_certificate_that_the_pool_does_not_know_counts_as_revoked(home: Home)
 @pytest.mark.postgres
 def test_a_revocation_waits_for_whoever_holds_the_certificate(engine: sa.Engine) -> None:
     metadata.create_all(engine)
-    store, db = PostgresIdentityStore(), PostgresDatabase(engine)
+    store, db = PostgresIdentityStore(row_tags()), PostgresDatabase(engine)
     with db.begin() as work:
         store.add_certificate(work, a_certificate())
     revoked = threading.Event()

@@ -17,6 +17,7 @@ from registry.subjects.model import Content
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
 from tests.kit.cases.registry import Committing, Store, Subjects, memory_store, postgres_store, refused
+from tests.kit.row_tags import row_tags
 
 EDITOR = Actor(kind=ActorKind.HUMAN, id="li.editor", department="d1", role=Role.CATALOGUE_EDITOR)
 OFFICER = Actor(kind=ActorKind.HUMAN, id="wang.officer", department="d1", role=Role.SECURITY_OFFICER)
@@ -65,7 +66,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         return
     engine: sa.Engine = request.getfixturevalue("engine")
     tables.metadata.create_all(engine)
-    yield World(PostgresApprovals(), postgres_store(engine))
+    yield World(PostgresApprovals(row_tags()), postgres_store(engine))
 
 
 def test_a_lowered_level_is_registered_once_another_person_approves(world: World) -> None:
@@ -184,7 +185,7 @@ def test_requests_are_found_by_subject_and_state(world: World) -> None:
 @pytest.mark.postgres
 def test_the_database_itself_knows_that_there_are_two_people(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    world = World(PostgresApprovals(), postgres_store(engine))
+    world = World(PostgresApprovals(row_tags()), postgres_store(engine))
     world.subjects.register(SUBJECT, person("G4"))
     asked = world.ask(person("G3"))
     with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:

@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 
 from exchange.admin_client import AdminClient as Control
 from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
+from exchange.server.row_tags import open_row_tags
 from registry.cli.main import app
 from registry.client.admin import RegistryAdminClient
 from registry.database.unit_of_work import PostgresDatabase
@@ -105,7 +107,8 @@ def test_a_revoked_token_is_refused_within_a_second_though_it_reads_by_id_all_th
     engine = sa.create_engine((pool.data / "database-url").read_text().strip())
     try:
         with PostgresDatabase(engine).begin() as work:
-            Users(PostgresIdentityStore()).revoke(work, "leaver", datetime.now(UTC))
+            tags = open_row_tags(FileSecrets.open(pool.data / "secrets"))
+            Users(PostgresIdentityStore(tags)).revoke(work, "leaver", datetime.now(UTC))
         revoked = time.monotonic()
     finally:
         engine.dispose()

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from registry.database.unit_of_work import PostgresDatabase
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
+from registry.postgres.subjects import PostgresSubjects
 from registry.schemas_topic.outbox import MemoryOutbox, snapshot_records
 from registry.schemas_topic.records import Snapshot, fold, is_reserved_id
 from registry.subjects.model import Content
 from schemas.errors import PoolError
 from tests.kit.cases.registry import Committing, Store, Subjects, memory_store, postgres_store, with_outbox
+from tests.kit.row_tags import row_tags
 
 TEXTS = ['"int"', '{"type": "int"}', '"long"', '{"type": "int", "zh": "年"}', '"string"']
 ACTS = st.lists(
@@ -97,7 +99,7 @@ def test_what_is_refused_is_not_told() -> None:
 def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
     store = postgres_store(engine)
-    outbox = Committing(PostgresOutbox(), store.database)
+    outbox = Committing(PostgresOutbox(PostgresSubjects(row_tags())), store.database)
     published = with_outbox(store, outbox.part)
     subjects = service(published)
     play(subjects, [("put", "a", text) for text in TEXTS] + [("view", "", TEXTS[0]), ("drop one", "a", "")])
@@ -122,7 +124,7 @@ def test_in_postgresql_change_and_record_are_one_transaction(engine: sa.Engine) 
 @pytest.mark.postgres
 def test_one_process_at_a_time_has_the_turn(engine: sa.Engine) -> None:
     tables.metadata.create_all(engine)
-    outbox = PostgresOutbox()
+    outbox = PostgresOutbox(PostgresSubjects(row_tags()))
     first, second = PostgresDatabase(engine), PostgresDatabase(sa.create_engine(engine.url, poolclass=sa.pool.NullPool))
     with first.begin() as work:
         assert outbox.try_lock(work)

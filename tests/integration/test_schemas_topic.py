@@ -11,6 +11,7 @@ from exchange.server.schemas_topic import SchemasTopic, read_topic
 from registry.client.admin import RegistryAdminClient
 from registry.postgres import tables
 from registry.postgres.outbox import PostgresOutbox
+from registry.postgres.subjects import PostgresSubjects
 from registry.rest.app import create
 from registry.schemas_topic.records import Record, Snapshot, fold
 from registry.schemas_topic.transfer import import_snapshot
@@ -18,6 +19,7 @@ from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
 from tests.integration.test_registry_outbox import TEXTS, play, service, told_is_held
 from tests.kit.cases.registry import Subjects, memory_store, postgres_store, with_outbox
+from tests.kit.row_tags import row_tags
 from tests.kit.world.kafka import Node
 from tests.kit.world.registry_served import RecordingAccessControl, identify
 
@@ -28,7 +30,7 @@ class World:
     def __init__(self, engine: sa.Engine, node: Node) -> None:
         tables.metadata.create_all(engine)
         self.store = postgres_store(engine)
-        self.outbox = PostgresOutbox()
+        self.outbox = PostgresOutbox(PostgresSubjects(row_tags()))
         self.subjects = service(with_outbox(self.store, self.outbox))
         gateway = node.gateway
         self.settings = KafkaSettings(

@@ -30,6 +30,7 @@ from exchange.access.grants.store import (
     unknown_grant,
     version_conflict,
 )
+from registry.database.row_tags import RowTags, derived, proven, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Grant, GrantState
 
@@ -57,6 +58,7 @@ _grant = sa.Table(
     sa.Index("access_grant_provider", "provider", "id"),
     sa.Index("access_grant_topic", "topic", "id"),
     sa.Index("access_grant_state_expires", "state", "expires"),
+    info=proven("a MAC of its own, the seal; its version and hash are in the entry of the act that made it"),
 )
 _version = sa.Table(
     "access_grant_version",
@@ -68,6 +70,7 @@ _version = sa.Table(
     sa.Column("seal", _DIGEST, nullable=False),
     sa.Column("entry_id", sa.Text, nullable=False),
     sa.Column("recorded_at", _MOMENT, nullable=False),
+    info=proven("a MAC of its own, the seal; its version and hash are in the entry of the act that made it"),
 )
 _quota = sa.Table(
     "access_quota",
@@ -75,6 +78,10 @@ _quota = sa.Table(
     sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
     sa.Column("day", sa.Date, primary_key=True),
     sa.Column("released", sa.BigInteger, nullable=False),
+    info=derived(
+        "sums of the counts in the entries of releases; a lower one lets a consumer draw more of what it was granted, "
+        "and every draw has its entry"
+    ),
 )
 _position = sa.Table(
     "access_position",
@@ -82,6 +89,7 @@ _position = sa.Table(
     sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
     sa.Column("committed", sa.LargeBinary, nullable=False),
     sa.Column("released", sa.LargeBinary, nullable=False),
+    info=derived("the ranges of releases are in their entries, and verification finds one that is missing (fetch.gap)"),
 )
 _purpose = sa.Table(
     "access_purpose",
@@ -92,6 +100,8 @@ _purpose = sa.Table(
     sa.Column("en", sa.Text, nullable=False),
     sa.Column("dpv", sa.Text, nullable=False),
     sa.Column("active", sa.Boolean, nullable=False),
+    *tag_columns(),
+    info=tagged("access"),
 )
 
 # On the fetch path, but for FOR UPDATE, which is for changes of a grant.
@@ -115,10 +125,16 @@ _REPLACE_POSITION = sa.text(
 
 
 class PostgresAccessStore(AccessStore):
-    """PostgreSQL adapter. Every call runs on the connection of the reader or unit of work that it is given."""
+    """PostgreSQL adapter. Every call runs on the connection of the reader or unit of work that it is given.
 
-    def __init__(self, row_mac: RowMac) -> None:
+    Args:
+        row_mac: protects the rows of grants.
+        tags: makes and checks the tags of the other rows.
+    """
+
+    def __init__(self, row_mac: RowMac, tags: RowTags) -> None:
         self._row_mac = row_mac
+        self._tags = tags
 
     @override
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
@@ -257,16 +273,32 @@ class PostgresAccessStore(AccessStore):
 
     @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
-        rows = [
-            {"id": p.id, "parent": p.parent, "zh": p.zh, "en": p.en, "dpv": p.dpv, "active": p.active} for p in purposes
-        ]
-        connection_of(work).execute(pg.insert(_purpose).values(rows).on_conflict_do_nothing())
+        for purpose in purposes:
+            values = {
+                "id": purpose.id,
+                "parent": purpose.parent,
+                "zh": purpose.zh,
+                "en": purpose.en,
+                "dpv": purpose.dpv,
+                "active": purpose.active,
+            }
+            row = self._tags.new(_purpose, values)
+            if connection_of(work).execute(pg.insert(_purpose).values(row).on_conflict_do_nothing()).rowcount:
+                self._tags.note_new(work, _purpose, row)
 
     @override
     def purposes(self, reader: Reader) -> Sequence[Purpose]:
         rows = connection_of(reader).execute(sa.select(_purpose).order_by(_purpose.c.id))
         return [
-            Purpose(id=row.id, parent=row.parent, zh=row.zh, en=row.en, dpv=row.dpv, active=row.active) for row in rows
+            Purpose(
+                id=row["id"],
+                parent=row["parent"],
+                zh=row["zh"],
+                en=row["en"],
+                dpv=row["dpv"],
+                active=row["active"],
+            )
+            for row in self._tags.valid(_purpose, rows)
         ]
 
     def _verify(self, grant_id: str, row: Sequence[Any] | None) -> Grant:

@@ -12,6 +12,8 @@ A topic's partition of `broker_stretch` is created with the topic; `metadata.cre
 
 import sqlalchemy as sa
 
+from registry.database.row_tags import derived
+
 __all__ = ["block", "block_table_of", "lane", "metadata", "partition", "receipt", "topic"]
 
 metadata = sa.MetaData()
@@ -25,6 +27,7 @@ topic = sa.Table(
     sa.Column("keep", sa.Text, nullable=False),
     sa.Column("retention", sa.BigInteger, comment="microseconds; null keeps for ever"),
     sa.Column("generation", sa.Integer, nullable=False, server_default="1"),
+    info=derived("who may read or write is decided by grants and the catalogue; records are proven by their entries"),
 )
 
 partition = sa.Table(
@@ -38,6 +41,7 @@ partition = sa.Table(
     sa.Column("compacted", sa.BigInteger, nullable=False, server_default="0", comment="up to here no key stands twice"),
     # Each append updates these rows: free space on the page allows heap-only updates.
     postgresql_with={"fillfactor": "20"},
+    info=derived("positions; the entry of each batch has those of its records, and a release has its range"),
 )
 
 block = sa.Table(
@@ -58,6 +62,7 @@ block = sa.Table(
     sa.Column("positions", sa.LargeBinary, nullable=False),
     sa.Index("broker_stretch_recorded_at", "topic_id", "partition", "recorded_at", "last"),
     postgresql_partition_by="LIST (topic_id)",
+    info=derived("records; the entry of each batch has the root over its records, and its connector signed it"),
 )
 
 # PostgreSQL's own compression (pglz) runs at 50 MB/s and keys do not compress at all.
@@ -72,6 +77,7 @@ lane = sa.Table(
     sa.Column("id", sa.Integer, sa.Identity(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("epoch", sa.BigInteger, nullable=False),
+    info=derived("which gateway may append next; batches are numbered in signed receipts and in entries"),
 )
 
 receipt = sa.Table(
@@ -84,6 +90,7 @@ receipt = sa.Table(
     sa.Column("recorded_at", sa.BigInteger, nullable=False),
     sa.Column("count", sa.Integer, nullable=False),
     sa.Column("runs", sa.Text, nullable=False, comment="partition:first-last, separated by spaces"),
+    info=derived("each batch's entry and signed receipt say the same"),
 )
 
 

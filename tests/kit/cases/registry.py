@@ -29,6 +29,7 @@ from registry.subjects.registration import Registration
 from registry.subjects.services import SubjectServices
 from schemas.errors import PoolError, Reason
 from schemas.names import ResourceName, Topic
+from tests.kit.row_tags import row_tags
 
 AT = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 TOPIC = Topic(ResourceName("population"), 1)
@@ -81,7 +82,7 @@ def memory_store() -> Store:
 
 
 def postgres_store(engine: sa.Engine, autocommit: sa.Engine | None = None) -> Store:
-    return Store(PostgresSubjects(), PostgresDatabase(engine, autocommit))
+    return Store(PostgresSubjects(row_tags()), PostgresDatabase(engine, autocommit))
 
 
 def with_outbox(store: Store, outbox: Outbox) -> Store:
@@ -140,7 +141,7 @@ def memory_stores() -> Stores:
 
 def postgres_stores(engine: sa.Engine) -> Stores:
     store = postgres_store(engine)
-    departments, catalogue = PostgresDepartments(), PostgresCatalogue()
+    departments, catalogue = PostgresDepartments(row_tags()), PostgresCatalogue(row_tags())
     return Stores(store, Committing(departments, store.database), Committing(catalogue, store.database))
 
 

@@ -1,0 +1,162 @@
+"""Attacks by the owner of the database, with SQL on a running pool: invented or changed rows give no authority."""
+
+import hashlib
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from exchange.admin_client import AdminClient
+from exchange.client import Identity, enrol
+from schemas import library
+from schemas.errors import PoolError, Reason
+from schemas.invitation import Invitation
+from tests.kit.world.world import World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
+
+TOPIC = "residents.v1"
+TOKEN = "pool_" + "x" * 43
+
+
+class Pool:
+    """A running pool with two departments, and the connection of the one who administers its database."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.police, self.labour = world.department("公安局"), world.department("人社局")
+        self.police.offer(TOPIC, library.text("population"), code="101001/000002")
+        self.benefits: Identity = self.labour.enrol("benefits")
+        self.engine = sa.create_engine((world.data / "database-url").read_text().strip())
+
+    def do(self, statement: str, **values: object) -> None:
+        with self.engine.begin() as connection:
+            done = connection.execute(sa.text(statement), values)
+            assert done.rowcount != 0, "the attack did nothing"
+
+    def scalar(self, statement: str, **values: object) -> object:
+        with self.engine.connect() as connection:
+            return connection.execute(sa.text(statement), values).scalar_one()
+
+    def invent_account(self, name: str, role: str, department: str, token: str) -> AdminClient:
+        self.do(
+            "INSERT INTO identity_account (name, role, department, digest, created_by, created_at)"
+            " VALUES (:name, :role, :department, :digest, 'bootstrap', now())",
+            name=name,
+            role=role,
+            department=department,
+            digest=hashlib.sha256(token.encode()).digest(),
+        )
+        return self.world.remote(token)
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://{self.world.addresses['metrics']}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with World.start() as world:
+        pool = Pool(world)
+        yield pool
+        pool.engine.dispose()
+
+
+def refused(act: object) -> Reason:
+    with pytest.raises(PoolError) as caught:
+        act()  # type: ignore[operator]
+    return caught.value.reason
+
+
+def test_an_inserted_account_may_do_nothing_and_is_reported(pool: Pool) -> None:
+    before = pool.metric("pool_rows_refused_total")
+    invented = pool.invent_account("planted", "sharing_office_head", pool.police.id, TOKEN + "1")
+    assert refused(lambda: invented.get("/departments")) is Reason.ROW_FORGED
+    assert pool.metric("pool_rows_refused_total") > before
+    assert "row_refused" in (pool.world.folder / "pool.log").read_text()
+    pool.do("DELETE FROM identity_account WHERE name = 'planted'")
+
+
+def test_an_account_with_another_role_or_another_ones_token_is_refused(pool: Pool) -> None:
+    head = pool.labour.account("sharing_office_head")
+    name = f"sharing-office-head-{pool.labour.id[-6:]}"
+    assert head.get("/departments")
+    pool.do("UPDATE identity_account SET role = 'data_authority', department = '' WHERE name = :name", name=name)
+    assert refused(lambda: head.get("/departments")) is Reason.ROW_FORGED
+    pool.do(
+        "UPDATE identity_account SET role = 'sharing_office_head', department = :department WHERE name = :name",
+        name=name,
+        department=pool.labour.id,
+    )
+    assert head.get("/departments"), "the row that the pool wrote is itself again"
+    digest = pool.scalar("SELECT digest FROM identity_account WHERE name = 'bootstrap'")
+    pool.do(
+        "UPDATE identity_account SET digest = :digest WHERE name = 'bootstrap'",
+        digest=hashlib.sha256((TOKEN + "2").encode()).digest(),
+    )
+    assert refused(lambda: pool.world.remote(TOKEN + "2").get("/departments")) is Reason.ROW_FORGED
+    pool.do("UPDATE identity_account SET digest = :digest WHERE name = 'bootstrap'", digest=digest)
+
+
+def test_an_inserted_invitation_enrols_nobody(pool: Pool) -> None:
+    token = pool.world.root.post(f"/departments/{pool.labour.id}/invitations", {"connector": "honest"})["token"]
+    honest = Invitation.decode(token)
+    secret = "an-invented-secret-of-the-database-s-owner"
+    pool.do(
+        "INSERT INTO identity_invitation (digest, department, connector, invited_by, created_at, expires_at)"
+        " VALUES (:digest, :department, NULL, 'bootstrap', now(), now() + interval '7 days')",
+        digest=hashlib.sha256(secret.encode()).digest(),
+        department=pool.police.id,
+    )
+    invented = Invitation(address=honest.address, authority=honest.authority, secret=secret).encode()
+    folder = pool.world.folder / "identities" / "invented"
+    assert refused(lambda: enrol(invented, "planted", folder)) is Reason.ROW_FORGED
+
+
+def test_an_invitation_moved_to_another_department_enrols_nobody(pool: Pool) -> None:
+    token = pool.world.root.post(f"/departments/{pool.labour.id}/invitations", {"connector": "moved"})["token"]
+    pool.do("UPDATE identity_invitation SET department = :police WHERE connector = 'moved'", police=pool.police.id)
+    assert refused(lambda: enrol(token, "moved", pool.world.folder / "identities" / "moved")) is Reason.ROW_FORGED
+
+
+def test_a_certificate_revived_or_moved_by_hand_may_do_nothing(pool: Pool) -> None:
+    identity = pool.labour.enrol("stolen")
+    with pool.world.client(identity) as client:
+        assert client.schema(TOPIC)
+    body = {"department": pool.labour.id, "connector": "stolen", "reason": "stolen"}
+    pool.world.root.post("/connectors/revocations", body)
+    with pool.world.client(identity) as client:
+        assert refused(lambda: client.schema(TOPIC)) is Reason.CERTIFICATE_REVOKED
+    pool.do("UPDATE identity_certificate SET revoked_at = NULL WHERE connector = 'stolen'")
+    with pool.world.client(identity) as client:
+        assert refused(lambda: client.schema(TOPIC)) is Reason.ROW_FORGED
+
+
+def test_a_changed_department_is_refused(pool: Pool) -> None:
+    body = pool.scalar("SELECT body FROM registry_department WHERE id = :id", id=pool.labour.id)
+    assert isinstance(body, str)
+    pool.do(
+        "UPDATE registry_department SET body = replace(body, '\"active\"', '\"abolished\"') WHERE id = :id",
+        id=pool.labour.id,
+    )
+    assert refused(lambda: pool.labour.account("security_officer").get("/departments")) is Reason.ROW_FORGED
+    pool.do("UPDATE registry_department SET body = :body WHERE id = :id", id=pool.labour.id, body=body)
+
+
+def test_a_catalogue_entry_given_to_another_provider_is_refused(pool: Pool) -> None:
+    pool.do(
+        "UPDATE registry_catalogue SET body = replace(body, :police, :labour), provider = :labour",
+        police=pool.police.id,
+        labour=pool.labour.id,
+    )
+    head = pool.labour.account("sharing_office_head")
+    assert refused(lambda: pool.labour.request(TOPIC, ["full_name"])) is Reason.ROW_FORGED
+    assert head.get("/catalogue") == [], "a list leaves the row out"
+    pool.do(
+        "UPDATE registry_catalogue SET body = replace(body, :labour, :police), provider = :police",
+        police=pool.police.id,
+        labour=pool.labour.id,
+    )
+    assert pool.labour.request(TOPIC, ["full_name"])
