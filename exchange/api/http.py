@@ -189,6 +189,12 @@ def entries(
     return who.pool.audit_queries.search(who.actor, who.call, query)
 
 
+@router.get("/audit/entries/{entry_id}", tags=["audit"])
+def entry(who: Caller, entry_id: str) -> Document:
+    """Return one entry as the caller sees it. The look-up is an entry itself."""
+    return who.pool.audit_queries.show(who.actor, who.call, entry_id)
+
+
 @router.get("/audit/entries/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
 def proof(who: Caller, entry_id: str) -> PlainTextResponse:
     """Return the C2SP tlog-proof of an entry: verifiable offline."""

@@ -20,6 +20,7 @@ from exchange.audit.store import (
     ReceiptStore,
     StoredLeaf,
     id_exists,
+    is_about_resource,
     no_entry,
     not_opened,
 )
@@ -214,8 +215,14 @@ def _matches(entry: AuditEntry, query: EntryQuery) -> bool:
         (query.decision, entry.decision),
         (query.entry, entry.id),
     ]
+    party = query.party
     return (
-        all(value is None or value == actual for value, actual in required)
+        (party is None or required[0][1] == party.department or _is_own(entry, party.resources))
+        and all(value is None or value == actual for value, actual in required)
         and (query.since is None or entry.at >= query.since)
         and (query.until is None or entry.at < query.until)
     )
+
+
+def _is_own(entry: AuditEntry, resources: frozenset[str]) -> bool:
+    return is_about_resource(entry.action) and entry.resource in resources

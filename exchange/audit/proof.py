@@ -4,7 +4,8 @@
     proven = check_proof(text, [key])            without log, database or network
 
 The file carries the entry's own bytes as extra data. They are believed only because their hash leads to the root
-that the log signed.
+that the log signed. For those who may not see all of the entry it carries the 32 bytes of its leaf hash in their place:
+it then proves that the entry with this hash is in the log, and nothing about what the entry says.
 """
 
 import base64
@@ -16,7 +17,7 @@ from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.tiles import TileFiles
 from schemas.audit import Checkpoint, InclusionProof
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
-from schemas.merkle import inclusion_proof, leaf_hash, verify_inclusion
+from schemas.merkle import HASH_SIZE, inclusion_proof, leaf_hash, verify_inclusion
 
 __all__ = ["ProvenEntry", "check_proof", "log_behind", "prove"]
 
@@ -26,15 +27,19 @@ _MAX_PATH = 63
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenEntry:
-    """What a proof file proves: these bytes are entry `index` of the log that the checkpoint is of."""
+    """What a proof file proves: these bytes are entry `index` of the log that the checkpoint is of.
+
+    `leaf` is None where the file carries the leaf's hash alone.
+    """
 
     index: int
-    leaf: bytes
+    leaf: bytes | None
+    leaf_hash: bytes
     checkpoint: Checkpoint
 
 
-def prove(folder: Path, index: int) -> str:
-    """Return the proof file of an entry under the folder's checkpoint.
+def prove(folder: Path, index: int, *, by_hash: bool = False) -> str:
+    """Return the proof file of an entry under the folder's checkpoint; *by_hash*: with its hash in place of its bytes.
 
     Raises:
         UnavailableError: LOG_BEHIND, the checkpoint does not cover that entry yet; about a second after it was written.
@@ -50,13 +55,21 @@ def prove(folder: Path, index: int) -> str:
     if index >= checkpoint.size:
         raise log_behind()
     leaf = files.leaf(index, checkpoint.size)
+    digest = leaf_hash(leaf)
     proof = inclusion_proof(index, checkpoint.size, files.subtree(checkpoint.size))
-    if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
+    if not verify_inclusion(digest, proof, checkpoint.root):
         raise CorruptError(
             Reason.LOG_CORRUPT,
             f"entry {index} does not lead to the signed root; `pool audit verify` names what is wrong",
         )
-    lines = [_HEADER, f"extra {_base64(leaf)}", f"index {index}", *map(_base64, proof.path), "", note]
+    lines = [
+        _HEADER,
+        f"extra {_base64(digest if by_hash else leaf)}",
+        f"index {index}",
+        *map(_base64, proof.path),
+        "",
+        note,
+    ]
     return "\n".join(lines)
 
 
@@ -71,17 +84,19 @@ def check_proof(text: str, keys: Sequence[NoteKey]) -> ProvenEntry:
     lines = head.split("\n")
     if len(lines) < 3 or lines[0] != _HEADER or not lines[1].startswith("extra ") or len(lines) > _MAX_PATH + 3:
         raise _form("expected its header, the entry as extra data, its index and the path")
-    leaf, index = _bytes(lines[1].removeprefix("extra ")), lines[2].removeprefix("index ")
+    extra, index = _bytes(lines[1].removeprefix("extra ")), lines[2].removeprefix("index ")
+    # No entry is as short as a hash: its pool, id and time alone are longer.
+    leaf, digest = (None, extra) if len(extra) == HASH_SIZE else (extra, leaf_hash(extra))
     exact = len(index) < 20 and index.isascii() and index.isdigit() and str(int(index)) == index
     if not lines[2].startswith("index ") or not exact:
         raise _form("the third line is not `index` and a number")
     checkpoint = parse_checkpoint(open_note(note, keys))
     proof = InclusionProof(index=int(index), size=checkpoint.size, path=tuple(map(_bytes, lines[3:])))
-    if not verify_inclusion(leaf_hash(leaf), proof, checkpoint.root):
+    if not verify_inclusion(digest, proof, checkpoint.root):
         raise InvalidError(
             Reason.LEAF_MISMATCH, f"the proof does not hold: these bytes are not entry {index} of {checkpoint.origin}"
         )
-    return ProvenEntry(index=proof.index, leaf=leaf, checkpoint=checkpoint)
+    return ProvenEntry(index=proof.index, leaf=leaf, leaf_hash=digest, checkpoint=checkpoint)
 
 
 def log_behind() -> UnavailableError:

@@ -26,8 +26,10 @@ from schemas.names import Lane
 from schemas.record import Receipt
 
 __all__ = [
+    "RESOURCE_SCOPES",
     "Backlog",
     "CheckpointRow",
+    "EntryParty",
     "EntryQuery",
     "EntryStore",
     "LogStore",
@@ -37,6 +39,7 @@ __all__ = [
     "ReceiptStore",
     "StoredLeaf",
     "id_exists",
+    "is_about_resource",
     "no_entry",
     "not_opened",
 ]
@@ -73,17 +76,42 @@ class StoredLeaf:
     leaf_hash: bytes
 
 
+RESOURCE_SCOPES = ("exchange:", "registry:", "identity:department:")
+"""Begin the actions whose resource is a topic, a subject or a department. That of others is an account, a connector or
+an entry, whose name may be that of somebody else's topic."""
+
+
+def is_about_resource(action: str) -> bool:
+    """Return whether the resource of an action's entries is a topic, a subject or a department's id."""
+    return action.startswith(RESOURCE_SCOPES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryParty:
+    """A department as a reader of the log: it sees entries whose actor is its own, and whose resource is its own.
+
+    Attributes:
+        department: internal id.
+        resources: its topics and their subjects, and its own id.
+    """
+
+    department: str
+    resources: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryQuery:
     """A search for entries; an attribute that is None does not limit it.
 
     Attributes:
+        party: the department that may see no others than its own.
         department: of the actor (the consumer, in a fetch; the provider, in a publication).
         resource, purpose, case, grant, action, decision, entry: equal to the entry's.
         since, until: microseconds UTC, since ≤ at < until.
         limit: entries at most, newest first.
     """
 
+    party: EntryParty | None = None
     department: str | None = None
     resource: str | None = None
     purpose: str | None = None

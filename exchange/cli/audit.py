@@ -1,4 +1,4 @@
-"""Commands `pool audit list`, `prove`, `checkpoint`, `verify` and `check-proof`: search and verify the audit log.
+"""Commands `pool audit list`, `show`, `prove`, `checkpoint`, `verify`, `check-proof`: search and verify the audit log.
 
 `verify` works offline: with the log's files (or a copy) and its public key, without database, broker or pool. Keep a
 checkpoint outside the pool and pass it with `--since`: then any later change of the entries under it is found, even
@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
     audit.command("verify")(verify)
     audit.command("check-proof")(check_proof_file)
     app.add_typer(audit, name="audit", help="The audit log (审计日志): list, prove, verify.", no_args_is_help=True)
-    for name, command in (("list", list_entries), ("prove", prove), ("checkpoint", checkpoint)):
+    for name, command in (("list", list_entries), ("show", show), ("prove", prove), ("checkpoint", checkpoint)):
         audit.command(name)(command)
 
 
@@ -82,6 +82,19 @@ def list_entries(
     print_table(rows, _COLUMNS)
 
 
+def show(
+    context: typer.Context,
+    entry_id: str,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Print one entry as you may see it; `withheld` names what is left out. The look-up leaves an entry too."""
+    connect(context, data, url, token_file, authority)
+    print_json(client(context).get(f"/audit/entries/{entry_id}"))
+
+
 def prove(
     context: typer.Context,
     entry_id: str,
@@ -90,7 +103,10 @@ def prove(
     token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
     authority: Annotated[Path | None, typer.Option("--authority")] = None,
 ) -> None:
-    """Print an entry's proof (C2SP tlog-proof); with the log's public key it can be checked without the pool."""
+    """Print an entry's proof (C2SP tlog-proof); with the log's public key it can be checked without the pool.
+
+    If you do not see all of the entry, the proof is of its leaf hash and does not hold the entry.
+    """
     connect(context, data, url, token_file, authority)
     print(client(context).get(f"/audit/entries/{entry_id}/proof"), end="")
 
@@ -110,11 +126,22 @@ def checkpoint(
 def check_proof_file(
     file: Path,
     key: Annotated[str, typer.Option("--key", help="the log's public key, or the file with it (log.pub)")],
+    expected: Annotated[
+        str | None, typer.Option("--leaf-hash", help="hexadecimal, from a receipt or a list: must be the one proven")
+    ] = None,
 ) -> None:
-    """Check a proof file offline, and show the entry that it proves."""
+    """Check a proof file offline, and show the entry that it proves; or its leaf hash, if the file holds no more."""
     proven = check_proof(_read(file), [_key(key)])
+    if expected is not None and expected.lower() != proven.leaf_hash.hex():
+        raise InvalidError(
+            Reason.LEAF_MISMATCH, "the file proves an entry with another leaf hash; ask for the proof of this entry"
+        )
     print(f"proven: entry {proven.index} of {proven.checkpoint.origin}, under {proven.checkpoint.size} entries")
-    print(proven.leaf.decode())
+    if proven.leaf is not None:
+        print(proven.leaf.decode())
+        return
+    print(f"leaf hash {proven.leaf_hash.hex()}")
+    print("The file proves that the entry with this hash is in the log. What the entry says is not in the file.")
 
 
 def verify(

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -182,6 +183,7 @@ class App:
                 attributes=authorization.attributes,
                 entries=PostgresEntries(storage.engine),
                 log=_SignedLog(audit.log, config.path("log")),
+                own_resources=partial(_own_resources, storage.database, registry.catalogue),
             ),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
             now=utc_now,
@@ -295,16 +297,22 @@ class _SignedLog(SignedLog):
         self._folder = folder
 
     @override
-    def prove(self, entry_id: str) -> str:
+    def prove(self, entry_id: str, *, by_hash: bool) -> str:
         index = self._log.index_of(entry_id)
         if index is None:
             raise log_behind()
-        return prove(self._folder, index)
+        return prove(self._folder, index, by_hash=by_hash)
 
     @override
     def latest_checkpoint(self) -> tuple[int, str] | None:
         row = self._log.latest_checkpoint()
         return None if row is None else (row.size, row.note)
+
+
+def _own_resources(database: PostgresDatabase, catalogue: Catalogue, department: str) -> frozenset[str]:
+    with database.read() as reader:
+        topics = catalogue.provided_by(reader, department)
+    return frozenset({department, *map(str, topics), *(topic.subject for topic in topics)})
 
 
 @dataclass(frozen=True, slots=True)

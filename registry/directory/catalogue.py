@@ -149,6 +149,10 @@ class Catalogue:
         """Return the current version of every entry, by topic."""
         return self._store.all(reader)
 
+    def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
+        """Return the topics of a department's entries, drafts and archived ones too, sorted."""
+        return self._store.provided_by(reader, department_id)
+
     def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         """Return every version and when it was stored, oldest first."""
         return self._store.history(reader, topic)

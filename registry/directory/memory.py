@@ -81,6 +81,10 @@ class MemoryCatalogue(CatalogueStore):
             return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
 
     @override
+    def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
+        return [entry.topic for entry in self.all(reader) if entry.provider == department_id]
+
+    @override
     def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         with self._lock:
             return list(self._history.get(topic, []))

@@ -59,6 +59,10 @@ class CatalogueStore(Protocol):
         """Return the current version of every entry, by topic."""
         ...
 
+    def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
+        """Return the topics of a department's entries, drafts and archived ones too, sorted."""
+        ...
+
     def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         """Return every version and when it was stored, oldest first."""
         ...

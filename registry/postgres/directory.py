@@ -136,6 +136,12 @@ class PostgresCatalogue(CatalogueStore):
         return sorted(found, key=lambda entry: entry.topic)
 
     @override
+    def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
+        statement = sa.select(catalogue.c.name, catalogue.c.major).where(catalogue.c.provider == department_id)
+        found = connection_of(reader).execute(statement)
+        return sorted(Topic(ResourceName(name), major) for name, major in found)
+
+    @override
     def history(self, reader: Reader, topic: Topic) -> list[tuple[datetime, CatalogueEntry]]:
         statement = (
             sa.select(catalogue_version)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.ledger import AuditLedger
-from exchange.audit.store import CheckpointRow, EntryQuery
+from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery
 from registry.database.unit_of_work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf
@@ -38,6 +38,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[AuditWorld]:
     else:
         with postgres_world(request.getfixturevalue("engine")) as world:
             yield world
+
+
+OWNED = frozenset({"population.v1", "nothing.v1"})
 
 
 def stored(world: AuditWorld) -> list[AuditEntry]:
@@ -317,6 +320,13 @@ def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> No
         (EntryQuery(case="2026-002"), []),
         (EntryQuery(decision="deny"), ["denied"]),
         (EntryQuery(resource="credit.v1"), ["denied"]),
+        (EntryQuery(party=EntryParty(department=CONSUMER, resources=frozenset())), ["denied", "fetch"]),
+        (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED)), ["fetch", "publish"]),
+        (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED), limit=1), ["fetch"]),
+        (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED), department=CONSUMER), ["fetch"]),
+        (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED), resource="credit.v1"), []),
+        (EntryQuery(party=EntryParty(department=CONSUMER, resources=OWNED)), ["denied", "fetch", "publish"]),
+        (EntryQuery(party=EntryParty(department="another", resources=frozenset({"credit.v1"}))), ["denied"]),
         (EntryQuery(since=START + 2000), ["denied", "fetch"]),
         (EntryQuery(until=START + 2000), ["publish"]),
     ],
@@ -332,6 +342,13 @@ def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: EntryQu
     assert [names[from_leaf(found.leaf).id] for found in world.entries.find(query)] == expected
     [found] = world.entries.find(EntryQuery(entry=fetch.id))
     assert from_leaf(found.leaf).id == fetch.id
+
+
+def test_an_account_named_as_a_topic_makes_no_entry_of_the_topic_s_department(world: AuditWorld) -> None:
+    """Nor does a connector or an entry: a department may choose their names, and see nothing by them."""
+    actions = (Action.USER_ADD, Action.CONNECTOR_ENROL, Action.AUDIT_PROVE)
+    world.write(world.ledger(), *(world.make.make(action, resource="population.v1") for action in actions))
+    assert world.entries.find(EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED))) == []
 
 
 def test_a_caller_without_identity_leaves_an_entry_too(world: AuditWorld) -> None:

@@ -151,6 +151,8 @@ def test_an_entry_goes_from_draft_to_published_to_archived(stores: Stores) -> No
         EntryState.ARCHIVED,
     ]
     assert catalogue.all() == [archived]
+    assert catalogue.provided_by(archived.provider) == [archived.topic]
+    assert catalogue.provided_by("another") == []
 
 
 def test_what_was_registered_before_the_draft_is_looked_at_when_publishing(stores: Stores) -> None:

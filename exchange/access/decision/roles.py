@@ -101,7 +101,12 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.OPERATOR: Scope.ANY,
             _R.AUDITOR: Scope.ANY,
         },
-        _A.AUDIT_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
+        _A.AUDIT_READ: {
+            _R.AUDITOR: Scope.ANY,
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+        },
         _A.AUDIT_PROVE: {
             _R.AUDITOR: Scope.ANY,
             _R.DATA_AUTHORITY: Scope.ANY,

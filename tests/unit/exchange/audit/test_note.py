@@ -14,7 +14,7 @@ from exchange.audit.proof import check_proof, prove
 from exchange.audit.tiles import TileFiles
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
-from schemas.merkle import consistency_proof, verify_consistency
+from schemas.merkle import consistency_proof, leaf_hash, verify_consistency
 from schemas.status import code_of, error_of
 from tests.kit.cases.audit import LogWorld, leaves_of, memory_world
 
@@ -182,6 +182,18 @@ def test_a_proof_file_stands_alone(log: LogWorld, index: int) -> None:
     assert text.endswith(log.note())
     proven = check_proof(text, [log.signer.key])
     assert (proven.index, proven.leaf, proven.checkpoint.size) == (index, leaves_of(log.world)[index], 300)
+
+
+@pytest.mark.parametrize("index", [0, 255, 256, 299])
+def test_a_proof_by_hash_holds_no_byte_of_the_entry(log: LogWorld, index: int) -> None:
+    text, leaf = prove(log.folder, index, by_hash=True), leaves_of(log.world)[index]
+    proven = check_proof(text, [log.signer.key])
+    assert (proven.index, proven.leaf, proven.leaf_hash) == (index, None, leaf_hash(leaf))
+    assert base64.b64encode(leaf).decode() not in text
+    for other in (leaf_hash(leaf + b" "), b"", leaf_hash(leaf)[:31]):
+        changed = text.replace(base64.b64encode(proven.leaf_hash).decode(), base64.b64encode(other).decode())
+        with pytest.raises(InvalidError):
+            check_proof(changed, [log.signer.key])
 
 
 def test_a_changed_proof_file_proves_nothing(log: LogWorld) -> None:
