@@ -435,7 +435,6 @@ def _release(released: Release) -> wire.FetchReply:
         next_position=released.next_position,
         entry_id=released.entry_id,
         leaf_hash=released.leaf_hash,
-        scanned=released.scanned,
         caught_up=released.caught_up,
     )
 

@@ -178,7 +178,6 @@ class PoolClient(Pool):
             recorded_at=view.recorded_at,
             next_position=reply.next_position,
             entry_id=reply.entry_id,
-            scanned=reply.scanned,
             caught_up=reply.caught_up,
         )
 

@@ -61,7 +61,6 @@ class FetchResult:
         recorded_at: little-endian int64 microseconds a record.
         next_position: of the next fetch, opaque.
         entry_id: the audit entry of this release; empty when nothing was released.
-        scanned: records read from the topic, delivered or not.
         caught_up: the end of the topic was reached.
     """
 
@@ -71,7 +70,6 @@ class FetchResult:
     recorded_at: bytes
     next_position: bytes
     entry_id: str
-    scanned: int
     caught_up: bool
 
     def keys(self) -> list[bytes]:

@@ -3,12 +3,17 @@
     (1) attributes  the grant as it is now, proven by its hash; resource; quota; the database's clock
     (2) decision    by the current grant, every time
     (3) position    of the consumer; never before what its grant lets it see
-    (4) read        committed records, at most 16,384 positions
+    (4) read        committed records, until the answer is full, or the end is reached, or 5 s are over
     (5) view        retracted values left out; rows and fields filtered, masks applied; rows that left the filter and
                     voids become withdrawals
     (6) entry       in one transaction: the grant's row locked and decided by again, the topic's retractions held back
                     and compared, quota, entry, commit
     (7) release     only within the release window after that commit was sent; later, nothing leaves
+
+Nothing in an answer depends on records that it does not hold (`exchange.records.selection`): it is full, or there is no
+more. A fetch that found nothing answers with the position that it was sent, and the gateway remembers up to where it
+has looked. Two things remain: the time that a fetch takes, and an empty answer that has not caught up, where 5 s of
+reading found nothing.
 
 The lock in (6) and the update of a revocation exclude each other, so no entry follows a revocation; nor does an entry
 of a value follow the retraction of its key (`exchange.erasure.retractions`). The window in (7) bounds how long after
@@ -20,11 +25,8 @@ little.
 import hashlib
 import struct
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-
-import numpy as np
+from collections.abc import Callable
+from dataclasses import replace
 
 from exchange.access.decision.policy import decide
 from exchange.access.decision.roles import Standing
@@ -32,56 +34,26 @@ from exchange.access.grants.store import AccessStore, GrantPosition
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
+from exchange.broker.port import Broker, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
-from exchange.records.position_token import BEGINNING, ConsumerPosition
+from exchange.records.position_token import BEGINNING, ConsumerPosition, PositionTokens, is_clear, read_clear
 from exchange.records.release import GrantDescription, Release, empty_release
-from exchange.records.retractions import Blocked, RetractionCache
+from exchange.records.retractions import RetractionCache
+from exchange.records.scan import GrantScan, TopicView
+from exchange.records.selection import Selection
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
-from schemas.errors import ConflictError, CorruptError, GoneError, Reason, RefusedError, UnavailableError
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError, UnavailableError
 from schemas.failpoints import reached
 from schemas.merkle import root_of
 from schemas.names import Topic
-from schemas.record import KeyOccurrence, Packed, Positions
+from schemas.record import Packed, Positions
 
 __all__ = ["FetchService"]
 
-_MAX_POSITIONS = 16_384  # scanned by one fetch
-_DEFAULT_RECORDS = 10_000
-_MAX_BYTES = 16 * 1024 * 1024
-_SELECTIONS = 5  # of one read, whose keys are retracted while they are selected
-
-
-class _TopicView:
-    """A topic as one fetch sees it: its description, and its ends, asked for at most once."""
-
-    def __init__(self, broker: Broker, topic: Topic) -> None:
-        self._broker = broker
-        self.info: TopicInfo = broker.topic(topic)
-
-    @cached_property
-    def ends(self) -> Ends:
-        return self._broker.ends(self.info.topic)
-
-    def reached_end(self, position: Positions) -> bool:
-        """Return whether a position is behind every record that was there when the ends were asked for."""
-        return all(next_ >= latest for next_, latest in zip(position, self.ends.latest, strict=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Selection:
-    """The records of one read that the view selects, before their release."""
-
-    values: Packed
-    keys: Sequence[bytes]
-    recorded_at: Sequence[int]
-    delivered: Sequence[Sequence[int]]  # offsets by partition
-    withdrawn: Sequence[Sequence[int]]
-
-    def __len__(self) -> int:
-        return len(self.keys)
+_SELECTIONS = 5  # of one fetch, whose keys are retracted while they are selected
+_ISSUE_SECONDS = 3_600.0  # after which an empty answer brings a new position, whether or not it moved
 
 
 class _RetractedMeanwhileError(Exception):
@@ -102,6 +74,7 @@ class FetchService:
         access: AccessStore,
         views: GrantViews,
         pseudonymizer: KeyPseudonymizer,
+        tokens: PositionTokens,
         retractions: RetractionCache,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -114,7 +87,9 @@ class FetchService:
         self._access = access
         self._views = views
         self._pseudonymizer = pseudonymizer
+        self._tokens = tokens
         self._retractions = retractions
+        self._scan = GrantScan(broker, views, tokens, retractions, monotonic=monotonic)
         self._window = window  # seconds
         self._monotonic = monotonic
 
@@ -142,13 +117,13 @@ class FetchService:
             )
         with self._database.read() as reader:
             schema_text = self._views.schema_text(reader, grant.view_schema_id)
-        topic = _TopicView(self._broker, grant.topic)
-        current = self._position(grant, topic, b"")
+        topic = TopicView(self._broker, grant.topic)
+        current, token = self._position(grant, topic, b"")
         return GrantDescription(
             grant=grant,
             schema_id=grant.view_schema_id,
             schema_text=schema_text,
-            position=current.token(grant.id, topic.info.generation),
+            position=token or self._tokens.seal(current, grant.id, topic.info.generation),
             row_filter=attributes.row_filter,
         )
 
@@ -167,26 +142,20 @@ class FetchService:
         _, attributes = self._admit(actor, Action.FETCH, call, grant_id)
         grant = attributes.grant
         # (3)
-        topic = _TopicView(self._broker, grant.topic)
-        current = self._position(grant, topic, position)
-        # (4)
-        read = self._read(grant, topic, current, max_records, max_bytes)
-        scanned = sum(read.next) - sum(current.next)
-        caught_up = not scanned or topic.reached_end(read.next)
+        topic = TopicView(self._broker, grant.topic)
+        current, token = self._position(grant, topic, position)
         for _ in range(_SELECTIONS):
-            # (5)
-            blocked = self._retractions.blocked(grant.topic, read)
-            selection = self._select(grant, read, blocked)
+            # (4), (5)
+            selection, caught_up = self._scan.collect(grant, topic, current, max_records, max_bytes)
             if not len(selection):
-                following = ConsumerPosition(last_released=current.last_released, next=read.next)
-                token = following.token(grant.id, topic.info.generation)
-                return empty_release(grant.view_schema_id or 0, token, scanned, caught_up=caught_up)
+                token = self._unmoved(grant, topic.info, current, token, selection.next, caught_up=caught_up)
+                return empty_release(grant.view_schema_id or 0, token, caught_up=caught_up)
             # (6), (7)
             try:
-                release = self._release(actor, call, grant, topic, current, read, selection, blocked)
+                release = self._release(actor, call, grant, topic, current, selection)
             except _RetractedMeanwhileError:
                 continue
-            return replace(release, scanned=scanned, caught_up=caught_up)
+            return replace(release, caught_up=caught_up)
         raise UnavailableError(
             Reason.OVERLOADED,
             "keys of these records were retracted each time that they were selected; nothing was released, fetch again "
@@ -199,11 +168,9 @@ class FetchService:
         actor: Actor,
         call: RequestContext,
         grant: Grant,
-        topic: _TopicView,
+        topic: TopicView,
         current: ConsumerPosition,
-        read: ReadResult,
-        selection: _Selection,
-        blocked: Blocked | None,
+        selection: Selection,
     ) -> Release:
         generation = topic.info.generation
         # (6)
@@ -217,19 +184,21 @@ class FetchService:
                     Reason.VERSION_CONFLICT,
                     "the grant changed while records were read; fetch again from the same position",
                 )
-            if not self._retractions.still_blocked(work, grant.topic, read, blocked):
+            if not self._retractions.still_blocked(work, grant.topic, selection.as_read(), selection.blocked()):
                 raise _RetractedMeanwhileError
-            self._attributes.add_released(work, grant, len(selection) - sum(map(len, selection.withdrawn)))
+            self._attributes.add_released(work, grant, len(selection))
             stored = self._access.position(work, grant.id)
             start, again, gap = self._entry_start(topic, current, stored)
-            furthest = _maximum(read.next, _positions(stored.released) or read.next)
-            moved = replace(stored, released=_vector(furthest))
+            furthest = _maximum(selection.next, _positions(stored.released) or selection.next)
+            moved = replace(
+                stored, released=_vector(furthest), committed=self._sealed(grant, topic.info, stored.committed)
+            )
             self._access.replace_position(work, grant.id, expected=stored, new=moved)
             keys = self._pseudonymizer.record_keys(grant.id, selection.keys)
             data = fetch_data(
                 generation=generation,
                 start=start,
-                end=read.next,
+                end=selection.next,
                 delivered=selection.delivered,
                 withdrawn=selection.withdrawn,
                 root=_root(keys, selection.values),
@@ -256,10 +225,11 @@ class FetchService:
             record_keys=keys,
             recorded_at=selection.recorded_at,
             valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
-            next_position=ConsumerPosition(last_released=read.next, next=read.next).token(grant.id, generation),
+            next_position=self._tokens.seal(
+                ConsumerPosition(last_released=selection.next, next=selection.next), grant.id, generation
+            ),
             entry_id=entry.id,
             leaf_hash=leaf,
-            scanned=0,
             caught_up=False,
             deadline=deadline,
         )
@@ -274,7 +244,11 @@ class FetchService:
         authorized, attributes = self._admit(actor, Action.COMMIT, call, grant_id)
         grant = attributes.grant
         info = self._broker.topic(grant.topic)
-        acknowledged = ConsumerPosition.parse(position, grant.id, info.generation, info.partitions)
+        if is_clear(position):
+            acknowledged = self._read_clear(grant, info, position)
+            position = self._tokens.seal(acknowledged, grant.id, info.generation)
+        else:
+            acknowledged = self._tokens.open(position, grant.id, info.generation, info.partitions)
         with self._database.begin() as work:
             entry = authorized.entry({"generation": info.generation, "at": list(acknowledged.next)})
             stored = self._access.position(work, grant.id)
@@ -325,26 +299,88 @@ class FetchService:
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
 
-    def _position(self, grant: Grant, topic: _TopicView, position: bytes) -> ConsumerPosition:
-        """Return the consumer's position: the one sent, else the last committed; BEGINNING starts again."""
-        token = b"" if position == BEGINNING else position or self._committed(grant)
+    def _position(self, grant: Grant, topic: TopicView, position: bytes) -> tuple[ConsumerPosition, bytes]:
+        """Return the consumer's position: the one sent, else the last committed; BEGINNING starts again.
+
+        Also its token, empty where it has none yet.
+        """
+        info = topic.info
+        token = b"" if position == BEGINNING else position or self._stored(grant).committed
         floor = self._floor(grant, topic)
         if not token:
             start = _maximum(floor, topic.ends.earliest)
-            return ConsumerPosition(last_released=start, next=start)
-        current = ConsumerPosition.parse(token, grant.id, topic.info.generation, topic.info.partitions)
+            return ConsumerPosition(last_released=start, next=start), b""
+        if is_clear(token):
+            current = self._read_clear(grant, info, token)
+            token = b""
+        else:
+            current = self._tokens.open(token, grant.id, info.generation, info.partitions)
         # A position before the floor does not get around the grant's history rule.
-        return ConsumerPosition(
-            last_released=_maximum(current.last_released, floor), next=_maximum(current.next, floor)
-        )
+        return replace(
+            current, last_released=_maximum(current.last_released, floor), next=_maximum(current.next, floor)
+        ), token
 
-    def _committed(self, grant: Grant) -> bytes:
+    def _stored(self, grant: Grant) -> GrantPosition:
         # A connection of its own, given back before the broker is asked: while the broker does not answer, waiting
         # fetches must not keep connections that publishing and the registry need.
         with self._database.read() as reader:
-            return self._access.position(reader, grant.id).committed
+            return self._access.position(reader, grant.id)
 
-    def _floor(self, grant: Grant, topic: _TopicView) -> Positions:
+    def _read_clear(self, grant: Grant, info: TopicInfo, token: bytes) -> ConsumerPosition:
+        """Read a token in clear, of a pool of the version before, that equals what that pool has stored.
+
+        The first release or commit after the upgrade seals what is stored, and no token in clear is read any more. So
+        its sender, who may have made it, learns no offset that it has not been told already.
+
+        Raises:
+            InvalidError: POSITION_INVALID, it is another one.
+            ConflictError: TOPIC_GENERATION_CHANGED.
+        """
+        position = read_clear(token, grant.id, info.generation, info.partitions)
+        stored = self._stored(grant)
+        if token == stored.committed:
+            return position
+        if is_clear(stored.committed) and _vector(position.last_released) == stored.released:
+            # What lies between the two vectors delivered nothing: it is read again, and may not be chosen.
+            return replace(position, next=position.last_released)
+        raise InvalidError(
+            Reason.POSITION_INVALID,
+            "got a position of an earlier form, which is read only where it is the last one committed or released; "
+            "expected a newer one: fetch without a position to continue after the last commit, or from the beginning "
+            "(one 0 byte)",
+        )
+
+    def _sealed(self, grant: Grant, info: TopicInfo, committed: bytes) -> bytes:
+        """Return a stored position in the form of today."""
+        if not is_clear(committed):
+            return committed
+        try:
+            position = read_clear(committed, grant.id, info.generation, info.partitions)
+        except (ConflictError, InvalidError):  # of an earlier generation: refused in either form
+            return b""
+        return self._tokens.seal(position, grant.id, info.generation)
+
+    def _unmoved(
+        self,
+        grant: Grant,
+        info: TopicInfo,
+        current: ConsumerPosition,
+        token: bytes,
+        end: Positions,
+        *,
+        caught_up: bool,
+    ) -> bytes:
+        """Return the position of an empty answer: the one that was sent, so that it does not tell what was scanned.
+
+        It is renewed every hour, so that retention does not overtake a consumer to whom nothing is delivered; and after
+        a scan that time has ended.
+        """
+        if not caught_up or (token and self._tokens.now() - current.issued >= _ISSUE_SECONDS):
+            return self._tokens.seal(replace(current, next=end), grant.id, info.generation)
+        self._scan.ahead.put(grant, info.generation, current.next, end)
+        return token or self._tokens.seal(current, grant.id, info.generation)
+
+    def _floor(self, grant: Grant, topic: TopicView) -> Positions:
         """Return the first positions that the grant's history rule lets its consumer see."""
         if grant.history is History.ALL:
             return (0,) * topic.info.partitions
@@ -352,74 +388,8 @@ class FetchService:
             return topic.ends.latest
         return self._broker.positions_for_time(grant.topic, int(grant.approved_at.timestamp() * 1_000_000))
 
-    def _read(
-        self, grant: Grant, topic: _TopicView, current: ConsumerPosition, max_records: int, max_bytes: int
-    ) -> ReadResult:
-        try:
-            return self._broker.read(
-                grant.topic,
-                current.next,
-                max_records=min(max_records or _DEFAULT_RECORDS, _MAX_POSITIONS),
-                max_bytes=min(max_bytes or _MAX_BYTES, _MAX_BYTES),
-            )
-        except GoneError as error:
-            earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
-            next_ = _maximum(current.next, earliest)
-            token = ConsumerPosition(last_released=next_, next=next_).token(grant.id, topic.info.generation)
-            error.details["position"] = token.hex()
-            raise
-
-    def _select(self, grant: Grant, read: ReadResult, blocked: Blocked | None) -> _Selection:
-        """Apply the view to what was read; find what is withdrawn: voids, and rows that may have left the filter."""
-        values = [value for records in read.partitions for value in records.values]
-        untold = None  # neither delivered nor withdrawn
-        if blocked is not None:
-            is_void = np.array([value is None for value in values])
-            untold = np.where(is_void, blocked.silent(grant.approved_at), blocked.hidden)
-            values = [None if hidden else value for hidden, value in zip(untold.tolist(), values, strict=True)]
-        partitions = len(read.next)
-        if not values:
-            empty: list[list[int]] = [[] for _ in range(partitions)]
-            return _Selection(values=Packed.of([]), keys=(), recorded_at=(), delivered=empty, withdrawn=empty)
-        output = self._views.apply(grant, values)
-        selected = output.selected
-        gone = np.zeros(len(values), dtype=np.bool_)
-        delivered: list[list[int]] = [[] for _ in range(partitions)]
-        withdrawn: list[list[int]] = [[] for _ in range(partitions)]
-        keys: list[bytes] = []
-        times: list[int] = []
-        base = 0
-        for records in read.partitions:
-            own = slice(base, base + len(records))
-            base += len(records)
-            stays = selected[own]
-            if stays.all():
-                keys += records.keys
-                times += records.recorded_at
-                delivered[records.partition] += records.offsets
-                continue
-            if grant.withdrawals:
-                for index in np.flatnonzero(~stays).tolist():
-                    gone[own.start + index] = (
-                        records.values[index] is None or records.mark(index) >> 4 != KeyOccurrence.FIRST
-                    )
-                if untold is not None:
-                    gone[own] &= ~untold[own]
-            for index in np.flatnonzero(stays | gone[own]).tolist():
-                keys.append(records.keys[index])
-                times.append(records.recorded_at[index])
-                side = delivered if stays[index] else withdrawn
-                side[records.partition].append(records.offsets[index])
-        return _Selection(
-            values=_insert_empty(output.values, selected[selected | gone]),
-            keys=keys,
-            recorded_at=times,
-            delivered=delivered,
-            withdrawn=withdrawn,
-        )
-
     def _entry_start(
-        self, topic: _TopicView, current: ConsumerPosition, stored: GrantPosition
+        self, topic: TopicView, current: ConsumerPosition, stored: GrantPosition
     ) -> tuple[Positions, bool, str]:
         """Return the entry's start, whether the range was released before, and why it leaves a gap, if it does."""
         released = _positions(stored.released)
@@ -432,17 +402,6 @@ class FetchService:
         again = any(first < before for first, before in zip(start, released, strict=True))
         gap = any(first > before for first, before in zip(start, released, strict=True))
         return start, again, "retention" if gap else ""
-
-
-def _insert_empty(values: Packed, selected: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> Packed:
-    """Return the values with an empty one wherever *selected* is false: the values of withdrawals."""
-    if selected.all():
-        return values
-    lengths = np.zeros(len(selected), dtype="<i4")
-    lengths[selected] = np.diff(np.frombuffer(values.offsets, dtype="<i4"))
-    offsets = np.zeros(len(selected) + 1, dtype="<i4")
-    np.cumsum(lengths, out=offsets[1:])
-    return Packed(offsets.tobytes(), values.values)
 
 
 def _root(keys: bytes, values: Packed) -> bytes:

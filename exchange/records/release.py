@@ -26,7 +26,7 @@ class ViewOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One release, or a scan that released nothing. See `exchange.client.Fetched` for the fields.
+    """One release, or a scan that released nothing. See `exchange.client.messages.FetchResult` for the fields.
 
     Attributes:
         deadline: `time.monotonic()` until which the bytes may leave.
@@ -40,7 +40,6 @@ class Release:
     next_position: bytes
     entry_id: str
     leaf_hash: bytes
-    scanned: int
     caught_up: bool
     deadline: float
 
@@ -59,7 +58,7 @@ class GrantDescription:
     row_filter: str
 
 
-def empty_release(schema_id: int, position: bytes, scanned: int, *, caught_up: bool) -> Release:
+def empty_release(schema_id: int, position: bytes, *, caught_up: bool) -> Release:
     """Build the answer to a fetch that released nothing."""
     return Release(
         schema_id=schema_id,
@@ -70,7 +69,6 @@ def empty_release(schema_id: int, position: bytes, scanned: int, *, caught_up: b
         next_position=position,
         entry_id="",
         leaf_hash=b"",
-        scanned=scanned,
         caught_up=caught_up,
         deadline=float("inf"),
     )

@@ -187,6 +187,12 @@ def _halves(keys: Sequence[bytes]) -> "np.ndarray[tuple[int, int], np.dtype[np.u
     return np.frombuffer(b"".join(keys), dtype="<u8").reshape(-1, 2)
 
 
+def _hide_the_same(one: Blocked | None, other: Blocked | None) -> bool:
+    if one is None or other is None:
+        return not any(each is not None and each.hidden.any() for each in (one, other))
+    return one == other
+
+
 class RetractionCache:
     """Finds what retractions keep back of a read. Thread-safe.
 
@@ -223,13 +229,14 @@ class RetractionCache:
             index = self._cached.get(topic)
             is_cached = topic in self._cached
         if is_cached and index is None:
-            return self._query(work, topic, read) == blocked
+            return _hide_the_same(self._query(work, topic, read), blocked)
         if index is not None and index.version == version:
-            return index.blocked(read) == blocked
+            return _hide_the_same(index.blocked(read), blocked)
         # A version below the cached one: the database was set back.
         base = index if index is not None and index.version < version else _Index.empty()
         index = self._update(work, topic, base)
-        return (self._query(work, topic, read) if index is None else index.blocked(read)) == blocked
+        now = self._query(work, topic, read) if index is None else index.blocked(read)
+        return _hide_the_same(now, blocked)
 
     def _query(self, reader: Reader, topic: Topic, read: ReadResult) -> Blocked | None:
         keys = [key for records in read.partitions for key in records.keys]

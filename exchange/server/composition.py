@@ -53,6 +53,7 @@ from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
+from exchange.records.position_token import PositionTokens
 from exchange.records.publish import PublishService
 from exchange.records.receipts import LaneReceipts
 from exchange.records.retractions import RetractionCache
@@ -438,6 +439,7 @@ def _open_records(
         views=views,
         pseudonymizer=pseudonymizer,
         retractions=RetractionCache(retractions, storage.database),
+        tokens=PositionTokens(keys.secrets.grant_key, microseconds),
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

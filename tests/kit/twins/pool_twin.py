@@ -436,7 +436,6 @@ class TwinClient(Pool):
             recorded_at=struct.pack(f"<{len(delivered)}q", *(at for _, _, at in delivered)),
             next_position=_token(grant_id, end),
             entry_id=str(uuid.uuid4()) if delivered else "",
-            scanned=len(page),
             caught_up=caught_up,
         )
 

@@ -282,20 +282,18 @@ class ViewRecords(_message.Message):
     def __init__(self, schema_id: _Optional[int] = ..., values: _Optional[_Union[Packed, _Mapping]] = ..., record_keys: _Optional[bytes] = ..., recorded_at: _Optional[bytes] = ..., valid: _Optional[bytes] = ...) -> None: ...
 
 class FetchReply(_message.Message):
-    __slots__ = ("view", "next_position", "entry_id", "leaf_hash", "scanned", "caught_up")
+    __slots__ = ("view", "next_position", "entry_id", "leaf_hash", "caught_up")
     VIEW_FIELD_NUMBER: _ClassVar[int]
     NEXT_POSITION_FIELD_NUMBER: _ClassVar[int]
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     LEAF_HASH_FIELD_NUMBER: _ClassVar[int]
-    SCANNED_FIELD_NUMBER: _ClassVar[int]
     CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
     view: ViewRecords
     next_position: bytes
     entry_id: str
     leaf_hash: bytes
-    scanned: int
     caught_up: bool
-    def __init__(self, view: _Optional[_Union[ViewRecords, _Mapping]] = ..., next_position: _Optional[bytes] = ..., entry_id: _Optional[str] = ..., leaf_hash: _Optional[bytes] = ..., scanned: _Optional[int] = ..., caught_up: _Optional[bool] = ...) -> None: ...
+    def __init__(self, view: _Optional[_Union[ViewRecords, _Mapping]] = ..., next_position: _Optional[bytes] = ..., entry_id: _Optional[str] = ..., leaf_hash: _Optional[bytes] = ..., caught_up: _Optional[bool] = ...) -> None: ...
 
 class CommitRequest(_message.Message):
     __slots__ = ("header", "grant_id", "position")

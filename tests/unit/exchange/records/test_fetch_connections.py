@@ -10,7 +10,9 @@ import pytest
 from exchange.access.decision.roles import Standing
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Ends
+from exchange.identity.secrets import MemorySecrets
 from exchange.records.fetch import FetchService
+from exchange.records.position_token import PositionTokens
 from registry.database.unit_of_work import MemoryReader
 from schemas.access import GrantState
 from schemas.errors import Reason, RefusedError, UnavailableError
@@ -67,6 +69,7 @@ class Rooms:
             views=made(schema_text=lambda *_: "{}"),
             pseudonymizer=made(),
             retractions=made(),
+            tokens=PositionTokens(MemorySecrets(b"s" * 32).grant_key, lambda: 1),
             window=0.5,
         )
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from exchange.broker.port import Ends
-from exchange.records.fetch import _TopicView
+from exchange.records.scan import TopicView
 from schemas.names import Topic
 
 TOPIC = Topic.parse("permits.v1")
@@ -24,7 +24,7 @@ class Broker:
 
 def test_the_ends_are_asked_for_when_they_are_needed_and_once() -> None:
     broker: Any = Broker()
-    view = _TopicView(broker, TOPIC)
+    view = TopicView(broker, TOPIC)
     assert broker.asked == 0
     assert (view.ends, view.ends) == (Ends(earliest=(0, 0), latest=(5, 7)),) * 2
     assert broker.asked == 1
@@ -32,7 +32,7 @@ def test_the_ends_are_asked_for_when_they_are_needed_and_once() -> None:
 
 def test_records_that_came_while_it_read_do_not_hide_that_a_fetch_has_caught_up() -> None:
     broker: Any = Broker()
-    view = _TopicView(broker, TOPIC)
+    view = TopicView(broker, TOPIC)
     assert view.reached_end((5, 7))
     assert view.reached_end((9, 7)), "two records were appended after the ends were asked for"
     assert not view.reached_end((9, 6))

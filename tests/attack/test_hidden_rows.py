@@ -1,0 +1,193 @@
+"""A consumer looks for what its grant does not show: how many rows, which keys, how long fields, and when.
+
+It has everything that a department has: its certificate, its grant, every answer and every position. It may send what
+it likes, as often as it likes. Time that a call takes is not looked at here (docs/threat-model.md).
+"""
+
+import hashlib
+import struct
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+import sqlalchemy as sa
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from exchange.client import FetchResult
+from schemas.errors import InvalidError, Reason
+from schemas.proto.pool.v1 import exchange_pb2 as wire
+from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
+from tests.contract.pool_suite import BEGINNING, CASE, PURPOSE, WIDER, Consumer, Resource, Rig, rows
+from tests.contract.test_pool import Served
+from tests.e2e.conftest import kafka_section
+from tests.kit.patience import PATIENCE
+from tests.kit.world.world import World
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
+
+
+@pytest.fixture(scope="module", params=["postgres", pytest.param("kafka", marks=pytest.mark.kafka)])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    extra = kafka_section(request.getfixturevalue("kafka_node")) if request.param == "kafka" else ""
+    with World.start(extra) as world:
+        rig = Served(world)
+        yield rig
+        rig.close()
+
+
+@pytest.fixture
+def rig(served: Served) -> Rig:
+    return served
+
+
+@pytest.fixture
+def resource(rig: Rig) -> Resource:
+    return Resource(rig)
+
+
+def everything(consumer: Consumer, position: bytes = BEGINNING, **bounds: int) -> list[FetchResult]:
+    """Fetch from a position to the end."""
+    answers = []
+    while not answers or not answers[-1].caught_up:
+        answers.append(consumer.fetch(position, **bounds))
+        position = answers[-1].next_position
+    return answers
+
+
+def clear_token(consumer: Consumer, offsets: list[int]) -> bytes:
+    """Return a position of the form that pools of the version before made, with these offsets."""
+    (generation,) = struct.unpack_from("<Q", consumer.pool.describe(consumer.grant_id).position, 1)
+    grant_id = consumer.grant_id
+    head = struct.pack("<B8sqH", 1, hashlib.sha256(grant_id.encode()).digest()[:8], generation, len(offsets))
+    return head + struct.pack(f"<{2 * len(offsets)}Q", *offsets, *offsets)
+
+
+def offsets_in(token: bytes) -> list[list[int]]:
+    """Return every vector of four offsets below 100,000 that may be read in a token."""
+    found = []
+    for at in range(len(token) - 31):
+        for form in ("<4Q", ">4Q"):
+            vector = list(struct.unpack_from(form, token, at))
+            if any(vector) and max(vector) < 100_000:
+                found.append(vector)
+    return found
+
+
+def test_a_position_shows_no_offset(resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(*range(1_000))))
+    tokens = [answer.next_position for answer in everything(consumer, max_records=100)]
+    tokens.append(consumer.pool.describe(consumer.grant_id).position)
+    assert [offsets_in(token) for token in tokens] == [[] for _ in tokens]
+    assert len(set(map(len, tokens))) == 1, "of one size, whatever the offsets are"
+    first, again = (consumer.fetch(max_records=100).next_position for _ in range(2))
+    assert first != again, "and of one position there are many tokens"
+
+
+def test_a_position_cannot_be_made(resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(*range(40))))
+    token = consumer.fetch(max_records=5).next_position
+    made = [clear_token(consumer, [offset] * 4) for offset in (0, 1, 5, 10)]
+    changed = [token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :] for at in range(len(token))]
+    for forged in made + changed:
+        for call in (consumer.fetch, consumer.commit):
+            with pytest.raises(InvalidError) as refused:
+                call(forged)
+            assert refused.value.reason is Reason.POSITION_INVALID
+
+
+def test_no_answer_counts_what_is_hidden(served: Served, resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(1, *range(0, 100, 2))))
+    address, identity = served._world.addresses["gateway"], served._labour.enrol("raw")
+    credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+    with grpc.secure_channel(address, credentials) as channel:
+        call = stubs.ExchangeStub(channel).Fetch  # type: ignore[no-untyped-call]
+        header = wire.RequestHeader(purpose=PURPOSE, case_number=CASE)
+        reply = call(wire.FetchRequest(header=header, grant_id=consumer.grant_id, position=BEGINNING))
+    assert len(reply.view.record_keys) == 16
+    numbers = {field.number for field, _ in reply.ListFields()} | {each.field_number for each in UnknownFieldSet(reply)}
+    assert numbers <= {1, 2, 3, 4, 6}, "view, position, entry, leaf and caught up"
+
+
+def test_asking_for_one_record_at_a_time_does_not_count_what_lies_between(resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(*range(0, 20, 2), 1, *range(20, 40, 2), 3, 5, *range(40, 60, 2))))
+    for size in (1, 2, 3):
+        sizes = [len(answer.values) for answer in everything(consumer, max_records=size)]
+        assert sizes == [size] * (3 // size) + [3 % size], "each answer is full, and the one at the end is what is left"
+
+
+def test_how_many_records_come_does_not_depend_on_fields_that_are_not_granted(rig: Rig) -> None:
+    counts = []
+    for note in ("", "甲" * 2_000):
+        resource = Resource(rig)
+        rig.evolve(resource.topic, WIDER)
+        resource.schema_id, resource.text = rig.provider.pool.schema(resource.topic)
+        consumer = resource.granted("id", district="d1")
+        resource.publish(resource.batch(rows(*range(60), note=note)))
+        counts.append([len(answer.values) for answer in everything(consumer, max_bytes=40)])
+    assert counts[0] == counts[1]
+    assert sum(counts[0]) == 30
+
+
+def test_a_fetch_that_finds_nothing_does_not_tell_whether_something_came(resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(1)))
+    position = consumer.fetch().next_position
+    for batch in range(3):
+        answer = consumer.fetch(position)
+        assert (answer.next_position, len(answer.values), answer.caught_up) == (position, 0, True)
+        resource.publish(resource.batch(rows(*range(batch * 100, batch * 100 + 20, 2))))
+    resource.publish(resource.batch(rows(7)))
+    assert len(consumer.fetch(position).values) == 1
+
+
+def test_a_fetch_that_waits_is_not_woken_by_hidden_rows(resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    resource.publish(resource.batch(rows(1)))
+    position = consumer.fetch().next_position
+    answers: list[FetchResult] = []
+    waiting = threading.Thread(target=lambda: answers.append(consumer.fetch(position, wait=PATIENCE)))
+    waiting.start()
+    for number in range(0, 20, 2):
+        resource.publish(resource.batch(rows(number)))
+    assert not answers
+    resource.publish(resource.batch(rows(3)))
+    waiting.join(PATIENCE)
+    assert [len(answer.values) for answer in answers] == [1]
+
+
+def test_a_position_of_an_earlier_pool_is_read_until_the_first_release(served: Served, resource: Resource) -> None:
+    consumer = resource.granted(district="d1")
+    (receipt,) = resource.publish(resource.batch(rows(*range(40))))
+    ends = dict.fromkeys(range(4), 0) | {run.partition: run.last + 1 for run in receipt.runs}
+    offsets = [ends[number] for number in range(4)]
+    committed = clear_token(consumer, offsets)
+    consumer.fetch()
+    _store(served, consumer.grant_id, committed, struct.pack("<4Q", *offsets))
+    chosen = clear_token(consumer, [offset + 1 for offset in offsets])
+    with pytest.raises(InvalidError):
+        consumer.fetch(chosen)
+    answer = consumer.fetch(committed)
+    assert (len(answer.values), answer.next_position == committed) == (0, False), "the answer has one of today's form"
+    assert len(consumer.fetch(committed).values) == 0, "an answer without records changes nothing"
+    resource.publish(resource.batch(rows(101)))
+    assert len(consumer.fetch(committed).values) == 1
+    with pytest.raises(InvalidError, match="without a position to continue after the last commit"):
+        consumer.fetch(committed)
+    assert len(consumer.fetch().values) == 1, "what was committed before is still where a fetch without one begins"
+
+
+def _store(served: Served, grant_id: str, committed: bytes, released: bytes) -> None:
+    """Put a grant's stored positions into the state in which a pool of the version before left them."""
+    url = (served._world.data / "database-url").read_text().strip()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE access_position SET committed = :committed, released = :released WHERE grant_id = :id"),
+            {"id": grant_id, "committed": committed, "released": released},
+        )
+    engine.dispose()
