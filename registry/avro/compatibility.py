@@ -34,6 +34,7 @@ from registry.avro.reader_writer import NamedTypes, ReadConflict, explain_confli
 from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = [
+    "RESERVED_FIELD",
     "Compatibility",
     "Direction",
     "Incompatibility",
@@ -41,6 +42,9 @@ __all__ = [
     "read_conflicts",
     "require_compatible",
 ]
+
+RESERVED_FIELD = "reserved_field"
+"""Kind of an incompatibility with the metadata of a version, not with its records."""
 
 _CACHED = 2048  # parsed schemas; some 20 kB each for twenty fields
 
@@ -99,7 +103,7 @@ class Incompatibility:
         version: number of the earlier version.
         direction: which of the two cannot read the other's records.
         at: JSON path in the schema that reads, such as `$.fields[3].type`; field: its dotted name, "" at the top.
-        kind: name of the rule: one of avro's (`type_mismatch` …), or `reinterpretation`.
+        kind: name of the rule: one of avro's (`type_mismatch` …), `reinterpretation` or RESERVED_FIELD.
         detail: got and expected. library: the message of Avro's own checker.
     """
 
@@ -112,6 +116,8 @@ class Incompatibility:
     library: str
 
     def __str__(self) -> str:
+        if self.kind == RESERVED_FIELD:
+            return self.detail
         if self.direction is Direction.BACKWARD:
             what = f"the new schema cannot read records of version {self.version}: at {self.at} of the new schema"
         else:

@@ -52,6 +52,7 @@ __all__ = [
     "Field",
     "ParsedSchema",
     "PrimitiveFirstNames",
+    "load_json",
     "parse",
 ]
 
@@ -169,7 +170,7 @@ def parse(
     Raises:
         InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; `details["field"]` names the field where there is one.
     """
-    loaded = [_load(each) for each in (*references, text)]
+    loaded = [load_json(each) for each in (*references, text)]
     names = PrimitiveFirstNames(validate_names=strict)
     for data in loaded:
         try:
@@ -225,8 +226,12 @@ def _brief(error: Exception) -> str:
 # --- the text ---------------------------------------------------------------------------------------------------
 
 
-def _load(text: str) -> Any:
-    """Parse JSON within the limits; two members of one name, NaN and lone surrogates are refused."""
+def load_json(text: str) -> Any:
+    """Parse a schema's JSON within the limits; two members of one name, NaN and lone surrogates are refused.
+
+    Raises:
+        InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE.
+    """
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:

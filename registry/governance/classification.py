@@ -30,7 +30,7 @@ another mask. To lower a classification, one person asks and another approves (`
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from schemas.access import Level
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -39,11 +39,13 @@ __all__ = [
     "EXPECTED",
     "INHERITED",
     "MASKS",
+    "MAX_FORMER_PATHS",
     "PERSONAL",
     "SENSITIVE",
     "ClassificationFinding",
     "ClassifiedField",
     "find_lowered",
+    "former_paths",
     "highest_level",
     "lowered_error",
     "lowered_since",
@@ -51,6 +53,7 @@ __all__ = [
     "require_classification",
 ]
 
+MAX_FORMER_PATHS = 100  # of a field, in one earlier version
 LEVELS = tuple(Level.__members__)
 PERSONAL = ("N", "P", "D")  # in ascending order
 SENSITIVE = ("N", "s", "S")  # in ascending order
@@ -94,6 +97,17 @@ EXPECTED = "zh, a Chinese label; " + "; ".join(
 """What a field must carry, as text for messages."""
 
 
+class _HasPath(Protocol):
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def aliases(self) -> tuple[str, ...]: ...
+
+
+_P = TypeVar("_P", bound=_HasPath)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifiedField:
     """Classification of one field.
@@ -101,7 +115,7 @@ class ClassifiedField:
     Attributes:
         path: dotted names from the outermost record down.
         at: JSON path in the schema, such as `$.fields[3]`.
-        zh: Chinese label. aliases: dotted paths under which earlier versions may know the field.
+        zh: Chinese label. aliases: dotted paths that its own aliases give it.
     """
 
     path: str
@@ -187,18 +201,63 @@ def require_classification(schema: Any) -> list[ClassifiedField]:
 def find_lowered(new: Iterable[ClassifiedField], old: Iterable[ClassifiedField]) -> list[ClassificationFinding]:
     """Compare two versions field by field and return what the new one lowers.
 
-    A renamed field is matched by its alias, so that a new name does not hide an identifier.
+    A renamed field is matched by its alias, or by that of a field that holds it, so that a new name does not hide an
+    identifier.
+
+    Raises:
+        InvalidError: SCHEMA_UNSAFE, a field has more former names than can be compared.
     """
     before: Mapping[str, ClassifiedField] = {field.path: field for field in old}
-    findings = []
-    for field in new:
-        for path in (field.path, *field.aliases):
-            if path in before:
-                findings += [
-                    ClassificationFinding(path=field.path, at=field.at, message=text)
-                    for text in _lowered_attributes(field, before[path])
-                ]
-    return findings
+    return [
+        ClassificationFinding(path=field.path, at=field.at, message=text)
+        for field, paths in former_paths(new, before)
+        for path in paths
+        if path in before
+        for text in _lowered_attributes(field, before[path])
+    ]
+
+
+def former_paths(entities: Iterable[_P], known: Iterable[str]) -> Iterator[tuple[_P, list[str]]]:
+    """Return each field of a version with the paths that it has in an earlier one, its own path first.
+
+    A field is known by its name or an alias, in a record that is held by a field which is known likewise.
+
+    Args:
+        entities: fields with the paths that their own aliases give them; each after the field that holds it.
+        known: the paths of the earlier version.
+
+    Raises:
+        InvalidError: SCHEMA_UNSAFE, for a field that would have more than MAX_FORMER_PATHS.
+    """
+    below: dict[str, set[str]] = {}  # path of a field, or "", to the names of the fields below it
+    for path in known:
+        rest = path
+        while rest:
+            rest, _, name = rest.rpartition(".")
+            if name in below.setdefault(rest, set()):
+                break
+            below[rest].add(name)
+    found: dict[str, list[str]] = {"": [""]}
+    for entity in entities:
+        if entity.path not in found:
+            found[entity.path] = [entity.path]
+        if entity.path:
+            parent = entity.path.rpartition(".")[0]
+            names = {path.rpartition(".")[2] for path in (entity.path, *entity.aliases)}
+            paths = [
+                f"{former}.{name}" if former else name
+                for former in found.get(parent, [parent])
+                for name in sorted(names & below.get(former, set()))
+            ]
+            found[entity.path] = [*dict.fromkeys([*found[entity.path], *paths])]
+        if len(found[entity.path]) > MAX_FORMER_PATHS:
+            raise InvalidError(
+                Reason.SCHEMA_UNSAFE,
+                f"got the field {entity.path[:100]} with more than {MAX_FORMER_PATHS} former names, its records' "
+                "included; expected fewer aliases",
+                details={"field": entity.path[:100]},
+            )
+        yield entity, found[entity.path]
 
 
 def lowered_since(

@@ -138,9 +138,10 @@ class RestApplication:
             check_body_headers(method, headers)
             path, query = path_of(scope)
             route, values = self._router.match(method, path)
-            body = await read_body(Request(scope, receive)) if route.body else None
+            body = None if route.body is None else await read_body(Request(scope, receive))
             arguments = route.arguments(values, query)
             if body is not None:
+                route.check_body(body)
                 arguments["body"] = body
             elif route.cached is not None:
                 found = route.cached(scope, arguments)

@@ -5,10 +5,12 @@ from typing import Any
 from starlette.requests import Request
 from typing_extensions import override
 
+from registry.avro.compatibility import Compatibility
 from registry.rest.errors import Dialect
-from registry.rest.handlers import Handlers, text_of
+from registry.rest.handlers import METADATA, RULE_SET, Handlers, text_of
 from registry.rest.requests import subject_of
-from registry.rest.routing import Parameter, Route
+from registry.rest.routing import Member, Parameter, Route
+from registry.subjects.configuration import Mode
 from registry.subjects.model import GLOBAL
 from registry.subjects.versions import unknown_subject
 from schemas.access import Action
@@ -19,6 +21,23 @@ __all__ = ["ConfigHandlers"]
 _TO_GLOBAL = Parameter.flag("defaultToGlobal", "to_global", description="what holds, where the subject has none itself")
 _FORCE = Parameter.flag("force")
 _RECURSIVE = Parameter.flag("recursive")
+_LEVEL = {"type": "string", "enum": [*Compatibility]}
+_CONFIGURED = (
+    Member(name="compatibility", schema=_LEVEL),
+    Member(name="compatibilityLevel", schema=_LEVEL | {"description": "another name of `compatibility`"}),
+    Member(name="compatibilityGroup", schema={"type": "string"}),
+    Member(name="compatibilityPolicy", schema={"type": "string", "description": "refused: it concerns JSON schemas"}),
+    Member(name="alias", schema={"type": "string"}),
+    Member(name="normalize", schema={"type": "boolean"}),
+    Member(name="validateFields", schema={"type": "boolean"}),
+    Member(name="validateNewSchemas", schema={"type": "boolean"}),
+    Member(name="validateRules", schema={"type": "boolean", "description": "false is refused"}),
+    Member(name="defaultMetadata", schema=METADATA),
+    Member(name="overrideMetadata", schema=METADATA),
+    Member(name="defaultRuleSet", schema=RULE_SET),
+    Member(name="overrideRuleSet", schema=RULE_SET),
+)
+_MODE = (Member(name="mode", schema={"type": "string", "enum": [*Mode]}, required=True),)
 
 
 class ConfigHandlers(Handlers):
@@ -28,16 +47,16 @@ class ConfigHandlers(Handlers):
     def routes(self) -> tuple[Route, ...]:
         return (
             Route("GET", "/config", self.config),
-            Route("PUT", "/config", self.configure, body=True),
+            Route("PUT", "/config", self.configure, body=_CONFIGURED),
             Route("DELETE", "/config", self.reset_config),
             Route("GET", "/config/{subject}", self.config_of, query=(_TO_GLOBAL,)),
-            Route("PUT", "/config/{subject}", self.configure_one, body=True),
+            Route("PUT", "/config/{subject}", self.configure_one, body=_CONFIGURED),
             Route("DELETE", "/config/{subject}", self.reset_config_of),
             Route("GET", "/mode", self.mode),
-            Route("PUT", "/mode", self.set_mode, query=(_FORCE,), body=True),
+            Route("PUT", "/mode", self.set_mode, query=(_FORCE,), body=_MODE),
             Route("DELETE", "/mode", self.reset_mode, query=(_RECURSIVE,)),
             Route("GET", "/mode/{subject}", self.mode_of, query=(_TO_GLOBAL,)),
-            Route("PUT", "/mode/{subject}", self.set_mode_of, query=(_FORCE,), body=True),
+            Route("PUT", "/mode/{subject}", self.set_mode_of, query=(_FORCE,), body=_MODE),
             Route("DELETE", "/mode/{subject}", self.reset_mode_of, query=(_RECURSIVE,)),
         )
 
@@ -47,7 +66,8 @@ class ConfigHandlers(Handlers):
 
     def config_of(self, request: Request, subject: str, *, to_global: bool) -> dict[str, Any]:
         """Return what is configured for a subject."""
-        return self._config(request, subject_of(subject), to_global=to_global)
+        name = subject_of(subject)
+        return self._config(request, name, to_global=to_global or name == GLOBAL)
 
     def configure(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         """Configure all."""
@@ -110,10 +130,13 @@ class ConfigHandlers(Handlers):
 
     def _configure(self, request: Request, name: str, body: dict[str, Any]) -> dict[str, Any]:
         changes = {key: value for key, value in body.items() if key != "compatibilityLevel"}
-        if "compatibilityLevel" in body:
-            changes.setdefault("compatibility", body["compatibilityLevel"])
-        if changes.get("alias") and name == GLOBAL:
-            raise InvalidError(Reason.REQUEST_INVALID, "got an alias for all; expected one for a subject")
+        if (
+            "compatibilityLevel" in body
+            and changes.setdefault("compatibility", level := body["compatibilityLevel"]) != level
+        ):
+            raise InvalidError(
+                Reason.REQUEST_INVALID, 'got "compatibilityLevel" and another "compatibility"; expected one of them'
+            )
         with self.write_act(request, Action.SCHEMA_CONFIGURE, name) as (work, entry):
             self.configuration.configure(work, name, changes)
             entry.note(configured=[*sorted(changes)])

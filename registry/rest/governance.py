@@ -23,9 +23,19 @@ from registry.database.unit_of_work import Reader
 from registry.governance.approvals import Approvals, ApprovalState
 from registry.reports.diff import diff
 from registry.reports.grant_impact import grant_impacts, read_grant_usage
-from registry.rest.handlers import LIMIT, NORMALIZE, OFFSET, SUBJECT_PREFIX, Handlers, Shared, text_of
+from registry.rest.handlers import (
+    LIMIT,
+    NORMALIZE,
+    OFFSET,
+    SUBJECT_PREFIX,
+    SUBMITTED,
+    TAG_EDITS,
+    Handlers,
+    Shared,
+    text_of,
+)
 from registry.rest.requests import version_of
-from registry.rest.routing import Parameter, Route
+from registry.rest.routing import Member, Parameter, Route
 from registry.subjects.field_search import FieldQuery, FieldSearch, describe_fields
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, PoolError, Reason
@@ -44,6 +54,16 @@ _FIELDS = (
     SUBJECT_PREFIX,
     OFFSET,
     LIMIT,
+)
+_ASKED = (
+    Member(name="subject", schema={"type": "string"}, required=True),
+    Member(name="reason", schema={"type": "string"}, required=True),
+    *SUBMITTED,
+    *TAG_EDITS,
+)
+_DECIDED = (
+    Member(name="approve", schema={"type": "boolean"}, required=True),
+    Member(name="reason", schema={"type": "string"}),
 )
 _APPROVALS = (Parameter.text("subject", default=None), Parameter.text("state", default=None))
 
@@ -69,12 +89,12 @@ class GovernanceHandlers(Handlers):
         return (
             Route("GET", "/governance/fields", self.fields, _FIELDS),
             Route("GET", f"{subject}/versions/{{version}}", self.classification),
-            Route("POST", f"{subject}/diff", self.compare, body=True),
+            Route("POST", f"{subject}/diff", self.compare, body=(*SUBMITTED, *TAG_EDITS)),
             Route("GET", f"{subject}/grants", self.grants),
-            Route("POST", "/approvals", self.ask, (NORMALIZE,), body=True, status=201),
+            Route("POST", "/approvals", self.ask, (NORMALIZE,), body=_ASKED, status=201),
             Route("GET", "/approvals", self.approvals, _APPROVALS),
             Route("GET", "/approvals/{approval_id}", self.approval),
-            Route("POST", "/approvals/{approval_id}/decision", self.decide, body=True),
+            Route("POST", "/approvals/{approval_id}/decision", self.decide, body=_DECIDED),
         )
 
     def fields(

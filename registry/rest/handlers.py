@@ -6,20 +6,22 @@ request.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
+from registry.governance.tags import edit_tags, parse_tag_edits
 from registry.rest.access import AccessControl, AuditHandle, Listing
 from registry.rest.errors import Dialect
 from registry.rest.requests import subject_of
 from registry.rest.response_cache import ResponseCache
-from registry.rest.routing import Parameter, Route
+from registry.rest.routing import Member, Parameter, Route
 from registry.subjects import contexts
-from registry.subjects.data_contracts import validate_metadata, validate_rules
+from registry.subjects.data_contracts import RULE_KINDS, RULE_LISTS, RULE_MODES, validate_metadata, validate_rules
 from registry.subjects.model import Content, SchemaReference, StoredSchema
 from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor
@@ -29,11 +31,15 @@ __all__ = [
     "DELETED",
     "FORMAT",
     "LIMIT",
+    "METADATA",
     "NORMALIZE",
     "OFFSET",
     "REFERENCE_FORMAT",
+    "RULE_SET",
     "SUBJECT_PREFIX",
+    "SUBMITTED",
     "TAGS",
+    "TAG_EDITS",
     "Handlers",
     "Identify",
     "IdentifyFromCache",
@@ -54,18 +60,66 @@ IdentifyFromCache = Callable[[Mapping[str, Any]], Actor | None]
 
 _ACTOR = "registry.actor"  # in the scope, which is one request's alone
 
+
+def _object(**members: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": members, "additionalProperties": False}
+
+
 DELETED = Parameter.flag("deleted")
 NORMALIZE = Parameter.flag(
     "normalize", description="take the schema's normal form, as the configuration's `normalize` does"
 )
-FORMAT = Parameter.text("format", "form", description="`resolved` writes an Avro schema's references into it")
-REFERENCE_FORMAT = Parameter.text(
-    "referenceFormat", "references", description="no effect: references name their context in every answer"
+FORMAT = Parameter.choice(
+    "format", "form", ("", "resolved"), description="`resolved` writes an Avro schema's references into it"
+)
+REFERENCE_FORMAT = Parameter.choice(
+    "referenceFormat",
+    "references",
+    ("", "qualified"),
+    description="references name their context in every answer, so that no other form is offered",
+    also="reference_format",
 )
 TAGS = Parameter.texts("findTags", "tags", description="return where these tags are; * = any")
 SUBJECT_PREFIX = Parameter.text("subjectPrefix", "prefix", default=contexts.ALL_CONTEXTS)
 OFFSET = Parameter.number("offset", default=0, description="first of the page, from 0")
 LIMIT = Parameter.number("limit", default=-1, description="items of the page; negative = all")
+
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_NAMED_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+METADATA = _object(
+    tags={"type": "object", "additionalProperties": _TEXTS},
+    properties=_NAMED_TEXTS,
+    sensitive=_TEXTS | {"description": "names of properties whose values are not to be stored"},
+)
+_RULE = _object(
+    **{key: {"type": "string"} for key in ("name", "doc", "type", "expr", "onSuccess", "onFailure")},
+    kind={"enum": sorted(RULE_KINDS)},
+    mode={"enum": sorted(RULE_MODES)},
+    tags=_TEXTS,
+    params=_NAMED_TEXTS,
+    disabled={"type": "boolean"},
+)
+RULE_SET = _object(
+    **{key: {"type": "array", "items": _RULE} for key in RULE_LISTS},
+    enableAt={},
+)
+_ENTITY = _object(entityPath={"type": "string"}, entityType={"enum": ["sr_field", "sr_record"]})
+_TAG_EDITS = {"type": "array", "items": _object(schemaEntity=_ENTITY, tags=_TEXTS)}
+_REFERENCE = _object(name={"type": "string"}, subject={"type": "string"}, version={"type": "integer"})
+SUBMITTED = (
+    Member(name="schema", schema={"type": "string"}, required=True),
+    Member(name="schemaType", schema={"type": "string", "default": "AVRO"}),
+    Member(name="references", schema={"type": "array", "items": _REFERENCE}),
+    Member(name="metadata", schema=METADATA),
+    Member(name="ruleSet", schema=RULE_SET),
+)
+"""Members of a body that submits a schema."""
+
+TAG_EDITS = (
+    Member(name="schemaTagsToAdd", schema=_TAG_EDITS),
+    Member(name="schemaTagsToRemove", schema=_TAG_EDITS),
+)
+"""Members that change the tags of a submitted schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,10 +263,10 @@ class Handlers:
 
 
 def content_of(body: Mapping[str, Any]) -> Content:
-    """Read what a body submits.
+    """Read what a body submits, with the tags that it adds and removes.
 
     Raises:
-        InvalidError: REQUEST_INVALID; RULES_INVALID.
+        InvalidError: REQUEST_INVALID; RULES_INVALID; SCHEMA_INVALID, for a tag of what the schema does not define.
     """
     references = body.get("references") or []
     try:
@@ -221,18 +275,29 @@ def content_of(body: Mapping[str, Any]) -> Content:
         raise InvalidError(
             Reason.REQUEST_INVALID, 'got "references" of another form; expected [{"name", "subject", "version"}]'
         ) from error
-    return Content(
+    content = Content(
         text=text_of(body, "schema"),
         schema_type=text_of(body, "schemaType") if body.get("schemaType") is not None else "AVRO",
         references=listed,
         metadata=validate_metadata(body.get("metadata")),
         rule_set=validate_rules(body.get("ruleSet")),
     )
+    add, remove = (parse_tag_edits(body.get(one.name), one.name) for one in TAG_EDITS)
+    if not (add or remove):
+        return content
+    if content.schema_type != SchemaType.AVRO:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f'got "{TAG_EDITS[not add].name}" for a schema of the type {content.schema_type[:40]!r}; expected AVRO',
+        )
+    return replace(content, text=edit_tags(content.text, add, remove))
 
 
 def _reference(item: Mapping[str, Any]) -> SchemaReference:
     name, subject, version = item["name"], item["subject"], item["version"]
-    if not (isinstance(name, str) and isinstance(subject, str) and type(version) is int):
+    if len(item) > len(_REFERENCE["properties"]) or not (
+        isinstance(name, str) and isinstance(subject, str) and type(version) is int
+    ):
         raise TypeError
     if not (version == -1 or 1 <= version < 2**31) or not (subject.isprintable() and name.isprintable()):
         raise ValueError

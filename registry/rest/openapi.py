@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from inspect import getdoc
 from typing import Any
 
 from registry.rest.requests import DEFAULT_MEDIA_TYPE
-from registry.rest.routing import Parameter, Route, ValueType
+from registry.rest.routing import Member, Parameter, Route, ValueType
 
 __all__ = ["document"]
 
@@ -28,7 +29,6 @@ _DONE = {
 }
 _EMPTY = {"description": "nothing to say"}
 _REFUSALS = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 500, 503)
-_BODY = {"required": True, "content": {DEFAULT_MEDIA_TYPE: {"schema": {"type": "object"}}}}
 _TYPES: dict[ValueType, dict[str, Any]] = {
     ValueType.TEXT: {"type": "string"},
     ValueType.OPTIONAL_TEXT: {"anyOf": [{"type": "string"}, {"type": "null"}]},
@@ -61,15 +61,27 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {str(status): response for status, response in sorted(responses.items())},
     }
     parameters = [_parameter(one, "path") for one in route.fields] + [_parameter(one, "query") for one in route.query]
+    parameters += [_parameter(replace(one, name=one.also), "query") for one in route.query if one.also]
     if parameters:
         found["parameters"] = parameters
-    if route.body:
-        found["requestBody"] = _BODY
+    if route.body is not None:
+        found["requestBody"] = {"required": True, "content": {DEFAULT_MEDIA_TYPE: {"schema": _body(route.body)}}}
     return found
+
+
+def _body(members: tuple[Member, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {one.name: dict(one.schema) for one in members},
+        "required": [one.name for one in members if one.required],
+        "additionalProperties": False,
+    }
 
 
 def _parameter(parameter: Parameter, where: str) -> dict[str, Any]:
     schema = _TYPES[parameter.type] | {"title": parameter.name.replace("_", " ").title()}
+    if parameter.choices:
+        schema["enum"] = [*parameter.choices]
     found: dict[str, Any] = {"name": parameter.name, "in": where, "required": where == "path"}
     if parameter.description:
         schema["description"] = found["description"] = parameter.description

@@ -1,12 +1,11 @@
-"""Response bodies: versions, contents and their tags as Confluent's clients read them. Pure."""
+"""Response bodies: versions and contents as Confluent's clients read them. Pure."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from registry.avro.schema_types import SchemaType
+from registry.governance.tags import find_tags
 from registry.subjects.content_json import content_json
-from registry.subjects.data_contracts import path_matches
 from registry.subjects.model import Content
 from registry.subjects.versions import RegisteredVersion
 
@@ -45,42 +44,6 @@ def page(items: list[_T], offset: int, limit: int) -> list[_T]:
 
 
 def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the records and fields of an Avro schema that carry one of the tags wanted, `*` = any.
-
-    Tags stand in the schema (`confluent:tags`) or in its metadata, by the path of the field.
-    """
-    if content.schema_type != SchemaType.AVRO:
-        return []
-    sought = set(wanted)
-    beside: Mapping[str, list[str]] = (json.loads(content.metadata) if content.metadata else {}).get("tags") or {}
-    found = []
-    for path, kind, inline in _tagged(json.loads(content.text), ""):
-        outer = [tag for pattern, tags in beside.items() if path_matches(pattern, path) for tag in tags]
-        tags = list(dict.fromkeys([*inline, *outer]))
-        if tags and ("*" in sought or sought & set(tags)):
-            found.append({"schemaEntity": {"entityPath": path, "entityType": kind}, "tags": tags})
-    return found
-
-
-def _tagged(node: Any, namespace: str) -> Iterator[tuple[str, str, list[str]]]:
-    if isinstance(node, list):
-        for branch in node:
-            yield from _tagged(branch, namespace)
-    if not isinstance(node, dict):
-        return
-    if node.get("type") in ("record", "error"):
-        name = node["name"]
-        outer = node.get("namespace", namespace) or ""
-        full = name if "." in name or not outer else f"{outer}.{name}"
-        yield full, "sr_record", _texts(node.get("confluent:tags"))
-        for field in node["fields"]:
-            yield f"{full}.{field['name']}", "sr_field", _texts(field.get("confluent:tags"))
-            yield from _tagged(field["type"], full.rpartition(".")[0])
-        return
-    for key in ("type", "items", "values"):
-        if isinstance(node.get(key), dict | list):
-            yield from _tagged(node[key], namespace)
-
-
-def _texts(value: Any) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    """Return where a schema has one of the tags wanted, `*` = any; nowhere for another type than Avro."""
+    is_avro = content.schema_type == SchemaType.AVRO
+    return find_tags(content.text, content.metadata, wanted) if is_avro else []

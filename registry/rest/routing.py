@@ -9,13 +9,16 @@ defaults of their own: a default is in the table alone.
 Paths are matched as they were sent, not decoded: a subject may hold a slash, sent as %2F. No two routes of one method
 may match the same path; the order of the table therefore means nothing.
 
+A parameter or a member of a body that a route does not name is refused: a caller would
+take what is ignored for done.
+
 Values are read as leniently as pydantic reads a query string, since clients rely on it: `yes`, `on` and `1` are true,
 ` +1_000.0 ` is a number. Of a parameter that is given twice the last value counts, or all of them in a list.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -25,7 +28,7 @@ from starlette.responses import Response
 
 from registry.rest.errors import HttpError
 
-__all__ = ["Arguments", "Parameter", "Route", "Router", "ValueType"]
+__all__ = ["Arguments", "Member", "Parameter", "Route", "Router", "ValueType"]
 
 Arguments = Mapping[str, Any]
 """What a handler gets beside the request."""
@@ -56,6 +59,8 @@ class Parameter:
         type: of the value.
         default: the value where a request does not state it; a path states all of its own.
         description: for the document.
+        choices: the only values of a text; empty = any.
+        also: another name of it, which a client in use sends.
     """
 
     name: str
@@ -63,11 +68,15 @@ class Parameter:
     type: ValueType
     default: Any = None
     description: str = ""
+    choices: tuple[str, ...] = ()
+    also: str = ""
 
     @classmethod
-    def flag(cls, name: str, argument: str = "", *, default: bool = False, description: str = "") -> "Parameter":
+    def flag(
+        cls, name: str, argument: str = "", *, default: bool = False, description: str = "", also: str = ""
+    ) -> "Parameter":
         """Return a query parameter that is true or false."""
-        return cls._of_query(name, argument, ValueType.FLAG, default, description)
+        return replace(cls._of_query(name, argument, ValueType.FLAG, default, description), also=also)
 
     @classmethod
     def number(cls, name: str, argument: str = "", *, default: int, description: str = "") -> "Parameter":
@@ -79,6 +88,14 @@ class Parameter:
         """Return a query parameter that is a text; its default may be None."""
         type_ = ValueType.OPTIONAL_TEXT if default is None else ValueType.TEXT
         return cls._of_query(name, argument, type_, default, description)
+
+    @classmethod
+    def choice(
+        cls, name: str, argument: str, choices: tuple[str, ...], *, description: str = "", also: str = ""
+    ) -> "Parameter":
+        """Return a query parameter that is one of some texts; the first is its default."""
+        found = cls._of_query(name, argument, ValueType.TEXT, choices[0], description)
+        return replace(found, choices=choices, also=also)
 
     @classmethod
     def texts(cls, name: str, argument: str = "", *, description: str = "") -> "Parameter":
@@ -95,7 +112,24 @@ class Parameter:
         Raises:
             ValueError: it is none of this type; the text says so.
         """
+        if self.choices and stated[-1] not in self.choices:
+            raise ValueError(f"Input should be one of {', '.join(map(repr, self.choices))}")
         return stated if self.type is ValueType.TEXTS else _READERS[self.type](stated[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of a JSON body.
+
+    Attributes:
+        name: as a request states it.
+        schema: its JSON schema, for the document. The handler validates the value.
+        required: whether it must be there.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +142,7 @@ class Route:
         handler: gets the request, then the fields, the query's parameters and the body as keyword arguments; returns a
             response, or what is sent as JSON.
         query: parameters of the query.
-        body: whether the handler takes a JSON object as `body`.
+        body: members of the JSON object that the handler takes as `body`; None = it takes none.
         status: of an answer that is no response already.
         empty_status: of an answer without a body, if the handler gives such a one.
         cached: gets the ASGI scope and the arguments, and answers from memory; None where the handler has to be called.
@@ -120,7 +154,7 @@ class Route:
     path: str
     handler: Callable[..., Any]
     query: tuple[Parameter, ...] = ()
-    body: bool = False
+    body: tuple[Member, ...] | None = None
     status: int = 200
     empty_status: int | None = None
     cached: Callable[[Mapping[str, Any], Arguments], Response | None] | None = None
@@ -150,7 +184,8 @@ class Route:
             query: the query string.
 
         Raises:
-            HttpError: 404, a field of the path is of another type; 422, a parameter of the query is.
+            HttpError: 404, a field of the path is of another type; 422, a parameter of the query is, or is not the
+                route's.
         """
         found = self._defaults.copy()
         try:
@@ -163,12 +198,26 @@ class Route:
             for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
                 stated.setdefault(name, []).append(value)
             for one in self.query:
-                if one.name in stated:
+                of_parameter = stated.pop(one.also, []) + stated.pop(one.name, [])
+                if of_parameter:
                     try:
-                        found[one.argument] = one.read(stated[one.name])
+                        found[one.argument] = one.read(of_parameter)
                     except ValueError as error:
                         raise HttpError(422, f"got another {one.name} than expected: {error}") from None
+            for name in stated:
+                raise HttpError(422, _unknown("query parameter", name, [one.name for one in self.query]))
         return found
+
+    def check_body(self, body: Mapping[str, Any]) -> None:
+        """Refuse a body with a member that the route does not name.
+
+        Raises:
+            HttpError: 422, as Confluent's registry answers.
+        """
+        names = [one.name for one in self.body or ()]
+        for name in body:
+            if name not in names:
+                raise HttpError(422, _unknown("field", name, names))
 
 
 class _Node:
@@ -237,6 +286,10 @@ class Router:
         if route is None:
             raise HttpError(405 if node.routes else 404)
         return route, values
+
+
+def _unknown(what: str, name: str, names: Iterable[str]) -> str:
+    return f"Unrecognized {what}: {name[:80]!r}; expected {', '.join(names) or 'none'}"
 
 
 def _flag(stated: str) -> bool:

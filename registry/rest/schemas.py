@@ -47,8 +47,10 @@ _LISTED = (
     OFFSET,
     LIMIT,
 )
+_OF_SUBJECT = Parameter.text("subject", description="by which clients state a context; an id is one for all of them")
 _BY_ID = (
     Parameter.flag("fetchMaxId", "max_id"),
+    _OF_SUBJECT,
     FORMAT,
     REFERENCE_FORMAT,
     TAGS,
@@ -70,7 +72,7 @@ class SchemaHandlers(Handlers):
             Route("GET", "/schemas", self.schemas, _LISTED),
             Route("GET", "/schemas/types", self.types),
             Route("GET", by_id, self.by_id, _BY_ID, empty_status=304, cached=self.by_id_from_cache),
-            Route("GET", f"{by_id}/schema", self.by_id_schema, (FORMAT,)),
+            Route("GET", f"{by_id}/schema", self.by_id_schema, (_OF_SUBJECT, FORMAT)),
             Route("GET", f"{by_id}/subjects", self.by_id_subjects, _USES),
             Route("GET", f"{by_id}/versions", self.by_id_versions, _USES),
             Route("GET", by_guid, self.by_guid, (FORMAT,)),
@@ -134,6 +136,7 @@ class SchemaHandlers(Handlers):
         schema_id: int,
         *,
         max_id: bool,
+        subject: str,
         form: str,
         references: str,
         tags: Sequence[str],
@@ -141,6 +144,7 @@ class SchemaHandlers(Handlers):
     ) -> Response:
         """Return the schema of an id."""
         del references
+        subject_of(subject)
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
             if not (max_id or form or tags or with_subjects):
                 cached = self.responses.get(schema_id)
@@ -165,6 +169,8 @@ class SchemaHandlers(Handlers):
         """
         if arguments["max_id"] or arguments["form"] or arguments["tags"] or arguments["with_subjects"]:
             return None
+        if arguments["subject"]:
+            subject_of(arguments["subject"])
         cached = self.responses.get(arguments["schema_id"])
         if cached is None:
             return None
@@ -173,8 +179,9 @@ class SchemaHandlers(Handlers):
             return None
         return cached.answer(header_of(scope, b"if-none-match"))
 
-    def by_id_schema(self, request: Request, schema_id: int, *, form: str) -> Response:
+    def by_id_schema(self, request: Request, schema_id: int, *, subject: str, form: str) -> Response:
         """Return an id's schema itself."""
+        subject_of(subject)
         with self.read_by_id(request, lambda reader: self.lookup.by_id(reader, schema_id)) as (reader, schema):
             return schema_response(self._schema_json(request, reader, schema, form)["schema"])
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import override
 
-from registry.avro.compatibility import Incompatibility
+from registry.avro.compatibility import RESERVED_FIELD, Incompatibility
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.rest.handlers import (
@@ -20,6 +20,8 @@ from registry.rest.handlers import (
     OFFSET,
     REFERENCE_FORMAT,
     SUBJECT_PREFIX,
+    SUBMITTED,
+    TAG_EDITS,
     TAGS,
     Handlers,
     accepts_unknown_properties,
@@ -29,17 +31,27 @@ from registry.rest.handlers import (
 )
 from registry.rest.requests import subject_of, version_of
 from registry.rest.responses import page, registration_json, tags_of, version_json
-from registry.rest.routing import Parameter, Route
+from registry.rest.routing import Member, Parameter, Route
 from registry.subjects.versions import RegisteredVersion
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["SubjectHandlers"]
 
-_DELETED_ONLY = Parameter.flag("deletedOnly", "deleted_only")
+_DELETED_ONLY = Parameter.flag("deletedOnly", "deleted_only", also="deleted_only")
 _AS_NEGATIVE = Parameter.flag("deletedAsNegative", "as_negative")
 _PERMANENT = Parameter.flag("permanent")
-_FORCE = Parameter.flag("force", description="no effect: nothing is passed over that could be forced")
+_FORCE = Parameter.flag("force", description="true is refused: no check of a registration can be passed over")
+_REGISTERED = (
+    *SUBMITTED,
+    *TAG_EDITS,
+    Member(name="id", schema={"type": "integer", "description": "in another registry; in the mode IMPORT alone"}),
+    Member(
+        name="version",
+        schema={"type": "integer", "description": "must be the next one; in the mode IMPORT, that in another registry"},
+    ),
+    Member(name="propagateSchemaTags", schema={"type": "boolean", "description": "true is refused"}),
+)
 _VERBOSE = Parameter.flag("verbose", default=True)
 
 
@@ -52,7 +64,7 @@ class SubjectHandlers(Handlers):
         versions, version = f"{subject}/versions", f"{subject}/versions/{{version}}"
         return (
             Route("GET", "/subjects", self.list_subjects, (SUBJECT_PREFIX, DELETED, _DELETED_ONLY, OFFSET, LIMIT)),
-            Route("POST", subject, self.look_up, (NORMALIZE, DELETED, FORMAT), body=True),
+            Route("POST", subject, self.look_up, (NORMALIZE, DELETED, FORMAT), body=SUBMITTED),
             Route("DELETE", subject, self.delete_subject, (_PERMANENT,)),
             Route(
                 "GET",
@@ -61,13 +73,13 @@ class SubjectHandlers(Handlers):
                 (Parameter.texts("key", "keys"), Parameter.texts("value", "values"), DELETED, FORMAT),
             ),
             Route("GET", versions, self.list_versions, (DELETED, _DELETED_ONLY, _AS_NEGATIVE, OFFSET, LIMIT)),
-            Route("POST", versions, self.register, (NORMALIZE, FORMAT, _FORCE), body=True),
+            Route("POST", versions, self.register, (NORMALIZE, FORMAT, _FORCE), body=_REGISTERED),
             Route("GET", version, self.version_, (DELETED, FORMAT, REFERENCE_FORMAT, TAGS)),
             Route("DELETE", version, self.delete_version, (_PERMANENT,)),
             Route("GET", f"{version}/schema", self.version_schema, (DELETED, FORMAT)),
             Route("GET", f"{version}/referencedby", self.referenced_by, (DELETED, OFFSET, LIMIT)),
-            Route("POST", compatibility, self.check_all, (NORMALIZE, _VERBOSE), body=True),
-            Route("POST", f"{compatibility}/{{version}}", self.check, (NORMALIZE, _VERBOSE), body=True),
+            Route("POST", compatibility, self.check_all, (NORMALIZE, _VERBOSE), body=SUBMITTED),
+            Route("POST", f"{compatibility}/{{version}}", self.check, (NORMALIZE, _VERBOSE), body=SUBMITTED),
         )
 
     def list_subjects(
@@ -121,7 +133,11 @@ class SubjectHandlers(Handlers):
         The response has the schema only for clients that take unknown properties, and only where its text is not the
         one submitted: its normal form, or the one that *form* asks for.
         """
-        del force
+        for refused, stated in (("force", force), ("propagateSchemaTags", body.get("propagateSchemaTags"))):
+            if stated not in (None, False):
+                raise InvalidError(
+                    Reason.REQUEST_INVALID, f'got "{refused}", which no registration here does; leave it out'
+                )
         name = self.resolve_alias(subject)
         content = self.read_submission(request, name, body)
         given_id, given_number = number_of(body, "id"), number_of(body, "version")
@@ -134,7 +150,7 @@ class SubjectHandlers(Handlers):
         if accepts_unknown_properties(request):
             with self.database.read() as reader:
                 text = self._version_json(reader, found, request, form)["schema"]
-            extra = registration_json(found) | ({"schema": text} if text != content.text else {})
+            extra = registration_json(found) | ({"schema": text} if text != body["schema"] else {})
         return JSONResponse(extra | {"id": found.schema_id})
 
     def list_versions(
@@ -276,7 +292,7 @@ class SubjectHandlers(Handlers):
         answer: dict[str, Any] = {"is_compatible": not found}
         if not verbose:
             return answer
-        for number in {item.version for item in found}:  # the messages quote them
+        for number in {item.version for item in found if item.kind != RESERVED_FIELD}:  # the messages quote them
             self.require_readable(
                 request, reader, self.lookup.version(reader, subject, number, deleted=True).content.references
             )

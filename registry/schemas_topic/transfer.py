@@ -99,18 +99,20 @@ def import_snapshot(remote: RegistryAdminClient, snapshot: Snapshot) -> ImportRe
     ordered = snapshot.in_dependency_order()
     report = ImportReport()
     previous_modes: dict[str, str | None] = {}  # by subject; None = it had none of its own
+    refused: set[str] = set()  # subjects that take no versions: the receiving registry has aliases of these names
     try:
         for version in ordered:
-            if version.subject not in previous_modes:
-                path = f"/mode/{quote(version.subject, safe='')}"
-                before = _found(remote, path)
-                remote.call("PUT", path, {"mode": "IMPORT"}, query={"force": True})
-                previous_modes[version.subject] = before["mode"] if before else None
-            if _import_version(remote, version, report):
+            if version.subject not in previous_modes and version.subject not in refused:
+                try:
+                    previous_modes[version.subject] = _open_for_import(remote, version.subject)
+                except InvalidError as error:
+                    refused.add(version.subject)
+                    report.refused.append(f"versions of {version.subject}: {error.message}")
+            if version.subject not in refused and _import_version(remote, version, report):
                 report.versions += 1
                 report.reserved += is_reserved_id(version.subject)
         for version in reversed(ordered):
-            if version.deleted:
+            if version.deleted and version.subject not in refused:
                 _delete(remote, version, report)
     finally:
         for subject, mode in sorted(previous_modes.items()):
@@ -121,6 +123,14 @@ def import_snapshot(remote: RegistryAdminClient, snapshot: Snapshot) -> ImportRe
                 remote.call("PUT", path, {"mode": mode}, query={"force": True})
     _import_settings(remote, snapshot, report)
     return report
+
+
+def _open_for_import(remote: RegistryAdminClient, subject: str) -> str | None:
+    """Set a subject's mode to IMPORT; return the one that it had, None if it had none of its own."""
+    path = f"/mode/{quote(subject, safe='')}"
+    before = _found(remote, path)
+    remote.call("PUT", path, {"mode": "IMPORT"}, query={"force": True})
+    return before["mode"] if before else None
 
 
 def _import_version(remote: RegistryAdminClient, version: Version, report: ImportReport) -> bool:

@@ -2,9 +2,11 @@
 
     the subject's own  >  its context's (`:.police:`)  >  the global one  >  the registry's default
 
-The configuration object is Confluent's, stored complete. The registry acts on `compatibility`, `compatibilityGroup`,
-`alias`, `normalize`, `validateFields`, `validateNewSchemas` and the default and override contracts; keys that only
-clients act on are stored and returned unchanged.
+The configuration object is Confluent's. The registry acts on each of its keys; a value on which it could not act is
+refused, so that nothing is stored that only seems to hold. For the same reason nothing is set for a name under which no
+schema can be registered, nor for an alias, whose subject's settings apply.
+
+A scope that is read-only keeps its configuration too, as in Confluent's registry: its mode is changed first.
 """
 
 import json
@@ -17,16 +19,17 @@ from typing import Any
 
 from registry.avro.compatibility import Compatibility
 from registry.database.unit_of_work import Reader, UnitOfWork
-from registry.subjects.contexts import normalize_subject, scopes
-from registry.subjects.data_contracts import validate_metadata, validate_rules
+from registry.subjects.contexts import normalize_subject, scopes, split
+from registry.subjects.data_contracts import refuse_sensitive_values, validate_metadata, validate_rules
 from registry.subjects.model import GLOBAL, Settings
 from registry.subjects.store import SubjectChange, SubjectReader, SubjectWriter
+from registry.subjects.versions import check_scope_name
 from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["Configuration", "Mode"]
 
 _FLAGS = ("normalize", "validateFields", "validateNewSchemas", "validateRules")
-_TEXTS = ("alias", "compatibilityGroup", "compatibilityPolicy")
+_TEXTS = ("alias", "compatibilityGroup")
 _METADATA = ("defaultMetadata", "overrideMetadata")
 _RULES = ("defaultRuleSet", "overrideRuleSet")
 _MAX_TEXT = 500
@@ -38,7 +41,7 @@ class Mode(StrEnum):
 
     READWRITE = "READWRITE"
     READONLY = "READONLY"
-    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all subjects, whatever their own modes
+    READONLY_OVERRIDE = "READONLY_OVERRIDE"  # for all subjects of the scope, whatever their own modes
     IMPORT = "IMPORT"  # schemas with their ids and versions of another registry, not compared with each other
     FORWARD = "FORWARD"  # another registry is the leader: nothing is written here
 
@@ -174,13 +177,19 @@ class Configuration:
         """Change the given keys, remove those given as None, keep the others; return the new configuration.
 
         Raises:
-            InvalidError: COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or RULES_INVALID, for an invalid
-                value.
+            InvalidError: SUBJECT_INVALID; COMPATIBILITY_INVALID, for an unknown level; REQUEST_INVALID or
+                RULES_INVALID, for an invalid value, for one on which the registry could not act, and for another key of
+                an alias than `alias`.
+            RefusedError: SUBJECT_READ_ONLY.
         """
+        check_scope_name(subject)
         validated = _validated(changes)
-        with self._writer.change(work, subject) as change:
+        with self._writer.change(work, subject, scopes=scopes(subject)) as change:
+            self.require_writable(work, subject, change)
             settings = change.settings()
             merged = {key: value for key, value in (_config(settings) | validated).items() if value is not None}
+            if merged.get("alias"):
+                _check_alias(subject, merged["alias"], {key for key in validated if validated[key] is not None})
             change.configure(replace(settings, config=json.dumps(merged, ensure_ascii=False) if merged else None))
             self._invalidate()
             return merged
@@ -190,8 +199,10 @@ class Configuration:
 
         Raises:
             InvalidError: COMPATIBILITY_NOT_SET, when the subject had none.
+            RefusedError: SUBJECT_READ_ONLY.
         """
-        with self._writer.change(work, subject) as change:
+        with self._writer.change(work, subject, scopes=scopes(subject)) as change:
+            self.require_writable(work, subject, change)
             settings = change.settings()
             before = _config(settings)
             if not before and subject != GLOBAL:
@@ -211,7 +222,7 @@ class Configuration:
         layers = [settings.mode for settings in self._layers(reader, subject, change)]
         if layers[0] is None and subject != GLOBAL and not default_to_global:
             raise _mode_not_set(subject)
-        if default_to_global and layers[-1] == Mode.READONLY_OVERRIDE:
+        if default_to_global and Mode.READONLY_OVERRIDE in layers[1:]:
             return Mode.READONLY_OVERRIDE
         return Mode(next((mode for mode in layers if mode), Mode.READWRITE))
 
@@ -225,9 +236,10 @@ class Configuration:
             force: set IMPORT even if there are schemas.
 
         Raises:
-            InvalidError: MODE_INVALID.
+            InvalidError: SUBJECT_INVALID; MODE_INVALID; REQUEST_INVALID, for an alias.
             RefusedError: SUBJECT_READ_ONLY, for IMPORT if there are schemas.
         """
+        check_scope_name(subject)
         try:
             chosen = Mode(mode.upper())
         except ValueError as error:
@@ -235,6 +247,9 @@ class Configuration:
                 Reason.MODE_INVALID, f"got the mode {mode[:40]!r}; expected one of {', '.join(Mode)}"
             ) from error
         with self._writer.change(work, subject) as change:
+            target = _config(change.settings()).get("alias")
+            if target:
+                raise _is_alias(subject, target, "mode")
             if chosen is Mode.IMPORT and not force and self._has_versions(work, subject, change):
                 raise RefusedError(
                     Reason.SUBJECT_READ_ONLY,
@@ -319,12 +334,24 @@ def _scopes_of(names: Iterable[str]) -> set[str]:
     return {scope for name in names for scope in scopes(name)}
 
 
+def _check_alias(subject: str, target: str, changed: Iterable[str]) -> None:
+    """Check that an alias is a subject's, and that nothing else is set for it."""
+    if subject == GLOBAL or not split(subject).name:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f'got "alias" for {subject or "all"}; expected it for a subject, not for a scope'
+        )
+    others = sorted(set(changed) - {"alias"})
+    if others:
+        raise _is_alias(subject, target, others[0])
+
+
 def _validated(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate the values that the registry or its clients act on.
+    """Validate the values that the registry acts on.
 
     Raises:
         InvalidError: COMPATIBILITY_INVALID; REQUEST_INVALID or RULES_INVALID.
     """
+    _refuse_ineffective(changes)
     validated = dict(changes)
     level = changes.get("compatibility")
     if level is not None:
@@ -341,10 +368,24 @@ def _validated(changes: Mapping[str, Any]) -> dict[str, Any]:
         if value == "":
             validated[name] = None
     for name in _METADATA:
-        validate_metadata(changes.get(name))
+        refuse_sensitive_values(validate_metadata(changes.get(name)))
     for name in _RULES:
         validate_rules(changes.get(name))
     return validated
+
+
+def _refuse_ineffective(changes: Mapping[str, Any]) -> None:
+    """Refuse values on which the registry could not act."""
+    if changes.get("compatibilityPolicy") is not None:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            'got "compatibilityPolicy", which concerns JSON schemas; only Avro schemas are compared here, so leave it '
+            "out",
+        )
+    if changes.get("validateRules") is False:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, 'got "validateRules" of false; rules are always validated, so leave it out'
+        )
 
 
 def _config(settings: Settings) -> dict[str, Any]:
@@ -354,6 +395,14 @@ def _config(settings: Settings) -> dict[str, Any]:
 
 def _invalid(name: str, expected: str) -> InvalidError:
     return InvalidError(Reason.REQUEST_INVALID, f'got "{name}" of another form; expected {expected}')
+
+
+def _is_alias(subject: str, target: str, what: str) -> InvalidError:
+    return InvalidError(
+        Reason.REQUEST_INVALID,
+        f'got "{what}" for {subject}, an alias, whose own would never apply; set it for {target}',
+        details={"subject": subject},
+    )
 
 
 def _not_set(subject: str) -> InvalidError:

@@ -4,6 +4,7 @@
     :.:holders-value           the same
     :.police:holders-value     another subject, in the context `.police`
     :.police:                  no subject: the scope of the context's settings
+    :.__GLOBAL:                no subject: the scope of the settings for all, as without a subject
     :*:holders                 in a prefix: the name in any context
 
 A context belongs to a department: its name is a dot and the department's id, and the right to register under a subject
@@ -19,6 +20,7 @@ from schemas.errors import InvalidError, Reason
 __all__ = [
     "ALL_CONTEXTS",
     "DEFAULT",
+    "GLOBAL_CONTEXT",
     "MAX_SUBJECT",
     "Qualified",
     "matches",
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 DEFAULT = "."
+GLOBAL_CONTEXT = ".__GLOBAL"
+"""Confluent's name of the scope around all contexts; it holds no subject."""
+
 ALL_CONTEXTS = ":*:"
 """Prefix that matches every subject of every context."""
 
@@ -58,8 +63,9 @@ def qualify(context: str, name: str) -> str:
 
 
 def normalize_subject(subject: str) -> str:
-    """Return a subject in its canonical form: without the default context."""
-    return qualify(*split(subject))
+    """Return a subject in its canonical form: without the default context; the scope of all is empty."""
+    context, name = split(subject)
+    return "" if context == GLOBAL_CONTEXT and not name else qualify(context, name)
 
 
 def resolve_subject(subject: str, parent: str) -> str:

@@ -15,16 +15,27 @@ from typing import Any
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["merge", "path_matches", "properties_of", "validate_metadata", "validate_rules"]
+__all__ = [
+    "RULE_KINDS",
+    "RULE_LISTS",
+    "RULE_MODES",
+    "merge",
+    "properties_of",
+    "refuse_sensitive_values",
+    "reserved_fields",
+    "validate_metadata",
+    "validate_rules",
+]
 
 _METADATA = frozenset({"tags", "properties", "sensitive"})
-_RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
-_MODES = frozenset({"UPGRADE", "DOWNGRADE", "UPDOWN", "WRITE", "READ", "WRITEREAD"})
+RULE_LISTS = ("migrationRules", "domainRules", "encodingRules")
+RULE_MODES = frozenset({"UPGRADE", "DOWNGRADE", "UPDOWN", "WRITE", "READ", "WRITEREAD"})
 _MIGRATION = frozenset({"UPGRADE", "DOWNGRADE", "UPDOWN"})
-_KINDS = frozenset({"CONDITION", "TRANSFORM"})
+RULE_KINDS = frozenset({"CONDITION", "TRANSFORM"})
 _RULE = frozenset(
     {"name", "doc", "kind", "mode", "type", "tags", "params", "expr", "onSuccess", "onFailure", "disabled"}
 )
+_RESERVED = "confluent:reserved"
 _MAX_RULES = 500
 _MAX_NAME = 256
 
@@ -62,9 +73,9 @@ def validate_rules(value: Any) -> str | None:
     if not isinstance(value, dict):
         raise _invalid("ruleSet", "an object of migrationRules, domainRules and encodingRules")
     for name in value:
-        if name not in _RULE_LISTS and name != "enableAt":
-            raise _invalid("ruleSet", f"{', '.join(_RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
-    for list_name in _RULE_LISTS:
+        if name not in RULE_LISTS and name != "enableAt":
+            raise _invalid("ruleSet", f"{', '.join(RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
+    for list_name in RULE_LISTS:
         rules = value.get(list_name)
         if rules is None:
             continue
@@ -89,7 +100,7 @@ def merge(lower: str | None, upper: str | None) -> str | None:
             result[name] = {**below[name], **above[name]}
     if below.get("sensitive") and above.get("sensitive"):
         result["sensitive"] = list(dict.fromkeys([*below["sensitive"], *above["sensitive"]]))
-    for name in _RULE_LISTS:
+    for name in RULE_LISTS:
         if below.get(name) and above.get(name):
             result[name] = _by_name(below[name], above[name])
     return json.dumps(result, ensure_ascii=False)
@@ -99,6 +110,30 @@ def properties_of(metadata: str | None) -> Mapping[str, str]:
     """Return the properties of metadata."""
     found: Mapping[str, str] = (json.loads(metadata) if metadata else {}).get("properties") or {}
     return found
+
+
+def reserved_fields(metadata: str | None) -> frozenset[str]:
+    """Return the names that no field may have: the property `confluent:reserved`, separated by commas."""
+    listed = (name.strip() for name in properties_of(metadata).get(_RESERVED, "").split(","))
+    return frozenset(name for name in listed if name)
+
+
+def refuse_sensitive_values(metadata: str | None) -> None:
+    """Refuse metadata that holds the value of a property which it calls sensitive.
+
+    Confluent's registry encrypts such values where it stores them. This one does not, so it does not take them.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, naming the property.
+    """
+    sensitive = (json.loads(metadata) if metadata else {}).get("sensitive") or ()
+    held = sorted(properties_of(metadata).keys() & set(sensitive))
+    if held:
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            f'got a value of the property {held[0][:80]!r}, which "metadata.sensitive" names; sensitive values are not '
+            "encrypted here, so leave the value out",
+        )
 
 
 def _by_name(lower: Iterable[Mapping[str, Any]], upper: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -115,10 +150,12 @@ def _rule_name(list_name: str, rule: Mapping[str, Any]) -> str:  # noqa: C901 - 
     if unknown:
         raise _bad_rule(list_name, f"the rule {name!r} has the member {unknown[0][:40]!r}, which no client knows")
     kind, mode = rule.get("kind"), rule.get("mode")
-    if kind is not None and kind not in _KINDS:
-        raise _bad_rule(list_name, f"the rule {name!r} has another kind; expected {' or '.join(sorted(_KINDS))}")
-    if mode is not None and mode not in _MODES:
-        raise _bad_rule(list_name, f"the rule {name!r} has another mode; expected one of {', '.join(sorted(_MODES))}")
+    if kind is not None and kind not in RULE_KINDS:
+        raise _bad_rule(list_name, f"the rule {name!r} has another kind; expected {' or '.join(sorted(RULE_KINDS))}")
+    if mode is not None and mode not in RULE_MODES:
+        raise _bad_rule(
+            list_name, f"the rule {name!r} has another mode; expected one of {', '.join(sorted(RULE_MODES))}"
+        )
     if mode is not None and (mode in _MIGRATION) is not (list_name == "migrationRules"):
         raise _bad_rule(list_name, f"the rule {name!r} has the mode {mode}, which does not belong there")
     for text in ("doc", "type", "expr", "onSuccess", "onFailure"):
@@ -144,15 +181,3 @@ def _invalid(name: str, expected: str) -> InvalidError:
 
 def _bad_rule(list_name: str, message: str) -> InvalidError:
     return InvalidError(Reason.RULES_INVALID, f"Invalid ruleset: {list_name}: {message}")
-
-
-def path_matches(pattern: str, path: str) -> bool:
-    """Return whether a path matches a pattern: `*` matches one name, `**` any number of them."""
-    wanted, names = pattern.split("."), path.split(".")
-    ends = {0}
-    for word in wanted:
-        if word == "**":
-            ends = set(range(min(ends), len(names) + 1)) if ends else set()
-        else:
-            ends = {at + 1 for at in ends if at < len(names) and word in ("*", names[at])}
-    return len(names) in ends

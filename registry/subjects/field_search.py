@@ -1,14 +1,11 @@
 """Field search: fields with a tag, a level or a direct identifier, over the latest version of every subject.
 
 The fields of a schema id never change, so they are read once for each id and cached; a search then iterates over the
-list of subjects. Tags are Confluent's, and a field can have them in two forms: inline (`"confluent:tags": ["PII"]`), or
-by a path pattern in the metadata (`{"tags": {"**.ssn": ["PII"]}}`), where `*` matches one name and `**` any number of
-names.
+list of subjects. Tags are found inline and in the metadata (`registry.governance.tags`).
 """
 
-import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +14,8 @@ from registry.avro.parser import ParsedSchema
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader
 from registry.governance import classification
+from registry.governance.tags import tagged_entities
 from registry.subjects import contexts
-from registry.subjects.data_contracts import path_matches
 from registry.subjects.lookup import SchemaLookup
 from schemas.access import Level
 from schemas.canonical import Json
@@ -27,7 +24,6 @@ from schemas.errors import InvalidError, Reason
 __all__ = ["FieldMatch", "FieldQuery", "FieldSearch", "describe_fields"]
 
 _CACHED_IDS = 20_000
-_TAG_ATTRIBUTES = ("confluent:tags", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,16 +138,13 @@ class FieldSearch:
 def describe_fields(parsed: ParsedSchema, metadata: str | None = None) -> tuple[FieldMatch, ...]:
     """Return the fields of a schema with their classification and tags."""
     classified = {field.path: field for field in classification.read_classification(resolved_json(parsed))[0]}
-    patterns: Mapping[str, list[str]] = (json.loads(metadata).get("tags") or {}) if metadata else {}
-    record_name = parsed.fullname.rpartition(".")[2]
+    tags: dict[str, set[str]] = {}
+    for entity in tagged_entities(parsed, metadata):
+        if not entity.record:
+            tags.setdefault(entity.path, set()).update(entity.tags)
     found = []
     for member in all_fields(parsed):
         known = classified.get(member.path)
-        names = {member.path, f"{parsed.fullname}.{member.path}", f"{record_name}.{member.path}"}
-        tags = {str(tag) for word in _TAG_ATTRIBUTES for tag in _listed(member.node.get(word))}
-        for pattern, listed in patterns.items():
-            if any(path_matches(pattern, name) for name in names):
-                tags.update(map(str, listed))
         found.append(
             FieldMatch(
                 path=member.path,
@@ -160,11 +153,7 @@ def describe_fields(parsed: ParsedSchema, metadata: str | None = None) -> tuple[
                 personal=known.personal if known else "",
                 sensitive=known.sensitive if known else "",
                 mask=known.mask if known else "",
-                tags=tuple(sorted(tags)),
+                tags=tuple(sorted(tags[member.path])),
             )
         )
     return tuple(found)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from registry.avro.compatibility import (
+    RESERVED_FIELD,
     Compatibility,
     Direction,
     Incompatibility,
@@ -25,9 +26,17 @@ from registry.avro.parser import ParsedSchema
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
+from registry.governance.tags import TaggedEntity, dropped_tags, tagged_entities
 from registry.subjects.configuration import Configuration, Mode
 from registry.subjects.contexts import scopes
-from registry.subjects.data_contracts import merge, properties_of, validate_metadata, validate_rules
+from registry.subjects.data_contracts import (
+    merge,
+    properties_of,
+    refuse_sensitive_values,
+    reserved_fields,
+    validate_metadata,
+    validate_rules,
+)
 from registry.subjects.lookup import SchemaLookup
 from registry.subjects.model import Content, StoredSchema, StoredVersion
 from registry.subjects.store import (
@@ -51,6 +60,10 @@ from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
 __all__ = ["Form", "Registration"]
 
+_RESERVATION_REMOVED = (
+    "The new schema has reserved field {} removed from its metadata which is present in the old schema's metadata."
+)
+_RESERVED_FIELD = "The new schema has field that conflicts with the reserved field {}."
 _CONTRACT_KEYS = ("defaultMetadata", "overrideMetadata", "defaultRuleSet", "overrideRuleSet")
 
 
@@ -174,10 +187,12 @@ class Registration:
             normalize: register its normal form, also if the configuration does not say so. An imported content is
                 kept as it is.
             schema_id: its id in another registry; only in the mode IMPORT, and required there.
-            number: its version in another registry; only in the mode IMPORT.
+            number: in the mode IMPORT, its version in another registry; else the version that it is to become, or is
+                already: another one is refused.
 
         Raises:
-            InvalidError: SUBJECT_INVALID; SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED, naming each field.
+            InvalidError: SUBJECT_INVALID; SCHEMA_INVALID, also for another *number* than the next one; SCHEMA_UNSAFE;
+                SCHEMA_UNCLASSIFIED, naming each field; REQUEST_INVALID, for a sensitive value in the metadata.
             ConflictError: SCHEMA_INCOMPATIBLE, naming versions and JSON paths; CLASSIFICATION_LOWERED; ID_TAKEN.
             RefusedError: SUBJECT_READ_ONLY; SUBJECT_NOT_IN_IMPORT.
             UnavailableError: as `SubjectWriter.change`.
@@ -198,18 +213,20 @@ class Registration:
             live = [version for version in versions if not version.deleted]
             config = self._configuration.effective(work, subject, change)
             existing = self._matching_version(work, subject, live, submission, config)
+            new_number = versions[-1].number + 1 if versions else 1
+            _check_number(number, new_number, existing)
             if existing is not None:
                 text = self._reader.version_text(work, subject, existing.number)
                 content = self._lookup.by_id(work, existing.schema_id).content
                 return RegisteredVersion.of(existing, content if text is None else with_text(content, text))
             merged = self._with_contract(work, submission.content, live, config)
-            findings = self._find_lowered(work, submission, versions) if governed else []
+            refuse_sensitive_values(merged.metadata)
+            findings = self._find_lowered(work, submission, merged, versions) if governed else []
             require_compatible(
                 self._incompatibilities(work, submission, merged, live, config, None),
                 Compatibility(config["compatibility"]),
             )
             self._require_approval(work, subject, submission, findings)  # last, since it consumes an approval
-            new_number = versions[-1].number + 1 if versions else 1
             schema = change.add_content(new_number, submission.key(merged), submission.fingerprint, merged)
             return _version(subject, new_number, schema, merged)
 
@@ -358,6 +375,7 @@ class Registration:
                 f"got the id {schema_id}; expected {limit} at most: ids go on from the highest one, and are finite",
             )
         content = submission.content
+        refuse_sensitive_values(content.metadata)
         schema = change.import_content(schema_id, submission.key(), submission.fingerprint, content)
         for version in versions:
             if version.number == target or (number is None and version.schema_id == schema_id):
@@ -368,7 +386,7 @@ class Registration:
                         f"version {target} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
                 return RegisteredVersion.of(version, content)
-        findings = self._find_lowered(work, submission, versions) if governed else []
+        findings = self._find_lowered(work, submission, content, versions) if governed else []
         self._require_approval(work, subject, submission, findings)
         change.add_version(target, schema, content.text)
         return _version(subject, target, schema, content)
@@ -416,13 +434,27 @@ class Registration:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
         """
         submission = self.read(reader, subject, content, form=_form(normalize=normalize))
-        return submission.fingerprint, self._find_lowered(reader, submission, self._reader.versions(reader, subject))
+        versions = self._reader.versions(reader, subject)
+        live = [version for version in versions if not version.deleted]
+        config = self._configuration.effective(reader, subject)
+        merged = self._with_contract(reader, submission.content, live, config)
+        return submission.fingerprint, self._find_lowered(reader, submission, merged, versions)
 
     def _require_approval(self, work: UnitOfWork, subject: str, submission: Submission, findings: list[str]) -> None:
         if findings and not self._approved(work, subject, submission.fingerprint, findings):
             raise classification.lowered_error(findings)
 
-    def _find_lowered(self, reader: Reader, submission: Submission, versions: Iterable[StoredVersion]) -> list[str]:
+    def _find_lowered(
+        self, reader: Reader, submission: Submission, content: Content, versions: Iterable[StoredVersion]
+    ) -> list[str]:
+        """Return what a submission lowers of the earlier versions' classification, tags included.
+
+        Args:
+            reader: to read with.
+            submission: the new schema.
+            content: with the metadata that it would be registered with.
+            versions: the earlier ones.
+        """
         parsed: ParsedSchema | None = submission.parsed
         if parsed is None:
             raise InvalidError(
@@ -433,13 +465,55 @@ class Registration:
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
         # Softly deleted versions too: deleting must not lower a classification.
         earlier = [
-            (version.number, _classification(self._lookup.parsed_for_comparison(reader, version.schema_id)))
+            (
+                version.number,
+                self._lookup.parsed_for_comparison(reader, version.schema_id),
+                self._lookup.by_id(reader, version.schema_id).content.metadata,
+            )
             for version in versions
             if self._lookup.by_id(reader, version.schema_id).content.schema_type == SchemaType.AVRO
         ]
-        return classification.lowered_since(fields, earlier)
+        tagged = tagged_entities(parsed, content.metadata)
+        return [
+            *classification.lowered_since(fields, [(number, _classification(old)) for number, old, _ in earlier]),
+            *dropped_tags(tagged, [(number, _tags(old, metadata)) for number, old, metadata in earlier]),
+        ]
 
     def _incompatibilities(
+        self,
+        reader: Reader,
+        submission: Submission,
+        content: Content,
+        live: Sequence[StoredVersion],
+        config: Mapping[str, Any],
+        number: int | None,
+    ) -> list[Incompatibility]:
+        return [
+            *self._reserved_fields(reader, submission, content, live, config),
+            *self._unreadable(reader, submission, content, live, config, number),
+        ]
+
+    def _reserved_fields(
+        self,
+        reader: Reader,
+        submission: Submission,
+        content: Content,
+        live: Sequence[StoredVersion],
+        config: Mapping[str, Any],
+    ) -> list[Incompatibility]:
+        """Return the fields whose names are reserved, and the reservations that the latest version has alone."""
+        if not config.get("validateFields"):
+            return []
+        latest = live[-1].number if live else 0
+        before = self._lookup.by_id(reader, live[-1].schema_id).content.metadata if live else None
+        parsed, reserved = submission.parsed, reserved_fields(content.metadata)
+        own = {field.name for field in parsed.fields} if parsed is not None else set()
+        return [
+            *(_reserved(latest, name, _RESERVATION_REMOVED) for name in sorted(reserved_fields(before) - reserved)),
+            *(_reserved(latest, name, _RESERVED_FIELD) for name in sorted(reserved & own)),
+        ]
+
+    def _unreadable(
         self,
         reader: Reader,
         submission: Submission,
@@ -496,6 +570,35 @@ def _version(subject: str, number: int, schema: StoredSchema, content: Content) 
 def _classification(parsed: ParsedSchema) -> tuple[classification.ClassifiedField, ...]:
     """Return the classification of a registered schema; cached, since each registration compares with every version."""
     return tuple(classification.read_classification(resolved_json(parsed))[0])
+
+
+@lru_cache(maxsize=4_096)
+def _tags(parsed: ParsedSchema, metadata: str | None) -> tuple[TaggedEntity, ...]:
+    return tuple(tagged_entities(parsed, metadata))
+
+
+def _check_number(number: int | None, new_number: int, existing: StoredVersion | None) -> None:
+    """Refuse a version that is not the one which the content has, or would get.
+
+    Raises:
+        InvalidError: SCHEMA_INVALID, Confluent's number and text.
+    """
+    if number is None or number == (new_number if existing is None else existing.number):
+        return
+    expected = f"{new_number}, or none" if existing is None else f"{existing.number}, which has this schema, or none"
+    raise schema_invalid(f"Version is not one more than previous version: got {number}; expected {expected}")
+
+
+def _reserved(version: int, name: str, text: str) -> Incompatibility:
+    return Incompatibility(
+        version=version,
+        direction=Direction.BACKWARD,
+        at="$",
+        field=name,
+        kind=RESERVED_FIELD,
+        detail=text.format(name),
+        library=text.format(name),
+    )
 
 
 def _check_mode(subject: str, mode: Mode, schema_id: int | None) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from registry.subjects.contexts import DEFAULT, MAX_SUBJECT, split
+from registry.subjects.contexts import DEFAULT, GLOBAL_CONTEXT, MAX_SUBJECT, split
 from registry.subjects.fingerprint import guid
-from registry.subjects.model import Content, StoredVersion
+from registry.subjects.model import GLOBAL, Content, StoredVersion
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
     "RegisteredVersion",
+    "check_scope_name",
     "check_subject_name",
     "grant_of_view",
     "is_view",
@@ -114,10 +115,22 @@ def check_subject_name(subject: str) -> None:
             f"got a subject that is empty, longer than {MAX_SUBJECT} characters or holds control characters",
             details={"subject": json.dumps(subject[:80])},
         )
-    if name.startswith("view.") or name in ("__GLOBAL", "__EMPTY") or (context == DEFAULT and name.startswith(":")):
+    reserved = context == GLOBAL_CONTEXT or name.startswith("view.") or name in ("__GLOBAL", "__EMPTY")
+    if reserved or (context == DEFAULT and name.startswith(":")):
         raise InvalidError(
             Reason.SUBJECT_INVALID,
-            f"got the subject {subject[:80]}; names that begin with 'view.' are kept for what grants deliver, and a "
-            "colon begins a context's name, as in :.context:subject",
+            f"got the subject {subject[:80]}; names that begin with 'view.' are kept for what grants deliver, a colon "
+            f"begins a context's name, as in :.context:subject, and {GLOBAL_CONTEXT} holds no subject",
             details={"subject": subject[:80]},
         )
+
+
+def check_scope_name(scope: str) -> None:
+    """Check that settings of a scope can have an effect: of all, of a context, or of a subject that can be registered.
+
+    Raises:
+        InvalidError: SUBJECT_INVALID.
+    """
+    context, name = split(scope)
+    if scope != GLOBAL and (name or context == DEFAULT):
+        check_subject_name(scope)

@@ -166,10 +166,10 @@ def test_what_is_no_request_or_decision(http: TestClient) -> None:
 def test_what_is_registered_in_its_normal_form_is_approved_in_it(http: TestClient) -> None:
     path = f"/subjects/{SUBJECT}/versions"
     assert http.post(path, json={"schema": schema(field("id", level="G4"))}).status_code == 200
-    body = {"schema": schema(field("id", level="G2", doc="", aliases=["b", "a"])), "reason": "定级过高"}
+    body = {"schema": schema(field("id", level="G2", doc="", aliases=["b", "a"]))}
     normal = {"normalize": True}
     assert http.post(path, json=body, params=normal).status_code == 409
-    asked = http.post("/approvals", json={**body, "subject": SUBJECT}, params=normal)
+    asked = http.post("/approvals", json={**body, "subject": SUBJECT, "reason": "定级过高"}, params=normal)
     assert asked.status_code == 201, asked.text
     decision = f"/approvals/{asked.json()['id']}/decision"
     officer = {"authorization": "Bearer officer"}

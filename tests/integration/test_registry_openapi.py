@@ -123,7 +123,9 @@ def test_the_document_says_what_a_call_takes() -> None:
     assert taken["schema_id"] == ("path", True, {"type": "integer", "title": "Schema Id"})
     assert taken["fetchMaxId"][2] == {"type": "boolean", "default": False, "title": "Fetchmaxid"}
     assert taken["findTags"][2]["items"] == {"type": "string"}
-    assert taken.keys() == {"schema_id", "fetchMaxId", "format", "referenceFormat", "findTags", "includeSubjects"}
+    assert taken["format"][2]["enum"] == ["", "resolved"]
+    own = {"schema_id", "fetchMaxId", "subject", "format", "referenceFormat", "findTags", "includeSubjects"}
+    assert taken.keys() == own | {"reference_format"}, "and what Confluent's Python client calls one of them"
     assert by_id["responses"].keys() >= {"200", "304", "401", "403", "404", "422", "503"}
     assert by_id["description"] == "Return the schema of an id."
     asked = document.raw_schema["paths"]["/approvals"]["post"]

@@ -251,13 +251,14 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
             return super().all_settings(reader)
 
     configuration = Subjects(Store(Slow(), MemoryDatabase()), clock=lambda: now[0]).configuration
-    configuration.configure("nick", {"alias": "real", "normalize": True})
+    configuration.configure("nick", {"alias": "real"})
+    configuration.configure("other", {"normalize": True})
     assert configuration.resolve_alias("nick") == "real"
     now[0] = 5.0
     waits = threading.Thread(target=configuration.resolve_alias, args=("nick",), name="waits")
     waits.start()
     others = threading.Thread(
-        target=lambda: seen.append((configuration.normalizes("nick"), configuration.resolve_alias("nick")))
+        target=lambda: seen.append((configuration.normalizes("other"), configuration.resolve_alias("nick")))
     )
     seen: list[tuple[bool, str]] = []
     try:

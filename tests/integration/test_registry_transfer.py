@@ -165,3 +165,14 @@ def test_a_prefix_takes_its_subjects_alone() -> None:
         source.register(name, Content(text='"int"'))
     with remote(source) as old:
         assert {place[0] for place in export_snapshot(old, prefix="pop").versions} == {"pop-a", "pop-b"}
+
+
+def test_versions_of_what_is_an_alias_over_there_are_refused_by_name() -> None:
+    source, target = registry(), registry()
+    source.register("a", Content(text='"int"'))
+    source.register("b", Content(text='"long"'))
+    target.configuration.configure("a", {"alias": "b"})
+    (refused,) = copied(source, target)
+    assert refused.startswith('versions of a: got "mode" for a, an alias')
+    assert versions(target) == {("b", 1, 2, False)}
+    assert target.configuration.mode("a") == "READWRITE"

@@ -152,7 +152,7 @@ def path(registry: Registry) -> str:
 
 
 def test_an_answer_from_memory_is_the_handler_s_own(registry: Registry, path: str) -> None:
-    for query in ("?format=", "?fetchMaxId=false", "?unknown=1"):
+    for query in ("?format=", "?fetchMaxId=false", "?subject=other-value", "?reference_format=qualified"):
         assert registry.get(path + query).json() == {"schema": '"int"'}
     assert registry.asked() == (0, 0)
     etag = registry.get(path).headers["etag"]
@@ -164,7 +164,8 @@ def test_an_answer_from_memory_is_the_handler_s_own(registry: Registry, path: st
     for query in ("?fetchMaxId=true", "?includeSubjects=true", "?findTags=*", "?format=resolved"):
         assert registry.get(path + query).status_code == 200
         assert registry.asked() >= (1, 1), query
-    assert registry.get(f"{path}?fetchMaxId=x").status_code == 422
+    for query in ("?fetchMaxId=x", "?unknown=1", "?format=serialized", "?subject=a%00b"):
+        assert registry.get(path + query).status_code == 422
 
 
 def test_a_busy_account_is_asked_for_by_one_caller_in_half_a_time(registry: Registry, path: str) -> None:

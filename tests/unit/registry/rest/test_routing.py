@@ -121,7 +121,7 @@ TABLE = Route(
     "/a/{b}/{c:int}",
     nothing,
     (
-        Parameter.flag("deletedOnly", "deleted_only"),
+        Parameter.flag("deletedOnly", "deleted_only", also="deleted_only"),
         Parameter.number("limit", default=-1),
         Parameter.text("format", "form"),
         Parameter.text("level", default=None),
@@ -135,7 +135,8 @@ DEFAULTS = {"deleted_only": False, "limit": -1, "form": "", "level": None, "tags
     ("query", "expected"),
     [
         (b"", {}),
-        (b"unknown=1&deleted_only=true", {}),
+        (b"deleted_only=true", {"deleted_only": True}),
+        (b"deleted_only=true&deletedOnly=false", {"deleted_only": False}),
         (b"deletedOnly=yes&limit=3", {"deleted_only": True, "limit": 3}),
         (b"limit=x&limit=3", {"limit": 3}),
         (b"tag=a&tag=b&tag=", {"tags": ["a", "b", ""]}),
