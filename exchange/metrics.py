@@ -11,6 +11,7 @@ __all__ = [
     "LANES_UNREADABLE",
     "PUBLISH_HELD_BACK",
     "PUBLISH_WAITING_BYTES",
+    "RECORDS_CORRUPT",
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
@@ -34,6 +35,9 @@ PUBLISH_HELD_BACK = Counter(
 )
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
+RECORDS_CORRUPT = Counter(
+    "pool_records_corrupt_total", "Reads and appends refused: stored records were changed or are missing", ["topic"]
+)
 RECOVERED_RECEIPTS = Counter("pool_recovered_receipts_total", "Publications whose entry the sweeper wrote")
 ROWS_REFUSED = Counter("pool_rows_refused_total", "Rows of the database that the pool did not write", ["table"])
 LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the broker could not read at the last sweep")

@@ -101,6 +101,7 @@ class Reason(StrEnum):
     LOG_CORRUPT = "log_corrupt"
     LEAF_MISMATCH = "leaf_mismatch"
     INTERNAL = "internal"
+    RECORDS_CORRUPT = "records_corrupt"
     # the registry: what Confluent's REST API tells apart by a number of its own
     SUBJECT_UNKNOWN = "subject_unknown"
     SUBJECT_INVALID = "subject_invalid"

@@ -18,6 +18,8 @@ What every adapter keeps true:
   opens a transaction of its own. If the hook raises, append raises; what was then committed is found again by
   `lanes()`.
 * **No silent gap.** A position that retention has overtaken raises `GoneError` with the earliest one.
+* **Integrity.** Records that the pool did not store so, and records that are missing, raise `RecordsCorruptError`;
+  nothing of that read is returned. How far each adapter goes is written in it (ADR 0047).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from registry.database.unit_of_work import UnitOfWork
-from schemas.errors import PoolError
+from schemas.errors import CorruptError, PoolError, Reason
 from schemas.names import Lane, Topic
 from schemas.record import OffsetRange, Positions
 
@@ -42,9 +44,34 @@ __all__ = [
     "LaneState",
     "PartitionRecords",
     "ReadResult",
+    "RecordsCorruptError",
     "Retention",
     "TopicInfo",
 ]
+
+
+class RecordsCorruptError(CorruptError):
+    """RECORDS_CORRUPT: stored records are not those that the pool stored, or some are missing.
+
+    The message names topic and partition. The offsets, which a consumer must not learn, are for the operator alone.
+
+    Attributes:
+        topic, partition: where; the partition is None where the topic itself is concerned.
+        offsets: first and last, as far as they are known.
+        why: what was found, in words.
+    """
+
+    def __init__(self, topic: str, partition: int | None, offsets: tuple[int, int] | None, why: str) -> None:
+        place = topic if partition is None else f"{topic}, partition {partition}"
+        super().__init__(
+            Reason.RECORDS_CORRUPT,
+            f"the stored records of {place} are not those that the pool stored, or some are missing; nothing of them "
+            "is released until an operator has looked (`pool broker verify`)",
+        )
+        self.topic = topic
+        self.partition = partition
+        self.offsets = offsets
+        self.why = why
 
 
 class Retention(StrEnum):
@@ -238,6 +265,7 @@ class Broker(Protocol):
         Raises:
             GoneError: POSITION_GONE, retention has overtaken a position; `details["earliest"]` names the
                 earliest ones, separated by commas.
+            RecordsCorruptError: records of this read were changed, or some are missing.
             InvalidError: NOT_FOUND; POSITION_INVALID, wrong number of partitions or beyond the end.
             UnavailableError: the backend does not answer.
         """

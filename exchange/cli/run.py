@@ -93,7 +93,8 @@ def serve_command(
 
 def migrate_command(data: Data) -> None:
     """Upgrade the database to the revision of this program. The pool must not be running."""
-    for line in migrate(Config.load(data)).lines():
+    done = migrate(Config.load(data), _print_tagged if sys.stderr.isatty() else lambda *_: None)
+    for line in done.lines():
         print(line)
     print("the database is at the newest revision")
 
@@ -126,6 +127,10 @@ def demo_command(
 ) -> None:
     """Run a demonstration with three invented departments: publish, refuse, approve, fetch, verify."""
     raise typer.Exit(run_demo(keep=keep, persons=persons))
+
+
+def _print_tagged(topic: str, done: int, blocks: int) -> None:
+    print(f"\rtags of {topic}: {done:,} of {blocks:,} blocks", end="\n" if done >= blocks else "", file=sys.stderr)
 
 
 def _initialise_dev(data: Path, ports: dict[str, int]) -> None:

@@ -34,7 +34,7 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
-from exchange.broker.port import Broker
+from exchange.broker.port import Broker, RecordsCorruptError
 from exchange.broker.postgres.broker import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
@@ -61,7 +61,7 @@ from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
-from exchange.server.key_files import receipts_key
+from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.row_tags import open_row_tags
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
@@ -135,7 +135,7 @@ class App:
     def _connect(
         cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL, *, engines: int
     ) -> Self:
-        storage = _open_storage(config, url)
+        storage = _open_storage(config, keys, url)
         audit = _open_audit(config, keys, storage)
         tags = open_row_tags(keys.secrets)
         registry = _open_registry(config, storage.database, tags)
@@ -260,13 +260,25 @@ class _Storage:
     broker: Broker
 
 
-def _open_storage(config: Config, url: sa.URL) -> _Storage:
+def _open_storage(config: Config, keys: _Keys, url: sa.URL) -> _Storage:
     engine = create_engine(url, connections=_CONNECTIONS)
     autocommit = create_engine(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
     retry_until_available(lambda: migrations.check(engine))
+    _check_records_tagged(config)
     database = PostgresDatabase(engine, autocommit)
-    broker = retry_until_available(lambda: _broker(config, database))
+    broker = retry_until_available(lambda: _broker(config, keys, database))
     return _Storage(engine, autocommit, database, broker)
+
+
+def _check_records_tagged(config: Config) -> None:
+    """Refuse to start while stored records of before have no tags: every read of them would be refused."""
+    file = records_tagged(config.folder)
+    if not file.exists():
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"{file} is missing: stored records have not had their first tags, or not all of them; run `pool migrate`. "
+            "Where it ran on another machine, copy the file from there",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,10 +473,15 @@ def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa
     return None, sa.make_url(embedded.url_file.read_text().strip())
 
 
-def _broker(config: Config, database: PostgresDatabase) -> Broker:
+def _broker(config: Config, keys: _Keys, database: PostgresDatabase) -> Broker:
     section = config.broker
     if not isinstance(section, KafkaSection):
-        return PostgresBroker(database, maintenance_period=timedelta(minutes=10))
+        return PostgresBroker(
+            database,
+            key=keys.secrets.named_key(RECORDS_KEY),
+            alarm=_report_corrupt,
+            maintenance_period=timedelta(minutes=10),
+        )
     broker = KafkaBroker(_kafka(config, section))
     try:
         broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
@@ -517,6 +534,11 @@ def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:
 
 def _below(folder: Path, path: Path) -> Path:
     return path if path.is_absolute() else folder / path
+
+
+def _report_corrupt(error: RecordsCorruptError) -> None:
+    metrics.RECORDS_CORRUPT.labels(error.topic).inc()
+    _log.error("records_corrupt", topic=error.topic, partition=error.partition, offsets=error.offsets, found=error.why)
 
 
 def _report_difference(text: str) -> None:

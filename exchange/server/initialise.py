@@ -12,7 +12,7 @@ log.pub              the log's public key: give it, with a checkpoint, to those 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +23,8 @@ from exchange import migrations
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
 from exchange.audit.note import FileSigner
+from exchange.broker.postgres.block_tags import BlockTags
+from exchange.broker.postgres.first_tags import tag_untagged
 from exchange.config import Config
 from exchange.identity.authority import Authority
 from exchange.identity.keyfile import create_ed25519, create_private, read_ed25519
@@ -32,7 +34,7 @@ from exchange.identity.tokens import Users
 from exchange.server.clock import utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
-from exchange.server.key_files import receipts_key
+from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.row_tags import open_row_tags
 from registry.database.errors import connection_failure
 from registry.database.unit_of_work import PostgresDatabase
@@ -95,8 +97,14 @@ def initialise(
     return config
 
 
-def migrate(config: Config) -> FirstTags:
+def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> FirstTags:
     """Upgrade the database to the revision of this program; by a command only, never at a start.
+
+    Stored records get their first tags, once for each pool.
+
+    Args:
+        config: of the pool.
+        progress: called with a topic's name, the blocks of it that were tagged, and their number.
 
     Returns:
         What the first tagging of rows that were there before did, once for each table.
@@ -104,12 +112,16 @@ def migrate(config: Config) -> FirstTags:
     Raises:
         UnavailableError: the database does not answer.
         InvalidError: CONFIG_INVALID, the keys cannot be read.
+        RecordsCorruptError: a stored record has a tag that does not fit.
     """
     secrets = config.path("secrets")
-    tags = open_row_tags(FileSecrets.open(secrets))
+    keys = FileSecrets.open(secrets)
     with _Database(config) as engine:
         migrations.upgrade(engine)
-        return tag_existing_rows(engine, tags, secrets)
+        if not records_tagged(config.folder).exists():
+            tag_untagged(PostgresDatabase(engine), BlockTags(keys.named_key(RECORDS_KEY)), progress)
+            create_private(records_tagged(config.folder), b"the stored records have had their first tags\n")
+        return tag_existing_rows(engine, open_row_tags(keys), secrets)
 
 
 def renew_receipts_key(config: Config) -> bytes:
@@ -215,6 +227,7 @@ def _prepare_database(config: Config) -> None:
         secrets = FileSecrets.open(config.path("secrets"))
         tags = open_row_tags(secrets)
         mark_all(config.path("secrets"))
+        create_private(records_tagged(config.folder), b"a pool that was made with tags\n")
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")), tags)
         with PostgresDatabase(engine).begin() as work:
             access.seed_purposes(work)

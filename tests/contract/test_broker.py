@@ -12,7 +12,7 @@ from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.names import Lane, Topic
 from tests.contract.broker.suite import BrokerContract
-from tests.kit.cases.broker import Rig
+from tests.kit.cases.broker import KEY, Rig
 from tests.kit.world import postgres
 
 
@@ -66,7 +66,7 @@ class PostgresRig:
     def broker(self) -> PostgresBroker:
         engine = create_engine(self._database, connections=15)
         self._engines.append(engine)
-        broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=200))
+        broker = PostgresBroker(PostgresDatabase(engine), key=KEY, check_period=timedelta(milliseconds=200))
         self._brokers.append(broker)
         return broker
 

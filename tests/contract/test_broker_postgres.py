@@ -28,7 +28,19 @@ from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork, connection_of
 from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
-from tests.kit.cases.broker import SECOND, START, Read, append, at_once, batch, fresh_topic, lane_of, no_hook, read_all
+from tests.kit.cases.broker import (
+    KEY,
+    SECOND,
+    START,
+    Read,
+    append,
+    at_once,
+    batch,
+    fresh_topic,
+    lane_of,
+    no_hook,
+    read_all,
+)
 from tests.kit.faults import broker_writer
 
 pytestmark = pytest.mark.postgres
@@ -46,7 +58,7 @@ def db(database: sa.URL) -> Iterator[PostgresDatabase]:
 
 @pytest.fixture
 def broker(db: PostgresDatabase) -> Iterator[PostgresBroker]:
-    broker = PostgresBroker(db, lock_timeout=PATIENCE, check_period=timedelta(milliseconds=100))
+    broker = PostgresBroker(db, key=KEY, lock_timeout=PATIENCE, check_period=timedelta(milliseconds=100))
     yield broker
     broker.close()
 
@@ -115,7 +127,7 @@ def test_what_the_commit_hook_writes_is_one_transaction_with_the_records(
 
 
 def test_a_read_sees_whole_batches_over_all_partitions(db: PostgresDatabase, broker: PostgresBroker) -> None:
-    topic, writer = fresh_topic(), PostgresBroker(db)
+    topic, writer = fresh_topic(), PostgresBroker(db, key=KEY)
     broker.create_topic(topic)
     done = threading.Event()
 
@@ -261,7 +273,7 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_server: EmbeddedPostgres) -> None:
     engine = create_engine(own_server.start(), connections=10)
     metadata.create_all(engine)
-    broker = PostgresBroker(PostgresDatabase(engine), check_period=timedelta(milliseconds=100))
+    broker = PostgresBroker(PostgresDatabase(engine), key=KEY, check_period=timedelta(milliseconds=100))
     topic = fresh_topic()
     broker.create_topic(topic)
     lane, woken, acknowledged = lane_of(topic), threading.Event(), 0
@@ -307,7 +319,7 @@ def test_a_killed_server_keeps_what_was_acknowledged_and_adapters_go_on(own_serv
 def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
     db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
-    topic, writer = fresh_topic(), PostgresBroker(db)
+    topic, writer = fresh_topic(), PostgresBroker(db, key=KEY)
     broker.create_topic(topic)
     woken = threading.Event()
     with broker.watch(topic, woken.set):
@@ -327,7 +339,7 @@ def test_watchers_are_woken_again_after_the_waking_connection_was_lost(
 
 def test_close_gives_every_connection_and_thread_back(db: PostgresDatabase) -> None:
     threads = threading.active_count()
-    broker = PostgresBroker(db, maintenance_period=timedelta(hours=1))
+    broker = PostgresBroker(db, key=KEY, maintenance_period=timedelta(hours=1))
     topic = fresh_topic()
     broker.create_topic(topic)
     with broker.watch(topic, threading.Event().set):
@@ -345,7 +357,7 @@ def test_close_gives_every_connection_and_thread_back(db: PostgresDatabase) -> N
 
 def test_maintenance_retains_and_compacts_by_itself(db: PostgresDatabase) -> None:
     now = datetime.fromtimestamp(START // SECOND + 3600, UTC)
-    broker = PostgresBroker(db, clock=lambda: now, maintenance_period=timedelta(milliseconds=50))
+    broker = PostgresBroker(db, key=KEY, clock=lambda: now, maintenance_period=timedelta(milliseconds=50))
     old, latest = fresh_topic("old"), fresh_topic("latest")
     broker.create_topic(old, retention=timedelta(minutes=1))
     broker.create_topic(latest, keep=Retention.LATEST)
@@ -378,7 +390,7 @@ def test_compaction_leaves_alone_what_is_mostly_clean(broker: PostgresBroker) ->
 def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
     db: PostgresDatabase, broker: PostgresBroker
 ) -> None:
-    topic, keeper = fresh_topic(), PostgresBroker(db)
+    topic, keeper = fresh_topic(), PostgresBroker(db, key=KEY)
     broker.create_topic(topic, retention=timedelta(seconds=5), partitions=1)
     for sequence in range(1, 81):
         append(broker, batch(lane_of(topic), sequence, range(20), partitions=1))
@@ -418,7 +430,7 @@ def test_readers_during_retention_get_everything_or_are_told_that_it_is_gone(
 
 def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(database: sa.URL) -> None:
     engine = create_engine(database, connections=2)
-    broker = PostgresBroker(PostgresDatabase(engine))
+    broker = PostgresBroker(PostgresDatabase(engine), key=KEY)
     topic = fresh_topic()
     for call in (
         lambda: broker.create_topic(topic),
@@ -437,7 +449,7 @@ def test_a_database_without_tables_is_unavailable_and_no_driver_error_shows(data
 def test_an_exhausted_connection_pool_is_unavailable(database: sa.URL) -> None:
     engine = create_engine(database, connections=1, timeout=0.1)
     metadata.create_all(engine)
-    broker = PostgresBroker(PostgresDatabase(engine))
+    broker = PostgresBroker(PostgresDatabase(engine), key=KEY)
     topic = fresh_topic()
     broker.create_topic(topic)
     with engine.connect(), ThreadPoolExecutor(1) as another:  # a thread that has a connection gets more

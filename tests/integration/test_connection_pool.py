@@ -18,7 +18,7 @@ from registry.database.unit_of_work import PostgresDatabase, connection_of
 from registry.postgres import tables
 from registry.subjects.model import Content
 from schemas.errors import Reason, UnavailableError
-from tests.kit.cases.broker import fresh_topic
+from tests.kit.cases.broker import KEY, fresh_topic
 from tests.kit.cases.registry import Subjects, postgres_store
 from tests.kit.patience import PATIENCE
 from tests.kit.world.postgres import end_sessions
@@ -112,7 +112,7 @@ def test_callers_that_each_need_a_second_connection_do_not_wait_for_each_other(t
     """As a fetch does that asks the broker within its transaction: here by twelve threads in a pool for two."""
     broker_metadata.create_all(tiny)
     db = PostgresDatabase(tiny)
-    broker = PostgresBroker(db)
+    broker = PostgresBroker(db, key=KEY)
     topic = fresh_topic()
     broker.create_topic(topic)
     inside = threading.Semaphore(0)

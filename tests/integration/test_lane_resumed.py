@@ -15,7 +15,7 @@ from exchange.broker.postgres.broker import PostgresBroker, metadata
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import ConflictError, Reason
 from schemas.names import Lane
-from tests.kit.cases.broker import append, batch, fresh_topic, lane_of
+from tests.kit.cases.broker import KEY, append, batch, fresh_topic, lane_of
 from tests.kit.world.kafka import Node
 
 
@@ -66,7 +66,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Hold]]:
     elif request.param == "postgres":
         engine: sa.Engine = request.getfixturevalue("engine")
         metadata.create_all(engine)
-        postgres = PostgresBroker(PostgresDatabase(engine))
+        postgres = PostgresBroker(PostgresDatabase(engine), key=KEY)
 
         def hold_lock(lane: Lane) -> Patient:
             postgres._lane_locks[lane] = patient = Patient(postgres._lane_locks[lane])  # type: ignore[assignment]

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from exchange.broker.port import Append, Appended, LaneFault, LaneState
+from exchange.broker.postgres.block_tags import NewestEnds, PartitionRow, TopicTags
 from exchange.broker.postgres.blocks import COLUMNS, Block, copy_rows
 from exchange.broker.postgres.tables import block_table_of
 from exchange.broker.rules import RECEIPTS_PER_LANE
@@ -21,7 +22,7 @@ from schemas.errors import CorruptError, PoolError, Reason
 from schemas.names import Lane
 from schemas.record import OffsetRange
 
-__all__ = ["lanes_after", "lock_lane", "read_lane", "store"]
+__all__ = ["lanes_after", "lock_lane", "partition_row", "read_lane", "store"]
 
 _SET_TIMEOUTS = """
 SELECT set_config('lock_timeout', %(lock_timeout)s, true),
@@ -64,13 +65,13 @@ ORDER BY l.id, r.sequence
 _LAST_LANE = "SELECT max(id) FROM (SELECT id FROM broker_lane WHERE id > %(after)s ORDER BY id LIMIT 200) AS page"
 
 _LOCK_PARTITIONS = """
-SELECT partition, latest, recorded_at FROM broker_partition
+SELECT partition, earliest, latest, recorded_at, compacted, tag FROM broker_partition
 WHERE topic_id = %(topic)s AND partition = ANY (%(partitions)s) ORDER BY partition FOR UPDATE
 """
 
 _STORE_RECEIPTS = """
-UPDATE broker_partition p SET latest = new.latest, recorded_at = %(recorded_at)s
-FROM unnest(%(partitions)s::smallint[], %(latest)s::bigint[]) AS new (partition, latest)
+UPDATE broker_partition p SET latest = new.latest, recorded_at = %(recorded_at)s, tag = new.tag
+FROM unnest(%(partitions)s::smallint[], %(latest)s::bigint[], %(tags)s::bytea[]) AS new (partition, latest, tag)
 WHERE p.topic_id = %(topic)s AND p.partition = new.partition;
 INSERT INTO broker_receipt (lane_id, sequence, digest, source_position, recorded_at, count, runs)
 SELECT %(lane)s, * FROM unnest(%(sequences)s::bigint[], %(digests)s::bytea[], %(source_positions)s::bytea[],
@@ -121,19 +122,32 @@ def lanes_after(connection: sa.Connection, lane_id: int) -> tuple[list[LaneState
 
 
 def store(
-    connection: sa.Connection, topic_id: int, lane_id: int, new: Sequence[Append], packed: dict[int, list[Block]]
+    connection: sa.Connection,
+    tags: TopicTags,
+    lane_id: int,
+    new: Sequence[Append],
+    packed: dict[int, list[Block]],
+    ends: NewestEnds,
 ) -> list[Appended]:
     """Assign positions to new batches and store them with their receipts; return the receipts.
 
     Args:
         connection: in a transaction that has locked the lane.
-        topic_id: the topic's row.
+        tags: of the topic.
         lane_id: the lane's row.
         new: the batches, in order.
         packed: their blocks by sequence, with positions from 0 on.
+        ends: what this process has seen of the partitions' ends.
+
+    Raises:
+        RecordsCorruptError: a partition's row is not the one that the pool wrote last.
     """
+    topic_id = tags.topic_id
     partitions = sorted({block.partition for batch in new for block in packed[batch.sequence]})
-    locked = connection.exec_driver_sql(_LOCK_PARTITIONS, {"topic": topic_id, "partitions": partitions}).all()
+    seen = ends.seen(topic_id)
+    rows_found = connection.exec_driver_sql(_LOCK_PARTITIONS, {"topic": topic_id, "partitions": partitions}).all()
+    locked = tags.check_partitions(map(partition_row, rows_found), partitions)
+    ends.check(tags.name, seen, locked)
     latest = {row.partition: row.latest for row in locked}
     recorded_at = max(row.recorded_at for row in locked)
     rows: list[Block] = []
@@ -143,7 +157,10 @@ def store(
         first_free = dict(latest)
         for block in packed[batch.sequence]:
             begin = first_free[block.partition]
-            rows.append(replace(block, first=begin + block.first, last=begin + block.last, recorded_at=recorded_at))
+            first, last = begin + block.first, begin + block.last
+            rows.append(
+                tags.protect(replace(block, first=first, last=last, begins=first, ends=last, recorded_at=recorded_at))
+            )
             latest[block.partition] = begin + block.last + 1
         appended.append(
             Appended(
@@ -167,6 +184,9 @@ def store(
             "topic": topic_id,
             "partitions": list(latest),
             "latest": list(latest.values()),
+            "tags": [
+                tags.partition(replace(row, latest=latest[row.partition], recorded_at=recorded_at)) for row in locked
+            ],
             "recorded_at": recorded_at,
             "lane": lane_id,
             "sequences": [each.sequence for each in appended],
@@ -179,6 +199,17 @@ def store(
         },
     )
     return appended
+
+
+def partition_row(row: Any) -> tuple[PartitionRow, bytes | None]:
+    """Read the columns partition, earliest, latest, recorded_at, compacted, tag of `broker_partition`."""
+    partition, earliest, latest, recorded_at, compacted, tag = row
+    return (
+        PartitionRow(
+            partition=partition, earliest=earliest, latest=latest, recorded_at=recorded_at, compacted=compacted
+        ),
+        tag,
+    )
 
 
 def _copy(connection: sa.Connection, topic_id: int, rows: Sequence[Block]) -> None:

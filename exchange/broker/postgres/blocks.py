@@ -8,7 +8,8 @@ An append, a read and a removal therefore cost by the block and not by the recor
     valid       16 bytes a record, or none   positions  int32 a record, from `first` on; none where contiguous
 
 All numbers are little-endian. Blocks are immutable, except that compaction removes records from them; `first` and
-`last` are then the ends of what remains, so that a block with `last` ≥ p always holds a record at or after p.
+`last` are then the ends of what remains, so that a block with `last` ≥ p always holds a record at or after p. The range
+that a block covers, `begins` to `ends`, stays: what was removed is told by it from what is missing (see `block_tags`).
 
 Pure: bytes in, bytes out.
 """
@@ -26,7 +27,10 @@ from exchange.broker.rules import KEY_SIZE
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "HEADER_COLUMNS",
+    "READ_COLUMNS",
     "Block",
+    "BlockHeader",
     "BlockSlice",
     "blocks_of",
     "copy_rows",
@@ -37,22 +41,78 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 256 * 1024  # a read loads whole blocks: the most it loads needlessly, per partition
-COLUMNS = "topic_id, partition, first, last, recorded_at, count, size, keys, marks, lengths, data, valid, positions"
+COLUMNS = (
+    "topic_id, partition, first, last, begins, ends, recorded_at, count, size, keys, marks, lengths, data, valid, "
+    "positions, digest, tag"
+)
+READ_COLUMNS = (
+    "s.partition, s.first, s.last, coalesce(s.begins, -1) AS begins, coalesce(s.ends, -1) AS ends, s.recorded_at, "
+    "s.count, s.keys, s.marks, s.lengths, s.data, s.valid, s.positions, coalesce(s.digest, '') AS digest, "
+    "coalesce(s.tag, '') AS tag"
+)
+"""What `Block.of_row` and `blocks_of` read, of the table `broker_stretch s`."""
+HEADER_COLUMNS = (
+    "s.partition, s.first, s.last, coalesce(s.begins, -1) AS begins, coalesce(s.ends, -1) AS ends, s.recorded_at, "
+    "s.count, s.size, coalesce(s.digest, '') AS digest, coalesce(s.tag, '') AS tag"
+)
+"""What `BlockHeader.of_row` reads, of the table `broker_stretch s`."""
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
-_HEAD = struct.Struct(">hiiihiqiqiqiiii")  # field count, then length and value of the seven numbers
-_READ_HEAD = struct.Struct(">hihiqiqiqii")  # field count, then length and value of the five numbers
+_HEAD = struct.Struct(">hiiihiqiqiqiqiqiiii")  # field count, then length and value of the nine numbers
+_READ_HEAD = struct.Struct(">hihiqiqiqiqiqii")  # field count, then length and value of the seven numbers
 _LENGTH = struct.Struct(">i")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """One row of `broker_stretch`, without its topic."""
+class BlockHeader:
+    """A row of `broker_stretch` without its topic and its records. `size`: bytes of data."""
 
     partition: int
     first: int
     last: int
+    begins: int
+    ends: int
+    recorded_at: int
+    count: int
+    size: int
+    digest: bytes
+    tag: bytes
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> Self:
+        """Read `HEADER_COLUMNS`."""
+        partition, first, last, begins, ends, recorded_at, count, size, digest, tag = row
+        return cls(
+            partition=partition,
+            first=first,
+            last=last,
+            begins=begins,
+            ends=ends,
+            recorded_at=recorded_at,
+            count=count,
+            size=size,
+            digest=bytes(digest),
+            tag=bytes(tag),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One row of `broker_stretch`, without its topic.
+
+    Attributes:
+        first, last: offsets of the first and the last record.
+        begins, ends: first and last offset that the block covers.
+        digest: SHA-256 of the records' bytes.
+        tag: what `block_tags` makes of all of it; empty for a block that has none yet.
+    """
+
+    partition: int
+    first: int
+    last: int
+    begins: int
+    ends: int
     recorded_at: int
     count: int
     keys: bytes
@@ -61,16 +121,36 @@ class Block:
     data: bytes
     valid: bytes
     positions: bytes = b""
+    digest: bytes = b""
+    tag: bytes = b""
+
+    @property
+    def header(self) -> BlockHeader:
+        """The block without its records."""
+        return BlockHeader(
+            partition=self.partition,
+            first=self.first,
+            last=self.last,
+            begins=self.begins,
+            ends=self.ends,
+            recorded_at=self.recorded_at,
+            count=self.count,
+            size=len(self.data),
+            digest=self.digest,
+            tag=self.tag,
+        )
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> Self:
-        """Read the columns partition, first, last, recorded_at, count, keys, marks, lengths, data, valid, positions."""
-        partition, first, last, recorded_at, count, *fields = row
-        keys, marks, lengths, data, valid, positions = map(bytes, fields)
+        """Read `READ_COLUMNS`."""
+        partition, first, last, begins, ends, recorded_at, count, *fields = row
+        keys, marks, lengths, data, valid, positions, digest, tag = map(bytes, fields)
         return cls(
             partition=partition,
             first=first,
             last=last,
+            begins=begins,
+            ends=ends,
             recorded_at=recorded_at,
             count=count,
             keys=keys,
@@ -79,6 +159,8 @@ class Block:
             data=data,
             valid=valid,
             positions=positions,
+            digest=digest,
+            tag=tag,
         )
 
 
@@ -107,6 +189,8 @@ def _pack_partition(batch: Append, partition: int, indexes: list[int]) -> Iterat
             partition=partition,
             first=begin,
             last=end - 1,
+            begins=begin,
+            ends=end - 1,
             recorded_at=0,
             count=end - begin,
             keys=b"".join(keys[begin:end]),
@@ -124,34 +208,37 @@ def copy_rows(topic_id: int, blocks: Iterable[Block]) -> bytes:
     for block in blocks:
         parts.append(
             _HEAD.pack(
-                13,
+                17,
                 *(4, topic_id),
                 *(2, block.partition),
                 *(8, block.first),
                 *(8, block.last),
+                *(8, block.begins),
+                *(8, block.ends),
                 *(8, block.recorded_at),
                 *(4, block.count),
                 *(4, len(block.data)),
             )
         )
-        for field in (block.keys, block.marks, block.lengths, block.data, block.valid, block.positions):
+        fields = (block.keys, block.marks, block.lengths, block.data, block.valid, block.positions)
+        for field in (*fields, block.digest, block.tag):
             parts += (_LENGTH.pack(len(field)), field)
     parts.append(_COPY_TRAILER)
     return b"".join(parts)
 
 
 def blocks_of(rows: bytes) -> Iterator[Block]:
-    """Read blocks from a binary COPY of the columns that `Block.of_row` names."""
+    """Read blocks from a binary COPY of `READ_COLUMNS`."""
     at = len(_COPY_HEADER)
     while rows[at : at + 2] != _COPY_TRAILER:
-        _, _, partition, _, first, _, last, _, recorded_at, _, count = _READ_HEAD.unpack_from(rows, at)
+        numbers = _READ_HEAD.unpack_from(rows, at)[2::2]
         at += _READ_HEAD.size
         fields = []
-        for _ in range(6):
+        for _ in range(8):
             (length,) = _LENGTH.unpack_from(rows, at)
             fields.append(rows[at + 4 : at + 4 + length])
             at += 4 + length
-        yield Block.of_row((partition, first, last, recorded_at, count, *fields))
+        yield Block.of_row((*numbers, *fields))
 
 
 def positions_in(first: int, count: int, positions: bytes) -> Sequence[int]:
@@ -162,7 +249,10 @@ def positions_in(first: int, count: int, positions: bytes) -> Sequence[int]:
 
 
 def filter_block(block: Block, kept: Sequence[bool]) -> Block:
-    """Return the block with the kept records alone, at least one; their positions do not change."""
+    """Return the block with the kept records alone, at least one; their positions do not change.
+
+    It covers the same range as before, and has no digest and no tag until `TopicTags.protect` makes them.
+    """
     positions = list(compress(positions_in(block.first, block.count, block.positions), kept))
     lengths = struct.unpack(f"<{block.count}i", block.lengths)
     ends = list(accumulate((max(length, 0) for length in lengths), initial=0))
@@ -178,6 +268,8 @@ def filter_block(block: Block, kept: Sequence[bool]) -> Block:
         data=b"".join([block.data[ends[index] : ends[index + 1]] for index in indexes]),
         valid=b"".join([block.valid[16 * index : 16 * index + 16] for index in indexes]),
         positions=struct.pack(f"<{len(indexes)}i", *[position - positions[0] for position in positions]),
+        digest=b"",
+        tag=b"",
     )
 
 

@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -30,11 +31,13 @@ from exchange.broker.port import (
     LaneFault,
     LaneState,
     ReadResult,
+    RecordsCorruptError,
     Retention,
     TopicInfo,
 )
 from exchange.broker.postgres import tables
 from exchange.broker.postgres.append import lanes_after, lock_lane, read_lane, store
+from exchange.broker.postgres.block_tags import BlockTags, NewestEnds, PartitionRow, TopicRow, TopicTags
 from exchange.broker.postgres.blocks import Block, pack
 from exchange.broker.postgres.notifications import Notifications
 from exchange.broker.postgres.read import read_ends, read_positions_for_time, read_records
@@ -65,6 +68,8 @@ class PostgresBroker(Broker):
         database: the pool's database, with `metadata` created. Its engine is made by
             `registry.database.connection_pool.create_engine`, whose pool replaces a connection that the server has
             closed before it is used.
+        key: of the rows' tags; at least 32 bytes, kept outside the database.
+        alarm: called with whatever is found corrupt, before it is raised.
         clock: returns the time that the maintenance thread passes to `retain`.
         lock_timeout: how long an append waits for another's lock, and how long a stopped one may hold its own.
         maintenance_period: how often a thread of this adapter runs `retain` and `compact`; None leaves that to the
@@ -77,6 +82,8 @@ class PostgresBroker(Broker):
         self,
         database: PostgresDatabase,
         *,
+        key: bytes,
+        alarm: Callable[[RecordsCorruptError], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         lock_timeout: timedelta = timedelta(seconds=10),
         maintenance_period: timedelta | None = None,
@@ -89,7 +96,10 @@ class PostgresBroker(Broker):
         self._lock_timeout = f"{lock_timeout // timedelta(milliseconds=1)}ms"
         self._clock = clock
         self._notifications = Notifications(database.engine, check_period.total_seconds())
-        self._topics: dict[Topic, tuple[int, int]] = {}  # id and partitions, which never change
+        self._tags = BlockTags(key)
+        self._newest = NewestEnds()
+        self._alarm = alarm
+        self._topics: dict[Topic, tuple[TopicTags, int]] = {}  # id and partitions, which never change
         self._epochs: dict[Lane, int] = {}
         self._resumes: Counter[Lane] = Counter()
         self._lane_locks: dict[Lane, threading.Lock] = {}
@@ -125,9 +135,16 @@ class PostgresBroker(Broker):
                 values,
             ).scalar()
             if topic_id is not None:
-                connection.exec_driver_sql(
-                    "INSERT INTO broker_partition (topic_id, partition) SELECT %s, generate_series(0, %s)",
-                    (topic_id, partitions - 1),
+                self._store_tags(
+                    connection,
+                    TopicRow(
+                        id=topic_id,
+                        name=str(topic),
+                        partitions=partitions,
+                        keep=keep.value,
+                        retention=None if retention is None else retention // _MICROSECOND,
+                        generation=1,
+                    ),
                 )
                 # ATTACH lets appends to other topics go on; CREATE TABLE … PARTITION OF would block them.
                 name = block_table_of(topic_id)
@@ -143,9 +160,7 @@ class PostgresBroker(Broker):
     @override
     def topic(self, topic: Topic) -> TopicInfo:
         with self._transaction(self._snapshots) as connection:
-            row = connection.execute(sa.select(tables.topic).where(tables.topic.c.name == str(topic))).one_or_none()
-        if row is None:
-            raise topic_not_found(topic)
+            row = self._topic_row(connection, topic)
         return TopicInfo(
             topic=topic,
             partitions=row.partitions,
@@ -154,6 +169,17 @@ class PostgresBroker(Broker):
             generation=row.generation,
         )
 
+    def _store_tags(self, connection: sa.Connection, row: TopicRow) -> None:
+        """Store a new topic's tag, and the rows of its partitions."""
+        connection.exec_driver_sql("UPDATE broker_topic SET tag = %s WHERE id = %s", (self._tags.topic(row), row.id))
+        tags = self._tags.of(row.id, row.name)
+        for number in range(row.partitions):
+            partition = PartitionRow(partition=number, earliest=0, latest=0, recorded_at=0, compacted=0)
+            connection.exec_driver_sql(
+                "INSERT INTO broker_partition (topic_id, partition, tag) VALUES (%s, %s, %s)",
+                (row.id, number, tags.partition(partition)),
+            )
+
     # append
 
     @override
@@ -161,21 +187,21 @@ class PostgresBroker(Broker):
         """The commit hook gets the open transaction, a `PostgresUnitOfWork`."""
         if not batches:
             return []
-        topic_id, partitions = self._topic(batches[0].lane.topic)
+        tags, partitions = self._topic(batches[0].lane.topic)
         lane = check_batches(batches, partitions)
         packed = {batch.sequence: pack(batch) for batch in batches}  # before any lock
         resumed = self._resumes[lane]
         with self._lane_lock(lane):
             if self._resumes[lane] != resumed:  # resumed meanwhile: what `resume` returned must stay true
                 raise lane_fenced(lane)
-            duplicates, appended = self._append(topic_id, lane, batches, packed, commit_hook)
+            duplicates, appended = self._append(tags, lane, batches, packed, commit_hook)
         if appended:
-            self._notifications.notify(topic_id)
+            self._notifications.notify(tags.topic_id)
         return duplicates + appended
 
     def _append(
         self,
-        topic_id: int,
+        tags: TopicTags,
         lane: Lane,
         batches: Sequence[Append],
         packed: dict[int, list[Block]],
@@ -192,9 +218,10 @@ class PostgresBroker(Broker):
                 raise lane_fenced(lane)
             duplicates, new = split_duplicates(receipts, batches)
             if new:
-                appended = store(connection, topic_id, lane_id, new, packed)
+                appended = store(connection, tags, lane_id, new, packed, self._newest)
                 commit_hook(work, appended)
         self._epochs[lane] = epoch
+        self._newest.note(tags.topic_id, [(run.partition, 0, run.last + 1) for one in appended for run in one.runs])
         return duplicates, appended
 
     @override
@@ -225,13 +252,15 @@ class PostgresBroker(Broker):
 
     @override
     def read(self, topic: Topic, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        topic_id, _ = self._topic(topic)
+        tags, partitions = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
             return read_records(
                 connection,
-                topic_id,
+                tags,
+                self._newest,
                 topic,
                 tuple(after),
+                partitions=partitions,
                 max_records=max_records,
                 max_bytes=max_bytes,
                 turn=next(self._reads),
@@ -239,22 +268,22 @@ class PostgresBroker(Broker):
 
     @override
     def ends(self, topic: Topic) -> Ends:
-        topic_id, _ = self._topic(topic)
+        tags, partitions = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
-            return read_ends(connection, topic_id)
+            return read_ends(connection, tags, partitions, self._newest)
 
     @override
     def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
-        topic_id, _ = self._topic(topic)
+        tags, partitions = self._topic(topic)
         with self._transaction(self._snapshots) as connection:
-            return read_positions_for_time(connection, topic_id, recorded_at)
+            return read_positions_for_time(connection, tags, partitions, self._newest, recorded_at)
 
     @override
     def watch(self, topic: Topic, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """Opens one connection for notifications, the first time."""
         with self._translated():
-            topic_id, _ = self._topic(topic)
-        return self._notifications.watch(topic_id, wake)
+            tags, _ = self._topic(topic)
+        return self._notifications.watch(tags.topic_id, wake)
 
     # maintenance
 
@@ -262,15 +291,14 @@ class PostgresBroker(Broker):
         """Remove what is older than each topic's retention, at *now* (microseconds UTC); return the number of records.
 
         Raises:
+            RecordsCorruptError: of the first partition that is not as the pool stored it; the others are done.
             UnavailableError: the database does not answer; what was removed until then stays removed.
         """
-        with self._translated():
-            return sum(
-                retain_partition(self._database, row.id, partition, now - row.retention)
-                for row in self._topic_rows()
-                if row.retention is not None
-                for partition in range(row.partitions)
-            )
+
+        def retain_one(tags: TopicTags, row: TopicRow, partition: int) -> int:
+            return retain_partition(self._database, tags, partition, now - (row.retention or 0))
+
+        return self._maintain_topics(lambda row: row.retention is not None, retain_one)
 
     def compact(self, *, dirty_share: float = 0.0) -> int:
         """Remove records with a later one of their key from `Retention.LATEST` topics; return the number of records.
@@ -280,20 +308,45 @@ class PostgresBroker(Broker):
                 pass reads the keys of the whole partition.
 
         Raises:
+            RecordsCorruptError: of the first partition that is not as the pool stored it; the others are done.
             UnavailableError: the database does not answer; what was removed until then stays removed.
         """
-        with self._translated():
-            return sum(
-                compact_partition(self._database, row.id, partition, dirty_share)
-                for row in self._topic_rows()
-                if row.keep == Retention.LATEST
-                for partition in range(row.partitions)
-            )
+
+        def compact_one(tags: TopicTags, _row: TopicRow, partition: int) -> int:
+            return compact_partition(self._database, tags, partition, dirty_share)
+
+        return self._maintain_topics(lambda row: row.keep == Retention.LATEST, compact_one)
+
+    def _maintain_topics(
+        self, applies: Callable[[TopicRow], bool], work: Callable[[TopicTags, TopicRow, int], int]
+    ) -> int:
+        """Do this work on each partition; a corrupt one is reported and does not stop the others."""
+        removed = 0
+        failed: RecordsCorruptError | None = None
+        with self._transaction(self._snapshots) as connection:
+            found = connection.execute(sa.select(tables.topic).order_by(tables.topic.c.id)).all()
+        for one in found:
+            for partition in range(one.partitions):
+                try:
+                    with self._translated():
+                        row = self._checked(one)
+                        if applies(row):
+                            removed += work(self._tags.of(row.id, row.name), row, partition)
+                except RecordsCorruptError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+        return removed
 
     @override
     def renew_generations(self) -> int:
         with self._transaction(self._database) as connection:
-            return connection.execute(sa.update(tables.topic).values(generation=tables.topic.c.generation + 1)).rowcount
+            rows = [self._checked(row) for row in connection.execute(sa.select(tables.topic).with_for_update()).all()]
+            for row in rows:
+                renewed = replace(row, generation=row.generation + 1)
+                values = {"generation": renewed.generation, "tag": self._tags.topic(renewed)}
+                connection.execute(sa.update(tables.topic).where(tables.topic.c.id == row.id).values(values))
+        return len(rows)
 
     @override
     def close(self) -> None:
@@ -308,8 +361,8 @@ class PostgresBroker(Broker):
             try:
                 self.retain((self._clock() - datetime.fromtimestamp(0, UTC)) // _MICROSECOND)
                 self.compact(dirty_share=0.5)
-            except UnavailableError:
-                continue  # the next pass does it
+            except (UnavailableError, RecordsCorruptError):
+                continue  # the next pass does it; what is corrupt was reported
 
     # private
 
@@ -321,21 +374,35 @@ class PostgresBroker(Broker):
         """
         return self._lane_locks.setdefault(lane, threading.Lock())
 
-    def _topic(self, topic: Topic) -> tuple[int, int]:
+    def _topic(self, topic: Topic) -> tuple[TopicTags, int]:
         cached = self._topics.get(topic)
         if cached is None:
             with self._transaction(self._snapshots) as connection:
-                row = connection.exec_driver_sql(
-                    "SELECT id, partitions FROM broker_topic WHERE name = %s", (str(topic),)
-                ).one_or_none()
-            if row is None:
-                raise topic_not_found(topic)
-            cached = self._topics[topic] = (row.id, row.partitions)
+                row = self._topic_row(connection, topic)
+            cached = self._topics[topic] = (self._tags.of(row.id, row.name), row.partitions)
         return cached
 
-    def _topic_rows(self) -> Sequence[Any]:
-        with self._transaction(self._snapshots) as connection:
-            return connection.execute(sa.select(tables.topic).order_by(tables.topic.c.id)).all()
+    def _topic_row(self, connection: sa.Connection, topic: Topic) -> TopicRow:
+        """Return a topic's row, if it is the one that the pool wrote, and the one that this adapter knows."""
+        row = connection.execute(sa.select(tables.topic).where(tables.topic.c.name == str(topic))).one_or_none()
+        known = self._topics.get(topic)
+        if row is None and known is None:
+            raise topic_not_found(topic)
+        if row is None or (known is not None and known[0].topic_id != row.id):
+            raise RecordsCorruptError(str(topic), None, None, "the topic's row was removed or replaced")
+        return self._checked(row)
+
+    def _checked(self, row: Any) -> TopicRow:
+        checked = TopicRow(
+            id=row.id,
+            name=row.name,
+            partitions=row.partitions,
+            keep=row.keep,
+            retention=row.retention,
+            generation=row.generation,
+        )
+        self._tags.check_topic(checked, row.tag)
+        return checked
 
     def _lock_lane(
         self, connection: sa.Connection, lane: Lane, *, take_over: bool, first_sequence: int = 0
@@ -360,6 +427,9 @@ class PostgresBroker(Broker):
         try:
             with translated_errors(_broker_error):
                 yield
+        except RecordsCorruptError as error:
+            self._alarm(error)
+            raise
         except UnavailableError as error:
             if error.reason is not Reason.DATABASE_UNAVAILABLE:
                 raise

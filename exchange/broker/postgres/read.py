@@ -3,17 +3,31 @@
 Three short statements in one snapshot (REPEATABLE READ), so that retention cannot remove between two of them what the
 first has seen: the ends of the partitions; the blocks ahead of the reader, without their bytes; the bytes of the
 blocks that fit the bounds.
+
+Every row is checked before it counts: the partitions' rows, the loaded blocks, and that they cover each partition from
+the reader's position on without a gap (`block_tags`). What is looked at to choose blocks is not checked; a wrong choice
+is noticed in what is loaded.
 """
 
 import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import sqlalchemy as sa
 
 from exchange.broker.port import Ends, PartitionRecords, ReadResult
-from exchange.broker.postgres.blocks import BlockSlice, blocks_of, join_slices
+from exchange.broker.postgres.append import partition_row
+from exchange.broker.postgres.block_tags import NewestEnds, TopicTags
+from exchange.broker.postgres.blocks import (
+    HEADER_COLUMNS,
+    READ_COLUMNS,
+    BlockHeader,
+    BlockSlice,
+    blocks_of,
+    join_slices,
+)
 from exchange.broker.rules import check_positions
 from schemas.names import Topic
 from schemas.record import Positions
@@ -25,7 +39,8 @@ _MIN_BLOCKS_AHEAD = 16
 _SMALL_BLOCK_RECORDS = 64  # with smaller blocks a read may return fewer records than allowed
 
 _ENDS = """
-SELECT earliest, latest FROM broker_partition WHERE topic_id = %(topic)s ORDER BY partition
+SELECT partition, earliest, latest, recorded_at, compacted, tag FROM broker_partition
+WHERE topic_id = %(topic)s ORDER BY partition
 """
 
 _BLOCKS_AHEAD = """
@@ -43,7 +58,7 @@ ORDER BY p.partition, s.last
 # numbers are formatted into it.
 _LOAD_BLOCKS = """
 COPY (
-    SELECT s.partition, first, s.last, recorded_at, count, keys, marks, lengths, data, valid, positions
+    SELECT {columns}
     FROM (VALUES {wanted}) AS wanted (partition, begins, ends)
     JOIN broker_stretch s ON s.topic_id = {topic:d} AND s.partition = wanted.partition
         AND s.last BETWEEN wanted.begins AND wanted.ends
@@ -51,34 +66,103 @@ COPY (
 ) TO STDOUT (FORMAT binary)
 """
 
-_POSITIONS_FOR_TIME = """
-SELECT coalesce((
-    SELECT first FROM broker_stretch s
+_BEFORE = f"""
+SELECT s.* FROM unnest(%(partitions)s::smallint[], %(after)s::bigint[]) AS wanted (partition, after), LATERAL (
+    SELECT {HEADER_COLUMNS} FROM broker_stretch s
+    WHERE s.topic_id = %(topic)s AND s.partition = wanted.partition AND s.last < wanted.after
+    ORDER BY s.last DESC LIMIT 1
+) AS s
+"""  # noqa: S608 - constants of this package
+
+_POSITIONS_FOR_TIME = f"""
+SELECT p.partition, p.earliest, p.latest, p.recorded_at, p.compacted, p.tag, found.*, before.*
+FROM broker_partition p
+LEFT JOIN LATERAL (
+    SELECT {HEADER_COLUMNS} FROM broker_stretch s
     WHERE s.topic_id = %(topic)s AND s.partition = p.partition AND s.recorded_at >= %(recorded_at)s
     ORDER BY s.recorded_at, s.last LIMIT 1
-), p.latest)
-FROM broker_partition p WHERE p.topic_id = %(topic)s ORDER BY p.partition
-"""
+) AS found ON true
+LEFT JOIN LATERAL (
+    SELECT {HEADER_COLUMNS} FROM broker_stretch s
+    WHERE s.topic_id = %(topic)s AND s.partition = p.partition
+        AND s.last < coalesce(found.last, 9223372036854775807)
+    ORDER BY s.last DESC LIMIT 1
+) AS before ON true
+WHERE p.topic_id = %(topic)s ORDER BY p.partition
+"""  # noqa: S608
+_PARTITION_COLUMNS, _BLOCK_COLUMNS = 6, 10
 
 
-def read_ends(connection: sa.Connection, topic_id: int) -> Ends:
-    """Return both ends of each partition."""
-    rows = connection.exec_driver_sql(_ENDS, {"topic": topic_id}).all()
-    return Ends(earliest=tuple(row[0] for row in rows), latest=tuple(row[1] for row in rows))
+def read_ends(connection: sa.Connection, tags: TopicTags, partitions: int, newest: NewestEnds) -> Ends:
+    """Return both ends of each partition.
+
+    Args:
+        connection: whose snapshot is not taken yet, if it has one.
+        tags: of the topic.
+        partitions: their number.
+        newest: what this process has seen of them.
+
+    Raises:
+        RecordsCorruptError: a partition's row is missing, or not the one that the pool wrote last.
+    """
+    seen = newest.seen(tags.topic_id)
+    rows = connection.exec_driver_sql(_ENDS, {"topic": tags.topic_id}).all()
+    return _checked_ends(tags, partitions, newest, seen, rows)
 
 
-def read_positions_for_time(connection: sa.Connection, topic_id: int, recorded_at: int) -> Positions:
-    """Return the positions of the first records of that time or later, else the end."""
-    values = {"topic": topic_id, "recorded_at": recorded_at}
-    return tuple(connection.exec_driver_sql(_POSITIONS_FOR_TIME, values).scalars())
+def _checked_ends(
+    tags: TopicTags, partitions: int, newest: NewestEnds, seen: dict[int, tuple[int, int]], rows: Sequence[Any]
+) -> Ends:
+    checked = tags.check_partitions(map(partition_row, rows), range(partitions))
+    newest.check(tags.name, seen, checked)
+    ends = Ends(earliest=tuple(row.earliest for row in checked), latest=tuple(row.latest for row in checked))
+    newest.note_ends(tags.topic_id, ends)
+    return ends
+
+
+def read_positions_for_time(
+    connection: sa.Connection, tags: TopicTags, partitions: int, newest: NewestEnds, recorded_at: int
+) -> Positions:
+    """Return the positions of the first records of that time or later, else the end.
+
+    The block that is found and the one before it are checked, so that no block in between was hidden.
+
+    Raises:
+        RecordsCorruptError: one of them, or a partition's row, is missing or not the one that the pool wrote last.
+    """
+    seen = newest.seen(tags.topic_id)
+    values = {"topic": tags.topic_id, "recorded_at": recorded_at}
+    rows = connection.exec_driver_sql(_POSITIONS_FOR_TIME, values).all()
+    ends = _checked_ends(tags, partitions, newest, seen, [row[:_PARTITION_COLUMNS] for row in rows])
+    positions = []
+    for row, earliest, latest in zip(rows, ends.earliest, ends.latest, strict=True):
+        found = _header_or_none(tags, row[_PARTITION_COLUMNS : _PARTITION_COLUMNS + _BLOCK_COLUMNS])
+        before = _header_or_none(tags, row[_PARTITION_COLUMNS + _BLOCK_COLUMNS :])
+        if before is not None and before.recorded_at >= recorded_at:
+            raise tags.hole(row[0], before.first, before.last)
+        after = earliest if before is None else before.begins
+        if earliest < latest or found is not None or before is not None:
+            tags.check_covered(row[0], after, before, [found] if found is not None else [], latest)
+        positions.append(latest if found is None else found.first)
+    return tuple(positions)
+
+
+def _header_or_none(tags: TopicTags, row: Sequence[Any]) -> BlockHeader | None:
+    if row[0] is None:
+        return None
+    header = BlockHeader.of_row(row)
+    tags.check_header(header)
+    return header
 
 
 def read_records(
     connection: sa.Connection,
-    topic_id: int,
+    tags: TopicTags,
+    newest: NewestEnds,
     topic: Topic,
     after: Positions,
     *,
+    partitions: int,
     max_records: int,
     max_bytes: int,
     turn: int,
@@ -87,27 +171,59 @@ def read_records(
 
     Args:
         connection: in one snapshot for the whole call.
-        topic_id: the topic's row.
+        tags: of the topic.
+        newest: what this process has seen of the partitions' ends.
         topic: its name, for error messages.
         after: the reader's positions.
+        partitions: of the topic.
         max_records: the most to return.
         max_bytes: the most bytes of values to return, except for a single record that is larger.
         turn: any number that changes from call to call; when one record alone fills the bounds, it selects the
             partition, so that they are served round robin.
     """
-    ends = read_ends(connection, topic_id)
+    topic_id = tags.topic_id
+    ends = read_ends(connection, tags, partitions, newest)
     check_positions(topic, after, ends.earliest, ends.latest)
     if after == ends.latest:
         return ReadResult(partitions=(), next=after)
     chosen = _choose_blocks(_blocks_ahead(connection, topic_id, after, max_records), max_records, max_bytes)
-    slices = _load_blocks(connection, topic_id, after, chosen)
+    slices = _load_blocks(connection, tags, after, chosen)
+    _check_covered(connection, tags, after, ends.latest, slices)
     counts = _divide(slices, max_records, max_bytes, turn)
-    next_positions = list(after)
-    partitions: list[PartitionRecords] = []
+    # Of a partition with nothing more than removed records, all is read.
+    next_positions = [
+        at if number in slices else latest for number, (at, latest) in enumerate(zip(after, ends.latest, strict=True))
+    ]
+    read: list[PartitionRecords] = []
     for partition, taken in sorted(counts.items()):
-        partitions.append(join_slices(partition, taken))
-        next_positions[partition] = partitions[-1].offsets[-1] + 1
-    return ReadResult(partitions=tuple(partitions), next=tuple(next_positions))
+        read.append(join_slices(partition, taken))
+        last, count = taken[-1]
+        whole = last.begin + count == len(last.positions)
+        next_positions[partition] = last.block.ends + 1 if whole else read[-1].offsets[-1] + 1
+    return ReadResult(partitions=tuple(read), next=tuple(next_positions))
+
+
+def _check_covered(
+    connection: sa.Connection,
+    tags: TopicTags,
+    after: Positions,
+    latest: Positions,
+    slices: Mapping[int, Sequence[BlockSlice]],
+) -> None:
+    """Check that what was loaded of each partition follows the reader's position without a gap."""
+    headers = {number: [part.block.header for part in slices.get(number, ())] for number in range(len(after))}
+    ahead = [number for number, (at, end) in enumerate(zip(after, latest, strict=True)) if at < end]
+    # Only where records right at the position were removed: what the block before covers.
+    apart = [number for number in ahead if not headers[number] or headers[number][0].begins > after[number]]
+    before: dict[int, BlockHeader] = {}
+    if apart:
+        values = {"topic": tags.topic_id, "partitions": apart, "after": [after[number] for number in apart]}
+        for row in connection.exec_driver_sql(_BEFORE, values).all():
+            header = BlockHeader.of_row(row)
+            tags.check_header(header)
+            before[header.partition] = header
+    for number in ahead:
+        tags.check_covered(number, after[number], before.get(number), headers[number], latest[number])
 
 
 def _blocks_ahead(
@@ -146,8 +262,10 @@ def _choose_blocks(
 
 
 def _load_blocks(
-    connection: sa.Connection, topic_id: int, after: Positions, chosen: Mapping[int, tuple[int, int]]
+    connection: sa.Connection, tags: TopicTags, after: Positions, chosen: Mapping[int, tuple[int, int]]
 ) -> dict[int, list[BlockSlice]]:
+    if not chosen:
+        return {}
     wanted = ", ".join(
         f"({partition:d}::smallint, {begin:d}::bigint, {end:d}::bigint)" for partition, (begin, end) in chosen.items()
     )
@@ -155,9 +273,11 @@ def _load_blocks(
     assert driver is not None  # noqa: S101 - it is in a transaction
     rows = io.BytesIO()
     with driver.cursor() as cursor:
-        cursor.copy_expert(_LOAD_BLOCKS.format(topic=topic_id, wanted=wanted), rows, 1 << 20)
+        statement = _LOAD_BLOCKS.format(columns=READ_COLUMNS, topic=tags.topic_id, wanted=wanted)
+        cursor.copy_expert(statement, rows, 1 << 20)
     slices: dict[int, list[BlockSlice]] = {}
     for block in blocks_of(rows.getvalue()):
+        tags.check_block(block)
         slices.setdefault(block.partition, []).append(BlockSlice.of(block, after[block.partition]))
     return slices
 

@@ -8,37 +8,55 @@ is not compacted yet, as far as memory allows, then removes every older record o
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
-from exchange.broker.postgres.blocks import Block, filter_block, positions_in
+from exchange.broker.postgres.append import partition_row
+from exchange.broker.postgres.block_tags import PartitionRow, TopicTags
+from exchange.broker.postgres.blocks import (
+    HEADER_COLUMNS,
+    READ_COLUMNS,
+    Block,
+    BlockHeader,
+    filter_block,
+    positions_in,
+)
 from exchange.broker.rules import KEY_SIZE
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 
-__all__ = ["compact_partition", "retain_partition"]
+__all__ = [
+    "compact_partition",
+    "lock_block",
+    "lock_partition",
+    "retain_partition",
+    "rewrite_block",
+    "store_partition",
+]
 
 _BLOCKS_PER_STEP = 64  # blocks of one transaction: 16 MiB at most
 _MAX_KEYS = 500_000  # collected at a time, about 100 MB
 
-_LOCK = "SELECT latest FROM broker_partition WHERE topic_id = %(topic)s AND partition = %(partition)s FOR UPDATE"
-
-_RETAIN = """
-WITH gone AS (
-    DELETE FROM broker_stretch
-    WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = ANY (ARRAY(
-        SELECT last FROM broker_stretch
-        WHERE topic_id = %(topic)s AND partition = %(partition)s AND recorded_at < %(limit)s
-        ORDER BY recorded_at, last LIMIT %(step)s
-    ))
-    RETURNING last, count
-)
-UPDATE broker_partition SET earliest = greatest(earliest, (SELECT max(last) + 1 FROM gone))
-WHERE topic_id = %(topic)s AND partition = %(partition)s
-RETURNING (SELECT sum(count) FROM gone)
+_LOCK = """
+SELECT partition, earliest, latest, recorded_at, compacted, tag FROM broker_partition
+WHERE topic_id = %(topic)s AND partition = %(partition)s FOR UPDATE
 """
 
-_BOUNDS = """
-SELECT earliest, compacted, latest FROM broker_partition WHERE topic_id = %(topic)s AND partition = %(partition)s
+_BOUNDS = _LOCK.replace(" FOR UPDATE", "")
+
+_RETAIN = f"""
+DELETE FROM broker_stretch s
+WHERE s.topic_id = %(topic)s AND s.partition = %(partition)s AND s.last = ANY (ARRAY(
+    SELECT last FROM broker_stretch
+    WHERE topic_id = %(topic)s AND partition = %(partition)s AND recorded_at < %(limit)s
+    ORDER BY recorded_at, last LIMIT %(step)s
+))
+RETURNING {HEADER_COLUMNS}
+"""  # noqa: S608 - a constant of this package
+
+_STORE_PARTITION = """
+UPDATE broker_partition SET earliest = %(earliest)s, compacted = %(compacted)s, tag = %(tag)s
+WHERE topic_id = %(topic)s AND partition = %(partition)s
 """
 
 _KEY_PAGE = """
@@ -47,63 +65,149 @@ WHERE topic_id = %(topic)s AND partition = %(partition)s AND last >= %(begin)s A
 ORDER BY last LIMIT %(step)s
 """
 
-_LOCK_BLOCKS = """
-SELECT partition, first, last, recorded_at, count, keys, marks, lengths, data, valid, positions FROM broker_stretch
-WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = ANY (%(lasts)s) ORDER BY last FOR UPDATE
+_LOCK_BLOCK = f"""
+SELECT {READ_COLUMNS} FROM broker_stretch s
+WHERE s.topic_id = %(topic)s AND s.partition = %(partition)s AND s.last = %(was)s FOR UPDATE
+"""  # noqa: S608
+
+_LOCK_NEIGHBOUR = """
+SELECT {columns} FROM broker_stretch s
+WHERE s.topic_id = %(topic)s AND s.partition = %(partition)s AND s.last {side} %(was)s
+ORDER BY s.last {order} LIMIT 1 FOR UPDATE
 """
+_LOCK_NEXT = _LOCK_NEIGHBOUR.format(columns=HEADER_COLUMNS, side=">", order="ASC")
+_LOCK_PREVIOUS = _LOCK_NEIGHBOUR.format(columns=HEADER_COLUMNS, side="<", order="DESC")
 
 _DELETE = "DELETE FROM broker_stretch WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = %(was)s"
 
-_REWRITE = """
-UPDATE broker_stretch SET first = %(first)s, last = %(last)s, count = %(count)s, size = %(size)s, keys = %(keys)s,
-    marks = %(marks)s, lengths = %(lengths)s, data = %(data)s, valid = %(valid)s, positions = %(positions)s
+_COVER = """
+UPDATE broker_stretch SET begins = %(begins)s, ends = %(ends)s, tag = %(tag)s
 WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = %(was)s
 """
 
-_MARK_COMPACTED = """
-UPDATE broker_partition SET compacted = greatest(compacted, %(end)s)
-WHERE topic_id = %(topic)s AND partition = %(partition)s
+_REWRITE = """
+UPDATE broker_stretch SET first = %(first)s, last = %(last)s, begins = %(begins)s, ends = %(ends)s, count = %(count)s,
+    size = %(size)s, keys = %(keys)s, marks = %(marks)s, lengths = %(lengths)s, data = %(data)s, valid = %(valid)s,
+    positions = %(positions)s, digest = %(digest)s, tag = %(tag)s
+WHERE topic_id = %(topic)s AND partition = %(partition)s AND last = %(was)s
 """
 
 
-def retain_partition(database: PostgresDatabase, topic_id: int, partition: int, limit: int) -> int:
+def retain_partition(database: PostgresDatabase, tags: TopicTags, partition: int, limit: int) -> int:
     """Remove the blocks recorded before *limit* (microseconds UTC); return the number of records.
 
     The partition's end does not move back, so that no position is reused.
+
+    Raises:
+        RecordsCorruptError: a row is not the one that the pool wrote, or one is missing; nothing of it is removed.
     """
-    values = {"topic": topic_id, "partition": partition, "limit": limit, "step": _BLOCKS_PER_STEP}
+    where = {"topic": tags.topic_id, "partition": partition}
+    values = {**where, "limit": limit, "step": _BLOCKS_PER_STEP}
     removed = 0
     while True:
         with database.begin() as work:
             connection = connection_of(work)
-            connection.exec_driver_sql(_LOCK, values)
-            step = connection.exec_driver_sql(_RETAIN, values).scalar_one()
-        if not step:
+            row = lock_partition(connection, tags, partition)
+            gone = sorted(map(BlockHeader.of_row, connection.exec_driver_sql(_RETAIN, values)), key=_last)
+            if gone:
+                for header in gone:
+                    tags.check_header(header)
+                tags.check_covered(partition, row.earliest, None, gone, row.latest)
+                store_partition(connection, tags, replace(row, earliest=gone[-1].ends + 1))
+        if not gone:
             return removed
-        removed += int(step)
+        removed += sum(header.count for header in gone)
 
 
-def compact_partition(database: PostgresDatabase, topic_id: int, partition: int, dirty_share: float) -> int:
+def lock_partition(connection: sa.Connection, tags: TopicTags, partition: int) -> PartitionRow:
+    """Lock a partition's row until the end of the transaction, and return it.
+
+    Raises:
+        RecordsCorruptError: it is missing, or not the one that the pool wrote.
+    """
+    rows = connection.exec_driver_sql(_LOCK, {"topic": tags.topic_id, "partition": partition}).all()
+    return tags.check_partitions(map(partition_row, rows), [partition])[0]
+
+
+def store_partition(connection: sa.Connection, tags: TopicTags, row: PartitionRow) -> None:
+    """Store a locked partition's `earliest` and `compacted`, with its tag."""
+    values = {"topic": tags.topic_id, "partition": row.partition, "earliest": row.earliest, "compacted": row.compacted}
+    connection.exec_driver_sql(_STORE_PARTITION, {**values, "tag": tags.partition(row)})
+
+
+def lock_block(connection: sa.Connection, tags: TopicTags, partition: int, last: int) -> Block | None:
+    """Lock a block and return it; None if it is gone. The partition must be locked.
+
+    Raises:
+        RecordsCorruptError: it is not the one that the pool wrote.
+    """
+    values = {"topic": tags.topic_id, "partition": partition, "was": last}
+    row = connection.exec_driver_sql(_LOCK_BLOCK, values).one_or_none()
+    if row is None:
+        return None
+    block = Block.of_row(row)
+    tags.check_block(block)
+    return block
+
+
+def rewrite_block(connection: sa.Connection, tags: TopicTags, was: Block, kept: Sequence[bool]) -> None:
+    """Store a locked block with the kept records alone; one without any is removed, and a neighbour covers its range.
+
+    Where there is no neighbour, the partition's `earliest` moves behind the block.
+
+    Raises:
+        RecordsCorruptError: the neighbour is not the one that the pool wrote.
+    """
+    where = {"topic": tags.topic_id, "partition": was.partition, "was": was.last}
+    if any(kept):
+        block = tags.protect(filter_block(was, kept))
+        connection.exec_driver_sql(_REWRITE, {**where, **_columns(block)})
+        return
+    connection.exec_driver_sql(_DELETE, where)
+    for statement in (_LOCK_NEXT, _LOCK_PREVIOUS):
+        row = connection.exec_driver_sql(statement, where).one_or_none()
+        if row is not None:
+            header = BlockHeader.of_row(row)
+            tags.check_header(header)
+            wider = replace(header, begins=min(header.begins, was.begins), ends=max(header.ends, was.ends))
+            values = {"begins": wider.begins, "ends": wider.ends, "tag": tags.header(wider), "was": header.last}
+            connection.exec_driver_sql(_COVER, {**where, **values})
+            return
+    partition = lock_partition(connection, tags, was.partition)
+    store_partition(connection, tags, replace(partition, earliest=was.ends + 1))
+
+
+def _last(header: BlockHeader) -> int:
+    return header.last
+
+
+def compact_partition(database: PostgresDatabase, tags: TopicTags, partition: int, dirty_share: float) -> int:
     """Remove records whose key has a later one; return their number.
 
     Args:
         database: opens the steps' transactions.
-        topic_id: the topic's row.
+        tags: of the topic.
         partition: one partition of it.
         dirty_share: do nothing while the part that is not compacted is a smaller share of all positions than this.
+
+    Raises:
+        RecordsCorruptError: a row is not the one that the pool wrote; it stays as it is.
     """
-    where = {"topic": topic_id, "partition": partition}
+    where = {"topic": tags.topic_id, "partition": partition}
     with database.begin() as work:
-        earliest, compacted, latest = connection_of(work).exec_driver_sql(_BOUNDS, where).one()
-    begin = max(earliest, compacted)
+        rows = connection_of(work).exec_driver_sql(_BOUNDS, where).all()
+    row = tags.check_partitions(map(partition_row, rows), [partition])[0]
+    earliest, latest = row.earliest, row.latest
+    begin = max(earliest, row.compacted)
     if begin >= latest or latest - begin < dirty_share * (latest - earliest):
         return 0
     removed = 0
     while begin < latest:
         newest, end = _newest_by_key(database, where, begin, latest)
-        removed += _remove_older(database, where, end, newest)
+        removed += _remove_older(database, tags, where, end, newest)
         with database.begin() as work:
-            connection_of(work).exec_driver_sql(_MARK_COMPACTED, {**where, "end": end})
+            current = lock_partition(connection_of(work), tags, partition)
+            store_partition(connection_of(work), tags, replace(current, compacted=max(current.compacted, end)))
         begin = end
     return removed
 
@@ -121,7 +225,9 @@ def _newest_by_key(
     return newest, end
 
 
-def _remove_older(database: PostgresDatabase, where: dict[str, int], end: int, newest: dict[bytes, int]) -> int:
+def _remove_older(
+    database: PostgresDatabase, tags: TopicTags, where: dict[str, int], end: int, newest: dict[bytes, int]
+) -> int:
     """Remove records that have a newer one from all blocks before *end*; return their number."""
     removed = 0
     for page in _key_pages(database, where, 0, end):
@@ -132,7 +238,7 @@ def _remove_older(database: PostgresDatabase, where: dict[str, int], end: int, n
         ]
         if lasts:
             with database.begin() as work:
-                removed += _rewrite(connection_of(work), where, lasts, newest)
+                removed += _rewrite(connection_of(work), tags, where["partition"], lasts, newest)
     return removed
 
 
@@ -150,16 +256,19 @@ def _key_pages(
         begin = page[-1][0] + 1
 
 
-def _rewrite(connection: sa.Connection, where: dict[str, int], lasts: list[int], newest: dict[bytes, int]) -> int:
+def _rewrite(
+    connection: sa.Connection, tags: TopicTags, partition: int, lasts: Sequence[int], newest: dict[bytes, int]
+) -> int:
     removed = 0
-    for row in connection.exec_driver_sql(_LOCK_BLOCKS, {**where, "lasts": lasts}).all():
-        block = Block.of_row(row)
+    lock_partition(connection, tags, partition)
+    for last in lasts:
+        block = lock_block(connection, tags, partition, last)
+        if block is None:
+            continue
         kept = _is_newest(newest, block.keys, positions_in(block.first, block.count, block.positions))
         removed += block.count - sum(kept)
-        if any(kept):
-            connection.exec_driver_sql(_REWRITE, {**where, **_columns(filter_block(block, kept)), "was": block.last})
-        else:
-            connection.exec_driver_sql(_DELETE, {**where, "was": block.last})
+        if not all(kept):
+            rewrite_block(connection, tags, block, kept)
     return removed
 
 
@@ -167,6 +276,8 @@ def _columns(block: Block) -> dict[str, int | bytes]:
     return {
         "first": block.first,
         "last": block.last,
+        "begins": block.begins,
+        "ends": block.ends,
         "count": block.count,
         "size": len(block.data),
         "keys": block.keys,
@@ -175,6 +286,8 @@ def _columns(block: Block) -> dict[str, int | bytes]:
         "data": block.data,
         "valid": block.valid,
         "positions": block.positions,
+        "digest": block.digest,
+        "tag": block.tag,
     }
 
 

@@ -7,6 +7,8 @@
     broker_lane        the epoch of each lane, which says which gateway owns it
     broker_receipt     the latest receipts of each lane
 
+The tags are made by `block_tags`; null only in rows of a pool that was not migrated to its end.
+
 A topic's partition of `broker_stretch` is created with the topic; `metadata.create_all` creates the rest.
 """
 
@@ -27,7 +29,8 @@ topic = sa.Table(
     sa.Column("keep", sa.Text, nullable=False),
     sa.Column("retention", sa.BigInteger, comment="microseconds; null keeps for ever"),
     sa.Column("generation", sa.Integer, nullable=False, server_default="1"),
-    info=derived("who may read or write is decided by grants and the catalogue; records are proven by their entries"),
+    sa.Column("tag", sa.LargeBinary),
+    info=derived("has a tag of its own (`block_tags`); who may read or write is decided elsewhere"),
 )
 
 partition = sa.Table(
@@ -39,9 +42,10 @@ partition = sa.Table(
     sa.Column("latest", sa.BigInteger, nullable=False, server_default="0", comment="one past the last record"),
     sa.Column("recorded_at", sa.BigInteger, nullable=False, server_default="0", comment="of the last record"),
     sa.Column("compacted", sa.BigInteger, nullable=False, server_default="0", comment="up to here no key stands twice"),
+    sa.Column("tag", sa.LargeBinary),
     # Each append updates these rows: free space on the page allows heap-only updates.
     postgresql_with={"fillfactor": "20"},
-    info=derived("positions; the entry of each batch has those of its records, and a release has its range"),
+    info=derived("a tag of its own, made by `block_tags`; the entry of each batch has the positions of its records"),
 )
 
 block = sa.Table(
@@ -60,9 +64,13 @@ block = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
     sa.Column("valid", sa.LargeBinary, nullable=False),
     sa.Column("positions", sa.LargeBinary, nullable=False),
+    sa.Column("begins", sa.BigInteger, comment="first offset that the block covers"),
+    sa.Column("ends", sa.BigInteger, comment="last offset that the block covers"),
+    sa.Column("digest", sa.LargeBinary, comment="SHA-256 of the records' bytes"),
+    sa.Column("tag", sa.LargeBinary),
     sa.Index("broker_stretch_recorded_at", "topic_id", "partition", "recorded_at", "last"),
     postgresql_partition_by="LIST (topic_id)",
-    info=derived("records; the entry of each batch has the root over its records, and its connector signed it"),
+    info=derived("a tag of its own, made by `block_tags`; the entry of each batch has the root over its records"),
 )
 
 # PostgreSQL's own compression (pglz) runs at 50 MB/s and keys do not compress at all.

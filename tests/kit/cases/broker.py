@@ -29,6 +29,7 @@ UPSERT = int(Mark(Operation.UPSERT, KeyOccurrence.FIRST))
 CORRECT = int(Mark(Operation.CORRECT, KeyOccurrence.AGAIN))
 VOID = int(Mark(Operation.VOID, KeyOccurrence.UNKNOWN))
 
+KEY = bytes(range(32))  # of the tags of stored records
 PATIENCE = 30.0  # seconds that a hint may take on a busy machine; a test that waits so long has failed
 
 

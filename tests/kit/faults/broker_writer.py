@@ -18,7 +18,7 @@ from registry.database.connection_pool import create_engine
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.errors import PoolError
 from schemas.names import Topic
-from tests.kit.cases.broker import batch, lane_of
+from tests.kit.cases.broker import KEY, batch, lane_of
 
 RECORDS = 1000
 PATIENCE = timedelta(seconds=1)
@@ -26,7 +26,9 @@ PATIENCE = timedelta(seconds=1)
 
 def main(url: str, topic: str, mode: str, first: str) -> None:
     """Append until killed."""
-    broker = PostgresBroker(PostgresDatabase(create_engine(sa.make_url(url), connections=2)), lock_timeout=PATIENCE)
+    broker = PostgresBroker(
+        PostgresDatabase(create_engine(sa.make_url(url), connections=2)), key=KEY, lock_timeout=PATIENCE
+    )
     lane = lane_of(Topic.parse(topic))
 
     def commit_hook(work: UnitOfWork | None, appended: Sequence[Appended]) -> None:

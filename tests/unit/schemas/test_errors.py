@@ -13,6 +13,7 @@ import connectors
 import exchange
 import registry
 import schemas
+from exchange.broker.port import RecordsCorruptError
 from exchange.client.messages import BatchRefusedError, RowRefusal
 from exchange.engines import worker_process
 from exchange.records.submission import RowsRefusedError
@@ -36,6 +37,7 @@ _OTHERS: dict[type[PoolError], Callable[[], PoolError]] = {
         rows=(RowRefusal(index=3, reason="record_invalid", field="ward", message="expected a number"),),
         details={"rows": "1"},
     ),
+    RecordsCorruptError: lambda: RecordsCorruptError("residents.v1", 2, (4, 9), "stored blocks are missing"),
 }
 
 
