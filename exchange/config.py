@@ -20,6 +20,7 @@ __all__ = [
     "Address",
     "BrokerSettings",
     "Config",
+    "Grants",
     "KafkaBroker",
     "Limits",
     "Listen",
@@ -85,6 +86,13 @@ class Limits(_Section):
     waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
 
 
+class Grants(_Section):
+    """Rules of grants that a pool may set."""
+
+    # For so long a grant may show unmasked what no request wrote out, once both parties were told; then it is suspended
+    unmasked_days: int = Field(30, ge=1, le=365)
+
+
 class RegistryRight(_Section):
     """A right on subjects of the registry, beside the rights of a role."""
 
@@ -135,6 +143,7 @@ class Config(_Section):
     listen: Listen = Listen()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
+    grants: Grants = Grants()
     registry: Registry = Registry()
     failpoints: bool = False
 

@@ -108,6 +108,7 @@ class Action(StrEnum):
     APPROVAL_ASK = "registry:approval:ask"
     APPROVAL_DECIDE = "registry:approval:decide"
     GRANT_SUBMIT = "exchange:grant:submit"
+    GRANT_CONFIRM = "exchange:grant:confirm"
     GRANT_APPROVE = "exchange:grant:approve"
     GRANT_PROVISION = "exchange:grant:provision"
     GRANT_REJECT = "exchange:grant:reject"
@@ -115,6 +116,8 @@ class Action(StrEnum):
     GRANT_RESUME = "exchange:grant:resume"
     GRANT_TERMINATE = "exchange:grant:terminate"
     GRANT_EXPIRE = "exchange:grant:expire"
+    GRANT_REMIND = "exchange:grant:remind"
+    GRANT_SUSPEND_UNMASKED = "exchange:grant:suspend_unmasked"
     GRANT_READ = "exchange:grant:read"
     PUBLISH = "exchange:records:publish"
     RESUME = "exchange:lane:resume"
@@ -253,19 +256,28 @@ class Grant:
         consumer, provider: internal department ids.
         topic: resource and schema major.
         fields: names granted, in the view's order.
-        masks: field name → rule, for granted fields that are not shown as they are.
+        masks: field name → rule, for granted fields that are not shown as they are; `none` where the schema states a
+            mask and the request wrote another out.
+        unmasked: granted fields whose mask shows more than the schema's, as the request wrote it out.
+        unmasked_reason: why, in words; empty where there are none.
         row_filter: rows granted; None = every row.
+        filter_discloses: fields that are masked or absent, and that the filter tells all the same (披露).
+        disclosure_reason: why, in words; empty where there are none.
         purpose: id of the purpose catalogue (使用目的).
         legal_basis: law and article (使用依据), in words.
         case_rule, case: see CaseRule; `case` is the standing number, empty otherwise.
         not_before, expires: validity [not_before, expires), aware times.
         history: see History.
         quota_per_day: released records per day of Asia/Shanghai; None = no limit.
-        ceiling: highest level of a granted field.
+        ceiling: highest level of a granted field and of a field of the filter, over all that the consumer holds of
+            the resource.
         zone: network zone in which it is valid.
         withdrawals: consumers receive the keys of rows that leave the filter, and of voids.
         requested_by, approved_by: account names; never the same person.
         approved_at: time of approval, None before.
+        confirmed_by: account name of the provider's security officer who confirmed a sensitive request.
+        together_with: ids of the consumer's other grants on the resource with which this one was decided on.
+        suspend_after: an active grant that shows unmasked what no request wrote out is suspended from this time on.
         view_schema_id: registry id of the view's output schema, None before approval.
         state: see GrantState.
     """
@@ -295,6 +307,13 @@ class Grant:
     approved_at: datetime | None = None
     view_schema_id: int | None = None
     state: GrantState = GrantState.DRAFT
+    unmasked: tuple[str, ...] = ()
+    unmasked_reason: str = ""
+    filter_discloses: tuple[str, ...] = ()
+    disclosure_reason: str = ""
+    confirmed_by: str | None = None
+    together_with: tuple[str, ...] = ()
+    suspend_after: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     CONFIG_INVALID = "config_invalid"
     NOT_FOUND = "not_found"
     ALREADY_EXISTS = "already_exists"
+    MASK_WEAKER = "mask_weaker"
+    FILTER_DISCLOSES = "filter_discloses"
     # state
     SEQUENCE_GAP = "sequence_gap"
     SEQUENCE_CONFLICT = "sequence_conflict"
@@ -122,6 +124,7 @@ class Reason(StrEnum):
     DEPARTMENT_UNKNOWN = "department_unknown"
     # access, later ones
     OTHER_DEPARTMENT = "other_department"
+    CONFIRMATION_MISSING = "confirmation_missing"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

@@ -4,6 +4,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from exchange.access.grants.grant_json import to_json
 from exchange.access.view.filter import filter_from_json
+from exchange.control.grant_review import Review
 from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
@@ -21,6 +22,7 @@ __all__ = [
     "department_json",
     "entry_json",
     "grant_json",
+    "review_json",
 ]
 
 
@@ -60,6 +62,12 @@ class ConnectorBody(_Body):
     reason: str
 
 
+class TimesBody(_Body):
+    """How exactly the times of a resource's records are delivered."""
+
+    round_to: str = Field(description="step, such as 15m, 1h or 1d; the times are rounded down to it, and stay so")
+
+
 class EntryBody(_Body):
     """A catalogue entry to draft (decree 809, Art. 13 to 15)."""
 
@@ -73,6 +81,7 @@ class EntryBody(_Body):
     refuse_reason: str = ""
     legal_basis: str = ""
     level: str = Field(pattern="^(G[1-4]|IMP)$")
+    times: TimesBody | None = None
 
     def to_entry(self, provider: str) -> CatalogueEntry:
         """Return the entry of a provider.
@@ -80,8 +89,14 @@ class EntryBody(_Body):
         Raises:
             InvalidError: NAME_INVALID or REQUEST_INVALID.
         """
-        members = self.model_dump(exclude={"topic", "level"})
-        return CatalogueEntry(topic=Topic.parse(self.topic), level=Level[self.level], provider=provider, **members)
+        members = self.model_dump(exclude={"topic", "level", "times"})
+        return CatalogueEntry(
+            topic=Topic.parse(self.topic),
+            level=Level[self.level],
+            provider=provider,
+            round_times_to="" if self.times is None else self.times.round_to,
+            **members,
+        )
 
 
 class SchemaBody(_Body):
@@ -104,7 +119,10 @@ class RequestBody(_Body):
     topic: str
     fields: list[str]
     masks: dict[str, MaskRule] = {}
+    unmasked_reason: str = Field("", max_length=1000, description="why a mask shows more than the schema's")
     row_filter: dict[str, object] | None = None
+    filter_discloses: list[str] = []
+    disclosure_reason: str = Field("", max_length=1000, description="why the filter tells what the view hides")
     purpose: str
     legal_basis: str
     case_rule: CaseRule = CaseRule.STANDING
@@ -132,6 +150,9 @@ class RequestBody(_Body):
             fields=tuple(self.fields),
             masks=tuple(self.masks.items()),
             row_filter=None if self.row_filter is None else filter_from_json(self.row_filter),  # type: ignore[arg-type]
+            unmasked_reason=self.unmasked_reason,
+            filter_discloses=tuple(self.filter_discloses),
+            disclosure_reason=self.disclosure_reason,
             purpose=self.purpose,
             legal_basis=self.legal_basis,
             case_rule=self.case_rule,
@@ -150,6 +171,11 @@ class RequestBody(_Body):
 def grant_json(grant: Grant) -> dict[str, Json]:
     """Return a grant's document."""
     return to_json(grant)
+
+
+def review_json(review: Review) -> dict[str, Json]:
+    """Return a grant's document, with what is to be known of it as its member `review`."""
+    return {**to_json(review.grant), "review": review.to_json()}
 
 
 def department_json(department: Department) -> dict[str, Json]:
@@ -185,4 +211,5 @@ def entry_json(entry: CatalogueEntry) -> dict[str, Json]:
         "level": entry.level.name,
         "zone": entry.zone,
         "state": str(entry.state),
+        **({"times": {"round_to": entry.round_times_to}} if entry.round_times_to else {}),
     }

@@ -27,6 +27,7 @@ from exchange.api.bodies import (
     department_json,
     entry_json,
     grant_json,
+    review_json,
 )
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.audit.store import EntryQuery
@@ -141,10 +142,24 @@ def submit(who: Caller, body: RequestBody) -> Document:
 
 
 @router.get("/grants", tags=["grants"])
-def grants(who: Caller, state: Annotated[list[GrantState] | None, Query()] = None) -> list[Document]:
-    """List the grants that the caller may see."""
+def grants(
+    who: Caller, state: Annotated[list[GrantState] | None, Query()] = None, *, unmasked: bool = False
+) -> list[Document]:
+    """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out."""
     query = GrantQuery(states=frozenset(state) if state else None)
-    return [grant_json(grant) for grant in who.pool.grants.list(who.actor, who.call, query)]
+    return [review_json(one) for one in who.pool.grants.reviews(who.actor, who.call, query, unmasked=unmasked)]
+
+
+@router.get("/grants/{grant_id}", tags=["grants"])
+def grant(who: Caller, grant_id: str) -> Document:
+    """Return a grant with what an approver must know, together with all that its consumer holds of the resource."""
+    return review_json(who.pool.grants.show(who.actor, who.call, grant_id))
+
+
+@router.post("/grants/{grant_id}/confirmation", tags=["grants"])
+def confirm(who: Caller, grant_id: str) -> Document:
+    """Confirm a sensitive request as the provider's security officer; its approval follows, by another person."""
+    return grant_json(who.pool.grants.confirm(who.actor, who.call, grant_id))
 
 
 @router.post("/grants/{grant_id}/approval", tags=["grants"])

@@ -108,7 +108,11 @@ class CatalogueAttributes(CatalogueSource):
                 return None
             raise
         return Resource(
-            topic=topic, provider=entry.provider, published=entry.state is EntryState.PUBLISHED, zone=entry.zone
+            topic=topic,
+            provider=entry.provider,
+            published=entry.state is EntryState.PUBLISHED,
+            zone=entry.zone,
+            time_step=entry.time_step,
         )
 
     @override

@@ -17,7 +17,7 @@ from exchange.access.decision.policy import GrantContext, Resource
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.store import AccessStore, quota_day
-from exchange.access.view.filter import filter_to_text
+from exchange.access.view.filter import fields_of, filter_to_text
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
@@ -163,10 +163,10 @@ class AttributeProvider:
         with self._database.read() as reader:
             return self._catalogue.resource(reader, topic)
 
-    def level(self, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """Return the current highest level of fields, as `CatalogueSource.level` does."""
-        with self._database.read() as reader:
-            return self._catalogue.level(reader, topic, fields)
+    def level_of(self, reader: Reader, grant: Grant) -> Level | None:
+        """Return the current highest level of a grant's fields and of its filter's; None when unknown."""
+        fields = grant.fields if grant.row_filter is None else tuple({*grant.fields, *fields_of(grant.row_filter)})
+        return self._catalogue.level(reader, grant.topic, fields)
 
     def now(self, reader: Reader) -> datetime:
         """Return the database's time, the only clock for the validity of grants."""
@@ -209,7 +209,7 @@ class AttributeProvider:
         return GrantAttributes(
             grant=grant,
             resource=self._catalogue.resource(reader, grant.topic),
-            level=self._catalogue.level(reader, grant.topic, grant.fields),
+            level=self.level_of(reader, grant),
             released_today=self._access.released(reader, grant.id, quota_day(now)) if grant.quota_per_day else 0,
             now=now,
             reference=reference_to(grant),

@@ -151,9 +151,33 @@ def request_submit(context: typer.Context, file: Path) -> None:
 
 
 @grant.command("list")
-def grant_list(context: typer.Context) -> None:
-    """List the grants that the account may see."""
-    print_table(client(context).get("/grants"), ("id", "topic", "state", "purpose", "fields", "expires"))
+def grant_list(
+    context: typer.Context,
+    unmasked: Annotated[
+        bool, typer.Option("--unmasked", help="only grants that show unmasked what no request wrote out")
+    ] = False,
+) -> None:
+    """List the grants that the account may see; the last column says what each shows beyond the schema's masks."""
+    rows = client(context).get("/grants", {"unmasked": "true"} if unmasked else None)
+    for row in rows:
+        row["shows"] = "; ".join(row["review"]["words"])
+    print_table(rows, ("id", "topic", "state", "purpose", "fields", "expires", "suspend_after", "shows"))
+
+
+@grant.command("show")
+def grant_show(context: typer.Context, grant_id: str) -> None:
+    """Print a grant; on standard error, in words, what an approver must know of all that its consumer will hold."""
+    document = client(context).get(f"/grants/{grant_id}")
+    print_json(document)
+    for sentence in document["review"]["words"]:
+        print(sentence, file=sys.stderr)
+
+
+@grant.command("confirm")
+def grant_confirm(context: typer.Context, grant_id: str) -> None:
+    """Confirm a sensitive request as the provider's security officer; the head of its sharing office approves it."""
+    answer = client(context).post(f"/grants/{grant_id}/confirmation")
+    print(f"{grant_id}: confirmed by {answer['confirmed_by']}")
 
 
 @grant.command("approve")

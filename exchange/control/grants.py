@@ -1,8 +1,11 @@
-"""Grant service (共享申请与授权): submit a request, approve, reject, suspend, resume, terminate, expire a grant.
+"""Grant service (共享申请与授权): submit, confirm, approve, reject, suspend, resume, terminate, expire.
 
 Each step applies a pure event of `exchange.access.grants.life_cycle` to a locked grant, and stores a new version
 together with its audit entry, which contains the version's hash. Approval and provision are one call and two entries:
 the provider agrees, then the view's output schema is registered under a subject of its own, which is hidden from lists.
+
+A grant is decided on together with all that its consumer holds of the resource (`exchange.access.grants.holding`), at
+its approval, at its activation and when it is resumed.
 
 A revocation (suspend or terminate) is acknowledged only after the release window: what a gateway was about to send
 when the grant's row changed has either left by then or never will.
@@ -11,6 +14,7 @@ when the grant's row changed has either left by then or never will.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Protocol
 
@@ -19,11 +23,24 @@ import structlog
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
-from exchange.access.grants.life_cycle import ADVANCING, RequestTerms, advance, approve, provision, submit
+from exchange.access.grants.exposure import undecided_exposure
+from exchange.access.grants.holding import Holding, check_ceiling
+from exchange.access.grants.life_cycle import (
+    ADVANCING,
+    RequestTerms,
+    advance,
+    approve,
+    confirm,
+    provision,
+    remind,
+    submit,
+    suspend_unmasked,
+)
 from exchange.access.grants.store import AccessStore, GrantQuery
 from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.grant_review import GrantReview, Review, SchemaMaskSource, decision_data
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
@@ -38,8 +55,8 @@ _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, 
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
-class ViewSchemas(Protocol):
-    """What a grant needs of the registry: the schema of its view."""
+class ViewSchemas(SchemaMaskSource, Protocol):
+    """What a grant needs of the registry: its resource's masks, and the schema of its view."""
 
     def check(self, reader: Reader, grant: Grant) -> None:
         """Check that a grant's fields, masks and filter suit every writer schema of its topic.
@@ -67,6 +84,7 @@ class GrantService:
         attributes: AttributeProvider,
         views: ViewSchemas,
         window: float,
+        unmasked_for: timedelta = timedelta(days=30),
         clock: Callable[[], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -76,9 +94,12 @@ class GrantService:
         self._access = access
         self._attributes = attributes
         self._views = views
+        self._review = GrantReview(access, views, attributes)
+        self._unmasked_for = unmasked_for
         self._window = window  # seconds
         self._clock = clock
         self._sleep = sleep
+        self._review_again_at: dict[str, int] = {}  # grants that could not be reviewed → when to try again
         self._retry_at: dict[str, int] = {}  # grants that could not be expired → when to try again
 
     def submit(self, actor: Actor, call: RequestContext, draft: Grant) -> Grant:
@@ -108,20 +129,48 @@ class GrantService:
             state=GrantState.DRAFT,
             zone=resource.zone,
         )
-        level = self._attributes.level(draft.topic, draft.fields)
+        with self._database.read() as reader:
+            level = self._attributes.level_of(reader, draft)
+            masks = self._views.masks(reader, draft.topic)
         if level is None:
             raise InvalidError(
-                Reason.FIELD_UNKNOWN, f"got fields of which {draft.topic} lacks at least one; see its schema"
+                Reason.FIELD_UNKNOWN,
+                f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
             )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
             now = self._attributes.now(work)
             purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
-            terms = RequestTerms(purposes=purposes, level=level, check_view=partial(self._views.check, work))
+            terms = RequestTerms(
+                purposes=purposes, level=level, masks=masks, check_view=partial(self._views.check, work)
+            )
             grant = submit(draft, by=actor, at=now, terms=terms)
+            check_ceiling(self._review.holding(work, grant))
             self._access.put(work, grant, entry_id=act.entry_id, at=now)
             act.grant = reference_to(grant)
+            if grant.unmasked or grant.filter_discloses:
+                act.note(unmasked=list(grant.unmasked), filter_discloses=list(grant.filter_discloses))
         return grant
+
+    def confirm(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
+        """Confirm a request together with all that its consumer holds of the resource, before its approval.
+
+        Raises:
+            RefusedError: the actor may not confirm this.
+            ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to confirm.
+        """
+        grant, proven = self._read(grant_id)
+        standing = self._attributes.standing(actor)
+        action = Action.GRANT_CONFIRM
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven)
+        with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
+            grant, holding = self._lock_with_holding(work, grant_id)
+            now = self._attributes.now(work)
+            confirmed = confirm(grant, by=actor, at=now, holding=holding)
+            self._access.put(work, confirmed, entry_id=act.entry_id, at=now)
+            act.grant = reference_to(confirmed)
+            act.note(**decision_data(holding))
+        return confirmed
 
     def approve(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
         """Approve a request and activate the grant, in one transaction: both happen, or neither.
@@ -141,21 +190,23 @@ class GrantService:
             action = Action.GRANT_PROVISION
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven)
         with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
-            grant = self._access.lock_for_update(work, grant_id)
+            grant, holding = self._lock_with_holding(work, grant_id)
             now = self._attributes.now(work)
             last = act
             if action is Action.GRANT_APPROVE:
                 self._views.check(work, grant)
-                grant = approve(grant, by=actor, at=now)
+                grant = approve(grant, by=actor, at=now, holding=holding)
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
+                act.note(**decision_data(holding))
                 decision = decide_control(actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True)
                 last = self._enforcer.follow(act, actor, Action.GRANT_PROVISION, resource, call, decision)
             schema_id = self._views.register(work, grant)
-            grant = provision(grant, by=actor, at=now, view_schema_id=schema_id)
+            activated = replace(holding, part=replace(holding.part, grant=grant))
+            grant = provision(grant, by=actor, at=now, holding=activated, view_schema_id=schema_id)
             self._access.put(work, grant, entry_id=last.entry_id, at=now)
             last.grant = reference_to(grant)
-            last.note(view_schema=schema_id, fields=list(grant.fields))
+            last.note(view_schema=schema_id, fields=list(grant.fields), **decision_data(activated))
         return grant
 
     def change(self, actor: Actor, call: RequestContext, grant_id: str, event: Event, *, reason: str = "") -> Grant:
@@ -182,13 +233,28 @@ class GrantService:
         grant, proven = self._read(grant_id)
         decision = decide_control(actor, action, standing=self._attributes.standing(actor), grant=grant, proven=proven)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
-            grant = self._access.lock_for_update(work, grant_id)
+            holding = None
+            if event is Event.RECTIFIED:
+                grant, holding = self._lock_with_holding(work, grant_id)
+                act.note(**decision_data(holding))
+            else:
+                grant = self._access.lock_for_update(work, grant_id)
             now = self._attributes.now(work)
-            changed = advance(grant, event, by=actor, at=now, reason=reason)
+            changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
             self._access.put(work, changed, entry_id=act.entry_id, at=now)
             act.grant = reference_to(changed)
             act.note(reason=reason, state=str(changed.state))
         return changed
+
+    def _lock_with_holding(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, Holding]:
+        """Lock a grant, and all that its consumer holds of the resource before it; return both.
+
+        Two approvals of one consumer on one resource thus follow each other, and the second sees the first.
+        """
+        found = self._access.get(work, grant_id)  # consumer and topic never change
+        self._access.lock_holding(work, found.consumer, found.topic.name)
+        grant = self._access.lock_for_update(work, grant_id)
+        return grant, self._review.holding(work, grant)
 
     def expire(self) -> int:
         """Expire the grants whose time is over, as the pool's own timer; return their number.
@@ -223,6 +289,107 @@ class GrantService:
         if expired:
             self._sleep(self._window)
         return expired
+
+    def review_unmasked(self) -> int:
+        """Tell, and later suspend, active grants that show unmasked what no request wrote out; return their number.
+
+        Such grants were approved before this rule, or before the schema's mask became stricter. The first turn that
+        meets one stores the time after which it is suspended, with an entry; until then its view stays as it is, since
+        its consumer holds what it delivered. As with `expire`, one that cannot be changed does not stop the others.
+
+        Raises:
+            UnavailableError: the database cannot list them.
+        """
+        changed, suspended, after = 0, 0, ""
+        while True:
+            with self._database.read() as reader:
+                active = self._access.active(reader, after=after)
+            if not active:
+                break
+            for grant_id in active:
+                if self._review_again_at.get(grant_id, 0) > self._clock():
+                    continue
+                try:
+                    event = self._review_one(grant_id)
+                except ConflictError:
+                    continue  # another gateway was faster
+                except PoolError as error:
+                    _log.warning("review_failed", grant=grant_id, reason=error.reason)
+                    if not isinstance(error, UnavailableError):
+                        self._review_again_at[grant_id] = self._clock() + _RETRY_AFTER
+                else:
+                    changed += event is not None
+                    suspended += event is Event.SUSPEND_UNMASKED
+            after = active[-1]
+        if suspended:
+            self._sleep(self._window)
+        return changed
+
+    def _review_one(self, grant_id: str) -> Event | None:
+        with self._database.read() as reader:
+            grant = self._access.get(reader, grant_id)
+            undecided = undecided_exposure(grant, self._views.masks(reader, grant.topic))
+            now = self._attributes.now(reader)
+        if not undecided or (grant.suspend_after is not None and now < grant.suspend_after):
+            return None
+        event = Event.REMIND if grant.suspend_after is None else Event.SUSPEND_UNMASKED
+        action = Action.GRANT_REMIND if event is Event.REMIND else Action.GRANT_SUSPEND_UNMASKED
+        standing = self._attributes.standing(_TIMER)
+        decision = decide_control(_TIMER, action, standing=standing, grant=grant, proven=True)
+        call = RequestContext(trace="0" * 32, client="timer")
+        with self._enforcer.act(_TIMER, action, str(grant.topic), call, decision) as (work, act):
+            grant = self._access.lock_for_update(work, grant_id)
+            now = self._attributes.now(work)
+            if event is Event.REMIND:
+                after = now + self._unmasked_for
+                changed = remind(grant, by=_TIMER, at=now, suspend_after=after)
+                act.note(suspend_after=after.isoformat())
+            else:
+                changed = suspend_unmasked(grant, by=_TIMER, at=now)
+            self._access.put(work, changed, entry_id=act.entry_id, at=now)
+            act.grant = reference_to(changed)
+            act.note(
+                unmasked=list(undecided.unmasked),
+                filter_discloses=list(undecided.disclosed),
+                consumer=grant.consumer,
+                provider=grant.provider,
+                state=str(changed.state),
+            )
+        return event
+
+    def show(self, actor: Actor, call: RequestContext, grant_id: str) -> Review:
+        """Return a grant, and in words what an approver must know of it.
+
+        Raises:
+            RefusedError: the actor may not see it.
+        """
+        grant, proven = self._read(grant_id)
+        standing = self._attributes.standing(actor)
+        decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
+        resource = str(grant.topic) if grant else grant_id
+        with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
+            grant = self._access.get(work, grant_id)
+            act.grant = reference_to(grant)
+            return self._review.review(work, grant)
+
+    def reviews(
+        self, actor: Actor, call: RequestContext, query: GrantQuery, *, unmasked: bool = False
+    ) -> Sequence[Review]:
+        """List grants as `list` does, each with what it shows beyond the schema's masks.
+
+        Args:
+            actor: who asks.
+            call: the context.
+            query: which grants.
+            unmasked: only those that show unmasked what no request wrote out.
+
+        Raises:
+            RefusedError: the actor may see none.
+        """
+        grants = self.list(actor, call, query)
+        with self._database.read() as reader:
+            reviews = self._review.reviews(reader, grants)
+        return [one for one in reviews if one.undecided or not unmasked]
 
     def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant]:
         """List the grants that the actor may see: its department's, or all.

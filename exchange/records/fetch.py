@@ -37,7 +37,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.position_token import BEGINNING, ConsumerPosition, PositionTokens, is_clear, read_clear
-from exchange.records.release import GrantDescription, Release, empty_release
+from exchange.records.release import GrantDescription, Release, empty_release, round_times
 from exchange.records.retractions import RetractionCache
 from exchange.records.scan import GrantScan, TopicView
 from exchange.records.selection import Selection
@@ -179,7 +179,7 @@ class FetchService:
             locked = self._attributes.lock_grant(work, grant.id)
             standing = self._attributes.lock_standing(work, actor)
             authorized = self._authorize(actor, Action.FETCH, call, standing, locked)
-            if locked.grant.version != grant.version:
+            if not _same_view(locked.grant, grant):
                 raise ConflictError(
                     Reason.VERSION_CONFLICT,
                     "the grant changed while records were read; fetch again from the same position",
@@ -223,7 +223,7 @@ class FetchService:
             schema_id=grant.view_schema_id or 0,
             values=selection.values,
             record_keys=keys,
-            recorded_at=selection.recorded_at,
+            recorded_at=round_times(selection.recorded_at, locked.resource.time_step if locked.resource else 0),
             valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
             next_position=self._tokens.seal(
                 ConsumerPosition(last_released=selection.next, next=selection.next), grant.id, generation
@@ -402,6 +402,12 @@ class FetchService:
         again = any(first < before for first, before in zip(start, released, strict=True))
         gap = any(first > before for first, before in zip(start, released, strict=True))
         return start, again, "retention" if gap else ""
+
+
+def _same_view(current: Grant, used: Grant) -> bool:
+    """Return whether a later version of a grant shows what the one that was used shows: a state alone may differ."""
+    stated = replace(used, version=current.version, state=current.state, suspend_after=current.suspend_after)
+    return stated == current
 
 
 def _root(keys: bytes, values: Packed) -> bytes:

@@ -8,7 +8,9 @@ import numpy as np
 from schemas.access import Grant
 from schemas.record import Packed
 
-__all__ = ["GrantDescription", "Release", "ViewOutput", "empty_release"]
+__all__ = ["GrantDescription", "Release", "ViewOutput", "empty_release", "round_times"]
+
+_SHANGHAI = 8 * 3_600_000_000  # microseconds before UTC; without daylight saving time since 1991
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,19 @@ class GrantDescription:
     schema_text: str
     position: bytes
     row_filter: str
+
+
+def round_times(times: Sequence[int], step: int) -> Sequence[int]:
+    """Return times, microseconds UTC, rounded down to a step of the day of Asia/Shanghai; 0 = as they are.
+
+    A rounded time is a function of the time alone, so it is the same at every replay; and rounding down keeps order, so
+    it is never later than that of a newer record of the key.
+    """
+    if not step:
+        return times
+    exact = np.asarray(times, dtype=np.int64)
+    rounded: list[int] = (exact - (exact + _SHANGHAI) % step).tolist()
+    return rounded
 
 
 def empty_release(schema_id: int, position: bytes, *, caught_up: bool) -> Release:

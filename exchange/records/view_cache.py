@@ -7,20 +7,27 @@ and applied in an engine process where there is one.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 
 from typing_extensions import override
 
-from exchange.access.view.derive import derive_schema
+from exchange.access.grants.exposure import FieldMask, SchemaMasks
+from exchange.access.view.derive import derive_schema, mask_type_of
+from exchange.access.view.mask import default_mask
 from exchange.access.view.view import ViewSpec, compile_view
 from exchange.engines.process_pool import ProcessPool
 from exchange.records.engine_tasks import apply_view
 from exchange.records.ports import GrantViews
 from exchange.records.release import ViewOutput
 from exchange.records.writer_schemas import WriterSchemas
+from registry.avro.fields import resolved_json
 from registry.avro.parser import parse
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
+from registry.governance import classification
 from registry.subjects.registration import Registration
 from schemas.access import Grant
+from schemas.names import Topic
 
 __all__ = ["ViewCache"]
 
@@ -58,6 +65,14 @@ class ViewCache(GrantViews):
             self._view_spec(reader, grant, self._derive(reader, grant), 0),
             self._schemas.read_writers(reader, grant.topic),
         )
+
+    def masks(self, reader: Reader, topic: Topic) -> SchemaMasks:
+        """Return how the latest schema of a topic masks its fields.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN, SCHEMA_UNCLASSIFIED.
+        """
+        return _masks_of(self._schemas.latest(reader, topic)[1])
 
     def register(self, work: UnitOfWork, grant: Grant) -> int:
         """Derive a grant's output schema, register it under its hidden subject, and return its id."""
@@ -106,3 +121,20 @@ class ViewCache(GrantViews):
     def _derive(self, reader: Reader, grant: Grant) -> str:
         resource = parse(self._schemas.latest(reader, grant.topic)[1])
         return derive_schema(resource, grant.fields, grant.masks, f"{resource.fullname}View")
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _masks_of(text: str) -> SchemaMasks:
+    resource = parse(text)
+    classified = classification.require_classification(resolved_json(resource))
+    stated = classification.shown_by_default(classified)
+    kinds = {field.name: mask_type_of(field) for field in resource.fields}
+    return MappingProxyType(
+        {
+            field.path: FieldMask(
+                stated=stated[field.path], default=default_mask(stated[field.path], kinds[field.path]), zh=field.zh
+            )
+            for field in classified
+            if field.path in kinds
+        }
+    )

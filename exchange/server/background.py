@@ -34,6 +34,7 @@ _SEQUENCER_PERIOD = 1.0  # seconds
 _SCHEMAS_PERIOD = 1.0  # seconds, while nothing waits
 _SWEEPER_PERIOD = 10.0  # seconds
 _FLUSH_EVERY = 6  # turns of the sweeper
+_REVIEW_EVERY = 30  # turns of the sweeper
 _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
 
 
@@ -124,7 +125,7 @@ def send_schemas(topic: SchemasTopic, stop: threading.Event) -> None:
 
 
 def sweep(recovery: AppendRecovery, grants: GrantService, enforcer: Enforcer, stop: threading.Event) -> None:
-    """Every 10 s: write missing receipts, expire grants; every minute: write aggregated denials."""
+    """Every 10 s: write missing receipts, expire grants; every minute: write denials; every 5 min: review grants."""
     turns = 0
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], object]]] = [
@@ -133,6 +134,8 @@ def sweep(recovery: AppendRecovery, grants: GrantService, enforcer: Enforcer, st
         ]
         if turns % _FLUSH_EVERY == 0:
             tasks.append(("flush", enforcer.flush))
+        if turns % _REVIEW_EVERY == 0:
+            tasks.append(("review", grants.review_unmasked))
         for name, task in tasks:
             try:
                 task()

@@ -166,6 +166,7 @@ class App:
                 attributes=authorization.attributes,
                 views=records.views,
                 window=RELEASE_WINDOW,
+                unmasked_for=timedelta(days=config.grants.unmasked_days),
                 clock=microseconds,
             ),
             administration=Administration(

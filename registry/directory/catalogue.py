@@ -62,14 +62,14 @@ class Catalogue:
         """Store a changed entry; its `version` is the one that the caller saw.
 
         Raises:
-            InvalidError: RESOURCE_UNKNOWN; REQUEST_INVALID, when provider, code or state would change, or the level
-                would fall.
+            InvalidError: RESOURCE_UNKNOWN; REQUEST_INVALID, when provider, code, state or the step of its records'
+                times would change, or the level would fall.
             ConflictError: VERSION_CONFLICT, when it was changed since; TRANSITION_NOT_ALLOWED, for an archived entry.
         """
         current = self.get(work, entry.topic)
         if current.state is EntryState.ARCHIVED:
             raise _not_allowed(current, "changed")
-        for name in ("provider", "code", "state"):
+        for name in ("provider", "code", "state", "round_times_to"):
             if getattr(entry, name) != getattr(current, name):
                 raise InvalidError(Reason.REQUEST_INVALID, f"got another {name}; expected it as it was")
         if current.state is EntryState.PUBLISHED and entry.level < current.level:

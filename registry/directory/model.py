@@ -26,6 +26,9 @@ __all__ = ["CatalogueEntry", "Department", "DepartmentStatus", "EntryState", "Go
 _DIVISION = re.compile(r"\d{6}(?:\d{3}(?:\d{3})?)?", re.ASCII)  # GB/T 2260; 9 and 12 digits for township and village
 _NATIONAL = re.compile(r"[123]\d{2}\d{3}\d*/\d+", re.ASCII)  # compilation guide of 2017: 类 项 目 细目 / serial
 _USCC = Rule("uscc", "uscc", ())
+_STEP = re.compile(r"([1-9]\d{0,3})([smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LONGEST_STEP = 31 * 86_400  # seconds
 _MAX_TEXT = 2000  # characters of a title, a condition or a reason
 
 
@@ -124,6 +127,8 @@ class CatalogueEntry:
         refuse_reason, legal_basis: for `none`.
         level: grade of the resource; at least that of its highest field.
         zone: network zone; always "default" for now.
+        round_times_to: step to which the times of its records are rounded down when they are delivered, such as `15m`
+            or `1d`; empty = they are exact. It never changes: a record's time is the same at every replay.
 
     Raises:
         InvalidError: NAME_INVALID or REQUEST_INVALID, saying what is missing or not allowed.
@@ -142,9 +147,11 @@ class CatalogueEntry:
     legal_basis: str = ""
     level: Level
     zone: str = "default"
+    round_times_to: str = ""
     state: EntryState = EntryState.DRAFT
 
     def __post_init__(self) -> None:
+        _ = self.time_step
         _check_text(self.title, "an entry's title")
         if not _NATIONAL.fullmatch(self.code):
             raise InvalidError(
@@ -166,6 +173,25 @@ class CatalogueEntry:
                     Reason.REQUEST_INVALID,
                     f"{which}; an entry with share_type {self.share_type} {rule} (decree 809, Art. 15)",
                 )
+
+    @property
+    def time_step(self) -> int:
+        """Microseconds to which the times of its records are rounded down when they are delivered; 0 = exact.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, the step is none.
+        """
+        if not self.round_times_to:
+            return 0
+        step = _STEP.fullmatch(self.round_times_to)
+        seconds = int(step[1]) * _SECONDS[step[2]] if step is not None else 0
+        if not 0 < seconds <= _LONGEST_STEP:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the step {self.round_times_to[:20]!r}; expected seconds, minutes, hours or days, 31 days at "
+                "most, such as '15m' or '1d'",
+            )
+        return seconds * 1_000_000
 
     @property
     def subject(self) -> str:

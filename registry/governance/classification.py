@@ -24,14 +24,15 @@ In a document whose named types are resolved (`registry.avro.fields.resolved_jso
 each use; in one as written, where it is defined.
 
 What counts as lowered: a level, personal or sensitive value that falls, and a mask that shows something that the old
-one hid. Only `drop`, and the narrower half of a pair such as keep_3_4 and keep_3_4_if_person, shows nothing more than
-another mask. To lower a classification, one person asks and another approves (`registry.governance.approvals`).
+one hid (`registry.governance.mask_order`). To lower a classification, one person asks and another approves
+(`registry.governance.approvals`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from registry.governance.mask_order import MASKS, hides_at_least
 from schemas.access import Level
 from schemas.errors import ConflictError, InvalidError, Reason
 
@@ -51,31 +52,13 @@ __all__ = [
     "lowered_since",
     "read_classification",
     "require_classification",
+    "shown_by_default",
 ]
 
 MAX_FORMER_PATHS = 100  # of a field, in one earlier version
 LEVELS = tuple(Level.__members__)
 PERSONAL = ("N", "P", "D")  # in ascending order
 SENSITIVE = ("N", "s", "S")  # in ascending order
-MASKS = (
-    "none",
-    "keep_3_4",
-    "keep_3_4_if_person",
-    "name_first",
-    "name_first_if_person",
-    "phone_3_4",
-    "year_only",
-    "div_city",
-    "addr_district",
-    "geo_3",
-    "band",
-    "predicate",
-    "redact_pii",
-    "hmac_sm3",
-    "drop",
-)
-"""The vocabulary of masks. A schema may name any of them; a grant only those that the view implements
-(`schemas.access.MaskRule`)."""
 
 _VOCABULARY: Mapping[str, Sequence[str]] = {
     "level": LEVELS,
@@ -86,11 +69,6 @@ _VOCABULARY: Mapping[str, Sequence[str]] = {
 INHERITED = tuple(_VOCABULARY)
 """Attributes that a record may state for its fields."""
 _SCALES: Mapping[str, Sequence[str]] = {"level": LEVELS, "personal": PERSONAL, "sensitive": SENSITIVE}
-_NARROWER: Mapping[str, frozenset[str]] = {
-    "none": frozenset(MASKS),
-    "keep_3_4_if_person": frozenset({"keep_3_4"}),
-    "name_first_if_person": frozenset({"name_first"}),
-}  # mask → masks that show nothing that it hides; `drop` and the mask itself always do
 EXPECTED = "zh, a Chinese label; " + "; ".join(
     f"{name}, one of {' '.join(words)}" for name, words in _VOCABULARY.items()
 )
@@ -305,6 +283,22 @@ def highest_level(fields: Sequence[ClassifiedField], names: Iterable[str] | None
     return max((field.level for field in fields if field.path.partition(".")[0] in chosen), default=Level.G1)
 
 
+def shown_by_default(fields: Iterable[ClassifiedField]) -> dict[str, str]:
+    """Return the mask of each top-level field: how it is shown where a grant states none.
+
+    A view masks top-level fields. One whose type holds a record with a masked field is therefore dropped as a whole:
+    shown, it would show that field too.
+    """
+    masks: dict[str, str] = {}
+    for field in fields:
+        top, _, nested = field.path.partition(".")
+        if not nested:
+            masks.setdefault(top, field.mask)
+        elif field.mask != "none":
+            masks[top] = "drop"
+    return masks
+
+
 def _lowered_attributes(new: ClassifiedField, old: ClassifiedField) -> Iterator[str]:
     if new.level < old.level:
         yield f'"level" falls from {old.level.name} to {new.level.name}'
@@ -312,7 +306,7 @@ def _lowered_attributes(new: ClassifiedField, old: ClassifiedField) -> Iterator[
         yield f'"personal" falls from {old.personal} to {new.personal}'
     if SENSITIVE.index(new.sensitive) < SENSITIVE.index(old.sensitive):
         yield f'"sensitive" falls from {old.sensitive} to {new.sensitive}'
-    if new.mask not in {old.mask, "drop"} and new.mask not in _NARROWER.get(old.mask, ()):
+    if not hides_at_least(new.mask, old.mask):
         verb = "is lifted" if new.mask == "none" else "shows what was hidden: it goes"
         yield f'"mask" {verb} from {old.mask} to {new.mask}'
 

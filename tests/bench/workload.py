@@ -13,7 +13,12 @@ from schemas.record import Packed
 
 BATCH = 1_000
 VIEW = ("id_number", "full_name", "birth_date", "household_division_code")
-MASKS = {"id_number": "keep_3_4"}
+MASKS = {
+    "id_number": "keep_3_4",
+    "full_name": "none",
+    "birth_date": "none",
+    "household_division_code": "none",
+}
 SCHEMA = library.text("population")
 
 

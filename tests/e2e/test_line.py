@@ -11,7 +11,7 @@ from schemas import library
 from schemas.errors import Reason, RefusedError
 from schemas.names import Topic
 from tests.kit.world.publisher import Publisher, chunks, framed
-from tests.kit.world.world import Office, World
+from tests.kit.world.world import Office, World, in_clear
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
 TOPIC = Topic.parse("population.v1")
@@ -53,8 +53,8 @@ def test_a_consumer_gets_the_granted_fields_and_rows_and_nothing_else(world: Wor
     grant_id = labour.request(
         "population.v1",
         FIELDS,
-        masks={"id_number": "keep_3_4"},
         row_filter={"op": "eq", "field": "household_division_code", "value": DISTRICTS[0]},
+        **in_clear("full_name", "household_division_code", "birth_date"),
     )
     with world.client(identity) as pool:
         with pytest.raises(RefusedError) as refused:
@@ -65,6 +65,7 @@ def test_a_consumer_gets_the_granted_fields_and_rows_and_nothing_else(world: Wor
         expected = [row for row in ROWS if row["household_division_code"] == DISTRICTS[0]]
         assert {row["full_name"] for row in rows} == {row["full_name"] for row in expected}
         assert len(rows) == len(expected)
+        assert {row["birth_date"] for row in rows} == {row["birth_date"] for row in expected}
         assert all(list(row) == FIELDS for row in rows)
         assert all("*" in str(row["id_number"]) for row in rows)
         with pytest.raises(RefusedError) as refused:

@@ -16,7 +16,7 @@ import pytest
 from exchange.demo.people import DISTRICTS, persons
 from schemas import library
 from tests.kit.patience import PATIENCE, wait_for
-from tests.kit.world.world import BIN, World
+from tests.kit.world.world import BIN, World, in_clear
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(600)]
 FIELDS = ("id_number", "full_name", "household_division_code")
@@ -93,7 +93,8 @@ def test_the_sink_table_follows_the_source_table_and_so_does_a_second_consumer(w
     source_db, sink_db = folder / "police.db", folder / "labour.db"
     make_source(source_db)
     row_filter = {"op": "eq", "field": "household_division_code", "value": DISTRICTS[1]}
-    grants = [labour.request("residents.v1", list(FIELDS), row_filter=row_filter) for _ in range(2)]
+    terms = {"row_filter": row_filter, **in_clear(*FIELDS)}
+    grants = [labour.request("residents.v1", list(FIELDS), **terms) for _ in range(2)]
     for grant_id in grants:
         police.approve(grant_id)
     gateway = world.addresses["gateway"]

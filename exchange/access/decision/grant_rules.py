@@ -35,6 +35,7 @@ class Event(StrEnum):
     LAPSE = "lapse"
     WITHDRAW = "withdraw"
     EXTEND = "extend"
+    CONFIRM = "confirm"
     APPROVE = "approve"
     REJECT = "reject"
     DISPUTE = "dispute"
@@ -45,6 +46,8 @@ class Event(StrEnum):
     RECTIFIED = "rectified"
     TERMINATE = "terminate"
     EXPIRE = "expire"
+    REMIND = "remind"
+    SUSPEND_UNMASKED = "suspend_unmasked"
     COMPLETE = "complete"
     CHANGE_SERVICE = "change_service"
     TERMINATE_BY_AGREEMENT = "terminate_by_agreement"
@@ -121,6 +124,9 @@ _S, _E, _P, _A = GrantState, Event, Party, Action
 _ROWS = (
     # event                    from            to              party         article        act
     GrantRule(_E.SUBMIT,       _S.DRAFT,       _S.SUBMITTED,   _P.CONSUMER,  "Art. 20",     _A.GRANT_SUBMIT),
+    # A sensitive request needs a second person of the provider, of another role, who must have confirmed it before.
+    GrantRule(_E.CONFIRM,      _S.SUBMITTED,   _S.SUBMITTED,   _P.PROVIDER,  "",            _A.GRANT_CONFIRM,
+              not_by_requester=True, department_roles=frozenset({Role.SECURITY_OFFICER})),
     GrantRule(_E.APPROVE,      _S.SUBMITTED,   _S.APPROVED,    _P.PROVIDER,  "Art. 20, 21", _A.GRANT_APPROVE,
               not_by_requester=True, second_signature=True),
     GrantRule(_E.PROVISION,    _S.APPROVED,    _S.ACTIVE,      _P.PROVIDER,  "Art. 22",     _A.GRANT_PROVISION,
@@ -135,6 +141,11 @@ _ROWS = (
     GrantRule(_E.TERMINATE,    _S.SUSPENDED,   _S.TERMINATED,  _P.OVERSEER,  "Art. 27",     _A.GRANT_TERMINATE,
               person=False, needs_reason=True),
     GrantRule(_E.EXPIRE,       _S.ACTIVE,      _S.EXPIRED,     _P.SYSTEM,    "",            _A.GRANT_EXPIRE,
+              person=False),
+    # Grants that show unmasked what no request wrote out: both parties are told, and time is given to ask again.
+    GrantRule(_E.REMIND,       _S.ACTIVE,      _S.ACTIVE,      _P.SYSTEM,    "",            _A.GRANT_REMIND,
+              person=False),
+    GrantRule(_E.SUSPEND_UNMASKED, _S.ACTIVE,  _S.SUSPENDED,   _P.SYSTEM,    "",            _A.GRANT_SUSPEND_UNMASKED,
               person=False),
     # Declared and not offered.
     GrantRule(_E.NEED_MORE,    _S.SUBMITTED,   _S.SUPPLEMENT,  _P.PROVIDER,  "Art. 21"),

@@ -37,12 +37,14 @@ class Resource:
         provider: internal id of the department that provides it (数源部门).
         published: the catalogue entry is published; drafts and archived ones are not.
         zone: network zone.
+        time_step: microseconds to which the times of its records are rounded when they are delivered; 0 = exact.
     """
 
     topic: Topic
     provider: str
     published: bool
     zone: str = "default"
+    time_step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,8 @@ class GrantContext:
         proven: whether the stored version is the one that the pool wrote (`exchange.access.grants.row_mac`); None =
             unknown.
         resource: its topic; None = the catalogue does not know it.
-        level: highest level that a granted field has now, since a field may have been graded up after the approval;
-            None = unknown.
+        level: highest level that a granted field, or a field of the row filter, has now, since a field may have been
+            graded up after the approval; None = unknown.
         released_today: records released under it on this day of Asia/Shanghai; None = unknown.
         now: the time of the decision, aware, by the pool's one clock; None = unknown.
     """
@@ -209,7 +211,8 @@ def _limits(context: GrantContext) -> Deny | None:
         graded = "is not known" if level is None else f"is {level.name}"
         return Deny(
             Reason.LEVEL_ABOVE_CEILING,
-            f"the highest level of a granted field {graded}, the grant's ceiling {grant.ceiling.name}; "
+            f"the highest level of a granted field, or of one of the filter, {graded}, the grant's ceiling "
+            f"{grant.ceiling.name}; "
             "ask for a new grant",
         )
     quota = grant.quota_per_day

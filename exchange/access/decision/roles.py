@@ -140,6 +140,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
         _R.OPERATOR: RECORD_ACTIONS
         | {
             _A.GRANT_SUBMIT,
+            _A.GRANT_CONFIRM,
             _A.GRANT_APPROVE,
             _A.GRANT_PROVISION,
             _A.GRANT_REJECT,

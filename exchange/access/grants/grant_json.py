@@ -1,8 +1,9 @@
 """Grant serialization: canonical JSON (RFC 8785), and its hash in the audit log.
 
 One grant version has one text and one hash: members are all present and in canonical order, times are UTC with
-microseconds, masks are in the order of their fields' names. Parsing is strict. An unknown or missing member, a mask or
-state that is not in the closed lists, a time without an offset: none of it is a grant.
+microseconds, masks are in the order of their fields' names. Members that came later are absent where they hold what a
+grant of before holds, so that its text and its hash stay what they were. Parsing is strict. An unknown or missing
+member, a mask or state that is not in the closed lists, a time without an offset: none of it is a grant.
 
 The hash, SHA-256 of the text, is in the audit entry of the event that made the version. A row that is edited in the
 database no longer fits it.
@@ -28,6 +29,12 @@ _MEMBERS = frozenset(
         "form", "id", "version", "pool_id", "consumer", "provider", "topic", "fields", "masks", "row_filter", "purpose",
         "legal_basis", "case_rule", "case", "not_before", "expires", "history", "quota_per_day", "ceiling", "zone",
         "withdrawals", "requested_by", "approved_by", "approved_at", "view_schema_id", "state",
+    }
+)  # fmt: skip
+_LATER = frozenset(
+    {
+        "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
+        "suspend_after",
     }
 )  # fmt: skip
 
@@ -65,6 +72,19 @@ def to_json(grant: Grant) -> dict[str, Json]:
         "approved_at": None if grant.approved_at is None else _time_to_text(grant.approved_at),
         "view_schema_id": grant.view_schema_id,
         "state": grant.state.value,
+        **{name: member for name, member in _later(grant).items() if member},
+    }
+
+
+def _later(grant: Grant) -> dict[str, Json]:
+    return {
+        "unmasked": list(grant.unmasked),
+        "unmasked_reason": grant.unmasked_reason,
+        "filter_discloses": list(grant.filter_discloses),
+        "disclosure_reason": grant.disclosure_reason,
+        "confirmed_by": grant.confirmed_by,
+        "together_with": list(grant.together_with),
+        "suspend_after": None if grant.suspend_after is None else _time_to_text(grant.suspend_after),
     }
 
 
@@ -101,8 +121,10 @@ def from_json(value: Json) -> Grant:
     Raises:
         InvalidError: REQUEST_INVALID, naming what was expected and never what was got.
     """
-    if not isinstance(value, dict) or value.keys() != _MEMBERS or value["form"] != _FORM:
+    if not isinstance(value, dict) or value.keys() - _LATER != _MEMBERS or value["form"] != _FORM:
         raise _not_a_grant(f"exactly the members of the form {_FORM!r}")
+    if not all(value[name] for name in value.keys() & _LATER):
+        raise _not_a_grant("a later member only where it says something")
     row_filter = value["row_filter"]
     try:
         return Grant(
@@ -131,6 +153,13 @@ def from_json(value: Json) -> Grant:
             approved_at=None if value["approved_at"] is None else _time_from_text(_member(value, "approved_at", str)),
             view_schema_id=_optional(value, "view_schema_id", int),
             state=GrantState(_member(value, "state", str)),
+            unmasked=_names(value, "unmasked"),
+            unmasked_reason=_member({"unmasked_reason": "", **value}, "unmasked_reason", str),
+            filter_discloses=_names(value, "filter_discloses"),
+            disclosure_reason=_member({"disclosure_reason": "", **value}, "disclosure_reason", str),
+            confirmed_by=_optional({"confirmed_by": None, **value}, "confirmed_by", str),
+            together_with=_names(value, "together_with"),
+            suspend_after=_time_from_text(_member(value, "suspend_after", str)) if "suspend_after" in value else None,
         )
     except (KeyError, ValueError) as error:
         raise _not_a_grant("values of the closed lists, and times in UTC with microseconds") from error
@@ -149,6 +178,10 @@ def _member(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
 
 def _optional(value: Mapping[str, Json], member: str, kind: type[Any]) -> Any:
     return None if value[member] is None else _member(value, member, kind)
+
+
+def _names(value: Mapping[str, Json], member: str) -> tuple[str, ...]:
+    return tuple(_string(name, member) for name in _member({member: [], **value}, member, list))
 
 
 def _string(item: Json, member: str) -> str:

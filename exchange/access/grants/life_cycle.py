@@ -13,8 +13,9 @@ How a grant is serialized and hashed is in `exchange.access.grants.grant_json`.
 
     terms = RequestTerms(purposes=purposes, level=level, check_view=check_view)
     grant = submit(draft, by=consumer_head, at=now, terms=terms)
-    grant = approve(grant, by=provider_head, at=now)
-    grant = provision(grant, by=provider_head, at=now, view_schema_id=17)
+    grant = confirm(grant, by=provider_officer, at=now, holding=holding)       where the holding is sensitive
+    grant = approve(grant, by=provider_head, at=now, holding=holding)
+    grant = provision(grant, by=provider_head, at=now, holding=holding, view_schema_id=17)
 """
 
 from collections.abc import Callable, Container
@@ -23,17 +24,38 @@ from datetime import datetime
 from typing import Final
 
 from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event, GrantRule, Party
+from exchange.access.grants.exposure import SchemaMasks, exposure_of, with_default_masks
+from exchange.access.grants.holding import Holding, check_ceiling, check_decided, check_resumption
+from exchange.access.view.filter import fields_of
 from schemas.access import Actor, ActorKind, CaseRule, Grant, GrantState, Level, MaskRule, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
-__all__ = ["ADVANCING", "TERMINAL", "RequestTerms", "advance", "approve", "provision", "submit"]
+__all__ = [
+    "ADVANCING",
+    "TERMINAL",
+    "RequestTerms",
+    "advance",
+    "approve",
+    "confirm",
+    "provision",
+    "remind",
+    "submit",
+    "suspend_unmasked",
+]
 
 TERMINAL: Final = frozenset(
     {GrantState.COMPLETED, GrantState.EXPIRED, GrantState.REJECTED, GrantState.TERMINATED, GrantState.WITHDRAWN}
 )
 """States in which a grant may end (a rejected request may still be disputed)."""
 
-ADVANCING: Final = OFFERED - {Event.SUBMIT, Event.APPROVE, Event.PROVISION}
+ADVANCING: Final = OFFERED - {
+    Event.SUBMIT,
+    Event.CONFIRM,
+    Event.APPROVE,
+    Event.PROVISION,
+    Event.REMIND,
+    Event.SUSPEND_UNMASKED,
+}
 """Events that `advance` carries out; each of the others has a function of its own."""
 
 
@@ -43,21 +65,27 @@ class RequestTerms:
 
     Attributes:
         purposes: ids that may be asked for.
-        level: highest level that a requested field has now.
+        level: highest level that a requested field, or one of the filter, has now.
+        masks: how the schema masks its fields now.
         check_view: raises InvalidError (FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID) when the fields, masks or
             the row filter do not suit the resource's schema.
     """
 
     purposes: Container[str]
     level: Level
+    masks: SchemaMasks
     check_view: Callable[[Grant], None]
 
 
 def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Grant:
-    """Submit a draft: return the request, version 1. Every limit of the grant is checked here, once.
+    """Submit a draft: return the request, version 1, with the schema's masks where it writes none.
+
+    Every limit of the grant is checked here, once.
 
     Raises:
-        InvalidError: REQUEST_INVALID, or what `terms.check_view` raises.
+        InvalidError: REQUEST_INVALID; MASK_WEAKER, a mask that shows more than the schema's without a reason;
+            FILTER_DISCLOSES, a filter on a masked field that is not named as a disclosure, with a reason; or what
+            `terms.check_view` raises.
         RefusedError: GRANT_OTHER_CONSUMER, ROLE_MISSING, ROLE_FORBIDDEN (a program), LEVEL_ABOVE_CEILING.
         ConflictError: TRANSITION_NOT_ALLOWED, when it is no draft.
     """
@@ -68,42 +96,131 @@ def submit(draft: Grant, *, by: Actor, at: datetime, terms: RequestTerms) -> Gra
     if draft.ceiling < terms.level:
         raise RefusedError(
             Reason.LEVEL_ABOVE_CEILING,
-            f"a requested field is graded {terms.level.name}, the request's ceiling is {draft.ceiling.name}; "
-            "raise the ceiling or leave the field out",
+            f"a requested field, or one of the filter, is graded {terms.level.name}, the request's ceiling is "
+            f"{draft.ceiling.name}; raise the ceiling or leave the field out",
         )
-    terms.check_view(draft)
-    return replace(draft, version=1, state=rule.target, masks=tuple(sorted(draft.masks)))
+    masked = with_default_masks(draft, terms.masks)
+    if {field for field, mask in masked.masks if mask is MaskRule.DROP} >= set(masked.fields):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            "the schema drops every requested field where the request writes no mask, and nothing would be delivered; "
+            "expected a field that is not dropped",
+        )
+    request = _written_out(masked, terms.masks)
+    terms.check_view(request)
+    return replace(request, version=1, state=rule.target, masks=tuple(sorted(request.masks)))
 
 
-def approve(grant: Grant, *, by: Actor, at: datetime) -> Grant:
+def _written_out(draft: Grant, masks: SchemaMasks) -> Grant:
+    """Return the request with what it shows beyond the schema's masks; check that it has written that out."""
+    found = exposure_of(draft, masks)
+    if found.unmasked and not draft.unmasked_reason.strip():
+        raise InvalidError(
+            Reason.MASK_WEAKER,
+            f"got a mask of {', '.join(found.unmasked)} that shows more than the schema's and no `unmasked_reason`; "
+            "write out why, or leave the mask to the schema",
+            details={"fields": ",".join(found.unmasked)},
+        )
+    if draft.unmasked_reason and not found.unmasked:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got an unmasked_reason and no mask that shows more than the schema's"
+        )
+    named, strays = set(draft.filter_discloses), set(draft.filter_discloses) - fields_of(draft.row_filter)
+    if strays or len(named) != len(draft.filter_discloses):
+        raise InvalidError(
+            Reason.REQUEST_INVALID,
+            "the request cannot be submitted: expected in filter_discloses fields of the row filter, each once",
+        )
+    unnamed = [field for field in found.disclosed if field not in named]
+    if unnamed or (named and not draft.disclosure_reason.strip()):
+        raise InvalidError(
+            Reason.FILTER_DISCLOSES,
+            f"got a row filter on {', '.join(unnamed or sorted(named))}, which the view masks or the schema does not "
+            "show: each delivered row would tell it; name it in `filter_discloses` with a `disclosure_reason`, or "
+            "filter by another field",
+            details={"fields": ",".join(unnamed or sorted(named))},
+        )
+    if draft.disclosure_reason and not named:
+        raise InvalidError(Reason.REQUEST_INVALID, "got a disclosure_reason and nothing in filter_discloses")
+    return replace(draft, unmasked=found.unmasked, filter_discloses=tuple(sorted(named)))
+
+
+def confirm(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant:
+    """Confirm a sensitive request for its provider, as its security officer; the approval follows by another person.
+
+    Raises:
+        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), LEVEL_ABOVE_CEILING.
+        ConflictError: TRANSITION_NOT_ALLOWED.
+    """
+    rule = _permit(grant, Event.CONFIRM, by=by, at=at)
+    check_ceiling(holding)
+    return replace(_next(grant, rule, by=by, at=at), confirmed_by=by.id, together_with=holding.together_with)
+
+
+def approve(grant: Grant, *, by: Actor, at: datetime, holding: Holding) -> Grant:
     """Approve a request for its provider. It is approved exactly as it was asked for, or not at all.
 
     Raises:
-        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program).
+        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), or as `check_decided`.
         ConflictError: TRANSITION_NOT_ALLOWED, also for a request whose time is over.
     """
     rule = _permit(grant, Event.APPROVE, by=by, at=at)
+    if by.id == grant.confirmed_by:
+        raise RefusedError(Reason.SAME_PERSON, "who confirmed a request does not approve it; another person must")
     if at >= grant.expires:
         raise ConflictError(
             Reason.TRANSITION_NOT_ALLOWED,
             f"the request asks for use until {grant.expires.isoformat()}, which is past; submit a new request",
         )
-    return _next(grant, rule, by=by, at=at)
+    check_decided(holding)
+    return replace(_next(grant, rule, by=by, at=at), together_with=holding.together_with)
 
 
-def provision(grant: Grant, *, by: Actor, at: datetime, view_schema_id: int) -> Grant:
+def provision(grant: Grant, *, by: Actor, at: datetime, holding: Holding, view_schema_id: int) -> Grant:
     """Activate an approved grant, and fix its view's output schema.
 
     Raises:
-        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program).
+        RefusedError: NOT_PROVIDER, ROLE_MISSING, SAME_PERSON, ROLE_FORBIDDEN (a program), or as `check_decided`.
         ConflictError: TRANSITION_NOT_ALLOWED.
     """
     rule = _permit(grant, Event.PROVISION, by=by, at=at)
-    return _next(grant, rule, by=by, at=at, view_schema_id=view_schema_id)
+    check_decided(holding)
+    activated = _next(grant, rule, by=by, at=at, view_schema_id=view_schema_id)
+    return replace(activated, together_with=holding.together_with)
 
 
-def advance(grant: Grant, event: Event, *, by: Actor, at: datetime, reason: str = "") -> Grant:
+def remind(grant: Grant, *, by: Actor, at: datetime, suspend_after: datetime) -> Grant:
+    """Set the time after which a grant with an undecided exposure is suspended, and so tell both parties.
+
+    Raises:
+        RefusedError: ROLE_MISSING.
+        ConflictError: TRANSITION_NOT_ALLOWED, also where the time is set already.
+    """
+    rule = _permit(grant, Event.REMIND, by=by, at=at)
+    if grant.suspend_after is not None:
+        raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "the time after which the grant is suspended is set already")
+    return replace(_next(grant, rule, by=by, at=at), suspend_after=suspend_after)
+
+
+def suspend_unmasked(grant: Grant, *, by: Actor, at: datetime) -> Grant:
+    """Suspend a grant with an undecided exposure, when its time is over.
+
+    Raises:
+        RefusedError: ROLE_MISSING.
+        ConflictError: TRANSITION_NOT_ALLOWED, also before its time.
+    """
+    rule = _permit(grant, Event.SUSPEND_UNMASKED, by=by, at=at)
+    if grant.suspend_after is None or at < grant.suspend_after:
+        raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "the time to write the masks out is not over")
+    return _next(grant, rule, by=by, at=at)
+
+
+def advance(
+    grant: Grant, event: Event, *, by: Actor, at: datetime, reason: str = "", holding: Holding | None = None
+) -> Grant:
     """Carry out one of `ADVANCING`. *reason* goes to the audit entry, in words.
+
+    A suspended grant is resumed only with its *holding*, as `check_resumption` says.
 
     Raises:
         InvalidError: REQUEST_INVALID, without a reason where one is due (809, Art. 21 and 27).
@@ -118,6 +235,10 @@ def advance(grant: Grant, event: Event, *, by: Actor, at: datetime, reason: str 
         raise InvalidError(Reason.REQUEST_INVALID, f"got no reason; to {event} a grant, say why")
     if event is Event.EXPIRE and at < grant.expires:
         raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, f"the grant is valid until {grant.expires.isoformat()}")
+    if event is Event.RECTIFIED:
+        if holding is None:
+            raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "a grant is resumed together with the others alone")
+        check_resumption(holding)
     return _next(grant, rule, by=by, at=at)
 
 
@@ -198,6 +319,10 @@ def _violations(draft: Grant, by: Actor, at: datetime, terms: RequestTerms) -> l
         (
             draft.approved_by is not None or draft.approved_at is not None or draft.view_schema_id is not None,
             "neither approval nor view schema: a request has none",
+        ),
+        (
+            draft.confirmed_by is not None or bool(draft.together_with) or draft.suspend_after is not None,
+            "no confirmation: a request has none",
         ),
     ]
 

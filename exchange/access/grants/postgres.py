@@ -33,6 +33,7 @@ from exchange.access.grants.store import (
 from registry.database.row_tags import RowTags, derived, proven, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Grant, GrantState
+from schemas.names import ResourceName
 
 __all__ = ["PostgresAccessStore", "metadata"]
 
@@ -107,6 +108,7 @@ _purpose = sa.Table(
 # On the fetch path, but for FOR UPDATE, which is for changes of a grant.
 _LOCK_SHARED = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR SHARE")
 _LOCK_FOR_UPDATE = sa.text("SELECT text, hash, seal FROM access_grant WHERE id = :id FOR UPDATE")
+_LOCK_HOLDING = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:holding, 0))")
 _ADD_RELEASED = sa.text(
     """
     INSERT INTO access_quota AS q (grant_id, day, released)
@@ -184,6 +186,10 @@ class PostgresAccessStore(AccessStore):
         return self._verify(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
 
     @override
+    def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
+        connection_of(work).execute(_LOCK_HOLDING, {"holding": f"grant holding {consumer} {resource}"})
+
+    @override
     def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
         rows = connection_of(reader).execute(
             sa.select(_version).where(_version.c.grant_id == grant_id).order_by(_version.c.version)
@@ -209,6 +215,8 @@ class PostgresAccessStore(AccessStore):
             statement = statement.where(sa.or_(_grant.c.consumer == query.party, _grant.c.provider == query.party))
         if query.topic is not None:
             statement = statement.where(_grant.c.topic == str(query.topic))
+        if query.resource is not None:
+            statement = statement.where(sa.func.starts_with(_grant.c.topic, f"{query.resource}.v"))
         if query.states is not None:
             statement = statement.where(_grant.c.state.in_([state.value for state in query.states]))
         if query.expires_before is not None:
@@ -221,6 +229,16 @@ class PostgresAccessStore(AccessStore):
         statement = (
             sa.select(_grant.c.id)
             .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.expires < now, _grant.c.id > after)
+            .order_by(_grant.c.id)
+            .limit(limit)
+        )
+        return list(connection_of(reader).execute(statement).scalars())
+
+    @override
+    def active(self, reader: Reader, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        statement = (
+            sa.select(_grant.c.id)
+            .where(_grant.c.state == GrantState.ACTIVE.value, _grant.c.id > after)
             .order_by(_grant.c.id)
             .limit(limit)
         )

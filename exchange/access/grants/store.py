@@ -12,6 +12,8 @@ Invariants of every adapter:
   its leaf.
 * **A quota is never exceeded**, not by parallel releases either: the counter is increased in the transaction of the
   entry, and only within the limit.
+* **One decision at a time on what a department holds.** `lock_holding` makes approvals of one consumer's grants on one
+  resource follow each other, so that each sees what the others brought about.
 * **Positions are replaced by compare-and-set**: of two consumers of one grant that read the same position, one gets a
   conflict.
 
@@ -32,7 +34,7 @@ from exchange.access.grants.row_mac import MacedRow, RowMac
 from registry.database.unit_of_work import MemoryUnitOfWork, Reader, UnitOfWork
 from schemas.access import Grant, GrantState
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
-from schemas.names import Topic
+from schemas.names import ResourceName, Topic
 
 __all__ = [
     "AccessStore",
@@ -47,6 +49,7 @@ __all__ = [
     "version_conflict",
 ]
 
+_ACTIVE = frozenset({GrantState.ACTIVE})
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -91,6 +94,7 @@ class GrantQuery:
         provider: department that provides.
         party: either of the two.
         topic: resource and major.
+        resource: in any major.
         states: any of these.
         expires_before: aware; exclusive.
         after: id after which the page begins; ids are UUIDv7, so their order is that of creation.
@@ -101,6 +105,7 @@ class GrantQuery:
     provider: str | None = None
     party: str | None = None
     topic: Topic | None = None
+    resource: ResourceName | None = None
     states: frozenset[GrantState] | None = None
     expires_before: datetime | None = None
     after: str = ""
@@ -158,6 +163,10 @@ class AccessStore(Protocol):
         """
         ...
 
+    def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
+        """Lock what a department holds of a resource, until the transaction ends; before any grant is locked."""
+        ...
+
     def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
         """Return every version, oldest first; none for an unknown grant.
 
@@ -179,6 +188,10 @@ class AccessStore(Protocol):
 
         No row is verified: a forged one may be among them, and does not hide the others.
         """
+        ...
+
+    def active(self, reader: Reader, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        """Return the ids of active grants in their order, at most so many after *after*; no row is verified."""
         ...
 
     def released(self, reader: Reader, grant_id: str, day: date) -> int:
@@ -255,6 +268,10 @@ class MemoryAccessStore(AccessStore):
         return self.get(work, grant_id)
 
     @override
+    def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
+        del work, consumer, resource
+
+    @override
     def versions(self, reader: Reader, grant_id: str) -> Sequence[GrantVersion]:
         del reader
         return [
@@ -270,10 +287,19 @@ class MemoryAccessStore(AccessStore):
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         del reader
-        overdue = GrantQuery(states=frozenset({GrantState.ACTIVE}), expires_before=now)
+        return self._ids(GrantQuery(states=_ACTIVE, expires_before=now, after=after, limit=limit))
+
+    @override
+    def active(self, reader: Reader, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
+        del reader
+        return self._ids(GrantQuery(states=_ACTIVE, after=after, limit=limit))
+
+    def _ids(self, query: GrantQuery) -> Sequence[str]:
         latest = ((grant_id, history[-1][0]) for grant_id, history in sorted(self._tables.versions.items()))
-        found = (grant_id for grant_id, row in latest if grant_id > after and _matches(overdue, from_text(row.text)))
-        return list(islice(found, limit))
+        found = (
+            grant_id for grant_id, row in latest if grant_id > query.after and _matches(query, from_text(row.text))
+        )
+        return list(islice(found, query.limit))
 
     @override
     def released(self, reader: Reader, grant_id: str, day: date) -> int:
@@ -331,6 +357,7 @@ def _matches(query: GrantQuery, grant: Grant) -> bool:
         and query.provider in {None, grant.provider}
         and query.party in {None, grant.consumer, grant.provider}
         and query.topic in {None, grant.topic}
+        and query.resource in {None, grant.topic.name}
         and (query.states is None or grant.state in query.states)
         and (query.expires_before is None or grant.expires < query.expires_before)
     )

@@ -33,7 +33,7 @@ import pyarrow as pa
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["MASKS", "Mask", "mask_named", "mask_of"]
+__all__ = ["MASKS", "Mask", "default_mask", "mask_named", "mask_of"]
 
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
 _Ints: TypeAlias = npt.NDArray[np.int64]
@@ -87,6 +87,22 @@ def mask_of(rule: str, field: str, kind: str) -> Mask:
             details={"field": field},
         )
     return mask
+
+
+def default_mask(stated: str, kind: str) -> MaskRule:
+    """Return the rule of a view for a field that the schema masks with *stated*, where a request writes none.
+
+    It is the stated one. Where the view does not have that one, or it does not fit the type, it is one that hides more:
+    for a mask of persons alone the one of everybody, else `drop`.
+
+    Args:
+        stated: of the schema's vocabulary (`registry.governance.mask_order`).
+        kind: the field's Avro type, as for `mask_of`.
+    """
+    try:
+        return mask_of(stated.removesuffix("_if_person"), "", kind).rule
+    except InvalidError:
+        return MaskRule.DROP
 
 
 def _keep_3_4(column: pa.Array) -> pa.Array:

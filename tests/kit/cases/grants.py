@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from exchange.access.decision.policy import GrantContext, Resource, decide
+from exchange.access.grants.exposure import FieldMask, SchemaMasks, exposure_of
+from exchange.access.grants.holding import Holding, Part
+from exchange.access.view.mask import default_mask
 from schemas.access import (
     Actor,
     ActorKind,
@@ -86,6 +89,28 @@ def a_person(role: Role, department: str = "", name: str = "zhang", **changes: A
 
 def a_resource(**changes: Any) -> Resource:
     return replace(Resource(topic=POPULATION, provider=PROVIDER, published=True), **changes)
+
+
+def masks_of(kind: str = "string", **stated: str) -> SchemaMasks:
+    """Return a schema's masks: field → stated one; the fitting grant's other fields are shown as they are."""
+    plain = dict.fromkeys((*_GRANT.fields, "residence_division_code", "ethnicity_code"), "none")
+    return {
+        field: FieldMask(stated=mask, default=default_mask(mask, kind), zh=field)
+        for field, mask in {**plain, **stated}.items()
+    }
+
+
+PLAIN = masks_of()
+
+
+def held(grant: Grant, *others: Grant, masks: SchemaMasks = PLAIN, level: Level | None = Level.G1) -> Holding:
+    """Return a holding of grants on the resource, each of the level."""
+
+    def part(one: Grant) -> Part:
+        return Part(grant=one, level=level, exposure=exposure_of(one, masks))
+
+    topics = {one.topic for one in (grant, *others)}
+    return Holding(part=part(grant), others=tuple(map(part, others)), masks=dict.fromkeys(topics, masks))
 
 
 def decided(**request: Any) -> Allow | Deny:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Self
 from exchange.admin_client import AdminClient
 from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
+from schemas.errors import Reason, RefusedError
 from tests.kit.patience import PATIENCE
 
 BIN = Path(sys.executable).parent
@@ -50,8 +51,10 @@ class Office:
         token = self.world.root.post(f"/departments/{self.id}/invitations", {"connector": connector})["token"]
         return enrol(token, connector, self.world.folder / "identities" / self.id / connector)
 
-    def offer(self, topic: str, schema: str, *, level: str = "G4", code: str = "101001/000001") -> None:
-        """Catalogue, register and publish a resource of this department."""
+    def offer(
+        self, topic: str, schema: str, *, level: str = "G4", code: str = "101001/000001", **entry_members: Any
+    ) -> None:
+        """Catalogue, register and publish a resource of this department; more members of the entry as they are."""
         editor = self.account("catalogue_editor")
         entry = {
             "topic": topic,
@@ -61,6 +64,7 @@ class Office:
             "share_scope": "本市各部门",
             "use_purpose": "履职",
             "level": level,
+            **entry_members,
         }
         editor.post("/catalogue", entry)
         editor.post(f"/catalogue/{topic}/schemas", {"text": schema})
@@ -83,9 +87,26 @@ class Office:
         return str(self.account("sharing_office_head").post("/requests", body)["id"])
 
     def approve(self, grant_id: str) -> dict[str, Any]:
-        """Approve a request as this department's sharing office."""
-        answer: dict[str, Any] = self.account("sharing_office_head").post(f"/grants/{grant_id}/approval")
+        """Approve a request as this department's sharing office; its security officer confirms a sensitive one."""
+        head = self.account("sharing_office_head")
+        try:
+            answer: dict[str, Any] = head.post(f"/grants/{grant_id}/approval")
+        except RefusedError as error:
+            if error.reason is not Reason.CONFIRMATION_MISSING:
+                raise
+            self.account("security_officer").post(f"/grants/{grant_id}/confirmation")
+            answer = head.post(f"/grants/{grant_id}/approval")
         return answer
+
+
+def in_clear(*fields: str) -> dict[str, Any]:
+    """Return the terms of a request that writes out that fields are shown as they are, whatever the schema masks."""
+    return {"masks": dict.fromkeys(fields, "none"), "unmasked_reason": "a test compares what was published"}
+
+
+def disclosing(*fields: str) -> dict[str, Any]:
+    """Return the terms of a request that names what its filter tells."""
+    return {"filter_discloses": list(fields), "disclosure_reason": "a test chooses rows"}
 
 
 class Programs:

@@ -14,7 +14,7 @@ from exchange.access.grants import life_cycle
 from exchange.control import grants as control
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Level, Role
 from schemas.errors import PoolError, Reason
-from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER, STRANGER, a_draft, a_grant, a_person
+from tests.kit.cases.grants import CONSUMER, NOW, PLAIN, PROVIDER, STRANGER, a_draft, a_grant, a_person, held
 
 
 class Checks:
@@ -35,18 +35,26 @@ class Checks:
         return decided.reason if isinstance(decided, Deny) else None, self._carried_out(event, by, grant)
 
     def _carried_out(self, event: Event, by: Actor, grant: Grant) -> Reason | None:
-        terms: Any = self.life.RequestTerms(purposes={grant.purpose}, level=Level.G4, check_view=lambda _: None)
+        terms: Any = self.life.RequestTerms(
+            purposes={grant.purpose}, level=Level.G4, masks=PLAIN, check_view=lambda _: None
+        )
         at = grant.expires if event is Event.EXPIRE else NOW
         try:
             match event:
                 case Event.SUBMIT:
                     self.life.submit(replace(grant, requested_by=by.id), by=by, at=at, terms=terms)
                 case Event.APPROVE:
-                    self.life.approve(grant, by=by, at=at)
+                    self.life.approve(grant, by=by, at=at, holding=held(grant))
+                case Event.CONFIRM:
+                    self.life.confirm(grant, by=by, at=at, holding=held(grant))
                 case Event.PROVISION:
-                    self.life.provision(grant, by=by, at=at, view_schema_id=17)
+                    self.life.provision(grant, by=by, at=at, holding=held(grant), view_schema_id=17)
+                case Event.REMIND:
+                    self.life.remind(grant, by=by, at=at, suspend_after=at)
+                case Event.SUSPEND_UNMASKED:
+                    self.life.suspend_unmasked(replace(grant, suspend_after=at), by=by, at=at)
                 case _:
-                    self.life.advance(grant, event, by=by, at=at, reason="because")
+                    self.life.advance(grant, event, by=by, at=at, reason="because", holding=held(grant))
         except PoolError as error:
             return error.reason
         return None
@@ -148,10 +156,10 @@ def test_a_row_that_would_let_the_operator_approve_does_not_pass_the_decision(un
 
 def test_the_second_signature_and_its_moment_stay_in_the_grant(under: Any) -> None:
     request = a_grant(state=GrantState.SUBMITTED, approved_by=None, approved_at=None)
-    signed = life_cycle.approve(request, by=HEAD_OF_PROVIDER, at=NOW)
+    signed = life_cycle.approve(request, by=HEAD_OF_PROVIDER, at=NOW, holding=held(request))
     assert (signed.approved_by, signed.approved_at) == (HEAD_OF_PROVIDER.id, NOW)
     life = under(Event.APPROVE, replace(GRANT_RULES[Event.APPROVE], second_signature=False)).life
-    assert life.approve(request, by=HEAD_OF_PROVIDER, at=NOW).approved_by is None
+    assert life.approve(request, by=HEAD_OF_PROVIDER, at=NOW, holding=held(request)).approved_by is None
 
 
 def test_a_reason_is_due_where_the_row_says_so(under: Any) -> None:
@@ -160,9 +168,9 @@ def test_a_reason_is_due_where_the_row_says_so(under: Any) -> None:
     assert life.advance(grant, Event.SUSPEND, by=OFFICER, at=NOW).state is GrantState.SUSPENDED
 
 
-def test_eight_of_twenty_events_are_offered_and_each_has_an_action_of_its_own() -> None:
+def test_eleven_of_twenty_three_events_are_offered_and_each_has_an_action_of_its_own() -> None:
     actions = [rule.action for rule in GRANT_RULES.values() if rule.action is not None]
-    assert (len(GRANT_RULES), len(OFFERED), len(set(actions))) == (20, 8, 8)
+    assert (len(GRANT_RULES), len(OFFERED), len(set(actions))) == (23, 11, 11)
     of_grants = {action for action in Action if action.value.startswith("exchange:grant:")}
     assert set(actions) == of_grants - {Action.GRANT_READ}
     assert all(event is rule.event for event, rule in GRANT_RULES.items())

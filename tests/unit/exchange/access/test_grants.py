@@ -14,8 +14,19 @@ from hypothesis import strategies as st
 from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event
 from exchange.access.decision.purposes import SEED
 from exchange.access.grants.grant_json import from_json, from_text, grant_hash, to_json, to_text
-from exchange.access.grants.life_cycle import TERMINAL, RequestTerms, advance, approve, provision, submit
+from exchange.access.grants.life_cycle import (
+    TERMINAL,
+    RequestTerms,
+    advance,
+    approve,
+    confirm,
+    provision,
+    remind,
+    submit,
+    suspend_unmasked,
+)
 from schemas.access import (
+    Actor,
     ActorKind,
     AllOf,
     AnyOf,
@@ -34,13 +45,14 @@ from schemas.access import (
     Role,
 )
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
-from tests.kit.cases.grants import CONSUMER, NOW, PROVIDER, STRANGER, a_draft, a_grant, a_person
+from tests.kit.cases.grants import CONSUMER, NOW, PLAIN, PROVIDER, STRANGER, a_draft, a_grant, a_person, held
 
 HEAD = a_person(Role.SHARING_OFFICE_HEAD, CONSUMER, "wang.hr")
 OWNER = a_person(Role.SHARING_OFFICE_HEAD, PROVIDER, "li.ps")
+OFFICER = a_person(Role.SECURITY_OFFICER, PROVIDER, "sun.ps")
 AUTHORITY = a_person(Role.DATA_AUTHORITY, "", "chen.da")
 TIMER = a_person(Role.OPERATOR, "", "pool", kind=ActorKind.MACHINE)
-TERMS = RequestTerms(purposes={purpose.id for purpose in SEED}, level=Level.G4, check_view=lambda _: None)
+TERMS = RequestTerms(purposes={purpose.id for purpose in SEED}, level=Level.G4, masks=PLAIN, check_view=lambda _: None)
 
 
 def requested(**changes: Any) -> Grant:
@@ -48,7 +60,19 @@ def requested(**changes: Any) -> Grant:
 
 
 def active() -> Grant:
-    return provision(approve(requested(), by=OWNER, at=NOW), by=OWNER, at=NOW, view_schema_id=17)
+    return _provision(_approve(requested(), by=OWNER, at=NOW), by=OWNER, at=NOW, view_schema_id=17)
+
+
+def _approve(grant: Grant, *, by: Actor, at: datetime) -> Grant:
+    return approve(grant, by=by, at=at, holding=held(grant))
+
+
+def _provision(grant: Grant, *, by: Actor, at: datetime, view_schema_id: int) -> Grant:
+    return provision(grant, by=by, at=at, holding=held(grant), view_schema_id=view_schema_id)
+
+
+def _resume(grant: Grant, *, by: Actor) -> Grant:
+    return advance(grant, Event.RECTIFIED, by=by, at=NOW, reason="mended", holding=held(grant))
 
 
 # the life
@@ -57,11 +81,11 @@ def active() -> Grant:
 def test_a_request_becomes_an_active_grant_by_two_persons_of_two_departments() -> None:
     request = requested()
     assert (request.version, request.state, request.approved_by) == (1, GrantState.SUBMITTED, None)
-    agreed = approve(request, by=OWNER, at=NOW)
+    agreed = _approve(request, by=OWNER, at=NOW)
     assert (agreed.version, agreed.state, agreed.approved_by, agreed.approved_at) == (
         2, GrantState.APPROVED, "li.ps", NOW,
     )  # fmt: skip
-    grant = provision(agreed, by=OWNER, at=NOW, view_schema_id=17)
+    grant = _provision(agreed, by=OWNER, at=NOW, view_schema_id=17)
     assert (grant.version, grant.state, grant.view_schema_id) == (3, GrantState.ACTIVE, 17)
     same = {f.name for f in fields(Grant)} - {"version", "state", "approved_by", "approved_at", "view_schema_id"}
     assert all(getattr(grant, name) == getattr(request, name) for name in same)
@@ -87,8 +111,11 @@ def test_an_event_that_the_table_does_not_offer_is_a_conflict(state: GrantState,
     grant = a_grant(state=state)
     calls: dict[Event, Callable[[], Grant]] = {
         Event.SUBMIT: lambda: submit(replace(grant, requested_by=HEAD.id), by=HEAD, at=NOW, terms=TERMS),
-        Event.APPROVE: lambda: approve(grant, by=OWNER, at=NOW),
-        Event.PROVISION: lambda: provision(grant, by=OWNER, at=NOW, view_schema_id=1),
+        Event.APPROVE: lambda: _approve(grant, by=OWNER, at=NOW),
+        Event.PROVISION: lambda: _provision(grant, by=OWNER, at=NOW, view_schema_id=1),
+        Event.CONFIRM: lambda: confirm(grant, by=OFFICER, at=NOW, holding=held(grant)),
+        Event.REMIND: lambda: remind(grant, by=TIMER, at=NOW, suspend_after=NOW),
+        Event.SUSPEND_UNMASKED: lambda: suspend_unmasked(replace(grant, suspend_after=NOW), by=TIMER, at=NOW),
     }
     with pytest.raises(ConflictError) as error:
         calls.get(event, lambda: advance(grant, event, by=AUTHORITY, at=NOW, reason="because"))()
@@ -97,7 +124,7 @@ def test_an_event_that_the_table_does_not_offer_is_a_conflict(state: GrantState,
 
 def test_a_conflict_names_what_is_possible() -> None:
     with pytest.raises(
-        ConflictError, match=r"got expire for a grant that is submitted; possible now: approve, reject$"
+        ConflictError, match=r"got expire for a grant that is submitted; possible now: approve, confirm, reject$"
     ):
         advance(requested(), Event.EXPIRE, by=TIMER, at=NOW)
     with pytest.raises(ConflictError, match="possible now: nothing"):
@@ -115,7 +142,7 @@ def test_a_grant_is_suspended_rectified_and_terminated_by_provider_or_authority(
     for overseer in (OWNER, AUTHORITY):
         grant = advance(active(), Event.SUSPEND, by=overseer, at=NOW, reason="used for another purpose")
         assert grant.state is GrantState.SUSPENDED
-        assert advance(grant, Event.RECTIFIED, by=overseer, at=NOW, reason="mended").state is GrantState.ACTIVE
+        assert _resume(grant, by=overseer).state is GrantState.ACTIVE
         assert advance(grant, Event.TERMINATE, by=overseer, at=NOW, reason="not mended").state is GrantState.TERMINATED
     for stranger in (HEAD, a_person(Role.SHARING_OFFICE_HEAD, STRANGER), a_person(Role.SHARING_OFFICE_HEAD, "")):
         with pytest.raises(RefusedError):
@@ -146,9 +173,9 @@ def test_nothing_is_approved_by_silence_by_programs_or_after_its_time() -> None:
     request = requested()
     for by in (TIMER, replace(OWNER, kind=ActorKind.MACHINE), AUTHORITY, HEAD):
         with pytest.raises(RefusedError):
-            approve(request, by=by, at=NOW)
+            _approve(request, by=by, at=NOW)
     with pytest.raises(ConflictError):
-        approve(request, by=OWNER, at=request.expires)
+        _approve(request, by=OWNER, at=request.expires)
     for event in Event:
         with pytest.raises(PoolError):
             advance(request, event, by=TIMER, at=request.expires, reason="late")
@@ -158,10 +185,10 @@ def test_who_requested_decides_nothing_even_from_the_provider_s_office() -> None
     moved = replace(OWNER, id=HEAD.id)
     request = requested()
     for act in (
-        lambda: approve(request, by=moved, at=NOW),
-        lambda: provision(replace(request, state=GrantState.APPROVED), by=moved, at=NOW, view_schema_id=1),
+        lambda: _approve(request, by=moved, at=NOW),
+        lambda: _provision(replace(request, state=GrantState.APPROVED), by=moved, at=NOW, view_schema_id=1),
         lambda: advance(request, Event.REJECT, by=moved, at=NOW, reason="because"),
-        lambda: advance(a_grant(state=GrantState.SUSPENDED), Event.RECTIFIED, by=moved, at=NOW, reason="because"),
+        lambda: _resume(a_grant(state=GrantState.SUSPENDED), by=moved),
     ):
         with pytest.raises(RefusedError) as error:
             act()
@@ -279,6 +306,13 @@ documents = st.builds(
     approved_at=st.none() | moments,
     view_schema_id=st.none() | st.integers(0, 2**31),
     state=st.sampled_from(list(GrantState)),
+    unmasked=st.lists(text, unique=True, max_size=3).map(tuple),
+    unmasked_reason=text,
+    filter_discloses=st.lists(text, unique=True, max_size=3).map(tuple),
+    disclosure_reason=text,
+    confirmed_by=st.none() | text.filter(bool),
+    together_with=st.lists(text, unique=True, max_size=3).map(tuple),
+    suspend_after=st.none() | moments,
 )
 
 
@@ -297,10 +331,15 @@ def test_two_grants_have_one_hash_only_if_they_are_one(one: Grant, other: Grant)
 
 def test_every_field_of_a_grant_is_in_its_hash() -> None:
     grant = a_grant()
-    assert set(to_json(grant)) == {"form"} | {field.name for field in fields(Grant)}
+    later = {
+        "unmasked", "unmasked_reason", "filter_discloses", "disclosure_reason", "confirmed_by", "together_with",
+        "suspend_after",
+    }  # fmt: skip
+    assert set(to_json(grant)) == {"form"} | {field.name for field in fields(Grant)} - later
     changed: dict[str, Any] = {"topic": replace(grant.topic, major=2), "ceiling": Level.G1, "row_filter": None}
     changed |= {"fields": ("id_number",), "masks": (), "case_rule": CaseRule.EACH_CALL, "history": History.ALL}
     changed |= {"not_before": NOW, "expires": NOW, "approved_at": NOW, "withdrawals": False}
+    changed |= dict.fromkeys(("unmasked", "filter_discloses", "together_with"), ("another",)) | {"suspend_after": NOW}
     changed |= {"version": 9, "quota_per_day": 9, "view_schema_id": 9, "state": GrantState.EXPIRED}
     for field in fields(Grant):
         other = replace(grant, **{field.name: changed.get(field.name, "another")})
@@ -337,6 +376,13 @@ def test_a_hash_never_changes_its_meaning() -> None:
         {"row_filter": {"op": "eval", "field": "x"}},
         {"form": "grant/2"},
         {"extra": None},
+        {"unmasked": []},
+        {"unmasked": "id_number"},
+        {"unmasked": [7]},
+        {"filter_discloses": {"id_number": 1}},
+        {"unmasked_reason": ""},
+        {"confirmed_by": None},
+        {"suspend_after": "tomorrow"},
     ],
 )
 def test_what_is_not_a_grant_is_refused(change: dict[str, Any]) -> None:

@@ -95,16 +95,17 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 
 
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
-    sweep, expire, flush = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET))
+    sweep, expire, flush, review = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET)), Task(raw())
     recovery: Any = SimpleNamespace(sweep=sweep)
-    grants: Any = SimpleNamespace(expire=expire)
+    grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
     enforcer: Any = SimpleNamespace(flush=flush)
     logs = run(partial(background.sweep, recovery, grants, enforcer), 7)
-    assert (sweep.turns, expire.turns, flush.turns) == (7, 7, 2)
+    assert (sweep.turns, expire.turns, flush.turns, review.turns) == (7, 7, 2, 1)
     assert logs == [
         ("upkeep_failed", "sweep", "InternalError"),
         ("upkeep_failed", "expire", "InternalError"),
         ("upkeep_failed", "flush", "ValueError"),
+        ("upkeep_failed", "review", "InternalError"),
         ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
     ]
 

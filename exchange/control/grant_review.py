@@ -1,0 +1,250 @@
+"""Review of grants: what an approver must know, as values and in words.
+
+A grant is decided on together with all that its consumer holds of the resource (`exchange.access.grants.holding`). This
+module gathers that holding from the store, the catalogue and the registry, and puts it in words for both approvers, for
+lists, and for the audit entry of the decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
+from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
+from exchange.access.grants.store import AccessStore, GrantQuery
+from exchange.access.view.filter import fields_of
+from exchange.authorization.attributes import AttributeProvider
+from registry.database.unit_of_work import Reader
+from schemas.access import Grant, GrantState, Level, MaskRule
+from schemas.canonical import Json
+from schemas.errors import InvalidError
+from schemas.names import Topic
+
+__all__ = ["GrantReview", "Review", "SchemaMaskSource", "decision_data", "describe"]
+
+_Levels: TypeAlias = dict[tuple[Topic, frozenset[str]], Level | None]
+_ASKED = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
+_UNDECIDED_IN = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
+
+
+class SchemaMaskSource(Protocol):
+    """Reads how a resource's schema masks its fields."""
+
+    def masks(self, reader: Reader, topic: Topic) -> SchemaMasks:
+        """Return how the latest schema of a topic masks its fields.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN, SCHEMA_UNCLASSIFIED.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A grant, and what is to be known of it.
+
+    Attributes:
+        grant: its current version.
+        exposure: what it shows beyond the schema's masks.
+        undecided: the part of that which no request wrote out.
+        words: sentences for a person.
+        holding: all that its consumer holds of the resource; None in lists.
+    """
+
+    grant: Grant
+    exposure: Exposure
+    undecided: Exposure
+    words: tuple[str, ...]
+    holding: Holding | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the review's document."""
+        document: dict[str, Json] = {
+            "unmasked": list(self.exposure.unmasked),
+            "filter_discloses": list(self.exposure.disclosed),
+            "undecided": bool(self.undecided),
+            "words": list(self.words),
+        }
+        if self.holding is not None:
+            level = self.holding.level
+            document["together"] = {
+                "grants": list(self.holding.together_with),
+                "ended": [ended.id for ended in self.holding.ended],
+                "fields": list(self.holding.fields),
+                "adds": list(self.holding.adds),
+                "unmasked": list(self.holding.unmasked),
+                "filter_discloses": list(self.holding.disclosed),
+                "level": None if level is None else level.name,
+                "sensitive": self.holding.sensitive,
+            }
+        return document
+
+
+class GrantReview:
+    """Gathers holdings and reviews.
+
+    Args:
+        access: the grants.
+        schemas: how schemas mask fields.
+        attributes: for the levels of fields.
+    """
+
+    def __init__(self, access: AccessStore, schemas: SchemaMaskSource, attributes: AttributeProvider) -> None:
+        self._access = access
+        self._schemas = schemas
+        self._attributes = attributes
+
+    def holding(self, reader: Reader, grant: Grant) -> Holding:
+        """Return a grant together with all that its consumer holds of the resource.
+
+        Raises:
+            CorruptError: GRANT_FORGED, a grant of it is not the one that the pool wrote.
+        """
+        masks: dict[Topic, SchemaMasks] = {}
+        levels: _Levels = {}
+        found: list[Grant] = []
+        query = GrantQuery(consumer=grant.consumer, resource=grant.topic.name, states=HOLDING | ENDED)
+        while page := self._access.list(reader, query):
+            found += page
+            query = replace(query, after=page[-1].id)
+        return Holding(
+            part=self._part(reader, grant, masks, levels),
+            others=tuple(
+                self._part(reader, one, masks, levels) for one in found if one.id != grant.id and one.state in HOLDING
+            ),
+            ended=tuple(one for one in found if one.id != grant.id and one.state in ENDED),
+            masks=masks,
+        )
+
+    def review(self, reader: Reader, grant: Grant) -> Review:
+        """Return the review of one grant, with its holding.
+
+        Raises:
+            CorruptError: GRANT_FORGED.
+        """
+        holding = self.holding(reader, grant)
+        masks = holding.masks[grant.topic]
+        words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
+        return _reviewed(grant, masks, words, holding)
+
+    def reviews(self, reader: Reader, grants: Sequence[Grant]) -> list[Review]:
+        """Return the reviews of a list, without holdings."""
+        masks: dict[Topic, SchemaMasks] = {}
+        listed = []
+        for grant in grants:
+            known = self._masks(reader, grant.topic, masks)
+            listed.append(_reviewed(grant, known, _describe_grant(grant, known), None))
+        return listed
+
+    def _part(self, reader: Reader, grant: Grant, masks: dict[Topic, SchemaMasks], levels: "_Levels") -> Part:
+        known = self._masks(reader, grant.topic, masks)
+        graded = (grant.topic, frozenset(grant.fields) | fields_of(grant.row_filter))
+        if graded not in levels:  # a department may hold hundreds of grants of one form
+            levels[graded] = self._attributes.level_of(reader, grant)
+        return Part(grant=grant, level=levels[graded], exposure=exposure_of(grant, known))
+
+    def _masks(self, reader: Reader, topic: Topic, masks: dict[Topic, SchemaMasks]) -> SchemaMasks:
+        if topic not in masks:
+            try:
+                masks[topic] = self._schemas.masks(reader, topic)
+            except InvalidError:  # a schema that cannot be read shows nothing: each of its fields counts as dropped
+                masks[topic] = {}
+        return masks[topic]
+
+
+def decision_data(holding: Holding) -> dict[str, Json]:
+    """Return what the entry of a decision says of all that the consumer will hold; nothing where there is nothing."""
+    level = holding.level
+    said: Mapping[str, Json] = {
+        "together_with": list(holding.together_with),
+        "unmasked": list(holding.unmasked),
+        "filter_discloses": list(holding.disclosed),
+        "level": level.name if level is not None and holding.others else None,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def describe(review: Review) -> str:
+    """Return the words of a review as lines of text."""
+    return "\n".join(review.words)
+
+
+def _counts(grant: Grant) -> bool:
+    return grant.state in HOLDING | _ASKED
+
+
+def _reviewed(grant: Grant, masks: SchemaMasks, words: list[str], holding: Holding | None) -> Review:
+    undecided = undecided_exposure(grant, masks) if grant.state in _UNDECIDED_IN | _ASKED else Exposure()
+    return Review(
+        grant=grant,
+        exposure=exposure_of(grant, masks),
+        undecided=undecided,
+        words=tuple(words),
+        holding=holding,
+    )
+
+
+def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:
+    """Return what a grant shows beyond the schema's masks, one sentence a field."""
+    found = exposure_of(grant, masks)
+    undecided = undecided_exposure(grant, masks)
+    rules = dict(grant.masks)
+    sentences = []
+    for field in found.unmasked:
+        rule = rules.get(field, MaskRule.NONE)
+        shown = "in clear" if rule is MaskRule.NONE else f"as {rule}"
+        sentences.append(
+            f"{_named(field, masks)} {shown}, where the schema shows it as {_stated(field, masks)}; "
+            + ("no request wrote that out" if field in undecided.unmasked else f"reason: {grant.unmasked_reason}")
+        )
+    sentences += [
+        f"every delivered row tells {_named(field, masks)}, by which the rows are chosen; the schema shows it as "
+        f"{_stated(field, masks)}; "
+        + ("no request named that" if field in undecided.disclosed else f"reason: {grant.disclosure_reason}")
+        for field in found.disclosed
+    ]
+    if undecided and grant.suspend_after is not None and grant.state is GrantState.ACTIVE:
+        sentences.append(
+            f"the grant is suspended after {grant.suspend_after.isoformat()}, unless another one that writes this out "
+            "is asked for and approved, and this one ended"
+        )
+    return sentences
+
+
+def _describe_holding(holding: Holding) -> list[str]:
+    """Return what the consumer will hold of the resource, and who must agree."""
+    grant, sentences = holding.grant, []
+    if holding.others:
+        clear = f"; not as the schema masks it: {', '.join(holding.unmasked)}" if holding.unmasked else ""
+        told = f"; told by row filters: {', '.join(holding.disclosed)}" if holding.disclosed else ""
+        level = holding.level.name if holding.level is not None else "unknown"
+        sentences.append(
+            f"together with grants {', '.join(holding.together_with)} this department will hold of "
+            f"{grant.topic.name}: {', '.join(holding.fields)}{clear}{told}; highest level {level}; the records of "
+            "these grants can be joined, row by row"
+        )
+        sentences.append(
+            f"this grant adds {', '.join(holding.adds)}" if holding.adds else "this grant adds no field to the others"
+        )
+    if holding.ended:
+        fields = dict.fromkeys(field for ended in holding.ended for field in ended.fields)
+        sentences.append(
+            f"grants {', '.join(ended.id for ended in holding.ended)} have ended; what they delivered "
+            f"({', '.join(fields)}) may still be at the department"
+        )
+    if holding.sensitive and grant.state in _ASKED:
+        sentences.append(
+            f"confirmed by {grant.confirmed_by}"
+            if grant.confirmed_by is not None and set(holding.together_with) <= set(grant.together_with)
+            else "a security officer of the providing department must confirm this before it can be approved"
+        )
+    return sentences
+
+
+def _named(field: str, masks: SchemaMasks) -> str:
+    label = masks[field].zh if field in masks else ""
+    return f"{field} {label}".strip()
+
+
+def _stated(field: str, masks: SchemaMasks) -> str:
+    return masks[field].stated if field in masks else "drop"
