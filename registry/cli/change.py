@@ -89,7 +89,11 @@ def register(
     """Register a schema under a subject, and print its id and version (登记)."""
     body: dict[str, Any] = {"schema": read(file)}
     if metadata is not None:
-        body |= {name: value for name, value in _read_object(metadata).items() if name in {"metadata", "ruleSet"}}
+        contract = _read_object(metadata)
+        unknown = sorted(contract.keys() - {"metadata", "ruleSet"})
+        if unknown or not contract:
+            fail(f"{metadata}: got {', '.join(unknown) or 'no member'}; expected metadata and ruleSet")
+        body |= contract
     encoded = quote(subject, safe="")
     out = console()
     try:

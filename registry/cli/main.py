@@ -30,6 +30,7 @@ from registry.cli import change, contract, docs, transfer
 from registry.cli.terminal import FOUND, console, count, fail, parse_file, read, write
 from registry.governance import classification
 from registry.governance.classification import ClassificationFinding
+from registry.governance.tags import dropped_tags, tagged_entities
 from schemas import library
 from schemas.errors import InvalidError, PoolError
 
@@ -100,6 +101,8 @@ def check_(
     findings += [
         f"classification lowered: {_labelled(item, labels)}" for item in classification.find_lowered(fields, earlier)
     ]
+    dropped = dropped_tags(tagged_entities(after, None), [(1, tagged_entities(before, None))])
+    findings += [f"classification lowered: {item.replace('version 1', old.name)}" for item in dropped]
     out = console()
     if findings:
         out.print(

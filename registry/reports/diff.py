@@ -3,7 +3,7 @@
 A text comparison shows lines; this one shows meanings. Fields are matched by dotted path, and by alias where a field
 was renamed, so that a renaming is one change and not a removal and an addition. Each change says
 
-    what        field added | removed | renamed | type | default | level | personal | sensitive | mask | key | …
+    what        field added | removed | renamed | type | default | level | personal | sensitive | mask | tags | key | …
     readers     who has to move first: whether the new schema reads the records written so far, and whether readers with
                 the old schema read the records written from now on
     approval    whether it lowers a classification, so that a second person must agree
@@ -28,6 +28,7 @@ from registry.avro.parser import ParsedSchema
 from registry.avro.reader_writer import ReadConflict
 from registry.avro.type_names import type_name
 from registry.governance import classification
+from registry.governance.tags import tagged_entities
 from schemas.canonical import Json
 
 __all__ = ["ChangeKind", "ReaderImpact", "SchemaChange", "diff"]
@@ -47,6 +48,7 @@ class ChangeKind(StrEnum):
     PERSONAL = "personal"
     SENSITIVE = "sensitive"
     MASK = "mask"
+    TAGS = "tags"
     CHECK = "check"
     CODES = "codes"
     KEY = "key"
@@ -114,7 +116,7 @@ _ATTRIBUTE_KINDS = {  # attribute → kind of a change that does not concern the
     "doc": ChangeKind.DOC,
 }
 _COMPARED_ELSEWHERE = frozenset(
-    {"name", "type", "default", "aliases", "fields", "namespace", "items", "values", "symbols"}
+    {"name", "type", "default", "aliases", "fields", "namespace", "items", "values", "symbols", "confluent:tags"}
 )
 _FIELD_KINDS = frozenset({ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED})
 _IMPACTS = {  # conflicts of (the new schema as reader, the old schema as reader)
@@ -125,21 +127,35 @@ _IMPACTS = {  # conflicts of (the new schema as reader, the old schema as reader
 }
 
 
-def diff(old: ParsedSchema, new: ParsedSchema, *, strict: bool = True) -> list[SchemaChange]:
+def diff(
+    old: ParsedSchema,
+    new: ParsedSchema,
+    *,
+    strict: bool = True,
+    metadata: tuple[str | None, str | None] = (None, None),
+) -> list[SchemaChange]:
     """Return what changed, in the order of the new schema's fields, removed ones at the end.
 
     Args:
         old: as it is registered.
         new: as it would follow.
         strict: a logical type that changes its meaning counts as a conflict.
+        metadata: of both, from which tags come beside those in the schemas.
     """
-    return _Comparison(old, new, strict=strict).changes()
+    return _Comparison(old, new, strict=strict, metadata=metadata).changes()
 
 
 class _Comparison:
-    def __init__(self, old: ParsedSchema, new: ParsedSchema, *, strict: bool) -> None:
+    def __init__(
+        self, old: ParsedSchema, new: ParsedSchema, *, strict: bool, metadata: tuple[str | None, str | None]
+    ) -> None:
         self._old, self._new = old, new
         self._before, self._after = _by_path(old), _by_path(new)
+        self._former = {
+            field.path: next((path for path in paths if path in self._before), None)
+            for field, paths in classification.former_paths(self._after.values(), self._before)
+        }
+        self._tags = _tags(old, metadata[0]), _tags(new, metadata[1])
         self._backward = _grouped(read_conflicts(new.text, old.text, strict=strict))
         self._forward = _grouped(read_conflicts(old.text, new.text, strict=strict))
         before, after = (
@@ -153,7 +169,7 @@ class _Comparison:
         found = list(self._record())
         matched: set[str] = set()
         for path, field in self._after.items():
-            was = self._former(path, field)
+            was = self._former[path]
             if was is None:
                 found.append(self._with_impact(self._change(ChangeKind.ADDED, path, path, "", _summary(field.node))))
                 continue
@@ -163,10 +179,6 @@ class _Comparison:
             if path not in matched:
                 found.append(self._with_impact(self._change(ChangeKind.REMOVED, path, path, _summary(field.node), "")))
         return [*found, *self._unexplained()]
-
-    def _former(self, path: str, field: FieldNode) -> str | None:
-        """Find the field's path in the old schema: its own, else that of an alias."""
-        return next((each for each in (path, *field.aliases) if each in self._before), None)
 
     def _record(self) -> Iterator[SchemaChange]:
         for kind, before, after in (
@@ -180,6 +192,7 @@ class _Comparison:
         after_attributes = {**self._new.attributes, "doc": _doc(self._new)}
         skip = {"key", *classification.INHERITED}  # inherited attributes are compared at the fields
         yield from self._attributes("", "", before_attributes, after_attributes, skip)
+        yield from self._changed_tags("", "")
         if not self._before and not self._after and self._old.json != self._new.json:
             before, after = type_name(self._old.json), type_name(self._new.json)
             yield self._with_impact(self._change(ChangeKind.TYPE, "", "", before, after))
@@ -201,7 +214,17 @@ class _Comparison:
             was,
             {**old.node, **self._classified[0].get(was, {})},
             {**new.node, **self._classified[1].get(path, {})},
+            {"tags"},
         )
+        yield from self._changed_tags(path, was)
+
+    def _changed_tags(self, path: str, was: str) -> Iterator[SchemaChange]:
+        """Compare the tags of a field, and those of the records that it holds."""
+        for of_record in (False, True):
+            before, after = self._tags[0].get((was, of_record), set()), self._tags[1].get((path, of_record), set())
+            if before != after:
+                texts = (_listed(before, of_record=of_record), _listed(after, of_record=of_record))
+                yield self._change(ChangeKind.TAGS, path, was, *texts, approval=not before <= after)
 
     def _shifted(self, parent: str) -> bool:
         """Return whether fields of a record changed position only because others were added or removed."""
@@ -247,6 +270,18 @@ class _Comparison:
 
 def _by_path(schema: ParsedSchema) -> dict[str, FieldNode]:
     return {member.path: member for member in all_fields(schema)}
+
+
+def _tags(schema: ParsedSchema, metadata: str | None) -> dict[tuple[str, bool], set[str]]:
+    """Return tags by path, and by whether they are a record's."""
+    found: dict[tuple[str, bool], set[str]] = {}
+    for entity in tagged_entities(schema, metadata):
+        found.setdefault((entity.path, entity.record), set()).update(entity.tags)
+    return found
+
+
+def _listed(tags: set[str], *, of_record: bool) -> str:
+    return f"{'record: ' if of_record and tags else ''}{', '.join(sorted(tags))}"
 
 
 def _grouped(found: list[ReadConflict]) -> dict[tuple[str, bool], list[ReadConflict]]:

@@ -187,7 +187,7 @@ def _of_description(change: SchemaChange, grant: GrantUsage, top: str) -> tuple[
                 f"{top} rises to {level.name}, above the grant's ceiling {grant.ceiling.name}",
             )
         return ImpactSeverity.REVIEW, f"{top} is now {change.after or 'without a level'}, within the ceiling"
-    if change.kind in {ChangeKind.PERSONAL, ChangeKind.SENSITIVE, ChangeKind.CODES}:
+    if change.kind in {ChangeKind.PERSONAL, ChangeKind.SENSITIVE, ChangeKind.TAGS, ChangeKind.CODES}:
         return ImpactSeverity.REVIEW, f"{change.kind.value} of {top} is now {change.after or 'not stated'}"
     if change.kind is ChangeKind.MASK:
         shown = grant.masks.get(top, "none")

@@ -146,12 +146,13 @@ class GovernanceHandlers(Handlers):
             latest = self.lookup.version(reader, name, None)
             self.require_readable(request, reader, latest.content.references)
             old = self.lookup.parsed_for_comparison(reader, latest.schema_id)
-            new = self.registration.read(reader, name, content).parsed
+            submission = self.registration.read(reader, name, content)
+            new, registered = submission.parsed, self.registration.with_contract(reader, name, submission.content)
             if new is None:
                 raise InvalidError(
                     Reason.REQUEST_INVALID, f"got a schema of the type {content.schema_type}; expected AVRO"
                 )
-            changes = diff(old, new)
+            changes = diff(old, new, metadata=(latest.content.metadata, registered.metadata))
         answer: dict[str, Any] = {"version": latest.number, "changes": [change.to_json() for change in changes]}
         try:
             uses = [read_grant_usage(one) for one in self._grants(actor, name)]

@@ -391,6 +391,11 @@ class Registration:
         change.add_version(target, schema, content.text)
         return _version(subject, target, schema, content)
 
+    def with_contract(self, reader: Reader, subject: str, content: Content) -> Content:
+        """Return a content with the metadata and rules with which it would be registered."""
+        live = [version for version in self._reader.versions(reader, subject) if not version.deleted]
+        return self._with_contract(reader, content, live, self._configuration.effective(reader, subject))
+
     def _with_contract(
         self, reader: Reader, content: Content, live: Sequence[StoredVersion], config: Mapping[str, Any]
     ) -> Content:
@@ -434,11 +439,10 @@ class Registration:
             InvalidError: SCHEMA_INVALID or SCHEMA_UNSAFE; SCHEMA_UNCLASSIFIED.
         """
         submission = self.read(reader, subject, content, form=_form(normalize=normalize))
-        versions = self._reader.versions(reader, subject)
-        live = [version for version in versions if not version.deleted]
-        config = self._configuration.effective(reader, subject)
-        merged = self._with_contract(reader, submission.content, live, config)
-        return submission.fingerprint, self._find_lowered(reader, submission, merged, versions)
+        merged = self.with_contract(reader, subject, submission.content)
+        return submission.fingerprint, self._find_lowered(
+            reader, submission, merged, self._reader.versions(reader, subject)
+        )
 
     def _require_approval(self, work: UnitOfWork, subject: str, submission: Submission, findings: list[str]) -> None:
         if findings and not self._approved(work, subject, submission.fingerprint, findings):

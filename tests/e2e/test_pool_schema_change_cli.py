@@ -79,3 +79,30 @@ def test_the_dictionary_goes_to_a_file_in_the_form_that_its_name_says(tmp_path: 
         assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
     assert run("docs", "population", "--format", "md", "--lang", "en").output.startswith("# Data dictionary\n")
     assert run("docs", "population", "--out", tmp_path / "none" / "d.html").exit_code == 2
+
+
+def test_a_dropped_tag_is_found_before_it_is_registered(tmp_path: Path) -> None:
+    document: dict[str, Any] = json.loads(library.text("population"))
+    document["fields"][0]["confluent:tags"] = ["PII", "LAW"]
+    tagged, untagged = tmp_path / "tagged.avsc", tmp_path / "untagged.avsc"
+    tagged.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    document["fields"][0]["confluent:tags"] = ["LAW"]
+    untagged.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    name = document["fields"][0]["name"]
+    done = run("check", tagged, untagged)
+    assert done.exit_code == 1
+    assert f"classification lowered: tagged.avsc: the tag 'PII' of {name} is dropped" in done.output
+    assert run("check", untagged, tagged).exit_code == 0
+    (change,) = json.loads(run("diff", tagged, untagged, "--json").output)["changes"]
+    expected = {"kind": "tags", "path": name, "before": "LAW, PII", "after": "LAW", "approval": True}
+    assert {key: change[key] for key in expected} == expected
+
+
+def test_a_file_of_metadata_is_taken_whole_or_refused(tmp_path: Path) -> None:
+    """The members of metadata itself, without `metadata` around them, would be registered as none at all."""
+    file, metadata = tmp_path / "a.avsc", tmp_path / "metadata.json"
+    file.write_text('"int"', encoding="utf-8")
+    metadata.write_text('{"tags": {"**.id": ["PII"]}}', encoding="utf-8")
+    done = run("register", "s", file, "--metadata", metadata, "--url", "http://127.0.0.1:9")
+    assert done.exit_code == 2
+    assert "got tags; expected metadata and ruleSet" in done.stderr

@@ -171,3 +171,18 @@ def test_a_level_that_fields_inherit_shows_at_the_fields() -> None:
     change = only(schema(plain, level="G3"), schema(plain, level="G2"))
     assert (change.kind, change.path, change.approval) == (ChangeKind.LEVEL, "id", True)
     assert (change.before, change.after) == ("G3", "G2")
+
+
+def test_tags_of_fields_and_records_are_compared_in_whatever_form_they_are_stated() -> None:
+    home = {"type": "record", "name": "Home", "zh": "住所", "fields": [fld("street")]}
+    old = schema(fld("id", **{"confluent:tags": ["PII"]}), fld("home", {**home, "confluent:tags": ["PLACE"]}))
+    new = schema(fld("id"), fld("house", home, aliases=["home"], **{"confluent:tags": ["NEW"]}))
+    before, after = '{"tags": {"**.street": ["ADDRESS"]}}', '{"tags": {"R.id": ["PII"], "R": ["LAW"]}}'
+    found = diff(parse(old), parse(new), metadata=(before, after))
+    assert [(one.path, one.was, one.before, one.after, one.approval) for one in found if one.kind == "tags"] == [
+        ("", "", "", "record: LAW", False),
+        ("house", "home", "", "NEW", False),
+        ("house", "home", "record: PLACE", "", True),
+        ("house.street", "home.street", "ADDRESS", "", True),
+    ]
+    assert [one.kind for one in found if one.kind != "tags"] == ["field renamed"]
