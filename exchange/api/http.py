@@ -12,6 +12,7 @@ import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 
 from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import GrantQuery
@@ -61,8 +62,25 @@ class _Caller:
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
 
 
+async def _refuse_unknown(request: Request) -> None:
+    """Refuse what the route would ignore: parameters that it does not have, and a body where it takes none.
+
+    What is ignored, a caller takes for done: a search whose filter is misspelled returns what the filter would hide.
+    """
+    route: APIRoute = request.scope["route"]
+    known = [one.alias for one in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                f"got the parameter {name[:80]!r}; expected {', '.join(known) or 'no parameter'}",
+            )
+    if route.body_field is None and await request.body() not in {b"", b"{}"}:
+        raise InvalidError(Reason.REQUEST_INVALID, "got a body; expected none for this call")
+
+
 Caller = Annotated[_Caller, Depends(_Caller)]
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", dependencies=[Depends(_refuse_unknown)])
 
 
 @router.post("/departments", status_code=201, tags=["departments"])

@@ -1,0 +1,96 @@
+"""The control API ignores nothing: every call of its document refuses what it does not name, before it acts."""
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from exchange.api.http import create
+from schemas.errors import Reason, RefusedError
+
+
+class Pool:
+    """A pool that knows one caller: any other's request ends with `no_identity` where it passes the first checks."""
+
+    def authenticate(self, token: str) -> object:
+        if token != "known":
+            raise RefusedError(Reason.NO_IDENTITY, "nobody")
+        return object()
+
+
+APP: Any = create(Pool())  # type: ignore[arg-type]
+DOCUMENT: dict[str, Any] = APP.openapi()
+CALLS = [
+    pytest.param(method.upper(), path, operation, id=f"{method} {path}")
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+]
+
+
+def sent(
+    method: str, path: str, operation: dict[str, Any], query: str = "", body: Any = None, token: str = "unknown"
+) -> tuple[int, str]:
+    path = re.sub(r"\{event\}", "termination", path)
+    if body is None and "requestBody" in operation:
+        body = example(operation["requestBody"]["content"]["application/json"]["schema"])
+    with TestClient(APP) as http:
+        answer = http.request(
+            method, re.sub(r"\{[a-z_]+\}", "x", path) + query, json=body, headers={"authorization": f"Bearer {token}"}
+        )
+    return answer.status_code, answer.text
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return DOCUMENT["components"]["schemas"][name] if name else schema
+
+
+def example(schema: dict[str, Any]) -> Any:
+    """Return the smallest value of a schema."""
+    schema = resolved(schema)
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema.get("format") == "date-time":
+        return "2026-01-01T00:00:00Z"
+    if "pattern" in schema:
+        return "G1"
+    if schema["type"] == "object":
+        return {name: example(schema["properties"][name]) for name in schema.get("required", ())}
+    return {"string": "x", "integer": 1, "boolean": True, "array": []}[schema["type"]]
+
+
+def test_the_document_names_the_calls() -> None:
+    assert len(CALLS) >= 19
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), CALLS)
+def test_what_a_call_names_is_taken(method: str, path: str, operation: dict[str, Any]) -> None:
+    query = "&".join(
+        f"{one['name']}={example(next(iter(_choices(one['schema']))))}"
+        for one in operation.get("parameters", ())
+        if one["in"] == "query"
+    )
+    status, text = sent(method, path, operation, f"?{query}" if query else "")
+    assert status == 401, text
+
+
+def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    chosen = schema.get("anyOf", [schema])[0]
+    return [chosen["items"] if chosen.get("type") == "array" else chosen]
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), CALLS)
+def test_what_a_call_does_not_name_is_refused_by_name(method: str, path: str, operation: dict[str, Any]) -> None:
+    status, text = sent(method, path, operation, "?dry_run=true")
+    assert (status, "dry_run" in text) == (422, True), text
+    named = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    assert all(name in text for name in named)
+    if "requestBody" in operation:
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert resolved(schema)["additionalProperties"] is False
+        status, text = sent(method, path, operation, body={**example(schema), "unheard_of": 1}, token="known")
+        assert (status, "unheard_of" in text) == (422, True), text
+    elif method == "POST":
+        status, text = sent(method, path, operation, body={"reason": "only for three days"})
+        assert (status, "got a body" in text) == (422, True), text
