@@ -34,8 +34,10 @@ from schemas.record import OffsetRange, Positions
 
 __all__ = [
     "ALGORITHMS",
+    "DIGEST_OF_ROWS",
     "ENTRY_VERSION",
     "MAX_LEAF_BYTES",
+    "ROWS_CHANGED",
     "AuditEntry",
     "Checkpoint",
     "ConsistencyProof",
@@ -52,6 +54,11 @@ __all__ = [
 ]
 
 ENTRY_VERSION = 1
+ROWS_CHANGED = "storage:rows:change"
+"""Action of an entry that holds changes of tagged rows which do not fit into the entry of their act, or which a command
+made (`pool init`, `pool migrate`). Nobody asks for it, so it is no `Action` and no rule decides on it."""
+DIGEST_OF_ROWS = "storage:rows:digest"
+"""Action of the periodic entry that holds the digest of each tagged table."""
 MAX_LEAF_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 
 ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudonym": "hmac-sha256"})

@@ -7,15 +7,17 @@
     grant.unknown                    a release names a grant version that an entry made
     grant.hash                       … and its hash is the one in that entry
     grant.rewritten                  no version is made twice with different content
+    row.chain                        a tagged row is changed from the state in which the entry before left it
     entry.pool                       all entries are of one pool
     entry.form                       every leaf is an entry that this version can read
 
-Memory grows with gapless sequences, lanes and grant versions, not with entries.
+Memory grows with gapless sequences, lanes, grant versions and tagged rows, not with entries.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from exchange.audit.row_notes import RowNotes
 from schemas.access import Action
 from schemas.audit import Decision, read_leaf
 from schemas.errors import InvalidError
@@ -46,9 +48,14 @@ def makes_version(action: str) -> bool:
 
 
 class LogInvariants:
-    """Checks the leaves of a log in order and reports each invariant that they break."""
+    """Checks the leaves of a log in order and reports each invariant that they break.
+
+    Attributes:
+        rows: what the entries say about tagged rows, for a comparison with the database.
+    """
 
     def __init__(self, report: ReportFinding) -> None:
+        self.rows = RowNotes()
         self._report = report
         self._pool: str | None = None
         self._unreadable = 0  # entries that could not be read; a gap across them proves nothing and is not reported
@@ -117,6 +124,8 @@ class LogInvariants:
 
     def _check_allowed(self, index: int, entry: Mapping[str, Any]) -> None:
         action = entry["action"]
+        for broken in self.rows.read(entry.get("data", {})):
+            self._report("row.chain", index, broken)
         if action == Action.FETCH:
             self._check_release(index, entry["grant"], entry["data"])
         elif action == Action.PUBLISH:

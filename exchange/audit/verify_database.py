@@ -12,6 +12,8 @@ the rows. The kinds of findings besides those of the files:
     receipt.extra                           a receipt that belongs to no entry
     checkpoint.row                          a stored checkpoint that is not one of this log
     grant.forged, grant.old                 a grant's row that no entry made; one that a later version has replaced
+    row.forged, row.unaccounted, row.old, row.gone
+                                            rows of tagged tables, as `row_notes` explains
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +28,7 @@ from typing_extensions import override
 from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
+from exchange.audit.row_notes import StoredRow
 from exchange.audit.verify import EntryObserver, VerificationReport, verify_files
 from registry.database.errors import unavailable
 from schemas.access import Action
@@ -33,11 +36,14 @@ from schemas.audit import AuditEntry, from_leaf
 from schemas.errors import InvalidError
 from schemas.merkle import leaf_hash
 
-__all__ = ["GrantRows", "verify_database"]
+__all__ = ["GrantRows", "TaggedRows", "verify_database"]
 
 GrantRows: TypeAlias = Callable[[sa.Connection], Iterable[tuple[str, int, str]]]
 """Reads the grants' rows: id, version, and the SHA-256 (hexadecimal) computed from what the row says now. Only the
 current version of each grant, in any order; a row that cannot be read has the hash ""."""
+
+TaggedRows: TypeAlias = Callable[[sa.Connection], Iterable[StoredRow]]
+"""Reads every row of every tagged table, in any order."""
 
 _STREAM = 2_000
 
@@ -48,7 +54,7 @@ SELECT e.leaf_index, e.leaf, e.leaf_hash,
 FROM audit_entry AS e LEFT JOIN audit_receipt AS r ON r.entry_id = e.id
 WHERE e.leaf_index IS NOT NULL ORDER BY e.leaf_index
 """)
-_WAITING = sa.text("SELECT leaf_index, leaf, leaf_hash FROM audit_entry WHERE leaf_index IS NULL")
+_WAITING = sa.text("SELECT leaf_index, leaf, leaf_hash FROM audit_entry WHERE leaf_index IS NULL ORDER BY seq")
 _LOST_RECEIPTS = sa.text("""
 SELECT r.lane, r.sequence FROM audit_receipt AS r
 WHERE NOT EXISTS (SELECT FROM audit_entry AS e WHERE e.id = r.entry_id) ORDER BY r.lane, r.sequence LIMIT 1000
@@ -63,6 +69,7 @@ def verify_database(
     key: NoteKey | Sequence[NoteKey],
     since: str | None = None,
     grants: GrantRows | None = None,
+    tagged: TaggedRows | None = None,
 ) -> VerificationReport:
     """Verify files and database; the module's docstring lists the kinds of findings.
 
@@ -74,6 +81,7 @@ def verify_database(
         key: what checkpoints are signed with.
         since: text of a checkpoint that was kept outside the pool.
         grants: reads the grants' rows.
+        tagged: reads the rows of tagged tables.
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE.
@@ -83,14 +91,17 @@ def verify_database(
     try:
         with engine.connect() as connection, ExitStack() as cursors:
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            rows = _Rows(connection, cursors, report, keys)
             invariants = LogInvariants(report.add)
+            rows = _Rows(connection, cursors, report, keys, invariants)
             verify_files(folder, key=keys, since=since, observer=rows, invariants=invariants, report=report)
             ahead = rows.finish()
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
                 report.add("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
             if grants is not None:
                 _check_grants(grants(connection), invariants, ahead, report)
+            if tagged is not None:
+                for kind, message in invariants.rows.compare(tagged(connection)):
+                    report.add(kind, None, message)
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
     return report
@@ -100,8 +111,14 @@ class _Rows(EntryObserver):
     """Reads rows beside the entries, in the same order."""
 
     def __init__(
-        self, connection: sa.Connection, cursors: ExitStack, report: VerificationReport, keys: Sequence[NoteKey]
+        self,
+        connection: sa.Connection,
+        cursors: ExitStack,
+        report: VerificationReport,
+        keys: Sequence[NoteKey],
+        invariants: LogInvariants,
     ) -> None:
+        self._invariants = invariants
         self._connection = connection
         self._cursors = cursors
         self._report = report
@@ -188,7 +205,11 @@ class _Rows(EntryObserver):
         except InvalidError as error:
             self._report.add("row.waiting", row.leaf_index, str(error))
             return
-        if entry.grant is not None and makes_version(entry.action) and "failed" not in entry.data:
+        if entry.decision != "allow" or "failed" in entry.data:
+            return
+        for broken in self._invariants.rows.read(entry.data):
+            self._report.add("row.chain", row.leaf_index, broken)
+        if entry.grant is not None and makes_version(entry.action):
             ahead[entry.grant.id, entry.grant.version] = entry.grant.hash
 
     def _stream(self, statement: sa.TextClause, first: int | None = None) -> Iterator[Any]:

@@ -22,6 +22,9 @@ from exchange.audit.verify import VerificationReport, verify_files
 from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table
 from exchange.cli.output import print_json
+from exchange.identity.secrets import FileSecrets
+from exchange.server.row_tags import open_row_tags
+from exchange.server.tagged_tables import stored_rows
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
@@ -151,6 +154,10 @@ def verify(
     database: Annotated[
         Path | None, typer.Option("--database", help="file with the database's address: compare every row too")
     ] = None,
+    secrets: Annotated[
+        Path | None,
+        typer.Option("--secrets", help="with --database: the folder of the pool's keys, to check the rows' tags too"),
+    ] = None,
 ) -> None:
     """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
     checkpoint_text = _read(since) if since else None
@@ -158,11 +165,21 @@ def verify(
     if database is None:
         report = verify_files(files, key=_key(key), since=checkpoint_text)
     else:
+        tags = None if secrets is None else open_row_tags(FileSecrets.open(secrets))
         engine = sa.create_engine(_read(database).strip())
         try:
-            report = verify_database(engine, files, key=_key(key), since=checkpoint_text, grants=_grant_rows)
+            report = verify_database(
+                engine,
+                files,
+                key=_key(key),
+                since=checkpoint_text,
+                grants=_grant_rows,
+                tagged=lambda connection: stored_rows(connection, tags),
+            )
         finally:
             engine.dispose()
+        if tags is None:
+            print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
     print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
 

@@ -266,7 +266,7 @@ def _open_storage(config: Config, keys: _Keys, url: sa.URL) -> _Storage:
     autocommit = create_engine(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
     retry_until_available(lambda: migrations.check(engine))
     _check_records_tagged(config)
-    database = PostgresDatabase(engine, autocommit)
+    database = PostgresDatabase(engine, autocommit, accountable=True)
     broker = retry_until_available(lambda: _broker(config, keys, database))
     return _Storage(engine, autocommit, database, broker)
 

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from exchange import migrations
 from exchange.identity.keyfile import replace_private
-from registry.database.row_tags import RowTags, Tagged, classification, key_text
+from exchange.server.tagged_tables import tagged_tables
+from registry.database.row_tags import RowTags, key_text
+from registry.database.unit_of_work import Database, RowChange, UnitOfWork, connection_of, note_row_change
 from schemas.access import Action
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -57,45 +58,42 @@ class FirstTags:
 
 def mark_all(secrets: Path) -> None:
     """Mark every tagged table: a new pool has no row from before."""
-    _write_marker(secrets, {table.name for table in _tables()})
+    _write_marker(secrets, {table.name for table in tagged_tables()})
 
 
-def tag_existing_rows(engine: sa.Engine, tags: RowTags, secrets: Path) -> FirstTags:
+def tag_existing_rows(
+    database: Database, tags: RowTags, secrets: Path, record: Callable[[UnitOfWork], None]
+) -> FirstTags:
     """Tag the rows of each table that has not had its first tags; return what was done.
 
     A crash before the marker is written repeats it: rows that have a tag are left as they are.
 
     Args:
-        engine: of the migrated database; the pool does not run.
+        database: migrated; the pool does not run.
         tags: with the pool's keys.
         secrets: the folder of the keys.
+        record: writes the entry that notes the first tags, in the same transaction.
 
     Raises:
         InvalidError: CONFIG_INVALID, the marker cannot be read.
     """
     marked = _read_marker(secrets)
-    new = [table for table in _tables() if table.name not in marked]
+    new = [table for table in tagged_tables() if table.name not in marked]
     done = FirstTags()
     if not new:
         return done
-    with engine.begin() as connection:
-        log = _Log(connection)
+    with database.begin() as work:
+        log = _Log(connection_of(work))
         for table in new:
-            _tag_table(connection, tags, table, log, done)
+            _tag_table(work, tags, table, log, done)
+        if done.tagged:
+            record(work)
     _write_marker(secrets, marked | {table.name for table in new})
     return done
 
 
-def _tables() -> list[sa.Table]:
-    return [
-        table
-        for metadata in migrations.METADATA
-        for table in metadata.sorted_tables
-        if isinstance(classification(table), Tagged)
-    ]
-
-
-def _tag_table(connection: sa.Connection, tags: RowTags, table: sa.Table, log: "_Log", done: FirstTags) -> None:
+def _tag_table(work: UnitOfWork, tags: RowTags, table: sa.Table, log: "_Log", done: FirstTags) -> None:
+    connection = connection_of(work)
     accounts_for = _CHECKS.get(table.name)
     key = [*table.primary_key.columns]
     statement = (
@@ -109,7 +107,9 @@ def _tag_table(connection: sa.Connection, tags: RowTags, table: sa.Table, log: "
         if accounts_for is not None and not accounts_for(log, row):
             done.unaccounted.append((table.name, key_text(table, row)))
             continue
-        values.append({f"key_{column.name}": row[column.name] for column in key} | {"new_tag": tags.tag(table, row)})
+        tag = tags.tag(table, row)
+        values.append({f"key_{column.name}": row[column.name] for column in key} | {"new_tag": tag})
+        note_row_change(work, RowChange(table.name, key_text(table, row), None, tag))
     for start in range(0, len(values), _BATCH):
         connection.execute(statement, values[start : start + _BATCH])
     if values:

@@ -22,7 +22,9 @@ import sqlalchemy as sa
 from exchange import migrations
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
+from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
+from exchange.audit.postgres import PostgresEntries
 from exchange.broker.postgres.block_tags import BlockTags
 from exchange.broker.postgres.first_tags import tag_untagged
 from exchange.config import Config
@@ -31,15 +33,17 @@ from exchange.identity.keyfile import create_ed25519, create_private, read_ed255
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
-from exchange.server.clock import utc_now
+from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.row_tags import open_row_tags
 from registry.database.errors import connection_failure
-from registry.database.unit_of_work import PostgresDatabase
-from schemas.access import Role
+from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
+from schemas.access import Actor, ActorKind, Role
+from schemas.audit import ROWS_CHANGED, AuditEntry
 from schemas.errors import InvalidError, Reason, UnavailableError
+from schemas.identifiers import random_id, uuid7
 
 __all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
 
@@ -121,7 +125,9 @@ def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *
         if not records_tagged(config.folder).exists():
             tag_untagged(PostgresDatabase(engine), BlockTags(keys.named_key(RECORDS_KEY)), progress)
             create_private(records_tagged(config.folder), b"the stored records have had their first tags\n")
-        return tag_existing_rows(engine, open_row_tags(keys), secrets)
+        database = PostgresDatabase(engine, accountable=True)
+        record = _recorder(config, engine, database, "migrate")
+        return tag_existing_rows(database, open_row_tags(keys), secrets, record)
 
 
 def renew_receipts_key(config: Config) -> bytes:
@@ -229,12 +235,40 @@ def _prepare_database(config: Config) -> None:
         mark_all(config.path("secrets"))
         create_private(records_tagged(config.folder), b"a pool that was made with tags\n")
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")), tags)
-        with PostgresDatabase(engine).begin() as work:
+        database = PostgresDatabase(engine, accountable=True)
+        record = _recorder(config, engine, database, "init")
+        with database.begin() as work:
             access.seed_purposes(work)
             token = Users(PostgresIdentityStore(tags)).add(
                 work, name=BOOTSTRAP, role=Role.DATA_AUTHORITY, department="", by="init", at=utc_now()
             )
+            record(work)
         create_private(config.path("bootstrap-token"), token.encode() + b"\n")
+
+
+def _recorder(
+    config: Config, engine: sa.Engine, database: PostgresDatabase, command: str
+) -> Callable[[UnitOfWork], None]:
+    """Return a function that writes the entry of a command that changes tagged rows, in the command's transaction."""
+    now = microseconds()
+    ledger = AuditLedger(PostgresEntries(engine), process=f"{command}@{uuid7(now)}")
+    actor = Actor(kind=ActorKind.MACHINE, id=command, department="", role=Role.OPERATOR)
+
+    def record(work: UnitOfWork) -> None:
+        entry = AuditEntry(
+            pool=config.pool_id,
+            id=uuid7(now),
+            at=now,
+            gateway="",
+            salt=random_id(),
+            actor=actor,
+            action=ROWS_CHANGED,
+            resource=config.pool_id,
+        )
+        ledger.write(work, [entry])
+
+    ledger.open(database)
+    return record
 
 
 class _Database:

@@ -57,6 +57,7 @@ __all__ = [
     "derived",
     "hashed",
     "key_text",
+    "noted",
     "proven",
     "short_tag",
     "tag_columns",
@@ -156,6 +157,11 @@ def columns_of(table: sa.Table, prefix: str = "", *, without_text: bool = False)
 def key_text(table: sa.Table, row: Mapping[str, Any]) -> str:
     """Return a row's primary key as text, JSON, as entries and findings name it."""
     return json.dumps([_plain(row[column.name]) for column in table.primary_key.columns], ensure_ascii=False)
+
+
+def noted(change: RowChange) -> list[str]:
+    """Return a change as entries hold it: table, key, and the tags before and after, empty where there is no row."""
+    return [change.table, change.key, short_tag(change.before), short_tag(change.after)]
 
 
 def short_tag(tag: bytes | None) -> str:

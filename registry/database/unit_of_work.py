@@ -218,11 +218,13 @@ class PostgresDatabase(Database):
         engine: connections for transactions.
         autocommit: connections for single statements, in autocommit mode already; without them those of *engine* are
             switched to that mode and back each time.
+        accountable: refuse to commit a change of a tagged row that no entry has noted, as a pool does.
     """
 
-    def __init__(self, engine: sa.Engine, autocommit: sa.Engine | None = None) -> None:
+    def __init__(self, engine: sa.Engine, autocommit: sa.Engine | None = None, *, accountable: bool = False) -> None:
         self.engine = engine
         self._autocommit = autocommit or engine
+        self._accountable = accountable
 
     @contextmanager
     @override
@@ -235,6 +237,8 @@ class PostgresDatabase(Database):
             try:
                 with translated_errors():
                     yield work
+                if self._accountable:
+                    _require_noted(work)
             except BaseException:
                 _roll_back(transaction, work)
                 raise
@@ -357,6 +361,12 @@ def on_rollback(work: UnitOfWork, undo: Callable[[], None]) -> None:
     if not isinstance(work, MemoryUnitOfWork):
         raise TypeError(f"got {type(work).__name__}; an in-memory store works only within a MemoryUnitOfWork")
     work.on_rollback(undo)
+
+
+def _require_noted(work: PostgresUnitOfWork) -> None:
+    tables = ", ".join(sorted({change.table for change in work.row_changes}))
+    if tables:
+        raise RuntimeError(f"rows of {tables} were changed, and no entry of this transaction notes it")
 
 
 def _roll_back(transaction: sa.RootTransaction, work: PostgresUnitOfWork) -> None:

@@ -3,13 +3,22 @@
 import hashlib
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
 from exchange.client import Identity, enrol
+from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.secrets import FileSecrets
+from exchange.identity.tokens import Users
+from exchange.server.row_tags import open_row_tags
+from registry.database.unit_of_work import PostgresDatabase
 from schemas import library
+from schemas.access import Role
 from schemas.errors import PoolError, Reason
 from schemas.invitation import Invitation
 from tests.kit.world.world import World
@@ -50,10 +59,43 @@ class Pool:
         )
         return self.world.remote(token)
 
+    def put_back(self, table: str, where: str) -> "OldRow":
+        """Remember a row as it is, to put it back, whole, after the pool has changed it."""
+        with self.engine.connect() as connection:
+            row = connection.execute(sa.text(f"SELECT * FROM {table} WHERE {where}")).mappings().one()
+        return OldRow(self, table, where, dict(row))
+
+    def findings(self) -> list[str]:
+        """Return what a verification of files and database finds."""
+        data = self.world.data
+        done = self.world.programs.run(
+            "pool", "audit", "verify", "--files", str(data / "log"), "--key", str(data / "log.pub"),
+            "--database", str(data / "database-url"), "--secrets", str(data / "secrets"), check=False,
+        )  # fmt: skip
+        lines = done.stdout.splitlines()
+        assert lines, done.stderr
+        assert done.returncode == (0 if len(lines) == 1 else 1), done.stdout
+        return lines[:-1]
+
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"http://{self.world.addresses['metrics']}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+@dataclass
+class OldRow:
+    """A row as it was, with the tag that was right then."""
+
+    pool: Pool
+    table: str
+    where: str
+    values: dict[str, Any]
+
+    def restore(self) -> None:
+        """Put it over the row that is there now."""
+        columns = ", ".join(f"{name} = :{name}" for name in self.values)
+        self.pool.do(f"UPDATE {self.table} SET {columns} WHERE {self.where}", **self.values)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +112,17 @@ def refused(act: object) -> Reason:
     return caught.value.reason
 
 
+def test_what_nobody_touched_is_in_order(pool: Pool) -> None:
+    assert pool.findings() == []
+
+
 def test_an_inserted_account_may_do_nothing_and_is_reported(pool: Pool) -> None:
     before = pool.metric("pool_rows_refused_total")
     invented = pool.invent_account("planted", "sharing_office_head", pool.police.id, TOKEN + "1")
     assert refused(lambda: invented.get("/departments")) is Reason.ROW_FORGED
     assert pool.metric("pool_rows_refused_total") > before
     assert "row_refused" in (pool.world.folder / "pool.log").read_text()
+    assert any("row.forged" in line and "identity_account" in line and "planted" in line for line in pool.findings())
     pool.do("DELETE FROM identity_account WHERE name = 'planted'")
 
 
@@ -132,6 +179,7 @@ def test_a_certificate_revived_or_moved_by_hand_may_do_nothing(pool: Pool) -> No
     pool.do("UPDATE identity_certificate SET revoked_at = NULL WHERE connector = 'stolen'")
     with pool.world.client(identity) as client:
         assert refused(lambda: client.schema(TOPIC)) is Reason.ROW_FORGED
+    assert any("row.forged" in line and "identity_certificate" in line for line in pool.findings())
 
 
 def test_a_changed_department_is_refused(pool: Pool) -> None:
@@ -160,3 +208,29 @@ def test_a_catalogue_entry_given_to_another_provider_is_refused(pool: Pool) -> N
         labour=pool.labour.id,
     )
     assert pool.labour.request(TOPIC, ["full_name"])
+    assert not any("registry_catalogue" in line for line in pool.findings()), "whole again"
+
+
+def test_rows_that_were_deleted_or_put_back_are_named(pool: Pool) -> None:
+    office = pool.world.department("民政局")
+    office.enrol("former")
+    name = office.account("security_officer")
+    assert name.get("/departments")
+    old = pool.put_back("identity_certificate", "connector = 'former'")
+    body = {"department": office.id, "connector": "former", "reason": "stolen"}
+    pool.world.root.post("/connectors/revocations", body)
+    old.restore()
+    pool.do("DELETE FROM identity_account WHERE department = :id", id=office.id)
+    found = pool.findings()
+    assert any(line.startswith("row.old") and old.values["serial"] in line for line in found), found
+    assert any(line.startswith("row.gone") and "identity_account" in line for line in found), found
+
+
+def test_a_row_that_a_holder_of_the_keys_wrote_without_an_entry_is_named(pool: Pool) -> None:
+    tags = open_row_tags(FileSecrets.open(pool.world.data / "secrets"))
+    with PostgresDatabase(pool.engine).begin() as work:
+        Users(PostgresIdentityStore(tags)).add(
+            work, name="silent", role=Role.AUDITOR, department="", by="nobody", at=datetime.now(UTC)
+        )
+    assert any(line.startswith("row.unaccounted") and "silent" in line for line in pool.findings())
+    pool.do("DELETE FROM identity_account WHERE name = 'silent'")
