@@ -6,6 +6,7 @@ recovery                  resume, sweep                    exchange/records/appe
 fetching                  describe, fetch, commit          exchange/records/fetch.py
 grants                    submit, approve, revoke …        exchange/control/grants.py
 administration            departments, catalogue, accounts exchange/control/administration.py
+erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 """
 
@@ -21,6 +22,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.control.administration import Administration
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.tokens import Users
@@ -67,6 +69,7 @@ class Pool:
     grants: GrantService
     administration: Administration
     audit_queries: AuditQueries
+    erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]
 

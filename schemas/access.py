@@ -123,6 +123,11 @@ class Action(StrEnum):
     RESUME = "exchange:lane:resume"
     FETCH = "exchange:records:fetch"
     COMMIT = "exchange:records:commit"
+    ERASURE_PROPOSE = "exchange:erasure:propose"
+    ERASURE_CONFIRM = "exchange:erasure:confirm"
+    ERASURE_REJECT = "exchange:erasure:reject"
+    ERASURE_COMPLETE = "exchange:erasure:complete"
+    ERASURE_READ = "exchange:erasure:read"
     AUDIT_READ = "audit:log:read"
     AUDIT_PROVE = "audit:log:prove"
 

@@ -5,6 +5,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from exchange.access.grants.grant_json import to_json
 from exchange.access.view.filter import filter_from_json
 from exchange.control.grant_review import Review
+from exchange.erasure.erasures import Erasure
 from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
@@ -14,6 +15,7 @@ __all__ = [
     "ConnectorBody",
     "DepartmentBody",
     "EntryBody",
+    "ErasureBody",
     "InvitationBody",
     "ReasonBody",
     "RequestBody",
@@ -21,6 +23,7 @@ __all__ = [
     "UserBody",
     "department_json",
     "entry_json",
+    "erasure_json",
     "grant_json",
     "review_json",
 ]
@@ -113,6 +116,16 @@ class ReasonBody(_Body):
     reason: str = ""
 
 
+class ErasureBody(_Body):
+    """An erasure to propose."""
+
+    topic: str
+    key: list[str] = Field(
+        min_length=1, description="parts of the record key, in the clear; only its pseudonym is kept"
+    )
+    reason: str
+
+
 class RequestBody(_Body):
     """A share request (共享申请; decree 809, Art. 20)."""
 
@@ -166,6 +179,23 @@ class RequestBody(_Body):
             requested_by="",
             state=GrantState.DRAFT,
         )
+
+
+def erasure_json(erasure: Erasure) -> dict[str, Json]:
+    """Return an erasure's document."""
+    return {
+        "id": erasure.id,
+        "topic": str(erasure.topic),
+        "pseudonym": erasure.key.hex(),
+        "state": str(erasure.state),
+        "reason": erasure.reason,
+        "proposed_by": erasure.proposed_by,
+        "proposed_at": erasure.proposed_at.isoformat(),
+        "decided_by": erasure.decided_by,
+        "decided_at": None if erasure.decided_at is None else erasure.decided_at.isoformat(),
+        "destroyed": erasure.destroyed,
+        "done_at": None if erasure.done_at is None else erasure.done_at.isoformat(),
+    }
 
 
 def grant_json(grant: Grant) -> dict[str, Json]:

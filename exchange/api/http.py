@@ -20,6 +20,7 @@ from exchange.api.bodies import (
     ConnectorBody,
     DepartmentBody,
     EntryBody,
+    ErasureBody,
     InvitationBody,
     ReasonBody,
     RequestBody,
@@ -27,6 +28,7 @@ from exchange.api.bodies import (
     UserBody,
     department_json,
     entry_json,
+    erasure_json,
     grant_json,
     review_json,
 )
@@ -190,6 +192,31 @@ def approve(who: Caller, grant_id: str) -> Document:
 def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
     """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
     return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason))
+
+
+@router.post("/erasures", status_code=201, tags=["erasures"])
+def propose_erasure(who: Caller, body: ErasureBody) -> Document:
+    """Propose the erasure of a key; another person confirms it."""
+    topic = Topic.parse(body.topic)
+    return erasure_json(who.pool.erasures.propose(who.actor, who.call, topic, body.key, body.reason))
+
+
+@router.get("/erasures", tags=["erasures"])
+def erasures(who: Caller) -> list[Document]:
+    """List the erasures that the caller may see."""
+    return [erasure_json(one) for one in who.pool.erasures.list(who.actor, who.call)]
+
+
+@router.post("/erasures/{erasure_id}/confirmation", tags=["erasures"])
+def confirm_erasure(who: Caller, erasure_id: str) -> Document:
+    """Confirm an erasure; when this returns, nothing of the key from before is released any more."""
+    return erasure_json(who.pool.erasures.confirm(who.actor, who.call, erasure_id))
+
+
+@router.post("/erasures/{erasure_id}/rejection", tags=["erasures"])
+def reject_erasure(who: Caller, erasure_id: str, body: ReasonBody) -> Document:
+    """Reject an erasure."""
+    return erasure_json(who.pool.erasures.reject(who.actor, who.call, erasure_id, body.reason))
 
 
 @router.get("/audit/entries", tags=["audit"])

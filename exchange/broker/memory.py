@@ -12,7 +12,7 @@ import bisect
 import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -256,6 +256,23 @@ class MemoryBroker(Broker):
                     removed += len(part.records) - len(remaining)
                     part.records = remaining
         return removed
+
+    @override
+    def erase(self, topic: Topic, partition: int, key: bytes, before: int) -> int:
+        with self._available():
+            records = self._topic(topic).partitions[partition].records
+            chosen = [
+                index
+                for index, one in enumerate(records)
+                if one.key == key and one.position < before and one.value is not None
+            ]
+            for index in chosen:
+                records[index] = replace(records[index], value=None)
+            return len(chosen)
+
+    @override
+    def destroy_erased(self, topics: Collection[Topic]) -> bool:
+        return True
 
     @override
     def renew_generations(self) -> int:

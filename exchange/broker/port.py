@@ -22,7 +22,7 @@ What every adapter keeps true:
   nothing of that read is returned. How far each adapter goes is written in it (ADR 0047).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -288,6 +288,27 @@ class Broker(Protocol):
         """Call *wake* (from any thread, perhaps too often) whenever the topic may have grown.
 
         A missed call costs a reader at most its own polling period: a hint, not a guarantee.
+        """
+        ...
+
+    def erase(self, topic: Topic, partition: int, key: bytes, before: int) -> int:
+        """Destroy the values of a key before a position; return their number.
+
+        Positions, other records and voids stay; the records read as ones without a value. What the backend still holds
+        beside the records (old versions, logs of its own) goes with `destroy_erased`. Repeating either call is safe.
+
+        Raises:
+            InvalidError: NOT_FOUND, no such topic.
+            ConflictError: TRANSITION_NOT_ALLOWED, the backend cannot do this from here; the message says who can.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def destroy_erased(self, topics: Collection[Topic]) -> bool:
+        """Destroy what `erase` has left behind of these topics; return whether the backend holds nothing of it.
+
+        Raises:
+            UnavailableError: the backend does not answer, or something still needs what is to be destroyed.
         """
         ...
 

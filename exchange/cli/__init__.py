@@ -5,6 +5,7 @@ pool renew-receipts-key                replace a lost or stolen key
 pool department | user | connector     departments, accounts, connectors
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
+pool erase                             erasure of a record key's values, by two persons
 pool audit                             search and verify the audit log
 pool broker                            check acknowledged batches; export the schemas topic
 pool demo                              a demonstration, in a minute
@@ -14,7 +15,7 @@ import sys
 
 import typer
 
-from exchange.cli import audit, broker, control, run
+from exchange.cli import audit, broker, control, erase, run
 from exchange.cli.output import fail
 from schemas.errors import PoolError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 run.add_to(app)
 control.add_to(app)
+erase.add_to(app)
 audit.add_to(app)
 broker.add_to(app)
 

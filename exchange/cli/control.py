@@ -1,4 +1,7 @@
-"""Commands of the control API: `pool department`, `user`, `connector`, `catalogue`, `purposes`, `request`, `grant`."""
+"""Commands of the control API: `pool department`, `user`, `connector`, `catalogue`, `purposes`, `request`, `grant`.
+
+`pool erase` is in a module of its own, `exchange.cli.erase`.
+"""
 
 import sys
 from pathlib import Path

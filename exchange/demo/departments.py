@@ -111,6 +111,10 @@ class PublicSecurity(_Department):
         self.count = count
         self._people = list(persons(count))
 
+    def one_number(self) -> str:
+        """Return the identity number of a person."""
+        return str(self._people[0]["id_number"])
+
     def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
         """Return the rows that a grant of these fields, this district and a masked id_number has to deliver."""
         return {

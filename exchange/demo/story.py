@@ -1,4 +1,4 @@
-"""Demonstration (`pool demo`): publish, request, approve, fetch and verify, with three invented departments.
+"""Demonstration (`pool demo`): publish, request, approve, fetch, verify and erase, with three invented departments.
 
     公安局 Public Security   a population table in its own database, published by a connector
     民政局 Civil Affairs     a CSV drop in GB18030, published by a connector
@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from exchange.admin_client import AdminClient
 from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import verify_files
@@ -29,6 +30,7 @@ __all__ = ["run_demo"]
 
 _ORGANISATIONS = 2_000
 _SIGNED_WITHIN = 15.0  # seconds until the log has signed the last entry
+_ERASED_WITHIN = 60.0  # seconds from the proposal on
 
 
 @dataclass
@@ -113,6 +115,7 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         screen.passed(
             f"compared with what was generated: {len(delivered):,} rows, 4 fields, one masked; nothing else arrived"
         )
+    erased = _erase(stage, root, police)
     screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
     screen.commands(
         f"pool audit list --data {stage.data} --grant {grant_id}",
@@ -120,7 +123,28 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         f"pool grant --data {stage.data} suspend {grant_id} --reason '…'",
         f"pool-connect status {labour.config}",
     )
-    return proven and not differences
+    return proven and erased and not differences
+
+
+def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
+    """Erase one person by the decision of two, and wait until the values are destroyed."""
+    screen = stage.screen
+    screen.heading("7", "A person is erased", "个人信息删除")
+    started = time.monotonic()
+    body = {"topic": police.topic, "key": [police.one_number()], "reason": "个人信息主体撤回同意"}
+    erasure = police.head.post("/erasures", body)["id"]
+    screen.line(f"{police.name} proposes; the key is kept as its pseudonym alone")
+    root.post(f"/erasures/{erasure}/confirmation")
+    screen.line("another person confirms; from now on nothing of this person is released")
+    while time.monotonic() - started < _ERASED_WITHIN:
+        (found,) = (one for one in root.get("/erasures") if one["id"] == erasure)
+        if found["state"] == "done":
+            seconds = time.monotonic() - started
+            screen.passed(f"{found['destroyed']} value destroyed, in tables and write-ahead log, {seconds:.1f} s later")
+            return True
+        time.sleep(0.3)
+    screen.failed(f"the erasure {erasure} is not carried out within {_ERASED_WITHIN:.0f} s")
+    return False
 
 
 def _refusal(pool: PoolClient, grant_id: str, labour: HumanResources, purpose: str = "", case: str = "") -> str:

@@ -74,7 +74,7 @@ def read_retractions(broker: Broker, appended: Appended) -> list[Retraction]:
         for index, offset in enumerate(records.offsets)
         if offset in wanted.get(records.partition, ())
         and records.values[index] is None
-        and is_retraction(Operation.VOID, records.valid(index))
+        and is_retraction(records.mark(index), records.valid(index))
     ]
 
 

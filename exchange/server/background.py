@@ -1,4 +1,4 @@
-"""Background loops of a process: sequencer, sweeper with expiry of grants, sender of the schemas topic.
+"""Background loops of a process: sequencer, sweeper with expiry of grants, erasures, sender of the schemas topic.
 
 Each loop is a thread that ends with its process. Whatever one turn raises is logged and counted, and the loop goes on:
 without it the log would not grow, or grants would stay in force when their time is over, and nothing would show it. Of
@@ -20,19 +20,21 @@ from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.sequencer import Sequencer
 from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
+from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.records.append_recovery import AppendRecovery
 from exchange.server.clock import microseconds
 from exchange.server.schemas_topic import SchemasTopic
 from schemas.errors import PoolError, Reason
 
-__all__ = ["SequencerProgress", "in_thread", "send_schemas", "sequence", "sweep"]
+__all__ = ["SequencerProgress", "carry_out_erasures", "in_thread", "send_schemas", "sequence", "sweep"]
 
 _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for a running turn when the process ends
 _SEQUENCER_PERIOD = 1.0  # seconds
 _SCHEMAS_PERIOD = 1.0  # seconds, while nothing waits
 _SWEEPER_PERIOD = 10.0  # seconds
+_ERASURES_PERIOD = 5.0  # seconds
 _FLUSH_EVERY = 6  # turns of the sweeper
 _REVIEW_EVERY = 30  # turns of the sweeper
 _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
@@ -145,6 +147,18 @@ def sweep(recovery: AppendRecovery, grants: GrantService, enforcer: Enforcer, st
                 _unexpected(name, error)
         turns += 1
         stop.wait(_SWEEPER_PERIOD)
+
+
+def carry_out_erasures(erasures: ErasureService, stop: threading.Event) -> None:
+    """Every 5 s: carry out what was confirmed. A thread of its own, since a large table takes minutes."""
+    while not stop.is_set():
+        try:
+            erasures.carry_out()
+        except PoolError as error:
+            _log.warning("upkeep_failed", task="erasures", reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - see the module
+            _unexpected("erasures", error)
+        stop.wait(_ERASURES_PERIOD)
 
 
 def recover_receipts(recovery: AppendRecovery) -> None:

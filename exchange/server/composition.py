@@ -40,9 +40,11 @@ from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_queries import AuditQueries, SignedLog
+from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.engines.process_pool import ProcessPool
-from exchange.erasure.postgres import PostgresRetractions
+from exchange.erasure.postgres_erasures import PostgresErasures
+from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.keyfile import read_ed25519
@@ -61,6 +63,7 @@ from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
+from exchange.server.erasure_list import FileErasureList
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.row_tags import open_row_tags
 from exchange.server.schemas_topic import SchemasTopic, read_topic
@@ -187,6 +190,7 @@ class App:
                 log=_SignedLog(audit.log, config.path("log")),
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
             ),
+            erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
             now=utc_now,
         )
@@ -456,6 +460,28 @@ def _open_records(
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)
+
+
+def _open_erasures(
+    config: Config,
+    keys: _Keys,
+    storage: _Storage,
+    audit: _Audit,
+    authorization: _Authorization,
+    tags: RowTags,
+) -> ErasureService:
+    return ErasureService(
+        database=storage.database,
+        enforcer=audit.enforcer,
+        attributes=authorization.attributes,
+        broker=storage.broker,
+        store=PostgresErasures(tags),
+        listed=FileErasureList(config.path("erasures.jsonl")),
+        retractions=PostgresRetractions(),
+        pseudonyms=Pseudonyms(keys.secrets),
+        now=utc_now,
+        new_id=_new_id,
+    )
 
 
 def _database_clock(reader: Reader) -> datetime:

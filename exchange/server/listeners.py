@@ -85,6 +85,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
             sweep = partial(background.sweep, app.pool.recovery, app.pool.grants, app.enforcer)
             await stack.enter_async_context(background.in_thread("sweeper", sweep))
+            erasures = partial(background.carry_out_erasures, app.pool.erasures)
+            await stack.enter_async_context(background.in_thread("erasures", erasures))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", _registry_api(app)))
         if app.schemas_topic is not None:
@@ -100,7 +102,10 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
 
 
 async def _reconcile(app: App, stop: asyncio.Event) -> None:
-    """Create the topics that are missing as soon as the broker answers, or stop waiting when the process shall end."""
+    """Create the topics that are missing and carry out listed erasures as soon as the broker answers.
+
+    Stop waiting when the process shall end.
+    """
 
     def pause(seconds: float) -> None:
         time.sleep(seconds)
@@ -108,6 +113,7 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
             raise UnavailableError(Reason.SHUTTING_DOWN, "told to stop while the start waited")
 
     await asyncio.to_thread(retry_until_available, app.pool.administration.reconcile_topics, sleep=pause)
+    await asyncio.to_thread(retry_until_available, app.pool.erasures.replay, sleep=pause)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from tests.kit.world import postgres
 
 class MemoryRig:
     joins_work = False
+    erases = True
 
     def __init__(self) -> None:
         self.log = MemoryLog()
@@ -56,6 +57,7 @@ class PostgresRig:
     """One database. Every adapter has an engine of its own, made as a gateway makes it."""
 
     joins_work = True
+    erases = True
 
     def __init__(self, server: sa.URL, database: sa.URL) -> None:
         self._database = database

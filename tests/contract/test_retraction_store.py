@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import sqlalchemy as sa
 
-from exchange.erasure.postgres import PostgresRetractions
+from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.erasure.retractions import MemoryRetractions, Retraction, RetractionStore
 from exchange.erasure.tables import metadata
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase

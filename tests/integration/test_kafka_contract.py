@@ -20,6 +20,7 @@ pytestmark = pytest.mark.kafka
 
 class KafkaRig:
     joins_work = False
+    erases = False
 
     def __init__(self, node: Node) -> None:
         self.node = node

@@ -101,6 +101,23 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.OPERATOR: Scope.ANY,
             _R.AUDITOR: Scope.ANY,
         },
+        # Two persons: the department that holds the duty to erase (PIPL Art. 47) proposes, its head or the authority
+        # confirms. The pool itself carries it out.
+        _A.ERASURE_PROPOSE: {
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.DATA_AUTHORITY: Scope.ANY,
+        },
+        _A.ERASURE_CONFIRM: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        _A.ERASURE_REJECT: {_R.SHARING_OFFICE_HEAD: Scope.OWN, _R.DATA_AUTHORITY: Scope.ANY},
+        _A.ERASURE_COMPLETE: {_R.OPERATOR: Scope.ANY},
+        _A.ERASURE_READ: {
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.OPERATOR: Scope.ANY,
+            _R.AUDITOR: Scope.ANY,
+        },
         _A.AUDIT_READ: {
             _R.AUDITOR: Scope.ANY,
             _R.DATA_AUTHORITY: Scope.ANY,
@@ -129,6 +146,7 @@ _READS = frozenset(
         _A.SCHEMA_READ,
         _A.SCHEMA_READ_BY_ID,
         _A.GRANT_READ,
+        _A.ERASURE_READ,
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
     }
@@ -148,12 +166,20 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.APPROVAL_DECIDE,
             _A.CATALOGUE_PUBLISH,
             _A.USER_ADD,
+            _A.ERASURE_PROPOSE,
+            _A.ERASURE_CONFIRM,
+            _A.ERASURE_REJECT,
         },
     }
 )
 """What a role may never do, whatever RULES says."""
 
-_OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {_A.APPROVAL_DECIDE}
+_OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
+    _A.APPROVAL_DECIDE,
+    _A.ERASURE_PROPOSE,
+    _A.ERASURE_CONFIRM,
+    _A.ERASURE_REJECT,
+}
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})
 _ALLOW = Allow()

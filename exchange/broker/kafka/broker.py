@@ -18,7 +18,7 @@ after another; for two gateways at the same moment it may fall by as much as the
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -53,7 +53,7 @@ from exchange.broker.port import (
 )
 from exchange.broker.rules import check_batches
 from exchange.single_flight import SingleFlight
-from schemas.errors import CorruptError, PoolError, Reason
+from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -191,6 +191,17 @@ class KafkaBroker(Broker):
             UnavailableError: BROKER_UNAVAILABLE.
         """
         return [receipt for receipt in receipts if not self._is_complete(receipt)]
+
+    @override
+    def erase(self, topic: Topic, partition: int, key: bytes, before: int) -> int:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            "Kafka does not destroy single records of a topic, and the gateway may not change its segments",
+        )
+
+    @override
+    def destroy_erased(self, topics: Collection[Topic]) -> bool:
+        return False
 
     @override
     def renew_generations(self) -> int:

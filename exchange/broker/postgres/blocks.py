@@ -7,9 +7,10 @@ An append, a read and a removal therefore cost by the block and not by the recor
     lengths     int32 a record, -1 = void    data       the values, end to end
     valid       16 bytes a record, or none   positions  int32 a record, from `first` on; none where contiguous
 
-All numbers are little-endian. Blocks are immutable, except that compaction removes records from them; `first` and
-`last` are then the ends of what remains, so that a block with `last` ≥ p always holds a record at or after p. The range
-that a block covers, `begins` to `ends`, stays: what was removed is told by it from what is missing (see `block_tags`).
+All numbers are little-endian. Blocks are immutable, with two exceptions. An erasure puts a leaf hash in the place of a
+value; the record's mark then has the bit `ERASED`. Compaction removes records; `first` and `last` are then the ends of
+what remains, so that a block with `last` ≥ p always holds a record at or after p. The range that a block covers,
+`begins` to `ends`, stays: what was removed is told by it from what is missing (see `block_tags`).
 
 Pure: bytes in, bytes out.
 """
@@ -23,10 +24,12 @@ from typing import Any, Self
 
 from exchange.broker.port import Append, PartitionRecords
 from exchange.broker.rules import KEY_SIZE
+from schemas.record import leaf_hashes
 
 __all__ = [
     "BLOCK_BYTES",
     "COLUMNS",
+    "ERASED",
     "HEADER_COLUMNS",
     "READ_COLUMNS",
     "Block",
@@ -34,12 +37,14 @@ __all__ = [
     "BlockSlice",
     "blocks_of",
     "copy_rows",
+    "erase_in_block",
     "filter_block",
     "join_slices",
     "pack",
     "positions_in",
 ]
 
+ERASED = 0x08  # bit of a mark: the value was destroyed, its leaf hash is in its place
 BLOCK_BYTES = 256 * 1024  # a read loads whole blocks: the most it loads needlessly, per partition
 COLUMNS = (
     "topic_id, partition, first, last, begins, ends, recorded_at, count, size, keys, marks, lengths, data, valid, "
@@ -273,6 +278,28 @@ def filter_block(block: Block, kept: Sequence[bool]) -> Block:
     )
 
 
+def erase_in_block(block: Block, erased: Sequence[bool]) -> Block:
+    """Return the block with the leaf hash in the place of each erased record's value; voids stay as they are.
+
+    A batch's root can be computed as before, and every position stays. An erased record has the bit `ERASED` in its
+    mark, and reads as a record without a value.
+    """
+    lengths = list(struct.unpack(f"<{block.count}i", block.lengths))
+    marks = bytearray(block.marks)
+    values: list[bytes] = []
+    begin = 0
+    for index, length in enumerate(lengths):
+        value = block.data[begin : begin + max(length, 0)]
+        begin += max(length, 0)
+        if erased[index] and length >= 0 and not marks[index] & ERASED:
+            times = block.valid[16 * index : 16 * index + 16]
+            value = leaf_hashes(bytes([marks[index]]), [value], (), times)[0]
+            marks[index] |= ERASED
+            lengths[index] = len(value)
+        values.append(value)
+    return replace(block, marks=bytes(marks), lengths=struct.pack(f"<{block.count}i", *lengths), data=b"".join(values))
+
+
 @dataclass(frozen=True, slots=True)
 class BlockSlice:
     """The records of a block from a position on."""
@@ -318,6 +345,9 @@ def join_slices(partition: int, slices: Sequence[tuple[BlockSlice, int]]) -> Par
         if min(part.lengths) < 0:
             lengths = part.lengths[begin:end]
             taken = [None if length < 0 else value for length, value in zip(lengths, taken, strict=True)]
+        if any(mark & ERASED for mark in set(block.marks)):
+            erased = [mark & ERASED for mark in block.marks[begin:end]]
+            taken = [None if gone else value for gone, value in zip(erased, taken, strict=True)]
         values += taken
         recorded_at += [block.recorded_at] * count
         marks.append(block.marks[begin:end])

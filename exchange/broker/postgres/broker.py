@@ -12,7 +12,7 @@ adapter with an older one is fenced. A gateway that is stopped in the middle of 
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,6 +39,7 @@ from exchange.broker.postgres import tables
 from exchange.broker.postgres.append import lanes_after, lock_lane, read_lane, store
 from exchange.broker.postgres.block_tags import BlockTags, NewestEnds, PartitionRow, TopicRow, TopicTags
 from exchange.broker.postgres.blocks import Block, pack
+from exchange.broker.postgres.erasure import destroy_old, erase_key
 from exchange.broker.postgres.notifications import Notifications
 from exchange.broker.postgres.read import read_ends, read_positions_for_time, read_records
 from exchange.broker.postgres.retention import compact_partition, retain_partition
@@ -337,6 +338,18 @@ class PostgresBroker(Broker):
         if failed is not None:
             raise failed
         return removed
+
+    @override
+    def erase(self, topic: Topic, partition: int, key: bytes, before: int) -> int:
+        tags, _ = self._topic(topic)
+        with self._translated():
+            return erase_key(self._database, tags, partition, key, before)
+
+    @override
+    def destroy_erased(self, topics: Collection[Topic]) -> bool:
+        """Writes the topics' tables again and locks them meanwhile; deletes old write-ahead log, as a superuser."""
+        with self._translated():
+            return destroy_old(self._database, [self._topic(topic)[0].topic_id for topic in topics])
 
     @override
     def renew_generations(self) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "compact_partition",
     "lock_block",
     "lock_partition",
+    "replace_block",
     "retain_partition",
     "rewrite_block",
     "store_partition",
@@ -160,8 +161,7 @@ def rewrite_block(connection: sa.Connection, tags: TopicTags, was: Block, kept: 
     """
     where = {"topic": tags.topic_id, "partition": was.partition, "was": was.last}
     if any(kept):
-        block = tags.protect(filter_block(was, kept))
-        connection.exec_driver_sql(_REWRITE, {**where, **_columns(block)})
+        replace_block(connection, tags, was, filter_block(was, kept))
         return
     connection.exec_driver_sql(_DELETE, where)
     for statement in (_LOCK_NEXT, _LOCK_PREVIOUS):
@@ -175,6 +175,12 @@ def rewrite_block(connection: sa.Connection, tags: TopicTags, was: Block, kept: 
             return
     partition = lock_partition(connection, tags, was.partition)
     store_partition(connection, tags, replace(partition, earliest=was.ends + 1))
+
+
+def replace_block(connection: sa.Connection, tags: TopicTags, was: Block, block: Block) -> None:
+    """Store another block, with its tag, in the place of a locked one."""
+    where = {"topic": tags.topic_id, "partition": was.partition, "was": was.last}
+    connection.exec_driver_sql(_REWRITE, {**where, **_columns(tags.protect(block))})
 
 
 def _last(header: BlockHeader) -> int:

@@ -11,6 +11,7 @@ Where an adapter is free, so are the tests: positions may have gaps, recorded_at
 """
 
 from tests.contract.broker.commit_hook import CommitHookContract
+from tests.contract.broker.erasure import ErasureContract
 from tests.contract.broker.exactly_once import ExactlyOnceContract
 from tests.contract.broker.fencing import FencingContract
 from tests.contract.broker.lane_state import LaneStateContract
@@ -34,6 +35,7 @@ class BrokerContract(
     RecordTimeContract,
     WatchContract,
     RetentionContract,
+    ErasureContract,
     OutageContract,
 ):
     """Everything that an adapter promises."""

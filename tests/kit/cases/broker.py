@@ -39,6 +39,9 @@ class Rig(Protocol):
     joins_work: bool
     """Whether the commit hook gets the open transaction, so that one that raises rolls the records back."""
 
+    erases: bool
+    """Whether `Broker.erase` destroys values here."""
+
     def broker(self) -> Broker:
         """Return another adapter (a gateway of its own, a restart) over the same backend; the rig closes it."""
         ...

@@ -67,7 +67,7 @@ class Committed:
             keys=[bytes([offset]) * 16 for offset in offsets],
             values=[None if offset in {15, 25, 55} else b"value" for offset in offsets],
             recorded_at=[NOW] * len(offsets),
-            mark=lambda _: 1,
+            mark=lambda _: 3,
             valid=lambda index: bytes([offsets[index] == 25]) * 16,
         )
         return ReadResult(partitions=(records,), next=(offsets.stop,))

@@ -1,0 +1,281 @@
+"""Erasure service: propose, confirm, reject and carry out the destruction of a person's values (`pool erase`).
+
+    propose     the key comes from the caller in the clear and is stored, and entered in the log, as its pseudonym
+    confirm     by another person. In one transaction: the decision, a retraction up to the end of the partition, the
+                entry. Then the list outside the database; the answer comes after the release window, so that nothing
+                before it is released once this has returned
+    carry_out   what is confirmed, one by one: the broker destroys the values and what it still holds of them; an entry
+    replay      before a pool serves: what the list has and the database does not, since it was restored
+
+If a gateway dies after the confirmation, another one carries it out; if it dies before the list is written, the next
+`carry_out` writes it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import structlog
+
+from exchange.access.decision.roles import decide_control
+from exchange.authorization.attributes import AttributeProvider
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.release_window import RELEASE_WINDOW
+from exchange.authorization.request_context import RequestContext
+from exchange.broker.port import Broker
+from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
+from exchange.erasure.retractions import Retraction, RetractionStore
+from exchange.identity.pseudonyms import Pseudonyms, partitions
+from registry.database.unit_of_work import Database
+from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
+from schemas.errors import InvalidError, PoolError, Reason
+from schemas.names import Topic
+from schemas.record import key_bytes
+
+__all__ = ["ErasureService"]
+
+_TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
+_TIMER_CALL = RequestContext(trace="0" * 32, client="timer")
+_MAX_REASON = 2000  # characters
+_log = structlog.get_logger()
+
+
+class ErasureService:
+    """Erasures as acts of persons, and the pool's own act that follows."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        enforcer: Enforcer,
+        attributes: AttributeProvider,
+        broker: Broker,
+        store: ErasureStore,
+        listed: ErasureList,
+        retractions: RetractionStore,
+        pseudonyms: Pseudonyms,
+        now: Callable[[], datetime],
+        new_id: Callable[[], str],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._database = database
+        self._enforcer = enforcer
+        self._attributes = attributes
+        self._broker = broker
+        self._store = store
+        self._listed = listed
+        self._retractions = retractions
+        self._pseudonyms = pseudonyms
+        self._now = now
+        self._new_id = new_id
+        self._sleep = sleep
+        self._running = threading.Lock()
+        self._reported: set[tuple[str, str]] = set()
+
+    def propose(self, actor: Actor, call: RequestContext, topic: Topic, key: Sequence[str], reason: str) -> Erasure:
+        """Propose the erasure of a key.
+
+        Args:
+            actor: the proposer.
+            call: its context.
+            topic: whose values.
+            key: the parts of the record key, in the schema's order.
+            reason: in words; it goes into the log.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: RESOURCE_UNKNOWN, NOT_FOUND; RECORD_INVALID, no key; REQUEST_INVALID, no reason or one that
+                holds the key.
+        """
+        provider = self._provider(topic)
+        # Before the transaction: while the broker does not answer, nobody must wait for its connection.
+        count = self._broker.topic(topic).partitions
+        decision = self._decide(actor, Action.ERASURE_PROPOSE, provider)
+        with self._enforcer.act(actor, Action.ERASURE_PROPOSE, str(topic), call, decision) as (work, act):
+            _check_reason(reason, key)
+            (pseudonym,) = self._pseudonyms.pseudonyms(topic, [key_bytes(key)])
+            (partition,) = partitions([pseudonym], count)
+            erasure = Erasure(
+                id=self._new_id(),
+                topic=topic,
+                key=pseudonym,
+                partition=partition,
+                reason=reason,
+                state=ErasureState.PROPOSED,
+                proposed_by=actor.id,
+                proposed_at=self._now(),
+            )
+            self._store.add(work, erasure)
+            act.note(erasure=erasure.id, pseudonym=pseudonym.hex(), reason=reason)
+        return erasure
+
+    def confirm(self, actor: Actor, call: RequestContext, erasure_id: str) -> Erasure:
+        """Confirm an erasure; when this returns, no value of the key from before is released any more.
+
+        Raises:
+            RefusedError: the actor may not; SAME_PERSON, it proposed the erasure.
+            InvalidError: NOT_FOUND.
+            ConflictError: TRANSITION_NOT_ALLOWED, it was decided before.
+            UnavailableError: it is confirmed, and not yet in the list outside the database; the pool repeats that.
+        """
+        return self._decided(actor, call, erasure_id, Action.ERASURE_CONFIRM)
+
+    def reject(self, actor: Actor, call: RequestContext, erasure_id: str, reason: str) -> Erasure:
+        """Reject an erasure.
+
+        Raises:
+            RefusedError: the actor may not; SAME_PERSON, it proposed the erasure.
+            InvalidError: NOT_FOUND.
+            ConflictError: TRANSITION_NOT_ALLOWED, it was decided before.
+        """
+        return self._decided(actor, call, erasure_id, Action.ERASURE_REJECT, reason)
+
+    def list(self, actor: Actor, call: RequestContext) -> Sequence[Erasure]:
+        """Return the erasures that the actor may see: of its department's resources, or all.
+
+        Raises:
+            RefusedError: the actor may see none.
+        """
+        decision = self._decide(actor, Action.ERASURE_READ, actor.department or None)
+        with self._enforcer.act(actor, Action.ERASURE_READ, "*", call, decision) as (work, _):
+            found = self._store.list(work)
+        if not actor.department:
+            return found
+        return [one for one in found if self._provider_or_none(one.topic) == actor.department]
+
+    def carry_out(self) -> int:
+        """Carry out what is confirmed; return the number of erasures that are done.
+
+        One that fails does not stop the others; the reason is logged, and the next call tries again.
+        """
+        with self._running:
+            with self._database.read() as reader:
+                confirmed = self._store.list(reader, ErasureState.CONFIRMED)
+            if not confirmed:
+                return 0
+            listed = {one.id for one in self._listed.all()}
+            destroyed: dict[str, int] = {}
+            for erasure in confirmed:
+                try:
+                    if erasure.id not in listed:
+                        self._listed.add(erasure)
+                    destroyed[erasure.id] = self._destroy(erasure)
+                except PoolError as error:
+                    if (erasure.id, error.reason) not in self._reported:
+                        self._reported.add((erasure.id, error.reason))
+                        _log.warning("erasure_failed", erasure=erasure.id, reason=error.reason, message=error.message)
+            erased = [one for one in confirmed if one.id in destroyed]
+            if not erased:
+                return 0
+            clean = self._broker.destroy_erased({one.topic for one in erased})
+            for erasure in erased:
+                self._complete(erasure, destroyed[erasure.id], clean=clean)
+            return len(erased)
+
+    def replay(self) -> int:
+        """Carry out the listed erasures that the database does not have, as one that was restored; return their number.
+
+        Call it before the pool serves.
+
+        Raises:
+            PoolError: they are not carried out; the pool must not serve.
+        """
+        with self._database.read() as reader:
+            known = {one.id: one for one in self._store.list(reader)}
+        missing = [
+            one
+            for one in self._listed.all()
+            if one.id not in known or known[one.id].state in {ErasureState.PROPOSED, ErasureState.REJECTED}
+        ]
+        for erasure in missing:
+            self._confirm_again(erasure, known.get(erasure.id))
+        if missing:
+            self.carry_out()
+            with self._database.read() as reader:
+                waiting = {one.id for one in self._store.list(reader, ErasureState.CONFIRMED)}
+            _log.warning("erasures_replayed", count=len(missing), waiting=len(waiting & {one.id for one in missing}))
+        return len(missing)
+
+    def _decided(
+        self, actor: Actor, call: RequestContext, erasure_id: str, action: Action, reason: str = ""
+    ) -> Erasure:
+        with self._database.read() as reader:
+            erasure = self._store.get(reader, erasure_id)
+        if erasure is None:
+            raise unknown_erasure(erasure_id)
+        decision = self._decide(actor, action, self._provider_or_none(erasure.topic))
+        if isinstance(decision, Allow) and actor.id == erasure.proposed_by:
+            decision = Deny(Reason.SAME_PERSON, "who proposed an erasure does not decide on it; another person must")
+        confirmed = action is Action.ERASURE_CONFIRM
+        # Before the transaction, as above. What is published from here on is none of this decision.
+        before = self._broker.ends(erasure.topic).latest[erasure.partition] if confirmed else None
+        with self._enforcer.act(actor, action, str(erasure.topic), call, decision) as (work, act):
+            decided = erasure.decide(confirmed=confirmed, by=actor.id, at=self._now(), before=before)
+            self._store.change(work, decided, ErasureState.PROPOSED)
+            act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), reason=reason or erasure.reason)
+            if before is not None:
+                act.note(partition=erasure.partition, before=before)
+                self._retractions.add(work, erasure.topic, [_retraction(decided, before)])
+        if confirmed:
+            self._listed.add(decided)
+            self._sleep(RELEASE_WINDOW)  # what was about to leave has left by now, or never will
+        return decided
+
+    def _confirm_again(self, listed: Erasure, known: Erasure | None) -> None:
+        """Store an erasure that was confirmed before the database was restored."""
+        latest = self._broker.ends(listed.topic).latest[listed.partition]
+        # Positions from here on are given to other records than those that the restored database has lost.
+        erasure = listed.limited(latest)
+        decision = self._decide(_TIMER, Action.ERASURE_COMPLETE)
+        resource = str(listed.topic)
+        with self._enforcer.act(_TIMER, Action.ERASURE_COMPLETE, resource, _TIMER_CALL, decision) as (work, act):
+            if known is None:
+                self._store.add(work, erasure)
+            else:
+                self._store.change(work, erasure, known.state)
+            act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), replayed=True)
+            self._retractions.add(work, erasure.topic, [_retraction(erasure, erasure.before or 0)])
+
+    def _destroy(self, erasure: Erasure) -> int:
+        before = erasure.before or 0
+        return self._broker.erase(erasure.topic, erasure.partition, erasure.key, before)
+
+    def _complete(self, erasure: Erasure, destroyed: int, *, clean: bool) -> None:
+        decision = self._decide(_TIMER, Action.ERASURE_COMPLETE)
+        resource = str(erasure.topic)
+        with self._enforcer.act(_TIMER, Action.ERASURE_COMPLETE, resource, _TIMER_CALL, decision) as (work, act):
+            self._store.change(work, erasure.complete(destroyed=destroyed, at=self._now()), ErasureState.CONFIRMED)
+            act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), destroyed=destroyed, logs_clean=clean)
+        if not clean:
+            _log.warning("erasure_left_logs", erasure=erasure.id)
+
+    def _provider(self, topic: Topic) -> str:
+        provider = self._provider_or_none(topic)
+        if provider is None:
+            raise InvalidError(
+                Reason.RESOURCE_UNKNOWN, f"got the topic {topic}, which is not in the catalogue; see `pool catalogue`"
+            )
+        return provider
+
+    def _provider_or_none(self, topic: Topic) -> str | None:
+        resource = self._attributes.resource(topic)
+        return resource.provider if resource else None
+
+    def _decide(self, actor: Actor, action: Action, department: str | None = None) -> Allow | Deny:
+        return decide_control(actor, action, standing=self._attributes.standing(actor), department=department)
+
+
+def _retraction(erasure: Erasure, before: int) -> Retraction:
+    return Retraction(key=erasure.key, partition=erasure.partition, position=before)
+
+
+def _check_reason(reason: str, key: Sequence[str]) -> None:
+    if not reason.strip() or len(reason) > _MAX_REASON:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"got no reason, or one of more than {_MAX_REASON} characters; expected some words"
+        )
+    if any(part and part in reason for part in key):
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "the reason holds the key; expected words without it, as it goes into the log"
+        )

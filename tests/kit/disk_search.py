@@ -1,0 +1,51 @@
+"""Search of what a store has on its disk for planted values, in every form in which it may keep them.
+
+A planted value is text of many numbered pieces: a store that cuts it at the ends of its pages and segments still
+holds most of the pieces whole, and one piece that is left behind is found.
+
+    PostgreSQL   the bytes of every file: tables, TOAST tables, indexes, write-ahead log, statistics, temporary files.
+                 The pool's blocks are stored without compression, and `wal_compression` is off.
+    Kafka        the bytes of every file, and the records of every batch of every segment, decompressed
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+__all__ = ["found_in", "planted", "unpacked"]
+
+_PIECES = 40
+
+
+def planted(name: str) -> str:
+    """Return a value to plant; *name* of eight letters or digits marks each of its pieces."""
+    return "".join(f"{name}-{number:02};" for number in range(_PIECES))
+
+
+def found_in(folder: Path, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return, by name, the files below a folder that hold a piece of the value planted under it."""
+    wanted = {name: re.compile(re.escape(name.encode()) + rb"-\d\d;") for name in names}
+    found: dict[str, list[str]] = {name: [] for name in wanted}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # the server removed it meanwhile
+                continue
+            forms = [content, *unpacked(path, content)]
+            for name, pattern in wanted.items():
+                if any(pattern.search(form) for form in forms):
+                    found[name].append(str(path.relative_to(folder)))
+    return found
+
+
+def unpacked(path: Path, content: bytes) -> Iterator[bytes]:
+    """Return the keys, values and headers of the batches in a Kafka segment, decompressed."""
+    if not re.search(r"\.log(\.deleted|\.cleaned|\.swap)?$", path.name) or not path.name[:20].isdigit():
+        return
+    from kafka.record import MemoryRecords  # the library takes a while to import, and most tests need none of it
+
+    records = MemoryRecords(content)
+    while (batch := records.next_batch()) is not None:
+        for record in batch:
+            yield b"\n".join([record.key or b"", record.value or b"", *(value for _, value in record.headers)])
