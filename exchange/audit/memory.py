@@ -1,7 +1,7 @@
 """In-memory adapter of the audit stores: one object for all three ports, under the same contract suite."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,7 @@ class _EntryRow:
 class _ReceiptRow:
     receipt: Receipt
     keys: tuple[bytes, ...] | None  # 16-byte pseudonyms, in the order of the batch; None once pruned
+    void_leaves: bytes = b""
 
 
 class MemoryAudit(ReceiptStore, LogStore, EntryStore):
@@ -104,9 +105,17 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         ]
 
     @override
-    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(
+        self,
+        work: UnitOfWork,
+        receipts: Sequence[tuple[Receipt, Sequence[bytes]]],
+        void_leaves: Mapping[int, bytes] | None = None,
+    ) -> None:
+        leaves = void_leaves or {}
         new = {
-            (receipt.lane, receipt.sequence): _ReceiptRow(receipt=receipt, keys=tuple(keys) or None)
+            (receipt.lane, receipt.sequence): _ReceiptRow(
+                receipt=receipt, keys=tuple(keys) or None, void_leaves=leaves.get(receipt.sequence, b"")
+            )
             for receipt, keys in receipts
         }
         existing = self._receipts.keys() & new.keys()
@@ -123,6 +132,11 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
     def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
         row = self._receipts.get((lane, sequence))
         return None if row is None else row.receipt
+
+    @override
+    def order(self, reader: Reader, lane: Lane, sequence: int) -> tuple[bytes, bytes] | None:
+        row = self._receipts.get((lane, sequence))
+        return None if row is None else (b"".join(row.keys or ()), row.void_leaves)
 
     @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:
@@ -144,7 +158,7 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
             for key, row in self._receipts.items()
             if row.keys is not None and at.get(row.receipt.entry_id, before) < before
         }
-        self._receipts.update({key: replace(row, keys=None) for key, row in old.items()})
+        self._receipts.update({key: replace(row, keys=None, void_leaves=b"") for key, row in old.items()})
         on_rollback(work, lambda: self._receipts.update(old))
         return len(old)
 

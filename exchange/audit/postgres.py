@@ -5,7 +5,7 @@ One statement stores the entries of an act, however many they are, and moves the
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,8 +109,9 @@ SELECT lane, (SELECT max(sequence) FROM audit_receipt r WHERE r.lane = lanes.lan
 FROM lanes WHERE lane IS NOT NULL
 """)
 
+_GET_ORDER = sa.text("SELECT keys, void_leaves FROM audit_receipt WHERE lane = :lane AND sequence = :sequence")
 _PRUNE_KEYS = sa.text("""
-UPDATE audit_receipt AS r SET keys = NULL FROM audit_entry AS e
+UPDATE audit_receipt AS r SET keys = NULL, void_leaves = NULL FROM audit_entry AS e
 WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
 """)
 
@@ -247,7 +248,12 @@ class PostgresReceipts(ReceiptStore):
     """The adapter of `ReceiptStore`."""
 
     @override
-    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(
+        self,
+        work: UnitOfWork,
+        receipts: Sequence[tuple[Receipt, Sequence[bytes]]],
+        void_leaves: Mapping[int, bytes] | None = None,
+    ) -> None:
         rows = [
             {
                 "lane": str(receipt.lane),
@@ -259,6 +265,7 @@ class PostgresReceipts(ReceiptStore):
                 "source_position": receipt.source_position,
                 "signature": receipt.signature,
                 "keys": b"".join(keys) or None,
+                "void_leaves": (void_leaves or {}).get(receipt.sequence),
             }
             for receipt, keys in receipts
         ]
@@ -275,6 +282,12 @@ class PostgresReceipts(ReceiptStore):
     def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
         found = connection_of(reader).execute(_GET_RECEIPT, {"lane": str(lane), "sequence": sequence}).one_or_none()
         return None if found is None else _receipt(found)
+
+    @override
+    def order(self, reader: Reader, lane: Lane, sequence: int) -> tuple[bytes, bytes] | None:
+        values = {"lane": str(lane), "sequence": sequence}
+        found = connection_of(reader).execute(_GET_ORDER, values).one_or_none()
+        return None if found is None else (bytes(found.keys or b""), bytes(found.void_leaves or b""))
 
     @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:

@@ -14,7 +14,7 @@ sequences as it has had transactions side by side, so none waits for another. In
 `gateway` and the number the field `counter`. `gapless_sequence` says how PostgreSQL does it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -179,12 +179,22 @@ class EntryStore(Protocol):
 class ReceiptStore(Protocol):
     """Stores the receipts of publications.
 
-    The pseudonyms beside them are for the question who may have seen a person's record. No program reads or prunes
-    them yet.
+    The pseudonyms beside them are for the question who may have seen a person's record, and say in which order a batch
+    was sent (`exchange.records.record_verifier`). No program prunes them yet.
     """
 
-    def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+    def put(
+        self,
+        work: UnitOfWork,
+        receipts: Sequence[tuple[Receipt, Sequence[bytes]]],
+        void_leaves: Mapping[int, bytes] | None = None,
+    ) -> None:
         """Store receipts, each with the 16-byte pseudonyms of its batch's keys, in order.
+
+        Args:
+            work: the caller's transaction.
+            receipts: of one lane, with the keys.
+            void_leaves: masked leaf hashes of a batch's voids, 32 bytes each, by its sequence number.
 
         Raises:
             ConflictError: ALREADY_EXISTS, a lane has a receipt of one of the numbers; none is stored.
@@ -193,6 +203,13 @@ class ReceiptStore(Protocol):
 
     def get(self, reader: Reader, lane: Lane, sequence: int) -> Receipt | None:
         """Return one receipt."""
+        ...
+
+    def order(self, reader: Reader, lane: Lane, sequence: int) -> tuple[bytes, bytes] | None:
+        """Return the pseudonyms of a batch's keys, 16 bytes each, and its voids' masked leaf hashes, 32 bytes each.
+
+        Each is empty where it was not stored, or was pruned; None where there is no receipt.
+        """
         ...
 
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:

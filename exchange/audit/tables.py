@@ -69,6 +69,7 @@ audit_receipt = sa.Table(
     sa.Column("source_position", sa.LargeBinary, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
     sa.Column("keys", sa.LargeBinary),  # 16 bytes a record; NULL = pruned, or unknown to the sweeper
+    sa.Column("void_leaves", sa.LargeBinary),  # 32 bytes a void, masked; NULL = no voids, or unknown
     info=proven("the pool's signature over it, and the leaf hash of its entry"),
 )
 

@@ -27,7 +27,7 @@ from exchange.server.row_tags import open_row_tags
 from exchange.server.tagged_tables import stored_rows
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "read_key", "read_text"]
 
 _COLUMNS = ("index", "proof", "at", "action", "decision", "department", "resource", "purpose", "case", "grant", "count")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -134,7 +134,7 @@ def check_proof_file(
     ] = None,
 ) -> None:
     """Check a proof file offline, and show the entry that it proves; or its leaf hash, if the file holds no more."""
-    proven = check_proof(_read(file), [_key(key)])
+    proven = check_proof(read_text(file), [read_key(key)])
     if expected is not None and expected.lower() != proven.leaf_hash.hex():
         raise InvalidError(
             Reason.LEAF_MISMATCH, "the file proves an entry with another leaf hash; ask for the proof of this entry"
@@ -160,18 +160,18 @@ def verify(
     ] = None,
 ) -> None:
     """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
-    checkpoint_text = _read(since) if since else None
+    checkpoint_text = read_text(since) if since else None
     report: VerificationReport
     if database is None:
-        report = verify_files(files, key=_key(key), since=checkpoint_text)
+        report = verify_files(files, key=read_key(key), since=checkpoint_text)
     else:
         tags = None if secrets is None else open_row_tags(FileSecrets.open(secrets))
-        engine = sa.create_engine(_read(database).strip())
+        engine = sa.create_engine(read_text(database).strip())
         try:
             report = verify_database(
                 engine,
                 files,
-                key=_key(key),
+                key=read_key(key),
                 since=checkpoint_text,
                 grants=_grant_rows,
                 tagged=lambda connection: stored_rows(connection, tags),
@@ -218,12 +218,18 @@ def _neutralised(value: object) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _key(text: str) -> NoteKey:
+def read_key(text: str) -> NoteKey:
+    """Return a log's public key from its text, or from the file of this name."""
     path = Path(text)
-    return NoteKey.parse(_read(path).strip() if path.is_file() else text)
+    return NoteKey.parse(read_text(path).strip() if path.is_file() else text)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return a file's text.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, it cannot be read.
+    """
     try:
         return path.read_text()
     except OSError as error:

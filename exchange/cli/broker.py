@@ -1,4 +1,6 @@
-"""Commands `pool broker …`: compare receipts with stored records, export the schemas topic, renew generations.
+"""Commands `pool broker …`: compare stored records with the log, export the schemas topic, renew generations.
+
+`verify` compares every stored batch with the root in its entry, on either broker.
 
 Kafka can lose the end of a committed transaction (KAFKA-20734) without leaving a gap in the offsets. The receipts
 say which records must be there; `check` compares them with what a read-committed consumer finds.
@@ -10,33 +12,44 @@ say which records must be there; `check` compares them with what a read-committe
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
+import sqlalchemy as sa
 import typer
 
 from exchange.audit.postgres import PostgresReceipts
+from exchange.audit.verify import VerificationReport, verify_files
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
+from exchange.cli.audit import read_key, read_text
 from exchange.cli.run import Data
 from exchange.config import Config
+from exchange.identity.pseudonyms import Pseudonyms
+from exchange.identity.secrets import FileSecrets
+from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
+from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
+from exchange.server.clock import microseconds
 from exchange.server.composition import App, schemas_on_topic
+from registry.database.unit_of_work import connection_of
 from registry.schemas_topic.records import Record, write_line
 from schemas.errors import InvalidError, Reason
-from schemas.names import Lane
+from schemas.names import Lane, Topic
 from schemas.record import Receipt
 
 __all__ = ["add_to"]
 
 _RECEIPTS_PER_READ = 50
+_UNSIGNED = sa.text("SELECT leaf FROM audit_entry WHERE leaf_index IS NULL OR leaf_index >= :size")
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
     broker = typer.Typer()
+    broker.command("verify")(verify)
     broker.command("check")(check)
     broker.command("schemas")(schemas)
     broker.command("renew-generations")(renew_generations)
@@ -73,6 +86,50 @@ def check(
         raise typer.Exit(1)
 
 
+def verify(
+    data: Data,
+    topic: Annotated[str | None, typer.Option(help="one topic, such as residents.v1")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="the log's public key, or the file with it; DIR/log.pub if not given")
+    ] = None,
+    since: Annotated[Path | None, typer.Option(help="a checkpoint kept outside the pool")] = None,
+) -> None:
+    """Compare every stored batch with the root in its entry of the log. The pool must be running, or its database.
+
+    The log is verified first. Ends with 1 and names what is missing, changed or of no entry.
+    """
+    config = Config.load(data)
+    only = Topic.parse(topic) if topic else None
+    report = VerificationReport()
+    app = App.open(config, own_database=False)
+    try:
+        collector = PublicationCollector(report.add, only)
+        verify_files(
+            config.path("log"),
+            key=read_key(key or str(config.path("log.pub"))),
+            since=read_text(since) if since else None,
+            invariants=collector,
+            report=report,
+        )
+        size = report.checkpoint.size if report.checkpoint else 0
+        with app.pool.database.read() as reader:
+            for leaf in connection_of(reader).execute(_UNSIGNED, {"size": size}).scalars():
+                collector.add(None, bytes(leaf))
+        verifier = RecordVerifier(
+            app.broker,
+            _order_of(app, Pseudonyms(FileSecrets.open(config.path("secrets")))),
+            report,
+            clock=microseconds,
+            progress=_print_progress if sys.stderr.isatty() else _silent,
+        )
+        for each in collector.topics if only is None else [only]:
+            verifier.verify(each, collector.batches(each))
+    finally:
+        app.close()
+    print("\n".join([*report.lines(), *_summary(verifier.verified)]))
+    raise typer.Exit(report.exit_code)
+
+
 def schemas(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="file to write; standard output if not given")] = None,
@@ -103,6 +160,46 @@ def renew_generations(data: Data) -> None:
     finally:
         app.close()
     print(f"{number:,} {'topic has' if number == 1 else 'topics have'} a new generation")
+
+
+def _order_of(app: App, pseudonymizer: Pseudonyms) -> Callable[[Lane, int], BatchOrder | None]:
+    store = PostgresReceipts()
+
+    def order(lane: Lane, sequence: int) -> BatchOrder | None:
+        with app.pool.database.read() as reader:
+            found = store.order(reader, lane, sequence)
+        if found is None:
+            return None
+        keys, masked = found
+        leaves = [masked[at : at + LEAF_SIZE] for at in range(0, len(masked), LEAF_SIZE)]
+        return BatchOrder(keys=keys, void_leaves=mask_void_leaves(pseudonymizer, lane, sequence, leaves))
+
+    return order
+
+
+def _print_progress(topic: Topic, done: int, whole: int) -> None:
+    print(f"\r{topic}: {done:,} of {whole:,} offsets", end="\n" if done >= whole else "", file=sys.stderr)
+
+
+def _silent(_topic: Topic, _done: int, _whole: int) -> None:
+    """Show nothing: standard error is no terminal."""
+
+
+def _summary(verified: Verified) -> Iterator[str]:
+    yield f"{verified.records:,} records read"
+    yield f"{verified.proven:,} of {verified.batches:,} batches have the root of their entry"
+    for number, what in (
+        (
+            verified.unproven,
+            "cannot be compared: the order of their records or the keys of their voids are not known",
+        ),
+        (verified.retained, "were removed by retention, whole or in part"),
+        (verified.compacted, "were removed in part by compaction"),
+    ):
+        if number:
+            yield f"{number:,} {what}"
+    if verified.erased:
+        yield f"{verified.erased:,} records were erased and left their leaf hash"
 
 
 def _write_file(records: Iterator[Record], out: Path) -> int:

@@ -33,6 +33,7 @@ from exchange.records.ports import KeyPseudonymizer, RecordChecker
 from exchange.records.receipts import LaneHead, LaneReceipts, Publication
 from exchange.records.retractions import has_retraction, retractions_in
 from exchange.records.submission import Submission, check_form, merge_keys
+from exchange.records.void_leaves import mask_void_leaves, void_leaves
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -52,6 +53,7 @@ class CheckedBatch:
     append: Append
     schema_ids: tuple[int, ...]
     signing_key: bytes  # that verified its signature
+    void_leaves: bytes = b""  # masked, see `exchange.records.void_leaves`
 
     @property
     def sequence(self) -> int:
@@ -70,6 +72,7 @@ class CheckedBatch:
             appended=appended,
             schema_ids=self.schema_ids,
             keys=self.append.keys,
+            void_leaves=self.void_leaves,
             retractions=retractions_in(self.append, appended),
         )
 
@@ -169,7 +172,15 @@ class PublishService:
             append=append,
             schema_ids=schema_ids,
             signing_key=signing_key,
+            void_leaves=self._void_leaves(lane, submission),
         )
+
+    def _void_leaves(self, lane: Lane, submission: Submission) -> bytes:
+        """Return the masked leaf hashes of a batch's voids: without them nobody could verify the stored batch."""
+        if not len(submission.void_keys):
+            return b""
+        leaves = void_leaves(submission.marks, submission.void_keys, submission.valid)
+        return b"".join(mask_void_leaves(self._pseudonymizer, lane, submission.sequence, leaves))
 
     def append(self, batches: Sequence[CheckedBatch]) -> list[Receipt]:
         """Do steps (7) to (9) for consecutive batches of one lane, in one transaction of the broker.

@@ -41,6 +41,7 @@ class Publication:
         appended: the broker's receipt.
         schema_ids: among its records; empty when a recovery cannot know them.
         keys: pseudonyms of its records' keys; empty when a recovery cannot know them.
+        void_leaves: masked leaf hashes of its voids, end to end; empty when a recovery cannot know them.
         retractions: among its records; None when they have to be read from the broker first.
         recovered: a dead gateway had appended it, and its entry comes late.
     """
@@ -49,6 +50,7 @@ class Publication:
     appended: Appended
     schema_ids: tuple[int, ...] = ()
     keys: Sequence[bytes] = ()
+    void_leaves: bytes = b""
     retractions: Sequence[Retraction] | None = None
     recovered: bool = False
 
@@ -96,7 +98,11 @@ class LaneReceipts:
             publication.appended.sequence: self._receipt(publication.appended, entry, leaf)
             for publication, entry, leaf in zip(publications, entries, leaves, strict=True)
         }
-        self._store.put(work, [(receipts[one.appended.sequence], one.keys) for one in publications])
+        self._store.put(
+            work,
+            [(receipts[one.appended.sequence], one.keys) for one in publications],
+            {one.appended.sequence: one.void_leaves for one in publications if one.void_leaves},
+        )
         retractions = [one for publication in publications for one in publication.retractions or ()]
         if retractions:
             self._retractions.add(work, publications[0].appended.lane.topic, retractions)

@@ -14,16 +14,18 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
 TOPIC = "permits.v1"
 
 
-def publish(world: World, batches: int) -> str:
+def publish(world: World, batches: int, topic: str = TOPIC, code: str = "101001/000003", voids: int = 0) -> str:
     office = world.department("许可局")
-    office.offer(TOPIC, SCHEMA, level="G2", code="101001/000003")
+    office.offer(topic, SCHEMA, level="G2", code=code)
     identity = office.enrol("source")
-    publisher = Publisher(identity.pool_id, office.id, "source", TOPIC, identity.signing_key)
+    publisher = Publisher(identity.pool_id, office.id, "source", topic, identity.signing_key)
     with world.client(identity) as pool:
         schema_id, text = pool.schema(publisher.lane.topic)
         for number in range(batches):
             rows = [{"permit_no": f"p{number}-{n}", "version": 1, "district": "东城", "note": None} for n in range(20)]
             list(pool.publish(publisher.lane.topic, [publisher.batch(framed(schema_id, text, rows))]))
+        for number in range(voids):
+            list(pool.publish(publisher.lane.topic, [publisher.voids([b"p0-%d" % n for n in range(number + 3)])]))
     return str(publisher.lane)
 
 
@@ -50,6 +52,35 @@ def test_on_postgresql_there_is_nothing_to_compare(postgres_world: World) -> Non
     done = in_process.run(main, "broker", "check", "--data", postgres_world.data)
     assert done.returncode == 0, done.stderr
     assert "one transaction" in done.stdout
+
+
+def test_every_stored_batch_is_compared_with_its_entry(world: World) -> None:
+    publish(world, 3, "licences.v1", "101001/000013", voids=2)
+    done = run("pool", "broker", "verify", "--data", str(world.data), "--topic", "licences.v1")
+    assert done.stdout.splitlines()[-2:] == ["67 records read", "5 of 5 batches have the root of their entry"]
+    assert "nothing is wrong" in done.stdout
+
+
+def test_changed_records_on_postgresql_are_named_by_batch(postgres_world: World) -> None:
+    world, topic = postgres_world, "permissions.v1"
+    publish(world, 3, topic, "101001/000023")
+    engine = sa.create_engine(EmbeddedPostgres(world.data).url_file.read_text().strip())
+    block = """topic_id = (SELECT id FROM broker_topic WHERE name = 'permissions.v1') AND partition = 0
+        AND last = (SELECT max(last) FROM broker_stretch b JOIN broker_topic t ON t.id = b.topic_id
+                    WHERE t.name = 'permissions.v1' AND partition = 0)"""
+    with engine.begin() as connection:
+        changed = f"UPDATE broker_stretch SET data = set_byte(data, 7, 255 - get_byte(data, 7)) WHERE {block}"
+        assert connection.exec_driver_sql(changed).rowcount == 1
+    done = in_process.run(main, "broker", "verify", "--data", world.data, "--topic", topic)
+    assert done.returncode == 1, done.stderr
+    assert "records.corrupt: permissions.v1 partition 0 offsets" in done.stdout
+    assert "records.missing" in done.stdout
+    assert "batch 3 of" in done.stdout
+    assert "2 of 3 batches have the root of their entry" in done.stdout
+    with engine.begin() as connection:
+        connection.exec_driver_sql(changed)
+    engine.dispose()
+    assert in_process.run(main, "broker", "verify", "--data", world.data, "--topic", topic).returncode == 0
 
 
 def test_generations_are_raised_while_the_pool_is_stopped() -> None:

@@ -1,6 +1,6 @@
 """Batches that a gateway had committed when it died: every one gets its entry and receipt, whoever comes next."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -157,8 +157,13 @@ def test_a_lane_that_fails_keeps_no_other_from_its_entries(pool: Pool) -> None:
                 raise UnavailableError(Reason.DATABASE_UNAVAILABLE, "this lane's page is damaged")
             return pool.audit.get(work, lane, sequence)
 
-        def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
-            pool.audit.put(work, receipts)
+        def put(
+            self,
+            work: UnitOfWork,
+            receipts: Sequence[tuple[Receipt, Sequence[bytes]]],
+            void_leaves: Mapping[int, bytes] | None = None,
+        ) -> None:
+            pool.audit.put(work, receipts, void_leaves)
 
     recovery = pool.recovery(Half())
     recovery._broker.lanes = lanes  # type: ignore[method-assign]
@@ -184,11 +189,16 @@ def test_two_who_recover_the_same_batch_write_it_once(pool: Pool) -> None:
         def last(self, work: UnitOfWork, lane: Lane) -> Receipt | None:
             return self.store.last(work, lane)
 
-        def put(self, work: UnitOfWork, receipts: Sequence[tuple[Receipt, Sequence[bytes]]]) -> None:
+        def put(
+            self,
+            work: UnitOfWork,
+            receipts: Sequence[tuple[Receipt, Sequence[bytes]]],
+            void_leaves: Mapping[int, bytes] | None = None,
+        ) -> None:
             if not self.raced:
                 self.raced = True
                 raise ConflictError(Reason.ALREADY_EXISTS, "another gateway was faster")
-            self.store.put(work, receipts)
+            self.store.put(work, receipts, void_leaves)
 
     receipt = pool.recovery(Raced(pool.audit)).resume(ACTOR, CALL, TOPIC)
     assert receipt is not None
