@@ -368,9 +368,9 @@ def _validated(changes: Mapping[str, Any]) -> dict[str, Any]:
         if value == "":
             validated[name] = None
     for name in _METADATA:
-        refuse_sensitive_values(validate_metadata(changes.get(name)))
+        refuse_sensitive_values(validate_metadata(changes.get(name), name))
     for name in _RULES:
-        validate_rules(changes.get(name))
+        validate_rules(changes.get(name), name)
     return validated
 
 

@@ -40,8 +40,12 @@ _MAX_RULES = 500
 _MAX_NAME = 256
 
 
-def validate_metadata(value: Any) -> str | None:
+def validate_metadata(value: Any, name: str = "metadata") -> str | None:
     """Validate metadata and return it as JSON text; None for none.
+
+    Args:
+        value: as submitted or configured.
+        name: of the member that holds it, for messages.
 
     Raises:
         InvalidError: REQUEST_INVALID, naming the invalid member.
@@ -49,21 +53,25 @@ def validate_metadata(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, dict) or not value.keys() <= _METADATA:
-        raise _invalid("metadata", "an object of tags, properties and sensitive")
-    tags, properties, sensitive = (value.get(name) for name in ("tags", "properties", "sensitive"))
+        raise _invalid(name, "an object of tags, properties and sensitive")
+    tags, properties, sensitive = (value.get(member) for member in ("tags", "properties", "sensitive"))
     if tags is not None and not (isinstance(tags, dict) and all(_texts(one) for one in tags.values())):
-        raise _invalid("metadata.tags", "an object of lists of strings")
+        raise _invalid(f"{name}.tags", "an object of lists of strings")
     if properties is not None and not (
         isinstance(properties, dict) and all(isinstance(one, str) for one in properties.values())
     ):
-        raise _invalid("metadata.properties", "an object of strings")
+        raise _invalid(f"{name}.properties", "an object of strings")
     if sensitive is not None and not _texts(sensitive):
-        raise _invalid("metadata.sensitive", "a list of strings")
+        raise _invalid(f"{name}.sensitive", "a list of strings")
     return json.dumps(value, ensure_ascii=False)
 
 
-def validate_rules(value: Any) -> str | None:
+def validate_rules(value: Any, name: str = "ruleSet") -> str | None:
     """Validate a rule set and return it as JSON text; None for none.
+
+    Args:
+        value: as submitted or configured.
+        name: of the member that holds it, for messages.
 
     Raises:
         InvalidError: REQUEST_INVALID, for an invalid form; RULES_INVALID, for rules that no client can execute.
@@ -71,16 +79,16 @@ def validate_rules(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _invalid("ruleSet", "an object of migrationRules, domainRules and encodingRules")
-    for name in value:
-        if name not in RULE_LISTS and name != "enableAt":
-            raise _invalid("ruleSet", f"{', '.join(RULE_LISTS)} and enableAt alone, not {str(name)[:40]!r}")
+        raise _invalid(name, "an object of migrationRules, domainRules and encodingRules")
+    for member in value:
+        if member not in RULE_LISTS and member != "enableAt":
+            raise _invalid(name, f"{', '.join(RULE_LISTS)} and enableAt alone, not {str(member)[:40]!r}")
     for list_name in RULE_LISTS:
         rules = value.get(list_name)
         if rules is None:
             continue
         if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
-            raise _invalid(f"ruleSet.{list_name}", "a list of rules")
+            raise _invalid(f"{name}.{list_name}", "a list of rules")
         if len(rules) > _MAX_RULES:
             raise _bad_rule(list_name, f"got {len(rules)} rules; expected {_MAX_RULES} at most")
         names = [_rule_name(list_name, rule) for rule in rules]
