@@ -1,12 +1,15 @@
 """HTTP client of the control API, with its address and token from options, environment or the data folder.
 
 A token is never a command-line argument, since other users of the machine could read it: it is read from the file that
-`--token-file` or POOL_TOKEN_FILE names. On the pool's own machine `--data DIR` is enough.
+`--token-file` or POOL_TOKEN_FILE names, or from standard input (`--token-file -`). On the pool's own machine `--data
+DIR` gives the address and the authority, and no account: who has the folder is nobody's officer. Until the first two
+data authorities exist, it also gives the token that adds them, and does nothing else.
 """
 
 import json
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,27 +66,33 @@ class AdminClient:
 
 
 def from_options(data: Path | None, url: str | None, token_file: Path | None, authority: Path | None) -> AdminClient:
-    """Return a client by address and token file, or by the data folder on the pool's own machine.
+    """Return a client by address and token file; on the pool's own machine, by data folder and token file.
 
     Raises:
-        InvalidError: CONFIG_INVALID, if neither is given, or the token file cannot be read.
+        InvalidError: CONFIG_INVALID, without address or token, or the token file cannot be read.
     """
     if data is not None:
         config = Config.load(data)
         scheme = "http" if config.dev else "https"
         url = url or f"{scheme}://{_bound_address(config)}"
-        token_file = token_file or data / "bootstrap-token"
+        if token_file is None and "POOL_TOKEN_FILE" not in os.environ and (data / "bootstrap-token").exists():
+            token_file = data / "bootstrap-token"
         authority = authority or (None if config.dev else data / "ca" / "authority.crt")
     url = url or os.environ.get("POOL_URL")
     token_file = token_file or _path(os.environ.get("POOL_TOKEN_FILE"))
     authority = authority or _path(os.environ.get("POOL_AUTHORITY"))
-    if not url or token_file is None:
+    if not url:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, "got neither --data DIR nor --url (POOL_URL); expected one of the two"
+        )
+    if token_file is None:
         raise InvalidError(
             Reason.CONFIG_INVALID,
-            "got neither --data DIR nor --url and --token-file (POOL_URL, POOL_TOKEN_FILE); expected one of the two",
+            "got no token; expected --token-file (POOL_TOKEN_FILE) with the token of your account: the pool's folder "
+            "gives nobody's rights",
         )
     try:
-        token = token_file.read_text().strip()
+        token = (sys.stdin.read() if str(token_file) == "-" else token_file.read_text()).strip()
     except OSError as error:
         raise InvalidError(
             Reason.CONFIG_INVALID, f"{token_file}: {error.strerror}; expected a file with the account's token"

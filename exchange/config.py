@@ -17,6 +17,7 @@ from registry.governance.subject_rights import Profile, Right, Rights
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
+    "Accounts",
     "Address",
     "BrokerSettings",
     "Config",
@@ -93,6 +94,12 @@ class Grants(_Section):
     unmasked_days: int = Field(30, ge=1, le=365)
 
 
+class Accounts(_Section):
+    """Accounts of people."""
+
+    token_days: int = Field(90, ge=1, le=90)  # for which a token is valid
+
+
 class RegistryRight(_Section):
     """A right on subjects of the registry, beside the rights of a role."""
 
@@ -144,6 +151,7 @@ class Config(_Section):
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
     grants: Grants = Grants()
+    accounts: Accounts = Accounts()
     registry: Registry = Registry()
     failpoints: bool = False
 

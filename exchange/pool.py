@@ -5,7 +5,8 @@ publishing                check, append                    exchange/records/publ
 recovery                  resume, sweep                    exchange/records/append_recovery.py
 fetching                  describe, fetch, commit          exchange/records/fetch.py
 grants                    submit, approve, revoke …        exchange/control/grants.py
-administration            departments, catalogue, accounts exchange/control/administration.py
+administration            departments, catalogue           exchange/control/administration.py
+accounts                  accounts, invitations            exchange/control/accounts.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 """
@@ -20,11 +21,13 @@ from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.schema_access import SchemaAccess
+from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.identity.authority import CertificateAuthenticator
+from exchange.identity.last_use import LastUse
 from exchange.identity.tokens import Users
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
@@ -68,6 +71,8 @@ class Pool:
     fetching: FetchService
     grants: GrantService
     administration: Administration
+    accounts: AccountService
+    last_use: LastUse
     audit_queries: AuditQueries
     erasures: ErasureService
     receipt_public_key: bytes
@@ -85,10 +90,13 @@ class Pool:
         """Return the actor whom a bearer token identifies.
 
         Raises:
-            RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account.
+            RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account; TOKEN_EXPIRED.
         """
+        now = self.now()
         with self.database.read() as reader:
-            return self.users.authenticate(reader, token)
+            actor = self.users.authenticate(reader, token, now)
+        self.last_use.record(actor.id, now)
+        return actor
 
     def hello(self, actor: Actor, call: RequestContext) -> Greeting:
         """Return the greeting for a connector: any holder of a certificate of this pool that is not revoked.

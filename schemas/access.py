@@ -84,6 +84,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     AUDITOR = "auditor"
     CONNECTOR = "connector"
+    BOOTSTRAP = "bootstrap"  # the token that `pool init` makes: it adds the first two data authorities
 
 
 class Action(StrEnum):
@@ -96,6 +97,12 @@ class Action(StrEnum):
     CONNECTOR_RENEW = "identity:connector:renew"
     CONNECTOR_REVOKE = "identity:connector:revoke"
     USER_ADD = "identity:user:add"
+    USER_READ = "identity:user:read"
+    USER_ROTATE = "identity:user:rotate"
+    USER_REVOKE = "identity:user:revoke"
+    PROPOSAL_CONFIRM = "identity:proposal:confirm"
+    PROPOSAL_REFUSE = "identity:proposal:refuse"
+    CONNECTOR_READ = "identity:connector:read"
     CATALOGUE_DRAFT = "registry:catalogue:draft"
     CATALOGUE_PUBLISH = "registry:catalogue:publish"
     CATALOGUE_ARCHIVE = "registry:catalogue:archive"

@@ -125,6 +125,8 @@ class Reason(StrEnum):
     # access, later ones
     OTHER_DEPARTMENT = "other_department"
     CONFIRMATION_MISSING = "confirmation_missing"
+    PERSON_UNKNOWN = "person_unknown"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason code, not a secret
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

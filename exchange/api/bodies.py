@@ -1,30 +1,41 @@
 """JSON bodies of the control API: requests and responses as documents. Unknown members are refused."""
 
+from datetime import datetime
+
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from exchange.access.grants.grant_json import to_json
 from exchange.access.view.filter import filter_from_json
+from exchange.control.accounts import ListedAccount
 from exchange.control.grant_review import Review
 from exchange.erasure.erasures import Erasure
+from exchange.identity.proposals import Proposal
+from exchange.identity.store import Certificate
 from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
 
 __all__ = [
+    "ConfirmationBody",
     "ConnectorBody",
     "DepartmentBody",
     "EntryBody",
     "ErasureBody",
     "InvitationBody",
+    "PersonBody",
     "ReasonBody",
     "RequestBody",
     "SchemaBody",
+    "TokenBody",
     "UserBody",
+    "account_json",
+    "certificate_json",
     "department_json",
     "entry_json",
     "erasure_json",
     "grant_json",
+    "proposal_json",
     "review_json",
 ]
 
@@ -50,11 +61,31 @@ class InvitationBody(_Body):
 
 
 class UserBody(_Body):
-    """An account for a person."""
+    """An account for a person, to be proposed."""
 
     name: str
     role: Role
     department: str = Field("", description="internal id; empty for roles of the pool itself")
+    staff_number: str = Field(description="of the person (工号), unique in the pool; no national identity number")
+    token_fingerprint: str = Field(description="of the token that the account's holder has made: sha256:…")
+
+
+class PersonBody(_Body):
+    """The person of an account of an earlier version, to be proposed."""
+
+    staff_number: str
+
+
+class TokenBody(_Body):
+    """The fingerprint of another token for an account."""
+
+    token_fingerprint: str
+
+
+class ConfirmationBody(_Body):
+    """The confirmation of a proposal."""
+
+    token_fingerprint: str | None = Field(None, description="for an account or a token: from the account's holder")
 
 
 class ConnectorBody(_Body):
@@ -206,6 +237,59 @@ def grant_json(grant: Grant) -> dict[str, Json]:
 def review_json(review: Review) -> dict[str, Json]:
     """Return a grant's document, with what is to be known of it as its member `review`."""
     return {**to_json(review.grant), "review": review.to_json()}
+
+
+def account_json(listed: ListedAccount) -> dict[str, Json]:
+    """Return an account's document; nothing of its token but when it ends."""
+    account = listed.account
+    return {
+        "name": account.name,
+        "role": str(account.role),
+        "department": account.department,
+        "staff_number": account.person,
+        "created_by": account.created_by,
+        "created_at": account.created_at.isoformat(),
+        "expires_at": account.expires_at.isoformat(),
+        "last_used": _moment(listed.last_used),
+        "revoked_at": _moment(account.revoked_at),
+    }
+
+
+def proposal_json(proposal: Proposal) -> dict[str, Json]:
+    """Return a proposal's document; not the fingerprint, which who confirms gets from the account's holder."""
+    return {
+        "id": proposal.id,
+        "kind": str(proposal.kind),
+        "department": proposal.department,
+        "subject": proposal.subject,
+        "role": None if proposal.role is None else str(proposal.role),
+        "staff_number": proposal.person,
+        "proposed_by": proposal.proposed_by,
+        "proposed_at": proposal.proposed_at.isoformat(),
+        "expires_at": proposal.expires_at.isoformat(),
+        "state": str(proposal.state),
+        "decided_by": proposal.decided_by,
+        "decided_at": _moment(proposal.decided_at),
+        "reason": proposal.reason,
+    }
+
+
+def certificate_json(certificate: Certificate) -> dict[str, Json]:
+    """Return a certificate's document."""
+    return {
+        "serial": certificate.serial,
+        "department": certificate.department,
+        "connector": certificate.connector,
+        "not_before": certificate.not_before.isoformat(),
+        "not_after": certificate.not_after.isoformat(),
+        "revoked_at": _moment(certificate.revoked_at),
+        "revoked_by": certificate.revoked_by,
+        "revoked_because": certificate.revoked_because,
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def department_json(department: Department) -> dict[str, Json]:

@@ -17,24 +17,32 @@ from fastapi.routing import APIRoute
 from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import GrantQuery
 from exchange.api.bodies import (
+    ConfirmationBody,
     ConnectorBody,
     DepartmentBody,
     EntryBody,
     ErasureBody,
     InvitationBody,
+    PersonBody,
     ReasonBody,
     RequestBody,
     SchemaBody,
+    TokenBody,
     UserBody,
+    account_json,
+    certificate_json,
     department_json,
     entry_json,
     erasure_json,
     grant_json,
+    proposal_json,
     review_json,
 )
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.audit.store import EntryQuery
 from exchange.authorization.request_context import RequestContext
+from exchange.identity.proposals import ProposalState
+from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
 from schemas.access import Actor, GrantState
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError
@@ -99,9 +107,14 @@ def departments(who: Caller) -> list[Document]:
 
 @router.post("/departments/{department}/invitations", status_code=201, tags=["departments"])
 def invite(who: Caller, department: str, body: InvitationBody) -> Document:
-    """Make a one-time enrolment token for a connector of the department. It is shown once."""
-    token = who.pool.administration.invite(who.actor, who.call, department, body.connector)
-    return {"token": token}
+    """Propose a one-time enrolment token of the department; it is shown to the officer who confirms it."""
+    return proposal_json(who.pool.accounts.propose_invitation(who.actor, who.call, department, body.connector))
+
+
+@router.get("/certificates", tags=["departments"])
+def certificates(who: Caller) -> list[Document]:
+    """List the certificates of connectors, of the caller's department or of all."""
+    return [certificate_json(one) for one in who.pool.administration.connectors(who.actor, who.call)]
 
 
 @router.post("/connectors/revocations", status_code=204, tags=["departments"])
@@ -112,10 +125,68 @@ def revoke_connector(who: Caller, body: ConnectorBody) -> Response:
 
 
 @router.post("/users", status_code=201, tags=["users"])
-def add_user(who: Caller, body: UserBody) -> Document:
-    """Add an account for a person. Its token is shown once."""
-    token = who.pool.administration.add_user(who.actor, who.call, body.name, body.role, body.department)
-    return {"name": body.name, "token": token}
+def propose_account(who: Caller, body: UserBody) -> Document:
+    """Propose an account for a person; another person confirms it. The first token adds an authority at once."""
+    proposal = who.pool.accounts.propose_account(
+        who.actor,
+        who.call,
+        name=body.name,
+        role=body.role,
+        department=body.department,
+        person=body.staff_number,
+        digest=parse_fingerprint(body.token_fingerprint),
+    )
+    return {"state": "added", "subject": body.name} if proposal is None else proposal_json(proposal)
+
+
+@router.get("/users", tags=["users"])
+def accounts(who: Caller) -> list[Document]:
+    """List the accounts, of the caller's department or of all, with their last use."""
+    return [account_json(one) for one in who.pool.accounts.accounts(who.actor, who.call)]
+
+
+@router.post("/users/{name}/token", tags=["users"])
+def rotate(who: Caller, name: str, body: TokenBody) -> Document:
+    """Give the caller's own account another token, at once; propose one for another's."""
+    digest = parse_fingerprint(body.token_fingerprint)
+    if name == who.actor.id:
+        account = who.pool.accounts.rotate(who.actor, who.call, digest)
+        return {"state": "rotated", "subject": account.name, "expires_at": account.expires_at.isoformat()}
+    return proposal_json(who.pool.accounts.propose_token(who.actor, who.call, name, digest))
+
+
+@router.post("/users/{name}/person", status_code=201, tags=["users"])
+def propose_person(who: Caller, name: str, body: PersonBody) -> Document:
+    """Propose the person of an account of an earlier version, which names none."""
+    return proposal_json(who.pool.accounts.propose_person(who.actor, who.call, name, body.staff_number))
+
+
+@router.post("/users/{name}/revocation", status_code=204, tags=["users"])
+def revoke_account(who: Caller, name: str, body: ReasonBody) -> Response:
+    """Revoke an account, at once and permanently."""
+    who.pool.accounts.revoke(who.actor, who.call, name, body.reason)
+    return Response(status_code=204)
+
+
+@router.get("/proposals", tags=["users"])
+def proposals(who: Caller, state: ProposalState | None = None) -> list[Document]:
+    """List the proposals of accounts and invitations, decided ones too: of the caller's department, or all."""
+    return [proposal_json(one) for one in who.pool.accounts.proposals(who.actor, who.call, state=state)]
+
+
+@router.post("/proposals/{proposal_id}/confirmation", tags=["users"])
+def confirm_proposal(who: Caller, proposal_id: str, body: ConfirmationBody) -> Document:
+    """Confirm another person's proposal; an invitation's enrolment token is shown, once."""
+    text = body.token_fingerprint
+    digest = None if text is None else parse_fingerprint(text)
+    confirmed, token = who.pool.accounts.confirm(who.actor, who.call, proposal_id, digest)
+    return proposal_json(confirmed) | ({"token": token} if token else {})
+
+
+@router.post("/proposals/{proposal_id}/refusal", tags=["users"])
+def refuse_proposal(who: Caller, proposal_id: str, body: ReasonBody) -> Document:
+    """Refuse a proposal, or withdraw one's own."""
+    return proposal_json(who.pool.accounts.refuse(who.actor, who.call, proposal_id, body.reason))
 
 
 @router.post("/catalogue", status_code=201, tags=["catalogue"])

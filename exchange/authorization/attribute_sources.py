@@ -3,7 +3,7 @@
 Each class adapts one package to a port of `exchange.authorization.attributes`; it has no rule of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from typing_extensions import override
@@ -12,6 +12,7 @@ from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
 from exchange.authorization.attributes import CatalogueSource, IdentitySource
 from exchange.identity.enrolment import CertificateStatus, Connectors
+from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
@@ -29,10 +30,17 @@ class IdentityAttributes(IdentitySource):
     """Identities and departments → standing and signing keys."""
 
     def __init__(
-        self, database: Database, connectors: Connectors, departments: Departments, *, now: Callable[[], datetime]
+        self,
+        database: Database,
+        connectors: Connectors,
+        departments: Departments,
+        users: Users,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._connectors = connectors
+        self._users = users
         self._departments = departments
         self._now = now
 
@@ -73,6 +81,10 @@ class IdentityAttributes(IdentitySource):
             if error.reason is not Reason.NOT_FOUND:
                 raise
             return None
+
+    @override
+    def persons(self, reader: Reader, accounts: Collection[str]) -> Mapping[str, str]:
+        return self._users.persons(reader, accounts)
 
     def standing_now(self, actor: Actor) -> Standing:
         """Return the current standing of an actor."""

@@ -8,7 +8,7 @@ for a fifth of a second: a check may use them, an append never does (ADR 0039).
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -47,6 +47,10 @@ class IdentitySource(Protocol):
 
     def signing_key(self, reader: Reader, actor: Actor) -> bytes | None:
         """Return the connector's current Ed25519 public key, 32 bytes, for its batches; None if it has none."""
+        ...
+
+    def persons(self, reader: Reader, accounts: Collection[str]) -> Mapping[str, str]:
+        """Return the staff number of each account that names one, by account name; revoked accounts too."""
         ...
 
 
@@ -157,6 +161,11 @@ class AttributeProvider:
     def lock_standing(self, work: UnitOfWork, actor: Actor) -> Standing:
         """Return the standing of an actor, as `IdentitySource.lock_standing` does."""
         return self._identities.lock_standing(work, actor)
+
+    def persons(self, *accounts: str) -> Mapping[str, str]:
+        """Return the staff numbers of accounts, as `IdentitySource.persons` does."""
+        with self._database.read() as reader:
+            return self._identities.persons(reader, accounts)
 
     def resource(self, topic: Topic) -> Resource | None:
         """Return a topic's current catalogue entry; None when it is not in the catalogue."""

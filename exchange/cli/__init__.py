@@ -2,7 +2,8 @@
 
 pool init | serve | migrate            make and run a pool, on its own machine
 pool renew-receipts-key                replace a lost or stolen key
-pool department | user | connector     departments, accounts, connectors
+pool department                        departments
+pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
 pool erase                             erasure of a record key's values, by two persons
@@ -15,7 +16,7 @@ import sys
 
 import typer
 
-from exchange.cli import audit, broker, control, erase, run
+from exchange.cli import accounts, audit, broker, control, erase, run
 from exchange.cli.output import fail
 from schemas.errors import PoolError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 run.add_to(app)
 control.add_to(app)
+accounts.add_to(app)
 erase.add_to(app)
 audit.add_to(app)
 broker.add_to(app)

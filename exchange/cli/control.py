@@ -1,6 +1,6 @@
-"""Commands of the control API: `pool department`, `user`, `connector`, `catalogue`, `purposes`, `request`, `grant`.
+"""Commands of the control API: `pool department`, `catalogue`, `purposes`, `request`, `grant`.
 
-`pool erase` is in a module of its own, `exchange.cli.erase`.
+`pool user`, `connector` and `certificate` are in `exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
 """
 
 import sys
@@ -16,24 +16,24 @@ from ruamel.yaml.error import YAMLError
 from exchange.admin_client import AdminClient, from_options
 from exchange.cli.output import print_json
 from registry.directory.model import GovernmentLevel
-from schemas.access import Role
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["add_to", "client", "connect", "print_table"]
+__all__ = ["ReasonOption", "add_to", "client", "connect", "print_table"]
 
-_Data = Annotated[Path | None, typer.Option("--data", help="the pool's folder, on its own machine", envvar="POOL_DATA")]
+_Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="the pool's folder: its address and authority, not a token", envvar="POOL_DATA"),
+]
 _Url = Annotated[str | None, typer.Option("--url", help="address of the control API")]
 _Token = Annotated[Path | None, typer.Option("--token-file", help="file with the account's token")]
 _Authority = Annotated[Path | None, typer.Option("--authority", help="the pool's certificate authority, PEM")]
-_Reason = Annotated[str, typer.Option("--reason", help="in words; it goes into the audit log")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="in words; it goes into the audit log")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
     for name, group, text in (
         ("department", department, "Departments and invitations of their connectors."),
-        ("user", user, "Accounts of people."),
-        ("connector", connector, "Connectors of departments."),
         ("catalogue", catalogue, "Catalogue of information resources (政务信息资源目录)."),
         ("request", request, "Share requests (共享申请)."),
         ("grant", grant, "Grants (授权): approve, reject, suspend, resume, terminate."),
@@ -42,7 +42,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("purposes")(purposes)
 
 
-department, user, connector, catalogue, request, grant = (typer.Typer() for _ in range(6))
+department, catalogue, request, grant = (typer.Typer() for _ in range(4))
 
 
 def client(context: typer.Context) -> AdminClient:
@@ -62,7 +62,7 @@ def connect(
     context.obj = from_options(data, url, token_file, authority)
 
 
-for _group in (department, user, connector, catalogue, request, grant):
+for _group in (department, catalogue, request, grant):
     _group.callback()(connect)
 
 
@@ -92,29 +92,9 @@ def department_invite(
     department_id: str,
     connector_name: Annotated[str | None, typer.Option("--connector", help="only this connector may use it")] = None,
 ) -> None:
-    """Print a one-time enrolment token (7 days) for `pool-connect enrol`."""
+    """Propose a one-time enrolment token; an officer of the department gets it with `pool connector confirm`."""
     answer = client(context).post(f"/departments/{department_id}/invitations", {"connector": connector_name})
-    print(answer["token"])
-
-
-@user.command("add")
-def user_add(
-    context: typer.Context,
-    name: str,
-    role: Annotated[Role, typer.Option()],
-    department_id: Annotated[str, typer.Option("--department", help="empty for roles of the pool itself")] = "",
-) -> None:
-    """Add an account and print its token, once: redirect it into a file of mode 0600."""
-    answer = client(context).post("/users", {"name": name, "role": str(role), "department": department_id})
-    print(answer["token"])
-
-
-@connector.command("revoke")
-def connector_revoke(context: typer.Context, department_id: str, name: str, reason: _Reason) -> None:
-    """Revoke a connector's certificates: its next call is refused."""
-    body = {"department": department_id, "connector": name, "reason": reason}
-    client(context).post("/connectors/revocations", body)
-    print(f"{name}: every certificate is revoked")
+    print(f"proposed: {answer['id']}; an officer of the department confirms it with `pool connector confirm`")
 
 
 @catalogue.command("draft")
@@ -190,7 +170,7 @@ def grant_approve(context: typer.Context, grant_id: str) -> None:
 
 
 def _event(event: str, text: str) -> Any:
-    def command(context: typer.Context, grant_id: str, reason: _Reason = "") -> None:
+    def command(context: typer.Context, grant_id: str, reason: ReasonOption = "") -> None:
         answer = client(context).post(f"/grants/{grant_id}/{event}", {"reason": reason})
         print(f"{grant_id}: {answer['state']}")
 

@@ -1,4 +1,4 @@
-"""Administration service: departments, catalogue, schemas, accounts, connectors.
+"""Administration service: departments, catalogue, schemas, connectors.
 
 Each call reads the attributes, decides, and acts through the enforcer. Act and entry are one transaction, in which the
 registry's stores write as well.
@@ -16,14 +16,14 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Retention
 from exchange.identity.enrolment import EnrolledConnector, Enrolment
-from exchange.identity.tokens import Users
+from exchange.identity.store import Certificate
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.model import CatalogueEntry, Department, EntryState, GovernmentLevel
 from registry.subjects.model import Content
 from registry.subjects.services import SubjectServices
-from schemas.access import Action, Actor, Allow, Deny, Role
+from schemas.access import Action, Actor, Allow, Deny
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
@@ -51,9 +51,7 @@ class Administration:
         registry: RegistryServices,
         broker: Broker,
         enrolment: Enrolment,
-        users: Users,
         now: Callable[[], datetime],
-        enrolment_address: Callable[[], str],
         partitions: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -63,9 +61,7 @@ class Administration:
         self._registry = registry
         self._broker = broker
         self._enrolment = enrolment
-        self._users = users
         self._now = now
-        self._enrolment_address = enrolment_address
         self._partitions = partitions
         self._sleep = sleep
 
@@ -101,27 +97,6 @@ class Administration:
         self._enforcer.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
         with self._database.read() as reader:
             return self._registry.departments.all(reader)
-
-    def invite(self, actor: Actor, call: RequestContext, department: str, connector: str | None) -> str:
-        """Create a one-time enrolment token.
-
-        Raises:
-            RefusedError: the actor may not.
-            InvalidError: DEPARTMENT_UNKNOWN, NAME_INVALID.
-        """
-        with self._database.read() as reader:
-            self._registry.departments.get(reader, department)
-        decision = self._decide(actor, Action.DEPARTMENT_INVITE, department)
-        with self._enforcer.act(actor, Action.DEPARTMENT_INVITE, department, call, decision) as (work, act):
-            act.note(connector=connector or "*")
-            return self._enrolment.invite(
-                work,
-                department=department,
-                connector=connector,
-                address=self._enrolment_address(),
-                by=actor.id,
-                at=self._now(),
-            )
 
     def enrol(
         self,
@@ -191,20 +166,18 @@ class Administration:
             act.note(department=department, certificates=list(serials), because=because)
         self._sleep(RELEASE_WINDOW)  # what a gateway was about to send under it has left by now, or never will
 
-    def add_user(self, actor: Actor, call: RequestContext, name: str, role: Role, department: str) -> str:
-        """Add an account and return its token.
+    def connectors(self, actor: Actor, call: RequestContext) -> Sequence[Certificate]:
+        """List the certificates of connectors, revoked ones too: of the actor's department, or of all.
 
         Raises:
-            RefusedError: the actor may not give this role.
-            InvalidError, ConflictError: see `Users.add`.
+            RefusedError: the actor may see none.
         """
-        if department:
-            with self._database.read() as reader:
-                self._registry.departments.get(reader, department)
-        decision = self._decide(actor, Action.USER_ADD, department or None, new_role=role)
-        with self._enforcer.act(actor, Action.USER_ADD, name, call, decision) as (work, act):
-            act.note(role=str(role), department=department)
-            return self._users.add(work, name=name, role=role, department=department, by=actor.id, at=self._now())
+        department = actor.department or None
+        decision = self._decide(actor, Action.CONNECTOR_READ, department)
+        self._enforcer.admit(actor, Action.CONNECTOR_READ, department or "*", call, decision)
+        with self._database.read() as reader:
+            chosen = [department] if department else [one.id for one in self._registry.departments.all(reader)]
+            return [one for each in chosen for one in self._enrolment.certificates(reader, each)]
 
     def draft_entry(self, actor: Actor, call: RequestContext, entry: CatalogueEntry) -> CatalogueEntry:
         """Draft a catalogue entry of the actor's department.
@@ -297,13 +270,7 @@ class Administration:
         action: Action,
         department: str | None = None,
         connector: str | None = None,
-        new_role: Role | None = None,
     ) -> Allow | Deny:
         return decide_control(
-            actor,
-            action,
-            standing=self._attributes.standing(actor),
-            department=department,
-            connector=connector,
-            new_role=new_role,
+            actor, action, standing=self._attributes.standing(actor), department=department, connector=connector
         )

@@ -28,6 +28,7 @@ from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, Erasur
 from exchange.erasure.retractions import Retraction, RetractionStore
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from registry.database.unit_of_work import Database
+from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
@@ -205,8 +206,9 @@ class ErasureService:
         if erasure is None:
             raise unknown_erasure(erasure_id)
         decision = self._decide(actor, action, self._provider_or_none(erasure.topic))
-        if isinstance(decision, Allow) and actor.id == erasure.proposed_by:
-            decision = Deny(Reason.SAME_PERSON, "who proposed an erasure does not decide on it; another person must")
+        if isinstance(decision, Allow):
+            persons = self._attributes.persons(erasure.proposed_by, actor.id)
+            decision = refuse_second_signature(erasure.proposed_by, actor.id, persons) or decision
         confirmed = action is Action.ERASURE_CONFIRM
         # Before the transaction, as above. What is published from here on is none of this decision.
         before = self._broker.ends(erasure.topic).latest[erasure.partition] if confirmed else None

@@ -12,7 +12,7 @@ when the grant's row changed has either left by then or never will.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -162,7 +162,8 @@ class GrantService:
         grant, proven = self._read(grant_id)
         standing = self._attributes.standing(actor)
         action = Action.GRANT_CONFIRM
-        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven)
+        persons = self._persons(actor, grant)
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
             now = self._attributes.now(work)
@@ -188,7 +189,8 @@ class GrantService:
         action = Action.GRANT_APPROVE
         if grant is not None and grant.state is GrantState.APPROVED:
             action = Action.GRANT_PROVISION
-        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven)
+        persons = self._persons(actor, grant)
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
             now = self._attributes.now(work)
@@ -199,7 +201,9 @@ class GrantService:
                 self._access.put(work, grant, entry_id=act.entry_id, at=now)
                 act.grant = reference_to(grant)
                 act.note(**decision_data(holding))
-                decision = decide_control(actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True)
+                decision = decide_control(
+                    actor, Action.GRANT_PROVISION, standing=standing, grant=grant, proven=True, persons=persons
+                )
                 last = self._enforcer.follow(act, actor, Action.GRANT_PROVISION, resource, call, decision)
             schema_id = self._views.register(work, grant)
             activated = replace(holding, part=replace(holding.part, grant=grant))
@@ -231,7 +235,8 @@ class GrantService:
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
         grant, proven = self._read(grant_id)
-        decision = decide_control(actor, action, standing=self._attributes.standing(actor), grant=grant, proven=proven)
+        standing, persons = self._attributes.standing(actor), self._persons(actor, grant)
+        decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             holding = None
             if event is Event.RECTIFIED:
@@ -409,6 +414,12 @@ class GrantService:
         """Return the purposes that a request may name; they are public."""
         with self._database.read() as reader:
             return self._access.purposes(reader)
+
+    def _persons(self, actor: Actor, grant: Grant | None) -> Mapping[str, str]:
+        """Return the persons of the actor and of who signed before: a program's act needs none."""
+        if grant is None or actor.kind is not ActorKind.HUMAN:
+            return {}
+        return self._attributes.persons(*filter(None, (actor.id, grant.requested_by, grant.confirmed_by)))
 
     def _read(self, grant_id: str) -> tuple[Grant | None, bool]:
         """Return the grant, None when unknown or forged, and whether its MAC was verified."""

@@ -8,6 +8,7 @@ import csv
 import json
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,18 +18,57 @@ import sqlalchemy as sa
 from exchange.admin_client import AdminClient
 from exchange.demo.people import DISTRICTS, credit_codes, organisations, persons
 from exchange.demo.programs import Programs
+from exchange.identity.keyfile import create_private
+from exchange.identity.tokens import fingerprint_of, new_token
 from schemas import library
 
-__all__ = ["CivilAffairs", "HumanResources", "PublicSecurity", "credentials"]
+__all__ = ["AUTHORITY_TOKEN", "Authorities", "CivilAffairs", "HumanResources", "PublicSecurity"]
 
 _CODES = credit_codes()
 _MASKED = "id_number"
+AUTHORITY_TOKEN = "authority.token"  # noqa: S105 - a file's name
+"""File in the pool's folder: the first authority's token, for the commands that the demonstration proposes."""
 
 
-def credentials(data: Path, addresses: dict[str, str]) -> AdminClient:
-    """Return a client of the control API with the token of the pool's first account."""
-    token = (data / "bootstrap-token").read_text().strip()
-    return AdminClient(f"https://{addresses['http']}", token, data / "ca" / "authority.crt")
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The two data authorities of the demonstration: one proposes, the other confirms what no officer can yet."""
+
+    first: AdminClient
+    second: AdminClient
+
+    @classmethod
+    def set_up(cls, data: Path, addresses: dict[str, str]) -> "Authorities":
+        """Add the two with the pool's first token, which ends with that."""
+        first_token = (data / "bootstrap-token").read_text().strip()
+        pool = AdminClient(f"https://{addresses['http']}", first_token, data / "ca" / "authority.crt")
+        tokens = []
+        for name in ("data-authority-1", "data-authority-2"):
+            tokens.append(new_token())
+            pool.post("/users", _account(name, "data_authority", "", tokens[-1]))
+        create_private(data / AUTHORITY_TOKEN, tokens[0].encode())
+        return cls(*(pool.as_account(token) for token in tokens))
+
+    def account(self, name: str, role: str, department: str, officer: AdminClient | None) -> AdminClient:
+        """Return the API as a new account: proposed by the first authority, confirmed by an officer of the department.
+
+        Where it has none yet, the second authority confirms. The token's fingerprint is what its holder told to both.
+        """
+        token = new_token()
+        proposal = self.first.post("/users", _account(name, role, department, token))
+        confirming = self.second if officer is None else officer
+        confirming.post(f"/proposals/{proposal['id']}/confirmation", {"token_fingerprint": fingerprint_of(token)})
+        return self.first.as_account(token)
+
+
+def _account(name: str, role: str, department: str, token: str) -> dict[str, str]:
+    return {
+        "name": name,
+        "role": role,
+        "department": department,
+        "staff_number": f"DEMO-{name}"[:32].rstrip("-"),
+        "token_fingerprint": fingerprint_of(token),
+    }
 
 
 class _Department:
@@ -39,8 +79,9 @@ class _Department:
     code = ""
     level = ""
 
-    def __init__(self, root: AdminClient) -> None:
-        self._root = root
+    def __init__(self, authorities: Authorities) -> None:
+        self._authorities = authorities
+        self._root = authorities.first
         self.id = ""
         self.identity = Path()
         self.config = Path()
@@ -56,21 +97,23 @@ class _Department:
         }
         self.id = self._root.post("/departments", body)["id"]
         self.identity = folder / self.connector / "identity"
-        token = self._root.post(f"/departments/{self.id}/invitations", {"connector": self.connector})["token"]
+        officer = self._account("security_officer", None)
+        proposal = self._root.post(f"/departments/{self.id}/invitations", {"connector": self.connector})
+        token = officer.post(f"/proposals/{proposal['id']}/confirmation")["token"]
         programs.connect(
             "enrol", "-", "--identity", str(self.identity), "--connector", self.connector, stdin=token + "\n"
         )
-        self.head = self._account("sharing_office_head")
+        self.head = self._account("sharing_office_head", officer)
         if self.topic:
-            self._publish_entry()
+            self._publish_entry(officer)
         self._prepare(data, folder)
 
     def approve(self, grant_id: str) -> None:
         """Approve a request, as the head of the sharing office."""
         self.head.post(f"/grants/{grant_id}/approval")
 
-    def _publish_entry(self) -> None:
-        editor = self._account("catalogue_editor")
+    def _publish_entry(self, officer: AdminClient) -> None:
+        editor = self._account("catalogue_editor", officer)
         entry = {
             "topic": self.topic,
             "title": json.loads(library.text(self.topic.split(".")[0].replace("-", "_")))["zh"],
@@ -85,10 +128,9 @@ class _Department:
         editor.post(f"/catalogue/{self.topic}/schemas", {"text": text})
         self._root.post(f"/catalogue/{self.topic}/publication")
 
-    def _account(self, role: str) -> AdminClient:
+    def _account(self, role: str, officer: AdminClient | None) -> AdminClient:
         name = f"{self.connector.split('-')[0]}-{role}".replace("_", "-")
-        token = self._root.post("/users", {"name": name, "role": role, "department": self.id})["token"]
-        return self._root.as_account(token)
+        return self._authorities.account(name, role, self.id, officer)
 
     def _prepare(self, data: Path, folder: Path) -> None:
         raise NotImplementedError
@@ -106,8 +148,8 @@ class PublicSecurity(_Department):
     name, short_name, connector = "Public Security 公安局", "公安局", "police-population"
     topic, code, level = "population.v1", "101001/000001", "G4"
 
-    def __init__(self, root: AdminClient, count: int) -> None:
-        super().__init__(root)
+    def __init__(self, authorities: Authorities, count: int) -> None:
+        super().__init__(authorities)
         self.count = count
         self._people = list(persons(count))
 
@@ -154,8 +196,8 @@ class CivilAffairs(_Department):
     name, short_name, connector = "Civil Affairs 民政局", "民政局", "civil-organisations"
     topic, code, level = "legal-entity.v1", "102001/000001", "G4"
 
-    def __init__(self, root: AdminClient, count: int) -> None:
-        super().__init__(root)
+    def __init__(self, authorities: Authorities, count: int) -> None:
+        super().__init__(authorities)
         self.count = count
 
     def _prepare(self, data: Path, folder: Path) -> None:

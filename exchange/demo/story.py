@@ -8,7 +8,6 @@ Every program runs as its users run it: `pool serve`, `pool-connect enrol`, `poo
 rows are compared with the generated ones; a difference ends the demonstration with exit code 1.
 """
 
-import json
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import verify_files
 from exchange.client import Identity, PoolClient
-from exchange.demo.departments import CivilAffairs, HumanResources, PublicSecurity, credentials
+from exchange.demo.departments import AUTHORITY_TOKEN, Authorities, CivilAffairs, HumanResources, PublicSecurity
 from exchange.demo.programs import Programs
 from exchange.demo.screen import Screen
 from exchange.server.initialise import initialise
@@ -40,6 +39,7 @@ class _Stage:
     folder: Path
     screen: Screen
     programs: Programs
+    root: AdminClient | None = None  # as a data authority
 
     @property
     def data(self) -> Path:
@@ -70,13 +70,18 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         stage.data, pool_id="demo", listen=dict.fromkeys(("grpc", "enrolment", "http", "registry"), "127.0.0.1:0")
     )
     addresses = stage.programs.serve(stage.data)
-    root = credentials(stage.data, addresses)
+    authorities = Authorities.set_up(stage.data, addresses)
+    stage.root = root = authorities.first
     screen.line(
         f"gateway {addresses['gateway']} (mutual TLS), control API {addresses['http']}, log {stage.data / 'log'}"
     )
 
     screen.heading("2", "Three departments join", "部门入池")
-    police, civil, labour = PublicSecurity(root, persons), CivilAffairs(root, _ORGANISATIONS), HumanResources(root)
+    police, civil, labour = (
+        PublicSecurity(authorities, persons),
+        CivilAffairs(authorities, _ORGANISATIONS),
+        HumanResources(authorities),
+    )
     for department in (police, civil, labour):
         department.join(stage.data, stage.folder, stage.programs)
         screen.line(f"{department.name}: registered, accounts made, connector {department.connector!r} enrolled")
@@ -118,9 +123,9 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
     erased = _erase(stage, root, police)
     screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
     screen.commands(
-        f"pool audit list --data {stage.data} --grant {grant_id}",
+        f"pool audit list --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} --grant {grant_id}",
         f"pool audit verify --files {stage.data / 'log'} --key {stage.data / 'log.pub'}",
-        f"pool grant --data {stage.data} suspend {grant_id} --reason '…'",
+        f"pool grant --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} suspend {grant_id} --reason '…'",
         f"pool-connect status {labour.config}",
     )
     return proven and erased and not differences
@@ -166,11 +171,11 @@ def _prove(stage: _Stage, entries: list[dict[str, object]]) -> bool:
         stage.screen.failed("the log holds no entry of a release")
         return False
     entry_id = str(_entry(releases[0])["id"])
-    root = credentials(stage.data, json.loads((stage.data / "ports.json").read_text()))
+    assert stage.root is not None  # noqa: S101 - tells mypy that the set-up comes first
     deadline = time.monotonic() + _SIGNED_WITHIN
     while True:
         try:
-            proof = check_proof(str(root.get(f"/audit/entries/{entry_id}/proof")), [key])
+            proof = check_proof(str(stage.root.get(f"/audit/entries/{entry_id}/proof")), [key])
             break
         except UnavailableError:
             if time.monotonic() > deadline:

@@ -1,6 +1,6 @@
 """Enrolment of connectors: invitation, certificate, renewal, revocation.
 
-    invite   an account of the department's makes a one-time token, valid for 7 days
+    invite   a one-time token, valid for 7 days: proposed by one person, confirmed by an officer of the department
     enrol    token + certificate request + public signing key → a certificate of 30 days
     renew    from day 20 of a certificate that is still valid → the next one; the signing key stays
     revoke   a department's, a connector's or one certificate; the enforcer asks at every act, so it holds at once
@@ -122,7 +122,7 @@ class Enrolment:
             department: internal id.
             connector: the one name that it is for; None = any that the department has not used.
             address: host:port of the enrolment listener, for the department's machine.
-            by: account name.
+            by: names of the accounts that proposed and confirmed it.
             at: aware.
 
         Raises:
@@ -251,6 +251,10 @@ class Enrolment:
         return self._store.revoke_certificates(
             work, department=department, connector=connector, serial=serial, at=at, by=by, because=because
         )
+
+    def certificates(self, reader: Reader, department: str) -> Sequence[Certificate]:
+        """Return the certificates issued to a department, revoked ones too, oldest first."""
+        return self._store.certificates(reader, department)
 
     def _read_invitation(
         self, work: UnitOfWork, secret: str, connector: str, at: datetime

@@ -12,9 +12,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from typing_extensions import override
 
-from exchange.identity.store import Account, Certificate, IdentityStore, OneTimeToken, SigningKey, account_exists
+from exchange.identity.store import (
+    Account,
+    Certificate,
+    IdentityStore,
+    OneTimeToken,
+    SigningKey,
+    account_exists,
+    token_exists,
+)
 from registry.database.prepared_statement import PreparedStatement
-from registry.database.row_tags import RowTags, columns_of, tag_columns, tagged
+from registry.database.row_tags import RowTags, columns_of, derived, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
 
@@ -82,7 +90,17 @@ _account = sa.Table(
     sa.Column("created_at", _MOMENT, nullable=False),
     sa.Column("revoked_at", _MOMENT),
     *tag_columns(),
+    sa.Column("person", sa.Text, nullable=False),
+    sa.Column("expires_at", _MOMENT, nullable=False),
     info=tagged("identity"),
+)
+# Beside the account, whose row changes by an act of two persons alone: this one changes with every minute of use.
+_account_use = sa.Table(
+    "identity_account_use",
+    metadata,
+    sa.Column("name", _ID, primary_key=True),
+    sa.Column("used_at", _MOMENT, nullable=False),
+    info=derived("shown in lists alone: when an account was last used decides nothing"),
 )
 
 # An advisory lock, as there need not be a row yet that could be locked.
@@ -240,21 +258,11 @@ class PostgresIdentityStore(IdentityStore):
 
     @override
     def add_account(self, work: UnitOfWork, account: Account) -> None:
-        row = self._tags.new(
-            _account,
-            {
-                "name": account.name,
-                "role": account.role.value,
-                "department": account.department,
-                "digest": account.digest,
-                "created_by": account.created_by,
-                "created_at": account.created_at,
-                "revoked_at": account.revoked_at,
-            },
-        )
-        statement = pg.insert(_account).values(row).on_conflict_do_nothing(index_elements=[_account.c.name])
+        row = self._tags.new(_account, {"name": account.name, **_changeable(account), **_fixed(account)})
+        statement = pg.insert(_account).values(row).on_conflict_do_nothing()
         if connection_of(work).execute(statement).rowcount != 1:
-            raise account_exists(account.name)
+            taken = sa.select(_account.c.name).where(_account.c.name == account.name)
+            raise token_exists() if connection_of(work).execute(taken).first() is None else account_exists(account.name)
         self._tags.note_new(work, _account, row)
 
     @override
@@ -273,12 +281,27 @@ class PostgresIdentityStore(IdentityStore):
         return [_read_account(row) for row in self._tags.valid(_account, rows)]
 
     @override
-    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        values: dict[str, Any] = {"revoked_at": revoked_at}
-        if digest is not None:
-            values["digest"] = digest
-        restricts = digest is None and revoked_at is not None
-        self._tags.change(work, _account, _account.c.name == name, values, restricts=restricts)
+    def change_account(self, work: UnitOfWork, account: Account) -> None:
+        same_token = sa.select(_account.c.name).where(
+            _account.c.digest == account.digest, _account.c.name != account.name
+        )
+        if connection_of(work).execute(same_token).first() is not None:
+            raise token_exists()
+        self._tags.change(work, _account, _account.c.name == account.name, _changeable(account))
+
+    @override
+    def record_use(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        statement = pg.insert(_account_use).values(name=name, used_at=at)
+        newest = statement.on_conflict_do_update(
+            index_elements=[_account_use.c.name],
+            set_={"used_at": statement.excluded.used_at},
+            where=_account_use.c.used_at < statement.excluded.used_at,
+        )
+        connection_of(work).execute(newest)
+
+    @override
+    def last_uses(self, reader: Reader) -> Mapping[str, datetime]:
+        return {row.name: row.used_at for row in connection_of(reader).execute(sa.select(_account_use))}
 
 
 def _read_account(row: Mapping[str, Any]) -> Account:
@@ -290,7 +313,27 @@ def _read_account(row: Mapping[str, Any]) -> Account:
         created_by=row["created_by"],
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
+        person=row["person"],
+        expires_at=row["expires_at"],
     )
+
+
+def _fixed(account: Account) -> dict[str, Any]:
+    return {
+        "role": account.role.value,
+        "department": account.department,
+        "created_by": account.created_by,
+        "created_at": account.created_at,
+    }
+
+
+def _changeable(account: Account) -> dict[str, Any]:
+    return {
+        "digest": account.digest,
+        "revoked_at": account.revoked_at,
+        "person": account.person,
+        "expires_at": account.expires_at,
+    }
 
 
 def _read_certificate(row: Mapping[str, Any]) -> Certificate:

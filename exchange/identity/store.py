@@ -14,7 +14,7 @@ What every adapter keeps true:
 The stores never begin or commit; they join a `UnitOfWork`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -33,6 +33,7 @@ __all__ = [
     "OneTimeToken",
     "SigningKey",
     "account_exists",
+    "token_exists",
 ]
 
 _K = TypeVar("_K")
@@ -95,9 +96,12 @@ class Account:
         role: one.
         department: internal id; empty for accounts of the pool itself.
         digest: SHA-256 of the bearer token, 32 bytes.
-        created_by: account name.
+        created_by: names of the accounts that made it.
         created_at: aware.
         revoked_at: None while it may be used.
+        person: staff number (工号) of its person; empty for an account of an earlier version, and never changed once
+            it is set.
+        expires_at: when its token ends.
     """
 
     name: str
@@ -107,6 +111,8 @@ class Account:
     created_by: str
     created_at: datetime
     revoked_at: datetime | None = None
+    person: str
+    expires_at: datetime
 
 
 class IdentityStore(Protocol):
@@ -177,7 +183,7 @@ class IdentityStore(Protocol):
         """Store a new account.
 
         Raises:
-            ConflictError: ALREADY_EXISTS, the name has been used before.
+            ConflictError: ALREADY_EXISTS, the name has been used before, or the token is another account's.
         """
         ...
 
@@ -193,8 +199,20 @@ class IdentityStore(Protocol):
         """Return all accounts, revoked ones too, in the order of their names."""
         ...
 
-    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        """Give an account another token (unless None), and set when it was revoked (None = it is not)."""
+    def change_account(self, work: UnitOfWork, account: Account) -> None:
+        """Store an account in place of the one of its name; name, role and department are as they were.
+
+        Raises:
+            ConflictError: ALREADY_EXISTS, the token is another account's.
+        """
+        ...
+
+    def record_use(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        """Store when an account was last used; an earlier time than the stored one changes nothing."""
+        ...
+
+    def last_uses(self, reader: Reader) -> Mapping[str, datetime]:
+        """Return when each account was last used, by account name; those never used are left out."""
         ...
 
 
@@ -204,6 +222,7 @@ class _Tables:
     certificates: dict[str, Certificate] = field(default_factory=dict)
     keys: dict[tuple[str, str], tuple[SigningKey, ...]] = field(default_factory=dict)
     accounts: dict[str, Account] = field(default_factory=dict)
+    uses: dict[str, datetime] = field(default_factory=dict)
 
 
 class MemoryIdentityStore(IdentityStore):
@@ -293,6 +312,7 @@ class MemoryIdentityStore(IdentityStore):
     def add_account(self, work: UnitOfWork, account: Account) -> None:
         if account.name in self._tables.accounts:
             raise account_exists(account.name)
+        self._check_token(account)
         self._set(work, self._tables.accounts, account.name, account)
 
     @override
@@ -311,10 +331,25 @@ class MemoryIdentityStore(IdentityStore):
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
 
     @override
-    def change_account(self, work: UnitOfWork, name: str, *, digest: bytes | None, revoked_at: datetime | None) -> None:
-        before = self._tables.accounts[name]
-        after = replace(before, digest=before.digest if digest is None else digest, revoked_at=revoked_at)
-        self._set(work, self._tables.accounts, name, after)
+    def change_account(self, work: UnitOfWork, account: Account) -> None:
+        self._check_token(account)
+        self._set(work, self._tables.accounts, account.name, account)
+
+    @override
+    def record_use(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        before = self._tables.uses.get(name)
+        if before is None or before < at:
+            self._set(work, self._tables.uses, name, at)
+
+    @override
+    def last_uses(self, reader: Reader) -> Mapping[str, datetime]:
+        del reader
+        return dict(self._tables.uses)
+
+    def _check_token(self, account: Account) -> None:
+        for other in self._tables.accounts.values():
+            if other.digest == account.digest and other.name != account.name:
+                raise token_exists()
 
     @staticmethod
     def _set(work: UnitOfWork, table: dict[_K, _V], key: _K, value: _V) -> None:
@@ -335,4 +370,11 @@ def account_exists(name: str) -> ConflictError:
     """Return the error of a name that has been used before."""
     return ConflictError(
         Reason.ALREADY_EXISTS, f"the account name {name!r} has been used before; names are never reused, take another"
+    )
+
+
+def token_exists() -> ConflictError:
+    """Return the error of a token that is another account's."""
+    return ConflictError(
+        Reason.ALREADY_EXISTS, "the token is another account's; its holder makes another one with `pool user token`"
     )

@@ -17,7 +17,7 @@ from exchange.access.grants import postgres as access
 from exchange.audit import tables as audit
 from exchange.broker.postgres import tables as broker
 from exchange.erasure import tables as erasure
-from exchange.identity import postgres as identity
+from exchange.identity import postgres_proposals as identity
 from registry.database.errors import unavailable
 from registry.postgres import tables as registry
 from schemas.errors import InvalidError, Reason

@@ -38,6 +38,7 @@ from exchange.broker.port import Broker, RecordsCorruptError
 from exchange.broker.postgres.broker import PostgresBroker
 from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
+from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.erasures import ErasureService
@@ -48,7 +49,9 @@ from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.keyfile import read_ed25519
+from exchange.identity.last_use import LastUse
 from exchange.identity.postgres import PostgresIdentityStore
+from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users
@@ -142,7 +145,7 @@ class App:
         audit = _open_audit(config, keys, storage)
         tags = open_row_tags(keys.secrets)
         registry = _open_registry(config, storage.database, tags)
-        identity = _open_identity(keys, storage.database, registry, tags)
+        identity = _open_identity(config, keys, storage.database, registry, tags)
         authorization = _open_authorization(keys, storage.database, registry, identity, tags)
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         records = _open_records(config, keys, storage, audit, registry, authorization, workers)
@@ -179,10 +182,22 @@ class App:
                 registry=RegistryServices(registry.departments, registry.catalogue, registry.subjects),
                 broker=storage.broker,
                 enrolment=identity.enrolment,
+                now=utc_now,
+            ),
+            accounts=AccountService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                departments=registry.departments,
+                store=identity.store,
                 users=identity.users,
+                proposals=PostgresProposals(tags),
+                enrolment=identity.enrolment,
                 now=utc_now,
                 enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
+                on_set_up=lambda: config.path("bootstrap-token").unlink(missing_ok=True),
             ),
+            last_use=LastUse(storage.database, identity.store),
             audit_queries=AuditQueries(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
@@ -345,7 +360,8 @@ class _Registry:
 def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags) -> _Registry:
     departments = Departments(PostgresDepartments(tags), clock=utc_now, new_id=_new_id)
     catalogue = Catalogue(PostgresCatalogue(tags), departments, clock=utc_now)
-    approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id)
+    persons = Users(PostgresIdentityStore(tags)).persons
+    approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id, persons=persons)
     store = PostgresSubjects(tags)
     outbox = PostgresOutbox(store)
     schemas_topic = _schemas_topic(config, database, outbox)
@@ -365,19 +381,24 @@ def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags) ->
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
+    store: PostgresIdentityStore
     certificates: CertificateAuthenticator
     users: Users
     enrolment: Enrolment
     attributes: IdentityAttributes
 
 
-def _open_identity(keys: _Keys, database: PostgresDatabase, registry: _Registry, tags: RowTags) -> _Identity:
+def _open_identity(
+    config: Config, keys: _Keys, database: PostgresDatabase, registry: _Registry, tags: RowTags
+) -> _Identity:
     store = PostgresIdentityStore(tags)
+    users = Users(store, lifetime=timedelta(days=config.accounts.token_days))
     return _Identity(
+        store,
         CertificateAuthenticator(keys.authority.pool_id, keys.authority.certificate),
-        Users(store),
+        users,
         Enrolment(keys.authority, store),
-        IdentityAttributes(database, Connectors(store), registry.departments, now=utc_now),
+        IdentityAttributes(database, Connectors(store), registry.departments, users, now=utc_now),
     )
 
 

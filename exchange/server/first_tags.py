@@ -138,7 +138,7 @@ class _Log:
 
 
 def _account(log: _Log, row: Mapping[str, Any]) -> bool:
-    if row["name"] == "bootstrap" and row["created_by"] == "init" and row["role"] == "data_authority":
+    if row["name"] == "bootstrap" and row["created_by"] == "init" and row["role"] == "bootstrap":
         return True  # made with the pool, before it had a log
     return any(
         one.get("resource") == row["name"]

@@ -1,11 +1,11 @@
-"""Initialisation of a pool (`pool init`): its folder, keys, tables and first account; migration; key renewal.
+"""Initialisation of a pool (`pool init`): its folder, keys, tables and first token; migration; key renewal.
 
 pool.toml            the configuration
 ca/                  certificate authority and the listeners' certificate
 secrets/             keys of pseudonyms, the log's and the receipts' signing keys; 0600
 log/                 tiles and checkpoint (C2SP tlog-tiles); may be public
 pg/                  the embedded PostgreSQL, where no other database is named
-bootstrap-token      token of the first account, a data authority; 0600
+bootstrap-token      token that adds the first two data authorities, and ends with the second; 0600
 log.pub              the log's public key: give it, with a checkpoint, to those who verify the log
 """
 
@@ -32,7 +32,7 @@ from exchange.identity.authority import Authority
 from exchange.identity.keyfile import create_ed25519, create_private, read_ed25519
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
-from exchange.identity.tokens import Users
+from exchange.identity.tokens import Users, digest_of, new_token
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
@@ -47,7 +47,6 @@ from schemas.identifiers import random_id, uuid7
 
 __all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
 
-BOOTSTRAP = "bootstrap"
 _RENEW_BEFORE = timedelta(days=30)
 
 
@@ -61,7 +60,7 @@ def initialise(
     database: str | None = None,
     dev: bool = False,
 ) -> Config:
-    """Create a pool's folder, its keys, its database's tables and its first account.
+    """Create a pool's folder, its keys, its database's tables and the token that adds its first accounts.
 
     Args:
         folder: empty or absent.
@@ -239,9 +238,8 @@ def _prepare_database(config: Config) -> None:
         record = _recorder(config, engine, database, "init")
         with database.begin() as work:
             access.seed_purposes(work)
-            token = Users(PostgresIdentityStore(tags)).add(
-                work, name=BOOTSTRAP, role=Role.DATA_AUTHORITY, department="", by="init", at=utc_now()
-            )
+            token = new_token()
+            Users(PostgresIdentityStore(tags)).add_bootstrap(work, digest_of(token), utc_now())
             record(work)
         create_private(config.path("bootstrap-token"), token.encode() + b"\n")
 

@@ -81,6 +81,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(background.in_thread("sequencer", sequence))
         if Role.GATEWAY in roles:
             await _reconcile(app, stop)
+            await asyncio.to_thread(app.pool.accounts.finish_set_up)
             await stack.enter_async_context(_gateway(app, threads))
             await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
             sweep = partial(background.sweep, app.pool.recovery, app.pool.grants, app.enforcer)

@@ -13,28 +13,31 @@ narrow:
                   the approval does not cover it
     30 days       then a new request is needed
 
-The requester does not decide, whatever the role, and only a person decides. `exchange.access.decision.roles` defines
-who may request and decide. Every step is an entry of the audit log, and none is ever deleted here.
+The requester does not decide, under whatever account or role, and only a person decides
+(`registry.governance.two_persons`). `exchange.access.decision.roles` defines who may request and decide. Every step is
+an entry of the audit log, and none is ever deleted here.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from typing_extensions import override
 
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
+from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Actor, ActorKind
 from schemas.canonical import Json
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 
-__all__ = ["VALID", "Approval", "ApprovalState", "ApprovalStore", "Approvals", "MemoryApprovals"]
+__all__ = ["VALID", "Approval", "ApprovalState", "ApprovalStore", "Approvals", "MemoryApprovals", "Persons"]
 
 VALID = timedelta(days=30)
 """How long an approval may be used."""
+Persons: TypeAlias = Callable[[Reader, Sequence[str]], Mapping[str, str]]
 _MAX_REASON = 2_000  # characters
 
 
@@ -124,10 +127,14 @@ class Approvals:
         store: of requests.
         clock: returns the time, aware.
         new_id: returns a new UUIDv7.
+        persons: returns the staff number of each account that names one, by account name.
     """
 
-    def __init__(self, store: ApprovalStore, *, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, store: ApprovalStore, *, clock: Callable[[], datetime], new_id: Callable[[], str], persons: Persons
+    ) -> None:
         self._store = store
+        self._persons = persons
         self._clock = clock
         self._new_id = new_id
 
@@ -188,14 +195,17 @@ class Approvals:
 
         Raises:
             InvalidError: NOT_FOUND; REQUEST_INVALID, a refusal without a reason.
-            RefusedError: SAME_PERSON, the actor is the requester; ROLE_FORBIDDEN, the actor is a program.
+            RefusedError: SAME_PERSON, the actor is the requester; PERSON_UNKNOWN; ROLE_FORBIDDEN, the actor is a
+                program.
             ConflictError: TRANSITION_NOT_ALLOWED, it is decided already.
         """
         approval = self.get(work, approval_id)
         if actor.kind is not ActorKind.HUMAN:
             raise RefusedError(Reason.ROLE_FORBIDDEN, "to decide is an act of a person; a program may not")
-        if actor.id == approval.asked_by:
-            raise RefusedError(Reason.SAME_PERSON, "who asked does not decide; another person must")
+        accounts = (approval.asked_by, actor.id)
+        refusal = refuse_second_signature(*accounts, self._persons(work, accounts))
+        if refusal is not None:
+            raise RefusedError(refusal.reason, refusal.explanation)
         decided = replace(
             approval,
             state=ApprovalState.APPROVED if approve else ApprovalState.REFUSED,

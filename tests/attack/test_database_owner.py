@@ -50,8 +50,9 @@ class Pool:
 
     def invent_account(self, name: str, role: str, department: str, token: str) -> AdminClient:
         self.do(
-            "INSERT INTO identity_account (name, role, department, digest, created_by, created_at)"
-            " VALUES (:name, :role, :department, :digest, 'bootstrap', now())",
+            "INSERT INTO identity_account"
+            " (name, role, department, digest, created_by, created_at, person, expires_at)"
+            " VALUES (:name, :role, :department, :digest, 'bootstrap', now(), 'P-1', now() + interval '7 days')",
             name=name,
             role=role,
             department=department,
@@ -148,7 +149,7 @@ def test_an_account_with_another_role_or_another_ones_token_is_refused(pool: Poo
 
 
 def test_an_inserted_invitation_enrols_nobody(pool: Pool) -> None:
-    token = pool.world.root.post(f"/departments/{pool.labour.id}/invitations", {"connector": "honest"})["token"]
+    token = pool.world.people.invite(pool.world, pool.labour.id, "honest")
     honest = Invitation.decode(token)
     secret = "an-invented-secret-of-the-database-s-owner"
     pool.do(
@@ -163,7 +164,7 @@ def test_an_inserted_invitation_enrols_nobody(pool: Pool) -> None:
 
 
 def test_an_invitation_moved_to_another_department_enrols_nobody(pool: Pool) -> None:
-    token = pool.world.root.post(f"/departments/{pool.labour.id}/invitations", {"connector": "moved"})["token"]
+    token = pool.world.people.invite(pool.world, pool.labour.id, "moved")
     pool.do("UPDATE identity_invitation SET department = :police WHERE connector = 'moved'", police=pool.police.id)
     assert refused(lambda: enrol(token, "moved", pool.world.folder / "identities" / "moved")) is Reason.ROW_FORGED
 
@@ -230,7 +231,14 @@ def test_a_row_that_a_holder_of_the_keys_wrote_without_an_entry_is_named(pool: P
     tags = open_row_tags(FileSecrets.open(pool.world.data / "secrets"))
     with PostgresDatabase(pool.engine).begin() as work:
         Users(PostgresIdentityStore(tags)).add(
-            work, name="silent", role=Role.AUDITOR, department="", by="nobody", at=datetime.now(UTC)
+            work,
+            name="silent",
+            role=Role.AUDITOR,
+            department="",
+            person="P-9",
+            digest=bytes(32),
+            by="nobody",
+            at=datetime.now(UTC),
         )
     assert any(line.startswith("row.unaccounted") and "silent" in line for line in pool.findings())
     pool.do("DELETE FROM identity_account WHERE name = 'silent'")

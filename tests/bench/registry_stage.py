@@ -50,8 +50,10 @@ def closed_registry(folder: Path, bound: str) -> Iterator[tuple[Server, sa.URL]]
     """Serve a real pool's registry, whose calls need a token; *bound* is its section of the configuration."""
     world = World(folder, bound)
     world.initialise()
-    token = (world.data / "bootstrap-token").read_text().strip()
     with _in_processes(world.data) as addresses:
+        world.addresses = json.loads((world.data / "ports.json").read_text())
+        world.set_up()
+        token = world.people.tokens["authority-1"]
         yield Server(port=_port(addresses), authority=authority_of(world.data), token=token), _database(world.data)
 
 

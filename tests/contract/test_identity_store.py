@@ -60,7 +60,14 @@ def test_what_is_kept_is_given_back(home: Home) -> None:
         digest=bytes(32), department=CONSUMER, connector=None, invited_by="o", created_at=NOW, expires_at=NOW + DAY
     )
     account = Account(
-        name="li.ps", role=Role.AUDITOR, department="", digest=bytes(32), created_by="root", created_at=NOW
+        name="li.ps",
+        role=Role.AUDITOR,
+        department="",
+        digest=bytes(32),
+        created_by="root",
+        created_at=NOW,
+        person="A-17",
+        expires_at=NOW + DAY,
     )
     with home.db.begin() as work:
         home.store.add_invitation(work, token)

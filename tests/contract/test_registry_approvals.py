@@ -46,9 +46,15 @@ class World:
     def __init__(self, store: ApprovalStore, subjects: Store) -> None:
         database = subjects.database
         self.clock = Clock()
+        self.persons: dict[str, str] = {}  # account → staff number, where it is not the account's name
         ids = (f"0195-{number:04d}" for number in range(1000))
         self.store = Committing(store, database)
-        approvals = Approvals(store, clock=self.clock, new_id=lambda: next(ids))
+        approvals = Approvals(
+            store,
+            clock=self.clock,
+            new_id=lambda: next(ids),
+            persons=lambda _, names: {one: self.persons.get(one, one) for one in names},
+        )
         self.approvals: Any = Committing(approvals, database)
         self.subjects = Subjects(subjects, governed=lambda _: True, approved=approvals.consume)
 
@@ -131,6 +137,18 @@ def test_who_asked_does_not_decide_and_a_program_does_not_either(world: World) -
     refused(Reason.SAME_PERSON, lambda: world.approvals.decide(same, asked.id, approve=True))
     refused(Reason.ROLE_FORBIDDEN, lambda: world.approvals.decide(PROGRAM, asked.id, approve=True))
     assert world.approvals.get(asked.id).state is ApprovalState.ASKED
+
+
+def test_one_person_under_two_accounts_does_not_decide_and_an_unknown_person_does_not_either(world: World) -> None:
+    world.subjects.register(SUBJECT, person("G4"))
+    asked = world.ask(person("G3"))
+    world.persons = {EDITOR.id: "017", OFFICER.id: "017"}
+    refused(Reason.SAME_PERSON, lambda: world.approvals.decide(OFFICER, asked.id, approve=True))
+    for unknown in (EDITOR.id, OFFICER.id):
+        world.persons = {unknown: ""}
+        refused(Reason.PERSON_UNKNOWN, lambda: world.approvals.decide(OFFICER, asked.id, approve=True))
+    world.persons = {}
+    assert world.approvals.decide(OFFICER, asked.id, approve=True).state is ApprovalState.APPROVED
 
 
 def test_what_is_decided_stays_decided(world: World) -> None:

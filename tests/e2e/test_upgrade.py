@@ -21,6 +21,7 @@ from exchange.records.position_token import BEGINNING
 from schemas import library
 from schemas.errors import Reason, RefusedError
 from tests.kit.world.earlier import EarlierPrograms
+from tests.kit.world.people import People
 from tests.kit.world.world import Office, Programs, World, kill_postmaster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.needs_package("git"), pytest.mark.timeout(600)]
@@ -167,6 +168,8 @@ def test_a_pool_of_the_version_before_goes_on(line: Line) -> None:
     kill_postmaster(line.world.data)
 
     line.world.programs = now
+    tokens = line.world.people.tokens
+    line.world.people = People()  # from here on it takes two persons
     now.run("pool", "migrate", "--data", str(line.world.data))
     line.world.serve()
     line.publish(now)
@@ -177,6 +180,21 @@ def test_a_pool_of_the_version_before_goes_on(line: Line) -> None:
         with line.world.client(other) as client, pytest.raises(RefusedError) as refused:
             client.fetch(grant, purpose="eligibility", case="STANDING-1")
         assert refused.value.reason is reason
+
+    # Accounts of the version before go on, and sign second when their person is known.
+    line.labour.accounts, line.police.accounts = {}, {}
+    for office in (line.labour, line.police):
+        name = f"sharing-office-head-{office.id[-6:]}"
+        office.accounts["sharing_office_head"] = line.world.remote(tokens[name])
+    grant = line.labour.request(TOPIC, list(FIELDS))
+    with pytest.raises(RefusedError) as refused:
+        line.police.approve(grant)
+    assert refused.value.reason is Reason.PERSON_UNKNOWN
+    for office in (line.labour, line.police):
+        name = f"sharing-office-head-{office.id[-6:]}"
+        proposal = line.world.root.post(f"/users/{name}/person", {"staff_number": f"OLD-{name[-6:]}"})
+        office.account("security_officer").post(f"/proposals/{proposal['id']}/confirmation")
+    assert line.police.approve(grant)["state"] == "active"
 
     # A department that has not upgraded yet.
     line.add(100)

@@ -52,7 +52,12 @@ def access() -> RecordingAccessControl:
 def http(access: RecordingAccessControl) -> Iterator[TestClient]:
     store = memory_store()
     ids = (f"0195-{number}" for number in itertools.count(1))
-    approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
+    approvals = Approvals(
+        MemoryApprovals(),
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: next(ids),
+        persons=lambda _, names: {name: name for name in names},
+    )
     subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.consume)
     more = partial(GovernanceHandlers, approvals=approvals, grants=grants)
     access.hidden = "secret"

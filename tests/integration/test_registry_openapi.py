@@ -37,7 +37,12 @@ OFFICER = Actor(kind=ActorKind.HUMAN, id="wang", department="d", role=Role.SECUR
 def build() -> RestApplication:
     """Make a registry with governance, a few subjects and a request, called by the officer."""
     ids = (f"0195-{number}" for number in itertools.count(1))
-    approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
+    approvals = Approvals(
+        MemoryApprovals(),
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: next(ids),
+        persons=lambda _, names: {name: name for name in names},
+    )
     store = memory_store()
     asking = Committing(approvals, store.database)
     subjects = Subjects(

@@ -75,7 +75,7 @@ class Two(World):
         for program in self.gateways.values():
             program.wait_for("ready ")
         self.addresses = self.at("a")
-        self.root = self.remote((self.data / "bootstrap-token").read_text().strip())
+        self.set_up()
 
     def at(self, name: str) -> dict[str, str]:
         found: dict[str, str] = json.loads((self.folder / name / "ports.json").read_text())

@@ -44,8 +44,9 @@ def plant(engine: sa.Engine, name: str, role: str = "auditor", by: str = "bootst
     with engine.begin() as connection:
         connection.execute(
             sa.text(
-                "INSERT INTO identity_account (name, role, department, digest, created_by, created_at)"
-                " VALUES (:name, :role, '', :digest, :by, now())"
+                "INSERT INTO identity_account"
+                " (name, role, department, digest, created_by, created_at, person, expires_at)"
+                " VALUES (:name, :role, '', :digest, :by, now(), '', now())"
             ),
             {"name": name, "role": role, "digest": name.encode().ljust(32), "by": by},
         )
@@ -73,7 +74,7 @@ def read(engine: sa.Engine, name: str) -> Account | None:
 def test_rows_from_before_get_their_first_tags_if_the_log_accounts_for_them(
     migrated: sa.Engine, tmp_path: Path
 ) -> None:
-    plant(migrated, "bootstrap", "data_authority", "init")
+    plant(migrated, "bootstrap", "bootstrap", "init")
     plant(migrated, "honest")
     record(migrated, "honest")
     plant(migrated, "planted")
@@ -91,7 +92,7 @@ def test_rows_from_before_get_their_first_tags_if_the_log_accounts_for_them(
 
 def test_the_first_tags_are_not_given_again_to_who_sets_the_revision_back(migrated: sa.Engine, tmp_path: Path) -> None:
     tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes)
-    plant(migrated, "bootstrap", "data_authority", "init")
+    plant(migrated, "bootstrap", "bootstrap", "init")
     plant(migrated, "later")
     record(migrated, "later")
     assert tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes).tagged == {}
@@ -118,6 +119,8 @@ def test_a_row_put_over_another_one_is_refused_whatever_its_tag(migrated: sa.Eng
                 digest=name.encode().ljust(32),
                 created_by="o",
                 created_at=datetime.now(UTC),
+                person=name,
+                expires_at=datetime.now(UTC),
             )
             store.add_account(work, account)
     with migrated.begin() as connection:

@@ -265,6 +265,9 @@ def test_cedar_gives_the_same_answer_and_the_same_first_reason_for_records() -> 
     assert {reason for reason, times in reasons.items() if times >= RARE} == expected_reasons, reasons
 
 
+PERSONS = {f"person-{which}": f"staff-{which}" for which in (*range(1, 41), *"abc")}
+
+
 def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Request]:
     """Half of them random; half fitting, of which half are bent in one way. Acts on grants come more often."""
     acts = [action for action in Action if action.value.split(":")[1] not in {"records", "lane"}]
@@ -282,6 +285,8 @@ def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Reques
         {"new_role": None},
         {"new_role": Role.CONNECTOR},
         {"new_role": Role.DATA_AUTHORITY},
+        *({"persons": {**PERSONS, f"person-{letter}": "staff-7"}} for letter in "abc"),
+        *[{"persons": {}}] * 8,
     ]
     for _ in range(CONTROL):
         grant, action = rng.choice(grants), rng.choice(acts)
@@ -303,6 +308,7 @@ def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Reques
             "grant": grant if about_grant and rng.random() < 0.95 else None,
             "proven": True,
             "new_role": rng.choice(list(Role)),
+            "persons": PERSONS,
         }
         if rng.random() < 0.6:
             request |= rng.choice([*bends, *[{"actor": replace(actor, department=rng.choice(["", "d03"]))}] * 4])
@@ -323,6 +329,8 @@ def control_to_cedar(request: Request, names: Names) -> dict[str, Any]:
         "itself": actor is not None and actor.id == request["connector"],
         "has_grant": request["grant"] is not None,
         "proven": request["proven"] is True,
+        "person": "" if actor is None else request["persons"].get(actor.id, ""),
+        "requester": "" if request["grant"] is None else request["persons"].get(request["grant"].requested_by, ""),
     }
     if request["new_role"] is not None:
         context["new_role"] = request["new_role"].value
@@ -359,4 +367,5 @@ def test_cedar_gives_the_same_answer_for_control() -> None:
         Reason.NOT_PROVIDER,
         Reason.OTHER_DEPARTMENT,
         Reason.SAME_PERSON,
+        Reason.PERSON_UNKNOWN,
     }, reasons

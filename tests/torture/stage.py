@@ -89,7 +89,7 @@ class Stage(World):
         self.armed = True
         enrolment, http = self._ports[GATEWAYS[0]][1:3]
         self.addresses = {"http": f"127.0.0.1:{http}", "enrolment": f"127.0.0.1:{enrolment}"}
-        self.root = self.remote((self.data / "bootstrap-token").read_text().strip())
+        self.set_up()
         self._grant()
         with self.engine(isolation_level="AUTOCOMMIT") as engine, engine.connect() as connection:
             connection.execute(sa.text("CREATE DATABASE sink"))

@@ -5,7 +5,8 @@ RULES says which role may act, and on whose behalf; what is not in it is refused
 
 FORBIDDEN is a second, independent check: the pairs that no rule may ever allow (an operator neither approves nor reads
 records, an auditor writes nothing). It is written out and derived from nothing, so that a mistake in a rule has no
-effect. The account that requested a grant never decides on it, whatever its role, and a decision is an act of a person.
+effect. The person who requested a grant never decides on it, under whatever account or role, and a decision is an act
+of a person.
 
 Acts on records have no row here: `exchange.access.decision.policy` decides them.
 """
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import Final
 
 from exchange.access.decision.grant_rules import GRANT_RULES, GrantRule, Party
+from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, Role
 from schemas.errors import Reason
 
@@ -61,7 +63,8 @@ def _rights(rule: GrantRule) -> Mapping[Role, Scope]:
 
 
 _R, _A = Role, Action
-_EVERYONE = dict.fromkeys(Role, Scope.ANY)
+_EVERYONE: Mapping[Role, Scope] = {role: Scope.ANY for role in Role if role is not Role.BOOTSTRAP}
+_WITH_ACCOUNT: Mapping[Role, Scope] = {role: scope for role, scope in _EVERYONE.items() if role is not Role.CONNECTOR}
 _ON_GRANTS = {rule.action: rule for rule in GRANT_RULES.values() if rule.action is not None}
 
 RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
@@ -71,7 +74,28 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         # An account that can invite a connector can become it, and one that can add an approver can become one: the
         # operator does neither.
         _A.DEPARTMENT_INVITE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
-        _A.USER_ADD: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
+        _A.USER_ADD: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.BOOTSTRAP: Scope.ANY,  # the first two data authorities alone
+        },
+        # Both are proposed by one person and confirmed by another (`exchange.identity.proposals`).
+        _A.PROPOSAL_CONFIRM: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
+        _A.PROPOSAL_REFUSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
+        # What is done in a department's name is told to it.
+        _A.USER_READ: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.OPERATOR: Scope.ANY,
+            _R.AUDITOR: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+        },
+        _A.USER_ROTATE: _WITH_ACCOUNT,  # one's own token, which only its holder can know
+        _A.USER_REVOKE: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.OPERATOR: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+        },
         _A.CONNECTOR_ENROL: {_R.CONNECTOR: Scope.SELF},
         _A.CONNECTOR_RENEW: {_R.CONNECTOR: Scope.SELF},
         # Revoking only ever takes away, so in an emergency the operator may.
@@ -79,6 +103,13 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.DATA_AUTHORITY: Scope.ANY,
             _R.OPERATOR: Scope.ANY,
             _R.SECURITY_OFFICER: Scope.OWN,
+        },
+        _A.CONNECTOR_READ: {
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.OPERATOR: Scope.ANY,
+            _R.AUDITOR: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
         },
         _A.CATALOGUE_DRAFT: {_R.CATALOGUE_EDITOR: Scope.OWN},
         _A.CATALOGUE_PUBLISH: {_R.DATA_AUTHORITY: Scope.ANY},  # State Council decree 809, Art. 12 and 16
@@ -149,12 +180,15 @@ _READS = frozenset(
         _A.ERASURE_READ,
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
+        _A.USER_READ,
+        _A.CONNECTOR_READ,
     }
 )
 
 FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
     {
-        _R.AUDITOR: frozenset(Action) - _READS,
+        _R.AUDITOR: frozenset(Action) - _READS - {_A.USER_ROTATE},  # nothing is written but its own token
+        _R.BOOTSTRAP: frozenset(Action) - {_A.USER_ADD},
         _R.OPERATOR: RECORD_ACTIONS
         | {
             _A.GRANT_SUBMIT,
@@ -169,6 +203,8 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
             _A.ERASURE_REJECT,
+            _A.PROPOSAL_CONFIRM,
+            _A.DEPARTMENT_INVITE,
         },
     }
 )
@@ -179,10 +215,12 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,
+    _A.PROPOSAL_CONFIRM,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})
 _ALLOW = Allow()
+_NOBODY: Mapping[str, str] = MappingProxyType({})
 
 
 def decide_control(  # noqa: PLR0911 - one return a rule
@@ -195,6 +233,7 @@ def decide_control(  # noqa: PLR0911 - one return a rule
     grant: Grant | None = None,
     proven: bool | None = None,
     new_role: Role | None = None,
+    persons: Mapping[str, str] = _NOBODY,
 ) -> Allow | Deny:
     """Decide an act on anything but records.
 
@@ -210,6 +249,7 @@ def decide_control(  # noqa: PLR0911 - one return a rule
         grant: the grant that the act concerns, the request as drafted for GRANT_SUBMIT.
         proven: whether the stored version is the one that the pool wrote; not asked for GRANT_SUBMIT.
         new_role: the role that USER_ADD gives.
+        persons: account name → staff number, of the actor and of who requested the grant; who is not in it is unknown.
     """
     if actor is None or standing is not Standing.ACTIVE:
         return refuse_standing(actor, standing)
@@ -228,17 +268,32 @@ def decide_control(  # noqa: PLR0911 - one return a rule
     refusal = _out_of_scope(actor, scope, department, connector, grant)
     if refusal is not None:
         return refusal
-    if grant is not None and action in _NOT_BY_REQUESTER and actor.id == grant.requested_by:
-        return Deny(Reason.SAME_PERSON, "who requested a grant does not decide on it; another person must")
-    if action is _A.USER_ADD and not (
-        new_role is not None
-        and new_role is not Role.CONNECTOR  # programs are enrolled, with a certificate
-        and (new_role not in _POOL_ROLES or actor.role is Role.DATA_AUTHORITY)
-    ):
+    if grant is not None and action in _NOT_BY_REQUESTER:
+        refusal = _already_signed(actor, action, grant, persons)
+        if refusal is not None:
+            return refusal
+    if action is _A.USER_ADD and not _may_add(actor.role, new_role):
         return Deny(
             Reason.ROLE_FORBIDDEN, f"{actor.role} may not give the role {new_role or 'that is not stated'} to anyone"
         )
     return _ALLOW
+
+
+def _already_signed(actor: Actor, action: Action, grant: Grant, persons: Mapping[str, str]) -> Deny | None:
+    """Return the denial of an actor who requested the grant, or confirms and approves it as one person."""
+    refusal = refuse_second_signature(grant.requested_by, actor.id, persons)
+    if refusal is None and action is _A.GRANT_APPROVE and grant.confirmed_by is not None:
+        refusal = refuse_second_signature(grant.confirmed_by, actor.id, persons)
+    return refusal
+
+
+def _may_add(role: Role, new_role: Role | None) -> bool:
+    """Return whether a role may propose an account of another; a program is enrolled and has none."""
+    if new_role in {None, Role.CONNECTOR, Role.BOOTSTRAP}:
+        return False
+    if role is Role.BOOTSTRAP:
+        return new_role is Role.DATA_AUTHORITY
+    return new_role not in _POOL_ROLES or role is Role.DATA_AUTHORITY
 
 
 def _out_of_scope(  # noqa: PLR0911 - one return a scope

@@ -58,6 +58,10 @@ _GRANT = Grant(
 )
 
 
+PERSONS = {name: f"staff-{name}" for name in ("wang.hr", "li.ps", "zhang", "zhao.hr", "sun.ps", "chen.da", "timer")}
+"""Account name → staff number: each account is another person's."""
+
+
 def a_grant(**changes: Any) -> Grant:
     return replace(_GRANT, **changes)
 

@@ -22,6 +22,8 @@ class EarlierPrograms(Programs):
         folder: empty; gets the source.
     """
 
+    two_persons = False
+
     def __init__(self, commit: str, folder: Path) -> None:
         found = subprocess.run(
             ["git", "archive", commit, "schemas", "registry", "exchange", "connectors"],

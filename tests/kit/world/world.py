@@ -28,6 +28,7 @@ from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
 from schemas.errors import Reason, RefusedError
 from tests.kit.patience import PATIENCE
+from tests.kit.world.people import People, PeopleOfEarlier
 
 BIN = Path(sys.executable).parent
 
@@ -43,12 +44,15 @@ class Office:
     def account(self, role: str) -> AdminClient:
         """Return the API as an account of this department with that role; made at the first call."""
         if role not in self.accounts:
-            self.accounts[role] = self.world.account(f"{role}-{self.id[-6:]}".replace("_", "-"), role, self.id)
+            if role == "security_officer":
+                self.accounts[role] = self.world.people.officer(self.world, self.id)
+            else:
+                self.accounts[role] = self.world.account(f"{role}-{self.id[-6:]}".replace("_", "-"), role, self.id)
         return self.accounts[role]
 
     def enrol(self, connector: str) -> Identity:
         """Invite and enrol a connector of this department."""
-        token = self.world.root.post(f"/departments/{self.id}/invitations", {"connector": connector})["token"]
+        token = self.world.people.invite(self.world, self.id, connector)
         return enrol(token, connector, self.world.folder / "identities" / self.id / connector)
 
     def offer(
@@ -113,6 +117,7 @@ class Programs:
     """The project's programs, as they are installed."""
 
     environment: ClassVar[dict[str, str]] = {}
+    two_persons: ClassVar[bool] = True  # accounts and invitations take two persons
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """Return the command that runs one of them."""
@@ -138,17 +143,26 @@ class World:
         self._codes = credit_codes()
         self.process: subprocess.Popen[str] | None = None
         self.addresses: dict[str, str] = {}
+        self.people = People() if self.programs.two_persons else PeopleOfEarlier()
 
     @classmethod
     @contextmanager
     def start(cls, extra: str = "") -> Iterator[Self]:
         """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say)."""
+        with cls.served_without_set_up(extra) as world:
+            world.set_up()
+            yield world
+
+    @classmethod
+    @contextmanager
+    def served_without_set_up(cls, extra: str = "") -> Iterator[Self]:
+        """Make a pool and serve it, as `pool init` leaves it: without an account."""
         folder = Path(tempfile.mkdtemp(prefix="pool-world-"))
         folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
         world = cls(folder, extra)
         try:
             world.initialise()
-            world.serve()
+            world.serve(set_up=False)
             yield world
         finally:
             world.close()
@@ -163,7 +177,7 @@ class World:
         text = config.read_text().replace('gateway = "localhost:7443"', 'gateway = "localhost:0"')
         config.write_text(f"{text}\n[listen]\n{listen}\n\n{self._extra}\n")
 
-    def serve(self, *, environment: dict[str, str] | None = None) -> None:
+    def serve(self, *, environment: dict[str, str] | None = None, set_up: bool = True) -> None:
         """Run `pool serve` and wait until it is ready."""
         log = (self.folder / "pool.log").open("a")
         self.process = subprocess.Popen(
@@ -178,16 +192,20 @@ class World:
         line = self.process.stdout.readline()
         assert line.startswith("ready "), (line, (self.folder / "pool.log").read_text()[-2000:])
         self.addresses = json.loads(line.removeprefix("ready "))
-        self.root = self.remote((self.data / "bootstrap-token").read_text().strip())
+        if set_up:
+            self.set_up()
+
+    def set_up(self) -> None:
+        """Add the first two data authorities, where there are none yet; `root` is the API as one of them."""
+        self.root = self.people.set_up(self)
 
     def remote(self, token: str) -> AdminClient:
         """Return the control API under a token."""
         return AdminClient(f"https://{self.addresses['http']}", token, self.data / "ca" / "authority.crt")
 
     def account(self, name: str, role: str, department: str = "") -> AdminClient:
-        """Add an account and give the API as it."""
-        answer = self.root.post("/users", {"name": name, "role": role, "department": department})
-        return self.remote(answer["token"])
+        """Add an account, by two persons, and return the API as it."""
+        return self.people.account(self, name, role, department)
 
     def department(self, name: str, division: str = "330100") -> Office:
         """Register a department."""

@@ -14,7 +14,7 @@ from exchange.access.grants import life_cycle
 from exchange.control import grants as control
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Level, Role
 from schemas.errors import PoolError, Reason
-from tests.kit.cases.grants import CONSUMER, NOW, PLAIN, PROVIDER, STRANGER, a_draft, a_grant, a_person, held
+from tests.kit.cases.grants import CONSUMER, NOW, PERSONS, PLAIN, PROVIDER, STRANGER, a_draft, a_grant, a_person, held
 
 
 class Checks:
@@ -30,7 +30,7 @@ class Checks:
         grant = a_draft(requested_by="wang.hr") if event is Event.SUBMIT else a_grant(state=rule.source)
         assert rule.action is not None
         decided: Allow | Deny = self.decision.decide_control(
-            by, rule.action, standing=self.decision.Standing.ACTIVE, grant=grant, proven=True
+            by, rule.action, standing=self.decision.Standing.ACTIVE, grant=grant, proven=True, persons=PERSONS
         )
         return decided.reason if isinstance(decided, Deny) else None, self._carried_out(event, by, grant)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from schemas.names import Topic
 from tests.kit.cases.grants import (
     CONSUMER,
     NOW,
+    PERSONS,
     POPULATION,
     PROVIDER,
     STRANGER,
@@ -156,7 +158,7 @@ def test_no_explanation_tells_a_case_number_or_a_department() -> None:
 # control
 
 
-CONTROL: dict[str, Any] = {"standing": Standing.ACTIVE, "proven": True}
+CONTROL: dict[str, Any] = {"standing": Standing.ACTIVE, "proven": True, "persons": PERSONS}
 PROVIDER_HEAD = a_person(Role.SHARING_OFFICE_HEAD, PROVIDER, "li.ps")
 CONSUMER_HEAD = a_person(Role.SHARING_OFFICE_HEAD, CONSUMER, "wang.hr")
 
@@ -177,6 +179,25 @@ def test_who_requested_never_approves_even_in_the_provider_s_office() -> None:
     request = CONTROL | {"grant": a_grant(state=GrantState.SUBMITTED, requested_by="wang.hr")}
     for action in (Action.GRANT_APPROVE, Action.GRANT_PROVISION, Action.GRANT_REJECT, Action.GRANT_RESUME):
         assert reason_of(decide_control(moved, action=action, **request)) is Reason.SAME_PERSON
+
+
+def test_who_requested_never_approves_under_another_account() -> None:
+    request = {"standing": Standing.ACTIVE, "proven": True, "grant": a_grant(state=GrantState.SUBMITTED)}
+    for action in (Action.GRANT_APPROVE, Action.GRANT_PROVISION, Action.GRANT_REJECT, Action.GRANT_RESUME):
+        asked = partial(decide_control, PROVIDER_HEAD, action, **request)
+        assert asked(persons={"wang.hr": "017", "li.ps": "018"})
+        assert reason_of(asked(persons={"wang.hr": "017", "li.ps": "017"})) is Reason.SAME_PERSON
+        for known in ({"wang.hr": "017"}, {"li.ps": "018"}, {"wang.hr": "", "li.ps": ""}, {}):
+            assert reason_of(asked(persons=known)) is Reason.PERSON_UNKNOWN, known
+
+
+def test_who_confirmed_a_sensitive_request_never_approves_it_under_another_account() -> None:
+    grant = a_grant(state=GrantState.SUBMITTED, confirmed_by="sun.ps")
+    persons = {"wang.hr": "017", "sun.ps": "018", "li.ps": "018"}
+    request = {"standing": Standing.ACTIVE, "proven": True, "grant": grant}
+    asked = partial(decide_control, PROVIDER_HEAD, Action.GRANT_APPROVE, **request)
+    assert reason_of(asked(persons=persons)) is Reason.SAME_PERSON
+    assert asked(persons={**persons, "li.ps": "019"})
 
 
 def test_a_program_never_approves() -> None:
@@ -201,12 +222,15 @@ def test_a_classification_is_taken_back_by_an_officer_of_the_department_and_by_a
 def test_an_auditor_writes_nothing(action: Action) -> None:
     auditor = a_person(Role.AUDITOR)
     request = CONTROL | {"department": "", "connector": auditor.id, "grant": a_grant(), "new_role": Role.AUDITOR}
-    reads = action.value.endswith((":read", ":read_by_id", ":prove"))
+    # It renews its own token, as a connector its certificate.
+    reads = action.value.endswith((":read", ":read_by_id", ":prove")) or action is Action.USER_ROTATE
     assert bool(decide_control(auditor, action, **request)) is reads
     assert reads or reason_of(decide_control(auditor, action, **request)) is Reason.ROLE_FORBIDDEN
 
 
-@pytest.mark.parametrize("action", [*sorted(RECORD_ACTIONS), Action.GRANT_APPROVE, Action.USER_ADD])
+@pytest.mark.parametrize(
+    "action", [*sorted(RECORD_ACTIONS), Action.GRANT_APPROVE, Action.USER_ADD, Action.PROPOSAL_CONFIRM]
+)
 def test_an_operator_neither_approves_nor_reads_records(action: Action) -> None:
     operator = a_person(Role.OPERATOR)
     assert reason_of(decide_control(operator, action, grant=a_grant(), **CONTROL)) is Reason.ROLE_FORBIDDEN
@@ -289,8 +313,16 @@ def test_a_department_s_officer_gives_no_role_of_the_pool_and_nobody_gives_a_con
     for role in Role:
         ours = role in {Role.CATALOGUE_EDITOR, Role.SHARING_OFFICE_HEAD, Role.SECURITY_OFFICER}
         assert bool(decide_control(officer, new_role=role, **add)) is ours
-        assert bool(decide_control(authority, new_role=role, **add)) is (role is not Role.CONNECTOR)
+        assert bool(decide_control(authority, new_role=role, **add)) is (role not in {Role.CONNECTOR, Role.BOOTSTRAP})
     assert reason_of(decide_control(authority, **add)) is Reason.ROLE_FORBIDDEN
+
+
+@pytest.mark.parametrize("action", sorted(Action))
+def test_the_first_token_adds_data_authorities_and_does_nothing_else(action: Action) -> None:
+    first = a_person(Role.BOOTSTRAP)
+    for role in Role:
+        allowed = action is Action.USER_ADD and role is Role.DATA_AUTHORITY
+        assert bool(decide_control(first, action, grant=a_grant(), new_role=role, **CONTROL)) is allowed
 
 
 def test_lost_standing_ends_control_too() -> None:

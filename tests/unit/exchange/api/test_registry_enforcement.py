@@ -96,7 +96,12 @@ class Room:
             SchemaAccess(database, catalogue, None, rights=rights),
             dev=False,
         )
-        approvals = Approvals(MemoryApprovals(), clock=lambda: AT, new_id=lambda: "0195-approval")
+        approvals = Approvals(
+            MemoryApprovals(),
+            clock=lambda: AT,
+            new_id=lambda: "0195-approval",
+            persons=lambda _, names: {name: name for name in names},
+        )
         Committing(approvals, database).ask(
             self.actor(), subject="credit.v1-value", fingerprint=b"x" * 32, text="{}", findings=["a"], reason="b"
         )

@@ -1,0 +1,221 @@
+"""Commands `pool user`, `pool connector` and `pool certificate`: accounts, invitations, certificates.
+
+A token is made by the account's holder (`pool user token`), who tells its fingerprint to the two persons that make the
+account. No token is ever an argument, and none is shown but to its holder.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exchange.cli.control import ReasonOption, client, connect, print_table
+from exchange.cli.output import print_json
+from exchange.identity.keyfile import create_private
+from exchange.identity.proposals import ProposalState
+from exchange.identity.tokens import fingerprint_of, new_token
+from schemas.access import Role
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["add_to"]
+
+_ACCOUNTS = ("name", "role", "department", "staff_number", "state", "expires_at", "last_used", "created_by")
+_PROPOSALS = (
+    "id",
+    "kind",
+    "department",
+    "subject",
+    "role",
+    "staff_number",
+    "state",
+    "proposed_by",
+    "decided_by",
+    "expires_at",
+)
+_CONNECTORS = ("department", "connector", "state", "not_after", "certificates")
+_CERTIFICATES = ("serial", "department", "connector", "state", "not_before", "not_after", "revoked_by")
+
+_Json = Annotated[bool, typer.Option("--json", help="as a JSON document")]
+_StaffNumber = Annotated[
+    str, typer.Option("--staff-number", help="of the person (工号), unique in the pool; no national identity number")
+]
+_Fingerprint = Annotated[
+    str, typer.Option("--token-fingerprint", help="from the account's holder, who gets it from `pool user token`")
+]
+
+user, connector, certificate = typer.Typer(), typer.Typer(), typer.Typer()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands with the program."""
+    for name, group, text in (
+        ("user", user, "Accounts of people: proposed by one person, confirmed by another."),
+        ("connector", connector, "Connectors of departments, and their invitations."),
+        ("certificate", certificate, "Certificates of connectors."),
+    ):
+        group.callback()(connect)
+        app.add_typer(group, name=name, help=text, no_args_is_help=True)
+
+
+@user.command("token")
+def user_token(file: Path) -> None:
+    """Make a token in a new FILE (0600) that its holder keeps, and print its fingerprint for those who add the account.
+
+    Needs no pool. The fingerprint is no secret; tell it to the two persons yourself, not one through the other.
+    """
+    print(_make_token(file))
+
+
+@user.command("add")
+def user_add(
+    context: typer.Context,
+    name: str,
+    role: Annotated[Role, typer.Option()],
+    staff_number: _StaffNumber,
+    token_fingerprint: _Fingerprint,
+    department_id: Annotated[str, typer.Option("--department", help="empty for roles of the pool itself")] = "",
+) -> None:
+    """Propose an account; another person confirms it. With the first token: add one of the first two authorities."""
+    body = {
+        "name": name,
+        "role": str(role),
+        "department": department_id,
+        "staff_number": staff_number,
+        "token_fingerprint": token_fingerprint,
+    }
+    answer = client(context).post("/users", body)
+    if answer["state"] == "added":
+        print(f"added: {name}")
+    else:
+        _print_proposed(answer)
+
+
+@user.command("confirm")
+def user_confirm(context: typer.Context, proposal_id: str, token_fingerprint: _Fingerprint = "") -> None:
+    """Confirm another person's proposal of an account, a token or a person; the fingerprint is from the holder."""
+    answer = client(context).post(
+        f"/proposals/{proposal_id}/confirmation", {"token_fingerprint": token_fingerprint or None}
+    )
+    print(f"confirmed: {answer['kind']} {answer['subject']}")
+
+
+@user.command("refuse")
+def user_refuse(context: typer.Context, proposal_id: str, reason: ReasonOption) -> None:
+    """Refuse a proposal, or withdraw your own."""
+    answer = client(context).post(f"/proposals/{proposal_id}/refusal", {"reason": reason})
+    print(f"refused: {answer['kind']} {answer['subject']}")
+
+
+@user.command("proposals")
+def user_proposals(
+    context: typer.Context,
+    state: Annotated[ProposalState | None, typer.Option()] = None,
+    as_json: _Json = False,
+) -> None:
+    """List proposals of accounts and invitations, decided ones too, newest first."""
+    rows = client(context).get("/proposals", {"state": state})
+    _print(rows, _PROPOSALS, as_json=as_json)
+
+
+@user.command("list")
+def user_list(context: typer.Context, as_json: _Json = False) -> None:
+    """List the accounts with their persons, the end of their tokens and their last use."""
+    rows = client(context).get("/users")
+    _print([row | {"state": _state(row, "expires_at")} for row in rows], _ACCOUNTS, as_json=as_json)
+
+
+@user.command("set-person")
+def user_set_person(context: typer.Context, name: str, staff_number: _StaffNumber) -> None:
+    """Propose the person of an account of an earlier version; another person confirms it."""
+    _print_proposed(client(context).post(f"/users/{name}/person", {"staff_number": staff_number}))
+
+
+@user.command("rotate")
+def user_rotate(
+    context: typer.Context,
+    name: str,
+    new_token_file: Annotated[
+        Path | None, typer.Option("--new-token-file", help="is made, 0600: your own account's new token")
+    ] = None,
+    token_fingerprint: Annotated[
+        str, typer.Option("--token-fingerprint", help="of another account's new token, from its holder")
+    ] = "",
+) -> None:
+    """Give your own account another token: the old one ends at once. Another's account: propose its holder's."""
+    if (new_token_file is None) is not bool(token_fingerprint):
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            "expected --new-token-file for your own account, or --token-fingerprint for another's, and one of the two",
+        )
+    fingerprint = token_fingerprint if new_token_file is None else _make_token(new_token_file)
+    answer = client(context).post(f"/users/{name}/token", {"token_fingerprint": fingerprint})
+    if answer["state"] == "rotated":
+        print(f"rotated: {name}; the new token is in {new_token_file} and valid until {answer['expires_at']}")
+    else:
+        _print_proposed(answer)
+
+
+@user.command("revoke")
+def user_revoke(context: typer.Context, name: str, reason: ReasonOption) -> None:
+    """Revoke an account permanently: its next call is refused."""
+    client(context).post(f"/users/{name}/revocation", {"reason": reason})
+    print(f"{name}: revoked")
+
+
+@connector.command("list")
+def connector_list(context: typer.Context, as_json: _Json = False) -> None:
+    """List the connectors of your department, or of all, with the end of their newest certificate."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in client(context).get("/certificates"):
+        name = (row["department"], row["connector"])
+        count = found.get(name, {}).get("certificates", 0) + 1
+        newest = row if row["revoked_at"] is None or name not in found else found[name]
+        found[name] = {**newest, "certificates": count}
+    rows = [row | {"state": _state(row, "not_after")} for row in found.values()]
+    _print([{name: row[name] for name in _CONNECTORS} for row in rows], _CONNECTORS, as_json=as_json)
+
+
+@connector.command("confirm")
+def connector_confirm(context: typer.Context, proposal_id: str) -> None:
+    """Confirm an invitation of your department, and print its enrolment token (7 days) for `pool-connect enrol`."""
+    print(client(context).post(f"/proposals/{proposal_id}/confirmation")["token"])
+
+
+@connector.command("revoke")
+def connector_revoke(context: typer.Context, department_id: str, name: str, reason: ReasonOption) -> None:
+    """Revoke a connector's certificates: its next call is refused."""
+    body = {"department": department_id, "connector": name, "reason": reason}
+    client(context).post("/connectors/revocations", body)
+    print(f"{name}: every certificate is revoked")
+
+
+@certificate.command("list")
+def certificate_list(context: typer.Context, as_json: _Json = False) -> None:
+    """List the certificates of your department's connectors, or of all, revoked ones too."""
+    rows = client(context).get("/certificates")
+    _print([row | {"state": _state(row, "not_after")} for row in rows], _CERTIFICATES, as_json=as_json)
+
+
+def _make_token(file: Path) -> str:
+    token = new_token()
+    if not create_private(file, token.encode() + b"\n"):
+        raise InvalidError(Reason.CONFIG_INVALID, f"{file} exists; a token is never overwritten, name another file")
+    return fingerprint_of(token)
+
+
+def _state(row: dict[str, Any], end: str) -> str:
+    if row["revoked_at"] is not None:
+        return "revoked"
+    return "ended" if datetime.fromisoformat(row[end]) <= datetime.now(UTC) else "in use"
+
+
+def _print_proposed(proposal: dict[str, Any]) -> None:
+    print(f"proposed: {proposal['id']}; another person confirms it with `pool user confirm`")
+
+
+def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns)
