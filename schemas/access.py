@@ -106,6 +106,7 @@ class Action(StrEnum):
     CATALOGUE_DRAFT = "registry:catalogue:draft"
     CATALOGUE_PUBLISH = "registry:catalogue:publish"
     CATALOGUE_ARCHIVE = "registry:catalogue:archive"
+    CATALOGUE_RETAIN = "registry:catalogue:retain"
     CATALOGUE_READ = "registry:catalogue:read"
     SCHEMA_REGISTER = "registry:schema:register"
     SCHEMA_READ = "registry:schema:read"

@@ -1,6 +1,7 @@
 """JSON bodies of the control API: requests and responses as documents. Unknown members are refused."""
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -11,7 +12,7 @@ from exchange.control.grant_review import Review
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate
-from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, ShareType
+from registry.directory.model import CatalogueEntry, Department, GovernmentLevel, KeptHistory, ShareType
 from schemas.access import CaseRule, Grant, GrantState, History, Level, MaskRule, Role
 from schemas.canonical import Json
 from schemas.names import Topic
@@ -22,6 +23,7 @@ __all__ = [
     "DepartmentBody",
     "EntryBody",
     "ErasureBody",
+    "HistoryBody",
     "InvitationBody",
     "PersonBody",
     "ReasonBody",
@@ -102,6 +104,29 @@ class TimesBody(_Body):
     round_to: str = Field(description="step, such as 15m, 1h or 1d; the times are rounded down to it, and stay so")
 
 
+class DaysBody(_Body):
+    """Days for which records are kept."""
+
+    days: int
+
+
+HistoryField = Literal["all", "latest"] | DaysBody
+
+
+class HistoryBody(_Body):
+    """What a resource keeps (保存期限): `all`, `latest`, or `{"days": n}`."""
+
+    history: HistoryField
+
+    def to_history(self) -> KeptHistory:
+        """Return it as the catalogue has it.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for another number of days than 1 to 36,500.
+        """
+        return _history(self.history)
+
+
 class EntryBody(_Body):
     """A catalogue entry to draft (decree 809, Art. 13 to 15)."""
 
@@ -116,6 +141,7 @@ class EntryBody(_Body):
     legal_basis: str = ""
     level: str = Field(pattern="^(G[1-4]|IMP)$")
     times: TimesBody | None = None
+    history: HistoryField = "all"
 
     def to_entry(self, provider: str) -> CatalogueEntry:
         """Return the entry of a provider.
@@ -123,11 +149,12 @@ class EntryBody(_Body):
         Raises:
             InvalidError: NAME_INVALID or REQUEST_INVALID.
         """
-        members = self.model_dump(exclude={"topic", "level", "times"})
+        members = self.model_dump(exclude={"topic", "level", "times", "history"})
         return CatalogueEntry(
             topic=Topic.parse(self.topic),
             level=Level[self.level],
             provider=provider,
+            history=_history(self.history),
             round_times_to="" if self.times is None else self.times.round_to,
             **members,
         )
@@ -210,6 +237,12 @@ class RequestBody(_Body):
             requested_by="",
             state=GrantState.DRAFT,
         )
+
+
+def _history(field: HistoryField) -> KeptHistory:
+    if isinstance(field, DaysBody):
+        return KeptHistory(days=field.days)
+    return KeptHistory(latest=field == "latest")
 
 
 def erasure_json(erasure: Erasure) -> dict[str, Json]:
@@ -325,5 +358,6 @@ def entry_json(entry: CatalogueEntry) -> dict[str, Json]:
         "level": entry.level.name,
         "zone": entry.zone,
         "state": str(entry.state),
+        "history": {"days": entry.history.days} if entry.history.days is not None else str(entry.history),
         **({"times": {"round_to": entry.round_times_to}} if entry.round_times_to else {}),
     }

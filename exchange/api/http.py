@@ -22,6 +22,7 @@ from exchange.api.bodies import (
     DepartmentBody,
     EntryBody,
     ErasureBody,
+    HistoryBody,
     InvitationBody,
     PersonBody,
     ReasonBody,
@@ -218,6 +219,13 @@ def publish_entry(who: Caller, topic: str) -> Document:
 def archive_entry(who: Caller, topic: str) -> Document:
     """Archive an entry: nothing is published or drawn any more."""
     return entry_json(who.pool.administration.archive_entry(who.actor, who.call, Topic.parse(topic)))
+
+
+@router.post("/catalogue/{topic}/history", tags=["catalogue"])
+def set_history(who: Caller, topic: str, body: HistoryBody) -> Document:
+    """Change what a resource keeps. `applied`: false where an operator has to apply it to Kafka."""
+    entry, applied = who.pool.administration.set_history(who.actor, who.call, Topic.parse(topic), body.to_history())
+    return {**entry_json(entry), "applied": applied}
 
 
 @router.get("/purposes", tags=["grants"])

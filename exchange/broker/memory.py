@@ -119,6 +119,13 @@ class MemoryBroker(Broker):
             return existing.info
 
     @override
+    def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
+        with self._available():
+            log = self._topic(topic)
+            log.info = replace(log.info, keep=keep, retention=retention)
+            return log.info
+
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
         with self._available():
             return self._topic(topic).info

@@ -207,6 +207,17 @@ class Broker(Protocol):
         """
         ...
 
+    def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
+        """Change what an existing topic keeps, from now on; return the topic. Repeating it is safe.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            ConflictError: TRANSITION_NOT_ALLOWED, this process may not, or the change would lose what must stay; the
+                message says who can.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
     def topic(self, topic: Topic) -> TopicInfo:
         """Return a topic's description.
 

@@ -7,6 +7,9 @@ say which records must be there; `check` compares them with what a read-committe
 
 `schemas` reads the topic of schemas alone, so that a registry whose database is lost can be restored from it.
 
+`apply` is for Kafka, and for the operator: it lets the topics keep what the catalogue says, which the gateway's
+certificate may not do.
+
 `renew-generations` is for a restore of the records: consumers' positions from before it are then refused.
 """
 
@@ -28,13 +31,15 @@ from exchange.broker.port import Appended
 from exchange.cli.audit import read_key, read_text
 from exchange.cli.run import Data
 from exchange.config import Config
+from exchange.control.administration import apply_history
 from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets
 from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
 from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
 from exchange.server.clock import microseconds
-from exchange.server.composition import App, schemas_on_topic
+from exchange.server.composition import App, operator_broker, schemas_on_topic
 from registry.database.unit_of_work import connection_of
+from registry.directory.model import EntryState
 from registry.schemas_topic.records import Record, write_line
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
@@ -52,6 +57,7 @@ def add_to(app: typer.Typer) -> None:
     broker.command("verify")(verify)
     broker.command("check")(check)
     broker.command("schemas")(schemas)
+    broker.command("apply")(apply)
     broker.command("renew-generations")(renew_generations)
     app.add_typer(broker, name="broker", help="The broker behind the pool: Kafka or PostgreSQL.")
 
@@ -146,6 +152,34 @@ def schemas(
     else:
         number = _write_file(records, out)
     print(f"{number:,} {'record' if number == 1 else 'records'}", file=sys.stderr)
+
+
+def apply(
+    data: Data,
+    certificate: Annotated[Path, typer.Option(help="PEM file of the operator's certificate for Kafka")],
+    key: Annotated[Path, typer.Option(help="PEM file of its key")],
+) -> None:
+    """Let Kafka's topics keep what the catalogue says (`pool catalogue history`). The pool may be running.
+
+    Ends with 1 where a topic still differs.
+    """
+    config = Config.load(data)
+    app = App.open(config, own_database=False)
+    try:
+        operator = operator_broker(config, certificate, key)
+        try:
+            with app.pool.database.read() as reader:
+                entries = [one for one in app.catalogue.all(reader) if one.state is EntryState.PUBLISHED]
+            differing = [entry.topic for entry in entries if not apply_history(operator, entry)]
+        finally:
+            operator.close()
+    finally:
+        app.close()
+    for topic in differing:
+        print(f"not applied: {topic}; the certificate may not change its settings")
+    print(f"{len(entries) - len(differing):,} of {len(entries):,} topics keep what the catalogue says")
+    if differing:
+        raise typer.Exit(1)
 
 
 def renew_generations(data: Data) -> None:

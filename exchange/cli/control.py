@@ -121,10 +121,26 @@ def catalogue_archive(context: typer.Context, topic: str) -> None:
     print_json(client(context).post(f"/catalogue/{topic}/archival"))
 
 
+@catalogue.command("history")
+def catalogue_history(
+    context: typer.Context,
+    topic: str,
+    keep: Annotated[str, typer.Option(help="all, latest (of each key), or a number of days")],
+) -> None:
+    """Change what a resource keeps (保存期限). A shorter history removes records permanently."""
+    history = {"days": int(keep)} if keep.isdecimal() else keep
+    answer = client(context).post(f"/catalogue/{topic}/history", {"history": history})
+    print(f"{topic}: keeps {keep}")
+    if not answer["applied"]:
+        print("Kafka does not follow yet: the operator runs `pool broker apply`", file=sys.stderr)
+
+
 @catalogue.command("list")
 def catalogue_list(context: typer.Context) -> None:
     """List the catalogue."""
-    print_table(client(context).get("/catalogue"), ("topic", "title", "share_type", "level", "state", "code"))
+    print_table(
+        client(context).get("/catalogue"), ("topic", "title", "share_type", "level", "state", "code", "history")
+    )
 
 
 @request.command("submit")

@@ -6,8 +6,10 @@ registry's stores write as well.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
 
 from exchange.access.decision.roles import decide_control
 from exchange.authorization.attributes import AttributeProvider
@@ -20,14 +22,18 @@ from exchange.identity.store import Certificate
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import CatalogueEntry, Department, EntryState, GovernmentLevel
+from registry.directory.model import CatalogueEntry, Department, EntryState, GovernmentLevel, KeptHistory
 from registry.subjects.model import Content
 from registry.subjects.services import SubjectServices
 from schemas.access import Action, Actor, Allow, Deny
-from schemas.errors import InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["Administration", "RegistryServices"]
+__all__ = ["Administration", "RegistryServices", "apply_history"]
+
+PARTITIONS = 4  # of a new topic
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class Administration:
         broker: Broker,
         enrolment: Enrolment,
         now: Callable[[], datetime],
-        partitions: int = 4,
+        partitions: int = PARTITIONS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database = database
@@ -213,7 +219,7 @@ class Administration:
         entry = self._entry(topic)
         decision = self._decide(actor, Action.CATALOGUE_PUBLISH, entry.provider)
         with self._enforcer.act(actor, Action.CATALOGUE_PUBLISH, str(topic), call, decision) as (work, _):
-            self._broker.create_topic(topic, partitions=self._partitions, keep=Retention.ALL)
+            self._apply_history(entry)
             if entry.state is EntryState.PUBLISHED:
                 return entry
             return self._registry.catalogue.publish(
@@ -234,6 +240,28 @@ class Administration:
         self._sleep(RELEASE_WINDOW)
         return archived
 
+    def set_history(
+        self, actor: Actor, call: RequestContext, topic: Topic, history: KeptHistory
+    ) -> tuple[CatalogueEntry, bool]:
+        """Change what a resource keeps; return the entry, and whether its topic follows already.
+
+        It does not yet where the broker wants an operator for it (Kafka).
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Catalogue.change`.
+        """
+        entry = self._entry(topic)
+        decision = self._decide(actor, Action.CATALOGUE_RETAIN, entry.provider)
+        with self._enforcer.act(actor, Action.CATALOGUE_RETAIN, str(topic), call, decision) as (work, act):
+            act.note(history=str(history), before=str(entry.history))
+            changed = self._registry.catalogue.change(work, replace(entry, history=history))
+        # After the entry: if this process dies here, the next start does it (`reconcile_topics`).
+        return changed, changed.state is not EntryState.PUBLISHED or self._apply_history(changed)
+
+    def _apply_history(self, entry: CatalogueEntry) -> bool:
+        return apply_history(self._broker, entry, self._partitions)
+
     def entries(self, actor: Actor, call: RequestContext) -> Sequence[CatalogueEntry]:
         """List the catalogue; every account may.
 
@@ -245,20 +273,11 @@ class Administration:
             return self._registry.catalogue.all(reader)
 
     def reconcile_topics(self) -> int:
-        """Create the topics that published entries lack, at start; return their number."""
-        created = 0
+        """Create the topics that published entries lack, and apply what they keep; return how many still differ."""
         with self._database.read() as reader:
             entries = self._registry.catalogue.all(reader)
-        for entry in entries:
-            if entry.state is EntryState.PUBLISHED:
-                try:
-                    self._broker.topic(entry.topic)
-                except InvalidError as error:
-                    if error.reason is not Reason.NOT_FOUND:
-                        raise
-                    self._broker.create_topic(entry.topic, partitions=self._partitions)
-                    created += 1
-        return created
+        published = [entry for entry in entries if entry.state is EntryState.PUBLISHED]
+        return sum(not self._apply_history(entry) for entry in published)
 
     def _entry(self, topic: Topic) -> CatalogueEntry:
         with self._database.read() as reader:
@@ -274,3 +293,23 @@ class Administration:
         return decide_control(
             actor, action, standing=self._attributes.standing(actor), department=department, connector=connector
         )
+
+
+def apply_history(broker: Broker, entry: CatalogueEntry, partitions: int = PARTITIONS) -> bool:
+    """Create a published entry's topic, or let it keep what the entry states; return whether it does."""
+    keep = Retention.LATEST if entry.history.latest else Retention.ALL
+    retention = None if entry.history.days is None else timedelta(days=entry.history.days)
+    try:
+        info = broker.topic(entry.topic)
+    except InvalidError as error:
+        if error.reason is not Reason.NOT_FOUND:
+            raise
+        info = broker.create_topic(entry.topic, partitions=partitions, keep=keep, retention=retention)
+    if (info.keep, info.retention) == (keep, retention):
+        return True
+    try:
+        broker.configure_topic(entry.topic, keep=keep, retention=retention)
+    except ConflictError as error:
+        _log.warning("history_not_applied", topic=str(entry.topic), message=error.message)
+        return False
+    return True

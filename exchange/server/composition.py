@@ -7,7 +7,7 @@ exchange/server/background.py   the background loops of each role
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ from registry.subjects.store import SubjectWriter
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import uuid7
 
-__all__ = ["App"]
+__all__ = ["App", "operator_broker", "schemas_on_topic"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
@@ -537,6 +537,19 @@ def _broker(config: Config, keys: _Keys, database: PostgresDatabase) -> Broker:
         broker.close()
         raise
     return broker
+
+
+def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker:
+    """Open Kafka with the operator's certificate, which may do what the gateway's may not.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the records of this pool are not on Kafka.
+    """
+    if not isinstance(config.broker, KafkaSection):
+        raise InvalidError(
+            Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, which needs no operator for this"
+        )
+    return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key))
 
 
 def _schemas_topic(config: Config, database: PostgresDatabase, outbox: PostgresOutbox) -> SchemasTopic | None:

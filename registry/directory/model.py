@@ -21,7 +21,16 @@ from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
-__all__ = ["CatalogueEntry", "Department", "DepartmentStatus", "EntryState", "GovernmentLevel", "ShareType", "is_uscc"]
+__all__ = [
+    "CatalogueEntry",
+    "Department",
+    "DepartmentStatus",
+    "EntryState",
+    "GovernmentLevel",
+    "KeptHistory",
+    "ShareType",
+    "is_uscc",
+]
 
 _DIVISION = re.compile(r"\d{6}(?:\d{3}(?:\d{3})?)?", re.ASCII)  # GB/T 2260; 9 and 12 digits for township and village
 _NATIONAL = re.compile(r"[123]\d{2}\d{3}\d*/\d+", re.ASCII)  # compilation guide of 2017: 类 项 目 细目 / serial
@@ -29,6 +38,7 @@ _USCC = Rule("uscc", "uscc", ())
 _STEP = re.compile(r"([1-9]\d{0,3})([smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST_STEP = 31 * 86_400  # seconds
+_MAX_DAYS = 36_500
 _MAX_TEXT = 2000  # characters of a title, a condition or a reason
 
 
@@ -114,6 +124,37 @@ class Department:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptHistory:
+    """What a resource's topic keeps (保存期限): every record, those of some days, or the latest of each key.
+
+    Attributes:
+        days: records older than this are removed; None = no limit of time.
+        latest: earlier records of a key are removed when there is a later one, some time after it.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for both at once, or another number than 1 to 36,500 days.
+    """
+
+    days: int | None = None
+    latest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.latest and self.days is not None:
+            raise InvalidError(
+                Reason.REQUEST_INVALID,
+                "got `latest` and a number of days; expected one of them: the latest record of a key is its present "
+                "state, and would be gone when the days are over",
+            )
+        if self.days is not None and not 1 <= self.days <= _MAX_DAYS:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"got {self.days} days of history; expected 1 to {_MAX_DAYS}, or `all`"
+            )
+
+    def __str__(self) -> str:
+        return "latest" if self.latest else "all" if self.days is None else f"{self.days} days"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
     """One version of a catalogue entry: an information resource (信息资源) in one major version of its schema.
 
@@ -126,6 +167,7 @@ class CatalogueEntry:
         share_scope, use_purpose: conditions, for `conditional`.
         refuse_reason, legal_basis: for `none`.
         level: grade of the resource; at least that of its highest field.
+        history: what its topic keeps.
         zone: network zone; always "default" for now.
         round_times_to: step to which the times of its records are rounded down when they are delivered, such as `15m`
             or `1d`; empty = they are exact. It never changes: a record's time is the same at every replay.
@@ -148,6 +190,7 @@ class CatalogueEntry:
     level: Level
     zone: str = "default"
     round_times_to: str = ""
+    history: KeptHistory = KeptHistory()
     state: EntryState = EntryState.DRAFT
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from registry.directory.model import (
     DepartmentStatus,
     EntryState,
     GovernmentLevel,
+    KeptHistory,
     ShareType,
 )
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
@@ -173,4 +174,5 @@ def _entry(body: str) -> CatalogueEntry:
     values["share_type"] = ShareType(values["share_type"])
     values["level"] = Level[values["level"]]
     values["state"] = EntryState(values["state"])
+    values["history"] = KeptHistory(**values.get("history", {}))  # an entry of an earlier version keeps all
     return CatalogueEntry(**values)

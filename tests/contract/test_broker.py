@@ -26,6 +26,9 @@ class MemoryRig:
     def broker(self) -> MemoryBroker:
         return MemoryBroker(self.log)
 
+    def operator(self) -> MemoryBroker:
+        return self.broker()
+
     def make_unavailable(self) -> None:
         self.log.down = True
 
@@ -71,6 +74,9 @@ class PostgresRig:
         broker = PostgresBroker(PostgresDatabase(engine), key=KEY, check_period=timedelta(milliseconds=200))
         self._brokers.append(broker)
         return broker
+
+    def operator(self) -> PostgresBroker:
+        return self.broker()
 
     def make_unavailable(self) -> None:
         name = self._database.database

@@ -31,6 +31,10 @@ class KafkaRig:
         self.brokers.append(KafkaBroker(self.node.settings(max_consumers=4, call_timeout=8.0)))
         return self.brokers[-1]
 
+    def operator(self) -> KafkaBroker:
+        self.brokers.append(KafkaBroker(self.node.settings(self.node.operator, call_timeout=8.0)))
+        return self.brokers[-1]
+
     def make_unavailable(self) -> None:
         self.node.kill()
         self.killed = True

@@ -114,6 +114,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.CATALOGUE_DRAFT: {_R.CATALOGUE_EDITOR: Scope.OWN},
         _A.CATALOGUE_PUBLISH: {_R.DATA_AUTHORITY: Scope.ANY},  # State Council decree 809, Art. 12 and 16
         _A.CATALOGUE_ARCHIVE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SHARING_OFFICE_HEAD: Scope.OWN},
+        _A.CATALOGUE_RETAIN: {_R.DATA_AUTHORITY: Scope.ANY},  # a shorter one removes records
         _A.CATALOGUE_READ: _EVERYONE,
         _A.SCHEMA_REGISTER: {_R.CATALOGUE_EDITOR: Scope.OWN},
         # Which of these an account without a right has, `registry.governance.subject_rights` says.
@@ -199,6 +200,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.GRANT_RESUME,
             _A.APPROVAL_DECIDE,
             _A.CATALOGUE_PUBLISH,
+            _A.CATALOGUE_RETAIN,
             _A.USER_ADD,
             _A.ERASURE_PROPOSE,
             _A.ERASURE_CONFIRM,
@@ -212,6 +214,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
 
 _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.APPROVAL_DECIDE,
+    _A.CATALOGUE_RETAIN,
     _A.ERASURE_PROPOSE,
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,

@@ -88,6 +88,11 @@ class KafkaBroker(Broker):
         return self._topics.create(topic, partitions, keep, retention)
 
     @override
+    def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
+        """Takes the operator's certificate: the gateway may not change a topic's settings."""
+        return self._topics.configure(topic, keep, retention)
+
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
         """The description may be five seconds old."""
         return self._topics.describe(topic)

@@ -13,13 +13,13 @@ JSON numbers are exact.
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from confluent_kafka import Consumer
 from kafka import TopicPartition
 from kafka import errors as admin_errors
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from exchange.broker.kafka.client import KafkaClient
@@ -27,7 +27,7 @@ from exchange.broker.kafka.receipts import MAX_PARTITIONS
 from exchange.broker.kafka.settings import PREFIX
 from exchange.broker.port import Retention, TopicInfo
 from exchange.broker.rules import partition_count_mismatch
-from schemas.errors import InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Lane, Topic
 
 __all__ = ["Topics", "lane_group"]
@@ -87,6 +87,49 @@ class Topics:
         if info.partitions != partitions:
             raise partition_count_mismatch(topic, info.partitions, partitions)
         return info
+
+    def configure(self, topic: Topic, keep: Retention, retention: timedelta | None) -> TopicInfo:
+        """Change what a topic keeps, as `Broker.configure_topic` says; takes the operator's certificate.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+            ConflictError: TRANSITION_NOT_ALLOWED, the certificate may not change a topic's settings.
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+        self.describe(topic, fresh=True)
+        milliseconds = None if retention is None else retention // timedelta(milliseconds=1)
+        wanted = self._client.settings.topic_configs(compacted=keep is Retention.LATEST, retention_ms=milliseconds)
+        self.alter(topic, {name: wanted[name] for name in ("cleanup.policy", "retention.ms")})
+        return self.describe(topic, fresh=True)
+
+    def alter(self, topic: Topic, configs: Mapping[str, str | None]) -> None:
+        """Set some of a topic's settings; None takes one back to its default.
+
+        Raises:
+            ConflictError: TRANSITION_NOT_ALLOWED, the certificate may not.
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+        values = {name: ("DELETE", None) if value is None else ("SET", value) for name, value in configs.items()}
+        resource = ConfigResource(ConfigResourceType.TOPIC, str(topic), values)
+
+        def alter_configs(client: KafkaAdminClient) -> bool:
+            try:
+                answers = client.alter_configs([resource], raise_on_unknown=False)
+            except admin_errors.AuthorizationError:
+                return False
+            found = [str(answer) for by_name in answers.values() for answer in by_name.values()]
+            if any("AUTHORIZATION" in answer.upper() for answer in found):
+                return False
+            if any(answer != "OK" for answer in found):
+                raise admin_errors.InvalidConfigurationError
+            return True
+
+        if not self._client.with_admin(f"change the settings of {topic}", alter_configs):
+            raise ConflictError(
+                Reason.TRANSITION_NOT_ALLOWED,
+                f"the gateway's certificate may not change the settings of {topic} on Kafka; run `pool broker apply` "
+                "with the operator's",
+            )
 
     def _describe_new(self, topic: Topic) -> TopicInfo:
         """Return the description of a topic that exists, once every broker has learnt of it."""

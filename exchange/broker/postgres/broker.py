@@ -159,6 +159,18 @@ class PostgresBroker(Broker):
         return info
 
     @override
+    def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
+        self._topic(topic)
+        microseconds = None if retention is None else retention // _MICROSECOND
+        with self._transaction(self._database) as connection:
+            where = tables.topic.c.name == str(topic)
+            found = connection.execute(sa.select(tables.topic).where(where).with_for_update()).one()
+            row = replace(self._checked(found), keep=keep.value, retention=microseconds)
+            values = {"keep": row.keep, "retention": row.retention, "tag": self._tags.topic(row)}
+            connection.execute(sa.update(tables.topic).where(where).values(values))
+        return self.topic(topic)
+
+    @override
     def topic(self, topic: Topic) -> TopicInfo:
         with self._transaction(self._snapshots) as connection:
             row = self._topic_row(connection, topic)

@@ -70,3 +70,21 @@ class TopicContract:
             with pytest.raises(InvalidError) as raised:
                 call()
             assert raised.value.reason is Reason.NOT_FOUND
+
+    def test_what_a_topic_keeps_can_be_changed(self, rig: Rig) -> None:
+        operator, topic = rig.operator(), fresh_topic()
+        operator.create_topic(topic)
+        for keep, retention in ((Retention.ALL, timedelta(days=30)), (Retention.LATEST, None), (Retention.ALL, None)):
+            info = operator.configure_topic(topic, keep=keep, retention=retention)
+            assert (info.keep, info.retention, info.partitions, info.generation) == (
+                keep,
+                retention,
+                4,
+                operator.topic(topic).generation,
+            )
+            assert operator.configure_topic(topic, keep=keep, retention=retention) == info, "repeating it is safe"
+
+    def test_a_topic_that_does_not_exist_cannot_be_changed(self, rig: Rig) -> None:
+        with pytest.raises(InvalidError) as raised:
+            rig.operator().configure_topic(fresh_topic(), keep=Retention.ALL, retention=None)
+        assert raised.value.reason is Reason.NOT_FOUND

@@ -46,6 +46,10 @@ class Rig(Protocol):
         """Return another adapter (a gateway of its own, a restart) over the same backend; the rig closes it."""
         ...
 
+    def operator(self) -> Broker:
+        """Return an adapter that may also change what a topic keeps."""
+        ...
+
     def make_unavailable(self) -> None:
         """Take the backend down for every adapter."""
         ...

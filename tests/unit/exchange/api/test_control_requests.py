@@ -48,7 +48,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 def example(schema: dict[str, Any]) -> Any:
     """Return the smallest value of a schema."""
-    schema = resolved(schema)
+    schema = resolved(schema.get("anyOf", [schema])[0])
     if "enum" in schema:
         return schema["enum"][0]
     if schema.get("format") == "date-time":
