@@ -150,6 +150,10 @@ class LaneFault:
     error: PoolError
 
 
+def _no_leaf(_index: int) -> bytes | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionRecords:
     """Records of one partition, in order. All sequences have one item a record.
@@ -165,6 +169,7 @@ class PartitionRecords:
     recorded_at: Sequence[int]
     mark: Callable[[int], int]
     valid: Callable[[int], bytes]  # 16 bytes, or empty where the record states no valid time
+    leaf: Callable[[int], bytes | None] = _no_leaf  # of a record whose value was erased, 32 bytes; of others None
 
     def __len__(self) -> int:
         return len(self.offsets)

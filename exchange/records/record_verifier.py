@@ -345,7 +345,7 @@ class _TopicScan:
         """Return a record's leaf hash; None of a void."""
         value = records.values[index]
         if value is None:
-            return None
+            return records.leaf(index)  # erased, if it has one
         head = bytes((0, 1, records.mark(index) & 15)) + (records.valid(index) or _NO_TIMES) + _NO_KEY
         return hashlib.sha256(head + value).digest()
 

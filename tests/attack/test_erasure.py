@@ -22,7 +22,7 @@ from schemas.record import FRAME_SIZE
 from tests.kit.disk_search import found_in, planted
 from tests.kit.patience import PATIENCE
 from tests.kit.world.publisher import Publisher, framed
-from tests.kit.world.world import World
+from tests.kit.world.world import World, run
 from tests.torture.clerks import SCHEMA
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.slow]
@@ -139,6 +139,8 @@ def test_all_else_stays_as_it_was_and_the_trace_too(world: World) -> None:
     assert actions.count("exchange:records:publish") == 4
     assert '"p7"' not in str(entries)
     give_up = time.monotonic() + PATIENCE
+    verified = run("pool", "broker", "verify", "--data", str(world.data), "--topic", str(scene.topic), check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
     key = NoteKey.parse((world.data / "log.pub").read_text().strip())
     while not (report := verify_files(world.data / "log", key=key)).ok:
         assert time.monotonic() < give_up, list(report.lines())

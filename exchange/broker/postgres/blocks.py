@@ -336,6 +336,7 @@ def join_slices(partition: int, slices: Sequence[tuple[BlockSlice, int]]) -> Par
     values: list[bytes | None] = []
     recorded_at: list[int] = []
     marks: list[bytes] = []
+    leaves: dict[int, bytes] = {}
     for part, count in slices:
         block, begin, end = part.block, part.begin, part.begin + count
         offsets = _concatenate(offsets, part.positions[begin:end])
@@ -346,8 +347,9 @@ def join_slices(partition: int, slices: Sequence[tuple[BlockSlice, int]]) -> Par
             lengths = part.lengths[begin:end]
             taken = [None if length < 0 else value for length, value in zip(lengths, taken, strict=True)]
         if any(mark & ERASED for mark in set(block.marks)):
-            erased = [mark & ERASED for mark in block.marks[begin:end]]
-            taken = [None if gone else value for gone, value in zip(erased, taken, strict=True)]
+            for index, mark in enumerate(block.marks[begin:end]):
+                if mark & ERASED:
+                    leaves[len(values) + index], taken[index] = taken[index] or b"", None
         values += taken
         recorded_at += [block.recorded_at] * count
         marks.append(block.marks[begin:end])
@@ -359,6 +361,7 @@ def join_slices(partition: int, slices: Sequence[tuple[BlockSlice, int]]) -> Par
         recorded_at=recorded_at,
         mark=b"".join(marks).__getitem__,
         valid=_valid_of(slices),
+        leaf=leaves.get,
     )
 
 

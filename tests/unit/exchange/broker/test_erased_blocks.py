@@ -32,6 +32,7 @@ def test_the_leaves_of_a_block_stay_and_the_values_do_not(valid: bytes) -> None:
     assert root_of(kept) == root_of(leaves)
     for index in range(20):
         gone = chosen[index] and before.values[index] is not None
+        assert after.leaf(index) == (leaves[index] if gone else None)
         assert after.values[index] == (None if gone else before.values[index])
         assert not gone or before.values[index] not in erased.data
     assert erase_in_block(erased, chosen) == erased, "a second time changes nothing"
