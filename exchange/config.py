@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from registry.governance.case_form import CaseForm
 from registry.governance.subject_rights import Profile, Right, Rights
 from schemas.errors import InvalidError, Reason
 
@@ -137,6 +138,7 @@ class Config(_Section):
         pool_id: part of every certificate, signature and entry; never changes.
         origin: the log's origin line (C2SP checkpoint), such as `pool.example.gov/audit`.
         gateway: host:port of the gateway, as departments call it.
+        case_forms: by purpose, the form of its case numbers (`registry.governance.case_form`).
         failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests only.
     """
 
@@ -153,6 +155,7 @@ class Config(_Section):
     grants: Grants = Grants()
     accounts: Accounts = Accounts()
     registry: Registry = Registry()
+    case_forms: dict[str, str] = Field(default_factory=dict)  # purpose → form of its case numbers
     failpoints: bool = False
 
     @classmethod
@@ -179,6 +182,14 @@ class Config(_Section):
                 for fault in error.errors(include_input=False, include_url=False)
             )
             raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {faults}") from error
+
+    def parsed_case_forms(self) -> dict[str, CaseForm]:
+        """Return the forms of case numbers, by purpose.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, naming the form.
+        """
+        return {purpose: CaseForm.parse(form) for purpose, form in self.case_forms.items()}
 
     @property
     def database_url(self) -> str | None:

@@ -138,6 +138,7 @@ class Action(StrEnum):
     ERASURE_READ = "exchange:erasure:read"
     AUDIT_READ = "audit:log:read"
     AUDIT_PROVE = "audit:log:prove"
+    REQUEST_SCREEN = "pool:request:screen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

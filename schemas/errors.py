@@ -81,6 +81,8 @@ class Reason(StrEnum):
     ALREADY_EXISTS = "already_exists"
     MASK_WEAKER = "mask_weaker"
     FILTER_DISCLOSES = "filter_discloses"
+    PERSONAL_NUMBER = "personal_number"
+    CASE_FORM_MISMATCH = "case_form_mismatch"
     # state
     SEQUENCE_GAP = "sequence_gap"
     SEQUENCE_CONFLICT = "sequence_conflict"

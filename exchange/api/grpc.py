@@ -370,7 +370,9 @@ def _measured(method: str) -> Iterator[None]:
 
 
 def _call(header: wire.RequestHeader) -> RequestContext:
-    trace = header.trace_id if _TRACE.fullmatch(header.trace_id) else random_id()
+    # A trace id of digits alone could hold an identity number; one that is made at random has letters.
+    usable = _TRACE.fullmatch(header.trace_id) and not header.trace_id.isdecimal()
+    trace = header.trace_id if usable else random_id()
     for name, value, limit in (
         ("purpose", header.purpose, 100),
         ("case_number", header.case_number, 200),

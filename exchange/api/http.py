@@ -4,9 +4,12 @@ A bearer token authenticates the caller. Every error is an RFC 9457 problem, fro
 that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
+import contextlib
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
@@ -44,8 +47,9 @@ from exchange.audit.store import EntryQuery
 from exchange.authorization.request_context import RequestContext
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
+from exchange.authorization.text_screen import TextFinding, TextScreen
 from exchange.pool import Pool
-from schemas.access import Actor, GrantState
+from schemas.access import Action, Actor, GrantState
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError
 from schemas.identifiers import random_id
 from schemas.names import Topic
@@ -58,10 +62,14 @@ _MAX_BODY = 2 * 1024 * 1024  # bytes
 Document = dict[str, Any]
 
 
-class _Caller:
-    """The authenticated caller and the request's context."""
+async def _body(request: Request) -> bytes:
+    return await request.body()
 
-    def __init__(self, request: Request) -> None:
+
+class _Caller:
+    """The authenticated caller and the request's context; what it sends holds no personal number."""
+
+    def __init__(self, request: Request, body: Annotated[bytes, Depends(_body)]) -> None:
         pool: Pool = request.app.state.pool
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -71,6 +79,18 @@ class _Caller:
         self.pool = pool
         self.actor: Actor = pool.authenticate(token)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
+        finding = _finding(pool.enforcer.screen, request, body)
+        if finding is not None:
+            pool.enforcer.refuse_text(self.actor, Action.REQUEST_SCREEN, self.call, finding)
+
+
+def _finding(screen: TextScreen, request: Request, body: bytes) -> TextFinding | None:
+    """Return what is wrong with the texts of a request: in its path, its query or its body."""
+    sent: list[tuple[str, Any]] = [("path", unquote(request.url.path)), ("query", dict(request.query_params))]
+    sent += [("query", text) for name, text in request.query_params.multi_items() if name != "case"]
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is refused as such
+        sent.append(("body", json.loads(body) if body else None))
+    return next((found for field, value in sent if (found := screen.document(value, field)) is not None), None)
 
 
 async def _refuse_unknown(request: Request) -> None:
@@ -231,7 +251,17 @@ def set_history(who: Caller, topic: str, body: HistoryBody) -> Document:
 @router.get("/purposes", tags=["grants"])
 def purposes(who: Caller) -> list[Document]:
     """List the purposes that a request may name (使用目的)."""
-    return [{"id": one.id, "parent": one.parent, "zh": one.zh, "en": one.en} for one in who.pool.grants.purposes()]
+    forms = who.pool.enforcer.screen.case_forms
+    return [
+        {
+            "id": one.id,
+            "parent": one.parent,
+            "zh": one.zh,
+            "en": one.en,
+            "case_form": forms[one.id].text if one.id in forms else None,
+        }
+        for one in who.pool.grants.purposes()
+    ]
 
 
 @router.post("/requests", status_code=201, tags=["grants"])
@@ -355,7 +385,7 @@ def create(pool: Pool) -> FastAPI:
     @app.middleware("http")
     async def trace(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         sent = request.headers.get("x-request-id", "")
-        request.state.trace = sent if _TRACE.fullmatch(sent) else random_id()
+        request.state.trace = sent if _TRACE.fullmatch(sent) and not sent.isdecimal() else random_id()
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > _MAX_BODY:
             error = InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {_MAX_BODY} bytes at most")
@@ -380,6 +410,7 @@ def create(pool: Pool) -> FastAPI:
 
 
 def _problem(request: Request, error: PoolError) -> JSONResponse:
+    error = as_pool_error(error)
     headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else {}
     return JSONResponse(
         problem(error, request.state.trace),

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from registry.governance.personal_numbers import without_personal_numbers
 from schemas.canonical import Json
 from schemas.errors import PoolError, Reason
 from schemas.status import DOMAIN, code_of
@@ -34,8 +35,9 @@ _HTTP = {
 
 
 def as_pool_error(error: BaseException) -> PoolError:
-    """Return the pool's error itself, and INTERNAL with a fixed text for any other."""
+    """Return the pool's error, without a personal number in its text, and INTERNAL with a fixed text for any other."""
     if isinstance(error, PoolError):
+        error.message = without_personal_numbers(error.message)
         return error
     return PoolError(Reason.INTERNAL, "the pool failed; its log has the trace id of this call")
 

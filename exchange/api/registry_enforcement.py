@@ -15,7 +15,7 @@ that leaves no entry: it may be decided on what was true at most half a second a
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 
@@ -92,7 +92,12 @@ class RegistryAccessControl(AccessControl):
 
     @contextmanager
     @override
-    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[tuple[UnitOfWork, AuditHandle]]:
+    def act(
+        self, actor: Actor, action: Action, resource: str, texts: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[UnitOfWork, AuditHandle]]:
+        finding = self._enforcer.screen.document(texts or {}, "body")
+        if finding is not None:
+            self._enforcer.refuse_text(actor, action, registry_request_context(), finding)
         decision = self._decide(actor, action, resource)
         with self._enforcer.act(actor, action, resource, registry_request_context(), decision) as (work, act):
             yield work, act

@@ -17,16 +17,19 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 
 from exchange.api.registry_enforcement import ANONYMOUS
 from exchange.api.registry_protocol import client_certificate
 from exchange.api.ttl_cache import TtlCache
+from exchange.authorization.request_context import RequestContext
 from exchange.pool import Pool
 from registry.rest.requests import header_of
-from schemas.access import Actor
+from schemas.access import Action, Actor
 from schemas.errors import Reason, RefusedError
+from schemas.identifiers import random_id
 
 __all__ = ["RegistryIdentification"]
 
@@ -55,6 +58,20 @@ class RegistryIdentification:
         """
         if self._dev:
             return ANONYMOUS
+        actor = self._identify(request)
+        self._screen(actor, request)
+        return actor
+
+    def _screen(self, actor: Actor, request: Request) -> None:
+        """Refuse a path or a query that holds a personal number; a subject's name would get into entries."""
+        screen = self._pool.enforcer.screen
+        sent = (unquote(request.url.path), *(text for _, text in request.query_params.multi_items()))
+        finding = next((found for text in sent if (found := screen.text("path", text)) is not None), None)
+        if finding is not None:
+            call = RequestContext(trace=random_id(), client="registry-api")
+            self._pool.enforcer.refuse_text(actor, Action.REQUEST_SCREEN, call, finding)
+
+    def _identify(self, request: Request) -> Actor:
         header = header_of(request.scope, _AUTHORIZATION)
         if not header:
             certificate = client_certificate(request.scope)

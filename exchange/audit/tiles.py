@@ -8,6 +8,8 @@
 Tiles follow from the leaves alone: written twice they are the same bytes, so that a sequencer may repeat after a
 crash what another one did. Files are written atomically (to a temporary file, flushed, renamed). A partial tile is
 removed only once the full one is there.
+
+Hashes and checkpoint may be read by everybody on the machine (0644); entries by the pool's user and its group (0640).
 """
 
 import os
@@ -17,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.audit import MAX_LEAF_BYTES
-from schemas.errors import CorruptError, Reason, UnavailableError
+from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import EMPTY_ROOT, HASH_SIZE, Subtree, root_of, subtree_over
 
 __all__ = ["ENTRIES", "WIDTH", "Edge", "TileFiles", "decode_bundle", "encode_bundle", "tile_path", "tile_width"]
@@ -25,6 +27,9 @@ __all__ = ["ENTRIES", "WIDTH", "Edge", "TileFiles", "decode_bundle", "encode_bun
 WIDTH = 256  # hashes of a full tile: 8 levels of the tree
 ENTRIES = "entries"
 _HEIGHT = 8
+_PUBLIC_MODE = 0o644
+_ENTRIES_MODE = 0o640
+_ENTRIES_FOLDER = 0o750
 
 
 def tile_path(level: int | str, number: int, width: int = WIDTH) -> str:
@@ -134,9 +139,13 @@ class TileFiles:
             return
         try:
             if not target.parent.is_dir():
-                self._create_folder(target.parent)
+                self._create_folder(target.parent, _is_entries(path))
             temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            mode = _ENTRIES_MODE if _is_entries(path) else _PUBLIC_MODE
+            temporary.unlink(missing_ok=True)
+            temporary.touch(mode=mode & 0o600)  # closed to others before there is anything in it
             with temporary.open("wb") as file:
+                os.fchmod(file.fileno(), mode)  # whatever the process's umask
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -145,6 +154,25 @@ class TileFiles:
         except OSError as error:
             raise UnavailableError(
                 Reason.DISK_FULL, f"the log's folder {self.folder} takes no file ({error.strerror}); nothing is signed"
+            ) from error
+
+    def restrict_entries(self) -> None:
+        """Take the entries of an existing folder away from other users of the machine; at start.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, the folder is another user's.
+        """
+        top = self.folder / "tile" / ENTRIES
+        try:
+            if not top.is_dir():
+                return
+            top.chmod(_ENTRIES_FOLDER)  # before what is below: from here on nobody else gets in
+            for below in top.rglob("*"):
+                below.chmod(_ENTRIES_FOLDER if below.is_dir() else _ENTRIES_MODE)
+        except OSError as error:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{top} cannot be closed to other users ({error.strerror}); run the pool as the user who owns it",
             ) from error
 
     def read(self, path: str) -> bytes | None:
@@ -239,12 +267,18 @@ class TileFiles:
             )
         return leaves[at]
 
-    def _create_folder(self, folder: Path) -> None:
+    def _create_folder(self, folder: Path, is_entries: bool) -> None:
         above = folder.parent
         if not above.is_dir():
-            self._create_folder(above)
+            self._create_folder(above, is_entries)
         folder.mkdir(exist_ok=True)
+        if is_entries and ENTRIES in folder.relative_to(self.folder.parent).parts:
+            folder.chmod(_ENTRIES_FOLDER)
         _sync_folder(above)
+
+
+def _is_entries(path: str) -> bool:
+    return path.startswith(f"tile/{ENTRIES}/")
 
 
 def _full_tiles(size: int) -> Iterator[str]:

@@ -14,15 +14,19 @@ that locks the grant), so it uses the two halves separately:
 A denial is recorded before it is returned. Repeated denials of one actor are aggregated into one entry a minute with
 their count, so that a client in a retry loop cannot fill the log. If the entry cannot be written, nothing happens: no
 record leaves, no state changes, and even a denial becomes "unavailable".
+
+A call whose purpose, case number, person or resource holds a personal number is refused before anything is decided, and
+its denial has those texts left out (`exchange.authorization.text_screen`).
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.text_screen import TextFinding, TextScreen, finding_data, refused_text
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.audit import AuditEntry, Decision, Flow, GrantRef, folded_data
@@ -111,11 +115,20 @@ class _DenialCount:
 class Enforcer:
     """Enforces decisions that others make, and records every act and every denial."""
 
-    def __init__(self, database: Database, ledger: AuditWriter, *, pool_id: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ledger: AuditWriter,
+        *,
+        pool_id: str,
+        clock: Callable[[], int],
+        screen: TextScreen | None = None,
+    ) -> None:
         self._database = database
         self._ledger = ledger
         self._pool_id = pool_id
         self._clock = clock  # microseconds UTC
+        self.screen = screen or TextScreen()
         self._lock = threading.Lock()
         self._denials: dict[tuple[str, ...], tuple[_DenialCount, AuditEntry]] = {}
 
@@ -132,8 +145,10 @@ class Enforcer:
 
         Raises:
             RefusedError: with the decision's reason and explanation.
+            InvalidError: PERSONAL_NUMBER or CASE_FORM_MISMATCH, for what the call declares.
             UnavailableError: the denial could not be recorded.
         """
+        finding, actor, call, resource = self.screen.call(actor, call, resource)
         authorized = Authorized(
             pool_id=self._pool_id,
             actor=actor,
@@ -143,10 +158,25 @@ class Enforcer:
             grant=grant,
             clock=self._clock,
         )
+        if finding is not None:
+            self._refuse_text(authorized, finding)
         if isinstance(decision, Deny):
             self._deny(authorized, decision)
             raise RefusedError(decision.reason, decision.explanation)
         return authorized
+
+    def refuse_text(self, actor: Actor, action: Action, call: RequestContext, finding: TextFinding) -> None:
+        """Record the refusal of a text that is in none of what `admit` screens, such as a reason, and raise it.
+
+        Raises:
+            InvalidError: PERSONAL_NUMBER or CASE_FORM_MISMATCH.
+            UnavailableError: the refusal could not be recorded.
+        """
+        self._refuse_text(self.admit(actor, action, "", call, Allow()), finding)
+
+    def _refuse_text(self, authorized: Authorized, finding: TextFinding) -> NoReturn:
+        self._deny(authorized, Deny(finding.reason, finding.message), finding_data(finding))
+        raise refused_text(finding)
 
     @contextmanager
     def act(
@@ -238,7 +268,7 @@ class Enforcer:
         """Write all aggregated denials."""
         self._flush(None)
 
-    def _deny(self, authorized: Authorized, decision: Deny) -> None:
+    def _deny(self, authorized: Authorized, decision: Deny, data: Mapping[str, Json] | None = None) -> None:
         actor = authorized.actor
         key = (actor.department, actor.id, actor.certificate, authorized.action, authorized.resource, decision.reason)
         now = self._clock()
@@ -248,7 +278,7 @@ class Enforcer:
                 earlier[0].count += 1
                 return
             is_full = len(self._denials) >= _MAX_AGGREGATES
-        entry = replace(authorized.entry({}), decision=Decision.DENY, reason=decision.reason)
+        entry = replace(authorized.entry(data or {}), decision=Decision.DENY, reason=decision.reason)
         entries = [entry]
         if earlier is not None and earlier[0].count:
             entries.insert(0, _aggregate(*earlier, at=now))

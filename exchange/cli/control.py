@@ -202,7 +202,8 @@ grant.command("terminate")(_event("terminate", "Terminate a suspended grant, per
 
 def purposes(data: _Data = None, url: _Url = None, token_file: _Token = None, authority: _Authority = None) -> None:
     """List the purposes that a request may name (使用目的)."""
-    print_table(from_options(data, url, token_file, authority).get("/purposes"), ("id", "zh", "en", "parent"))
+    found = from_options(data, url, token_file, authority).get("/purposes")
+    print_table(found, ("id", "zh", "en", "parent", "case_form"))
 
 
 def _document(file: Path) -> dict[str, Any]:

@@ -5,11 +5,13 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
 import uvloop
+from structlog.typing import EventDict
+from typing_extensions import override
 
 from exchange.config import Config
 from exchange.demo.story import run_demo
@@ -18,6 +20,7 @@ from exchange.server import allocator
 from exchange.server.composition import App
 from exchange.server.initialise import initialise, migrate, renew_receipts_key, renew_server_certificate
 from exchange.server.listeners import Role, serve
+from registry.governance.personal_numbers import without_personal_numbers
 from schemas import failpoints
 from schemas.errors import InvalidError, Reason
 
@@ -160,14 +163,34 @@ def _print_ready(addresses: dict[str, str]) -> None:
     print("ready " + json.dumps(addresses, sort_keys=True), flush=True)
 
 
+def _without_personal_numbers(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Leave a text out of a log line if it holds a personal number; none should get here, and none may get out."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = without_personal_numbers(value)
+    return event
+
+
+class _ScreenedRecords(logging.Filter):
+    """The same for the lines of libraries."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_personal_numbers(record.getMessage()), ()
+        return True
+
+
 def _log_to_stderr() -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _without_personal_numbers,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_ScreenedRecords())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -32,6 +32,7 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.schema_access import SchemaAccess
+from exchange.authorization.text_screen import TextScreen
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
 from exchange.broker.port import Broker, RecordsCorruptError
@@ -316,7 +317,13 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage) -> _Audit:
     log = PostgresLog(storage.engine)
     return _Audit(
         ledger,
-        Enforcer(storage.database, ledger, pool_id=config.pool_id, clock=microseconds),
+        Enforcer(
+            storage.database,
+            ledger,
+            pool_id=config.pool_id,
+            clock=microseconds,
+            screen=TextScreen(config.parsed_case_forms()),
+        ),
         log,
         Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds),
     )

@@ -38,6 +38,7 @@ from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.registry_api import registry_api
 from exchange.api.registry_protocol import RegistryProtocol
+from exchange.audit.tiles import TileFiles
 from exchange.server import allocator, background
 from exchange.server.composition import App
 from exchange.server.startup_retry import retry_until_available
@@ -77,6 +78,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         threads = ThreadPoolExecutor(app.config.limits.threads, thread_name_prefix="call")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         if Role.SEQUENCER in roles:
+            TileFiles(app.config.path("log")).restrict_entries()
             sequence = partial(background.sequence, app.sequencer, app.log)
             await stack.enter_async_context(background.in_thread("sequencer", sequence))
         if Role.GATEWAY in roles:

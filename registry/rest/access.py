@@ -1,6 +1,6 @@
 """Access control and audit: the ports that the REST API calls. Knows no web framework."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
@@ -64,7 +64,7 @@ class AccessControl(Protocol):
     """Decides whether an act may go on, and records it."""
 
     def act(
-        self, actor: Actor, action: Action, resource: str
+        self, actor: Actor, action: Action, resource: str, texts: Mapping[str, str] | None = None
     ) -> AbstractContextManager[tuple[UnitOfWork, AuditHandle]]:
         """Open an act that changes something, within a transaction; leaving the block records and commits it.
 
@@ -72,6 +72,7 @@ class AccessControl(Protocol):
             actor: who acts.
             action: what for.
             resource: a subject; empty for an act on the registry as a whole.
+            texts: free texts that the act would store, by name; they may hold no personal number.
 
         Raises:
             RefusedError: the actor may not.

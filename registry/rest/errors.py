@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from registry.governance.personal_numbers import without_personal_numbers
 from schemas.errors import (
     ConflictError,
     CorruptError,
@@ -125,6 +126,8 @@ def error_response(error: PoolError, dialect: Dialect) -> JSONResponse:
         text = template.format_map(facts).replace("Schema  not", "Schema not")
     if dialect is Dialect.KARAPACE:
         text = _as_karapace(error, text)
+    if isinstance(text, str):
+        text = without_personal_numbers(text)
     headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

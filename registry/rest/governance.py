@@ -175,7 +175,7 @@ class GovernanceHandlers(Handlers):
         subject, reason = self.resolve_alias(text_of(body, "subject")), text_of(body, "reason")
         content = self.read_submission(request, subject, body)
         actor = self.actor(request)
-        with self.access.act(actor, Action.APPROVAL_ASK, subject) as (work, entry):
+        with self.access.act(actor, Action.APPROVAL_ASK, subject, {"reason": reason}) as (work, entry):
             fingerprint, findings = self.registration.lowered_classification(
                 work, subject, content, normalize=normalize
             )
@@ -229,7 +229,7 @@ class GovernanceHandlers(Handlers):
         actor = self.actor(request)
         with self.database.read() as reader:
             asked = self._approvals.get(reader, approval_id)
-        with self.access.act(actor, Action.APPROVAL_DECIDE, asked.subject) as (work, entry):
+        with self.access.act(actor, Action.APPROVAL_DECIDE, asked.subject, {"reason": answer}) as (work, entry):
             decided = self._approvals.decide(work, actor, approval_id, approve=approve, answer=answer)
             entry.note(approval=decided.id, state=decided.state.value, asked_by=decided.asked_by)
         return dict(decided.to_json())

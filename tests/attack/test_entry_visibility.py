@@ -26,7 +26,7 @@ from schemas.merkle import leaf_hash
 from schemas.names import Topic
 from tests.kit.patience import wait_for
 from tests.kit.world.publisher import Publisher, chunks, framed
-from tests.kit.world.world import Office, World
+from tests.kit.world.world import Office, World, in_clear
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
@@ -64,7 +64,8 @@ def city() -> Iterator[City]:
         provider.offer(str(TOPIC), library.text("population"))
         source, sink = provider.enrol("source"), consumer.enrol("sink")
         district = {"op": "eq", "field": "household_division_code", "value": DISTRICTS[0]}
-        grant = consumer.request(str(TOPIC), ["full_name", "birth_date"], row_filter=district)
+        shown = ["full_name", "household_division_code"]
+        grant = consumer.request(str(TOPIC), shown, row_filter=district, **in_clear(*shown))
         provider.approve(grant)
         terms = {"purpose": "eligibility", "case": "STANDING-1"}
         made = City(world, provider, consumer, other, [], [])

@@ -163,6 +163,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
             _R.CONNECTOR: Scope.OWN,
         },
+        _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
     }
 )

@@ -1,7 +1,7 @@
 """The registry served over HTTP by uvicorn on a real PostgreSQL, behind an access control that records."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -52,7 +52,9 @@ class RecordingAccessControl:
     shown: list[list[str]] = field(default_factory=list)  # what each list named
 
     @contextmanager
-    def act(self, actor: Actor, action: Action, resource: str) -> Iterator[tuple[UnitOfWork, Note]]:
+    def act(
+        self, actor: Actor, action: Action, resource: str, texts: Mapping[str, str] | None = None
+    ) -> Iterator[tuple[UnitOfWork, Note]]:
         self._refuse(actor, action, resource)
         note = Note()
         with self.database.begin() as work:

@@ -1,17 +1,21 @@
 """The control API ignores nothing: every call of its document refuses what it does not name, before it acts."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from exchange.api.http import create
+from exchange.authorization.text_screen import TextScreen
 from schemas.errors import Reason, RefusedError
 
 
 class Pool:
-    """A pool that knows one caller: any other's request ends with `no_identity` where it passes the first checks."""
+    """A pool that finds no personal number, and knows one caller: any other's request ends with `no_identity` where it passes the first checks."""
+
+    enforcer = SimpleNamespace(screen=TextScreen())
 
     def authenticate(self, token: str) -> object:
         if token != "known":

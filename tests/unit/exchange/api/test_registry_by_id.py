@@ -84,7 +84,11 @@ class Registry:
             clock=self.clock,
         )
         self.identification = RegistryIdentification(
-            cast("Pool", SimpleNamespace(authenticate=self.authenticate, identify=None)), dev=False, clock=self.clock
+            cast(
+                "Pool", SimpleNamespace(authenticate=self.authenticate, identify=None, enforcer=self.access._enforcer)
+            ),
+            dev=False,
+            clock=self.clock,
         )
         self.subjects = Subjects(memory_store())
         self.http = TestClient(
