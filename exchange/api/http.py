@@ -45,9 +45,9 @@ from exchange.api.bodies import (
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.audit.store import EntryQuery
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.text_screen import TextFinding, TextScreen
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
-from exchange.authorization.text_screen import TextFinding, TextScreen
 from exchange.pool import Pool
 from schemas.access import Action, Actor, GrantState
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError

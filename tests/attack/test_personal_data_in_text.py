@@ -197,7 +197,7 @@ def test_each_text_of_each_body(city: City, which: str) -> None:
 )
 @pytest.mark.parametrize("known", [True, False], ids=["known caller", "unknown caller"])
 def test_a_path_of_the_control_api(city: City, path: str, known: bool) -> None:
-    token = (city.world.data / "bootstrap-token").read_text().strip() if known else "wrong"
+    token = city.world.root._headers["authorization"].removeprefix("Bearer ") if known else "wrong"
     url = f"https://{city.world.addresses['http']}/v1{path}"
     method = "GET" if "/audit/" in path else "POST"
     with httpx.Client(verify=_trust(city)) as http:
@@ -214,7 +214,7 @@ def _trust(city: City) -> Any:
 
 
 def registry(city: City, method: str, path: str, body: Any = None) -> httpx.Response:
-    token = (city.world.data / "bootstrap-token").read_text().strip()
+    token = city.world.root._headers["authorization"].removeprefix("Bearer ")
     with httpx.Client(verify=_trust(city)) as http:
         url = f"https://{city.world.addresses['registry']}{path}"
         return http.request(method, url, headers={"authorization": f"Bearer {token}"}, json=body)

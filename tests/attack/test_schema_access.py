@@ -107,7 +107,7 @@ def pool() -> Iterator[Pool]:
         made.writer = made.parties["provider"].grpc.schema(TOPIC)[0]
         terms = made.parties["consumer"].grpc.describe(grant)
         made.view, made.view_subject = terms.schema_id, view_subject(grant, terms.version - 1)  # the approved one
-        root = made.rest(token=(world.data / "bootstrap-token").read_text().strip())
+        root = made.rest(token=world.root._headers["authorization"].removeprefix("Bearer "))
         root._http.headers["confluent-accept-unknown-properties"] = "true"
         made.guid = root.get(f"/subjects/{quote(made.view_subject, safe='')}/versions/latest")["guid"]
         yield made

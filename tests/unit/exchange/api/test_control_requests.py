@@ -13,7 +13,10 @@ from schemas.errors import Reason, RefusedError
 
 
 class Pool:
-    """A pool that finds no personal number, and knows one caller: any other's request ends with `no_identity` where it passes the first checks."""
+    """A pool that knows one caller: any other's request ends with `no_identity` where it passes the first checks.
+
+    It finds no personal number.
+    """
 
     enforcer = SimpleNamespace(screen=TextScreen())
 
