@@ -3,9 +3,10 @@
 uvicorn gives an application no client certificate. So the connection puts the certificate, as TLS has checked it, into
 the state that each request gets a copy of; nothing that a caller sends can get there.
 
-uvicorn writes the head and the body of a response one after the other, and each write is a TLS record and a packet of
-its own. Here what is written in one turn of the event loop is written at once, at the end of the turn. A short
-response behind TLS then takes a quarter less processor time.
+uvicorn writes the head and the body of a response one after the other, and behind TLS each write is a record and a
+packet of its own. There what is written in one turn of the event loop is written at once, at the end of the turn. A
+short response then takes a quarter less processor time. Without TLS (`serve --dev`, on loopback) a second write costs
+less than holding the first one back.
 """
 
 import asyncio
@@ -27,8 +28,9 @@ class RegistryProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # ch
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Take over a connection that has just been made."""
         super().connection_made(transport)
-        self.transport = _CoalescingTransport(transport)
         tls = transport.get_extra_info("ssl_object")
+        if tls is not None:
+            self.transport = _CoalescingTransport(transport)
         certificate = None if tls is None else tls.getpeercert(binary_form=True)
         self.app_state = {**self.app_state, _KEY: certificate}
 
@@ -44,13 +46,14 @@ class _CoalescingTransport:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._loop = asyncio.get_running_loop()
+        self._call_soon = asyncio.get_running_loop().call_soon
         self._pending: list[bytes] = []
+        self.is_closing = transport.is_closing  # asked for each response: an attribute of its own is found faster
 
     def write(self, data: bytes) -> None:
         """Write at the end of this turn."""
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._call_soon(self._flush)
         self._pending.append(data)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ and none to wait for.
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -48,6 +48,8 @@ __all__ = ["Identify", "RestApplication", "create"]
 
 _log = logging.getLogger(__name__)
 _PLAIN = (b"content-type", b"application/json")
+_CACHED_LINES = 4_096
+_LONGEST_CACHED = 512  # bytes of a path and its query
 
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
@@ -117,6 +119,8 @@ class RestApplication:
         self._router = Router(routes)
         self._dialect = dialect
         self._threads = ThreadPool()
+        # Clients repeat their requests: what a line of one means is the same each time. Errors are not cached.
+        self._route_of_cached = lru_cache(maxsize=_CACHED_LINES)(self._route_of)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve one request."""
@@ -132,17 +136,30 @@ class RestApplication:
         await send({"type": "http.response.start", "status": response.status_code, "headers": sent})
         await send({"type": "http.response.body", "body": response.body})
 
+    def _route_of(self, method: str, raw_path: bytes, query: bytes) -> tuple[Route, Arguments]:
+        """Return the route of a request and the arguments of its handler, but for the body.
+
+        Raises:
+            HttpError: 404, 405 or 422.
+            InvalidError: SUBJECT_INVALID.
+        """
+        path, query = path_of(raw_path, query)
+        route, values = self._router.match(method, path)
+        return route, route.arguments(values, query)
+
     async def _answer(self, scope: _Scope, receive: _Receive, headers: dict[bytes, bytes]) -> Response:
         try:
             method: str = scope["method"]
-            check_body_headers(method, headers)
-            path, query = path_of(scope)
-            route, values = self._router.match(method, path)
-            body = None if route.body is None else await read_body(Request(scope, receive))
-            arguments = route.arguments(values, query)
-            if body is not None:
+            if method != "GET":
+                check_body_headers(method, headers)
+            raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+            query: bytes = scope["query_string"]
+            short = len(raw_path) + len(query) <= _LONGEST_CACHED
+            route, arguments = (self._route_of_cached if short else self._route_of)(method, raw_path, query)
+            if route.body is not None:
+                body = await read_body(Request(scope, receive))
                 route.check_body(body)
-                arguments["body"] = body
+                arguments = {**arguments, "body": body}
             elif route.cached is not None:
                 found = route.cached(scope, arguments)
                 if found is not None:

@@ -8,7 +8,6 @@ body     JSON of four media types; none stated: JSON too; another: 415; too larg
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from registry.rest.errors import HttpError
@@ -39,14 +38,13 @@ def check_body_headers(method: str, headers: Mapping[bytes, bytes]) -> None:
         raise too_large(int(length))
 
 
-def path_of(scope: Mapping[str, Any]) -> tuple[str, bytes]:
+def path_of(raw_path: bytes, query: bytes) -> tuple[str, bytes]:
     """Return a request's path as it was sent, and its query string; a context in front is moved to the subjects.
 
     Raises:
         InvalidError: SUBJECT_INVALID.
     """
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path, query = raw.decode("latin-1"), scope["query_string"]
+    path = raw_path.decode("latin-1")
     return _without_context(path, query) if path.startswith("/contexts/") else (path, query)
 
 

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from registry.rest.app import RestApplication
 from registry.rest.errors import Dialect, HttpError
-from registry.rest.routing import Route
+from registry.rest.routing import Member, Parameter, Route
 from schemas.errors import PoolError, Reason, UnavailableError
 
 
@@ -72,6 +72,33 @@ def test_a_cached_answer_needs_no_thread_and_a_missing_one_does() -> None:
         assert http.put("/a/x").json() == {"b": "x"}
     assert asked == ["x", "y", "x"]
     assert cached.raw_headers == before, "it is shared"
+
+
+@pytest.mark.parametrize("length", [1, 600])
+def test_what_a_request_line_means_is_the_same_each_time(length: int) -> None:
+    """Short lines are cached, errors are not, and a body is each request's own."""
+    seen: list[Any] = []
+
+    def handler(_: Any, b: str, **more: Any) -> dict[str, Any]:
+        seen.append((b, more))
+        return {}
+
+    member = Member(name="x", schema={"type": "integer"})
+    routes = [
+        Route("POST", "/a/{b}", handler, query=(Parameter.texts("t"),), body=(member,)),
+        Route("GET", "/a/{b}", handler, query=(Parameter.texts("t"),)),
+    ]
+    path = f"/a/{'y' * length}?t=1&t=2"
+    with TestClient(RestApplication(routes, Dialect.CONFLUENT)) as http:
+        for number in (1, 2):
+            assert http.post(path, json={"x": number}).status_code == 200
+            assert http.get(path).status_code == 200
+            assert http.post(path, json={"z": 1}).status_code == 422
+            assert http.get(f"{path}&u=1").status_code == 422
+            assert http.put(path).status_code == 405
+    name = "y" * length
+    both = [(name, {"t": ["1", "2"], "body": {"x": 1}}), (name, {"t": ["1", "2"]})]
+    assert seen == [*both, (name, {"t": ["1", "2"], "body": {"x": 2}}), both[1]]
 
 
 def test_a_websocket_is_refused() -> None:
