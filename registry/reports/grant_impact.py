@@ -7,8 +7,10 @@ the new version reach the view as the old schema would read them (`exchange.acce
     a granted field goes     its default is delivered, null if it may be null; else nothing is delivered any more
     a filter's field goes    the filter can no longer be compiled: nothing is delivered any more
     a type changes           the old type must be able to read it, or nothing is delivered any more
-    a level rises            above the grant's ceiling every draw is refused until it is asked for again
-    a mask changes           the grant keeps the one that was approved
+    a level rises            above the grant's ceiling every draw is refused until it is asked for again; of a field
+                             of its filter too
+    a mask changes           the grant keeps the one that was approved; where the new one hides more and the request did
+                             not write its own out, the grant is suspended after a time
     the rest                 the grant keeps the descriptions that were approved with it
 
 `grant_impacts` returns the worst of these per grant and change. Grants are read from the documents that the control
@@ -21,6 +23,7 @@ from enum import IntEnum
 from typing import Any
 
 from registry.avro.parser import NO_DEFAULT, ParsedSchema
+from registry.governance.mask_order import hides_at_least
 from registry.reports.diff import ChangeKind, ReaderImpact, SchemaChange
 from schemas.access import Level
 from schemas.canonical import Json
@@ -49,6 +52,7 @@ class GrantUsage:
     Attributes:
         id: the grant's. consumer: department id. state: its state.
         fields: granted, top-level. masks: field → rule. filtered: fields that its row filter names.
+        written_out: fields whose form or disclosure the request wrote out, and the approvers agreed to.
         ceiling: highest level that it may show.
     """
 
@@ -59,6 +63,7 @@ class GrantUsage:
     masks: Mapping[str, str]
     filtered: frozenset[str]
     ceiling: Level
+    written_out: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,7 @@ def read_grant_usage(document: Mapping[str, Any]) -> GrantUsage:
             masks={str(field): str(rule) for field, rule in document["masks"].items()},
             filtered=frozenset(_filtered(row_filter)),
             ceiling=Level[document["ceiling"]],
+            written_out=frozenset(map(str, (*document.get("unmasked", ()), *document.get("filter_discloses", ())))),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidError(
@@ -153,7 +159,7 @@ def _verdict(
         return None  # an added field is in no grant
     if change.kind in _STRUCTURE:
         return _of_structure(change, old, top, granted=granted, filtered=filtered)
-    return _of_description(change, grant, top) if granted else None
+    return _of_description(change, grant, top, granted=granted)
 
 
 def _of_structure(  # noqa: PLR0911 - one return a rule
@@ -177,8 +183,10 @@ def _of_structure(  # noqa: PLR0911 - one return a rule
     return ImpactSeverity.REVIEW, f"its view goes on with {top} as it was; what is new in the type does not reach it"
 
 
-def _of_description(change: SchemaChange, grant: GrantUsage, top: str) -> tuple[ImpactSeverity, str] | None:
-    """Assess a change of a granted field's description."""
+def _of_description(
+    change: SchemaChange, grant: GrantUsage, top: str, *, granted: bool
+) -> tuple[ImpactSeverity, str] | None:
+    """Assess a change of the description of a granted field, or of one of the row filter."""
     if change.kind is ChangeKind.LEVEL:
         level = Level.__members__.get(change.after)
         if level is not None and level > grant.ceiling:
@@ -187,15 +195,29 @@ def _of_description(change: SchemaChange, grant: GrantUsage, top: str) -> tuple[
                 f"{top} rises to {level.name}, above the grant's ceiling {grant.ceiling.name}",
             )
         return ImpactSeverity.REVIEW, f"{top} is now {change.after or 'without a level'}, within the ceiling"
-    if change.kind in {ChangeKind.PERSONAL, ChangeKind.SENSITIVE, ChangeKind.TAGS, ChangeKind.CODES}:
+    if granted and change.kind in {ChangeKind.PERSONAL, ChangeKind.SENSITIVE, ChangeKind.TAGS, ChangeKind.CODES}:
         return ImpactSeverity.REVIEW, f"{change.kind.value} of {top} is now {change.after or 'not stated'}"
     if change.kind is ChangeKind.MASK:
-        shown = grant.masks.get(top, "none")
-        return (
-            ImpactSeverity.REVIEW,
-            f"it keeps its own mask of {top}, {shown}; the schema's is now {change.after or 'none'}",
-        )
+        return _of_mask(change, grant, top, granted=granted)
     return None
+
+
+def _of_mask(change: SchemaChange, grant: GrantUsage, top: str, *, granted: bool) -> tuple[ImpactSeverity, str] | None:
+    after = change.after or "none"
+    if "." in change.was and after != "none":
+        after = "drop"  # a view shows a record with a masked field as a whole or not at all
+    if granted:
+        shown = grant.masks.get(top, "none")
+        keeps = f"it keeps its own mask of {top}, {shown}; the schema's is now {after}"
+        undecided = not hides_at_least(shown, after) and top not in grant.written_out
+    else:
+        keeps = f"its row filter tells {top}, which the schema now shows as {after}"
+        undecided = after != "none" and top not in grant.written_out
+        if not undecided:
+            return None
+    if undecided:
+        return ImpactSeverity.REVIEW, f"{keeps}; no request wrote that out, and it is suspended after a time"
+    return ImpactSeverity.REVIEW, keeps
 
 
 def _without(change: SchemaChange, old: ParsedSchema, top: str) -> tuple[ImpactSeverity, str]:

@@ -162,6 +162,25 @@ def test_overdue_grants_are_told_page_by_page(home: Home) -> None:
         assert list(home.store.overdue(work, NOW, after="g-4")) == []
 
 
+def test_active_grants_are_told_page_by_page_and_no_row_is_verified(home: Home) -> None:
+    for number in range(3):
+        home.put(a_grant(id=f"g-{number}"))
+    home.put(a_grant(id="g-off", state=GrantState.SUSPENDED))
+    with home.db.begin() as work:
+        assert list(home.store.active(work)) == ["g-0", "g-1", "g-2"]
+        assert list(home.store.active(work, after="g-0", limit=1)) == ["g-1"]
+        assert list(home.store.active(work, after="g-2")) == []
+
+
+def test_a_resource_is_all_its_majors_and_no_other_name_that_begins_with_its_own(home: Home) -> None:
+    names = [("population", 1), ("population", 12), ("population-v1", 1), ("popul", 1)]
+    for number, (name, major) in enumerate(names):
+        home.put(a_grant(id=f"g-{number}", topic=Topic(ResourceName(name), major)))
+    with home.db.begin() as work:
+        found = home.store.list(work, GrantQuery(resource=ResourceName("population")))
+    assert [grant.id for grant in found] == ["g-0", "g-1"]
+
+
 def test_a_list_shows_current_versions(home: Home) -> None:
     home.put(a_grant(version=1), a_grant(version=2, state=GrantState.SUSPENDED))
     with home.db.begin() as work:
@@ -182,6 +201,22 @@ def in_background(act: Callable[[], Any]) -> tuple[threading.Thread, threading.E
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, done, result
+
+
+def test_decisions_on_what_a_department_holds_follow_each_other(home: Home) -> None:
+    def decide() -> int:
+        with home.db.begin() as work:
+            home.store.lock_holding(work, CONSUMER, POPULATION.name)
+            return len(home.store.list(work, GrantQuery(consumer=CONSUMER, resource=POPULATION.name)))
+
+    with home.db.begin() as work:
+        home.store.lock_holding(work, CONSUMER, POPULATION.name)
+        thread, done, result = in_background(decide)
+        assert not done.wait(BLOCKED)
+        home.store.put(work, a_grant(), entry_id="e", at=NOW)
+    assert done.wait(WAIT)
+    thread.join()
+    assert result == [1], "the second sees what the first brought about"
 
 
 def test_a_revocation_waits_for_the_releases_that_have_begun(home: Home) -> None:

@@ -110,6 +110,9 @@ def test_a_grants_document_tells_what_it_uses() -> None:
         ({"id": fld("id", personal="D")}, ImpactSeverity.REVIEW),
         ({"id": fld("id", mask="keep_3_4")}, ImpactSeverity.REVIEW),
         ({"id": fld("id", zh="号码")}, None),
+        ({"division": fld("division", level="G3")}, ImpactSeverity.STOPPED),
+        ({"division": fld("division", mask="div_city")}, ImpactSeverity.REVIEW),
+        ({"division": fld("division", personal="D")}, None),
         (
             {"home": fld("home", {"type": "record", "name": "Home", "fields": [fld("street")]})},
             ImpactSeverity.DEFAULTED,
@@ -140,6 +143,25 @@ def _refused(new: str) -> bool:
     except InvalidError:
         return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("change", "written_out", "suspended"),
+    [
+        ({"id": fld("id", mask="keep_3_4")}, {}, True),
+        ({"id": fld("id", mask="keep_3_4")}, {"unmasked": ["id"]}, False),
+        ({"name": fld("name", mask="name_first")}, {}, False),
+        ({"name": fld("name", mask="drop")}, {}, True),
+        ({"division": fld("division", mask="div_city")}, {}, True),
+        ({"division": fld("division", mask="div_city")}, {"filter_discloses": ["division"]}, False),
+    ],
+)
+def test_a_stricter_mask_suspends_a_grant_that_did_not_write_its_own_out(
+    change: dict[str, Any], written_out: dict[str, Any], suspended: bool
+) -> None:
+    old, new = parse(schema()), parse(schema(change))
+    found = grant_impacts(diff(old, new), [read_grant_usage(to_json(GRANT) | written_out)], old, new)
+    assert any("suspended after a time" in item.because for item in found) is suspended
 
 
 def test_an_ended_grant_is_not_touched() -> None:
