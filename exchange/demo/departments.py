@@ -7,7 +7,7 @@ files of mode 0600, tokens from standard input.
 import csv
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,6 @@ from schemas import library
 __all__ = ["AUTHORITY_TOKEN", "Authorities", "CivilAffairs", "HumanResources", "PublicSecurity"]
 
 _CODES = credit_codes()
-_MASKED = "id_number"
 AUTHORITY_TOKEN = "authority.token"  # noqa: S105 - a file's name
 """File in the pool's folder: the first authority's token, for the commands that the demonstration proposes."""
 
@@ -103,14 +102,28 @@ class _Department:
         programs.connect(
             "enrol", "-", "--identity", str(self.identity), "--connector", self.connector, stdin=token + "\n"
         )
+        self.officer = officer
         self.head = self._account("sharing_office_head", officer)
         if self.topic:
             self._publish_entry(officer)
         self._prepare(data, folder)
 
+    def told(self, grant_id: str) -> list[str]:
+        """Return what an approver is told of a request, in words."""
+        return list(self.head.get(f"/grants/{grant_id}")["review"]["words"])
+
+    def confirm(self, grant_id: str) -> None:
+        """Confirm a sensitive request, as the security officer."""
+        self.officer.post(f"/grants/{grant_id}/confirmation")
+
     def approve(self, grant_id: str) -> None:
         """Approve a request, as the head of the sharing office."""
         self.head.post(f"/grants/{grant_id}/approval")
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return the entries of refusals on the department's own resource, as its security officer sees them."""
+        query = {"resource": self.topic, "action": "exchange:records:fetch", "decision": "deny"}
+        return [document["entry"] for document in self.officer.get("/audit/entries", query)]
 
     def _publish_entry(self, officer: AdminClient) -> None:
         editor = self._account("catalogue_editor", officer)
@@ -158,9 +171,9 @@ class PublicSecurity(_Department):
         return str(self._people[0]["id_number"])
 
     def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
-        """Return the rows that a grant of these fields, this district and a masked id_number has to deliver."""
+        """Return the rows that a grant of these fields and this district has to deliver, as the schema masks them."""
         return {
-            tuple(_masked(str(person[name])) if name == _MASKED else _text(person[name]) for name in fields)
+            tuple(_MASKS.get(name, str)(_text(person[name])) for name in fields)
             for person in self._people
             if person["household_division_code"] == district
         }
@@ -235,14 +248,22 @@ class HumanResources(_Department):
     district = DISTRICTS[0]
     purpose, case = "eligibility", "养老待遇资格-2026"
 
-    def submit_request(self, topic: str) -> str:
-        """Submit the share request and return its id."""
+    def submit_request(self, topic: str, row_filter: dict[str, object] | None = None) -> str:
+        """Submit the share request and return its id.
+
+        It writes no mask, so that each field is shown as the schema says. That the district's own code, which the
+        schema masks, is told by the filter, is named as a disclosure; of another *row_filter* nothing is.
+        """
         now = datetime.now(UTC)
+        own = {
+            "row_filter": {"op": "eq", "field": "household_division_code", "value": self.district},
+            "filter_discloses": ["household_division_code"],
+            "disclosure_reason": "只核查本区户籍人员的待遇资格",
+        }
         body = {
             "topic": topic,
             "fields": list(self.fields),
-            "masks": {_MASKED: "keep_3_4"},
-            "row_filter": {"op": "eq", "field": "household_division_code", "value": self.district},
+            **(own if row_filter is None else {"row_filter": row_filter}),
             "purpose": self.purpose,
             "legal_basis": "中华人民共和国社会保险法 第七十四条",
             "case": self.case,
@@ -327,8 +348,12 @@ def _reference(url: sa.URL, folder: Path, password: str) -> dict[str, str]:
     return {"url": bare.render_as_string(), "password": f"${{file:{secret}}}"}
 
 
-def _masked(number: str) -> str:
-    return number[:3] + "*" * (len(number) - 7) + number[-4:]
+_MASKS: dict[str, Callable[[str], str]] = {
+    "id_number": lambda number: number[:3] + "*" * (len(number) - 7) + number[-4:],
+    "full_name": lambda name: name[0] + "*" * (len(name) - 1),
+    "birth_date": lambda day: day[:4] + "-01-01",
+    "household_division_code": lambda code: code[:4] + "00",
+}
 
 
 def _text(value: object) -> str:

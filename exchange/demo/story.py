@@ -4,6 +4,9 @@
     民政局 Civil Affairs     a CSV drop in GB18030, published by a connector
     人社局 Human Resources   asks for 4 of 20 fields of one district's residents, is refused, is granted, fetches
 
+It shows what guards a person's data: the schema's masks where a request writes none, a filter that would tell a masked
+field, a second person for what a filter tells, and that the owner is told of refusals.
+
 Every program runs as its users run it: `pool serve`, `pool-connect enrol`, `pool-connect run`. At the end the delivered
 rows are compared with the generated ones; a difference ends the demonstration with exit code 1.
 """
@@ -23,7 +26,7 @@ from exchange.demo.departments import AUTHORITY_TOKEN, Authorities, CivilAffairs
 from exchange.demo.programs import Programs
 from exchange.demo.screen import Screen
 from exchange.server.initialise import initialise
-from schemas.errors import RefusedError, UnavailableError
+from schemas.errors import InvalidError, RefusedError, UnavailableError
 
 __all__ = ["run_demo"]
 
@@ -94,13 +97,20 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
     screen.line("  read, mapped, checked against the schema, signed, keyed with pseudonyms, stored, entered in the log")
 
     screen.heading("4", "Human Resources asks", "共享申请")
+    married: dict[str, object] = {"op": "eq", "field": "marital_status_code", "value": "20"}
+    screen.refused("a filter on a field that nobody may see", _disclosing(labour, police.topic, married))
     grant_id = labour.submit_request(police.topic)
     screen.line(f"request {grant_id[-12:]}: {', '.join(labour.fields)} where household division = {labour.district}")
+    screen.line("no mask is asked for, so the schema's own hold; the filter is named as a disclosure:")
+    for sentence in police.told(grant_id):
+        screen.line(f"  {sentence}")
     with PoolClient(Identity.load(labour.identity)) as pool:
         refused = _refusal(pool, grant_id, labour)
         screen.refused("before the owner has approved", refused)
+        screen.refused("an approval by one person alone", _unconfirmed(police, grant_id))
+        police.confirm(grant_id)
         police.approve(grant_id)
-        screen.line(f"{police.name} approves; id_number is masked (keep_3_4), 16 of 20 fields stay behind")
+        screen.line(f"{police.name}: its security officer confirms, its head approves; 16 of 20 fields stay behind")
 
         screen.heading("5", "Human Resources draws", "按需共享")
         started = time.monotonic()
@@ -118,8 +128,14 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         screen.failed(difference)
     if not differences:
         screen.passed(
-            f"compared with what was generated: {len(delivered):,} rows, 4 fields, one masked; nothing else arrived"
+            f"compared with what was generated: {len(delivered):,} rows, 4 fields, each masked as the schema says; "
+            "nothing else arrived"
         )
+    told = police.refusals()
+    for entry in told:
+        screen.line(f"{police.name} sees: {entry['reason']} refused to {entry['actor']['id']} on {entry['resource']}")
+    if not told:
+        screen.failed("the owner was not told of the refusals")
     erased = _erase(stage, root, police)
     screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
     screen.commands(
@@ -128,7 +144,7 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         f"pool grant --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} suspend {grant_id} --reason '…'",
         f"pool-connect status {labour.config}",
     )
-    return proven and erased and not differences
+    return proven and bool(told) and erased and not differences
 
 
 def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
@@ -150,6 +166,22 @@ def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
         time.sleep(0.3)
     screen.failed(f"the erasure {erasure} is not carried out within {_ERASED_WITHIN:.0f} s")
     return False
+
+
+def _disclosing(labour: HumanResources, topic: str, row_filter: dict[str, object]) -> str:
+    try:
+        labour.submit_request(topic, row_filter)
+    except InvalidError as error:
+        return f"{error.reason}: {error.message}"
+    return ""
+
+
+def _unconfirmed(police: PublicSecurity, grant_id: str) -> str:
+    try:
+        police.approve(grant_id)
+    except RefusedError as error:
+        return f"{error.reason}: {error.message}"
+    return ""
 
 
 def _refusal(pool: PoolClient, grant_id: str, labour: HumanResources, purpose: str = "", case: str = "") -> str:
