@@ -30,6 +30,7 @@ ReportFinding: TypeAlias = Callable[[str, int | None, str], None]
 _MAKES_VERSION = frozenset(
     {
         Action.GRANT_SUBMIT,
+        Action.GRANT_CONFIRM,
         Action.GRANT_APPROVE,
         Action.GRANT_PROVISION,
         Action.GRANT_REJECT,
@@ -37,9 +38,19 @@ _MAKES_VERSION = frozenset(
         Action.GRANT_RESUME,
         Action.GRANT_TERMINATE,
         Action.GRANT_EXPIRE,
+        Action.GRANT_REMIND,
+        Action.GRANT_SUSPEND_UNMASKED,
     }
 )
-_ENDS = frozenset({Action.GRANT_REJECT, Action.GRANT_SUSPEND, Action.GRANT_TERMINATE, Action.GRANT_EXPIRE})
+_ENDS = frozenset(
+    {
+        Action.GRANT_REJECT,
+        Action.GRANT_SUSPEND,
+        Action.GRANT_SUSPEND_UNMASKED,
+        Action.GRANT_TERMINATE,
+        Action.GRANT_EXPIRE,
+    }
+)
 
 
 def makes_version(action: str) -> bool:

@@ -131,11 +131,7 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
             f"compared with what was generated: {len(delivered):,} rows, 4 fields, each masked as the schema says; "
             "nothing else arrived"
         )
-    told = police.refusals()
-    for entry in told:
-        screen.line(f"{police.name} sees: {entry['reason']} refused to {entry['actor']['id']} on {entry['resource']}")
-    if not told:
-        screen.failed("the owner was not told of the refusals")
+    told = _told(screen, police)
     erased = _erase(stage, root, police)
     screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
     screen.commands(
@@ -144,7 +140,7 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         f"pool grant --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} suspend {grant_id} --reason '…'",
         f"pool-connect status {labour.config}",
     )
-    return proven and bool(told) and erased and not differences
+    return proven and told and erased and not differences
 
 
 def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
@@ -166,6 +162,16 @@ def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
         time.sleep(0.3)
     screen.failed(f"the erasure {erasure} is not carried out within {_ERASED_WITHIN:.0f} s")
     return False
+
+
+def _told(screen: Screen, police: PublicSecurity) -> bool:
+    """Print the refusals that the owner of the resource is told of; return whether there are any."""
+    refusals = police.refusals()
+    for entry in refusals:
+        screen.line(f"{police.name} sees: {entry['reason']} refused to {entry['actor']['id']} on {entry['resource']}")
+    if not refusals:
+        screen.failed("the owner was not told of the refusals")
+    return bool(refusals)
 
 
 def _disclosing(labour: HumanResources, topic: str, row_filter: dict[str, object]) -> str:

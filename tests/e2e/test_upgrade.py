@@ -20,6 +20,7 @@ from exchange.demo.people import persons
 from exchange.records.position_token import BEGINNING
 from schemas import library
 from schemas.errors import Reason, RefusedError
+from tests.kit.patience import wait_for
 from tests.kit.world.earlier import EarlierPrograms
 from tests.kit.world.people import People
 from tests.kit.world.world import Office, Programs, World, kill_postmaster
@@ -104,6 +105,12 @@ class Line:
         more = PEOPLE[len(self.inserted) : len(self.inserted) + count]
         insert(self.source, more)
         self.inserted += more
+
+    def told(self, office: Office) -> bool:
+        """Return whether a department is told that its grant shows unmasked what no request wrote out."""
+        token = office.account("sharing_office_head")._headers["authorization"].removeprefix("Bearer ")
+        listed = self.world.remote(token).get("/grants", {"unmasked": "true"})
+        return any(one["id"] == self.grant and one.get("suspend_after") for one in listed)
 
     def drawn(self) -> set[tuple[str, ...]]:
         with closing(sqlite3.connect(self.sink)) as connection:
@@ -195,6 +202,10 @@ def test_a_pool_of_the_version_before_goes_on(line: Line) -> None:
         proposal = line.world.root.post(f"/users/{name}/person", {"staff_number": f"OLD-{name[-6:]}"})
         office.account("security_officer").post(f"/proposals/{proposal['id']}/confirmation")
     assert line.police.approve(grant)["state"] == "active"
+
+    # What no request of the version before wrote out stays as it is for now, and both departments are told.
+    for office in (line.police, line.labour):
+        wait_for(lambda office=office: line.told(office), "the grant of before is listed with its last day")
 
     # A department that has not upgraded yet.
     line.add(100)

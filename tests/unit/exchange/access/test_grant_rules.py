@@ -11,6 +11,8 @@ import pytest
 from exchange.access.decision import grant_rules, roles
 from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event, GrantRule, Party
 from exchange.access.grants import life_cycle
+from exchange.audit import log_invariants
+from exchange.audit.log_invariants import makes_version
 from exchange.control import grants as control
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Level, Role
 from schemas.errors import PoolError, Reason
@@ -174,6 +176,15 @@ def test_eleven_of_twenty_three_events_are_offered_and_each_has_an_action_of_its
     of_grants = {action for action in Action if action.value.startswith("exchange:grant:")}
     assert set(actions) == of_grants - {Action.GRANT_READ}
     assert all(event is rule.event for event, rule in GRANT_RULES.items())
+
+
+def test_the_log_s_verification_knows_every_act_that_makes_a_version() -> None:
+    assert all(makes_version(rule.action) for rule in GRANT_RULES.values() if rule.action is not None)
+    ends = {rule.action for rule in GRANT_RULES.values() if rule.action and rule.target not in DELIVERING}
+    assert ends <= log_invariants._ENDS
+
+
+DELIVERING = {GrantState.SUBMITTED, GrantState.APPROVED, GrantState.ACTIVE}
 
 
 def test_the_service_changes_a_grant_by_the_table_s_actions() -> None:
