@@ -10,10 +10,10 @@
                     and compared, quota, entry, commit
     (7) release     only within the release window after that commit was sent; later, nothing leaves
 
-Nothing in an answer depends on records that it does not hold (`exchange.records.selection`): it is full, or there is no
-more. A fetch that found nothing answers with the position that it was sent, and the gateway remembers up to where it
-has looked. Two things remain: the time that a fetch takes, and an empty answer that has not caught up, where 5 s of
-reading found nothing.
+Nothing in an answer depends on records that it does not hold (`exchange.records.reading.selection`): it is full, or
+there is no more. A fetch that found nothing answers with the position that it was sent, and the gateway remembers up to
+where it has looked. Two things remain: the time that a fetch takes, and an empty answer that has not caught up, where
+5 s of reading found nothing.
 
 The lock in (6) and the update of a revocation exclude each other, so no entry follows a revocation; nor does an entry
 of a value follow the retraction of its key (`exchange.erasure.retractions`). The window in (7) bounds how long after
@@ -36,11 +36,12 @@ from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
-from exchange.records.position_token import BEGINNING, ConsumerPosition, PositionTokens, is_clear, read_clear
+from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
+from exchange.records.reading.position_token import BEGINNING, ConsumerPosition, PositionTokens, is_clear, read_clear
+from exchange.records.reading.scan import GrantScan, TopicView
+from exchange.records.reading.selection import Selection
 from exchange.records.release import GrantDescription, Release, empty_release, round_times
 from exchange.records.retractions import RetractionCache
-from exchange.records.scan import GrantScan, TopicView
-from exchange.records.selection import Selection
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Deny, Grant, History
 from schemas.audit import Flow, fetch_data
@@ -76,6 +77,7 @@ class FetchService:
         pseudonymizer: KeyPseudonymizer,
         tokens: PositionTokens,
         retractions: RetractionCache,
+        tracking: DeliveryTracking,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +91,7 @@ class FetchService:
         self._pseudonymizer = pseudonymizer
         self._tokens = tokens
         self._retractions = retractions
+        self._tracking = tracking
         self._scan = GrantScan(broker, views, tokens, retractions, monotonic=monotonic)
         self._window = window  # seconds
         self._monotonic = monotonic
@@ -144,9 +147,16 @@ class FetchService:
         # (3)
         topic = TopicView(self._broker, grant.topic)
         current, token = self._position(grant, topic, position)
+        if is_tracked(grant) and current.runs is None:
+            floor, generation = self._floor(grant, topic), topic.info.generation
+            runs = self._tracking.complete(grant, topic.info.topic, generation, current.next, floor)
+            current = replace(current, runs=runs)
         for _ in range(_SELECTIONS):
             # (4), (5)
-            selection, caught_up = self._scan.collect(grant, topic, current, max_records, max_bytes)
+            delivered = None
+            if is_tracked(grant):
+                delivered = self._tracking.before(grant, topic.info.generation, current.runs or 0)
+            selection, caught_up = self._scan.collect(grant, topic, current, delivered, max_records, max_bytes)
             if not len(selection):
                 token = self._unmoved(grant, topic.info, current, token, selection.next, caught_up=caught_up)
                 return empty_release(grant.view_schema_id or 0, token, caught_up=caught_up)
@@ -193,6 +203,9 @@ class FetchService:
             moved = replace(
                 stored, released=_vector(furthest), committed=self._sealed(grant, topic.info, stored.committed)
             )
+            run = None
+            if is_tracked(grant):
+                moved, run = self._tracking.record(work, grant, generation, stored, moved, selection)
             self._access.replace_position(work, grant.id, expected=stored, new=moved)
             keys = self._pseudonymizer.record_keys(grant.id, selection.keys)
             data = fetch_data(
@@ -209,6 +222,8 @@ class FetchService:
             # The last write, but not sent with the commit: the time is taken once the entry is stored.
             leaf = self._ledger.write(work, [entry])[0]
             sent = self._monotonic()
+        if run is not None:
+            self._tracking.released(grant, generation, stored, run)
         reached("after_release_entry")
         # (7)
         deadline = sent + self._window
@@ -226,7 +241,9 @@ class FetchService:
             recorded_at=round_times(selection.recorded_at, locked.resource.time_step if locked.resource else 0),
             valid=b"",  # stored with the record and in its leaf; no view delivers valid times yet
             next_position=self._tokens.seal(
-                ConsumerPosition(last_released=selection.next, next=selection.next), grant.id, generation
+                ConsumerPosition(last_released=selection.next, next=selection.next, runs=moved.runs),
+                grant.id,
+                generation,
             ),
             entry_id=entry.id,
             leaf_hash=leaf,

@@ -59,8 +59,9 @@ from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
-from exchange.records.position_token import PositionTokens
 from exchange.records.publish import PublishService
+from exchange.records.reading.delivery_tracking import DeliveryTracking
+from exchange.records.reading.position_token import PositionTokens
 from exchange.records.receipts import LaneReceipts
 from exchange.records.retractions import RetractionCache
 from exchange.records.view_cache import ViewCache
@@ -474,6 +475,7 @@ def _open_records(
         recovery=recovery,
         clock=microseconds,
     )
+    tracking = DeliveryTracking(storage.database, authorization.access, storage.broker, views)
     fetching = FetchService(
         database=storage.database,
         enforcer=audit.enforcer,
@@ -485,6 +487,7 @@ def _open_records(
         pseudonymizer=pseudonymizer,
         retractions=RetractionCache(retractions, storage.database),
         tokens=PositionTokens(keys.secrets.grant_key, microseconds),
+        tracking=tracking,
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

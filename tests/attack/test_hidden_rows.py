@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from exchange.client import FetchResult
-from schemas.errors import InvalidError, Reason
+from schemas.errors import InvalidError, Reason, RefusedError
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
+from schemas.record import KeyOccurrence
 from tests.contract.pool_suite import BEGINNING, CASE, PURPOSE, WIDER, Consumer, Resource, Rig, rows
 from tests.contract.test_pool import Served
 from tests.e2e.conftest import kafka_section
@@ -160,6 +161,79 @@ def test_a_fetch_that_waits_is_not_woken_by_hidden_rows(resource: Resource) -> N
     assert [len(answer.values) for answer in answers] == [1]
 
 
+def test_no_key_of_a_hidden_row_is_told(resource: Resource) -> None:
+    """200 persons, 25 in the ward that is granted; then each is updated twice, some move, some are void, twice."""
+    consumer = resource.granted(district="ward-3")
+    people = {number: f"ward-{number % 8}" for number in range(200)}
+    told: dict[bytes, int] = {}
+    shown: set[bytes] = set()
+    position, withdrawn = BEGINNING, 0
+
+    def move(moved: dict[int, str], seen: KeyOccurrence) -> None:
+        for district in sorted(set(moved.values())):
+            numbers = [number for number in moved if moved[number] == district]
+            resource.publish(resource.batch(rows(*numbers, district=district), seen=seen))
+
+    for step in range(4):
+        if step < 2:
+            move(people, KeyOccurrence.AGAIN if step else KeyOccurrence.UNKNOWN)
+        elif step == 2:
+            people |= {3: "ward-4", 11: "ward-5", 4: "ward-3"}
+            move(people, KeyOccurrence.FIRST)
+            move({3: "ward-6"}, KeyOccurrence.AGAIN)
+        else:
+            for _ in range(2):
+                resource.publish(resource.voids(*(f"p{number}" for number in range(40))))
+        for answer in everything(consumer, position):
+            position = answer.next_position
+            for key, value in zip(answer.keys(), answer.values, strict=True):
+                told[key] = told.get(key, 0) + 1
+                assert value or key in shown, "a withdrawal names what was delivered, and not withdrawn since"
+                shown = shown | {key} if value else shown - {key}
+                withdrawn += not value
+        if step == 1:
+            early, early_shown = position, shown
+    assert len(told) == 26, "the 25 of the ward and the one who moved there"
+    assert withdrawn == 2 + len([number for number in range(40) if people[number] == "ward-3"])
+    assert len(shown) == len([number for number in range(40, 200) if people[number] == "ward-3"])
+    replayed = everything(consumer)
+    assert set(told).issuperset(*(answer.keys() for answer in replayed))
+    for answer in everything(consumer, early):
+        for key, value in zip(answer.keys(), answer.values, strict=True):
+            early_shown = early_shown | {key} if value else early_shown - {key}
+    assert early_shown == shown, "a target that was set back gets to the same rows"
+
+
+def test_what_was_delivered_before_the_upgrade_is_withdrawn_and_nothing_else(
+    served: Served, resource: Resource
+) -> None:
+    consumer = resource.granted(district="d1")
+    (receipt,) = resource.publish(resource.batch(rows(*range(40))))
+    ends = dict.fromkeys(range(4), 0) | {run.partition: run.last + 1 for run in receipt.runs}
+    offsets = [ends[number] for number in range(4)]
+    before = {str(row["id"]): key for key, row in consumer.decode(consumer.fetch()) if row}
+    committed = clear_token(consumer, offsets)
+    _store(served, consumer.grant_id, committed, struct.pack("<4Q", *offsets))
+    resource.publish(resource.batch(rows(*range(20), district="d9")), resource.voids("p30", "p31"))
+    answer = consumer.fetch(committed)
+    assert not any(answer.values)
+    assert sorted(answer.keys()) == sorted(before[f"p{number}"] for number in (*range(1, 20, 2), 31))
+
+
+def test_withdrawals_count_in_the_quota(rig: Served, resource: Resource) -> None:
+    grant_id = rig.request(resource.topic, ["id"], "d1", quota_per_day=3)
+    rig.approve(grant_id)
+    consumer = Consumer(rig.consumer.pool, grant_id)
+    resource.publish(resource.batch(rows(1, 3)))
+    position = consumer.fetch().next_position
+    resource.publish(resource.batch(rows(1, district="d9")))
+    position = consumer.fetch(position).next_position
+    resource.publish(resource.batch(rows(3, district="d9")))
+    with pytest.raises(RefusedError) as refused:
+        consumer.fetch(position)
+    assert refused.value.reason is Reason.QUOTA_EXHAUSTED
+
+
 def test_a_position_of_an_earlier_pool_is_read_until_the_first_release(served: Served, resource: Resource) -> None:
     consumer = resource.granted(district="d1")
     (receipt,) = resource.publish(resource.batch(rows(*range(40))))
@@ -186,8 +260,12 @@ def _store(served: Served, grant_id: str, committed: bytes, released: bytes) -> 
     url = (served._world.data / "database-url").read_text().strip()
     engine = sa.create_engine(url)
     with engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM access_delivered WHERE grant_id = :id"), {"id": grant_id})
         connection.execute(
-            sa.text("UPDATE access_position SET committed = :committed, released = :released WHERE grant_id = :id"),
+            sa.text(
+                "UPDATE access_position SET committed = :committed, released = :released, tracked = '', runs = 0 "
+                "WHERE grant_id = :id"
+            ),
             {"id": grant_id, "committed": committed, "released": released},
         )
     engine.dispose()

@@ -439,14 +439,21 @@ class FetchContract(_WithResource):
         before = consumer.fetch()
         keys = {str(record["id"]): key for key, record in consumer.decode(before) if record}
         resource.publish(
-            resource.batch(rows(1, district="d9"), seen=KeyOccurrence.AGAIN),
+            resource.batch(rows(1, district="d9"), seen=KeyOccurrence.FIRST),
             resource.batch(rows(3, district="d9"), seen=KeyOccurrence.UNKNOWN),
-            resource.batch(rows(7, district="d9"), seen=KeyOccurrence.FIRST),
-            resource.voids("p5"),
+            resource.batch(rows(7, district="d9"), seen=KeyOccurrence.AGAIN),
+            resource.batch(rows(8, district="d9"), seen=KeyOccurrence.UNKNOWN),
+            resource.voids("p5", "p9", "p8"),
+            resource.batch(rows(1, 3, district="d8"), seen=KeyOccurrence.AGAIN),
         )
         result = consumer.fetch(before.next_position)
-        assert dict(consumer.decode(result)) == dict.fromkeys((keys["p1"], keys["p3"], keys["p5"]))
+        assert sorted(result.keys()) == sorted((keys["p1"], keys["p3"], keys["p5"])), "each once, whatever its mark"
+        assert not any(result.values)
         assert result.entry_id, "a withdrawal is a release"
+        repeated = consumer.fetch(before.next_position)
+        assert (repeated.keys(), repeated.values) == (result.keys(), result.values)
+        whole = consumer.decode(consumer.fetch(BEGINNING))
+        assert sorted(key for key, row in whole if row is None) == sorted(result.keys()), "a replay withdraws the same"
 
     def test_a_fetch_that_waits_gets_what_comes_meanwhile(self, resource: Resource) -> None:
         consumer = resource.granted()

@@ -14,7 +14,14 @@ from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import grant_hash, to_text
 from exchange.access.grants.postgres import PostgresAccessStore, metadata
 from exchange.access.grants.row_mac import MacedRow, RowMac
-from exchange.access.grants.store import AccessStore, GrantPosition, GrantQuery, MemoryAccessStore, quota_day
+from exchange.access.grants.store import (
+    AccessStore,
+    DeliveredRun,
+    GrantPosition,
+    GrantQuery,
+    MemoryAccessStore,
+    quota_day,
+)
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from schemas.access import GrantState
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
@@ -312,7 +319,7 @@ def test_a_day_begins_at_midnight_in_shanghai() -> None:
 def test_a_position_moves_only_from_where_the_caller_saw_it(home: Home) -> None:
     home.put(a_grant())
     start, first = GrantPosition(), GrantPosition(committed=b"", released=b"\x00one")
-    second = GrantPosition(committed=b"\x00one", released=b"\x00one")
+    second = GrantPosition(committed=b"\x00one", released=b"\x00one", tracked=b"\x00t", runs=3)
     with home.db.begin() as work:
         assert home.store.position(work, GRANT) == start
         home.store.replace_position(work, GRANT, expected=start, new=first)
@@ -464,3 +471,21 @@ def test_a_seal_fits_one_grant_one_text_and_one_key() -> None:
             row_mac.verify(grant_id, forged)
     with pytest.raises(ValueError, match="32"):
         RowMac(bytes(31))
+
+
+# delivered keys
+
+
+def test_runs_of_delivered_keys_are_read_in_order_and_a_merged_one_replaces_its_parts(home: Home) -> None:
+    home.put(a_grant())
+    runs = [DeliveredRun(first=n, last=n, events=bytes([n]) * 24) for n in range(1, 5)]
+    with home.db.begin() as work:
+        for run in runs:
+            home.store.replace_delivered_runs(work, GRANT, 7, run)
+        assert list(home.store.delivered_runs(work, GRANT, 7, 0)) == runs
+        assert list(home.store.delivered_runs(work, GRANT, 7, 2)) == runs[2:]
+        merged = DeliveredRun(first=2, last=5, events=b"m" * 24)
+        home.store.replace_delivered_runs(work, GRANT, 7, merged)
+        assert list(home.store.delivered_runs(work, GRANT, 7, 0)) == [runs[0], merged]
+        assert list(home.store.delivered_runs(work, GRANT, 7, 3)) == [merged]
+        assert list(home.store.delivered_runs(work, GRANT, 8, 0)) == [], "another generation of the topic"

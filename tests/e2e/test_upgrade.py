@@ -17,7 +17,7 @@ import pytest
 
 from exchange.client import Identity
 from exchange.demo.people import persons
-from exchange.records.position_token import BEGINNING
+from exchange.records.reading.position_token import BEGINNING
 from schemas import library
 from schemas.errors import Reason, RefusedError
 from tests.kit.patience import wait_for

@@ -22,6 +22,7 @@ from exchange.access.grants.grant_json import to_text
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
     AccessStore,
+    DeliveredRun,
     GrantPosition,
     GrantQuery,
     GrantVersion,
@@ -90,8 +91,25 @@ _position = sa.Table(
     sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
     sa.Column("committed", sa.LargeBinary, nullable=False),
     sa.Column("released", sa.LargeBinary, nullable=False),
+    sa.Column("tracked", sa.LargeBinary, nullable=False, server_default="", comment="generation and offsets"),
+    sa.Column("runs", sa.BigInteger, nullable=False, server_default="0", comment="the last one of access_delivered"),
     info=derived("the ranges of releases are in their entries, and verification finds one that is missing (fetch.gap)"),
 )
+_delivered = sa.Table(
+    "access_delivered",
+    metadata,
+    sa.Column("grant_id", _ID, sa.ForeignKey("access_grant.id"), primary_key=True),
+    sa.Column("generation", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", sa.BigInteger, primary_key=True, autoincrement=False, comment="number of a release"),
+    sa.Column("first", sa.BigInteger, nullable=False, comment="less than `last` where several were merged"),
+    sa.Column("events", sa.LargeBinary, nullable=False, comment="24 bytes each: keys, offsets, delivered or withdrawn"),
+    info=derived("the deliveries are in the entries; a row that is changed withdraws too many keys, or too few"),
+)
+# Pseudonyms do not compress.
+_PLAIN = sa.DDL(  # type: ignore[no-untyped-call]  # SQLAlchemy's own signature lacks types
+    "ALTER TABLE access_delivered ALTER COLUMN events SET STORAGE EXTERNAL"
+)
+sa.event.listen(_delivered, "after_create", _PLAIN)
 _purpose = sa.Table(
     "access_purpose",
     metadata,
@@ -120,9 +138,23 @@ _ADD_RELEASED = sa.text(
 )
 _REPLACE_POSITION = sa.text(
     """
-    UPDATE access_position SET committed = :committed, released = :released
+    UPDATE access_position SET committed = :committed, released = :released, tracked = :tracked, runs = :runs
     WHERE grant_id = :id AND committed = :expected_committed AND released = :expected_released
+        AND tracked = :expected_tracked AND runs = :expected_runs
     """
+)
+_DELIVERED_RUNS = sa.text(
+    """
+    SELECT first, last, events FROM access_delivered
+    WHERE grant_id = :id AND generation = :generation AND last > :after ORDER BY last
+    """
+)
+_DELETE_DELIVERED = sa.text(
+    "DELETE FROM access_delivered WHERE grant_id = :id AND generation = :generation AND last >= :first"
+)
+_ADD_DELIVERED = sa.text(
+    "INSERT INTO access_delivered (grant_id, generation, last, first, events) "
+    "VALUES (:id, :generation, :last, :first, :events)"
 )
 
 
@@ -259,12 +291,15 @@ class PostgresAccessStore(AccessStore):
 
     @override
     def position(self, reader: Reader, grant_id: str) -> GrantPosition:
-        statement = sa.select(_position.c.committed, _position.c.released).where(_position.c.grant_id == grant_id)
+        columns = (_position.c.committed, _position.c.released, _position.c.tracked, _position.c.runs)
+        statement = sa.select(*columns).where(_position.c.grant_id == grant_id)
         row = connection_of(reader).execute(statement).one_or_none()
         return (
             GrantPosition()
             if row is None
-            else GrantPosition(committed=bytes(row.committed), released=bytes(row.released))
+            else GrantPosition(
+                committed=bytes(row.committed), released=bytes(row.released), tracked=bytes(row.tracked), runs=row.runs
+            )
         )
 
     @override
@@ -276,18 +311,42 @@ class PostgresAccessStore(AccessStore):
                 "id": grant_id,
                 "committed": new.committed,
                 "released": new.released,
+                "tracked": new.tracked,
+                "runs": new.runs,
                 "expected_committed": expected.committed,
                 "expected_released": expected.released,
+                "expected_tracked": expected.tracked,
+                "expected_runs": expected.runs,
             },
         ).rowcount
         if replaced == 0 and expected == GrantPosition():
             replaced = connection.execute(
                 pg.insert(_position)
-                .values(grant_id=grant_id, committed=new.committed, released=new.released)
+                .values(
+                    grant_id=grant_id,
+                    committed=new.committed,
+                    released=new.released,
+                    tracked=new.tracked,
+                    runs=new.runs,
+                )
                 .on_conflict_do_nothing()
             ).rowcount
         if replaced == 0:
             raise position_moved()
+
+    @override
+    def delivered_runs(self, reader: Reader, grant_id: str, generation: int, after: int) -> Sequence[DeliveredRun]:
+        values = {"id": grant_id, "generation": generation, "after": after}
+        rows = connection_of(reader).execute(_DELIVERED_RUNS, values)
+        return [DeliveredRun(first=row.first, last=row.last, events=bytes(row.events)) for row in rows]
+
+    @override
+    def replace_delivered_runs(self, work: UnitOfWork, grant_id: str, generation: int, run: DeliveredRun) -> None:
+        connection = connection_of(work)
+        values = {"id": grant_id, "generation": generation, "first": run.first}
+        if run.first != run.last:
+            connection.execute(_DELETE_DELIVERED, values)
+        connection.execute(_ADD_DELIVERED, {**values, "last": run.last, "events": run.events})
 
     @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:

@@ -38,6 +38,7 @@ from schemas.names import ResourceName, Topic
 
 __all__ = [
     "AccessStore",
+    "DeliveredRun",
     "GrantPosition",
     "GrantQuery",
     "GrantVersion",
@@ -119,10 +120,26 @@ class GrantPosition:
     Attributes:
         committed: the position that it has acknowledged, an opaque token.
         released: the position up to which records were released; those before it are released `again`.
+        tracked: the position below which `delivered_runs` says what was delivered, and the generation it is of.
+        runs: releases whose delivered keys were stored.
     """
 
     committed: bytes = b""
     released: bytes = b""
+    tracked: bytes = b""
+    runs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveredRun:
+    """Keys that a grant's releases *first* to *last* delivered or withdrew: one release, or several merged.
+
+    `events` is opaque here (`exchange.records.reading.delivered_keys`).
+    """
+
+    first: int
+    last: int
+    events: bytes
 
 
 class AccessStore(Protocol):
@@ -218,6 +235,14 @@ class AccessStore(Protocol):
         """
         ...
 
+    def delivered_runs(self, reader: Reader, grant_id: str, generation: int, after: int) -> Sequence[DeliveredRun]:
+        """Return the runs of a generation of the grant's topic whose last release is later than *after*, in order."""
+        ...
+
+    def replace_delivered_runs(self, work: UnitOfWork, grant_id: str, generation: int, run: DeliveredRun) -> None:
+        """Store a run in place of those that it was merged from: all from its first release on."""
+        ...
+
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:
         """Add the purposes that do not exist yet; the others are not changed."""
         ...
@@ -232,6 +257,7 @@ class _Tables:
     versions: dict[str, list[tuple[MacedRow, str, datetime]]] = field(default_factory=dict)
     quotas: dict[tuple[str, date], int] = field(default_factory=dict)
     positions: dict[str, GrantPosition] = field(default_factory=dict)
+    delivered: dict[tuple[str, int], tuple[DeliveredRun, ...]] = field(default_factory=dict)
     purposes: dict[str, Purpose] = field(default_factory=dict)
 
 
@@ -324,6 +350,17 @@ class MemoryAccessStore(AccessStore):
         if self.position(work, grant_id) != expected:
             raise position_moved()
         self._set(work, self._tables.positions, grant_id, new)
+
+    @override
+    def delivered_runs(self, reader: Reader, grant_id: str, generation: int, after: int) -> Sequence[DeliveredRun]:
+        del reader
+        return [run for run in self._tables.delivered.get((grant_id, generation), ()) if run.last > after]
+
+    @override
+    def replace_delivered_runs(self, work: UnitOfWork, grant_id: str, generation: int, run: DeliveredRun) -> None:
+        stored = self._tables.delivered.get((grant_id, generation), ())
+        kept = [one for one in stored if one.last < run.first]
+        self._set(work, self._tables.delivered, (grant_id, generation), (*kept, run))
 
     @override
     def seed_purposes(self, work: UnitOfWork, purposes: Iterable[Purpose] = SEED) -> None:

@@ -35,7 +35,6 @@ from schemas.record import (
     MAX_BATCH_RECORDS,
     NO_ROOT,
     Batch,
-    KeyOccurrence,
     Mark,
     OffsetRange,
     Packed,
@@ -419,6 +418,7 @@ class TwinClient(Pool):
             end = start + len(page)
             caught_up = end == len(log)
         delivered: list[tuple[bytes, bytes, int]] = []
+        shown = {each.key: each.value is not None and grant.rows(each.value) for each in log[:start]}
         schema = fastavro.parse_schema(json.loads(pool.schemas[grant.schema_id]))
         for each in page:
             record_key = uuid.uuid5(uuid.NAMESPACE_OID, f"{grant_id} {each.key.hex()}").bytes
@@ -426,7 +426,8 @@ class TwinClient(Pool):
                 buffer = io.BytesIO()
                 fastavro.schemaless_writer(buffer, schema, {name: each.value[name] for name in grant.fields})
                 delivered.append((record_key, frame(grant.schema_id, buffer.getvalue()), each.recorded_at))
-            elif each.value is None or each.mark.seen is not KeyOccurrence.FIRST:
+                shown[each.key] = True
+            elif shown.pop(each.key, False):
                 delivered.append((record_key, b"", each.recorded_at))
         pool.fail("after fetch")
         return FetchResult(

@@ -12,7 +12,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Ends
 from exchange.identity.secrets import MemorySecrets
 from exchange.records.fetch import FetchService
-from exchange.records.position_token import PositionTokens
+from exchange.records.reading.position_token import PositionTokens
 from registry.database.unit_of_work import MemoryReader
 from schemas.access import GrantState
 from schemas.errors import Reason, RefusedError, UnavailableError
@@ -69,6 +69,7 @@ class Rooms:
             views=made(schema_text=lambda *_: "{}"),
             pseudonymizer=made(),
             retractions=made(),
+            tracking=made(complete=lambda *_: 0, before=lambda *_: None),
             tokens=PositionTokens(MemorySecrets(b"s" * 32).grant_key, lambda: 1),
             window=0.5,
         )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from exchange.broker.port import Ends
-from exchange.records.scan import TopicView
+from exchange.records.reading.scan import TopicView
 from schemas.names import Topic
 
 TOPIC = Topic.parse("permits.v1")

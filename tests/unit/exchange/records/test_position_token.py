@@ -1,23 +1,25 @@
 """A position's token: read by the pool that sealed it, for its grant and generation, and by nobody else."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from exchange.identity.secrets import MemorySecrets
-from exchange.records.position_token import ConsumerPosition, PositionTokens, is_clear, read_clear
+from exchange.records.reading.position_token import ConsumerPosition, PositionTokens, is_clear, read_clear
 from schemas.errors import ConflictError, InvalidError, Reason
 
 SECRETS = MemorySecrets(b"s" * 32)
 NOW = 1_800_000_000
 TOKENS = PositionTokens(SECRETS.grant_key, lambda: NOW * 1_000_000)
-POSITION = ConsumerPosition(last_released=(1, 2), next=(10, 2**40))
+POSITION = ConsumerPosition(last_released=(1, 2), next=(10, 2**40), runs=7)
 CLEAR = struct.pack("<B8sqH4Q", 1, b"", 3, 2, 1, 2, 10, 11)
 
 
-def test_what_was_sealed_is_read() -> None:
-    opened = TOKENS.open(TOKENS.seal(POSITION, "g-1", 3), "g-1", 3, 2)
-    assert (opened.last_released, opened.next, opened.issued) == (POSITION.last_released, POSITION.next, NOW)
+@pytest.mark.parametrize("runs", [None, 0, 7])
+def test_what_was_sealed_is_read(runs: int | None) -> None:
+    opened = TOKENS.open(TOKENS.seal(replace(POSITION, runs=runs), "g-1", 3), "g-1", 3, 2)
+    assert opened == replace(POSITION, runs=runs, issued=NOW)
 
 
 def test_its_size_depends_on_nothing_but_the_partitions() -> None:
@@ -26,7 +28,7 @@ def test_its_size_depends_on_nothing_but_the_partitions() -> None:
         for n in (1, 4)
         for at in (0, 255, 2**40)
     ]
-    assert sizes == [43 + 12] * 3 + [43 + 48] * 3
+    assert sizes == [49 + 12] * 3 + [49 + 48] * 3
 
 
 def test_one_position_has_many_tokens() -> None:

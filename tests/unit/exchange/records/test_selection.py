@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from exchange.broker.port import PartitionRecords, ReadResult
+from exchange.records.reading.selection import Selection, join, select
 from exchange.records.release import ViewOutput
-from exchange.records.selection import Selection, join, select
 from schemas.record import Packed
 
 PARTITIONS = 3

@@ -1,6 +1,6 @@
 """Scan of a topic for one fetch: reads until the answer is full, the end is reached, or the time for it is over.
 
-What an answer holds may depend on nothing but the records that it shows (`exchange.records.selection`).
+What an answer holds may depend on nothing but the records that it shows (`exchange.records.reading.selection`).
 """
 
 import threading
@@ -13,14 +13,15 @@ import numpy as np
 
 from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews
-from exchange.records.position_token import ConsumerPosition, PositionTokens
+from exchange.records.reading.delivery_tracking import Delivered
+from exchange.records.reading.position_token import ConsumerPosition, PositionTokens
+from exchange.records.reading.selection import Selection, join, select
 from exchange.records.release import ViewOutput
 from exchange.records.retractions import RetractionCache
-from exchange.records.selection import Selection, Truths, join, select
 from schemas.access import Grant, History
 from schemas.errors import GoneError
 from schemas.names import Topic
-from schemas.record import KeyOccurrence, Packed, Positions
+from schemas.record import Packed, Positions
 
 __all__ = ["GrantScan", "ScannedAhead", "TopicView"]
 
@@ -96,9 +97,23 @@ class GrantScan:
         self.ahead = ScannedAhead()
 
     def collect(
-        self, grant: Grant, topic: TopicView, current: ConsumerPosition, max_records: int, max_bytes: int
+        self,
+        grant: Grant,
+        topic: TopicView,
+        current: ConsumerPosition,
+        delivered: Delivered | None,
+        max_records: int,
+        max_bytes: int,
     ) -> tuple[Selection, bool]:
         """Read and select until the answer is full, the end is reached, or the time for it is over.
+
+        Args:
+            grant: by which is selected.
+            topic: of the grant.
+            current: position to begin at.
+            delivered: what the grant had delivered there; None where it shows every record.
+            max_records: of the answer; 0 = as many as are allowed.
+            max_bytes: of its values; 0 = as many as are allowed.
 
         Returns:
             What leaves, and whether nothing more is to be expected before the topic grows.
@@ -116,7 +131,7 @@ class GrantScan:
         ask = wanted
         while True:
             read = self._read(grant, topic, current, at, ask)
-            part = self._select(grant, read, wanted - count, size - total, first=not count)
+            part = self._select(grant, read, delivered, wanted - count, size - total, first=not count)
             if len(part):
                 parts.append(part)
             count, total, scanned = count + len(part), total + part.size, scanned + len(read)
@@ -141,13 +156,15 @@ class GrantScan:
         except GoneError as error:
             earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
             next_ = _maximum(at, earliest)
-            position = ConsumerPosition(last_released=_maximum(current.last_released, next_), next=next_)
+            position = ConsumerPosition(last_released=_maximum(current.last_released, next_), next=next_, runs=None)
             token = self._tokens.seal(position, grant.id, topic.info.generation)
             # Offsets do not leave the pool.
             raise GoneError(error.reason, error.message, details={"position": token.hex()}) from error
 
-    def _select(self, grant: Grant, read: ReadResult, records: int, size: int, *, first: bool) -> Selection:
-        """Apply the view to what was read; find what is withdrawn: voids, and rows that may have left the filter."""
+    def _select(
+        self, grant: Grant, read: ReadResult, delivered: Delivered | None, records: int, size: int, *, first: bool
+    ) -> Selection:
+        """Apply the view to what was read; find what is withdrawn: voids and rows that left the filter."""
         values = [value for part in read.partitions for value in part.values]
         hidden = untold = None
         blocked = self._retractions.blocked(grant.topic, read) if values else None
@@ -159,8 +176,10 @@ class GrantScan:
         output = self._views.apply(grant, values) if values else _NOTHING
         gone = np.zeros(len(values), np.bool_)
         if grant.withdrawals:
-            _mark_gone(read, output.selected, gone)
-            if untold is not None:
+            gone = ~output.selected
+            if delivered is not None:
+                gone = delivered.withdrawn(read, output.selected, gone, hidden)
+            elif untold is not None:
                 gone &= ~untold
         return select(read, output, gone, hidden, records=records, size=size, first=first)
 
@@ -168,14 +187,6 @@ class GrantScan:
 def _hides_rows(grant: Grant) -> bool:
     """Return whether the topic may have records from the grant's beginning on that the grant does not show."""
     return grant.row_filter is not None or grant.history is not History.ALL
-
-
-def _mark_gone(read: ReadResult, selected: Truths, gone: Truths) -> None:
-    base = 0
-    for part in read.partitions:
-        for index in np.flatnonzero(~selected[base : base + len(part)]).tolist():
-            gone[base + index] = part.values[index] is None or part.mark(index) >> 4 != KeyOccurrence.FIRST
-        base += len(part)
 
 
 def _size(read: ReadResult) -> int:

@@ -9,7 +9,7 @@ Offsets count every record of the topic, those beyond the grant too. A token is 
 number of bytes whatever the offsets are. Two tokens of one position differ (random nonce), so that comparing them tells
 nothing either. A token is not a permission: what may be fetched is decided at each fetch.
 
-    0x02 ‖ generation, uint64 ‖ nonce, 12 bytes ‖ AES-256-GCM-SIV(issued at, last_released, next)
+    0x02 ‖ generation, uint64 ‖ nonce, 12 bytes ‖ AES-256-GCM-SIV(issued at, runs, last_released, next)
 
 Numbers within are of 6 bytes, little-endian. The head and the grant's id are the associated data.
 
@@ -42,7 +42,8 @@ _VERSION = 2
 _HEAD = struct.Struct("<BQ")  # version, generation
 _NONCE = 12
 _TAG = 16
-_NUMBER = 6  # bytes of an offset and of a time: 2.8 × 10^14 records a partition
+_NUMBER = 6  # bytes of an offset, a count and a time: 2.8 × 10^14 records a partition
+_UNKNOWN = (1 << 8 * _NUMBER) - 1
 _LABEL = b"pool.position.v2"
 _CACHED_KEYS = 16_384  # keyed ciphers, one a grant
 
@@ -57,11 +58,14 @@ class ConsumerPosition:
     Attributes:
         last_released: end of the last release entry.
         next: where to read on.
+        runs: releases whose delivered keys are needed to find the withdrawals behind it; None = not known yet (see
+            `exchange.records.reading.delivery_tracking`).
         issued: seconds since 1970 at which its token was made; 0 = it was read from none.
     """
 
     last_released: Positions
     next: Positions
+    runs: int | None = None
     issued: int = 0
 
 
@@ -83,8 +87,9 @@ class PositionTokens:
         return self._clock() // 1_000_000
 
     def seal(self, position: ConsumerPosition, grant_id: str, generation: int) -> bytes:
-        """Return a token of 43 bytes and 12 a partition."""
-        numbers = (self.now(), *position.last_released, *position.next)
+        """Return a token of 49 bytes and 12 a partition."""
+        runs = _UNKNOWN if position.runs is None else position.runs
+        numbers = (self.now(), runs, *position.last_released, *position.next)
         plain = b"".join([number.to_bytes(_NUMBER, "little") for number in numbers])
         head, nonce = _HEAD.pack(_VERSION, generation), os.urandom(_NONCE)
         return head + nonce + self._cipher(grant_id).encrypt(nonce, plain, _associated(head, grant_id))
@@ -97,7 +102,7 @@ class PositionTokens:
             ConflictError: TOPIC_GENERATION_CHANGED, made before the topic was restored: start again.
         """
         head, nonce, sealed = token[: _HEAD.size], token[_HEAD.size :][:_NONCE], token[_HEAD.size + _NONCE :]
-        if len(sealed) != _NUMBER * (1 + 2 * partitions) + _TAG or token[0] != _VERSION:
+        if len(sealed) != _NUMBER * (2 + 2 * partitions) + _TAG or token[0] != _VERSION:
             raise _invalid("a position of another form")
         try:
             plain = self._cipher(grant_id).decrypt(nonce, sealed, _associated(head, grant_id))
@@ -105,9 +110,12 @@ class PositionTokens:
             raise _invalid("a position that was not made for this grant") from None
         _check_generation(_HEAD.unpack(head)[1], generation)
         numbers = [int.from_bytes(plain[at : at + _NUMBER], "little") for at in range(0, len(plain), _NUMBER)]
-        issued, *offsets = numbers
+        issued, runs, *offsets = numbers
         return ConsumerPosition(
-            last_released=tuple(offsets[:partitions]), next=tuple(offsets[partitions:]), issued=issued
+            last_released=tuple(offsets[:partitions]),
+            next=tuple(offsets[partitions:]),
+            runs=None if runs == _UNKNOWN else runs,
+            issued=issued,
         )
 
 
