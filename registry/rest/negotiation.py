@@ -25,9 +25,11 @@ def check_body_headers(method: str, headers: Mapping[bytes, bytes]) -> None:
     """Refuse a body by what the headers say of it.
 
     Raises:
-        HttpError: 415.
+        HttpError: 415; 422, a deletion has a body, whose members would mean nothing.
         InvalidError: SCHEMA_TOO_LARGE.
     """
+    if method == "DELETE" and (headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers):
+        raise HttpError(422, "got a body; expected none: a deletion takes parameters of the query alone")
     if method not in ("POST", "PUT"):
         return
     stated = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()

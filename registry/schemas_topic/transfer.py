@@ -11,7 +11,7 @@ deletions follow in reverse order, since a referenced version cannot be deleted;
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from registry.client.admin import RegistryAdminClient
@@ -26,11 +26,14 @@ from registry.schemas_topic.records import (
     reserved_subject,
     schema_record,
 )
-from registry.subjects.contexts import ALL_CONTEXTS
+from registry.subjects.contexts import ALL_CONTEXTS, GLOBAL_CONTEXT, qualify
 from registry.subjects.store import MAX_GAPS
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 
 __all__ = ["ImportReport", "export_snapshot", "import_snapshot", "records_of"]
+
+_T = TypeVar("_T")
+_ALL = qualify(GLOBAL_CONTEXT, "")
 
 
 @dataclass(slots=True)
@@ -161,16 +164,26 @@ def _delete(remote: RegistryAdminClient, version: Version, report: ImportReport)
 
 def _import_settings(remote: RegistryAdminClient, snapshot: Snapshot, report: ImportReport) -> None:
     bodies: list[tuple[str, str, dict[str, Any]]] = []
-    for subject, config in sorted(snapshot.configs.items()):
+    configs = _with_one_global("config", snapshot.configs, report)
+    modes = _with_one_global("mode", snapshot.modes, report)
+    for subject, config in sorted(configs.items()):
         body = dict(config)
         body["compatibility"] = body.pop("compatibilityLevel", body.get("compatibility"))
         bodies.append(("config", subject, body))
-    bodies += [("mode", subject, {"mode": mode}) for subject, mode in sorted(snapshot.modes.items())]
+    bodies += [("mode", subject, {"mode": mode}) for subject, mode in sorted(modes.items())]
     for kind, subject, body in bodies:
         try:
             remote.call("PUT", f"/{kind}/{quote(subject, safe='')}" if subject else f"/{kind}", body)
         except InvalidError as error:
             report.refused.append(f"{kind} of {subject or 'all'}: {error.message}")
+
+
+def _with_one_global(kind: str, settings: Mapping[str, _T], report: ImportReport) -> Mapping[str, _T]:
+    """Return settings without those of all contexts, if there are others of the default one: here both are for all."""
+    if "" not in settings or settings.get(_ALL) in (None, settings[""]):
+        return settings
+    report.refused.append(f"{kind} of {_ALL}: that of the default context is another, and is for all contexts here")
+    return {subject: one for subject, one in settings.items() if subject != _ALL}
 
 
 def _read_settings(remote: RegistryAdminClient, snapshot: Snapshot, subject: str) -> None:

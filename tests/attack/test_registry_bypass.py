@@ -44,7 +44,12 @@ def http(engine: sa.Engine) -> Iterator[TestClient]:
     tables.metadata.create_all(engine)
     store = postgres_store(engine)
     ids = (f"0195-{number}" for number in itertools.count(1))
-    approvals = Approvals(PostgresApprovals(row_tags()), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
+    approvals = Approvals(
+        PostgresApprovals(row_tags()),
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: next(ids),
+        persons=lambda _, names: {name: name for name in names},
+    )
     subjects = Subjects(store, governed=lambda name: name == SUBJECT, approved=approvals.consume)
     access = RecordingAccessControl(database=subjects.database)
     more = partial(GovernanceHandlers, approvals=approvals, grants=lambda *_: [])
@@ -138,6 +143,16 @@ def test_a_version_that_is_not_the_next_is_not_registered_as_another(http: TestC
     http.delete("/subjects/s/versions/2")
     assert status(http, "s", '"double"', version=2) == (422, 42201), "a deleted version keeps its number"
     assert status(http, "s", '"double"', version=3) == (200, 0)
+
+
+def test_a_deletion_does_not_look_permanent_by_its_body(http: TestClient) -> None:
+    assert status(http, "s", INT) == (200, 0)
+    for path in ("/subjects/s", "/subjects/s/versions/1", "/mode/s", "/config/s", "/contexts/.x"):
+        answer = http.request("DELETE", path, json={"permanent": True})
+        assert (answer.status_code, "got a body" in answer.json()["message"]) == (422, True), path
+    answer = http.request("DELETE", "/subjects/s", content=iter([b"{}"]))
+    assert answer.status_code == 422, "in chunks, without a length"
+    assert http.delete("/subjects/s").json() == [1]
 
 
 # --- tags ------------------------------------------------------------------------------------------------------

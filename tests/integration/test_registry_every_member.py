@@ -104,7 +104,12 @@ def identify(request: Request) -> Actor:
 def registry() -> Iterator[Registry]:
     """Make one without its state."""
     ids = (f"a-{number}" for number in itertools.count(1))
-    approvals = Approvals(MemoryApprovals(), clock=lambda: datetime.now(UTC), new_id=lambda: next(ids))
+    approvals = Approvals(
+        MemoryApprovals(),
+        clock=lambda: datetime.now(UTC),
+        new_id=lambda: next(ids),
+        persons=lambda _, names: {name: name for name in names},
+    )
     store = memory_store()
     subjects = Subjects(store, governed=lambda name: name == "governed", approved=approvals.consume)
     access = RecordingAccessControl(database=subjects.database)

@@ -176,3 +176,19 @@ def test_versions_of_what_is_an_alias_over_there_are_refused_by_name() -> None:
     assert refused.startswith('versions of a: got "mode" for a, an alias')
     assert versions(target) == {("b", 1, 2, False)}
     assert target.configuration.mode("a") == "READWRITE"
+
+
+@pytest.mark.parametrize("mode", ["READONLY", "READWRITE"])
+def test_the_settings_of_all_contexts_do_not_replace_those_of_the_default_one_unseen(mode: str) -> None:
+    """A topic of Confluent's may have both; here they are one scope."""
+    lines = [
+        '{"keytype":"MODE","subject":null,"magic":0}\t{"mode":"READWRITE"}',
+        f'{{"keytype":"MODE","subject":":.__GLOBAL:","magic":0}}\t{{"mode":"{mode}"}}',
+        '{"keytype":"CONFIG","subject":":.__GLOBAL:","magic":0}\t{"compatibilityLevel":"FULL"}',
+    ]
+    target = registry()
+    with remote(target) as new:
+        refused = import_snapshot(new, fold(read_lines(lines))).refused
+    assert [one.partition(" of :.__GLOBAL:")[0] for one in refused] == (["mode"] if mode == "READONLY" else [])
+    assert target.configuration.mode("") == "READWRITE"
+    assert target.configuration.level("any") == "FULL"
