@@ -23,6 +23,7 @@ from schemas.names import Topic
 __all__ = ["GrantReview", "Review", "SchemaMaskSource", "decision_data", "describe"]
 
 _Levels: TypeAlias = dict[tuple[Topic, frozenset[str]], Level | None]
+_MOST_ENDED = 200  # ids of ended grants in a document, the latest ones
 _ASKED = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
 _UNDECIDED_IN = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 
@@ -69,7 +70,7 @@ class Review:
             level = self.holding.level
             document["together"] = {
                 "grants": list(self.holding.together_with),
-                "ended": [ended.id for ended in self.holding.ended],
+                "ended": [ended.id for ended in self.holding.ended[-_MOST_ENDED:]],
                 "fields": list(self.holding.fields),
                 "adds": list(self.holding.adds),
                 "unmasked": list(self.holding.unmasked),
@@ -229,7 +230,7 @@ def _describe_holding(holding: Holding) -> list[str]:
     if holding.ended:
         fields = dict.fromkeys(field for ended in holding.ended for field in ended.fields)
         sentences.append(
-            f"grants {', '.join(ended.id for ended in holding.ended)} have ended; what they delivered "
+            f"{len(holding.ended)} grants have ended, the last of them {holding.ended[-1].id}; what they delivered "
             f"({', '.join(fields)}) may still be at the department"
         )
     if holding.sensitive and grant.state in _ASKED:

@@ -23,7 +23,7 @@ import structlog
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
-from exchange.access.grants.exposure import undecided_exposure
+from exchange.access.grants.exposure import SchemaMasks, undecided_exposure
 from exchange.access.grants.holding import Holding, check_ceiling
 from exchange.access.grants.life_cycle import (
     ADVANCING,
@@ -45,6 +45,7 @@ from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
+from schemas.names import Topic
 
 __all__ = ["GrantService", "ViewSchemas"]
 
@@ -306,6 +307,7 @@ class GrantService:
             UnavailableError: the database cannot list them.
         """
         changed, suspended, after = 0, 0, ""
+        masks: dict[Topic, SchemaMasks] = {}
         while True:
             with self._database.read() as reader:
                 active = self._access.active(reader, after=after)
@@ -315,7 +317,7 @@ class GrantService:
                 if self._review_again_at.get(grant_id, 0) > self._clock():
                     continue
                 try:
-                    event = self._review_one(grant_id)
+                    event = self._review_one(grant_id, masks)
                 except ConflictError:
                     continue  # another gateway was faster
                 except PoolError as error:
@@ -330,10 +332,12 @@ class GrantService:
             self._sleep(self._window)
         return changed
 
-    def _review_one(self, grant_id: str) -> Event | None:
+    def _review_one(self, grant_id: str, masks: dict[Topic, SchemaMasks]) -> Event | None:
         with self._database.read() as reader:
             grant = self._access.get(reader, grant_id)
-            undecided = undecided_exposure(grant, self._views.masks(reader, grant.topic))
+            if grant.topic not in masks:
+                masks[grant.topic] = self._views.masks(reader, grant.topic)
+            undecided = undecided_exposure(grant, masks[grant.topic])
             now = self._attributes.now(reader)
         if not undecided or (grant.suspend_after is not None and now < grant.suspend_after):
             return None

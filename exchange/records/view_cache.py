@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from types import MappingProxyType
 
 from typing_extensions import override
@@ -27,6 +28,7 @@ from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.governance import classification
 from registry.subjects.registration import Registration
 from schemas.access import Grant
+from schemas.errors import InvalidError
 from schemas.names import Topic
 
 __all__ = ["ViewCache"]
@@ -69,10 +71,22 @@ class ViewCache(GrantViews):
     def masks(self, reader: Reader, topic: Topic) -> SchemaMasks:
         """Return how the latest schema of a topic masks its fields.
 
+        The mask of a field is the one that the newest version with that field has, a deleted version too: to delete a
+        version with a stricter mask is no way around the two persons who lower one.
+
         Raises:
             InvalidError: SUBJECT_UNKNOWN, SCHEMA_UNCLASSIFIED.
         """
-        return _masks_of(self._schemas.latest(reader, topic)[1])
+        latest, text = self._schemas.latest(reader, topic)
+        masks = dict(_masks_of(text))
+        newer = list(takewhile(lambda each: each != latest, reversed(self._schemas.version_ids(reader, topic))))
+        for schema_id in reversed(newer):
+            try:
+                deleted = _masks_of(self._schemas.text(reader, schema_id))
+            except InvalidError:  # deleted before the catalogue had the resource: it need not be a schema of records
+                continue
+            masks |= {field: mask for field, mask in deleted.items() if field in masks}
+        return masks
 
     def register(self, work: UnitOfWork, grant: Grant) -> int:
         """Derive a grant's output schema, register it under its hidden subject, and return its id."""

@@ -136,6 +136,14 @@ class WriterSchemas(RecordChecker):
             return registered.schema_id, self._lookup.inlined_text(reader, registered.schema_id)
         return registered.schema_id, registered.content.text
 
+    def version_ids(self, reader: Reader, topic: Topic) -> list[int]:
+        """Return the schema id of every version, deleted ones too, in the order of their registration.
+
+        Raises:
+            InvalidError: SUBJECT_UNKNOWN.
+        """
+        return [one.schema_id for one in self._lookup.stored_versions(reader, topic.subject, deleted=True)]
+
     def text(self, reader: Reader, schema_id: int) -> str:
         """Return the text of an id.
 

@@ -24,12 +24,13 @@ import psutil
 from kafka.admin import NewTopic
 
 from exchange.broker.kafka.settings import admin
+from exchange.client import Identity
 from tests.bench import memory, registry, subscribers
 from tests.bench.report import Row, write
 from tests.bench.workload import MASKS, SCHEMA, VIEW
 from tests.e2e.conftest import kafka_section
 from tests.kit.world import kafka
-from tests.kit.world.world import World
+from tests.kit.world.world import Office, World
 
 TOPIC = "population.v1"
 PLAIN = "plain.v1"
@@ -50,6 +51,7 @@ class Bench:
         self.police.offer(TOPIC, SCHEMA)
         self.source, self.sink = self.police.enrol("source"), self.labour.enrol("sink")
         self.grant = self.ask()
+        self._offices: list[tuple[Office, Identity]] = []
         with admin(self.node.settings(self.node.operator)) as operator:
             operator.create_topics([NewTopic(PLAIN, num_partitions=4, replication_factor=1)])
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -58,6 +60,19 @@ class Bench:
         """Request and approve four fields of all rows, one masked."""
         terms = {"masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
         grant_id = self.labour.request(TOPIC, list(VIEW), **terms)
+        self.police.approve(grant_id)
+        return grant_id
+
+    def consumers(self, count: int) -> list[tuple[Office, Identity]]:
+        """Return other departments, each with a connector: none may hold many grants on one resource."""
+        while len(self._offices) < count:
+            office = self.world.department(f"部门{len(self._offices)}")
+            self._offices.append((office, office.enrol("sink")))
+        return self._offices[:count]
+
+    def ask_masked(self, office: Office) -> str:
+        """Request and approve the four fields as the schema masks them, for another department."""
+        grant_id = office.request(TOPIC, list(VIEW))
         self.police.approve(grant_id)
         return grant_id
 

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
     from tests.bench.__main__ import Bench
 
 _CHANNELS = 20
+_DEPARTMENTS = 10
 _WAIT = 55.0  # seconds of one long poll
 _TARGET = 300  # MB that the gateway may take
 
 
 def measure(bench: "Bench", count: int) -> list[Row]:
     """Make *count* grants, let each be polled, publish one record, and see who wakes when."""
+    offices = [office for office, _ in bench.consumers(_DEPARTMENTS)]
     with ThreadPoolExecutor(2) as threads:
-        grants = list(threads.map(lambda _: bench.ask(), range(count)))
+        grants = list(threads.map(lambda number: bench.ask_masked(offices[number % _DEPARTMENTS]), range(count)))
     print(f"subscribers: {count} grants are in force", file=sys.stderr, flush=True)
     return asyncio.run(_measure(bench, grants))
 
@@ -35,11 +37,14 @@ def measure(bench: "Bench", count: int) -> list[Row]:
 async def _measure(bench: "Bench", grants: list[str]) -> list[Row]:
     assert bench.world.process is not None
     process = psutil.Process(bench.world.process.pid)
-    identity = bench.sink
-    credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+    credentials = [
+        grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
+        for _, identity in bench.consumers(_DEPARTMENTS)
+    ]
     options = (("grpc.use_local_subchannel_pool", 1),)
-    channels = [
-        grpc.aio.secure_channel(bench.world.addresses["gateway"], credentials, options) for _ in range(_CHANNELS)
+    channels = [  # the number of a grant leads to a channel of its own department
+        grpc.aio.secure_channel(bench.world.addresses["gateway"], credentials[number % _DEPARTMENTS], options)
+        for number in range(_CHANNELS)
     ]
     calls = [stubs.ExchangeStub(channel) for channel in channels]  # type: ignore[no-untyped-call]
     header = wire.RequestHeader(purpose="eligibility", case_number="STANDING-1")

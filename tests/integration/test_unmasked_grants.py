@@ -168,6 +168,14 @@ def test_a_schema_that_masks_more_later_changes_no_view_but_its_grants_are_told_
     assert stage.current(grant).state is GrantState.SUSPENDED
 
 
+def test_deleting_a_version_with_a_stricter_mask_gives_nobody_a_weaker_one(stage: Stage) -> None:
+    stage.register(schema(full_name="name_first"))
+    with stage.app.pool.database.begin() as work:
+        stage.app.subjects.deletion.delete_version(work, POPULATION.subject, 2)
+    granted = stage.granted("full_name", "id_number")
+    assert dict(granted.masks)["full_name"] is MaskRule.NAME_FIRST
+
+
 def test_an_approval_of_what_the_schema_only_drops_is_refused_at_the_request(stage: Stage) -> None:
     stage.register(schema(full_name="drop"))
     with pytest.raises(InvalidError) as error:

@@ -18,16 +18,22 @@ from dataclasses import dataclass
 
 from exchange.access.grants.exposure import Exposure, SchemaMasks, undecided_exposure
 from schemas.access import Grant, GrantState, Level
-from schemas.errors import Reason, RefusedError
+from schemas.errors import ConflictError, Reason, RefusedError
 from schemas.names import Topic
 
-__all__ = ["ENDED", "HOLDING", "Holding", "Part", "check_ceiling", "check_decided", "check_resumption"]
+__all__ = ["ENDED", "HOLDING", "MOST_HELD", "Holding", "Part", "check_ceiling", "check_decided", "check_resumption"]
 
 HOLDING = frozenset({GrantState.APPROVED, GrantState.ACTIVE, GrantState.SUSPENDED})
 """States in which a grant is part of a holding."""
 
+MOST_HELD = 200
+"""Grants that one department may hold on one resource: each names the others, in its text and in an entry."""
+
 ENDED = frozenset({GrantState.EXPIRED, GrantState.TERMINATED, GrantState.COMPLETED})
 """States of a grant that may have delivered, and delivers no more."""
+
+
+_MOST_NAMED = 10  # in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +126,18 @@ class Holding:
 
 
 def check_ceiling(holding: Holding) -> None:
-    """Check that the grant's ceiling reaches the level of all that its consumer would hold.
+    """Check that the grant's ceiling reaches the level of all that its consumer would hold, and their number.
 
     Raises:
         RefusedError: LEVEL_ABOVE_CEILING.
+        ConflictError: TRANSITION_NOT_ALLOWED, the department holds too many grants on the resource.
     """
+    if len(holding.others) >= MOST_HELD:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED,
+            f"the department holds {len(holding.others)} grants on {holding.grant.topic.name}; expected fewer than "
+            f"{MOST_HELD}: end some of them, or ask for one grant in their place",
+        )
     _check_ceiling(holding, holding.grant.ceiling)
 
 
@@ -200,7 +213,6 @@ def _unconfirmed(holding: Holding) -> RefusedError:
         Reason.CONFIRMATION_MISSING,
         f"the grant{others} shows more than the schema's masks; a security officer of the providing department must "
         "confirm it first (`pool grant confirm`)",
-        details={"together_with": ",".join(holding.together_with)},
     )
 
 
@@ -209,4 +221,5 @@ def _names(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

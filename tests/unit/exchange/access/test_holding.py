@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from exchange.access.decision.grant_rules import Event
-from exchange.access.grants.holding import Holding, check_ceiling, check_decided, check_resumption
+from exchange.access.grants.holding import MOST_HELD, Holding, check_ceiling, check_decided, check_resumption
 from exchange.access.grants.life_cycle import advance, approve, confirm, provision
 from schemas.access import Compare, Grant, GrantState, Level, MaskRule, Role
-from schemas.errors import Reason, RefusedError
+from schemas.errors import ConflictError, Reason, RefusedError
 from tests.kit.cases.grants import NOW, PROVIDER, a_grant, a_person, held, masks_of
 
 MASKS = masks_of(id_number="keep_3_4", diagnosis="drop")
@@ -106,6 +106,13 @@ def test_a_suspended_grant_is_resumed_where_the_newest_was_decided_on_with_it() 
     high = held(old, newer, masks=MASKS, level=Level.G4)
     assert reason(check_resumption, high) is None
     assert reason(check_decided, high) is not None, "its own approval would not cover it"
+
+
+def test_a_department_holds_a_bounded_number_of_grants_on_a_resource() -> None:
+    others = [grant(f"g{number:03}", "full_name") for number in range(MOST_HELD)]
+    assert reason(check_ceiling, held(request("new", "full_name"), *others[1:])) is None
+    with pytest.raises(ConflictError, match="end some of them"):
+        check_decided(held(request("new", "full_name"), *others))
 
 
 def test_grants_of_before_that_were_never_decided_on_together_are_not_resumed_beside_each_other() -> None:
