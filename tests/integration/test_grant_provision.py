@@ -15,6 +15,7 @@ from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
 from schemas.errors import InvalidError, UnavailableError
+from tests.kit.cases.accounts import known
 from tests.kit.cases.grants import POPULATION, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
@@ -69,6 +70,7 @@ def requested(app: App) -> tuple[Grant, Actor, Actor]:
         fields=("id_number", "full_name"), masks=(), row_filter=None, not_before=now, expires=now + timedelta(days=30),
     )  # fmt: skip
     asker = a_person(Role.SHARING_OFFICE_HEAD, consumer, name="asker")
+    known(app, head, editor, asker)
     return app.pool.grants.submit(asker, CALL, draft), head, editor
 
 

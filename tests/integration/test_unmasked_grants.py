@@ -16,8 +16,9 @@ from exchange.server import composition
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
-from schemas.access import Actor, Grant, GrantState, Level, MaskRule, Role
+from schemas.access import Action, Actor, Allow, Grant, GrantState, Level, MaskRule, Role
 from schemas.errors import InvalidError, Reason, RefusedError
+from tests.kit.cases.accounts import known
 from tests.kit.cases.grants import POPULATION, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
@@ -56,6 +57,7 @@ class Stage:
         self.head = a_person(Role.SHARING_OFFICE_HEAD, provider, name="head")
         self.officer = a_person(Role.SECURITY_OFFICER, provider, name="officer")
         self.asker = a_person(Role.SHARING_OFFICE_HEAD, consumer, name="asker")
+        known(app, self.editor, self.head, self.officer, self.asker)
         entry = CatalogueEntry(
             topic=POPULATION, code="101001/000001", title="人口", provider=provider, share_type=ShareType.CONDITIONAL,
             share_scope="市级", use_purpose="社会保险", level=Level.G4,
@@ -84,7 +86,7 @@ class Stage:
         """Store a grant as the version before this rule approved it: no mask, no name of what it shows."""
         active = self.granted("id_number", "full_name")
         before = replace(active, version=active.version + 1, masks=())
-        with self.app.pool.database.begin() as work:
+        with self.app.enforcer.act(AUTHORITY, Action.GRANT_APPROVE, "before", CALL, Allow()) as (work, _):
             self.grants._access.put(work, before, entry_id="before", at=self.clock(None))
         return before
 
@@ -170,7 +172,7 @@ def test_a_schema_that_masks_more_later_changes_no_view_but_its_grants_are_told_
 
 def test_deleting_a_version_with_a_stricter_mask_gives_nobody_a_weaker_one(stage: Stage) -> None:
     stage.register(schema(full_name="name_first"))
-    with stage.app.pool.database.begin() as work:
+    with stage.app.enforcer.act(stage.editor, Action.SCHEMA_DELETE, "v2", CALL, Allow()) as (work, _):
         stage.app.subjects.deletion.delete_version(work, POPULATION.subject, 2)
     granted = stage.granted("full_name", "id_number")
     assert dict(granted.masks)["full_name"] is MaskRule.NAME_FIRST
