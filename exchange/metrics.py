@@ -8,6 +8,7 @@ __all__ = [
     "CHECKPOINT_SIZE",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
+    "ENTRIES_REFUSED",
     "LANES_UNREADABLE",
     "PUBLISH_HELD_BACK",
     "PUBLISH_WAITING_BYTES",
@@ -44,6 +45,7 @@ LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the brok
 UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")
 UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry may have waited to be signed")
 CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")
+ENTRIES_REFUSED = Counter("pool_entries_refused_total", "Entries in the database that no known process wrote")
 SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
 ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")
 ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that were killed or died", ["why"])

@@ -14,6 +14,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.dialects import postgresql as pg
 from typing_extensions import override
 
+from exchange.audit.entry_tags import EntryTags
 from exchange.audit.gapless_sequence import GaplessSequences
 from exchange.audit.store import (
     RESOURCE_SCOPES,
@@ -26,7 +27,7 @@ from exchange.audit.store import (
     StoredLeaf,
     id_exists,
 )
-from exchange.audit.tables import audit_entry, audit_receipt, metadata
+from exchange.audit.tables import audit_entry, audit_process, audit_receipt, metadata
 from registry.database.errors import unavailable
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of, postgres_of
@@ -50,6 +51,7 @@ _COLUMNS = {
     "grant_id": "text",
     "purpose": "text",
     "case_number": "text",
+    "tag": "bytea",
 }
 
 # Where the sequence is not at :before, the entry has no id, which the table refuses.
@@ -61,9 +63,9 @@ WITH sequence AS (
   WHERE process = :process AND line = :number AND counter = :before RETURNING line
 )
 INSERT INTO audit_entry
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag)
 SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN :id END,
-  :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number
+  :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number, :tag
 """,
     **_SEQUENCE,
     **_COLUMNS,
@@ -76,13 +78,14 @@ WITH sequence AS (
   WHERE process = :process AND line = :number AND counter = :before RETURNING line
 )
 INSERT INTO audit_entry
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag)
 SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN id END,
-  leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number
+  leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag
 FROM unnest(
-  :id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number
+  :id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number,
+  :tag
 ) WITH ORDINALITY AS new
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, ordinal)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag, ordinal)
 ORDER BY ordinal
 """,
     **_SEQUENCE,
@@ -140,15 +143,23 @@ def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
 
 
 class PostgresEntries(EntryStore):
-    """The adapter of `EntryStore`."""
+    """The adapter of `EntryStore`.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    Args:
+        engine: for searches.
+        tags: of the process's role.
+    """
+
+    def __init__(self, engine: sa.Engine, tags: EntryTags) -> None:
         self._engine = engine
+        self._tags = tags
         self._sequences = GaplessSequences()
 
     @override
     def open_sequences(self, work: UnitOfWork, process: str) -> None:
         self._sequences.open(postgres_of(work), process)
+        values = {"process": process, "role": self._tags.role, "tag": self._tags.registration(process)}
+        connection_of(work).execute(sa.insert(audit_process).values(values))
 
     @override
     def add(self, work: UnitOfWork, process: str, leaves: NumberLeaves, *, last: bool = False) -> list[NewLeaf]:
@@ -156,7 +167,11 @@ class PostgresEntries(EntryStore):
         sequence = self._sequences.acquire(transaction, process)
         before = sequence.current
         new = [*leaves(f"{process}#{sequence.number}", before + 1)]
-        rows = [columns_of(leaf.entry) | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash} for leaf in new]
+        rows = [
+            columns_of(leaf.entry)
+            | {"leaf": leaf.leaf, "leaf_hash": leaf.leaf_hash, "tag": self._tags.tag(process, leaf.leaf_hash)}
+            for leaf in new
+        ]
         alone, after = len(new) == 1, before + len(new)
         values: dict[str, Any] = rows[0] if alone else {name: [row[name] for row in rows] for name in _COLUMNS}
         values |= {"process": process, "number": sequence.number, "before": before, "after": after}
@@ -202,7 +217,7 @@ _FOUND = (
 def _matching(query: EntryQuery) -> "sa.Select[Any]":
     """Return the select of the entries that a query asks for, whoever asks."""
     table = audit_entry.c
-    statement: sa.Select[Any] = sa.select(*_FOUND)
+    statement: sa.Select[Any] = sa.select(*_FOUND).where(~table.refused)
     equal: list[tuple[sa.ColumnElement[Any], str | None]] = [
         (table.actor_department, query.department),
         (table.resource, query.resource),

@@ -3,9 +3,13 @@
 Only one sequencer at a time assigns indexes: each call takes an advisory lock for its own transaction and no longer.
 No leader is elected: a sequencer that died, was paused or lost its connection holds nothing after at most five
 seconds (its session ends with it, or as idle in a transaction), and any other continues where it stopped.
+
+An entry gets an index only with a valid tag of a registered process (`exchange.audit.entry_tags`). Any other row is
+marked as refused and reported; the entries behind it are placed as usual. `pool audit verify --database` names what was
+refused, and a row that somebody has marked so that an entry with a valid tag stays out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +17,16 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
+from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
+from schemas.merkle import leaf_hash
 
 __all__ = ["PostgresLog"]
 
+_ROUNDS = 16  # batches of nothing but refused rows in one call: a flood of them delays entries by seconds only
 _STREAM = 2_000  # rows that a streaming read has in memory at a time
 
 _IDLE_TIMEOUT = sa.text("SET LOCAL idle_in_transaction_session_timeout = '5s'")
@@ -28,32 +35,49 @@ _LOG_SIZE = sa.text("""
 SELECT (SELECT coalesce(max(leaf_index) + 1, 0) FROM audit_entry),
        (SELECT coalesce(max(size), 0) FROM audit_checkpoint)
 """)
-_ASSIGN = sa.text("""
-WITH waiting AS (
-  SELECT seq FROM audit_entry WHERE leaf_index IS NULL ORDER BY seq LIMIT :limit FOR UPDATE
-), placed AS (
-  SELECT seq, :first + row_number() OVER (ORDER BY seq) - 1 AS index FROM waiting
-)
-UPDATE audit_entry AS e SET leaf_index = placed.index FROM placed WHERE e.seq = placed.seq
+_NEXT = sa.text("""
+SELECT seq, CAST(id AS text) AS id, leaf, leaf_hash, tag FROM audit_entry
+WHERE leaf_index IS NULL AND NOT refused ORDER BY seq LIMIT :limit FOR UPDATE
 """)
+_PROCESS = sa.text("SELECT role, tag FROM audit_process WHERE process = :process")
+_ASSIGN = sa.text("""
+UPDATE audit_entry AS e SET leaf_index = :first + placed.number - 1
+FROM unnest(CAST(:placed AS bigint[])) WITH ORDINALITY AS placed (seq, number) WHERE e.seq = placed.seq
+""")
+_REFUSE = sa.text("UPDATE audit_entry SET refused = true WHERE seq = ANY(CAST(:refused AS bigint[]))")
 _PLACED = sa.text("""
 SELECT leaf_index, leaf, leaf_hash FROM audit_entry
 WHERE leaf_index >= :start AND (CAST(:end AS bigint) IS NULL OR leaf_index < :end) ORDER BY leaf_index
 """)
-_INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE id = CAST(:id AS uuid)")
+_INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE id = CAST(:id AS uuid) AND NOT refused")
 _LATEST = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
 _OF_SIZE = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size = :size")
 _PUT = sa.text("""
 INSERT INTO audit_checkpoint (size, root, note, at) VALUES (:size, :root, :note, :at) ON CONFLICT (size) DO NOTHING
 """)
-_BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL")
+_BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL AND NOT refused")
 
 
 class PostgresLog(LogStore):
-    """The adapter of `LogStore`."""
+    """The adapter of `LogStore`.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    Args:
+        engine: of the database.
+        tags: with the keys of all roles that write entries, in a process that assigns indexes.
+        report: called with the id and the process of each entry that is refused.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        tags: EntryTags,
+        *,
+        report: Callable[[str, str], None] = lambda _entry, _process: None,
+    ) -> None:
         self._engine = engine
+        self._tags = tags
+        self._report = report
+        self._roles: dict[str, str] = {}  # by registered process
 
     @override
     def assign_indexes(self, limit: int) -> int | None:
@@ -68,7 +92,41 @@ class PostgresLog(LogStore):
                     f"the log has {first} placed entries, and a checkpoint covers {covered}: entries were removed; "
                     "nothing is signed until an auditor has looked (`pool audit verify`)",
                 )
-            return connection.execute(_ASSIGN, {"limit": limit, "first": first}).rowcount
+            for _ in range(_ROUNDS):
+                placed, refused = self._examine(connection, limit)
+                if refused:
+                    connection.execute(_REFUSE, {"refused": [seq for seq, _, _ in refused]})
+                for _, entry, process in refused:
+                    self._report(entry, process)
+                if placed or not refused:
+                    break
+            if placed:
+                connection.execute(_ASSIGN, {"first": first, "placed": placed})
+        return len(placed)
+
+    def _examine(self, connection: sa.Connection, limit: int) -> tuple[list[int], list[tuple[int, str, str]]]:
+        """Lock the next entries; return the rows to place, in order, and those to refuse, with entry and process."""
+        placed: list[int] = []
+        refused: list[tuple[int, str, str]] = []
+        for row in connection.execute(_NEXT, {"limit": limit}):
+            process = process_of(bytes(row.leaf))
+            role = self._role_of(connection, process)
+            digest = bytes(row.leaf_hash)
+            if leaf_hash(bytes(row.leaf)) == digest and self._tags.holds(role, process, digest, row.tag):
+                placed.append(row.seq)
+            else:
+                refused.append((row.seq, row.id, process))
+        return placed, refused
+
+    def _role_of(self, connection: sa.Connection, process: str) -> str:
+        """Return the role under which a process is registered; empty for one that is not."""
+        role = self._roles.get(process)
+        if role is None:
+            row = connection.execute(_PROCESS, {"process": process}).one_or_none()
+            if row is None or not self._tags.is_registered(row.role, process, row.tag):
+                return ""
+            role = self._roles[process] = row.role
+        return role
 
     @contextmanager
     @override

@@ -1,7 +1,8 @@
 """Tables of the audit stores in PostgreSQL. Rows are only added, with three exceptions.
 
+    audit_process       one start of a process that writes entries a row, with the tag of its role
     audit_line          the gapless sequences of gateway processes; their counters rise
-    audit_entry         one leaf a row; `leaf_index` is set once, by the sequencer
+    audit_entry         one leaf a row; `leaf_index` is set once, by the sequencer, or `refused`
     audit_receipt       one acknowledged batch a row; `keys` may be pruned
     audit_checkpoint    one signed checkpoint a row
 
@@ -14,12 +15,21 @@ from sqlalchemy.dialects import postgresql as pg
 
 from registry.database.row_tags import derived, proven
 
-__all__ = ["audit_checkpoint", "audit_entry", "audit_line", "audit_receipt", "metadata"]
+__all__ = ["audit_checkpoint", "audit_entry", "audit_line", "audit_process", "audit_receipt", "metadata"]
 
 metadata = sa.MetaData()
 
 _HASH = sa.LargeBinary(32)
 _ID = sa.Uuid(as_uuid=False)
+
+audit_process = sa.Table(
+    "audit_process",
+    metadata,
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("tag", _HASH, nullable=False),
+    info=proven("a tag with the key of the role (`exchange.audit.entry_tags`)"),
+)
 
 audit_line = sa.Table(
     "audit_line",
@@ -47,14 +57,16 @@ audit_entry = sa.Table(
     sa.Column("grant_id", sa.Text, nullable=False),
     sa.Column("purpose", sa.Text, nullable=False),
     sa.Column("case_number", sa.Text, nullable=False),
+    sa.Column("tag", _HASH),  # NULL = from before entries had tags, or inserted by somebody else
+    sa.Column("refused", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("audit_entry_place", "leaf_index", unique=True, postgresql_where=sa.text("leaf_index IS NOT NULL")),
-    sa.Index("audit_entry_waiting", "seq", postgresql_where=sa.text("leaf_index IS NULL")),
+    sa.Index("audit_entry_waiting", "seq", postgresql_where=sa.text("leaf_index IS NULL AND NOT refused")),
     sa.Index("audit_entry_at", "at"),
     sa.Index("audit_entry_resource", "resource", "at"),
     sa.Index("audit_entry_department", "actor_department", "at"),
     sa.Index("audit_entry_grant", "grant_id", "at", postgresql_where=sa.text("grant_id <> ''")),
     sa.Index("audit_entry_case", "case_number", "at", postgresql_where=sa.text("case_number <> ''")),
-    info=proven("the signed log; until it is signed, nobody is shown a proof of it"),
+    info=proven("a tag with the key of its process's role until it is signed, the signed log afterwards"),
 )
 
 audit_receipt = sa.Table(

@@ -8,6 +8,8 @@ the rows. The kinds of findings besides those of the files:
     row.missing, row.changed, row.column    a leaf without its row, with other bytes, with another search column
     row.extra                               a row at an index that the log does not have, or a second one at an index
     row.waiting                             a row without an index whose bytes do not match its hash
+    entry.forged                            a row without an index and without the tag of a known process
+    entry.refused, entry.withheld           a row that the sequencer refused; one that is marked so, with a valid tag
     receipt.missing, receipt.changed        a publication without its receipt, or with one that says otherwise
     receipt.extra                           a receipt that belongs to no entry
     checkpoint.row                          a stored checkpoint that is not one of this log
@@ -16,7 +18,7 @@ the rows. The kinds of findings besides those of the files:
                                             rows of tagged tables, as `row_notes` explains
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
+from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
@@ -54,7 +57,11 @@ SELECT e.leaf_index, e.leaf, e.leaf_hash,
 FROM audit_entry AS e LEFT JOIN audit_receipt AS r ON r.entry_id = e.id
 WHERE e.leaf_index IS NOT NULL ORDER BY e.leaf_index
 """)
-_WAITING = sa.text("SELECT leaf_index, leaf, leaf_hash FROM audit_entry WHERE leaf_index IS NULL ORDER BY seq")
+_WAITING = sa.text("""
+SELECT leaf_index, leaf, leaf_hash, CAST(id AS text) AS id, tag, refused FROM audit_entry
+WHERE leaf_index IS NULL ORDER BY seq
+""")
+_PROCESSES = sa.text("SELECT process, role, tag FROM audit_process")
 _LOST_RECEIPTS = sa.text("""
 SELECT r.lane, r.sequence FROM audit_receipt AS r
 WHERE NOT EXISTS (SELECT FROM audit_entry AS e WHERE e.id = r.entry_id) ORDER BY r.lane, r.sequence LIMIT 1000
@@ -70,6 +77,7 @@ def verify_database(
     since: str | None = None,
     grants: GrantRows | None = None,
     tagged: TaggedRows | None = None,
+    entry_tags: EntryTags | None = None,
 ) -> VerificationReport:
     """Verify files and database; the module's docstring lists the kinds of findings.
 
@@ -82,6 +90,7 @@ def verify_database(
         since: text of a checkpoint that was kept outside the pool.
         grants: reads the grants' rows.
         tagged: reads the rows of tagged tables.
+        entry_tags: with the keys of all roles, to check the entries that are not signed yet.
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE.
@@ -92,7 +101,7 @@ def verify_database(
         with engine.connect() as connection, ExitStack() as cursors:
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             invariants = LogInvariants(report.add)
-            rows = _Rows(connection, cursors, report, keys, invariants)
+            rows = _Rows(connection, cursors, report, keys, invariants, entry_tags)
             verify_files(folder, key=keys, since=since, observer=rows, invariants=invariants, report=report)
             ahead = rows.finish()
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
@@ -117,8 +126,10 @@ class _Rows(EntryObserver):
         report: VerificationReport,
         keys: Sequence[NoteKey],
         invariants: LogInvariants,
+        tags: EntryTags | None,
     ) -> None:
         self._invariants = invariants
+        self._tags = tags
         self._connection = connection
         self._cursors = cursors
         self._report = report
@@ -191,9 +202,34 @@ class _Rows(EntryObserver):
             self._row = next(self._rows, None)
         for row in self._stream(_CHECKPOINTS, size + 1):
             self._check_checkpoint(row, None)
+        roles: dict[str, str] = {}
+        if self._tags is not None:
+            processes = self._connection.execute(_PROCESSES)
+            roles = {row.process: row.role for row in processes if self._tags.is_registered(*_registration(row))}
         for row in self._stream(_WAITING):
-            self._check_ahead(row, ahead)
+            if self._is_written_by_the_pool(row, roles):
+                self._check_ahead(row, ahead)
         return ahead
+
+    def _is_written_by_the_pool(self, row: Any, roles: Mapping[str, str]) -> bool:
+        """Report an entry without an index that no known process wrote, and one that is kept out of the log."""
+        process = process_of(bytes(row.leaf))
+        name = f"the entry {row.id} of the process {process[:100]!r}, which has no place in the log,"
+        if self._tags is None:
+            if row.refused:
+                self._report.add("entry.refused", None, f"{name} was refused by the sequencer")
+            return not row.refused
+        holds = self._tags.holds(roles.get(process, ""), process, bytes(row.leaf_hash), row.tag)
+        if not row.refused:
+            if not holds:
+                self._report.add("entry.forged", None, f"{name} has no tag of a known process")
+            return holds
+        holds = holds and leaf_hash(bytes(row.leaf)) == bytes(row.leaf_hash)
+        if holds:
+            self._report.add("entry.withheld", None, f"{name} is marked as refused, and its tag is valid")
+        else:
+            self._report.add("entry.refused", None, f"{name} was refused: it has no tag of a known process")
+        return holds
 
     def _check_ahead(self, row: Any, ahead: dict[tuple[str, int], str]) -> None:
         leaf = bytes(row.leaf)
@@ -235,6 +271,10 @@ class _Rows(EntryObserver):
             self._report.add(
                 "receipt.changed", index, f"the receipt of batch {data['sequence']} of {data['lane']} says otherwise"
             )
+
+
+def _registration(row: Any) -> tuple[str, str, bytes]:
+    return row.role, row.process, bytes(row.tag)
 
 
 def _check_grants(

@@ -23,7 +23,8 @@ from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table
 from exchange.cli.output import print_json
 from exchange.identity.secrets import FileSecrets
-from exchange.server.row_tags import open_row_tags
+from exchange.server.roles import Role
+from exchange.server.row_tags import open_entry_tags, open_row_tags
 from exchange.server.tagged_tables import stored_rows
 from schemas.errors import InvalidError, Reason
 
@@ -165,7 +166,8 @@ def verify(
     if database is None:
         report = verify_files(files, key=read_key(key), since=checkpoint_text)
     else:
-        tags = None if secrets is None else open_row_tags(FileSecrets.open(secrets))
+        keys = None if secrets is None else FileSecrets.open(secrets)
+        tags = None if keys is None else open_row_tags(keys)
         engine = sa.create_engine(read_text(database).strip())
         try:
             report = verify_database(
@@ -175,6 +177,7 @@ def verify(
                 since=checkpoint_text,
                 grants=_grant_rows,
                 tagged=lambda connection: stored_rows(connection, tags),
+                entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
             )
         finally:
             engine.dispose()

@@ -86,7 +86,9 @@ def serve_command(
     allocator.limit_arenas()
     roles = frozenset(role or Role)
     renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
-    app = App.open(config, own_database=Role.GATEWAY in roles or len(roles) > 1, engines=Role.GATEWAY in roles)
+    app = App.open(
+        config, roles=roles, own_database=Role.GATEWAY in roles or len(roles) > 1, engines=Role.GATEWAY in roles
+    )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(app, roles, _print_ready))

@@ -70,7 +70,8 @@ from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
-from exchange.server.row_tags import open_row_tags
+from exchange.server.roles import Role
+from exchange.server.row_tags import open_entry_tags, open_row_tags
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
 from registry.database.connection_pool import create_engine
@@ -118,11 +119,19 @@ class App:
     addresses: dict[str, str]  # listener → host:port, filled in when they are bound
 
     @classmethod
-    def open(cls, config: Config, *, own_database: bool = True, engines: bool = False) -> Self:
+    def open(
+        cls,
+        config: Config,
+        *,
+        roles: frozenset[Role] = frozenset(Role),
+        own_database: bool = True,
+        engines: bool = False,
+    ) -> Self:
         """Connect everything.
 
         Args:
             config: of the pool.
+            roles: of this process.
             own_database: start the embedded PostgreSQL, where no other is configured.
             engines: start the engine processes that are configured; for a gateway.
 
@@ -133,7 +142,7 @@ class App:
         keys = _Keys.read(config)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
         try:
-            return cls._connect(config, keys, embedded, url, engines=config.limits.workers if engines else 0)
+            return cls._connect(config, keys, roles, embedded, url, engines=config.limits.workers if engines else 0)
         except BaseException:
             if embedded is not None:
                 embedded.stop()
@@ -141,10 +150,17 @@ class App:
 
     @classmethod
     def _connect(
-        cls, config: Config, keys: "_Keys", embedded: EmbeddedPostgres | None, url: sa.URL, *, engines: int
+        cls,
+        config: Config,
+        keys: "_Keys",
+        roles: frozenset[Role],
+        embedded: EmbeddedPostgres | None,
+        url: sa.URL,
+        *,
+        engines: int,
     ) -> Self:
         storage = _open_storage(config, keys, url)
-        audit = _open_audit(config, keys, storage)
+        audit = _open_audit(config, keys, storage, roles)
         tags = open_row_tags(keys.secrets)
         registry = _open_registry(config, storage.database, tags)
         identity = _open_identity(config, keys, storage.database, registry, tags)
@@ -203,7 +219,7 @@ class App:
             audit_queries=AuditQueries(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
-                entries=PostgresEntries(storage.engine),
+                entries=audit.entries,
                 log=_SignedLog(audit.log, config.path("log")),
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
             ),
@@ -305,18 +321,22 @@ def _check_records_tagged(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Audit:
+    entries: PostgresEntries
     ledger: AuditLedger
     enforcer: Enforcer
     log: PostgresLog
     sequencer: Sequencer
 
 
-def _open_audit(config: Config, keys: _Keys, storage: _Storage) -> _Audit:
+def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset[Role]) -> _Audit:
     process = f"{socket.gethostname()[:40]}@{uuid7(microseconds())}"
-    ledger = AuditLedger(PostgresEntries(storage.engine), process=process)
+    tags = open_entry_tags(keys.secrets, roles)
+    entries = PostgresEntries(storage.engine, tags)
+    ledger = AuditLedger(entries, process=process)
     retry_until_available(lambda: ledger.open(storage.database))
-    log = PostgresLog(storage.engine)
+    log = PostgresLog(storage.engine, tags, report=_report_entry)
     return _Audit(
+        entries,
         ledger,
         Enforcer(
             storage.database,
@@ -610,6 +630,11 @@ def _below(folder: Path, path: Path) -> Path:
 def _report_corrupt(error: RecordsCorruptError) -> None:
     metrics.RECORDS_CORRUPT.labels(error.topic).inc()
     _log.error("records_corrupt", topic=error.topic, partition=error.partition, offsets=error.offsets, found=error.why)
+
+
+def _report_entry(entry: str, process: str) -> None:
+    metrics.ENTRIES_REFUSED.inc()
+    _log.error("entry_refused", entry=entry[:40], process=process[:200])
 
 
 def _report_difference(text: str) -> None:

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 
+from exchange.audit.entry_tags import EntryTags, process_of
+from exchange.audit.tables import audit_entry, audit_process
 from exchange.identity.keyfile import replace_private
 from exchange.server.tagged_tables import tagged_tables
 from registry.database.row_tags import RowTags, key_text
@@ -28,6 +31,7 @@ from schemas.names import Topic
 __all__ = ["FirstTags", "mark_all", "tag_existing_rows"]
 
 _MARKER = "tagged-tables.json"
+_ENTRIES = audit_entry.name  # entries are tagged in another way than rows (exchange.audit.entry_tags)
 _BATCH = 1_000  # rows updated at a time
 _Entry: TypeAlias = Mapping[str, Any]
 
@@ -58,11 +62,11 @@ class FirstTags:
 
 def mark_all(secrets: Path) -> None:
     """Mark every tagged table: a new pool has no row from before."""
-    _write_marker(secrets, {table.name for table in tagged_tables()})
+    _write_marker(secrets, {_ENTRIES} | {table.name for table in tagged_tables()})
 
 
 def tag_existing_rows(
-    database: Database, tags: RowTags, secrets: Path, record: Callable[[UnitOfWork], None]
+    database: Database, tags: RowTags, entry_tags: EntryTags, secrets: Path, record: Callable[[UnitOfWork], None]
 ) -> FirstTags:
     """Tag the rows of each table that has not had its first tags; return what was done.
 
@@ -71,6 +75,8 @@ def tag_existing_rows(
     Args:
         database: migrated; the pool does not run.
         tags: with the pool's keys.
+        entry_tags: of the operator's role: entries that still wait for their place get tags too, and their processes
+            are registered under this role.
         secrets: the folder of the keys.
         record: writes the entry that notes the first tags, in the same transaction.
 
@@ -80,15 +86,17 @@ def tag_existing_rows(
     marked = _read_marker(secrets)
     new = [table for table in tagged_tables() if table.name not in marked]
     done = FirstTags()
-    if not new:
+    if not new and _ENTRIES in marked:
         return done
     with database.begin() as work:
         log = _Log(connection_of(work))
         for table in new:
             _tag_table(work, tags, table, log, done)
+        if _ENTRIES not in marked:
+            _tag_waiting(connection_of(work), entry_tags)
         if done.tagged:
             record(work)
-    _write_marker(secrets, marked | {table.name for table in new})
+    _write_marker(secrets, marked | {_ENTRIES} | {table.name for table in new})
     return done
 
 
@@ -116,6 +124,19 @@ def _tag_table(work: UnitOfWork, tags: RowTags, table: sa.Table, log: "_Log", do
         done.tagged[table.name] = len(values)
         if accounts_for is None:
             done.unchecked.append(table.name)
+
+
+def _tag_waiting(connection: sa.Connection, tags: EntryTags) -> None:
+    """Tag the entries that have no place in the log yet: those of a pool that was stopped in the last second."""
+    waiting = audit_entry.c.leaf_index.is_(None) & audit_entry.c.tag.is_(None)
+    for row in connection.execute(
+        sa.select(audit_entry.c.seq, audit_entry.c.leaf, audit_entry.c.leaf_hash).where(waiting)
+    ):
+        process = process_of(bytes(row.leaf))
+        known = {"process": process, "role": tags.role, "tag": tags.registration(process)}
+        connection.execute(pg.insert(audit_process).values(known).on_conflict_do_nothing())
+        tag = tags.tag(process, bytes(row.leaf_hash))
+        connection.execute(sa.update(audit_entry).where(audit_entry.c.seq == row.seq).values(tag=tag))
 
 
 class _Log:

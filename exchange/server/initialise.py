@@ -37,7 +37,7 @@ from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
-from exchange.server.row_tags import open_row_tags
+from exchange.server.row_tags import open_entry_tags, open_row_tags
 from registry.database.errors import connection_failure
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.access import Actor, ActorKind, Role
@@ -126,7 +126,8 @@ def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *
             create_private(records_tagged(config.folder), b"the stored records have had their first tags\n")
         database = PostgresDatabase(engine, accountable=True)
         record = _recorder(config, engine, database, "migrate")
-        return tag_existing_rows(database, open_row_tags(keys), secrets, record)
+        entry_tags = open_entry_tags(keys, frozenset())
+        return tag_existing_rows(database, open_row_tags(keys), entry_tags, secrets, record)
 
 
 def renew_receipts_key(config: Config) -> bytes:
@@ -249,7 +250,8 @@ def _recorder(
 ) -> Callable[[UnitOfWork], None]:
     """Return a function that writes the entry of a command that changes tagged rows, in the command's transaction."""
     now = microseconds()
-    ledger = AuditLedger(PostgresEntries(engine), process=f"{command}@{uuid7(now)}")
+    entries = PostgresEntries(engine, open_entry_tags(FileSecrets.open(config.path("secrets")), frozenset()))
+    ledger = AuditLedger(entries, process=f"{command}@{uuid7(now)}")
     actor = Actor(kind=ActorKind.MACHINE, id=command, department="", role=Role.OPERATOR)
 
     def record(work: UnitOfWork) -> None:

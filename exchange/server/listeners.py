@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from exchange.api.registry_protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
 from exchange.server import allocator, background
 from exchange.server.composition import App
+from exchange.server.roles import Role
 from exchange.server.startup_retry import retry_until_available
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -52,14 +52,6 @@ _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for running calls when the listeners close
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
-
-
-class Role(StrEnum):
-    """What a process does."""
-
-    GATEWAY = "gateway"
-    REGISTRY = "registry"
-    SEQUENCER = "sequencer"
 
 
 async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> None:

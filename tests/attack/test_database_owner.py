@@ -1,7 +1,9 @@
 """Attacks by the owner of the database, with SQL on a running pool: invented or changed rows give no authority."""
 
 import hashlib
+import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +21,11 @@ from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import PostgresDatabase
 from schemas import library
 from schemas.access import Role
+from schemas.canonical import canonical
 from schemas.errors import PoolError, Reason
 from schemas.invitation import Invitation
+from schemas.merkle import leaf_hash
+from tests.kit.patience import PATIENCE
 from tests.kit.world.world import World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
@@ -37,6 +42,7 @@ class Pool:
         self.police, self.labour = world.department("公安局"), world.department("人社局")
         self.police.offer(TOPIC, library.text("population"), code="101001/000002")
         self.benefits: Identity = self.labour.enrol("benefits")
+        self.auditor = world.account("watcher", "auditor")
         self.engine = sa.create_engine((world.data / "database-url").read_text().strip())
 
     def do(self, statement: str, **values: object) -> None:
@@ -82,6 +88,40 @@ class Pool:
         with urllib.request.urlopen(f"http://{self.world.addresses['metrics']}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+    def insert_entry(self, gateway: str, *, tag: bytes | None = None) -> str:
+        """Insert an entry that says that the bootstrap account approved something; return its id."""
+        entry_id = str(uuid.uuid4())
+        leaf = {
+            "action": "exchange:grant:approve", "actor": {"id": "bootstrap", "kind": "human", "role": "data_authority",
+            "zone": "default"}, "algorithms": {"digest": "sha-256", "pseudonym": "hmac-sha256"},
+            "at": time.time_ns() // 1_000, "counter": 1, "decision": "allow", "gateway": gateway, "id": entry_id,
+            "pool": "test-pool", "resource": TOPIC, "salt": "00" * 16, "version": 1,
+        }  # fmt: skip
+        content = canonical(leaf)
+        self.do(
+            "INSERT INTO audit_entry (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id,"
+            f" purpose, case_number{', tag' if tag is not None else ''}) VALUES (:id, :leaf, :hash, :at, :action,"
+            f" 'allow', '', :topic, '', '', ''{', :tag' if tag is not None else ''})",
+            id=entry_id,
+            leaf=content,
+            hash=leaf_hash(content),
+            at=leaf["at"],
+            action=leaf["action"],
+            topic=TOPIC,
+            tag=tag,
+        )
+        return entry_id
+
+    def is_signed(self, entry_id: str) -> bool:
+        """Wait until an honest entry written after it is under a checkpoint, or it itself is; return whether it is."""
+        assert self.auditor.get("/audit/entries", {"limit": "1"})  # which leaves an entry
+        last = self.scalar("SELECT max(seq) FROM audit_entry")
+        deadline = time.monotonic() + PATIENCE
+        while not self.scalar("SELECT leaf_index IS NOT NULL FROM audit_entry WHERE seq = :seq", seq=last):
+            assert time.monotonic() < deadline, "the sequencer does not go on"
+            time.sleep(0.05)
+        return bool(self.scalar("SELECT leaf_index IS NOT NULL FROM audit_entry WHERE id = :id", id=entry_id))
 
 
 @dataclass
@@ -242,3 +282,44 @@ def test_a_row_that_a_holder_of_the_keys_wrote_without_an_entry_is_named(pool: P
         )
     assert any(line.startswith("row.unaccounted") and "silent" in line for line in pool.findings())
     pool.do("DELETE FROM identity_account WHERE name = 'silent'")
+
+
+def test_an_inserted_entry_is_not_signed_and_the_others_are(pool: Pool) -> None:
+    unknown = pool.insert_entry("gw9@019a#1")
+    assert not pool.is_signed(unknown)
+    process = pool.scalar("SELECT process FROM audit_process WHERE role = 'gateway' LIMIT 1")
+    untagged = pool.insert_entry(f"{process}#9")
+    tag = pool.scalar("SELECT tag FROM audit_entry WHERE tag IS NOT NULL LIMIT 1")
+    assert isinstance(tag, memoryview)
+    borrowed = pool.insert_entry(f"{process}#9", tag=bytes(tag))
+    assert not pool.is_signed(untagged)
+    assert not pool.is_signed(borrowed)
+    found = pool.findings()
+    for entry_id in (unknown, untagged, borrowed):
+        assert any(line.startswith("entry.refused") and entry_id in line for line in found), found
+    assert pool.metric("pool_entries_refused_total") >= 3
+    assert "entry_refused" in (pool.world.folder / "pool.log").read_text()
+    listed = pool.auditor.get("/audit/entries", {"resource": TOPIC, "action": "exchange:grant:approve"})
+    assert not {one["entry"]["id"] for one in listed} & {unknown, untagged, borrowed}
+
+
+def test_a_process_that_registers_itself_is_unknown(pool: Pool) -> None:
+    pool.do("INSERT INTO audit_process (process, role, tag) VALUES ('gw8@019a', 'gateway', sha256('x'))")
+    entry_id = pool.insert_entry("gw8@019a#1", tag=bytes(32))
+    assert not pool.is_signed(entry_id)
+
+
+def test_an_entry_kept_out_of_the_log_by_hand_is_named(pool: Pool) -> None:
+    with pool.engine.begin() as connection:
+        connection.execute(sa.text(
+            "CREATE FUNCTION withhold() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN NEW.refused := NEW.action = ''identity:user:add''; RETURN NEW; END'"
+        ))  # fmt: skip
+        connection.execute(sa.text(
+            "CREATE TRIGGER withhold BEFORE INSERT ON audit_entry FOR EACH ROW EXECUTE FUNCTION withhold()"
+        ))  # fmt: skip
+    pool.world.account("quiet", "auditor")
+    with pool.engine.begin() as connection:
+        connection.execute(sa.text("DROP TRIGGER withhold ON audit_entry"))
+        connection.execute(sa.text("DROP FUNCTION withhold"))
+    assert any(line.startswith("entry.withheld") for line in pool.findings())

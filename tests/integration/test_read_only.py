@@ -9,6 +9,7 @@ from exchange.audit.postgres_log import PostgresLog
 from registry.database.unit_of_work import PostgresDatabase, connection_of
 from schemas.errors import Reason, UnavailableError
 from tests.kit.cases.audit import LogWorld, postgres_world
+from tests.kit.row_tags import entry_tags
 
 pytestmark = pytest.mark.postgres
 
@@ -36,7 +37,7 @@ def test_the_sequencer_waits_for_a_server_that_writes(engine: sa.Engine, databas
         sequencer.step()
         log.fill(world.ledger(), 3)
         passive = standby(database)
-        sequencer._log = PostgresLog(passive)
+        sequencer._log = PostgresLog(passive, entry_tags())
         with pytest.raises(UnavailableError) as caught:
             sequencer.step()
         passive.dispose()

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from exchange import migrations
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.store import Account
-from exchange.server.first_tags import mark_all, tag_existing_rows
+from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
 from registry.database.row_tags import Tagged, classification
 from registry.database.unit_of_work import PostgresDatabase, take_row_changes
 from schemas.access import Role
 from schemas.errors import CorruptError, Reason
-from tests.kit.row_tags import row_tags
+from tests.kit.row_tags import entry_tags, row_tags
 
 pytestmark = pytest.mark.postgres
 
@@ -66,6 +66,11 @@ def record(engine: sa.Engine, name: str, role: str = "auditor") -> None:
         )
 
 
+def first_tags(engine: sa.Engine, folder: Path) -> FirstTags:
+    tags = entry_tags("operator")
+    return tag_existing_rows(PostgresDatabase(engine), row_tags(), tags, folder, take_row_changes)
+
+
 def read(engine: sa.Engine, name: str) -> Account | None:
     with PostgresDatabase(engine).read() as reader:
         return PostgresIdentityStore(row_tags()).account(reader, name)
@@ -80,7 +85,7 @@ def test_rows_from_before_get_their_first_tags_if_the_log_accounts_for_them(
     plant(migrated, "planted")
     plant(migrated, "raised", "data_authority")
     record(migrated, "raised", "auditor")
-    done = tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes)
+    done = first_tags(migrated, tmp_path)
     assert done.unaccounted == [("identity_account", '["planted"]'), ("identity_account", '["raised"]')]
     assert any("planted" in line for line in done.lines())
     assert read(migrated, "honest") is not None
@@ -91,11 +96,11 @@ def test_rows_from_before_get_their_first_tags_if_the_log_accounts_for_them(
 
 
 def test_the_first_tags_are_not_given_again_to_who_sets_the_revision_back(migrated: sa.Engine, tmp_path: Path) -> None:
-    tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes)
+    first_tags(migrated, tmp_path)
     plant(migrated, "bootstrap", "bootstrap", "init")
     plant(migrated, "later")
     record(migrated, "later")
-    assert tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes).tagged == {}
+    assert first_tags(migrated, tmp_path).tagged == {}
     for name in ("later", "bootstrap"):
         with pytest.raises(CorruptError):
             read(migrated, name)
@@ -105,7 +110,7 @@ def test_no_row_of_a_new_pool_gets_a_tag_later(migrated: sa.Engine, tmp_path: Pa
     mark_all(tmp_path)
     plant(migrated, "later")
     record(migrated, "later")
-    assert tag_existing_rows(PostgresDatabase(migrated), row_tags(), tmp_path, take_row_changes).tagged == {}
+    assert first_tags(migrated, tmp_path).tagged == {}
 
 
 def test_a_row_put_over_another_one_is_refused_whatever_its_tag(migrated: sa.Engine) -> None:

@@ -24,6 +24,7 @@ from schemas.canonical import Json
 from schemas.identifiers import uuid7
 from schemas.names import Lane
 from schemas.record import OffsetRange, Receipt
+from tests.kit.row_tags import entry_tags
 
 POOL = "test-pool"
 START = 1_795_000_000_000_000  # November 2026, microseconds UTC
@@ -153,7 +154,12 @@ def postgres_world(engine: sa.Engine) -> Iterator[AuditWorld]:
     # A test that waits for itself must fail, not hang: nothing here may wait long for a lock.
     sa.event.listen(engine, "connect", lambda connection, _: _impatient(connection))
     engine.dispose()
-    yield AuditWorld(PostgresDatabase(engine), PostgresEntries(engine), PostgresReceipts(), PostgresLog(engine))
+    yield AuditWorld(
+        PostgresDatabase(engine),
+        PostgresEntries(engine, entry_tags()),
+        PostgresReceipts(),
+        PostgresLog(engine, entry_tags()),
+    )
 
 
 def _impatient(connection: Any) -> None:
