@@ -1,10 +1,10 @@
-"""Tags of entries, and the processes that write them; `pool migrate` tags entries that still wait (ADR 0053)."""
+"""Tags of entries, and the processes that write them; `pool migrate` tags entries that still wait (ADR 0055)."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
