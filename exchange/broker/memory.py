@@ -12,7 +12,7 @@ import bisect
 import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -276,6 +276,10 @@ class MemoryBroker(Broker):
             for index in chosen:
                 records[index] = replace(records[index], value=None)
             return len(chosen)
+
+    @override
+    def erased(self, topic: Topic) -> Mapping[tuple[int, int], tuple[bytes, bytes]]:
+        return {}
 
     @override
     def destroy_erased(self, topics: Collection[Topic]) -> bool:

@@ -22,7 +22,7 @@ What every adapter keeps true:
   nothing of that read is returned. How far each adapter goes is written in it (ADR 0047).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -316,6 +316,17 @@ class Broker(Protocol):
         Raises:
             InvalidError: NOT_FOUND, no such topic.
             ConflictError: TRANSITION_NOT_ALLOWED, the backend cannot do this from here; the message says who can.
+            UnavailableError: the backend does not answer.
+        """
+        ...
+
+    def erased(self, topic: Topic) -> Mapping[tuple[int, int], tuple[bytes, bytes]]:
+        """Return the records that an erasure removed and `read` leaves out: (partition, position) → key, leaf hash.
+
+        Empty where `read` returns them (`PartitionRecords.leaf`). It may read the whole topic.
+
+        Raises:
+            InvalidError: NOT_FOUND.
             UnavailableError: the backend does not answer.
         """
         ...

@@ -7,8 +7,8 @@ say which records must be there; `check` compares them with what a read-committe
 
 `schemas` reads the topic of schemas alone, so that a registry whose database is lost can be restored from it.
 
-`apply` is for Kafka, and for the operator: it lets the topics keep what the catalogue says, which the gateway's
-certificate may not do.
+`apply` is for Kafka, and for the operator: it lets the topics keep what the catalogue says, and carries out erasures,
+which the gateway's certificate may not do.
 
 `renew-generations` is for a restore of the records: consumers' positions from before it are then refused.
 """
@@ -159,9 +159,9 @@ def apply(
     certificate: Annotated[Path, typer.Option(help="PEM file of the operator's certificate for Kafka")],
     key: Annotated[Path, typer.Option(help="PEM file of its key")],
 ) -> None:
-    """Let Kafka's topics keep what the catalogue says (`pool catalogue history`). The pool may be running.
+    """Let Kafka follow what was decided: what topics keep, and confirmed erasures. The pool may be running.
 
-    Ends with 1 where a topic still differs.
+    The values of an erasure are gone from Kafka's segments when this ends. Ends with 1 where something is left.
     """
     config = Config.load(data)
     app = App.open(config, own_database=False)
@@ -171,6 +171,8 @@ def apply(
             with app.pool.database.read() as reader:
                 entries = [one for one in app.catalogue.all(reader) if one.state is EntryState.PUBLISHED]
             differing = [entry.topic for entry in entries if not apply_history(operator, entry)]
+            erased = app.pool.erasures.carry_out(operator)
+            waiting = app.pool.erasures.waiting()
         finally:
             operator.close()
     finally:
@@ -178,7 +180,8 @@ def apply(
     for topic in differing:
         print(f"not applied: {topic}; the certificate may not change its settings")
     print(f"{len(entries) - len(differing):,} of {len(entries):,} topics keep what the catalogue says")
-    if differing:
+    print(f"{erased:,} {'erasure' if erased == 1 else 'erasures'} carried out, {waiting:,} wait; see the warnings")
+    if differing or waiting:
         raise typer.Exit(1)
 
 

@@ -30,7 +30,7 @@ from exchange.identity.pseudonyms import Pseudonyms, partitions
 from registry.database.unit_of_work import Database
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
-from schemas.errors import InvalidError, PoolError, Reason
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.names import Topic
 from schemas.record import key_bytes
 
@@ -72,7 +72,7 @@ class ErasureService:
         self._new_id = new_id
         self._sleep = sleep
         self._running = threading.Lock()
-        self._reported: set[tuple[str, str]] = set()
+        self._not_allowed: set[str] = set()  # erasures that this process's broker refuses to carry out
 
     def propose(self, actor: Actor, call: RequestContext, topic: Topic, key: Sequence[str], reason: str) -> Erasure:
         """Propose the erasure of a key.
@@ -145,11 +145,16 @@ class ErasureService:
             return found
         return [one for one in found if self._provider_or_none(one.topic) == actor.department]
 
-    def carry_out(self) -> int:
+    def carry_out(self, broker: Broker | None = None) -> int:
         """Carry out what is confirmed; return the number of erasures that are done.
 
-        One that fails does not stop the others; the reason is logged, and the next call tries again.
+        One that fails does not stop the others; the reason is logged, and the next call tries again, unless this
+        process may not do it at all.
+
+        Args:
+            broker: the pool's own if not given; one with the operator's certificate may do more.
         """
+        using = broker or self._broker
         with self._running:
             with self._database.read() as reader:
                 confirmed = self._store.list(reader, ErasureState.CONFIRMED)
@@ -161,18 +166,25 @@ class ErasureService:
                 try:
                     if erasure.id not in listed:
                         self._listed.add(erasure)
-                    destroyed[erasure.id] = self._destroy(erasure)
+                    if broker is not None or erasure.id not in self._not_allowed:
+                        before = erasure.before or 0
+                        destroyed[erasure.id] = using.erase(erasure.topic, erasure.partition, erasure.key, before)
                 except PoolError as error:
-                    if (erasure.id, error.reason) not in self._reported:
-                        self._reported.add((erasure.id, error.reason))
-                        _log.warning("erasure_failed", erasure=erasure.id, reason=error.reason, message=error.message)
+                    if isinstance(error, ConflictError):
+                        self._not_allowed.add(erasure.id)
+                    _log.warning("erasure_failed", erasure=erasure.id, reason=error.reason, message=error.message)
             erased = [one for one in confirmed if one.id in destroyed]
             if not erased:
                 return 0
-            clean = self._broker.destroy_erased({one.topic for one in erased})
+            clean = using.destroy_erased({one.topic for one in erased})
             for erasure in erased:
                 self._complete(erasure, destroyed[erasure.id], clean=clean)
             return len(erased)
+
+    def waiting(self) -> int:
+        """Return the number of erasures that are confirmed and not carried out."""
+        with self._database.read() as reader:
+            return len(self._store.list(reader, ErasureState.CONFIRMED))
 
     def replay(self) -> int:
         """Carry out the listed erasures that the database does not have, as one that was restored; return their number.
@@ -238,10 +250,6 @@ class ErasureService:
                 self._store.change(work, erasure, known.state)
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), replayed=True)
             self._retractions.add(work, erasure.topic, [_retraction(erasure, erasure.before or 0)])
-
-    def _destroy(self, erasure: Erasure) -> int:
-        before = erasure.before or 0
-        return self._broker.erase(erasure.topic, erasure.partition, erasure.key, before)
 
     def _complete(self, erasure: Erasure, destroyed: int, *, clean: bool) -> None:
         decision = self._decide(_TIMER, Action.ERASURE_COMPLETE)

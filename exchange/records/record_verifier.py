@@ -234,6 +234,7 @@ class _TopicScan:
         self._info = info
         self._earliest, self._until = ends.earliest, ends.latest
         self._batches = batches
+        self._erased = verifier.broker.erased(info.topic)
         self._runs = self._runs_by_partition()
         self._next_run = [0] * info.partitions
         self._position = list(ends.earliest)  # of the next record to read
@@ -376,8 +377,17 @@ class _TopicScan:
             self._of(runs[at][2]).removed = True
 
     def _note_gap(self, pending: _Pending, number: int, first: int, last: int) -> None:
-        if first <= last:
-            pending.missing.append(OffsetRange(partition=number, first=first, last=last))
+        """Note records that were not read: missing, unless an erasure removed them and left their leaf hashes."""
+        while first <= last:
+            erased = self._erased.get((number, first))
+            if erased is None:
+                end = next((offset - 1 for offset in range(first, last + 1) if (number, offset) in self._erased), last)
+                pending.missing.append(OffsetRange(partition=number, first=first, last=end))
+                first = end + 1
+                continue
+            pending.keys[number].append(erased[0])
+            pending.leaves[number].append(erased[1])
+            first += 1
 
     def _note_extra(self, number: int, offset: int) -> None:
         ranges = self._extra[number]

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from exchange.audit.note import NoteKey
 from exchange.audit.verify import verify_files
+from exchange.broker.kafka.broker import KafkaBroker
 from exchange.client import Identity
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from registry.avro.parser import parse
@@ -19,8 +20,11 @@ from registry.codec.codec import engine_for
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.names import Topic
 from schemas.record import FRAME_SIZE
+from tests.e2e.conftest import kafka_section
+from tests.kit.cases.broker import append, batch, fresh_topic, key_of, lane_of, partition_of, read_all
 from tests.kit.disk_search import found_in, planted
 from tests.kit.patience import PATIENCE
+from tests.kit.world.kafka import Node
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import World, run
 from tests.torture.clerks import SCHEMA
@@ -69,7 +73,7 @@ class Scene:
             list(pool.publish(self.topic, [self.publisher.batch(framed(schema_id, text, rows))]))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Draw everything, from the beginning."""
+        """Draw everything, from the beginning; by key, the versions of each in their order."""
         with self.world.client(self.drawer) as pool:
             schema = parse(pool.describe(self.grant, purpose="eligibility", case="STANDING-1").schema_text)
             position, found = BEGINNING, []
@@ -77,7 +81,8 @@ class Scene:
                 got = pool.fetch(self.grant, position=position, purpose="eligibility", case="STANDING-1")
                 found += [value[FRAME_SIZE:] for value in got.values if value]
                 if got.caught_up and got.next_position == position:
-                    return engine_for(schema).decode(found).to_pylist() if found else []
+                    rows = engine_for(schema).decode(found).to_pylist() if found else []
+                    return sorted(rows, key=lambda row: str(row["permit_no"]))
                 position = got.next_position
 
     def propose(self, key: str = "p7", reason: str = "个人信息主体撤回同意") -> str:
@@ -211,3 +216,43 @@ def test_a_restored_database_is_erased_again_before_the_pool_serves(world: World
     assert all(row["permit_no"] != "p7" for row in scene.rows())
     assert any(row["permit_no"] == "p8" for row in scene.rows())
     assert on_disk(scene)[scene.erased] == []
+
+
+@pytest.mark.kafka
+def test_on_kafka_the_operator_carries_it_out_and_no_segment_holds_the_value(kafka_node: Node) -> None:
+    with World.start(kafka_section(kafka_node)) as world:
+        scene = Scene(world)
+        before = scene.rows()
+        found = on_disk(scene, kafka_node.folder)
+        assert any(file.endswith(".log") for file in found[scene.erased]), found
+        erasure = scene.propose()
+        world.root.post(f"/erasures/{erasure}/confirmation")
+        assert scene.rows() == [row for row in before if row["permit_no"] != "p7"]
+        operator = kafka_node.operator
+        apply = ("broker", "apply", "--data", str(world.data))
+        done = run("pool", *apply, "--certificate", str(operator.certificate), "--key", str(operator.key), check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert scene.done(erasure)["destroyed"] == 4
+        after = on_disk(scene, kafka_node.folder)
+        assert after[scene.erased] == [], "a value is left"
+        assert after[scene.kept], "the search finds what is there"
+        assert on_disk(scene)[scene.erased] == []
+        assert scene.rows() == [row for row in before if row["permit_no"] != "p7"], "each version of the others stays"
+        scene.publish([7], 9)
+        assert [row["version"] for row in scene.rows() if row["permit_no"] == "p7"] == [9]
+        verified = run("pool", "broker", "verify", "--data", str(world.data), "--topic", str(scene.topic), check=False)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.kafka
+def test_the_gateway_s_certificate_does_not_erase_on_kafka(kafka_node: Node) -> None:
+    broker = KafkaBroker(kafka_node.settings())
+    try:
+        topic = fresh_topic()
+        broker.create_topic(topic)
+        append(broker, batch(lane_of(topic), 1, [7]))
+        with pytest.raises(ConflictError):
+            broker.erase(topic, partition_of(key_of(7)), key_of(7), 1 << 60)
+        assert sum(one.value is not None for one in read_all(broker, topic)) == 1
+    finally:
+        broker.close()

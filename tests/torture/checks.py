@@ -303,7 +303,7 @@ def read_topic(stage: Stage) -> list[Record]:
         Record(
             place=(message.partition(), message.offset()),
             batch=_batch_of(message.headers()),
-            key=message.key(),
+            key=message.key()[:16],
             row=row,
         )
         for message, row in zip(messages, rows, strict=True)

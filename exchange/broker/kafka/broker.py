@@ -6,8 +6,9 @@
         │           topics, version_check     administration (kafka-python)
         └────────── client                    both administration clients, errors, deadlines
 
-Records are stored on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym, value = framed
-Avro or null, CloudEvents headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name
+Records are stored on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym (followed by 12
+bytes of the record's own where the topic keeps all history, see `erasure`), value = framed Avro or null, CloudEvents
+headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name
 the gateway alone.
 
 Three things differ from the other adapters, and the port allows each. `recorded_at` is truncated to milliseconds,
@@ -18,7 +19,7 @@ after another; for two gateways at the same moment it may fall by as much as the
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +28,7 @@ from typing_extensions import override
 
 from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.consumers import ConsumerPool
+from exchange.broker.kafka.erasure import KafkaEraser, unique_keys
 from exchange.broker.kafka.producers import LaneProducers
 from exchange.broker.kafka.receipts import (
     StoredReceipt,
@@ -53,7 +55,7 @@ from exchange.broker.port import (
 )
 from exchange.broker.rules import check_batches
 from exchange.single_flight import SingleFlight
-from schemas.errors import ConflictError, CorruptError, PoolError, Reason
+from schemas.errors import CorruptError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -74,6 +76,7 @@ class KafkaBroker(Broker):
         self._consumers = ConsumerPool(self._client)
         self._reads = SingleFlight(self._read)
         self._producers = LaneProducers(self._client, self._restore_runs)
+        self._eraser = KafkaEraser(self._client, self._topics, self._consumers)
         self._watcher = TopicWatcher(self._client, self._topics, self._consumers.unassign_idle)
 
     def check(self, warn: Callable[[str], None]) -> int:
@@ -102,7 +105,10 @@ class KafkaBroker(Broker):
         """The commit hook gets None, after each commit; there are several commits where receipts are long."""
         if not batches:
             return []
-        lane = check_batches(batches, self._topics.partitions(batches[0].lane.topic))
+        topic = batches[0].lane.topic
+        lane = check_batches(batches, self._topics.partitions(topic))
+        if self._topics.describe(topic).keep is Retention.ALL:
+            batches = [replace(batch, keys=unique_keys(batch)) for batch in batches]
         appended: list[Appended] = []
         for part in split_into_transactions(batches):
             duplicates, new = self._producers.append(lane, part)
@@ -144,9 +150,12 @@ class KafkaBroker(Broker):
 
     def _read(self, arguments: tuple[Topic, Positions, int, int]) -> ReadResult:
         topic, after, max_records, max_bytes = arguments
-        return self._consumers.read(
-            topic, self._topics.partitions(topic), after, max_records=max_records, max_bytes=max_bytes
-        )
+        partitions = self._topics.partitions(topic)
+        while True:
+            read = self._consumers.read(topic, partitions, after, max_records=max_records, max_bytes=max_bytes)
+            if len(read) or read.next == after:
+                return read
+            after = read.next  # nothing but replacements of erased values, or Kafka's own markers
 
     @override
     def ends(self, topic: Topic) -> Ends:
@@ -199,14 +208,18 @@ class KafkaBroker(Broker):
 
     @override
     def erase(self, topic: Topic, partition: int, key: bytes, before: int) -> int:
-        raise ConflictError(
-            Reason.TRANSITION_NOT_ALLOWED,
-            "Kafka does not destroy single records of a topic, and the gateway may not change its segments",
-        )
+        """Takes the operator's certificate."""
+        return self._eraser.erase(topic, partition, key, before)
+
+    @override
+    def erased(self, topic: Topic) -> Mapping[tuple[int, int], tuple[bytes, bytes]]:
+        """Reads the whole topic."""
+        return self._eraser.erased(topic)
 
     @override
     def destroy_erased(self, topics: Collection[Topic]) -> bool:
-        return False
+        """Takes the operator's certificate, and a minute or two."""
+        return self._eraser.destroy(topics)
 
     @override
     def renew_generations(self) -> int:

@@ -22,11 +22,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.message import Header, Message, consume, poll_one
+from exchange.broker.kafka.message import Header, Message, consume, is_replacement, poll_one
 from exchange.broker.kafka.receipts import mark_of, valid_of
 from exchange.broker.kafka.settings import closed, unavailable
 from exchange.broker.port import PartitionRecords, ReadResult
-from exchange.broker.rules import check_positions
+from exchange.broker.rules import KEY_SIZE, check_positions
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Positions
@@ -152,10 +152,8 @@ class _PooledConsumer:
         for number, buffered in self._buffered.items():
             if not buffered:
                 self.next_offsets[number] = max(self.next_offsets[number], self._fetched_to[number])
-        partitions = tuple(
-            _partition_records(number, messages) for number, messages in sorted(taken.items()) if messages
-        )
-        return ReadResult(partitions=partitions, next=self.positions())
+        partitions = [_partition_records(number, messages) for number, messages in sorted(taken.items()) if messages]
+        return ReadResult(partitions=tuple(part for part in partitions if len(part)), next=self.positions())
 
     def _take_from(
         self, number: int, records: int, size: int, into: list[Message], *, oversize: bool = False
@@ -328,6 +326,11 @@ def _size(message: Message) -> int:
 
 
 def _partition_records(number: int, messages: Sequence[Message]) -> PartitionRecords:
+    values = [message.value() for message in messages]
+    # Framed values begin with 0, so a replacement is greater than all of them; this is the quickest way to look.
+    if max(filter(None, values), default=b"\0")[:1] > b"\0":
+        messages = [message for message, value in zip(messages, values, strict=True) if not is_replacement(value)]
+        values = [message.value() for message in messages]
     # A result may be shared by many readers. The library parses a message's headers at the first call and frees their
     # raw form; two threads in that call free it twice, and the process dies (confluent-kafka 2.16.0).
     lock = threading.Lock()
@@ -339,8 +342,8 @@ def _partition_records(number: int, messages: Sequence[Message]) -> PartitionRec
     return PartitionRecords(
         partition=number,
         offsets=[message.offset() for message in messages],
-        keys=[message.key() for message in messages],
-        values=[message.value() for message in messages],
+        keys=[message.key()[:KEY_SIZE] for message in messages],
+        values=values,
         recorded_at=[message.timestamp()[1] * 1000 for message in messages],
         mark=lambda index: mark_of(headers(index)),
         valid=lambda index: valid_of(headers(index)),

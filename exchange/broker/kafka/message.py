@@ -1,11 +1,20 @@
-"""Typed messages of librdkafka: its own stubs allow None for what every message has."""
+"""Typed messages of librdkafka: its own stubs allow None for what every message has. And replacements.
+
+A replacement stands in a topic for an erased value, so that compaction removes the original:
+
+    0xFF ‖ "erased" ‖ offset of the record, 8 bytes, big-endian ‖ its leaf hash, 32 bytes
+
+A framed value begins with 0x00 (Confluent's wire format), so no record of a department can be taken for one.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError
 
-__all__ = ["Header", "Message", "consume", "poll_one"]
+__all__ = ["Header", "Message", "consume", "is_replacement", "poll_one", "replaced", "replacement"]
+
+_ERASED = b"\xfferased"
 
 Header = tuple[str, bytes]
 """Name and value."""
@@ -69,3 +78,19 @@ def poll_one(consumer: Consumer, wait: float) -> Message | None:
         KafkaException: the consumer is broken.
     """
     return cast("Message | None", consumer.poll(wait))
+
+
+def replacement(offset: int, leaf: bytes) -> bytes:
+    """Return the value that replaces the one of the record at this offset, with this leaf hash."""
+    return _ERASED + offset.to_bytes(8, "big") + leaf
+
+
+def replaced(value: bytes) -> tuple[int, bytes]:
+    """Return offset and leaf hash of the record that a replacement stands for."""
+    at = len(_ERASED)
+    return int.from_bytes(value[at : at + 8], "big"), value[at + 8 :]
+
+
+def is_replacement(value: bytes | None) -> bool:
+    """Return whether a value is a replacement."""
+    return value is not None and value[:1] == _ERASED[:1]

@@ -162,7 +162,8 @@ class Topics:
         return TopicInfo(
             topic=topic,
             partitions=partitions,
-            keep=Retention.LATEST if "compact" in configs.get("cleanup.policy", "") else Retention.ALL,
+            # `compact,delete` is an erasure under way (`erasure`).
+            keep=Retention.LATEST if configs.get("cleanup.policy", "") == "compact" else Retention.ALL,
             retention=None if retention < 0 else timedelta(milliseconds=retention),
             generation=(restores[0] if restores else 0) << _ID_BITS | topic_id & (1 << _ID_BITS) - 1,
         )

@@ -12,7 +12,7 @@ adapter with an older one is fenced. A gateway that is stopped in the middle of 
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -356,6 +356,10 @@ class PostgresBroker(Broker):
         tags, _ = self._topic(topic)
         with self._translated():
             return erase_key(self._database, tags, partition, key, before)
+
+    @override
+    def erased(self, topic: Topic) -> Mapping[tuple[int, int], tuple[bytes, bytes]]:
+        return {}
 
     @override
     def destroy_erased(self, topics: Collection[Topic]) -> bool:
