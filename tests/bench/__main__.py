@@ -27,7 +27,7 @@ from exchange.broker.kafka.settings import admin
 from exchange.client import Identity
 from tests.bench import memory, registry, subscribers
 from tests.bench.report import Row, write
-from tests.bench.workload import MASKS, SCHEMA, VIEW
+from tests.bench.workload import HALF, MASKS, SCHEMA, VIEW
 from tests.e2e.conftest import kafka_section
 from tests.kit.world import kafka
 from tests.kit.world.world import Office, World
@@ -56,9 +56,9 @@ class Bench:
             operator.create_topics([NewTopic(PLAIN, num_partitions=4, replication_factor=1)])
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
-    def ask(self) -> str:
-        """Request and approve four fields of all rows, one masked."""
-        terms = {"masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
+    def ask(self, **terms: Any) -> str:
+        """Request and approve four fields, one masked, of all rows if no filter is given."""
+        terms = {**terms, "masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
         grant_id = self.labour.request(TOPIC, list(VIEW), **terms)
         self.police.approve(grant_id)
         return grant_id
@@ -87,7 +87,7 @@ class Bench:
         identity = self.world.folder / "identities" / office_id / connector
         return self.settings(identity=identity, gateway=self.world.addresses["gateway"], topic=TOPIC, **values)
 
-    def librdkafka(self, topic: str, strip: int) -> str:
+    def librdkafka(self, topic: str, strip: int, **values: Any) -> str:
         """Return settings of a baseline, with the gateway's own certificate."""
         who = self.node.operator
         client = {
@@ -97,7 +97,7 @@ class Bench:
             "ssl.certificate.location": who.certificate,
             "ssl.key.location": who.key,
         }
-        return self.settings(client=client, topic=topic, strip=strip)
+        return self.settings(client=client, topic=topic, strip=strip, **values)
 
     def processors(self) -> dict[str, float]:
         """Return the processor seconds that the processes have used, by what they are."""
@@ -123,7 +123,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--subscribers", type=int, default=1_000)
     parser.add_argument("--memory", type=int, default=2_000_000)
-    parser.add_argument("--only", default="publish,fetch,subscribers,memory,registry")
+    parser.add_argument("--only", default="publish,fetch,fetch_filtered,subscribers,memory,registry")
     parser.add_argument("--subjects", type=int, default=10_000)
     parser.add_argument("--engines", type=int, default=ENGINES, help="engine processes while publishing and fetching")
     given = parser.parse_args()
@@ -131,12 +131,14 @@ def main() -> int:
     rows: list[Row] = []
     if "registry" in only:
         rows += registry.measure(given.runs, given.subjects)
-    if {"publish", "fetch"} & {*only}:
+    if {"publish", "fetch", "fetch_filtered"} & {*only}:
         with ExitStack() as stack:
             bench = Bench(stack, given.records, engines=given.engines)
             rows.append(_publish(bench, given.runs))
             if "fetch" in only:
                 rows.append(_fetch(bench, given.runs))
+            if "fetch_filtered" in only:
+                rows.append(_fetch_filtered(bench, given.runs))
     if {"subscribers", "memory"} & {*only}:
         with ExitStack() as stack:
             bench = Bench(stack, given.records, engines=0)
@@ -160,14 +162,24 @@ def _fetch(bench: Bench, runs: int) -> Row:
     return _pairs(bench, "fetch", runs, ours, plain)
 
 
+def _fetch_filtered(bench: Bench, runs: int) -> Row:
+    """Measure a grant that shows half of the records; both sides count those of the topic."""
+    field, value = HALF
+    grant = bench.ask(row_filter={"op": "eq", "field": field, "value": value})
+    ours = bench.client(bench.labour.id, "sink", grant=grant, records=10_000, one_of=2)
+    plain = bench.librdkafka(TOPIC, 5, filter=HALF)
+    return _pairs(bench, "fetch_filtered", runs, ours, plain)
+
+
 def _pairs(bench: Bench, what: str, runs: int, ours: str, plain: str) -> Row:
     """Run ours and the baseline in turn, after the pairs in which Kafka's compiler is still at work."""
     speeds: list[tuple[float, float]] = []
     used: list[dict[str, float]] = []
     for number in range(1 - WARM, runs + 1):
-        base = _process("tests.bench.baseline", what, plain, bench.records)
+        does = what.partition("_")[0]
+        base = _process("tests.bench.baseline", does, plain, bench.records)
         before = bench.processors()
-        mine = _process("tests.bench.client", what, ours, bench.records)
+        mine = _process("tests.bench.client", does, ours, bench.records)
         after = bench.processors()
         used.append({"client": mine["cpu"], **{name: after[name] - before[name] for name in after}})
         speeds.append((mine["records"] / mine["seconds"], base["records"] / base["seconds"]))

@@ -13,6 +13,7 @@ from schemas.record import Packed
 
 BATCH = 1_000
 VIEW = ("id_number", "full_name", "birth_date", "household_division_code")
+HALF = ("sex_code", "1")  # field and value that every second person has
 MASKS = {
     "id_number": "keep_3_4",
     "full_name": "none",
