@@ -10,6 +10,7 @@ import json
 import os
 import ssl
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from schemas.status import error_of
 
 __all__ = ["AdminClient", "from_options"]
 
+_WAITS = 3  # times that a call waits since others at its address have failed to authenticate
 _GRPC_CODES = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
 
 
@@ -51,6 +53,17 @@ class AdminClient:
         return self._call("POST", path, json=dict(body or {}))
 
     def _call(self, method: str, path: str, **content: Any) -> Any:
+        for _ in range(_WAITS):
+            try:
+                return self._call_once(method, path, **content)
+            except UnavailableError as error:
+                # Others behind the same address have failed: a right token passes after the delay, which is short.
+                if error.reason is not Reason.TOO_MANY_FAILURES:
+                    raise
+                time.sleep(error.retry_after or 1.0)
+        return self._call_once(method, path, **content)
+
+    def _call_once(self, method: str, path: str, **content: Any) -> Any:
         try:
             with httpx.Client(verify=self._verify, timeout=60.0, trust_env=False) as http:
                 response = http.request(method, f"{self._url}/v1{path}", headers=self._headers, **content)
@@ -122,4 +135,9 @@ def _error(response: httpx.Response) -> PoolError:
         document.get("reason", Reason.INTERNAL),
         document.get("detail", f"the pool answered {response.status_code}"),
         document.get("details", {}),
+        _seconds(response.headers.get("retry-after", "")),
     )
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if text.isdigit() else None

@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "AUTHENTICATIONS_FAILED",
     "CALLS",
     "CALL_SECONDS",
     "CHECKPOINT_SIZE",
@@ -23,6 +24,11 @@ __all__ = [
     "UNSEQUENCED_ENTRIES",
 ]
 
+AUTHENTICATIONS_FAILED = Counter(
+    "pool_authentications_failed_total",
+    "Authentications that failed, or were refused unseen (too_many_failures)",
+    ["interface", "reason"],
+)
 CALLS = Counter("pool_calls_total", "Calls by method and outcome (ok or the reason code)", ["method", "outcome"])
 CALL_SECONDS = Histogram(
     "pool_call_seconds",

@@ -18,6 +18,7 @@ from datetime import datetime
 
 from exchange.access.decision.roles import decide_control
 from exchange.authorization.attribute_sources import IdentityAttributes
+from exchange.authorization.authentications import Authentications, Origin
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.schema_access import SchemaAccess
@@ -28,7 +29,7 @@ from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
-from exchange.identity.tokens import Users
+from exchange.identity.tokens import Users, digest_of
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
@@ -36,6 +37,7 @@ from exchange.records.writer_schemas import WriterSchemas
 from registry.database.unit_of_work import Database, Reader
 from registry.governance.subject_rights import OPERATIONS
 from schemas.access import Action, Actor, Allow, Deny
+from schemas.errors import Reason, RefusedError
 from schemas.names import Topic
 
 __all__ = ["VERSION", "Greeting", "Pool"]
@@ -62,6 +64,7 @@ class Pool:
     database: Database
     peers: CertificateAuthenticator
     users: Users
+    authentications: Authentications
     enforcer: Enforcer
     identities: IdentityAttributes
     schemas: WriterSchemas
@@ -86,15 +89,20 @@ class Pool:
         """
         return self.peers.authenticate(certificate, self.now())
 
-    def authenticate(self, token: str) -> Actor:
+    def authenticate(self, token: str, origin: Origin) -> Actor:
         """Return the actor whom a bearer token identifies.
 
         Raises:
-            RefusedError: TOKEN_INVALID; CERTIFICATE_REVOKED, for a revoked account; TOKEN_EXPIRED.
+            RefusedError: TOKEN_INVALID, also for another account than the origin states; CERTIFICATE_REVOKED, for a
+                revoked account; TOKEN_EXPIRED.
+            UnavailableError: TOO_MANY_FAILURES, the source or the account has to wait.
         """
         now = self.now()
-        with self.database.read() as reader:
-            actor = self.users.authenticate(reader, token, now)
+        with self.authentications.attempt(origin, digest_of(token)):
+            with self.database.read() as reader:
+                actor = self.users.authenticate(reader, token, now)
+            if origin.account and origin.account != actor.id:
+                raise RefusedError(Reason.TOKEN_INVALID, "the token is another account's than the user name says")
         self.last_use.record(actor.id, now)
         return actor
 

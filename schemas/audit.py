@@ -34,6 +34,7 @@ from schemas.record import OffsetRange, Positions
 
 __all__ = [
     "ALGORITHMS",
+    "AUTHENTICATION_FAILED",
     "DIGEST_OF_ROWS",
     "ENTRY_VERSION",
     "MAX_LEAF_BYTES",
@@ -55,6 +56,7 @@ __all__ = [
 
 ENTRY_VERSION = 1
 ROWS_CHANGED = "storage:rows:change"
+AUTHENTICATION_FAILED = "identity:caller:authenticate"
 """Action of an entry that holds changes of tagged rows which do not fit into the entry of their act, or which a command
 made (`pool init`, `pool migrate`). Nobody asks for it, so it is no `Action` and no rule decides on it."""
 DIGEST_OF_ROWS = "storage:rows:digest"

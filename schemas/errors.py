@@ -129,6 +129,7 @@ class Reason(StrEnum):
     CONFIRMATION_MISSING = "confirmation_missing"
     PERSON_UNKNOWN = "person_unknown"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason code, not a secret
+    TOO_MANY_FAILURES = "too_many_failures"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

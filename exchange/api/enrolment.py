@@ -7,8 +7,10 @@ from typing import Any
 
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
+from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.request_context import RequestContext
 from exchange.identity.enrolment import EnrolledConnector
+from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from schemas.identifiers import random_id
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
@@ -23,10 +25,18 @@ class _Servicer:
         self._threads = threads
         self._gateway = gateway
 
-    async def _answer(self, context: Any, work: Callable[[RequestContext], EnrolledConnector]) -> wire.EnrolReply:
+    async def _answer(
+        self, context: Any, interface: Interface, work: Callable[[RequestContext], EnrolledConnector]
+    ) -> wire.EnrolReply:
         call = RequestContext(trace=random_id())
+        origin = Origin(interface, source_of(context.peer()))
+
+        def attempt() -> EnrolledConnector:
+            with self._pool.authentications.attempt(origin):
+                return work(call)
+
         try:
-            enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, work, call)
+            enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, attempt)
         except Exception as error:
             pool_error = as_pool_error(error)
             status = rpc_status(pool_error)
@@ -50,6 +60,7 @@ class EnrolmentServicer(_Servicer, stubs.EnrolmentServicer):
         """Enrol a connector with a one-time token."""
         return await self._answer(
             context,
+            Interface.ENROLMENT,
             lambda call: self._pool.administration.enrol(
                 call,
                 secret=request.token,
@@ -71,4 +82,4 @@ class RenewalServicer(_Servicer, stubs.RenewalServicer):
             actor = self._pool.identify(peer_certificate(context))
             return self._pool.administration.renew(actor, call, request.certificate_request)
 
-        return await self._answer(context, work)
+        return await self._answer(context, Interface.GRPC, work)

@@ -31,14 +31,16 @@ from exchange.api.publish_backpressure import (
     on_check_done,
 )
 from exchange.api.statuses import STATUS, peer_certificate
+from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
+from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from exchange.records.publish import CheckedBatch
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
 from schemas.access import Actor
-from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from schemas.failpoints import reached
 from schemas.identifiers import random_id
 from schemas.names import Topic
@@ -158,7 +160,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         call = _call(request.header)
         try:
             with _measured("Fetch"):
-                released = await self._poll(self._actor(context), call, request)
+                released = await self._poll(await self._actor(context), call, request)
                 reply = _release(released)
                 reached("before_release")
                 _check_window(released)
@@ -192,7 +194,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         """Append a lane's batches and return their receipts or refusals; see the module."""
         call = RequestContext(trace=random_id())
         try:
-            actor = self._actor(context)
+            actor = await self._actor(context)
             self._open_stream(actor)
         except Exception as error:
             await self._abort(context, call, error)
@@ -324,13 +326,18 @@ class ExchangeServicer(stubs.ExchangeServicer):
         call = _call(header)
         try:
             with _measured(method):
-                return await self._run(work, self._actor(context), call)
+                return await self._run(work, await self._actor(context), call)
         except Exception as error:
             await self._abort(context, call, error)
             raise
 
-    def _actor(self, context: Any) -> Actor:
-        return self._pool.identify(peer_certificate(context))
+    async def _actor(self, context: Any) -> Actor:
+        try:
+            return self._pool.identify(peer_certificate(context))
+        except RefusedError as error:
+            origin = Origin(Interface.GRPC, source_of(context.peer()))
+            await self._run(self._pool.authentications.failed, origin, error.reason)
+            raise
 
     async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
         if self._queued >= self._max_queued:

@@ -6,6 +6,7 @@ that is not the pool's own has a fixed text. No rule is implemented here.
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -44,8 +45,10 @@ from exchange.api.bodies import (
 )
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.audit.store import EntryQuery
+from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.text_screen import TextFinding, TextScreen
+from exchange.identity.failure_limiter import source_of
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
@@ -72,12 +75,16 @@ class _Caller:
     def __init__(self, request: Request, body: Annotated[bytes, Depends(_body)]) -> None:
         pool: Pool = request.app.state.pool
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        # Of the connection: what a proxy's header claims could be anybody's claim.
+        origin = Origin(Interface.HTTP, source_of(request.client.host if request.client else ""))
         if scheme.lower() != "bearer" or not token:
-            raise RefusedError(
-                Reason.NO_IDENTITY, "got no bearer token; send `Authorization: Bearer …` with the token of your account"
-            )
+            with pool.authentications.attempt(origin):
+                raise RefusedError(
+                    Reason.NO_IDENTITY,
+                    "got no bearer token; send `Authorization: Bearer …` with the token of your account",
+                )
         self.pool = pool
-        self.actor: Actor = pool.authenticate(token)
+        self.actor: Actor = pool.authenticate(token, origin)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
         finding = _finding(pool.enforcer.screen, request, body)
         if finding is not None:
@@ -411,7 +418,7 @@ def create(pool: Pool) -> FastAPI:
 
 def _problem(request: Request, error: PoolError) -> JSONResponse:
     error = as_pool_error(error)
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else {}
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
     return JSONResponse(
         problem(error, request.state.trace),
         status_code=http_status(error),

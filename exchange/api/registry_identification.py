@@ -24,7 +24,9 @@ from starlette.requests import Request
 from exchange.api.registry_enforcement import ANONYMOUS
 from exchange.api.registry_protocol import client_certificate
 from exchange.api.ttl_cache import TtlCache
+from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.request_context import RequestContext
+from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from registry.rest.requests import header_of
 from schemas.access import Action, Actor
@@ -73,20 +75,21 @@ class RegistryIdentification:
 
     def _identify(self, request: Request) -> Actor:
         header = header_of(request.scope, _AUTHORIZATION)
+        # Of the connection: what a proxy's header claims could be anybody's claim.
+        source = source_of(request.client.host if request.client else "")
         if not header:
             certificate = client_certificate(request.scope)
-            if certificate is not None:
+            with self._pool.authentications.attempt(Origin(Interface.REGISTRY, source)):
+                if certificate is None:
+                    raise _no_identity()
                 return self._pool.identify(certificate)
-        header = header or b""
-        name, token = _credentials(header.decode("latin-1"))
-
-        def account() -> Actor:
-            actor = self._pool.authenticate(token)
-            if name and name != actor.id:
-                raise RefusedError(Reason.TOKEN_INVALID, "the token is another account's than the user name says")
-            return actor
-
-        return self._accounts.ask(_digest(header), account)
+        try:
+            name, token = _credentials(header.decode("latin-1"))
+        except RefusedError as error:
+            self._pool.authentications.failed(Origin(Interface.REGISTRY, source), error.reason)
+            raise
+        origin = Origin(Interface.REGISTRY, source, name)
+        return self._accounts.ask(_digest(header), lambda: self._pool.authenticate(token, origin))
 
     def from_cache(self, scope: Mapping[str, Any]) -> Actor | None:
         """Return the account that makes a request, as of half a second ago at most; None where it has to be asked."""
@@ -112,7 +115,11 @@ def _credentials(header: str) -> tuple[str, str]:
             pass
         else:
             return name, token
-    raise RefusedError(
+    raise _no_identity()
+
+
+def _no_identity() -> RefusedError:
+    return RefusedError(
         Reason.NO_IDENTITY,
         "got neither token nor client certificate; send a bearer token, the token as Basic's password or a certificate",
     )

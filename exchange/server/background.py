@@ -18,6 +18,7 @@ import structlog
 from exchange import metrics
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.sequencer import Sequencer
+from exchange.authorization.authentications import Authentications
 from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
 from exchange.control.erasures import ErasureService
@@ -27,7 +28,15 @@ from exchange.server.clock import microseconds
 from exchange.server.schemas_topic import SchemasTopic
 from schemas.errors import PoolError, Reason
 
-__all__ = ["SequencerProgress", "carry_out_erasures", "in_thread", "send_schemas", "sequence", "sweep"]
+__all__ = [
+    "SequencerProgress",
+    "carry_out_erasures",
+    "flush_authentications",
+    "in_thread",
+    "send_schemas",
+    "sequence",
+    "sweep",
+]
 
 _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for a running turn when the process ends
@@ -159,6 +168,17 @@ def carry_out_erasures(erasures: ErasureService, stop: threading.Event) -> None:
         except Exception as error:  # noqa: BLE001 - see the module
             _unexpected("erasures", error)
         stop.wait(_ERASURES_PERIOD)
+
+
+def flush_authentications(authentications: Authentications, stop: threading.Event) -> None:
+    """Every 10 s: write the entries of failed authentications whose minute is over."""
+    while not stop.wait(_SWEEPER_PERIOD):
+        try:
+            authentications.flush()
+        except PoolError as error:
+            _log.warning("upkeep_failed", task="authentications", reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - see the module
+            _unexpected("authentications", error)
 
 
 def recover_receipts(recovery: AppendRecovery) -> None:

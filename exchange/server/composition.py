@@ -6,6 +6,7 @@ exchange/server/background.py   the background loops of each role
 """
 
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,6 +30,7 @@ from exchange.audit.proof import log_behind, prove
 from exchange.audit.sequencer import Sequencer
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
+from exchange.authorization.authentications import Authentications
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.schema_access import SchemaAccess
@@ -49,6 +51,7 @@ from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
+from exchange.identity.failure_limiter import FailureLimiter
 from exchange.identity.keyfile import read_ed25519
 from exchange.identity.last_use import LastUse
 from exchange.identity.postgres import PostgresIdentityStore
@@ -173,6 +176,7 @@ class App:
             database=storage.database,
             peers=identity.certificates,
             users=identity.users,
+            authentications=audit.authentications,
             enforcer=audit.enforcer,
             identities=identity.attributes,
             schemas=records.schemas,
@@ -247,10 +251,11 @@ class App:
 
     def close(self) -> None:
         """Write aggregated denials and release every resource; the embedded PostgreSQL is stopped."""
-        try:
-            self.enforcer.close()
-        except PoolError as error:
-            _log.error("folded_denials_lost", reason=error.reason)
+        for what, write in (("denials", self.enforcer.close), ("authentications", self.pool.authentications.close)):
+            try:
+                write()
+            except PoolError as error:
+                _log.error(f"folded_{what}_lost", reason=error.reason)
         self.workers.close()
         self.broker.close()
         for engine in self.engines:
@@ -324,6 +329,7 @@ class _Audit:
     entries: PostgresEntries
     ledger: AuditLedger
     enforcer: Enforcer
+    authentications: Authentications
     log: PostgresLog
     sequencer: Sequencer
 
@@ -344,6 +350,13 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
             pool_id=config.pool_id,
             clock=microseconds,
             screen=TextScreen(config.parsed_case_forms()),
+        ),
+        Authentications(
+            storage.database,
+            ledger,
+            pool_id=config.pool_id,
+            clock=microseconds,
+            limiter=FailureLimiter(time.monotonic),
         ),
         log,
         Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds),

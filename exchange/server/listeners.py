@@ -84,6 +84,9 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(background.in_thread("erasures", erasures))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", _registry_api(app)))
+        if roles & {Role.GATEWAY, Role.REGISTRY}:
+            flush = partial(background.flush_authentications, app.pool.authentications)
+            await stack.enter_async_context(background.in_thread("authentications", flush))
         if app.schemas_topic is not None:
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))

@@ -5,6 +5,7 @@ number and, where clients compare texts, the text that they expect; every other 
 two registries whose clients are in use contradict each other, `Dialect` says whose texts are used.
 """
 
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from http import HTTPStatus
@@ -104,6 +105,8 @@ _NUMBERS: Mapping[Reason, tuple[int, str]] = {
     Reason.TOKEN_INVALID: (40101, "{message}"),
     Reason.CERTIFICATE_EXPIRED: (40101, "{message}"),
     Reason.CERTIFICATE_REVOKED: (40101, "{message}"),
+    Reason.TOKEN_EXPIRED: (40101, "{message}"),
+    Reason.TOO_MANY_FAILURES: (42901, "{message}"),
 }
 _KINDS: tuple[tuple[type[PoolError], int, int], ...] = (  # what the reason does not decide: status, number
     (RefusedError, 403, 40301),
@@ -128,7 +131,7 @@ def error_response(error: PoolError, dialect: Dialect) -> JSONResponse:
         text = _as_karapace(error, text)
     if isinstance(text, str):
         text = without_personal_numbers(text)
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error_code": number, "message": text}, status, headers)

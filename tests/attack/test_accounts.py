@@ -1,22 +1,27 @@
 """Attacks on who may act: one authority alone, one person with two accounts, the operator's folder, ended tokens."""
 
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
 from exchange.cli import main
+from exchange.client import enrol
+from exchange.identity.failure_limiter import LONGEST
 from exchange.identity.postgres_proposals import metadata
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import fingerprint_of, new_token
 from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import PoolError, Reason, RefusedError
+from schemas.invitation import Invitation
 from tests.kit.world.in_process import run
 from tests.kit.world.world import Office, World
 
@@ -297,6 +302,64 @@ def test_the_list_tells_the_last_use_and_no_token(pool: World) -> None:
     for token in pool.people.tokens.values():
         assert token not in str(listed)
         assert fingerprint_of(token) not in str(listed)
+
+
+# failed authentications
+
+
+def test_two_hundred_wrong_tokens_leave_an_entry_and_a_metric_and_are_slowed() -> None:
+    with World.start() as pool:
+        known = pool.people.account(pool, "known", "auditor")
+        assert known.get("/users")
+        new = pool.people.account(pool, "new-here", "auditor")
+        with httpx.Client(
+            base_url=f"https://{pool.addresses['http']}/v1",
+            verify=ssl.create_default_context(cafile=str(pool.data / "ca" / "authority.crt")),
+        ) as http:
+            answers = [
+                http.get("/departments", headers={"authorization": f"Bearer pool_wrong{n}"}).status_code
+                for n in range(200)
+            ]
+            retry = http.get("/departments", headers={"authorization": "Bearer pool_wrong"}).headers["retry-after"]
+        assert set(answers) == {401, 429}
+        assert answers.count(429) > 100
+        assert 1 <= int(retry) <= LONGEST
+        assert known.get("/users"), "a token that was right before passes at once"
+        assert new.get("/users"), "a right token that is new passes after the delay"
+        with httpx.Client() as http:
+            shown = http.get(f"http://{pool.addresses['metrics']}/metrics").text
+        assert 'pool_authentications_failed_total{interface="http",reason="too_many_failures"}' in shown
+        assert failures(pool)[0]["reason"] == "token_invalid"
+        log = (pool.folder / "pool.log").read_text()
+        assert "authentication_failed" in log
+        assert "pool_wrong" not in log
+        pool.stop()
+        pool.serve()
+        folded = [one["data"]["folded"] for one in failures(pool) if "folded" in one["data"]]
+        # 201 attempts, the first of which has an entry of its own, and those of the new account that had to wait.
+        assert 200 <= sum(folded) <= 204
+
+
+def test_wrong_invitations_and_registry_passwords_are_told_too() -> None:
+    with World.start() as pool:
+        office = pool.department("公安局")
+        honest = Invitation.decode(pool.people.invite(pool, office.id, "honest"))
+        for n in range(4):  # fewer than cause a delay, so that the registry looks at the first password
+            false = Invitation(address=honest.address, authority=honest.authority, secret=f"guess-{n}").encode()
+            with pytest.raises(PoolError) as caught:
+                enrol(false, "planted", pool.folder / "identities" / f"planted-{n}")
+            assert caught.value.reason in {Reason.TOKEN_INVALID, Reason.TOO_MANY_FAILURES}
+        url = f"https://{pool.addresses['registry']}/subjects"
+        trusted = ssl.create_default_context(cafile=str(pool.data / "ca" / "authority.crt"))
+        with httpx.Client(verify=trusted) as http:
+            for n in range(15):
+                assert http.get(url, auth=("authority-1", f"guess-{n}")).status_code in {401, 429}
+        assert {one["resource"] for one in failures(pool)} >= {"enrolment", "registry"}
+
+
+def failures(pool: World) -> list[dict[str, Any]]:
+    found = pool.root.get("/audit/entries", {"action": "identity:caller:authenticate", "limit": 100})
+    return [{"data": {}, **one["entry"]} for one in found]
 
 
 def change(pool: World, table: str, key: str, **values: object) -> None:

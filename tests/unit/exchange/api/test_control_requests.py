@@ -20,7 +20,8 @@ class Pool:
 
     enforcer = SimpleNamespace(screen=TextScreen())
 
-    def authenticate(self, token: str) -> object:
+    def authenticate(self, token: str, origin: object) -> object:
+        del origin
         if token != "known":
             raise RefusedError(Reason.NO_IDENTITY, "nobody")
         return object()

@@ -14,8 +14,10 @@ from exchange.api.registry_enforcement import RegistryAccessControl
 from exchange.api.registry_identification import RegistryIdentification
 from exchange.api.ttl_cache import TTL
 from exchange.authorization.attribute_sources import IdentityAttributes
+from exchange.authorization.authentications import Authentications, Interface, Origin
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.schema_access import SchemaAccess
+from exchange.identity.failure_limiter import FailureLimiter
 from exchange.identity.store import MemoryIdentityStore
 from exchange.identity.tokens import Users, digest_of, new_token
 from exchange.pool import Pool
@@ -29,7 +31,7 @@ from registry.rest.app import create
 from registry.subjects.model import Content
 from schemas.access import Action, Actor, Role
 from schemas.audit import AuditEntry
-from schemas.errors import Reason, UnavailableError
+from schemas.errors import Reason, RefusedError, UnavailableError
 from tests.kit.cases.registry import AT, USCC, Subjects, memory_store
 
 TEXT = '"string"'
@@ -83,9 +85,22 @@ class Registry:
             dev=False,
             clock=self.clock,
         )
+        self.authentications = Authentications(
+            self.database,
+            self,
+            pool_id="pool",
+            clock=lambda: 1_795_000_000_000_000,
+            limiter=FailureLimiter(self.clock),
+        )
         self.identification = RegistryIdentification(
             cast(
-                "Pool", SimpleNamespace(authenticate=self.authenticate, identify=None, enforcer=self.access._enforcer)
+                "Pool",
+                SimpleNamespace(
+                    authenticate=self.authenticate,
+                    identify=None,
+                    authentications=self.authentications,
+                    enforcer=self.access._enforcer,
+                ),
             ),
             dev=False,
             clock=self.clock,
@@ -122,9 +137,13 @@ class Registry:
         self.entries += entries
         return [b"" for _ in entries]
 
-    def authenticate(self, token: str) -> Actor:
+    def authenticate(self, token: str, origin: Origin) -> Actor:
+        assert origin.interface is Interface.REGISTRY
         with self.database.read() as reader:
-            return self.users.authenticate(reader, token, AT)
+            actor = self.users.authenticate(reader, token, AT)
+        if origin.account and origin.account != actor.id:
+            raise RefusedError(Reason.TOKEN_INVALID, "another account's")
+        return actor
 
     def standing_now(self, actor: Actor) -> Standing:
         self.standing_questions += 1

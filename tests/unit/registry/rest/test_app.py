@@ -43,7 +43,7 @@ def test_an_error_becomes_its_response(error: Exception, status: int, number: in
         answer = http.get("/a/b")
     assert answer.status_code == status
     assert number is None or answer.json()["error_code"] == number
-    assert answer.headers.get("retry-after") == ("2" if status == 503 else None)
+    assert answer.headers.get("retry-after") == ("3" if status == 503 else None)
 
 
 def test_a_defect_is_logged_and_its_text_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
