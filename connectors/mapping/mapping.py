@@ -332,7 +332,9 @@ def _convert_vectorised(  # noqa: PLR0911 - one line a reason for the scalar pat
     if value_type.name in ("int", "long"):
         texts = pc.replace_substring_regex(texts, pattern=r"\..*", replacement="")
     try:
-        values = pc.cast(texts, plan.arrow)
+        # A float is rounded to a double first, as the scalar path does it: half way between two floats it matters.
+        values = pc.cast(texts, pa.float64() if value_type.name == "float" else plan.arrow)
+        values = pc.cast(values, plan.arrow, safe=value_type.name != "float")
     except pa.ArrowInvalid:
         return None
     if value_type.name in ("float", "double") and not pc.all(pc.is_finite(values), min_count=0).as_py():

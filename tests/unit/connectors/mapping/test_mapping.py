@@ -346,6 +346,11 @@ def _same_on_both_paths(texts: list[str | None], kind: AvroType) -> None:
     assert vectorised.keys == slow.keys
 
 
+@pytest.mark.parametrize("text", ["3.4028235677973366e+38", "3.4028235677973365e+38", "1.00000005960464477540"])
+def test_a_float_half_way_between_two_is_rounded_alike_on_both_paths(text: str) -> None:
+    _same_on_both_paths([text], "float")
+
+
 def test_the_vectorised_path_is_taken_for_plain_columns() -> None:
     """Otherwise the test above would compare the scalar path with itself."""
     for kind, texts in (
