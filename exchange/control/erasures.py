@@ -5,6 +5,7 @@
                 entry. Then the list outside the database; the answer comes after the release window, so that nothing
                 before it is released once this has returned
     carry_out   what is confirmed, one by one: the broker destroys the values and what it still holds of them; an entry
+    retract_earlier   before a pool serves: voids that an earlier version stored become retractions
     replay      before a pool serves: what the list has and the database does not, since it was restored
 
 If a gateway dies after the confirmation, another one carries it out; if it dies before the list is written, the next
@@ -13,7 +14,7 @@ If a gateway dies after the confirmation, another one carries it out; if it dies
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import structlog
@@ -25,7 +26,7 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
 from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
-from exchange.erasure.retractions import Retraction, RetractionStore
+from exchange.erasure.retractions import Retraction, RetractionStore, is_retraction
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from registry.database.unit_of_work import Database
 from registry.governance.two_persons import refuse_second_signature
@@ -39,6 +40,8 @@ __all__ = ["ErasureService"]
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 _TIMER_CALL = RequestContext(trace="0" * 32, client="timer")
 _MAX_REASON = 2000  # characters
+_READ_RECORDS = 16_384
+_READ_BYTES = 16 * 1024 * 1024
 _log = structlog.get_logger()
 
 
@@ -186,6 +189,24 @@ class ErasureService:
         with self._database.read() as reader:
             return len(self._store.list(reader, ErasureState.CONFIRMED))
 
+    def retract_earlier(self) -> int:
+        """Store the voids from before retractions as such, of the topics that have any; return the number of topics.
+
+        Call it before the pool serves, since until then the values before them are released. Each topic is read once.
+
+        Raises:
+            UnavailableError: the broker or the database does not answer; a repeated call goes on.
+        """
+        with self._database.read() as reader:
+            topics = self._retractions.incomplete(reader)
+        for topic in topics:
+            for found in _voids(self._broker, topic):
+                with self._database.begin() as work:
+                    self._retractions.add(work, topic, found)
+            with self._database.begin() as work:
+                self._retractions.complete(work, topic)
+        return len(topics)
+
     def replay(self) -> int:
         """Carry out the listed erasures that the database does not have, as one that was restored; return their number.
 
@@ -274,6 +295,29 @@ class ErasureService:
 
     def _decide(self, actor: Actor, action: Action, department: str | None = None) -> Allow | Deny:
         return decide_control(actor, action, standing=self._attributes.standing(actor), department=department)
+
+
+def _voids(broker: Broker, topic: Topic) -> Iterator[list[Retraction]]:
+    """Return the retractions among a topic's records, read by read, one at least at a time."""
+    try:
+        at = broker.ends(topic).earliest
+    except InvalidError as error:
+        if error.reason is not Reason.NOT_FOUND:
+            raise
+        return  # not published
+    while True:
+        read = broker.read(topic, at, max_records=_READ_RECORDS, max_bytes=_READ_BYTES)
+        found = [
+            Retraction(key=part.keys[index], partition=part.partition, position=offset)
+            for part in read.partitions
+            for index, offset in enumerate(part.offsets)
+            if part.values[index] is None and is_retraction(part.mark(index), part.valid(index))
+        ]
+        if found:
+            yield found
+        if read.next == at:
+            return
+        at = read.next
 
 
 def _retraction(erasure: Erasure, before: int) -> Retraction:

@@ -37,6 +37,8 @@ SELECT pg_advisory_xact_lock_shared(%(lock)s, hashtext(%(topic)s));
 SELECT coalesce((SELECT version FROM erasure_retraction_version WHERE topic = %(topic)s), 0)
 """
 
+_INCOMPLETE = "SELECT topic FROM erasure_retraction_version WHERE NOT complete ORDER BY topic"
+_COMPLETE = "UPDATE erasure_retraction_version SET complete = true WHERE topic = %(topic)s"
 _COLUMNS = "SELECT key, partition, position, version, at FROM erasure_retraction"
 _NEWER = f"{_COLUMNS} WHERE topic = %(topic)s AND version > %(version)s LIMIT %(limit)s"
 _OF_KEYS = f"{_COLUMNS} WHERE topic = %(topic)s AND key = ANY (%(keys)s::bytea[])"
@@ -57,6 +59,14 @@ class PostgresRetractions(RetractionStore):
             "positions": [one.position for one in last.values()],
         }
         connection_of(work).exec_driver_sql(_ADD, values)
+
+    @override
+    def incomplete(self, reader: Reader) -> list[Topic]:
+        return list(map(Topic.parse, connection_of(reader).exec_driver_sql(_INCOMPLETE).scalars()))
+
+    @override
+    def complete(self, work: UnitOfWork, topic: Topic) -> None:
+        connection_of(work).exec_driver_sql(_COMPLETE, {"topic": str(topic)})
 
     @override
     def join(self, work: UnitOfWork, topic: Topic) -> int:

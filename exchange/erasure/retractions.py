@@ -59,6 +59,14 @@ class RetractionStore(Protocol):
         """
         ...
 
+    def incomplete(self, reader: Reader) -> list[Topic]:
+        """Return the topics that have voids from before retractions, which are not all stored as such yet."""
+        ...
+
+    def complete(self, work: UnitOfWork, topic: Topic) -> None:
+        """Store that every void of a topic is a retraction."""
+        ...
+
     def join(self, work: UnitOfWork, topic: Topic) -> int:
         """Hold back the topic's retractions until the transaction ends; return the version of the newest, 0 = none."""
         ...
@@ -84,6 +92,7 @@ class MemoryRetractions(RetractionStore):
         self._clock = clock  # microseconds UTC
         self._rows: dict[tuple[Topic, bytes], StoredRetraction] = {}
         self._versions: dict[Topic, int] = {}
+        self.earlier: set[Topic] = set()
         self._lock = threading.RLock()
 
     @override
@@ -107,6 +116,15 @@ class MemoryRetractions(RetractionStore):
                 self._rows, self._versions[topic] = before, version
 
         on_rollback(work, undo)
+
+    @override
+    def incomplete(self, reader: Reader) -> list[Topic]:
+        return sorted(self.earlier)
+
+    @override
+    def complete(self, work: UnitOfWork, topic: Topic) -> None:
+        self.earlier.discard(topic)
+        on_rollback(work, lambda: self.earlier.add(topic))
 
     @override
     def join(self, work: UnitOfWork, topic: Topic) -> int:

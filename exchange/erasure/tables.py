@@ -17,6 +17,13 @@ retraction_version = sa.Table(
     metadata,
     sa.Column("topic", sa.Text(collation="C"), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column(
+        "complete",
+        sa.Boolean,
+        nullable=False,
+        server_default=sa.text("true"),
+        comment="every void of the topic is a retraction; false for one from before retractions",
+    ),
     info=derived("a counter for caches of the rows below"),
 )
 

@@ -111,7 +111,8 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
             raise UnavailableError(Reason.SHUTTING_DOWN, "told to stop while the start waited")
 
     await asyncio.to_thread(retry_until_available, app.pool.administration.reconcile_topics, sleep=pause)
-    await asyncio.to_thread(retry_until_available, app.pool.erasures.replay, sleep=pause)
+    for step in (app.pool.erasures.retract_earlier, app.pool.erasures.replay):
+        await asyncio.to_thread(retry_until_available, step, sleep=pause)
 
 
 @asynccontextmanager

@@ -139,10 +139,11 @@ def test_a_consumer_that_lags_gets_no_value_that_was_retracted_meanwhile(scene: 
 
 
 def test_after_a_restart_of_the_pool_the_person_stays_away(scene: Scene) -> None:
+    consumer = scene.consumer("核查局")
     scene.void(7)
     scene.world.stop()
     scene.world.serve()
-    assert "p7" not in scene.consumer("核查局").drain()[0]
+    assert "p7" not in consumer.drain()[0]
 
 
 def test_while_it_is_drawn_no_value_arrives_after_the_acknowledgement_of_its_void(scene: Scene) -> None:

@@ -133,3 +133,23 @@ def test_releases_do_not_wait_for_each_other(home: Home) -> None:
         pytest.skip("one transaction at a time")
     with home.db.begin() as one, home.db.begin() as two:
         assert home.store.join(one, TOPIC) == home.store.join(two, TOPIC) == 0
+
+
+@pytest.mark.postgres
+def test_a_topic_from_before_retractions_is_incomplete_until_its_voids_are_stored(engine: sa.Engine) -> None:
+    metadata.create_all(engine)
+    home = Home(PostgresRetractions(), PostgresDatabase(engine))
+    home.add(retraction(1, 10), topic=OTHER)
+    with engine.begin() as connection:
+        # As the migration does for each topic of the catalogue.
+        connection.exec_driver_sql(
+            "INSERT INTO erasure_retraction_version (topic, version, complete) VALUES (%s, 0, false)", (str(TOPIC),)
+        )
+    with home.db.read() as reader:
+        assert home.store.incomplete(reader) == [TOPIC]
+    home.add(retraction(1, 10))
+    with home.db.begin() as work:
+        home.store.complete(work, TOPIC)
+    with home.db.read() as reader:
+        assert home.store.incomplete(reader) == []
+    assert home.found() == {key(1): (10, 1)}
