@@ -573,7 +573,7 @@ def _broker(config: Config, keys: _Keys, database: PostgresDatabase) -> Broker:
             alarm=_report_corrupt,
             maintenance_period=timedelta(minutes=10),
         )
-    broker = KafkaBroker(_kafka(config, section))
+    broker = KafkaBroker(_kafka(config, section), alarm=_report_corrupt)
     try:
         broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
     except PoolError:

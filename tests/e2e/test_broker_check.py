@@ -1,11 +1,17 @@
 """`pool broker`: what was acknowledged and is not there is named; generations are raised after a restore."""
 
+import time
+
 import pytest
 import sqlalchemy as sa
+from confluent_kafka import Producer
+from kafka import TopicPartition
 
+from exchange.broker.kafka.settings import admin
 from exchange.cli import main
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from tests.kit.world import in_process
+from tests.kit.world.kafka import Node
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import World, run
 from tests.torture.clerks import SCHEMA
@@ -81,6 +87,29 @@ def test_changed_records_on_postgresql_are_named_by_batch(postgres_world: World)
         connection.exec_driver_sql(changed)
     engine.dispose()
     assert in_process.run(main, "broker", "verify", "--data", world.data, "--topic", topic).returncode == 0
+
+
+@pytest.mark.kafka
+def test_invented_and_removed_records_on_kafka_are_named(kafka_world: World, kafka_node: Node) -> None:
+    world, topic = kafka_world, "registers.v1"
+    publish(world, 3, topic, "101001/000033")
+    settings = kafka_node.settings(kafka_node.operator)
+    config = {name: value for name, value in settings.producer("x").items() if not name.startswith("transaction")}
+    producer = Producer(config)
+    an_hour_ago = int(time.time() * 1000) - 3_600_000
+    headers = [("ce_type", b"pool.upsert.first"), ("ce_source", b"x"), ("ce_id", b"1")]
+    producer.produce(topic, b"\0\0\0\0\1invented", bytes(28), 0, timestamp=an_hour_ago, headers=headers)
+    assert producer.flush(30) == 0
+    done = in_process.run(main, "broker", "verify", "--data", world.data, "--topic", topic)
+    assert done.returncode == 1, done.stderr
+    assert "records.extra: no entry accounts for registers.v1 partition 0" in done.stdout
+    assert "3 of 3 batches have the root of their entry" in done.stdout
+    client = admin(settings)
+    client.delete_records({TopicPartition(topic, 1): 2})
+    client.close()
+    done = in_process.run(main, "broker", "verify", "--data", world.data, "--topic", topic)
+    assert done.returncode == 1, done.stderr
+    assert "records.corrupt: registers.v1 partition 1 offsets 0-1" in done.stdout
 
 
 def test_generations_are_raised_while_the_pool_is_stopped() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import cast
 
@@ -159,7 +160,7 @@ def test_a_reader_whom_retention_overtakes_is_told_and_nothing_is_skipped(
     broker: KafkaBroker, kafka_node: Node
 ) -> None:
     topic, noise = fresh_topic("readers"), random.Random(5)
-    broker.create_topic(topic)
+    broker.create_topic(topic, retention=timedelta(days=30))
     for number in range(1, 21):  # 20 MB that do not compress: far more than a consumer fetches ahead
         sent = batch(lane_of(topic), number, range(1000))
         append(broker, replace(sent, values=[bytes(5) + noise.randbytes(1000) for _ in sent.keys]))

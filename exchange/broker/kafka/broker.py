@@ -11,6 +11,10 @@ bytes of the record's own where the topic keeps all history, see `erasure`), val
 headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name
 the gateway alone.
 
+Records carry no tags here. Of the port's integrity a read finds that the first records of a topic that keeps them were
+removed, and records without the pool's headers. Whatever else somebody with write access to Kafka does (change, invent,
+repeat, remove), `pool broker verify` finds, by the roots in the entries (ADR 0047).
+
 Three things differ from the other adapters, and the port allows each. `recorded_at` is truncated to milliseconds,
 since that is Kafka's resolution. Positions have gaps: commit markers take some. The commit hook gets no transaction,
 since records are committed before it; what was committed without its audit entry is found by `lanes()`. And one
@@ -50,12 +54,13 @@ from exchange.broker.port import (
     LaneFault,
     LaneState,
     ReadResult,
+    RecordsCorruptError,
     Retention,
     TopicInfo,
 )
 from exchange.broker.rules import check_batches
 from exchange.single_flight import SingleFlight
-from schemas.errors import CorruptError, PoolError, Reason
+from schemas.errors import ConflictError, CorruptError, GoneError, PoolError, Reason
 from schemas.failpoints import reached
 from schemas.names import Lane, Topic
 from schemas.record import Positions
@@ -68,10 +73,14 @@ class KafkaBroker(Broker):
 
     Args:
         settings: Kafka's addresses, and the gateway's identity there.
+        alarm: called with whatever is found corrupt, before it is raised.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(
+        self, settings: KafkaSettings, *, alarm: Callable[[RecordsCorruptError], None] = lambda _: None
+    ) -> None:
         self._client = KafkaClient(settings)
+        self._alarm = alarm
         self._topics = Topics(self._client)
         self._consumers = ConsumerPool(self._client)
         self._reads = SingleFlight(self._read)
@@ -92,7 +101,19 @@ class KafkaBroker(Broker):
 
     @override
     def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
-        """Takes the operator's certificate: the gateway may not change a topic's settings."""
+        """Takes the operator's certificate: the gateway may not change a topic's settings.
+
+        A topic of which retention has removed records cannot go back to keeping all of them: what Kafka removed could
+        not be told from what somebody else removed (`ends`).
+        """
+        if retention is None:
+            partitions = self._topics.describe(topic, fresh=True).partitions
+            if any(self._client.ends(topic, partitions, self._client.deadline()).earliest):
+                raise ConflictError(
+                    Reason.TRANSITION_NOT_ALLOWED,
+                    f"{topic} has lost its first records to retention and cannot keep all from now on; set a number of "
+                    "days, as large as you like",
+                )
         return self._topics.configure(topic, keep, retention)
 
     @override
@@ -152,14 +173,27 @@ class KafkaBroker(Broker):
         topic, after, max_records, max_bytes = arguments
         partitions = self._topics.partitions(topic)
         while True:
-            read = self._consumers.read(topic, partitions, after, max_records=max_records, max_bytes=max_bytes)
+            try:
+                read = self._consumers.read(topic, partitions, after, max_records=max_records, max_bytes=max_bytes)
+            except GoneError:
+                self.ends(topic)  # raises where retention removes nothing
+                raise
             if len(read) or read.next == after:
                 return read
             after = read.next  # nothing but replacements of erased values, or Kafka's own markers
 
     @override
     def ends(self, topic: Topic) -> Ends:
-        return self._client.ends(topic, self._topics.partitions(topic), self._client.deadline())
+        """Where retention removes nothing, a first offset above 0 is corrupt: somebody has removed records."""
+        ends = self._client.ends(topic, self._topics.partitions(topic), self._client.deadline())
+        if any(ends.earliest) and self._topics.describe(topic).retention is None:
+            number = next(number for number, first in enumerate(ends.earliest) if first)
+            error = RecordsCorruptError(
+                str(topic), number, (0, ends.earliest[number] - 1), "removed, though the topic keeps its records"
+            )
+            self._alarm(error)
+            raise error
+        return ends
 
     @override
     def positions_for_time(self, topic: Topic, recorded_at: int) -> Positions:
