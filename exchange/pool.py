@@ -7,6 +7,7 @@ fetching                  describe, fetch, commit          exchange/records/fetc
 grants                    submit, approve, revoke …        exchange/control/grants.py
 administration            departments, catalogue           exchange/control/administration.py
 accounts                  accounts, invitations            exchange/control/accounts.py
+departments               rename, merge, deactivate        exchange/control/departments.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 """
@@ -25,6 +26,7 @@ from exchange.authorization.schema_access import SchemaAccess
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.identity.authority import CertificateAuthenticator
@@ -74,6 +76,7 @@ class Pool:
     fetching: FetchService
     grants: GrantService
     administration: Administration
+    departments: DepartmentService
     accounts: AccountService
     last_use: LastUse
     audit_queries: AuditQueries

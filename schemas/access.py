@@ -92,6 +92,7 @@ class Action(StrEnum):
 
     DEPARTMENT_REGISTER = "registry:department:register"
     DEPARTMENT_READ = "registry:department:read"
+    DEPARTMENT_CHANGE = "registry:department:change"
     DEPARTMENT_INVITE = "identity:department:invite"
     CONNECTOR_ENROL = "identity:connector:enrol"
     CONNECTOR_RENEW = "identity:connector:renew"

@@ -25,8 +25,10 @@ __all__ = [
     "ErasureBody",
     "HistoryBody",
     "InvitationBody",
+    "MergerBody",
     "PersonBody",
     "ReasonBody",
+    "RenamingBody",
     "RequestBody",
     "SchemaBody",
     "TokenBody",
@@ -54,6 +56,21 @@ class DepartmentBody(_Body):
     short_name: str
     level: GovernmentLevel
     division_code: str
+
+
+class RenamingBody(_Body):
+    """A department's new name."""
+
+    name: str
+    short_name: str
+    uscc: str | None = Field(None, description="new unified social credit code; unchanged if absent")
+
+
+class MergerBody(_Body):
+    """The department that has taken over the duties of one that ends, and why it ends."""
+
+    into: str = Field(description="internal id of the successor")
+    reason: str
 
 
 class InvitationBody(_Body):

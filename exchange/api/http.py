@@ -28,8 +28,10 @@ from exchange.api.bodies import (
     ErasureBody,
     HistoryBody,
     InvitationBody,
+    MergerBody,
     PersonBody,
     ReasonBody,
+    RenamingBody,
     RequestBody,
     SchemaBody,
     TokenBody,
@@ -131,6 +133,28 @@ def register_department(who: Caller, body: DepartmentBody) -> Document:
 def departments(who: Caller) -> list[Document]:
     """List the departments."""
     return [department_json(one) for one in who.pool.administration.departments(who.actor, who.call)]
+
+
+@router.post("/departments/{department}/renaming", tags=["departments"])
+def rename_department(who: Caller, department: str, body: RenamingBody) -> Document:
+    """Change a department's name, and its credit code if one is given."""
+    changed = who.pool.departments.rename(
+        who.actor, who.call, department, name=body.name, short_name=body.short_name, uscc=body.uscc
+    )
+    return department_json(changed)
+
+
+@router.post("/departments/{department}/merger", tags=["departments"])
+def merge_department(who: Caller, department: str, body: MergerBody) -> Document:
+    """End a department that was merged into another: its accounts, certificates and grants end with it."""
+    changed = who.pool.departments.merge(who.actor, who.call, department, into=body.into, reason=body.reason)
+    return department_json(changed)
+
+
+@router.post("/departments/{department}/deactivation", tags=["departments"])
+def deactivate_department(who: Caller, department: str, body: ReasonBody) -> Document:
+    """End a department without a successor: its accounts, certificates and grants end with it."""
+    return department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
 
 
 @router.post("/departments/{department}/invitations", status_code=201, tags=["departments"])

@@ -86,6 +86,36 @@ def department_list(context: typer.Context) -> None:
     print_table(client(context).get("/departments"), ("id", "short_name", "name", "level", "division_code", "status"))
 
 
+@department.command("rename")
+def department_rename(
+    context: typer.Context,
+    department_id: str,
+    name: Annotated[str, typer.Option()],
+    short_name: Annotated[str, typer.Option()],
+    uscc: Annotated[str | None, typer.Option(help="new unified social credit code; unchanged if not given")] = None,
+) -> None:
+    """Change a department's name; its id, resources and grants stay."""
+    body = {"name": name, "short_name": short_name, "uscc": uscc}
+    print_json(client(context).post(f"/departments/{department_id}/renaming", body))
+
+
+@department.command("merge")
+def department_merge(
+    context: typer.Context,
+    department_id: str,
+    into: Annotated[str, typer.Option(help="internal id of the successor")],
+    reason: ReasonOption,
+) -> None:
+    """End a department that was merged into another: its accounts, certificates and grants end with it."""
+    print_json(client(context).post(f"/departments/{department_id}/merger", {"into": into, "reason": reason}))
+
+
+@department.command("deactivate")
+def department_deactivate(context: typer.Context, department_id: str, reason: ReasonOption) -> None:
+    """End a department without a successor: its accounts, certificates and grants end with it."""
+    print_json(client(context).post(f"/departments/{department_id}/deactivation", {"reason": reason}))
+
+
 @department.command("invite")
 def department_invite(
     context: typer.Context,

@@ -44,6 +44,7 @@ from exchange.config import KafkaBroker as KafkaSection
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_queries import AuditQueries, SignedLog
+from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
 from exchange.engines.process_pool import ProcessPool
@@ -171,6 +172,17 @@ class App:
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         records = _open_records(config, keys, storage, audit, registry, authorization, workers)
         addresses: dict[str, str] = {}
+        grants = GrantService(
+            pool_id=config.pool_id,
+            database=storage.database,
+            enforcer=audit.enforcer,
+            access=authorization.access,
+            attributes=authorization.attributes,
+            views=records.views,
+            window=RELEASE_WINDOW,
+            unmasked_for=timedelta(days=config.grants.unmasked_days),
+            clock=microseconds,
+        )
         pool = Pool(
             pool_id=config.pool_id,
             database=storage.database,
@@ -186,16 +198,17 @@ class App:
             publishing=records.publishing,
             recovery=records.recovery,
             fetching=records.fetching,
-            grants=GrantService(
-                pool_id=config.pool_id,
+            grants=grants,
+            departments=DepartmentService(
                 database=storage.database,
                 enforcer=audit.enforcer,
-                access=authorization.access,
                 attributes=authorization.attributes,
-                views=records.views,
-                window=RELEASE_WINDOW,
-                unmasked_for=timedelta(days=config.grants.unmasked_days),
-                clock=microseconds,
+                departments=registry.departments,
+                catalogue=registry.catalogue,
+                enrolment=identity.enrolment,
+                users=identity.users,
+                grants=grants,
+                now=utc_now,
             ),
             administration=Administration(
                 database=storage.database,

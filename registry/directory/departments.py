@@ -3,7 +3,8 @@
 A department is registered once and keeps its internal id through every renaming, move and merger. It is never
 removed: what it published and drew must stay attributable.
 
-No program calls `rename`, `merge`, `abolish` and `history` yet.
+What ends with a department that is merged or abolished is in `exchange.control.departments`. No program calls
+`history` yet.
 """
 
 from collections.abc import Callable

@@ -4,6 +4,7 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,46 @@ def test_the_list_tells_the_last_use_and_no_token(pool: World) -> None:
     for token in pool.people.tokens.values():
         assert token not in str(listed)
         assert fingerprint_of(token) not in str(listed)
+
+
+# departments that end
+
+
+def test_what_an_ended_department_had_ends_with_it(pool: World, police: Office) -> None:
+    tax = pool.department("税务局")
+    identity = tax.enrol("drawer")
+    grant = tax.request("permits.v1", ["permit_no"])
+    police.approve(grant)
+    reason = {"reason": "its duties have ended"}
+    for refused_one in (tax.account("security_officer"), pool.people.account(pool, "op-1", "operator")):
+        path = f"/departments/{tax.id}/deactivation"
+        wanted = {Reason.ROLE_MISSING, Reason.ROLE_FORBIDDEN}
+        assert refused(lambda by=refused_one, path=path: by.post(path, reason)) in wanted  # type: ignore[misc]
+    renamed = pool.root.post(f"/departments/{tax.id}/renaming", {"name": "某市税务总局", "short_name": "税务总局"})
+    assert (renamed["short_name"], renamed["status"]) == ("税务总局", "active")
+    assert refused(lambda: pool.root.post(f"/departments/{police.id}/deactivation", reason)) is (
+        Reason.TRANSITION_NOT_ALLOWED
+    ), "it provides resources"
+    assert pool.root.post(f"/departments/{tax.id}/deactivation", reason)["status"] == "abolished"
+    assert refused(lambda: tax.account("security_officer").get("/users")) is Reason.CERTIFICATE_REVOKED
+    with pool.client(identity) as client:
+        fetch = partial(client.fetch, grant, purpose="eligibility", case="STANDING-1")
+        assert refused(fetch) in {Reason.CERTIFICATE_REVOKED, Reason.DEPARTMENT_INACTIVE}
+    states = {one["id"]: one["state"] for one in pool.root.get("/grants")}
+    assert states[grant] == "terminated"
+    assert pool.root.post(f"/departments/{tax.id}/deactivation", reason)["status"] == "abolished", "repeated"
+
+
+def test_a_merged_department_names_its_successor_and_moves_nothing(pool: World, labour: Office) -> None:
+    old = pool.department("旧局")
+    merger = {"into": labour.id, "reason": "merged by decision of the city"}
+    path = f"/departments/{old.id}/merger"
+    assert refused(lambda: pool.root.post(path, {**merger, "into": old.id})) is Reason.REQUEST_INVALID
+    merged = pool.root.post(path, merger)
+    assert (merged["status"], merged["successor"]) == ("merged", labour.id)
+    renaming = {"name": "某市旧局", "short_name": "旧局"}
+    wanted = Reason.TRANSITION_NOT_ALLOWED
+    assert refused(lambda: pool.root.post(f"/departments/{old.id}/renaming", renaming)) is wanted
 
 
 # failed authentications

@@ -71,6 +71,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
     {
         _A.DEPARTMENT_REGISTER: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.DEPARTMENT_READ: _EVERYONE,
+        _A.DEPARTMENT_CHANGE: {_R.DATA_AUTHORITY: Scope.ANY},  # rename, merge, deactivate
         # An account that can invite a connector can become it, and one that can add an approver can become one: the
         # operator does neither.
         _A.DEPARTMENT_INVITE: {_R.DATA_AUTHORITY: Scope.ANY, _R.SECURITY_OFFICER: Scope.OWN},
@@ -208,6 +209,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.ERASURE_REJECT,
             _A.PROPOSAL_CONFIRM,
             _A.DEPARTMENT_INVITE,
+            _A.DEPARTMENT_CHANGE,
         },
     }
 )

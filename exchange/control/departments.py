@@ -1,0 +1,163 @@
+"""Department service: rename, merge, deactivate; what a department had ends with it.
+
+A department that is merged or deactivated (撤销) does not act any more. Within one transaction its accounts and
+certificates are revoked and its invitations and open proposals lose their effect; then every grant in which it is a
+party is terminated, each with an entry of its own. Repeated after a crash, the call ends what is left.
+
+A merger names the successor and moves nothing: who has taken over the duties requests its own grants, and catalogues
+the resources as its own. So a department that still provides resources is refused: they are archived first, which
+their consumers notice.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from exchange.access.decision.grant_rules import Event
+from exchange.access.decision.roles import decide_control
+from exchange.access.grants.store import GrantQuery
+from exchange.authorization.attributes import AttributeProvider
+from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.release_window import RELEASE_WINDOW
+from exchange.authorization.request_context import RequestContext
+from exchange.control.grants import GrantService
+from exchange.identity.enrolment import Enrolment
+from exchange.identity.tokens import Users
+from registry.database.unit_of_work import Database, UnitOfWork
+from registry.directory.catalogue import Catalogue
+from registry.directory.departments import Departments
+from registry.directory.model import Department, DepartmentStatus, EntryState
+from schemas.access import Action, Actor, Allow, Deny, GrantState
+from schemas.errors import ConflictError, InvalidError, Reason
+
+__all__ = ["DepartmentService"]
+
+
+class DepartmentService:
+    """Audited changes of departments."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        enforcer: Enforcer,
+        attributes: AttributeProvider,
+        departments: Departments,
+        catalogue: Catalogue,
+        enrolment: Enrolment,
+        users: Users,
+        grants: GrantService,
+        now: Callable[[], datetime],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._database = database
+        self._enforcer = enforcer
+        self._attributes = attributes
+        self._departments = departments
+        self._catalogue = catalogue
+        self._enrolment = enrolment
+        self._users = users
+        self._grants = grants
+        self._now = now
+        self._sleep = sleep
+
+    def rename(
+        self, actor: Actor, call: RequestContext, department: str, *, name: str, short_name: str, uscc: str | None
+    ) -> Department:
+        """Change a department's name, and its credit code if one is given.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError, ConflictError: see `Departments.rename`; TRANSITION_NOT_ALLOWED, it is not active.
+        """
+        current = self._read(department)
+        decision = self._decide(actor, department)
+        with self._enforcer.act(actor, Action.DEPARTMENT_CHANGE, department, call, decision) as (work, act):
+            _check_active(current)
+            act.note(change="rename")
+            return self._departments.rename(
+                work, department, name=name, short_name=short_name, uscc=uscc, version=current.version
+            )
+
+    def merge(self, actor: Actor, call: RequestContext, department: str, *, into: str, reason: str) -> Department:
+        """End a department whose duties another one has taken over; see the module for what ends with it.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: see `Departments.merge`; REQUEST_INVALID, without a reason.
+            ConflictError: TRANSITION_NOT_ALLOWED, it provides resources, or ended otherwise.
+        """
+        return self._end(actor, call, department, into=into, reason=reason)
+
+    def deactivate(self, actor: Actor, call: RequestContext, department: str, *, reason: str) -> Department:
+        """End a department without a successor; see the module for what ends with it.
+
+        Raises:
+            RefusedError: the actor may not.
+            InvalidError: DEPARTMENT_UNKNOWN; REQUEST_INVALID, without a reason.
+            ConflictError: TRANSITION_NOT_ALLOWED, it provides resources, or ended otherwise.
+        """
+        return self._end(actor, call, department, into=None, reason=reason)
+
+    def _end(self, actor: Actor, call: RequestContext, department: str, *, into: str | None, reason: str) -> Department:
+        if not reason.strip():
+            raise InvalidError(Reason.REQUEST_INVALID, "got no reason; say why the department ends")
+        current = self._read(department)
+        wanted = DepartmentStatus.ABOLISHED if into is None else DepartmentStatus.MERGED
+        if (current.status, current.successor) != (wanted, into):
+            decision = self._decide(actor, department)
+            with self._enforcer.act(actor, Action.DEPARTMENT_CHANGE, department, call, decision) as (work, act):
+                _check_active(current)
+                self._check_provides_nothing(work, department)
+                act.note(change=str(wanted), because=reason, **({} if into is None else {"into": into}))
+                if into is None:
+                    current = self._departments.abolish(work, department, version=current.version)
+                else:
+                    current = self._departments.merge(work, department, into=into, version=current.version)
+                now = self._now()
+                accounts = [
+                    self._users.revoke(work, one.name, now).name
+                    for one in self._users.all(work)
+                    if one.department == department and one.revoked_at is None
+                ]
+                serials = self._enrolment.revoke(work, department=department, at=now, by=actor.id, because=reason)
+                act.note(accounts=list(accounts), certificates=list(serials))
+            self._sleep(RELEASE_WINDOW)  # what a gateway was about to send to it has left by now, or never will
+        self._end_grants(actor, call, department, reason)
+        return current
+
+    def _end_grants(self, actor: Actor, call: RequestContext, department: str, reason: str) -> None:
+        query = GrantQuery(party=department, states=frozenset({GrantState.ACTIVE, GrantState.SUSPENDED}))
+        for grant in self._grants.list(actor, call, query):
+            if grant.state is GrantState.ACTIVE:
+                self._grants.change(actor, call, grant.id, Event.SUSPEND, reason=reason)
+            self._grants.change(actor, call, grant.id, Event.TERMINATE, reason=reason)
+
+    def _check_provides_nothing(self, work: UnitOfWork, department: str) -> None:
+        provided = [
+            str(entry.topic)
+            for entry in self._catalogue.all(work)
+            if entry.provider == department and entry.state is not EntryState.ARCHIVED
+        ]
+        if provided:
+            raise ConflictError(
+                Reason.TRANSITION_NOT_ALLOWED,
+                f"the department provides {len(provided)} resources, such as {provided[0]}; archive them first "
+                "(`pool catalogue archive`), and let the successor catalogue its own",
+            )
+
+    def _read(self, department: str) -> Department:
+        with self._database.read() as reader:
+            return self._departments.get(reader, department)
+
+    def _decide(self, actor: Actor, department: str) -> Allow | Deny:
+        return decide_control(
+            actor, Action.DEPARTMENT_CHANGE, standing=self._attributes.standing(actor), department=department
+        )
+
+
+def _check_active(department: Department) -> None:
+    if department.status is not DepartmentStatus.ACTIVE:
+        raise ConflictError(
+            Reason.TRANSITION_NOT_ALLOWED, f"the department is {department.status} already; only an active one changes"
+        )
