@@ -294,7 +294,7 @@ def control_requests(rng: random.Random, grants: list[Grant]) -> Iterator[Reques
         side = grant.consumer if action is Action.GRANT_SUBMIT else grant.provider
         name = rng.choice([grant.requested_by, "person-a", "person-b", "person-c"])
         random_one = rng.random() < 0.5
-        role = rng.choice(list(Role) if random_one else sorted(RULES[action]))
+        role = rng.choice(list(Role) if random_one else sorted(RULES.get(action) or Role))
         if random_one:
             side = rng.choice([grant.consumer, grant.provider, "", "d03"])
         machine = role is Role.CONNECTOR or rng.random() < 0.03
