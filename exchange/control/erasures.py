@@ -75,6 +75,7 @@ class ErasureService:
         self._new_id = new_id
         self._sleep = sleep
         self._running = threading.Lock()
+        self._destroyed: dict[str, int] = {}  # values of erasures that are not complete yet
         self._not_allowed: set[str] = set()  # erasures that this process's broker refuses to carry out
 
     def propose(self, actor: Actor, call: RequestContext, topic: Topic, key: Sequence[str], reason: str) -> Erasure:
@@ -164,24 +165,26 @@ class ErasureService:
             if not confirmed:
                 return 0
             listed = {one.id for one in self._listed.all()}
-            destroyed: dict[str, int] = {}
+            erased: list[Erasure] = []
             for erasure in confirmed:
                 try:
                     if erasure.id not in listed:
                         self._listed.add(erasure)
                     if broker is not None or erasure.id not in self._not_allowed:
                         before = erasure.before or 0
-                        destroyed[erasure.id] = using.erase(erasure.topic, erasure.partition, erasure.key, before)
+                        count = using.erase(erasure.topic, erasure.partition, erasure.key, before)
+                        # A repeated call finds none of those that an earlier one has replaced.
+                        self._destroyed[erasure.id] = self._destroyed.get(erasure.id, 0) + count
+                        erased.append(erasure)
                 except PoolError as error:
                     if isinstance(error, ConflictError):
                         self._not_allowed.add(erasure.id)
                     _log.warning("erasure_failed", erasure=erasure.id, reason=error.reason, message=error.message)
-            erased = [one for one in confirmed if one.id in destroyed]
             if not erased:
                 return 0
             clean = using.destroy_erased({one.topic for one in erased})
             for erasure in erased:
-                self._complete(erasure, destroyed[erasure.id], clean=clean)
+                self._complete(erasure, self._destroyed.pop(erasure.id), clean=clean)
             return len(erased)
 
     def waiting(self) -> int:
