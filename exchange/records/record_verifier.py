@@ -262,13 +262,13 @@ class _TopicScan:
             for extra in ranges:
                 self._verifier.add("records.extra", None, f"no entry accounts for {topic} {_text(extra)}")
 
-    def _read(self, active: set[int]) -> None:
-        """Read once from these partitions."""
+    def _read(self, active: set[int], *, records: int = _READ_RECORDS, size: int = _READ_BYTES) -> None:
+        """Read once from these partitions, at most so many records and bytes."""
         vector = tuple(at if number in active else self._until[number] for number, at in enumerate(self._position))
-        read = self._verifier.broker.read(self._info.topic, vector, max_records=_READ_RECORDS, max_bytes=_READ_BYTES)
-        for records in read.partitions:
-            if records.partition in active:
-                self._take(records)
+        read = self._verifier.broker.read(self._info.topic, vector, max_records=records, max_bytes=size)
+        for part in read.partitions:
+            if part.partition in active:
+                self._take(part)
         ended = all(read.next[number] <= self._position[number] for number in active)
         for number in active:
             # A broker that returns nothing before the end has nothing there: what entries promise of it is missing.
@@ -319,6 +319,11 @@ class _TopicScan:
         number = error.partition
         if number is None or number not in active or error.offsets is None:
             return False
+        while self._position[number] < error.offsets[0]:  # what comes before it can be read, a record at a time
+            try:
+                self._read({number}, records=1, size=0)
+            except RecordsCorruptError:
+                break
         self._position[number] = max(error.offsets[1], self._position[number]) + 1
         self._close_runs(number, self._position[number] - 1)
         return True
