@@ -42,7 +42,8 @@ from registry.rest.schemas import SchemaHandlers
 from registry.rest.subjects import SubjectHandlers
 from registry.rest.thread_pool import ThreadPool
 from registry.subjects.services import SubjectServices
-from schemas.errors import PoolError
+from schemas.access import Role
+from schemas.errors import PoolError, Reason, RefusedError
 
 __all__ = ["Identify", "RestApplication", "create"]
 
@@ -52,6 +53,7 @@ _CACHED_LINES = 4_096
 _LONGEST_CACHED = 512  # bytes of a path and its query
 
 _Scope = MutableMapping[str, Any]
+_READS_METRICS = (Role.OPERATOR, Role.DATA_AUTHORITY, Role.AUDITOR)
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -102,7 +104,13 @@ def create(
 
 
 def _metrics(metrics: Callable[[], tuple[bytes, str]], identify: Identify, request: Request) -> Response:
-    identify(request)  # every account may read them: they hold counts and times alone
+    actor = identify(request)
+    # Counts of the whole pool: a department that reads them before and after a publication counts hidden records.
+    if actor.role not in _READS_METRICS:
+        raise RefusedError(
+            Reason.ROLE_MISSING,
+            f"got {actor.role}; metrics count the records of all departments, and are for {', '.join(_READS_METRICS)}",
+        )
     body, media_type = metrics()
     return Response(body, headers={"Content-Type": media_type})
 

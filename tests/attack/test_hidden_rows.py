@@ -5,15 +5,18 @@ it likes, as often as it likes. Time that a call takes is not looked at here (do
 """
 
 import hashlib
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
 
 import grpc
+import httpx
 import pytest
 import sqlalchemy as sa
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from exchange.admin_client import AdminClient
 from exchange.client import FetchResult
 from schemas.errors import InvalidError, Reason, RefusedError
 from schemas.proto.pool.v1 import exchange_pb2 as wire
@@ -111,6 +114,28 @@ def test_no_answer_counts_what_is_hidden(served: Served, resource: Resource) -> 
     assert len(reply.view.record_keys) == 16
     numbers = {field.number for field, _ in reply.ListFields()} | {each.field_number for each in UnknownFieldSet(reply)}
     assert numbers <= {1, 2, 3, 4, 6}, "view, position, entry, leaf and caught up"
+
+
+def test_no_metric_counts_what_is_hidden(served: Served, resource: Resource) -> None:
+    """The registry's listener shows the process's metrics: among them, how many records were published in the pool."""
+    resource.granted(district="d1")
+    resource.publish(resource.batch(rows(*range(0, 100, 2))))
+    world, office = served._world, served._labour
+    office.enrol("meter")
+    folder = world.folder / "identities" / office.id / "meter"
+
+    def metrics(account: AdminClient | None) -> httpx.Response:
+        trust = ssl.create_default_context(cafile=str(world.data / "ca" / "authority.crt"))
+        if account is None:
+            trust.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        headers = {} if account is None else account._headers
+        return httpx.get(f"https://{world.addresses['registry']}/metrics", headers=headers, verify=trust)
+
+    roles = ("catalogue_editor", "sharing_office_head", "security_officer")
+    for who in (None, *(office.account(role) for role in roles)):
+        answer = metrics(who)
+        assert (answer.status_code, "pool_records" in answer.text) == (403, False)
+    assert "pool_records_published_total" in metrics(world.root).text
 
 
 def test_asking_for_one_record_at_a_time_does_not_count_what_lies_between(resource: Resource) -> None:
