@@ -13,13 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from registry.governance.personal_numbers import SEPARATORS
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["CaseForm"]
 
 _PARTS: Final = re.compile(r"\{(YYYY|MM|DD|N[1-9][0-9]?|A[1-9][0-9]?)\}|([^{}])", re.DOTALL)
 _DIGITS: Final = {"YYYY": "20[0-9]{2}", "MM": "(?:0[1-9]|1[0-2])", "DD": "(?:0[1-9]|[12][0-9]|3[01])"}
-_SEPARATORS: Final = " -._·'"
 _LONGEST: Final = 64  # characters of a case number
 _FEWEST: Final = 11  # digits of the shortest personal number
 
@@ -58,7 +58,7 @@ class CaseForm:
             if literal is not None:
                 pattern.append(re.escape(literal))
                 digits, length, any_digits = int(literal.isdecimal()), 1, int(literal.isdecimal())
-                ends = not digits and literal not in _SEPARATORS
+                ends = not digits and literal not in SEPARATORS
             elif element in _DIGITS:
                 pattern.append(_DIGITS[element])
                 digits = length = len(element)

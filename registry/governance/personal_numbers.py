@@ -9,7 +9,9 @@ A case number, a reason or a title stays in the audit log permanently, so a numb
     bank card number  16 to 19 digits that stand alone, with the first digits of a card scheme and the check digit
                       (ISO/IEC 7812, Luhn)
 
-Full-width and other Unicode digits count as digits; spaces, hyphens and dots between digits do not separate. A unified
+Full-width, circled and other Unicode digits count as digits; spaces, line ends, hyphens, dots, slashes and parentheses
+between digits do not separate, nor does what is not seen (control and zero-width characters, variation selectors,
+combining marks). Numerals in words, Chinese ones too, are not read. A unified
 social credit code (统一社会信用代码, GB 32100) is an organisation's and no personal number; a UUID and a hexadecimal
 digest are none either. A case number of dates and serial numbers rarely looks like any of these; but of those that are
 a division code, a date and four more digits, one in eleven passes for an identity number. Where that happens, the
@@ -24,7 +26,7 @@ from typing import Final
 
 from registry.avro.field_rules import Rule, Verdict
 
-__all__ = ["PersonalNumber", "find_personal_number", "without_personal_numbers"]
+__all__ = ["SEPARATORS", "PersonalNumber", "find_personal_number", "without_personal_numbers"]
 
 
 class PersonalNumber(StrEnum):
@@ -44,7 +46,16 @@ _PROVINCES: Final = frozenset(
 ) | {"81", "82", "83", "91"}
 _WEIGHTS: Final = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CHECKS: Final = "10X98765432"
-_SEPARATORS: Final = frozenset(" -._·'")
+SEPARATORS: Final = " -._·'/()"
+"""Characters that do not separate the digits of one number, as `_plain` writes them."""
+_SPACED_CHECK: Final = re.compile(rf"[{re.escape(SEPARATORS)}]{{1,3}}[xX](?![0-9A-Za-z])")
+_DIGITS: Final = frozenset(range(10))
+_LINE_ENDS: Final = frozenset("\t\n\r\x0b\x0c\x85")
+_DOTS: Final = frozenset("\u2022\u2027\u2219\u22c5\u30fb")  # bullets and middle dots
+_CROSSES: Final = frozenset("\u0425\u0445\u03a7\u03c7\u00d7")  # letters and a sign that look like X
+# Categories of what is not seen: control, format and unassigned characters, marks on others (variation selectors too).
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cn", "Mn", "Me"})
+_FILLERS: Final = frozenset("\u115f\u1160")  # letters without a form (Hangul)
 _LONGEST_SEPARATION: Final = 3  # characters between two digits of one number
 _OPAQUE: Final = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -58,7 +69,7 @@ _YEAR: Final = re.compile(r"(?:19|20)[0-9]{2}")
 
 def find_personal_number(text: str) -> PersonalNumber | None:
     """Return the kind of a personal number in a text, None where there is none."""
-    plain = text if text.isascii() else _plain(text)
+    plain = text if text.isascii() and text.isprintable() else _plain(text)
     if sum(map(_is_digit, plain)) < 11:  # the shortest has 11 digits
         return None
     plain = _TOKEN.sub(_without_credit_code, _OPAQUE.sub(" / ", plain))
@@ -82,18 +93,21 @@ def without_personal_numbers(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text with plain digits, separators and letters: NFKC, digits of all scripts, without invisible ones."""
+    """Return a text with plain digits, separators and letters: NFKC, digits of all scripts, without unseen ones."""
     folded = []
     for each in unicodedata.normalize("NFKC", text):
         category = unicodedata.category(each)
-        if category == "Nd":
-            folded.append(str(unicodedata.digit(each)))
+        if category in {"Nd", "No", "Nl"}:
+            value = unicodedata.numeric(each)
+            folded.append(str(int(value)) if value in _DIGITS else each)
         elif category == "Pd" or each in "\u2212\u30fc":  # minus; the long vowel mark is a full-width dash in use
             folded.append("-")
-        elif category == "Zs" or each in "\t\n\r":
+        elif category in {"Zs", "Zl", "Zp"} or each in _LINE_ENDS or each == "\u2800":  # an empty Braille pattern
             folded.append(" ")
-        elif category != "Cf":  # zero-width characters and the like
-            folded.append("x" if each in "\u0445\u0425" else each)  # the Cyrillic letter that looks like X
+        elif each in _DOTS:
+            folded.append("·")
+        elif category not in _UNSEEN and each not in _FILLERS:
+            folded.append("x" if each in _CROSSES else each)
     return "".join(folded)
 
 
@@ -107,7 +121,7 @@ def _digit_groups(text: str) -> list[list[str]]:
     at, end = 0, len(text)
     while at < end:
         if not _is_digit(text[at]):
-            separated = separated + 1 if text[at] in _SEPARATORS else _LONGEST_SEPARATION + 1
+            separated = separated + 1 if text[at] in SEPARATORS else _LONGEST_SEPARATION + 1
             at += 1
             continue
         start = at
@@ -127,9 +141,9 @@ def _digit_groups(text: str) -> list[list[str]]:
         if run.endswith("X"):
             separated = _LONGEST_SEPARATION + 1
         # "17 digits, a separator, X": the check character stands alone
-        elif (spaced := re.match(r"[ \-._·']{1,3}[xX](?![0-9A-Za-z])", text[at:])) is not None:
+        elif (spaced := _SPACED_CHECK.match(text, at)) is not None:
             found[-1].append("X")
-            at += spaced.end()
+            at = spaced.end()
             separated = _LONGEST_SEPARATION + 1
     return found
 

@@ -17,7 +17,23 @@ IDENTITY, MOBILE, CARD = PersonalNumber.IDENTITY, PersonalNumber.MOBILE, Persona
 NUMBERS = [str(person["id_number"]) for person in persons(300)]
 WIDE = str.maketrans("0123456789Xx-", "０１２３４５６７８９Ｘｘ－")
 ARABIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
-SEPARATORS = ("", " ", "-", "　", "－", "‑", " - ", ".", "\u200b", "\u00a0")
+SUZHOU = str.maketrans("0123456789", "〇〡〢〣〤〥〦〧〨〩")
+CIRCLED = str.maketrans("0123456789", "⓿❶❷❸❹❺❻❼❽❾")
+SEEN = ("", " ", "-", "　", "－", "‑", " - ", ".", "\u00a0", "\n", "\r\n", "\t", "\u2028", "/", "•", "・", "\u2800")
+UNSEEN = (
+    "\u200b",
+    "\x00",
+    "\x7f",
+    "\u00ad",
+    "\u034f",
+    "\ufe0f\u20e3",
+    "\u3164",
+    "\u115f",
+    "\u180b",
+    "\U000e0100",
+    "\u0301",
+)
+SEPARATORS = (*SEEN, *UNSEEN)
 
 
 @given(
@@ -26,7 +42,7 @@ SEPARATORS = ("", " ", "-", "　", "－", "‑", " - ", ".", "\u200b", "\u00a0")
     st.sets(st.integers(1, 17), max_size=17),
     st.sampled_from(["", "查", "case ", "身份证号：", "2026/", "x"]),
     st.sampled_from(["", "的户籍", "!", " ", "，电话", "/2026"]),
-    st.sampled_from([{}, WIDE, ARABIC]),
+    st.sampled_from([{}, WIDE, ARABIC, SUZHOU, CIRCLED]),
 )
 def test_an_identity_number_is_found_however_it_is_written(
     number: str, separator: str, cuts: set[int], before: str, after: str, script: dict[int, str]
@@ -52,6 +68,10 @@ def test_an_identity_number_is_found_within_other_digits(number: str, before: st
         ("+86-13800138000", MOBILE),
         ("008613800138000", MOBILE),
         ("138-0013-8000", MOBILE),
+        ("138\n0013\n8000", MOBILE),
+        ("+86 (138) 0013/8000", MOBILE),
+        ("11010519491231002\u00d7", IDENTITY),
+        ("11010519491231002\u03a7", IDENTITY),
         ("1 3 8 0 0 1 3 8 0 0 0", MOBILE),
         ("１３８００１３８０００", MOBILE),
         ("①③⑧⓪⓪①③⑧⓪⓪⓪", MOBILE),
@@ -72,6 +92,8 @@ def test_an_identity_number_is_found_within_other_digits(number: str, before: st
         ("2026-11-01/0001/330100", None),
         ("3301002026000012", None),
         ("第一百二十三号 12345678901", None),
+        ("一三八〇〇一三八〇〇〇", None),  # in words
+        ("2026/11/01-2026/11/30 (330100)", None),
         ("23800138000", None),
         ("138001380001", None),
         ("202611010000123", None),
