@@ -17,6 +17,7 @@ __all__ = [
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
+    "ROWS_PUT_BACK",
     "ROWS_REFUSED",
     "SCHEMAS_TOPIC_FAILURES",
     "SEQUENCER_FAILURES",
@@ -46,6 +47,9 @@ RECORDS_CORRUPT = Counter(
     "pool_records_corrupt_total", "Reads and appends refused: stored records were changed or are missing", ["topic"]
 )
 RECOVERED_RECEIPTS = Counter("pool_recovered_receipts_total", "Publications whose entry the sweeper wrote")
+ROWS_PUT_BACK = Counter(
+    "pool_rows_put_back_total", "Rows that are older than they were, gone, or not what the log says", ["table", "what"]
+)
 ROWS_REFUSED = Counter("pool_rows_refused_total", "Rows of the database that the pool did not write", ["table"])
 LANES_UNREADABLE = Gauge("pool_lanes_unreadable", "Lanes whose receipts the broker could not read at the last sweep")
 UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait for their place in the log")

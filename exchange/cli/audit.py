@@ -24,8 +24,7 @@ from exchange.cli.control import client, connect, print_table
 from exchange.cli.output import print_json
 from exchange.identity.secrets import FileSecrets
 from exchange.server.roles import Role
-from exchange.server.row_tags import open_entry_tags, open_row_tags
-from exchange.server.tagged_tables import stored_rows
+from exchange.server.row_tags import open_entry_tags, open_row_tags, stored_rows
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to", "read_key", "read_text"]

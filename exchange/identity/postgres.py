@@ -32,6 +32,7 @@ metadata = sa.MetaData()
 _ID = sa.Text(collation="C")  # ordered by code point, as everywhere else
 _MOMENT = sa.DateTime(timezone=True)
 _DIGEST = sa.LargeBinary(32)
+_MOST_REVOKED = 100_000  # serials in memory
 
 _invitation = sa.Table(
     "identity_invitation",
@@ -123,6 +124,7 @@ class PostgresIdentityStore(IdentityStore):
 
     def __init__(self, tags: RowTags) -> None:
         self._tags = tags
+        self._revoked: set[str] = set()  # serials that this process has read as revoked: no row revives one of them
 
     @override
     def add_invitation(self, work: UnitOfWork, token: OneTimeToken) -> None:
@@ -186,12 +188,21 @@ class PostgresIdentityStore(IdentityStore):
     @override
     def certificate(self, reader: Reader, serial: str) -> Certificate | None:
         row = connection_of(reader).execute(_certificate_of(serial)).one_or_none()
-        return None if row is None else _read_certificate(self._tags.checked(_certificate, row))
+        return None if row is None else self._certificate(row)
 
     @override
     def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         row = connection_of(work).execute(_certificate_of(serial).with_for_update(read=True)).one_or_none()
-        return None if row is None else _read_certificate(self._tags.checked(_certificate, row))
+        return None if row is None else self._certificate(row)
+
+    def _certificate(self, row: Any) -> Certificate:
+        found = _read_certificate(self._tags.checked(_certificate, row))
+        if found.revoked_at is not None:
+            if len(self._revoked) < _MOST_REVOKED:
+                self._revoked.add(found.serial)
+        elif found.serial in self._revoked:
+            raise self._tags.put_back(_certificate, row)
+        return found
 
     @override
     def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:

@@ -7,7 +7,7 @@ exchange/server/background.py   the background loops of each role
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ from typing_extensions import override
 from exchange import metrics, migrations
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
+from exchange.audit.entry_tags import EntryTags
 from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
@@ -75,12 +76,15 @@ from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.roles import Role
+from exchange.server.row_digest import RowDigests
 from exchange.server.row_tags import open_entry_tags, open_row_tags
+from exchange.server.row_watch import RowWatch
+from exchange.server.row_watch import report as report_row
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
-from registry.database.unit_of_work import PostgresDatabase, Reader, connection_of
+from registry.database.unit_of_work import PostgresDatabase, Reader, UnitOfWork, connection_of
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.governance.approvals import Approvals
@@ -92,8 +96,12 @@ from registry.schemas_topic.outbox import OutboxWriter
 from registry.schemas_topic.records import Record
 from registry.subjects.services import SubjectServices
 from registry.subjects.store import SubjectWriter
+from schemas.access import Actor, ActorKind
+from schemas.access import Role as AccountRole
+from schemas.audit import AuditEntry
+from schemas.canonical import Json
 from schemas.errors import InvalidError, PoolError, Reason
-from schemas.identifiers import uuid7
+from schemas.identifiers import random_id, uuid7
 
 __all__ = ["App", "operator_broker", "schemas_on_topic"]
 
@@ -116,6 +124,8 @@ class App:
     broker: Broker
     sequencer: Sequencer
     log: PostgresLog
+    row_watch: RowWatch
+    row_digests: RowDigests
     authority: Authority
     engines: tuple[sa.Engine, ...]
     workers: ProcessPool
@@ -255,6 +265,8 @@ class App:
             broker=storage.broker,
             sequencer=audit.sequencer,
             log=audit.log,
+            row_watch=RowWatch(storage.engine, tags, report_row),
+            row_digests=RowDigests(storage.database, _recorder(config, audit.ledger), audit.tags),
             authority=keys.authority,
             engines=(storage.engine, storage.autocommit),
             workers=workers,
@@ -339,6 +351,7 @@ def _check_records_tagged(config: Config) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Audit:
+    tags: EntryTags
     entries: PostgresEntries
     ledger: AuditLedger
     enforcer: Enforcer
@@ -355,6 +368,7 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
     retry_until_available(lambda: ledger.open(storage.database))
     log = PostgresLog(storage.engine, tags, report=_report_entry)
     return _Audit(
+        tags,
         entries,
         ledger,
         Enforcer(
@@ -656,6 +670,28 @@ def _below(folder: Path, path: Path) -> Path:
 def _report_corrupt(error: RecordsCorruptError) -> None:
     metrics.RECORDS_CORRUPT.labels(error.topic).inc()
     _log.error("records_corrupt", topic=error.topic, partition=error.partition, offsets=error.offsets, found=error.why)
+
+
+def _recorder(config: Config, ledger: AuditLedger) -> Callable[[UnitOfWork, str, Mapping[str, Json]], None]:
+    """Return a function that writes an entry of the process itself, which no rule decides on."""
+    actor = Actor(kind=ActorKind.MACHINE, id="sequencer", department="", role=AccountRole.OPERATOR)
+
+    def record(work: UnitOfWork, action: str, data: Mapping[str, Json]) -> None:
+        now = microseconds()
+        entry = AuditEntry(
+            pool=config.pool_id,
+            id=uuid7(now),
+            at=now,
+            gateway="",
+            salt=random_id(),
+            actor=actor,
+            action=action,
+            resource=config.pool_id,
+            data=data,
+        )
+        ledger.write(work, [entry])
+
+    return record
 
 
 def _report_entry(entry: str, process: str) -> None:

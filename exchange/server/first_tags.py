@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql as pg
 from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.tables import audit_entry, audit_process
 from exchange.identity.keyfile import replace_private
-from exchange.server.tagged_tables import tagged_tables
+from exchange.server.row_tags import tagged_tables
 from registry.database.row_tags import RowTags, key_text
 from registry.database.unit_of_work import Database, RowChange, UnitOfWork, connection_of, note_row_change
 from schemas.access import Action

@@ -38,9 +38,10 @@ from exchange.api.long_poll import TopicGrowth
 from exchange.api.registry_api import registry_api
 from exchange.api.registry_protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
-from exchange.server import allocator, background
+from exchange.server import allocator, background, row_watch
 from exchange.server.composition import App
 from exchange.server.roles import Role
+from exchange.server.row_digest import keep_digests
 from exchange.server.startup_retry import retry_until_available
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -87,6 +88,11 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if roles & {Role.GATEWAY, Role.REGISTRY}:
             flush = partial(background.flush_authentications, app.pool.authentications)
             await stack.enter_async_context(background.in_thread("authentications", flush))
+        rows = partial(row_watch.watch, app.row_watch)
+        await stack.enter_async_context(background.in_thread("rows", rows))
+        if Role.SEQUENCER in roles:
+            digests = partial(keep_digests, app.row_digests)
+            await stack.enter_async_context(background.in_thread("digests", digests))
         if app.schemas_topic is not None:
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))

@@ -1,16 +1,21 @@
-"""Row tags and entry tags of a process: their keys, and the report of rows that are refused."""
+"""Row tags and entry tags of a process: their keys, the tagged tables and their rows, the report of refused rows."""
 
+from collections.abc import Iterator
+
+import sqlalchemy as sa
 import structlog
 
-from exchange import metrics
+from exchange import metrics, migrations
 from exchange.audit.entry_tags import ENTRY_ROLES, EntryTags
+from exchange.audit.row_notes import StoredRow
 from exchange.identity.secrets import Secrets
 from exchange.server.roles import Role
-from registry.database.row_tags import RowTags
+from registry.database.row_tags import RowTags, Tagged, classification, key_text, short_tag
 
-__all__ = ["open_entry_tags", "open_row_tags"]
+__all__ = ["open_entry_tags", "open_row_tags", "stored_rows", "tagged_tables"]
 
 _log = structlog.get_logger()
+_STREAM = 2_000  # rows in memory at a time
 
 
 def open_row_tags(secrets: Secrets) -> RowTags:
@@ -33,3 +38,29 @@ def open_entry_tags(secrets: Secrets, roles: frozenset[Role]) -> EntryTags:
 def _report(table: str, key: str) -> None:
     metrics.ROWS_REFUSED.labels(table).inc()
     _log.error("row_refused", table=table, key=key)
+
+
+def tagged_tables() -> list[sa.Table]:
+    """Return the tables whose rows carry a tag."""
+    return [
+        table
+        for metadata in migrations.METADATA
+        for table in metadata.sorted_tables
+        if isinstance(classification(table), Tagged)
+    ]
+
+
+def stored_rows(connection: sa.Connection, tags: RowTags | None) -> Iterator[StoredRow]:
+    """Yield every row of every tagged table.
+
+    Args:
+        connection: to read with.
+        tags: checks them; None = without the keys, so that only their tags can be compared with the log.
+    """
+    streaming = connection.execution_options(yield_per=_STREAM)
+    for table in tagged_tables():
+        columns = [*table.primary_key.columns, table.c.tag] if tags is None else [*table.columns]
+        with streaming.execute(sa.select(*columns)) as rows:
+            for row in (one._asdict() for one in rows):
+                valid = None if tags is None else tags.holds(table, row)
+                yield StoredRow(table.name, key_text(table, row), short_tag(row["tag"]), valid)

@@ -198,10 +198,14 @@ class RowTags:
             raise ValueError(f"got a key of {len(key)} bytes; expected at least {_MIN_KEY}")
         return hmac.digest(key, _message(table, row), "sha256")
 
+    def proves(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
+        """Return whether a row, with every column of its table, is one that the pool wrote, be it old."""
+        tag = row[_TAG]
+        return tag is not None and hmac.compare_digest(self.tag(table, row), bytes(tag))
+
     def holds(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
         """Return whether a row, with every column of its table, is one that the pool wrote and still trusts."""
-        tag = row[_TAG]
-        if tag is None or not hmac.compare_digest(self.tag(table, row), bytes(tag)):
+        if not self.proves(table, row):
             return False
         return not self._distrusted or (table.name, key_text(table, row)) not in self._distrusted
 
@@ -319,6 +323,10 @@ class RowTags:
     def distrust(self, rows: Iterable[tuple[str, str]]) -> None:
         """Refuse rows from now on, by table and key, whatever their tags: they were put back."""
         self._distrusted = frozenset(rows)
+
+    def put_back(self, table: sa.Table, row: Any) -> CorruptError:
+        """Report a row that is known to be an old one, and return the error with which it is refused."""
+        return self._refused(table, _mapping(row))
 
     def _refused(self, table: sa.Table, row: Mapping[str, Any]) -> CorruptError:
         key = key_text(table, row)

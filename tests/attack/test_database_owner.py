@@ -267,6 +267,18 @@ def test_rows_that_were_deleted_or_put_back_are_named(pool: Pool) -> None:
     assert any(line.startswith("row.gone") and "identity_account" in line for line in found), found
 
 
+def test_a_certificate_that_was_seen_as_revoked_is_not_revived_by_its_old_row(pool: Pool) -> None:
+    identity = pool.labour.enrol("revived")
+    old = pool.put_back("identity_certificate", "connector = 'revived'")
+    body = {"department": pool.labour.id, "connector": "revived", "reason": "stolen"}
+    pool.world.root.post("/connectors/revocations", body)
+    with pool.world.client(identity) as client:
+        assert refused(lambda: client.schema(TOPIC)) is Reason.CERTIFICATE_REVOKED
+    old.restore()
+    with pool.world.client(identity) as client:
+        assert refused(lambda: client.schema(TOPIC)) is Reason.ROW_FORGED
+
+
 def test_a_row_that_a_holder_of_the_keys_wrote_without_an_entry_is_named(pool: Pool) -> None:
     tags = open_row_tags(FileSecrets.open(pool.world.data / "secrets"))
     with PostgresDatabase(pool.engine).begin() as work:

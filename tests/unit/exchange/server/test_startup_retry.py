@@ -106,6 +106,7 @@ def test_once_the_doors_are_closed_the_same_signal_ends_the_process(
     monkeypatch.setattr(allocator, "freeze_startup_objects", lambda: None)
     app: Any = SimpleNamespace(
         config=SimpleNamespace(limits=SimpleNamespace(threads=1), listen=SimpleNamespace(metrics=None)),
+        row_watch=SimpleNamespace(step=lambda: None),
         schemas_topic=None,
         addresses={},
     )
