@@ -244,7 +244,9 @@ class ErasureService:
         decision = self._decide(actor, action, self._provider_or_none(erasure.topic))
         if isinstance(decision, Allow):
             persons = self._attributes.persons(erasure.proposed_by, actor.id)
-            decision = refuse_second_signature(erasure.proposed_by, actor.id, persons) or decision
+            refusal = refuse_second_signature(erasure.proposed_by, actor.id, persons)
+            if refusal is not None:  # a denial counts as false, so `or` would pass it over
+                decision = refusal
         confirmed = action is Action.ERASURE_CONFIRM
         # Before the transaction, as above. What is published from here on is none of this decision.
         before = self._broker.ends(erasure.topic).latest[erasure.partition] if confirmed else None

@@ -75,8 +75,8 @@ def test_a_published_entry_s_topic_keeps_what_the_entry_states(
 def test_a_change_holds_at_once_and_has_an_entry_and_a_restart_keeps_it(office: Office) -> None:
     world, topic = office.world, draft(office)
     world.root.post(f"/catalogue/{topic}/publication")
-    done = in_process.run(main, "catalogue", "--data", world.data, "history", topic, "--keep", "90")
-    assert done.returncode == 0, done.stderr
+    changed = world.root.post(f"/catalogue/{topic}/history", {"history": {"days": 90}})
+    assert changed["applied"] is True
     assert stored(world, topic) == ("all", 90 * DAY)
     (entry,) = world.root.get("/audit/entries", {"resource": topic, "action": "registry:catalogue:retain"})
     assert (entry["entry"]["data"]["history"], entry["entry"]["data"]["before"]) == ("90 days", "all")
