@@ -10,6 +10,7 @@ accounts                  accounts, invitations            exchange/control/acco
 departments               rename, merge, deactivate        exchange/control/departments.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
+audit_keys                keys of the trace, by month      exchange/control/audit_keys.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
+from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
@@ -80,6 +82,7 @@ class Pool:
     accounts: AccountService
     last_use: LastUse
     audit_queries: AuditQueries
+    audit_keys: AuditKeys
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

@@ -27,6 +27,7 @@ __all__ = [
     "InvitationBody",
     "MergerBody",
     "PersonBody",
+    "PruningBody",
     "ReasonBody",
     "RenamingBody",
     "RequestBody",
@@ -183,6 +184,12 @@ class SchemaBody(_Body):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     text: str
+
+
+class PruningBody(_Body):
+    """The month before which the keys of the trace shall be destroyed."""
+
+    before: str = Field(description="YYYY-MM, six months ago or earlier")
 
 
 class ReasonBody(_Body):

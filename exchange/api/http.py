@@ -30,6 +30,7 @@ from exchange.api.bodies import (
     InvitationBody,
     MergerBody,
     PersonBody,
+    PruningBody,
     ReasonBody,
     RenamingBody,
     RequestBody,
@@ -405,6 +406,24 @@ def proof(who: Caller, entry_id: str) -> PlainTextResponse:
 def checkpoint(who: Caller) -> PlainTextResponse:
     """Return the newest signed checkpoint. Keep it outside the pool."""
     return PlainTextResponse(who.pool.audit_queries.checkpoint(who.actor, who.call))
+
+
+@router.get("/audit/keys", tags=["audit"])
+def audit_keys(who: Caller) -> list[Document]:
+    """List the months whose pseudonyms in the trace can be read, oldest first."""
+    return who.pool.audit_keys.epochs(who.actor, who.call)
+
+
+@router.post("/audit/keys/prunings", status_code=201, tags=["audit"])
+def propose_pruning(who: Caller, body: PruningBody) -> Document:
+    """Propose to destroy the keys of the trace before a month; another person confirms it."""
+    return who.pool.audit_keys.propose(who.actor, who.call, body.before)
+
+
+@router.post("/audit/keys/prunings/{proposal_id}/confirmation", tags=["audit"])
+def confirm_pruning(who: Caller, proposal_id: str) -> Document:
+    """Confirm a proposal: the pseudonyms of the batches before and the keys of their months are destroyed."""
+    return who.pool.audit_keys.confirm(who.actor, who.call, proposal_id)
 
 
 def create(pool: Pool) -> FastAPI:

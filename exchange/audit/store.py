@@ -180,7 +180,7 @@ class ReceiptStore(Protocol):
     """Stores the receipts of publications.
 
     The pseudonyms beside them are for the question who may have seen a person's record, and say in which order a batch
-    was sent (`exchange.records.record_verifier`). No program prunes them yet.
+    was sent (`exchange.records.record_verifier`). They are stored sealed (`exchange.records.sealed_receipts`).
     """
 
     def put(
@@ -223,8 +223,7 @@ class ReceiptStore(Protocol):
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
         """Remove the pseudonyms of batches published before a time (microseconds UTC); return how many batches it were.
 
-        The receipts stay. No program calls this yet; it belongs to the destruction of the key of the epoch
-        (`exchange.identity.secrets`).
+        The receipts stay. It comes before the keys of the epochs are destroyed (`exchange.control.audit_keys`).
         """
         ...
 

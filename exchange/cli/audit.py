@@ -39,7 +39,14 @@ def add_to(app: typer.Typer) -> None:
     audit.command("verify")(verify)
     audit.command("check-proof")(check_proof_file)
     app.add_typer(audit, name="audit", help="The audit log (审计日志): list, prove, verify.", no_args_is_help=True)
-    for name, command in (("list", list_entries), ("show", show), ("prove", prove), ("checkpoint", checkpoint)):
+    for name, command in (
+        ("list", list_entries),
+        ("show", show),
+        ("prove", prove),
+        ("checkpoint", checkpoint),
+        ("keys", keys),
+        ("prune-keys", prune_keys),
+    ):
         audit.command(name)(command)
 
 
@@ -124,6 +131,37 @@ def checkpoint(
     """Print the newest signed checkpoint; keep it outside the pool."""
     connect(context, data, url, token_file, authority)
     print(client(context).get("/audit/checkpoint"), end="")
+
+
+def keys(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """List the months whose pseudonyms beside receipts can be read, with the fingerprints of their keys."""
+    connect(context, data, url, token_file, authority)
+    print_table(client(context).get("/audit/keys"), ("epoch", "over", "fingerprint"))
+
+
+def prune_keys(
+    context: typer.Context,
+    before: Annotated[str | None, typer.Option("--before", help="propose: the first month that stays, YYYY-MM")] = None,
+    confirm: Annotated[str | None, typer.Option("--confirm", help="confirm: id of another person's proposal")] = None,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Destroy the keys and pseudonyms of the trace before a month: one person proposes, another confirms."""
+    if (before is None) == (confirm is None):
+        raise InvalidError(Reason.REQUEST_INVALID, "expected either --before MONTH, or --confirm with a proposal's id")
+    connect(context, data, url, token_file, authority)
+    if confirm is not None:
+        print_json(client(context).post(f"/audit/keys/prunings/{confirm}/confirmation"))
+        return
+    print_json(client(context).post("/audit/keys/prunings", {"before": before}))
 
 
 def check_proof_file(

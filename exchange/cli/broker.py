@@ -25,6 +25,7 @@ import sqlalchemy as sa
 import typer
 
 from exchange.audit.postgres import PostgresReceipts
+from exchange.audit.store import ReceiptStore
 from exchange.audit.verify import VerificationReport, verify_files
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
@@ -37,7 +38,7 @@ from exchange.identity.secrets import FileSecrets
 from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
 from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
 from exchange.server.clock import microseconds
-from exchange.server.composition import App, operator_broker, schemas_on_topic
+from exchange.server.composition import App, open_receipts, operator_broker, schemas_on_topic
 from registry.database.unit_of_work import connection_of
 from registry.directory.model import EntryState
 from registry.schemas_topic.records import Record, write_line
@@ -121,9 +122,10 @@ def verify(
         with app.pool.database.read() as reader:
             for leaf in connection_of(reader).execute(_UNSIGNED, {"size": size}).scalars():
                 collector.add(None, bytes(leaf))
+        secrets = FileSecrets.open(config.path("secrets"))
         verifier = RecordVerifier(
             app.broker,
-            _order_of(app, Pseudonyms(FileSecrets.open(config.path("secrets")))),
+            _order_of(app, Pseudonyms(secrets), open_receipts(secrets)),
             report,
             clock=microseconds,
             progress=_print_progress if sys.stderr.isatty() else _silent,
@@ -199,8 +201,7 @@ def renew_generations(data: Data) -> None:
     print(f"{number:,} {'topic has' if number == 1 else 'topics have'} a new generation")
 
 
-def _order_of(app: App, pseudonymizer: Pseudonyms) -> Callable[[Lane, int], BatchOrder | None]:
-    store = PostgresReceipts()
+def _order_of(app: App, pseudonymizer: Pseudonyms, store: ReceiptStore) -> Callable[[Lane, int], BatchOrder | None]:
 
     def order(lane: Lane, sequence: int) -> BatchOrder | None:
         with app.pool.database.read() as reader:

@@ -41,6 +41,15 @@ class SignedLog(Protocol):
         """
         ...
 
+    def require_signed(self, entry_id: str, leaf: bytes) -> None:
+        """Check that the signed log has an entry with these bytes.
+
+        Raises:
+            UnavailableError: LOG_BEHIND.
+            CorruptError: LEAF_MISMATCH, it has another one.
+        """
+        ...
+
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return size and signed note of the newest checkpoint; None while nothing has been signed."""
         ...

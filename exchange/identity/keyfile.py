@@ -8,11 +8,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from schemas.errors import InvalidError, Reason
+from schemas.errors import InvalidError, Reason, UnavailableError
 
 __all__ = [
     "create_ed25519",
     "create_private",
+    "destroy_private",
     "private_folder",
     "read_ed25519",
     "read_private",
@@ -65,6 +66,29 @@ def replace_private(path: Path, content: bytes) -> None:
     """Write a file of mode 0600, in place of the one that is there, if any; it is durable when this returns."""
     _write_temporary(path, content).rename(path)
     _sync(path.parent)
+
+
+def destroy_private(path: Path) -> None:
+    """Overwrite a file with random bytes and remove it; durable when this returns. A file that is missing is no error.
+
+    Where the file system does not write in place (copy on write, flash), the old bytes stay until they are reused.
+
+    Raises:
+        UnavailableError: DISK_FULL, the file system refuses.
+    """
+    try:
+        with path.open("r+b") as file:
+            file.write(secrets.token_bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        _sync(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnavailableError(
+            Reason.DISK_FULL, f"{path} cannot be destroyed ({error.strerror}); do it again when the disk can be written"
+        ) from error
 
 
 def private_folder(path: Path) -> Path:

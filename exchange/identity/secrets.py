@@ -2,9 +2,10 @@
 
     K_topic   per resource; decides a record's pseudonym and so its partition, its order and its compaction. Never
               rotated: with another key the same person would have another pseudonym.
-    K_audit   per epoch (a month); no program uses it yet. It is for pseudonyms of persons in the audit log that
-              become meaningless once the epoch's key is destroyed, after the retention time. No program draws or
-              destroys one, and no entry holds a pseudonym that was made with one.
+    K_audit   per epoch (a month); seals the pseudonyms of a batch's keys that are stored beside its receipt
+              (`exchange.identity.audit_pseudonyms`). They become meaningless once the epoch's key is destroyed, after
+              the retention time (`exchange.control.audit_keys`). The gateway that stores the first batch of a month
+              draws it.
     K_grant   per grant; record keys that are stable within a grant and mean nothing across two.
     named     further keys, by purpose, such as the seal of grants.
 
@@ -29,7 +30,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from typing_extensions import override
 
-from exchange.identity.keyfile import create_private, private_folder, read_private
+from exchange.identity.keyfile import create_private, destroy_private, private_folder, read_private
 from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName
 
@@ -56,7 +57,7 @@ class Secrets(Protocol):
         ...
 
     def audit_key(self, epoch: str) -> bytes:
-        """Return K_audit of an epoch, `YYYY-MM`. No program calls this yet.
+        """Return K_audit of an epoch, `YYYY-MM`.
 
         Raises:
             InvalidError: REQUEST_INVALID, for another form; CONFIG_INVALID, it was never drawn, lost or destroyed.
@@ -64,11 +65,24 @@ class Secrets(Protocol):
         ...
 
     def draw_audit_key(self, epoch: str) -> bytes:
-        """Draw K_audit of an epoch that begins, unless another gateway has; return it. No program calls this yet.
+        """Draw K_audit of an epoch that begins, unless another gateway on this folder has; return it.
 
         Raises:
             InvalidError: REQUEST_INVALID, for another form, or where a later epoch has a key: what was destroyed or
                 lost is not drawn again.
+        """
+        ...
+
+    def audit_epochs(self) -> list[str]:
+        """Return the epochs that have a key here, oldest first."""
+        ...
+
+    def destroy_audit_key(self, epoch: str) -> None:
+        """Destroy K_audit of an epoch, which may have none. The file is overwritten; its copies are not known here.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for another form.
+            UnavailableError: DISK_FULL, the file system refuses.
         """
         ...
 
@@ -141,6 +155,15 @@ class FileSecrets(Secrets):
             create_private(path, os.urandom(_KEY_SIZE))
         return read_private(path)
 
+    @override
+    def audit_epochs(self) -> list[str]:
+        return sorted(key.stem for key in (self._folder / "audit").glob("*.key") if _EPOCH.fullmatch(key.stem))
+
+    @override
+    def destroy_audit_key(self, epoch: str) -> None:
+        _check_epoch(epoch)
+        destroy_private(self._folder / "audit" / f"{epoch}.key")
+
     def _derive(self, master: str, name: str) -> bytes:
         return _hkdf(self._masters[master], f"exchange-pool/1/{master}/{name}".encode())
 
@@ -184,6 +207,17 @@ class MemorySecrets(Secrets):
             if epoch not in self._epochs:
                 _check_not_over(epoch, self._epochs)
             return self._epochs.setdefault(epoch, os.urandom(_KEY_SIZE))
+
+    @override
+    def audit_epochs(self) -> list[str]:
+        with self._lock:
+            return sorted(self._epochs)
+
+    @override
+    def destroy_audit_key(self, epoch: str) -> None:
+        _check_epoch(epoch)
+        with self._lock:
+            self._epochs.pop(epoch, None)
 
 
 def _hkdf(master: bytes, info: bytes) -> bytes:

@@ -5,6 +5,7 @@ exchange/server/listeners.py    the listeners of each role
 exchange/server/background.py   the background loops of each role
 """
 
+import base64
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.proof import log_behind, prove
 from exchange.audit.sequencer import Sequencer
+from exchange.audit.store import ReceiptStore
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.authentications import Authentications
@@ -44,6 +46,7 @@ from exchange.config import Config
 from exchange.config import KafkaBroker as KafkaSection
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
+from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
@@ -51,6 +54,7 @@ from exchange.control.grants import GrantService
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
+from exchange.identity.audit_pseudonyms import AuditPseudonyms
 from exchange.identity.authority import Authority, CertificateAuthenticator
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.failure_limiter import FailureLimiter
@@ -59,7 +63,7 @@ from exchange.identity.last_use import LastUse
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.pseudonyms import Pseudonyms
-from exchange.identity.secrets import FileSecrets
+from exchange.identity.secrets import FileSecrets, Secrets
 from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.records.append_recovery import AppendRecovery
@@ -69,6 +73,7 @@ from exchange.records.reading.delivery_tracking import DeliveryTracking
 from exchange.records.reading.position_token import PositionTokens
 from exchange.records.receipts import LaneReceipts
 from exchange.records.retractions import RetractionCache
+from exchange.records.sealed_receipts import SealedReceipts
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
@@ -100,10 +105,11 @@ from schemas.access import Actor, ActorKind
 from schemas.access import Role as AccountRole
 from schemas.audit import AuditEntry
 from schemas.canonical import Json
-from schemas.errors import InvalidError, PoolError, Reason
+from schemas.errors import CorruptError, InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
+from schemas.merkle import leaf_hash
 
-__all__ = ["App", "operator_broker", "schemas_on_topic"]
+__all__ = ["App", "open_receipts", "operator_broker", "schemas_on_topic"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
@@ -251,6 +257,15 @@ class App:
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
             ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
+            audit_keys=AuditKeys(
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                entries=PostgresEntries(storage.engine),
+                log=_SignedLog(audit.log, config.path("log")),
+                receipts=open_receipts(keys.secrets),
+                secrets=keys.secrets,
+                clock=microseconds,
+            ),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
             now=utc_now,
         )
@@ -405,9 +420,22 @@ class _SignedLog(SignedLog):
         return prove(self._folder, index, by_hash=by_hash)
 
     @override
+    def require_signed(self, entry_id: str, leaf: bytes) -> None:
+        proven = self.prove(entry_id, by_hash=True).split("\n")[1].removeprefix("extra ")
+        if base64.b64decode(proven) != leaf_hash(leaf):
+            raise CorruptError(
+                Reason.LEAF_MISMATCH, "the stored entry is not the one in the signed log; an auditor must look at it"
+            )
+
+    @override
     def latest_checkpoint(self) -> tuple[int, str] | None:
         row = self._log.latest_checkpoint()
         return None if row is None else (row.size, row.note)
+
+
+def open_receipts(secrets: Secrets) -> ReceiptStore:
+    """Return the store of receipts: in PostgreSQL, with sealed pseudonyms."""
+    return SealedReceipts(PostgresReceipts(), AuditPseudonyms(secrets, microseconds))
 
 
 def _own_resources(database: PostgresDatabase, catalogue: Catalogue, department: str) -> frozenset[str]:
@@ -513,7 +541,7 @@ def _open_records(
     pseudonymizer = Pseudonyms(keys.secrets)
     retractions = PostgresRetractions()
     receipts = LaneReceipts(
-        ledger=audit.ledger, store=PostgresReceipts(), retractions=retractions, signer=keys.receipts
+        ledger=audit.ledger, store=open_receipts(keys.secrets), retractions=retractions, signer=keys.receipts
     )
     recovery = AppendRecovery(
         database=storage.database,

@@ -40,8 +40,12 @@ ROUTES = {
     "/v1/audit/entries/{entry_id}",
     "/v1/audit/entries/{entry_id}/proof",
     "/v1/audit/checkpoint",
+    # These return no entries.
+    "/v1/audit/keys",
+    "/v1/audit/keys/prunings",
+    "/v1/audit/keys/prunings/{proposal_id}/confirmation",
 }
-COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof"}
+COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys"}
 
 
 @dataclass

@@ -164,6 +164,10 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
             _R.CONNECTOR: Scope.OWN,
         },
+        # Two persons: what is destroyed is the trace of what was published, and cannot be made again.
+        _A.AUDIT_KEYS_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.AUDIT_KEYS_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.AUDIT_KEYS_PRUNE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
     }
@@ -183,6 +187,7 @@ _READS = frozenset(
         _A.ERASURE_READ,
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
+        _A.AUDIT_KEYS_READ,
         _A.USER_READ,
         _A.CONNECTOR_READ,
     }
@@ -210,6 +215,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.PROPOSAL_CONFIRM,
             _A.DEPARTMENT_INVITE,
             _A.DEPARTMENT_CHANGE,
+            _A.AUDIT_KEYS_PRUNE,
         },
     }
 )
@@ -222,6 +228,8 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.ERASURE_CONFIRM,
     _A.ERASURE_REJECT,
     _A.PROPOSAL_CONFIRM,
+    _A.AUDIT_KEYS_PROPOSE,
+    _A.AUDIT_KEYS_PRUNE,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})
