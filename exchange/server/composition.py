@@ -260,7 +260,7 @@ class App:
             audit_keys=AuditKeys(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
-                entries=PostgresEntries(storage.engine),
+                entries=audit.entries,
                 log=_SignedLog(audit.log, config.path("log")),
                 receipts=open_receipts(keys.secrets),
                 secrets=keys.secrets,
