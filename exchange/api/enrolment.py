@@ -32,7 +32,7 @@ class _Servicer:
         origin = Origin(interface, source_of(context.peer()))
 
         def attempt() -> EnrolledConnector:
-            with self._pool.authentications.attempt(origin):
+            with self._pool.authentications.attempt(origin, certified=interface is Interface.GRPC):
                 return work(call)
 
         try:

@@ -79,7 +79,8 @@ class RegistryIdentification:
         source = source_of(request.client.host if request.client else "")
         if not header:
             certificate = client_certificate(request.scope)
-            with self._pool.authentications.attempt(Origin(Interface.REGISTRY, source)):
+            origin = Origin(Interface.REGISTRY, source)
+            with self._pool.authentications.attempt(origin, certified=certificate is not None):
                 if certificate is None:
                     raise _no_identity()
                 return self._pool.identify(certificate)

@@ -114,17 +114,21 @@ class Authentications:
         self._minutes: dict[Interface, _Minute] = {}
 
     @contextmanager
-    def attempt(self, origin: Origin, proof: bytes = b"") -> Iterator[None]:
+    def attempt(self, origin: Origin, proof: bytes = b"", *, certified: bool = False) -> Iterator[None]:
         """Make an attempt within the block; a refusal for want of an identity is a failure.
 
         Args:
             origin: of the attempt.
             proof: digest of what is presented, 32 bytes; empty for a certificate.
+            certified: the TLS handshake has proved a certificate of the pool's authority. Nothing is guessed then, and
+                the attempt does not wait: whoever fails all the time at the same address would keep connectors from
+                renewing, until their certificates end.
 
         Raises:
             UnavailableError: TOO_MANY_FAILURES, the attempt has to wait; or the failure could not be recorded.
         """
-        self.check(origin, proof)
+        if not certified:
+            self.check(origin, proof)
         try:
             yield
         except RefusedError as error:

@@ -288,7 +288,7 @@ class AccountService:
             return self._users.rotate(work, actor.id, digest, self._now())
 
     def revoke(self, actor: Actor, call: RequestContext, name: str, reason: str) -> Account:
-        """Revoke an account; its next call is refused.
+        """Revoke an account; its next call is refused, and the unused invitations that it took part in have ended.
 
         Raises:
             RefusedError: the actor may not.
@@ -308,7 +308,10 @@ class AccountService:
                         f"{FIRST_AUTHORITIES} data authorities have to stay, or nobody could confirm anything; add a "
                         "third first. Is its token stolen? Then its holder rotates it",
                     )
-            return self._users.revoke(work, name, self._now())
+            now = self._now()
+            # Who confirmed an invitation has its token, and would enrol a connector after the account has ended.
+            act.note(invitations_withdrawn=self._store.withdraw_invitations_of(work, name, now))
+            return self._users.revoke(work, name, now)
 
     def finish_set_up(self) -> None:
         """Remove the file of the first token where that token has ended; called at a start, in case it was killed."""

@@ -130,16 +130,16 @@ class GrantService:
             state=GrantState.DRAFT,
             zone=resource.zone,
         )
-        with self._database.read() as reader:
-            level = self._attributes.level_of(reader, draft)
-            masks = self._views.masks(reader, draft.topic)
-        if level is None:
-            raise InvalidError(
-                Reason.FIELD_UNKNOWN,
-                f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
-            )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
+            # After the decision: which fields a schema has, only those learn who may ask for them, and with an entry.
+            level = self._attributes.level_of(work, draft)
+            if level is None:
+                raise InvalidError(
+                    Reason.FIELD_UNKNOWN,
+                    f"got fields, or a row filter on fields, of which {draft.topic} lacks at least one; see its schema",
+                )
+            masks = self._views.masks(work, draft.topic)
             now = self._attributes.now(work)
             purposes = {purpose.id for purpose in self._access.purposes(work) if purpose.active}
             terms = RequestTerms(

@@ -5,6 +5,7 @@
     renew    from day 20 of a certificate that is still valid → the next one; the signing key stays
     revoke   a department's, a connector's or one certificate; the enforcer asks at every act, so it holds at once
 
+The token ends unused when an account that proposed or confirmed it is revoked: who left the office may still have it.
 A token that names no connector enrols only a name that the department has not used. Taking an existing name over (its
 machine was off for a month, or lost) needs a token that names it: the old certificates are revoked, and the new
 signing key is the connector's from then on.
@@ -182,6 +183,8 @@ class Enrolment:
         # Read twice: first for the department, then under its lock, since another machine may have been faster.
         self._store.lock_department(work, self._read_invitation(work, secret, connector, at)[0].department)
         actor, token = self._read_invitation(work, secret, connector, at)
+        if not self._store.use_invitation(work, token.digest, at):  # whoever invited was revoked at this moment
+            raise _invalid_invitation()
         if token.connector is None and self._store.signing_keys(work, actor.department, actor.id):
             raise ConflictError(
                 Reason.ALREADY_EXISTS,
@@ -195,7 +198,6 @@ class Enrolment:
         self._store.set_signing_key(
             work, SigningKey(department=actor.department, connector=actor.id, public_key=signing_key, since=at)
         )
-        self._store.use_invitation(work, token.digest, at)
         return self._store_certificate(work, actor, issued)
 
     def renew(self, work: UnitOfWork, actor: Actor, request: bytes, at: datetime) -> EnrolledConnector:
@@ -263,10 +265,7 @@ class Enrolment:
         token = self._store.invitation(work, _digest(secret))
         # One answer for all: a guesser learns nothing.
         if token is None or token.used_at is not None or at >= token.expires_at or token.connector not in {None, name}:
-            raise RefusedError(
-                Reason.TOKEN_INVALID,
-                "the invitation is unknown, used, older than 7 days or for another connector; ask for a new one",
-            )
+            raise _invalid_invitation()
         actor = Actor(kind=ActorKind.MACHINE, id=name, department=token.department, role=Role.CONNECTOR)
         return actor, token
 
@@ -290,6 +289,13 @@ class Enrolment:
             serial=issued.serial,
             not_after=issued.not_after,
         )
+
+
+def _invalid_invitation() -> RefusedError:
+    return RefusedError(
+        Reason.TOKEN_INVALID,
+        "the invitation is unknown, used, withdrawn, older than 7 days or for another connector; ask for a new one",
+    )
 
 
 def _check_proof(signing_key: bytes, proof: bytes, request: bytes) -> None:

@@ -105,7 +105,7 @@ _account_use = sa.Table(
 )
 
 # An advisory lock, as there need not be a row yet that could be locked.
-_LOCK_DEPARTMENT = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
+_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 # Run with each call that has a token, so it is prepared.
 _BY_DIGEST = PreparedStatement(
@@ -157,8 +157,10 @@ class PostgresIdentityStore(IdentityStore):
         )
 
     @override
-    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        self._tags.change(work, _invitation, _invitation.c.digest == digest, {"used_at": at})
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> bool:
+        # On the locked row: a withdrawal that came between the look-up and this wins.
+        which = (_invitation.c.digest == digest) & _invitation.c.used_at.is_(None)
+        return bool(self._tags.change(work, _invitation, which, {"used_at": at}))
 
     @override
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
@@ -168,8 +170,18 @@ class PostgresIdentityStore(IdentityStore):
         self._tags.change(work, _invitation, which, {"used_at": at}, restricts=True)
 
     @override
+    def withdraw_invitations_of(self, work: UnitOfWork, account: str, at: datetime) -> int:
+        invited_by = sa.func.string_to_array(_invitation.c.invited_by, "+")
+        which = (sa.literal(account) == sa.func.any(invited_by)) & _invitation.c.used_at.is_(None)
+        return len(self._tags.change(work, _invitation, which, {"used_at": at}, restricts=True))
+
+    @override
+    def lock_person(self, work: UnitOfWork, person: str) -> None:
+        connection_of(work).execute(_LOCK, {"name": f"identity-person:{person}"})
+
+    @override
     def lock_department(self, work: UnitOfWork, department: str) -> None:
-        connection_of(work).execute(_LOCK_DEPARTMENT, {"name": f"identity:{department}"})
+        connection_of(work).execute(_LOCK, {"name": f"identity:{department}"})
 
     @override
     def add_certificate(self, work: UnitOfWork, certificate: Certificate) -> None:

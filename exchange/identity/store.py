@@ -48,7 +48,7 @@ class OneTimeToken:
         digest: SHA-256 of the secret, 32 bytes.
         department: internal id of the department that may enrol a connector with it.
         connector: the one name that it is for; None = any name that the department has not used yet.
-        invited_by: account name.
+        invited_by: names of the accounts that proposed and confirmed it, with `+` between them.
         created_at, expires_at: aware.
         used_at: when it was used or withdrawn; None before.
     """
@@ -126,12 +126,20 @@ class IdentityStore(Protocol):
         """Return an invitation by its secret's digest; None = there is none."""
         ...
 
-    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        """Mark an invitation as used."""
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> bool:
+        """Mark an invitation as used; return False where it was used or withdrawn already."""
         ...
 
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
         """Mark a department's unused invitations as used: all, or those that name the connector."""
+        ...
+
+    def withdraw_invitations_of(self, work: UnitOfWork, account: str, at: datetime) -> int:
+        """Mark the unused invitations that an account proposed or confirmed as used; return their number."""
+        ...
+
+    def lock_person(self, work: UnitOfWork, person: str) -> None:
+        """Make every other account of the person wait until the transaction ends, whatever its department is."""
         ...
 
     def lock_department(self, work: UnitOfWork, department: str) -> None:
@@ -241,15 +249,26 @@ class MemoryIdentityStore(IdentityStore):
         return self._tables.invitations.get(digest)
 
     @override
-    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> None:
-        used = replace(self._tables.invitations[digest], used_at=at)
-        self._set(work, self._tables.invitations, digest, used)
+    def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> bool:
+        token = self._tables.invitations[digest]
+        if token.used_at is not None:
+            return False
+        self._set(work, self._tables.invitations, digest, replace(token, used_at=at))
+        return True
 
     @override
     def withdraw_invitations(self, work: UnitOfWork, *, department: str, connector: str | None, at: datetime) -> None:
         for token in list(self._tables.invitations.values()):
             if token.department == department and token.used_at is None and connector in {None, token.connector}:
                 self.use_invitation(work, token.digest, at)
+
+    @override
+    def withdraw_invitations_of(self, work: UnitOfWork, account: str, at: datetime) -> int:
+        unused = [one for one in self._tables.invitations.values() if one.used_at is None]
+        return sum(self.use_invitation(work, one.digest, at) for one in unused if account in one.invited_by.split("+"))
+
+    @override
+    def lock_person(self, work: UnitOfWork, person: str) -> None: ...
 
     @override
     def lock_department(self, work: UnitOfWork, department: str) -> None: ...

@@ -71,6 +71,7 @@ class Users:
             RefusedError: ROLE_FORBIDDEN, the person holds another account that does not go with it.
             ConflictError: ALREADY_EXISTS, the name has been used before, or the token is another account's.
         """
+        self._store.lock_person(work, staff_number(person))
         account = self.check(work, name=name, role=role, department=department, person=person, by=by, at=at)
         account = replace(account, digest=digest)
         self._store.add_account(work, account)
@@ -162,6 +163,7 @@ class Users:
                 Reason.REQUEST_INVALID, f"the account {name!r} names its person already, and that never changes"
             )
         number = staff_number(person)
+        self._store.lock_person(work, number)
         check_person(number, account.role, account.department, self._store.accounts(work))
         account = replace(account, person=number)
         self._store.change_account(work, account)

@@ -2,7 +2,9 @@
 
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
 from exchange.cli import main
-from exchange.client import enrol
+from exchange.client import enrol, renew
 from exchange.identity.failure_limiter import LONGEST
 from exchange.identity.postgres_proposals import metadata
 from exchange.identity.secrets import FileSecrets
@@ -23,6 +25,7 @@ from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import PostgresDatabase
 from schemas.errors import PoolError, Reason, RefusedError
 from schemas.invitation import Invitation
+from tests.kit.patience import wait_for
 from tests.kit.world.in_process import run
 from tests.kit.world.world import Office, World
 
@@ -276,6 +279,49 @@ def test_a_revoked_a_rotated_and_an_ended_token_are_refused(pool: World, labour:
     assert refused(lambda: pool.remote(newest).get("/departments")) is Reason.CERTIFICATE_REVOKED
 
 
+@pytest.mark.parametrize("leaver", ["confirmed", "proposed"])
+def test_an_invitation_ends_with_the_account_that_took_part_in_it(pool: World, leaver: str, tmp_path: Path) -> None:
+    """The officer who confirms an invitation has its token, and could wait for the day after it was dismissed."""
+    office = pool.department(f"城管局{leaver}")
+    officer = office.account("security_officer")
+    colleague = pool.people.account(pool, f"colleague-{leaver}", "security_officer", office.id)
+
+    def invite(proposing: AdminClient) -> str:
+        proposal = proposing.post(f"/departments/{office.id}/invitations", {"connector": None})
+        return str(officer.post(f"/proposals/{proposal['id']}/confirmation")["token"])
+
+    tokens = {"with a colleague": invite(colleague), "with the authority": invite(pool.root)}
+    leaving = f"colleague-{leaver}" if leaver == "proposed" else f"security-officer-{office.id[-6:]}"
+    pool.root.post(f"/users/{leaving}/revocation", {"reason": "dismissed"})
+    ended = {"with a colleague"} if leaver == "proposed" else set(tokens)
+    for number, (name, token) in enumerate(tokens.items()):
+        where = tmp_path / str(number)
+        if name in ended:
+            assert refused(lambda n=number, t=token, w=where: enrol(t, f"ghost-{n}", w)) is Reason.TOKEN_INVALID  # type: ignore[misc]
+        else:
+            assert enrol(token, f"ghost-{number}", where).department == office.id
+
+
+def test_one_person_gets_no_account_in_two_departments_at_one_moment(
+    pool: World, police: Office, labour: Office
+) -> None:
+    for turn in range(12):
+        barrier = threading.Barrier(2)
+
+        def made(office: Office, turn: int = turn, barrier: threading.Barrier = barrier) -> str:
+            officer = office.account("security_officer")
+            body, _ = terms(f"twice-{turn}-{office.id[-6:]}", "sharing_office_head", office.id, f"TWICE-{turn}")
+            proposal = pool.root.post("/users", body)
+            barrier.wait()
+            try:
+                return str(confirm(officer, proposal, body)["state"])
+            except RefusedError as error:
+                return str(error.reason)
+
+        with ThreadPoolExecutor(2) as threads:
+            assert sorted(threads.map(made, (police, labour))) == ["confirmed", "role_forbidden"]
+
+
 def test_nobody_s_account_is_rotated_or_revoked_by_another_department(
     pool: World, police: Office, labour: Office
 ) -> None:
@@ -379,6 +425,22 @@ def test_two_hundred_wrong_tokens_leave_an_entry_and_a_metric_and_are_slowed() -
         folded = [one["data"]["folded"] for one in failures(pool) if "folded" in one["data"]]
         # 201 attempts, the first of which has an entry of its own, and those of the new account that had to wait.
         assert 200 <= sum(folded) <= 204
+
+
+def test_who_fails_behind_an_address_keeps_no_connector_from_renewing_or_from_the_registry() -> None:
+    with World.start() as pool:
+        identity = pool.department("公安局").enrol("honest")
+        folder = pool.folder / "identities" / identity.department / identity.connector
+        trusted = ssl.create_default_context(cafile=str(pool.data / "ca" / "authority.crt"))
+        certified = ssl.create_default_context(cafile=str(pool.data / "ca" / "authority.crt"))
+        certified.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        wrong = {"authorization": "Bearer pool_wrong"}
+        with httpx.Client(verify=trusted, headers=wrong) as stranger, httpx.Client(verify=certified) as connector:
+            tried = f"https://{pool.addresses['http']}/v1/departments"
+            wait_for(lambda: stranger.get(tried).headers.get("retry-after") == str(int(LONGEST)), "the longest delay")
+            assert connector.get(f"https://{pool.addresses['registry']}/subjects").status_code == 200
+            too_early = Reason.TRANSITION_NOT_ALLOWED
+            assert refused(lambda: renew(identity, folder)) is too_early
 
 
 def test_wrong_invitations_and_registry_passwords_are_told_too() -> None:

@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
 TOPIC = Topic.parse("population.v1")
 CLOSED = '[registry]\nprofile = "closed"\n'
+FIELDS = ("id_number", "no_such_field")
 READS = {"registry:schema:read", "registry:schema:read_by_id"}
 
 
@@ -187,6 +188,25 @@ def test_a_consumer_reads_its_view_by_subject_and_each_read_is_an_entry(pool: Po
     assert [field["name"] for field in json.loads(text)["fields"]] == ["id_number", "full_name"]
     assert consumer.grpc.schema(schema_id=pool.view)[1]
     assert entries() == before + 2
+
+
+@pytest.mark.parametrize("role", ["catalogue_editor", "security_officer", "operator"])
+def test_a_request_tells_no_field_of_a_closed_schema_to_who_may_not_ask(pool: Pool, role: str) -> None:
+    """An answer that differs for fields that are there would read the schema, name by name, without an entry."""
+    other = pool.parties["other"].office
+    account = other.account(role) if role != "operator" else pool.world.account("asking-operator", role)
+    terms = {
+        "topic": str(TOPIC),
+        "purpose": "eligibility",
+        "legal_basis": "社会保险法 第七十四条",
+        "case": "STANDING-1",
+        "not_before": "2026-11-01T00:00:00Z",
+        "expires": "2027-11-01T00:00:00Z",
+    }
+    answers = {refused(lambda f=field: account.post("/requests", terms | {"fields": [f]})) for field in FIELDS}  # type: ignore[misc]
+    assert answers <= {Reason.ROLE_MISSING, Reason.ROLE_FORBIDDEN}
+    found = pool.world.root.get("/audit/entries", {"action": "exchange:grant:submit", "decision": "deny"})
+    assert any(one["entry"]["actor"]["role"] == role for one in found)
 
 
 def test_no_right_of_the_configuration_opens_another_department_s_view() -> None:

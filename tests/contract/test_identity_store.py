@@ -108,6 +108,29 @@ def test_certificates_are_revoked_by_department_connector_and_serial(home: Home)
         assert home.store.certificate(work, "a1") == revoked
 
 
+def test_an_account_s_unused_invitations_are_withdrawn_and_no_others(home: Home) -> None:
+    def token(number: int, invited_by: str) -> OneTimeToken:
+        return OneTimeToken(
+            digest=bytes([number]) * 32,
+            department=CONSUMER if number % 2 else PROVIDER,
+            connector=None,
+            invited_by=invited_by,
+            created_at=NOW,
+            expires_at=NOW + DAY,
+        )
+
+    tokens = [token(number, by) for number, by in enumerate(("li+wang", "wang+li", "li", "li+wa", "liu+li.x", "li+wu"))]
+    with home.db.begin() as work:
+        for one in tokens:
+            home.store.add_invitation(work, one)
+        assert home.store.use_invitation(work, tokens[5].digest, NOW)
+        assert not home.store.use_invitation(work, tokens[5].digest, NOW + DAY), "once"
+        assert home.store.withdraw_invitations_of(work, "wang", NOW) == 2
+        assert home.store.withdraw_invitations_of(work, "li", NOW) == 2
+        found = [home.store.invitation(work, one.digest) for one in tokens]
+    assert [one is not None and one.used_at is not None for one in found] == [True, True, True, True, False, True]
+
+
 def test_what_is_rolled_back_never_happened(home: Home) -> None:
     secret = home.invite()
 
