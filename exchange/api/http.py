@@ -200,7 +200,7 @@ def accounts(who: Caller) -> list[Document]:
 
 @router.post("/users/{name}/token", tags=["users"])
 def rotate(who: Caller, name: str, body: TokenBody) -> Document:
-    """Give the caller's own account another token, at once; propose one for another's."""
+    """Rotate the token of the caller's own account at once; propose it for another account."""
     digest = parse_fingerprint(body.token_fingerprint)
     if name == who.actor.id:
         account = who.pool.accounts.rotate(who.actor, who.call, digest)

@@ -215,7 +215,7 @@ _FOUND = (
 
 
 def _matching(query: EntryQuery) -> "sa.Select[Any]":
-    """Return the select of the entries that a query asks for, whoever asks."""
+    """Return the select of the entries that a query asks for, before it is limited to what the caller may see."""
     table = audit_entry.c
     statement: sa.Select[Any] = sa.select(*_FOUND).where(~table.refused)
     equal: list[tuple[sa.ColumnElement[Any], str | None]] = [

@@ -277,7 +277,7 @@ class AccountService:
         return [ListedAccount(one, uses.get(one.name)) for one in found if department in {None, one.department}]
 
     def rotate(self, actor: Actor, call: RequestContext, digest: bytes) -> Account:
-        """Give the actor's own account another token; the old one has ended when this returns.
+        """Rotate the token of the actor's own account; the old one has ended when this returns.
 
         Raises:
             RefusedError: the actor may not.

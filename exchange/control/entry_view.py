@@ -60,7 +60,7 @@ def entry_view(entry: Mapping[str, Any], party: EntryParty | None) -> EntryView:
     elif action in _KNOWN:
         shown = {name: value for name, value in data.items() if name not in RANGES}
     else:
-        shown = {}  # an act of a newer version: nobody knows here what its data say
+        shown = {}  # an act of a newer version: what its data say is unknown here
     withheld = [f"data.{name}" for name in sorted(data.keys() - shown.keys())]
     if not withheld:
         return EntryView(entry=dict(entry))

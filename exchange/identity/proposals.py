@@ -1,6 +1,6 @@
 """Proposals: what one person proposes in a department's name and another confirms; port and in-memory adapter.
 
-Whoever may approve or connect is made by two persons: an account, another token of an account, the person of an account
+What may approve or connect is made by two persons: an account, another token of an account, the person of an account
 of an earlier version, the invitation of a connector. A proposal has no effect before it is confirmed, and ends after
 seven days.
 

@@ -130,7 +130,7 @@ class Users:
         return Actor(kind=ActorKind.HUMAN, id=account.name, department=account.department, role=account.role)
 
     def rotate(self, work: UnitOfWork, name: str, digest: bytes, at: datetime) -> Account:
-        """Give an account another token; the old one ends with the transaction.
+        """Rotate the token of an account; the old one ends with the transaction.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or a revoked one.

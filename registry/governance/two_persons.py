@@ -31,7 +31,7 @@ def refuse_second_signature(first: str, second: str, persons: Mapping[str, str])
         if not persons.get(account):
             return Deny(
                 Reason.PERSON_UNKNOWN,
-                f"the account {account[:64]!r} names no person, so nobody knows whether two persons sign; two others "
+                f"the account {account[:64]!r} names no person, so it is unknown whether two persons sign; two others "
                 "must set its staff number first (`pool user set-person`)",
             )
     return None
