@@ -468,6 +468,7 @@ def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags) ->
         store,
         writer,
         governed=catalogue.governs,
+        other_majors=catalogue.other_majors,
         strict=config.registry.strict_logical_types,
         validate=config.registry.validate_new_schemas,
         approved=approvals.consume,

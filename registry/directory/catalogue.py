@@ -167,6 +167,14 @@ class Catalogue:
             return False
         return self._store.get(reader, topic) is not None
 
+    def other_majors(self, reader: Reader, subject: str) -> list[Topic]:
+        """Return the topics of the other majors of a subject's resource, in their order; none if it has no entry."""
+        if not self.governs(reader, subject):
+            return []
+        topic = Topic.parse(subject.removesuffix("-value"))
+        provided = self._store.provided_by(reader, self.get(reader, topic).provider)
+        return sorted(other for other in provided if other.name == topic.name and other != topic)
+
     def _save(self, work: UnitOfWork, entry: CatalogueEntry) -> None:
         try:
             self._store.save(work, entry, self._clock())

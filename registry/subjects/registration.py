@@ -57,6 +57,7 @@ from registry.subjects.versions import (
     with_text,
 )
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
+from schemas.names import Topic
 
 __all__ = ["Form", "Registration"]
 
@@ -65,6 +66,12 @@ _RESERVATION_REMOVED = (
 )
 _RESERVED_FIELD = "The new schema has field that conflicts with the reserved field {}."
 _CONTRACT_KEYS = ("defaultMetadata", "overrideMetadata", "defaultRuleSet", "overrideRuleSet")
+
+
+def no_other_majors(reader: Reader, subject: str) -> Sequence[Topic]:
+    """Return no topics: for a registry without a catalogue."""
+    del reader, subject
+    return ()
 
 
 def never_approved(work: UnitOfWork, subject: str, fingerprint: bytes, findings: Sequence[str]) -> bool:
@@ -89,6 +96,8 @@ class Registration:
         lookup: finds schemas by id.
         configuration: levels, modes and contracts.
         governed: returns whether every field must be classified under a subject (`registry.directory.catalogue`).
+        other_majors: returns the topics of the other majors of a subject's resource: a new major is no way to lower
+            what an earlier one has.
         strict: also refuse logical types that change their meaning between versions.
         validate: also refuse names and defaults that Avro's own parser accepts, unless a subject's configuration
             (`validateNewSchemas`) says otherwise.
@@ -104,6 +113,7 @@ class Registration:
         configuration: Configuration,
         *,
         governed: Callable[[Reader, str], bool],
+        other_majors: Callable[[Reader, str], Sequence[Topic]] = no_other_majors,
         strict: bool = False,
         validate: bool = True,
         approved: Callable[[UnitOfWork, str, bytes, Sequence[str]], bool] = never_approved,
@@ -114,6 +124,7 @@ class Registration:
         self._configuration = configuration
         self._submission_reader = SubmissionReader(reader, lookup)
         self._governed = governed
+        self._other_majors = other_majors
         self._strict = strict
         self._validate = validate
         self._approved = approved
@@ -221,7 +232,7 @@ class Registration:
                 return RegisteredVersion.of(existing, content if text is None else with_text(content, text))
             merged = self._with_contract(work, submission.content, live, config)
             refuse_sensitive_values(merged.metadata)
-            findings = self._find_lowered(work, submission, merged, versions) if governed else []
+            findings = self._find_lowered(work, subject, submission, merged, versions) if governed else []
             require_compatible(
                 self._incompatibilities(work, submission, merged, live, config, None),
                 Compatibility(config["compatibility"]),
@@ -386,7 +397,7 @@ class Registration:
                         f"version {target} of {subject} has the id {version.schema_id}, and not {schema_id}",
                     )
                 return RegisteredVersion.of(version, content)
-        findings = self._find_lowered(work, submission, content, versions) if governed else []
+        findings = self._find_lowered(work, subject, submission, content, versions) if governed else []
         self._require_approval(work, subject, submission, findings)
         change.add_version(target, schema, content.text)
         return _version(subject, target, schema, content)
@@ -441,7 +452,7 @@ class Registration:
         submission = self.read(reader, subject, content, form=_form(normalize=normalize))
         merged = self.with_contract(reader, subject, submission.content)
         return submission.fingerprint, self._find_lowered(
-            reader, submission, merged, self._reader.versions(reader, subject)
+            reader, subject, submission, merged, self._reader.versions(reader, subject)
         )
 
     def _require_approval(self, work: UnitOfWork, subject: str, submission: Submission, findings: list[str]) -> None:
@@ -449,15 +460,24 @@ class Registration:
             raise classification.lowered_error(findings)
 
     def _find_lowered(
-        self, reader: Reader, submission: Submission, content: Content, versions: Iterable[StoredVersion]
+        self,
+        reader: Reader,
+        subject: str,
+        submission: Submission,
+        content: Content,
+        versions: Iterable[StoredVersion],
     ) -> list[str]:
         """Return what a submission lowers of the earlier versions' classification, tags included.
 
+        The versions of lower majors of the resource are earlier ones too. Those of higher majors count for fields that
+        this major has not had yet.
+
         Args:
             reader: to read with.
+            subject: under which it would be registered.
             submission: the new schema.
             content: with the metadata that it would be registered with.
-            versions: the earlier ones.
+            versions: the earlier ones of the subject.
         """
         parsed: ParsedSchema | None = submission.parsed
         if parsed is None:
@@ -467,8 +487,26 @@ class Registration:
                 "AVRO, whose fields carry their classification",
             )
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
+        tagged = tagged_entities(parsed, content.metadata)
+        earlier = self._earlier(reader, versions)
+        findings = _lowered(fields, tagged, earlier)
+        known = {field.path for _, old, _ in earlier for field in _classification(old)}
+        for topic in self._other_majors(reader, subject):
+            others = self._earlier(reader, self._reader.versions(reader, topic.subject))
+            if topic < Topic.parse(subject.removesuffix("-value")):
+                found = _lowered(fields, tagged, others)
+            else:
+                classified = [(number, _classification(old)) for number, old, _ in others]
+                found = classification.lowered_since(
+                    fields, [(number, [one for one in old if one.path not in known]) for number, old in classified]
+                )
+            findings += [f"{topic}, {one}" for one in found]
+        return findings
+
+    def _earlier(self, reader: Reader, versions: Iterable[StoredVersion]) -> list[tuple[int, ParsedSchema, str | None]]:
+        """Return number, schema and metadata of the Avro ones among versions."""
         # Softly deleted versions too: deleting must not lower a classification.
-        earlier = [
+        return [
             (
                 version.number,
                 self._lookup.parsed_for_comparison(reader, version.schema_id),
@@ -476,11 +514,6 @@ class Registration:
             )
             for version in versions
             if self._lookup.by_id(reader, version.schema_id).content.schema_type == SchemaType.AVRO
-        ]
-        tagged = tagged_entities(parsed, content.metadata)
-        return [
-            *classification.lowered_since(fields, [(number, _classification(old)) for number, old, _ in earlier]),
-            *dropped_tags(tagged, [(number, _tags(old, metadata)) for number, old, metadata in earlier]),
         ]
 
     def _incompatibilities(
@@ -579,6 +612,18 @@ def _classification(parsed: ParsedSchema) -> tuple[classification.ClassifiedFiel
 @lru_cache(maxsize=4_096)
 def _tags(parsed: ParsedSchema, metadata: str | None) -> tuple[TaggedEntity, ...]:
     return tuple(tagged_entities(parsed, metadata))
+
+
+def _lowered(
+    fields: Sequence[classification.ClassifiedField],
+    tagged: Sequence[TaggedEntity],
+    earlier: Sequence[tuple[int, ParsedSchema, str | None]],
+) -> list[str]:
+    """Return what fields and tags lower of earlier versions."""
+    return [
+        *classification.lowered_since(fields, [(number, _classification(old)) for number, old, _ in earlier]),
+        *dropped_tags(tagged, [(number, _tags(old, metadata)) for number, old, metadata in earlier]),
+    ]
 
 
 def _check_number(number: int | None, new_number: int, existing: StoredVersion | None) -> None:

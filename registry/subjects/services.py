@@ -9,8 +9,9 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.subjects.configuration import Configuration
 from registry.subjects.deletion import Deletion
 from registry.subjects.lookup import SchemaLookup
-from registry.subjects.registration import Registration, never_approved
+from registry.subjects.registration import Registration, never_approved, no_other_majors
 from registry.subjects.store import SubjectReader, SubjectWriter
+from schemas.names import Topic
 
 __all__ = ["SubjectServices"]
 
@@ -31,6 +32,7 @@ class SubjectServices:
         writer: SubjectWriter,
         *,
         governed: Callable[[Reader, str], bool],
+        other_majors: Callable[[Reader, str], Sequence[Topic]] = no_other_majors,
         strict: bool = False,
         validate: bool = True,
         level: Compatibility = Compatibility.BACKWARD,
@@ -45,6 +47,7 @@ class SubjectServices:
             lookup,
             configuration,
             governed=governed,
+            other_majors=other_majors,
             strict=strict,
             validate=validate,
             approved=approved,

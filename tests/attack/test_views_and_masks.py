@@ -205,6 +205,40 @@ def test_a_disclosure_is_named_and_both_approvers_read_it(stage: Stage) -> None:
     assert len(stage.drawn(grant_id)) == 29
 
 
+@pytest.mark.parametrize(
+    "lowered",
+    [{"mask": "none"}, {"level": "G2"}, {"name": "number", "aliases": ["id_number"], "mask": "none"}],
+    ids=["mask", "level", "a new name"],
+)
+def test_another_major_is_no_way_to_lower_what_the_first_one_masks(
+    postgres_world: World, numbers: Iterator[int], lowered: dict[str, Any]
+) -> None:
+    """The catalogue editor alone would register it, and the sharing office alone approve a request in clear of it."""
+    stage = Stage(postgres_world, next(numbers))
+    first, *others = SCHEMA["fields"]
+    first = {**first, "default": ""}
+    named_key = {**SCHEMA, "key": ["name"]}
+    weaker = json.dumps({**named_key, "fields": [{**first, **lowered}, *others]})
+    without, whole = (json.dumps({**named_key, "fields": fields}) for fields in (others, [first, *others]))
+    editor, resource = stage.hospital.account("catalogue_editor"), stage.topic.name
+    entry = next(one for one in editor.get("/catalogue") if one["topic"] == str(stage.topic))
+    named = ("title", "code", "share_type", "share_scope", "use_purpose", "level")
+    for major in ("v2", "v3"):
+        editor.post("/catalogue", {name: entry[name] for name in named} | {"topic": f"{resource}.{major}"})
+    register = lambda topic, text: editor.post(f"/catalogue/{topic}/schemas", {"text": text})  # noqa: E731
+    assert refusal(lambda: register(f"{resource}.v2", weaker)) is Reason.CLASSIFICATION_LOWERED
+    register(f"{resource}.v2", without)
+    assert refusal(lambda: register(f"{resource}.v2", weaker)) is Reason.CLASSIFICATION_LOWERED, "as a second version"
+    assert refusal(lambda: register(f"{resource}.v3", weaker)) is Reason.CLASSIFICATION_LOWERED, "past a major without"
+    register(f"{resource}.v3", json.dumps(SCHEMA))
+    stricter = json.dumps({**SCHEMA, "fields": [{**first, "mask": "drop"}, *others]})
+    register(f"{resource}.v3", stricter)
+    register(
+        str(stage.topic), json.dumps({**SCHEMA, "doc": "as it was"})
+    )  # a higher major binds no field that is there
+    assert refusal(lambda: register(f"{resource}.v2", whole)) is Reason.CLASSIFICATION_LOWERED, "v3 drops it"
+
+
 def test_two_grants_are_joined_row_by_row_and_so_the_second_is_decided_on_both(stage: Stage) -> None:
     first = stage.granted("diagnosis", **in_clear("diagnosis"))
     assert refusal(lambda: stage.ask("name", ceiling="G2")) is Reason.LEVEL_ABOVE_CEILING

@@ -147,7 +147,13 @@ def postgres_stores(engine: sa.Engine) -> Stores:
 
 def service(stores: Stores, level: Compatibility = Compatibility.BACKWARD, *, strict: bool = False) -> Subjects:
     catalogue = directory(stores)[1]
-    return Subjects(stores.subjects, level=level, governed=catalogue.governs, strict=strict)
+    return Subjects(
+        stores.subjects,
+        level=level,
+        governed=catalogue.governs,
+        other_majors=catalogue.part.other_majors,
+        strict=strict,
+    )
 
 
 def directory(stores: Stores) -> tuple[Any, Any]:
