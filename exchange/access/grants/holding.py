@@ -1,7 +1,7 @@
 """Holding: all that one department has of one resource, taken together. Pure.
 
 A department can put the deliveries of its grants on a resource together: record by record, by their order, by the
-times of the records, by the steps of their positions (ADR 0051). So a grant is decided on as if its fields, rows and
+times of the records, by the steps of their positions (ADR 0048). So a grant is decided on as if its fields, rows and
 masks were in one grant with those of every other grant that the department holds of the resource, in any major version
 of its schema:
 
