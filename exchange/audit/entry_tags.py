@@ -65,12 +65,17 @@ class EntryTags:
 
 
 def process_of(leaf: bytes) -> str:
-    """Return the process that an entry names; empty where the bytes are no entry."""
+    """Return the process that an entry names; empty where the bytes are no entry.
+
+    It is text that the database can be asked for: JSON can also state a zero character, and half of a surrogate pair.
+    """
     try:
         gateway = json.loads(leaf)["gateway"]
+        if not isinstance(gateway, str) or b"\0" in gateway.encode():
+            return ""
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return _process(gateway) if isinstance(gateway, str) else ""
+    return _process(gateway)
 
 
 @lru_cache(maxsize=1_024)

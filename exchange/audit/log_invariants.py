@@ -111,6 +111,10 @@ class LogInvariants:
         """Return the hash that the log gives for a grant's version; None when no entry made it."""
         return self._hashes.get((grant_id, version))
 
+    def grant_versions(self) -> Mapping[tuple[str, int], str]:
+        """Return the hash of each version of each grant that an entry made."""
+        return self._hashes
+
     def latest_version(self, grant_id: str) -> int | None:
         """Return the highest version of a grant that an entry made."""
         return self._latest.get(grant_id)

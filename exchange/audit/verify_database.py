@@ -14,12 +14,17 @@ the rows. The kinds of findings besides those of the files:
     receipt.extra                           a receipt that belongs to no entry
     checkpoint.row                          a stored checkpoint that is not one of this log
     grant.forged, grant.old                 a grant's row that no entry made; one that a later version has replaced
+    grant.column                            a column beside a grant's text, by which rows are found, says otherwise
+    grant.gone                              a grant, or one of its versions, that an entry made is not there
+    database.object                         a trigger, a view, … that the pool did not make: the database may answer
+                                            verification and pool differently
     row.forged, row.unaccounted, row.old, row.gone
                                             rows of tagged tables, as `row_notes` explains
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,11 +44,33 @@ from schemas.audit import AuditEntry, from_leaf
 from schemas.errors import InvalidError
 from schemas.merkle import leaf_hash
 
-__all__ = ["GrantRows", "TaggedRows", "verify_database"]
+__all__ = ["ForeignObjects", "GrantRow", "GrantRows", "TaggedRows", "verify_database"]
 
-GrantRows: TypeAlias = Callable[[sa.Connection], Iterable[tuple[str, int, str]]]
-"""Reads the grants' rows: id, version, and the SHA-256 (hexadecimal) computed from what the row says now. Only the
-current version of each grant, in any order; a row that cannot be read has the hash ""."""
+
+@dataclass(frozen=True, slots=True)
+class GrantRow:
+    """A row of a grant as the database has it.
+
+    Attributes:
+        id: of the grant.
+        version: that the row states.
+        hash: SHA-256 (hexadecimal) computed from what the row says now; empty for one that cannot be read.
+        differing: columns beside the text that say something else than the text.
+        is_current: of the table of current versions; False in that of all versions.
+    """
+
+    id: str
+    version: int
+    hash: str
+    differing: tuple[str, ...] = ()
+    is_current: bool = True
+
+
+GrantRows: TypeAlias = Callable[[sa.Connection], Iterable[GrantRow]]
+"""Reads the grants' rows of both tables, in any order."""
+
+ForeignObjects: TypeAlias = Callable[[sa.Connection], Iterable[str]]
+"""Reads which objects of the database the pool did not make, a sentence for each."""
 
 TaggedRows: TypeAlias = Callable[[sa.Connection], Iterable[StoredRow]]
 """Reads every row of every tagged table, in any order."""
@@ -78,6 +105,7 @@ def verify_database(
     grants: GrantRows | None = None,
     tagged: TaggedRows | None = None,
     entry_tags: EntryTags | None = None,
+    objects: ForeignObjects | None = None,
 ) -> VerificationReport:
     """Verify files and database; the module's docstring lists the kinds of findings.
 
@@ -91,6 +119,7 @@ def verify_database(
         grants: reads the grants' rows.
         tagged: reads the rows of tagged tables.
         entry_tags: with the keys of all roles, to check the entries that are not signed yet.
+        objects: reads what is in the database beside the pool's tables.
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE.
@@ -108,6 +137,8 @@ def verify_database(
                 report.add("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
             if grants is not None:
                 _check_grants(grants(connection), invariants, ahead, report)
+            for sentence in () if objects is None else objects(connection):
+                report.add("database.object", None, sentence)
             if tagged is not None:
                 for kind, message in invariants.rows.compare(tagged(connection)):
                     report.add(kind, None, message)
@@ -278,21 +309,35 @@ def _registration(row: Any) -> tuple[str, str, bytes]:
 
 
 def _check_grants(
-    rows: Iterable[tuple[str, int, str]],
+    rows: Iterable[GrantRow],
     invariants: LogInvariants,
     ahead: dict[tuple[str, int], str],
     report: VerificationReport,
 ) -> None:
     """Compare grants with the entries that made them, those that the files do not hold yet among them."""
-    latest = dict(sorted(ahead))
-    for grant_id, version, digest in rows:
-        made = invariants.grant_hash(grant_id, version) or ahead.get((grant_id, version))
-        if made != digest:
-            why = "no entry made this version" if made is None else "the entry that made it names another hash"
-            report.add("grant.forged", None, f"the row of grant {grant_id} version {version}: {why}")
+    made = {**ahead, **invariants.grant_versions()}
+    latest = dict(sorted(made))
+    gone_grants, gone_versions = dict(latest), set(made)
+    for row in rows:
+        if row.is_current:
+            gone_grants.pop(row.id, None)
+        else:
+            gone_versions.discard((row.id, row.version))
+        name = f"the row of grant {row.id} version {row.version}"
+        digest = made.get((row.id, row.version))
+        if digest != row.hash:
+            why = "no entry made this version" if digest is None else "the entry that made it names another hash"
+            report.add("grant.forged", None, f"{name}: {why}")
             continue
-        last = max(invariants.latest_version(grant_id) or 0, latest.get(grant_id, 0))
-        if last > version:
+        if row.differing:
+            columns = ", ".join(row.differing)
+            report.add("grant.column", None, f"{name}: the columns {columns} say something else than its text")
+        if row.is_current and latest[row.id] > row.version:
+            last = latest[row.id]
             report.add(
-                "grant.old", None, f"the row of grant {grant_id} is version {version}; entries made version {last}"
+                "grant.old", None, f"the row of grant {row.id} is version {row.version}; entries made version {last}"
             )
+    for grant_id in gone_grants:
+        report.add("grant.gone", None, f"grant {grant_id}, which an entry made, is not there")
+    for grant_id, version in sorted(gone_versions):
+        report.add("grant.gone", None, f"version {version} of grant {grant_id}, which an entry made, is not there")

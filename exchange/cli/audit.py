@@ -6,9 +6,7 @@ one made with every key of the pool.
 """
 
 import csv
-import hashlib
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +19,10 @@ from exchange.audit.proof import check_proof
 from exchange.audit.verify import VerificationReport, verify_files
 from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table
+from exchange.cli.grant_rows import stored_grants
 from exchange.cli.output import print_json
 from exchange.identity.secrets import FileSecrets
+from exchange.migrations.foreign_objects import foreign_objects
 from exchange.server.roles import Role
 from exchange.server.row_tags import open_entry_tags, open_row_tags, stored_rows
 from schemas.errors import InvalidError, Reason
@@ -212,8 +212,9 @@ def verify(
                 files,
                 key=read_key(key),
                 since=checkpoint_text,
-                grants=_grant_rows,
+                grants=stored_grants,
                 tagged=lambda connection: stored_rows(connection, tags),
+                objects=foreign_objects,
                 entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
             )
         finally:
@@ -222,11 +223,6 @@ def verify(
             print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
     print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
-
-
-def _grant_rows(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
-    for row in connection.execute(sa.text("SELECT id, version, text FROM access_grant")):
-        yield row.id, row.version, hashlib.sha256(row.text.encode()).hexdigest()
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Attacks on the database by whoever administers it. The files prove the leaves, the leaves prove the rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ from exchange.audit.note import checkpoint_text, sign_note
 from exchange.audit.postgres import PostgresEntries
 from exchange.audit.sequencer import Sequencer
 from exchange.audit.verify import VerificationReport
-from exchange.audit.verify_database import verify_database
+from exchange.audit.verify_database import GrantRow, verify_database
 from schemas.access import Action
 from schemas.audit import Checkpoint
 from schemas.errors import CorruptError
+from schemas.merkle import leaf_hash
 from tests.kit.cases.audit import ORIGIN, LogWorld, postgres_world
 
 pytestmark = pytest.mark.postgres
 
-GRANT = ("g-1", 3, "cc" * 32)
+SUBMITTED, GRANT = GrantRow("g-1", 1, "aa" * 32), GrantRow("g-1", 3, "cc" * 32)
+VERSIONS = [replace(SUBMITTED, is_current=False), replace(GRANT, is_current=False)]
 
 
 class Pool:
@@ -31,7 +34,9 @@ class Pool:
         make = log.world.make
         self.sequencer = log.sequencer()
         log.world.write(self.ledger, *[make.publish(k) for k in range(1, 6)])
-        log.world.write(self.ledger, make.grant(1, "aa" * 32, Action.GRANT_SUBMIT), make.grant(*GRANT[1:]))
+        log.world.write(
+            self.ledger, make.grant(1, "aa" * 32, Action.GRANT_SUBMIT), make.grant(GRANT.version, GRANT.hash)
+        )
         log.world.write(self.ledger, *[make.fetch(10 * k, 10 * k + 10) for k in range(3)])
         self.sequencer.step()
         self.kept = log.note()
@@ -43,9 +48,13 @@ class Pool:
             done = connection.execute(sa.text(statement), values)
             assert done.rowcount != 0, "the attack did nothing"
 
-    def verify(self, *grants: tuple[str, int, str]) -> VerificationReport:
+    def verify(self, *grants: GrantRow) -> VerificationReport:
         return verify_database(
-            self.engine, self.log.folder, key=self.log.signer.key, since=self.kept, grants=lambda _: grants or [GRANT]
+            self.engine,
+            self.log.folder,
+            key=self.log.signer.key,
+            since=self.kept,
+            grants=lambda _: grants or [GRANT, *VERSIONS],
         )
 
 
@@ -68,9 +77,19 @@ def test_what_nobody_touched_is_in_order(pool: Pool) -> None:
 def test_a_log_that_goes_on_meanwhile_is_in_order(pool: Pool) -> None:
     make = pool.log.world.make
     pool.log.world.write(pool.ledger, make.publish(6), make.grant(4, "dd" * 32, Action.GRANT_SUSPEND))
-    assert pool.verify(("g-1", 4, "dd" * 32)).findings == []
+    assert (
+        pool.verify(
+            replace(GRANT, version=4, hash="dd" * 32), *VERSIONS, GrantRow("g-1", 4, "dd" * 32, is_current=False)
+        ).findings
+        == []
+    )
     assert pool.log.world.log.assign_indexes(10) == 2
-    assert pool.verify(("g-1", 4, "dd" * 32)).findings == []
+    assert (
+        pool.verify(
+            replace(GRANT, version=4, hash="dd" * 32), *VERSIONS, GrantRow("g-1", 4, "dd" * 32, is_current=False)
+        ).findings
+        == []
+    )
 
 
 ROWS = [
@@ -197,19 +216,25 @@ def test_an_entry_changed_before_it_has_a_place_is_named(pool: Pool) -> None:
 
 
 FORGED = [
-    ("a field added to the grant", ("g-1", 3, "ab" * 32), "grant.forged"),
-    ("a row that cannot be read", ("g-1", 3, ""), "grant.forged"),
-    ("a grant made up", ("g-2", 1, "ab" * 32), "grant.forged"),
-    ("a version made up", ("g-1", 4, "cc" * 32), "grant.forged"),
-    ("an old version put back", ("g-1", 1, "aa" * 32), "grant.old"),
+    ("a field added to the grant", [replace(GRANT, hash="ab" * 32)], ["grant.forged"]),
+    ("a row that cannot be read", [replace(GRANT, hash="")], ["grant.forged"]),
+    ("a grant made up", [GRANT, GrantRow("g-2", 1, "ab" * 32)], ["grant.forged"]),
+    ("a version made up", [replace(GRANT, version=4)], ["grant.forged"]),
+    ("an old version put back", [SUBMITTED], ["grant.old"]),
+    ("a column by which it is found", [replace(GRANT, differing=("consumer",))], ["grant.column"]),
+    ("a grant removed", [], ["grant.gone"]),
 ]
 
 
-@pytest.mark.parametrize(("row", "kind"), [case[1:] for case in FORGED], ids=[case[0] for case in FORGED])
-def test_a_forged_grant_is_named(pool: Pool, row: tuple[str, int, str], kind: str) -> None:
-    report = pool.verify(row)
-    assert report.counts == {kind: 1}
-    assert row[0] in report.findings[0].message
+@pytest.mark.parametrize(("rows", "expected"), [case[1:] for case in FORGED], ids=[case[0] for case in FORGED])
+def test_a_forged_grant_is_named(pool: Pool, rows: Sequence[GrantRow], expected: Sequence[str]) -> None:
+    report = pool.verify(*rows, *VERSIONS)
+    assert report.counts == dict.fromkeys(expected, 1)
+
+
+def test_a_version_of_a_grant_that_was_changed_or_removed_is_named(pool: Pool) -> None:
+    assert pool.verify(GRANT, replace(VERSIONS[0], hash="cc" * 32), VERSIONS[1]).counts == {"grant.forged": 1}
+    assert pool.verify(GRANT, VERSIONS[1]).counts == {"grant.gone": 1}
 
 
 def test_with_the_real_key_history_is_still_bound_to_the_checkpoint_outside(pool: Pool, tmp_path: Path) -> None:
@@ -257,3 +282,19 @@ def test_the_last_numbers_of_a_process_that_is_gone_can_be_taken_back(pool: Pool
     pool.log.fill(pool.log.world.ledger(), 1)
     pool.sequencer.step()
     assert pool.verify().ok
+
+
+@pytest.mark.parametrize("gateway", ["gw9\\u0000@019a#1", "gw9\\ud800@019a#1", "\\ud800"])
+def test_a_row_of_a_process_whose_name_no_text_holds_does_not_stop_the_sequencer(pool: Pool, gateway: str) -> None:
+    """JSON can state what a column of text, or UTF-8, cannot."""
+    leaf = f'{{"gateway":"{gateway}"}}'.encode()
+    pool.do(
+        "INSERT INTO audit_entry (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id,"
+        " purpose, case_number, tag) SELECT gen_random_uuid(), :leaf, :hash, at, action, decision, actor_department,"
+        " resource, grant_id, purpose, case_number, tag FROM audit_entry WHERE leaf_index = 4",
+        leaf=leaf,
+        hash=leaf_hash(leaf),
+    )
+    pool.log.fill(pool.ledger, 3)
+    assert pool.sequencer.step().placed == 3
+    assert kinds(pool.verify()) == {("entry.refused", None)}

@@ -335,3 +335,60 @@ def test_an_entry_kept_out_of_the_log_by_hand_is_named(pool: Pool) -> None:
         connection.execute(sa.text("DROP TRIGGER withhold ON audit_entry"))
         connection.execute(sa.text("DROP FUNCTION withhold"))
     assert any(line.startswith("entry.withheld") for line in pool.findings())
+
+
+def test_a_grant_whose_row_is_hidden_from_lists_is_named(pool: Pool) -> None:
+    """What a department holds is looked up by columns that no MAC covers; without them the union is too small."""
+    grant = pool.labour.request(TOPIC, ["full_name"])
+    pool.police.approve(grant)
+    assert not any("grant" in line for line in pool.findings())
+    pool.do("UPDATE access_grant SET consumer = 'nobody', state = 'expired' WHERE id = :id", id=grant)
+    assert any(line.startswith("grant.column") and "consumer, state" in line for line in pool.findings())
+    pool.do("UPDATE access_grant SET consumer = :id, state = 'active' WHERE consumer = 'nobody'", id=pool.labour.id)
+    pool.do("DELETE FROM access_grant_version WHERE grant_id = :id AND version = 1", id=grant)
+    assert any(line.startswith("grant.gone") and grant in line for line in pool.findings())
+
+
+OBJECTS = [
+    (
+        "a revocation that a trigger undoes as it is written",
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+        CREATE TRIGGER keep BEFORE UPDATE ON identity_certificate FOR EACH ROW EXECUTE FUNCTION keep()""",
+        "DROP TRIGGER keep ON identity_certificate; DROP FUNCTION keep",
+        ["identity_certificate has the trigger keep", "the function keep()"],
+    ),
+    (
+        "a view that shows the pool other rows than the verification",
+        "ALTER TABLE identity_account_use RENAME TO hidden; CREATE VIEW identity_account_use AS SELECT * FROM hidden",
+        "DROP VIEW identity_account_use; ALTER TABLE hidden RENAME TO identity_account_use",
+        ["identity_account_use is a view"],
+    ),
+    (
+        "a rule that discards a change",
+        "CREATE RULE discard AS ON DELETE TO registry_subject DO INSTEAD NOTHING",
+        "DROP RULE discard ON registry_subject",
+        ["registry_subject has the rule discard"],
+    ),
+    (
+        "another clock in front of PostgreSQL's own",
+        """CREATE FUNCTION clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT pg_catalog.now()';
+        ALTER DATABASE {database} SET search_path = public, pg_catalog""",
+        "DROP FUNCTION public.clock_timestamp(); ALTER DATABASE {database} RESET search_path",
+        ["the function clock_timestamp()", "the search path public, pg_catalog"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "remove", "named"), [case[1:] for case in OBJECTS], ids=[case[0] for case in OBJECTS])
+def test_what_stands_between_the_pool_and_its_tables_is_named(
+    pool: Pool, make: str, remove: str, named: list[str]
+) -> None:
+    database = pool.engine.url.database
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql(make.format(database=database))
+    found = [line for line in pool.findings() if line.startswith("database.object")]
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql(remove.format(database=database))
+    assert len(found) == len(named), found
+    assert all(any(what in line for line in found) for what in named), found
+    assert not any(line.startswith("database.object") for line in pool.findings())

@@ -4,7 +4,6 @@ The topic is read by a plain consumer of committed records, receipts and entries
 likewise. A finding is one sentence; none is what is hoped for.
 """
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from exchange.audit.note import NoteKey
 from exchange.audit.verify_database import verify_database
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
+from exchange.cli.grant_rows import stored_grants
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from registry.codec.framing import strip_frames
@@ -256,13 +256,8 @@ def _whole(stage: Stage, receipts: dict[Batch, Receipt]) -> Iterator[str]:
 def _log(stage: Stage, since: str) -> Iterator[str]:
     key = NoteKey.parse((stage.data / "log.pub").read_text().strip())
     with stage.engine() as engine:
-        report = verify_database(engine, stage.data / "log", key=key, since=since, grants=_grants)
+        report = verify_database(engine, stage.data / "log", key=key, since=since, grants=stored_grants)
     yield from (f"audit: {finding}" for finding in report.findings[: 2 * _SHOWN])
-
-
-def _grants(connection: sa.Connection) -> Iterator[tuple[str, int, str]]:
-    for row in connection.execute(sa.text("SELECT id, version, text FROM access_grant")):
-        yield row.id, row.version, hashlib.sha256(row.text.encode()).hexdigest()
 
 
 def unknown_errors(stage: Stage) -> Counter[str]:
