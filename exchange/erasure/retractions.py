@@ -10,6 +10,10 @@ readable to grants with history. A void without it says that the record should n
 release either ends before the retraction or sees it; the void is acknowledged when the release window of the former
 has passed as well. `at` is read from the database's clock after that wait: a grant approved later can never have been
 given a value that the retraction covers.
+
+A retraction that is taken away would let out what nobody may get any more. So the retractions of a topic make a chain:
+each version has a MAC over its own retractions and the MAC before it, and the newest is the topic's `Head`. Whoever
+brings a copy up to date passes the head of the copy, and gets no retraction of which the chain is broken.
 """
 
 import threading
@@ -21,10 +25,19 @@ from typing import Protocol
 from typing_extensions import override
 
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
+from schemas.errors import CorruptError, Reason
 from schemas.names import Topic
 from schemas.record import Operation
 
-__all__ = ["MemoryRetractions", "Retraction", "RetractionStore", "StoredRetraction", "is_retraction"]
+__all__ = [
+    "NO_RETRACTIONS",
+    "Head",
+    "MemoryRetractions",
+    "Retraction",
+    "RetractionStore",
+    "StoredRetraction",
+    "is_retraction",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +62,17 @@ class StoredRetraction(Retraction):
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which retractions of a topic there are: the newest version, 0 = none, and the MAC that ends their chain."""
+
+    version: int
+    chain: bytes
+
+
+NO_RETRACTIONS = Head(0, b"")
+
+
 class RetractionStore(Protocol):
     """Stores the retractions of topics; of each key the one with the highest position."""
 
@@ -67,12 +91,18 @@ class RetractionStore(Protocol):
         """Store that every void of a topic is a retraction."""
         ...
 
-    def join(self, work: UnitOfWork, topic: Topic) -> int:
-        """Hold back the topic's retractions until the transaction ends; return the version of the newest, 0 = none."""
+    def join(self, work: UnitOfWork, topic: Topic) -> Head:
+        """Hold back the topic's retractions until the transaction ends; return which there are, unproven."""
         ...
 
-    def newer(self, reader: Reader, topic: Topic, version: int, limit: int) -> list[StoredRetraction]:
-        """Return at most *limit* retractions with a higher version than this, in no order."""
+    def newer(self, reader: Reader, topic: Topic, after: Head, limit: int) -> tuple[list[StoredRetraction], Head]:
+        """Return the retractions of higher versions than *after*, in no order, of each key the last; and the head.
+
+        Of *limit* and more, some are returned, and whether any is missing is not known.
+
+        Raises:
+            CorruptError: ROW_FORGED, a retraction was taken away, changed or inserted, or all were set back.
+        """
         ...
 
     def of_keys(self, reader: Reader, topic: Topic, keys: Sequence[bytes]) -> list[StoredRetraction]:
@@ -127,15 +157,20 @@ class MemoryRetractions(RetractionStore):
         on_rollback(work, lambda: self.earlier.add(topic))
 
     @override
-    def join(self, work: UnitOfWork, topic: Topic) -> int:
+    def join(self, work: UnitOfWork, topic: Topic) -> Head:
         with self._lock:
-            return self._versions.get(topic, 0)
+            return Head(self._versions.get(topic, 0), b"")
 
     @override
-    def newer(self, reader: Reader, topic: Topic, version: int, limit: int) -> list[StoredRetraction]:
+    def newer(self, reader: Reader, topic: Topic, after: Head, limit: int) -> tuple[list[StoredRetraction], Head]:
         with self._lock:
-            found = [row for (of, _), row in self._rows.items() if of == topic and row.version > version]
-        return found[:limit]
+            head = Head(self._versions.get(topic, 0), b"")
+            found = [row for (of, _), row in self._rows.items() if of == topic and row.version > after.version]
+        if head.version < after.version:
+            raise CorruptError(
+                Reason.ROW_FORGED, f"the retractions of {topic} were set back; nothing is released of it"
+            )
+        return found[:limit], head
 
     @override
     def of_keys(self, reader: Reader, topic: Topic, keys: Sequence[bytes]) -> list[StoredRetraction]:

@@ -1,12 +1,12 @@
 """Tables of what may no longer be released, and of what is destroyed.
 
-erasure_retraction_version   one row a topic: the version of its newest retractions
-erasure_retraction           one row a key: the position of its last retraction
+erasure_retraction_version   one row a topic: the version of its newest retractions, and the MAC that ends their chain
+erasure_retraction           one row a key and version: the position of the retraction; never changed, never deleted
 """
 
 import sqlalchemy as sa
 
-from registry.database.row_tags import derived, tag_columns, tagged
+from registry.database.row_tags import proven, tag_columns, tagged
 
 __all__ = ["metadata", "request", "retraction", "retraction_version"]
 
@@ -24,7 +24,8 @@ retraction_version = sa.Table(
         server_default=sa.text("true"),
         comment="every void of the topic is a retraction; false for one from before retractions",
     ),
-    info=derived("a counter for caches of the rows below"),
+    sa.Column("chain", sa.LargeBinary, comment="MAC over the newest version's retractions and the MAC before it"),
+    info=proven("the chain of MACs over the topic's retractions; `complete` only says what is still to be read"),
 )
 
 retraction = sa.Table(
@@ -34,12 +35,12 @@ retraction = sa.Table(
     sa.Column("key", sa.LargeBinary, primary_key=True, comment="pseudonym, 16 bytes"),
     sa.Column("partition", sa.SmallInteger, nullable=False),
     sa.Column("position", sa.BigInteger, nullable=False, comment="of the void: values before it are not released"),
-    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("version", sa.BigInteger, primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False, comment="microseconds UTC, the database's clock"),
     sa.Index("erasure_retraction_version_of_topic", "topic", "version"),
-    info=derived(
-        "the voids are records of the topic, and each release has its entry; a row taken away lets out earlier values "
-        "to consumers that were granted them, and to nobody else"
+    info=proven(
+        "the chain of MACs in erasure_retraction_version, but for `at`, which decides only whether a consumer is told "
+        "of a void; and by the voids among the topic's records (`pool broker verify`)"
     ),
 )
 

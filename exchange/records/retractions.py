@@ -4,7 +4,8 @@ What a read may not release is found column by column, in a copy of the topic's 
 bytes each, at most a million of all topics. A topic that has more is asked for the keys of each read instead.
 
 The copy may be old. The release's transaction joins the topic's retractions (`RetractionStore.join`), brings the copy
-up to date and compares: a read that holds a key retracted meanwhile is selected again.
+up to date and compares: a read that holds a key retracted meanwhile is selected again. A store whose retractions do not
+follow those of the copy was changed by another hand, and nothing of the topic is released.
 """
 
 import threading
@@ -16,7 +17,14 @@ from datetime import datetime
 import numpy as np
 
 from exchange.broker.port import Append, Appended, Broker, ReadResult
-from exchange.erasure.retractions import Retraction, RetractionStore, StoredRetraction, is_retraction
+from exchange.erasure.retractions import (
+    NO_RETRACTIONS,
+    Head,
+    Retraction,
+    RetractionStore,
+    StoredRetraction,
+    is_retraction,
+)
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.errors import GoneError, InvalidError, Reason
 from schemas.names import Topic
@@ -127,31 +135,31 @@ class Blocked:
 class _Index:
     """Retractions of one topic as columns, sorted by key; immutable."""
 
-    def __init__(self, columns: "np.ndarray[tuple[int, int], np.dtype[np.uint64]]", version: int) -> None:
+    def __init__(self, columns: "np.ndarray[tuple[int, int], np.dtype[np.uint64]]", head: Head) -> None:
         self._columns = columns  # first and second half of the key, position, at; rows sorted by key
         self._heads = np.ascontiguousarray(columns[:, 0])
-        self.version = version
+        self.head = head
 
     @classmethod
     def empty(cls) -> "_Index":
-        return cls(np.empty((0, 4), dtype=np.uint64), 0)
+        return cls(np.empty((0, 4), dtype=np.uint64), NO_RETRACTIONS)
 
     def __len__(self) -> int:
         return len(self._columns)
 
-    def with_newer(self, rows: Sequence[StoredRetraction]) -> "_Index":
-        """Return these retractions and newer ones, which replace those of the same key."""
+    def with_newer(self, rows: Sequence[StoredRetraction], head: Head) -> "_Index":
+        """Return these retractions and newer ones: of each key the highest position, and of equal ones the earlier."""
         if not rows:
-            return self
+            return _Index(self._columns, head)
         new = np.empty((len(rows), 4), dtype=np.uint64)
         new[:, :2] = _halves([row.key for row in rows])
         new[:, 2] = [row.position for row in rows]
         new[:, 3] = [row.at for row in rows]
         both = np.concatenate((self._columns, new))
-        both = both[np.lexsort((np.arange(len(both)), both[:, 1], both[:, 0]))]
+        both = both[np.lexsort((~both[:, 3], both[:, 2], both[:, 1], both[:, 0]))]
         last = np.ones(len(both), dtype=np.bool_)
         last[:-1] = (both[1:, :2] != both[:-1, :2]).any(axis=1)
-        return _Index(both[last], max(self.version, *(row.version for row in rows)))
+        return _Index(both[last], head)
 
     def blocked(self, read: ReadResult) -> Blocked | None:
         """Return what of a read is kept back; None if nothing is."""
@@ -223,30 +231,32 @@ class RetractionCache:
             return self._query(reader, topic, read)
 
     def still_blocked(self, work: UnitOfWork, topic: Topic, read: ReadResult, blocked: Blocked | None) -> bool:
-        """Return whether exactly this is kept back of a read, and hold back the topic's retractions within *work*."""
-        version = self._store.join(work, topic)
+        """Return whether exactly this is kept back of a read, and hold back the topic's retractions within *work*.
+
+        Raises:
+            CorruptError: ROW_FORGED, the retractions are not those that the pool stored.
+        """
+        head = self._store.join(work, topic)
         with self._lock:
             index = self._cached.get(topic)
             is_cached = topic in self._cached
         if is_cached and index is None:
             return _hide_the_same(self._query(work, topic, read), blocked)
-        if index is not None and index.version == version:
+        if index is not None and index.head == head:
             return _hide_the_same(index.blocked(read), blocked)
-        # A version below the cached one: the database was set back.
-        base = index if index is not None and index.version < version else _Index.empty()
-        index = self._update(work, topic, base)
+        index = self._update(work, topic, index or _Index.empty())
         now = self._query(work, topic, read) if index is None else index.blocked(read)
         return _hide_the_same(now, blocked)
 
     def _query(self, reader: Reader, topic: Topic, read: ReadResult) -> Blocked | None:
         keys = [key for records in read.partitions for key in records.keys]
-        return _Index.empty().with_newer(self._store.of_keys(reader, topic, keys)).blocked(read)
+        return _Index.empty().with_newer(self._store.of_keys(reader, topic, keys), NO_RETRACTIONS).blocked(read)
 
     def _update(self, reader: Reader, topic: Topic, base: _Index) -> _Index | None:
         """Cache *base* and what is newer; return it, None if it is too much."""
         room = self._limit - len(base)
-        newer = self._store.newer(reader, topic, base.version, room + 1)
-        index = None if len(newer) > room else base.with_newer(newer)
+        newer, head = self._store.newer(reader, topic, base.head, room + 1)
+        index = None if len(newer) > room else base.with_newer(newer, head)
         with self._lock:
             self._cached[topic] = index
             self._cached.move_to_end(topic)

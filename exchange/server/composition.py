@@ -186,7 +186,7 @@ class App:
         identity = _open_identity(config, keys, storage.database, registry, tags)
         authorization = _open_authorization(keys, storage.database, registry, identity, tags)
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
-        records = _open_records(config, keys, storage, audit, registry, authorization, workers)
+        records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags)
         addresses: dict[str, str] = {}
         grants = GrantService(
             pool_id=config.pool_id,
@@ -536,11 +536,12 @@ def _open_records(
     registry: _Registry,
     authorization: _Authorization,
     workers: ProcessPool,
+    tags: RowTags,
 ) -> _Records:
     schemas = WriterSchemas(storage.database, registry.subjects.lookup, workers)
     views = ViewCache(storage.database, schemas, registry.subjects.registration, workers, alarm=_report_difference)
     pseudonymizer = Pseudonyms(keys.secrets)
-    retractions = PostgresRetractions()
+    retractions = PostgresRetractions(tags)
     receipts = LaneReceipts(
         ledger=audit.ledger, store=open_receipts(keys.secrets), retractions=retractions, signer=keys.receipts
     )
@@ -597,7 +598,7 @@ def _open_erasures(
         broker=storage.broker,
         store=PostgresErasures(tags),
         listed=FileErasureList(config.path("erasures.jsonl")),
-        retractions=PostgresRetractions(),
+        retractions=PostgresRetractions(tags),
         pseudonyms=Pseudonyms(keys.secrets),
         now=utc_now,
         new_id=_new_id,

@@ -20,6 +20,8 @@ from sqlalchemy.dialects import postgresql as pg
 
 from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.tables import audit_entry, audit_process
+from exchange.erasure.postgres_retractions import chain_existing
+from exchange.erasure.tables import retraction_version
 from exchange.identity.keyfile import replace_private
 from exchange.server.row_tags import tagged_tables
 from registry.database.row_tags import RowTags, key_text
@@ -31,6 +33,7 @@ from schemas.names import Topic
 __all__ = ["FirstTags", "mark_all", "tag_existing_rows"]
 
 _MARKER = "tagged-tables.json"
+_RETRACTIONS = retraction_version.name  # a chain of MACs (exchange.erasure.postgres_retractions)
 _ENTRIES = audit_entry.name  # entries are tagged in another way than rows (exchange.audit.entry_tags)
 _BATCH = 1_000  # rows updated at a time
 _Entry: TypeAlias = Mapping[str, Any]
@@ -44,16 +47,20 @@ class FirstTags:
         tagged: rows that got a tag, by table.
         unaccounted: rows that got none, since no entry of the log made them; table and key.
         unchecked: tables whose rows got tags without a look at the log.
+        retractions: that got their first chains of MACs.
     """
 
     tagged: dict[str, int] = field(default_factory=dict)
     unaccounted: list[tuple[str, str]] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
+    retractions: int = 0
 
     def lines(self) -> Iterator[str]:
         """Return what an operator must read."""
         if self.tagged:
             yield f"rows that carry authority got their first tags: {sum(self.tagged.values())}"
+        if self.retractions:
+            yield f"not checked against the log: {self.retractions} retractions; `pool broker verify` compares them"
         for table in self.unchecked:
             yield f"not checked against the log: {table}, {self.tagged[table]} rows"
         for table, key in self.unaccounted:
@@ -62,7 +69,7 @@ class FirstTags:
 
 def mark_all(secrets: Path) -> None:
     """Mark every tagged table: a new pool has no row from before."""
-    _write_marker(secrets, {_ENTRIES} | {table.name for table in tagged_tables()})
+    _write_marker(secrets, {_ENTRIES, _RETRACTIONS} | {table.name for table in tagged_tables()})
 
 
 def tag_existing_rows(
@@ -86,7 +93,7 @@ def tag_existing_rows(
     marked = _read_marker(secrets)
     new = [table for table in tagged_tables() if table.name not in marked]
     done = FirstTags()
-    if not new and _ENTRIES in marked:
+    if not new and {_ENTRIES, _RETRACTIONS} <= marked:
         return done
     with database.begin() as work:
         log = _Log(connection_of(work))
@@ -94,9 +101,11 @@ def tag_existing_rows(
             _tag_table(work, tags, table, log, done)
         if _ENTRIES not in marked:
             _tag_waiting(connection_of(work), entry_tags)
+        if _RETRACTIONS not in marked:
+            done.retractions = chain_existing(work, tags)
         if done.tagged:
             record(work)
-    _write_marker(secrets, marked | {_ENTRIES} | {table.name for table in new})
+    _write_marker(secrets, marked | {_ENTRIES, _RETRACTIONS} | {table.name for table in new})
     return done
 
 

@@ -192,11 +192,14 @@ class RowTags:
 
     def tag(self, table: sa.Table, row: Mapping[str, Any]) -> bytes:
         """Return the tag of a row, 32 bytes; columns that are missing in *row* count as NULL."""
-        family = table.info[_INFO].family
+        return self.mac(table.info[_INFO].family, _message(table, row))
+
+    def mac(self, family: str, message: bytes) -> bytes:
+        """Return the MAC of a message with a family's key, 32 bytes, for tables that prove themselves otherwise."""
         key = self._key(family)
         if len(key) < _MIN_KEY:
             raise ValueError(f"got a key of {len(key)} bytes; expected at least {_MIN_KEY}")
-        return hmac.digest(key, _message(table, row), "sha256")
+        return hmac.digest(key, message, "sha256")
 
     def proves(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
         """Return whether a row, with every column of its table, is one that the pool wrote, be it old."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from exchange.broker.memory import MemoryBroker
 from exchange.control.erasures import ErasureService
-from exchange.erasure.retractions import MemoryRetractions
+from exchange.erasure.retractions import NO_RETRACTIONS, MemoryRetractions
 from registry.database.unit_of_work import MemoryDatabase
 from schemas.names import Topic
 from tests.kit.cases.broker import VOID, append, batch, fresh_topic, key_of, lane_of
@@ -44,8 +44,8 @@ def test_each_void_without_a_valid_time_of_a_topic_from_before_is_a_retraction_o
     made = service(broker, store, db)
     assert made.retract_earlier() == 2
     with db.read() as reader:
-        assert {one.key for one in store.newer(reader, topic, 0, 100)} == {key_of(3), key_of(4)}
-        assert store.newer(reader, new, 0, 100) == [], "its voids were stored when they were published"
+        assert {one.key for one in store.newer(reader, topic, NO_RETRACTIONS, 100)[0]} == {key_of(3), key_of(4)}
+        assert store.newer(reader, new, NO_RETRACTIONS, 100)[0] == [], "its voids were stored when they were published"
         assert store.incomplete(reader) == []
     assert made.retract_earlier() == 0
 
@@ -60,4 +60,4 @@ def test_a_topic_of_many_reads_is_read_to_its_end() -> None:
     store.earlier = {topic}
     service(broker, store, db).retract_earlier()
     with db.read() as reader:
-        assert len(store.newer(reader, topic, 0, 10_000)) == 8_000
+        assert len(store.newer(reader, topic, NO_RETRACTIONS, 10_000)[0]) == 8_000

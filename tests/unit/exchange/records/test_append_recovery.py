@@ -13,7 +13,7 @@ from exchange.audit.store import EntryQuery
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Appended, Ends, LaneFault, LaneState, PartitionRecords, ReadResult
-from exchange.erasure.retractions import MemoryRetractions
+from exchange.erasure.retractions import NO_RETRACTIONS, MemoryRetractions
 from exchange.records import append_recovery
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.receipts import LaneReceipts
@@ -126,7 +126,7 @@ def test_a_resume_writes_what_is_missing_of_all_that_the_broker_remembers(pool: 
 def test_the_retractions_of_what_is_missing_are_found_again(pool: Pool) -> None:
     pool.recovery().resume(ACTOR, CALL, TOPIC)
     with pool.db.read() as reader:
-        found = pool.retractions.newer(reader, TOPIC, 0, 100)
+        found = pool.retractions.newer(reader, TOPIC, NO_RETRACTIONS, 100)[0]
     assert [(one.position, one.key) for one in found] == [(15, bytes([15]) * 16)], "one with a valid time is none"
 
 
