@@ -15,7 +15,7 @@ which the gateway's certificate may not do.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -33,22 +33,26 @@ from exchange.cli.audit import read_key, read_text
 from exchange.cli.run import Data
 from exchange.config import Config
 from exchange.control.administration import apply_history
+from exchange.erasure.postgres_retractions import PostgresRetractions
+from exchange.erasure.retractions import NO_RETRACTIONS
 from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets
 from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
 from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
 from exchange.server.clock import microseconds
 from exchange.server.composition import App, open_receipts, operator_broker, schemas_on_topic
+from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import connection_of
 from registry.directory.model import EntryState
 from registry.schemas_topic.records import Record, write_line
-from schemas.errors import InvalidError, Reason
+from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Lane, Topic
 from schemas.record import Receipt
 
 __all__ = ["add_to"]
 
 _RECEIPTS_PER_READ = 50
+_MAX_RETRACTIONS = 20_000_000  # of a topic: some 300 bytes each
 _UNSIGNED = sa.text("SELECT leaf FROM audit_entry WHERE leaf_index IS NULL OR leaf_index >= :size")
 
 
@@ -123,14 +127,17 @@ def verify(
             for leaf in connection_of(reader).execute(_UNSIGNED, {"size": size}).scalars():
                 collector.add(None, bytes(leaf))
         secrets = FileSecrets.open(config.path("secrets"))
+        retractions = PostgresRetractions(open_row_tags(secrets))
         verifier = RecordVerifier(
             app.broker,
             _order_of(app, Pseudonyms(secrets), open_receipts(secrets)),
             report,
             clock=microseconds,
             progress=_print_progress if sys.stderr.isatty() else _silent,
+            retractions=lambda of, keys: _positions_of(app, retractions, of, keys),
         )
         for each in collector.topics if only is None else [only]:
+            _prove_retractions(app, retractions, each, report)
             verifier.verify(each, collector.batches(each))
     finally:
         app.close()
@@ -213,6 +220,20 @@ def _order_of(app: App, pseudonymizer: Pseudonyms, store: ReceiptStore) -> Calla
         return BatchOrder(keys=keys, void_leaves=mask_void_leaves(pseudonymizer, lane, sequence, leaves))
 
     return order
+
+
+def _prove_retractions(app: App, store: PostgresRetractions, topic: Topic, report: VerificationReport) -> None:
+    """Report a topic whose stored retractions are not those that the pool stored."""
+    try:
+        with app.pool.database.read() as reader:
+            store.newer(reader, topic, NO_RETRACTIONS, _MAX_RETRACTIONS)
+    except CorruptError as error:
+        report.add("retraction.forged", None, f"the retractions of {topic}: {error}")
+
+
+def _positions_of(app: App, store: PostgresRetractions, topic: Topic, keys: Sequence[bytes]) -> dict[bytes, int]:
+    with app.pool.database.read() as reader:
+        return {one.key: one.position for one in store.of_keys(reader, topic, keys)}
 
 
 def _print_progress(topic: Topic, done: int, whole: int) -> None:

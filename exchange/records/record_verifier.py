@@ -14,6 +14,9 @@ the root is another. Kinds of findings:
     records.corrupt       the broker itself refused to return them: tag, hole (`RecordsCorruptError`)
     records.twice         two entries claim the same offsets: records were lost and their offsets assigned again
     topic.missing         entries name a topic that the broker does not have
+    retraction.missing    a void that is a retraction is not stored as one: values before it would be released
+    retraction.moved      it is stored with a lower position than the void has: some of them would be
+    retraction.forged     the stored retractions of a topic are not those that the pool stored
 
 No findings: what retention removed when its time had come, what compaction removed, what an erasure removed and left
 its leaf hash. A batch whose order or voids are unknown (from before they were kept, or written by a recovery) cannot be
@@ -22,7 +25,7 @@ compared; it is counted as `unproven`.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +33,7 @@ from typing_extensions import override
 
 from exchange.audit.log_invariants import LogInvariants, ReportFinding
 from exchange.broker.port import Broker, Ends, PartitionRecords, RecordsCorruptError, Retention, TopicInfo
+from exchange.erasure.retractions import is_retraction
 from exchange.identity.pseudonyms import PSEUDONYM_SIZE, partitions
 from schemas.access import Action
 from schemas.audit import Decision, read_leaf
@@ -44,6 +48,7 @@ _READ_RECORDS = 10_000
 _READ_BYTES = 32 * 1024 * 1024
 _LEAD = 200  # batches by which one partition may be ahead of another: bounds what is kept in memory
 _SETTLED = 120_000_000  # microseconds after which every record has its entry (the sweeper's included)
+_VOIDS = 10_000  # keys whose retractions are read at a time
 _NO_TIMES = bytes(16)
 _NO_KEY = bytes(32)
 
@@ -164,6 +169,7 @@ class RecordVerifier:
         report: takes the findings.
         clock: microseconds UTC.
         progress: called with a topic, the offsets that are done, and their number.
+        retractions: returns the positions of the stored retractions of a topic's keys; None = they are not compared.
     """
 
     def __init__(
@@ -174,12 +180,14 @@ class RecordVerifier:
         *,
         clock: Callable[[], int],
         progress: Callable[[Topic, int, int], None] = lambda *_: None,
+        retractions: Callable[[Topic, Sequence[bytes]], Mapping[bytes, int]] | None = None,
     ) -> None:
         self._broker = broker
         self._order = order
         self._report = report
         self._clock = clock
         self._progress = progress
+        self._retractions = retractions
         self.verified = Verified()
 
     def verify(self, topic: Topic, batches: Sequence[PublishedBatch]) -> None:
@@ -215,6 +223,18 @@ class RecordVerifier:
         """Add a finding."""
         self._report.add(kind, index, message)
 
+    def compare_retractions(self, topic: Topic, voids: Mapping[bytes, tuple[int, int]]) -> None:
+        """Report voids that are no stored retractions. *voids*: partition and position of the last void by key."""
+        if self._retractions is None or not voids:
+            return
+        stored = self._retractions(topic, list(voids))
+        for key, (partition, position) in voids.items():
+            where = f"the void of {topic} partition {partition}, offset {position}"
+            if key not in stored:
+                self.add("retraction.missing", None, f"{where} is stored as no retraction")
+            elif stored[key] < position:
+                self.add("retraction.moved", None, f"{where} is stored as a retraction up to {stored[key]}")
+
     def show(self, topic: Topic, done: int, whole: int) -> None:
         """Show the progress."""
         self._progress(topic, done, whole)
@@ -241,6 +261,7 @@ class _TopicScan:
         self._expected = list(ends.earliest)  # of the next record that an entry promises
         self._pending: dict[int, _Pending] = {}
         self._extra: dict[int, list[OffsetRange]] = defaultdict(list)
+        self._voids: dict[bytes, tuple[int, int]] = {}  # retractions that are not compared yet
 
     def run(self) -> None:
         """Read everything, and report."""
@@ -258,6 +279,7 @@ class _TopicScan:
             self._verifier.show(topic, sum(self._position) - first, whole)
         for number in range(self._info.partitions):
             self._close_runs(number, 1 << 62)
+        self._verifier.compare_retractions(topic, self._voids)
         for _, ranges in sorted(self._extra.items()):
             for extra in ranges:
                 self._verifier.add("records.extra", None, f"no entry accounts for {topic} {_text(extra)}")
@@ -346,6 +368,12 @@ class _TopicScan:
             self._expected[number] = offset + 1
             pending.keys[number].append(bytes(records.keys[index]))
             pending.leaves[number].append(self._leaf(records, index))
+            # Stored with the entry of its batch, which is there.
+            if records.values[index] is None and is_retraction(records.mark(index), records.valid(index)):
+                self._voids[bytes(records.keys[index])] = (number, offset)
+        if len(self._voids) >= _VOIDS:
+            self._verifier.compare_retractions(self._info.topic, self._voids)
+            self._voids = {}
 
     def _leaf(self, records: PartitionRecords, index: int) -> bytes | None:
         """Return a record's leaf hash; None of a void."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 import pytest
+import sqlalchemy as sa
 
 from exchange.client import Identity
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
-from schemas.errors import PoolError
+from schemas.errors import PoolError, Reason
 from schemas.names import Topic
 from schemas.record import FRAME_SIZE
 from tests.e2e.conftest import kafka_section
@@ -144,6 +145,56 @@ def test_after_a_restart_of_the_pool_the_person_stays_away(scene: Scene) -> None
     scene.world.stop()
     scene.world.serve()
     assert "p7" not in consumer.drain()[0]
+
+
+@pytest.mark.parametrize(
+    ("attack", "finding"),
+    [
+        ("DELETE FROM erasure_retraction WHERE topic = :topic", "retraction.missing"),
+        ("UPDATE erasure_retraction SET position = 0 WHERE topic = :topic", "retraction.moved"),
+        ("UPDATE erasure_retraction SET key = sha256(key) WHERE topic = :topic", "retraction.missing"),
+    ],
+)
+def test_who_takes_a_retraction_from_the_database_gets_nothing_of_the_topic(
+    scene: Scene, attack: str, finding: str
+) -> None:
+    consumer = scene.consumer("核查局")
+    scene.void(7, 8)
+    run_sql(scene, attack)
+    with pytest.raises(PoolError) as caught:
+        consumer.drain()
+    assert caught.value.reason is Reason.ROW_FORGED
+    scene.void(9)  # a later one does not repair it
+    with pytest.raises(PoolError):
+        consumer.drain()
+    assert "erasure_retraction_version" in (scene.world.folder / "pool.log").read_text(), "reported"
+    verified = scene.world.programs.run(
+        "pool", "broker", "verify", "--data", str(scene.world.data), "--topic", str(scene.topic), check=False
+    )
+    assert verified.returncode == 1
+    assert finding in verified.stdout
+    assert "retraction.forged" in verified.stdout
+
+
+def test_a_gateway_that_has_seen_retractions_does_not_forget_them_when_all_are_set_back(scene: Scene) -> None:
+    consumer = scene.consumer("核查局")
+    scene.void(7)
+    assert "p7" not in consumer.drain()[0]
+    run_sql(scene, "DELETE FROM erasure_retraction WHERE topic = :topic")
+    run_sql(scene, "DELETE FROM erasure_retraction_version WHERE topic = :topic")
+    for _ in range(2):
+        with pytest.raises(PoolError) as caught:
+            consumer.drain(again=True)
+        assert caught.value.reason is Reason.ROW_FORGED
+
+
+def run_sql(scene: Scene, statement: str) -> None:
+    engine = sa.create_engine((scene.world.data / "database-url").read_text().strip())
+    try:
+        with engine.begin() as connection:
+            assert connection.execute(sa.text(statement), {"topic": str(scene.topic)}).rowcount > 0
+    finally:
+        engine.dispose()
 
 
 def test_while_it_is_drawn_no_value_arrives_after_the_acknowledgement_of_its_void(scene: Scene) -> None:
