@@ -296,7 +296,8 @@ class AccountService:
             ConflictError: TRANSITION_NOT_ALLOWED, it is one of the last two data authorities.
         """
         reason = _checked_reason(reason)
-        account = self._account(name)
+        with self._database.read() as reader:
+            account = self._users.revocable(reader, name)
         with self._act(actor, call, Action.USER_REVOKE, account.department, name) as (work, act):
             act.note(account=name, department=account.department, because=reason)
             self._store.lock_department(work, account.department)

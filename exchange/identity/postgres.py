@@ -294,6 +294,23 @@ class PostgresIdentityStore(IdentityStore):
         return None if row is None else _read_account(self._tags.checked(_account, row))
 
     @override
+    def revocable(self, reader: Reader, name: str) -> Account | None:
+        row = connection_of(reader).execute(sa.select(_account).where(_account.c.name == name)).one_or_none()
+        if row is None:
+            return None
+        values = row._asdict()
+        if self._tags.holds(_account, values):
+            return _read_account(values)
+        self._tags.put_back(_account, values)  # reports it
+        known = {role.value for role in Role}
+        role = values["role"] if values["role"] in known else Role.AUDITOR.value  # decides nothing: it has ended
+        return _read_account({**values, "role": role, "revoked_at": None})
+
+    @override
+    def revoke_account(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        self._tags.change(work, _account, _account.c.name == name, {"revoked_at": at}, restricts=True)
+
+    @override
     def account_of(self, reader: Reader, digest: bytes) -> Account | None:
         row = _BY_DIGEST.one_or_none(connection_of(reader), {"digest": digest})
         return None if row is None else _read_account(self._tags.checked(_account, row))

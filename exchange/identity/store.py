@@ -199,6 +199,17 @@ class IdentityStore(Protocol):
         """Return an account by its name."""
         ...
 
+    def revocable(self, reader: Reader, name: str) -> Account | None:
+        """Return an account to revoke it: as `account`, but also one that the pool did not write, as if it were in use.
+
+        A row that is damaged for the moment of a revocation, and repaired afterwards, would escape it.
+        """
+        ...
+
+    def revoke_account(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        """Store that an account has ended, be it one that the pool did not write."""
+        ...
+
     def account_of(self, reader: Reader, digest: bytes) -> Account | None:
         """Return the account to which a token's digest belongs."""
         ...
@@ -338,6 +349,15 @@ class MemoryIdentityStore(IdentityStore):
     def account(self, reader: Reader, name: str) -> Account | None:
         del reader
         return self._tables.accounts.get(name)
+
+    @override
+    def revocable(self, reader: Reader, name: str) -> Account | None:
+        return self.account(reader, name)
+
+    @override
+    def revoke_account(self, work: UnitOfWork, name: str, at: datetime) -> None:
+        account = self._tables.accounts[name]
+        self._set(work, self._tables.accounts, name, replace(account, revoked_at=at))
 
     @override
     def account_of(self, reader: Reader, digest: bytes) -> Account | None:

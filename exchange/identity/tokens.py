@@ -141,14 +141,22 @@ class Users:
         return account
 
     def revoke(self, work: UnitOfWork, name: str, at: datetime) -> Account:
-        """Revoke an account permanently; its name is not used again.
+        """Revoke an account permanently, also one whose row the pool did not write; its name is not used again.
 
         Raises:
             InvalidError: NOT_FOUND, no such account, or one that is revoked already.
         """
-        account = replace(self.in_use(work, name), revoked_at=at)
-        self._store.change_account(work, account)
+        account = replace(self.revocable(work, name), revoked_at=at)
+        self._store.revoke_account(work, name, at)
         return account
+
+    def revocable(self, reader: Reader, name: str) -> Account:
+        """Return an account that can be revoked: one in use, or one whose row the pool did not write.
+
+        Raises:
+            InvalidError: NOT_FOUND.
+        """
+        return _in_use(self._store.revocable(reader, name), name)
 
     def set_person(self, work: UnitOfWork, name: str, person: str) -> Account:
         """Set the person of an account of an earlier version, once.
@@ -184,10 +192,13 @@ class Users:
         Raises:
             InvalidError: NOT_FOUND.
         """
-        account = self._store.account(reader, name)
-        if account is None or account.revoked_at is not None:
-            raise InvalidError(Reason.NOT_FOUND, f"there is no account {name[:64]!r} in use; list them first")
-        return account
+        return _in_use(self._store.account(reader, name), name)
+
+
+def _in_use(account: Account | None, name: str) -> Account:
+    if account is None or account.revoked_at is not None:
+        raise InvalidError(Reason.NOT_FOUND, f"there is no account {name[:64]!r} in use; list them first")
+    return account
 
 
 def new_token() -> str:

@@ -188,6 +188,24 @@ def test_an_account_with_another_role_or_another_ones_token_is_refused(pool: Poo
     pool.do("UPDATE identity_account SET digest = :digest WHERE name = 'bootstrap'", digest=digest)
 
 
+@pytest.mark.parametrize(
+    "damage", ["role = 'clerk'", "person = 'P-9'", "revoked_at = now()", "department = 'nowhere'", "tag = NULL"]
+)
+def test_an_account_whose_row_is_damaged_for_the_moment_is_revoked_all_the_same(pool: Pool, damage: str) -> None:
+    name = f"leaver-{hashlib.sha256(damage.encode()).hexdigest()[:6]}"
+    account = pool.world.account(name, "auditor")
+    assert account.get("/departments")
+    whole = pool.put_back("identity_account", f"name = '{name}'")
+    pool.do(f"UPDATE identity_account SET {damage} WHERE name = :name", name=name)
+    pool.world.root.post(f"/users/{name}/revocation", {"reason": "left"})
+    columns = [column for column in ("role", "person", "department") if column in damage]
+    for column in columns:
+        pool.do(f"UPDATE identity_account SET {column} = :old WHERE name = :name", old=whole.values[column], name=name)
+    assert refused(lambda: account.get("/departments")) in {Reason.CERTIFICATE_REVOKED, Reason.ROW_FORGED}
+    assert pool.scalar("SELECT revoked_at IS NOT NULL FROM identity_account WHERE name = :name", name=name)
+    pool.do("DELETE FROM identity_account WHERE name = :name", name=name)
+
+
 def test_an_inserted_invitation_enrols_nobody(pool: Pool) -> None:
     token = pool.world.people.invite(pool.world, pool.labour.id, "honest")
     honest = Invitation.decode(token)
