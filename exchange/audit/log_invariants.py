@@ -52,6 +52,9 @@ _ENDS = frozenset(
     }
 )
 
+_UTC_8 = 8 * 3600  # seconds: a quota's day is that of Asia/Shanghai
+_NEAR = 300  # seconds from midnight
+
 
 def makes_version(action: str) -> bool:
     """Return whether an act of this kind makes a grant version, whose hash its entry names."""
@@ -75,6 +78,7 @@ class LogInvariants:
         self._hashes: dict[tuple[str, int], str] = {}
         self._latest: dict[str, int] = {}
         self._ended: dict[str, int] = {}
+        self._counts: dict[tuple[str, int], int] = {}
         # By grant and generation: the positions after the last release, and `_unreadable` at that time.
         self._released: dict[tuple[str, int], tuple[list[int], int]] = {}
 
@@ -115,6 +119,13 @@ class LogInvariants:
         """Return the hash of each version of each grant that an entry made."""
         return self._hashes
 
+    def released_by_day(self) -> Mapping[tuple[str, int], int]:
+        """Return the records released by grant and day of UTC+8 (days since 1970-01-01), at least so many.
+
+        Releases near midnight are left out: the database's clock, which decides on their day, may differ.
+        """
+        return self._counts
+
     def latest_version(self, grant_id: str) -> int | None:
         """Return the highest version of a grant that an entry made."""
         return self._latest.get(grant_id)
@@ -143,6 +154,10 @@ class LogInvariants:
             self._report("row.chain", index, broken)
         if action == Action.FETCH:
             self._check_release(index, entry["grant"], entry["data"])
+            day, second = divmod(entry["at"] // 1_000_000 + _UTC_8, 86_400)
+            if _NEAR <= second < 86_400 - _NEAR:
+                key = entry["grant"]["id"], day
+                self._counts[key] = self._counts.get(key, 0) + entry["data"]["count"]
         elif action == Action.PUBLISH:
             self._check_publish(index, entry["data"])
         elif makes_version(action) and "grant" in entry:

@@ -18,6 +18,7 @@ the rows. The kinds of findings besides those of the files:
     grant.gone                              a grant, or one of its versions, that an entry made is not there
     database.object                         a trigger, a view, … that the pool did not make: the database may answer
                                             verification and pool differently
+    quota.lowered                           the count of a grant's day is lower than that of its releases' entries
     row.forged, row.unaccounted, row.old, row.gone
                                             rows of tagged tables, as `row_notes` explains
 """
@@ -25,6 +26,7 @@ the rows. The kinds of findings besides those of the files:
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,7 +46,7 @@ from schemas.audit import AuditEntry, from_leaf
 from schemas.errors import InvalidError
 from schemas.merkle import leaf_hash
 
-__all__ = ["ForeignObjects", "GrantRow", "GrantRows", "TaggedRows", "verify_database"]
+__all__ = ["ForeignObjects", "GrantRow", "GrantRows", "QuotaRows", "TaggedRows", "verify_database"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,14 @@ GrantRows: TypeAlias = Callable[[sa.Connection], Iterable[GrantRow]]
 ForeignObjects: TypeAlias = Callable[[sa.Connection], Iterable[str]]
 """Reads which objects of the database the pool did not make, a sentence for each."""
 
+QuotaRows: TypeAlias = Callable[[sa.Connection], Iterable[tuple[str, date, int]]]
+"""Reads the counts of quotas, in any order: grant, day of UTC+8, records released."""
+
 TaggedRows: TypeAlias = Callable[[sa.Connection], Iterable[StoredRow]]
 """Reads every row of every tagged table, in any order."""
 
 _STREAM = 2_000
+_EPOCH = date(1970, 1, 1).toordinal()
 
 _ROWS = sa.text("""
 SELECT e.leaf_index, e.leaf, e.leaf_hash,
@@ -103,6 +109,7 @@ def verify_database(
     key: NoteKey | Sequence[NoteKey],
     since: str | None = None,
     grants: GrantRows | None = None,
+    quotas: QuotaRows | None = None,
     tagged: TaggedRows | None = None,
     entry_tags: EntryTags | None = None,
     objects: ForeignObjects | None = None,
@@ -117,6 +124,7 @@ def verify_database(
         key: what checkpoints are signed with.
         since: text of a checkpoint that was kept outside the pool.
         grants: reads the grants' rows.
+        quotas: reads the counts of the days.
         tagged: reads the rows of tagged tables.
         entry_tags: with the keys of all roles, to check the entries that are not signed yet.
         objects: reads what is in the database beside the pool's tables.
@@ -135,6 +143,8 @@ def verify_database(
             ahead = rows.finish()
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
                 report.add("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
+            if quotas is not None:
+                _check_quotas(quotas(connection), invariants, report)
             if grants is not None:
                 _check_grants(grants(connection), invariants, ahead, report)
             for sentence in () if objects is None else objects(connection):
@@ -306,6 +316,16 @@ class _Rows(EntryObserver):
 
 def _registration(row: Any) -> tuple[str, str, bytes]:
     return row.role, row.process, bytes(row.tag)
+
+
+def _check_quotas(rows: Iterable[tuple[str, date, int]], invariants: LogInvariants, report: VerificationReport) -> None:
+    """Compare the counts of quotas with the entries of the releases: a lower one let more out than the quota."""
+    stored = {(grant_id, day.toordinal() - _EPOCH): count for grant_id, day, count in rows}
+    for (grant_id, day), released in invariants.released_by_day().items():
+        count = stored.get((grant_id, day), 0)
+        if count < released:
+            on = date.fromordinal(_EPOCH + day)
+            report.add("quota.lowered", None, f"grant {grant_id}: entries released {released} on {on}, counted {count}")
 
 
 def _check_grants(

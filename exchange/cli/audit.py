@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 import typer
 
+from exchange.access.grants.postgres import stored_quotas
 from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import VerificationReport, verify_files
@@ -216,6 +217,7 @@ def verify(
                 tagged=lambda connection: stored_rows(connection, tags),
                 objects=foreign_objects,
                 entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
+                quotas=stored_quotas,
             )
         finally:
             engine.dispose()

@@ -188,6 +188,23 @@ def test_a_gateway_that_has_seen_retractions_does_not_forget_them_when_all_are_s
         assert caught.value.reason is Reason.ROW_FORGED
 
 
+def test_a_day_s_count_that_is_set_back_is_named(scene: Scene) -> None:
+    consumer = scene.consumer("核查局")
+    assert len(consumer.drain()[0]) == 40
+    data = scene.world.data
+    arguments = (
+        "pool", "audit", "verify", "--files", str(data / "log"), "--key", str(data / "log.pub"),
+        "--database", str(data / "database-url"), "--secrets", str(data / "secrets"),
+    )  # fmt: skip
+    scene.world.stop()  # so that the files hold every entry
+    scene.world.serve()
+    assert "quota.lowered" not in scene.world.programs.run(*arguments, check=False).stdout
+    run_sql(scene, "UPDATE access_quota SET released = 0 WHERE :topic <> ''")
+    verified = scene.world.programs.run(*arguments, check=False)
+    assert verified.returncode == 1
+    assert any("quota.lowered" in line and consumer.grant in line for line in verified.stdout.splitlines())
+
+
 def run_sql(scene: Scene, statement: str) -> None:
     engine = sa.create_engine((scene.world.data / "database-url").read_text().strip())
     try:

@@ -9,7 +9,7 @@ Columns beside the text (consumer, state, …) only serve to find rows. What a g
 which the MAC protects.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -82,7 +82,7 @@ _quota = sa.Table(
     sa.Column("released", sa.BigInteger, nullable=False),
     info=derived(
         "sums of the counts in the entries of releases; a lower one lets a consumer draw more of what it was granted, "
-        "and every draw has its entry"
+        "and verification finds it (quota.lowered)"
     ),
 )
 _position = sa.Table(
@@ -93,7 +93,10 @@ _position = sa.Table(
     sa.Column("released", sa.LargeBinary, nullable=False),
     sa.Column("tracked", sa.LargeBinary, nullable=False, server_default="", comment="generation and offsets"),
     sa.Column("runs", sa.BigInteger, nullable=False, server_default="0", comment="the last one of access_delivered"),
-    info=derived("the ranges of releases are in their entries, and verification finds one that is missing (fetch.gap)"),
+    info=derived(
+        "the ranges of releases are in their entries, and verification finds one that is missing (fetch.gap); one that "
+        "is moved back repeats what was delivered"
+    ),
 )
 _delivered = sa.Table(
     "access_delivered",
@@ -156,6 +159,12 @@ _ADD_DELIVERED = sa.text(
     "INSERT INTO access_delivered (grant_id, generation, last, first, events) "
     "VALUES (:id, :generation, :last, :first, :events)"
 )
+
+
+def stored_quotas(connection: sa.Connection) -> Iterator[tuple[str, date, int]]:
+    """Yield the counts of all days: grant, day, records released."""
+    for row in connection.execute(sa.select(_quota)):
+        yield row.grant_id, row.day, row.released
 
 
 class PostgresAccessStore(AccessStore):
