@@ -1,7 +1,7 @@
 """In-memory adapter of the audit stores: one object for all three ports, under the same contract suite."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork, o
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
-from schemas.record import Receipt
+from schemas.record import OffsetRange, Receipt
 
 __all__ = ["MemoryAudit"]
 
@@ -137,6 +137,12 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
     def order(self, reader: Reader, lane: Lane, sequence: int) -> tuple[bytes, bytes] | None:
         row = self._receipts.get((lane, sequence))
         return None if row is None else (b"".join(row.keys or ()), row.void_leaves)
+
+    @override
+    def runs(
+        self, reader: Reader, batches: Collection[tuple[Lane, int]]
+    ) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
+        return {batch: self._receipts[batch].receipt.runs for batch in batches if batch in self._receipts}
 
     @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:

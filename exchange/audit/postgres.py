@@ -5,7 +5,7 @@ One statement stores the entries of an act, however many they are, and moves the
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -113,6 +113,11 @@ FROM lanes WHERE lane IS NOT NULL
 """)
 
 _GET_ORDER = sa.text("SELECT keys, void_leaves FROM audit_receipt WHERE lane = :lane AND sequence = :sequence")
+_GET_RUNS = sa.text("""
+SELECT r.lane, r.sequence, r.runs
+FROM unnest(CAST(:lanes AS text[]), CAST(:sequences AS bigint[])) AS wanted (lane, sequence)
+JOIN audit_receipt AS r ON r.lane = wanted.lane AND r.sequence = wanted.sequence
+""")
 _PRUNE_KEYS = sa.text("""
 UPDATE audit_receipt AS r SET keys = NULL, void_leaves = NULL FROM audit_entry AS e
 WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
@@ -305,6 +310,15 @@ class PostgresReceipts(ReceiptStore):
         return None if found is None else (bytes(found.keys or b""), bytes(found.void_leaves or b""))
 
     @override
+    def runs(
+        self, reader: Reader, batches: Collection[tuple[Lane, int]]
+    ) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
+        names = {str(lane): lane for lane, _ in batches}
+        values = {"lanes": [str(lane) for lane, _ in batches], "sequences": [sequence for _, sequence in batches]}
+        rows = connection_of(reader).execute(_GET_RUNS, values)
+        return {(names[lane], sequence): _ranges(runs) for lane, sequence, runs in rows}
+
+    @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:
         found = connection_of(reader).execute(_LAST_RECEIPT, {"lane": str(lane)}).one_or_none()
         return None if found is None else _receipt(found)
@@ -318,15 +332,19 @@ class PostgresReceipts(ReceiptStore):
         return connection_of(work).execute(_PRUNE_KEYS, {"before": before}).rowcount
 
 
+def _ranges(runs: Sequence[int]) -> tuple[OffsetRange, ...]:
+    return tuple(
+        OffsetRange(partition=runs[at], first=runs[at + 1], last=runs[at + 2]) for at in range(0, len(runs), 3)
+    )
+
+
 def _receipt(row: sa.Row[*tuple[Any, ...]]) -> Receipt:
     lane, sequence, root, runs, entry_id, leaf_hash, source_position, signature = row
     return Receipt(
         lane=Lane.parse(lane),
         sequence=sequence,
         root=bytes(root),
-        runs=tuple(
-            OffsetRange(partition=runs[at], first=runs[at + 1], last=runs[at + 2]) for at in range(0, len(runs), 3)
-        ),
+        runs=_ranges(runs),
         entry_id=entry_id,
         leaf_hash=bytes(leaf_hash),
         source_position=bytes(source_position),

@@ -14,7 +14,7 @@ sequences as it has had transactions side by side, so none waits for another. In
 `gateway` and the number the field `counter`. `gapless_sequence` says how PostgreSQL does it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -23,7 +23,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
 from schemas.names import Lane
-from schemas.record import Receipt
+from schemas.record import OffsetRange, Receipt
 
 __all__ = [
     "RESOURCE_SCOPES",
@@ -210,6 +210,12 @@ class ReceiptStore(Protocol):
 
         Each is empty where it was not stored, or was pruned; None where there is no receipt.
         """
+        ...
+
+    def runs(
+        self, reader: Reader, batches: Collection[tuple[Lane, int]]
+    ) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
+        """Return the offsets of batches by their receipts; those without one are left out."""
         ...
 
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:

@@ -40,7 +40,13 @@ from exchange.identity.secrets import FileSecrets
 from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
 from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
 from exchange.server.clock import microseconds
-from exchange.server.composition import App, open_receipts, operator_broker, schemas_on_topic
+from exchange.server.composition import (
+    App,
+    leave_reads_unchecked,
+    open_receipts,
+    operator_broker,
+    schemas_on_topic,
+)
 from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import connection_of
 from registry.directory.model import EntryState
@@ -128,6 +134,7 @@ def verify(
                 collector.add(None, bytes(leaf))
         secrets = FileSecrets.open(config.path("secrets"))
         retractions = PostgresRetractions(open_row_tags(secrets))
+        leave_reads_unchecked(app.broker)
         verifier = RecordVerifier(
             app.broker,
             _order_of(app, Pseudonyms(secrets), open_receipts(secrets)),

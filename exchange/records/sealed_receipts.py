@@ -1,6 +1,6 @@
 """Sealed receipts: the store of receipts with the pseudonyms of a batch's keys under the key of the month."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from typing_extensions import override
 
@@ -8,7 +8,7 @@ from exchange.audit.store import ReceiptStore
 from exchange.identity.audit_pseudonyms import AuditPseudonyms
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.names import Lane
-from schemas.record import Receipt
+from schemas.record import OffsetRange, Receipt
 
 __all__ = ["SealedReceipts"]
 
@@ -38,6 +38,12 @@ class SealedReceipts(ReceiptStore):
     def order(self, reader: Reader, lane: Lane, sequence: int) -> tuple[bytes, bytes] | None:
         found = self._store.order(reader, lane, sequence)
         return None if found is None else (self._pseudonyms.open(found[0]), found[1])
+
+    @override
+    def runs(
+        self, reader: Reader, batches: Collection[tuple[Lane, int]]
+    ) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
+        return self._store.runs(reader, batches)
 
     @override
     def last(self, reader: Reader, lane: Lane) -> Receipt | None:

@@ -8,7 +8,7 @@ exchange/server/background.py   the background loops of each role
 import base64
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -39,6 +39,7 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.authorization.text_screen import TextScreen
 from exchange.broker.kafka.broker import KafkaBroker
+from exchange.broker.kafka.read_check import ReceiptRuns
 from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
 from exchange.broker.port import Broker, RecordsCorruptError
 from exchange.broker.postgres.broker import PostgresBroker
@@ -79,7 +80,7 @@ from exchange.records.writer_schemas import WriterSchemas
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
-from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
+from exchange.server.key_files import RECORDS_KEY, read_untagged, receipts_key, records_tagged
 from exchange.server.roles import Role
 from exchange.server.row_digest import RowDigests
 from exchange.server.row_tags import open_entry_tags, open_row_tags
@@ -108,8 +109,10 @@ from schemas.canonical import Json
 from schemas.errors import CorruptError, InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
 from schemas.merkle import leaf_hash
+from schemas.names import Lane, Topic
+from schemas.record import OffsetRange, Positions
 
-__all__ = ["App", "open_receipts", "operator_broker", "schemas_on_topic"]
+__all__ = ["App", "kafka_untagged", "leave_reads_unchecked", "open_receipts", "operator_broker", "schemas_on_topic"]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
@@ -630,7 +633,13 @@ def _broker(config: Config, keys: _Keys, database: PostgresDatabase) -> Broker:
             alarm=_report_corrupt,
             maintenance_period=timedelta(minutes=10),
         )
-    broker = KafkaBroker(_kafka(config, section), alarm=_report_corrupt)
+    broker = KafkaBroker(
+        _kafka(config, section),
+        key=keys.secrets.named_key(RECORDS_KEY),
+        alarm=_report_corrupt,
+        untagged=read_untagged(records_tagged(config.folder)),
+        receipts=_receipt_runs(database),
+    )
     try:
         broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
     except PoolError:
@@ -649,7 +658,39 @@ def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker
         raise InvalidError(
             Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, which needs no operator for this"
         )
-    return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key))
+    records_key = FileSecrets.open(config.path("secrets")).named_key(RECORDS_KEY)
+    return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key), key=records_key)
+
+
+def leave_reads_unchecked(broker: Broker) -> None:
+    """Have a broker return records that are not as the pool stored them, for a command that compares them itself."""
+    if isinstance(broker, KafkaBroker):
+        broker.check_reads = False
+
+
+def kafka_untagged(config: Config, key: bytes) -> dict[Topic, tuple[int, Positions]]:
+    """Return the ends of the topics of a pool on Kafka, whose records have no tags before them; none on PostgreSQL.
+
+    Raises:
+        UnavailableError: BROKER_UNAVAILABLE.
+    """
+    if not isinstance(config.broker, KafkaSection):
+        return {}
+    broker = KafkaBroker(_kafka(config, config.broker), key=key)
+    try:
+        return broker.untagged_marks()
+    finally:
+        broker.close()
+
+
+def _receipt_runs(database: PostgresDatabase) -> ReceiptRuns:
+    store = PostgresReceipts()
+
+    def runs(batches: Collection[tuple[Lane, int]]) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
+        with database.read() as reader:
+            return store.runs(reader, batches)
+
+    return runs
 
 
 def _schemas_topic(config: Config, database: PostgresDatabase, outbox: PostgresOutbox) -> SchemasTopic | None:

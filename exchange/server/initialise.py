@@ -34,9 +34,10 @@ from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users, digest_of, new_token
 from exchange.server.clock import microseconds, utc_now
+from exchange.server.composition import kafka_untagged
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
-from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
+from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged, untagged_text
 from exchange.server.row_tags import open_entry_tags, open_row_tags
 from registry.database.errors import connection_failure
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
@@ -122,8 +123,9 @@ def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *
     with _Database(config) as engine:
         migrations.upgrade(engine)
         if not records_tagged(config.folder).exists():
-            tag_untagged(PostgresDatabase(engine), BlockTags(keys.named_key(RECORDS_KEY)), progress)
-            create_private(records_tagged(config.folder), b"the stored records have had their first tags\n")
+            key = keys.named_key(RECORDS_KEY)
+            tag_untagged(PostgresDatabase(engine), BlockTags(key), progress)
+            create_private(records_tagged(config.folder), untagged_text(kafka_untagged(config, key)))
         database = PostgresDatabase(engine, accountable=True)
         record = _recorder(config, engine, database, "migrate")
         entry_tags = open_entry_tags(keys, frozenset())
@@ -233,7 +235,7 @@ def _prepare_database(config: Config) -> None:
         secrets = FileSecrets.open(config.path("secrets"))
         tags = open_row_tags(secrets)
         mark_all(config.path("secrets"))
-        create_private(records_tagged(config.folder), b"a pool that was made with tags\n")
+        create_private(records_tagged(config.folder), untagged_text({}))
         access = PostgresAccessStore(RowMac(secrets.named_key("grant-seal")), tags)
         database = PostgresDatabase(engine, accountable=True)
         record = _recorder(config, engine, database, "init")

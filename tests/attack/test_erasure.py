@@ -21,7 +21,7 @@ from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.names import Topic
 from schemas.record import FRAME_SIZE
 from tests.e2e.conftest import kafka_section
-from tests.kit.cases.broker import append, batch, fresh_topic, key_of, lane_of, partition_of, read_all
+from tests.kit.cases.broker import KEY, append, batch, fresh_topic, key_of, lane_of, partition_of, read_all
 from tests.kit.disk_search import found_in, planted
 from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
@@ -246,7 +246,7 @@ def test_on_kafka_the_operator_carries_it_out_and_no_segment_holds_the_value(kaf
 
 @pytest.mark.kafka
 def test_the_gateway_s_certificate_does_not_erase_on_kafka(kafka_node: Node) -> None:
-    broker = KafkaBroker(kafka_node.settings())
+    broker = KafkaBroker(kafka_node.settings(), key=KEY)
     try:
         topic = fresh_topic()
         broker.create_topic(topic)

@@ -33,7 +33,7 @@ from exchange.broker.kafka.acls import EVERY_RULE, apply_acls
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import KafkaSettings, admin
 from schemas.errors import UnavailableError
-from tests.kit.cases.broker import append, batch, fresh_topic, lane_of, read_all
+from tests.kit.cases.broker import KEY, append, batch, fresh_topic, lane_of, read_all
 from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import DEPLOY, ORGANISATION, Authority, Identity, Node
 
@@ -173,7 +173,7 @@ def strangers(doors: Doors) -> dict[str, KafkaSettings]:
 
 @pytest.mark.parametrize("who", ["kafka's authority", "the departments' authority"])
 def test_no_call_of_a_client_library_gets_anywhere(doors: Doors, strangers: dict[str, KafkaSettings], who: str) -> None:
-    broker, topic = KafkaBroker(doors.node.settings()), fresh_topic("doors")
+    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
     broker.create_topic(topic)
     append(broker, batch(lane_of(topic), 1))
     name, settings = str(topic), strangers[who]
@@ -216,7 +216,7 @@ def closed(consumer: Consumer) -> Iterator[Consumer]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_stranger_gets_the_pools_error_from_the_adapter(doors: Doors) -> None:
     stranger = doors.node.settings(doors.node.authority.issue("adapter", [(CN, "civil-affairs")]), call_timeout=2.0)
-    broker = KafkaBroker(stranger)
+    broker = KafkaBroker(stranger, key=KEY)
     with pytest.raises(UnavailableError):
         broker.create_topic(fresh_topic("doors"))
     with pytest.raises(UnavailableError):
@@ -229,7 +229,7 @@ def test_a_stranger_gets_the_pools_error_from_the_adapter(doors: Doors) -> None:
 
 
 def test_the_gateway_may_not_delete_a_topic_or_change_its_shape_or_the_rules(doors: Doors) -> None:
-    broker, topic = KafkaBroker(doors.node.settings()), fresh_topic("doors")
+    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
     broker.create_topic(topic)
     client = admin(doors.node.settings())
     rule = ACL(
@@ -257,7 +257,7 @@ def test_the_gateway_may_not_delete_a_topic_or_change_its_shape_or_the_rules(doo
 
 
 def test_the_gateway_may_not_read_kafkas_own_topics(doors: Doors) -> None:
-    broker, topic = KafkaBroker(doors.node.settings()), fresh_topic("doors")
+    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
     broker.create_topic(topic)
     append(broker, batch(lane_of(topic), 1))  # by now the topics of groups and transactions are there
     broker.close()

@@ -13,6 +13,7 @@ from exchange.cli import main
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from schemas.errors import InvalidError, Reason, RefusedError
 from schemas.names import Topic
+from tests.kit.cases.broker import KEY
 from tests.kit.world import in_process
 from tests.kit.world.kafka import Node
 from tests.kit.world.world import Office, World
@@ -103,7 +104,7 @@ def test_on_kafka_a_new_topic_follows_and_a_change_waits_for_the_operator(kafka_
     world = kafka_world
     topic = draft(world.department(f"许可局{next(_numbers)}"), {"days": 30})
     world.root.post(f"/catalogue/{topic}/publication")
-    broker = KafkaBroker(kafka_node.settings())
+    broker = KafkaBroker(kafka_node.settings(), key=KEY)
     try:
         assert broker.topic(Topic.parse(topic)).retention == timedelta(days=30)
         changed = world.root.post(f"/catalogue/{topic}/history", {"history": {"days": 7}})
@@ -112,7 +113,7 @@ def test_on_kafka_a_new_topic_follows_and_a_change_waits_for_the_operator(kafka_
         arguments = ("--certificate", operator.certificate, "--key", operator.key)
         done = in_process.run(main, "broker", "apply", "--data", world.data, *arguments)
         assert done.returncode == 0, done.stderr + done.stdout
-        info = KafkaBroker(kafka_node.settings()).topic(Topic.parse(topic))
+        info = KafkaBroker(kafka_node.settings(), key=KEY).topic(Topic.parse(topic))
         assert (info.keep, info.retention) == (Retention.ALL, timedelta(days=7))
     finally:
         broker.close()

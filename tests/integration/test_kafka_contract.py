@@ -10,9 +10,11 @@ from kafka.structs import OffsetAndMetadata
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.settings import admin
 from exchange.broker.kafka.topics import lane_group
+from exchange.broker.port import Retention
+from schemas.errors import ConflictError
 from schemas.names import Lane, Topic
 from tests.contract.broker.suite import BrokerContract
-from tests.kit.cases.broker import Rig
+from tests.kit.cases.broker import KEY, Rig, append, batch, fresh_topic, lane_of
 from tests.kit.world.kafka import Node
 
 pytestmark = pytest.mark.kafka
@@ -28,11 +30,11 @@ class KafkaRig:
         self.killed = False
 
     def broker(self) -> KafkaBroker:
-        self.brokers.append(KafkaBroker(self.node.settings(max_consumers=4, call_timeout=8.0)))
+        self.brokers.append(KafkaBroker(self.node.settings(max_consumers=4, call_timeout=8.0), key=KEY))
         return self.brokers[-1]
 
     def operator(self) -> KafkaBroker:
-        self.brokers.append(KafkaBroker(self.node.settings(self.node.operator, call_timeout=8.0)))
+        self.brokers.append(KafkaBroker(self.node.settings(self.node.operator, call_timeout=8.0), key=KEY))
         return self.brokers[-1]
 
     def make_unavailable(self) -> None:
@@ -79,3 +81,11 @@ class TestKafka(BrokerContract):
         rig.restore()
         for broker in rig.brokers:
             broker.close()
+
+    def test_a_topic_that_kept_the_latest_of_each_key_does_not_keep_all_from_then_on(self, rig: Rig) -> None:
+        operator, topic = rig.operator(), fresh_topic()
+        operator.create_topic(topic, keep=Retention.LATEST)
+        append(operator, batch(lane_of(topic), 1))
+        with pytest.raises(ConflictError, match="the latest"):
+            operator.configure_topic(topic, keep=Retention.ALL, retention=None)
+        assert operator.configure_topic(topic, keep=Retention.LATEST, retention=None).keep is Retention.LATEST

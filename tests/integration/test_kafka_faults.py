@@ -20,7 +20,7 @@ from exchange.broker.kafka.settings import admin
 from exchange.broker.port import Appended
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.names import Lane, Topic
-from tests.kit.cases.broker import HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.cases.broker import KEY, HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
 from tests.kit.faults.stalled_gateway import MOMENTS, PEOPLE, SALT, stopped
 from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
@@ -41,7 +41,7 @@ class Gateways:
         self._made: list[KafkaBroker] = []
 
     def __call__(self, **changes: object) -> KafkaBroker:
-        self._made.append(KafkaBroker(self.node.settings(max_consumers=4, **changes)))
+        self._made.append(KafkaBroker(self.node.settings(max_consumers=4, **changes), key=KEY))
         return self._made[-1]
 
     def close(self) -> None:

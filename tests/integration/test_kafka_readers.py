@@ -14,13 +14,14 @@ import pytest
 from kafka import TopicPartition
 
 from exchange.broker.kafka.broker import KafkaBroker
-from exchange.broker.kafka.consumers import _partition_records, _PooledConsumer
+from exchange.broker.kafka.consumers import Fetched, _PooledConsumer, partition_records
 from exchange.broker.kafka.message import Message
+from exchange.broker.kafka.read_check import columns_of
 from exchange.broker.kafka.settings import admin
 from exchange.broker.port import ReadResult
 from schemas.errors import GoneError, Reason
 from schemas.names import Topic
-from tests.kit.cases.broker import append, at_once, batch, fresh_topic, lane_of, read_all
+from tests.kit.cases.broker import KEY, append, at_once, batch, fresh_topic, lane_of, read_all
 from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def broker(kafka_node: Node) -> Iterator[KafkaBroker]:
-    broker = KafkaBroker(kafka_node.settings(max_consumers=2))
+    broker = KafkaBroker(kafka_node.settings(max_consumers=2), key=KEY)
     yield broker
     broker.close()
 
@@ -76,7 +77,7 @@ def test_those_who_wake_at_the_same_place_share_a_read(broker: KafkaBroker, monk
     reads: list[Topic] = []
     real = broker._consumers.read
 
-    def held(topic: Topic, *place: object, **bounds: int) -> ReadResult:
+    def held(topic: Topic, *place: object, **bounds: int) -> Fetched:
         reads.append(topic)
         assert go.wait(60)
         return real(topic, *place, **bounds)  # type: ignore[arg-type]
@@ -119,7 +120,7 @@ class Touchy:
 
 def test_readers_who_share_a_slice_look_at_its_headers_one_at_a_time() -> None:
     message = Touchy()
-    records = _partition_records(0, [cast("Message", message)])
+    records = partition_records(0, columns_of([cast("Message", message)]))
     at_once(*[lambda: (records.mark(0), records.valid(0))] * 8)
     assert not message.torn
 

@@ -17,7 +17,7 @@ from exchange.broker.kafka.topics import lane_group
 from exchange.broker.port import Append
 from schemas.errors import InvalidError, Reason
 from schemas.names import Lane, Topic
-from tests.kit.cases.broker import HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
+from tests.kit.cases.broker import KEY, HookCalls, append, batch, expected, fresh_topic, lane_of, positions_of, read_all
 from tests.kit.patience import PATIENCE
 from tests.kit.world.kafka import Node
 
@@ -28,7 +28,7 @@ Act = Callable[[], object]
 
 @pytest.fixture
 def brokers(kafka_node: Node) -> Iterator[list[KafkaBroker]]:
-    both = [KafkaBroker(kafka_node.settings(max_consumers=4)) for _ in range(2)]
+    both = [KafkaBroker(kafka_node.settings(max_consumers=4), key=KEY) for _ in range(2)]
     yield both
     for broker in both:
         broker.close()
@@ -64,11 +64,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Lane, int, Act], lis
     def of(lane: Lane, at: int, act: Act) -> list[bool]:
         each_reported: list[bool] = []
 
-        def produce(producer: Any, sent: Append, *args: Any, report_each: bool) -> Any:
+        def produce(producer: Any, sent: Append, *args: Any, report_each: bool, **named: Any) -> Any:
             if sent.lane == lane:
                 each_reported.append(report_each)
                 producer = Interrupted(producer, at, act)
-            return real(producer, sent, *args, report_each=report_each)
+            return real(producer, sent, *args, report_each=report_each, **named)
 
         monkeypatch.setattr(transaction, "_produce", produce)
         return each_reported

@@ -76,7 +76,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[tuple[Broker, Hold]]:
         postgres.close()
     else:
         node: Node = request.getfixturevalue("kafka_node")
-        kafka = KafkaBroker(node.settings())
+        kafka = KafkaBroker(node.settings(), key=KEY)
 
         def hold_writer(lane: Lane) -> Patient:
             writer = kafka._producers._writers[lane]

@@ -26,6 +26,7 @@ from schemas.access import Action
 from schemas.names import Lane
 from schemas.offsets import unpack_offsets
 from schemas.record import OffsetRange, Packed
+from tests.kit.cases.broker import KEY
 from tests.torture.clerks import GRANTED, SCHEMA, Row
 from tests.torture.stage import GATEWAYS, TOPIC, Stage
 
@@ -248,7 +249,7 @@ def _whole(stage: Stage, receipts: dict[Batch, Receipt]) -> Iterator[str]:
         for (lane, sequence), receipt in receipts.items()
         if sequence > last[lane] - 20
     ]
-    with closing(KafkaBroker(stage.node.settings())) as broker:
+    with closing(KafkaBroker(stage.node.settings(), key=KEY)) as broker:
         for lost in broker.find_incomplete(asked):
             yield f"not whole: batch {lost.sequence} of {lost.lane}"
 

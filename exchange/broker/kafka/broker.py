@@ -6,14 +6,14 @@
         │           topics, version_check     administration (kafka-python)
         └────────── client                    both administration clients, errors, deadlines
 
-Records are stored on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym (followed by 12
-bytes of the record's own where the topic keeps all history, see `erasure`), value = framed Avro or null, CloudEvents
-headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name
-the gateway alone.
+Records are stored on Kafka as any Confluent-compatible consumer expects them: key = 16-byte pseudonym (followed by
+what is the record's own and its tag, where the topic keeps all history, see `record_tags`), value = framed Avro or
+null, CloudEvents headers. Departments have no access to Kafka: the access rules (deploy/kafka/acls.txt) name the
+gateway alone.
 
-Records carry no tags here. Of the port's integrity a read finds that the first records of a topic that keeps them were
-removed, and records without the pool's headers. Whatever else somebody with write access to Kafka does (change, invent,
-repeat, remove), `pool broker verify` finds, by the roots in the entries (ADR 0047).
+What somebody with write access to Kafka has changed, invented, repeated or exchanged is refused by the read that meets
+it, and so is what he has removed from batches that the read meets (`read_check`). What he removed so that no read
+meets anything of it, `pool broker verify` finds, by the roots in the entries (ADR 0047).
 
 Three things differ from the other adapters, and the port allows each. `recorded_at` is truncated to milliseconds,
 since that is Kafka's resolution. Positions have gaps: commit markers take some. The commit hook gets no transaction,
@@ -31,9 +31,10 @@ from datetime import timedelta
 from typing_extensions import override
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.consumers import ConsumerPool
-from exchange.broker.kafka.erasure import KafkaEraser, unique_keys
+from exchange.broker.kafka.consumers import ConsumerPool, partition_records
+from exchange.broker.kafka.erasure import KafkaEraser
 from exchange.broker.kafka.producers import LaneProducers
+from exchange.broker.kafka.read_check import ReadCheck, ReceiptRuns, columns_of
 from exchange.broker.kafka.receipts import (
     StoredReceipt,
     belongs_to_batch,
@@ -41,6 +42,7 @@ from exchange.broker.kafka.receipts import (
     runs_of,
     split_into_transactions,
 )
+from exchange.broker.kafka.record_tags import Columns, RecordTags
 from exchange.broker.kafka.settings import KafkaSettings
 from exchange.broker.kafka.topics import Topics
 from exchange.broker.kafka.version_check import check_broker_version
@@ -73,19 +75,35 @@ class KafkaBroker(Broker):
 
     Args:
         settings: Kafka's addresses, and the gateway's identity there.
+        key: of the records' tags; at least 32 bytes, kept outside Kafka.
         alarm: called with whatever is found corrupt, before it is raised.
+        untagged: by topic, its generation, and by partition the offset before which records may have no tag.
+        receipts: returns the offsets of batches by their receipts; none without it.
+
+    Attributes:
+        check_reads: whether `read` checks records. False for `pool broker verify` alone, which compares them itself
+            and names what it finds.
     """
 
     def __init__(
-        self, settings: KafkaSettings, *, alarm: Callable[[RecordsCorruptError], None] = lambda _: None
+        self,
+        settings: KafkaSettings,
+        *,
+        key: bytes,
+        alarm: Callable[[RecordsCorruptError], None] = lambda _: None,
+        untagged: Mapping[Topic, tuple[int, Positions]] | None = None,
+        receipts: ReceiptRuns = lambda _: {},
     ) -> None:
+        self.check_reads = True
         self._client = KafkaClient(settings)
         self._alarm = alarm
+        tags = RecordTags(key)
         self._topics = Topics(self._client)
         self._consumers = ConsumerPool(self._client)
         self._reads = SingleFlight(self._read)
-        self._producers = LaneProducers(self._client, self._restore_runs)
-        self._eraser = KafkaEraser(self._client, self._topics, self._consumers)
+        self._producers = LaneProducers(self._client, tags, self._restore_runs, self._is_compacted)
+        self._eraser = KafkaEraser(self._client, self._topics, self._consumers, tags)
+        self._read_check = ReadCheck(tags, self._topics.describe, untagged or {}, receipts, self._eraser.among)
         self._watcher = TopicWatcher(self._client, self._topics, self._consumers.unassign_idle)
 
     def check(self, warn: Callable[[str], None]) -> int:
@@ -103,17 +121,24 @@ class KafkaBroker(Broker):
     def configure_topic(self, topic: Topic, *, keep: Retention, retention: timedelta | None) -> TopicInfo:
         """Takes the operator's certificate: the gateway may not change a topic's settings.
 
-        A topic of which retention has removed records cannot go back to keeping all of them: what Kafka removed could
-        not be told from what somebody else removed (`ends`).
+        A topic of which retention or compaction has removed records cannot go back to keeping all of them: what Kafka
+        removed could not be told from what somebody else removed (`ends`, `read_check`).
         """
-        if retention is None:
-            partitions = self._topics.describe(topic, fresh=True).partitions
-            if any(self._client.ends(topic, partitions, self._client.deadline()).earliest):
-                raise ConflictError(
-                    Reason.TRANSITION_NOT_ALLOWED,
-                    f"{topic} has lost its first records to retention and cannot keep all from now on; set a number of "
-                    "days, as large as you like",
-                )
+        info = self._topics.describe(topic, fresh=True)
+        if (info.keep, keep) == (Retention.LATEST, Retention.ALL) and any(
+            self._client.ends(topic, info.partitions, self._client.deadline()).latest
+        ):
+            raise ConflictError(
+                Reason.TRANSITION_NOT_ALLOWED,
+                f"{topic} has records of which Kafka kept the latest of each key, and cannot keep all of them from now "
+                "on; publish under the next major version",
+            )
+        if retention is None and any(self._client.ends(topic, info.partitions, self._client.deadline()).earliest):
+            raise ConflictError(
+                Reason.TRANSITION_NOT_ALLOWED,
+                f"{topic} has lost its first records to retention and cannot keep all from now on; set a number of "
+                "days, as large as you like",
+            )
         return self._topics.configure(topic, keep, retention)
 
     @override
@@ -128,8 +153,6 @@ class KafkaBroker(Broker):
             return []
         topic = batches[0].lane.topic
         lane = check_batches(batches, self._topics.partitions(topic))
-        if self._topics.describe(topic).keep is Retention.ALL:
-            batches = [replace(batch, keys=unique_keys(batch)) for batch in batches]
         appended: list[Appended] = []
         for part in split_into_transactions(batches):
             duplicates, new = self._producers.append(lane, part)
@@ -174,13 +197,42 @@ class KafkaBroker(Broker):
         partitions = self._topics.partitions(topic)
         while True:
             try:
-                read = self._consumers.read(topic, partitions, after, max_records=max_records, max_bytes=max_bytes)
+                fetched = self._consumers.read(topic, partitions, after, max_records=max_records, max_bytes=max_bytes)
             except GoneError:
                 self.ends(topic)  # raises where retention removes nothing
                 raise
-            if len(read) or read.next == after:
-                return read
-            after = read.next  # nothing but replacements of erased values, or Kafka's own markers
+            found = {number: columns_of(messages) for number, messages in fetched.messages.items()}
+            if self.check_reads:
+                self._check_read(topic, after, found, fetched.next)
+            parts = tuple(partition_records(number, columns) for number, columns in found.items() if columns.keys)
+            if parts or fetched.next == after:
+                return ReadResult(partitions=parts, next=fetched.next)
+            after = fetched.next  # nothing but replacements of erased values, or Kafka's own markers
+
+    def _check_read(self, topic: Topic, after: Positions, found: Mapping[int, Columns], until: Positions) -> None:
+        try:
+            self._read_check.check(topic, after, found, until)
+        except RecordsCorruptError as error:
+            self._alarm(error)
+            raise
+
+    def _is_compacted(self, topic: Topic) -> bool:
+        return self._topics.describe(topic).keep is Retention.LATEST
+
+    def untagged_marks(self) -> dict[Topic, tuple[int, Positions]]:
+        """Return, for every topic, its generation and the ends of its partitions, open transactions included.
+
+        What lies before them when the pool is migrated may have no tag.
+
+        Raises:
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+        marks = {}
+        for topic in self._topics.names():
+            info = self._topics.describe(topic, fresh=True)
+            ends = self._client.high_watermarks(topic, range(info.partitions), self._client.deadline())
+            marks[topic] = (info.generation, tuple(ends[number] for number in range(info.partitions)))
+        return marks
 
     @override
     def ends(self, topic: Topic) -> Ends:

@@ -175,6 +175,7 @@ class KafkaClient:
         def query(timeout: float) -> tuple[int, str] | None:
             try:
                 (found,) = group.committed([TopicPartition(str(topic), 0)], timeout)
+                metadata = found.metadata or ""
             except UnicodeDecodeError as error:
                 # Metadata that librdkafka has not written lacks the NUL at which it would stop reading.
                 raise CorruptError(
@@ -183,7 +184,7 @@ class KafkaClient:
                 ) from error
             if found.error is not None:
                 raise KafkaException(found.error)
-            return None if found.offset < 0 else (found.offset, found.metadata or "")
+            return None if found.offset < 0 else (found.offset, metadata)
 
         return self._retry(query, deadline, f"return the committed offset for {topic}")
 

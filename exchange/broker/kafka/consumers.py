@@ -18,20 +18,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from exchange.broker.kafka.client import KafkaClient
-from exchange.broker.kafka.message import Header, Message, consume, is_replacement, poll_one
-from exchange.broker.kafka.receipts import mark_of, valid_of
+from exchange.broker.kafka.message import Header, Message, consume, poll_one
+from exchange.broker.kafka.record_tags import Columns, attributes, is_tagged
 from exchange.broker.kafka.settings import closed, unavailable
-from exchange.broker.port import PartitionRecords, ReadResult
+from exchange.broker.port import PartitionRecords
 from exchange.broker.rules import KEY_SIZE, check_positions
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Positions
 
-__all__ = ["ConsumerPool"]
+__all__ = ["ConsumerPool", "Fetched", "partition_records"]
 
 _MAX_MESSAGES = 1_000  # messages taken from a consumer's queue in one call
 # What is taken from a queue is buffered as Python objects, at three times its size: no more is taken than is needed.
@@ -40,6 +41,14 @@ _MIN_BUFFERED_RECORDS = 4_000  # even where fewer are asked for, so that most re
 _LINGER = 0.005  # seconds that a lagging reader waits for a fuller result
 _IDLE_SECONDS = 2.0  # after which an unused consumer is unassigned
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - the library's spelling
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Messages by partition, in order, and the positions after them."""
+
+    messages: Mapping[int, Sequence[Message]]
+    next: Positions
 
 
 class _OutOfRangeError(Exception):
@@ -125,7 +134,7 @@ class _PooledConsumer:
             raise _OutOfRangeError
         # Anything else is transient, or the deadline ends it.
 
-    def take_fairly(self, max_records: int, max_bytes: int) -> ReadResult:
+    def take_fairly(self, max_records: int, max_bytes: int) -> Fetched:
         """Take as much from the buffer as these bounds allow, evenly from all partitions; at least one record."""
         taken: dict[int, list[Message]] = {}
         waiting = [number for number, buffered in self._buffered.items() if buffered]
@@ -152,8 +161,7 @@ class _PooledConsumer:
         for number, buffered in self._buffered.items():
             if not buffered:
                 self.next_offsets[number] = max(self.next_offsets[number], self._fetched_to[number])
-        partitions = [_partition_records(number, messages) for number, messages in sorted(taken.items()) if messages]
-        return ReadResult(partitions=tuple(part for part in partitions if len(part)), next=self.positions())
+        return Fetched({number: messages for number, messages in sorted(taken.items()) if messages}, self.positions())
 
     def _take_from(
         self, number: int, records: int, size: int, into: list[Message], *, oversize: bool = False
@@ -205,8 +213,8 @@ class ConsumerPool:
         self._open_count = 0
         self._closed = False
 
-    def read(self, topic: Topic, partitions: int, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
-        """Read records from positions on, as `Broker.read` says."""
+    def read(self, topic: Topic, partitions: int, after: Positions, *, max_records: int, max_bytes: int) -> Fetched:
+        """Read messages from positions on, as `Broker.read` says; nothing of them is checked."""
         deadline = self._client.deadline()
         with self._borrowed(topic, after, deadline) as pooled:
             try:
@@ -214,7 +222,7 @@ class ConsumerPool:
                     ends = self._client.ends(topic, partitions, deadline)
                     check_positions(topic, after, ends.earliest, ends.latest)
                     if all(at >= end for at, end in zip(after, ends.latest, strict=True)):
-                        return ReadResult(partitions=(), next=after)
+                        return Fetched({}, after)
                     if pooled.topic is None:
                         pooled.assign(topic, dict(enumerate(after)))
                     pooled.wait(dict(enumerate(ends.latest)), deadline, max_records)
@@ -325,26 +333,26 @@ def _size(message: Message) -> int:
     return len(message) + len(message.key() or b"")
 
 
-def _partition_records(number: int, messages: Sequence[Message]) -> PartitionRecords:
-    values = [message.value() for message in messages]
-    # Framed values begin with 0, so a replacement is greater than all of them; this is the quickest way to look.
-    if max(filter(None, values), default=b"\0")[:1] > b"\0":
-        messages = [message for message, value in zip(messages, values, strict=True) if not is_replacement(value)]
-        values = [message.value() for message in messages]
+def partition_records(number: int, columns: Columns) -> PartitionRecords:
+    """Return messages of a partition as the records that they are."""
+    keys, messages = columns.keys, columns.messages
     # A result may be shared by many readers. The library parses a message's headers at the first call and frees their
     # raw form; two threads in that call free it twice, and the process dies (confluent-kafka 2.16.0).
     lock = threading.Lock()
 
-    def headers(index: int) -> Sequence[Header] | None:
+    def attributes_of(index: int) -> tuple[int, bytes]:
+        if is_tagged(keys[index]):
+            return attributes(keys[index], None)
         with lock:
-            return messages[index].headers()
+            headers: Sequence[Header] | None = messages[index].headers()
+        return attributes(keys[index], headers)
 
     return PartitionRecords(
         partition=number,
-        offsets=[message.offset() for message in messages],
-        keys=[message.key()[:KEY_SIZE] for message in messages],
-        values=values,
-        recorded_at=[message.timestamp()[1] * 1000 for message in messages],
-        mark=lambda index: mark_of(headers(index)),
-        valid=lambda index: valid_of(headers(index)),
+        offsets=columns.offsets,
+        keys=[key[:KEY_SIZE] for key in keys],
+        values=columns.values,
+        recorded_at=[millisecond * 1000 for millisecond in columns.milliseconds],
+        mark=lambda index: attributes_of(index)[0],
+        valid=lambda index: attributes_of(index)[1],
     )

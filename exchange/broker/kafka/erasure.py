@@ -1,13 +1,14 @@
 """Erasure on Kafka: a value is replaced by its leaf hash, and log compaction removes the original from the segments.
 
 Kafka compacts by key: of records with the same key the last one stays. So the key of a record in a topic that keeps all
-history is its own (`unique_keys`): the pseudonym, and what no other record has. Compaction then removes nothing, except
+history is its own (`record_tags`): the pseudonym, and what no other record has. Compaction then removes nothing, except
 the original of a record that was written again: other records and positions stay.
 
     erase     find the values; write each again under its key with its leaf hash as the value (a replacement)
     destroy   switch compaction on, close the segments, wait until the originals are gone and their files deleted
 
-A replacement begins with a byte that no framed value begins with. Readers never return one.
+A replacement begins with a byte that no framed value begins with. Readers never return one. It has a tag, and without
+one that fits, the record that it names is missing and not erased.
 
 It takes the operator's certificate: the gateway may not change a topic's settings. It takes a minute or two, since
 Kafka's log cleaner looks for work every 15 seconds. A crash leaves compaction switched on, which harms nothing, and
@@ -15,30 +16,30 @@ the next `destroy` goes on. A topic with records from before keys were unique ca
 history, so nothing is erased in it; one that keeps the latest record of each key is compacted anyway.
 """
 
-import hashlib
-import struct
+import hmac
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, Producer
 
 from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.consumers import ConsumerPool
-from exchange.broker.kafka.message import Message, is_replacement, replaced, replacement
-from exchange.broker.kafka.receipts import mark_of, valid_of
+from exchange.broker.kafka.message import Message, is_replacement, replaced, replacement_content
+from exchange.broker.kafka.record_tags import RecordTags, attributes
 from exchange.broker.kafka.settings import unavailable
 from exchange.broker.kafka.topics import Topics
-from exchange.broker.port import Append, Retention
+from exchange.broker.port import Ends, Retention
 from exchange.broker.rules import KEY_SIZE
 from schemas.errors import ConflictError, Reason, UnavailableError
 from schemas.names import Topic
-from schemas.record import MAX_BATCH_RECORDS, leaf_hashes
+from schemas.record import leaf_hashes
 
-__all__ = ["KafkaEraser", "unique_keys"]
+__all__ = ["KafkaEraser"]
 
-_TAILS = [struct.pack(">I", number) for number in range(MAX_BATCH_RECORDS)]
+_TAG_SIZE = 16
 _SEGMENT_MS = 1_000
 _FILE_DELAY_MS = 1_000
 _CENTURY_MS = 100 * 365 * 86_400_000
@@ -56,12 +57,6 @@ _WINDOW: dict[str, str] = {
 }
 
 
-def unique_keys(batch: Append) -> list[bytes]:
-    """Return the keys of a batch's records on Kafka, 28 bytes: the pseudonym, the batch's number, the record's."""
-    number = hashlib.sha256(f"{batch.lane}\n{batch.sequence}".encode()).digest()[:8]
-    return [key + number + tail for key, tail in zip(batch.keys, _TAILS, strict=False)]
-
-
 @dataclass(frozen=True, slots=True)
 class _Erased:
     partition: int
@@ -71,9 +66,15 @@ class _Erased:
 
 
 class KafkaEraser:
-    """Erases values with the operator's certificate. Used by one thread at a time."""
+    """Erases values with the operator's certificate, and knows what was erased.
 
-    def __init__(self, client: KafkaClient, topics: Topics, consumers: ConsumerPool) -> None:
+    `erase` and `destroy` are used by one thread at a time; the others are thread-safe.
+    """
+
+    def __init__(self, client: KafkaClient, topics: Topics, consumers: ConsumerPool, tags: RecordTags) -> None:
+        self._tags = tags
+        self._lock = threading.Lock()
+        self._known: dict[Topic, tuple[Sequence[int], set[tuple[int, int]]]] = {}  # up to offsets: what was erased
         self._client = client
         self._topics = topics
         self._consumers = consumers
@@ -96,7 +97,7 @@ class KafkaEraser:
         # First: the certificate may do nothing of it, or all.
         self._topics.alter(topic, {"file.delete.delay.ms": str(_FILE_DELAY_MS)})
         found = [
-            _Erased(message.partition(), message.offset(), message.key(), replacement(message.offset(), _leaf(message)))
+            _Erased(message.partition(), message.offset(), message.key(), self._replacement(topic, message))
             for message in self._unique(topic)
             if message.partition() == partition
             and message.key()[:KEY_SIZE] == key
@@ -135,13 +136,44 @@ class KafkaEraser:
 
     def erased(self, topic: Topic) -> dict[tuple[int, int], tuple[bytes, bytes]]:
         """Return the records that were erased, as `Broker.erased` says."""
+        ends = self._ends(topic)
+        return self._find(topic, dict(enumerate(zip(ends.earliest, ends.latest, strict=True))))
+
+    def among(self, topic: Topic, missing: Collection[tuple[int, int]]) -> Collection[tuple[int, int]]:
+        """Return those of a topic's records, (partition, offset), that an erasure has removed.
+
+        Reads the whole topic at the first call where any is missing, and later what was appended since.
+        """
+        with self._lock:
+            scanned, known = self._known.get(topic, ((), set()))
+            if not known.issuperset(missing):
+                ends = self._ends(topic)
+                if not scanned or any(one > end for one, end in zip(scanned, ends.latest, strict=True)):
+                    scanned, known = ends.earliest, set()
+                found = self._find(topic, dict(enumerate(zip(scanned, ends.latest, strict=True))))
+                known = known | set(found)
+                self._known[topic] = ends.latest, known
+        return known.intersection(missing)
+
+    def _find(self, topic: Topic, bounds: Mapping[int, tuple[int, int]]) -> dict[tuple[int, int], tuple[bytes, bytes]]:
+        """Return the records that replacements between these offsets name: (partition, offset) → key, leaf hash."""
         found = {}
-        for message in self._scan(topic, range(self._topics.partitions(topic))):
-            value = message.value()
+        ranges = {number: (first, end - 1) for number, (first, end) in bounds.items()}
+        for message in self._consumers.scan(topic, self._topics.partitions(topic), ranges):
+            value, key = message.value(), message.key() or b""
             if value is not None and is_replacement(value):
-                offset, leaf = replaced(value)
-                found[message.partition(), offset] = (message.key()[:KEY_SIZE], leaf)
+                content, tag = value[:-_TAG_SIZE], value[-_TAG_SIZE:]
+                if hmac.compare_digest(self._tags.replacement_tag(str(topic), message.partition(), key, content), tag):
+                    offset, leaf = replaced(value)
+                    found[message.partition(), offset] = (key[:KEY_SIZE], leaf)
         return found
+
+    def _replacement(self, topic: Topic, message: Message) -> bytes:
+        content = replacement_content(message.offset(), _leaf(message))
+        return content + self._tags.replacement_tag(str(topic), message.partition(), message.key(), content)
+
+    def _ends(self, topic: Topic) -> Ends:
+        return self._client.ends(topic, self._topics.partitions(topic), self._client.deadline())
 
     def _unique(self, topic: Topic) -> Iterator[Message]:
         """Return every message of a topic, each with a key of its own."""
@@ -155,8 +187,7 @@ class KafkaEraser:
             yield message
 
     def _scan(self, topic: Topic, partitions: Collection[int]) -> Iterator[Message]:
-        count = self._topics.partitions(topic)
-        ends = self._client.ends(topic, count, self._client.deadline())
+        count, ends = self._topics.partitions(topic), self._ends(topic)
         ranges = {number: (ends.earliest[number], ends.latest[number] - 1) for number in partitions}
         return self._consumers.scan(topic, count, ranges)
 
@@ -204,5 +235,5 @@ class KafkaEraser:
 
 
 def _leaf(message: Message) -> bytes:
-    value, headers = message.value() or b"", message.headers()
-    return leaf_hashes(bytes([mark_of(headers)]), [value], (), valid_of(headers))[0]
+    mark, valid = attributes(message.key(), message.headers())
+    return leaf_hashes(bytes([mark]), [message.value() or b""], (), valid)[0]

@@ -2,7 +2,7 @@
 
 A replacement stands in a topic for an erased value, so that compaction removes the original:
 
-    0xFF ‖ "erased" ‖ offset of the record, 8 bytes, big-endian ‖ its leaf hash, 32 bytes
+    0xFF ‖ "erased" ‖ offset of the record, 8 bytes, big-endian ‖ its leaf hash, 32 bytes ‖ tag, 16 bytes
 
 A framed value begins with 0x00 (Confluent's wire format), so no record of a department can be taken for one.
 """
@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError
 
-__all__ = ["Header", "Message", "consume", "is_replacement", "poll_one", "replaced", "replacement"]
+__all__ = ["Header", "Message", "consume", "is_replacement", "poll_one", "replaced", "replacement_content"]
 
 _ERASED = b"\xfferased"
 
@@ -80,15 +80,15 @@ def poll_one(consumer: Consumer, wait: float) -> Message | None:
     return cast("Message | None", consumer.poll(wait))
 
 
-def replacement(offset: int, leaf: bytes) -> bytes:
-    """Return the value that replaces the one of the record at this offset, with this leaf hash."""
+def replacement_content(offset: int, leaf: bytes) -> bytes:
+    """Return what replaces the value of the record at this offset, with this leaf hash, without its tag."""
     return _ERASED + offset.to_bytes(8, "big") + leaf
 
 
 def replaced(value: bytes) -> tuple[int, bytes]:
     """Return offset and leaf hash of the record that a replacement stands for."""
     at = len(_ERASED)
-    return int.from_bytes(value[at : at + 8], "big"), value[at + 8 :]
+    return int.from_bytes(value[at : at + 8], "big"), value[at + 8 : at + 40]
 
 
 def is_replacement(value: bytes | None) -> bool:

@@ -31,6 +31,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from exchange.broker.kafka import transaction
 from exchange.broker.kafka.client import KafkaClient
 from exchange.broker.kafka.receipts import StoredReceipt, decode_receipts, encode_receipts
+from exchange.broker.kafka.record_tags import RecordTags
 from exchange.broker.kafka.settings import MAX_RECORD_BYTES, code_of, unavailable
 from exchange.broker.kafka.timestamp_floor import TimestampFloors
 from exchange.broker.kafka.topics import lane_group
@@ -96,11 +97,21 @@ class LaneProducers:
 
     Args:
         client: of the gateway.
+        tags: of the records.
         restore_runs: finds the exact runs of a receipt that was stored with ranges.
+        is_compacted: returns whether brokers keep the latest record of each key of a topic.
     """
 
-    def __init__(self, client: KafkaClient, restore_runs: Callable[[StoredReceipt], Appended]) -> None:
+    def __init__(
+        self,
+        client: KafkaClient,
+        tags: RecordTags,
+        restore_runs: Callable[[StoredReceipt], Appended],
+        is_compacted: Callable[[Topic], bool],
+    ) -> None:
         self._client = client
+        self._tags = tags
+        self._is_compacted = is_compacted
         self._restore_runs = restore_runs
         self._floors = TimestampFloors(client)
         self._lock = threading.Lock()
@@ -314,7 +325,15 @@ class LaneProducers:
                 partitions = {number for batch in new for number in batch.partitions}
                 floor = self._floors.floor(writer.lane.topic, partitions, deadline)
                 report_each = self._report_each(writer.lane.topic)
-                appended = transaction.produce(producer, new, floor, deadline, report_each=report_each)
+                appended = transaction.produce(
+                    producer,
+                    new,
+                    floor,
+                    deadline,
+                    self._tags,
+                    compacted=self._is_compacted(writer.lane.topic),
+                    report_each=report_each,
+                )
                 runs = [run for receipt in appended for run in receipt.runs]
                 if len(runs) > sum(len(set(batch.partitions)) for batch in new):
                     self._interleaved_at[writer.lane.topic] = time.monotonic()

@@ -205,6 +205,11 @@ class Topics:
                     if committed.offset >= 0 and committed.metadata:
                         yield group.removeprefix(_LANE_PREFIX), committed.metadata
 
+    def names(self) -> list[Topic]:
+        """Return the topics of the pool."""
+        listed = self._client.with_admin("list its topics", lambda client: list(client.list_topics()))
+        return [topic for name in listed if (topic := _topic_or_none(name)) is not None]
+
     def renew_generations(self) -> int:
         """Raise every topic's generation, as `Broker.renew_generations` says; return the number of topics."""
         renewed = self._client.with_admin("raise the generations of its topics", _renew_all)

@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from exchange.broker.kafka.receipts import headers, runs_of
+from exchange.broker.kafka.record_tags import RecordTags, header_of
 from exchange.broker.port import Append, Appended
 from schemas.failpoints import reached
 from schemas.names import Lane
@@ -68,7 +69,14 @@ def initialise(producer: Producer, lane: Lane, deadline: float) -> None:
 
 
 def produce(
-    producer: Producer, batches: Sequence[Append], floor: int, deadline: float, *, report_each: bool = True
+    producer: Producer,
+    batches: Sequence[Append],
+    floor: int,
+    deadline: float,
+    tags: RecordTags,
+    *,
+    compacted: bool = False,
+    report_each: bool = True,
 ) -> list[Appended]:
     """Begin a transaction, produce the batches, wait until the brokers have them; return the uncommitted receipts.
 
@@ -77,6 +85,8 @@ def produce(
         batches: checked, consecutive.
         floor: milliseconds UTC below which no record's time may fall.
         deadline: monotonic seconds.
+        tags: of the records.
+        compacted: brokers keep the latest record of each key, so the key must be the pseudonym alone.
         report_each: ask for a delivery report of each record; else of the first and last one in each partition,
             which is enough unless other producers write in between.
 
@@ -90,7 +100,9 @@ def produce(
     produced: list[tuple[int, dict[int, list[int]]]] = []
     for batch in batches:
         floor = max(floor, batch.recorded_at // 1000, 0)
-        produced.append((floor, _produce(producer, batch, floor, failed, deadline, report_each=report_each)))
+        keys = tags.keys(batch, floor)
+        sent = _produce(producer, batch, keys, floor, failed, deadline, compacted=compacted, report_each=report_each)
+        produced.append((floor, sent))
     waiting = producer.flush(remaining(deadline))
     if failed:
         raise KafkaException(failed[0])
@@ -109,7 +121,15 @@ def produce(
 
 
 def _produce(
-    producer: Producer, batch: Append, millisecond: int, failed: list[KafkaError], deadline: float, *, report_each: bool
+    producer: Producer,
+    batch: Append,
+    keys: Sequence[bytes],
+    millisecond: int,
+    failed: list[KafkaError],
+    deadline: float,
+    *,
+    compacted: bool,
+    report_each: bool,
 ) -> dict[int, list[int]]:
     topic, send = str(batch.lane.topic), producer.produce
     reported = range(len(batch.partitions)) if report_each else _first_and_last(batch.partitions)
@@ -119,11 +139,13 @@ def _produce(
     }
     shared: dict[int, Any] = headers(batch)
     valid = batch.valid
-    rows = zip(batch.values, batch.keys, batch.partitions, batch.marks, strict=True)
+    rows = zip(batch.values, keys, batch.partitions, batch.marks, strict=True)
     for index, (value, key, partition, mark) in enumerate(rows):
         head = shared[mark]
         if valid and (times := valid[16 * index : 16 * index + 16]) != _NO_TIMES:
             head = [*head, ("pool_valid", times)]
+        if compacted:
+            head, key = [*head, header_of(key)], batch.keys[index]  # noqa: PLW2901 - the loop is what publishing costs
         while True:
             try:
                 report = callbacks[partition] if index in reported else None

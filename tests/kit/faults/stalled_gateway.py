@@ -23,7 +23,7 @@ from exchange.broker.kafka import transaction
 from exchange.broker.kafka.broker import KafkaBroker, KafkaSettings
 from schemas.errors import PoolError
 from schemas.names import Lane
-from tests.kit.cases.broker import append, batch
+from tests.kit.cases.broker import KEY, append, batch
 
 MOMENTS = ("begun", "produced", "sent", "committed")
 SALT = "of the sleeper"
@@ -66,7 +66,7 @@ class Sleeper:
 
 
 def main(settings: str, lane: str, sequence: str, moment: str) -> None:
-    broker = KafkaBroker(pickle.loads(b85decode(settings)))
+    broker = KafkaBroker(pickle.loads(b85decode(settings)), key=KEY)
     steps = {"begun": "produce", "sent": "commit", "produced": "send_receipts"}
     if moment in steps:
         stop_at(steps[moment])
