@@ -2,6 +2,7 @@
 
 pool init | serve | migrate            make and run a pool, on its own machine
 pool renew-receipts-key                replace a lost or stolen key
+pool keys                              the keys of one role, for a host of its own
 pool department                        departments
 pool user | connector | certificate    accounts, connectors, their certificates
 pool catalogue | purposes              the catalogue of resources, the purposes
@@ -16,7 +17,7 @@ import sys
 
 import typer
 
-from exchange.cli import accounts, audit, broker, control, erase, run
+from exchange.cli import accounts, audit, broker, control, erase, keys, run
 from exchange.cli.output import fail
 from schemas.errors import PoolError
 
@@ -35,6 +36,7 @@ accounts.add_to(app)
 erase.add_to(app)
 audit.add_to(app)
 broker.add_to(app)
+keys.add_to(app)
 
 
 def main() -> None:

@@ -18,8 +18,15 @@ from exchange.demo.story import run_demo
 from exchange.identity.authority import Authority
 from exchange.server import allocator
 from exchange.server.composition import App
-from exchange.server.initialise import initialise, migrate, renew_receipts_key, renew_server_certificate
+from exchange.server.initialise import (
+    check_server_certificate,
+    initialise,
+    migrate,
+    renew_receipts_key,
+    renew_server_certificate,
+)
 from exchange.server.listeners import Role, serve
+from exchange.server.roles import keys_of
 from registry.governance.personal_numbers import without_personal_numbers
 from schemas import failpoints
 from schemas.errors import InvalidError, Reason
@@ -85,7 +92,10 @@ def serve_command(
     failpoints.arm(allowed=config.failpoints)
     allocator.limit_arenas()
     roles = frozenset(role or Role)
-    renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
+    if "ca/authority.key" in keys_of(roles).files:
+        renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
+    elif "ca/server.key" in keys_of(roles).files:
+        check_server_certificate(config)
     app = App.open(
         config, roles=roles, own_database=Role.GATEWAY in roles or len(roles) > 1, engines=Role.GATEWAY in roles
     )

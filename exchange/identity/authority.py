@@ -36,7 +36,14 @@ from schemas.access import Actor, ActorKind, Role
 from schemas.errors import InvalidError, Reason, RefusedError
 from schemas.names import ConnectorId
 
-__all__ = ["CLIENT_LIFETIME", "Authority", "CertificateAuthenticator", "IssuedCertificate", "ServerIdentity"]
+__all__ = [
+    "CLIENT_LIFETIME",
+    "Authority",
+    "CertificateAuthenticator",
+    "IssuedCertificate",
+    "ServerIdentity",
+    "read_authority_certificate",
+]
 
 CLIENT_LIFETIME: Final = timedelta(days=30)
 _SERVER_LIFETIME = timedelta(days=397)
@@ -218,6 +225,22 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+
+def read_authority_certificate(folder: Path) -> bytes:
+    """Return the root certificate, PEM: all that a host has that authenticates certificates and issues none.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, it is missing or no certificate.
+    """
+    try:
+        content = (folder / "authority.crt").read_bytes()
+        x509.load_pem_x509_certificate(content)
+    except (OSError, ValueError) as error:
+        raise InvalidError(
+            Reason.CONFIG_INVALID, f"{folder} holds no usable authority.crt; restore it from the backup"
+        ) from error
+    return content
 
 
 class CertificateAuthenticator:

@@ -14,6 +14,9 @@ gateway that holds the same three files computes the same keys, on any host, and
 made on first use by one of two hosts would send one person to two partitions. K_audit is not derived but drawn at
 random, for what can be derived again cannot be destroyed.
 
+A process reads the keys of its roles alone (`SecretsOfRole`, `RoleSecrets`). A host of a role that needs a few named
+keys holds these and no master: `FileSecrets.export` writes them to `named/<name>.key`, with a dot for each slash.
+
 A lost key is not made again: `FileSecrets.open` refuses a folder in which a master is missing, and no epoch that is
 over gets another key.
 """
@@ -21,7 +24,8 @@ over gets another key.
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +38,7 @@ from exchange.identity.keyfile import create_private, destroy_private, private_f
 from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName
 
-__all__ = ["FileSecrets", "MemorySecrets", "Secrets"]
+__all__ = ["FileSecrets", "MemorySecrets", "RoleSecrets", "Secrets", "SecretsOfRole"]
 
 _KEY_SIZE = 32  # bytes
 _EPOCH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
@@ -87,12 +91,89 @@ class Secrets(Protocol):
         ...
 
 
-class FileSecrets(Secrets):
-    """Keys in a folder of mode 0700: `topic.master`, `grant.master`, `named.master`, `audit/<epoch>.key`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretsOfRole:
+    """What a role reads: K_topic of every resource, K_grant of every grant, K_audit of every epoch, and named keys."""
 
-    def __init__(self, folder: Path, masters: dict[str, bytes]) -> None:
+    topic: bool = False
+    grant: bool = False
+    audit: bool = False
+    named: frozenset[str] = frozenset()
+
+
+class RoleSecrets(Secrets):
+    """Keys of one process: those of its roles, and no others.
+
+    Args:
+        secrets: all that the folder has.
+        allowed: what the roles read.
+        roles: for the error.
+
+    Every method raises InvalidError: CONFIG_INVALID for a key of another role.
+    """
+
+    def __init__(self, secrets: Secrets, allowed: SecretsOfRole, roles: str) -> None:
+        self._secrets = secrets
+        self._allowed = allowed
+        self._roles = roles
+
+    @override
+    def topic_key(self, resource: ResourceName) -> bytes:
+        self._check("the key of pseudonyms", allowed=self._allowed.topic)
+        return self._secrets.topic_key(resource)
+
+    @override
+    def grant_key(self, grant_id: str) -> bytes:
+        self._check("the key of grants", allowed=self._allowed.grant)
+        return self._secrets.grant_key(grant_id)
+
+    @override
+    def named_key(self, name: str) -> bytes:
+        self._check(f"the key {name}", allowed=name in self._allowed.named)
+        return self._secrets.named_key(name)
+
+    @override
+    def audit_key(self, epoch: str) -> bytes:
+        self._check("an audit key", allowed=self._allowed.audit)
+        return self._secrets.audit_key(epoch)
+
+    @override
+    def draw_audit_key(self, epoch: str) -> bytes:
+        self._check("an audit key", allowed=self._allowed.audit)
+        return self._secrets.draw_audit_key(epoch)
+
+    @override
+    def audit_epochs(self) -> list[str]:
+        self._check("an audit key", allowed=self._allowed.audit)
+        return self._secrets.audit_epochs()
+
+    @override
+    def destroy_audit_key(self, epoch: str) -> None:
+        self._check("an audit key", allowed=self._allowed.audit)
+        self._secrets.destroy_audit_key(epoch)
+
+    def _check(self, what: str, *, allowed: bool) -> None:
+        if not allowed:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{what} was asked for by a process of the role {self._roles}, which may not read it; "
+                "expected a key of this role's list (docs/how-to/run-roles-apart.md)",
+            )
+
+
+class FileSecrets(Secrets):
+    """Keys in a folder of mode 0700: `topic.master`, `grant.master`, `named.master`, `audit/<epoch>.key`.
+
+    Args:
+        folder: where.
+        masters: by name; a key of a master that is missing is refused.
+        named: keys that were exported to a host without `named.master`.
+    """
+
+    def __init__(self, folder: Path, masters: Mapping[str, bytes], named: Mapping[str, bytes] | None = None) -> None:
         self._folder = folder
         self._masters = masters
+        self._named = named or {}
         self._derived = lru_cache(maxsize=65_536)(self._derive)
 
     @classmethod
@@ -117,16 +198,43 @@ class FileSecrets(Secrets):
         Raises:
             InvalidError: CONFIG_INVALID, when one is missing, damaged or open to others.
         """
-        masters = {}
-        for name in _MASTERS:
-            masters[name] = read_private(folder / f"{name}.master")
-            if len(masters[name]) != _KEY_SIZE:
-                raise InvalidError(
-                    Reason.CONFIG_INVALID,
-                    f"{folder / name}.master has {len(masters[name])} bytes, expected {_KEY_SIZE}; "
-                    "restore it from the backup",
-                )
-        return cls(folder, masters)
+        return cls(folder, {name: _read_key(folder / f"{name}.master") for name in _MASTERS})
+
+    @classmethod
+    def open_part(cls, folder: Path, part: SecretsOfRole) -> "FileSecrets":
+        """Read what a role needs: its masters, and `named.master` or else the exported named keys of the role.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when one is missing, damaged or open to others.
+        """
+        wanted = [name for name, needed in (("topic", part.topic), ("grant", part.grant)) if needed]
+        named: dict[str, bytes] = {}
+        if part.named and not (folder / "named").exists():
+            wanted.append("named")
+        elif part.named:
+            named = {name: _read_key(_named_file(folder, name)) for name in sorted(part.named)}
+        return cls(folder, {name: _read_key(folder / f"{name}.master") for name in wanted}, named)
+
+    def export(self, folder: Path, part: SecretsOfRole) -> None:
+        """Write what a role needs into another folder, for a host that has no other role.
+
+        Raises:
+            InvalidError: ALREADY_EXISTS, the folder has such a key.
+        """
+        private_folder(folder)
+        files = {
+            folder / f"{name}.master": self._masters[name]
+            for name, needed in (("topic", part.topic), ("grant", part.grant))
+            if needed
+        }
+        private_folder(folder / "named")
+        files |= {_named_file(folder, name): self.named_key(name) for name in part.named}
+        if part.audit and (epochs := self.audit_epochs()):
+            audit = private_folder(folder / "audit")
+            files |= {audit / f"{epoch}.key": self.audit_key(epoch) for epoch in epochs}
+        for path, key in files.items():
+            if not create_private(path, key):
+                raise InvalidError(Reason.ALREADY_EXISTS, f"{path} is there already; export into an empty folder")
 
     @override
     def topic_key(self, resource: ResourceName) -> bytes:
@@ -138,7 +246,7 @@ class FileSecrets(Secrets):
 
     @override
     def named_key(self, name: str) -> bytes:
-        return self._derived("named", name)
+        return self._named.get(name) or self._derived("named", name)
 
     @override
     def audit_key(self, epoch: str) -> bytes:
@@ -165,6 +273,11 @@ class FileSecrets(Secrets):
         destroy_private(self._folder / "audit" / f"{epoch}.key")
 
     def _derive(self, master: str, name: str) -> bytes:
+        if master not in self._masters:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{self._folder} has no key of this kind and purpose ({master}); export the keys of the role again",
+            )
         return _hkdf(self._masters[master], f"exchange-pool/1/{master}/{name}".encode())
 
 
@@ -218,6 +331,20 @@ class MemorySecrets(Secrets):
         _check_epoch(epoch)
         with self._lock:
             self._epochs.pop(epoch, None)
+
+
+def _named_file(folder: Path, name: str) -> Path:
+    return folder / "named" / f"{name.replace('/', '.')}.key"
+
+
+def _read_key(path: Path) -> bytes:
+    key = read_private(path)
+    if len(key) != _KEY_SIZE:
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"{path} has {len(key)} bytes, expected {_KEY_SIZE}; restore it from the backup",
+        )
+    return key
 
 
 def _hkdf(master: bytes, info: bytes) -> bytes:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 import structlog
@@ -56,7 +56,7 @@ from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.identity.audit_pseudonyms import AuditPseudonyms
-from exchange.identity.authority import Authority, CertificateAuthenticator
+from exchange.identity.authority import Authority, CertificateAuthenticator, read_authority_certificate
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.failure_limiter import FailureLimiter
 from exchange.identity.keyfile import read_ed25519
@@ -64,7 +64,7 @@ from exchange.identity.last_use import LastUse
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.pseudonyms import Pseudonyms
-from exchange.identity.secrets import FileSecrets, Secrets
+from exchange.identity.secrets import FileSecrets, RoleSecrets, Secrets
 from exchange.identity.tokens import Users
 from exchange.pool import Pool
 from exchange.records.append_recovery import AppendRecovery
@@ -81,7 +81,7 @@ from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
 from exchange.server.key_files import RECORDS_KEY, read_untagged, receipts_key, records_tagged
-from exchange.server.roles import Role
+from exchange.server.roles import Role, keys_of
 from exchange.server.row_digest import RowDigests
 from exchange.server.row_tags import open_entry_tags, open_row_tags
 from exchange.server.row_watch import RowWatch
@@ -135,7 +135,7 @@ class App:
     log: PostgresLog
     row_watch: RowWatch
     row_digests: RowDigests
-    authority: Authority
+    authority_certificate: bytes  # PEM
     engines: tuple[sa.Engine, ...]
     workers: ProcessPool
     embedded: EmbeddedPostgres | None
@@ -159,10 +159,11 @@ class App:
             engines: start the engine processes that are configured; for a gateway.
 
         Raises:
-            InvalidError: CONFIG_INVALID, keys or database are not what the configuration says.
+            InvalidError: CONFIG_INVALID, keys or database are not what the configuration says, or a key of another
+                role was asked for.
             UnavailableError: the database or the broker does not answer within the start-up timeout.
         """
-        keys = _Keys.read(config)  # before anything is started: a start without one of them must change nothing
+        keys = _Keys.read(config, roles)  # before anything is started: a start without one of them must change nothing
         embedded, url = _database(config, own=own_database)
         try:
             return cls._connect(config, keys, roles, embedded, url, engines=config.limits.workers if engines else 0)
@@ -182,12 +183,12 @@ class App:
         *,
         engines: int,
     ) -> Self:
-        storage = _open_storage(config, keys, url)
+        storage = _open_storage(config, keys, url, roles)
         audit = _open_audit(config, keys, storage, roles)
         tags = open_row_tags(keys.secrets)
-        registry = _open_registry(config, storage.database, tags)
+        registry = _open_registry(config, storage.database, tags, roles)
         identity = _open_identity(config, keys, storage.database, registry, tags)
-        authorization = _open_authorization(keys, storage.database, registry, identity, tags)
+        authorization = _open_authorization(keys, storage.database, registry, identity, tags, roles)
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags)
         addresses: dict[str, str] = {}
@@ -269,7 +270,7 @@ class App:
                 secrets=keys.secrets,
                 clock=microseconds,
             ),
-            receipt_public_key=keys.receipts.public_key().public_bytes_raw(),
+            receipt_public_key=keys.receipts.public_key().public_bytes_raw() if Role.GATEWAY in roles else b"",
             now=utc_now,
         )
         return cls(
@@ -283,9 +284,9 @@ class App:
             broker=storage.broker,
             sequencer=audit.sequencer,
             log=audit.log,
-            row_watch=RowWatch(storage.engine, tags, report_row),
+            row_watch=RowWatch(storage.engine, tags, report_row, families=keys.row_families),
             row_digests=RowDigests(storage.database, _recorder(config, audit.ledger), audit.tags),
-            authority=keys.authority,
+            authority_certificate=keys.authority_certificate,
             engines=(storage.engine, storage.autocommit),
             workers=workers,
             embedded=embedded,
@@ -307,34 +308,78 @@ class App:
             self.embedded.stop()
 
 
+class _Absent:
+    """Stand for what a process of these roles does not have; whatever is asked of it is refused."""
+
+    def __init__(self, what: str, roles: frozenset[Role]) -> None:
+        self._message = (
+            f"{what} was asked for by a process of the role {_names(roles)}, which may not have it; "
+            "expected a key of this role's list (docs/how-to/run-roles-apart.md)"
+        )
+
+    def close(self) -> None:
+        """Do nothing: nothing was opened."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InvalidError(Reason.CONFIG_INVALID, self._message)
+
+
+def _absent(what: str, roles: frozenset[Role]) -> Any:
+    return _Absent(what, roles)
+
+
+def _names(roles: frozenset[Role]) -> str:
+    return ", ".join(sorted(roles))
+
+
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The keys that `pool init` made. A start never makes one: a lost key must be noticed, not replaced."""
+    """The keys that `pool init` made, those of the process's roles (`exchange.server.roles`); the others are absent.
 
-    secrets: FileSecrets
+    A start never makes one: a lost key must be noticed, not replaced.
+    """
+
+    secrets: Secrets
+    row_families: frozenset[str]
     authority: Authority
+    authority_certificate: bytes
     receipts: Ed25519PrivateKey
     log: FileSigner
 
     @classmethod
-    def read(cls, config: Config) -> Self:
-        """Read them all.
+    def read(cls, config: Config, roles: frozenset[Role]) -> Self:
+        """Read those of the roles.
 
         Raises:
             InvalidError: CONFIG_INVALID, one is missing, damaged or open to others; says what to do.
         """
-        file = receipts_key(config.folder)
-        if not file.exists():
+        table = keys_of(roles)
+        file, log = receipts_key(config.folder), config.path("secrets", "log.key")
+        reads_receipts = str(file.relative_to(config.folder)) in table.files
+        if reads_receipts and not file.exists():
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{file} is missing; restore it from the backup. Where there is none, `pool renew-receipts-key` makes "
                 "another: every connector then stops until its department has confirmed the new key with you",
             )
+        secrets = FileSecrets.open_part(config.path("secrets"), table.secrets)
+        authority: Authority = (
+            Authority.load(config.path("ca"), config.pool_id)
+            if "ca/authority.key" in table.files
+            else _absent("the authority's key", roles)
+        )
+        prefix = "row-tags/"
         return cls(
-            FileSecrets.open(config.path("secrets")),
-            Authority.load(config.path("ca"), config.pool_id),
-            read_ed25519(file),
-            FileSigner.load(config.path("secrets", "log.key"), config.origin),
+            RoleSecrets(secrets, table.secrets, _names(roles)),
+            frozenset(name.removeprefix(prefix) for name in table.secrets.named if name.startswith(prefix)),
+            authority,
+            read_authority_certificate(config.path("ca")),
+            read_ed25519(file) if reads_receipts else _absent("the key of receipts", roles),
+            FileSigner.load(log, config.origin)
+            if "secrets/log.key" in table.files
+            else _absent("the log's key", roles),
         )
 
 
@@ -346,12 +391,14 @@ class _Storage:
     broker: Broker
 
 
-def _open_storage(config: Config, keys: _Keys, url: sa.URL) -> _Storage:
+def _open_storage(config: Config, keys: _Keys, url: sa.URL, roles: frozenset[Role]) -> _Storage:
     engine = create_engine(url, connections=_CONNECTIONS)
     autocommit = create_engine(url, connections=_AUTOCOMMIT_CONNECTIONS, autocommit=True)
     retry_until_available(lambda: migrations.check(engine))
-    _check_records_tagged(config)
     database = PostgresDatabase(engine, autocommit, accountable=True)
+    if Role.GATEWAY not in roles:
+        return _Storage(engine, autocommit, database, _absent("the broker of records", roles))
+    _check_records_tagged(config)
     broker = retry_until_available(lambda: _broker(config, keys, database))
     return _Storage(engine, autocommit, database, broker)
 
@@ -404,7 +451,9 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
             limiter=FailureLimiter(time.monotonic),
         ),
         log,
-        Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds),
+        Sequencer(log, config.path("log"), signer=keys.log, origin=config.origin, clock=microseconds)
+        if Role.SEQUENCER in roles
+        else _absent("the log's key", roles),
     )
 
 
@@ -456,14 +505,14 @@ class _Registry:
     schemas_topic: SchemasTopic | None
 
 
-def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags) -> _Registry:
+def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags, roles: frozenset[Role]) -> _Registry:
     departments = Departments(PostgresDepartments(tags), clock=utc_now, new_id=_new_id)
     catalogue = Catalogue(PostgresCatalogue(tags), departments, clock=utc_now)
     persons = Users(PostgresIdentityStore(tags)).persons
     approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id, persons=persons)
     store = PostgresSubjects(tags)
     outbox = PostgresOutbox(store)
-    schemas_topic = _schemas_topic(config, database, outbox)
+    schemas_topic = _schemas_topic(config, database, outbox) if keys_of(roles).broker else None
     writer: SubjectWriter = store
     if schemas_topic is not None:
         writer = OutboxWriter(store, store, outbox)
@@ -495,7 +544,7 @@ def _open_identity(
     users = Users(store, lifetime=timedelta(days=config.accounts.token_days))
     return _Identity(
         store,
-        CertificateAuthenticator(keys.authority.pool_id, keys.authority.certificate),
+        CertificateAuthenticator(config.pool_id, keys.authority_certificate),
         users,
         Enrolment(keys.authority, store),
         IdentityAttributes(database, Connectors(store), registry.departments, users, now=utc_now),
@@ -509,9 +558,16 @@ class _Authorization:
 
 
 def _open_authorization(
-    keys: _Keys, database: PostgresDatabase, registry: _Registry, identity: _Identity, tags: RowTags
+    keys: _Keys,
+    database: PostgresDatabase,
+    registry: _Registry,
+    identity: _Identity,
+    tags: RowTags,
+    roles: frozenset[Role],
 ) -> _Authorization:
-    access = PostgresAccessStore(RowMac(keys.secrets.named_key("grant-seal")), tags)
+    seal = "grant-seal"
+    mac = RowMac(keys.secrets.named_key(seal)) if seal in keys_of(roles).secrets.named else _absent(seal, roles)
+    access = PostgresAccessStore(mac, tags)
     attributes = AttributeProvider(
         identities=identity.attributes,
         catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
+import structlog
 
 from exchange import migrations
 from exchange.access.grants.postgres import PostgresAccessStore
@@ -46,7 +47,9 @@ from schemas.audit import ROWS_CHANGED, AuditEntry
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.identifiers import random_id, uuid7
 
-__all__ = ["initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
+__all__ = ["check_server_certificate", "initialise", "migrate", "renew_receipts_key", "renew_server_certificate"]
+
+_log = structlog.get_logger()
 
 _RENEW_BEFORE = timedelta(days=30)
 
@@ -160,6 +163,23 @@ def renew_server_certificate(config: Config, authority: Authority) -> None:
             if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
                 return
         _issue_server_certificate(config.folder, authority, host)
+
+
+def check_server_certificate(config: Config) -> None:
+    """Check the listeners' key and certificate where the authority's key is not read; log that they end soon.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, one is missing.
+    """
+    files = [config.path("ca", name) for name in ("server.key", "server.crt", "server.json")]
+    for file in files:
+        if not file.exists():
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{file} is missing; start a gateway, which makes it, and copy it or export the keys of the role again",
+            )
+    if json.loads(files[-1].read_text())["not_after"] <= (utc_now() + _RENEW_BEFORE).timestamp():
+        _log.warning("server_certificate_ends_soon", file=str(files[1]))
 
 
 @contextmanager

@@ -88,8 +88,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if roles & {Role.GATEWAY, Role.REGISTRY}:
             flush = partial(background.flush_authentications, app.pool.authentications)
             await stack.enter_async_context(background.in_thread("authentications", flush))
-        rows = partial(row_watch.watch, app.row_watch)
-        await stack.enter_async_context(background.in_thread("rows", rows))
+            rows = partial(row_watch.watch, app.row_watch)
+            await stack.enter_async_context(background.in_thread("rows", rows))
         if Role.SEQUENCER in roles:
             digests = partial(keep_digests, app.row_digests)
             await stack.enter_async_context(background.in_thread("digests", digests))
@@ -97,7 +97,9 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))
         if app.config.listen.metrics is not None:
-            await stack.enter_async_context(_web(app, "metrics", health_api.create(app.pool), plain=True))
+            # A sequencer has no key of the table of purposes.
+            ready_check = app.pool.grants.purposes if roles - {Role.SEQUENCER} else app.log.backlog
+            await stack.enter_async_context(_web(app, "metrics", health_api.create(ready_check), plain=True))
         _write_addresses(app)
         allocator.freeze_startup_objects()
         ready(dict(app.addresses))
@@ -136,7 +138,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     ]
     identity = _server_identity(app)
     mutual = grpc.ssl_server_credentials(
-        [identity], root_certificates=app.authority.certificate, require_client_auth=True
+        [identity], root_certificates=app.authority_certificate, require_client_auth=True
     )
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.streams)
     servicer = ExchangeServicer(

@@ -40,13 +40,13 @@ def _report(table: str, key: str) -> None:
     _log.error("row_refused", table=table, key=key)
 
 
-def tagged_tables() -> list[sa.Table]:
-    """Return the tables whose rows carry a tag."""
+def tagged_tables(families: frozenset[str] | None = None) -> list[sa.Table]:
+    """Return the tables whose rows carry a tag, of all families or of some."""
     return [
         table
         for metadata in migrations.METADATA
         for table in metadata.sorted_tables
-        if isinstance(classification(table), Tagged)
+        if isinstance(found := classification(table), Tagged) and (families is None or found.family in families)
     ]
 
 

@@ -1,10 +1,13 @@
-"""Row watch: each process remembers the newest version of every tagged row, and refuses an older one that is put back.
+"""Row watch: each process remembers the newest versions of tagged rows, and refuses an older one that is put back.
 
 A row that is put back whole has a tag that was right once, so that a look at the row alone does not show it. A process
 looks at the versions of all rows every `PERIOD` seconds, in one snapshot. A row whose version is lower than one that it
 has seen is refused from then on (`RowTags.distrust`), logged and counted, until a newer version of it is there. So a
 roll-back works for `PERIOD` seconds at most in a process that has seen the newer row. What was put back while no
 process ran is found by the sequencer at its start (`exchange.server.row_digest`) and by `pool audit verify --database`.
+
+A process watches the tables whose keys its roles may read. A sequencer alone has none of them: it decides by no row,
+watches none, and compares them all with the digest.
 
 Rows that are gone are logged and counted as well, except where the pool itself deletes rows (versions of subjects).
 """
@@ -33,16 +36,22 @@ Versions = dict[tuple[str, str], tuple[int, str]]
 """By table and key: a row's version, and the beginning of its tag."""
 
 
-def read_versions(connection: sa.Connection, tags: RowTags | None = None, known: Versions | None = None) -> Versions:
+def read_versions(
+    connection: sa.Connection,
+    tags: RowTags | None = None,
+    known: Versions | None = None,
+    families: frozenset[str] | None = None,
+) -> Versions:
     """Return the versions of all rows of tagged tables.
 
     Args:
         connection: within one snapshot.
         tags: leave out rows whose tag is wrong; their columns are read only where *known* has another version.
         known: versions that have been checked before.
+        families: of tables to read; None = all.
     """
     found: Versions = {}
-    for table in tagged_tables():
+    for table in tagged_tables(families):
         for row in _rows(connection, table, with_content=tags is not None and known is None):
             key = table.name, key_text(table, row)
             now = row["row_version"], short_tag(row["tag"])
@@ -80,12 +89,21 @@ class RowWatch:
         engine: of the database.
         tags: of the process's stores; rows that are put back are distrusted in them.
         report: called once for each row with what is wrong (`old` or `gone`), its table and its key.
+        families: of the tables whose keys the process has; None = all.
     """
 
-    def __init__(self, engine: sa.Engine, tags: RowTags, report: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        tags: RowTags,
+        report: Callable[[str, str, str], None],
+        *,
+        families: frozenset[str] | None = None,
+    ) -> None:
         self._engine = engine
         self._tags = tags
         self._report = report
+        self._families = families
         self._seen: Versions | None = None
         self._reported: set[tuple[str, str, str]] = set()
 
@@ -98,7 +116,7 @@ class RowWatch:
         try:
             with self._engine.connect() as connection:
                 connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-                found = read_versions(connection, self._tags, self._seen)
+                found = read_versions(connection, self._tags, self._seen, self._families)
         except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
         seen = self._seen or {}
