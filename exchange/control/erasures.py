@@ -213,16 +213,22 @@ class ErasureService:
     def replay(self) -> int:
         """Carry out the listed erasures that the database does not have, as one that was restored; return their number.
 
-        Call it before the pool serves.
+        What the database has and the list does not, since somebody has removed it, is listed again. Call it before the
+        pool serves.
 
         Raises:
             PoolError: they are not carried out; the pool must not serve.
         """
         with self._database.read() as reader:
             known = {one.id: one for one in self._store.list(reader)}
+        listed = self._listed.all()
+        ids = {one.id for one in listed}
+        for one in known.values():
+            if one.id not in ids and one.state in {ErasureState.CONFIRMED, ErasureState.DONE}:
+                self._listed.add(one)
         missing = [
             one
-            for one in self._listed.all()
+            for one in listed
             if one.id not in known or known[one.id].state in {ErasureState.PROPOSED, ErasureState.REJECTED}
         ]
         for erasure in missing:

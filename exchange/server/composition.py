@@ -656,7 +656,10 @@ def _open_erasures(
         attributes=authorization.attributes,
         broker=storage.broker,
         store=PostgresErasures(tags),
-        listed=FileErasureList(config.path("erasures.jsonl")),
+        listed=FileErasureList(
+            config.path("erasures.jsonl"),
+            lambda: keys.secrets.named_key("erasure-list"),  # of a gateway; other roles have no such key
+        ),
         retractions=PostgresRetractions(tags),
         pseudonyms=Pseudonyms(keys.secrets),
         now=utc_now,

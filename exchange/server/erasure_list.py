@@ -1,14 +1,18 @@
 """List of confirmed erasures in the data folder (`erasures.jsonl`): one JSON object a line, only ever appended to.
 
-It is outside the database, so that a restored database does not bring erased values back: what the list has and the
-database does not is carried out before the pool serves. Copy it with each backup, and put the newest one back.
+Each line has a message authentication code, so that nobody has values destroyed, as if two persons had decided it, by a
+line of his own. The list is outside the database, so that a restored database does not bring erased values back: what
+the list has and the database does not is carried out before the pool serves. Copy it with each backup, and put the
+newest one back.
 """
 
+import hmac
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -24,28 +28,28 @@ class FileErasureList(ErasureList):
 
     Args:
         file: where; it need not exist yet.
+        key: returns the key of the lines' codes, 32 bytes.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, key: Callable[[], bytes]) -> None:
         self._file = file
+        self._key = key
 
     @override
     def add(self, erasure: Erasure) -> None:
-        line = json.dumps(
-            {
-                "id": erasure.id,
-                "topic": str(erasure.topic),
-                "pseudonym": erasure.key.hex(),
-                "partition": erasure.partition,
-                "before": erasure.before,
-                "reason": erasure.reason,
-                "proposed_by": erasure.proposed_by,
-                "proposed_at": erasure.proposed_at.isoformat(),
-                "decided_by": erasure.decided_by,
-                "decided_at": None if erasure.decided_at is None else erasure.decided_at.isoformat(),
-            },
-            ensure_ascii=False,
-        )
+        value = {
+            "id": erasure.id,
+            "topic": str(erasure.topic),
+            "pseudonym": erasure.key.hex(),
+            "partition": erasure.partition,
+            "before": erasure.before,
+            "reason": erasure.reason,
+            "proposed_by": erasure.proposed_by,
+            "proposed_at": erasure.proposed_at.isoformat(),
+            "decided_by": erasure.decided_by,
+            "decided_at": None if erasure.decided_at is None else erasure.decided_at.isoformat(),
+        }
+        line = json.dumps({**value, "mac": self._mac(value)}, ensure_ascii=False)
         try:
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
@@ -73,7 +77,7 @@ class FileErasureList(ErasureList):
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
-                    erasure = _erasure(line)
+                    erasure = self._erasure(line)
                 except (ValueError, KeyError, TypeError, PoolError) as error:
                     if not line.endswith("}"):
                         continue  # cut off by a crash; the database has this one, and it is written again
@@ -84,13 +88,22 @@ class FileErasureList(ErasureList):
     def _unreadable(self, number: int) -> CorruptError:
         return CorruptError(
             Reason.LOG_CORRUPT,
-            f"line {number} of {self._file} is no erasure; restore it from the backup: without it erased values may "
-            "come back",
+            f"line {number} of {self._file} is no erasure that this pool wrote; restore it from the backup: without "
+            "it erased values may come back",
         )
 
+    def _mac(self, value: Mapping[str, Any]) -> str:
+        content = json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
+        return hmac.digest(self._key(), content, "sha256").hex()
 
-def _erasure(line: str) -> Erasure:
-    value = json.loads(line)
+    def _erasure(self, line: str) -> Erasure:
+        value = json.loads(line)
+        if not hmac.compare_digest(value.pop("mac"), self._mac(value)):
+            raise ValueError("another code than the pool's")
+        return _erasure(value)
+
+
+def _erasure(value: Mapping[str, Any]) -> Erasure:
     decided = value["decided_at"]
     return Erasure(
         id=value["id"],

@@ -209,6 +209,12 @@ def test_a_restored_database_is_erased_again_before_the_pool_serves(world: World
     erasure = authority.post("/erasures", body)["id"]
     scene.confirm(erasure)
     world.stop()
+    listed = world.data / "erasures.jsonl"
+    lines = listed.read_text()
+    listed.unlink()  # a start writes again what the database knows
+    world.serve()
+    world.stop()
+    assert sorted(filter(None, listed.read_text().splitlines())) == sorted(filter(None, lines.splitlines()))
     shutil.rmtree(world.data / "pg")
     shutil.move(backup, world.data / "pg")
     assert on_disk(scene)[scene.erased], "the copy has it"

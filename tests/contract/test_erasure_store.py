@@ -29,6 +29,7 @@ PROPOSED = Erasure(
     proposed_at=NOW,
 )
 CONFIRMED = PROPOSED.decide(confirmed=True, by="two", at=NOW, before=77)
+KEY = b"k" * 32
 
 
 @dataclass
@@ -95,7 +96,7 @@ def test_the_database_refuses_a_decision_of_the_proposer(engine: sa.Engine) -> N
 
 def test_the_list_gives_back_what_was_confirmed_whatever_a_crash_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "erasures.jsonl"
-    listed = FileErasureList(file)
+    listed = FileErasureList(file, lambda: KEY)
     assert listed.all() == []
     listed.add(CONFIRMED)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -109,3 +110,13 @@ def test_the_list_gives_back_what_was_confirmed_whatever_a_crash_cut_off(tmp_pat
         other.write('{"id": "a line of another form"}\n')
     with pytest.raises(CorruptError):
         listed.all()
+
+
+@pytest.mark.parametrize("key", [b"o" * 32, None])
+def test_a_line_that_the_pool_did_not_write_destroys_nothing(tmp_path: Path, key: bytes | None) -> None:
+    file = tmp_path / "erasures.jsonl"
+    FileErasureList(file, lambda: key or KEY).add(CONFIRMED)
+    if key is None:
+        file.write_text(file.read_text().replace('"before": ', '"before": 9'))
+    with pytest.raises(CorruptError, match="no erasure that this pool wrote"):
+        FileErasureList(file, lambda: KEY).all()

@@ -62,6 +62,7 @@ def test_every_named_key_that_the_code_asks_for_has_a_role() -> None:
         'f"entries/{role}"': {f"entries/{role}" for role in ENTRY_ROLES},
         'f"row-tags/{family}"': {f"row-tags/{family}" for family in families},
         '"grant-seal"': {"grant-seal"},
+        '"erasure-list"': {"erasure-list"},
         "seal": {"grant-seal"},
         "RECORDS_KEY": {"stored-records"},
     }
