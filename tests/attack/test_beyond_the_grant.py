@@ -138,7 +138,7 @@ class Model:
     def provoke(self, seen: list[bytes]) -> None:
         """Call in ways that are refused; keep what the errors say."""
         for call in (
-            lambda: self.consumer.fetch(self.position[:-1] + b"x"),
+            lambda: self.consumer.fetch(self.position[:-1] + bytes([self.position[-1] ^ 1])),
             lambda: self.consumer.fetch(b"\x01" * 83),
             lambda: self.consumer.fetch(self.position, purpose="other"),
             lambda: self.consumer.commit(BEGINNING),
