@@ -65,13 +65,15 @@ class InMemory:
 class Served:
     """`pool serve` on the embedded PostgreSQL, called over gRPC."""
 
+    # Of all pools of a run: they share one Kafka, where a topic of one name has the records of the pool before.
+    _numbers = itertools.count(1)
+
     def __init__(self, world: World) -> None:
         self._world = world
         self._police, self._labour = world.department("公安局"), world.department("人社局")
         self.provider = self._machine(self._police.enrol("source"))
         self.second = self._machine(self._police.enrol("second"))
         self.consumer = self._machine(self._labour.enrol("sink"))
-        self._numbers = itertools.count(1)
 
     def _machine(self, identity: Identity) -> Machine:
         return Machine(
