@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from exchange.broker.port import Append, PartitionRecords
 from exchange.broker.postgres import blocks
-from exchange.broker.postgres.blocks import Block, BlockSlice, filter_block, join_slices, pack, positions_in
+from exchange.broker.postgres.blocks import ERASED, Block, BlockSlice, filter_block, join_slices, pack, positions_in
 from tests.kit.cases.broker import batch, fresh_topic, lane_of
 
 PARTITIONS = 3
@@ -33,7 +33,7 @@ def batches(draw: st.DrawFn) -> Append:
         batch(lane_of(fresh_topic()), 1, range(count)),
         values=values,
         partitions=draw(st.lists(st.integers(0, PARTITIONS - 1), min_size=count, max_size=count)),
-        marks=draw(st.binary(min_size=count, max_size=count)),
+        marks=bytes(mark & ~ERASED for mark in draw(st.binary(min_size=count, max_size=count))),
         valid=draw(times),
     )
 
