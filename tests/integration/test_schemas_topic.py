@@ -104,7 +104,7 @@ def test_a_process_that_dies_after_sending_leaves_the_batch_to_the_next(world: W
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        SchemasTopic(world.settings, world.store.database, Dying(), name=world.name).step()
+        SchemasTopic(world.settings, world.store.database, Dying(PostgresSubjects(row_tags())), name=world.name).step()
     assert world.waiting(), "sent, not deleted"
     while topic.step():
         pass
