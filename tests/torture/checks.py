@@ -5,6 +5,7 @@ likewise. A finding is one sentence; none is what is hoped for.
 """
 
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,8 @@ from exchange.audit.verify_database import verify_database
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
 from exchange.cli.grant_rows import stored_grants
+from exchange.identity.audit_pseudonyms import AuditPseudonyms
+from exchange.identity.secrets import FileSecrets
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from registry.codec.framing import strip_frames
@@ -322,11 +325,12 @@ def _decoded(values: list[bytes]) -> list[Row | None]:
 
 def _receipts(stage: Stage) -> dict[Batch, Receipt]:
     query = sa.text("SELECT lane, sequence, root, runs, keys FROM audit_receipt")
+    sealed = AuditPseudonyms(FileSecrets.open(stage.data / "secrets"), lambda: time.time_ns() // 1000)
     with stage.engine() as engine, engine.connect() as connection:
         found = {}
         for row in connection.execute(query):
             runs = [[*row.runs[at : at + 3]] for at in range(0, len(row.runs), 3)]
-            keys = bytes(row.keys) if row.keys else None
+            keys = sealed.open(bytes(row.keys)) if row.keys else None
             found[row.lane, row.sequence] = Receipt(
                 root=bytes(row.root),
                 runs=runs,
