@@ -10,6 +10,7 @@ pool request | grant                   share requests and grants
 pool erase                             erasure of a record key's values, by two persons
 pool audit                             search and verify the audit log
 pool broker                            check acknowledged batches; export the schemas topic
+pool backup                            back up, verify a backup, restore
 pool demo                              a demonstration, in a minute
 """
 
@@ -17,7 +18,7 @@ import sys
 
 import typer
 
-from exchange.cli import accounts, audit, broker, control, erase, keys, run
+from exchange.cli import accounts, audit, backup, broker, control, erase, keys, run
 from exchange.cli.output import fail
 from schemas.errors import PoolError
 
@@ -36,6 +37,7 @@ accounts.add_to(app)
 erase.add_to(app)
 audit.add_to(app)
 broker.add_to(app)
+backup.add_to(app)
 keys.add_to(app)
 
 

@@ -1,0 +1,111 @@
+"""Commands `pool backup …`: create a backup, verify one without a server.
+
+The keys are sealed into a file of their own, with a passphrase or a key file. Neither is ever an argument: a passphrase
+is read from a file of mode 0600, or asked for at a terminal.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exchange.backup.create import create_backup
+from exchange.backup.manifest import Manifest
+from exchange.backup.sealed_file import SealingKey, new_key_file
+from exchange.backup.verify import verify_backup
+from exchange.cli.audit import read_key, read_text
+from exchange.cli.run import Data
+from exchange.config import Config
+from schemas.errors import InvalidError, Reason
+
+__all__ = ["add_to"]
+
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="file of mode 0600 with the passphrase in its first line")
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="key file that `pool backup new-key` wrote")]
+PgBin = Annotated[Path | None, typer.Option("--pg-bin", help="folder with PostgreSQL's client tools")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands with the program."""
+    backup = typer.Typer()
+    backup.command("create")(create)
+    backup.command("verify")(verify)
+    backup.command("new-key")(new_key)
+    app.add_typer(backup, name="backup", help="Backup (备份) and restore (恢复) of a pool.", no_args_is_help=True)
+
+
+def create(
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="folder to write; must not exist")],
+    sealed: Annotated[Path, typer.Option("--sealed", help="file to write with the sealed keys; must not exist")],
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    pg_bin: PgBin = None,
+) -> None:
+    """Back up the database, the log and the configuration into a folder, and the sealed keys into a file beside it.
+
+    The pool may be running. Keep the two apart: who has one of them has nothing.
+    """
+    made = create_backup(
+        Config.load(data), out, sealed, _sealing_key(passphrase_file, key_file, new=True), pg_bin=pg_bin
+    )
+    print(f"backup of {made.manifest.pool} made in {made.folder}")
+    _print_manifest(made.manifest)
+    print(f"  sealed keys     {made.sealed}: keep them, and what opens them, in other places than the backup")
+    print(f"  client tool     {made.tool} ({made.manifest.client})")
+    print(f"next: pool backup verify {made.folder}")
+
+
+def verify(
+    backup: Annotated[Path, typer.Argument(help="the backup's folder")],
+    key: Annotated[str | None, typer.Option("--key", help="the log's public key, or the file of it (log.pub)")] = None,
+    since: Annotated[Path | None, typer.Option("--since", help="a checkpoint kept outside the pool")] = None,
+    sealed: Annotated[Path | None, typer.Option("--sealed", help="file with the sealed keys: checks the MAC")] = None,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    pg_bin: PgBin = None,
+) -> None:
+    """Verify a backup: hashes, log, and the dump's rows against the log. Needs no server. Ends with 1 if wrong."""
+    opened = None if sealed is None else (sealed, _sealing_key(passphrase_file, key_file))
+    manifest, report, skipped = verify_backup(
+        backup,
+        key=None if key is None else read_key(key),
+        since=None if since is None else read_text(since),
+        sealed=opened,
+        pg_bin=pg_bin,
+    )
+    print(f"backup of {manifest.pool}")
+    _print_manifest(manifest)
+    for sentence in skipped:
+        print(f"note: {sentence}")
+    print("\n".join(report.lines()))
+    if report.checkpoint is None:  # a log that was never signed
+        print("nothing is wrong" if report.ok else "DO NOT TRUST IT")
+    raise typer.Exit(report.exit_code)
+
+
+def new_key(file: Annotated[Path, typer.Argument(help="file to write; must not exist")]) -> None:
+    """Write a key file that seals and opens the keys of backups, instead of a passphrase."""
+    new_key_file(file)
+    print(f"{file} written; without it, what it seals cannot be opened: keep a copy in another place")
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    records = "in the backup" if manifest.broker == "postgres" else "on Kafka, and not in the backup"
+    print(f"  made            {manifest.made_at}")
+    print(f"  database        PostgreSQL {manifest.server // 10_000}, revision {manifest.revision}")
+    print(f"  log             {manifest.log_size} entries of {manifest.origin}, {manifest.entries} in the database")
+    print(f"  records         {records}")
+
+
+def _sealing_key(passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> SealingKey:
+    if passphrase_file is not None or key_file is not None:
+        return SealingKey.read(passphrase_file=passphrase_file, key_file=key_file)
+    if not sys.stdin.isatty():
+        raise InvalidError(
+            Reason.CONFIG_INVALID, "expected --passphrase-file or --key-file, since there is no terminal to ask at"
+        )
+    return SealingKey(passphrase=typer.prompt("passphrase", hide_input=True, confirmation_prompt=new))
