@@ -4,22 +4,19 @@ A bearer token authenticates the caller. Every error is an RFC 9457 problem, fro
 that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
-import contextlib
-import json
 import math
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
-from urllib.parse import unquote
+from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.routing import APIRoute
+from fastapi.responses import JSONResponse
 
 from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import GrantQuery
+from exchange.api import audit
 from exchange.api.bodies import (
     ConfirmationBody,
     ConnectorBody,
@@ -30,7 +27,6 @@ from exchange.api.bodies import (
     InvitationBody,
     MergerBody,
     PersonBody,
-    PruningBody,
     ReasonBody,
     RenamingBody,
     RequestBody,
@@ -46,17 +42,13 @@ from exchange.api.bodies import (
     proposal_json,
     review_json,
 )
+from exchange.api.caller import Caller, Document, refuse_unknown
 from exchange.api.problems import as_pool_error, http_status, problem
-from exchange.audit.store import EntryQuery
-from exchange.authorization.authentications import Interface, Origin
-from exchange.authorization.request_context import RequestContext
-from exchange.authorization.text_screen import TextFinding, TextScreen
-from exchange.identity.failure_limiter import source_of
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
-from schemas.access import Action, Actor, GrantState
-from schemas.errors import InvalidError, PoolError, Reason, RefusedError
+from schemas.access import GrantState
+from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import random_id
 from schemas.names import Topic
 
@@ -65,63 +57,9 @@ __all__ = ["create"]
 _log = structlog.get_logger()
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _MAX_BODY = 2 * 1024 * 1024  # bytes
-Document = dict[str, Any]
 
 
-async def _body(request: Request) -> bytes:
-    return await request.body()
-
-
-class _Caller:
-    """The authenticated caller and the request's context; what it sends holds no personal number."""
-
-    def __init__(self, request: Request, body: Annotated[bytes, Depends(_body)]) -> None:
-        pool: Pool = request.app.state.pool
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        # Of the connection: what a proxy's header claims could be anybody's claim.
-        origin = Origin(Interface.HTTP, source_of(request.client.host if request.client else ""))
-        if scheme.lower() != "bearer" or not token:
-            with pool.authentications.attempt(origin):
-                raise RefusedError(
-                    Reason.NO_IDENTITY,
-                    "got no bearer token; send `Authorization: Bearer …` with the token of your account",
-                )
-        self.pool = pool
-        self.actor: Actor = pool.authenticate(token, origin)
-        self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
-        finding = _finding(pool.enforcer.screen, request, body)
-        if finding is not None:
-            pool.enforcer.refuse_text(self.actor, Action.REQUEST_SCREEN, self.call, finding)
-
-
-def _finding(screen: TextScreen, request: Request, body: bytes) -> TextFinding | None:
-    """Return what is wrong with the texts of a request: in its path, its query or its body."""
-    sent: list[tuple[str, Any]] = [("path", unquote(request.url.path)), ("query", dict(request.query_params))]
-    sent += [("query", text) for name, text in request.query_params.multi_items() if name != "case"]
-    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is refused as such
-        sent.append(("body", json.loads(body) if body else None))
-    return next((found for field, value in sent if (found := screen.document(value, field)) is not None), None)
-
-
-async def _refuse_unknown(request: Request) -> None:
-    """Refuse what the route would ignore: parameters that it does not have, and a body where it takes none.
-
-    What is ignored, a caller takes for done: a search whose filter is misspelled returns what the filter would hide.
-    """
-    route: APIRoute = request.scope["route"]
-    known = [one.alias for one in route.dependant.query_params]
-    for name in request.query_params:
-        if name not in known:
-            raise InvalidError(
-                Reason.REQUEST_INVALID,
-                f"got the parameter {name[:80]!r}; expected {', '.join(known) or 'no parameter'}",
-            )
-    if route.body_field is None and await request.body() not in {b"", b"{}"}:
-        raise InvalidError(Reason.REQUEST_INVALID, "got a body; expected none for this call")
-
-
-Caller = Annotated[_Caller, Depends(_Caller)]
-router = APIRouter(prefix="/v1", dependencies=[Depends(_refuse_unknown)])
+router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
 
 
 @router.post("/departments", status_code=201, tags=["departments"])
@@ -360,77 +298,12 @@ def reject_erasure(who: Caller, erasure_id: str, body: ReasonBody) -> Document:
     return erasure_json(who.pool.erasures.reject(who.actor, who.call, erasure_id, body.reason))
 
 
-@router.get("/audit/entries", tags=["audit"])
-def entries(
-    who: Caller,
-    department: str | None = None,
-    resource: str | None = None,
-    purpose: str | None = None,
-    case: str | None = None,
-    grant: str | None = None,
-    action: str | None = None,
-    decision: str | None = None,
-    since: int | None = None,
-    until: int | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> list[Document]:
-    """Search the audit log, newest first; each hit with its proof status. The search is an entry itself."""
-    query = EntryQuery(
-        department=department,
-        resource=resource,
-        purpose=purpose,
-        case=case,
-        grant=grant,
-        action=action,
-        decision=decision,
-        since=since,
-        until=until,
-        limit=limit,
-    )
-    return who.pool.audit_queries.search(who.actor, who.call, query)
-
-
-@router.get("/audit/entries/{entry_id}", tags=["audit"])
-def entry(who: Caller, entry_id: str) -> Document:
-    """Return one entry as the caller sees it. The look-up is an entry itself."""
-    return who.pool.audit_queries.show(who.actor, who.call, entry_id)
-
-
-@router.get("/audit/entries/{entry_id}/proof", tags=["audit"], response_class=PlainTextResponse)
-def proof(who: Caller, entry_id: str) -> PlainTextResponse:
-    """Return the C2SP tlog-proof of an entry: verifiable offline."""
-    return PlainTextResponse(who.pool.audit_queries.prove(who.actor, who.call, entry_id))
-
-
-@router.get("/audit/checkpoint", tags=["audit"], response_class=PlainTextResponse)
-def checkpoint(who: Caller) -> PlainTextResponse:
-    """Return the newest signed checkpoint. Keep it outside the pool."""
-    return PlainTextResponse(who.pool.audit_queries.checkpoint(who.actor, who.call))
-
-
-@router.get("/audit/keys", tags=["audit"])
-def audit_keys(who: Caller) -> list[Document]:
-    """List the months whose pseudonyms in the trace can be read, oldest first."""
-    return who.pool.audit_keys.epochs(who.actor, who.call)
-
-
-@router.post("/audit/keys/prunings", status_code=201, tags=["audit"])
-def propose_pruning(who: Caller, body: PruningBody) -> Document:
-    """Propose to destroy the keys of the trace before a month; another person confirms it."""
-    return who.pool.audit_keys.propose(who.actor, who.call, body.before)
-
-
-@router.post("/audit/keys/prunings/{proposal_id}/confirmation", tags=["audit"])
-def confirm_pruning(who: Caller, proposal_id: str) -> Document:
-    """Confirm a proposal: the pseudonyms of the batches before and the keys of their months are destroyed."""
-    return who.pool.audit_keys.confirm(who.actor, who.call, proposal_id)
-
-
 def create(pool: Pool) -> FastAPI:
     """Build the control API of a pool."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
     app.state.pool = pool
     app.include_router(router)
+    app.include_router(audit.router)
 
     @app.middleware("http")
     async def trace(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from exchange.audit.store import (
     Backlog,
     CheckpointRow,
+    EntryPlace,
     EntryQuery,
     EntryStore,
     LogStore,
@@ -99,10 +100,12 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         with self._lock:
             found = [(row.new.entry.at, k, row) for k, row in enumerate(self._rows) if _matches(row.new.entry, query)]
         found.sort(key=lambda item: item[:2], reverse=True)
+        after = query.after
         return [
-            StoredLeaf(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash)
-            for _, _, row in found[: query.limit]
-        ]
+            StoredLeaf(index=row.index, leaf=row.new.leaf, leaf_hash=row.new.leaf_hash, place=EntryPlace(at, k))
+            for at, k, row in found
+            if after is None or (at, k) < (after.at, after.row)
+        ][: query.limit]
 
     @override
     def put(
@@ -208,6 +211,12 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
             return self._checkpoints[max(self._checkpoints)] if self._checkpoints else None
 
     @override
+    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
+        with self._lock:
+            size = min((size for size in self._checkpoints if size > index), default=None)
+            return None if size is None else self._checkpoints[size]
+
+    @override
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
         with self._lock:
             stored = self._checkpoints.setdefault(row.size, row)
@@ -227,12 +236,14 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
 def _matches(entry: AuditEntry, query: EntryQuery) -> bool:
     required = [
         (query.department, entry.actor.department if entry.actor else ""),
+        (query.actor, entry.actor.id if entry.actor else ""),
         (query.resource, entry.resource),
         (query.purpose, entry.purpose),
         (query.case, entry.case),
         (query.grant, entry.grant.id if entry.grant else ""),
         (query.action, entry.action),
         (query.decision, entry.decision),
+        (query.reason, entry.reason or ""),
         (query.entry, entry.id),
     ]
     party = query.party

@@ -4,21 +4,18 @@ One statement stores the entries of an act, however many they are, and moves the
 (`exchange.audit.gapless_sequence`).
 """
 
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from psycopg2 import errors
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.dialects import postgresql as pg
 from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags
 from exchange.audit.gapless_sequence import GaplessSequences
+from exchange.audit.postgres_search import find_entries
 from exchange.audit.store import (
-    RESOURCE_SCOPES,
-    EntryParty,
     EntryQuery,
     EntryStore,
     NewLeaf,
@@ -27,8 +24,7 @@ from exchange.audit.store import (
     StoredLeaf,
     id_exists,
 )
-from exchange.audit.tables import audit_entry, audit_process, audit_receipt, metadata
-from registry.database.errors import unavailable
+from exchange.audit.tables import audit_process, audit_receipt, metadata
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of, postgres_of
 from schemas.audit import AuditEntry
@@ -36,7 +32,7 @@ from schemas.errors import ConflictError, CorruptError, PoolError, Reason
 from schemas.names import Lane
 from schemas.record import OffsetRange, Receipt
 
-__all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata", "uuid_text"]
+__all__ = ["PostgresEntries", "PostgresReceipts", "columns_of", "metadata"]
 
 _SEQUENCE = {"process": "text", "number": "integer", "before": "bigint", "after": "bigint"}
 _COLUMNS = {
@@ -51,6 +47,8 @@ _COLUMNS = {
     "grant_id": "text",
     "purpose": "text",
     "case_number": "text",
+    "actor": "text",
+    "reason": "text",
     "tag": "bytea",
 }
 
@@ -63,9 +61,11 @@ WITH sequence AS (
   WHERE process = :process AND line = :number AND counter = :before RETURNING line
 )
 INSERT INTO audit_entry
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number,
+   actor, reason, tag)
 SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN :id END,
-  :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number, :tag
+  :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number,
+  :actor, :reason, :tag
 """,
     **_SEQUENCE,
     **_COLUMNS,
@@ -78,14 +78,17 @@ WITH sequence AS (
   WHERE process = :process AND line = :number AND counter = :before RETURNING line
 )
 INSERT INTO audit_entry
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number,
+   actor, reason, tag)
 SELECT CASE WHEN EXISTS (SELECT FROM sequence) THEN id END,
-  leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag
+  leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number,
+  actor, reason, tag
 FROM unnest(
   :id, :leaf, :leaf_hash, :at, :action, :decision, :actor_department, :resource, :grant_id, :purpose, :case_number,
-  :tag
+  :actor, :reason, :tag
 ) WITH ORDINALITY AS new
-  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, tag, ordinal)
+  (id, leaf, leaf_hash, at, action, decision, actor_department, resource, grant_id, purpose, case_number, actor, reason,
+   tag, ordinal)
 ORDER BY ordinal
 """,
     **_SEQUENCE,
@@ -124,14 +127,6 @@ WHERE e.id = r.entry_id AND e.at < :before AND r.keys IS NOT NULL
 """)
 
 
-def uuid_text(text: str) -> str | None:
-    """Return a UUID in its usual form; None for other text, which no row can have as its id."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        return None
-
-
 def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
     """Return the search columns of an entry, as its row must have them."""
     return {
@@ -144,6 +139,8 @@ def columns_of(entry: AuditEntry) -> dict[str, str | int | bytes]:
         "grant_id": entry.grant.id if entry.grant else "",
         "purpose": entry.purpose,
         "case_number": entry.case,
+        "actor": entry.actor.id if entry.actor else "",
+        "reason": "" if entry.reason is None else str(entry.reason),
     }
 
 
@@ -197,71 +194,7 @@ class PostgresEntries(EntryStore):
 
     @override
     def find(self, query: EntryQuery) -> list[StoredLeaf]:
-        if query.entry is not None and uuid_text(query.entry) is None:
-            return []
-        statement = _newest(_matching(query), query.limit)
-        if query.party is not None:
-            statement = _of_party(query, query.party)
-        try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(statement).all()
-        except sa_exc.SQLAlchemyError as error:
-            raise unavailable(error) from error
-        return [StoredLeaf(index=row[0], leaf=bytes(row[1]), leaf_hash=bytes(row[2])) for row in rows]
-
-
-_FOUND = (
-    audit_entry.c.leaf_index,
-    audit_entry.c.leaf,
-    audit_entry.c.leaf_hash,
-    audit_entry.c.at,
-    audit_entry.c.seq,
-)
-
-
-def _matching(query: EntryQuery) -> "sa.Select[Any]":
-    """Return the select of the entries that a query asks for, before it is limited to what the caller may see."""
-    table = audit_entry.c
-    statement: sa.Select[Any] = sa.select(*_FOUND).where(~table.refused)
-    equal: list[tuple[sa.ColumnElement[Any], str | None]] = [
-        (table.actor_department, query.department),
-        (table.resource, query.resource),
-        (table.purpose, query.purpose),
-        (table.case_number, query.case),
-        (table.grant_id, query.grant),
-        (table.action, query.action),
-        (table.decision, query.decision),
-        (table.id, None if query.entry is None else uuid_text(query.entry)),
-    ]
-    for column, value in equal:
-        if value is not None:
-            statement = statement.where(column == value)
-    if query.since is not None:
-        statement = statement.where(table.at >= query.since)
-    if query.until is not None:
-        statement = statement.where(table.at < query.until)
-    return statement
-
-
-def _newest(statement: "sa.Select[Any]", limit: int) -> "sa.Select[Any]":
-    return statement.order_by(audit_entry.c.at.desc(), audit_entry.c.seq.desc()).limit(limit)
-
-
-def _of_party(query: EntryQuery, party: EntryParty) -> "sa.Select[Any]":
-    """Return the select of a department's entries: by its actors, and, index range by index range, of its resources.
-
-    With `OR` or `= ANY` over the whole log, a department with few entries would cost a walk through all of it.
-    """
-    by_actor = _newest(_matching(query).where(audit_entry.c.actor_department == party.department), query.limit)
-    parts: list[sa.Select[Any]] = [sa.select(by_actor.subquery())]
-    resources = sorted(party.resources if query.resource is None else party.resources & {query.resource})
-    if resources:
-        owned = sa.func.unnest(sa.cast(resources, pg.ARRAY(sa.Text))).table_valued("name").alias("owned")
-        about = sa.or_(*(audit_entry.c.action.startswith(scope, autoescape=True) for scope in RESOURCE_SCOPES))
-        each = _newest(_matching(query).where(audit_entry.c.resource == owned.c.name, about), query.limit).lateral()
-        parts.append(sa.select(each).select_from(owned.join(each, sa.true())))
-    found = sa.union(*parts).subquery()
-    return sa.select(found).order_by(found.c.at.desc(), found.c.seq.desc()).limit(query.limit)
+        return find_entries(self._engine, query)
 
 
 class PostgresReceipts(ReceiptStore):

@@ -18,7 +18,7 @@ from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags, process_of
-from exchange.audit.postgres import uuid_text
+from exchange.audit.postgres_search import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
@@ -51,6 +51,7 @@ WHERE leaf_index >= :start AND (CAST(:end AS bigint) IS NULL OR leaf_index < :en
 """)
 _INDEX_OF = sa.text("SELECT leaf_index FROM audit_entry WHERE id = CAST(:id AS uuid) AND NOT refused")
 _LATEST = sa.text("SELECT size, root, note, at FROM audit_checkpoint ORDER BY size DESC LIMIT 1")
+_COVERING = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size > :index ORDER BY size LIMIT 1")
 _OF_SIZE = sa.text("SELECT size, root, note, at FROM audit_checkpoint WHERE size = :size")
 _PUT = sa.text("""
 INSERT INTO audit_checkpoint (size, root, note, at) VALUES (:size, :root, :note, :at) ON CONFLICT (size) DO NOTHING
@@ -155,6 +156,12 @@ class PostgresLog(LogStore):
     def latest_checkpoint(self) -> CheckpointRow | None:
         with self._transaction() as connection:
             found = connection.execute(_LATEST).one_or_none()
+        return None if found is None else _checkpoint(found)
+
+    @override
+    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
+        with self._transaction() as connection:
+            found = connection.execute(_COVERING, {"index": index}).one_or_none()
         return None if found is None else _checkpoint(found)
 
     @override

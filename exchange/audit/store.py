@@ -30,6 +30,7 @@ __all__ = [
     "Backlog",
     "CheckpointRow",
     "EntryParty",
+    "EntryPlace",
     "EntryQuery",
     "EntryStore",
     "LogStore",
@@ -67,13 +68,25 @@ class PlacedLeaf:
     leaf_hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EntryPlace:
+    """Where an entry is in the order of a search: its time (microseconds UTC), and its row, for entries of one time."""
+
+    at: int
+    row: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLeaf:
-    """A stored leaf as a search returns it; `index` is None until the sequencer has placed it in the log."""
+    """A stored leaf as a search returns it; `index` is None until the sequencer has placed it in the log.
+
+    `place` is where it is in the order of a search.
+    """
 
     index: int | None
     leaf: bytes
     leaf_hash: bytes
+    place: EntryPlace
 
 
 RESOURCE_SCOPES = ("exchange:", "registry:", "identity:department:")
@@ -106,22 +119,27 @@ class EntryQuery:
     Attributes:
         party: the department that may see no others than its own.
         department: of the actor (the consumer, in a fetch; the provider, in a publication).
-        resource, purpose, case, grant, action, decision, entry: equal to the entry's.
+        actor: account, or connector within its department.
+        resource, purpose, case, grant, action, decision, reason, entry: equal to the entry's.
         since, until: microseconds UTC, since ≤ at < until.
+        after: the last entry of the page before; None for the first page.
         limit: entries at most, newest first.
     """
 
     party: EntryParty | None = None
     department: str | None = None
+    actor: str | None = None
     resource: str | None = None
     purpose: str | None = None
     case: str | None = None
     grant: str | None = None
     action: str | None = None
     decision: str | None = None
+    reason: str | None = None
     entry: str | None = None
     since: int | None = None
     until: int | None = None
+    after: EntryPlace | None = None
     limit: int = 100
 
 
@@ -172,7 +190,12 @@ class EntryStore(Protocol):
         ...
 
     def find(self, query: EntryQuery) -> list[StoredLeaf]:
-        """Return the leaves that match, newest first."""
+        """Return the leaves that match, newest first.
+
+        Raises:
+            UnavailableError: LOG_BEHIND, a search by actor or reason while entries of an earlier version lack these
+                columns; DATABASE_UNAVAILABLE.
+        """
         ...
 
 
@@ -266,6 +289,10 @@ class LogStore(Protocol):
 
     def latest_checkpoint(self) -> CheckpointRow | None:
         """Return the checkpoint of the largest size."""
+        ...
+
+    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
+        """Return the smallest checkpoint that covers the entry of an index; None while there is none."""
         ...
 
     def put_checkpoint(self, row: CheckpointRow) -> CheckpointRow:

@@ -86,7 +86,7 @@ _EPOCH = date(1970, 1, 1).toordinal()
 _ROWS = sa.text("""
 SELECT e.leaf_index, e.leaf, e.leaf_hash,
        CAST(e.id AS text) AS id, e.at, e.action, e.decision, e.actor_department, e.resource, e.grant_id, e.purpose,
-       e.case_number, r.lane, r.sequence, r.root, r.runs, r.leaf_hash AS receipt_hash
+       e.case_number, e.actor, e.reason, r.lane, r.sequence, r.root, r.runs, r.leaf_hash AS receipt_hash
 FROM audit_entry AS e LEFT JOIN audit_receipt AS r ON r.entry_id = e.id
 WHERE e.leaf_index IS NOT NULL ORDER BY e.leaf_index
 """)

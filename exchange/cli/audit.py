@@ -5,9 +5,10 @@ checkpoint outside the pool and pass it with `--since`: then any later change of
 one made with every key of the pool.
 """
 
-import csv
+import json
 import sys
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,9 @@ import sqlalchemy as sa
 import typer
 
 from exchange.access.grants.postgres import stored_quotas
+from exchange.audit.entry_rows import COLUMNS, csv_line, entry_row
 from exchange.audit.note import NoteKey
+from exchange.audit.postgres_search import fill_search_columns
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import VerificationReport, verify_files
 from exchange.audit.verify_database import verify_database
@@ -30,8 +33,15 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to", "read_key", "read_text"]
 
-_COLUMNS = ("index", "proof", "at", "action", "decision", "department", "resource", "purpose", "case", "grant", "count")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_PAGE = 1_000  # entries
+
+
+class EntryFormat(StrEnum):
+    """Form of a list of entries."""
+
+    TEXT = "text"
+    CSV = "csv"
+    JSONL = "jsonl"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -47,6 +57,7 @@ def add_to(app: typer.Typer) -> None:
         ("checkpoint", checkpoint),
         ("keys", keys),
         ("prune-keys", prune_keys),
+        ("reindex", reindex),
     ):
         audit.command(name)(command)
 
@@ -57,40 +68,67 @@ def list_entries(
     url: Annotated[str | None, typer.Option("--url")] = None,
     token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
     authority: Annotated[Path | None, typer.Option("--authority")] = None,
-    department: Annotated[str | None, typer.Option(help="internal id of who acted")] = None,
+    department: Annotated[str | None, typer.Option(help="internal id of the actor's department")] = None,
+    actor: Annotated[str | None, typer.Option(help="account, or connector within its department")] = None,
     resource: Annotated[str | None, typer.Option()] = None,
     purpose: Annotated[str | None, typer.Option()] = None,
     case: Annotated[str | None, typer.Option()] = None,
     grant: Annotated[str | None, typer.Option()] = None,
     action: Annotated[str | None, typer.Option(help="such as exchange:records:fetch")] = None,
     decision: Annotated[str | None, typer.Option(help="allow or deny")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    reason: Annotated[str | None, typer.Option(help="reason code of denials")] = None,
+    party: Annotated[str | None, typer.Option(help="a department's id: by its actors, or about its resources")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="ISO 8601 with offset, or a day of UTC+8")] = None,
+    to: Annotated[str | None, typer.Option(help="ISO 8601 with offset, or a day of UTC+8; exclusive")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="entries at most; read in pages of 1,000")] = 50,
+    form: Annotated[
+        EntryFormat, typer.Option("--format", help="text, csv (safe from spreadsheet formulas), or jsonl")
+    ] = EntryFormat.TEXT,
     as_json: Annotated[bool, typer.Option("--json")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="safe from spreadsheet formulas")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="as --format csv")] = False,
 ) -> None:
-    """List entries, newest first, each with its proof status. The search leaves an entry too."""
+    """List entries, newest first, each with who acted, its id and its proof status. The search leaves an entry too."""
     connect(context, data, url, token_file, authority)
     query = {
         "department": department,
+        "actor": actor,
         "resource": resource,
         "purpose": purpose,
         "case": case,
         "grant": grant,
         "action": action,
         "decision": decision,
-        "limit": limit,
+        "reason": reason,
+        "party": party,
+        "from": from_,
+        "to": to,
     }
-    entries = client(context).get("/audit/entries", query)
+    found = _pages(context, query, limit)
+    form = EntryFormat.CSV if as_csv else form
     if as_json:
-        print_json(entries)
-        return
-    rows = [_row(document) for document in entries]
-    if as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(_COLUMNS)
-        writer.writerows([_neutralised(row[name]) for name in _COLUMNS] for row in rows)
-        return
-    print_table(rows, _COLUMNS)
+        print_json(list(found))
+    elif form is EntryFormat.JSONL:
+        for document in found:
+            print(json.dumps(document, ensure_ascii=False))
+    elif form is EntryFormat.CSV:
+        sys.stdout.write(csv_line(COLUMNS))
+        for document in found:
+            sys.stdout.write(csv_line(entry_row(document).values()))
+    else:
+        print_table([entry_row(document) for document in found], COLUMNS)
+
+
+def _pages(context: typer.Context, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a search, page by page, so that a long list needs no memory."""
+    after = None
+    while limit > 0:
+        size = min(limit, _PAGE)
+        page = client(context).get("/audit/entries", {**query, "limit": size, "after": after})
+        yield from page
+        if len(page) < size:
+            return
+        limit -= size
+        after = page[-1]["cursor"]
 
 
 def show(
@@ -165,6 +203,18 @@ def prune_keys(
     print_json(client(context).post("/audit/keys/prunings", {"before": before}))
 
 
+def reindex(
+    database: Annotated[Path, typer.Option("--database", help="file with the database's address")],
+) -> None:
+    """Fill the columns of the log's search for entries of an earlier version. The pool may run meanwhile."""
+    engine = sa.create_engine(read_text(database).strip())
+    try:
+        done = fill_search_columns(engine)
+    finally:
+        engine.dispose()
+    print(f"{done} entries can be searched by actor and reason now")
+
+
 def check_proof_file(
     file: Path,
     key: Annotated[str, typer.Option("--key", help="the log's public key, or the file with it (log.pub)")],
@@ -225,35 +275,6 @@ def verify(
             print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
     print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
-
-
-def _row(document: dict[str, Any]) -> dict[str, Any]:
-    entry = document["entry"]
-    actor, grant, data = entry.get("actor") or {}, entry.get("grant") or {}, entry.get("data") or {}
-    outcome = entry["decision"] if entry["decision"] == "allow" else f"deny: {entry.get('reason', '')}"
-    return {
-        "index": document["index"],
-        "proof": document["proof"],
-        "at": _time(entry["at"]),
-        "action": entry["action"],
-        "decision": f"failed: {data['failed']}" if "failed" in data else outcome,
-        "department": actor.get("department", "")[-12:],
-        "resource": entry.get("resource", ""),
-        "purpose": entry.get("purpose", ""),
-        "case": entry.get("case", ""),
-        "grant": f"{grant['id'][-12:]} v{grant['version']}" if grant else "",
-        "count": data.get("count", data.get("folded", "")),
-    }
-
-
-def _time(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _neutralised(value: object) -> str:
-    """Return the text of a value, with an apostrophe before what a spreadsheet would run as a formula."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def read_key(text: str) -> NoteKey:

@@ -8,12 +8,14 @@ digest, and how many entries the answer holds; nothing is answered that has none
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from exchange.access.decision.roles import decide_control
-from exchange.audit.store import EntryParty, EntryQuery, EntryStore, StoredLeaf
+from exchange.audit.entry_rows import iso_time
+from exchange.audit.store import CheckpointRow, EntryParty, EntryPlace, EntryQuery, EntryStore, StoredLeaf
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -22,12 +24,58 @@ from schemas.access import Action, Actor, Allow, Deny
 from schemas.canonical import canonical
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["AuditQueries", "OwnResources", "SignedLog"]
+__all__ = ["AuditQueries", "EntryPage", "OwnResources", "SignedLog", "cursor_text", "parse_cursor"]
 
 OwnResources = Callable[[str], frozenset[str]]
 """Returns the names under which entries are about a department: its topics, their subjects, its own id."""
 
-_CRITERIA = ("department", "resource", "purpose", "grant", "action", "decision", "since", "until")
+_CRITERIA = (
+    "department",
+    "actor",
+    "resource",
+    "purpose",
+    "grant",
+    "action",
+    "decision",
+    "reason",
+    "entry",
+    "since",
+    "until",
+    "party",
+)
+_MINE = "mine"
+_CURSOR = re.compile(r"([a-j]{1,16})-([a-j]{1,18})")
+# In letters: among other digits, a time and a row could look like a number of a person, which is refused.
+_TO_LETTERS = str.maketrans("0123456789", "abcdefghij")
+_TO_DIGITS = str.maketrans("abcdefghij", "0123456789")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryPage:
+    """A page of a search; `after` is the cursor of the next one, None where nothing more is there."""
+
+    documents: list[dict[str, Any]]
+    after: str | None = None
+
+
+def cursor_text(place: EntryPlace) -> str:
+    """Return the cursor behind an entry."""
+    return f"{place.at}-{place.row}".translate(_TO_LETTERS)
+
+
+def parse_cursor(text: str) -> EntryPlace:
+    """Return the place that a cursor names.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, it is none.
+    """
+    found = _CURSOR.fullmatch(text)
+    if found is None:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a cursor of another form; take `after` from the link of the page before"
+        )
+    at, row = (int(part.translate(_TO_DIGITS)) for part in found.groups())
+    return EntryPlace(at, row)
 
 
 class SignedLog(Protocol):
@@ -48,6 +96,10 @@ class SignedLog(Protocol):
             UnavailableError: LOG_BEHIND.
             CorruptError: LEAF_MISMATCH, it has another one.
         """
+        ...
+
+    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
+        """Return the first checkpoint that covers the entry of an index; None while there is none."""
         ...
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
@@ -73,22 +125,39 @@ class AuditQueries:
         self._log = log
         self._own_resources = own_resources
 
-    def search(self, actor: Actor, call: RequestContext, query: EntryQuery) -> list[dict[str, Any]]:
-        """Return entries, newest first, as the actor sees them, each with its index and its proof status.
+    def search(self, actor: Actor, call: RequestContext, query: EntryQuery, *, party: str | None = None) -> EntryPage:
+        """Return a page of entries, newest first, as the actor sees them, each with its index and its proof status.
+
+        Args:
+            actor: who asks.
+            call: the context.
+            query: which entries.
+            party: only entries that this department may see, as actor or by its resources; `mine` for the actor's own.
+                Entries of others than its own a department does not see in any case.
 
         Raises:
-            RefusedError: the actor may not read the log.
+            RefusedError: the actor may not read the log, or not that department's.
         """
-        authorized = self._enforcer.admit(actor, Action.AUDIT_READ, "*", call, self._decide(actor, Action.AUDIT_READ))
-        party = self._party(actor)
-        query = replace(query, party=party)
-        found = self._documents(query)
+        decision = self._decide(actor, Action.AUDIT_READ)
+        party = actor.department if party == _MINE else party
+        if decision and party and actor.department not in {"", party}:
+            decision = Deny(Reason.OTHER_DEPARTMENT, "you may read the entries of your own department alone")
+        authorized = self._enforcer.admit(actor, Action.AUDIT_READ, "*", call, decision)
+        reader = self._party(actor)
+        query = replace(query, party=self._party_of(party) if party else reader)
+        found = self._entries.find(query)
+        covered = self._covered()
+        documents = [self._document(one, reader, covered) for one in found]
         # Before the answer, so that none is without a trace.
-        self._enforcer.record(authorized, {**_asked(query), "count": len(found)})
-        return found
+        self._enforcer.record(authorized, {**_asked(query, party), "count": len(documents)})
+        full = len(found) == query.limit
+        return EntryPage(documents=documents, after=cursor_text(found[-1].place) if full else None)
 
     def show(self, actor: Actor, call: RequestContext, entry_id: str) -> dict[str, Any]:
-        """Return one entry as `search` does; with `leaf`, its exact bytes in base64, if the actor sees all of it.
+        """Return one entry as `search` does, and what proves it.
+
+        `leaf` has the entry's exact bytes in base64, if the actor sees all of it; `checkpoint` the first one that
+        covers it, None before.
 
         Raises:
             RefusedError: the actor may not read the log.
@@ -100,6 +169,13 @@ class AuditQueries:
             document = self._document(found, self._party(actor), self._covered())
         if not document["withheld"]:
             document["leaf"] = base64.b64encode(found.leaf).decode()
+        covering = None if found.index is None else self._log.covering_checkpoint(found.index)
+        document["checkpoint"] = covering and {
+            "size": covering.size,
+            "root": covering.root.hex(),
+            "at": iso_time(covering.at),
+            "note": covering.note,
+        }
         return document
 
     def prove(self, actor: Actor, call: RequestContext, entry_id: str) -> str:
@@ -133,9 +209,10 @@ class AuditQueries:
         return latest[1]
 
     def _party(self, actor: Actor) -> EntryParty | None:
-        if not actor.department:
-            return EVERYTHING
-        return EntryParty(department=actor.department, resources=self._own_resources(actor.department))
+        return self._party_of(actor.department) if actor.department else EVERYTHING
+
+    def _party_of(self, department: str) -> EntryParty:
+        return EntryParty(department=department, resources=self._own_resources(department))
 
     def _find(self, actor: Actor, entry_id: str) -> StoredLeaf:
         found = self._entries.find(EntryQuery(entry=entry_id, party=self._party(actor), limit=1))
@@ -143,16 +220,14 @@ class AuditQueries:
             raise InvalidError(Reason.NOT_FOUND, "no entry that you may see has this id")
         return found[0]
 
-    def _documents(self, query: EntryQuery) -> list[dict[str, Any]]:
-        covered = self._covered()
-        return [self._document(found, query.party, covered) for found in self._entries.find(query)]
-
     def _document(self, found: StoredLeaf, party: EntryParty | None, covered: int) -> dict[str, Any]:
         view = entry_view(json.loads(found.leaf), party)
         return {
             "entry": view.entry,
+            "time": iso_time(view.entry["at"]),
             "withheld": list(view.withheld),
             "leaf_hash": found.leaf_hash.hex(),
+            "cursor": cursor_text(found.place),
             "index": found.index,
             "proof": _status(found.index, covered),
         }
@@ -167,9 +242,11 @@ class AuditQueries:
         )
 
 
-def _asked(query: EntryQuery) -> dict[str, Any]:
+def _asked(query: EntryQuery, party: str | None) -> dict[str, Any]:
     """Return what a search's entry says of the query: never the case number, but a digest over all that was asked."""
     asked = {name: value for name, value in asdict(replace(query, party=None)).items() if value is not None}
+    if party:
+        asked["party"] = party
     return {
         "query": {name: asked[name] for name in _CRITERIA if name in asked},
         "digest": hashlib.sha256(canonical(asked)).hexdigest(),

@@ -30,7 +30,7 @@ from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.proof import log_behind, prove
 from exchange.audit.sequencer import Sequencer
-from exchange.audit.store import ReceiptStore
+from exchange.audit.store import CheckpointRow, ReceiptStore
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.authentications import Authentications
@@ -478,6 +478,10 @@ class _SignedLog(SignedLog):
             raise CorruptError(
                 Reason.LEAF_MISMATCH, "the stored entry is not the one in the signed log; an auditor must look at it"
             )
+
+    @override
+    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
+        return self._log.covering_checkpoint(index)
 
     @override
     def latest_checkpoint(self) -> tuple[int, str] | None:

@@ -26,6 +26,7 @@ from exchange.access.grants.row_mac import RowMac
 from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries
+from exchange.audit.postgres_search import fill_search_columns
 from exchange.broker.postgres.block_tags import BlockTags
 from exchange.broker.postgres.first_tags import tag_untagged
 from exchange.config import Config
@@ -107,7 +108,7 @@ def initialise(
 def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> FirstTags:
     """Upgrade the database to the revision of this program; by a command only, never at a start.
 
-    Stored records get their first tags, once for each pool.
+    Stored records get their first tags, once for each pool, and earlier entries of the log the columns of its search.
 
     Args:
         config: of the pool.
@@ -125,6 +126,7 @@ def migrate(config: Config, progress: Callable[[str, int, int], None] = lambda *
     keys = FileSecrets.open(secrets)
     with _Database(config) as engine:
         migrations.upgrade(engine)
+        fill_search_columns(engine)
         if not records_tagged(config.folder).exists():
             key = keys.named_key(RECORDS_KEY)
             tag_untagged(PostgresDatabase(engine), BlockTags(key), progress)

@@ -7,16 +7,22 @@ nothing.
 
 import base64
 import json
+import re
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from typer.testing import CliRunner
 
 from exchange.admin_client import AdminClient
+from exchange.api import audit
 from exchange.api.http import router
 from exchange.cli import app as program
 from exchange.demo.people import DISTRICTS, persons
@@ -33,6 +39,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 TOPIC = Topic.parse("population.v1")
 ROWS = list(persons(500))
 RANGES = {"from", "to", "delivered", "withdrawn", "runs", "at"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OFFICERS = ("security_officer", "sharing_office_head")
 # A route or a command that is not here returns entries unseen by this test.
 ROUTES = {
@@ -45,7 +52,7 @@ ROUTES = {
     "/v1/audit/keys/prunings",
     "/v1/audit/keys/prunings/{proposal_id}/confirmation",
 }
-COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys"}
+COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys", "reindex"}
 
 
 @dataclass
@@ -111,7 +118,8 @@ def outcome(call: Callable[[], object]) -> Reason | None:
 
 
 def test_each_route_and_each_command_that_returns_entries_is_tested_here() -> None:
-    routes = {route.path for route in router.routes if isinstance(route, APIRoute) and "/audit/" in route.path}
+    every = [*router.routes, *audit.router.routes]
+    routes = {route.path for route in every if isinstance(route, APIRoute) and "/audit/" in route.path}
     assert routes == ROUTES
     group = next(one for one in program.registered_groups if one.name == "audit")
     assert group.typer_instance is not None
@@ -199,6 +207,77 @@ def test_an_auditor_sees_all_whole(city: City) -> None:
     found = auditor.get("/audit/entries", {"action": "exchange:records:fetch", "limit": 1000})
     assert {*city.releases} <= ids(found)
     assert all(not one["withheld"] and "delivered" in one["entry"]["data"] for one in found)
+
+
+def test_one_entry_comes_with_what_proves_it(city: City) -> None:
+    auditor = city.world.account("auditor-3", "auditor")
+    shown = auditor.get(f"/audit/entries/{city.releases[0]}")
+    assert leaf_hash(base64.b64decode(shown["leaf"])).hex() == shown["leaf_hash"]
+    assert shown["proof"] == "signed"
+    assert shown["checkpoint"]["size"] > shown["index"]
+    assert shown["checkpoint"]["note"].splitlines()[1] == str(shown["checkpoint"]["size"])
+    assert datetime.fromisoformat(shown["time"]) == EPOCH + timedelta(microseconds=shown["entry"]["at"])
+
+
+def test_pages_lead_through_the_whole_log(city: City) -> None:
+    auditor = city.world.account("auditor-4", "auditor")
+    # Its own searches are entries too: newer ones, which no later page shows.
+    first = auditor.get("/audit/entries", {"limit": 1})[0]
+    whole = auditor.get("/audit/entries", {"limit": 1000, "after": first["cursor"]})
+    assert len(whole) > 40
+    address = f"/audit/entries?limit=7&after={first['cursor']}"
+    found: list[dict[str, Any]] = []
+    url, headers = f"https://{city.world.addresses['http']}", auditor._headers
+    tls = ssl.create_default_context(cafile=str(city.world.data / "ca" / "authority.crt"))
+    with httpx.Client(base_url=url, headers=headers, verify=tls, trust_env=False) as http:
+        while address:
+            answer = http.get(address if address.startswith("/v1") else f"/v1{address}").raise_for_status()
+            found += answer.json()
+            address = str(answer.links.get("next", {}).get("url", ""))
+    assert [one["entry"] for one in found] == [one["entry"] for one in whole]  # meanwhile, they get their proofs
+    for text in ("x", "a-b-c", "12-3", "abc"):
+        assert outcome(partial(auditor.get, "/audit/entries", {"after": text})) is Reason.REQUEST_INVALID
+
+
+def test_entries_are_found_by_actor_time_reason_and_party(city: City) -> None:
+    auditor = city.world.account("auditor-5", "auditor")
+    drawn = auditor.get("/audit/entries", {"actor": "sink", "department": city.consumer.id, "limit": 1000})
+    assert {*city.releases, *city.commits} <= ids(drawn)
+    assert {one["entry"]["actor"]["id"] for one in drawn} == {"sink"}
+    last = drawn[0]["time"]
+    assert auditor.get("/audit/entries", {"actor": "sink", "from": last}) == drawn[:1]
+    assert auditor.get("/audit/entries", {"actor": "sink", "to": last, "limit": 1000}) == drawn[1:]
+    assert auditor.get("/audit/entries", {"actor": "sink", "to": "2020-01-01"}) == []
+    assert auditor.get("/audit/entries", {"entry": city.releases[0]}) == [
+        one for one in drawn if one["entry"]["id"] == city.releases[0]
+    ]
+    for text in ("yesterday", "2026-10-01T00:00:00", "20261001"):
+        assert outcome(partial(auditor.get, "/audit/entries", {"from": text})) is Reason.REQUEST_INVALID
+    of_provider = auditor.get("/audit/entries", {"party": city.provider.id, "action": "exchange:records:fetch"})
+    assert {*city.releases} <= ids(of_provider)
+    assert auditor.get("/audit/entries", {"party": city.other.id, "action": "exchange:records:fetch"}) == []
+    officer = city.reader(city.consumer, "security_officer")
+    assert ids(officer.get("/audit/entries", {"party": "mine", "actor": "sink", "limit": 1000})) == ids(drawn)
+    for other in (city.provider.id, city.other.id):
+        assert outcome(partial(officer.get, "/audit/entries", {"party": other})) is Reason.OTHER_DEPARTMENT
+    refused = auditor.get("/audit/entries", {"reason": "other_department", "department": city.consumer.id})
+    assert {one["entry"]["reason"] for one in refused} == {"other_department"}
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "jsonl"])
+def test_a_list_says_who_acted_and_which_entry_it_is(city: City, form: str, tmp_path: Path) -> None:
+    auditor = city.world.account(f"auditor-{form}", "auditor")
+    token = tmp_path / "token"
+    token.write_text(auditor._headers["authorization"].removeprefix("Bearer "))
+    who = ["--url", f"https://{city.world.addresses['http']}", "--token-file", str(token)]
+    who += ["--authority", str(city.world.data / "ca" / "authority.crt")]
+    criteria = ["--actor", "sink", "--from", "2026-01-01", "--format", form, "--limit", "5000"]
+    done = CliRunner().invoke(program, ["audit", "list", *criteria, *who])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if "exchange:records:fetch" in line]
+    assert all(any(entry in line for line in lines) for entry in city.releases)
+    assert all(city.consumer.id in line and "sink" in line for line in lines)
+    assert all(re.search(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line) for line in lines)
 
 
 def test_the_command_line_shows_no_more(city: City, tmp_path: Path) -> None:

@@ -253,6 +253,15 @@ def test_a_checkpoint_of_a_size_stands_once(world: AuditWorld) -> None:
     assert world.log.put_checkpoint(again) == row
 
 
+def test_an_entry_is_covered_by_the_first_checkpoint_behind_it(world: AuditWorld) -> None:
+    rows = [CheckpointRow(size=size, root=bytes(32), note=f"{size}", at=START) for size in (2, 5, 9)]
+    for row in rows:
+        world.log.put_checkpoint(row)
+    covering = [world.log.covering_checkpoint(index) for index in (0, 1, 2, 4, 5, 8)]
+    assert covering == [rows[0], rows[0], rows[1], rows[1], rows[2], rows[2]]
+    assert world.log.covering_checkpoint(9) is None
+
+
 def test_no_places_are_given_once_placed_entries_are_missing(world: AuditWorld) -> None:
     world.write(world.ledger(), world.make.make(), world.make.make())
     world.log.assign_indexes(10)
@@ -320,6 +329,11 @@ def test_pseudonyms_are_forgotten_and_the_receipt_stays(world: AuditWorld) -> No
         (EntryQuery(case="2026-002"), []),
         (EntryQuery(decision="deny"), ["denied"]),
         (EntryQuery(resource="credit.v1"), ["denied"]),
+        (EntryQuery(actor="civil-drop"), ["publish"]),
+        (EntryQuery(actor="hr-sink", decision="allow"), ["fetch"]),
+        (EntryQuery(actor="hr-sink", department=PROVIDER), []),
+        (EntryQuery(reason=Reason.GRANT_SUSPENDED), ["denied"]),
+        (EntryQuery(reason=Reason.GRANT_EXPIRED), []),
         (EntryQuery(party=EntryParty(department=CONSUMER, resources=frozenset())), ["denied", "fetch"]),
         (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED)), ["fetch", "publish"]),
         (EntryQuery(party=EntryParty(department=PROVIDER, resources=OWNED), limit=1), ["fetch"]),
@@ -342,6 +356,20 @@ def test_a_search_finds_what_fits_newest_first(world: AuditWorld, query: EntryQu
     assert [names[from_leaf(found.leaf).id] for found in world.entries.find(query)] == expected
     [found] = world.entries.find(EntryQuery(entry=fetch.id))
     assert from_leaf(found.leaf).id == fetch.id
+
+
+@pytest.mark.parametrize("party", [None, EntryParty(department=PROVIDER, resources=OWNED)], ids=["all", "party"])
+def test_pages_of_a_search_follow_each_other(world: AuditWorld, party: EntryParty | None) -> None:
+    """Entries of one moment too: the place of an entry is its time and its row."""
+    ledger = world.ledger()
+    entries = [world.make.make(at=START + 5 * (k // 4)) for k in range(22)]
+    world.write(ledger, *entries)
+    found, after = [], None
+    while page := world.entries.find(EntryQuery(limit=3, after=after, party=party)):
+        found += page
+        after = page[-1].place
+        world.write(ledger, world.make.make())  # what is written meanwhile is newer
+    assert [from_leaf(one.leaf).id for one in found] == [entry.id for entry in reversed(entries)]
 
 
 def test_an_account_named_as_a_topic_makes_no_entry_of_the_topic_s_department(world: AuditWorld) -> None:
