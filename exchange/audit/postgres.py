@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags
 from exchange.audit.gapless_sequence import GaplessSequences
-from exchange.audit.postgres_search import find_entries
+from exchange.audit.search.postgres import find_entries
 from exchange.audit.store import (
     EntryQuery,
     EntryStore,

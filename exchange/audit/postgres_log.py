@@ -18,7 +18,7 @@ from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags, process_of
-from exchange.audit.postgres_search import uuid_text
+from exchange.audit.search.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason

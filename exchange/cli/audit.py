@@ -16,10 +16,10 @@ import sqlalchemy as sa
 import typer
 
 from exchange.access.grants.postgres import stored_quotas
-from exchange.audit.entry_rows import COLUMNS, csv_line, entry_row
 from exchange.audit.note import NoteKey
-from exchange.audit.postgres_search import fill_search_columns
 from exchange.audit.proof import check_proof
+from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
+from exchange.audit.search.postgres import fill_search_columns
 from exchange.audit.verify import VerificationReport, verify_files
 from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from exchange.access.decision.roles import decide_control
-from exchange.audit.entry_rows import iso_time
+from exchange.audit.search.entry_rows import iso_time
 from exchange.audit.store import CheckpointRow, EntryParty, EntryPlace, EntryQuery, EntryStore, StoredLeaf
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer

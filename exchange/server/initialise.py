@@ -26,7 +26,7 @@ from exchange.access.grants.row_mac import RowMac
 from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries
-from exchange.audit.postgres_search import fill_search_columns
+from exchange.audit.search.postgres import fill_search_columns
 from exchange.broker.postgres.block_tags import BlockTags
 from exchange.broker.postgres.first_tags import tag_untagged
 from exchange.config import Config

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.postgres import metadata
-from exchange.audit.postgres_search import fill_search_columns, find_entries, select_entries
+from exchange.audit.search.postgres import fill_search_columns, find_entries, select_entries
 from exchange.audit.store import EntryQuery
 from schemas.errors import Reason, UnavailableError
 from tests.kit.cases.audit import START
