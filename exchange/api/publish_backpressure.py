@@ -4,9 +4,11 @@ A batch is checked when it arrives and appended in its turn; in between it takes
 read its answers must not fill the gateway's memory: what does not fit is not read, and gRPC's flow control stops the
 peer's sending.
 
-There are two limits. `StreamWindow` limits the batches of one stream that wait for their append. `MemoryBudget` limits
-the memory of all streams of a process together: when it is short, the streams of the connectors with the most pending
-bytes are not read further. No connector is refused.
+There are three limits. `StreamWindow` limits the batches of one stream that wait for their append. `MemoryBudget`
+limits the memory of all streams of a process together: when it is short, the streams of the connectors with the most
+pending bytes are not read further. No connector is refused. `FLOW_CONTROL` limits what the transport holds of a stream
+that is not read: gRPC's default window follows its estimate of bandwidth times delay, and on a slow machine it grew to
+tens of megabytes for each stream, which no budget counts.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.record import MAX_BATCH_RECORDS
 
 __all__ = [
+    "FLOW_CONTROL",
     "MAX_STREAMS",
     "MemoryBudget",
     "PendingBatch",
@@ -35,6 +38,13 @@ MAX_STREAMS = 8  # of one connector at once
 _MAX_BYTES = 64 * 1024 * 1024  # of these; a single batch is always admitted
 _COPIES = 2  # of a batch's bytes: as received, and record by record
 _RECORD_OVERHEAD = 128  # bytes of a record beside its value: objects, key, partition
+
+# Options of a gRPC server: a fixed window for each stream (RFC 9113, section 5.2) instead of one that grows. 4 MiB keep
+# a path of 50 ms busy with 80 MB a second; a single larger message is still received whole.
+FLOW_CONTROL: tuple[tuple[str, int], ...] = (
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 4 * 1024 * 1024),
+)
 
 _T = TypeVar("_T")
 

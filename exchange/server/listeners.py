@@ -35,6 +35,7 @@ from exchange.api import http
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
+from exchange.api.publish_backpressure import FLOW_CONTROL
 from exchange.api.registry_api import registry_api
 from exchange.api.registry_protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
@@ -135,6 +136,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        *FLOW_CONTROL,
     ]
     identity = _server_identity(app)
     mutual = grpc.ssl_server_credentials(

@@ -42,7 +42,7 @@ class Scene:
         self.world = world
         self.topic = Topic.parse(f"permits-{number}.v1")
         self.provider = world.department(f"许可局{number}")
-        self.provider.offer(str(self.topic), SCHEMA, level="G2", code=f"101001/{number:06}")
+        self.provider.offer(str(self.topic), SCHEMA, level="G2")
         self.source = self.provider.enrol("source")
         self.publisher = Publisher(
             self.source.pool_id, self.provider.id, "source", str(self.topic), self.source.signing_key

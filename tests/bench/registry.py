@@ -65,7 +65,7 @@ def _open(folder: Path, texts: dict[str, str], runs: int) -> list[Row]:
     with ExitStack() as stack:
         server, url = stack.enter_context(open_registry(folder / "open"))
         plain = stack.enter_context(bare())
-        ids = _spread(fill(url, texts), CACHED)
+        ids = _spread(fill(folder / "open", url, texts), CACHED)
         names = _spread(list(texts), ASKED)
         by_id = [got(f"/schemas/ids/{one}") for one in ids]
         latest = [got(f"/subjects/{one}/versions/latest") for one in names]
@@ -96,7 +96,7 @@ def _closed(folder: Path, texts: dict[str, str], runs: int) -> list[Row]:
     with ExitStack() as stack:
         server, url = stack.enter_context(closed_registry(folder, IDS))
         plain = stack.enter_context(bare(folder / "pool"))
-        by_id = [got(f"/schemas/ids/{one}") for one in _spread(fill(url, texts), CACHED)]
+        by_id = [got(f"/schemas/ids/{one}") for one in _spread(fill(folder / "pool", url, texts), CACHED)]
         driver.drive(server, by_id, warm=0)
         notes = 'a pool with accounts: TLS, a bearer token with each call, profile "ids"; the baseline over TLS too'
         return [_beside_bare(driver, (server, plain), runs, "look-up by id, with a token", lambda: by_id, notes)]

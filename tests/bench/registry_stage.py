@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from exchange.identity.secrets import FileSecrets
+from exchange.server.row_tags import open_row_tags
 from registry.postgres.tables import schema, subject, version
 from registry.subjects.fingerprint import canonical_schema_text, content_key, fingerprint_of
 from registry.subjects.model import Content
@@ -155,22 +157,43 @@ def posted(name: str, text: str, rest: str = "") -> Request:
     return ("POST", f"/subjects/{name}{rest}", json.dumps({"schema": text}))
 
 
-def fill(url: sa.URL, texts: dict[str, str]) -> list[int]:
-    """Put the first version of subjects into the database, as registrations would; give the ids."""
+def fill(data: Path, url: sa.URL, texts: dict[str, str]) -> list[int]:
+    """Put the first version of subjects into the database, as registrations would; give the ids.
+
+    The rows get the tags that the pool of the folder *data* would give them: it refuses a row without one.
+    """
+    tags = open_row_tags(FileSecrets.open(data / "secrets"))
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        rows = [_row(name, text) for name, text in texts.items()]
-        connection.execute(sa.insert(subject), [{"name": name, "hidden": False} for name in texts])
+        connection.execute(sa.insert(subject), [tags.new(subject, {"name": name, "hidden": False}) for name in texts])
+        rows = [tags.new(schema, _row(name, text)) for name, text in texts.items()]
         new = sa.insert(schema).returning(schema.c.id, sort_by_parameter_order=True)
         ids = list(connection.execute(new, rows).scalars())
+        rows = [{**row, "id": schema_id} for row, schema_id in zip(rows, ids, strict=True)]
+        connection.execute(_SET_TAGS, {"ids": ids, "tags": [tags.tag(schema, row) for row in rows]})
         versions = [
-            {"subject": name, "number": 1, "schema_id": schema_id, "text": text, "deleted": False}
-            for (name, text), schema_id in zip(texts.items(), ids, strict=True)
+            {
+                "subject": row["origin"],
+                "number": 1,
+                "schema_id": row["id"],
+                "text": row["text"],
+                "deleted": False,
+                "key": row["key"],
+                "shape": row["shape"],
+            }
+            for row in rows
         ]
-        connection.execute(sa.insert(version), versions)
+        connection.execute(sa.insert(version), [tags.new(version, row) for row in versions])
         connection.execute(sa.text("ANALYZE"))
     engine.dispose()
     return ids
+
+
+# Tags cover the id, which the database gives.
+_SET_TAGS = sa.text("""
+UPDATE registry_schema SET tag = given.tag
+FROM unnest(CAST(:ids AS integer[]), CAST(:tags AS bytea[])) AS given (id, tag) WHERE registry_schema.id = given.id
+""")
 
 
 def _row(name: str, text: str) -> dict[str, Any]:

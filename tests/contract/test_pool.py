@@ -91,7 +91,7 @@ class Served:
     def offer(self, schema: dict[str, Any]) -> Topic:
         number = next(self._numbers)
         topic = Topic.parse(f"people-{number}.v1")
-        self._police.offer(str(topic), json.dumps(schema), code=f"101001/{number:06d}")
+        self._police.offer(str(topic), json.dumps(schema), code=self._world.new_code())
         return topic
 
     def evolve(self, topic: Topic, schema: dict[str, Any]) -> None:

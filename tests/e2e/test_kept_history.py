@@ -30,7 +30,7 @@ def draft(office: Office, history: object = None) -> str:
     entry = {
         "topic": topic,
         "title": "许可",
-        "code": f"101001/{number:06}",
+        "code": office.world.new_code(),
         "share_type": "conditional",
         "share_scope": "本市各部门",
         "use_purpose": "履职",

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -56,14 +57,17 @@ class Office:
         return enrol(token, connector, self.world.folder / "identities" / self.id / connector)
 
     def offer(
-        self, topic: str, schema: str, *, level: str = "G4", code: str = "101001/000001", **entry_members: Any
+        self, topic: str, schema: str, *, level: str = "G4", code: str | None = None, **entry_members: Any
     ) -> None:
-        """Catalogue, register and publish a resource of this department; more members of the entry as they are."""
+        """Catalogue, register and publish a resource of this department; more members of the entry as they are.
+
+        Without *code* it gets one that no other resource of the world has.
+        """
         editor = self.account("catalogue_editor")
         entry = {
             "topic": topic,
             "title": topic,
-            "code": code,
+            "code": code or self.world.new_code(),
             "share_type": "conditional",
             "share_scope": "本市各部门",
             "use_purpose": "履职",
@@ -138,6 +142,7 @@ class World:
     def __init__(self, folder: Path, extra: str = "", programs: "Programs | None" = None) -> None:
         self.folder = folder
         self.programs = programs or Programs()
+        self._resource_codes = count(900_001)
         self.data = folder / "pool"
         self._extra = extra
         self._codes = credit_codes()
@@ -206,6 +211,10 @@ class World:
     def account(self, name: str, role: str, department: str = "") -> AdminClient:
         """Add an account, by two persons, and return the API as it."""
         return self.people.account(self, name, role, department)
+
+    def new_code(self) -> str:
+        """Return a national code for a resource; tests that share a world ask for one and do not collide."""
+        return f"101001/{next(self._resource_codes):06}"
 
     def department(self, name: str, division: str = "330100") -> Office:
         """Register a department."""
