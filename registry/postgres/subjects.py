@@ -143,6 +143,10 @@ class PostgresSubjects(SubjectReader, SubjectWriter):
     def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
         return self._settings(connection_of(reader).execute(sa.select(subject)))
 
+    @override
+    def configurations(self, reader: Reader) -> Mapping[str, Settings]:
+        return self._settings(connection_of(reader).execute(sa.select(subject).where(subject.c.config.is_not(None))))
+
     def _settings(self, rows: Iterable[Any]) -> Mapping[str, Settings]:
         checked = (self._tags.checked(subject, row) for row in rows)
         found = {row["name"]: Settings(row["config"], row["mode"]) for row in checked}

@@ -151,7 +151,7 @@ class Configuration:
                 return cached
             self._refreshing = True
         try:
-            found = {name: _config(settings) for name, settings in self._reader.all_settings(reader).items()}
+            found = {name: _config(settings) for name, settings in self._reader.configurations(reader).items()}
         finally:
             self._refreshing = False
         normalize = {name: one["normalize"] for name, one in found.items() if "normalize" in one}

@@ -173,6 +173,10 @@ class MemorySubjects(SubjectReader, SubjectWriter):
         with self._lock:
             return {name: found for name, found in self._state.settings.items() if found != Settings()}
 
+    @override
+    def configurations(self, reader: Reader) -> Mapping[str, Settings]:
+        return {name: found for name, found in self.all_settings(reader).items() if found.config is not None}
+
 
 class _Change(SubjectChange):
     def __init__(self, state: _State, subject: str, scopes: Mapping[str, Settings]) -> None:

@@ -211,7 +211,9 @@ class Registration:
         check_subject_name(subject)
         # Read once, since the subject may be catalogued at any moment: one answer for all steps.
         governed = self._governed(work, subject)
-        form = Form.AS_SUBMITTED if schema_id is not None else _form(normalize=normalize)
+        as_configured = schema_id is None and not normalize
+        normalized = normalize if not as_configured else self._configuration.normalizes(work, subject)
+        form = Form.NORMALIZED if normalized and schema_id is None else Form.AS_SUBMITTED
         submission = self._read(work, subject, content, form, governed=lambda: governed)
         referenced = [item.subject for item in submission.content.references]
         with self._writer.change(work, subject, scopes=scopes(subject), also=referenced) as change:
@@ -223,6 +225,10 @@ class Registration:
                 return self._import(work, change, subject, submission, versions, schema_id, number, governed=governed)
             live = [version for version in versions if not version.deleted]
             config = self._configuration.effective(work, subject, change)
+            if as_configured and bool(config.get("normalize")) is not normalized:
+                # The cache is up to a second old; these settings are read under the subject's lock.
+                form = Form.AS_SUBMITTED if normalized else Form.NORMALIZED
+                submission = self._read(work, subject, content, form, governed=lambda: governed)
             existing = self._matching_version(work, subject, live, submission, config)
             new_number = versions[-1].number + 1 if versions else 1
             _check_number(number, new_number, existing)

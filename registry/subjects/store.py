@@ -160,7 +160,15 @@ class SubjectReader(Protocol):
         ...
 
     def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
-        """Return the settings of every scope that has some, by name."""
+        """Return the settings of every scope that has some, by name. Looks at every subject."""
+        ...
+
+    def configurations(self, reader: Reader) -> Mapping[str, Settings]:
+        """Return the settings of every scope that has a configuration, by name; for a cache that is often refreshed.
+
+        Subjects without one are not looked at, so the time does not grow with their number. Where the store checks
+        its rows, a configuration that was taken away unnoticed is therefore missing here, and refused by the others.
+        """
         ...
 
 

@@ -226,15 +226,15 @@ def test_a_registry_that_could_not_read_its_aliases_reads_them_again(monkeypatch
     subjects = service()
     store, configuration = subjects.store, subjects.configuration
     configuration.configure("nick", {"alias": "real"})
-    real = store.part.all_settings
+    real = store.part.configurations
 
     def away(_: object) -> object:
         raise ConnectionError
 
-    monkeypatch.setattr(store.part, "all_settings", away)
+    monkeypatch.setattr(store.part, "configurations", away)
     with pytest.raises(ConnectionError):
         configuration.resolve_alias("nick")
-    monkeypatch.setattr(store.part, "all_settings", real)
+    monkeypatch.setattr(store.part, "configurations", real)
     assert configuration.resolve_alias("nick") == "real"
 
 
@@ -244,11 +244,11 @@ def test_who_waits_for_the_settings_keeps_nobody_else_waiting() -> None:
     class Slow(MemorySubjects):
         """Keeps one thread waiting, as a store without a free connection does."""
 
-        def all_settings(self, reader: Reader) -> Mapping[str, Settings]:
+        def configurations(self, reader: Reader) -> Mapping[str, Settings]:
             if threading.current_thread().name == "waits":
                 entered.set()
                 assert leave.wait(20)
-            return super().all_settings(reader)
+            return super().configurations(reader)
 
     configuration = Subjects(Store(Slow(), MemoryDatabase()), clock=lambda: now[0]).configuration
     configuration.configure("nick", {"alias": "real"})
