@@ -11,6 +11,7 @@ departments               rename, merge, deactivate        exchange/control/depa
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 audit_keys                keys of the trace, by month      exchange/control/audit_keys.py
+restores                  settlement of a restore          exchange/control/restores.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +32,7 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
+from exchange.control.restores import Restores
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
 from exchange.identity.tokens import Users, digest_of
@@ -83,6 +85,7 @@ class Pool:
     last_use: LastUse
     audit_queries: AuditQueries
     audit_keys: AuditKeys
+    restores: Restores
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

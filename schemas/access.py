@@ -142,6 +142,9 @@ class Action(StrEnum):
     AUDIT_KEYS_READ = "audit:keys:read"
     AUDIT_KEYS_PROPOSE = "audit:keys:propose"
     AUDIT_KEYS_PRUNE = "audit:keys:prune"
+    RESTORE_READ = "pool:restore:read"
+    RESTORE_PROPOSE = "pool:restore:propose"
+    RESTORE_SETTLE = "pool:restore:settle"
     REQUEST_SCREEN = "pool:request:screen"
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "DIGEST_OF_ROWS",
     "ENTRY_VERSION",
     "MAX_LEAF_BYTES",
+    "RESTORED",
     "ROWS_CHANGED",
     "AuditEntry",
     "Checkpoint",
@@ -61,6 +62,8 @@ AUTHENTICATION_FAILED = "identity:caller:authenticate"
 made (`pool init`, `pool migrate`). Nobody asks for it, so it is no `Action` and no rule decides on it."""
 DIGEST_OF_ROWS = "storage:rows:digest"
 """Action of the periodic entry that holds the digest of each tagged table."""
+RESTORED = "storage:backup:restore"
+"""Action of the statement of a restore: what the restored database does not have, and what was set back to where."""
 MAX_LEAF_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a uint16
 
 ALGORITHMS: Mapping[str, str] = MappingProxyType({"digest": "sha-256", "pseudonym": "hmac-sha256"})

@@ -151,6 +151,7 @@ class Reason(StrEnum):
     # proof, later ones
     LOG_BEHIND = "log_behind"
     ROW_FORGED = "row_forged"
+    RESTORE_UNSETTLED = "restore_unsettled"
 
 
 class PoolError(Exception):

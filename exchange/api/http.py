@@ -298,6 +298,24 @@ def reject_erasure(who: Caller, erasure_id: str, body: ReasonBody) -> Document:
     return erasure_json(who.pool.erasures.reject(who.actor, who.call, erasure_id, body.reason))
 
 
+@router.get("/restore", tags=["restore"])
+def restore_status(who: Caller) -> Document:
+    """Return the newest restore of the pool and whether it is settled; empty where there was none."""
+    return who.pool.restores.status(who.actor, who.call)
+
+
+@router.post("/restore/settlements", status_code=201, tags=["restore"])
+def propose_settlement(who: Caller) -> Document:
+    """Propose to settle the restore; another person confirms it."""
+    return who.pool.restores.propose(who.actor, who.call)
+
+
+@router.post("/restore/settlements/{proposal_id}/confirmation", tags=["restore"])
+def confirm_settlement(who: Caller, proposal_id: str) -> Document:
+    """Confirm the settlement of a restore: records are released again."""
+    return who.pool.restores.confirm(who.actor, who.call, proposal_id)
+
+
 def create(pool: Pool) -> FastAPI:
     """Build the control API of a pool."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)

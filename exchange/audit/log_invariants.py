@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from exchange.audit.row_notes import RowNotes
 from schemas.access import Action
-from schemas.audit import Decision, read_leaf
+from schemas.audit import RESTORED, Decision, read_leaf
 from schemas.errors import InvalidError
 
 __all__ = ["LogInvariants", "ReportFinding", "makes_version"]
@@ -66,10 +66,12 @@ class LogInvariants:
 
     Attributes:
         rows: what the entries say about tagged rows, for a comparison with the database.
+        restores: a sentence for each restore of the pool; no finding, and never to be overlooked.
     """
 
     def __init__(self, report: ReportFinding) -> None:
         self.rows = RowNotes()
+        self.restores: list[str] = []
         self._report = report
         self._pool: str | None = None
         self._unreadable = 0  # entries that could not be read; a gap across them proves nothing and is not reported
@@ -160,8 +162,30 @@ class LogInvariants:
                 self._counts[key] = self._counts.get(key, 0) + entry["data"]["count"]
         elif action == Action.PUBLISH:
             self._check_publish(index, entry["data"])
+        elif action == RESTORED:
+            self._set_back(index, entry["data"])
         elif makes_version(action) and "grant" in entry:
             self._check_grant(index, action, entry["grant"])
+
+    def _set_back(self, index: int, data: Mapping[str, Any]) -> None:
+        """Take the statement of a restore: lanes and grants go on from where the backup left them."""
+        if "generation" in data:
+            what = f"entry {index}: the pool was restored from the backup of {data['backup']}"
+            if data["whole"]:
+                self.restores.append(f"{what}; its database did not have the entries {data['from']} to {data['to']}")
+            else:
+                seen = f"; a checkpoint covers {data['checkpoint']}" if "checkpoint" in data else ""
+                self.restores.append(f"{what}; the log {data['log']!r} is lost after {data['to']} entries{seen}")
+        for lane, has, had in data.get("lanes", ()):
+            reached, beyond = self._lanes.get(lane, (0, set()))
+            if had != max(beyond, default=reached) and not self._unreadable:
+                self._report("publish.gap", index, f"lane {lane}: set back from batch {had}, and had another last one")
+            self._lanes[lane] = (has, set())
+        for grant_id, has, _ in data.get("grants", ()):
+            for version in [known for known in self._hashes if known[0] == grant_id and known[1] > has]:
+                del self._hashes[version]
+            self._latest[grant_id] = has
+            self._ended.pop(grant_id, None)
 
     def _check_publish(self, index: int, data: Mapping[str, Any]) -> None:
         lane, sequence = data["lane"], data["sequence"]

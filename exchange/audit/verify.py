@@ -58,6 +58,7 @@ class VerificationReport:
     checkpoint: Checkpoint | None = None
     entries: int = 0
     findings: list[LogFinding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is no finding and must be known: restores of the pool
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -81,6 +82,7 @@ class VerificationReport:
         lines = [str(finding) for finding in self.findings]
         if sum(self.counts.values()) > len(lines):
             lines.append(f"… and {sum(self.counts.values()) - len(lines)} more")
+        lines += self.notes
         if self.checkpoint is not None:
             head = f"{self.checkpoint.origin}: {self.entries} of {self.checkpoint.size} entries read"
             lines.append(f"{head}, {'nothing is wrong' if self.ok else 'DO NOT TRUST IT'}")
@@ -145,8 +147,10 @@ def verify_files(
     # (2), (4)
     if observer is not None:
         observer.start()
-    tree = _TreeVerifier(files, checkpoint, report, earlier, observer, invariants or LogInvariants(report.add))
+    invariants = LogInvariants(report.add) if invariants is None else invariants
+    tree = _TreeVerifier(files, checkpoint, report, earlier, observer, invariants)
     tree.run()
+    report.notes += invariants.restores
     # (3)
     if earlier is not None and earlier.size <= checkpoint.size and tree.root_since != earlier.root:
         report.add(

@@ -42,7 +42,7 @@ from exchange.audit.row_notes import StoredRow
 from exchange.audit.verify import EntryObserver, VerificationReport, verify_files
 from registry.database.errors import unavailable
 from schemas.access import Action
-from schemas.audit import AuditEntry, from_leaf
+from schemas.audit import RESTORED, AuditEntry, from_leaf
 from schemas.errors import InvalidError
 from schemas.merkle import leaf_hash
 
@@ -178,6 +178,7 @@ class _Rows(EntryObserver):
         self._rows: Iterator[Any] = iter(())
         self._row: Any = None
         self._checkpoint: Any = None
+        self._without_receipt: dict[tuple[str, int], int] = {}
 
     @override
     def start(self) -> None:
@@ -207,6 +208,8 @@ class _Rows(EntryObserver):
             self._report.add("row.column", index, f"the columns {', '.join(wrong)} say something else than the leaf")
         if row.lane is not None or entry.action == Action.PUBLISH:
             self._check_receipt(index, entry, row)
+        elif entry.action == RESTORED:
+            self._set_back(entry)
 
     @override
     def sizes(self) -> Iterator[int]:
@@ -231,8 +234,17 @@ class _Rows(EntryObserver):
         if not holds or (roots is not None and bytes(row.root) not in roots):
             self._report.add("checkpoint.row", None, f"the stored checkpoint of size {row.size} is not one of this log")
 
+    def _set_back(self, entry: AuditEntry) -> None:
+        """Forget the batches that a restore lost: their receipts were lost with the records."""
+        data: Any = entry.data
+        for lane, has, _ in data.get("lanes", ()):
+            for batch in [one for one in self._without_receipt if one[0] == lane and one[1] > has]:
+                del self._without_receipt[batch]
+
     def finish(self) -> dict[tuple[str, int], str]:
         """Check the rows that the files do not hold yet; return the grant versions that their entries make."""
+        for (lane, sequence), index in self._without_receipt.items():
+            self._report.add("receipt.missing", index, f"batch {sequence} of {lane} has no receipt")
         size = self._report.checkpoint.size if self._report.checkpoint else 0
         ahead: dict[tuple[str, int], str] = {}
         while self._row is not None:
@@ -301,7 +313,7 @@ class _Rows(EntryObserver):
                 self._report.add("receipt.changed", index, "a receipt belongs to an entry that is no publication")
             return
         if row.lane is None:
-            self._report.add("receipt.missing", index, f"batch {data['sequence']} of {data['lane']} has no receipt")
+            self._without_receipt[data["lane"], data["sequence"]] = index
             return
         runs = [[*row.runs[at : at + 3]] for at in range(0, len(row.runs), 3)]
         same = (

@@ -286,10 +286,10 @@ class MemoryBroker(Broker):
         return True
 
     @override
-    def renew_generations(self) -> int:
+    def renew_generations(self, at_least: int = 0) -> int:
         with self._available():
             for log in self.log.topics.values():
-                log.info = replace(log.info, generation=log.info.generation + 1)
+                log.info = replace(log.info, generation=max(log.info.generation + 1, at_least))
             return len(self.log.topics)
 
     @contextmanager

@@ -339,8 +339,11 @@ class Broker(Protocol):
         """
         ...
 
-    def renew_generations(self) -> int:
+    def renew_generations(self, at_least: int = 0) -> int:
         """Raise every topic's generation and return the number of topics: after a restore, before the pool serves.
+
+        *at_least* is for a broker whose count of generations was set back with its records: an earlier restore may
+        have given the next one already.
 
         Positions from before are then rejected; without it, they would point to other records than they were given for.
 

@@ -1,10 +1,11 @@
-"""Commands `pool backup …`: create a backup, verify one without a server.
+"""Commands `pool backup …`: create a backup, verify one without a server, restore one, settle the restore.
 
 The keys are sealed into a file of their own, with a passphrase or a key file. Neither is ever an argument: a passphrase
 is read from a file of mode 0600, or asked for at a terminal.
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,12 @@ import typer
 
 from exchange.backup.create import create_backup
 from exchange.backup.manifest import Manifest
+from exchange.backup.restore import RestorePlan, restore
 from exchange.backup.sealed_file import SealingKey, new_key_file
 from exchange.backup.verify import verify_backup
 from exchange.cli.audit import read_key, read_text
+from exchange.cli.control import client, connect
+from exchange.cli.output import print_json
 from exchange.cli.run import Data
 from exchange.config import Config
 from schemas.errors import InvalidError, Reason
@@ -33,6 +37,9 @@ def add_to(app: typer.Typer) -> None:
     backup = typer.Typer()
     backup.command("create")(create)
     backup.command("verify")(verify)
+    backup.command("restore")(restore_command)
+    backup.command("status")(status)
+    backup.command("settle")(settle)
     backup.command("new-key")(new_key)
     app.add_typer(backup, name="backup", help="Backup (备份) and restore (恢复) of a pool.", no_args_is_help=True)
 
@@ -85,6 +92,96 @@ def verify(
     if report.checkpoint is None:  # a log that was never signed
         print("nothing is wrong" if report.ok else "DO NOT TRUST IT")
     raise typer.Exit(report.exit_code)
+
+
+def restore_command(
+    backup: Annotated[Path, typer.Argument(help="the backup's folder")],
+    data: Annotated[Path, typer.Option("--data", help="the new folder, empty or absent")],
+    sealed: Annotated[Path, typer.Option("--sealed", help="file with the sealed keys of the backup")],
+    log: Annotated[Path | None, typer.Option("--log", help="the old log's folder, if it survived")] = None,
+    erasures: Annotated[
+        Path | None, typer.Option("--erasures", help="the newest erasures.jsonl, if there is one")
+    ] = None,
+    since: Annotated[Path | None, typer.Option("--since", help="a checkpoint kept outside the pool")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="${file:PATH} or ${env:NAME} with the address of an empty database")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    key_file: KeyFile = None,
+    pg_bin: PgBin = None,
+) -> None:
+    """Restore a backup into a new folder, never over an old one. The old pool must not be running.
+
+    With --log nothing that was signed is lost: what was revoked, ended and erased since the backup is so again. Without
+    it a log of another name begins, and all grants are suspended. Either way nothing is released before two persons
+    have settled the restore.
+    """
+    plan = RestorePlan(
+        backup=backup,
+        sealed=sealed,
+        key=_sealing_key(passphrase_file, key_file),
+        data=data,
+        log=log,
+        erasures=erasures,
+        since=None if since is None else read_text(since),
+        database=database,
+        pg_bin=pg_bin,
+    )
+    done = restore(plan)
+    print(f"pool {done.config.pool_id} restored in {done.config.folder}, generation {done.generation}")
+    if done.whole:
+        last = datetime.fromtimestamp(done.until / 1e6, UTC).isoformat() if done.until else "the backup"
+        print(f"  log             {done.config.origin} goes on; {done.entries} entries are newer than the backup")
+        print(f"  unknown         what was not signed yet when the database was lost, after {last}")
+    else:
+        print(f"  log             {done.config.origin} begins, under another name than before")
+        print("  unknown         everything after the backup" + _missing(done.missing))
+    replay = done.replay
+    print(f"  rows            {done.older} were set back to the backup, {done.lost} are lost")
+    for lane, (now, before) in done.lanes.items():
+        print(f"  lane            {lane}: batch {now}, was {before}; its connector publishes the rest again")
+    for name, names in (
+        ("revoked", replay.revoked),
+        ("tokens ended", replay.ended),
+        ("tokens KEPT", replay.kept),
+        ("certificates", replay.certificates),
+        ("suspended", replay.suspended),
+        ("terminated", replay.terminated),
+    ):
+        if names:
+            print(f"  {name:<15} {', '.join(names)}")
+    print("nothing is released before two persons have settled this:")
+    print(f"next: pool serve --data {data}; pool backup status; pool backup settle")
+
+
+def status(
+    context: typer.Context,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Print the newest restore: what the database did not have, how far each lane is by now, whether it is settled."""
+    connect(context, data, url, token_file, authority)
+    print_json(client(context).get("/restore"))
+
+
+def settle(
+    context: typer.Context,
+    confirm: Annotated[str | None, typer.Option("--confirm", help="confirm: id of another person's proposal")] = None,
+    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
+    url: Annotated[str | None, typer.Option("--url")] = None,
+    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
+    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+) -> None:
+    """Settle a restore, so that records are released again: one person proposes, another confirms."""
+    connect(context, data, url, token_file, authority)
+    path = "/restore/settlements" if confirm is None else f"/restore/settlements/{confirm}/confirmation"
+    print_json(client(context).post(path))
+
+
+def _missing(count: int) -> str:
+    return f": the checkpoint kept outside covers {count} entries more" if count else ""
 
 
 def new_key(file: Annotated[Path, typer.Argument(help="file to write; must not exist")]) -> None:

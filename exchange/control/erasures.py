@@ -270,7 +270,7 @@ class ErasureService:
 
     def _confirm_again(self, listed: Erasure, known: Erasure | None) -> None:
         """Store an erasure that was confirmed before the database was restored."""
-        latest = self._broker.ends(listed.topic).latest[listed.partition]
+        latest = self._latest(listed)
         # Positions from here on are given to other records than those that the restored database has lost.
         erasure = listed.limited(latest)
         decision = self._decide(_TIMER, Action.ERASURE_COMPLETE)
@@ -282,6 +282,15 @@ class ErasureService:
                 self._store.change(work, erasure, known.state)
             act.note(erasure=erasure.id, pseudonym=erasure.key.hex(), replayed=True)
             self._retractions.add(work, erasure.topic, [_retraction(erasure, erasure.before or 0)])
+
+    def _latest(self, erasure: Erasure) -> int:
+        """Return the end of an erasure's partition; 0 where the topic itself is lost."""
+        try:
+            return self._broker.ends(erasure.topic).latest[erasure.partition]
+        except InvalidError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            return 0
 
     def _complete(self, erasure: Erasure, destroyed: int, *, clean: bool) -> None:
         decision = self._decide(_TIMER, Action.ERASURE_COMPLETE)

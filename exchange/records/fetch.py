@@ -34,6 +34,7 @@ from exchange.access.grants.store import AccessStore, GrantPosition
 from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.restored import RestoreGuard
 from exchange.broker.port import Broker, TopicInfo
 from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
@@ -78,6 +79,7 @@ class FetchService:
         tokens: PositionTokens,
         retractions: RetractionCache,
         tracking: DeliveryTracking,
+        restored: RestoreGuard | None = None,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,6 +94,7 @@ class FetchService:
         self._tokens = tokens
         self._retractions = retractions
         self._tracking = tracking
+        self._restored = restored or RestoreGuard()
         self._scan = GrantScan(broker, views, tokens, retractions, monotonic=monotonic)
         self._window = window  # seconds
         self._monotonic = monotonic
@@ -121,7 +124,13 @@ class FetchService:
         with self._database.read() as reader:
             schema_text = self._views.schema_text(reader, grant.view_schema_id)
         topic = TopicView(self._broker, grant.topic)
-        current, token = self._position(grant, topic, b"")
+        try:
+            current, token = self._position(grant, topic, b"")
+        except ConflictError as error:
+            if error.reason is not Reason.TOPIC_GENERATION_CHANGED:
+                raise
+            # A fetch from the stored position says so; a consumer that starts again must be able to ask first.
+            current, token = self._position(grant, topic, BEGINNING)
         return GrantDescription(
             grant=grant,
             schema_id=grant.view_schema_id,
@@ -139,8 +148,9 @@ class FetchService:
             RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
-            UnavailableError: nothing was released.
+            UnavailableError: nothing was released; RESTORE_UNSETTLED.
         """
+        self._restored.require_release()
         # (1), (2)
         _, attributes = self._admit(actor, Action.FETCH, call, grant_id)
         grant = attributes.grant

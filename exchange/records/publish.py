@@ -25,6 +25,7 @@ from exchange.access.decision.policy import decide
 from exchange.authorization.attributes import AttributeProvider, PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.restored import RestoreGuard
 from exchange.broker.port import Append, Appended, Broker
 from exchange.broker.rules import sequence_gap
 from exchange.identity.pseudonyms import partitions
@@ -105,6 +106,7 @@ class PublishService:
         pseudonymizer: KeyPseudonymizer,
         receipts: LaneReceipts,
         recovery: AppendRecovery,
+        restored: RestoreGuard | None = None,
         clock: Callable[[], int],
     ) -> None:
         self._pool_id = pool_id
@@ -116,6 +118,7 @@ class PublishService:
         self._pseudonymizer = pseudonymizer
         self._receipts = receipts
         self._recovery = recovery
+        self._restored = restored or RestoreGuard()
         self._clock = clock
         self._partition_counts: dict[Topic, int] = {}  # never changes for a topic
 
@@ -195,6 +198,7 @@ class PublishService:
         """
         if not batches:
             return []
+        self._restored.require_accept()
         lane = batches[0].append.lane
         # Before all else: (7) and (8) are about the first batch's lane.
         if any(batch.append.lane != lane for batch in batches):

@@ -36,6 +36,7 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.authentications import Authentications
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
+from exchange.authorization.restored import RestoreGuard
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.authorization.text_screen import TextScreen
 from exchange.broker.kafka.broker import KafkaBroker
@@ -52,6 +53,8 @@ from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
+from exchange.control.open_restores import find_open_restore
+from exchange.control.restores import Restores
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
@@ -190,7 +193,8 @@ class App:
         identity = _open_identity(config, keys, storage.database, registry, tags)
         authorization = _open_authorization(keys, storage.database, registry, identity, tags, roles)
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
-        records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags)
+        restored = RestoreGuard(partial(find_open_restore, storage.engine, audit.tags, config.folder))
+        records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags, restored)
         addresses: dict[str, str] = {}
         grants = GrantService(
             pool_id=config.pool_id,
@@ -261,6 +265,16 @@ class App:
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
             ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
+            restores=Restores(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                entries=audit.entries,
+                log=_SignedLog(audit.log, config.path("log")),
+                receipts=open_receipts(keys.secrets),
+                guard=restored,
+                clock=microseconds,
+            ),
             audit_keys=AuditKeys(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
@@ -600,6 +614,7 @@ def _open_records(
     authorization: _Authorization,
     workers: ProcessPool,
     tags: RowTags,
+    restored: RestoreGuard,
 ) -> _Records:
     schemas = WriterSchemas(storage.database, registry.subjects.lookup, workers)
     views = ViewCache(storage.database, schemas, registry.subjects.registration, workers, alarm=_report_difference)
@@ -626,6 +641,7 @@ def _open_records(
         pseudonymizer=pseudonymizer,
         receipts=receipts,
         recovery=recovery,
+        restored=restored,
         clock=microseconds,
     )
     tracking = DeliveryTracking(storage.database, authorization.access, storage.broker, views)
@@ -641,6 +657,7 @@ def _open_records(
         retractions=RetractionCache(retractions, storage.database),
         tokens=PositionTokens(keys.secrets.grant_key, microseconds),
         tracking=tracking,
+        restored=restored,
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

@@ -75,9 +75,9 @@ def export_keys(folder: Path, out: Path, role: Role) -> list[str]:
     secrets.export(out / "secrets", table.secrets)
     for name in sorted(table.files):
         create_private(out / name, read_private(folder / name))
-    marker = records_tagged(folder)
-    if role is Role.GATEWAY and marker.exists():
-        create_private(records_tagged(out), read_private(marker))
+    for marker in (records_tagged(folder), folder / "secrets" / "restored.json"):
+        if role is Role.GATEWAY and marker.exists():
+            create_private(out / "secrets" / marker.name, read_private(marker))
     for name in _NOT_SECRET:
         if name.startswith("ca/server") and "ca/server.key" not in table.files:
             continue

@@ -168,6 +168,10 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.AUDIT_KEYS_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.AUDIT_KEYS_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.AUDIT_KEYS_PRUNE: {_R.DATA_AUTHORITY: Scope.ANY},
+        # A restored pool releases nothing before two persons have settled what nobody can know.
+        _A.RESTORE_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.RESTORE_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.RESTORE_SETTLE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
     }
@@ -188,6 +192,7 @@ _READS = frozenset(
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
         _A.AUDIT_KEYS_READ,
+        _A.RESTORE_READ,
         _A.USER_READ,
         _A.CONNECTOR_READ,
     }
@@ -216,6 +221,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.DEPARTMENT_INVITE,
             _A.DEPARTMENT_CHANGE,
             _A.AUDIT_KEYS_PRUNE,
+            _A.RESTORE_SETTLE,
         },
     }
 )
@@ -230,6 +236,8 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.PROPOSAL_CONFIRM,
     _A.AUDIT_KEYS_PROPOSE,
     _A.AUDIT_KEYS_PRUNE,
+    _A.RESTORE_PROPOSE,
+    _A.RESTORE_SETTLE,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})

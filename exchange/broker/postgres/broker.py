@@ -368,11 +368,11 @@ class PostgresBroker(Broker):
             return destroy_old(self._database, [self._topic(topic)[0].topic_id for topic in topics])
 
     @override
-    def renew_generations(self) -> int:
+    def renew_generations(self, at_least: int = 0) -> int:
         with self._transaction(self._database) as connection:
             rows = [self._checked(row) for row in connection.execute(sa.select(tables.topic).with_for_update()).all()]
             for row in rows:
-                renewed = replace(row, generation=row.generation + 1)
+                renewed = replace(row, generation=max(row.generation + 1, at_least))
                 values = {"generation": renewed.generation, "tag": self._tags.topic(renewed)}
                 connection.execute(sa.update(tables.topic).where(tables.topic.c.id == row.id).values(values))
         return len(rows)
