@@ -19,27 +19,29 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from connectors.config.config import ConnectorConfig, PublishConfig
-from connectors.config.lint import load_config, parse_config
-from connectors.runtime import inspection, service, status
-from connectors.runtime.assembly import RuntimeContext
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
-from connectors.runtime.renewing_client import RenewingPoolClient
-from connectors.state.ledger import RunReport
-from connectors.state.quarantine import as_csv
-from exchange import client
 from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
 
+if TYPE_CHECKING:
+    from connectors.config.config import ConnectorConfig, PublishConfig
+    from connectors.runtime.renewing_client import RenewingPoolClient
+    from connectors.state.ledger import RunReport
+
 __all__ = ["app", "main"]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # a panel round each list would cost a fifth of a second
+    help=f"{(__doc__ or '').splitlines()[0]} Exit codes: docs/reference/configuration.md.",
+)
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were quarantined.")
 app.add_typer(quarantine_app, name="quarantine")
 
@@ -66,6 +68,8 @@ def enrol(
     connector: Annotated[str, typer.Option(help="name of this connector within its department")],
 ) -> None:
     """Enrol at the pool: make two keys on this machine, and get a certificate for them."""
+    from exchange import client
+
     one_time_token = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
     enrolled = client.enrol(one_time_token, connector, identity)
     print(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
@@ -74,6 +78,8 @@ def enrol(
 @app.command()
 def lint(file: File) -> None:
     """Validate the configuration; print its errors with line and column."""
+    from connectors.config.lint import parse_config
+
     try:
         found = parse_config(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -88,6 +94,9 @@ def lint(file: File) -> None:
 @app.command()
 def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """Check everything that a run needs; change nothing."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import inspection
+
     config = load_config(file)
     with ExitStack() as opened:
         found = list(inspection.run_checks(config, lambda: opened.enter_context(_connect(config)), _now))
@@ -112,6 +121,9 @@ def preview(
     schema: Annotated[Path | None, typer.Option(help="an Avro schema on disk: no pool is needed")] = None,
 ) -> None:
     """Show how the first rows become records, and which do not."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import inspection
+
     config = load_config(file)
     section = _publication_section(config, resource)
     if schema is not None:
@@ -136,6 +148,10 @@ def run(
     accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really deleted; I have checked")] = False,
 ) -> None:
     """Publish and fetch, until stopped."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import service
+    from connectors.runtime.assembly import RuntimeContext
+
     config = load_config(file)
     failpoints.arm(allowed=config.failpoints)
     stop = threading.Event()
@@ -159,6 +175,9 @@ def run(
 @app.command("status")
 def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """Show how far each stream is; works while the connector runs, and without the pool."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import status
+
     found = status.statuses(load_config(file))
     if as_json:
         print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
@@ -186,6 +205,9 @@ def quarantine_list(
     file: File, *, everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False
 ) -> None:
     """List the quarantined rows, without their values."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import status
+
     for stream, each in status.quarantined(load_config(file), everything=everything):
         field = f"  {each.field}" if each.field else ""
         print(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
@@ -199,6 +221,10 @@ def quarantine_export(
     everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
 ) -> None:
     """Write the quarantined rows, with their original text, as CSV, so that they can be mended at their source."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import status
+    from connectors.state.quarantine import as_csv
+
     with output.open("wb") as target:
         output.chmod(0o600)
         for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
@@ -206,7 +232,9 @@ def quarantine_export(
     print(f"written to {output}, readable by this user only; it holds the rows' own values")
 
 
-def _connect(config: ConnectorConfig) -> RenewingPoolClient:
+def _connect(config: "ConnectorConfig") -> "RenewingPoolClient":
+    from connectors.runtime.renewing_client import RenewingPoolClient
+
     return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now)
 
 
@@ -214,6 +242,8 @@ class ProgressReporter:
     """Progress on a terminal, plain lines elsewhere. Used by several threads."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True)
         self._lock = threading.Lock()
         self._printed_at: dict[str, float] = {}
@@ -231,7 +261,7 @@ class ProgressReporter:
         if self._status is not None:
             self._status.stop()
 
-    def progress(self, state: RunReport) -> None:
+    def progress(self, state: "RunReport") -> None:
         """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
         text = (
             f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
@@ -248,7 +278,7 @@ class ProgressReporter:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _publication_section(config: ConnectorConfig, resource: str) -> PublishConfig:
+def _publication_section(config: "ConnectorConfig", resource: str) -> "PublishConfig":
     matching = [each for each in config.publish if not resource or each.resource == resource]
     if len(matching) != 1:
         names = ", ".join(each.resource for each in config.publish) or "none"

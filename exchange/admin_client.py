@@ -6,24 +6,30 @@ DIR` gives the address and the authority, and no account: who has the folder is 
 data authorities exist, it also gives the token that adds them, and does nothing else.
 """
 
+import contextlib
+import http.client
 import json
 import os
+import re
 import ssl
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-
-from exchange.config import Config
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.status import error_of
 
+if TYPE_CHECKING:
+    from exchange.config import Config
+
 __all__ = ["AdminClient", "from_options"]
 
+_TIMEOUT: Final = 60.0  # seconds
 _WAITS = 3  # times that a call waits since others at its address have failed to authenticate
+_NEXT: Final = re.compile(r'<(?:https?://[^/>]*)?/v1([^>]*)>; *rel="?next"?')
 _GRPC_CODES = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
 
 
@@ -31,51 +37,81 @@ class AdminClient:
     """Client of the control API."""
 
     def __init__(self, url: str, token: str, authority: Path | None) -> None:
-        verify: ssl.SSLContext | bool = True
-        if authority is not None:
-            verify = ssl.create_default_context(cafile=str(authority))
-        self._url = url
-        self._headers = {"authorization": f"Bearer {token}"}
-        self._verify = verify
+        self._url = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {token}", "accept": "application/json", "user-agent": "pool"}
+        self._tls = ssl.create_default_context(cafile=None if authority is None else str(authority))
 
     def as_account(self, token: str) -> "AdminClient":
         """Return a client of the same API with another account's token."""
         other = AdminClient(self._url, token, None)
-        other._verify = self._verify
+        other._tls = self._tls
         return other
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """Return a document, or text where the pool answers with text."""
-        return self._call("GET", path, params={k: v for k, v in (query or {}).items() if v is not None})
+        given = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
+        return self._call("GET", f"{_quoted(path)}?{urlencode(given, doseq=True)}" if given else _quoted(path))[0]
+
+    def list(self, path: str, query: Mapping[str, Any] | None = None) -> list[Any]:
+        """Return all items of a list, page by page where the pool answers with a cursor (`Link`, RFC 8288)."""
+        given = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
+        target: str | None = f"{_quoted(path)}?{urlencode(given, doseq=True)}" if given else _quoted(path)
+        items: list[Any] = []
+        while target is not None:
+            page, link = self._call("GET", target)
+            items += page
+            match = _NEXT.search(link)
+            target = match[1] if match and page else None
+        return items
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a document and return the answer."""
-        return self._call("POST", path, json=dict(body or {}))
+        return self._call("POST", _quoted(path), json.dumps(dict(body or {}), ensure_ascii=False).encode())[0]
 
-    def _call(self, method: str, path: str, **content: Any) -> Any:
+    def _call(self, method: str, target: str, body: bytes | None = None) -> tuple[Any, str]:
+        """Return the answer and its header `Link`."""
         for _ in range(_WAITS):
             try:
-                return self._call_once(method, path, **content)
+                return self._call_once(method, target, body)
             except UnavailableError as error:
                 # Others behind the same address have failed: a right token passes after the delay, which is short.
                 if error.reason is not Reason.TOO_MANY_FAILURES:
                     raise
                 time.sleep(error.retry_after or 1.0)
-        return self._call_once(method, path, **content)
+        return self._call_once(method, target, body)
 
-    def _call_once(self, method: str, path: str, **content: Any) -> Any:
+    def _call_once(self, method: str, target: str, body: bytes | None) -> tuple[Any, str]:
+        headers = self._headers if body is None else {**self._headers, "content-type": "application/json"}
         try:
-            with httpx.Client(verify=self._verify, timeout=60.0, trust_env=False) as http:
-                response = http.request(method, f"{self._url}/v1{path}", headers=self._headers, **content)
-        except httpx.HTTPError as error:
+            connection, base = self._connection()
+            with contextlib.closing(connection):
+                connection.request(method, f"{base}/v1{target}", body, headers)
+                response = connection.getresponse()
+                content = response.read()
+        except ValueError as error:  # a port that is no number, a token that is no header
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{self._url} cannot be called with this token; expected https://HOST:PORT and a token of ASCII",
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(
                 Reason.GATEWAY_UNAVAILABLE,
                 f"the pool at {self._url} does not answer ({type(error).__name__}); is `pool serve` running?",
             ) from error
-        if response.is_success:
-            is_json = response.headers.get("content-type", "").startswith("application/json")
-            return response.json() if is_json else response.text
-        raise _error(response)
+        if 200 <= response.status < 300:  # RFC 9110, section 15.3
+            is_json = response.getheader("content-type", "").startswith("application/json")
+            return json.loads(content) if is_json else content.decode(), response.getheader("link", "")
+        raise _error(response.status, content, response.getheader("retry-after", ""))
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+        """Return a connection that no proxy of the environment is asked for, and the path of the address."""
+        address = urlsplit(self._url)
+        if address.scheme == "http":
+            return http.client.HTTPConnection(address.hostname or "", address.port, timeout=_TIMEOUT), address.path
+        return (
+            http.client.HTTPSConnection(address.hostname or "", address.port, timeout=_TIMEOUT, context=self._tls),
+            address.path,
+        )
 
 
 def from_options(data: Path | None, url: str | None, token_file: Path | None, authority: Path | None) -> AdminClient:
@@ -85,6 +121,8 @@ def from_options(data: Path | None, url: str | None, token_file: Path | None, au
         InvalidError: CONFIG_INVALID, without address or token, or the token file cannot be read.
     """
     if data is not None:
+        from exchange.config import Config  # noqa: PLC0415 - a call by address needs no configuration
+
         config = Config.load(data)
         scheme = "http" if config.dev else "https"
         url = url or f"{scheme}://{_bound_address(config)}"
@@ -113,7 +151,7 @@ def from_options(data: Path | None, url: str | None, token_file: Path | None, au
     return AdminClient(url, token, authority)
 
 
-def _bound_address(config: Config) -> str:
+def _bound_address(config: "Config") -> str:
     """Return the address of the running pool's listener: from `ports.json` if it exists, else the configured one."""
     ports = config.path("ports.json")
     if ports.exists():
@@ -125,17 +163,27 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _error(response: httpx.Response) -> PoolError:
+def _parameter(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe="/:@,;=+~!$&'()*")
+
+
+def _error(status: int, content: bytes, retry_after: str) -> PoolError:
     try:
-        document = response.json()
+        document = json.loads(content)
     except ValueError:
         document = {}
+    if not isinstance(document, dict):
+        document = {}
     return error_of(
-        _GRPC_CODES.get(response.status_code, 13),
+        _GRPC_CODES.get(status, 13),
         document.get("reason", Reason.INTERNAL),
-        document.get("detail", f"the pool answered {response.status_code}"),
+        document.get("detail", f"the pool answered {status}"),
         document.get("details", {}),
-        _seconds(response.headers.get("retry-after", "")),
+        _seconds(retry_after),
     )
 
 

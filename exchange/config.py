@@ -8,14 +8,17 @@ stored in the same PostgreSQL.
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from registry.governance.case_form import CaseForm
 from registry.governance.subject_rights import Profile, Right, Rights
 from schemas.errors import InvalidError, Reason
+
+if TYPE_CHECKING:
+    from registry.governance.case_form import CaseForm
 
 __all__ = [
     "Accounts",
@@ -29,10 +32,15 @@ __all__ = [
     "PostgresBroker",
     "Registry",
     "RegistryRight",
+    "Roles",
+    "host_of",
+    "with_port",
 ]
 
 _REFERENCE = re.compile(r"\$\{(?P<kind>env|file):(?P<name>[^}]+)\}")
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
+
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - listened on, and called by nobody
 
 Address = Annotated[str, Field(pattern=_ADDRESS)]
 """`host:port`; with port 0 the system chooses one."""
@@ -50,6 +58,54 @@ class Listen(_Section):
     http: Address = "127.0.0.1:7080"  # TLS with bearer tokens: control
     registry: Address = "127.0.0.1:8081"  # TLS with bearer tokens: Confluent's REST API
     metrics: Address | None = None  # plain, loopback only: Prometheus, livez, readyz
+
+
+class GatewayListen(_Section):
+    """Addresses of a process of the role gateway alone, where they differ from `[listen]`."""
+
+    grpc: Address | None = None
+    enrolment: Address | None = None
+    http: Address | None = None
+    metrics: Address | None = None
+
+
+class RegistryListen(_Section):
+    """Addresses of a process of the role registry alone."""
+
+    registry: Address | None = None
+    metrics: Address | None = None
+
+
+class SequencerListen(_Section):
+    """Addresses of a process of the role sequencer alone."""
+
+    metrics: Address | None = None
+
+
+class GatewayRole(_Section):
+    """What differs where a gateway is a process of its own."""
+
+    listen: GatewayListen = GatewayListen()
+
+
+class RegistryRole(_Section):
+    """What differs where a registry is a process of its own."""
+
+    listen: RegistryListen = RegistryListen()
+
+
+class SequencerRole(_Section):
+    """What differs where a sequencer is a process of its own."""
+
+    listen: SequencerListen = SequencerListen()
+
+
+class Roles(_Section):
+    """What differs where roles are processes of their own, by role: on one machine two cannot have one address."""
+
+    gateway: GatewayRole = GatewayRole()
+    registry: RegistryRole = RegistryRole()
+    sequencer: SequencerRole = SequencerRole()
 
 
 class PostgresBroker(_Section):
@@ -138,6 +194,8 @@ class Config(_Section):
         pool_id: part of every certificate, signature and entry; never changes.
         origin: the log's origin line (C2SP checkpoint), such as `pool.example.gov/audit`.
         gateway: host:port of the gateway, as departments call it.
+        enrolment: host:port of the enrolment listener, as invitations name it; None = the host of `gateway`, and the
+            port of `listen.enrolment`.
         case_forms: by purpose, the form of its case numbers (`registry.governance.case_form`).
         failpoints: whether POOL_FAILPOINTS may make this process kill itself; for fault tests only.
     """
@@ -147,9 +205,11 @@ class Config(_Section):
     name: str = "Data Exchange Pool"
     origin: str
     gateway: Address
+    enrolment: Address | None = None
     dev: bool = False
     database: str | None = None
     listen: Listen = Listen()
+    roles: Roles = Roles()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
     grants: Grants = Grants()
@@ -157,6 +217,13 @@ class Config(_Section):
     registry: Registry = Registry()
     case_forms: dict[str, str] = Field(default_factory=dict)  # purpose → form of its case numbers
     failpoints: bool = False
+
+    @field_validator("enrolment")
+    @classmethod
+    def _can_be_called(cls, address: str | None) -> str | None:
+        if address is not None and host_of(address) in _EVERY_ADDRESS:
+            raise ValueError(f"got {address}, which nobody can call; expected the host as departments reach it")
+        return address
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -183,12 +250,43 @@ class Config(_Section):
             )
             raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {faults}") from error
 
-    def parsed_case_forms(self) -> dict[str, CaseForm]:
+    def of_roles(self, roles: Collection[str]) -> Self:
+        """Return the configuration of a process of these roles: the addresses of the roles' sections go before.
+
+        Where several roles name an address of one listener, the first of gateway, registry, sequencer counts.
+        """
+        listen = self.listen.model_dump()
+        for name in ("sequencer", "registry", "gateway"):
+            if name in roles:
+                listen |= getattr(self.roles, name).listen.model_dump(exclude_none=True)
+        return self.model_copy(update={"listen": Listen(**listen)})
+
+    def invitation_address(self, listening: str) -> str:
+        """Return host:port that an invitation carries.
+
+        Args:
+            listening: where the enrolment listener is bound; its host may be every address of the machine.
+        """
+        port = int(listening.rsplit(":", 1)[1])
+        return with_port(self.enrolment or f"{host_of(self.gateway)}:0", port)
+
+    def server_names(self) -> list[str]:
+        """Return the names and addresses under which the listeners are called, for their certificate."""
+        addresses: list[str | None] = [self.gateway, self.enrolment]
+        for listen in (self.listen, *(getattr(self.roles, name).listen for name in Roles.model_fields)):
+            addresses += [value for name, value in listen.model_dump().items() if name != "metrics"]
+        called = (host_of(one) for one in addresses if one is not None)
+        local = ("localhost", "127.0.0.1", "::1")
+        return list(dict.fromkeys([*(one.strip("[]") for one in called if one not in _EVERY_ADDRESS), *local]))
+
+    def parsed_case_forms(self) -> "dict[str, CaseForm]":
         """Return the forms of case numbers, by purpose.
 
         Raises:
             InvalidError: CONFIG_INVALID, naming the form.
         """
+        from registry.governance.case_form import CaseForm  # noqa: PLC0415 - commands that read an address need no Arrow
+
         return {purpose: CaseForm.parse(form) for purpose, form in self.case_forms.items()}
 
     @property
@@ -218,3 +316,14 @@ class Config(_Section):
     def path(self, *parts: str) -> Path:
         """Return a path below the data folder."""
         return self.folder.joinpath(*parts)
+
+
+def host_of(address: str) -> str:
+    """Return the host of host:port; an IPv6 address with its brackets."""
+    return address.rsplit(":", 1)[0]
+
+
+def with_port(address: str, port: int) -> str:
+    """Return the address with the port that the system chose, where it leaves the port open (0)."""
+    host, configured = address.rsplit(":", 1)
+    return f"{host}:{port}" if configured == "0" else address

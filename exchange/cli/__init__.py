@@ -19,7 +19,7 @@ import sys
 import typer
 
 from exchange.cli import accounts, audit, backup, broker, control, erase, keys, run
-from exchange.cli.output import fail
+from exchange.cli.output import CommandGroup, fail
 from schemas.errors import PoolError
 
 __all__ = ["main"]
@@ -29,7 +29,9 @@ app = typer.Typer(
     help="Data Exchange Pool (公共数据交换池): operate, grant, audit.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # a panel round each list would cost a fifth of a second
     add_completion=False,
+    cls=CommandGroup,
 )
 run.add_to(app)
 control.add_to(app)

@@ -10,11 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from exchange.cli.control import ReasonOption, client, connect, print_table
-from exchange.cli.output import print_json
-from exchange.identity.keyfile import create_private
-from exchange.identity.proposals import ProposalState
-from exchange.identity.tokens import fingerprint_of, new_token
+from exchange.cli.control import JsonOption, ReasonOption, client, connect, one_of, print_fields, print_rows
+from exchange.cli.output import CommandGroup
+from exchange.identity.proposal_state import ProposalState
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
 
@@ -36,7 +34,6 @@ _PROPOSALS = (
 _CONNECTORS = ("department", "connector", "state", "not_after", "certificates")
 _CERTIFICATES = ("serial", "department", "connector", "state", "not_before", "not_after", "revoked_by")
 
-_Json = Annotated[bool, typer.Option("--json", help="as a JSON document")]
 _StaffNumber = Annotated[
     str, typer.Option("--staff-number", help="of the person (工号), unique in the pool; no national identity number")
 ]
@@ -44,7 +41,11 @@ _Fingerprint = Annotated[
     str, typer.Option("--token-fingerprint", help="from the account's holder, who gets it from `pool user token`")
 ]
 
-user, connector, certificate = typer.Typer(), typer.Typer(), typer.Typer()
+user, connector, certificate = (
+    typer.Typer(cls=CommandGroup),
+    typer.Typer(cls=CommandGroup),
+    typer.Typer(cls=CommandGroup),
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -111,18 +112,28 @@ def user_refuse(context: typer.Context, proposal_id: str, reason: ReasonOption) 
 def user_proposals(
     context: typer.Context,
     state: Annotated[ProposalState | None, typer.Option()] = None,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List proposals of accounts and invitations, decided ones too, newest first."""
-    rows = client(context).get("/proposals", {"state": state})
-    _print(rows, _PROPOSALS, as_json=as_json)
+    print_rows(client(context).list("/proposals", {"state": state}), _PROPOSALS, as_json=as_json)
+
+
+@user.command("proposal")
+def user_proposal(context: typer.Context, proposal_id: str, as_json: JsonOption = False) -> None:
+    """Show a proposal."""
+    print_fields(one_of(client(context).list("/proposals"), "proposal", id=proposal_id), as_json=as_json)
 
 
 @user.command("list")
-def user_list(context: typer.Context, as_json: _Json = False) -> None:
+def user_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the accounts with their persons, the end of their tokens and their last use."""
-    rows = client(context).get("/users")
-    _print([row | {"state": _state(row, "expires_at")} for row in rows], _ACCOUNTS, as_json=as_json)
+    print_rows(_accounts(context), _ACCOUNTS, as_json=as_json)
+
+
+@user.command("show")
+def user_show(context: typer.Context, name: str, as_json: JsonOption = False) -> None:
+    """Show an account with its person, the end of its token and its last use."""
+    print_fields(one_of(_accounts(context), "account", name=name), as_json=as_json)
 
 
 @user.command("set-person")
@@ -164,16 +175,17 @@ def user_revoke(context: typer.Context, name: str, reason: ReasonOption) -> None
 
 
 @connector.command("list")
-def connector_list(context: typer.Context, as_json: _Json = False) -> None:
+def connector_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the connectors of your department, or of all, with the end of their newest certificate."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in client(context).get("/certificates"):
-        name = (row["department"], row["connector"])
-        count = found.get(name, {}).get("certificates", 0) + 1
-        newest = row if row["revoked_at"] is None or name not in found else found[name]
-        found[name] = {**newest, "certificates": count}
-    rows = [row | {"state": _state(row, "not_after")} for row in found.values()]
-    _print([{name: row[name] for name in _CONNECTORS} for row in rows], _CONNECTORS, as_json=as_json)
+    rows = [{name: row[name] for name in _CONNECTORS} for row in _connectors(context)]
+    print_rows(rows, _CONNECTORS, as_json=as_json)
+
+
+@connector.command("show")
+def connector_show(context: typer.Context, department_id: str, name: str, as_json: JsonOption = False) -> None:
+    """Show a connector with its newest certificate."""
+    found = one_of(_connectors(context), "connector", department=department_id, connector=name)
+    print_fields(found, as_json=as_json)
 
 
 @connector.command("confirm")
@@ -191,13 +203,39 @@ def connector_revoke(context: typer.Context, department_id: str, name: str, reas
 
 
 @certificate.command("list")
-def certificate_list(context: typer.Context, as_json: _Json = False) -> None:
+def certificate_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the certificates of your department's connectors, or of all, revoked ones too."""
-    rows = client(context).get("/certificates")
-    _print([row | {"state": _state(row, "not_after")} for row in rows], _CERTIFICATES, as_json=as_json)
+    print_rows(_certificates(context), _CERTIFICATES, as_json=as_json)
+
+
+@certificate.command("show")
+def certificate_show(context: typer.Context, serial: str, as_json: JsonOption = False) -> None:
+    """Show a certificate, and who revoked it why."""
+    print_fields(one_of(_certificates(context), "certificate", serial=serial), as_json=as_json)
+
+
+def _accounts(context: typer.Context) -> list[dict[str, Any]]:
+    return [row | {"state": _state(row, "expires_at")} for row in client(context).list("/users")]
+
+
+def _certificates(context: typer.Context) -> list[dict[str, Any]]:
+    return [row | {"state": _state(row, "not_after")} for row in client(context).list("/certificates")]
+
+
+def _connectors(context: typer.Context) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in _certificates(context):
+        name = (row["department"], row["connector"])
+        count = found.get(name, {}).get("certificates", 0) + 1
+        newest = row if row["revoked_at"] is None or name not in found else found[name]
+        found[name] = {**newest, "certificates": count}
+    return list(found.values())
 
 
 def _make_token(file: Path) -> str:
+    from exchange.identity.keyfile import create_private
+    from exchange.identity.tokens import fingerprint_of, new_token
+
     token = new_token()
     if not create_private(file, token.encode() + b"\n"):
         raise InvalidError(Reason.CONFIG_INVALID, f"{file} exists; a token is never overwritten, name another file")
@@ -212,10 +250,3 @@ def _state(row: dict[str, Any], end: str) -> str:
 
 def _print_proposed(proposal: dict[str, Any]) -> None:
     print(f"proposed: {proposal['id']}; another person confirms it with `pool user confirm`")
-
-
-def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, columns)

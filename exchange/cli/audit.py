@@ -10,26 +10,18 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import sqlalchemy as sa
 import typer
 
-from exchange.access.grants.postgres import stored_quotas
-from exchange.audit.note import NoteKey
-from exchange.audit.proof import check_proof
 from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
-from exchange.audit.search.postgres import fill_search_columns
-from exchange.audit.verify import VerificationReport, verify_files
-from exchange.audit.verify_database import verify_database
 from exchange.cli.control import client, connect, print_table
-from exchange.cli.grant_rows import stored_grants
-from exchange.cli.output import print_json
-from exchange.identity.secrets import FileSecrets
-from exchange.migrations.foreign_objects import foreign_objects
-from exchange.server.roles import Role
-from exchange.server.row_tags import open_entry_tags, open_row_tags, stored_rows
+from exchange.cli.output import CommandGroup, print_json
 from schemas.errors import InvalidError, Reason
+
+if TYPE_CHECKING:
+    from exchange.audit.note import NoteKey
+    from exchange.audit.verify import VerificationReport
 
 __all__ = ["add_to", "read_key", "read_text"]
 
@@ -46,7 +38,7 @@ class EntryFormat(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
-    audit = typer.Typer()
+    audit = typer.Typer(cls=CommandGroup)
     audit.command("verify")(verify)
     audit.command("check-proof")(check_proof_file)
     app.add_typer(audit, name="audit", help="The audit log (审计日志): list, prove, verify.", no_args_is_help=True)
@@ -207,6 +199,10 @@ def reindex(
     database: Annotated[Path, typer.Option("--database", help="file with the database's address")],
 ) -> None:
     """Fill the columns of the log's search for entries of an earlier version. The pool may run meanwhile."""
+    import sqlalchemy as sa
+
+    from exchange.audit.search.postgres import fill_search_columns
+
     engine = sa.create_engine(read_text(database).strip())
     try:
         done = fill_search_columns(engine)
@@ -223,6 +219,8 @@ def check_proof_file(
     ] = None,
 ) -> None:
     """Check a proof file offline, and show the entry that it proves; or its leaf hash, if the file holds no more."""
+    from exchange.audit.proof import check_proof
+
     proven = check_proof(read_text(file), [read_key(key)])
     if expected is not None and expected.lower() != proven.leaf_hash.hex():
         raise InvalidError(
@@ -249,36 +247,56 @@ def verify(
     ] = None,
 ) -> None:
     """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
+    from exchange.audit.verify import verify_files
+
     checkpoint_text = read_text(since) if since else None
-    report: VerificationReport
     if database is None:
         report = verify_files(files, key=read_key(key), since=checkpoint_text)
     else:
-        keys = None if secrets is None else FileSecrets.open(secrets)
-        tags = None if keys is None else open_row_tags(keys)
-        engine = sa.create_engine(read_text(database).strip())
-        try:
-            report = verify_database(
-                engine,
-                files,
-                key=read_key(key),
-                since=checkpoint_text,
-                grants=stored_grants,
-                tagged=lambda connection: stored_rows(connection, tags),
-                objects=foreign_objects,
-                entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
-                quotas=stored_quotas,
-            )
-        finally:
-            engine.dispose()
-        if tags is None:
-            print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
+        report = _verify_with_database(files, read_key(key), checkpoint_text, database, secrets)
     print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
 
 
-def read_key(text: str) -> NoteKey:
+def _verify_with_database(
+    files: Path, key: "NoteKey", since: str | None, database: Path, secrets: Path | None
+) -> "VerificationReport":
+    import sqlalchemy as sa
+
+    from exchange.access.grants.postgres import stored_quotas
+    from exchange.audit.verify_database import verify_database
+    from exchange.cli.grant_rows import stored_grants
+    from exchange.identity.secrets import FileSecrets
+    from exchange.migrations.foreign_objects import foreign_objects
+    from exchange.server.roles import Role
+    from exchange.server.row_tags import open_entry_tags, open_row_tags, stored_rows
+
+    keys = None if secrets is None else FileSecrets.open(secrets)
+    tags = None if keys is None else open_row_tags(keys)
+    engine = sa.create_engine(read_text(database).strip())
+    try:
+        report = verify_database(
+            engine,
+            files,
+            key=key,
+            since=since,
+            grants=stored_grants,
+            tagged=lambda connection: stored_rows(connection, tags),
+            objects=foreign_objects,
+            entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
+            quotas=stored_quotas,
+        )
+    finally:
+        engine.dispose()
+    if tags is None:
+        print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
+    return report
+
+
+def read_key(text: str) -> "NoteKey":
     """Return a log's public key from its text, or from the file of this name."""
+    from exchange.audit.note import NoteKey
+
     path = Path(text)
     return NoteKey.parse(read_text(path).strip() if path.is_file() else text)
 

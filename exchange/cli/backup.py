@@ -7,21 +7,19 @@ is read from a file of mode 0600, or asked for at a terminal.
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exchange.backup.create import create_backup
-from exchange.backup.manifest import Manifest
-from exchange.backup.restore import RestorePlan, restore
-from exchange.backup.sealed_file import SealingKey, new_key_file
-from exchange.backup.verify import verify_backup
 from exchange.cli.audit import read_key, read_text
 from exchange.cli.control import client, connect
-from exchange.cli.output import print_json
+from exchange.cli.output import CommandGroup, print_json
 from exchange.cli.run import Data
-from exchange.config import Config
 from schemas.errors import InvalidError, Reason
+
+if TYPE_CHECKING:
+    from exchange.backup.manifest import Manifest
+    from exchange.backup.sealed_file import SealingKey
 
 __all__ = ["add_to"]
 
@@ -34,7 +32,7 @@ PgBin = Annotated[Path | None, typer.Option("--pg-bin", help="folder with Postgr
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
-    backup = typer.Typer()
+    backup = typer.Typer(cls=CommandGroup)
     backup.command("create")(create)
     backup.command("verify")(verify)
     backup.command("restore")(restore_command)
@@ -56,6 +54,9 @@ def create(
 
     The pool may be running. Keep the two apart: who has one of them has nothing.
     """
+    from exchange.backup.create import create_backup
+    from exchange.config import Config
+
     made = create_backup(
         Config.load(data), out, sealed, _sealing_key(passphrase_file, key_file, new=True), pg_bin=pg_bin
     )
@@ -76,6 +77,8 @@ def verify(
     pg_bin: PgBin = None,
 ) -> None:
     """Verify a backup: hashes, log, and the dump's rows against the log. Needs no server. Ends with 1 if wrong."""
+    from exchange.backup.verify import verify_backup
+
     opened = None if sealed is None else (sealed, _sealing_key(passphrase_file, key_file))
     manifest, report, skipped = verify_backup(
         backup,
@@ -116,6 +119,8 @@ def restore_command(
     it a log of another name begins, and all grants are suspended. Either way nothing is released before two persons
     have settled the restore.
     """
+    from exchange.backup.restore import RestorePlan, restore
+
     plan = RestorePlan(
         backup=backup,
         sealed=sealed,
@@ -186,11 +191,13 @@ def _missing(count: int) -> str:
 
 def new_key(file: Annotated[Path, typer.Argument(help="file to write; must not exist")]) -> None:
     """Write a key file that seals and opens the keys of backups, instead of a passphrase."""
+    from exchange.backup.sealed_file import new_key_file
+
     new_key_file(file)
     print(f"{file} written; without it, what it seals cannot be opened: keep a copy in another place")
 
 
-def _print_manifest(manifest: Manifest) -> None:
+def _print_manifest(manifest: "Manifest") -> None:
     records = "in the backup" if manifest.broker == "postgres" else "on Kafka, and not in the backup"
     print(f"  made            {manifest.made_at}")
     print(f"  database        PostgreSQL {manifest.server // 10_000}, revision {manifest.revision}")
@@ -198,7 +205,9 @@ def _print_manifest(manifest: Manifest) -> None:
     print(f"  records         {records}")
 
 
-def _sealing_key(passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> SealingKey:
+def _sealing_key(passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> "SealingKey":
+    from exchange.backup.sealed_file import SealingKey
+
     if passphrase_file is not None or key_file is not None:
         return SealingKey.read(passphrase_file=passphrase_file, key_file=key_file)
     if not sys.stdin.isatty():

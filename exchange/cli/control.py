@@ -5,20 +5,29 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from exchange.admin_client import AdminClient, from_options
-from exchange.cli.output import print_json
-from registry.directory.model import GovernmentLevel
+from exchange.cli.grant_text import describe_filter, describe_grant
+from exchange.cli.output import CommandGroup, print_json
+from registry.directory.government_level import GovernmentLevel
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["ReasonOption", "add_to", "client", "connect", "print_table"]
+if TYPE_CHECKING:
+    from exchange.admin_client import AdminClient
+
+__all__ = [
+    "JsonOption",
+    "ReasonOption",
+    "add_to",
+    "client",
+    "connect",
+    "one_of",
+    "print_fields",
+    "print_rows",
+    "print_table",
+]
 
 _Data = Annotated[
     Path | None,
@@ -27,6 +36,7 @@ _Data = Annotated[
 _Url = Annotated[str | None, typer.Option("--url", help="address of the control API")]
 _Token = Annotated[Path | None, typer.Option("--token-file", help="file with the account's token")]
 _Authority = Annotated[Path | None, typer.Option("--authority", help="the pool's certificate authority, PEM")]
+JsonOption = Annotated[bool, typer.Option("--json", help="as a JSON document, with the fields of the HTTP answer")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="in words; it goes into the audit log")]
 
 
@@ -42,13 +52,17 @@ def add_to(app: typer.Typer) -> None:
     app.command("purposes")(purposes)
 
 
-department, catalogue, request, grant = (typer.Typer() for _ in range(4))
+department, catalogue, request, grant = (typer.Typer(cls=CommandGroup) for _ in range(4))
 
 
-def client(context: typer.Context) -> AdminClient:
-    """Return the client that the group's options describe."""
-    stored: AdminClient = context.obj
-    return stored
+def client(context: typer.Context) -> "AdminClient":
+    """Return the client that the options describe."""
+    from exchange.admin_client import from_options
+
+    if isinstance(context.obj, tuple):  # made once: a token may come from standard input
+        context.obj = from_options(*context.obj)
+    made: AdminClient = context.obj
+    return made
 
 
 def connect(
@@ -58,8 +72,8 @@ def connect(
     token_file: _Token = None,
     authority: _Authority = None,
 ) -> None:
-    """Store a client of the control API for the command. The options come before the command's name."""
-    context.obj = from_options(data, url, token_file, authority)
+    """Store the options for `client`, which the command calls. They come before the command's name."""
+    context.obj = (data, url, token_file, authority)
 
 
 for _group in (department, catalogue, request, grant):
@@ -81,9 +95,16 @@ def department_add(
 
 
 @department.command("list")
-def department_list(context: typer.Context) -> None:
+def department_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the departments."""
-    print_table(client(context).get("/departments"), ("id", "short_name", "name", "level", "division_code", "status"))
+    columns = ("id", "short_name", "name", "level", "division_code", "status")
+    print_rows(client(context).list("/departments"), columns, as_json=as_json)
+
+
+@department.command("show")
+def department_show(context: typer.Context, department_id: str, as_json: JsonOption = False) -> None:
+    """Show a department."""
+    print_fields(one_of(client(context).list("/departments"), "department", id=department_id), as_json=as_json)
 
 
 @department.command("rename")
@@ -166,11 +187,16 @@ def catalogue_history(
 
 
 @catalogue.command("list")
-def catalogue_list(context: typer.Context) -> None:
+def catalogue_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the catalogue."""
-    print_table(
-        client(context).get("/catalogue"), ("topic", "title", "share_type", "level", "state", "code", "history")
-    )
+    columns = ("topic", "title", "share_type", "level", "state", "code", "history")
+    print_rows(client(context).list("/catalogue"), columns, as_json=as_json)
+
+
+@catalogue.command("show")
+def catalogue_show(context: typer.Context, topic: str, as_json: JsonOption = False) -> None:
+    """Show an entry of the catalogue."""
+    print_fields(one_of(client(context).list("/catalogue"), "catalogue entry", topic=topic), as_json=as_json)
 
 
 @request.command("submit")
@@ -185,21 +211,29 @@ def grant_list(
     unmasked: Annotated[
         bool, typer.Option("--unmasked", help="only grants that show unmasked what no request wrote out")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the grants that the account may see; the last column says what each shows beyond the schema's masks."""
-    rows = client(context).get("/grants", {"unmasked": "true"} if unmasked else None)
-    for row in rows:
-        row["shows"] = "; ".join(row["review"]["words"])
-    print_table(rows, ("id", "topic", "state", "purpose", "fields", "expires", "suspend_after", "shows"))
+    rows = client(context).list("/grants", {"unmasked": "true"} if unmasked else None)
+    columns = (
+        "id", "topic", "state", "consumer", "purpose", "fields", "masks", "rows", "case", "legal_basis", "history",
+        "quota_per_day", "expires", "suspend_after", "shows",
+    )  # fmt: skip
+    print_rows(rows if as_json else [_grant_row(row) for row in rows], columns, as_json=as_json)
 
 
 @grant.command("show")
-def grant_show(context: typer.Context, grant_id: str) -> None:
-    """Print a grant; on standard error, in words, what an approver must know of all that its consumer will hold."""
-    document = client(context).get(f"/grants/{grant_id}")
-    print_json(document)
-    for sentence in document["review"]["words"]:
-        print(sentence, file=sys.stderr)
+@request.command("show")
+def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
+    """Show a request or a grant in words: who asks for what, in which form, and what to know before a decision."""
+    pool = client(context)
+    document = pool.get(f"/grants/{grant_id}")
+    if as_json:
+        print_json(document)
+        return
+    departments = {one["id"]: one["short_name"] for one in pool.list("/departments")}
+    purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes")}
+    print("\n".join(describe_grant(document, departments, purposes)))
 
 
 @grant.command("confirm")
@@ -230,13 +264,23 @@ grant.command("resume")(_event("rectified", "Resume a suspended grant."))
 grant.command("terminate")(_event("terminate", "Terminate a suspended grant, permanently."))
 
 
-def purposes(data: _Data = None, url: _Url = None, token_file: _Token = None, authority: _Authority = None) -> None:
+def purposes(
+    context: typer.Context,
+    as_json: JsonOption = False,
+    data: _Data = None,
+    url: _Url = None,
+    token_file: _Token = None,
+    authority: _Authority = None,
+) -> None:
     """List the purposes that a request may name (使用目的)."""
-    found = from_options(data, url, token_file, authority).get("/purposes")
-    print_table(found, ("id", "zh", "en", "parent", "case_form"))
+    connect(context, data, url, token_file, authority)
+    print_rows(client(context).list("/purposes"), ("id", "zh", "en", "parent", "case_form"), as_json=as_json)
 
 
 def _document(file: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
     try:
         value = YAML(typ="safe").load(_text(file))
     except YAMLError as error:
@@ -262,11 +306,52 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
         for row in rows:
             print("\t".join(_cell(row.get(column)) for column in columns))
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*columns)
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     Console().print(table)
 
 
+def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
+    """Print a list as the pool answered it, or as a table of some columns."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns)
+
+
+def print_fields(document: dict[str, Any], *, as_json: bool) -> None:
+    """Print one item as the pool answered it, or one line for each member."""
+    if as_json:
+        print_json(document)
+        return
+    width = max(map(len, document), default=0) + 2
+    for name, value in document.items():
+        print(f"{name.replace('_', ' '):<{width}}{_cell(value) or '-'}")
+
+
+def one_of(rows: list[dict[str, Any]], what: str, **known: str) -> dict[str, Any]:
+    """Return the one item of a list that has these members.
+
+    Raises:
+        InvalidError: NOT_FOUND.
+    """
+    for row in rows:
+        if all(row[name] == value for name, value in known.items()):
+            return row
+    named = " ".join(known.values())[:120]
+    raise InvalidError(Reason.NOT_FOUND, f"there is no {what} {named!r} that this account may see; list them first")
+
+
+def _grant_row(row: dict[str, Any]) -> dict[str, Any]:
+    labels = row["review"].get("labels", {})
+    return row | {"rows": describe_filter(row["row_filter"], labels), "shows": "; ".join(row["review"]["words"])}
+
+
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={_cell(inner)}" for name, inner in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from exchange.cli.control import client, connect, print_table
-from exchange.cli.output import print_json
+from exchange.cli.control import JsonOption, client, connect, one_of, print_fields, print_rows
+from exchange.cli.output import CommandGroup, print_json
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
 
 _COLUMNS = ("id", "topic", "state", "proposed_by", "decided_by", "destroyed", "done_at", "reason")
-erase = typer.Typer()
+erase = typer.Typer(cls=CommandGroup)
 erase.callback()(connect)
 
 
@@ -55,9 +55,15 @@ def reject(
 
 
 @erase.command("list")
-def list_erasures(context: typer.Context) -> None:
+def list_erasures(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the erasures that the account may see; `done` means that the values are destroyed."""
-    print_table(client(context).get("/erasures"), _COLUMNS)
+    print_rows(client(context).list("/erasures"), _COLUMNS, as_json=as_json)
+
+
+@erase.command("show")
+def show(context: typer.Context, erasure_id: str, as_json: JsonOption = False) -> None:
+    """Show an erasure: who proposed and who decided, and whether the values are destroyed."""
+    print_fields(one_of(client(context).list("/erasures"), "erasure", id=erasure_id), as_json=as_json)
 
 
 def _read(file: Path) -> str:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exchange.config import Config
-from exchange.server.key_files import export_keys
+from exchange.cli.output import CommandGroup
 from exchange.server.roles import Role
 
 __all__ = ["add_to"]
@@ -14,7 +13,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
-    keys = typer.Typer()
+    keys = typer.Typer(cls=CommandGroup)
     keys.callback()(_group)
     keys.command("export")(export)
     app.add_typer(keys, name="keys", help="Keys by role.", no_args_is_help=True)
@@ -33,6 +32,9 @@ def export(
 
     It holds secrets: carry it to the role's host over a channel that keeps them, and delete it here.
     """
+    from exchange.config import Config
+    from exchange.server.key_files import export_keys
+
     for name in export_keys(Config.load(data).folder, out, role):
         print(name)
     print(f"next, on the host of the role: pool serve --data {out} --role {role}")

@@ -1,37 +1,19 @@
 """Commands `pool init`, `serve`, `migrate`, `renew-receipts-key` and `demo`: make and run a pool on its own machine."""
 
-import asyncio
 import json
-import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
-import uvloop
-from structlog.typing import EventDict
-from typing_extensions import override
 
-from exchange.config import Config
-from exchange.demo.story import run_demo
-from exchange.identity.authority import Authority
-from exchange.server import allocator
-from exchange.server.composition import App
-from exchange.server.initialise import (
-    check_server_certificate,
-    initialise,
-    migrate,
-    renew_receipts_key,
-    renew_server_certificate,
-)
-from exchange.server.listeners import Role, serve
-from exchange.server.roles import keys_of
-from registry.governance.personal_numbers import without_personal_numbers
-from schemas import failpoints
+from exchange.server.roles import Role
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["add_to"]
+if TYPE_CHECKING:
+    from exchange.config import Config
+
+__all__ = ["Data", "add_to"]
 
 Data = Annotated[Path, typer.Option("--data", help="the pool's folder", envvar="POOL_DATA")]
 
@@ -57,6 +39,8 @@ def init_command(
     ] = None,
 ) -> None:
     """Make a pool: keys, certificate authority, database tables, first account."""
+    from exchange.server.initialise import initialise
+
     config = initialise(data, pool_id=pool_id, host=host, origin=origin, database=database)
     print(f"pool {config.pool_id} made in {config.folder}")
     print(f"  first account   bootstrap (data authority); its token is in {config.path('bootstrap-token')}")
@@ -79,7 +63,21 @@ def serve_command(
     http_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
 ) -> None:
     """Run the pool until SIGTERM: all roles in one process, or some of them."""
-    _log_to_stderr()
+    import asyncio
+
+    import uvloop
+
+    from exchange.cli.process_log import log_to_stderr
+    from exchange.config import Config
+    from exchange.identity.authority import Authority
+    from exchange.server import allocator
+    from exchange.server.composition import App
+    from exchange.server.initialise import check_server_certificate, renew_server_certificate
+    from exchange.server.listeners import serve
+    from exchange.server.roles import keys_of
+    from schemas import failpoints
+
+    log_to_stderr()
     if dev:
         _initialise_dev(data, {"registry": registry_port, "grpc": grpc_port, "http": http_port})
     config = Config.load(data)
@@ -88,10 +86,11 @@ def serve_command(
             Reason.CONFIG_INVALID,
             f"{data} was made by --dev, whose registry has no authentication; make a pool with `pool init`",
         )
+    roles = frozenset(role or Role)
+    config = config.of_roles(roles)
     _require_loopback(config)
     failpoints.arm(allowed=config.failpoints)
     allocator.limit_arenas()
-    roles = frozenset(role or Role)
     if "ca/authority.key" in keys_of(roles).files:
         renew_server_certificate(config, Authority.load(config.path("ca"), config.pool_id))
     elif "ca/server.key" in keys_of(roles).files:
@@ -108,6 +107,9 @@ def serve_command(
 
 def migrate_command(data: Data) -> None:
     """Upgrade the database to the revision of this program. The pool must not be running."""
+    from exchange.config import Config
+    from exchange.server.initialise import migrate
+
     done = migrate(Config.load(data), _print_tagged if sys.stderr.isatty() else lambda *_: None)
     for line in done.lines():
         print(line)
@@ -124,6 +126,9 @@ def renew_receipts_key_command(
     its department has confirmed with you that the key was replaced, and has archived its ledger. Earlier receipts can
     be verified with the old key only; if it is still there, it is kept beside the new one.
     """
+    from exchange.config import Config
+    from exchange.server.initialise import renew_receipts_key
+
     config = Config.load(data)
     if not confirmed:
         raise InvalidError(
@@ -141,6 +146,8 @@ def demo_command(
     persons: Annotated[int, typer.Option(help="number of invented persons")] = 20_000,
 ) -> None:
     """Run a demonstration with three invented departments: publish, refuse, approve, fetch, verify."""
+    from exchange.demo.story import run_demo
+
     raise typer.Exit(run_demo(keep=keep, persons=persons))
 
 
@@ -149,6 +156,9 @@ def _print_tagged(topic: str, done: int, blocks: int) -> None:
 
 
 def _initialise_dev(data: Path, ports: dict[str, int]) -> None:
+    from exchange.config import Config
+    from exchange.server.initialise import initialise
+
     if (data / "pool.toml").exists():
         if not Config.load(data).dev:
             raise InvalidError(
@@ -159,7 +169,7 @@ def _initialise_dev(data: Path, ports: dict[str, int]) -> None:
     initialise(data, pool_id="dev", listen=listen, dev=True)
 
 
-def _require_loopback(config: Config) -> None:
+def _require_loopback(config: "Config") -> None:
     if not config.dev:
         return
     for name in ("grpc", "enrolment", "http", "registry"):
@@ -173,36 +183,3 @@ def _require_loopback(config: Config) -> None:
 def _print_ready(addresses: dict[str, str]) -> None:
     """Print one line when every listener is ready; scripts wait for it."""
     print("ready " + json.dumps(addresses, sort_keys=True), flush=True)
-
-
-def _without_personal_numbers(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Leave a text out of a log line if it holds a personal number; none should get here, and none may get out."""
-    for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = without_personal_numbers(value)
-    return event
-
-
-class _ScreenedRecords(logging.Filter):
-    """The same for the lines of libraries."""
-
-    @override
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = without_personal_numbers(record.getMessage()), ()
-        return True
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            _without_personal_numbers,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_ScreenedRecords())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])

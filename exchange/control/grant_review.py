@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
-from exchange.access.grants.store import AccessStore, GrantQuery
+from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider
 from registry.database.unit_of_work import Reader
@@ -49,14 +49,18 @@ class Review:
         exposure: what it shows beyond the schema's masks.
         undecided: the part of that which no request wrote out.
         words: sentences for a person.
+        labels: Chinese labels of its fields and of those of its filter, from the schema.
         holding: all that its consumer holds of the resource; None in lists.
+        versions: every version, oldest first; none in lists.
     """
 
     grant: Grant
     exposure: Exposure
     undecided: Exposure
     words: tuple[str, ...]
+    labels: Mapping[str, str]
     holding: Holding | None = None
+    versions: Sequence[GrantVersion] = ()
 
     def to_json(self) -> dict[str, Json]:
         """Return the review's document."""
@@ -65,7 +69,18 @@ class Review:
             "filter_discloses": list(self.exposure.disclosed),
             "undecided": bool(self.undecided),
             "words": list(self.words),
+            "labels": dict(self.labels),
         }
+        if self.versions:
+            document["versions"] = [
+                {
+                    "version": one.grant.version,
+                    "state": str(one.grant.state),
+                    "at": one.recorded_at.isoformat(),
+                    "entry": one.entry_id,
+                }
+                for one in self.versions
+            ]
         if self.holding is not None:
             level = self.holding.level
             document["together"] = {
@@ -126,7 +141,7 @@ class GrantReview:
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
         words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
-        return _reviewed(grant, masks, words, holding)
+        return _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
 
     def reviews(self, reader: Reader, grants: Sequence[Grant]) -> list[Review]:
         """Return the reviews of a list, without holdings."""
@@ -174,14 +189,23 @@ def _counts(grant: Grant) -> bool:
     return grant.state in HOLDING | _ASKED
 
 
-def _reviewed(grant: Grant, masks: SchemaMasks, words: list[str], holding: Holding | None) -> Review:
+def _reviewed(
+    grant: Grant,
+    masks: SchemaMasks,
+    words: list[str],
+    holding: Holding | None,
+    versions: Sequence[GrantVersion] = (),
+) -> Review:
+    named = dict.fromkeys([*grant.fields, *sorted(fields_of(grant.row_filter))])
     undecided = undecided_exposure(grant, masks) if grant.state in _UNDECIDED_IN | _ASKED else Exposure()
     return Review(
         grant=grant,
         exposure=exposure_of(grant, masks),
         undecided=undecided,
         words=tuple(words),
+        labels={field: masks[field].zh for field in named if field in masks and masks[field].zh},
         holding=holding,
+        versions=versions,
     )
 
 

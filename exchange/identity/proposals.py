@@ -25,6 +25,7 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
+from exchange.identity.proposal_state import ProposalState
 from exchange.identity.store import Account
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.governance.two_persons import refuse_second_signature
@@ -57,14 +58,6 @@ class ProposalKind(StrEnum):
     TOKEN = "token"  # noqa: S105 - another token for an account
     PERSON = "person"  # the person of an account of an earlier version
     INVITATION = "invitation"  # of a connector
-
-
-class ProposalState(StrEnum):
-    """State of a proposal; one that is open and older than `VALID` has ended."""
-
-    OPEN = "open"
-    CONFIRMED = "confirmed"
-    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

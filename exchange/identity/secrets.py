@@ -25,7 +25,6 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +34,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from typing_extensions import override
 
 from exchange.identity.keyfile import create_private, destroy_private, private_folder, read_private
+from exchange.identity.secrets_of_role import SecretsOfRole
 from schemas.errors import InvalidError, Reason
 from schemas.names import ResourceName
 
@@ -89,16 +89,6 @@ class Secrets(Protocol):
             UnavailableError: DISK_FULL, the file system refuses.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretsOfRole:
-    """What a role reads: K_topic of every resource, K_grant of every grant, K_audit of every epoch, and named keys."""
-
-    topic: bool = False
-    grant: bool = False
-    audit: bool = False
-    named: frozenset[str] = frozenset()
 
 
 class RoleSecrets(Secrets):

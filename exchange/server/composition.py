@@ -253,7 +253,9 @@ class App:
                 proposals=PostgresProposals(tags),
                 enrolment=identity.enrolment,
                 now=utc_now,
-                enrolment_address=lambda: addresses.get("enrolment", config.listen.enrolment),
+                enrolment_address=lambda: config.invitation_address(
+                    addresses.get("enrolment", config.listen.enrolment)
+                ),
                 on_set_up=lambda: config.path("bootstrap-token").unlink(missing_ok=True),
             ),
             last_use=LastUse(storage.database, identity.store),

@@ -64,6 +64,7 @@ class EmbeddedPostgres:
             UnavailableError: DATABASE_UNAVAILABLE, when another process owns the folder or the server does not
                 start; the message names the log.
         """
+        self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_folder()
         if not (self.data / "PG_VERSION").exists():
@@ -71,6 +72,31 @@ class EmbeddedPostgres:
         if not self.running():
             self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "server.log"), "start")
         return sa.make_url(self.url_file.read_text().strip())
+
+    def check_folder(self) -> None:
+        """Check that the server's own user may enter the folder; nothing is made.
+
+        PostgreSQL refuses to run as root, so root runs it as another user, who must pass through every folder above.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, naming the folder that this user may not enter, and what to do.
+        """
+        if self._user is None:
+            return
+        existing = next(one for one in (self.folder, *self.folder.parents) if one.is_dir())
+        closed = None if _may_enter(existing, self._user) else existing
+        if closed is not None:
+            above = reversed([existing, *existing.parents])
+            closed = next((one for one in above if not _may_enter(one, self._user)), existing)
+        elif existing != self.folder and _umask() & 0o001:
+            closed = self.folder
+        if closed is not None:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{closed} may not be entered by {self._user}, as whom root runs the embedded PostgreSQL; either let "
+                f"others pass through it (chmod o+x {closed}), or run the pool as an ordinary user who owns "
+                f"{self.folder}. Nothing was made",
+            )
 
     def stop(self) -> None:
         """Stop the server cleanly without waiting for its clients, and unlock the folder."""
@@ -116,7 +142,8 @@ class EmbeddedPostgres:
         fresh.mkdir(mode=0o700)
         self._change_owner(fresh)
         password = secrets.token_urlsafe(32)
-        with tempfile.NamedTemporaryFile("w", prefix="pool-init-") as password_file:
+        # Beside the cluster: the server's user may not enter every folder for temporary files.
+        with tempfile.NamedTemporaryFile("w", prefix="pool-init-", dir=self.folder) as password_file:
             password_file.write(password)
             password_file.flush()
             self._change_owner(Path(password_file.name))
@@ -217,3 +244,26 @@ class EmbeddedPostgres:
 
 def _accessible(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in [path, *path.parents])
+
+
+def _may_enter(folder: Path, user: str) -> bool:
+    """Return whether a user may enter a folder, by trying: access lists count too."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'cd "$1"', "sh", str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        user=user,
+        group=pwd.getpwnam(user).pw_gid,
+        extra_groups=[],
+        cwd="/",
+        check=False,
+    )
+    return done.returncode == 0
+
+
+def _umask() -> int:
+    """Return the mask of new files' modes, which can be read only by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -83,6 +83,12 @@ def initialise(
     """
     if (folder / "pool.toml").exists():
         raise InvalidError(Reason.ALREADY_EXISTS, f"{folder} holds a pool already; nothing was changed")
+    if not host or host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 - it is refused
+        raise InvalidError(
+            Reason.CONFIG_INVALID,
+            f"--host: got {host!r}, which nobody can call; expected the name or address by which departments reach the "
+            "gateway",
+        )
     origin = origin or f"{host}/audit"
     _check_database(
         Config(folder=folder.resolve(), pool_id=pool_id, origin=origin, gateway="localhost:0", database=database)
@@ -95,12 +101,12 @@ def initialise(
     signer = FileSigner.create(folder / "secrets" / "log.key", origin)
     (folder / "log.pub").write_text(f"{signer.key}\n")
     (folder / "log").mkdir(exist_ok=True)
-    _issue_server_certificate(folder, authority, host)
     port = (listen or {}).get("grpc", "127.0.0.1:7443").rsplit(":", 1)[1]
     _write_config(
         folder, pool_id=pool_id, origin=origin, gateway=f"{host}:{port}", listen=listen, database=database, dev=dev
     )
     config = Config.load(folder)
+    _issue_server_certificate(folder, authority, config.server_names())
     _prepare_database(config)
     return config
 
@@ -153,18 +159,20 @@ def renew_receipts_key(config: Config) -> bytes:
 
 
 def renew_server_certificate(config: Config, authority: Authority) -> None:
-    """Renew the listeners' key and certificate if missing or within a month of their expiry; called at each start.
+    """Renew the listeners' key and certificate; called at each start.
 
-    No client stores the certificate: departments trust the authority that signs it.
+    It is renewed if it is missing, within a month of its expiry, or lacks a name under which the configuration says
+    that a listener is called. No client stores the certificate: departments trust the authority that signs it.
     """
-    host = config.gateway.rsplit(":", 1)[0]
+    names = config.server_names()
     expiry_file = config.path("ca", "server.json")
     with _lock_folder(config.path("ca")):  # concurrent starts would mix one's key and another's certificate
         if all(config.path("ca", name).exists() for name in ("server.json", "server.key", "server.crt")):
-            not_after = json.loads(expiry_file.read_text())["not_after"]
-            if not_after > (utc_now() + _RENEW_BEFORE).timestamp():
+            issued = json.loads(expiry_file.read_text())
+            lasts = issued["not_after"] > (utc_now() + _RENEW_BEFORE).timestamp()
+            if lasts and set(names) <= set(issued.get("names", [])):
                 return
-        _issue_server_certificate(config.folder, authority, host)
+        _issue_server_certificate(config.folder, authority, names)
 
 
 def check_server_certificate(config: Config) -> None:
@@ -180,8 +188,11 @@ def check_server_certificate(config: Config) -> None:
                 Reason.CONFIG_INVALID,
                 f"{file} is missing; start a gateway, which makes it, and copy it or export the keys of the role again",
             )
-    if json.loads(files[-1].read_text())["not_after"] <= (utc_now() + _RENEW_BEFORE).timestamp():
+    issued = json.loads(files[-1].read_text())
+    if issued["not_after"] <= (utc_now() + _RENEW_BEFORE).timestamp():
         _log.warning("server_certificate_ends_soon", file=str(files[1]))
+    if missing := sorted(set(config.server_names()) - set(issued.get("names", config.server_names()))):
+        _log.warning("server_certificate_lacks_names", file=str(files[1]), names=missing)
 
 
 @contextmanager
@@ -195,14 +206,14 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _issue_server_certificate(folder: Path, authority: Authority, host: str) -> None:
-    names = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+def _issue_server_certificate(folder: Path, authority: Authority, names: list[str]) -> None:
     identity = authority.server(names, utc_now())
     key = folder / "ca" / "server.key"
     key.unlink(missing_ok=True)
     create_private(key, identity.key)
     (folder / "ca" / "server.crt").write_bytes(identity.certificate)
-    (folder / "ca" / "server.json").write_text(json.dumps({"not_after": identity.not_after.timestamp()}) + "\n")
+    issued = {"not_after": identity.not_after.timestamp(), "names": names}
+    (folder / "ca" / "server.json").write_text(json.dumps(issued) + "\n")
 
 
 def _write_config(
@@ -236,6 +247,7 @@ def _check_database(config: Config) -> None:
     A folder without tables is no pool. Nor is one with the tables of another pool: its grants have MACs of other keys.
     """
     if config.database_url is None:
+        EmbeddedPostgres(config.folder).check_folder()
         return
     with _Database(config) as engine:
         try:

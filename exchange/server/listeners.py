@@ -11,15 +11,16 @@ is stopped.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ from exchange.api.publish_backpressure import FLOW_CONTROL
 from exchange.api.registry_api import registry_api
 from exchange.api.registry_protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
+from exchange.config import with_port
 from exchange.server import allocator, background, row_watch
+from exchange.server.clock import utc_now
 from exchange.server.composition import App
 from exchange.server.roles import Role
 from exchange.server.row_digest import keep_digests
@@ -101,7 +104,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             # A sequencer has no key of the table of purposes.
             ready_check = app.pool.grants.purposes if roles - {Role.SEQUENCER} else app.log.backlog
             await stack.enter_async_context(_web(app, "metrics", health_api.create(ready_check), plain=True))
-        _write_addresses(app)
+        stack.enter_context(_published_addresses(app, roles))
         allocator.freeze_startup_objects()
         ready(dict(app.addresses))
         await stop.wait()
@@ -168,14 +171,14 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     reflection.enable_server_reflection(names, server)
     await health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     port = _bind(server, app.config.listen.grpc, mutual)
-    app.addresses["grpc"] = _address(app.config.listen.grpc, port)
-    app.addresses["gateway"] = _address(app.config.gateway, port)
+    app.addresses["grpc"] = with_port(app.config.listen.grpc, port)
+    app.addresses["gateway"] = with_port(app.config.gateway, port)
 
     enrolment_server = grpc.aio.server(options=options, maximum_concurrent_rpcs=64)
     enrolment = EnrolmentServicer(app.pool, threads, gateway)
     enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrolment_server)  # type: ignore[no-untyped-call]  # generated
     port = _bind(enrolment_server, app.config.listen.enrolment, grpc.ssl_server_credentials([identity]))
-    app.addresses["enrolment"] = _address(app.config.listen.enrolment, port)
+    app.addresses["enrolment"] = with_port(app.config.listen.enrolment, port)
     await server.start()
     await enrolment_server.start()
     try:
@@ -212,7 +215,9 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     except OSError as error:
         bound.close()
         raise InvalidError(
-            Reason.CONFIG_INVALID, f"listen.{name}: {listen} cannot be bound: {error.strerror}"
+            Reason.CONFIG_INVALID,
+            f"listen.{name}: {listen} cannot be bound: {error.strerror}; roles that are processes of their own on one "
+            f"machine have addresses of their own, in [roles.ROLE.listen]",
         ) from error
     config = uvicorn.Config(
         asgi,
@@ -228,7 +233,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     task = asyncio.create_task(server.serve(sockets=[bound]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn reports it by this flag alone
         await asyncio.sleep(0.01)
-    app.addresses[name] = _address(listen, bound.getsockname()[1])
+    app.addresses[name] = with_port(listen, bound.getsockname()[1])
     try:
         yield
     finally:
@@ -259,21 +264,46 @@ def _bind(server: Any, listen: str, credentials: Any) -> int:
     return port
 
 
-def _address(listen: str, port: int) -> str:
-    """Return the address as configured, with the port that the system chose where 0 is configured."""
-    host, configured = listen.rsplit(":", 1)
-    return f"{host}:{port}" if configured == "0" else listen
+@contextmanager
+def _published_addresses(app: App, roles: frozenset[Role]) -> Iterator[None]:
+    """Write this process's addresses to `ports.json` for the duration of the block, for commands on the same machine.
 
-
-def _write_addresses(app: App) -> None:
-    """Write this process's addresses to `ports.json`, for the command line on the same machine.
-
-    Roles that run as processes of their own on one folder add theirs to what the others wrote.
+    Roles that run as processes of their own on one folder add theirs to what the others wrote: the addresses by
+    listener, and under `processes` those of each role with its process id, since every role may listen for metrics.
     """
-    if not app.addresses:
+    if not app.addresses:  # a sequencer without metrics
+        yield
         return
-    file = app.config.path("ports.json")
-    others = json.loads(file.read_text()) if file.exists() else {}
-    temporary = file.with_suffix(f".{os.getpid()}.part")
-    temporary.write_text(json.dumps({**others, **app.addresses}, indent=2) + "\n")
-    temporary.rename(file)
+    mine = {
+        str(role): {"pid": os.getpid(), "started": utc_now().isoformat(), "addresses": dict(app.addresses)}
+        for role in sorted(roles)
+    }
+    _change_ports(
+        app.config.folder, lambda ports: {**ports, **app.addresses, "processes": {**_processes(ports), **mine}}
+    )
+    try:
+        yield
+    finally:
+        _change_ports(app.config.folder, lambda ports: {**ports, "processes": _without(_processes(ports), mine)})
+
+
+def _processes(ports: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(ports.get("processes", {}))
+
+
+def _without(processes: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the processes but this one; a role that another process serves by now stays."""
+    return {role: one for role, one in processes.items() if one.get("pid") != os.getpid() or role not in mine}
+
+
+def _change_ports(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change `ports.json` under a lock: of two processes that start at once, neither loses what the other wrote."""
+    file, descriptor = folder / "ports.json", os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        ports = json.loads(file.read_text()) if file.exists() else {}
+        temporary = file.with_suffix(f".{os.getpid()}.part")
+        temporary.write_text(json.dumps(change(ports), indent=2) + "\n")
+        temporary.rename(file)
+    finally:
+        os.close(descriptor)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from exchange.audit.entry_tags import ENTRY_ROLES
-from exchange.identity.secrets import SecretsOfRole
+from exchange.identity.secrets_of_role import SecretsOfRole
 
 __all__ = ["KEYS", "RESERVED", "Role", "RoleKeys", "keys_of"]
 

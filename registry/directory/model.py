@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.avro.field_rules import Rule, Verdict
+from registry.directory.government_level import GovernmentLevel
 from schemas.access import Level
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
@@ -40,16 +41,6 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _LONGEST_STEP = 31 * 86_400  # seconds
 _MAX_DAYS = 36_500
 _MAX_TEXT = 2000  # characters of a title, a condition or a reason
-
-
-class GovernmentLevel(StrEnum):
-    """Level of government to which a department belongs."""
-
-    NATIONAL = "national"
-    PROVINCE = "province"
-    CITY = "city"
-    COUNTY = "county"
-    TOWNSHIP = "township"
 
 
 class DepartmentStatus(StrEnum):

@@ -1,0 +1,114 @@
+"""What an approver and an operator see: `show` of every noun in words, and `--json` with the fields of the answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exchange.cli.grant_text import describe_filter
+from schemas import library
+from tests.kit.world.world import Office, World, disclosing
+
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
+
+
+class Terminal:
+    """`pool` as the holder of one account calls it."""
+
+    def __init__(self, world: World, account: str, folder: Path) -> None:
+        self._world = world
+        self._token = folder / f"{account}.token"
+        self._token.write_text(world.people.tokens[account])
+
+    def run(self, *words: str, check: bool = True) -> str:
+        noun, *rest = words
+        options = ("--data", str(self._world.data), "--token-file", str(self._token))
+        done = self._world.programs.run("pool", noun, *options, *rest, check=check)
+        return done.stdout if check else done.stderr
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json"))
+
+
+def account_of(office: Office, role: str) -> str:
+    office.account(role)
+    names = office.world.people.tokens
+    return next(name for name in names if name.endswith(office.id[-6:]) and name.startswith(role.replace("_", "-")))
+
+
+@pytest.fixture(scope="module")
+def asked(postgres_world: World) -> tuple[Office, Office, str]:
+    provider, consumer = postgres_world.department("民政局九"), postgres_world.department("医保局九")
+    provider.offer("residents-shown.v1", library.text("population"), code="101001/000091")
+    grant = consumer.request(
+        "residents-shown.v1",
+        ["id_number", "household_division_code"],
+        row_filter={"op": "in", "field": "full_name", "values": ["王一", "李二"]},
+        quota_per_day=5_000,
+        **disclosing("full_name"),
+    )
+    return provider, consumer, grant
+
+
+def test_an_approver_is_told_in_words_everything_that_a_request_says(
+    postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
+) -> None:
+    provider, consumer, grant = asked
+    terminal = Terminal(postgres_world, account_of(provider, "sharing_office_head"), tmp_path)
+    document = provider.account("sharing_office_head").get(f"/grants/{grant}")
+    said = terminal.run("grant", "show", grant)
+    for words in (
+        f"医保局九 ({consumer.id})", f"民政局九 ({provider.id})", "residents-shown.v1", "masked, keep_3_4",
+        "household_division_code", 'is one of "王一", "李二"', "a test chooses rows", "eligibility",
+        "社会保险法 第七十四条", "STANDING-1", "5,000 records a day", "everything that the resource keeps",
+        "submitted: waits", document["expires"].replace(".000000", ""), document["requested_by"], "To know before",
+    ):  # fmt: skip
+        assert words in said, f"{words}\n{said}"
+    assert [one["state"] for one in document["review"]["versions"]] == ["submitted"]
+    assert max(map(len, said.split("To know")[0].splitlines())) <= 120
+    assert terminal.json("grant", "show", grant) == document
+    assert terminal.json("request", "show", grant) == document
+    row = next(line for line in terminal.run("grant", "list").splitlines() if line.startswith(grant))
+    for words in (consumer.id, "id_number=keep_3_4", "is one of", "STANDING-1", "社会保险法", "all", "5000"):
+        assert words in row, f"{words}\n{row}"
+
+
+def test_every_noun_has_its_list_as_json_and_one_of_it_shown(
+    postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
+) -> None:
+    provider, _, _ = asked
+    provider.enrol("shown-drop")
+    terminal = Terminal(postgres_world, "authority-1", tmp_path)
+    nouns: list[tuple[list[str], str, tuple[str, ...]]] = [
+        (["department"], "/departments", ("id",)),
+        (["catalogue"], "/catalogue", ("topic",)),
+        (["user"], "/users", ("name",)),
+        (["certificate"], "/certificates", ("serial",)),
+    ]
+    for noun, path, key in nouns:
+        listed = terminal.json(*noun, "list")
+        answer = postgres_world.root.list(path)
+        fields = answer[0].keys()
+        told = [one for one in answer if "shown" in json.dumps(one, ensure_ascii=False) or len(answer) == 1] or answer
+        one = told[-1]
+        assert one in [{name: row[name] for name in fields} for row in listed], noun
+        shown = terminal.json(*noun, "show", *(one[name] for name in key))
+        assert {name: shown[name] for name in fields} == one
+        text = terminal.run(*noun, "show", *(one[name] for name in key))
+        assert all(str(one[name]) in text for name in key)
+    shown = terminal.run("connector", "show", provider.id, "shown-drop")
+    assert "in use" in shown
+    assert "+00:00" in shown
+    assert {"purpose", "eligibility"} & {one["id"] for one in terminal.json("purposes")}
+    missing = terminal.run("user", "show", "nobody.at-all", check=False)
+    assert missing.startswith("not_found: there is no account 'nobody.at-all'")
+
+
+def test_a_filter_is_told_in_words_with_its_brackets() -> None:
+    either = {"op": "or", "parts": [{"op": "eq", "field": "a", "value": 1}, {"op": "exists", "field": "b"}]}
+    both = {"op": "and", "parts": [either, {"op": "not", "part": {"op": "prefix", "field": "c", "value": "33"}}]}
+    assert describe_filter(both, {"a": "甲"}) == '(a 甲 = 1 or b has a value) and not (c begins with "33")'
+    ranged = {"op": "range", "field": "born", "low": None, "high": "2000-01-01"}
+    assert describe_filter(ranged, {}) == 'born to "2000-01-01"'
+    assert describe_filter(None, {}) == "all rows"
