@@ -28,6 +28,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from exchange.client.port import Pool
+from schemas.errors import ConflictError, Reason
 
 __all__ = [
     "DecodedRelease",
@@ -262,6 +263,21 @@ class Sink(Protocol):
             UnavailableError: TARGET_UNAVAILABLE; nothing was stored, or all of it was: ask `position`.
         """
         ...
+
+    def begin_again(self) -> None:
+        """Take everything in the target for withdrawn: the pool was restored, and delivers from the beginning.
+
+        The stored position stays. The call may be repeated.
+
+        Raises:
+            ConflictError: TOPIC_GENERATION_CHANGED, the target cannot: a person has to empty it.
+            UnavailableError: TARGET_UNAVAILABLE.
+        """
+        raise ConflictError(
+            Reason.TOPIC_GENERATION_CHANGED,
+            "the pool was restored from a backup, and delivers from the beginning; empty the target, and delete this "
+            "subscription's ledger",
+        )
 
     def close(self) -> None:
         """Close files and connections."""

@@ -14,6 +14,10 @@ A source position is recorded with its receipt, never before. Every row has one 
 Voids are sent last, and only if every key of the portion could be read: an unreadable key may be any of the missing
 ones. Voids are counted separately, since no row corresponds to them.
 
+**A restored pool.** Its last batch is an earlier one of this ledger. What the lost batches published or voided is
+published or voided again, and nothing else; their receipts are kept. A lane whose last batch no receipt proves is a
+conflict, which needs a person.
+
 **A lost ledger.** The pool returns the sequence, the root and the source position. The rows up to that position, in
 a portion that still exists unchanged, are recorded again without being published; others are published again and
 marked `unknown`, since it is no longer known whether they were. Keys that left the source meanwhile cannot be voided.
@@ -112,6 +116,10 @@ class _Session:
     fingerprint: bytes
     recovered: SourcePosition
     batch_rows: int
+
+
+class _SetBackError(UnavailableError):
+    """The pool was restored while a portion was sent: the lane is resumed again."""
 
 
 class Publisher:
@@ -230,6 +238,16 @@ class Publisher:
             # A recovered position is valid only until something else is published.
             recovered = self._recovered if own is not None and own.sequence == self._recovered_at else None
             return recovered or SourcePosition()
+        if own is not None and head.sequence < own.sequence and self._is_set_back(head.sequence, root):
+            count = self.ledger.set_back(
+                LaneCheckpoint(sequence=head.sequence, root=root, position=head.source_position, complete=own.complete)
+            )
+            self.ledger.set_meta(set_back_at=self.ledger.now())
+            self._notify(
+                f"the pool was set back from batch {own.sequence} of this lane to {head.sequence}, as after a restore: "
+                f"{count} keys of the lost batches are published again where the source has them, and voided where not"
+            )
+            return SourcePosition()
         if own is not None and head.sequence < own.sequence:
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
@@ -251,6 +269,13 @@ class Publisher:
             self.ledger.set_meta(ledger_lost_at=self.ledger.now())
         self._recovered, self._recovered_at = SourcePosition.parse(head.source_position), head.sequence
         return self._recovered or SourcePosition()
+
+    def _is_set_back(self, sequence: int, root: bytes) -> bool:
+        """Return whether the lane's last batch at the pool is an earlier one of this ledger, by its receipt.
+
+        A lane without any batch proves nothing: it may be that of another pool.
+        """
+        return sequence > 0 and root == self.ledger.receipt_root(sequence)
 
     # -- 3: send -----------------------------------------------------------------------------------------------
 
@@ -308,6 +333,12 @@ class Publisher:
                 if counters is not None:
                     counters.count_acknowledged(*proven)
                 return
+            own = self.ledger.checkpoint()
+            set_back = own is not None and head.sequence < own.sequence
+            if set_back and self._is_set_back(head.sequence, head.root or NO_ROOT):
+                raise _SetBackError(
+                    Reason.GATEWAY_UNAVAILABLE, "the pool was set back to an earlier batch; the run begins again"
+                )
             raise ConflictError(
                 Reason.SEQUENCE_CONFLICT,
                 f"the pool's last batch of this lane is {head.sequence}, which this process did not send: another one "

@@ -16,6 +16,7 @@ any other database that SQLAlchemy supports gets an update and an insert.
 """
 
 import base64
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -125,6 +126,16 @@ class SqlSink(Sink):
             if rejected:
                 quarantine(rejected)
         return WriteResult(upserted=len(rows) - len(rejected), withdrawn=withdrawn, stale=stale, rejected=rejected)
+
+    @override
+    def begin_again(self) -> None:
+        if self._table is None:
+            raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
+        now = sa.literal(time.time_ns() // 1_000, sa.BigInteger)
+        # Whatever comes now is later: a record of the lost time must not keep the one that is delivered again out.
+        values = {RECORDED_AT: 0, DELETED_AT: sa.func.coalesce(self._table.c[DELETED_AT], now)}
+        with self._translated_errors(), self._engine.begin() as connection:
+            connection.execute(sa.delete(self._table) if self._hard else sa.update(self._table).values(values))
 
     @override
     def close(self) -> None:

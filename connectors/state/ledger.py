@@ -5,6 +5,9 @@
                 that a retry after any crash sends the same bytes and gets the same receipt
     keys        key → digest of its record as last acknowledged, and the scope that stated it: an unchanged row is not
                 published, a changed one is marked `again`, a missing one becomes a void
+    key_batches, voided   the batch that last published a key, or voided it: a restored pool may have lost it
+    tracked     the batches of which these two know: others may have been sent by an earlier program
+    lost_receipts         receipts of batches that a restored pool has lost: what it had accepted
     receipts    the pool's answers, whole: the department's own proof of what it gave, to be verified later
                 (`exchange.client.receipts`) with the key that the pool named, `receipt_key` in meta
     files       contents that were published or quarantined (`connectors.sources.csv_folder`)
@@ -65,6 +68,15 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT N
 _MIGRATIONS = {  # version of a file → statements that bring it to the next
     1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
 }
+# Beside the tables of the version, which a program of before goes on with: it neither reads nor writes these.
+_MORE_TABLES = """
+CREATE TABLE IF NOT EXISTS key_batches (key BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS voided (key BLOB PRIMARY KEY, scope INTEGER NOT NULL, sequence INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tracked (one INTEGER PRIMARY KEY CHECK (one = 1), first INTEGER NOT NULL,
+    last INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS lost_receipts AS SELECT * FROM receipts WHERE 0;
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +157,7 @@ class Ledger(FileHistory):
             raise InvalidError(
                 Reason.CONFIG_INVALID, f"{path} has version {version}, this program knows {_VERSION}; update it"
             )
+        self.sql.executescript(_MORE_TABLES)
 
     def close(self) -> None:
         """Close and unlock the file."""
@@ -208,6 +221,38 @@ class Ledger(FileHistory):
                 sql.execute("UPDATE keys SET digest = x''")
                 sql.execute("DELETE FROM files")
 
+    def receipt_root(self, sequence: int) -> bytes | None:
+        """Return the root of a batch by its receipt; None without one."""
+        with self.lock:
+            row = self.sql.execute("SELECT root FROM receipts WHERE sequence = ?", (sequence,)).fetchone()
+        return row[0] if row else None
+
+    def set_back(self, checkpoint: LaneCheckpoint) -> int:
+        """Go back to an earlier batch, as a restored pool has; return the number of keys that are published again.
+
+        Keys of the batches after it lose their digests, and those that were voided after it are missing again, so that
+        the next pass publishes or voids them. Where an earlier program sent some of these batches, all keys lose their
+        digests. Files are read again. The receipts of the lost batches are kept apart.
+        """
+        last = checkpoint.sequence
+        with self.transaction() as sql:
+            own = sql.execute("SELECT last FROM tracked WHERE first <= ? + 1", (last,)).fetchone()
+            (sent,) = sql.execute("SELECT sequence FROM standing").fetchone()
+            known = own is not None and own[0] == sent
+            _write_checkpoint(sql, checkpoint)
+            sql.execute("DELETE FROM outbox")
+            sql.execute("DELETE FROM files")
+            sql.execute("INSERT INTO lost_receipts SELECT * FROM receipts WHERE sequence > ?", (last,))
+            sql.execute("DELETE FROM receipts WHERE sequence > ?", (last,))
+            sql.execute("INSERT OR IGNORE INTO keys SELECT key, x'', scope FROM voided WHERE sequence > ?", (last,))
+            sql.execute("DELETE FROM voided WHERE sequence > ?", (last,))
+            sql.execute("UPDATE tracked SET last = ?", (last,))
+            if not known:
+                return sql.execute("UPDATE keys SET digest = x''").rowcount
+            return sql.execute(
+                "UPDATE keys SET digest = x'' WHERE key IN (SELECT key FROM key_batches WHERE sequence > ?)", (last,)
+            ).rowcount
+
     def add_to_outbox(self, batch: StoredBatch) -> None:
         """Store a batch, before it is sent."""
         with self.transaction() as sql:
@@ -237,6 +282,7 @@ class Ledger(FileHistory):
             )
             sql.execute("DELETE FROM outbox WHERE sequence <= ?", (sequence,))
             _update_keys(sql, update)
+            _track(sql, update, sequence)
             if receipt is not None:
                 runs = json.dumps([[run.partition, run.first, run.last] for run in receipt.runs])
                 sql.execute(
@@ -399,6 +445,17 @@ def _update_keys(sql: sqlite3.Connection, update: KeyUpdate) -> None:
         [(key, digest, update.scope) for key, digest in update.keys],
     )
     sql.executemany("DELETE FROM keys WHERE key = ?", [(key,) for key in update.voided])
+
+
+def _track(sql: sqlite3.Connection, update: KeyUpdate, sequence: int) -> None:
+    """Note the batch of each key; begin anew where an earlier program has sent the batch before."""
+    changed = sql.execute("UPDATE tracked SET last = ? WHERE last IN (?, ?)", (sequence, sequence, sequence - 1))
+    if changed.rowcount == 0:
+        sql.execute("INSERT OR REPLACE INTO tracked VALUES (1, ?, ?)", (sequence, sequence))
+    sql.executemany("INSERT OR REPLACE INTO key_batches VALUES (?, ?)", [(key, sequence) for key, _ in update.keys])
+    sql.executemany(
+        "INSERT OR REPLACE INTO voided VALUES (?, ?, ?)", [(key, update.scope, sequence) for key in update.voided]
+    )
 
 
 def _write_checkpoint(sql: sqlite3.Connection, checkpoint: LaneCheckpoint) -> None:

@@ -4,6 +4,9 @@ The sink stores rows and position in one transaction, so a crash at any point is
 written is fetched again, what was written and not acknowledged is acknowledged with the next release. The position
 that the pool stores is for its operators; the sink's is the one that counts, except for a target that is empty.
 
+After a restore of the pool a position from before is refused. The subscriber then fetches from the beginning, and only
+once that is answered tells the sink that everything in it counts as withdrawn until it comes again.
+
 Records that the target rejects go to the quarantine, which is another database. They are stored there before the sink
 commits: after a crash in between they are added a second time, which changes nothing, and they are never lost.
 """
@@ -27,6 +30,8 @@ from schemas.errors import ConflictError, CorruptError, PoolError, Reason, Unava
 from schemas.record import FRAME_SIZE, frame
 
 __all__ = ["Subscriber", "SubscriptionConfig"]
+
+_BEGINNING = b"\0"  # of the grant, on the wire (docs/reference/wire.md)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +103,8 @@ class Subscriber:
             try:
                 if position is None:
                     position = self._start()
-                result = self.pool.fetch(
-                    self.config.grant,
-                    position=position,
-                    purpose=self.config.purpose,
-                    case=self.config.case,
-                    max_records=self.config.batch_rows,
-                    wait=0.0 if once else self.config.wait,
-                )
+                wait = 0.0 if once else self.config.wait
+                result = self._fetch(position, wait) or self._fetch_again(wait)
                 if result.next_position != position:
                     run = self._store(run, result, position)
                     position = result.next_position
@@ -118,6 +117,32 @@ class Subscriber:
                 position = None  # whether the target has stored it, only the target knows
                 self._backoff.wait_or_raise(error)
         return run
+
+    def _fetch(self, position: bytes, wait: float) -> FetchResult | None:
+        """Return what follows a position; None where it was made before the pool was restored."""
+        try:
+            return self.pool.fetch(
+                self.config.grant,
+                position=position,
+                purpose=self.config.purpose,
+                case=self.config.case,
+                max_records=self.config.batch_rows,
+                wait=wait,
+            )
+        except ConflictError as error:
+            if error.reason is not Reason.TOPIC_GENERATION_CHANGED or position == _BEGINNING:
+                raise
+            return None
+
+    def _fetch_again(self, wait: float) -> FetchResult:
+        """Begin again after a restore of the pool: the target's records count as withdrawn until they come again."""
+        result = self._fetch(_BEGINNING, wait)
+        if result is None:  # never, of the beginning
+            raise CorruptError(Reason.INTERNAL, "the pool refuses the beginning of the grant")
+        self._notify("the pool was restored from a backup: the target is filled again from the beginning")
+        self.sink.begin_again()
+        self.ledger.set_meta(begun_again=self.ledger.now())
+        return result
 
     def _start(self) -> bytes:
         subscription = self.pool.describe(self.config.grant, purpose=self.config.purpose, case=self.config.case)

@@ -1,7 +1,9 @@
 """A pool loses its database and is restored: nobody gets what was revoked, ended or erased since the backup."""
 
+import json
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from exchange.admin_client import AdminClient
+from exchange.audit.tiles import ENTRIES, WIDTH, TileFiles, decode_bundle, tile_width
 from exchange.cli import main
 from exchange.client import Identity
 from registry.avro.parser import parse
@@ -17,6 +20,7 @@ from registry.codec.codec import engine_for
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
 from schemas.record import FRAME_SIZE
 from tests.kit.patience import wait_for
+from tests.kit.share import count, random_of
 from tests.kit.world import in_process
 from tests.kit.world.publisher import Publisher, framed
 from tests.kit.world.world import World, kill_postmaster
@@ -49,6 +53,17 @@ class City:
     def head_again(self) -> AdminClient:
         """Return the API as the provider's head, wherever the pool listens now."""
         return self.world.remote(self.world.people.tokens[f"sharing-office-head-{self.provider.id[-6:]}"])
+
+    def reconnect(self) -> None:
+        """Let everybody's API go to the pool as it listens now."""
+        people = self.world.people
+        for office in (self.provider, self.consumer):
+            people.officers[office.id] = self.world.remote(people.tokens[f"security-officer-{office.id[-6:]}"])
+            name = f"sharing-office-head-{office.id[-6:]}"
+            if name in people.tokens:
+                office.accounts["sharing_office_head"] = self.world.remote(people.tokens[name])
+            office.accounts.pop("security_officer", None)
+        self.head = self.head_again()
 
     def publish(self, numbers: range, version: int) -> None:
         with self.world.client(self.source) as pool:
@@ -257,3 +272,70 @@ def test_a_log_that_was_cut_back_is_no_surviving_log(city: City, tmp_path: Path)
     assert done.returncode == 1
     assert "log.shorter" in done.stderr
     assert not (tmp_path / "d").exists()
+
+
+def surviving(log: Path) -> list[dict[str, Any]]:
+    """Return the entries that a log's folder holds under its checkpoint."""
+    size = int((log / "checkpoint").read_text().split("\n")[1])
+    files = TileFiles(log)
+    leaves: list[bytes] = []
+    for number in range((size + WIDTH - 1) // WIDTH):
+        leaves += decode_bundle(files.tile(ENTRIES, number, tile_width(0, number, size)) or b"")
+    return [json.loads(leaf) for leaf in leaves]
+
+
+@pytest.mark.counted
+@pytest.mark.timeout(3600)
+def test_at_any_moment_of_the_loss_what_the_log_knows_holds(tmp_path: Path) -> None:
+    """Each point: back up, go on at random, lose the database at a random moment, restore; and on from there."""
+    points, random = count(20, 0), random_of("restore")
+    if not points:
+        pytest.skip("make torture loses the database at 20 random moments")
+    with World.start() as world:
+        city = City(world)
+        city.publish(range(30), 1)
+        for point in range(points):
+            city.reconnect()
+            name = f"thief-{point}"
+            thief, ended = city.consumer.enrol(name), city.consumer.request(TOPIC, ["permit_no", "version"])
+            city.provider.approve(ended)
+            city.key, city.backup = world.folder / f"key-{point}", world.folder / f"backup-{point}"
+            sealed = world.folder / f"sealed-{point}"
+            assert cli("backup", "new-key", city.key).returncode == 0
+            assert cli("backup", "create", "--data", world.data, "--out", city.backup, "--sealed", sealed,
+                       "--key-file", city.key).returncode == 0  # fmt: skip
+            acts = [
+                lambda point=point: city.publish(range(30), point + 2),
+                lambda ended=ended: city.head.post(f"/grants/{ended}/suspend", {"reason": "under review"}),
+                lambda name=name: world.root.post("/connectors/revocations", {
+                    "department": city.consumer.id, "connector": name, "reason": "stolen",
+                }),
+            ]  # fmt: skip
+            for act in random.sample(acts, random.randint(1, len(acts))):
+                act()
+                time.sleep(random.random())
+            head = city.lane.sequence
+            world.stop(signal.SIGKILL)
+            kill_postmaster(world.data)
+            log = world.data / "log"
+            known = surviving(log)
+            done = cli("backup", "restore", city.backup, "--data", world.folder / f"r{point}", "--sealed", sealed,
+                       "--key-file", city.key, "--log", log)  # fmt: skip
+            assert done.returncode == 0, (point, done.stdout, done.stderr)
+            world.data = world.folder / f"r{point}"
+            world.serve()
+            settle(world)
+            wait_for(lambda: serving(city), "records are released again")
+            revoked = any(e["action"] == "identity:connector:revoke" and e["resource"] == name for e in known)
+            suspended = any(e.get("grant", {}).get("id") == ended and e["action"].endswith(":suspend") for e in known)
+            if revoked:
+                assert refused_fetch(city, city.kept, thief) is Reason.CERTIFICATE_REVOKED
+            if suspended:
+                assert refused_fetch(city, ended, city.drawer) is Reason.GRANT_SUSPENDED
+            with world.client(city.source) as pool:
+                at = pool.resume(city.lane.lane.topic)
+            assert at.sequence <= head
+            city.lane.sequence, city.lane.root = at.sequence, at.root
+            city.publish(range(30), 1_000 + point)
+            assert city.draw(city.kept, city.drawer)[0] == {f"p{n}": 1_000 + point for n in range(30)}
+            assert verify(city).returncode == 0

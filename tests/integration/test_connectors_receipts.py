@@ -36,7 +36,8 @@ def as_version_1(file: Path) -> None:
     """Make of a ledger what the first version would have written."""
     with closing(sqlite3.connect(file)) as sql:
         sql.executescript(
-            "ALTER TABLE receipts DROP COLUMN source_position; DELETE FROM meta WHERE name = 'receipt_key'"
+            "ALTER TABLE receipts DROP COLUMN source_position; DELETE FROM meta WHERE name = 'receipt_key'; "
+            "DROP TABLE key_batches; DROP TABLE voided; DROP TABLE tracked; DROP TABLE lost_receipts"
         )
         sql.execute("PRAGMA user_version = 1")
 

@@ -111,6 +111,7 @@ class PoolTwin:
         self.providers: dict[str, str] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
         self.lanes: dict[Lane, LaneLog] = {}
+        self.issued: set[bytes] | None = None  # positions of this generation, once the pool was restored
         self.grants: dict[str, Grant] = {}
         self.refuses: Callable[[Record], str] = lambda _: ""  # a record → why it is refused, beside the schema
         self.receipt_key = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -167,6 +168,18 @@ class PoolTwin:
     def client(self, department: str, connector: str, key: Ed25519PrivateKey) -> "TwinClient":
         """Return what a connector calls."""
         return TwinClient(self, department, ConnectorId(connector), key.public_key())
+
+    def back_up(self) -> tuple[dict[Lane, LaneLog], dict[str, list[StoredRecord]]]:
+        """Return lanes and records as they are now."""
+        with self.lock:
+            lanes = {lane: replace(log, receipts=dict(log.receipts)) for lane, log in self.lanes.items()}
+            return lanes, {topic: list(log) for topic, log in self.topics.items()}
+
+    def restore(self, backup: tuple[dict[Lane, LaneLog], dict[str, list[StoredRecord]]]) -> None:
+        """Set lanes and records back; positions that were given before are of an earlier generation."""
+        with self.lock:
+            self.lanes, self.topics = backup
+            self.issued = set()
 
     def engine(self, schema_id: int) -> Engine:
         if schema_id not in self._engines:
@@ -410,6 +423,8 @@ class TwinClient(Pool):
             start = 0
         else:
             token = position or grant.committed
+            if pool.issued is not None and token not in pool.issued:
+                raise ConflictError(Reason.TOPIC_GENERATION_CHANGED, "the topic was restored since; start again")
             start = offset_of(grant_id, token) if token else 0
         with pool.lock:
             log = pool.topics[str(grant.topic)]
@@ -430,6 +445,8 @@ class TwinClient(Pool):
             elif shown.pop(each.key, False):
                 delivered.append((record_key, b"", each.recorded_at))
         pool.fail("after fetch")
+        if pool.issued is not None:
+            pool.issued.add(_token(grant_id, end))
         return FetchResult(
             schema_id=grant.schema_id,
             values=Packed.of(value for _, value, _ in delivered),
