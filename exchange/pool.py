@@ -4,6 +4,7 @@ identify / authenticate   a certificate or a token → who it is
 publishing                check, append                    exchange/records/publish.py
 recovery                  resume, sweep                    exchange/records/append_recovery.py
 fetching                  describe, fetch, commit          exchange/records/fetch.py
+fetching_together         fetches of several consumers     exchange/records/group_fetch.py
 grants                    submit, approve, revoke …        exchange/control/grants.py
 administration            departments, catalogue           exchange/control/administration.py
 accounts                  accounts, invitations            exchange/control/accounts.py
@@ -38,6 +39,7 @@ from exchange.identity.last_use import LastUse
 from exchange.identity.tokens import Users, digest_of
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
+from exchange.records.group_fetch import GroupFetch
 from exchange.records.publish import PublishService
 from exchange.records.writer_schemas import WriterSchemas
 from registry.database.unit_of_work import Database, Reader
@@ -78,6 +80,7 @@ class Pool:
     publishing: PublishService
     recovery: AppendRecovery
     fetching: FetchService
+    fetching_together: GroupFetch
     grants: GrantService
     administration: Administration
     departments: DepartmentService

@@ -10,15 +10,17 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from exchange import metrics
+from exchange.api.fetch_groups import FetchGroups
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
@@ -36,6 +38,7 @@ from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
+from exchange.records.group_fetch import FetchCall, Outcome
 from exchange.records.publish import CheckedBatch
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
@@ -77,6 +80,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self._publishing: Counter[tuple[str, str]] = Counter()
         self._budget = MemoryBudget(max_pending_bytes)
         self._max_queued = max_queued
+        self._groups = FetchGroups(self._fetch_together, self._fetch, self._run, max_waiting=max_queued)
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Return the pool's greeting."""
@@ -173,20 +177,37 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def _poll(self, actor: Actor, call: RequestContext, request: wire.FetchRequest) -> Release:
         """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over."""
         deadline = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
-        fetch = partial(self._run, self._pool.fetching.fetch, actor, call, request.grant_id)
-        released = await fetch(request.position, request.max_records, request.max_bytes)
+        first = FetchCall(
+            actor=actor,
+            call=call,
+            grant_id=request.grant_id,
+            position=request.position,
+            max_records=request.max_records,
+            max_bytes=request.max_bytes,
+        )
+        released = await self._run(self._fetch, first)
         if len(released) or time.monotonic() >= deadline:
             return released
         topic = await self._run(self._pool.fetching.topic_of, actor, call, request.grant_id)
         while True:
             # Before the read, so that records appended after it change the version.
-            version = await self._run(self._topic_growth.version, topic)
-            released = await fetch(released.next_position, request.max_records, request.max_bytes)
+            version = self._topic_growth.watched(topic)
+            if version is None:
+                version = await self._run(self._topic_growth.version, topic)
+            released = await self._groups.fetch(topic, replace(first, position=released.next_position))
             left = deadline - time.monotonic()
             if len(released) or left <= 0:
                 return released
             if released.caught_up:
                 await self._topic_growth.wait(topic, version, min(left, _REREAD))
+
+    def _fetch_together(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
+        return self._pool.fetching_together.fetch(calls)
+
+    def _fetch(self, one: FetchCall) -> Release:
+        return self._pool.fetching.fetch(
+            one.actor, one.call, one.grant_id, one.position, one.max_records, one.max_bytes
+        )
 
     async def Publish(  # noqa: N802
         self, requests: AsyncIterator[wire.PublishRequest], context: Any

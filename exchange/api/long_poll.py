@@ -49,6 +49,11 @@ class TopicGrowth:
         current = self._versions.get(topic)
         return (self._start(topic) if current is None else current).number
 
+    def watched(self, topic: Topic) -> int | None:
+        """Return the topic's version; None while it has no watch, which `version` starts. It never waits."""
+        current = self._versions.get(topic)
+        return None if current is None else current.number
+
     def _start(self, topic: Topic) -> _TopicVersion:
         loop = self._loop
         with self._lock:

@@ -5,12 +5,13 @@ Each class adapts one package to a port of `exchange.authorization.attributes`; 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from typing_extensions import override
 
 from exchange.access.decision.policy import Resource
 from exchange.access.decision.roles import Standing
-from exchange.authorization.attributes import CatalogueSource, IdentitySource
+from exchange.authorization.attributes import CatalogueSource, IdentitySource, Levels
 from exchange.identity.enrolment import CertificateStatus, Connectors
 from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
@@ -128,13 +129,23 @@ class CatalogueAttributes(CatalogueSource):
         )
 
     @override
-    def level(self, reader: Reader, topic: Topic, fields: Sequence[str]) -> Level | None:
+    def levels(self, reader: Reader, topic: Topic) -> Levels:
         try:
-            return classification.highest_level(self._lookup.classification(reader, topic.subject), fields)
+            classified = self._lookup.classification(reader, topic.subject)
         except InvalidError as error:
-            if error.reason in {Reason.SUBJECT_UNKNOWN, Reason.FIELD_UNKNOWN}:
-                return None
+            if error.reason is not Reason.SUBJECT_UNKNOWN:
+                raise
+            return lambda _: None
+        return partial(_highest, classified)
+
+
+def _highest(classified: Sequence[classification.ClassifiedField], fields: Collection[str]) -> Level | None:
+    try:
+        return classification.highest_level(classified, fields)
+    except InvalidError as error:
+        if error.reason is not Reason.FIELD_UNKNOWN:
             raise
+        return None
 
 
 def _presents_certificate(actor: Actor) -> bool:

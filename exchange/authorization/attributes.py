@@ -8,27 +8,31 @@ for a fifth of a second: a check may use them, an append never does (ADR 0039).
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from exchange.access.decision.policy import GrantContext, Resource
 from exchange.access.decision.roles import Standing
 from exchange.access.grants.grant_json import grant_hash
+from exchange.access.grants.group import GroupStore
 from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import fields_of, filter_to_text
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
-from schemas.errors import InvalidError, Reason
+from schemas.errors import CorruptError, InvalidError, Reason
 from schemas.names import Topic
 
 __all__ = [
     "AttributeProvider",
     "CatalogueSource",
     "GrantAttributes",
+    "GrantUse",
     "IdentitySource",
+    "Levels",
     "PublisherAttributes",
     "reference_to",
 ]
@@ -61,9 +65,13 @@ class CatalogueSource(Protocol):
         """Return a topic's catalogue entry; None when it is not in the catalogue."""
         ...
 
-    def level(self, reader: Reader, topic: Topic, fields: tuple[str, ...]) -> Level | None:
-        """Return the highest level that one of the fields has in the topic's latest schema; None when unknown."""
+    def levels(self, reader: Reader, topic: Topic) -> "Levels":
+        """Return the levels of the fields in the topic's latest schema."""
         ...
+
+
+Levels: TypeAlias = Callable[[Collection[str]], Level | None]
+"""Returns the highest level that one of the fields has; None when it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,14 @@ class GrantAttributes(GrantContext):
     def row_filter(self) -> str:
         """The row filter's canonical text; empty = every row."""
         return filter_to_text(self.grant.row_filter) if self.grant.row_filter is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantUse:
+    """Attributes of one fetch of several: of its actor and of its grant."""
+
+    standing: Standing
+    attributes: GrantAttributes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +190,7 @@ class AttributeProvider:
 
     def level_of(self, reader: Reader, grant: Grant) -> Level | None:
         """Return the current highest level of a grant's fields and of its filter's; None when unknown."""
-        fields = grant.fields if grant.row_filter is None else tuple({*grant.fields, *fields_of(grant.row_filter)})
-        return self._catalogue.level(reader, grant.topic, fields)
+        return self._catalogue.levels(reader, grant.topic)(_graded(grant))
 
     def now(self, reader: Reader) -> datetime:
         """Return the database's time, the only clock for the validity of grants."""
@@ -203,6 +218,28 @@ class AttributeProvider:
         """
         return self._gather(work, self._access.lock_shared(work, grant_id))
 
+    def uses(self, reader: Reader, wanted: Sequence[tuple[Actor, str]], store: GroupStore) -> list[GrantUse | None]:
+        """Return the attributes of several fetches, by actor and grant, in their order; what they share is read once.
+
+        Args:
+            reader: to read with. In a transaction the grants and the actors' standings are locked, as `lock_grant` and
+                `lock_standing` do it.
+            wanted: different grants.
+            store: of the grants.
+
+        Returns:
+            None for a grant that is unknown, forged or just being changed, and where attributes cannot be read: the
+            fetch alone says why, or waits.
+        """
+        ids = [grant_id for _, grant_id in wanted]
+        grants = store.lock(reader, ids) if isinstance(reader, UnitOfWork) else store.get(reader, ids)
+        now = self._now(reader)
+        shared = _Shared(self._identities, self._catalogue, reader, now)
+        shared.standings({actor for actor, grant_id in wanted if grant_id in grants})
+        limited = [grant.id for grant in grants.values() if grant.quota_per_day]
+        released = store.released(reader, limited, quota_day(now)) if limited else {}
+        return [shared.use(actor, grants.get(grant_id), released.get(grant_id, 0)) for actor, grant_id in wanted]
+
     def add_released(self, work: UnitOfWork, grant: Grant, count: int) -> None:
         """Add released records to the day's count.
 
@@ -223,6 +260,61 @@ class AttributeProvider:
             now=now,
             reference=reference_to(grant),
         )
+
+
+class _Shared:
+    """Attributes of several fetches, each read once: of an actor, of a topic, and the time.
+
+    One that cannot be read, such as a row that the pool did not write, is None: the fetch alone says why.
+    """
+
+    def __init__(self, identities: IdentitySource, catalogue: CatalogueSource, reader: Reader, now: datetime) -> None:
+        self._identities = identities
+        self._catalogue = catalogue
+        self._reader = reader
+        self._now = now
+        self._standings: dict[Actor, Standing | None] = {}
+        self._topics: dict[Topic, tuple[Resource | None, Levels] | None] = {}
+
+    def standings(self, actors: Collection[Actor]) -> None:
+        """Read the standing of each; in a transaction, lock it, in the order of the certificates."""
+        for actor in sorted({*actors}, key=lambda one: one.certificate):
+            self._standings[actor] = None
+            with suppress(CorruptError):
+                if isinstance(self._reader, UnitOfWork):
+                    self._standings[actor] = self._identities.lock_standing(self._reader, actor)
+                else:
+                    self._standings[actor] = self._identities.standing(self._reader, actor)
+
+    def use(self, actor: Actor, grant: Grant | None, released: int) -> GrantUse | None:
+        """Return the attributes of one fetch, None if any of them is missing."""
+        standing = self._standings.get(actor)
+        topic = None if grant is None else self._topic(grant.topic)
+        if grant is None or standing is None or topic is None:
+            return None
+        resource, levels = topic
+        attributes = GrantAttributes(
+            grant=grant,
+            resource=resource,
+            level=levels(_graded(grant)),
+            released_today=released,
+            now=self._now,
+            reference=reference_to(grant),
+        )
+        return GrantUse(standing=standing, attributes=attributes)
+
+    def _topic(self, topic: Topic) -> tuple[Resource | None, Levels] | None:
+        if topic not in self._topics:
+            self._topics[topic] = None
+            with suppress(CorruptError, InvalidError):
+                resource = self._catalogue.resource(self._reader, topic)
+                self._topics[topic] = resource, self._catalogue.levels(self._reader, topic)
+        return self._topics[topic]
+
+
+def _graded(grant: Grant) -> tuple[str, ...]:
+    """Return the fields whose levels count: those of the grant, and of its filter."""
+    return grant.fields if grant.row_filter is None else tuple({*grant.fields, *fields_of(grant.row_filter)})
 
 
 def reference_to(grant: Grant) -> GrantRef:

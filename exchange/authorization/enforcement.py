@@ -148,6 +148,33 @@ class Enforcer:
             InvalidError: PERSONAL_NUMBER or CASE_FORM_MISMATCH, for what the call declares.
             UnavailableError: the denial could not be recorded.
         """
+        finding, authorized = self._screened(actor, action, resource, call, grant)
+        if finding is not None:
+            self._refuse_text(authorized, finding)
+        if isinstance(decision, Deny):
+            self._deny(authorized, decision)
+            raise RefusedError(decision.reason, decision.explanation)
+        return authorized
+
+    def allowed(
+        self,
+        actor: Actor,
+        action: Action,
+        resource: str,
+        call: RequestContext,
+        decision: Allow | Deny,
+        grant: GrantRef | None = None,
+    ) -> Authorized | None:
+        """Return the authorization of an act that `admit` would admit; None, and record nothing, for any other.
+
+        For an act that is one of several: a caller that gets None leaves it out, and calls `admit` for it alone.
+        """
+        finding, authorized = self._screened(actor, action, resource, call, grant)
+        return None if finding is not None or isinstance(decision, Deny) else authorized
+
+    def _screened(
+        self, actor: Actor, action: Action, resource: str, call: RequestContext, grant: GrantRef | None
+    ) -> tuple[TextFinding | None, Authorized]:
         finding, actor, call, resource = self.screen.call(actor, call, resource)
         authorized = Authorized(
             pool_id=self._pool_id,
@@ -158,12 +185,7 @@ class Enforcer:
             grant=grant,
             clock=self._clock,
         )
-        if finding is not None:
-            self._refuse_text(authorized, finding)
-        if isinstance(decision, Deny):
-            self._deny(authorized, decision)
-            raise RefusedError(decision.reason, decision.explanation)
-        return authorized
+        return finding, authorized
 
     def refuse_text(self, actor: Actor, action: Action, call: RequestContext, finding: TextFinding) -> None:
         """Record the refusal of a text that is in none of what `admit` screens, such as a reason, and raise it.

@@ -65,6 +65,10 @@ class GrantViews(Protocol):
         """Apply the grant's view to framed values; None is a void."""
         ...
 
+    def prepare(self, reader: Reader, grants: Sequence[Grant]) -> None:
+        """Read what the views of these grants need, of a topic once; `apply` then reads nothing."""
+        ...
+
     def schema_text(self, reader: Reader, schema_id: int) -> str:
         """Return the text of a view's schema.
 

@@ -236,17 +236,26 @@ class RetractionCache:
         Raises:
             CorruptError: ROW_FORGED, the retractions are not those that the pool stored.
         """
+        return self.each_still_blocked(work, topic, [(read, blocked)])[0]
+
+    def each_still_blocked(
+        self, work: UnitOfWork, topic: Topic, reads: Sequence[tuple[ReadResult, Blocked | None]]
+    ) -> list[bool]:
+        """Return the same for several reads of a topic, which is joined once.
+
+        Raises:
+            CorruptError: ROW_FORGED, the retractions are not those that the pool stored.
+        """
         head = self._store.join(work, topic)
         with self._lock:
             index = self._cached.get(topic)
             is_cached = topic in self._cached
-        if is_cached and index is None:
-            return _hide_the_same(self._query(work, topic, read), blocked)
-        if index is not None and index.head == head:
-            return _hide_the_same(index.blocked(read), blocked)
-        index = self._update(work, topic, index or _Index.empty())
-        now = self._query(work, topic, read) if index is None else index.blocked(read)
-        return _hide_the_same(now, blocked)
+        if (index is not None or not is_cached) and (index is None or index.head != head):
+            index = self._update(work, topic, index or _Index.empty())
+        return [
+            _hide_the_same(self._query(work, topic, read) if index is None else index.blocked(read), blocked)
+            for read, blocked in reads
+        ]
 
     def _query(self, reader: Reader, topic: Topic, read: ReadResult) -> Blocked | None:
         keys = [key for records in read.partitions for key in records.keys]

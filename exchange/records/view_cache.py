@@ -7,6 +7,7 @@ and applied in an engine process where there is one.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
 from types import MappingProxyType
@@ -35,6 +36,7 @@ __all__ = ["ViewCache"]
 
 
 _CACHE_SIZE = 1_000
+_CACHED_SPECS = 10_000  # of grants; those of one view share their texts
 
 
 class ViewCache(GrantViews):
@@ -64,7 +66,7 @@ class ViewCache(GrantViews):
             InvalidError: FIELD_UNKNOWN, MASK_UNKNOWN, FILTER_INVALID, SCHEMA_INCOMPATIBLE.
         """
         compile_view(
-            self._view_spec(reader, grant, self._derive(reader, grant), 0),
+            _view_spec(grant, self._derive(reader, grant), 0, self._schemas.latest(reader, grant.topic)[1]),
             self._schemas.read_writers(reader, grant.topic),
         )
 
@@ -106,35 +108,61 @@ class ViewCache(GrantViews):
     def schema_text(self, reader: Reader, schema_id: int) -> str:
         return self._schemas.text(reader, schema_id)
 
+    @override
+    def prepare(self, reader: Reader, grants: Sequence[Grant]) -> None:
+        resources: dict[Topic, str] = {}
+        for grant in grants:
+            if self._known(grant) is not None:
+                continue
+            with suppress(InvalidError):  # raised where the view is applied
+                if grant.topic not in resources:
+                    resources[grant.topic] = self._schemas.latest(reader, grant.topic)[1]
+                self._read_spec(reader, grant, resources[grant.topic])
+
     def _spec(self, grant: Grant) -> ViewSpec:
         """Return the definition of a grant version's view; it never changes."""
+        spec = self._known(grant)
+        if spec is not None:
+            return spec
+        with self._database.read() as reader:
+            return self._read_spec(reader, grant, self._schemas.latest(reader, grant.topic)[1])
+
+    def _known(self, grant: Grant) -> ViewSpec | None:
         key = (grant.id, grant.version)
         with self._lock:
             spec = self._cached.get(key)
             if spec is not None:
                 self._cached.move_to_end(key)
-                return spec
+            return spec
+
+    def _read_spec(self, reader: Reader, grant: Grant, resource: str) -> ViewSpec:
         output_id = grant.view_schema_id or 0
-        with self._database.read() as reader:
-            spec = self._view_spec(reader, grant, self._schemas.text(reader, output_id), output_id)
+        spec = _shared(_view_spec(grant, self._schemas.text(reader, output_id), output_id, resource))
         with self._lock:
-            self._cached[key] = spec
-            while len(self._cached) > _CACHE_SIZE:
+            self._cached[grant.id, grant.version] = spec
+            while len(self._cached) > _CACHED_SPECS:
                 self._cached.popitem(last=False)
         return spec
-
-    def _view_spec(self, reader: Reader, grant: Grant, output: str, output_id: int) -> ViewSpec:
-        return ViewSpec(
-            output=output,
-            output_id=output_id,
-            masks=grant.masks,
-            row_filter=grant.row_filter,
-            resource=self._schemas.latest(reader, grant.topic)[1],
-        )
 
     def _derive(self, reader: Reader, grant: Grant) -> str:
         resource = parse(self._schemas.latest(reader, grant.topic)[1])
         return derive_schema(resource, grant.fields, grant.masks, f"{resource.fullname}View")
+
+
+def _view_spec(grant: Grant, output: str, output_id: int, resource: str) -> ViewSpec:
+    return ViewSpec(
+        output=output,
+        output_id=output_id,
+        masks=grant.masks,
+        row_filter=grant.row_filter,
+        resource=resource,
+    )
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _shared(spec: ViewSpec) -> ViewSpec:
+    """Return the first one of equal definitions: many grants have the same view, and each text is long."""
+    return spec
 
 
 @lru_cache(maxsize=_CACHE_SIZE)

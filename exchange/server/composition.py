@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import override
 
 from exchange import metrics, migrations
+from exchange.access.grants.group_postgres import PostgresGroupStore
 from exchange.access.grants.postgres import PostgresAccessStore
 from exchange.access.grants.row_mac import RowMac
 from exchange.audit.entry_tags import EntryTags
@@ -222,6 +223,7 @@ class App:
             publishing=records.publishing,
             recovery=records.recovery,
             fetching=records.fetching,
+            fetching_together=records.fetching.grouped(authorization.groups),
             grants=grants,
             departments=DepartmentService(
                 database=storage.database,
@@ -574,6 +576,7 @@ def _open_identity(
 @dataclass(frozen=True, slots=True)
 class _Authorization:
     access: PostgresAccessStore
+    groups: PostgresGroupStore
     attributes: AttributeProvider
 
 
@@ -595,7 +598,7 @@ def _open_authorization(
         now=_database_clock,
         database=database,
     )
-    return _Authorization(access, attributes)
+    return _Authorization(access, PostgresGroupStore(mac), attributes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Figures → docs/benchmarks.md (between its markers) and build/bench.json."""
+"""Figures → docs/benchmarks.md (between its markers) and build/bench.json, where a row's key is its name before ":"."""
 
 import json
 import statistics
@@ -75,7 +75,8 @@ def write(rows: Sequence[Row], machine: str, arguments: Sequence[str]) -> None:
             "spread": row.spread,
             "notes": row.notes,
         }
-    file.write_text(json.dumps(list(kept.values()), indent=2) + "\n")
+    keyed = [{"key": str(one["name"]).partition(":")[0], **one} for one in kept.values()]
+    file.write_text(json.dumps(keyed, indent=2) + "\n")
     command = " ".join(["python -m tests.bench", *arguments])
     lines = [
         f"Last run of `{command}` on {machine}:",

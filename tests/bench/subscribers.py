@@ -88,7 +88,7 @@ async def _measure(bench: "Bench", grants: list[str]) -> list[Row]:
             notes=f"baseline = the limit; {before:,.0f} MB before they came",
         ),
         Row(
-            name=f"one record wakes {len(grants)} subscribers, each with its own grant, decision and entry",
+            name=f"wake: one record wakes {len(grants)} subscribers, each with its own grant, decision and entry",
             ours=1000 * seconds,
             baseline=1000 * seconds,
             ratio=1.0,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
+from typing_extensions import override
 
 from exchange.broker.port import Broker, Ends, ReadResult, TopicInfo
 from exchange.records.ports import GrantViews
@@ -23,13 +24,14 @@ from schemas.errors import GoneError
 from schemas.names import Topic
 from schemas.record import Packed, Positions
 
-__all__ = ["GrantScan", "ScannedAhead", "TopicView"]
+__all__ = ["GrantScan", "MoreToReadError", "ScannedAhead", "SharedTopicView", "TopicView"]
 
 _MAX_RECORDS = 10_000  # of an answer: the offsets of so many fit its entry, wherever they are
 _MAX_READ = 16_384  # positions of one read
 _MAX_BYTES = 16 * 1024 * 1024  # of an answer's values, and of one read
 _SCAN_SECONDS = 5.0  # for the reads of one fetch
 _READ_SHARE = 0.85  # of what the rate so far would need, so that little is read twice
+_SHARED_READS = 4  # kept of one group
 _REMEMBERED = 10_000  # positions up to which was looked
 
 _NOTHING = ViewOutput(selected=np.zeros(0, np.bool_), values=Packed.of([]))
@@ -47,9 +49,35 @@ class TopicView:
         """Both ends of the topic, as they were when they were first asked for."""
         return self._broker.ends(self.info.topic)
 
+    def read(self, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
+        """Read committed records, as `Broker.read` does."""
+        return self._broker.read(self.info.topic, after, max_records=max_records, max_bytes=max_bytes)
+
     def reached_end(self, position: Positions) -> bool:
         """Return whether a position is behind every record that was there when the ends were asked for."""
         return all(next_ >= latest for next_, latest in zip(position, self.ends.latest, strict=True))
+
+
+class SharedTopicView(TopicView):
+    """A topic as several fetches see it together: what is read from one position is read, and verified, once."""
+
+    def __init__(self, broker: Broker, topic: Topic) -> None:
+        super().__init__(broker, topic)
+        self._reads: OrderedDict[tuple[Positions, int, int], ReadResult] = OrderedDict()
+
+    @override
+    def read(self, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
+        key = (after, max_records, max_bytes)
+        found = self._reads.get(key)
+        if found is None:
+            found = self._reads[key] = super().read(after, max_records=max_records, max_bytes=max_bytes)
+            while len(self._reads) > _SHARED_READS:
+                self._reads.popitem(last=False)
+        return found
+
+
+class MoreToReadError(Exception):
+    """One read did not fill the answer, nor reach the topic's end."""
 
 
 class ScannedAhead:
@@ -82,14 +110,12 @@ class GrantScan:
 
     def __init__(
         self,
-        broker: Broker,
         views: GrantViews,
         tokens: PositionTokens,
         retractions: RetractionCache,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._broker = broker
         self._views = views
         self._tokens = tokens
         self._retractions = retractions
@@ -104,6 +130,8 @@ class GrantScan:
         delivered: Delivered | None,
         max_records: int,
         max_bytes: int,
+        *,
+        one_read: bool = False,
     ) -> tuple[Selection, bool]:
         """Read and select until the answer is full, the end is reached, or the time for it is over.
 
@@ -114,6 +142,7 @@ class GrantScan:
             delivered: what the grant had delivered there; None where it shows every record.
             max_records: of the answer; 0 = as many as are allowed.
             max_bytes: of its values; 0 = as many as are allowed.
+            one_read: do not read a second time.
 
         Returns:
             What leaves, and whether nothing more is to be expected before the topic grows.
@@ -121,6 +150,7 @@ class GrantScan:
         Raises:
             GoneError: POSITION_GONE, retention has overtaken the position; `details["position"]` is one to go on from.
             UnavailableError, InvalidError: what `Broker.read` raises.
+            MoreToReadError: it takes another read.
         """
         wanted = min(max_records or _MAX_RECORDS, _MAX_RECORDS)
         size = min(max_bytes or _MAX_BYTES, _MAX_BYTES)
@@ -143,6 +173,8 @@ class GrantScan:
                 return join(parts, at), True
             if count and not _hides_rows(grant) and _size(read) < _MAX_BYTES // 2:
                 return join(parts, at), False
+            if one_read:
+                raise MoreToReadError
             if self._monotonic() > until:
                 return join(parts, at), False
             rest = wanted - count
@@ -152,7 +184,7 @@ class GrantScan:
         self, grant: Grant, topic: TopicView, current: ConsumerPosition, at: Positions, max_records: int
     ) -> ReadResult:
         try:
-            return self._broker.read(grant.topic, at, max_records=max_records, max_bytes=_MAX_BYTES)
+            return topic.read(at, max_records=max_records, max_bytes=_MAX_BYTES)
         except GoneError as error:
             earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
             next_ = _maximum(at, earliest)

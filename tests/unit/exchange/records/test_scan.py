@@ -57,7 +57,7 @@ class Topic:
 def scan(topic: Any, wanted: int) -> tuple[int, bool, tuple[int, ...]]:
     nothing: Any = SimpleNamespace(blocked=lambda *_: None)
     silent: Any = SimpleNamespace(withdrawn=lambda _, __, candidates, ___: np.zeros_like(candidates))
-    reader = GrantScan(topic, topic, TOKENS, nothing, monotonic=lambda: topic.now)
+    reader = GrantScan(topic, TOKENS, nothing, monotonic=lambda: topic.now)
     selection, caught_up = reader.collect(SHOWS_SOME, TopicView(topic, SHOWS_SOME.topic), START, silent, wanted, 0)
     return len(selection), caught_up, selection.next
 
