@@ -7,7 +7,7 @@ fetch (5)         GrantViews          the rows and fields that a grant shows    
 fetch (6)         KeyPseudonymizer    pseudonyms → record keys of one grant     exchange/identity/pseudonyms.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from exchange.records.release import ViewOutput
@@ -63,6 +63,10 @@ class GrantViews(Protocol):
 
     def apply(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
         """Apply the grant's view to framed values; None is a void."""
+        ...
+
+    def definition(self, grant: Grant) -> Hashable:
+        """Return what a grant's view is made from: of equal ones the output for the same values is the same."""
         ...
 
     def prepare(self, reader: Reader, grants: Sequence[Grant]) -> None:

@@ -6,7 +6,7 @@ and applied in an engine process where there is one.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import takewhile
@@ -107,6 +107,10 @@ class ViewCache(GrantViews):
     @override
     def schema_text(self, reader: Reader, schema_id: int) -> str:
         return self._schemas.text(reader, schema_id)
+
+    @override
+    def definition(self, grant: Grant) -> Hashable:
+        return self._spec(grant)
 
     @override
     def prepare(self, reader: Reader, grants: Sequence[Grant]) -> None:

@@ -67,10 +67,12 @@ async def _measure(bench: "Bench", grants: list[str]) -> list[Row]:
     polls = [asyncio.create_task(poll(number, places[number], _WAIT)) for number in range(len(grants))]
     await asyncio.sleep(20)
     idle = process.memory_info().rss / 1e6
+    used = bench.processors()
     started = time.monotonic()
     await asyncio.to_thread(_publish_one, bench)
     woken = [await each for each in asyncio.as_completed(polls)]
     seconds = time.monotonic() - started
+    used = {name: after - used[name] for name, after in bench.processors().items()}
     for channel in channels:
         await channel.close()
     got = sum(1 for _, released in woken if released == 1)
@@ -94,7 +96,8 @@ async def _measure(bench: "Bench", grants: list[str]) -> list[Row]:
             ratio=1.0,
             unit="ms",
             spread="one run",
-            notes="from the publish call to the last answer; no baseline",
+            notes="from the publish call to the last answer; no baseline; CPU: "
+            + ", ".join(f"{name} {value:.2f} s" for name, value in used.items()),
         ),
     ]
 

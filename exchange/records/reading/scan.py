@@ -6,7 +6,7 @@ What an answer holds may depend on nothing but the records that it shows (`excha
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,7 @@ _MAX_BYTES = 16 * 1024 * 1024  # of an answer's values, and of one read
 _SCAN_SECONDS = 5.0  # for the reads of one fetch
 _READ_SHARE = 0.85  # of what the rate so far would need, so that little is read twice
 _SHARED_READS = 4  # kept of one group
+_SHARED_RECORDS = 100  # of a read to which equal views are applied once
 _REMEMBERED = 10_000  # positions up to which was looked
 
 _NOTHING = ViewOutput(selected=np.zeros(0, np.bool_), values=Packed.of([]))
@@ -53,6 +54,11 @@ class TopicView:
         """Read committed records, as `Broker.read` does."""
         return self._broker.read(self.info.topic, after, max_records=max_records, max_bytes=max_bytes)
 
+    def output(self, views: GrantViews, grant: Grant, read: ReadResult, values: Sequence[bytes | None]) -> ViewOutput:
+        """Apply a grant's view to the values of a read, without those that are left out."""
+        del read
+        return views.apply(grant, values)
+
     def reached_end(self, position: Positions) -> bool:
         """Return whether a position is behind every record that was there when the ends were asked for."""
         return all(next_ >= latest for next_, latest in zip(position, self.ends.latest, strict=True))
@@ -64,6 +70,7 @@ class SharedTopicView(TopicView):
     def __init__(self, broker: Broker, topic: Topic) -> None:
         super().__init__(broker, topic)
         self._reads: OrderedDict[tuple[Positions, int, int], ReadResult] = OrderedDict()
+        self._outputs: dict[tuple[Hashable, tuple[bool, ...]], tuple[ReadResult, ViewOutput]] = {}
 
     @override
     def read(self, after: Positions, *, max_records: int, max_bytes: int) -> ReadResult:
@@ -74,6 +81,17 @@ class SharedTopicView(TopicView):
             while len(self._reads) > _SHARED_READS:
                 self._reads.popitem(last=False)
         return found
+
+    @override
+    def output(self, views: GrantViews, grant: Grant, read: ReadResult, values: Sequence[bytes | None]) -> ViewOutput:
+        """Apply equal views to the same values once, where these are few."""
+        if len(values) > _SHARED_RECORDS:
+            return super().output(views, grant, read, values)
+        key = views.definition(grant), tuple(value is None for value in values)
+        known = self._outputs.get(key)
+        if known is None or known[0] is not read:
+            known = self._outputs[key] = read, super().output(views, grant, read, values)
+        return known[1]
 
 
 class MoreToReadError(Exception):
@@ -161,7 +179,7 @@ class GrantScan:
         ask = wanted
         while True:
             read = self._read(grant, topic, current, at, ask)
-            part = self._select(grant, read, delivered, wanted - count, size - total, first=not count)
+            part = self._select(grant, topic, read, delivered, wanted - count, size - total, first=not count)
             if len(part):
                 parts.append(part)
             count, total, scanned = count + len(part), total + part.size, scanned + len(read)
@@ -194,7 +212,15 @@ class GrantScan:
             raise GoneError(error.reason, error.message, details={"position": token.hex()}) from error
 
     def _select(
-        self, grant: Grant, read: ReadResult, delivered: Delivered | None, records: int, size: int, *, first: bool
+        self,
+        grant: Grant,
+        topic: TopicView,
+        read: ReadResult,
+        delivered: Delivered | None,
+        records: int,
+        size: int,
+        *,
+        first: bool,
     ) -> Selection:
         """Apply the view to what was read; find what is withdrawn: voids and rows that left the filter."""
         values = [value for part in read.partitions for value in part.values]
@@ -205,7 +231,7 @@ class GrantScan:
             is_void = np.array([value is None for value in values])
             untold = np.where(is_void, blocked.silent(grant.approved_at), hidden)  # neither delivered nor withdrawn
             values = [None if left_out else value for left_out, value in zip(untold.tolist(), values, strict=True)]
-        output = self._views.apply(grant, values) if values else _NOTHING
+        output = topic.output(self._views, grant, read, values) if values else _NOTHING
         gone = np.zeros(len(values), np.bool_)
         if grant.withdrawals:
             gone = ~output.selected
