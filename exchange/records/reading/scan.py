@@ -33,6 +33,7 @@ _SCAN_SECONDS = 5.0  # for the reads of one fetch
 _READ_SHARE = 0.85  # of what the rate so far would need, so that little is read twice
 _SHARED_READS = 4  # kept of one group
 _SHARED_RECORDS = 100  # of a read to which equal views are applied once
+_SHARED_BYTES = 64 * 1024  # of an output that is kept for it
 _REMEMBERED = 10_000  # positions up to which was looked
 
 _NOTHING = ViewOutput(selected=np.zeros(0, np.bool_), values=Packed.of([]))
@@ -84,14 +85,17 @@ class SharedTopicView(TopicView):
 
     @override
     def output(self, views: GrantViews, grant: Grant, read: ReadResult, values: Sequence[bytes | None]) -> ViewOutput:
-        """Apply equal views to the same values once, where these are few."""
+        """Apply equal views to the same values once, where these are few: the output depends on nothing else."""
         if len(values) > _SHARED_RECORDS:
             return super().output(views, grant, read, values)
         key = views.definition(grant), tuple(value is None for value in values)
         known = self._outputs.get(key)
-        if known is None or known[0] is not read:
-            known = self._outputs[key] = read, super().output(views, grant, read, values)
-        return known[1]
+        if known is not None and known[0] is read:
+            return known[1]
+        output = super().output(views, grant, read, values)
+        if len(output.values.values) <= _SHARED_BYTES:
+            self._outputs[key] = read, output
+        return output
 
 
 class MoreToReadError(Exception):
