@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 import structlog
 
 from exchange import metrics
-from exchange.api.fetch_groups import FetchGroups
-from exchange.api.long_poll import TopicGrowth
+from exchange.api.long_poll import FetchGroups, TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
     MAX_STREAMS,

@@ -1,21 +1,40 @@
 """Long poll without threads: one watch a topic wakes every coroutine that waits for new records.
 
-    version = growth.version(topic)         before reading
-    nothing = await read(...)
+    version = growth.version(topic)                before reading
+    nothing = await groups.fetch(topic, call)      one coroutine for each long poll
     await growth.wait(topic, version, timeout)
 
 A version taken before the read cannot miss what was appended between the read and the wait.
+
+What wakes at one moment is fetched together, so that entries share a transaction (group commit). Calls of a topic wait
+while as many groups of it run as may; the next group takes all that have come meanwhile, up to a bound. So a group is
+as large as the gateway is behind: one consumer that wakes alone is fetched alone and at once, and of a thousand that
+wake together some dozens share each read, each decision's attributes and each commit (`exchange.records.group_fetch`).
 """
 
 import asyncio
 import threading
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import structlog
 
 from exchange.broker.port import Broker
-from schemas.errors import Reason, UnavailableError
+from exchange.records.group_fetch import FetchCall, Outcome
+from exchange.records.release import Release
+from schemas.errors import PoolError, Reason, UnavailableError
 from schemas.names import Topic
 
-__all__ = ["TopicGrowth"]
+__all__ = ["FetchGroups", "TopicGrowth"]
+
+_log = structlog.get_logger()
+_MAX_CALLS = 64  # of one group
+_MAX_GROUPS = 2  # of one topic at a time: one computes while the database works for the other
+
+_Together: TypeAlias = Callable[[Sequence[FetchCall]], Iterator[Mapping[int, Outcome]]]
+_Waiting: TypeAlias = tuple[FetchCall, "asyncio.Future[Outcome]"]
 
 
 class _TopicVersion:
@@ -90,3 +109,104 @@ class TopicGrowth:
         with self._lock:
             self._closed = True
             self._watches.close()
+
+
+class FetchGroups:
+    """Groups the fetches of long polls by topic; on one event loop.
+
+    Args:
+        together: does the fetches of several calls, in a thread.
+        alone: does one fetch, in a thread.
+        run: runs a function in a thread of the pool.
+        max_waiting: calls of all topics that may wait.
+    """
+
+    def __init__(
+        self,
+        together: _Together,
+        alone: Callable[[FetchCall], Release],
+        run: Callable[..., Awaitable[Any]],
+        *,
+        max_waiting: int,
+    ) -> None:
+        self._together = together
+        self._alone = alone
+        self._run = run
+        self._max_waiting = max_waiting
+        self._waiting: dict[Topic, deque[_Waiting]] = {}
+        self._count = 0
+        self._groups: Counter[Topic] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def fetch(self, topic: Topic, call: FetchCall) -> Release:
+        """Return what `FetchService.fetch` returns for a grant of this topic.
+
+        Raises:
+            PoolError: what it raises.
+            UnavailableError: OVERLOADED, too many calls wait.
+        """
+        if self._count >= self._max_waiting:
+            raise UnavailableError(
+                Reason.OVERLOADED, "this gateway has more calls waiting than it can serve; try again", retry_after=0.5
+            )
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(topic, deque()).append((call, future))
+        self._count += 1
+        if self._groups[topic] < _MAX_GROUPS:
+            self._groups[topic] += 1
+            task = asyncio.create_task(self._work(topic))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        outcome = await future
+        if outcome is None:
+            released: Release = await self._run(self._alone, call)
+            return released
+        if isinstance(outcome, PoolError):
+            raise outcome
+        return outcome
+
+    async def _work(self, topic: Topic) -> None:
+        """Do groups until no call of the topic waits."""
+        try:
+            while group := self._take(topic):
+                await self._do(group)
+        finally:
+            self._groups[topic] -= 1
+            if not self._groups[topic]:
+                del self._groups[topic]
+                if not self._waiting.get(topic):
+                    self._waiting.pop(topic, None)
+
+    def _take(self, topic: Topic) -> list[_Waiting]:
+        waiting, group = self._waiting.get(topic, deque()), list[_Waiting]()
+        while waiting and len(group) < _MAX_CALLS:
+            call, future = waiting.popleft()
+            self._count -= 1
+            if not future.done():  # its caller has gone
+                group.append((call, future))
+        return group
+
+    async def _do(self, group: list[_Waiting]) -> None:
+        try:
+            if len(group) > 1:
+                await self._run(self._fetch, group, asyncio.get_running_loop())
+        except Exception as error:  # noqa: BLE001 - each is then fetched alone, and raises its own
+            # Type alone: a library's message may contain a record's values.
+            _log.warning("fetch_group_failed", calls=len(group), error=type(error).__name__)
+        finally:
+            for _, future in group:
+                _resolve(future, None)
+
+    def _fetch(self, group: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        for outcomes in self._together([call for call, _ in group]):
+            loop.call_soon_threadsafe(_deliver, group, outcomes)
+
+
+def _deliver(group: list[_Waiting], outcomes: Mapping[int, Outcome]) -> None:
+    for index, outcome in outcomes.items():
+        _resolve(group[index][1], outcome)
+
+
+def _resolve(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exchange.api.fetch_groups import FetchGroups
+from exchange.api.long_poll import FetchGroups
 from exchange.authorization.request_context import RequestContext
 from exchange.records.group_fetch import FetchCall, Outcome
 from exchange.records.release import Release, empty_release
