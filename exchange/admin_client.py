@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["AdminClient", "from_options"]
 
 _TIMEOUT: Final = 60.0  # seconds
-_WAITS = 3  # times that a call waits since others at its address have failed to authenticate
+_WAITS = 3  # times that a call waits where the pool says how long
+_SLOWED = frozenset({Reason.TOO_MANY_FAILURES, Reason.RATE_LIMITED})
 _NEXT: Final = re.compile(r'<(?:https?://[^/>]*)?/v1([^>]*)>; *rel="?next"?')
 _GRPC_CODES = {401: 16, 403: 7, 404: 5, 409: 9, 410: 11, 422: 3, 429: 8, 500: 15, 503: 14}
 
@@ -74,8 +75,8 @@ class AdminClient:
             try:
                 return self._call_once(method, target, body)
             except UnavailableError as error:
-                # Others behind the same address have failed: a right token passes after the delay, which is short.
-                if error.reason is not Reason.TOO_MANY_FAILURES:
+                # Others behind the same address have failed, or this account has done too much: the delay is short.
+                if error.reason not in _SLOWED:
                     raise
                 time.sleep(error.retry_after or 1.0)
         return self._call_once(method, target, body)

@@ -142,6 +142,19 @@ class Limits(_Section):
     workers: int = Field(default_factory=_default_workers, ge=0, le=64)
     streams: int = Field(2000, ge=1)  # concurrent calls
     waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
+    # Budgets of each actor: beyond them it is slowed (`exchange.authorization.actor_budgets`)
+    refusals_per_minute: int = Field(120, ge=1)  # calls that are refused
+    entries_per_minute: int = Field(1_200, ge=1)  # acts of the control API, and reads with an entry of their own
+    schemas_per_minute: int = Field(12_000, ge=1)  # acts on the registry's schemas
+
+    @property
+    def per_minute(self) -> dict[str, int]:
+        """Return the budgets of an actor by name."""
+        return {
+            "refusals": self.refusals_per_minute,
+            "entries": self.entries_per_minute,
+            "schemas": self.schemas_per_minute,
+        }
 
 
 class Grants(_Section):

@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
+    "ACTORS_SLOWED",
     "AUTHENTICATIONS_FAILED",
     "CALLS",
     "CALL_SECONDS",
@@ -25,6 +26,7 @@ __all__ = [
     "UNSEQUENCED_ENTRIES",
 ]
 
+ACTORS_SLOWED = Counter("pool_actors_slowed_total", "Calls refused for want of an actor's budget", ["budget"])
 AUTHENTICATIONS_FAILED = Counter(
     "pool_authentications_failed_total",
     "Authentications that failed, or were refused unseen (too_many_failures)",

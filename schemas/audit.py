@@ -351,14 +351,26 @@ def fetch_data(
     return data
 
 
-def folded_data(*, count: int, since: int) -> dict[str, Json]:
-    """Return the data of repeated denials of one actor, aggregated into one entry.
+def folded_data(
+    *, count: int, since: int, resources: Sequence[str] = (), queries: Sequence[str] = (), unnamed: int = 0
+) -> dict[str, Json]:
+    """Return the data of repeated denials, failures or reads of one actor, aggregated into one entry.
 
     Args:
-        count: how many calls were denied, at least 1.
+        count: how many calls, at least 1.
         since: time of the first, microseconds UTC.
+        resources: some of what they named, where the entry's resource is `*`.
+        queries: digests of some of what they asked.
+        unnamed: calls whose resource or query is in neither.
     """
-    return {"folded": count, "since": since}
+    data: dict[str, Json] = {"folded": count, "since": since}
+    if resources:
+        data["resources"] = list(resources)
+    if queries:
+        data["queries"] = list(queries)
+    if unnamed:
+        data["unnamed"] = unnamed
+    return data
 
 
 def _canonical_text(entry: AuditEntry) -> str:

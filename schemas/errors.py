@@ -130,6 +130,7 @@ class Reason(StrEnum):
     PERSON_UNKNOWN = "person_unknown"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason code, not a secret
     TOO_MANY_FAILURES = "too_many_failures"
+    RATE_LIMITED = "rate_limited"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

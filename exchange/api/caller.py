@@ -43,6 +43,7 @@ class _Caller:
                 )
         self.pool = pool
         self.actor: Actor = pool.authenticate(token, origin)
+        pool.enforcer.check_refusals(self.actor)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
         finding = _finding(pool.enforcer.screen, request, body)
         if finding is not None:

@@ -29,7 +29,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from registry.rest.requests import header_of
-from schemas.access import Action, Actor
+from schemas.access import Action, Actor, ActorKind
 from schemas.errors import Reason, RefusedError
 from schemas.identifiers import random_id
 
@@ -57,10 +57,13 @@ class RegistryIdentification:
 
         Raises:
             RefusedError: NO_IDENTITY; TOKEN_INVALID; CERTIFICATE_EXPIRED; CERTIFICATE_REVOKED, for a revoked account.
+            UnavailableError: TOO_MANY_FAILURES; RATE_LIMITED, the account has had too many calls refused.
         """
         if self._dev:
             return ANONYMOUS
         actor = self._identify(request)
+        if actor.kind is ActorKind.HUMAN:
+            self._pool.enforcer.check_refusals(actor)
         self._screen(actor, request)
         return actor
 

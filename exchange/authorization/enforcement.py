@@ -11,33 +11,44 @@ that locks the grant), so it uses the two halves separately:
     ...
     ledger.write(work, [authorized.entry(data)])
 
-A denial is recorded before it is returned. Repeated denials of one actor are aggregated into one entry a minute with
-their count, so that a client in a retry loop cannot fill the log. If the entry cannot be written, nothing happens: no
-record leaves, no state changes, and even a denial becomes "unavailable".
+A denial is recorded before it is returned. What one actor repeats within a minute (denials, failures, lists and
+searches) is aggregated into one entry with its count (`exchange.authorization.entry_folding`), so that nobody fills the
+log in a loop; beyond a budget a minute the actor is slowed (`exchange.authorization.actor_budgets`). If an entry cannot
+be written, nothing happens: no record leaves, no state changes, and even a denial becomes "unavailable".
 
 A call whose purpose, case number, person or resource holds a personal number is refused before anything is decided, and
 its denial has those texts left out (`exchange.authorization.text_screen`).
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn, Protocol
 
+from exchange.authorization.actor_budgets import ActorBudgets, Budget
+from exchange.authorization.entry_folding import MINUTE, EntryFolds
+from exchange.authorization.entry_texts import MAX_DECLARED, MAX_RESOURCE, bounded, bounded_data
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.text_screen import TextFinding, TextScreen, finding_data, refused_text
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Allow, Deny
-from schemas.audit import AuditEntry, Decision, Flow, GrantRef, folded_data
+from schemas.audit import AuditEntry, Decision, Flow, GrantRef
 from schemas.canonical import Json
 from schemas.errors import PoolError, RefusedError
 from schemas.identifiers import random_id, uuid7
 
 __all__ = ["AuditWriter", "AuditedAct", "Authorized", "Enforcer"]
 
-_AGGREGATION = 60_000_000  # microseconds in which repeated denials become one entry
-_MAX_AGGREGATES = 10_000
+_WRITTEN_TOGETHER = 500  # entries of folds in one transaction
+_OF_SCHEMAS = frozenset(
+    {
+        Action.SCHEMA_REGISTER,
+        Action.SCHEMA_READ,
+        Action.SCHEMA_READ_BY_ID,
+        Action.SCHEMA_CONFIGURE,
+        Action.SCHEMA_DELETE,
+    }
+)
 
 
 class AuditWriter(Protocol):
@@ -67,7 +78,7 @@ class Authorized:
         """Build the act's entry; *data* is what is specific to the action."""
         actor = self.actor
         if self.call.on_behalf_of:
-            actor = replace(actor, on_behalf_of=self.call.on_behalf_of)
+            actor = replace(actor, on_behalf_of=bounded(self.call.on_behalf_of, MAX_DECLARED))
         return AuditEntry(
             pool=self.pool_id,
             id=entry_id or uuid7(self.clock()),
@@ -77,10 +88,10 @@ class Authorized:
             salt=random_id(),
             actor=actor,
             action=self.action,
-            resource=self.resource,
+            resource=bounded(self.resource, MAX_RESOURCE),
             grant=self.grant,
-            purpose=self.call.purpose,
-            case=self.call.case,
+            purpose=bounded(self.call.purpose, MAX_DECLARED),
+            case=bounded(self.call.case, MAX_DECLARED),
             flow=flow,
             data=data,
         )
@@ -97,19 +108,13 @@ class AuditedAct:
 
     def note(self, **attributes: Json) -> None:
         """Add data to the entry; never a record's value."""
-        self.data.update(attributes)
+        self.data.update(bounded_data(attributes))
 
     def entry(self, authorized: Authorized) -> AuditEntry:
         """Build the entry of the act."""
         if self.grant is not None:
             authorized = replace(authorized, grant=self.grant)
         return authorized.entry(self.data, entry_id=self.entry_id)
-
-
-class _DenialCount:
-    def __init__(self, since: int) -> None:
-        self.since = since
-        self.count = 0
 
 
 class Enforcer:
@@ -123,14 +128,23 @@ class Enforcer:
         pool_id: str,
         clock: Callable[[], int],
         screen: TextScreen | None = None,
+        budgets: ActorBudgets | None = None,
     ) -> None:
         self._database = database
         self._ledger = ledger
         self._pool_id = pool_id
         self._clock = clock  # microseconds UTC
         self.screen = screen or TextScreen()
-        self._lock = threading.Lock()
-        self._denials: dict[tuple[str, ...], tuple[_DenialCount, AuditEntry]] = {}
+        self._budgets = budgets or ActorBudgets()
+        self._folds = EntryFolds()
+
+    def check_refusals(self, actor: Actor) -> None:
+        """Check, before anything of a call is decided, that its actor has not had too many refused.
+
+        Raises:
+            UnavailableError: RATE_LIMITED.
+        """
+        self._budgets.check(actor, Budget.REFUSALS)
 
     def admit(
         self,
@@ -146,7 +160,7 @@ class Enforcer:
         Raises:
             RefusedError: with the decision's reason and explanation.
             InvalidError: PERSONAL_NUMBER or CASE_FORM_MISMATCH, for what the call declares.
-            UnavailableError: the denial could not be recorded.
+            UnavailableError: the denial could not be recorded; RATE_LIMITED, instead of a denial or refusal.
         """
         finding, authorized = self._screened(actor, action, resource, call, grant)
         if finding is not None:
@@ -214,9 +228,10 @@ class Enforcer:
 
         Raises:
             RefusedError: the decision denies it.
-            UnavailableError: nothing happened.
+            UnavailableError: nothing happened; RATE_LIMITED, the actor has done too much.
         """
         authorized = self.admit(actor, action, resource, call, decision, grant)
+        self._spend(authorized)
         act = AuditedAct(uuid7(self._clock()))
         try:
             with self._database.begin() as work:
@@ -261,7 +276,7 @@ class Enforcer:
 
         Raises:
             RefusedError: the decision denies it.
-            UnavailableError: nothing happened.
+            UnavailableError: nothing happened; RATE_LIMITED, the actor has done too much.
         """
         authorized = self.admit(actor, action, resource, call, decision)
         self.record(authorized, attributes or {})
@@ -271,59 +286,73 @@ class Enforcer:
             self._failed(authorized, error)
             raise
 
-    def _failed(self, authorized: Authorized, error: PoolError) -> None:
-        self.record(authorized, {"failed": str(error.reason)})
-
     def record(self, authorized: Authorized, data: Mapping[str, Json]) -> None:
         """Write the entry of an authorized act in a transaction of its own.
 
         Raises:
+            UnavailableError: it is not written; RATE_LIMITED, the actor has done too much.
+        """
+        self._spend(authorized)
+        self._write([authorized.entry(bounded_data(data))])
+
+    def record_read(self, authorized: Authorized, data: Mapping[str, Json], *, query: str = "") -> None:
+        """Write the entry of a list or search, before it is answered; those that follow within a minute are folded.
+
+        For what may be folded: never a search about a case or a person, an export or a single entry (`record`).
+
+        Args:
+            authorized: the read.
+            data: of its entry.
+            query: digest of what was asked; empty where there was nothing to ask.
+
+        Raises:
             UnavailableError: it is not written.
         """
-        self._write([authorized.entry(data)])
+        self._fold(authorized.entry(bounded_data(data)), query=query)
 
     def flush(self) -> None:
-        """Write the aggregated denials whose minute is over; called about once a minute."""
-        self._flush(self._clock() - _AGGREGATION)
+        """Write the folds whose minute is over; called every few seconds."""
+        self._flush(self._clock() - MINUTE)
 
     def close(self) -> None:
-        """Write all aggregated denials."""
+        """Write all folds."""
         self._flush(None)
 
+    def _spend(self, authorized: Authorized) -> None:
+        budget = Budget.SCHEMAS if authorized.action in _OF_SCHEMAS else Budget.ENTRIES
+        self._budgets.spend(authorized.actor, budget)
+
+    def _failed(self, authorized: Authorized, error: PoolError) -> None:
+        self._fold(authorized.entry({"failed": str(error.reason)}))
+
     def _deny(self, authorized: Authorized, decision: Deny, data: Mapping[str, Json] | None = None) -> None:
-        actor = authorized.actor
-        key = (actor.department, actor.id, actor.certificate, authorized.action, authorized.resource, decision.reason)
-        now = self._clock()
-        with self._lock:
-            earlier = self._denials.get(key)
-            if earlier is not None and now - earlier[0].since < _AGGREGATION:
-                earlier[0].count += 1
-                return
-            is_full = len(self._denials) >= _MAX_AGGREGATES
-        entry = replace(authorized.entry(data or {}), decision=Decision.DENY, reason=decision.reason)
-        entries = [entry]
-        if earlier is not None and earlier[0].count:
-            entries.insert(0, _aggregate(*earlier, at=now))
-        self._write(entries)
-        with self._lock:
-            self._denials[key] = (_DenialCount(now), entry)
-        if is_full:
+        self._budgets.spend(authorized.actor, Budget.REFUSALS)
+        entry = authorized.entry(bounded_data(data or {}))
+        self._fold(replace(entry, decision=Decision.DENY, reason=decision.reason))
+
+    def _fold(self, entry: AuditEntry, *, query: str = "") -> None:
+        pending = self._folds.add(entry, self._clock(), query=query)
+        if pending is None:
+            return
+        try:
+            self._write(pending.entries)
+        except BaseException:
+            self._folds.failed(pending)
+            raise
+        self._folds.written(pending)
+        if self._folds.is_full:
             self._flush(None)
 
     def _flush(self, before: int | None) -> None:
-        with self._lock:
-            ended = {key: one for key, one in self._denials.items() if before is None or one[0].since <= before}
-            for key in ended:
-                del self._denials[key]
-        entries = [_aggregate(*one, at=self._clock()) for one in ended.values() if one[0].count]
-        if entries:
-            self._write(entries)
+        taken = self._folds.take(before)
+        for first in range(0, len(taken), _WRITTEN_TOGETHER):
+            some = taken[first : first + _WRITTEN_TOGETHER]
+            try:
+                self._write([one.entry(self._clock()) for one in some])
+            except BaseException:
+                self._folds.put_back(taken[first:])
+                raise
 
     def _write(self, entries: Sequence[AuditEntry]) -> None:
         with self._database.begin() as work:
             self._ledger.write(work, entries, last=True)
-
-
-def _aggregate(denials: _DenialCount, first: AuditEntry, *, at: int) -> AuditEntry:
-    data = folded_data(count=denials.count, since=denials.since)
-    return replace(first, id=uuid7(at), at=at, salt=random_id(), data=data)

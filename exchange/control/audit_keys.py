@@ -62,7 +62,7 @@ class AuditKeys:
         decision = self._decide(actor, Action.AUDIT_KEYS_READ)
         authorized = self._enforcer.admit(actor, Action.AUDIT_KEYS_READ, "*", call, decision)
         epochs = self._secrets.audit_epochs()
-        self._enforcer.record(authorized, {"count": len(epochs)})
+        self._enforcer.record_read(authorized, {"count": len(epochs)})
         now = epoch_of(self._clock())
         return [
             {"epoch": epoch, "fingerprint": fingerprint(self._secrets.audit_key(epoch)).hex(), "over": epoch < now}

@@ -2,7 +2,9 @@
 
 A department sees the entries whose actor is its own and those whose resource is its own; of the former, where the
 resource is another's, without ranges (`exchange.control.entry_view`). A query has one entry: what was asked, its
-digest, and how many entries the answer holds; nothing is answered that has none.
+digest, and how many entries the answer holds; nothing is answered that has none. Searches that an actor repeats within
+a minute are counted in one entry with their digests, but for those about a case: each of those has its own, and so has
+each look-up of an entry.
 """
 
 import base64
@@ -149,7 +151,12 @@ class AuditQueries:
         covered = self._covered()
         documents = [self._document(one, reader, covered) for one in found]
         # Before the answer, so that none is without a trace.
-        self._enforcer.record(authorized, {**_asked(query, party), "count": len(documents)})
+        asked = _asked(query, party)
+        data = {**asked, "count": len(documents)}
+        if _may_be_folded(query):
+            self._enforcer.record_read(authorized, data, query=asked["digest"])
+        else:
+            self._enforcer.record(authorized, data)
         full = len(found) == query.limit
         return EntryPage(documents=documents, after=cursor_text(found[-1].place) if full else None)
 
@@ -251,6 +258,12 @@ def _asked(query: EntryQuery, party: str | None) -> dict[str, Any]:
         "query": {name: asked[name] for name in _CRITERIA if name in asked},
         "digest": hashlib.sha256(canonical(asked)).hexdigest(),
     }
+
+
+def _may_be_folded(query: EntryQuery) -> bool:
+    """Return whether a search is about nothing narrow: one about a case or a person, and a further page, never is."""
+    asked = {name for name, value in asdict(replace(query, party=None, limit=0)).items() if value}
+    return asked <= {*_CRITERIA} - {"actor"}
 
 
 def _status(index: int | None, covered: int) -> str:

@@ -25,9 +25,21 @@ RANGES: Final = frozenset({"from", "to", "delivered", "withdrawn", "runs"})
 _OF_RECORDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         Action.FETCH: frozenset(
-            {"generation", "count", "withdrawn_count", "root", "again", "gap", "failed", "folded", "since"}
+            {
+                "generation",
+                "count",
+                "withdrawn_count",
+                "root",
+                "again",
+                "gap",
+                "failed",
+                "folded",
+                "since",
+                "resources",
+                "unnamed",
+            }
         ),
-        Action.COMMIT: frozenset({"generation", "failed", "folded", "since"}),
+        Action.COMMIT: frozenset({"generation", "failed", "folded", "since", "resources", "unnamed"}),
     }
 )
 """What a consumer sees of the data of its own acts; a field that is not here is withheld, new ones too."""

@@ -143,8 +143,10 @@ class ErasureService:
             RefusedError: the actor may see none.
         """
         decision = self._decide(actor, Action.ERASURE_READ, actor.department or None)
-        with self._enforcer.act(actor, Action.ERASURE_READ, "*", call, decision) as (work, _):
-            found = self._store.list(work)
+        authorized = self._enforcer.admit(actor, Action.ERASURE_READ, "*", call, decision)
+        with self._database.read() as reader:
+            found = self._store.list(reader)
+        self._enforcer.record_read(authorized, {})
         if not actor.department:
             return found
         return [one for one in found if self._provider_or_none(one.topic) == actor.department]

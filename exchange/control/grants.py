@@ -409,10 +409,13 @@ class GrantService:
         decision = decide_control(
             actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
         )
-        with self._enforcer.act(actor, Action.GRANT_READ, "*", call, decision) as (work, _):
-            if actor.department:
-                query = replace(query, party=actor.department)
-            return self._access.list(work, query)
+        authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
+        if actor.department:
+            query = replace(query, party=actor.department)
+        with self._database.read() as reader:
+            found = self._access.list(reader, query)
+        self._enforcer.record_read(authorized, {})
+        return found
 
     def purposes(self) -> Sequence[Purpose]:
         """Return the purposes that a request may name; they are public."""

@@ -31,7 +31,7 @@ from schemas.errors import PoolError, Reason
 __all__ = [
     "SequencerProgress",
     "carry_out_erasures",
-    "flush_authentications",
+    "flush_folds",
     "in_thread",
     "send_schemas",
     "sequence",
@@ -44,7 +44,6 @@ _SEQUENCER_PERIOD = 1.0  # seconds
 _SCHEMAS_PERIOD = 1.0  # seconds, while nothing waits
 _SWEEPER_PERIOD = 10.0  # seconds
 _ERASURES_PERIOD = 5.0  # seconds
-_FLUSH_EVERY = 6  # turns of the sweeper
 _REVIEW_EVERY = 30  # turns of the sweeper
 _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
 
@@ -135,16 +134,14 @@ def send_schemas(topic: SchemasTopic, stop: threading.Event) -> None:
             stop.wait(_SCHEMAS_PERIOD)
 
 
-def sweep(recovery: AppendRecovery, grants: GrantService, enforcer: Enforcer, stop: threading.Event) -> None:
-    """Every 10 s: write missing receipts, expire grants; every minute: write denials; every 5 min: review grants."""
+def sweep(recovery: AppendRecovery, grants: GrantService, stop: threading.Event) -> None:
+    """Every 10 s: write missing receipts, expire grants; every 5 min: review grants."""
     turns = 0
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], object]]] = [
             ("sweep", partial(recover_receipts, recovery)),
             ("expire", grants.expire),
         ]
-        if turns % _FLUSH_EVERY == 0:
-            tasks.append(("flush", enforcer.flush))
         if turns % _REVIEW_EVERY == 0:
             tasks.append(("review", grants.review_unmasked))
         for name, task in tasks:
@@ -170,15 +167,16 @@ def carry_out_erasures(erasures: ErasureService, stop: threading.Event) -> None:
         stop.wait(_ERASURES_PERIOD)
 
 
-def flush_authentications(authentications: Authentications, stop: threading.Event) -> None:
-    """Every 10 s: write the entries of failed authentications whose minute is over."""
+def flush_folds(authentications: Authentications, enforcer: Enforcer, stop: threading.Event) -> None:
+    """Every 10 s, in each process that serves calls: write the folded entries whose minute is over."""
     while not stop.wait(_SWEEPER_PERIOD):
-        try:
-            authentications.flush()
-        except PoolError as error:
-            _log.warning("upkeep_failed", task="authentications", reason=error.reason)
-        except Exception as error:  # noqa: BLE001 - see the module
-            _unexpected("authentications", error)
+        for name, flush in (("authentications", authentications.flush), ("flush", enforcer.flush)):
+            try:
+                flush()
+            except PoolError as error:
+                _log.warning("upkeep_failed", task=name, reason=error.reason)
+            except Exception as error:  # noqa: BLE001 - see the module
+                _unexpected(name, error)
 
 
 def recover_receipts(recovery: AppendRecovery) -> None:

@@ -32,6 +32,7 @@ from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.proof import log_behind, prove
 from exchange.audit.sequencer import Sequencer
 from exchange.audit.store import CheckpointRow, ReceiptStore
+from exchange.authorization.actor_budgets import ActorBudgets
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.authentications import Authentications
@@ -312,8 +313,8 @@ class App:
         )
 
     def close(self) -> None:
-        """Write aggregated denials and release every resource; the embedded PostgreSQL is stopped."""
-        for what, write in (("denials", self.enforcer.close), ("authentications", self.pool.authentications.close)):
+        """Write folded entries and release every resource; the embedded PostgreSQL is stopped."""
+        for what, write in (("entries", self.enforcer.close), ("authentications", self.pool.authentications.close)):
             try:
                 write()
             except PoolError as error:
@@ -460,6 +461,7 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
             pool_id=config.pool_id,
             clock=microseconds,
             screen=TextScreen(config.parsed_case_forms()),
+            budgets=ActorBudgets(config.limits.per_minute),
         ),
         Authentications(
             storage.database,

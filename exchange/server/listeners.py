@@ -83,15 +83,15 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await asyncio.to_thread(app.pool.accounts.finish_set_up)
             await stack.enter_async_context(_gateway(app, threads))
             await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
-            sweep = partial(background.sweep, app.pool.recovery, app.pool.grants, app.enforcer)
+            sweep = partial(background.sweep, app.pool.recovery, app.pool.grants)
             await stack.enter_async_context(background.in_thread("sweeper", sweep))
             erasures = partial(background.carry_out_erasures, app.pool.erasures)
             await stack.enter_async_context(background.in_thread("erasures", erasures))
         if Role.REGISTRY in roles:
             await stack.enter_async_context(_web(app, "registry", _registry_api(app)))
         if roles & {Role.GATEWAY, Role.REGISTRY}:
-            flush = partial(background.flush_authentications, app.pool.authentications)
-            await stack.enter_async_context(background.in_thread("authentications", flush))
+            flush = partial(background.flush_folds, app.pool.authentications, app.enforcer)
+            await stack.enter_async_context(background.in_thread("folds", flush))
             rows = partial(row_watch.watch, app.row_watch)
             await stack.enter_async_context(background.in_thread("rows", rows))
         if Role.SEQUENCER in roles:

@@ -95,18 +95,29 @@ def test_the_sequencer_goes_on_after_any_error() -> None:
 
 
 def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
-    sweep, expire, flush, review = Task(raw(), away()), Task(raw()), Task(ValueError(SECRET)), Task(raw())
+    sweep, expire, review = Task(raw(), away()), Task(raw()), Task(raw())
     recovery: Any = SimpleNamespace(sweep=sweep)
     grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
-    enforcer: Any = SimpleNamespace(flush=flush)
-    logs = run(partial(background.sweep, recovery, grants, enforcer), 7)
-    assert (sweep.turns, expire.turns, flush.turns, review.turns) == (7, 7, 2, 1)
+    logs = run(partial(background.sweep, recovery, grants), 7)
+    assert (sweep.turns, expire.turns, review.turns) == (7, 7, 1)
     assert logs == [
         ("upkeep_failed", "sweep", "InternalError"),
         ("upkeep_failed", "expire", "InternalError"),
-        ("upkeep_failed", "flush", "ValueError"),
         ("upkeep_failed", "review", "InternalError"),
         ("upkeep_failed", "sweep", Reason.DATABASE_UNAVAILABLE),
+    ]
+
+
+def test_folds_are_written_each_turn_though_one_kind_of_them_fails() -> None:
+    authentications, enforcer = Task(ValueError(SECRET), away()), Task(raw())
+    first: Any = SimpleNamespace(flush=authentications)
+    second: Any = SimpleNamespace(flush=enforcer)
+    logs = run(partial(background.flush_folds, first, second), 4)
+    assert authentications.turns == enforcer.turns == 3
+    assert logs == [
+        ("upkeep_failed", "authentications", "ValueError"),
+        ("upkeep_failed", "flush", "InternalError"),
+        ("upkeep_failed", "authentications", Reason.DATABASE_UNAVAILABLE),
     ]
 
 
