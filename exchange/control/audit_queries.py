@@ -3,8 +3,8 @@
 A department sees the entries whose actor is its own and those whose resource is its own; of the former, where the
 resource is another's, without ranges (`exchange.control.entry_view`). A query has one entry: what was asked, its
 digest, and how many entries the answer holds; nothing is answered that has none. Searches that an actor repeats within
-a minute are counted in one entry with their digests, but for those about a case: each of those has its own, and so has
-each look-up of an entry.
+a minute are counted in one entry with their digests, but for those about a case or a person and for further pages: each
+of those has an entry of its own, and so has each look-up of an entry.
 """
 
 import base64
