@@ -46,6 +46,7 @@ bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/
 
 bench-large: setup kafka ## The same with 1,000,000 records a run, 100,000 subjects, 10,000,000 records for memory: hours
 	$(BIN)/python -m tests.bench --records 1000000 --subjects 100000 --memory 10000000
+	$(BIN)/python -m tests.bench.searches
 
 torture: setup kafka ## 200 faults on unacknowledged batches, two controls; every counted test whole (SEED=n repeats)
 	$(BIN)/python -m tests.torture --faults 200 --controls $(SEEDED)

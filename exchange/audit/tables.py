@@ -31,7 +31,7 @@ metadata = sa.MetaData()
 
 RECORD_ACTS = (
     "exchange:records:publish",
-    "exchange:records:resume",
+    "exchange:lane:resume",
     "exchange:records:fetch",
     "exchange:records:commit",
 )

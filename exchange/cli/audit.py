@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
+from exchange.cli import audit_reports
 from exchange.cli.control import client, connect, print_table
 from exchange.cli.output import CommandGroup, print_json
 from schemas.errors import InvalidError, Reason
@@ -52,6 +53,7 @@ def add_to(app: typer.Typer) -> None:
         ("reindex", reindex),
     ):
         audit.command(name)(command)
+    audit_reports.add_to(audit)
 
 
 def list_entries(

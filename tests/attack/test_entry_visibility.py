@@ -52,7 +52,10 @@ ROUTES = {
     "/v1/audit/keys/prunings",
     "/v1/audit/keys/prunings/{proposal_id}/confirmation",
 }
-COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys", "reindex"}
+COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys", "reindex"} | {
+    "report",
+    "stream",
+}
 
 
 @dataclass

@@ -31,6 +31,7 @@ _FOUND = (
     audit_entry.c.at,
     audit_entry.c.seq,
 )
+_FEW = 10  # part of a page that each branch of a department's search gives at first
 _BATCH = 2_000  # entries that get their columns in one transaction
 _UNFILLED = sa.text("SELECT EXISTS (SELECT FROM audit_entry WHERE actor IS NULL)")
 _NEXT = sa.text("SELECT seq, leaf FROM audit_entry WHERE actor IS NULL ORDER BY seq LIMIT :limit")
@@ -155,19 +156,34 @@ def _newest(statement: "sa.Select[Any]", limit: int) -> "sa.Select[Any]":
 
 
 def _of_party(query: EntryQuery, party: EntryParty) -> "sa.Select[Any]":
-    """Return the select of a department's entries: by its actors, and, index range by index range, of its resources."""
-    key = (audit_entry.c.at, audit_entry.c.seq)  # a branch for each resource: what is sorted must be narrow
-    by_actor = _newest(_matching(query, key).where(audit_entry.c.actor_department == party.department), query.limit)
-    parts: list[sa.Select[Any]] = [sa.select(by_actor.subquery())]
+    """Return the select of a department's entries: by its actors, and, index range by index range, of its resources.
+
+    A page of each branch would be read to show one page of all. So each branch first gives a few of its entries; the
+    time of the last that a page of those would show is a bound, and only what is not older is read then.
+    """
     resources = sorted(party.resources if query.resource is None else party.resources & {query.resource})
-    if resources:
-        owned = sa.func.unnest(sa.cast(resources, pg.ARRAY(sa.Text))).table_valued("name").alias("owned")
-        about = sa.or_(*(audit_entry.c.action.startswith(scope, autoescape=True) for scope in RESOURCE_SCOPES))
-        of_resource = _matching(query, key).where(audit_entry.c.resource == owned.c.name, about)
-        each = _newest(of_resource, query.limit).lateral()
-        parts.append(sa.select(each).select_from(owned.join(each, sa.true())))
-    keys = sa.union(*parts).subquery()
+    first = _branches(query, party, resources, max(1, query.limit // _FEW), None).subquery("first")
+    bound = sa.select(first.c.at).order_by(first.c.at.desc()).offset(query.limit - 1).limit(1).scalar_subquery()
+    keys = _branches(query, party, resources, query.limit, sa.func.coalesce(bound, 0)).subquery("keys")
     found = sa.select(keys).order_by(keys.c.at.desc(), keys.c.seq.desc()).limit(query.limit).subquery()
     # As a lateral look-up, since a join could be planned as a walk through the log beside the keys.
     row = sa.select(*_FOUND).where(audit_entry.c.seq == found.c.seq).limit(1).lateral()
     return sa.select(row).select_from(found.join(row, sa.true())).order_by(found.c.at.desc(), found.c.seq.desc())
+
+
+def _branches(
+    query: EntryQuery, party: EntryParty, resources: Sequence[str], limit: int, bound: "sa.ColumnElement[int] | None"
+) -> "sa.CompoundSelect[Any]":
+    """Return the union of the branches' newest keys, so many of each, none older than the bound."""
+    key = (audit_entry.c.at, audit_entry.c.seq)  # what is sorted must be narrow
+    matching = _matching(query, key)
+    if bound is not None:
+        matching = matching.where(audit_entry.c.at >= bound)
+    by_actor = _newest(matching.where(audit_entry.c.actor_department == party.department), limit)
+    parts: list[sa.Select[Any]] = [sa.select(by_actor.subquery())]
+    if resources:
+        owned = sa.func.unnest(sa.cast(resources, pg.ARRAY(sa.Text))).table_valued("name").alias("owned")
+        about = sa.or_(*(audit_entry.c.action.startswith(scope, autoescape=True) for scope in RESOURCE_SCOPES))
+        each = _newest(matching.where(audit_entry.c.resource == owned.c.name, about), limit).lateral()
+        parts.append(sa.select(each).select_from(owned.join(each, sa.true())))
+    return sa.union(*parts)

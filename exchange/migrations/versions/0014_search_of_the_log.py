@@ -10,7 +10,7 @@ revision = "0014"
 down_revision = "0013"
 
 _OF_CONTROL = (
-    "action NOT IN ('exchange:records:publish', 'exchange:records:resume', 'exchange:records:fetch', "
+    "action NOT IN ('exchange:records:publish', 'exchange:lane:resume', 'exchange:records:fetch', "
     "'exchange:records:commit')"
 )
 _DENIED = "decision = 'deny'"
