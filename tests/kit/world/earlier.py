@@ -20,11 +20,11 @@ class EarlierPrograms(Programs):
     Args:
         commit: which.
         folder: empty; gets the source.
+        two_persons: whether accounts and invitations took two persons then.
     """
 
-    two_persons = False
-
-    def __init__(self, commit: str, folder: Path) -> None:
+    def __init__(self, commit: str, folder: Path, *, two_persons: bool) -> None:
+        self.two_persons = two_persons  # type: ignore[misc]
         found = subprocess.run(
             ["git", "archive", commit, "schemas", "registry", "exchange", "connectors"],
             cwd=ROOT,
