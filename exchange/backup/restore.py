@@ -10,10 +10,11 @@
                      which rows, grants and lanes were set back to which state
     (6) replay       what was revoked, ended and released since (`exchange.backup.replay`)
     (7) generation   of every topic, so that positions from before are recognised
-    (8) signature    the log is signed, and everything is verified as `pool audit verify --database` does
+    (8) signature    the log is signed up to its end
 
 The last second before the loss is in no log: entries are signed about a second after they are written. So a restored
-pool releases nothing until two persons have settled it (`exchange.control.restores`).
+pool releases nothing until two persons have settled it (`exchange.control.restores`). Nothing here compares the
+database with the log: an auditor does that with `pool audit verify --database` before the two persons settle it.
 """
 
 import json
