@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Accounts",
     "Address",
+    "Audit",
     "BrokerSettings",
     "Config",
+    "Embedded",
     "Grants",
     "KafkaBroker",
     "Limits",
@@ -157,6 +159,18 @@ class Limits(_Section):
         }
 
 
+class Audit(_Section):
+    """Rules of the audit log that a pool may set."""
+
+    unsigned_seconds: int = Field(60, ge=5, le=86_400)  # of the oldest unsigned entry; beyond it nothing is released
+
+
+class Embedded(_Section):
+    """The embedded PostgreSQL."""
+
+    restart_seconds: int = Field(300, ge=1, le=86_400)  # of an outage; then the process ends with the code 75
+
+
 class Grants(_Section):
     """Rules of grants that a pool may set."""
 
@@ -225,6 +239,8 @@ class Config(_Section):
     roles: Roles = Roles()
     broker: BrokerSettings = PostgresBroker()
     limits: Limits = Limits()
+    audit: Audit = Audit()
+    embedded: Embedded = Embedded()
     grants: Grants = Grants()
     accounts: Accounts = Accounts()
     registry: Registry = Registry()

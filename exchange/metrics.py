@@ -12,6 +12,8 @@ __all__ = [
     "ENGINE_DIFFERENCES",
     "ENTRIES_REFUSED",
     "LANES_UNREADABLE",
+    "LOG_LINES_LOST",
+    "POSTGRES_RESTARTS",
     "PUBLISH_HELD_BACK",
     "PUBLISH_WAITING_BYTES",
     "RECORDS_CORRUPT",
@@ -22,6 +24,7 @@ __all__ = [
     "ROWS_REFUSED",
     "SCHEMAS_TOPIC_FAILURES",
     "SEQUENCER_FAILURES",
+    "SERVING",
     "UNSEQUENCED_AGE",
     "UNSEQUENCED_ENTRIES",
 ]
@@ -58,7 +61,12 @@ UNSEQUENCED_ENTRIES = Gauge("pool_unsequenced_entries", "Audit entries that wait
 UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry may have waited to be signed")
 CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")
 ENTRIES_REFUSED = Counter("pool_entries_refused_total", "Entries in the database that no known process wrote")
+SERVING = Gauge("pool_serving", "1 while records are released and receipts given, 0 while the log is not signed")
 SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
+LOG_LINES_LOST = Counter("pool_log_lines_lost_total", "Log lines that standard error did not take")
+POSTGRES_RESTARTS = Counter(
+    "pool_embedded_postgres_restarts_total", "Attempts to start the embedded PostgreSQL again", ["outcome"]
+)
 ENGINE_DIFFERENCES = Counter("pool_engine_differences_total", "Batches on which the two Avro engines differed")
 ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that were killed or died", ["why"])
 SCHEMAS_TOPIC_FAILURES = Counter(

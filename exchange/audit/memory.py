@@ -8,6 +8,7 @@ from functools import partial
 
 from typing_extensions import override
 
+from exchange.audit.signing import SigningState
 from exchange.audit.store import (
     Backlog,
     CheckpointRow,
@@ -231,6 +232,18 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         with self._lock:
             waiting = [row.new.entry.at for row in self._rows if row.index is None]
         return Backlog(count=len(waiting), oldest=min(waiting, default=None))
+
+    @override
+    def signing_state(self) -> SigningState:
+        with self._lock:
+            size = max(self._checkpoints, default=0)
+            oldest = next((row for row in self._rows if row.index == size), None)
+            oldest = oldest or next((row for row in self._rows if row.index is None), None)
+            return SigningState(
+                size=size,
+                root=self._checkpoints[size].root if size else b"",
+                oldest=None if oldest is None else (oldest.new.entry.id, oldest.new.entry.at),
+            )
 
 
 def _matches(entry: AuditEntry, query: EntryQuery) -> bool:

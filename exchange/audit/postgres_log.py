@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.search.postgres import uuid_text
+from exchange.audit.signing import SigningState
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
@@ -57,6 +58,19 @@ _PUT = sa.text("""
 INSERT INTO audit_checkpoint (size, root, note, at) VALUES (:size, :root, :note, :at) ON CONFLICT (size) DO NOTHING
 """)
 _BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index IS NULL AND NOT refused")
+# The first placed entry beyond the checkpoint comes before the first that waits for a place. Each is one step of an
+# index, however long the backlog is.
+_SIGNING = sa.text("""
+WITH latest AS (SELECT size, root FROM audit_checkpoint ORDER BY size DESC LIMIT 1),
+placed AS (
+  SELECT id, at FROM audit_entry WHERE leaf_index = coalesce((SELECT size FROM latest), 0)
+), waiting AS (
+  SELECT id, at FROM audit_entry WHERE leaf_index IS NULL AND NOT refused ORDER BY seq LIMIT 1
+)
+SELECT coalesce((SELECT size FROM latest), 0) AS size, (SELECT root FROM latest) AS root,
+  CAST(coalesce((SELECT id FROM placed), (SELECT id FROM waiting)) AS text) AS id,
+  coalesce((SELECT at FROM placed), (SELECT at FROM waiting)) AS at
+""")
 
 
 class PostgresLog(LogStore):
@@ -178,6 +192,13 @@ class PostgresLog(LogStore):
         with self._transaction() as connection:
             count, oldest = connection.execute(_BACKLOG).one()
         return Backlog(count=count, oldest=oldest)
+
+    @override
+    def signing_state(self) -> SigningState:
+        with self._transaction() as connection:
+            row = connection.execute(_SIGNING).one()
+        oldest = None if row.id is None else (row.id, row.at)
+        return SigningState(size=row.size, root=bytes(row.root or b""), oldest=oldest)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

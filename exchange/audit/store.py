@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from exchange.audit.signing import SigningState
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
@@ -305,6 +306,14 @@ class LogStore(Protocol):
 
     def backlog(self) -> Backlog:
         """Return how many entries have no index yet."""
+        ...
+
+    def signing_state(self) -> SigningState:
+        """Return the newest checkpoint and the oldest entry that it does not cover, at the cost of three look-ups.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE.
+        """
         ...
 
 

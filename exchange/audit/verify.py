@@ -19,11 +19,12 @@ of them are counted.
 import argparse
 import heapq
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from exchange.audit.log_invariants import LogInvariants
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
@@ -32,7 +33,19 @@ from schemas.audit import Checkpoint
 from schemas.errors import CorruptError, InvalidError
 from schemas.merkle import HASH_SIZE, Frontier, leaf_hash, root_of
 
-__all__ = ["EntryObserver", "LogFinding", "VerificationReport", "main", "verify_files"]
+__all__ = [
+    "BEHIND",
+    "EntryObserver",
+    "LogFinding",
+    "Signing",
+    "VerificationReport",
+    "main",
+    "signing_of_files",
+    "verify_files",
+]
+
+BEHIND = 3
+"""Exit code of a verification that found nothing wrong in what is signed, and entries that wait too long for it."""
 
 _MAX_FINDINGS = 1000
 _MAX_BUNDLES = 256  # whose differences are reported entry by entry
@@ -51,6 +64,39 @@ class LogFinding:
         return f"{self.kind}{index}: {self.message}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """How far the log is signed.
+
+    Attributes:
+        unsigned: entries that no checkpoint covers; None where only the files were read, which do not hold them.
+        oldest: seconds for which the oldest of them has waited; 0 without any, None where it is not known.
+        signed: seconds since the last signature, by the time of the checkpoint's row, or else of its file; None without
+            one.
+        bound: seconds that an entry may wait.
+    """
+
+    unsigned: int | None
+    oldest: float | None
+    signed: float | None
+    bound: float
+
+    @property
+    def behind(self) -> bool:
+        """Return whether an entry has waited longer than the bound."""
+        return self.oldest is not None and self.oldest > self.bound
+
+    def line(self) -> str:
+        """Return it as a line of text."""
+        signed = "there is no signature" if self.signed is None else f"the last signature was {self.signed:.0f} s ago"
+        if self.unsigned is None:
+            return f"{signed}, by the file's time; how many entries wait is known to the database alone"
+        if not self.unsigned:
+            return f"no entry waits to be signed; {signed}"
+        line = f"{self.unsigned} entries wait to be signed, the oldest for {self.oldest or 0:.0f} s; {signed}"
+        return f"{line}. EXPECTED {self.bound:.0f} s AT MOST" if self.behind else line
+
+
 @dataclass
 class VerificationReport:
     """What a verification found; `ok` without findings."""
@@ -60,6 +106,7 @@ class VerificationReport:
     findings: list[LogFinding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what is no finding and must be known: restores of the pool
     counts: Counter[str] = field(default_factory=Counter)
+    signing: Signing | None = None
 
     @property
     def ok(self) -> bool:
@@ -68,8 +115,14 @@ class VerificationReport:
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when nothing is wrong, else 1."""
-        return 0 if self.ok else 1
+        """Return 0 when nothing is wrong, 1 when something is, else `BEHIND` when entries wait too long."""
+        if not self.ok:
+            return 1
+        return BEHIND if self._behind else 0
+
+    @property
+    def _behind(self) -> bool:
+        return self.signing is not None and self.signing.behind
 
     def add(self, kind: str, index: int | None, message: str) -> None:
         """Add a finding."""
@@ -83,10 +136,35 @@ class VerificationReport:
         if sum(self.counts.values()) > len(lines):
             lines.append(f"… and {sum(self.counts.values()) - len(lines)} more")
         lines += self.notes
+        if self.signing is not None:
+            lines.append(self.signing.line())
         if self.checkpoint is not None:
             head = f"{self.checkpoint.origin}: {self.entries} of {self.checkpoint.size} entries read"
-            lines.append(f"{head}, {'nothing is wrong' if self.ok else 'DO NOT TRUST IT'}")
+            verdict = "nothing is wrong in what is signed" if self._behind else "nothing is wrong"
+            lines.append(f"{head}, {verdict if self.ok else 'DO NOT TRUST IT'}")
         return lines
+
+    def document(self) -> dict[str, Any]:
+        """Return the report as a JSON document."""
+        return {
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "origin": self.checkpoint.origin if self.checkpoint else None,
+            "size": self.checkpoint.size if self.checkpoint else None,
+            "entries": self.entries,
+            "findings": [{"kind": one.kind, "index": one.index, "message": one.message} for one in self.findings],
+            "counts": dict(self.counts),
+            "notes": self.notes,
+            "signing": None
+            if self.signing is None
+            else {
+                "unsigned": self.signing.unsigned,
+                "oldest_seconds": self.signing.oldest,
+                "signed_seconds": self.signing.signed,
+                "bound_seconds": self.signing.bound,
+                "behind": self.signing.behind,
+            },
+        }
 
 
 class EntryObserver(Protocol):
@@ -332,6 +410,15 @@ class _TreeVerifier:
         else:
             return [content[at : at + HASH_SIZE] for at in range(0, len(content), HASH_SIZE)]
         return None
+
+
+def signing_of_files(folder: Path, bound: float) -> Signing:
+    """Return what the files say of the last signature: the time of the checkpoint's file, where a copy kept it."""
+    try:
+        written: float | None = max(0.0, time.time() - (folder / "checkpoint").stat().st_mtime)
+    except OSError:
+        written = None
+    return Signing(unsigned=None, oldest=None, signed=written, bound=bound)
 
 
 def _checkpoint(content: bytes | None, keys: list[NoteKey], report: VerificationReport, kind: str) -> Checkpoint | None:

@@ -39,7 +39,7 @@ from exchange.audit.log_invariants import LogInvariants, makes_version
 from exchange.audit.note import NoteKey, open_note, parse_checkpoint
 from exchange.audit.postgres import columns_of
 from exchange.audit.row_notes import StoredRow
-from exchange.audit.verify import EntryObserver, VerificationReport, verify_files
+from exchange.audit.verify import EntryObserver, Signing, VerificationReport, verify_files
 from registry.database.errors import unavailable
 from schemas.access import Action
 from schemas.audit import RESTORED, AuditEntry, from_leaf
@@ -99,6 +99,17 @@ _LOST_RECEIPTS = sa.text("""
 SELECT r.lane, r.sequence FROM audit_receipt AS r
 WHERE NOT EXISTS (SELECT FROM audit_entry AS e WHERE e.id = r.entry_id) ORDER BY r.lane, r.sequence LIMIT 1000
 """)
+_SIGNING = sa.text("""
+WITH latest AS (SELECT coalesce(max(size), 0) AS size FROM audit_checkpoint),
+unsigned AS (
+  SELECT at FROM audit_entry WHERE leaf_index IS NULL AND NOT refused
+  UNION ALL SELECT at FROM audit_entry WHERE leaf_index >= (SELECT size FROM latest)
+)
+SELECT (SELECT count(*) FROM unsigned) AS unsigned,
+  (SELECT now - min(at) FROM unsigned) AS oldest,
+  (SELECT now - max(at) FROM audit_checkpoint) AS signed
+FROM (SELECT CAST(extract(epoch FROM now()) * 1000000 AS bigint) AS now) AS clock
+""")
 _CHECKPOINTS = sa.text("SELECT size, root, note FROM audit_checkpoint WHERE size >= :first ORDER BY size")
 
 
@@ -113,6 +124,7 @@ def verify_database(
     tagged: TaggedRows | None = None,
     entry_tags: EntryTags | None = None,
     objects: ForeignObjects | None = None,
+    unsigned_seconds: float = 60.0,
 ) -> VerificationReport:
     """Verify files and database; the module's docstring lists the kinds of findings.
 
@@ -128,6 +140,8 @@ def verify_database(
         tagged: reads the rows of tagged tables.
         entry_tags: with the keys of all roles, to check the entries that are not signed yet.
         objects: reads what is in the database beside the pool's tables.
+        unsigned_seconds: that an entry may wait for its signature; one that waits longer is no finding, and the report
+            says so (`VerificationReport.signing`).
 
     Raises:
         UnavailableError: DATABASE_UNAVAILABLE.
@@ -141,6 +155,7 @@ def verify_database(
             rows = _Rows(connection, cursors, report, keys, invariants, entry_tags)
             verify_files(folder, key=keys, since=since, observer=rows, invariants=invariants, report=report)
             ahead = rows.finish()
+            report.signing = _signing(connection, unsigned_seconds)
             for lane, sequence in connection.execute(_LOST_RECEIPTS):
                 report.add("receipt.extra", None, f"the receipt of batch {sequence} of {lane} belongs to no entry")
             if quotas is not None:
@@ -324,6 +339,16 @@ class _Rows(EntryObserver):
             self._report.add(
                 "receipt.changed", index, f"the receipt of batch {data['sequence']} of {data['lane']} says otherwise"
             )
+
+
+def _signing(connection: sa.Connection, bound: float) -> Signing:
+    row = connection.execute(_SIGNING).one()
+    return Signing(
+        unsigned=row.unsigned,
+        oldest=max(0, row.oldest or 0) / 1e6,
+        signed=None if row.signed is None else max(0, row.signed) / 1e6,
+        bound=bound,
+    )
 
 
 def _registration(row: Any) -> tuple[str, str, bytes]:

@@ -292,6 +292,11 @@ class MemoryBroker(Broker):
                 log.info = replace(log.info, generation=max(log.info.generation + 1, at_least))
             return len(self.log.topics)
 
+    @override
+    def ping(self) -> None:
+        with self._available():
+            pass
+
     @contextmanager
     def _available(self) -> Iterator[None]:
         with self.log.lock:

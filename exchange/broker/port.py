@@ -352,6 +352,14 @@ class Broker(Protocol):
         """
         ...
 
+    def ping(self) -> None:
+        """Ask the backend for an answer that needs no topic, for health checks.
+
+        Raises:
+            UnavailableError: it does not answer.
+        """
+        ...
+
     def close(self) -> None:
         """Release every resource. Later calls raise UnavailableError."""
         ...

@@ -247,21 +247,41 @@ def verify(
         Path | None,
         typer.Option("--secrets", help="with --database: the folder of the pool's keys, to check the rows' tags too"),
     ] = None,
+    unsigned_seconds: Annotated[
+        int, typer.Option(min=1, help="with --database: seconds that an entry may wait for its signature")
+    ] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as a JSON document")] = False,
 ) -> None:
-    """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants. Ends with 1 if anything is wrong."""
-    from exchange.audit.verify import verify_files
+    """Verify the whole log: tiles, signatures, prefix, counters, ranges, grants; and how far it is signed.
+
+    Ends with 1 if anything is wrong; else with 3 if an entry has waited too long for its signature.
+    """
+    from exchange.audit.verify import signing_of_files, verify_files
 
     checkpoint_text = read_text(since) if since else None
     if database is None:
         report = verify_files(files, key=read_key(key), since=checkpoint_text)
+        report.signing = signing_of_files(files, unsigned_seconds)
     else:
-        report = _verify_with_database(files, read_key(key), checkpoint_text, database, secrets)
-    print("\n".join(report.lines()))
+        report = _verify_with_database(
+            files, read_key(key), checkpoint_text, database, secrets, unsigned_seconds=unsigned_seconds, quiet=as_json
+        )
+    if as_json:
+        print_json(report.document())
+    else:
+        print("\n".join(report.lines()))
     raise typer.Exit(report.exit_code)
 
 
 def _verify_with_database(
-    files: Path, key: "NoteKey", since: str | None, database: Path, secrets: Path | None
+    files: Path,
+    key: "NoteKey",
+    since: str | None,
+    database: Path,
+    secrets: Path | None,
+    *,
+    unsigned_seconds: int,
+    quiet: bool,
 ) -> "VerificationReport":
     import sqlalchemy as sa
 
@@ -287,10 +307,11 @@ def _verify_with_database(
             objects=foreign_objects,
             entry_tags=None if keys is None else open_entry_tags(keys, frozenset(Role)),
             quotas=stored_quotas,
+            unsigned_seconds=unsigned_seconds,
         )
     finally:
         engine.dispose()
-    if tags is None:
+    if tags is None and not quiet:
         print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
     return report
 

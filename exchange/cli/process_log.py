@@ -8,6 +8,7 @@ import structlog
 from structlog.typing import EventDict
 from typing_extensions import override
 
+from exchange.cli.log_output import LossyStream
 from registry.governance.personal_numbers import without_personal_numbers
 
 __all__ = ["log_to_stderr"]
@@ -23,9 +24,9 @@ def log_to_stderr() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(LossyStream()),
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(LossyStream())
     handler.addFilter(_ScreenedRecords())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 

@@ -62,7 +62,10 @@ def serve_command(
     grpc_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
     http_port: Annotated[int, typer.Option(help="with --dev; 0 = any")] = 0,
 ) -> None:
-    """Run the pool until SIGTERM: all roles in one process, or some of them."""
+    """Run the pool until SIGTERM: all roles in one process, or some of them.
+
+    It ends with 75 when the embedded PostgreSQL has ended and could not be started again for a while.
+    """
     import asyncio
 
     import uvloop
@@ -100,9 +103,11 @@ def serve_command(
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(app, roles, _print_ready))
+            code = runner.run(serve(app, roles, _print_ready))
     finally:
         app.close()
+    if code:
+        raise typer.Exit(code)
 
 
 def migrate_command(data: Data) -> None:

@@ -21,6 +21,7 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Appended, Broker, LaneFault
 from exchange.records.receipts import LaneReceipts, Publication
 from exchange.records.retractions import read_retractions
@@ -47,6 +48,7 @@ class AppendRecovery:
         attributes: AttributeProvider,
         broker: Broker,
         receipts: LaneReceipts,
+        serving: ServingGuard,
         clock: Callable[[], int],
         window: float = RELEASE_WINDOW,
         sleep: Callable[[float], None] = time.sleep,
@@ -56,6 +58,7 @@ class AppendRecovery:
         self._attributes = attributes
         self._broker = broker
         self._receipts = receipts
+        self._serving = serving
         self._clock = clock
         self._window = window  # seconds
         self._sleep = sleep
@@ -65,7 +68,9 @@ class AppendRecovery:
 
         Raises:
             RefusedError: the connector may not publish this.
+            UnavailableError: LOG_BEHIND, while the log is not signed: the answer is a receipt.
         """
+        self._serving.require()
         resource = self._attributes.resource(topic)
         decision = decide(actor, Action.RESUME, standing=self._attributes.standing(actor), resource=resource)
         authorized = self._enforcer.admit(actor, Action.RESUME, str(topic) if resource else "", call, decision)

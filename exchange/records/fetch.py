@@ -34,6 +34,7 @@ from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.restored import RestoreGuard
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Broker
 from exchange.records.group_fetch import GroupFetch
 from exchange.records.ports import GrantViews, KeyPseudonymizer
@@ -77,6 +78,7 @@ class FetchService:
         retractions: RetractionCache,
         tracking: DeliveryTracking,
         restored: RestoreGuard | None = None,
+        serving: ServingGuard,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +93,7 @@ class FetchService:
         self._retractions = retractions
         self._tracking = tracking
         self._restored = restored or RestoreGuard()
+        self._serving = serving
         self._monotonic = monotonic
         self._scan = GrantScan(views, tokens, retractions, monotonic=monotonic)
         self._positions = ConsumerPositions(
@@ -114,6 +117,7 @@ class FetchService:
             broker=self._broker,
             attributes=self._attributes,
             restored=self._restored,
+            serving=self._serving,
             store=store,
             views=self._views,
             retractions=self._retractions,
@@ -173,9 +177,10 @@ class FetchService:
             RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
-            UnavailableError: nothing was released; RESTORE_UNSETTLED.
+            UnavailableError: nothing was released; RESTORE_UNSETTLED; LOG_BEHIND while the log is not signed.
         """
         self._restored.require_release()
+        self._serving.require()
         # (1), (2)
         _, attributes = self._admit(actor, Action.FETCH, call, grant_id)
         grant = attributes.grant
@@ -218,6 +223,7 @@ class FetchService:
 
     def _release(self, selected: Selected) -> Release:
         grant, selection = selected.grant, selected.selection
+        self._serving.require()  # reading may have taken seconds
         # (6)
         sent = self._monotonic()
         with self._database.begin() as work:

@@ -33,6 +33,7 @@ from exchange.authorization.attributes import AttributeProvider, GrantAttributes
 from exchange.authorization.enforcement import AuditWriter, Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.restored import RestoreGuard
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Broker
 from exchange.records.ports import GrantViews
 from exchange.records.reading.consumer_positions import ConsumerPositions
@@ -85,6 +86,7 @@ class GroupFetch:
         broker: Broker,
         attributes: AttributeProvider,
         restored: RestoreGuard,
+        serving: ServingGuard,
         store: GroupStore,
         views: GrantViews,
         retractions: RetractionCache,
@@ -100,6 +102,7 @@ class GroupFetch:
         self._broker = broker
         self._attributes = attributes
         self._restored = restored
+        self._serving = serving
         self._store = store
         self._views = views
         self._retractions = retractions
@@ -119,6 +122,7 @@ class GroupFetch:
             UnavailableError: RESTORE_UNSETTLED.
         """
         self._restored.require_release()
+        self._serving.require()
         topics: dict[Topic, SharedTopicView] = {}
         waiting: dict[int, Selected] = {}
         size, until = 0, self._monotonic() + _MAX_SECONDS

@@ -26,6 +26,7 @@ from exchange.authorization.attributes import AttributeProvider, PublisherAttrib
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.authorization.restored import RestoreGuard
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Append, Appended, Broker
 from exchange.broker.rules import sequence_gap
 from exchange.identity.pseudonyms import partitions
@@ -107,6 +108,7 @@ class PublishService:
         receipts: LaneReceipts,
         recovery: AppendRecovery,
         restored: RestoreGuard | None = None,
+        serving: ServingGuard,
         clock: Callable[[], int],
     ) -> None:
         self._pool_id = pool_id
@@ -119,6 +121,7 @@ class PublishService:
         self._receipts = receipts
         self._recovery = recovery
         self._restored = restored or RestoreGuard()
+        self._serving = serving
         self._clock = clock
         self._partition_counts: dict[Topic, int] = {}  # never changes for a topic
 
@@ -194,11 +197,13 @@ class PublishService:
             ConflictError: see `Broker.append`; PREVIOUS_ROOT_MISMATCH.
             RefusedError: the connector may not publish this any more.
             InvalidError: SIGNATURE_INVALID, its key was replaced meanwhile; REQUEST_INVALID, of several lanes.
-            UnavailableError: nothing of it is acknowledged; ask `AppendRecovery.resume`.
+            UnavailableError: nothing of it is acknowledged; ask `AppendRecovery.resume`. LOG_BEHIND while the log is
+                not signed.
         """
         if not batches:
             return []
         self._restored.require_accept()
+        self._serving.require()
         lane = batches[0].append.lane
         # Before all else: (7) and (8) are about the first batch's lane.
         if any(batch.append.lane != lane for batch in batches):

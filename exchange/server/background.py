@@ -26,6 +26,7 @@ from exchange.control.grants import GrantService
 from exchange.records.append_recovery import AppendRecovery
 from exchange.server.clock import microseconds
 from exchange.server.schemas_topic import SchemasTopic
+from exchange.server.supervision.loop_liveness import LOOPS, LoopStop
 from schemas.errors import PoolError, Reason
 
 __all__ = [
@@ -50,15 +51,16 @@ _COUNT_VALID = 10.0  # seconds for which a count of waiting entries is reported
 
 @asynccontextmanager
 async def in_thread(name: str, loop: Callable[[threading.Event], None]) -> AsyncIterator[None]:
-    """Run a loop in a thread of its own for the duration of the block."""
-    stop = threading.Event()
+    """Run a loop in a thread of its own for the duration of the block; `/livez` reports on it meanwhile."""
+    stop = LoopStop()
     thread = threading.Thread(target=loop, args=(stop,), name=name, daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        await asyncio.to_thread(thread.join, _GRACE)
+    with LOOPS.reporting(name, thread, stop):
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join, _GRACE)
 
 
 class SequencerProgress:
@@ -91,8 +93,14 @@ class SequencerProgress:
         return self._counted[1]
 
 
-def sequence(sequencer: Sequencer, log: PostgresLog, stop: threading.Event) -> None:
-    """Every second: give durable entries their index, and sign a checkpoint."""
+def sequence(
+    sequencer: Sequencer,
+    log: PostgresLog,
+    stop: threading.Event,
+    *,
+    report: Callable[[PoolError | None], None] = lambda _error: None,
+) -> None:
+    """Every second: give durable entries their index, and sign a checkpoint; *report* takes each outcome."""
     progress = SequencerProgress()
     metrics.UNSEQUENCED_AGE.set_function(progress.age)
     metrics.UNSEQUENCED_ENTRIES.set_function(progress.entries)
@@ -101,7 +109,9 @@ def sequence(sequencer: Sequencer, log: PostgresLog, stop: threading.Event) -> N
         try:
             metrics.CHECKPOINT_SIZE.set(sequencer.step().size)
             succeeded = True
+            report(None)
         except PoolError as error:
+            report(error)
             metrics.SEQUENCER_FAILURES.labels(error.reason).inc()
             _log.error("sequencer_failed", reason=error.reason, message=error.message)
         except Exception as error:  # noqa: BLE001 - see the module

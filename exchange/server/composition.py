@@ -40,6 +40,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.restored import RestoreGuard
 from exchange.authorization.schema_access import SchemaAccess
+from exchange.authorization.serving import ServingGuard
 from exchange.authorization.text_screen import TextScreen
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.kafka.read_check import ReceiptRuns
@@ -93,6 +94,7 @@ from exchange.server.row_watch import RowWatch
 from exchange.server.row_watch import report as report_row
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision.log_watch import LogWatch
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import PostgresDatabase, Reader, UnitOfWork, connection_of
@@ -138,6 +140,7 @@ class App:
     broker: Broker
     sequencer: Sequencer
     log: PostgresLog
+    log_watch: LogWatch
     row_watch: RowWatch
     row_digests: RowDigests
     authority_certificate: bytes  # PEM
@@ -194,9 +197,10 @@ class App:
         registry = _open_registry(config, storage.database, tags, roles)
         identity = _open_identity(config, keys, storage.database, registry, tags)
         authorization = _open_authorization(keys, storage.database, registry, identity, tags, roles)
+        serving = ServingGuard()
         workers = ProcessPool(engines, replaced=lambda why: metrics.ENGINES_REPLACED.labels(why).inc())
         restored = RestoreGuard(partial(find_open_restore, storage.engine, audit.tags, config.folder))
-        records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags, restored)
+        records = _open_records(config, keys, storage, audit, registry, authorization, workers, tags, restored, serving)
         addresses: dict[str, str] = {}
         grants = GrantService(
             pool_id=config.pool_id,
@@ -303,6 +307,9 @@ class App:
             broker=storage.broker,
             sequencer=audit.sequencer,
             log=audit.log,
+            log_watch=LogWatch(
+                audit.log.signing_state, config.path("log"), serving, float(config.audit.unsigned_seconds)
+            ),
             row_watch=RowWatch(storage.engine, tags, report_row, families=keys.row_families),
             row_digests=RowDigests(storage.database, _recorder(config, audit.ledger), audit.tags),
             authority_certificate=keys.authority_certificate,
@@ -622,6 +629,7 @@ def _open_records(
     workers: ProcessPool,
     tags: RowTags,
     restored: RestoreGuard,
+    serving: ServingGuard,
 ) -> _Records:
     schemas = WriterSchemas(storage.database, registry.subjects.lookup, workers)
     views = ViewCache(storage.database, schemas, registry.subjects.registration, workers, alarm=_report_difference)
@@ -636,6 +644,7 @@ def _open_records(
         attributes=authorization.attributes,
         broker=storage.broker,
         receipts=receipts,
+        serving=serving,
         clock=microseconds,
     )
     publishing = PublishService(
@@ -649,6 +658,7 @@ def _open_records(
         receipts=receipts,
         recovery=recovery,
         restored=restored,
+        serving=serving,
         clock=microseconds,
     )
     tracking = DeliveryTracking(storage.database, authorization.access, storage.broker, views)
@@ -665,6 +675,7 @@ def _open_records(
         tokens=PositionTokens(keys.secrets.grant_key, microseconds),
         tracking=tracking,
         restored=restored,
+        serving=serving,
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

@@ -4,6 +4,7 @@ Only the server's binaries are taken from the PyPI package; its launcher is not 
 connection and stops with its last handle). The cluster asks for SCRAM passwords, listens on a Unix socket in a
 folder of mode 0700 and on no network address. `DIR/database-url` (0600) holds its address for roles that run as
 processes of their own, and for the CLI. After a SIGKILL of its owner the server still runs: `start()` attaches to it.
+When the server itself ends, its owner starts it again (`exchange.server.supervision.postgres_supervisor`).
 
     embedded = EmbeddedPostgres(Path("data"))
     url = embedded.start()      # seconds: about 3 for a new cluster, 1 for an old one
@@ -19,6 +20,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -54,6 +56,7 @@ class EmbeddedPostgres:
         self.data = self.folder / "pg"
         self.url_file = self.folder / "database-url"
         self._lock: int | None = None
+        self._turn = threading.Lock()  # a restart and a stop exclude each other
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
 
     def start(self) -> sa.URL:
@@ -70,7 +73,7 @@ class EmbeddedPostgres:
         if not (self.data / "PG_VERSION").exists():
             self._create_cluster()
         if not self.running():
-            self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "server.log"), "start")
+            self._start_server()
         return sa.make_url(self.url_file.read_text().strip())
 
     def check_folder(self) -> None:
@@ -97,12 +100,26 @@ class EmbeddedPostgres:
                 f"others pass through it (chmod o+x {closed}), or run the pool as an ordinary user who owns "
                 f"{self.folder}. Nothing was made",
             )
+    def restart(self) -> None:
+        """Start the server again where it has ended; its owner alone may.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE, it does not start, or this process does not own it (any more).
+        """
+        with self._turn:
+            if self._lock is None:
+                raise UnavailableError(
+                    Reason.DATABASE_UNAVAILABLE, f"this process does not own the server of {self.folder}"
+                )
+            if not self.running():
+                self._start_server()
 
     def stop(self) -> None:
         """Stop the server cleanly without waiting for its clients, and unlock the folder."""
-        if self.running():
-            self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "fast", "stop")
-        self.release()
+        with self._turn:
+            if self.running():
+                self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "fast", "stop")
+            self.release()
 
     def release(self) -> None:
         """Unlock the folder and leave the server running."""
@@ -118,10 +135,24 @@ class EmbeddedPostgres:
         """Return the postmaster's process id, None when it does not run."""
         try:
             pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
-            os.kill(pid, 0)
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
-        return pid
+        return pid if _is_postgres(pid) else None
+
+    def _start_server(self) -> None:
+        self._remove_stale_pid_file()
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-t", "60", "-l", str(self.data / "server.log"), "start")
+
+    def _remove_stale_pid_file(self) -> None:
+        """Remove the pid file of a postmaster that is dead, where its number is in use all the same.
+
+        PostgreSQL refuses to start then. The number may be that of another process, which is usual in a container, or
+        of a postmaster that nobody has waited for. Only where no process of the cluster is left: PostgreSQL finds such
+        by what the file says.
+        """
+        file = self.data / "postmaster.pid"
+        if file.exists() and self.pid() is None and not _has_process_in(self.data):
+            file.unlink(missing_ok=True)
 
     def _lock_folder(self) -> None:
         lock = os.open(self.folder / "pg.lock", os.O_CREAT | os.O_RDWR, 0o600)
@@ -240,6 +271,36 @@ class EmbeddedPostgres:
                 shutil.copytree(libraries, part / libraries.name)
             part.rename(copy)
         return copy / _PACKAGE / _BINARIES
+
+
+def _is_postgres(pid: int) -> bool:
+    """Return whether a process lives and is a PostgreSQL; by `kill` alone where there is no /proc."""
+    if Path("/proc/self/stat").exists():
+        try:
+            # proc(5): pid (name) state …; the name may hold spaces and parentheses.
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            return False
+        return name == "postgres" and rest.split()[0] not in {"Z", "X"}
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _has_process_in(folder: Path) -> bool:
+    """Return whether a process works in a folder, as every process of a cluster does; True where it cannot be known."""
+    if not Path("/proc/self/cwd").exists():
+        return True
+    folder = folder.resolve()
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if process.readlink() == folder:
+                return True
+        except OSError:  # it has ended, or is another user's
+            continue
+    return False
 
 
 def _accessible(path: Path) -> bool:

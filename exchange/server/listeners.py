@@ -47,6 +47,7 @@ from exchange.server.composition import App
 from exchange.server.roles import Role
 from exchange.server.row_digest import keep_digests
 from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision.process_health import supervised
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc
@@ -59,8 +60,10 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
 
 
-async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> None:
-    """Serve until SIGTERM or SIGINT; *ready* is called once with every listener's address.
+async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code; *ready* is called once with every listener's address.
+
+    The code is 0, or `GAVE_UP` where the embedded PostgreSQL was given up.
 
     Raises:
         InvalidError: CONFIG_INVALID, an address cannot be bound, or a plain listener is not on loopback.
@@ -74,10 +77,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             stack.callback(loop.remove_signal_handler, number)
         threads = ThreadPoolExecutor(app.config.limits.threads, thread_name_prefix="call")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-        if Role.SEQUENCER in roles:
-            TileFiles(app.config.path("log")).restrict_entries()
-            sequence = partial(background.sequence, app.sequencer, app.log)
-            await stack.enter_async_context(background.in_thread("sequencer", sequence))
+        health = await stack.enter_async_context(supervised(app, roles, partial(loop.call_soon_threadsafe, stop.set)))
+        await stack.enter_async_context(_signing(app, roles, stop))
         if Role.GATEWAY in roles:
             await _reconcile(app, stop)
             await asyncio.to_thread(app.pool.accounts.finish_set_up)
@@ -101,14 +102,28 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))
         if app.config.listen.metrics is not None:
-            # A sequencer has no key of the table of purposes.
-            ready_check = app.pool.grants.purposes if roles - {Role.SEQUENCER} else app.log.backlog
-            await stack.enter_async_context(_web(app, "metrics", health_api.create(ready_check), plain=True))
+            await stack.enter_async_context(
+                _web(app, "metrics", health_api.create(health.live, health.ready), plain=True)
+            )
         stack.enter_context(_published_addresses(app, roles))
         allocator.freeze_startup_objects()
         ready(dict(app.addresses))
         await stop.wait()
         _log.info("stopping")
+    return health.exit_code
+
+
+@asynccontextmanager
+async def _signing(app: App, roles: frozenset[Role], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Sign the log, in a sequencer, and watch whether it is signed; wait for it before the doors open."""
+    async with AsyncExitStack() as stack:
+        if Role.SEQUENCER in roles:
+            TileFiles(app.config.path("log")).restrict_entries()
+            sequence = partial(background.sequence, app.sequencer, app.log, report=app.log_watch.sequencer_reported)
+            await stack.enter_async_context(background.in_thread("sequencer", sequence))
+        await asyncio.to_thread(app.log_watch.wait_until_signed, stop.is_set)
+        await stack.enter_async_context(background.in_thread("log", app.log_watch.watch))
+        yield
 
 
 async def _reconcile(app: App, stop: asyncio.Event) -> None:

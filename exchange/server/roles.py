@@ -10,12 +10,13 @@ without a role.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from exchange.audit.entry_tags import ENTRY_ROLES
 from exchange.identity.secrets_of_role import SecretsOfRole
 
-__all__ = ["KEYS", "RESERVED", "Role", "RoleKeys", "keys_of"]
+__all__ = ["KEYS", "RESERVED", "Role", "RoleKeys", "key_paths", "keys_of"]
 
 
 class Role(StrEnum):
@@ -101,3 +102,19 @@ def keys_of(roles: Iterable[str]) -> RoleKeys:
         files=frozenset[str]().union(*(table.files for table in tables)),
         broker=any(table.broker for table in tables),
     )
+
+
+def key_paths(roles: Iterable[str], folder: Path) -> list[Path]:
+    """Return the key files that a process of these roles reads at its start, in the folder of its host."""
+    table = keys_of(roles)
+    masters = [name for name, needed in (("topic", table.secrets.topic), ("grant", table.secrets.grant)) if needed]
+    named: list[Path] = []
+    if table.secrets.named and not (folder / "secrets" / "named").exists():
+        masters.append("named")
+    elif table.secrets.named:
+        named = [folder / "secrets" / "named" / f"{name.replace('/', '.')}.key" for name in sorted(table.secrets.named)]
+    return [
+        *(folder / file for file in sorted(table.files)),
+        *(folder / "secrets" / f"{name}.master" for name in masters),
+        *named,
+    ]

@@ -1,5 +1,6 @@
 """Attacks on the database by whoever administers it. The files prove the leaves, the leaves prove the rows."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from exchange.audit.note import checkpoint_text, sign_note
 from exchange.audit.postgres import PostgresEntries
 from exchange.audit.sequencer import Sequencer
-from exchange.audit.verify import VerificationReport
+from exchange.audit.verify import BEHIND, VerificationReport
 from exchange.audit.verify_database import GrantRow, verify_database
 from schemas.access import Action
 from schemas.audit import Checkpoint
@@ -72,6 +73,31 @@ def test_what_nobody_touched_is_in_order(pool: Pool) -> None:
     report = pool.verify()
     assert report.findings == []
     assert report.entries == 310
+
+
+def test_a_backlog_that_nobody_signs_is_said_and_ends_with_a_code_of_its_own(pool: Pool) -> None:
+    report = pool.verify()
+    assert report.signing is not None
+    assert (report.signing.unsigned, report.exit_code) == (0, 0)
+    assert "no entry waits to be signed" in report.lines()[-2]
+    make = pool.log.world.make
+    make.now = time.time_ns() // 1000 - 61_000_000
+    pool.log.world.write(pool.ledger, make.publish(6))
+    make.now = time.time_ns() // 1000
+    pool.log.world.write(pool.ledger, make.publish(7))
+    assert pool.log.world.log.assign_indexes(1) == 1  # placed, and no checkpoint covers it
+    report = pool.verify()
+    assert (report.ok, report.exit_code) == (True, BEHIND)
+    assert report.signing is not None
+    assert report.signing.unsigned == 2
+    assert 61 <= (report.signing.oldest or 0) < 3_600
+    assert "2 entries wait to be signed" in report.lines()[-2]
+    assert report.lines()[-1].endswith("nothing is wrong in what is signed")
+    assert report.document()["signing"]["behind"] is True
+    assert report.document()["exit_code"] == BEHIND
+    with pool.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE audit_entry SET leaf = '\\x7b7d' WHERE leaf_index = 8"))
+    assert pool.verify().exit_code == 1, "what is wrong comes first"
 
 
 def test_a_log_that_goes_on_meanwhile_is_in_order(pool: Pool) -> None:

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.ledger import AuditLedger
+from exchange.audit.signing import SigningState
 from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery
 from registry.database.unit_of_work import connection_of
 from schemas.access import Action
@@ -473,3 +474,20 @@ def test_two_sequencers_never_give_places_at_the_same_time(engine: sa.Engine) ->
             other.execute(sa.text("SELECT pg_advisory_xact_lock(7092442203119412340)"))
             assert world.log.assign_indexes(10) is None
         assert world.log.assign_indexes(10) == 1
+
+
+def test_the_signing_state_names_the_oldest_entry_that_no_checkpoint_covers(world: AuditWorld) -> None:
+    assert world.log.signing_state() == SigningState(size=0, root=b"", oldest=None)
+    ledger = world.ledger()
+    entries = [world.make.make() for _ in range(4)]
+    world.write(ledger, *entries)
+    assert world.log.signing_state().oldest == (entries[0].id, entries[0].at), "no entry has an index"
+    assert world.log.assign_indexes(3) == 3
+    assert world.log.signing_state().oldest == (entries[0].id, entries[0].at), "three have one, and nothing is signed"
+    world.log.put_checkpoint(CheckpointRow(size=2, root=b"r" * 32, note="note", at=START))
+    assert world.log.signing_state() == SigningState(size=2, root=b"r" * 32, oldest=(entries[2].id, entries[2].at))
+    world.log.put_checkpoint(CheckpointRow(size=3, root=b"s" * 32, note="note", at=START))
+    assert world.log.signing_state().oldest == (entries[3].id, entries[3].at)
+    world.log.assign_indexes(3)
+    world.log.put_checkpoint(CheckpointRow(size=4, root=b"t" * 32, note="note", at=START))
+    assert world.log.signing_state() == SigningState(size=4, root=b"t" * 32, oldest=None)

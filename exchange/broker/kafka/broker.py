@@ -272,6 +272,10 @@ class KafkaBroker(Broker):
         return self._watcher.watch(topic, wake)
 
     @override
+    def ping(self) -> None:
+        self._client.ping()
+
+    @override
     def close(self) -> None:
         """Waits for running appends."""
         self._client.close()

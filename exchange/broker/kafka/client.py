@@ -154,6 +154,19 @@ class KafkaClient:
 
         return self._retry(query, deadline, f"describe {topic}", topic, not_retried=_UNKNOWN_TOPIC)
 
+    def ping(self) -> None:
+        """Ask for the cluster's id.
+
+        Raises:
+            UnavailableError: BROKER_UNAVAILABLE.
+        """
+
+        def query(timeout: float) -> str:
+            described = self._admin().describe_cluster(request_timeout=timeout).result(timeout + 1)
+            return str(described.cluster_id)
+
+        self._retry(query, self.deadline(), "describe its cluster")
+
     def open_group(self, group: str, *, stable: bool = True) -> Consumer:
         """Open a group to read its offsets; it joins nothing and fetches nothing. The caller closes it.
 

@@ -378,6 +378,11 @@ class PostgresBroker(Broker):
         return len(rows)
 
     @override
+    def ping(self) -> None:
+        with self._translated(), self._database.read() as reader:
+            connection_of(reader).execute(sa.text("SELECT 1"))
+
+    @override
     def close(self) -> None:
         """The engine stays open; it belongs to the caller."""
         self._closed.set()

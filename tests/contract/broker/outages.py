@@ -29,12 +29,14 @@ class OutageContract:
                 lambda: broker.create_topic(fresh_topic()),
                 lambda: broker.positions_for_time(topic, START),
                 lambda: broker.ends(topic),
+                broker.ping,
             ):
                 with pytest.raises(UnavailableError) as raised:
                     call()
                 assert raised.value.reason is Reason.BROKER_UNAVAILABLE
         finally:
             rig.restore()
+        broker.ping()
         found = len(read_all(broker, topic))
         assert found in {1000, 2000}
         state = broker.resume(lane_of(topic))

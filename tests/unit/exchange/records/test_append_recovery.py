@@ -12,6 +12,7 @@ from exchange.audit.memory import MemoryAudit
 from exchange.audit.store import EntryQuery
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Appended, Ends, LaneFault, LaneState, PartitionRecords, ReadResult
 from exchange.erasure.retractions import NO_RETRACTIONS, MemoryRetractions
 from exchange.records import append_recovery
@@ -100,6 +101,7 @@ class Pool:
                 retractions=self.retractions,
                 signer=Ed25519PrivateKey.generate(),
             ),
+            serving=ServingGuard(),
             clock=lambda: self.now,
             sleep=lambda _: None,
         )

@@ -18,6 +18,7 @@ from exchange.audit.store import EntryQuery
 from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.serving import ServingGuard
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.port import Append, Appended, CommitHook
 from exchange.erasure.retractions import MemoryRetractions
@@ -73,6 +74,7 @@ class Pool:
             "attributes": self,  # what publish asks of them
             "broker": self.broker,
             "receipts": LaneReceipts(ledger=ledger, store=self.audit, retractions=MemoryRetractions(), signer=KEY),
+            "serving": ServingGuard(),
             "clock": lambda: NOW,
         }
         self.recovery = AppendRecovery(**shared)
