@@ -8,7 +8,6 @@ from functools import partial
 
 from typing_extensions import override
 
-from exchange.audit.signing import SigningState
 from exchange.audit.store import (
     Backlog,
     CheckpointRow,
@@ -20,6 +19,7 @@ from exchange.audit.store import (
     NumberLeaves,
     PlacedLeaf,
     ReceiptStore,
+    SigningState,
     StoredLeaf,
     id_exists,
     is_about_resource,

@@ -19,8 +19,7 @@ from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.search.postgres import uuid_text
-from exchange.audit.signing import SigningState
-from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, no_entry
+from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, SigningState, no_entry
 from registry.database.errors import unavailable
 from schemas.errors import CorruptError, Reason
 from schemas.merkle import leaf_hash

@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from exchange.audit.signing import SigningState
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.audit import AuditEntry
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason
@@ -39,6 +38,7 @@ __all__ = [
     "NumberLeaves",
     "PlacedLeaf",
     "ReceiptStore",
+    "SigningState",
     "StoredLeaf",
     "id_exists",
     "is_about_resource",
@@ -160,6 +160,20 @@ class Backlog:
 
     count: int
     oldest: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningState:
+    """What the store says.
+
+    Attributes:
+        size, root: of the newest checkpoint; 0 and empty without one.
+        oldest: id and time (microseconds UTC) of the oldest entry that no checkpoint covers.
+    """
+
+    size: int
+    root: bytes
+    oldest: tuple[str, int] | None
 
 
 class EntryStore(Protocol):

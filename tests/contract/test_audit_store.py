@@ -11,8 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.audit.ledger import AuditLedger
-from exchange.audit.signing import SigningState
-from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery
+from exchange.audit.store import CheckpointRow, EntryParty, EntryQuery, SigningState
 from registry.database.unit_of_work import connection_of
 from schemas.access import Action
 from schemas.audit import MAX_LEAF_BYTES, AuditEntry, Decision, from_leaf, to_leaf

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from exchange.audit.signing import SigningMonitor, SigningState
+from exchange.audit.store import SigningState
 from exchange.authorization.serving import ServingGuard
 from exchange.server.clock import microseconds
+from exchange.server.supervision.signing import SigningMonitor
 from schemas.errors import PoolError, Reason, UnavailableError
 
 __all__ = ["LogWatch"]

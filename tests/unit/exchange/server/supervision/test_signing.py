@@ -2,8 +2,9 @@
 
 import pytest
 
-from exchange.audit.signing import SigningMonitor, SigningState
+from exchange.audit.store import SigningState
 from exchange.authorization.serving import ServingGuard
+from exchange.server.supervision.signing import SigningMonitor
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 
 NOW = 1_795_000_000_000_000

@@ -9,25 +9,10 @@ measured by the monotonic clock from the moment at which it was first seen, and 
 machine's clock ages nothing.
 """
 
-from dataclasses import dataclass
-
+from exchange.audit.store import SigningState
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 
-__all__ = ["SigningMonitor", "SigningState"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningState:
-    """What the store says.
-
-    Attributes:
-        size, root: of the newest checkpoint; 0 and empty without one.
-        oldest: id and time (microseconds UTC) of the oldest entry that no checkpoint covers.
-    """
-
-    size: int
-    root: bytes
-    oldest: tuple[str, int] | None
+__all__ = ["SigningMonitor"]
 
 
 class SigningMonitor:
