@@ -233,11 +233,11 @@ def test_an_older_database_that_is_put_back_releases_nothing(scene: Scene) -> No
     shutil.copytree(data / "pg", world.folder / "pg-older")
     world.serve()
     head = world.remote(world.people.tokens[f"sharing-office-head-{scene.provider.id[-6:]}"])
-    head.post(f"/grants/{scene.grant}/terminate", {"reason": "over"})
+    head.post(f"/grants/{scene.grant}/suspend", {"reason": "over"})
     refusal = scene.refusal()
     assert refusal is not None
-    assert refusal.reason is Reason.GRANT_NOT_ACTIVE
-    wait_for(lambda: scene.metric("pool_unsequenced_entries ") == 0, "the termination is signed")
+    assert refusal.reason is Reason.GRANT_SUSPENDED
+    wait_for(lambda: scene.metric("pool_unsequenced_entries ") == 0, "the suspension is signed")
     world.stop()
     (data / "pg").rename(world.folder / "pg-newer")
     (world.folder / "pg-older").rename(data / "pg")
@@ -245,7 +245,7 @@ def test_an_older_database_that_is_put_back_releases_nothing(scene: Scene) -> No
     world.serve(set_up=False)
     try:
         refusal = scene.refusal()
-        assert refusal is not None, "a terminated grant delivers"
+        assert refusal is not None, "a suspended grant delivers"
         assert refusal.reason is Reason.LOG_BEHIND
         assert refusal.details == {"cause": Reason.LOG_CORRUPT}
         assert scene.failing("readyz") == {"log": Reason.LOG_CORRUPT}
@@ -257,7 +257,7 @@ def test_an_older_database_that_is_put_back_releases_nothing(scene: Scene) -> No
     wait_for(lambda: scene.probe("readyz")[0] == 200, "the right database serves by itself")
     refusal = scene.refusal()
     assert refusal is not None
-    assert refusal.reason is Reason.GRANT_NOT_ACTIVE
+    assert refusal.reason is Reason.GRANT_SUSPENDED
 
 
 def test_a_database_that_cannot_be_started_any_more_is_given_up_aloud(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,12 @@ from exchange.server.listeners import Role, serve
 from exchange.server.startup_retry import retry_until_available
 from registry.database.errors import unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
+
+
+def watched() -> dict[str, Any]:
+    """Return what a process watches, with nothing wrong."""
+    log = SimpleNamespace(wait_until_signed=lambda _: None, watch=lambda stop: stop.wait())
+    return {"embedded": None, "broker": SimpleNamespace(ping=lambda: None), "log_watch": log}
 
 
 class Clock:
@@ -89,7 +96,8 @@ def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> N
         raise UnavailableError(Reason.BROKER_UNAVAILABLE, "away")
 
     app: Any = SimpleNamespace(
-        config=SimpleNamespace(limits=SimpleNamespace(threads=1)),
+        **watched(),
+        config=SimpleNamespace(limits=SimpleNamespace(threads=1), folder=Path()),
         pool=SimpleNamespace(administration=SimpleNamespace(reconcile_topics=away)),
     )
     with pytest.raises(UnavailableError) as stopped:
@@ -105,7 +113,8 @@ def test_once_the_doors_are_closed_the_same_signal_ends_the_process(
     """What is closed after them may take long, and then nobody listens to the signal any more."""
     monkeypatch.setattr(allocator, "freeze_startup_objects", lambda: None)
     app: Any = SimpleNamespace(
-        config=SimpleNamespace(limits=SimpleNamespace(threads=1), listen=SimpleNamespace(metrics=None)),
+        **watched(),
+        config=SimpleNamespace(limits=SimpleNamespace(threads=1), listen=SimpleNamespace(metrics=None), folder=Path()),
         row_watch=SimpleNamespace(step=lambda: None),
         schemas_topic=None,
         addresses={},
