@@ -1,7 +1,6 @@
 """Logging of `pool serve`: structured lines (structlog) as JSON on standard error, screened for personal numbers."""
 
 import logging
-import sys
 from typing import Any
 
 import structlog

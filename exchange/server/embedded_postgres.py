@@ -100,6 +100,7 @@ class EmbeddedPostgres:
                 f"others pass through it (chmod o+x {closed}), or run the pool as an ordinary user who owns "
                 f"{self.folder}. Nothing was made",
             )
+
     def restart(self) -> None:
         """Start the server again where it has ended; its owner alone may.
 
