@@ -142,7 +142,11 @@ class Limits(_Section):
     threads: int = Field(16, ge=2, le=256)
     # Engine processes; 0: codec work runs in the gateway's own threads.
     workers: int = Field(default_factory=_default_workers, ge=0, le=64)
-    streams: int = Field(2000, ge=1)  # concurrent calls
+    streams: int = Field(4000, ge=1)  # concurrent gRPC calls, divided among departments
+    requests: int = Field(128, ge=8)  # concurrent requests of the control API, divided among accounts
+    connections: int = Field(4000, ge=16)  # of each listener
+    connections_per_source: int = Field(1000, ge=4)  # of these, from one address
+    enrolments_per_minute: int = Field(120, ge=1)  # calls at the enrolment listener from one address
     waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
     # Budgets of each actor: beyond them it is slowed (`exchange.authorization.actor_budgets`)
     refusals_per_minute: int = Field(120, ge=1)  # calls that are refused

@@ -6,11 +6,15 @@ __all__ = [
     "ACTORS_SLOWED",
     "AUTHENTICATIONS_FAILED",
     "CALLS",
+    "CALLS_ENDED",
     "CALL_SECONDS",
     "CHECKPOINT_SIZE",
+    "DOOR_CONNECTIONS",
+    "DOOR_REFUSED",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
     "ENTRIES_REFUSED",
+    "HANDSHAKES_FAILED",
     "LANES_UNREADABLE",
     "LOG_LINES_LOST",
     "POSTGRES_RESTARTS",
@@ -41,6 +45,18 @@ CALL_SECONDS = Histogram(
     "Time of one call; a long poll's wait included",
     ["method"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
+)
+DOOR_REFUSED = Counter(
+    "pool_door_refused_total",
+    "Connections, requests and calls that a listener refused for a bound, before they reached the pool",
+    ["listener", "bound"],
+)
+DOOR_CONNECTIONS = Gauge("pool_door_connections", "Open connections, handshakes included", ["listener"])
+HANDSHAKES_FAILED = Counter(
+    "pool_handshakes_failed_total", "TLS handshakes that failed or did not end in time", ["listener"]
+)
+CALLS_ENDED = Counter(
+    "pool_calls_ended_total", "Open gRPC calls that were ended, since the certificate or the department was", ["reason"]
 )
 PUBLISH_WAITING_BYTES = Gauge("pool_publish_waiting_bytes", "Memory of batches that were read and not answered yet")
 PUBLISH_HELD_BACK = Counter(

@@ -133,6 +133,14 @@ class Pool:
             certificate_expires=int(self.identities.certificate_expires(actor).timestamp() * 1_000_000),
         )
 
+    def require_standing(self, actor: Actor, call: RequestContext) -> None:
+        """Refuse an actor whose certificate is revoked or whose department is inactive, with an entry.
+
+        Raises:
+            RefusedError: it is.
+        """
+        self._admit(actor, Action.DEPARTMENT_READ, actor.department, call)
+
     def latest_schema(self, actor: Actor, call: RequestContext, topic: Topic) -> tuple[int, str]:
         """Return id and text of a topic's latest schema; `SchemaAccess` decides, as it does for the registry.
 

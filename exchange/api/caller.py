@@ -18,7 +18,7 @@ from exchange.pool import Pool
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, Reason, RefusedError
 
-__all__ = ["Caller", "Document", "refuse_unknown"]
+__all__ = ["Caller", "Document", "authenticate", "refuse_unknown"]
 
 Document = dict[str, Any]
 
@@ -32,22 +32,33 @@ class _Caller:
 
     def __init__(self, request: Request, body: Annotated[bytes, Depends(_body)]) -> None:
         pool: Pool = request.app.state.pool
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        # Of the connection: what a proxy's header claims could be anybody's claim.
-        origin = Origin(Interface.HTTP, source_of(request.client.host if request.client else ""))
-        if scheme.lower() != "bearer" or not token:
-            with pool.authentications.attempt(origin):
-                raise RefusedError(
-                    Reason.NO_IDENTITY,
-                    "got no bearer token; send `Authorization: Bearer …` with the token of your account",
-                )
         self.pool = pool
-        self.actor: Actor = pool.authenticate(token, origin)
+        self.actor = authenticate(pool, request)
+        request.state.places.acquire(self.actor.id)
         pool.enforcer.check_refusals(self.actor)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
         finding = _finding(pool.enforcer.screen, request, body)
         if finding is not None:
             pool.enforcer.refuse_text(self.actor, Action.REQUEST_SCREEN, self.call, finding)
+
+
+def authenticate(pool: Pool, request: Request) -> Actor:
+    """Return who makes a request.
+
+    Raises:
+        RefusedError: NO_IDENTITY; what `Pool.authenticate` raises.
+        UnavailableError: TOO_MANY_FAILURES.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    # Of the connection: what a proxy's header claims could be anybody's claim.
+    origin = Origin(Interface.HTTP, source_of(request.client.host if request.client else ""))
+    if scheme.lower() != "bearer" or not token:
+        with pool.authentications.attempt(origin):
+            raise RefusedError(
+                Reason.NO_IDENTITY,
+                "got no bearer token; send `Authorization: Bearer …` with the token of your account",
+            )
+    return pool.authenticate(token, origin)
 
 
 def _finding(screen: TextScreen, request: Request, body: bytes) -> TextFinding | None:

@@ -5,8 +5,7 @@ that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
 import math
-import re
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -17,6 +16,7 @@ from fastapi.responses import JSONResponse
 from exchange.access.decision.grant_rules import Event
 from exchange.access.grants.store import GrantQuery
 from exchange.api import audit
+from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.bodies import (
     ConfirmationBody,
     ConnectorBody,
@@ -42,22 +42,19 @@ from exchange.api.bodies import (
     proposal_json,
     review_json,
 )
-from exchange.api.caller import Caller, Document, refuse_unknown
+from exchange.api.caller import Caller, Document, authenticate, refuse_unknown
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
 from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
-from schemas.identifiers import random_id
 from schemas.names import Topic
 
 __all__ = ["create"]
 
 _log = structlog.get_logger()
-_TRACE = re.compile(r"[0-9a-f]{32}")
-_MAX_BODY = 2 * 1024 * 1024  # bytes
-
+_REQUESTS = 128  # at once
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
 
@@ -316,22 +313,20 @@ def confirm_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.restores.confirm(who.actor, who.call, proposal_id)
 
 
-def create(pool: Pool) -> FastAPI:
-    """Build the control API of a pool."""
+def create(pool: Pool, *, requests: int = _REQUESTS) -> FastAPI:
+    """Build the control API of a pool; *requests* at once, of all callers."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
     app.state.pool = pool
     app.include_router(router)
     app.include_router(audit.router)
 
-    @app.middleware("http")
-    async def trace(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        sent = request.headers.get("x-request-id", "")
-        request.state.trace = sent if _TRACE.fullmatch(sent) and not sent.isdecimal() else random_id()
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > _MAX_BODY:
-            error = InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {_MAX_BODY} bytes at most")
-            return _problem(request, error)
-        return await call_next(request)
+    app.add_middleware(
+        RequestBounds,
+        identify=partial(authenticate, pool),
+        refuse=_problem,
+        sources=request_limiter(requests),
+        accounts=request_limiter(requests),
+    )
 
     @app.exception_handler(PoolError)
     async def pool_error(request: Request, error: PoolError) -> JSONResponse:

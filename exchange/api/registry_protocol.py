@@ -13,19 +13,19 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from exchange.api.admission.http_protocol import BoundedProtocol
 
 __all__ = ["RegistryProtocol", "client_certificate"]
 
 _KEY = "client_certificate"
 
 
-class RegistryProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # chosen by what is installed
+class RegistryProtocol(BoundedProtocol):
     """HTTP/1.1 over a connection that may have a client certificate."""
 
     app_state: dict[str, Any]
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """Take over a connection that has just been made."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")

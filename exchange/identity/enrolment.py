@@ -16,7 +16,7 @@ does not know counts as revoked.
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -75,6 +75,11 @@ class Connectors:
     def status(self, reader: Reader, serial: str) -> CertificateStatus:
         """Return whether a certificate may be used. One that is unknown may not."""
         return _status(self._store.certificate(reader, serial))
+
+    def statuses(self, reader: Reader, serials: Collection[str]) -> dict[str, CertificateStatus]:
+        """Return whether each of these certificates may be used."""
+        found = self._store.certificates_by_serial(reader, serials)
+        return {serial: _status(found.get(serial)) for serial in serials}
 
     def lock_status(self, work: UnitOfWork, serial: str) -> CertificateStatus:
         """Return whether a certificate may be used; a revocation waits until the transaction ends."""

@@ -4,7 +4,8 @@ Every row carries a tag (`registry.database.row_tags`): what an administrator of
 refused when it is read. Lists leave such a row out, and report it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ from registry.database.prepared_statement import PreparedStatement
 from registry.database.row_tags import RowTags, columns_of, derived, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
+from schemas.errors import CorruptError
 
 __all__ = ["PostgresIdentityStore", "metadata"]
 
@@ -201,6 +203,16 @@ class PostgresIdentityStore(IdentityStore):
     def certificate(self, reader: Reader, serial: str) -> Certificate | None:
         row = connection_of(reader).execute(_certificate_of(serial)).one_or_none()
         return None if row is None else self._certificate(row)
+
+    @override
+    def certificates_by_serial(self, reader: Reader, serials: Collection[str]) -> Mapping[str, Certificate]:
+        rows = connection_of(reader).execute(sa.select(_certificate).where(_certificate.c.serial.in_(list(serials))))
+        found = {}
+        for row in rows:
+            with suppress(CorruptError):
+                certificate = self._certificate(row)
+                found[certificate.serial] = certificate
+        return found
 
     @override
     def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:

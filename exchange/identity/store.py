@@ -14,7 +14,7 @@ What every adapter keeps true:
 The stores never begin or commit; they join a `UnitOfWork`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -157,6 +157,10 @@ class IdentityStore(Protocol):
         """Return a certificate; None = the pool never issued it."""
         ...
 
+    def certificates_by_serial(self, reader: Reader, serials: Collection[str]) -> Mapping[str, Certificate]:
+        """Return those of these certificates that the pool issued; a row that it did not write is left out."""
+        ...
+
     def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:
         """Return a certificate and keep it as it is until the transaction ends (a shared lock)."""
         ...
@@ -292,6 +296,12 @@ class MemoryIdentityStore(IdentityStore):
     def certificate(self, reader: Reader, serial: str) -> Certificate | None:
         del reader
         return self._tables.certificates.get(serial)
+
+    @override
+    def certificates_by_serial(self, reader: Reader, serials: Collection[str]) -> Mapping[str, Certificate]:
+        del reader
+        certificates = self._tables.certificates
+        return {serial: certificates[serial] for serial in serials if serial in certificates}
 
     @override
     def lock_certificate(self, work: UnitOfWork, serial: str) -> Certificate | None:

@@ -33,6 +33,9 @@ from grpc_reflection.v1alpha import reflection
 
 from exchange.api import health as health_api
 from exchange.api import http
+from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorDoor, EnrolmentDoor
+from exchange.api.admission.http_protocol import BoundedProtocol
+from exchange.api.admission.http_server import HANDSHAKE_SECONDS, BoundedServer, connection_limiter
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
@@ -58,6 +61,9 @@ _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for running calls when the listeners close
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
+_STREAMS_OF_CONNECTION = 1000
+_ENROLMENT_STREAMS = 4  # of one connection
+_ENROLMENT_CALLS = 64
 
 
 async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str]], None]) -> int:
@@ -83,7 +89,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await _reconcile(app, stop)
             await asyncio.to_thread(app.pool.accounts.finish_set_up)
             await stack.enter_async_context(_gateway(app, threads))
-            await stack.enter_async_context(_web(app, "http", http.create(app.pool)))
+            control = http.create(app.pool, requests=app.config.limits.requests)
+            await stack.enter_async_context(_web(app, "http", control))
             sweep = partial(background.sweep, app.pool.recovery, app.pool.grants)
             await stack.enter_async_context(background.in_thread("sweeper", sweep))
             erasures = partial(background.carry_out_erasures, app.pool.erasures)
@@ -146,21 +153,16 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
 async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]:
     limits = app.config.limits
     topic_growth = TopicGrowth(app.broker)
-    options = [
-        ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
-        ("grpc.max_send_message_length", 2 * _MESSAGE_LIMIT),
-        ("grpc.so_reuseport", 0),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        *FLOW_CONTROL,
-    ]
+    options = _shared_options(_STREAMS_OF_CONNECTION, _MESSAGE_LIMIT)
     identity = _server_identity(app)
     mutual = grpc.ssl_server_credentials(
         [identity], root_certificates=app.authority_certificate, require_client_auth=True
     )
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.streams)
+    door = ConnectorDoor(app.pool, threads, limits.streams)
+    # The interceptor counts; the server's own limit is for calls that it refuses, which take a moment too.
+    server = grpc.aio.server(
+        options=options, interceptors=[CallBounds(door)], maximum_concurrent_rpcs=2 * limits.streams
+    )
     servicer = ExchangeServicer(
         app.pool,
         threads,
@@ -189,7 +191,15 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     app.addresses["grpc"] = with_port(app.config.listen.grpc, port)
     app.addresses["gateway"] = with_port(app.config.gateway, port)
 
-    enrolment_server = grpc.aio.server(options=options, maximum_concurrent_rpcs=64)
+    enrolment_server = grpc.aio.server(
+        options=[
+            *_shared_options(_ENROLMENT_STREAMS, SMALL_MESSAGE),
+            ("grpc.max_connection_age_ms", 60_000),
+            ("grpc.max_connection_age_grace_ms", 30_000),
+        ],
+        interceptors=[CallBounds(EnrolmentDoor(_ENROLMENT_CALLS, limits.enrolments_per_minute))],
+        maximum_concurrent_rpcs=4 * _ENROLMENT_CALLS,
+    )
     enrolment = EnrolmentServicer(app.pool, threads, gateway)
     enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrolment_server)  # type: ignore[no-untyped-call]  # generated
     port = _bind(enrolment_server, app.config.listen.enrolment, grpc.ssl_server_credentials([identity]))
@@ -197,11 +207,31 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     await server.start()
     await enrolment_server.start()
     try:
-        yield
+        async with door.watching():
+            yield
     finally:
         await health_servicer.enter_graceful_shutdown()
         await asyncio.gather(server.stop(_GRACE), enrolment_server.stop(_GRACE))
         topic_growth.close()
+
+
+def _shared_options(streams: int, message: int) -> list[tuple[str, int]]:
+    """Return the options of a gRPC server: calls of one connection, bytes of one message."""
+    return [
+        ("grpc.max_receive_message_length", message),
+        ("grpc.max_send_message_length", 2 * _MESSAGE_LIMIT),
+        ("grpc.max_concurrent_streams", streams),
+        ("grpc.max_metadata_size", 16 * 1024),  # bytes; more is refused
+        ("grpc.absolute_max_metadata_size", 32 * 1024),
+        ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
+        ("grpc.max_connection_idle_ms", 300_000),  # without a call
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        *FLOW_CONTROL,
+    ]
 
 
 @asynccontextmanager
@@ -213,8 +243,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     if plain and host not in _LOOPBACK:
         raise InvalidError(Reason.CONFIG_INVALID, f"listen.{name}: got {listen} without TLS; expected loopback")
     options: dict[str, Any] = {}
-    if name == "registry":
-        options["http"] = RegistryProtocol
+    limits = app.config.limits
     if not plain:
         key, certificate = _server_files(app)
         options |= {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
@@ -236,6 +265,8 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
         ) from error
     config = uvicorn.Config(
         asgi,
+        http=RegistryProtocol if name == "registry" else BoundedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -243,7 +274,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
         timeout_graceful_shutdown=3,
         **options,
     )
-    server = uvicorn.Server(config)
+    server = BoundedServer(config, name, connection_limiter(limits.connections, limits.connections_per_source))
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # signals are ours
     task = asyncio.create_task(server.serve(sockets=[bound]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn reports it by this flag alone

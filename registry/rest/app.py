@@ -100,7 +100,7 @@ def create(
     routes.append(Route("GET", "/openapi.json", lambda _: described, documented=False))
     if metrics is not None:
         routes.append(Route("GET", "/metrics", partial(_metrics, metrics, identify), documented=False))
-    return RestApplication(routes, dialect)
+    return RestApplication(routes, dialect, identify)
 
 
 def _metrics(metrics: Callable[[], tuple[bytes, str]], identify: Identify, request: Request) -> Response:
@@ -121,9 +121,11 @@ class RestApplication:
     Args:
         routes: the table.
         dialect: whose texts errors have.
+        identify: returns who calls; asked before more than a part of a body is read.
     """
 
-    def __init__(self, routes: Sequence[Route], dialect: Dialect) -> None:
+    def __init__(self, routes: Sequence[Route], dialect: Dialect, identify: Identify) -> None:
+        self._identify = identify
         self._router = Router(routes)
         self._dialect = dialect
         self._threads = ThreadPool()
@@ -165,7 +167,8 @@ class RestApplication:
             short = len(raw_path) + len(query) <= _LONGEST_CACHED
             route, arguments = (self._route_of_cached if short else self._route_of)(method, raw_path, query)
             if route.body is not None:
-                body = await read_body(Request(scope, receive))
+                request = Request(scope, receive)
+                body = await read_body(request, lambda: self._threads.run(partial(self._identify, request)))
                 route.check_body(body)
                 arguments = {**arguments, "body": body}
             elif route.cached is not None:

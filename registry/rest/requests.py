@@ -1,12 +1,14 @@
 """Request parsing: the JSON body, and the subject and version in a path.
 
 path     a subject is percent-encoded, and in one context or another (`registry.subjects.contexts`)
-body     a JSON object, in the character set that it states; too large: 42209, before it is read
+body     a JSON object, in the character set that it states; too large: 42209, before it is read. Of a caller who is
+         not known yet, 64 KiB are read
 """
 
+import asyncio
 import codecs
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -17,11 +19,14 @@ from registry.subjects.contexts import MAX_SUBJECT, normalize_subject
 from schemas.errors import InvalidError, Reason
 
 __all__ = [
+    "BODY_SECONDS",
     "DEFAULT_MEDIA_TYPE",
     "MAX_BODY",
+    "UNKNOWN_CALLER",
     "header_of",
     "parameters",
     "read_body",
+    "read_bounded",
     "subject_of",
     "too_large",
     "version_of",
@@ -43,20 +48,63 @@ _CHARSETS = frozenset(
         "gb2312",
     }
 )
+UNKNOWN_CALLER = 64 * 1024  # bytes that are read before the caller is authenticated
+BODY_SECONDS = 60.0
 MAX_BODY = 4 * 1024 * 1024  # bytes; a schema's text is at most 1 MiB, and escapes may double it
 
 
-async def read_body(request: Request) -> dict[str, Any]:
-    """Read a request's JSON object, in the character set that it states.
+async def read_bounded(
+    stream: AsyncIterator[bytes],
+    *,
+    limit: int,
+    identify: Callable[[], Awaitable[object]],
+    too_large: Callable[[int], Exception],
+    seconds: float = BODY_SECONDS,
+) -> bytes:
+    """Read a body within bounds, whatever its headers say of its length.
+
+    Args:
+        stream: the parts of the body.
+        limit: bytes.
+        identify: authenticates the caller, or raises; called once where the body is longer than UNKNOWN_CALLER.
+        too_large: makes the error of a body beyond the limit, from the bytes that were read.
+        seconds: for the whole body.
 
     Raises:
-        InvalidError: REQUEST_INVALID, for what is no JSON object; SCHEMA_TOO_LARGE, beyond MAX_BODY.
+        InvalidError: REQUEST_INVALID, the body did not come in time.
+        Exception: what *identify* raises; what *too_large* makes.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise too_large(len(body))
+    identified = False
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in stream:
+                body += part
+                if not identified and len(body) > UNKNOWN_CALLER:
+                    await identify()
+                    identified = True
+                if len(body) > limit:
+                    raise too_large(len(body))
+    except TimeoutError as error:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, f"got {len(body)} bytes of a body in {seconds:.0f} s; expected the whole body"
+        ) from error
+    return bytes(body)
+
+
+async def read_body(request: Request, identify: Callable[[], Awaitable[object]]) -> dict[str, Any]:
+    """Read a request's JSON object, in the character set that it states.
+
+    Args:
+        request: whose body it is.
+        identify: see `read_bounded`.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, for what is no JSON object, or did not come in time; SCHEMA_TOO_LARGE, beyond
+            MAX_BODY.
+        RefusedError: what *identify* raises.
+    """
+    body = await read_bounded(request.stream(), limit=MAX_BODY, identify=identify, too_large=too_large)
     charset = _charset_of(request.headers.get("content-type", ""))
     try:
         text = body.decode(_charset(charset))

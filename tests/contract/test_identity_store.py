@@ -106,6 +106,8 @@ def test_certificates_are_revoked_by_department_connector_and_serial(home: Home)
         later = why | {"at": NOW + DAY, "because": "again"}
         assert list(home.store.revoke_certificates(work, department=CONSUMER, **later)) == []
         assert home.store.certificate(work, "a1") == revoked
+        found = home.store.certificates_by_serial(work, ["a1", "c1", "none"])
+        assert found == {"a1": revoked, "c1": held[3]}
 
 
 def test_an_account_s_unused_invitations_are_withdrawn_and_no_others(home: Home) -> None:

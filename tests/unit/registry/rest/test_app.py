@@ -14,10 +14,12 @@ from registry.rest.errors import Dialect, HttpError
 from registry.rest.routing import Member, Parameter, Route
 from schemas.errors import PoolError, Reason, UnavailableError
 
+NOBODY: Any = object()
+
 
 def application(handler: Any, **more: Any) -> RestApplication:
     return RestApplication(
-        [Route("GET", "/a/{b}", handler, **more), Route("PUT", "/a/{b}", handler)], Dialect.CONFLUENT
+        [Route("GET", "/a/{b}", handler, **more), Route("PUT", "/a/{b}", handler)], Dialect.CONFLUENT, lambda _: NOBODY
     )
 
 
@@ -89,7 +91,7 @@ def test_what_a_request_line_means_is_the_same_each_time(length: int) -> None:
         Route("GET", "/a/{b}", handler, query=(Parameter.texts("t"),)),
     ]
     path = f"/a/{'y' * length}?t=1&t=2"
-    with TestClient(RestApplication(routes, Dialect.CONFLUENT)) as http:
+    with TestClient(RestApplication(routes, Dialect.CONFLUENT, lambda _: NOBODY)) as http:
         for number in (1, 2):
             assert http.post(path, json={"x": number}).status_code == 200
             assert http.get(path).status_code == 200

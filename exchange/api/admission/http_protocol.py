@@ -1,0 +1,183 @@
+"""HTTP/1.1 protocol with bounds on headers, waiting and early answers, for uvicorn.
+
+uvicorn bounds neither the size of headers nor the time that they take. Here
+
+    64 KiB     that are not body, in a row: request line, headers, chunk extensions, trailers; more ends with 431
+    10 s       from the first byte that is waited for to the end of the headers, however slowly bytes drip in
+    60 s       in which a caller that does not read its answer takes nothing of it
+    1 s        after an answer that was given before the whole body came: the rest is thrown away, and where it does not
+               end by then, the connection is closed, and no more than 4 MiB of it are read
+
+A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
+stops reading from the connection.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from exchange import metrics
+from exchange.api.admission.concurrency import Place
+
+__all__ = ["HEADERS_SECONDS", "MAX_HEADERS", "BoundedProtocol"]
+
+MAX_HEADERS: Final = 64 * 1024
+HEADERS_SECONDS: Final = 10.0
+_STALLED_SECONDS = 60.0
+_LINGER_SECONDS = 1.0
+_MAX_DISCARDED = 4 * 1024 * 1024
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
+    b"got headers beyond 64 KiB.\n"
+)
+
+
+class _HeadersTooLargeError(Exception):
+    """Stops the parser."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. `place` and `listener` are set by what accepted it."""
+
+    place: Place | None = None
+    listener = ""
+    cycle: Any  # the newest request, and its answer; None before the first
+    transport: Any
+
+    _awaits_headers = True
+    _no_body = 0  # bytes since the last part of a body, or the end of the headers; up to one read more
+    _ends = False  # nothing is parsed any more
+    _discarded = 0
+    _linger_timer: asyncio.TimerHandle | None = None  # set while the rest of a body is thrown away
+    _headers_timer: asyncio.TimerHandle | None = None
+    _stalled_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give the connection's place back."""
+        self._cancel_timers()
+        if self.place is not None:
+            self.place.release()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, within the bounds."""
+        if self._linger_timer is not None:
+            self._discarded += len(data)
+            if self._discarded > _MAX_DISCARDED:
+                self._ends = True
+                self.flow.pause_reading()
+        if self._ends:
+            return
+        self._no_body += len(data)
+        super().data_received(data)
+        if self._no_body > MAX_HEADERS:
+            self._refuse_headers()
+        elif self._headers_timer is None and (
+            self._awaits_headers or self.cycle is None or self.cycle.response_complete
+        ):
+            self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._awaits_headers = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """End the wait for the headers."""
+        if self._no_body > MAX_HEADERS:  # of which some may be body
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > MAX_HEADERS:
+                raise _HeadersTooLargeError
+        self._awaits_headers = False
+        self._no_body = 0
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._no_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._no_body = 0
+        super().on_message_complete()
+        if self._linger_timer is not None and not self._ends:  # the rest of the body has come: go on
+            self._linger_timer.cancel()
+            self._linger_timer = None
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed."""
+        if self._no_body > MAX_HEADERS:
+            self._refuse_headers()
+        elif not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; close the connection where the answer came before the whole body did."""
+        early = not self.pipeline and self.cycle is not None and self.cycle.more_body
+        super().on_response_complete()
+        if early and not self.transport.is_closing():
+            # A close with unread bytes would be a reset, and the caller might lose the answer.
+            self._unset_keepalive_if_required()
+            self._discarded = 0
+            self._linger()
+
+    def pause_writing(self) -> None:
+        """Begin to watch whether the caller reads its answer."""
+        super().pause_writing()
+        if self._stalled_timer is None:
+            size = self.transport.get_write_buffer_size()
+            self._stalled_timer = self.loop.call_later(_STALLED_SECONDS, self._stalled, size)
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
+
+    def _stalled(self, before: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            metrics.DOOR_REFUSED.labels(self.listener, "slow_reader").inc()
+            self.transport.abort()
+            return
+        self._stalled_timer = self.loop.call_later(_STALLED_SECONDS, self._stalled, left)
+
+    def _too_slow(self) -> None:
+        self._headers_timer = None
+        if not self.transport.is_closing():
+            metrics.DOOR_REFUSED.labels(self.listener, "slow_headers").inc()
+            self.transport.abort()
+
+    def _refuse_headers(self) -> None:
+        if not self.transport.is_closing():
+            metrics.DOOR_REFUSED.labels(self.listener, "headers").inc()
+            self._ends = True
+            self._discarded = 0
+            self.transport.write(_TOO_LARGE)
+            self._linger()
+
+    def _linger(self) -> None:
+        if self._linger_timer is None:
+            # Not `close`: behind TLS it would read on, for as long as the caller sends.
+            self._linger_timer = self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._headers_timer, self._stalled_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
+        self._headers_timer = self._stalled_timer = self._linger_timer = None
