@@ -32,6 +32,7 @@ __all__ = [
     "Limits",
     "Listen",
     "PostgresBroker",
+    "Quotas",
     "Registry",
     "RegistryRight",
     "Roles",
@@ -175,6 +176,16 @@ class Embedded(_Section):
     restart_seconds: int = Field(300, ge=1, le=86_400)  # of an outage; then the process ends with the code 75
 
 
+class Quotas(_Section):
+    """What one department may have at a time, and how many departments a pool may have."""
+
+    requests: int = Field(1_000, ge=1)  # its share requests that wait for a decision
+    grants: int = Field(10_000, ge=1)  # its grants that are in force or suspended, and those requests
+    catalogue_entries: int = Field(2_000, ge=1)  # archived ones too
+    accounts: int = Field(1_000, ge=1)  # in use
+    departments: int = Field(5_000, ge=1)  # of the pool
+
+
 class Grants(_Section):
     """Rules of grants that a pool may set."""
 
@@ -245,6 +256,7 @@ class Config(_Section):
     limits: Limits = Limits()
     audit: Audit = Audit()
     embedded: Embedded = Embedded()
+    quotas: Quotas = Quotas()
     grants: Grants = Grants()
     accounts: Accounts = Accounts()
     registry: Registry = Registry()

@@ -131,6 +131,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a reason code, not a secret
     TOO_MANY_FAILURES = "too_many_failures"
     RATE_LIMITED = "rate_limited"
+    DEPARTMENT_QUOTA = "department_quota"
     # connectors: a department's own source, files and target
     SOURCE_UNAVAILABLE = "source_unavailable"
     SOURCE_CHANGED = "source_changed"

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from exchange.api.bodies import PruningBody
-from exchange.api.caller import Caller, Document, refuse_unknown
+from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
 from exchange.audit.store import EntryQuery
 from exchange.control.audit_queries import parse_cursor
+from registry.database.keyset import MAX_PAGE
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["router"]
@@ -133,10 +134,11 @@ def checkpoint(who: Caller) -> PlainTextResponse:
     return PlainTextResponse(who.pool.audit_queries.checkpoint(who.actor, who.call))
 
 
-@router.get("/keys")
-def audit_keys(who: Caller) -> list[Document]:
+@router.get("/keys", response_model=list[Document])
+def audit_keys(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
     """List the months whose pseudonyms in the trace can be read, oldest first."""
-    return who.pool.audit_keys.epochs(who.actor, who.call)
+    found = [one for one in who.pool.audit_keys.epochs(who.actor, who.call) if one["epoch"] > after][:limit]
+    return listed(request, found, limit, document=dict, key=lambda one: str(one["epoch"]))
 
 
 @router.post("/keys/prunings", status_code=201)

@@ -1,9 +1,13 @@
-"""JSON bodies of the control API: requests and responses as documents. Unknown members are refused."""
+"""JSON bodies of the control API: requests and responses as documents.
+
+Unknown members are refused, and what is too large: each text has 2,000 characters at most, each list 2,000 items, and a
+body 65,536 characters in all. A schema's text has a limit of its own (`registry.avro.parser`).
+"""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from exchange.access.grants.grant_json import to_json
 from exchange.access.view.filter import filter_from_json
@@ -18,6 +22,9 @@ from schemas.canonical import Json
 from schemas.names import Topic
 
 __all__ = [
+    "MAX_BODY",
+    "MAX_ITEMS",
+    "MAX_TEXT",
     "ConfirmationBody",
     "ConnectorBody",
     "DepartmentBody",
@@ -45,8 +52,22 @@ __all__ = [
 ]
 
 
+MAX_TEXT: Final = 2_000
+"""Characters of each text of a body."""
+MAX_ITEMS: Final = 2_000
+"""Items of each list of a body."""
+MAX_BODY: Final = 65_536
+"""Characters of all texts of a body."""
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_bounded(cls, sent: Any) -> Any:
+        _check_size(sent)
+        return sent
 
 
 class DepartmentBody(_Body):
@@ -178,7 +199,7 @@ class EntryBody(_Body):
         )
 
 
-class SchemaBody(_Body):
+class SchemaBody(BaseModel):
     """An Avro schema, as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -261,6 +282,26 @@ class RequestBody(_Body):
             requested_by="",
             state=GrantState.DRAFT,
         )
+
+
+def _check_size(sent: Any) -> None:
+    """Check the sizes of what was sent; the values are checked by its model."""
+    whole, waiting = 0, [("body", sent)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, str):
+            whole += len(value)
+            if len(value) > MAX_TEXT:
+                raise ValueError(f"got a text of {len(value)} characters as {name}; expected {MAX_TEXT} at most")
+        elif isinstance(value, list):
+            if len(value) > MAX_ITEMS:
+                raise ValueError(f"got a list of {len(value)} items as {name}; expected {MAX_ITEMS} at most")
+            waiting += [(name, item) for item in value]
+        elif isinstance(value, dict):
+            whole += sum(map(len, value))
+            waiting += [(name if name != "body" else str(member)[:40], item) for member, item in value.items()]
+    if whole > MAX_BODY:
+        raise ValueError(f"got a body of {whole} characters; expected {MAX_BODY} at most")
 
 
 def _history(field: HistoryField) -> KeptHistory:

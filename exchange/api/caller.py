@@ -1,13 +1,19 @@
-"""Caller of the control API: authentication by bearer token, and refusal of what a request must not hold."""
+"""Caller of the control API: authentication by bearer token, refusal of what a request must not hold, pages of lists.
+
+A list takes the cursor `after` and a `limit`, and names its next page as `Link: rel="next"` (RFC 8288). It stays a JSON
+array. It has at most 1,000 items, and ends early where it would be longer than about 4 MiB; whether there are more
+items, only the header tells.
+"""
 
 import contextlib
 import json
-from collections.abc import Iterator
-from typing import Annotated, Any
-from urllib.parse import unquote
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import unquote, urlencode
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from exchange.authorization.authentications import Interface, Origin
@@ -15,12 +21,31 @@ from exchange.authorization.request_context import RequestContext
 from exchange.authorization.text_screen import TextFinding, TextScreen
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
+from registry.database.keyset import MAX_PAGE
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, Reason, RefusedError
+from schemas.names import Topic
 
-__all__ = ["Caller", "Document", "authenticate", "refuse_unknown"]
+__all__ = [
+    "MAX_BYTES",
+    "After",
+    "Caller",
+    "Document",
+    "Limit",
+    "authenticate",
+    "certificate_key",
+    "listed",
+    "refuse_unknown",
+    "topic_key",
+]
 
 Document = dict[str, Any]
+After = Annotated[str, Query(max_length=300, description='cursor: of the `Link: rel="next"` of the page before')]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="items of the page at most")]
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of a page at most, if it has more than one item."""
+
+_Item = TypeVar("_Item")
 
 
 async def _body(request: Request) -> bytes:
@@ -95,3 +120,69 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
 
 
 Caller = Annotated[_Caller, Depends(_Caller)]
+
+
+def listed(
+    request: Request,
+    items: Sequence[_Item],
+    limit: int,
+    *,
+    document: Callable[[_Item], Any],
+    key: Callable[[_Item], str],
+) -> JSONResponse:
+    """Return a page of a list.
+
+    Args:
+        request: of the page; the link to the next one has its parameters.
+        items: of the page, as many as *limit* if there may be more.
+        limit: of the page.
+        document: of an item.
+        key: cursor after an item.
+    """
+    texts: list[str] = []
+    size = 0
+    for item in items:
+        text = json.dumps(document(item), ensure_ascii=False, separators=(",", ":"))
+        size += len(text.encode())
+        if texts and size > MAX_BYTES:
+            break
+        texts.append(text)
+    response = _Encoded(",".join(texts))
+    if texts and (len(texts) < len(items) or len(items) >= limit):
+        others = [(name, value) for name, value in request.query_params.multi_items() if name != "after"]
+        query = urlencode([*others, ("after", key(items[len(texts) - 1]))])
+        response.headers["link"] = f'<{request.url.path}?{query}>; rel="next"'
+    return response
+
+
+class _Encoded(JSONResponse):
+    """A JSON array whose items are encoded already."""
+
+    def render(self, content: Any) -> bytes:
+        return f"[{content}]".encode()
+
+
+def topic_key(after: str) -> Topic | None:
+    """Return the topic of a cursor.
+
+    Raises:
+        InvalidError: NAME_INVALID.
+    """
+    return Topic.parse(after) if after else None
+
+
+def certificate_key(after: str) -> tuple[str, str, str]:
+    """Return department, connector and serial of a cursor.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    if not after:
+        return ("", "", "")
+    match after.split("/"):
+        case [department, connector, serial]:
+            return (department, connector, serial)
+        case _:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, 'after: got a cursor of another form; expected that of a `Link: rel="next"`'
+            )

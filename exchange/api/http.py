@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from exchange.access.decision.grant_rules import Event
+from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantQuery
 from exchange.api import audit
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
@@ -42,11 +43,22 @@ from exchange.api.bodies import (
     proposal_json,
     review_json,
 )
-from exchange.api.caller import Caller, Document, authenticate, refuse_unknown
+from exchange.api.caller import (
+    After,
+    Caller,
+    Document,
+    Limit,
+    authenticate,
+    certificate_key,
+    listed,
+    refuse_unknown,
+    topic_key,
+)
 from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
+from registry.database.keyset import MAX_PAGE
 from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
@@ -65,10 +77,11 @@ def register_department(who: Caller, body: DepartmentBody) -> Document:
     return department_json(who.pool.administration.register_department(who.actor, who.call, **body.model_dump()))
 
 
-@router.get("/departments", tags=["departments"])
-def departments(who: Caller) -> list[Document]:
-    """List the departments."""
-    return [department_json(one) for one in who.pool.administration.departments(who.actor, who.call)]
+@router.get("/departments", response_model=list[Document], tags=["departments"])
+def departments(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the departments, in the order of their registration."""
+    found = who.pool.administration.departments(who.actor, who.call, after=after, limit=limit)
+    return listed(request, found, limit, document=department_json, key=lambda one: one.id)
 
 
 @router.post("/departments/{department}/renaming", tags=["departments"])
@@ -99,10 +112,17 @@ def invite(who: Caller, department: str, body: InvitationBody) -> Document:
     return proposal_json(who.pool.accounts.propose_invitation(who.actor, who.call, department, body.connector))
 
 
-@router.get("/certificates", tags=["departments"])
-def certificates(who: Caller) -> list[Document]:
-    """List the certificates of connectors, of the caller's department or of all."""
-    return [certificate_json(one) for one in who.pool.administration.connectors(who.actor, who.call)]
+@router.get("/certificates", response_model=list[Document], tags=["departments"])
+def certificates(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the certificates of connectors, of the caller's department or of all, by department and connector."""
+    found = who.pool.administration.connectors(who.actor, who.call, after=certificate_key(after), limit=limit)
+    return listed(
+        request,
+        found,
+        limit,
+        document=certificate_json,
+        key=lambda one: f"{one.department}/{one.connector}/{one.serial}",
+    )
 
 
 @router.post("/connectors/revocations", status_code=204, tags=["departments"])
@@ -127,10 +147,11 @@ def propose_account(who: Caller, body: UserBody) -> Document:
     return {"state": "added", "subject": body.name} if proposal is None else proposal_json(proposal)
 
 
-@router.get("/users", tags=["users"])
-def accounts(who: Caller) -> list[Document]:
-    """List the accounts, of the caller's department or of all, with their last use."""
-    return [account_json(one) for one in who.pool.accounts.accounts(who.actor, who.call)]
+@router.get("/users", response_model=list[Document], tags=["users"])
+def accounts(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the accounts, of the caller's department or of all, with their last use, by name."""
+    found = who.pool.accounts.accounts(who.actor, who.call, after=after, limit=limit)
+    return listed(request, found, limit, document=account_json, key=lambda one: one.account.name)
 
 
 @router.post("/users/{name}/token", tags=["users"])
@@ -156,10 +177,13 @@ def revoke_account(who: Caller, name: str, body: ReasonBody) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/proposals", tags=["users"])
-def proposals(who: Caller, state: ProposalState | None = None) -> list[Document]:
-    """List the proposals of accounts and invitations, decided ones too: of the caller's department, or all."""
-    return [proposal_json(one) for one in who.pool.accounts.proposals(who.actor, who.call, state=state)]
+@router.get("/proposals", response_model=list[Document], tags=["users"])
+def proposals(
+    request: Request, who: Caller, state: ProposalState | None = None, after: After = "", limit: Limit = MAX_PAGE
+) -> Response:
+    """List the proposals of accounts and invitations, newest first, decided ones too: of one's department, or all."""
+    found = who.pool.accounts.proposals(who.actor, who.call, state=state, before=after, limit=limit)
+    return listed(request, found, limit, document=proposal_json, key=lambda one: one.id)
 
 
 @router.post("/proposals/{proposal_id}/confirmation", tags=["users"])
@@ -183,10 +207,11 @@ def draft_entry(who: Caller, body: EntryBody) -> Document:
     return entry_json(who.pool.administration.draft_entry(who.actor, who.call, body.to_entry(who.actor.department)))
 
 
-@router.get("/catalogue", tags=["catalogue"])
-def catalogue(who: Caller) -> list[Document]:
-    """List the catalogue."""
-    return [entry_json(entry) for entry in who.pool.administration.entries(who.actor, who.call)]
+@router.get("/catalogue", response_model=list[Document], tags=["catalogue"])
+def catalogue(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the catalogue, by topic."""
+    found = who.pool.administration.entries(who.actor, who.call, after=topic_key(after), limit=limit)
+    return listed(request, found, limit, document=entry_json, key=lambda one: str(one.topic))
 
 
 @router.post("/catalogue/{topic}/schemas", status_code=201, tags=["catalogue"])
@@ -215,20 +240,22 @@ def set_history(who: Caller, topic: str, body: HistoryBody) -> Document:
     return {**entry_json(entry), "applied": applied}
 
 
-@router.get("/purposes", tags=["grants"])
-def purposes(who: Caller) -> list[Document]:
+@router.get("/purposes", response_model=list[Document], tags=["grants"])
+def purposes(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
     """List the purposes that a request may name (使用目的)."""
     forms = who.pool.enforcer.screen.case_forms
-    return [
-        {
+
+    def document(one: Purpose) -> Document:
+        return {
             "id": one.id,
             "parent": one.parent,
             "zh": one.zh,
             "en": one.en,
             "case_form": forms[one.id].text if one.id in forms else None,
         }
-        for one in who.pool.grants.purposes()
-    ]
+
+    found = [one for one in who.pool.grants.purposes() if one.id > after][:limit]
+    return listed(request, found, limit, document=document, key=lambda one: one.id)
 
 
 @router.post("/requests", status_code=201, tags=["grants"])
@@ -237,13 +264,20 @@ def submit(who: Caller, body: RequestBody) -> Document:
     return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
 
 
-@router.get("/grants", tags=["grants"])
+@router.get("/grants", response_model=list[Document], tags=["grants"])
 def grants(
-    who: Caller, state: Annotated[list[GrantState] | None, Query()] = None, *, unmasked: bool = False
-) -> list[Document]:
+    request: Request,
+    who: Caller,
+    state: Annotated[list[GrantState] | None, Query()] = None,
+    *,
+    unmasked: bool = False,
+    after: After = "",
+    limit: Limit = MAX_PAGE,
+) -> Response:
     """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out."""
-    query = GrantQuery(states=frozenset(state) if state else None)
-    return [review_json(one) for one in who.pool.grants.reviews(who.actor, who.call, query, unmasked=unmasked)]
+    query = GrantQuery(states=frozenset(state) if state else None, after=after, limit=limit)
+    found = who.pool.grants.reviews(who.actor, who.call, query, unmasked=unmasked)
+    return listed(request, found, limit, document=review_json, key=lambda one: one.grant.id)
 
 
 @router.get("/grants/{grant_id}", tags=["grants"])
@@ -277,10 +311,11 @@ def propose_erasure(who: Caller, body: ErasureBody) -> Document:
     return erasure_json(who.pool.erasures.propose(who.actor, who.call, topic, body.key, body.reason))
 
 
-@router.get("/erasures", tags=["erasures"])
-def erasures(who: Caller) -> list[Document]:
-    """List the erasures that the caller may see."""
-    return [erasure_json(one) for one in who.pool.erasures.list(who.actor, who.call)]
+@router.get("/erasures", response_model=list[Document], tags=["erasures"])
+def erasures(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the erasures that the caller may see, oldest first."""
+    found = who.pool.erasures.list(who.actor, who.call, after=after, limit=limit)
+    return listed(request, found, limit, document=erasure_json, key=lambda one: one.id)
 
 
 @router.post("/erasures/{erasure_id}/confirmation", tags=["erasures"])

@@ -22,6 +22,7 @@ from exchange.access.decision.roles import decide_control
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.control.quotas import Quotas, check_quota
 from exchange.identity.account_rules import check_person, staff_number
 from exchange.identity.enrolment import Enrolment
 from exchange.identity.proposals import (
@@ -36,6 +37,7 @@ from exchange.identity.proposals import (
 )
 from exchange.identity.store import Account, IdentityStore
 from exchange.identity.tokens import Users
+from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
 from schemas.access import Action, Actor, Role
@@ -47,8 +49,6 @@ __all__ = ["AccountService", "ListedAccount"]
 
 FIRST_AUTHORITIES: Final = 2
 """Data authorities that the token of `pool init` adds; fewer than that are never left."""
-
-_LISTED = 1_000  # proposals of one list
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class AccountService:
         now: the time, aware.
         enrolment_address: host:port for invitations.
         on_set_up: called when the second data authority exists; removes the file of the first token.
+        quotas: of departments.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class AccountService:
         now: Callable[[], datetime],
         enrolment_address: Callable[[], str],
         on_set_up: Callable[[], None] = lambda: None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._database = database
         self._enforcer = enforcer
@@ -102,6 +104,7 @@ class AccountService:
         self._now = now
         self._enrolment_address = enrolment_address
         self._on_set_up = on_set_up
+        self._quotas = quotas or Quotas()
 
     def propose_account(
         self,
@@ -129,6 +132,8 @@ class AccountService:
                 self._add_authority(work, actor, name=name, person=person, digest=digest)
                 proposal = None
             else:
+                used = [one for one in self._users.all(work) if one.department == department and not one.revoked_at]
+                check_quota("accounts", len(used), self._quotas.accounts, "revoke those that are not used")
                 account = self._users.check(
                     work, name=name, role=role, department=department, person=person, by=actor.id, at=self._now()
                 )
@@ -245,9 +250,17 @@ class AccountService:
         return refused
 
     def proposals(
-        self, actor: Actor, call: RequestContext, *, state: ProposalState | None = None
+        self,
+        actor: Actor,
+        call: RequestContext,
+        *,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int = MAX_PAGE,
     ) -> Sequence[Proposal]:
         """List proposals, newest first, decided ones too: of the actor's department, or all.
+
+        Those that are older than the one with the id *before*; fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may see none.
@@ -258,10 +271,14 @@ class AccountService:
         )
         self._enforcer.admit(actor, Action.USER_READ, "proposals", call, decision)
         with self._database.read() as reader:
-            return self._proposals.find(reader, department=department, state=state, limit=_LISTED)
+            return self._proposals.find(reader, department=department, state=state, before=before, limit=limit)
 
-    def accounts(self, actor: Actor, call: RequestContext) -> Sequence[ListedAccount]:
-        """List accounts, revoked ones too: of the actor's department, or all.
+    def accounts(
+        self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE
+    ) -> Sequence[ListedAccount]:
+        """List accounts after a name, revoked ones too: of the actor's department, or all.
+
+        Fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may see none.
@@ -273,8 +290,8 @@ class AccountService:
         self._enforcer.admit(actor, Action.USER_READ, "*", call, decision)
         with self._database.read() as reader:
             uses = self._store.last_uses(reader)
-            found = self._users.all(reader)
-        return [ListedAccount(one, uses.get(one.name)) for one in found if department in {None, one.department}]
+            found = self._store.accounts_page(reader, department=department, after=after, limit=limit)
+        return [ListedAccount(one, uses.get(one.name)) for one in found]
 
     def rotate(self, actor: Actor, call: RequestContext, digest: bytes) -> Account:
         """Rotate the token of the actor's own account; the old one has ended when this returns.
@@ -370,7 +387,7 @@ class AccountService:
         now = self._now()
         open_ones = [
             one
-            for one in self._proposals.find(work, department=department, state=ProposalState.OPEN, limit=_LISTED)
+            for one in self._proposals.find(work, department=department, state=ProposalState.OPEN, limit=MAX_PAGE)
             if now < one.expires_at
         ]
         if len(open_ones) >= MAX_OPEN:

@@ -17,8 +17,10 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker, Retention
+from exchange.control.quotas import Quotas, check_quota
 from exchange.identity.enrolment import EnrolledConnector, Enrolment
 from exchange.identity.store import Certificate
+from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
@@ -59,6 +61,7 @@ class Administration:
         enrolment: Enrolment,
         now: Callable[[], datetime],
         partitions: int = PARTITIONS,
+        quotas: Quotas | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database = database
@@ -69,6 +72,7 @@ class Administration:
         self._enrolment = enrolment
         self._now = now
         self._partitions = partitions
+        self._quotas = quotas or Quotas()
         self._sleep = sleep
 
     def register_department(
@@ -86,23 +90,27 @@ class Administration:
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError, ConflictError: see `Departments.register`.
+            InvalidError, ConflictError: see `Departments.register`; DEPARTMENT_QUOTA, the pool has too many.
         """
         decision = self._decide(actor, Action.DEPARTMENT_REGISTER)
         with self._enforcer.act(actor, Action.DEPARTMENT_REGISTER, short_name, call, decision) as (work, _):
+            registered = len(self._registry.departments.all(work))
+            check_quota("departments", registered, self._quotas.departments, "register no more departments")
             return self._registry.departments.register(
                 work, uscc=uscc, name=name, short_name=short_name, level=level, division_code=division_code
             )
 
-    def departments(self, actor: Actor, call: RequestContext) -> Sequence[Department]:
-        """List the departments; every account may.
+    def departments(
+        self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE
+    ) -> Sequence[Department]:
+        """List the departments after an id; every account may. Fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may not.
         """
         self._enforcer.admit(actor, Action.DEPARTMENT_READ, "*", call, self._decide(actor, Action.DEPARTMENT_READ))
         with self._database.read() as reader:
-            return self._registry.departments.all(reader)
+            return self._registry.departments.page(reader, after=after, limit=limit)
 
     def enrol(
         self,
@@ -172,8 +180,12 @@ class Administration:
             act.note(department=department, certificates=list(serials), because=because)
         self._sleep(RELEASE_WINDOW)  # what a gateway was about to send under it has left by now, or never will
 
-    def connectors(self, actor: Actor, call: RequestContext) -> Sequence[Certificate]:
+    def connectors(
+        self, actor: Actor, call: RequestContext, *, after: tuple[str, str, str] = ("", "", ""), limit: int = MAX_PAGE
+    ) -> Sequence[Certificate]:
         """List the certificates of connectors, revoked ones too: of the actor's department, or of all.
+
+        Those after a department, connector and serial; fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may see none.
@@ -182,18 +194,24 @@ class Administration:
         decision = self._decide(actor, Action.CONNECTOR_READ, department)
         self._enforcer.admit(actor, Action.CONNECTOR_READ, department or "*", call, decision)
         with self._database.read() as reader:
-            chosen = [department] if department else [one.id for one in self._registry.departments.all(reader)]
-            return [one for each in chosen for one in self._enrolment.certificates(reader, each)]
+            return self._enrolment.certificates_page(reader, department=department, after=after, limit=limit)
 
     def draft_entry(self, actor: Actor, call: RequestContext, entry: CatalogueEntry) -> CatalogueEntry:
         """Draft a catalogue entry of the actor's department.
 
         Raises:
             RefusedError: the actor may not.
-            InvalidError, ConflictError: see `Catalogue.create`.
+            InvalidError, ConflictError: see `Catalogue.create`; DEPARTMENT_QUOTA, the department has too many.
         """
         decision = self._decide(actor, Action.CATALOGUE_DRAFT, entry.provider)
         with self._enforcer.act(actor, Action.CATALOGUE_DRAFT, str(entry.topic), call, decision) as (work, _):
+            provided = len(self._registry.catalogue.provided_by(work, entry.provider))
+            check_quota(
+                "catalogue_entries",
+                provided,
+                self._quotas.catalogue_entries,
+                "put what belongs together into one entry",
+            )
             return self._registry.catalogue.create(work, entry)
 
     def register_schema(self, actor: Actor, call: RequestContext, topic: Topic, text: str) -> tuple[int, int]:
@@ -262,15 +280,17 @@ class Administration:
     def _apply_history(self, entry: CatalogueEntry) -> bool:
         return apply_history(self._broker, entry, self._partitions)
 
-    def entries(self, actor: Actor, call: RequestContext) -> Sequence[CatalogueEntry]:
-        """List the catalogue; every account may.
+    def entries(
+        self, actor: Actor, call: RequestContext, *, after: Topic | None = None, limit: int = MAX_PAGE
+    ) -> Sequence[CatalogueEntry]:
+        """List the catalogue after a topic; every account may. Fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may not.
         """
         self._enforcer.admit(actor, Action.CATALOGUE_READ, "*", call, self._decide(actor, Action.CATALOGUE_READ))
         with self._database.read() as reader:
-            return self._registry.catalogue.all(reader)
+            return self._registry.catalogue.page(reader, after=after, limit=limit)
 
     def reconcile_topics(self) -> int:
         """Create the topics that published entries lack, and apply what they keep; return how many still differ."""

@@ -11,6 +11,7 @@ their consumers notice.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from exchange.access.decision.grant_rules import Event
@@ -128,10 +129,12 @@ class DepartmentService:
 
     def _end_grants(self, actor: Actor, call: RequestContext, department: str, reason: str) -> None:
         query = GrantQuery(party=department, states=frozenset({GrantState.ACTIVE, GrantState.SUSPENDED}))
-        for grant in self._grants.list(actor, call, query):
-            if grant.state is GrantState.ACTIVE:
-                self._grants.change(actor, call, grant.id, Event.SUSPEND, reason=reason)
-            self._grants.change(actor, call, grant.id, Event.TERMINATE, reason=reason)
+        while grants := self._grants.list(actor, call, query):
+            for grant in grants:
+                if grant.state is GrantState.ACTIVE:
+                    self._grants.change(actor, call, grant.id, Event.SUSPEND, reason=reason)
+                self._grants.change(actor, call, grant.id, Event.TERMINATE, reason=reason)
+            query = replace(query, after=grants[-1].id)
 
     def _check_provides_nothing(self, work: UnitOfWork, department: str) -> None:
         provided = [

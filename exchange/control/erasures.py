@@ -28,6 +28,7 @@ from exchange.broker.port import Broker
 from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
 from exchange.erasure.retractions import Retraction, RetractionStore, is_retraction
 from exchange.identity.pseudonyms import Pseudonyms, partitions
+from registry.database.keyset import MAX_PAGE, collect
 from registry.database.unit_of_work import Database
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
@@ -136,20 +137,29 @@ class ErasureService:
         """
         return self._decided(actor, call, erasure_id, Action.ERASURE_REJECT, reason)
 
-    def list(self, actor: Actor, call: RequestContext) -> Sequence[Erasure]:
+    def list(self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE) -> Sequence[Erasure]:
         """Return the erasures that the actor may see: of its department's resources, or all.
+
+        Those after an id; fewer than *limit* only at the end.
 
         Raises:
             RefusedError: the actor may see none.
         """
         decision = self._decide(actor, Action.ERASURE_READ, actor.department or None)
         authorized = self._enforcer.admit(actor, Action.ERASURE_READ, "*", call, decision)
-        with self._database.read() as reader:
-            found = self._store.list(reader)
+
+        def read(key: str, most: int) -> Sequence[Erasure]:
+            with self._database.read() as reader:
+                return self._store.page(reader, after=key, limit=most)
+
+        def keep(rows: Sequence[Erasure]) -> Sequence[Erasure]:
+            return [
+                one for one in rows if not actor.department or self._provider_or_none(one.topic) == actor.department
+            ]
+
+        found = collect(read, keep, lambda one: one.id, after=after, limit=limit)
         self._enforcer.record_read(authorized, {})
-        if not actor.department:
-            return found
-        return [one for one in found if self._provider_or_none(one.topic) == actor.department]
+        return found
 
     def carry_out(self, broker: Broker | None = None) -> int:
         """Carry out what is confirmed; return the number of erasures that are done.

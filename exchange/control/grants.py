@@ -41,6 +41,8 @@ from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grant_review import GrantReview, Review, SchemaMaskSource, decision_data
+from exchange.control.quotas import Quotas, check_quota
+from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
@@ -52,6 +54,8 @@ __all__ = ["GrantService", "ViewSchemas"]
 _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
+_WAITING = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
+_HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
@@ -86,6 +90,7 @@ class GrantService:
         views: ViewSchemas,
         window: float,
         unmasked_for: timedelta = timedelta(days=30),
+        quotas: Quotas | None = None,
         clock: Callable[[], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -97,6 +102,7 @@ class GrantService:
         self._views = views
         self._review = GrantReview(access, views, attributes)
         self._unmasked_for = unmasked_for
+        self._quotas = quotas or Quotas()
         self._window = window  # seconds
         self._clock = clock
         self._sleep = sleep
@@ -109,6 +115,7 @@ class GrantService:
         Raises:
             RefusedError: the actor may not ask for this.
             InvalidError: RESOURCE_UNKNOWN, or what the request lacks.
+            ConflictError: DEPARTMENT_QUOTA, too many of its requests wait, or it has too many grants.
         """
         resource = self._attributes.resource(draft.topic)
         if resource is None:
@@ -132,6 +139,7 @@ class GrantService:
         )
         decision = decide_control(actor, Action.GRANT_SUBMIT, standing=self._attributes.standing(actor), grant=draft)
         with self._enforcer.act(actor, Action.GRANT_SUBMIT, str(draft.topic), call, decision) as (work, act):
+            self._check_quotas(work, draft.consumer)
             # After the decision: which fields a schema has, only those learn who may ask for them, and with an entry.
             level = self._attributes.level_of(work, draft)
             if level is None:
@@ -152,6 +160,13 @@ class GrantService:
             if grant.unmasked or grant.filter_discloses:
                 act.note(unmasked=list(grant.unmasked), filter_discloses=list(grant.filter_discloses))
         return grant
+
+    def _check_quotas(self, work: UnitOfWork, consumer: str) -> None:
+        quotas = self._quotas
+        waiting = self._access.count(work, consumer, _WAITING, quotas.requests)
+        check_quota("requests", waiting, quotas.requests, "let those that wait be decided on first")
+        grants = self._access.count(work, consumer, _WAITING | _HELD, quotas.grants)
+        check_quota("grants", grants, quotas.grants, "let those that are not needed be terminated first")
 
     def confirm(self, actor: Actor, call: RequestContext, grant_id: str) -> Grant:
         """Confirm a request together with all that its consumer holds of the resource, before its approval.
@@ -395,10 +410,22 @@ class GrantService:
         Raises:
             RefusedError: the actor may see none.
         """
-        grants = self.list(actor, call, query)
-        with self._database.read() as reader:
-            reviews = self._review.reviews(reader, grants)
-        return [one for one in reviews if one.undecided or not unmasked]
+        decision = decide_control(
+            actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
+        )
+        authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
+        query = self._own(actor, query)
+
+        def read(after: str, limit: int) -> Sequence[Review]:
+            with self._database.read() as reader:
+                return self._review.reviews(reader, self._access.list(reader, replace(query, after=after, limit=limit)))
+
+        def keep(rows: Sequence[Review]) -> Sequence[Review]:
+            return [one for one in rows if one.undecided or not unmasked]
+
+        found = collect(read, keep, lambda one: one.grant.id, after=query.after, limit=query.limit)
+        self._enforcer.record_read(authorized, {})
+        return found
 
     def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant]:
         """List the grants that the actor may see: its department's, or all.
@@ -410,12 +437,14 @@ class GrantService:
             actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
         )
         authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
-        if actor.department:
-            query = replace(query, party=actor.department)
         with self._database.read() as reader:
-            found = self._access.list(reader, query)
+            found = self._access.list(reader, self._own(actor, query))
         self._enforcer.record_read(authorized, {})
         return found
+
+    @staticmethod
+    def _own(actor: Actor, query: GrantQuery) -> GrantQuery:
+        return replace(query, party=actor.department) if actor.department else query
 
     def purposes(self) -> Sequence[Purpose]:
         """Return the purposes that a request may name; they are public."""

@@ -111,6 +111,10 @@ class ErasureStore(Protocol):
         """Return all erasures, or those in one state, oldest first."""
         ...
 
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+        """Return erasures in the order of their ids, which is that of time; fewer than *limit* only at the end."""
+        ...
+
 
 class ErasureList(Protocol):
     """Record of confirmed erasures outside the database."""
@@ -172,3 +176,8 @@ class MemoryErasures(ErasureStore):
     @override
     def list(self, reader: Reader, state: ErasureState | None = None) -> Sequence[Erasure]:
         return [one for one in self._rows.values() if state is None or one.state is state]
+
+    @override
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+        del reader
+        return [self._rows[erasure_id] for erasure_id in sorted(self._rows) if erasure_id > after][:limit]

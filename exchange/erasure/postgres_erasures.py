@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from exchange.erasure.erasures import Erasure, ErasureState, ErasureStore, not_allowed
 from exchange.erasure.tables import request as table
+from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.names import Topic
@@ -47,6 +48,17 @@ class PostgresErasures(ErasureStore):
         if state is not None:
             statement = statement.where(table.c.state == state.value)
         return [_erasure(row) for row in self._tags.valid(table, connection_of(reader).execute(statement))]
+
+    @override
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+        def read(key: str, most: int) -> Sequence[Any]:
+            statement = sa.select(table).where(table.c.id > key).order_by(table.c.id).limit(most)
+            return connection_of(reader).execute(statement).all()
+
+        def keep(rows: Sequence[Any]) -> Sequence[Erasure]:
+            return [_erasure(row) for row in self._tags.valid(table, rows)]
+
+        return collect(read, keep, lambda row: str(row.id), after=after, limit=limit)
 
 
 def _columns(erasure: Erasure) -> dict[str, Any]:

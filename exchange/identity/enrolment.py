@@ -259,9 +259,11 @@ class Enrolment:
             work, department=department, connector=connector, serial=serial, at=at, by=by, because=because
         )
 
-    def certificates(self, reader: Reader, department: str) -> Sequence[Certificate]:
-        """Return the certificates issued to a department, revoked ones too, oldest first."""
-        return self._store.certificates(reader, department)
+    def certificates_page(
+        self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
+    ) -> Sequence[Certificate]:
+        """Return certificates, revoked ones too; see `IdentityStore.certificates_page`."""
+        return self._store.certificates_page(reader, department=department, after=after, limit=limit)
 
     def _read_invitation(
         self, work: UnitOfWork, secret: str, connector: str, at: datetime

@@ -22,6 +22,7 @@ from exchange.identity.store import (
     account_exists,
     token_exists,
 )
+from registry.database.keyset import collect
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.row_tags import RowTags, columns_of, derived, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
@@ -237,6 +238,23 @@ class PostgresIdentityStore(IdentityStore):
         return [_read_certificate(row) for row in self._tags.valid(_certificate, rows)]
 
     @override
+    def certificates_page(
+        self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
+    ) -> Sequence[Certificate]:
+        columns = (_certificate.c.department, _certificate.c.connector, _certificate.c.serial)
+
+        def read(key: tuple[str, str, str], most: int) -> Sequence[Any]:
+            statement = sa.select(_certificate).where(sa.tuple_(*columns) > sa.tuple_(*key))
+            if department is not None:
+                statement = statement.where(_certificate.c.department == department)
+            return connection_of(reader).execute(statement.order_by(*columns).limit(most)).all()
+
+        def keep(rows: Sequence[Any]) -> list[Certificate]:
+            return [_read_certificate(row) for row in self._tags.valid(_certificate, rows)]
+
+        return collect(read, keep, lambda row: (row.department, row.connector, row.serial), after=after, limit=limit)
+
+    @override
     def revoke_certificates(
         self,
         work: UnitOfWork,
@@ -331,6 +349,19 @@ class PostgresIdentityStore(IdentityStore):
     def accounts(self, reader: Reader) -> Sequence[Account]:
         rows = connection_of(reader).execute(sa.select(_account).order_by(_account.c.name))
         return [_read_account(row) for row in self._tags.valid(_account, rows)]
+
+    @override
+    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
+        def read(key: str, most: int) -> Sequence[Any]:
+            statement = sa.select(_account).where(_account.c.name > key)
+            if department is not None:
+                statement = statement.where(_account.c.department == department)
+            return connection_of(reader).execute(statement.order_by(_account.c.name).limit(most)).all()
+
+        def keep(rows: Sequence[Any]) -> list[Account]:
+            return [_read_account(row) for row in self._tags.valid(_account, rows)]
+
+        return collect(read, keep, lambda row: str(row.name), after=after, limit=limit)
 
     @override
     def change_account(self, work: UnitOfWork, account: Account) -> None:

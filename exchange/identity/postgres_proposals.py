@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from exchange.identity.postgres import metadata
 from exchange.identity.proposals import Proposal, ProposalKind, ProposalState, ProposalStore
+from registry.database.keyset import collect
 from registry.database.row_tags import RowTags, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
@@ -89,14 +90,28 @@ class PostgresProposals(ProposalStore):
 
     @override
     def find(
-        self, reader: Reader, *, department: str | None = None, state: ProposalState | None = None, limit: int
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
     ) -> Sequence[Proposal]:
-        statement = sa.select(_proposal).order_by(_proposal.c.id.desc()).limit(limit)
-        if department is not None:
-            statement = statement.where(_proposal.c.department == department)
-        if state is not None:
-            statement = statement.where(_proposal.c.state == state.value)
-        return [_read(row) for row in self._tags.valid(_proposal, connection_of(reader).execute(statement))]
+        def read(key: str, most: int) -> Sequence[Any]:
+            statement = sa.select(_proposal).order_by(_proposal.c.id.desc()).limit(most)
+            if key:
+                statement = statement.where(_proposal.c.id < key)
+            if department is not None:
+                statement = statement.where(_proposal.c.department == department)
+            if state is not None:
+                statement = statement.where(_proposal.c.state == state.value)
+            return connection_of(reader).execute(statement).all()
+
+        def keep(rows: Sequence[Any]) -> list[Proposal]:
+            return [_read(row) for row in self._tags.valid(_proposal, rows)]
+
+        return collect(read, keep, lambda row: str(row.id), after=before, limit=limit)
 
 
 def _read(row: Mapping[str, Any]) -> Proposal:

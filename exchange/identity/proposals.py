@@ -109,9 +109,18 @@ class ProposalStore(Protocol):
         ...
 
     def find(
-        self, reader: Reader, *, department: str | None = None, state: ProposalState | None = None, limit: int
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
     ) -> Sequence[Proposal]:
-        """Return proposals, newest first; None does not restrict."""
+        """Return proposals, newest first; None does not restrict.
+
+        Those that are older than the one with the id *before*; fewer than *limit* only at the end.
+        """
         ...
 
 
@@ -147,12 +156,18 @@ class MemoryProposals(ProposalStore):
 
     @override
     def find(
-        self, reader: Reader, *, department: str | None = None, state: ProposalState | None = None, limit: int
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
     ) -> Sequence[Proposal]:
         found = [
             one
             for one in self._proposals.values()
-            if department in {None, one.department} and state in {None, one.state}
+            if department in {None, one.department} and state in {None, one.state} and (not before or one.id < before)
         ]
         return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
 

@@ -169,6 +169,15 @@ class IdentityStore(Protocol):
         """Return a department's certificates, oldest first."""
         ...
 
+    def certificates_page(
+        self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
+    ) -> Sequence[Certificate]:
+        """Return certificates, of a department or of all, in the order of department, connector and serial.
+
+        Those after *after*; fewer than *limit* only at the end.
+        """
+        ...
+
     def revoke_certificates(
         self,
         work: UnitOfWork,
@@ -220,6 +229,10 @@ class IdentityStore(Protocol):
 
     def accounts(self, reader: Reader) -> Sequence[Account]:
         """Return all accounts, revoked ones too, in the order of their names."""
+        ...
+
+    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
+        """Return accounts, of a department or all, in the order of their names; fewer than *limit* only at the end."""
         ...
 
     def change_account(self, work: UnitOfWork, account: Account) -> None:
@@ -315,6 +328,14 @@ class MemoryIdentityStore(IdentityStore):
         return sorted((c for c in found if connector in {None, c.connector}), key=lambda c: (c.not_before, c.serial))
 
     @override
+    def certificates_page(
+        self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
+    ) -> Sequence[Certificate]:
+        del reader
+        keyed = {(one.department, one.connector, one.serial): one for one in self._tables.certificates.values()}
+        return [keyed[key] for key in sorted(keyed) if key > after and department in {None, key[0]}][:limit]
+
+    @override
     def revoke_certificates(
         self,
         work: UnitOfWork,
@@ -378,6 +399,10 @@ class MemoryIdentityStore(IdentityStore):
     def accounts(self, reader: Reader) -> Sequence[Account]:
         del reader
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
+
+    @override
+    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
+        return [a for a in self.accounts(reader) if a.name > after and department in {None, a.department}][:limit]
 
     @override
     def change_account(self, work: UnitOfWork, account: Account) -> None:

@@ -211,6 +211,7 @@ class App:
             views=records.views,
             window=RELEASE_WINDOW,
             unmasked_for=timedelta(days=config.grants.unmasked_days),
+            quotas=config.quotas,
             clock=microseconds,
         )
         pool = Pool(
@@ -249,6 +250,7 @@ class App:
                 broker=storage.broker,
                 enrolment=identity.enrolment,
                 now=utc_now,
+                quotas=config.quotas,
             ),
             accounts=AccountService(
                 database=storage.database,
@@ -264,6 +266,7 @@ class App:
                     addresses.get("enrolment", config.listen.enrolment)
                 ),
                 on_set_up=lambda: config.path("bootstrap-token").unlink(missing_ok=True),
+                quotas=config.quotas,
             ),
             last_use=LastUse(storage.database, identity.store),
             audit_queries=AuditQueries(

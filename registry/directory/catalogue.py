@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.departments import Departments
 from registry.directory.model import CatalogueEntry, DepartmentStatus, EntryState
@@ -148,6 +149,10 @@ class Catalogue:
     def all(self, reader: Reader) -> list[CatalogueEntry]:
         """Return the current version of every entry, by topic."""
         return self._store.all(reader)
+
+    def page(self, reader: Reader, *, after: Topic | None = None, limit: int = MAX_PAGE) -> list[CatalogueEntry]:
+        """Return entries in the order of their topics; fewer than *limit* only at the end."""
+        return self._store.page(reader, after=after, limit=limit)
 
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:
         """Return the topics of a department's entries, drafts and archived ones too, sorted."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import Department, DepartmentStatus, GovernmentLevel
 from registry.directory.store import DepartmentStore
@@ -119,6 +120,10 @@ class Departments:
     def all(self, reader: Reader) -> list[Department]:
         """Return the current version of every department, by short name."""
         return self._store.all(reader)
+
+    def page(self, reader: Reader, *, after: str = "", limit: int = MAX_PAGE) -> list[Department]:
+        """Return departments in the order of their registration; fewer than *limit* only at the end."""
+        return self._store.page(reader, after=after, limit=limit)
 
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         """Return every version and when it was stored, oldest first."""

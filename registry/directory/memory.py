@@ -48,6 +48,11 @@ class MemoryDepartments(DepartmentStore):
         return sorted(current, key=lambda department: (department.short_name, department.id))
 
     @override
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+        found = sorted(self.all(reader), key=lambda department: department.id)
+        return [one for one in found if one.id > after][:limit]
+
+    @override
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         with self._lock:
             return list(self._history.get(department_id, []))
@@ -79,6 +84,10 @@ class MemoryCatalogue(CatalogueStore):
     def all(self, reader: Reader) -> list[CatalogueEntry]:
         with self._lock:
             return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
+
+    @override
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
+        return [one for one in self.all(reader) if after is None or one.topic > after][:limit]
 
     @override
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

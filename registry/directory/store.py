@@ -35,6 +35,10 @@ class DepartmentStore(Protocol):
         """Return the current version of every department, by short name."""
         ...
 
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+        """Return the current version of departments in the order of their ids; fewer than *limit* only at the end."""
+        ...
+
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
         """Return every version and when it was stored, oldest first."""
         ...
@@ -57,6 +61,10 @@ class CatalogueStore(Protocol):
 
     def all(self, reader: Reader) -> list[CatalogueEntry]:
         """Return the current version of every entry, by topic."""
+        ...
+
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
+        """Return the current version of entries in the order of their topics; fewer than *limit* only at the end."""
         ...
 
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

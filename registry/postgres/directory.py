@@ -4,6 +4,7 @@ Every row carries a tag (`registry.database.row_tags`); a list leaves a row with
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
+from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.directory.model import (
@@ -30,6 +32,12 @@ from schemas.errors import ConflictError, Reason
 from schemas.names import ResourceName, Topic
 
 __all__ = ["PostgresCatalogue", "PostgresDepartments"]
+
+
+_DEPARTMENTS_AFTER = sa.text("SELECT * FROM registry_department WHERE id > :after ORDER BY id LIMIT :most")
+_ENTRIES_AFTER = sa.text(
+    "SELECT * FROM registry_catalogue WHERE (name, major) > (:name, :major) ORDER BY name, major LIMIT :most"
+)
 
 
 class PostgresDepartments(DepartmentStore):
@@ -81,6 +89,16 @@ class PostgresDepartments(DepartmentStore):
         rows = connection_of(reader).execute(sa.select(department))
         found = [_department(row["body"]) for row in self._tags.valid(department, rows)]
         return sorted(found, key=lambda item: (item.short_name, item.id))
+
+    @override
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+        def read(key: str, most: int) -> Sequence[Any]:
+            return connection_of(reader).execute(_DEPARTMENTS_AFTER, {"after": key, "most": most}).all()
+
+        def keep(rows: Sequence[Any]) -> list[Department]:
+            return [_department(row["body"]) for row in self._tags.valid(department, rows)]
+
+        return collect(read, keep, lambda row: str(row.id), after=after, limit=limit)
 
     @override
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
@@ -135,6 +153,18 @@ class PostgresCatalogue(CatalogueStore):
         rows = connection_of(reader).execute(sa.select(catalogue))
         found = [_entry(row["body"]) for row in self._tags.valid(catalogue, rows)]
         return sorted(found, key=lambda entry: entry.topic)
+
+    @override
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
+        def read(key: tuple[str, int], most: int) -> Sequence[Any]:
+            parameters = {"name": key[0], "major": key[1], "most": most}
+            return connection_of(reader).execute(_ENTRIES_AFTER, parameters).all()
+
+        def keep(rows: Sequence[Any]) -> list[CatalogueEntry]:
+            return [_entry(row["body"]) for row in self._tags.valid(catalogue, rows)]
+
+        first = ("", 0) if after is None else (str(after.name), after.major)
+        return collect(read, keep, lambda row: (str(row.name), int(row.major)), after=first, limit=limit)
 
     @override
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

@@ -1,7 +1,7 @@
 """Response bodies: versions and contents as Confluent's clients read them. Pure."""
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from registry.avro.schema_types import SchemaType
 from registry.governance.tags import find_tags
@@ -9,9 +9,11 @@ from registry.subjects.content_json import content_json
 from registry.subjects.model import Content
 from registry.subjects.versions import RegisteredVersion
 
-__all__ = ["page", "registration_json", "tags_of", "version_json"]
+__all__ = ["MAX_PAGE", "page", "registration_json", "tags_of", "version_json"]
 
 
+MAX_PAGE: Final = 20_000
+"""Items of a page, as in Confluent's registry (`subject.search.default.limit`)."""
 _T = TypeVar("_T")
 
 
@@ -38,9 +40,9 @@ def registration_json(found: RegisteredVersion) -> dict[str, Any]:
 
 
 def page(items: list[_T], offset: int, limit: int) -> list[_T]:
-    """Return a page of a list; a negative limit means the rest."""
+    """Return a page of a list; a negative limit means the rest, and no page has more than MAX_PAGE items."""
     start = max(offset, 0)
-    return items[start:] if limit < 0 else items[start : start + limit]
+    return items[start : start + (MAX_PAGE if limit < 0 else min(limit, MAX_PAGE))]
 
 
 def tags_of(content: Content, wanted: Iterable[str]) -> list[dict[str, Any]]:

@@ -28,11 +28,14 @@ from registry.rest.routing import Arguments, Parameter, Route
 from registry.subjects.content_json import content_json
 from registry.subjects.contexts import ALL_CONTEXTS, DEFAULT, parse_context, split
 from registry.subjects.fingerprint import guid as guid_of
-from registry.subjects.model import StoredSchema
+from registry.subjects.model import StoredSchema, StoredVersion
 from schemas.access import Action
 from schemas.errors import ConflictError, InvalidError, Reason
 
-__all__ = ["SchemaHandlers"]
+__all__ = ["MAX_TEXTS", "SchemaHandlers"]
+
+MAX_TEXTS = 32 * 1024 * 1024
+"""Characters of all schemas of one list."""
 
 _NO_ASSOCIATIONS = "nothing is associated here, so that it finds nothing"
 _LISTED = (
@@ -121,7 +124,7 @@ class SchemaHandlers(Handlers):
             if resource_type or any(association_types) or lifecycle:
                 found = []
             part = listing.page(found, offset, limit, of=lambda item: item.subject)
-            answers = [version_json(item) for item in self.lookup.with_texts(reader, part)]
+            answers = self._answers(reader, part)
             if aliases:
                 known = self.configuration.aliases(reader)
                 for answer in answers:
@@ -129,6 +132,26 @@ class SchemaHandlers(Handlers):
                     listing.record(names)
                     answer["aliases"] = names
             return JSONResponse(answers)
+
+    def _answers(self, reader: Reader, part: Sequence[StoredVersion]) -> list[dict[str, Any]]:
+        """Return the answers of versions; their texts are read a few at a time, and bounded together.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, they are longer than MAX_TEXTS.
+        """
+        answers: list[dict[str, Any]] = []
+        size = 0
+        for first in range(0, len(part), 100):
+            for item in self.lookup.with_texts(reader, part[first : first + 100]):
+                size += len(item.content.text)
+                if size > MAX_TEXTS:
+                    raise InvalidError(
+                        Reason.REQUEST_INVALID,
+                        f"got a list of {len(part)} schemas, which are longer than {MAX_TEXTS} characters together; "
+                        f"ask for {max(1, len(answers) // 2)} with `limit`, and for the others with `offset`",
+                    )
+                answers.append(version_json(item))
+        return answers
 
     def by_id(
         self,

@@ -2,8 +2,9 @@
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 
 from exchange.authorization.entry_folding import OWN_RESOURCES
 from exchange.authorization.entry_texts import MAX_RESOURCE
+from schemas.errors import ConflictError, InvalidError, Reason
 from tests.kit.share import count
 from tests.kit.world.world import Office, World
 
@@ -20,11 +22,15 @@ pytestmark = [pytest.mark.postgres, pytest.mark.e2e, pytest.mark.timeout(300)]
 
 CALLS = count(1_250, 200)
 REFUSALS = 30  # a minute
+CONFIGURED = f"[limits]\nrefusals_per_minute = {REFUSALS}\n\n[quotas]\nrequests = 5\ncatalogue_entries = 3\n"
+SCHEMA = """{"type": "record", "name": "Permit", "zh": "许可", "doc": "Permits.", "key": ["permit_no"], "fields": [
+    {"name": "permit_no", "type": "string", "zh": "许可证号", "level": "G2", "personal": "N", "sensitive": "N",
+     "mask": "none"}]}"""
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[World]:
-    with World.start(f"[limits]\nrefusals_per_minute = {REFUSALS}\n") as world:
+    with World.start(CONFIGURED) as world:
         yield world
 
 
@@ -41,7 +47,7 @@ class Caller:
 
     def __init__(self, pool: World, account: Any) -> None:
         self._url = f"https://{pool.addresses['http']}/v1"
-        self._http = httpx.Client(verify=account._verify, headers=account._headers, timeout=60)
+        self._http = httpx.Client(verify=account._tls, headers=account._headers, timeout=60)
 
     @classmethod
     @contextmanager
@@ -67,6 +73,54 @@ def written(pool: World) -> tuple[int, int]:
     finally:
         engine.dispose()
     return int(entries), int(size)
+
+
+def quota(act: Callable[[], object]) -> dict[str, str]:
+    with pytest.raises(ConflictError) as caught:
+        act()
+    assert caught.value.reason is Reason.DEPARTMENT_QUOTA
+    return caught.value.details
+
+
+def test_a_department_has_so_many_requests_and_entries_and_lists_are_pages(pool: World, police: Office) -> None:
+    labour = pool.department("人社局")
+    police.offer("permits.v1", SCHEMA, level="G2")
+    asked = [labour.request("permits.v1", ["permit_no"]) for _ in range(5)]
+    assert quota(lambda: labour.request("permits.v1", ["permit_no"])) == {"quota": "requests", "limit": "5"}
+    head = labour.account("sharing_office_head")
+    with pytest.raises(InvalidError, match="expected 2000 at most"):
+        labour.request("permits.v1", ["permit_no"], legal_basis="法" * 100_000)
+    with pytest.raises(InvalidError, match="expected 65536 at most"):
+        labour.request("permits.v1", ["permit_no" * 100] * 1_000)
+
+    assert [one["id"] for one in head.get("/grants")] == asked
+    with httpx.Client(verify=head._tls, headers=head._headers, timeout=60) as http:
+        url = f"https://{pool.addresses['http']}"
+        found, path = [], "/v1/grants?limit=2&state=submitted"
+        while path:
+            answer = http.get(url + path)
+            assert 1 <= len(answer.json()) <= 2
+            found += [one["id"] for one in answer.json()]
+            path = answer.links.get("next", {}).get("url", "")
+        assert found == asked
+        assert http.get(f"{url}/v1/grants?limit=1001").status_code == 422
+        assert http.get(f"{url}/v1/departments?limit=0").status_code == 422
+        assert http.get(f"{url}/v1/catalogue?after=nothing").json()["reason"] == "name_invalid"
+
+    editor = labour.account("catalogue_editor")
+    entry = {"title": "t", "share_type": "unconditional", "level": "G2"}
+    for number in range(3):
+        editor.post("/catalogue", entry | {"topic": f"own-{number}.v1", "code": f"20100{number}/000001"})
+    full = partial(editor.post, "/catalogue", entry | {"topic": "own-9.v1", "code": "201009/000001"})
+    assert quota(full) == {"quota": "catalogue_entries", "limit": "3"}
+    listed = pool.programs.run("pool", "catalogue", *as_account(pool, head), "list").stdout
+    assert {f"own-{number}.v1" for number in range(3)} <= {line.split("\t")[0] for line in listed.splitlines()}
+
+
+def as_account(pool: World, account: Any) -> list[str]:
+    token = pool.folder / "a-token"
+    token.write_text(account._headers["authorization"].removeprefix("Bearer "))
+    return ["--data", str(pool.data), "--token-file", str(token)]
 
 
 def test_a_low_account_that_varies_the_resource_fills_no_log(pool: World, police: Office) -> None:

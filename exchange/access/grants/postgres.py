@@ -9,7 +9,7 @@ Columns beside the text (consumer, state, …) only serve to find rows. What a g
 which the MAC protects.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -264,6 +264,12 @@ class PostgresAccessStore(AccessStore):
             statement = statement.where(_grant.c.expires < query.expires_before)
         rows = connection_of(reader).execute(statement.order_by(_grant.c.id).limit(query.limit))
         return [self._verify(row.id, (row.text, row.hash, row.seal)) for row in rows]
+
+    @override
+    def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
+        chosen = _grant.c.state.in_([state.value for state in states])
+        found = sa.select(_grant.c.id).where(_grant.c.consumer == consumer, chosen).limit(most).subquery()
+        return connection_of(reader).scalar(sa.select(sa.func.count()).select_from(found)) or 0
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:

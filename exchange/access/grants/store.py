@@ -20,7 +20,7 @@ Invariants of every adapter:
 The stores never begin or commit: a write joins the `UnitOfWork` that it is given, a read takes any `Reader`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice
@@ -200,6 +200,10 @@ class AccessStore(Protocol):
         """
         ...
 
+    def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
+        """Return how many grants of a consumer are in any of these states, counted up to *most*."""
+        ...
+
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         """Return the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
 
@@ -309,6 +313,11 @@ class MemoryAccessStore(AccessStore):
     def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
         grants = (self.get(reader, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
+
+    @override
+    def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
+        del reader
+        return len(self._ids(GrantQuery(consumer=consumer, states=frozenset(states), limit=most)))
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
+from exchange.api import bodies
 from exchange.api.http import create
 from exchange.authorization.text_screen import TextScreen
 from schemas.errors import Reason, RefusedError
@@ -102,3 +104,44 @@ def test_what_a_call_does_not_name_is_refused_by_name(method: str, path: str, op
     elif method == "POST":
         status, text = sent(method, path, operation, body={"reason": "only for three days"})
         assert (status, "got a body" in text) == (422, True), text
+
+
+LISTS = [
+    pytest.param(operation, id=path)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+    if method == "get"
+    and operation["responses"]["200"]["content"].get("application/json", {}).get("schema", {}).get("type") == "array"
+]
+
+
+def test_the_lists_are_found() -> None:
+    assert {"/v1/grants", "/v1/departments", "/v1/catalogue", "/v1/users"} <= {str(one.id) for one in LISTS}
+
+
+@pytest.mark.parametrize("operation", LISTS)
+def test_each_list_takes_a_cursor_and_a_bounded_limit(operation: dict[str, Any]) -> None:
+    named = {one["name"]: one["schema"] for one in operation["parameters"]}
+    assert named["limit"]["maximum"] == 1_000
+    assert "string" in {one.get("type") for one in named["after"].get("anyOf", [named["after"]])}
+
+
+BODIES = sorted(
+    operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    for methods in DOCUMENT["paths"].values()
+    for operation in methods.values()
+    if "requestBody" in operation
+)
+
+
+@pytest.mark.parametrize("name", sorted({*BODIES} - {"SchemaBody"}))
+def test_each_body_is_bounded(name: str) -> None:
+    model = getattr(bodies, name)
+    for sent, told in (
+        ({"x": "长" * 2_001}, "2001 characters as x"),
+        ({"x": [""] * 2_001}, "2001 items as x"),
+        ({"x": {"y": [{"z": "长" * 2_001}]}}, "2001 characters as x"),
+        ({f"x{number}": "长" * 2_000 for number in range(40)}, "expected 65536 at most"),
+    ):
+        with pytest.raises(ValidationError, match=told):
+            model.model_validate(sent)
