@@ -13,6 +13,7 @@ erasures                  propose, confirm, carry out      exchange/control/eras
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
 audit_keys                keys of the trace, by month      exchange/control/audit_keys.py
 restores                  settlement of a restore          exchange/control/restores.py
+clock                     settle a jump of the clock       exchange/control/clock.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
+from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
@@ -89,6 +91,7 @@ class Pool:
     audit_queries: AuditQueries
     audit_keys: AuditKeys
     restores: Restores
+    clock: ClockService
     erasures: ErasureService
     receipt_public_key: bytes
     now: Callable[[], datetime]

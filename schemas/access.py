@@ -145,6 +145,9 @@ class Action(StrEnum):
     RESTORE_READ = "pool:restore:read"
     RESTORE_PROPOSE = "pool:restore:propose"
     RESTORE_SETTLE = "pool:restore:settle"
+    CLOCK_READ = "audit:clock:read"
+    CLOCK_PROPOSE = "audit:clock:propose"
+    CLOCK_SETTLE = "audit:clock:settle"
     REQUEST_SCREEN = "pool:request:screen"
 
 

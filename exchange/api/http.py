@@ -348,6 +348,24 @@ def confirm_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.restores.confirm(who.actor, who.call, proposal_id)
 
 
+@router.get("/clock", tags=["audit"])
+def clock(who: Caller) -> Document:
+    """Return the times that the clock is compared with, and what is wrong with it."""
+    return who.pool.clock.status(who.actor, who.call)
+
+
+@router.post("/clock/settlements", status_code=201, tags=["audit"])
+def propose_clock_settlement(who: Caller, body: ReasonBody) -> Document:
+    """Propose to take the clock for right, after it jumped or a time of the future was stored."""
+    return who.pool.clock.propose(who.actor, who.call, body.reason)
+
+
+@router.post("/clock/settlements/{proposal_id}/confirmation", tags=["audit"])
+def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
+    """Confirm a proposal of another person: signing goes on with the clock as it is."""
+    return who.pool.clock.confirm(who.actor, who.call, proposal_id)
+
+
 def create(pool: Pool, *, requests: int = _REQUESTS) -> FastAPI:
     """Build the control API of a pool; *requests* at once, of all callers."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)

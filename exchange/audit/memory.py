@@ -27,7 +27,7 @@ from exchange.audit.store import (
     not_opened,
 )
 from registry.database.unit_of_work import MemoryDatabase, Reader, UnitOfWork, on_rollback
-from schemas.audit import AuditEntry
+from schemas.audit import AuditEntry, Decision
 from schemas.errors import ConflictError, CorruptError, Reason
 from schemas.names import Lane
 from schemas.record import OffsetRange, Receipt
@@ -243,7 +243,19 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                 size=size,
                 root=self._checkpoints[size].root if size else b"",
                 oldest=None if oldest is None else (oldest.new.entry.id, oldest.new.entry.at),
+                signed=self._checkpoints[size].at if size else 0,
             )
+
+    @override
+    def gateway_entries(self, action: str, *, unsigned: bool = False) -> list[bytes]:
+        with self._lock:
+            size = max(self._checkpoints, default=0)
+            return [
+                row.new.leaf
+                for row in reversed(self._rows)
+                if (row.new.entry.action, row.new.entry.decision) == (action, Decision.ALLOW)
+                and not (unsigned and row.index is not None and row.index < size)
+            ]
 
 
 def _matches(entry: AuditEntry, query: EntryQuery) -> bool:

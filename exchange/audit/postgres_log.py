@@ -60,16 +60,25 @@ _BACKLOG = sa.text("SELECT count(*), min(at) FROM audit_entry WHERE leaf_index I
 # The first placed entry beyond the checkpoint comes before the first that waits for a place. Each is one step of an
 # index, however long the backlog is.
 _SIGNING = sa.text("""
-WITH latest AS (SELECT size, root FROM audit_checkpoint ORDER BY size DESC LIMIT 1),
+WITH latest AS (SELECT size, root, at FROM audit_checkpoint ORDER BY size DESC LIMIT 1),
 placed AS (
   SELECT id, at FROM audit_entry WHERE leaf_index = coalesce((SELECT size FROM latest), 0)
 ), waiting AS (
   SELECT id, at FROM audit_entry WHERE leaf_index IS NULL AND NOT refused ORDER BY seq LIMIT 1
 )
 SELECT coalesce((SELECT size FROM latest), 0) AS size, (SELECT root FROM latest) AS root,
+  coalesce((SELECT at FROM latest), 0) AS signed,
+  CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now,
   CAST(coalesce((SELECT id FROM placed), (SELECT id FROM waiting)) AS text) AS id,
   coalesce((SELECT at FROM placed), (SELECT at FROM waiting)) AS at
 """)
+_OF_ACTION = sa.text("""
+SELECT leaf_index, leaf, leaf_hash, tag FROM audit_entry
+WHERE action = :action AND decision = 'allow' AND NOT refused AND (
+  :signed OR leaf_index IS NULL OR leaf_index >= coalesce((SELECT max(size) FROM audit_checkpoint), 0)
+) ORDER BY seq DESC LIMIT :limit
+""")
+_OWN = 100
 
 
 class PostgresLog(LogStore):
@@ -123,13 +132,10 @@ class PostgresLog(LogStore):
         placed: list[int] = []
         refused: list[tuple[int, str, str]] = []
         for row in connection.execute(_NEXT, {"limit": limit}):
-            process = process_of(bytes(row.leaf))
-            role = self._role_of(connection, process)
-            digest = bytes(row.leaf_hash)
-            if leaf_hash(bytes(row.leaf)) == digest and self._tags.holds(role, process, digest, row.tag):
+            if self._is_ours(connection, row):
                 placed.append(row.seq)
             else:
-                refused.append((row.seq, row.id, process))
+                refused.append((row.seq, row.id, process_of(bytes(row.leaf))))
         return placed, refused
 
     def _role_of(self, connection: sa.Connection, process: str) -> str:
@@ -197,7 +203,23 @@ class PostgresLog(LogStore):
         with self._transaction() as connection:
             row = connection.execute(_SIGNING).one()
         oldest = None if row.id is None else (row.id, row.at)
-        return SigningState(size=row.size, root=bytes(row.root or b""), oldest=oldest)
+        return SigningState(size=row.size, root=bytes(row.root or b""), oldest=oldest, signed=row.signed, now=row.now)
+
+    @override
+    def gateway_entries(self, action: str, *, unsigned: bool = False) -> list[bytes]:
+        with self._transaction() as connection:
+            rows = connection.execute(_OF_ACTION, {"action": action, "signed": not unsigned, "limit": _OWN}).all()
+            return [
+                bytes(row.leaf)
+                for row in rows
+                if self._role_of(connection, process_of(bytes(row.leaf))) == "gateway"
+                and self._is_ours(connection, row)
+            ]
+
+    def _is_ours(self, connection: sa.Connection, row: Any) -> bool:
+        process, digest = process_of(bytes(row.leaf)), bytes(row.leaf_hash)
+        role = self._role_of(connection, process)
+        return leaf_hash(bytes(row.leaf)) == digest and self._tags.holds(role, process, digest, row.tag)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

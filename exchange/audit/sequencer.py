@@ -13,17 +13,19 @@ may be repeated, by this sequencer or another, after a crash at any point.
 It stops, with an error, rather than sign what contradicts what was signed: when placed entries are missing or their
 bytes do not match their hashes, when the stored checkpoint is not its own or not that of the stored leaves, when the
 folder holds a later checkpoint than the store (an old database was restored), and when the clock went back by more
-than a second.
+than a second, until it has caught up or two persons have settled it (`exchange.control.clock`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from exchange.audit.note import NoteKey, NoteSigner, checkpoint_text, open_note, parse_checkpoint, sign_note
 from exchange.audit.store import CheckpointRow, LogStore, PlacedLeaf
 from exchange.audit.tiles import Edge, TileFiles
-from schemas.audit import Checkpoint
+from schemas.access import Action
+from schemas.audit import Checkpoint, read_leaf
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.merkle import leaf_hash
 
@@ -32,6 +34,7 @@ __all__ = ["CHECKPOINT", "Sequencer", "SequencerStep"]
 CHECKPOINT = "checkpoint"
 _BATCH = 4096  # entries placed in one transaction
 _BACKWARD = 1_000_000  # microseconds that the clock may go back
+_SETTLED = 600_000_000  # microseconds after which what two persons settled is too old to be of this clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +133,28 @@ class Sequencer:
 
     def _check_time(self, now: int) -> None:
         if now < self._latest_time - _BACKWARD:
+            settled = self._settled(now)
+            if settled is not None:
+                self._latest_time = settled
+        if now < self._latest_time - _BACKWARD:
             raise UnavailableError(
                 Reason.CLOCK_JUMPED,
                 f"the clock went back by {self._latest_time - now} µs; nothing is signed until it has caught up: mend "
-                "the time service",
+                "the time service, or settle it by two persons (`pool clock settle`)",
                 retry_after=(self._latest_time - now) / 1e6,
             )
         self._latest_time = max(self._latest_time, now)
+
+    def _settled(self, now: int) -> int | None:
+        """Return the time that two persons have settled since the last signature, where it is that of the clock.
+
+        Once their entry is signed it settles nothing more: the checkpoint then has the new time.
+        """
+        for leaf in self._log.gateway_entries(Action.CLOCK_SETTLE, unsigned=True):
+            data: Any = read_leaf(leaf)["data"]
+            if "failed" not in data and abs(now - data["to"]) <= _SETTLED:
+                return int(data["to"])
+        return None
 
     def _advance(self, edge: Edge, end: int | None) -> None:
         """Append placed leaves to the edge, up to index *end*, and write the tiles that they fill."""

@@ -16,7 +16,7 @@ sequences as it has had transactions side by side, so none waits for another. In
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from registry.database.unit_of_work import Reader, UnitOfWork
@@ -169,11 +169,15 @@ class SigningState:
     Attributes:
         size, root: of the newest checkpoint; 0 and empty without one.
         oldest: id and time (microseconds UTC) of the oldest entry that no checkpoint covers.
+        signed: time of the newest checkpoint, microseconds UTC; 0 without one.
+        now: the store's own clock, microseconds UTC; 0 where it has none.
     """
 
     size: int
     root: bytes
     oldest: tuple[str, int] | None
+    signed: int = field(default=0, compare=False)
+    now: int = field(default=0, compare=False)
 
 
 class EntryStore(Protocol):
@@ -320,6 +324,20 @@ class LogStore(Protocol):
 
     def backlog(self) -> Backlog:
         """Return how many entries have no index yet."""
+        ...
+
+    def gateway_entries(self, action: str, *, unsigned: bool = False) -> list[bytes]:
+        """Return the leaves of the newest allowed entries of an action that a gateway wrote, newest first.
+
+        Their tags say so: none is returned that somebody has put into the store, also before they are signed.
+
+        Args:
+            action: of the entries.
+            unsigned: those alone that no checkpoint covers.
+
+        Raises:
+            UnavailableError: DATABASE_UNAVAILABLE.
+        """
         ...
 
     def signing_state(self) -> SigningState:

@@ -9,6 +9,7 @@ pool catalogue | purposes              the catalogue of resources, the purposes
 pool request | grant                   share requests and grants
 pool erase                             erasure of a record key's values, by two persons
 pool audit                             search and verify the audit log
+pool clock                             settle a clock that stored a time of the future
 pool broker                            check acknowledged batches; export the schemas topic
 pool backup                            back up, verify a backup, restore
 pool demo                              a demonstration, in a minute
@@ -18,7 +19,7 @@ import sys
 
 import typer
 
-from exchange.cli import accounts, audit, backup, broker, control, erase, keys, run
+from exchange.cli import accounts, audit, backup, broker, clock, control, erase, keys, run
 from exchange.cli.output import CommandGroup, fail
 from schemas.errors import PoolError
 
@@ -38,6 +39,7 @@ control.add_to(app)
 accounts.add_to(app)
 erase.add_to(app)
 audit.add_to(app)
+clock.add_to(app)
 broker.add_to(app)
 backup.add_to(app)
 keys.add_to(app)

@@ -53,6 +53,7 @@ from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries, SignedLog
+from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants import GrantService
@@ -295,6 +296,9 @@ class App:
                 receipts=open_receipts(keys.secrets),
                 secrets=keys.secrets,
                 clock=microseconds,
+            ),
+            clock=ClockService(
+                enforcer=audit.enforcer, attributes=authorization.attributes, log=audit.log, clock=microseconds
             ),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw() if Role.GATEWAY in roles else b"",
             now=utc_now,

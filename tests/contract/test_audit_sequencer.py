@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exchange.audit.note import FileSigner, open_note, parse_checkpoint, sign_note
-from exchange.audit.sequencer import SequencerStep
+from exchange.audit.sequencer import Sequencer, SequencerStep
 from exchange.audit.store import CheckpointRow
 from exchange.audit.tiles import TileFiles, decode_bundle
 from exchange.audit.verify import verify_files
 from exchange.audit.verify_database import verify_database
+from schemas.access import Action
+from schemas.audit import AuditEntry, Decision
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 from schemas.merkle import EMPTY_ROOT, leaf_hash, root_of
 from tests.kit.cases.audit import ORIGIN, START, LogWorld, leaves_of, memory_world, postgres_world, ticking
@@ -375,3 +377,67 @@ def test_a_sequencer_that_is_stopped_in_its_transaction_gives_way_in_seconds(eng
                 threading.Event().wait(0.05)
             assert signed(log)[0] == 5
             stopped.invalidate()
+
+
+DAYS = 20 * 86_400_000_000  # microseconds
+
+
+def settlement(log: LogWorld, now: int, **fields: Any) -> AuditEntry:
+    log.world.make.now = now
+    return log.world.make.make(
+        Action.CLOCK_SETTLE, **{"data": {"proposal": "", "from": now + DAYS, "to": now}, **fields}
+    )
+
+
+def behind(log: LogWorld, sequencer: Sequencer) -> None:
+    """Check that nothing is signed for the sake of the clock."""
+    note = log.note()
+    with pytest.raises(UnavailableError) as caught:
+        sequencer.step()
+    assert caught.value.reason is Reason.CLOCK_JUMPED
+    assert log.note() == note
+
+
+def test_a_clock_that_was_ahead_for_a_second_is_settled_and_signing_goes_on(log: LogWorld) -> None:
+    ledger = log.world.ledger()
+    log.fill(ledger, 1)
+    times = [START + DAYS]
+    sequencer = log.sequencer(clock=lambda: times[0])
+    sequencer.step()
+    times[0] = START + 10_000_000
+    log.fill(ledger, 1)
+    behind(log, sequencer)
+    log.world.write(ledger, settlement(log, times[0], data={"failed": "overloaded"}))
+    log.world.write(ledger, settlement(log, times[0], decision=Decision.DENY, reason=Reason.SAME_PERSON))
+    behind(log, sequencer)
+    log.world.write(ledger, settlement(log, times[0]))
+    assert sequencer.step().published
+    latest = log.world.log.latest_checkpoint()
+    assert latest is not None
+    assert latest.at == times[0]
+    assert log.sequencer(clock=lambda: times[0] + 1).step().size == 5, "a restart goes on too"
+
+
+def test_what_was_settled_once_settles_nothing_more(log: LogWorld) -> None:
+    ledger = log.world.ledger()
+    times = [START]
+    log.world.write(ledger, settlement(log, START))
+    sequencer = log.sequencer(clock=lambda: times[0])
+    sequencer.step()
+    times[0] = START + DAYS
+    log.fill(ledger, 1)
+    sequencer.step()
+    times[0] = START + 1_000_000
+    log.fill(ledger, 1)
+    behind(log, sequencer)
+
+
+def test_a_settlement_of_another_time_than_the_clock_s_settles_nothing(log: LogWorld) -> None:
+    ledger = log.world.ledger()
+    times = [START + DAYS]
+    log.fill(ledger, 1)
+    sequencer = log.sequencer(clock=lambda: times[0])
+    sequencer.step()
+    times[0] = START
+    log.world.write(ledger, settlement(log, START - 3_600_000_000))
+    behind(log, sequencer)

@@ -172,6 +172,10 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
         _A.RESTORE_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.RESTORE_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
         _A.RESTORE_SETTLE: {_R.DATA_AUTHORITY: Scope.ANY},
+        # Two persons: what they settle is the time of every entry from then on.
+        _A.CLOCK_READ: {_R.AUDITOR: Scope.ANY, _R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.CLOCK_PROPOSE: {_R.DATA_AUTHORITY: Scope.ANY, _R.OPERATOR: Scope.ANY},
+        _A.CLOCK_SETTLE: {_R.DATA_AUTHORITY: Scope.ANY},
         _A.REQUEST_SCREEN: {},  # of refusals alone: a text that holds a personal number is refused to everybody
         **{action: _rights(rule) for action, rule in _ON_GRANTS.items()},
     }
@@ -193,6 +197,7 @@ _READS = frozenset(
         _A.AUDIT_PROVE,
         _A.AUDIT_KEYS_READ,
         _A.RESTORE_READ,
+        _A.CLOCK_READ,
         _A.USER_READ,
         _A.CONNECTOR_READ,
     }
@@ -222,6 +227,7 @@ FORBIDDEN: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             _A.DEPARTMENT_CHANGE,
             _A.AUDIT_KEYS_PRUNE,
             _A.RESTORE_SETTLE,
+            _A.CLOCK_SETTLE,
         },
     }
 )
@@ -238,6 +244,8 @@ _OF_PERSONS = {action for action, rule in _ON_GRANTS.items() if rule.person} | {
     _A.AUDIT_KEYS_PRUNE,
     _A.RESTORE_PROPOSE,
     _A.RESTORE_SETTLE,
+    _A.CLOCK_PROPOSE,
+    _A.CLOCK_SETTLE,
 }
 _NOT_BY_REQUESTER = {action for action, rule in _ON_GRANTS.items() if rule.not_by_requester}
 _POOL_ROLES = frozenset({_R.DATA_AUTHORITY, _R.OPERATOR, _R.AUDITOR})
