@@ -372,6 +372,15 @@ def test_pages_of_a_search_follow_each_other(world: AuditWorld, party: EntryPart
     assert [from_leaf(one.leaf).id for one in found] == [entry.id for entry in reversed(entries)]
 
 
+def test_a_resource_with_a_long_name_is_its_provider_s(world: AuditWorld) -> None:
+    """PostgreSQL's own type of names ends after 63 bytes."""
+    long = f"{'gov' * 30}.population.v1"
+    made = world.make.make(resource=long)
+    world.write(world.ledger(), made)
+    party = EntryParty(department=PROVIDER, resources=frozenset({long}))
+    assert [from_leaf(one.leaf).id for one in world.entries.find(EntryQuery(party=party))] == [made.id]
+
+
 def test_an_account_named_as_a_topic_makes_no_entry_of_the_topic_s_department(world: AuditWorld) -> None:
     """Nor does a connector or an entry: a department may choose their names, and see nothing by them."""
     actions = (Action.USER_ADD, Action.CONNECTOR_ENROL, Action.AUDIT_PROVE)
