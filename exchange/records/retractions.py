@@ -26,7 +26,7 @@ from exchange.erasure.retractions import (
     is_retraction,
 )
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
-from schemas.errors import GoneError, InvalidError, Reason
+from schemas.errors import GoneError, InvalidError, Reason, UnavailableError
 from schemas.names import Topic
 from schemas.record import Operation, Positions
 
@@ -61,8 +61,11 @@ def has_retraction(marks: bytes, valid: bytes) -> bool:
 def read_retractions(broker: Broker, appended: Appended) -> list[Retraction]:
     """Read a batch's retractions from the broker: for a batch whose gateway died before it stored them.
 
+    On Kafka a committed record can be read once every earlier transaction of its partition has ended. A gateway that
+    was killed leaves one open until its timeout, so records of another gateway's batch may lie behind it.
+
     Raises:
-        UnavailableError: the broker does not answer.
+        UnavailableError: the broker does not answer, or not all of the batch can be read yet.
     """
     wanted = {partition: set(offsets) for partition, offsets in _offsets(appended).items()}
     try:
@@ -71,6 +74,12 @@ def read_retractions(broker: Broker, appended: Appended) -> list[Retraction]:
         if error.reason is not Reason.NOT_FOUND:
             raise
         return []  # no topic any more: nothing is released of it
+    if any(max(offsets) >= ends.latest[partition] for partition, offsets in wanted.items()):
+        raise UnavailableError(
+            Reason.BROKER_UNAVAILABLE,
+            f"records of {appended.lane.topic} lie behind a transaction that has not ended; try again",
+            retry_after=1.0,
+        )
     after = tuple(
         max(min(wanted[partition]), earliest) if partition in wanted else latest
         for partition, (earliest, latest) in enumerate(zip(ends.earliest, ends.latest, strict=True))

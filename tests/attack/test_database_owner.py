@@ -79,10 +79,11 @@ class Pool:
             "pool", "audit", "verify", "--files", str(data / "log"), "--key", str(data / "log.pub"),
             "--database", str(data / "database-url"), "--secrets", str(data / "secrets"), check=False,
         )  # fmt: skip
-        lines = done.stdout.splitlines()
-        assert lines, done.stderr
-        assert done.returncode == (0 if len(lines) == 1 else 1), done.stdout
-        return lines[:-1]
+        backlog, *found, summary = done.stdout.splitlines()
+        assert "to be signed" in backlog, done.stdout
+        assert summary, done.stderr
+        assert done.returncode == (1 if found else 0), done.stdout
+        return found
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"http://{self.world.addresses['metrics']}/metrics") as answer:

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 import pytest
 
 from exchange.broker.memory import MemoryBroker
-from exchange.broker.port import PartitionRecords, ReadResult
+from exchange.broker.port import Ends, PartitionRecords, ReadResult
 from exchange.erasure.retractions import MemoryRetractions, Retraction
 from exchange.records.retractions import RetractionCache, has_retraction, read_retractions, retractions_in
 from registry.database.unit_of_work import MemoryDatabase
-from schemas.errors import CorruptError
+from schemas.errors import CorruptError, UnavailableError
 from schemas.names import Topic
+from schemas.record import Positions
 from tests.kit.cases.broker import batch, fresh_topic, lane_of
 
 NOW = 1_800_000_000_000_000
@@ -88,6 +89,28 @@ def test_the_retractions_of_a_batch_have_the_positions_of_their_voids() -> None:
     assert len(found) == 16
     assert sorted(map(repr, read_retractions(broker, appended))) == sorted(map(repr, found))
     assert retractions_in(first, appended) == []
+
+
+def test_the_retractions_behind_an_open_transaction_are_waited_for() -> None:
+    """A gateway that was killed leaves a transaction open; what another one committed behind it cannot be read yet."""
+
+    class Behind(MemoryBroker):
+        readable: Positions | None = None
+
+        def ends(self, topic: Topic) -> Ends:
+            found = super().ends(topic)
+            return found if self.readable is None else replace(found, latest=self.readable)
+
+    broker, topic = Behind(), fresh_topic()
+    broker.create_topic(topic)
+    (appended,) = broker.append([batch(lane_of(topic), 1, range(40), marks=bytes([VOID] * 40))], lambda *_: None)
+    latest = broker.ends(topic).latest
+    for broker.readable in ((0, *latest[1:]), (*latest[:3], latest[3] - 1)):
+        with pytest.raises(UnavailableError) as waits:
+            read_retractions(broker, appended)
+        assert waits.value.retry_after
+    broker.readable = None
+    assert len(read_retractions(broker, appended)) == 40
 
 
 @pytest.mark.parametrize("limit", [1000, 1], ids=["cached", "too many to cache"])
