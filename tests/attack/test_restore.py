@@ -58,7 +58,6 @@ class City:
         """Let everybody's API go to the pool as it listens now."""
         people = self.world.people
         for office in (self.provider, self.consumer):
-            people.officers[office.id] = self.world.remote(people.tokens[f"security-officer-{office.id[-6:]}"])
             name = f"sharing-office-head-{office.id[-6:]}"
             if name in people.tokens:
                 office.accounts["sharing_office_head"] = self.world.remote(people.tokens[name])

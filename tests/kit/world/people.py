@@ -21,7 +21,6 @@ class People:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self.tokens: dict[str, str] = {}  # account name → token
-        self.officers: dict[str, AdminClient] = {}  # department → the API as its officer
 
     def set_up(self, world: World) -> AdminClient:
         """Add the first two data authorities with the token of `pool init`; return the API as the first."""
@@ -38,10 +37,10 @@ class People:
 
     def officer(self, world: World, department: str) -> AdminClient:
         """Return the API as a department's security officer, whom two authorities made."""
-        if department not in self.officers:
-            name = f"security-officer-{department[-6:]}"
-            self.officers[department] = self._made(world, name, "security_officer", department, self.second(world))
-        return self.officers[department]
+        name = f"security-officer-{department[-6:]}"
+        if name not in self.tokens:
+            self._made(world, name, "security_officer", department, self.second(world))
+        return world.remote(self.tokens[name])  # where the pool listens now: it may have been started again
 
     def account(
         self, world: World, name: str, role: str, department: str = "", *, staff_number: str = ""
@@ -83,11 +82,12 @@ class PeopleOfEarlier(People):
         return world.remote((world.data / "bootstrap-token").read_text().strip())
 
     def officer(self, world: World, department: str) -> AdminClient:
-        if department not in self.officers:
-            self.officers[department] = self.account(
-                world, f"security-officer-{department[-6:]}", "security_officer", department
-            )
-        return self.officers[department]
+        name = f"security-officer-{department[-6:]}"
+        return (
+            world.remote(self.tokens[name])
+            if name in self.tokens
+            else self.account(world, name, "security_officer", department)
+        )
 
     def account(
         self, world: World, name: str, role: str, department: str = "", *, staff_number: str = ""
