@@ -6,7 +6,7 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
     10 s       from the first byte that is waited for to the end of the headers, however slowly bytes drip in
     60 s       in which a caller that does not read its answer takes nothing of it
     1 s        after an answer that was given before the whole body came: the rest is thrown away, and where it does not
-               end by then, the connection is closed, and no more than 4 MiB of it are read
+               end by then, the connection is closed, and no more than 8 MiB of it are read
 
 A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
 stops reading from the connection.
@@ -26,7 +26,7 @@ MAX_HEADERS: Final = 64 * 1024
 HEADERS_SECONDS: Final = 10.0
 _STALLED_SECONDS = 60.0
 _LINGER_SECONDS = 1.0
-_MAX_DISCARDED = 4 * 1024 * 1024
+_MAX_DISCARDED = 8 * 1024 * 1024
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
