@@ -56,10 +56,10 @@ format: setup ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-proto: setup ## Generate the protobuf modules anew
+proto: setup ## Generate the protobuf modules again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. $(PROTO)
 
-lock: setup ## Pin dependencies anew (needs uv)
+lock: setup ## Pin dependencies again (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--python-version 3.11 --output-file requirements.lock
 

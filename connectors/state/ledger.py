@@ -448,7 +448,7 @@ def _update_keys(sql: sqlite3.Connection, update: KeyUpdate) -> None:
 
 
 def _track(sql: sqlite3.Connection, update: KeyUpdate, sequence: int) -> None:
-    """Note the batch of each key; begin anew where an earlier program has sent the batch before."""
+    """Note the batch of each key; begin again where an earlier program has sent the batch before."""
     changed = sql.execute("UPDATE tracked SET last = ? WHERE last IN (?, ?)", (sequence, sequence, sequence - 1))
     if changed.rowcount == 0:
         sql.execute("INSERT OR REPLACE INTO tracked VALUES (1, ?, ?)", (sequence, sequence))

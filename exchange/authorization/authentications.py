@@ -121,8 +121,8 @@ class Authentications:
             origin: of the attempt.
             proof: digest of what is presented, 32 bytes; empty for a certificate.
             certified: the TLS handshake has proved a certificate of the pool's authority. Nothing is guessed then, and
-                the attempt does not wait: whoever fails all the time at the same address would keep connectors from
-                renewing, until their certificates end.
+                the attempt does not wait: a caller that fails all the time at the same address would keep connectors
+                from renewing, until their certificates end.
 
         Raises:
             UnavailableError: TOO_MANY_FAILURES, the attempt has to wait; or the failure could not be recorded.

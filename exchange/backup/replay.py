@@ -1,4 +1,4 @@
-"""Replay after a restore: what was revoked, ended and released since the backup holds again before a door opens.
+"""Replay after a restore: what was revoked, ended and released since the backup holds again before a listener starts.
 
 Everything is done in the restore's one transaction, each act with its entry, by the program `restore`. The rule is to
 take away whatever is in doubt:

@@ -64,7 +64,7 @@ def describe_grant(
     if document.get("approved_by"):
         yield from _row("approved by", f"{document['approved_by']}, {_time(document['approved_at'])}")
     if document.get("suspend_after"):
-        yield from _row("suspended", f"after {_time(document['suspend_after'])}, unless decided anew")
+        yield from _row("suspended", f"after {_time(document['suspend_after'])}, unless decided again")
     for at, one in enumerate(review.get("versions", ())):
         line = f"{one['version']}  {one['state']:<10} {_time(one['at'])}  entry {one['entry']}"
         yield from _row("versions" if at == 0 else "", line)

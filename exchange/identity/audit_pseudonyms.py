@@ -4,7 +4,7 @@
     header   0x01 ‖ epoch, such as `2026-11` ‖ the first 16 bytes of SHA-256 of the epoch's key: 24 bytes
     a key    AES-256(K_audit, pseudonym under K_topic): one block, so that equal persons of a topic are equal in a month
 
-Whoever holds K_audit finds a person's batches of that month and the order of a batch; once it is destroyed, what is
+A holder of K_audit finds a person's batches of that month and the order of a batch; once it is destroyed, what is
 stored says nothing about anybody, in backups too. Batches of earlier versions have no header and hold the pseudonyms
 under K_topic themselves, so that their length is a multiple of 16; they stay as they are, until they are pruned.
 
@@ -91,5 +91,5 @@ class AuditPseudonyms:
 
 
 def _cipher(key: bytes) -> Cipher[modes.ECB]:
-    # Each block is a pseudonym, which is random to whoever lacks K_topic; they shall be comparable within an epoch.
+    # Each block is a pseudonym, which is random to everybody without K_topic; they shall be comparable within an epoch.
     return Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305

@@ -188,7 +188,7 @@ class Enrolment:
         # Read twice: first for the department, then under its lock, since another machine may have been faster.
         self._store.lock_department(work, self._read_invitation(work, secret, connector, at)[0].department)
         actor, token = self._read_invitation(work, secret, connector, at)
-        if not self._store.use_invitation(work, token.digest, at):  # whoever invited was revoked at this moment
+        if not self._store.use_invitation(work, token.digest, at):  # the person who invited was revoked at this moment
             raise _invalid_invitation()
         if token.connector is None and self._store.signing_keys(work, actor.department, actor.id):
             raise ConflictError(
@@ -198,7 +198,7 @@ class Enrolment:
             )
         issued = self._authority.client(request, department=actor.department, connector=actor.id, now=at)
         self._store.revoke_certificates(
-            work, department=actor.department, connector=actor.id, at=at, by="pool", because="enrolled anew"
+            work, department=actor.department, connector=actor.id, at=at, by="pool", because="enrolled again"
         )
         self._store.set_signing_key(
             work, SigningKey(department=actor.department, connector=actor.id, public_key=signing_key, since=at)

@@ -77,7 +77,7 @@ class FetchService:
         tokens: PositionTokens,
         retractions: RetractionCache,
         tracking: DeliveryTracking,
-        restored: RestoreGuard | None = None,
+        restored: RestoreGuard,
         serving: ServingGuard,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -92,7 +92,7 @@ class FetchService:
         self._tokens = tokens
         self._retractions = retractions
         self._tracking = tracking
-        self._restored = restored or RestoreGuard()
+        self._restored = restored
         self._serving = serving
         self._monotonic = monotonic
         self._scan = GrantScan(views, tokens, retractions, monotonic=monotonic)

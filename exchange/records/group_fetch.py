@@ -207,6 +207,7 @@ class GroupFetch:
         leaves: Sequence[bytes] = ()
         sent: float | None = None
         try:
+            self._serving.require()  # reading may have taken seconds
             with self._database.begin() as work:
                 drafts = self._stored(work, waiting)
                 # The last write, but not sent with the commit: the time is taken once the entries are stored.

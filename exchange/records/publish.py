@@ -107,7 +107,7 @@ class PublishService:
         pseudonymizer: KeyPseudonymizer,
         receipts: LaneReceipts,
         recovery: AppendRecovery,
-        restored: RestoreGuard | None = None,
+        restored: RestoreGuard,
         serving: ServingGuard,
         clock: Callable[[], int],
     ) -> None:
@@ -120,7 +120,7 @@ class PublishService:
         self._pseudonymizer = pseudonymizer
         self._receipts = receipts
         self._recovery = recovery
-        self._restored = restored or RestoreGuard()
+        self._restored = restored
         self._serving = serving
         self._clock = clock
         self._partition_counts: dict[Topic, int] = {}  # never changes for a topic

@@ -1,7 +1,7 @@
 """First tags of rows that were there before their table had tags: once for each table, by `pool migrate` (ADR 0045).
 
 Which tables have had their first tags stands in `secrets/tagged-tables.json`, beside the keys and not in the database:
-else whoever sets a revision back in the database could insert rows and let the next migration tag them. A new pool
+else somebody who sets a revision back in the database could insert rows and let the next migration tag them. A new pool
 marks every table when it is made, so that no row of it ever gets a tag later.
 
 An attacker who came before the migration is not found by tags. So a row gets its first tag only if an entry of the log

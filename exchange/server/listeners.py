@@ -33,7 +33,7 @@ from grpc_reflection.v1alpha import reflection
 
 from exchange.api import health as health_api
 from exchange.api import http
-from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorDoor, EnrolmentDoor
+from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorAdmission, EnrolmentAdmission
 from exchange.api.admission.http_protocol import BoundedProtocol
 from exchange.api.admission.http_server import HANDSHAKE_SECONDS, BoundedServer, connection_limiter
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
@@ -122,7 +122,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
 
 @asynccontextmanager
 async def _signing(app: App, roles: frozenset[Role], stop: asyncio.Event) -> AsyncIterator[None]:
-    """Sign the log, in a sequencer, and watch whether it is signed; wait for it before the doors open."""
+    """Sign the log, in a sequencer, and watch whether it is signed; wait for it before the listeners start."""
     async with AsyncExitStack() as stack:
         if Role.SEQUENCER in roles:
             TileFiles(app.config.path("log")).restrict_entries()
@@ -158,10 +158,10 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     mutual = grpc.ssl_server_credentials(
         [identity], root_certificates=app.authority_certificate, require_client_auth=True
     )
-    door = ConnectorDoor(app.pool, threads, limits.streams)
+    admission = ConnectorAdmission(app.pool, threads, limits.streams)
     # The interceptor counts; the server's own limit is for calls that it refuses, which take a moment too.
     server = grpc.aio.server(
-        options=options, interceptors=[CallBounds(door)], maximum_concurrent_rpcs=2 * limits.streams
+        options=options, interceptors=[CallBounds(admission)], maximum_concurrent_rpcs=2 * limits.streams
     )
     servicer = ExchangeServicer(
         app.pool,
@@ -197,7 +197,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
             ("grpc.max_connection_age_ms", 60_000),
             ("grpc.max_connection_age_grace_ms", 30_000),
         ],
-        interceptors=[CallBounds(EnrolmentDoor(_ENROLMENT_CALLS, limits.enrolments_per_minute))],
+        interceptors=[CallBounds(EnrolmentAdmission(_ENROLMENT_CALLS, limits.enrolments_per_minute))],
         maximum_concurrent_rpcs=4 * _ENROLMENT_CALLS,
     )
     enrolment = EnrolmentServicer(app.pool, threads, gateway)
@@ -207,7 +207,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     await server.start()
     await enrolment_server.start()
     try:
-        async with door.watching():
+        async with admission.watching():
             yield
     finally:
         await health_servicer.enter_graceful_shutdown()

@@ -2,7 +2,7 @@
 
 Each caller is known by some keys, such as its department. Of each kind of key there is a share. A caller gets a place
 while what its key holds is less than the share times the free places (the dynamic threshold of Choudhury and Hahne,
-1998). So one key alone never has all of them, and whoever holds nothing gets a place as long as one is free:
+1998). So one key alone never has all of them, and a caller that holds none gets a place as long as one is free:
 
     share 3     three quarters, if the key is alone
     share 1     half of the places alone; two keys a third each, and a third stays free

@@ -44,7 +44,7 @@ from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from schemas.identifiers import random_id
 
-__all__ = ["SMALL_MESSAGE", "CallBounds", "ConnectorDoor", "Door", "EnrolmentDoor"]
+__all__ = ["SMALL_MESSAGE", "Admission", "CallBounds", "ConnectorAdmission", "EnrolmentAdmission"]
 
 _log = structlog.get_logger()
 SMALL_MESSAGE: Final = 64 * 1024
@@ -81,7 +81,7 @@ class OpenCall:
             self.task.cancel()
 
 
-class Door(Protocol):
+class Admission(Protocol):
     """Decides on the calls of one listener."""
 
     @asynccontextmanager
@@ -94,10 +94,10 @@ class Door(Protocol):
 
 
 class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """The interceptor; *door* decides."""
+    """The interceptor; *admission* decides."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, admission: Admission) -> None:
+        self._door = admission
         self._wrapped: dict[str, Any] = {}
         self._receiving: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, _RECEIVING))
 
@@ -192,7 +192,7 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         return handler.request_deserializer(raw)
 
 
-class ConnectorDoor:
+class ConnectorAdmission:
     """The listener of mutual TLS: bounds by source, department and certificate.
 
     Args:
@@ -215,7 +215,7 @@ class ConnectorDoor:
 
     @asynccontextmanager
     async def admit(self, method: str, context: Any) -> AsyncIterator[OpenCall]:
-        """Have a call open within the block; see `Door`."""
+        """Have a call open within the block; see `Admission`."""
         actor = await self._actor(context)
         own = method.startswith(_OWN)
         revoked = self._standings.known(actor) not in {None, Standing.ACTIVE}
@@ -289,7 +289,7 @@ class ConnectorDoor:
         await asyncio.get_running_loop().run_in_executor(self._looks, self._pool.require_standing, actor, call)
 
 
-class EnrolmentDoor:
+class EnrolmentAdmission:
     """The listener without client certificates: bounds by source.
 
     Args:
@@ -303,7 +303,7 @@ class EnrolmentDoor:
 
     @asynccontextmanager
     async def admit(self, method: str, context: Any) -> AsyncIterator[OpenCall]:
-        """Have a call open within the block; see `Door`."""
+        """Have a call open within the block; see `Admission`."""
         del method
         source = source_of(context.peer())
         wait = self._rate.take(source)

@@ -1,7 +1,7 @@
 """Token bucket: rate limiter by key, with a burst. Pure.
 
 A key may act `burst` times at once, then `rate` times a second. Memory is bounded: the `capacity` keys that acted last
-are remembered. Whoever has more addresses than that gets more attempts, and no other gets fewer.
+are remembered. A caller with more addresses than that gets more attempts, and no other gets fewer.
 """
 
 import threading

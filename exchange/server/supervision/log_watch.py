@@ -77,7 +77,7 @@ class LogWatch:
         return fault
 
     def wait_until_signed(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Look before the doors open; give the sequencer some seconds for what an earlier process has left."""
+        """Check before the listeners start; wait some seconds until what an earlier process has left is signed."""
         give_up = time.monotonic() + _START
         while self.look() is not None and time.monotonic() < give_up and not stopped():
             time.sleep(0.1)

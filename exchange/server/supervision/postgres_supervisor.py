@@ -4,7 +4,7 @@ The server ends when its disk is full, when it is killed, or when the kernel tak
 (`exchange.server.embedded_postgres`: exactly one holds the lock of the folder) looks once a second. It starts the
 server again at once, then with pauses that double from half a second to half a minute, as long as `restart_seconds` of
 the configuration allow. Then `/livez` answers 503, and the process ends with the exit code `GAVE_UP`, so that the init
-system starts it anew, or tells somebody.
+system restarts it, or tells somebody.
 
 Nothing acknowledged is lost by a restart: PostgreSQL recovers what was committed from its write-ahead log.
 """

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 
 from exchange.access.decision.roles import Standing
 from exchange.api.admission import grpc_calls
-from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorDoor, EnrolmentDoor
+from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorAdmission, EnrolmentAdmission
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError, UnavailableError
 from schemas.names import ConnectorId
@@ -119,8 +119,8 @@ def serve(test: Callable[[Served], Coroutine[Any, Any, None]], monkeypatch: pyte
     async def main() -> None:
         pool = Pool()
         with ThreadPoolExecutor(2) as threads:
-            door = ConnectorDoor(pool, threads, limit)  # type: ignore[arg-type]  # a pool of its own
-            server = grpc.aio.server(interceptors=[CallBounds(door)])
+            admission = ConnectorAdmission(pool, threads, limit)  # type: ignore[arg-type]  # a pool of its own
+            server = grpc.aio.server(interceptors=[CallBounds(admission)])
             server.add_generic_rpc_handlers(
                 (
                     grpc.method_handlers_generic_handler(
@@ -138,7 +138,7 @@ def serve(test: Callable[[Served], Coroutine[Any, Any, None]], monkeypatch: pyte
             await server.start()
             served = Served(f"127.0.0.1:{port}", pool)
             try:
-                async with door.watching():
+                async with admission.watching():
                     await test(served)
             finally:
                 await served.channel.close()
@@ -200,12 +200,12 @@ def test_a_call_that_sends_no_message_or_a_large_one_ends(monkeypatch: pytest.Mo
 
 def test_a_source_has_a_rate_at_the_enrolment_listener() -> None:
     async def main() -> Counter[str]:
-        door = EnrolmentDoor(64, per_minute=60)
+        admission = EnrolmentAdmission(64, per_minute=60)
         context = SimpleNamespace(peer=lambda: "ipv4:10.0.0.1:5")
         seen: Counter[str] = Counter()
         for _ in range(40):
             try:
-                async with door.admit("", context):
+                async with admission.admit("", context):
                     seen["admitted"] += 1
             except UnavailableError as error:
                 seen[error.reason] += bool(error.retry_after)

@@ -9,6 +9,7 @@ import pytest
 
 from exchange.access.decision.roles import Standing
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.restored import RestoreGuard
 from exchange.authorization.serving import ServingGuard
 from exchange.broker.port import Ends
 from exchange.identity.secrets import MemorySecrets
@@ -72,6 +73,7 @@ class Rooms:
             retractions=made(),
             tracking=made(complete=lambda *_: 0, before=lambda *_: None),
             tokens=PositionTokens(MemorySecrets(b"s" * 32).grant_key, lambda: 1),
+            restored=RestoreGuard(),
             serving=ServingGuard(),
             window=0.5,
         )

@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 from typing import Any
 
+from exchange.authorization.serving import ServingGuard
 from exchange.records.fetch import FetchService
 from exchange.records.group_fetch import GroupFetch
+from schemas.errors import Reason, UnavailableError
 
 # What a fetch alone has and a group has in another form: its store of grants, and what makes positions and drafts.
 _OTHERWISE = {"_access", "_tokens"}
@@ -27,3 +29,17 @@ def test_whatever_a_fetch_alone_asks_a_group_has_too() -> None:
     held_by = {id(value) for value in vars(group).values()}
     missing = {name for name, value in vars(alone).items() if id(value) not in held_by}
     assert missing == _OTHERWISE
+
+
+def test_nothing_is_released_where_signing_stopped_while_the_group_was_read() -> None:
+    began: list[str] = []
+    serving = ServingGuard()
+    made: Any = {
+        name: SimpleNamespace()
+        for name in GroupFetch.__init__.__annotations__
+        if name not in {"return", "monotonic", "serving", "database"}
+    }
+    group = GroupFetch(**made, serving=serving, database=SimpleNamespace(begin=lambda: began.append("begin")))
+    serving.update(UnavailableError(Reason.LOG_BEHIND, "the oldest unsigned entry is 61 s old"))
+    assert group._released({0: SimpleNamespace()}) == {}  # type: ignore[dict-item]  # never read
+    assert began == []

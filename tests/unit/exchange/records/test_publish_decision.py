@@ -18,6 +18,7 @@ from exchange.audit.store import EntryQuery
 from exchange.authorization.attributes import PublisherAttributes
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
+from exchange.authorization.restored import RestoreGuard
 from exchange.authorization.serving import ServingGuard
 from exchange.broker.memory import MemoryBroker, MemoryLog
 from exchange.broker.port import Append, Appended, CommitHook
@@ -83,6 +84,7 @@ class Pool:
             checker=Accepting(),
             pseudonymizer=Hashes(),  # type: ignore[arg-type]  # what publish asks of it
             recovery=self.recovery,
+            restored=RestoreGuard(),
             **shared,
         )
 
