@@ -110,8 +110,8 @@ class AccessControl(Protocol):
     def readable_subject(self, actor: Actor, origin: str, others: Callable[[], Iterable[str]]) -> str:
         """Return the subject under which an actor reads a schema by its id; it leaves no entry.
 
-        A department that was first to register a schema that everybody has, under a subject that is closed, must not close
-        its id to everybody.
+        A department that registered a schema that everybody has under a closed subject first must not close its id to
+        everybody.
 
         Args:
             actor: who reads.

@@ -1,7 +1,7 @@
 """Tags of records on Kafka: one MAC a record, in its key. Pure.
 
 An attacker who can write to Kafka's topics, or to its files, could invent, change, move or repeat records. So each
-carries a keyed BLAKE2b (RFC 7693) of 16 bytes, with a key that Kafka does not hold, over topic, partition, time, and all of
+has a keyed BLAKE2b (RFC 7693) of 16 bytes, with a key that Kafka does not hold, over topic, partition, time and all of
 
     pseudonym    16 bytes
     batch         8   of the hash of lane and sequence
