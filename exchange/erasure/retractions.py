@@ -12,8 +12,8 @@ has passed as well. `at` is read from the database's clock after that wait: a gr
 given a value that the retraction covers.
 
 A retraction that is taken away would let out what nobody may get any more. So the retractions of a topic make a chain:
-each version has a MAC over its own retractions and the MAC before it, and the newest is the topic's `Head`. A reader that
-brings a copy up to date passes the head of the copy, and gets no retraction of which the chain is broken.
+each version has a MAC over its own retractions and the MAC before it, and the newest is the topic's `Head`. To bring a
+copy up to date, pass the head of the copy; no retraction whose chain is broken is returned.
 """
 
 import threading
