@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from exchange.cli.control import JsonOption, ReasonOption, client, connect, one_of, print_fields, print_rows
-from exchange.cli.output import CommandGroup
+from exchange.cli.control import JsonOption, ReasonOption, client, connect
+from exchange.cli.output import CommandGroup, one_of, print_fields, print_line, print_rows
 from exchange.identity.proposal_state import ProposalState
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
@@ -65,7 +65,7 @@ def user_token(file: Path) -> None:
 
     Needs no pool. The fingerprint is no secret; tell it to the two persons yourself, not one through the other.
     """
-    print(_make_token(file))
+    print_line(_make_token(file))
 
 
 @user.command("add")
@@ -87,7 +87,7 @@ def user_add(
     }
     answer = client(context).post("/users", body)
     if answer["state"] == "added":
-        print(f"added: {name}")
+        print_line(f"added: {name}")
     else:
         _print_proposed(answer)
 
@@ -98,14 +98,14 @@ def user_confirm(context: typer.Context, proposal_id: str, token_fingerprint: _F
     answer = client(context).post(
         f"/proposals/{proposal_id}/confirmation", {"token_fingerprint": token_fingerprint or None}
     )
-    print(f"confirmed: {answer['kind']} {answer['subject']}")
+    print_line(f"confirmed: {answer['kind']} {answer['subject']}")
 
 
 @user.command("refuse")
 def user_refuse(context: typer.Context, proposal_id: str, reason: ReasonOption) -> None:
     """Refuse a proposal, or withdraw your own."""
     answer = client(context).post(f"/proposals/{proposal_id}/refusal", {"reason": reason})
-    print(f"refused: {answer['kind']} {answer['subject']}")
+    print_line(f"refused: {answer['kind']} {answer['subject']}")
 
 
 @user.command("proposals")
@@ -162,7 +162,7 @@ def user_rotate(
     fingerprint = token_fingerprint if new_token_file is None else _make_token(new_token_file)
     answer = client(context).post(f"/users/{name}/token", {"token_fingerprint": fingerprint})
     if answer["state"] == "rotated":
-        print(f"rotated: {name}; the new token is in {new_token_file} and valid until {answer['expires_at']}")
+        print_line(f"rotated: {name}; the new token is in {new_token_file} and valid until {answer['expires_at']}")
     else:
         _print_proposed(answer)
 
@@ -171,7 +171,7 @@ def user_rotate(
 def user_revoke(context: typer.Context, name: str, reason: ReasonOption) -> None:
     """Revoke an account permanently: its next call is refused."""
     client(context).post(f"/users/{name}/revocation", {"reason": reason})
-    print(f"{name}: revoked")
+    print_line(f"{name}: revoked")
 
 
 @connector.command("list")
@@ -191,7 +191,7 @@ def connector_show(context: typer.Context, department_id: str, name: str, as_jso
 @connector.command("confirm")
 def connector_confirm(context: typer.Context, proposal_id: str) -> None:
     """Confirm an invitation of your department, and print its enrolment token (7 days) for `pool-connect enrol`."""
-    print(client(context).post(f"/proposals/{proposal_id}/confirmation")["token"])
+    print_line(client(context).post(f"/proposals/{proposal_id}/confirmation")["token"])
 
 
 @connector.command("revoke")
@@ -199,7 +199,7 @@ def connector_revoke(context: typer.Context, department_id: str, name: str, reas
     """Revoke a connector's certificates: its next call is refused."""
     body = {"department": department_id, "connector": name, "reason": reason}
     client(context).post("/connectors/revocations", body)
-    print(f"{name}: every certificate is revoked")
+    print_line(f"{name}: every certificate is revoked")
 
 
 @certificate.command("list")
@@ -249,4 +249,4 @@ def _state(row: dict[str, Any], end: str) -> str:
 
 
 def _print_proposed(proposal: dict[str, Any]) -> None:
-    print(f"proposed: {proposal['id']}; another person confirms it with `pool user confirm`")
+    print_line(f"proposed: {proposal['id']}; another person confirms it with `pool user confirm`")

@@ -5,8 +5,6 @@ checkpoint outside the pool and pass it with `--since`: then any later change of
 one made with every key of the pool.
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +14,8 @@ import typer
 
 from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
 from exchange.cli import audit_reports
-from exchange.cli.control import client, connect, print_table
-from exchange.cli.output import CommandGroup, print_json
+from exchange.cli.control import client, connect
+from exchange.cli.output import CommandGroup, print_json, print_line, print_lines, print_table, write_text
 from schemas.errors import InvalidError, Reason
 
 if TYPE_CHECKING:
@@ -103,11 +101,11 @@ def list_entries(
         print_json(list(found))
     elif form is EntryFormat.JSONL:
         for document in found:
-            print(json.dumps(document, ensure_ascii=False))
+            print_json(document, indent=None)
     elif form is EntryFormat.CSV:
-        sys.stdout.write(csv_line(COLUMNS))
+        write_text(csv_line(COLUMNS))
         for document in found:
-            sys.stdout.write(csv_line(entry_row(document).values()))
+            write_text(csv_line(entry_row(document).values()))
     else:
         print_table([entry_row(document) for document in found], COLUMNS)
 
@@ -151,7 +149,7 @@ def prove(
     If you do not see all of the entry, the proof is of its leaf hash and does not hold the entry.
     """
     connect(context, data, url, token_file, authority)
-    print(client(context).get(f"/audit/entries/{entry_id}/proof"), end="")
+    write_text(client(context).get(f"/audit/entries/{entry_id}/proof"))
 
 
 def checkpoint(
@@ -163,7 +161,7 @@ def checkpoint(
 ) -> None:
     """Print the newest signed checkpoint; keep it outside the pool."""
     connect(context, data, url, token_file, authority)
-    print(client(context).get("/audit/checkpoint"), end="")
+    write_text(client(context).get("/audit/checkpoint"))
 
 
 def keys(
@@ -210,7 +208,7 @@ def reindex(
         done = fill_search_columns(engine)
     finally:
         engine.dispose()
-    print(f"{done} entries can be searched by actor and reason now")
+    print_line(f"{done} entries can be searched by actor and reason now")
 
 
 def check_proof_file(
@@ -228,12 +226,12 @@ def check_proof_file(
         raise InvalidError(
             Reason.LEAF_MISMATCH, "the file proves an entry with another leaf hash; ask for the proof of this entry"
         )
-    print(f"proven: entry {proven.index} of {proven.checkpoint.origin}, under {proven.checkpoint.size} entries")
+    print_line(f"proven: entry {proven.index} of {proven.checkpoint.origin}, under {proven.checkpoint.size} entries")
     if proven.leaf is not None:
-        print(proven.leaf.decode())
+        print_line(proven.leaf.decode())
         return
-    print(f"leaf hash {proven.leaf_hash.hex()}")
-    print("The file proves that the entry with this hash is in the log. What the entry says is not in the file.")
+    print_line(f"leaf hash {proven.leaf_hash.hex()}")
+    print_line("The file proves that the entry with this hash is in the log. What the entry says is not in the file.")
 
 
 def verify(
@@ -269,7 +267,7 @@ def verify(
     if as_json:
         print_json(report.document())
     else:
-        print("\n".join(report.lines()))
+        print_lines(report.lines())
     raise typer.Exit(report.exit_code)
 
 
@@ -312,7 +310,7 @@ def _verify_with_database(
     finally:
         engine.dispose()
     if tags is None and not quiet:
-        print("without --secrets the tags of rows were compared with the log, but not with what the rows say")
+        print_line("without --secrets the tags of rows were compared with the log, but not with what the rows say")
     return report
 
 

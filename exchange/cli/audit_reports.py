@@ -4,7 +4,6 @@ Both read the log's files (or a copy) with its public key, verify what they read
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from exchange.cli.output import print_line, write_text
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
@@ -85,7 +85,7 @@ def report(
     else:
         text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     if output is None:
-        sys.stdout.write(text)
+        write_text(text)
     else:
         try:
             output.write_text(text, encoding="utf-8", newline="")
@@ -93,7 +93,7 @@ def report(
             raise InvalidError(Reason.CONFIG_INVALID, f"{output}: {error.strerror}") from error
     whole = document["integrity"]["whole"]
     if not whole:
-        print("the log is not whole: run `pool audit verify`", file=sys.stderr)
+        print_line("the log is not whole: run `pool audit verify`", err=True)
     raise typer.Exit(0 if whole else 1)
 
 
@@ -116,8 +116,7 @@ def stream(
     while True:
         sent = False
         for origin, behind, events in signed_events(files, note_key, place):
-            sys.stdout.write("".join(map(line, events)))
-            sys.stdout.flush()  # before the cursor: what was not written is sent again
+            write_text("".join(map(line, events)), flush=True)  # before the cursor: what was not written is sent again
             place.write(origin, behind)
             sent = True
         if not follow:

@@ -13,7 +13,7 @@ import typer
 
 from exchange.cli.audit import read_key, read_text
 from exchange.cli.control import client, connect
-from exchange.cli.output import CommandGroup, print_json
+from exchange.cli.output import CommandGroup, print_json, print_line, print_lines
 from exchange.cli.run import Data
 from schemas.errors import InvalidError, Reason
 
@@ -60,11 +60,11 @@ def create(
     made = create_backup(
         Config.load(data), out, sealed, _sealing_key(passphrase_file, key_file, new=True), pg_bin=pg_bin
     )
-    print(f"backup of {made.manifest.pool} made in {made.folder}")
+    print_line(f"backup of {made.manifest.pool} made in {made.folder}")
     _print_manifest(made.manifest)
-    print(f"  sealed keys     {made.sealed}: keep them, and what opens them, in other places than the backup")
-    print(f"  client tool     {made.tool} ({made.manifest.client})")
-    print(f"next: pool backup verify {made.folder}")
+    print_line(f"  sealed keys     {made.sealed}: keep them, and what opens them, in other places than the backup")
+    print_line(f"  client tool     {made.tool} ({made.manifest.client})")
+    print_line(f"next: pool backup verify {made.folder}")
 
 
 def verify(
@@ -87,13 +87,13 @@ def verify(
         sealed=opened,
         pg_bin=pg_bin,
     )
-    print(f"backup of {manifest.pool}")
+    print_line(f"backup of {manifest.pool}")
     _print_manifest(manifest)
     for sentence in skipped:
-        print(f"note: {sentence}")
-    print("\n".join(report.lines()))
+        print_line(f"note: {sentence}")
+    print_lines(report.lines())
     if report.checkpoint is None:  # a log that was never signed
-        print("nothing is wrong" if report.ok else "DO NOT TRUST IT")
+        print_line("nothing is wrong" if report.ok else "DO NOT TRUST IT")
     raise typer.Exit(report.exit_code)
 
 
@@ -133,18 +133,18 @@ def restore_command(
         pg_bin=pg_bin,
     )
     done = restore(plan)
-    print(f"pool {done.config.pool_id} restored in {done.config.folder}, generation {done.generation}")
+    print_line(f"pool {done.config.pool_id} restored in {done.config.folder}, generation {done.generation}")
     if done.whole:
         last = datetime.fromtimestamp(done.until / 1e6, UTC).isoformat() if done.until else "the backup"
-        print(f"  log             {done.config.origin} goes on; {done.entries} entries are newer than the backup")
-        print(f"  unknown         what was not signed yet when the database was lost, after {last}")
+        print_line(f"  log             {done.config.origin} goes on; {done.entries} entries are newer than the backup")
+        print_line(f"  unknown         what was not signed yet when the database was lost, after {last}")
     else:
-        print(f"  log             {done.config.origin} begins, under another name than before")
-        print("  unknown         everything after the backup" + _missing(done.missing))
+        print_line(f"  log             {done.config.origin} begins, under another name than before")
+        print_line("  unknown         everything after the backup" + _missing(done.missing))
     replay = done.replay
-    print(f"  rows            {done.older} were set back to the backup, {done.lost} are lost")
+    print_line(f"  rows            {done.older} were set back to the backup, {done.lost} are lost")
     for lane, (now, before) in done.lanes.items():
-        print(f"  lane            {lane}: batch {now}, was {before}; its connector publishes the rest again")
+        print_line(f"  lane            {lane}: batch {now}, was {before}; its connector publishes the rest again")
     for name, names in (
         ("revoked", replay.revoked),
         ("tokens ended", replay.ended),
@@ -154,9 +154,9 @@ def restore_command(
         ("terminated", replay.terminated),
     ):
         if names:
-            print(f"  {name:<15} {', '.join(names)}")
-    print("nothing is released before two persons have settled this:")
-    print(f"next: pool serve --data {data}; pool backup status; pool backup settle")
+            print_line(f"  {name:<15} {', '.join(names)}")
+    print_line("nothing is released before two persons have settled this:")
+    print_line(f"next: pool serve --data {data}; pool backup status; pool backup settle")
 
 
 def status(
@@ -194,15 +194,17 @@ def new_key(file: Annotated[Path, typer.Argument(help="file to write; must not e
     from exchange.backup.sealed_file import new_key_file
 
     new_key_file(file)
-    print(f"{file} written; without it, what it seals cannot be opened: keep a copy in another place")
+    print_line(f"{file} written; without it, what it seals cannot be opened: keep a copy in another place")
 
 
 def _print_manifest(manifest: "Manifest") -> None:
     records = "in the backup" if manifest.broker == "postgres" else "on Kafka, and not in the backup"
-    print(f"  made            {manifest.made_at}")
-    print(f"  database        PostgreSQL {manifest.server // 10_000}, revision {manifest.revision}")
-    print(f"  log             {manifest.log_size} entries of {manifest.origin}, {manifest.entries} in the database")
-    print(f"  records         {records}")
+    print_line(f"  made            {manifest.made_at}")
+    print_line(f"  database        PostgreSQL {manifest.server // 10_000}, revision {manifest.revision}")
+    print_line(
+        f"  log             {manifest.log_size} entries of {manifest.origin}, {manifest.entries} in the database"
+    )
+    print_line(f"  records         {records}")
 
 
 def _sealing_key(passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> "SealingKey":

@@ -3,14 +3,13 @@
 `pool user`, `connector` and `certificate` are in `exchange.cli.accounts`, `pool erase` in `exchange.cli.erase`.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exchange.cli.grant_text import describe_filter, describe_grant
-from exchange.cli.output import CommandGroup, print_json
+from exchange.cli.output import CommandGroup, one_of, print_fields, print_json, print_line, print_lines, print_rows
 from registry.directory.government_level import GovernmentLevel
 from schemas.errors import InvalidError, Reason
 
@@ -23,10 +22,6 @@ __all__ = [
     "add_to",
     "client",
     "connect",
-    "one_of",
-    "print_fields",
-    "print_rows",
-    "print_table",
 ]
 
 _Data = Annotated[
@@ -145,7 +140,7 @@ def department_invite(
 ) -> None:
     """Propose a one-time enrolment token; an officer of the department gets it with `pool connector confirm`."""
     answer = client(context).post(f"/departments/{department_id}/invitations", {"connector": connector_name})
-    print(f"proposed: {answer['id']}; an officer of the department confirms it with `pool connector confirm`")
+    print_line(f"proposed: {answer['id']}; an officer of the department confirms it with `pool connector confirm`")
 
 
 @catalogue.command("draft")
@@ -181,9 +176,9 @@ def catalogue_history(
     """Change what a resource keeps (保存期限). A shorter history removes records permanently."""
     history = {"days": int(keep)} if keep.isdecimal() else keep
     answer = client(context).post(f"/catalogue/{topic}/history", {"history": history})
-    print(f"{topic}: keeps {keep}")
+    print_line(f"{topic}: keeps {keep}")
     if not answer["applied"]:
-        print("Kafka does not follow yet: the operator runs `pool broker apply`", file=sys.stderr)
+        print_line("Kafka does not follow yet: the operator runs `pool broker apply`", err=True)
 
 
 @catalogue.command("list")
@@ -233,14 +228,14 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
         return
     departments = {one["id"]: one["short_name"] for one in pool.list("/departments")}
     purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes")}
-    print("\n".join(describe_grant(document, departments, purposes)))
+    print_lines(describe_grant(document, departments, purposes))
 
 
 @grant.command("confirm")
 def grant_confirm(context: typer.Context, grant_id: str) -> None:
     """Confirm a sensitive request as the provider's security officer; the head of its sharing office approves it."""
     answer = client(context).post(f"/grants/{grant_id}/confirmation")
-    print(f"{grant_id}: confirmed by {answer['confirmed_by']}")
+    print_line(f"{grant_id}: confirmed by {answer['confirmed_by']}")
 
 
 @grant.command("approve")
@@ -252,7 +247,7 @@ def grant_approve(context: typer.Context, grant_id: str) -> None:
 def _event(event: str, text: str) -> Any:
     def command(context: typer.Context, grant_id: str, reason: ReasonOption = "") -> None:
         answer = client(context).post(f"/grants/{grant_id}/{event}", {"reason": reason})
-        print(f"{grant_id}: {answer['state']}")
+        print_line(f"{grant_id}: {answer['state']}")
 
     command.__doc__ = text
     return command
@@ -300,58 +295,6 @@ def _text(file: Path) -> str:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file}: {error.strerror}") from error
 
 
-def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print a table on a terminal, tab-separated lines elsewhere."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(_cell(row.get(column)) for column in columns))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
-
-
-def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """Print a list as the pool answered it, or as a table of some columns."""
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(rows, columns)
-
-
-def print_fields(document: dict[str, Any], *, as_json: bool) -> None:
-    """Print one item as the pool answered it, or one line for each member."""
-    if as_json:
-        print_json(document)
-        return
-    width = max(map(len, document), default=0) + 2
-    for name, value in document.items():
-        print(f"{name.replace('_', ' '):<{width}}{_cell(value) or '-'}")
-
-
-def one_of(rows: list[dict[str, Any]], what: str, **known: str) -> dict[str, Any]:
-    """Return the one item of a list that has these members.
-
-    Raises:
-        InvalidError: NOT_FOUND.
-    """
-    for row in rows:
-        if all(row[name] == value for name, value in known.items()):
-            return row
-    named = " ".join(known.values())[:120]
-    raise InvalidError(Reason.NOT_FOUND, f"there is no {what} {named!r} that this account may see; list them first")
-
-
 def _grant_row(row: dict[str, Any]) -> dict[str, Any]:
     labels = row["review"].get("labels", {})
     return row | {"rows": describe_filter(row["row_filter"], labels), "shows": "; ".join(row["review"]["words"])}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{name}={_cell(inner)}" for name, inner in value.items())
-    return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from exchange.cli.control import JsonOption, client, connect, one_of, print_fields, print_rows
-from exchange.cli.output import CommandGroup, print_json
+from exchange.cli.control import JsonOption, client, connect
+from exchange.cli.output import CommandGroup, one_of, print_fields, print_json, print_rows
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]

@@ -58,7 +58,7 @@ def describe_grant(
     yield from _row("quota", "no limit a day" if quota is None else f"{quota:,} records a day")
     yield from _row("highest level", document["ceiling"])
     yield from _row("withdrawals", "delivered" if document["withdrawals"] else "not delivered")
-    yield from _row("in force", f"from {_time(document['not_before'])}\nuntil {_time(document['expires'])}")
+    yield from _row("in force", f"from {_time(document['not_before'])}", f"until {_time(document['expires'])}")
     if document.get("confirmed_by"):
         yield from _row("confirmed by", document["confirmed_by"])
     if document.get("approved_by"):
@@ -136,7 +136,7 @@ def _time(text: str) -> str:
     return text.replace(".000000", "")
 
 
-def _row(label: str, text: str) -> Iterator[str]:
-    first, *others = str(text).splitlines() or [""]
-    yield f"{label:<{_WIDTH}}{first}".rstrip()
-    yield from (f"{'':<{_WIDTH}}{other}" for other in others)
+def _row(label: str, *lines: str) -> Iterator[str]:
+    """Yield a row; a line break within a text begins no line: the text could look like another row."""
+    for at, line in enumerate(lines):
+        yield f"{label if at == 0 else '':<{_WIDTH}}{line}".rstrip()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exchange.cli.output import CommandGroup
+from exchange.cli.output import CommandGroup, print_line
 from exchange.server.roles import Role
 
 __all__ = ["add_to"]
@@ -36,5 +36,5 @@ def export(
     from exchange.server.key_files import export_keys
 
     for name in export_keys(Config.load(data).folder, out, role):
-        print(name)
-    print(f"next, on the host of the role: pool serve --data {out} --role {role}")
+        print_line(name)
+    print_line(f"next, on the host of the role: pool serve --data {out} --role {role}")

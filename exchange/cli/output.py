@@ -1,15 +1,35 @@
-"""Terminal output of `pool`: lists of commands, answers as JSON, errors with their exit code."""
+"""Terminal output of `pool`: every line, table and document that a command prints goes through this module.
+
+What departments wrote (names, purposes, case numbers, reasons) is shown to others, so control characters are escaped
+here, at the one place that writes (`schemas.terminal`); no command calls `print`, which the linter and a test refuse.
+Progress goes to standard error.
+"""
 
 import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from schemas.errors import PoolError, UnavailableError
+from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from schemas.terminal import escape_controls, escape_line
 
-__all__ = ["CommandGroup", "fail", "print_json"]
+__all__ = [
+    "CommandGroup",
+    "fail",
+    "on_terminal",
+    "one_of",
+    "print_fields",
+    "print_json",
+    "print_line",
+    "print_lines",
+    "print_progress",
+    "print_rows",
+    "print_table",
+    "write_text",
+]
 
 
 class CommandGroup(TyperGroup):
@@ -22,18 +42,104 @@ class CommandGroup(TyperGroup):
             formatter.write_dl(rows)
 
 
-def print_json(value: Any) -> None:
-    """Print a document as indented JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+def print_line(*cells: str, err: bool = False, flush: bool = False) -> None:
+    """Print one line, of one text or of cells with tabs between; *err*: on standard error."""
+    stream = sys.stderr if err else sys.stdout
+    stream.write("\t".join(map(escape_line, cells)) + "\n")
+    if flush:
+        stream.flush()
 
 
-def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").split("\n\n")[0].split())
+def print_lines(lines: Iterable[str]) -> None:
+    """Print texts, each as one line."""
+    for line in lines:
+        print_line(line)
+
+
+def write_text(text: str, *, flush: bool = False) -> None:
+    """Write a text of several lines as it is, but for control characters."""
+    sys.stdout.write(escape_controls(text))
+    if flush:
+        sys.stdout.flush()
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """Print a document as indented JSON, or, without *indent*, as one line."""
+    write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
+
+
+def print_progress(text: str, *, last: bool) -> None:
+    """Print progress on standard error, over the line before; the last one stays."""
+    sys.stderr.write(f"\r{escape_line(text)}" + "\n" * last)
+    sys.stderr.flush()
+
+
+def print_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print a table on a terminal, tab-separated lines elsewhere."""
+    if not on_terminal():
+        for row in rows:
+            print_line(*(_cell(row.get(column)) for column in columns))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns)
+    for row in rows:
+        # As texts: a string would be read as markup, whose links and styles are control sequences too.
+        table.add_row(*(Text(escape_line(_cell(row.get(column)))) for column in columns))
+    Console().print(table)
+
+
+def print_rows(rows: list[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print a list as the pool answered it, or as a table of some columns."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, columns)
+
+
+def print_fields(document: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one item as the pool answered it, or one line for each member."""
+    if as_json:
+        print_json(document)
+        return
+    width = max(map(len, document), default=0) + 2
+    for name, value in document.items():
+        print_line(f"{name.replace('_', ' '):<{width}}{_cell(value) or '-'}")
+
+
+def one_of(rows: Iterable[dict[str, Any]], what: str, **known: str) -> dict[str, Any]:
+    """Return the one item of a list that has these members.
+
+    Raises:
+        InvalidError: NOT_FOUND.
+    """
+    for row in rows:
+        if all(row[name] == value for name, value in known.items()):
+            return row
+    named = " ".join(known.values())[:120]
+    raise InvalidError(Reason.NOT_FOUND, f"there is no {what} {named!r} that this account may see; list them first")
 
 
 def fail(error: PoolError) -> int:
     """Print an error on standard error, and return the exit code: 2 if something is unavailable, else 1."""
-    print(f"{error.reason}: {error.message}", file=sys.stderr)
+    print_line(f"{error.reason}: {error.message}", err=True)
     for name, value in error.details.items():
-        print(f"  {name}: {value}", file=sys.stderr)
+        print_line(f"  {name}: {value}", err=True)
     return 2 if isinstance(error, UnavailableError) else 1
+
+
+def on_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={_cell(inner)}" for name, inner in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())

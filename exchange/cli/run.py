@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exchange.cli.output import print_line, print_progress
 from exchange.server.roles import Role
 from schemas.errors import InvalidError, Reason
 
@@ -42,11 +43,13 @@ def init_command(
     from exchange.server.initialise import initialise
 
     config = initialise(data, pool_id=pool_id, host=host, origin=origin, database=database)
-    print(f"pool {config.pool_id} made in {config.folder}")
-    print(f"  first account   bootstrap (data authority); its token is in {config.path('bootstrap-token')}")
-    print(f"  log             {config.origin}; give {config.path('log.pub')} to those who verify it")
-    print(f"  keys            {config.path('secrets')}: back them up; without them pseudonyms are lost permanently")
-    print(f"next: pool serve --data {data}")
+    print_line(f"pool {config.pool_id} made in {config.folder}")
+    print_line(f"  first account   bootstrap (data authority); its token is in {config.path('bootstrap-token')}")
+    print_line(f"  log             {config.origin}; give {config.path('log.pub')} to those who verify it")
+    print_line(
+        f"  keys            {config.path('secrets')}: back them up; without them pseudonyms are lost permanently"
+    )
+    print_line(f"next: pool serve --data {data}")
 
 
 def serve_command(
@@ -117,8 +120,8 @@ def migrate_command(data: Data) -> None:
 
     done = migrate(Config.load(data), _print_tagged if sys.stderr.isatty() else lambda *_: None)
     for line in done.lines():
-        print(line)
-    print("the database is at the newest revision")
+        print_line(line)
+    print_line("the database is at the newest revision")
 
 
 def renew_receipts_key_command(
@@ -142,8 +145,8 @@ def renew_receipts_key_command(
             "restore the old key from the backup if you can, else repeat with --every-connector-will-stop",
         )
     public = renew_receipts_key(config)
-    print(f"receipts are signed with the key {public.hex()} from the next start on")
-    print("give it to every department through another channel than the pool; copy secrets/ to the backup of keys")
+    print_line(f"receipts are signed with the key {public.hex()} from the next start on")
+    print_line("give it to every department through another channel than the pool; copy secrets/ to the backup of keys")
 
 
 def demo_command(
@@ -157,7 +160,7 @@ def demo_command(
 
 
 def _print_tagged(topic: str, done: int, blocks: int) -> None:
-    print(f"\rtags of {topic}: {done:,} of {blocks:,} blocks", end="\n" if done >= blocks else "", file=sys.stderr)
+    print_progress(f"tags of {topic}: {done:,} of {blocks:,} blocks", last=done >= blocks)
 
 
 def _initialise_dev(data: Path, ports: dict[str, int]) -> None:
@@ -187,4 +190,4 @@ def _require_loopback(config: "Config") -> None:
 
 def _print_ready(addresses: dict[str, str]) -> None:
     """Print one line when every listener is ready; scripts wait for it."""
-    print("ready " + json.dumps(addresses, sort_keys=True), flush=True)
+    print_line("ready " + json.dumps(addresses, sort_keys=True), flush=True)

@@ -17,6 +17,7 @@ from exchange.audit.verify import VerificationReport, verify_files
 from exchange.broker.kafka.broker import KafkaBroker
 from exchange.broker.port import Appended
 from exchange.cli.audit import read_key, read_text
+from exchange.cli.output import print_line, print_lines, print_progress
 from exchange.config import Config
 from exchange.control.administration import apply_history
 from exchange.erasure.postgres_retractions import PostgresRetractions
@@ -54,19 +55,19 @@ def check(data: Path, batches: int, lane: str | None) -> None:
     try:
         broker = app.broker
         if not isinstance(broker, KafkaBroker):
-            print("PostgreSQL keeps records and receipts in one transaction: there is nothing to compare")
+            print_line("PostgreSQL keeps records and receipts in one transaction: there is nothing to compare")
             return
         result = _compare(app, broker, Lane.parse(lane) if lane else None, batches)
     finally:
         app.close()
     for receipt in result.incomplete:
         runs = ", ".join(f"{run.partition}:{run.first}-{run.last}" for run in receipt.runs)
-        print(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {runs}")
+        print_line(f"not whole: {receipt.lane} batch {receipt.sequence}, {receipt.count} records at {runs}")
     whole, lanes = (
         result.compared - len(result.incomplete),
         "1 lane" if result.lanes == 1 else f"{result.lanes:,} lanes",
     )
-    print(f"{whole:,} of {result.compared:,} batches in {lanes} are whole")
+    print_line(f"{whole:,} of {result.compared:,} batches in {lanes} are whole")
     if result.incomplete:
         raise typer.Exit(1)
 
@@ -106,7 +107,7 @@ def verify(data: Path, topic: str | None, key: str | None, since: Path | None) -
             verifier.verify(each, collector.batches(each))
     finally:
         app.close()
-    print("\n".join([*report.lines(), *_summary(verifier.verified)]))
+    print_lines([*report.lines(), *_summary(verifier.verified)])
     raise typer.Exit(report.exit_code)
 
 
@@ -119,7 +120,7 @@ def write_schemas(data: Path, out: Path | None) -> None:
             number = _write(records, file)
     else:
         number = _write_file(records, out)
-    print(f"{number:,} {'record' if number == 1 else 'records'}", file=sys.stderr)
+    print_line(f"{number:,} {'record' if number == 1 else 'records'}", err=True)
 
 
 def apply(data: Path, certificate: Path, key: Path) -> None:
@@ -139,9 +140,9 @@ def apply(data: Path, certificate: Path, key: Path) -> None:
     finally:
         app.close()
     for topic in differing:
-        print(f"not applied: {topic}; the certificate may not change its settings")
-    print(f"{len(entries) - len(differing):,} of {len(entries):,} topics keep what the catalogue says")
-    print(f"{erased:,} {'erasure' if erased == 1 else 'erasures'} carried out, {waiting:,} wait; see the warnings")
+        print_line(f"not applied: {topic}; the certificate may not change its settings")
+    print_line(f"{len(entries) - len(differing):,} of {len(entries):,} topics keep what the catalogue says")
+    print_line(f"{erased:,} {'erasure' if erased == 1 else 'erasures'} carried out, {waiting:,} wait; see the warnings")
     if differing or waiting:
         raise typer.Exit(1)
 
@@ -153,7 +154,7 @@ def renew_generations(data: Path) -> None:
         number = app.broker.renew_generations()
     finally:
         app.close()
-    print(f"{number:,} {'topic has' if number == 1 else 'topics have'} a new generation")
+    print_line(f"{number:,} {'topic has' if number == 1 else 'topics have'} a new generation")
 
 
 def _order_of(app: App, pseudonymizer: Pseudonyms, store: ReceiptStore) -> Callable[[Lane, int], BatchOrder | None]:
@@ -185,7 +186,7 @@ def _positions_of(app: App, store: PostgresRetractions, topic: Topic, keys: Sequ
 
 
 def _print_progress(topic: Topic, done: int, whole: int) -> None:
-    print(f"\r{topic}: {done:,} of {whole:,} offsets", end="\n" if done >= whole else "", file=sys.stderr)
+    print_progress(f"{topic}: {done:,} of {whole:,} offsets", last=done >= whole)
 
 
 def _silent(_topic: Topic, _done: int, _whole: int) -> None:
