@@ -142,6 +142,7 @@ class App:
     sequencer: Sequencer
     log: PostgresLog
     log_watch: LogWatch
+    restored: RestoreGuard
     row_watch: RowWatch
     row_digests: RowDigests
     authority_certificate: bytes  # PEM
@@ -317,6 +318,7 @@ class App:
             log_watch=LogWatch(
                 audit.log.signing_state, config.path("log"), serving, float(config.audit.unsigned_seconds)
             ),
+            restored=restored,
             row_watch=RowWatch(storage.engine, tags, report_row, families=keys.row_families),
             row_digests=RowDigests(storage.database, _recorder(config, audit.ledger), audit.tags),
             authority_certificate=keys.authority_certificate,

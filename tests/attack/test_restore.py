@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from exchange.admin_client import AdminClient
@@ -19,7 +20,7 @@ from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
 from schemas.record import FRAME_SIZE
-from tests.kit.patience import wait_for
+from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.share import count, random_of
 from tests.kit.world import in_process
 from tests.kit.world.publisher import Publisher, framed
@@ -171,6 +172,12 @@ def settle(world: World) -> None:
     wait_for(lambda: confirmed(world.people.second(world)), "another person confirms it")
 
 
+def readyz(world: World) -> dict[str, str]:
+    """Return the reasons of the checks of `/readyz` that fail, by name."""
+    checks = httpx.get(f"http://{world.addresses['metrics']}/readyz", timeout=PATIENCE).json()["checks"]
+    return {name: check["reason"] for name, check in checks.items() if not check["ok"]}
+
+
 def refused_fetch(city: City, grant: str, identity: Identity, position: bytes = BEGINNING) -> Reason:
     with city.world.client(identity) as pool, pytest.raises(PoolError) as refused:
         pool.fetch(grant, position=position, **DRAW)
@@ -203,6 +210,7 @@ def test_where_the_log_survives_what_was_revoked_ended_and_erased_stays_so(city:
             city.head_again().post("/restore/settlements")
         status = world.root.get("/restore")
         assert not status["settled"]
+        assert readyz(world) == {"restore": Reason.RESTORE_UNSETTLED}
         assert status["lanes"] == [{"lane": str(city.lane.lane), "restored": 1, "before": 3, "now": 1}]
         # Its connector publishes the rest again meanwhile.
         with world.client(city.source) as pool:
@@ -215,6 +223,7 @@ def test_where_the_log_survives_what_was_revoked_ended_and_erased_stays_so(city:
         settle(world)
         wait_for(lambda: serving(city), "records are released again")
         assert world.root.get("/restore")["settled"]
+        wait_for(lambda: readyz(world) == {}, "the pool is ready")
         # The revoked, the ended and the erased.
         with pytest.raises(PoolError) as refused:
             city.draw(city.kept, city.thief)

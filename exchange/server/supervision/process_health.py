@@ -16,7 +16,8 @@ from exchange.server import background
 from exchange.server.composition import App
 from exchange.server.roles import Role, key_paths
 from exchange.server.supervision.postgres_supervisor import GAVE_UP, PostgresSupervisor
-from exchange.server.supervision.readiness import BrokerWatch, EventLoopWatch, live_checks, ready_checks
+from exchange.server.supervision.readiness import EventLoopWatch, ProbeWatch, live_checks, ready_checks
+from schemas.errors import Reason
 
 __all__ = ["ProcessHealth", "supervised"]
 
@@ -51,13 +52,17 @@ async def supervised(app: App, roles: frozenset[Role], end: Callable[[], object]
             supervisor = PostgresSupervisor(app.embedded, float(app.config.embedded.restart_seconds))
             supervise = partial(supervisor.supervise, end)
             await stack.enter_async_context(background.in_thread("postgres-supervisor", supervise))
-        broker = None
+        probes: list[ProbeWatch] = []
         if Role.GATEWAY in roles:
-            broker = BrokerWatch(app.broker.ping)
-            await stack.enter_async_context(background.in_thread("broker", broker.watch))
+            probes = [
+                ProbeWatch("broker", app.broker.ping, Reason.BROKER_UNAVAILABLE),
+                ProbeWatch("restore", app.restored.require_release, Reason.RESTORE_UNSETTLED),
+            ]
+        for probe in probes:
+            await stack.enter_async_context(background.in_thread(probe.name, probe.watch))
         keys = key_paths(roles, app.config.folder)
         yield ProcessHealth(
             live=partial(live_checks, loop, supervisor),
-            ready=partial(ready_checks, roles, app.log_watch, broker, keys),
+            ready=partial(ready_checks, roles, app.log_watch, probes, keys),
             supervisor=supervisor,
         )

@@ -1,11 +1,11 @@
 """Health checks of a process: what `/livez` and `/readyz` answer, for each role.
 
     livez     event_loop, one check for each background loop, embedded_postgres (its owner)
-    readyz    database, keys, and of a gateway or a sequencer log and signing, of a gateway broker
+    readyz    database, keys, and of a gateway or a sequencer log and signing, of a gateway broker and restore
 
-Nothing is asked when a probe comes. The log watch asks the database once a second, `watch_broker` asks the broker, and
-the event loop sets a time ten times a second. What has not been asked successfully for `STALE` seconds fails, so a
-database that hangs fails like one that refuses.
+Nothing is asked when a probe comes. The log watch asks the database once a second, a `ProbeWatch` each the broker and
+whether a restore is settled, and the event loop sets a time ten times a second. What has not been asked successfully
+for `STALE` seconds fails, so a database that hangs fails like one that refuses.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from exchange.server.supervision.loop_liveness import LOOPS
 from exchange.server.supervision.postgres_supervisor import PostgresSupervisor
 from schemas.errors import PoolError, Reason, UnavailableError
 
-__all__ = ["STALE", "BrokerWatch", "EventLoopWatch", "live_checks", "ready_checks"]
+__all__ = ["STALE", "EventLoopWatch", "ProbeWatch", "live_checks", "ready_checks"]
 
 STALE = 15.0  # seconds
 _LOOP_PERIOD = 0.1  # seconds
-_BROKER_PERIOD = 5.0  # seconds
+_PROBE_PERIOD = 5.0  # seconds
 _log = structlog.get_logger()
 
 
@@ -61,12 +61,20 @@ class EventLoopWatch:
             await asyncio.sleep(_LOOP_PERIOD)
 
 
-class BrokerWatch:
-    """Asks the broker regularly; `probe` raises a PoolError while it does not answer."""
+class ProbeWatch:
+    """Asks something regularly, and holds the last answer.
 
-    def __init__(self, probe: Callable[[], object]) -> None:
+    Args:
+        name: of the check that reads it.
+        probe: raises a PoolError while the answer is no.
+        reason: of the check until the first answer, and where the last one is older than `STALE`.
+    """
+
+    def __init__(self, name: str, probe: Callable[[], object], reason: Reason) -> None:
+        self.name = name
+        self.reason = reason
         self._probe = probe
-        self.fault: PoolError | None = UnavailableError(Reason.BROKER_UNAVAILABLE, "it was not asked yet")
+        self.fault: PoolError | None = UnavailableError(reason, "it was not asked yet")
         self.looked = time.monotonic()
 
     def look(self) -> None:
@@ -85,8 +93,8 @@ class BrokerWatch:
             try:
                 self.look()
             except Exception as error:  # noqa: BLE001 - see exchange.server.background
-                _log.error("upkeep_failed", task="broker", error=type(error).__name__)
-            stop.wait(_BROKER_PERIOD)
+                _log.error("upkeep_failed", task=self.name, error=type(error).__name__)
+            stop.wait(_PROBE_PERIOD)
 
 
 def live_checks(loop: EventLoopWatch, supervisor: PostgresSupervisor | None) -> list[HealthCheck]:
@@ -109,7 +117,7 @@ def live_checks(loop: EventLoopWatch, supervisor: PostgresSupervisor | None) -> 
 
 
 def ready_checks(
-    roles: frozenset[Role], log: LogWatch, broker: BrokerWatch | None, keys: Sequence[Path]
+    roles: frozenset[Role], log: LogWatch, probes: Sequence[ProbeWatch], keys: Sequence[Path]
 ) -> list[HealthCheck]:
     """Return the checks of `/readyz` of a process of these roles."""
     now = time.monotonic()
@@ -121,9 +129,7 @@ def ready_checks(
         checks.append(_found("log", corrupt))
         waiting = f"the oldest unsigned entry has waited for {log.age():.0f} s"
         checks.append(_found("signing", behind, waiting))
-    if broker is not None:
-        checks.append(_answered("broker", broker.fault, now - broker.looked, Reason.BROKER_UNAVAILABLE))
-    return checks
+    return [*checks, *(_answered(one.name, one.fault, now - one.looked, one.reason) for one in probes)]
 
 
 def _found(name: str, fault: PoolError | None, otherwise: str = "") -> HealthCheck:

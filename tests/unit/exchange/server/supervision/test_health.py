@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from exchange.api.health import HealthCheck, create
+from exchange.authorization.restored import OpenRestore, RestoreGuard
 from exchange.server import background
 from exchange.server.roles import Role, key_paths
 from exchange.server.supervision.loop_liveness import LOOPS, STUCK, LoopLiveness, LoopState, LoopStop
-from exchange.server.supervision.readiness import STALE, BrokerWatch, EventLoopWatch, live_checks, ready_checks
+from exchange.server.supervision.readiness import STALE, EventLoopWatch, ProbeWatch, live_checks, ready_checks
 from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 from tests.kit.patience import PATIENCE, wait_for
 
@@ -81,8 +82,8 @@ def log(database: PoolError | None = None, fault: PoolError | None = None, ago: 
     return SimpleNamespace(database=database, fault=fault, looked=time.monotonic() - ago, age=lambda: 0.0)
 
 
-def failing(roles: set[Role], watch: Any, broker: BrokerWatch | None, keys: list[Path]) -> dict[str, str]:
-    checks = ready_checks(frozenset(roles), watch, broker, keys)
+def failing(roles: set[Role], watch: Any, probe: ProbeWatch | None, keys: list[Path]) -> dict[str, str]:
+    checks = ready_checks(frozenset(roles), watch, [] if probe is None else [probe], keys)
     return {check.name: check.reason for check in checks if not check.ok}
 
 
@@ -108,7 +109,7 @@ def test_a_broker_that_hangs_is_not_ready_and_holds_no_probe_up() -> None:
         asked.set()
         hangs.wait(PATIENCE)
 
-    broker = BrokerWatch(probe)
+    broker = ProbeWatch("broker", probe, Reason.BROKER_UNAVAILABLE)
     stop = LoopStop()
     thread = threading.Thread(target=broker.watch, args=(stop,))
     thread.start()
@@ -121,6 +122,18 @@ def test_a_broker_that_hangs_is_not_ready_and_holds_no_probe_up() -> None:
         thread.join(PATIENCE)
     wait_for(lambda: broker.fault is None, "it has answered")
     assert failing({Role.GATEWAY}, log(), broker, []) == {}
+
+
+def test_a_restore_that_is_not_settled_is_a_check_of_its_own() -> None:
+    found: list[OpenRestore] = [OpenRestore("0198", whole=True)]
+    guard = RestoreGuard(lambda: found[0] if found else None, monotonic=iter(range(100)).__next__)
+    restore = ProbeWatch("restore", guard.require_release, Reason.RESTORE_UNSETTLED)
+    assert failing({Role.GATEWAY}, log(), restore, []) == {"restore": Reason.RESTORE_UNSETTLED}, "it was not asked yet"
+    restore.look()
+    assert failing({Role.GATEWAY}, log(), restore, []) == {"restore": Reason.RESTORE_UNSETTLED}
+    found.clear()
+    restore.look()
+    assert failing({Role.GATEWAY}, log(), restore, []) == {}
 
 
 def test_a_key_file_that_is_gone_is_said_before_the_next_start_misses_it(tmp_path: Path) -> None:
