@@ -55,10 +55,10 @@ def test_a_loop_that_has_ended_is_found_dead_and_one_in_a_pause_is_not_stuck() -
     assert liveness.states() == []
     waiting = threading.Thread(target=stop.wait, args=(PATIENCE,))
     waiting.start()
+    in_a_pause = LoopState(name="sweeper", alive=True, seconds=0.0)
     with liveness.reporting("sweeper", waiting, stop):
-        (state,) = liveness.states()
+        wait_for(lambda: liveness.states() == [in_a_pause], "the thread is in its pause")  # once it has got there
         stop.set()
-    assert state == LoopState(name="sweeper", alive=True, seconds=0.0)
 
 
 @pytest.mark.parametrize(("name", "ok"), [("rows", False), ("sequencer", True)])
