@@ -24,7 +24,8 @@ from schemas.errors import InvalidError, Reason, UnavailableError
 def watched() -> dict[str, Any]:
     """Return what a process watches, with nothing wrong."""
     log = SimpleNamespace(wait_until_signed=lambda _: None, watch=lambda stop: stop.wait())
-    return {"embedded": None, "broker": SimpleNamespace(ping=lambda: None), "log_watch": log}
+    restored = SimpleNamespace(require_release=lambda: None)
+    return {"embedded": None, "broker": SimpleNamespace(ping=lambda: None), "log_watch": log, "restored": restored}
 
 
 class Clock:
