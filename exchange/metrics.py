@@ -5,25 +5,34 @@ from prometheus_client import Counter, Gauge, Histogram
 __all__ = [
     "ACTORS_SLOWED",
     "AUTHENTICATIONS_FAILED",
+    "BACKUP_AGE",
     "CALLS",
     "CALLS_ENDED",
     "CALL_SECONDS",
+    "CERTIFICATE_LEFT",
     "CHECKPOINT_SIZE",
+    "DISK_FREE",
     "DOOR_CONNECTIONS",
     "DOOR_REFUSED",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
     "ENTRIES_REFUSED",
+    "GRANT_LAG",
+    "GRANT_RECORDS",
+    "GRANT_REFUSED",
     "HANDSHAKES_FAILED",
     "LANES_UNREADABLE",
     "LOG_LINES_LOST",
     "POSTGRES_RESTARTS",
     "PUBLISH_HELD_BACK",
     "PUBLISH_WAITING_BYTES",
+    "READY",
     "RECORDS_CORRUPT",
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
+    "RESOURCE_RECORDS",
+    "RESOURCE_REFUSED",
     "ROWS_PUT_BACK",
     "ROWS_REFUSED",
     "SCHEMAS_TOPIC_FAILURES",
@@ -64,6 +73,11 @@ PUBLISH_HELD_BACK = Counter(
 )
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
+RESOURCE_RECORDS = Counter("pool_resource_records_total", "Records by resource and what happened", ["resource", "what"])
+RESOURCE_REFUSED = Counter("pool_resource_refused_total", "Batches refused to connectors", ["resource", "reason"])
+GRANT_RECORDS = Counter("pool_grant_records_total", "Records released under a grant", ["grant", "what"])
+GRANT_REFUSED = Counter("pool_grant_refused_total", "Calls of consumers that were denied", ["grant", "reason"])
+GRANT_LAG = Gauge("pool_grant_lag_records", "Records of the topic behind a grant's last fetch here", ["grant"])
 RECORDS_CORRUPT = Counter(
     "pool_records_corrupt_total", "Reads and appends refused: stored records were changed or are missing", ["topic"]
 )
@@ -78,6 +92,10 @@ UNSEQUENCED_AGE = Gauge("pool_unsequenced_age_seconds", "Time for which an entry
 CHECKPOINT_SIZE = Gauge("pool_checkpoint_size", "Leaves under the newest signed checkpoint")
 ENTRIES_REFUSED = Counter("pool_entries_refused_total", "Entries in the database that no known process wrote")
 SERVING = Gauge("pool_serving", "1 while records are released and receipts given, 0 while the log is not signed")
+READY = Gauge("pool_ready", "1 while a check of /readyz passes, 0 while it fails", ["check"])
+DISK_FREE = Gauge("pool_disk_free_ratio", "Share of the disk of the pool's folder that is free")
+CERTIFICATE_LEFT = Gauge("pool_certificate_seconds_left", "Time until a certificate of the pool ends", ["certificate"])
+BACKUP_AGE = Gauge("pool_backup_age_seconds", "Time since the last backup; infinite where there was none")
 SEQUENCER_FAILURES = Counter("pool_sequencer_failures_total", "Steps of the sequencer that failed", ["reason"])
 LOG_LINES_LOST = Counter("pool_log_lines_lost_total", "Log lines that standard error did not take")
 POSTGRES_RESTARTS = Counter(
@@ -88,3 +106,8 @@ ENGINES_REPLACED = Counter("pool_engines_replaced_total", "Engine processes that
 SCHEMAS_TOPIC_FAILURES = Counter(
     "pool_schemas_topic_failures_total", "Turns of sending to the topic of schemas that failed", ["reason"]
 )
+
+# Series whose first event an alarm about a rate must see: a series that begins with it has not risen.
+SEQUENCER_FAILURES.labels("clock_jumped")
+for _outcome in ("started", "failed"):
+    POSTGRES_RESTARTS.labels(_outcome)

@@ -41,6 +41,7 @@ from exchange.records.group_fetch import FetchCall, Outcome
 from exchange.records.publish import CheckedBatch
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
+from exchange.records.traffic.counts import TRAFFIC
 from schemas.access import Actor
 from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from schemas.failpoints import reached
@@ -295,7 +296,11 @@ class ExchangeServicer(stubs.ExchangeServicer):
             signature=request.signature,
             source_position=request.source_position,
         )
-        return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
+        try:
+            return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
+        except PoolError as error:
+            TRAFFIC.batch_refused(request.topic, error.reason)
+            raise
 
     async def _append(self, batches: list[PendingBatch], quota: StreamQuota) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first invalid one together; refuse that one; try those after it.
@@ -321,7 +326,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             with _measured("Publish"):
                 receipts = await quota.run_to_completion(self._run(self._pool.publishing.append, ready))
                 await _wait_for_releases(ready)
-            metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in ready))
+            _count_published(ready)
             for receipt in receipts:
                 reached("before_response")
                 yield wire.PublishReply(sequence=receipt.sequence, receipt=_to_wire(receipt))
@@ -330,9 +335,11 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 raise  # the stream ends: the connector resumes, here or at another gateway
             if error.reason is Reason.SEQUENCE_GAP:
                 for checked in ready:  # the others come after the gap as well, and each attempt costs a query
+                    TRAFFIC.batch_refused(str(checked.append.lane.topic), error.reason)
                     yield wire.PublishReply(sequence=checked.sequence, refusal=_refusal(error))
                 return
             if len(ready) == 1:
+                TRAFFIC.batch_refused(str(ready[0].append.lane.topic), error.reason)
                 yield wire.PublishReply(sequence=ready[0].sequence, refusal=_refusal(error))
                 return
             # One of the group is invalid and nothing was appended: each is appended separately.
@@ -394,6 +401,12 @@ def _measured(method: str) -> Iterator[None]:
     finally:
         metrics.CALLS.labels(method, outcome).inc()
         metrics.CALL_SECONDS.labels(method).observe(time.monotonic() - started)
+
+
+def _count_published(appended: Sequence[CheckedBatch]) -> None:
+    metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in appended))
+    for checked in appended:
+        TRAFFIC.published(checked.append.lane.topic, len(checked.append.keys), len(checked.submission.void_keys))
 
 
 def _call(header: wire.RequestHeader) -> RequestContext:

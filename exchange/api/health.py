@@ -18,6 +18,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from exchange import metrics
+
 __all__ = ["HealthCheck", "create"]
 
 
@@ -62,7 +64,9 @@ def create(live: Callable[[], Sequence[HealthCheck]], ready: Callable[[], Sequen
         return _answer(ready())
 
     @app.get("/metrics")
-    def metrics() -> Response:
+    def scrape() -> Response:
+        for check in ready():
+            metrics.READY.labels(check.name).set(check.ok)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return app

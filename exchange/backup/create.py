@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -41,6 +42,7 @@ from exchange.identity.secrets import FileSecrets
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.row_digest import digests_of
 from exchange.server.row_watch import read_versions
+from exchange.server.supervision.host_facts import LastBackup, note_backup
 from registry.database.errors import unavailable
 from schemas.errors import InvalidError, Reason
 
@@ -100,6 +102,7 @@ def create_backup(config: Config, out: Path, sealed: Path, key: SealingKey, *, p
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+    note_backup(config.folder, LastBackup(at=datetime.fromisoformat(manifest.made_at), folder=str(out.resolve())))
     return Backup(out, sealed, Manifest.read(out)[0], tool)
 
 

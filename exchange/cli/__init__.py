@@ -1,6 +1,7 @@
 """Program `pool`: operate the pool, grant access, audit.
 
 pool init | serve | migrate            make and run a pool, on its own machine
+pool status | alarms                   the pool on this machine at a glance, and what operators are told of
 pool renew-receipts-key                replace a lost or stolen key
 pool keys                              the keys of one role, for a host of its own
 pool department                        departments

@@ -1,4 +1,4 @@
-"""Commands `pool init`, `serve`, `migrate`, `renew-receipts-key` and `demo`: make and run a pool on its own machine."""
+"""Commands of a pool on its own machine: make it, run it, look at it, upgrade it; the demonstration."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exchange.cli.output import print_line, print_progress
+from exchange.cli.output import print_json, print_line, print_lines, print_progress, write_text
 from exchange.server.roles import Role
 from schemas.errors import InvalidError, Reason
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Data", "add_to"]
 
+_EXIT_CODES = {"healthy": 0, "degraded": 1, "not_running": 2}
 Data = Annotated[Path, typer.Option("--data", help="the pool's folder", envvar="POOL_DATA")]
 
 
@@ -23,6 +24,8 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands with the program."""
     app.command("init")(init_command)
     app.command("serve")(serve_command)
+    app.command("status")(status_command)
+    app.command("alarms")(alarms_command)
     app.command("migrate")(migrate_command)
     app.command("renew-receipts-key")(renew_receipts_key_command)
     app.command("demo")(demo_command)
@@ -147,6 +150,39 @@ def renew_receipts_key_command(
     public = renew_receipts_key(config)
     print_line(f"receipts are signed with the key {public.hex()} from the next start on")
     print_line("give it to every department through another channel than the pool; copy secrets/ to the backup of keys")
+
+
+def status_command(
+    data: Data, as_json: Annotated[bool, typer.Option("--json", help="as a JSON document")] = False
+) -> None:
+    """Show the pool on this machine at a glance, whether it runs or not; reads no key and needs no account.
+
+    It ends with 0 when the pool works, 1 when a check fails or a critical alarm is open, 2 when no process runs.
+    """
+    from exchange.config import Config
+    from exchange.monitoring.status import read_status
+    from exchange.monitoring.status_text import status_lines
+
+    found = read_status(Config.load(data))
+    if as_json:
+        print_json(found.document())
+    else:
+        print_lines(status_lines(found))
+    raise typer.Exit(_EXIT_CODES[found.health])
+
+
+def alarms_command(
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="as a file of rules")] = False,
+) -> None:
+    """List the alarms (告警), with what to do about each."""
+    from exchange.monitoring.alarms import ALARMS
+    from exchange.monitoring.prometheus_rules import rules
+
+    if prometheus:
+        write_text(rules())
+        return
+    for one in ALARMS:
+        print_line(f"{one.severity:<9} {one.name}: {one.meaning}; docs/runbook.md#{one.section}")
 
 
 def demo_command(

@@ -45,6 +45,7 @@ from exchange.records.reading.scan import GrantScan, TopicView
 from exchange.records.release import GrantDescription, Release, empty_release
 from exchange.records.release_draft import ReleaseDrafts, Selected, is_same_view
 from exchange.records.retractions import RetractionCache
+from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import Database
 from schemas.access import Action, Actor, Deny
 from schemas.errors import ConflictError, CorruptError, Reason, RefusedError, UnavailableError
@@ -199,6 +200,7 @@ class FetchService:
             selection, caught_up = self._scan.collect(grant, topic, current, delivered, max_records, max_bytes)
             if not len(selection):
                 token = self._positions.unmoved(grant, topic.info, current, token, selection.next, caught_up=caught_up)
+                TRAFFIC.lags.fetched(grant.id, grant.topic, selection.next)
                 return empty_release(grant.view_schema_id or 0, token, caught_up=caught_up)
             # (6), (7)
             selected = Selected(
@@ -309,6 +311,8 @@ class FetchService:
             purpose=call.purpose,
             case=call.case,
         )
+        if attributes is not None and isinstance(decision, Deny):
+            TRAFFIC.denied(attributes.grant.id, decision.reason)
         resource = str(attributes.grant.topic) if attributes else ""
         return self._enforcer.admit(
             actor, action, resource, call, decision, attributes.reference if attributes else None

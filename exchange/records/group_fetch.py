@@ -42,6 +42,7 @@ from exchange.records.reading.scan import GrantScan, MoreToReadError, SharedTopi
 from exchange.records.release import Release, empty_release
 from exchange.records.release_draft import Draft, ReleaseDrafts, Selected, is_same_view
 from exchange.records.retractions import RetractionCache
+from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor
 from schemas.errors import PoolError
@@ -190,6 +191,7 @@ class GroupFetch:
         )
         if not len(selection):
             token = self._positions.unmoved(grant, topic.info, current, token, selection.next, caught_up=caught_up)
+            TRAFFIC.lags.fetched(grant.id, grant.topic, selection.next)
             return empty_release(grant.view_schema_id or 0, token, caught_up=caught_up)
         return Selected(
             actor=one.actor,

@@ -24,6 +24,7 @@ from exchange.records.reading.position_token import ConsumerPosition, PositionTo
 from exchange.records.reading.scan import TopicView
 from exchange.records.reading.selection import Selection
 from exchange.records.release import Release, round_times
+from exchange.records.traffic.counts import TRAFFIC
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Actor, Grant
 from schemas.audit import AuditEntry, Flow, fetch_data
@@ -171,6 +172,9 @@ class ReleaseDrafts:
                 retry_after=0.0,
             )
         selected, selection = draft.selected, draft.selected.selection
+        withdrawn = sum(len(offsets) for offsets in selection.withdrawn)
+        TRAFFIC.released(selected.grant.id, selected.grant.topic, len(selection), withdrawn)
+        TRAFFIC.lags.fetched(selected.grant.id, selected.grant.topic, selection.next)
         return Release(
             schema_id=selected.grant.view_schema_id or 0,
             values=selection.values,

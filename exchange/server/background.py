@@ -144,13 +144,20 @@ def send_schemas(topic: SchemasTopic, stop: threading.Event) -> None:
             stop.wait(_SCHEMAS_PERIOD)
 
 
-def sweep(recovery: AppendRecovery, grants: GrantService, stop: threading.Event) -> None:
-    """Every 10 s: write missing receipts, expire grants; every 5 min: review grants."""
+def sweep(
+    recovery: AppendRecovery,
+    grants: GrantService,
+    stop: threading.Event,
+    *,
+    measure: Callable[[], object] = lambda: None,
+) -> None:
+    """Every 10 s: write missing receipts, expire grants, measure their lags; every 5 min: review grants."""
     turns = 0
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], object]]] = [
             ("sweep", partial(recover_receipts, recovery)),
             ("expire", grants.expire),
+            ("lags", measure),
         ]
         if turns % _REVIEW_EVERY == 0:
             tasks.append(("review", grants.review_unmasked))

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ from exchange.api.registry_api import registry_api
 from exchange.api.registry_protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
 from exchange.config import with_port
+from exchange.records.traffic.counts import TRAFFIC
 from exchange.server import allocator, background, row_watch
 from exchange.server.clock import utc_now
 from exchange.server.composition import App
 from exchange.server.roles import Role
 from exchange.server.row_digest import keep_digests
 from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision import host_facts
 from exchange.server.supervision.process_health import supervised
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
@@ -91,7 +94,8 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             await stack.enter_async_context(_gateway(app, threads))
             control = http.create(app.pool, requests=app.config.limits.requests)
             await stack.enter_async_context(_web(app, "http", control))
-            sweep = partial(background.sweep, app.pool.recovery, app.pool.grants)
+            measure = partial(TRAFFIC.lags.measure, app.broker)
+            sweep = partial(background.sweep, app.pool.recovery, app.pool.grants, measure=measure)
             await stack.enter_async_context(background.in_thread("sweeper", sweep))
             erasures = partial(background.carry_out_erasures, app.pool.erasures)
             await stack.enter_async_context(background.in_thread("erasures", erasures))
@@ -109,6 +113,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             send = partial(background.send_schemas, app.schemas_topic)
             await stack.enter_async_context(background.in_thread("schemas", send))
         if app.config.listen.metrics is not None:
+            host_facts.export(app.config)
             await stack.enter_async_context(
                 _web(app, "metrics", health_api.create(health.live, health.ready), plain=True)
             )
@@ -320,10 +325,13 @@ def _published_addresses(app: App, roles: frozenset[Role]) -> Iterator[None]:
     if not app.addresses:  # a sequencer without metrics
         yield
         return
-    mine = {
-        str(role): {"pid": os.getpid(), "started": utc_now().isoformat(), "addresses": dict(app.addresses)}
-        for role in sorted(roles)
+    process = {
+        "pid": os.getpid(),
+        "version": version("exchange-pool"),
+        "started": utc_now().isoformat(),
+        "addresses": dict(app.addresses),
     }
+    mine = {str(role): process for role in sorted(roles)}
     _change_ports(
         app.config.folder, lambda ports: {**ports, **app.addresses, "processes": {**_processes(ports), **mine}}
     )

@@ -48,8 +48,10 @@ class Publishing:
     def check(self, actor: Actor, _: object, submission: Any) -> Any:
         self.checks[actor.id] += 1
         self.checked.release()
-        append = SimpleNamespace(keys=[b""])
-        return SimpleNamespace(who=actor.id, sequence=submission.sequence, append=append, retracts=False)
+        append = SimpleNamespace(keys=[b""], lane=SimpleNamespace(topic=TOPIC))
+        return SimpleNamespace(
+            who=actor.id, sequence=submission.sequence, append=append, submission=submission, retracts=False
+        )
 
     def append(self, ready: Sequence[Any]) -> list[Receipt]:
         self.groups.append([each.sequence for each in ready])
