@@ -10,9 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from typer.core import TyperGroup
-from typing_extensions import override
-
+from registry.cli.command_group import CommandGroup
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 from schemas.terminal import escape_controls, escape_line
 
@@ -30,16 +28,6 @@ __all__ = [
     "print_table",
     "write_text",
 ]
-
-
-class CommandGroup(TyperGroup):
-    """A group whose help shows the first sentence of each command whole, however long it is."""
-
-    @override
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        rows = [(name, _first_paragraph(command.help)) for name, command in self.commands.items()]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
 
 def print_line(*cells: str, err: bool = False, flush: bool = False) -> None:
@@ -139,7 +127,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{name}={_cell(inner)}" for name, inner in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-
-
-def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").split("\n\n")[0].split())

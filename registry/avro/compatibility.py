@@ -21,7 +21,6 @@ is silently a hundredth of what it was. With `strict` such a change is a conflic
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +28,7 @@ from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibi
 from avro.errors import AvroException
 from avro.schema import Schema, make_avsc_object
 
+from registry.avro.compatibility_level import Compatibility, Direction
 from registry.avro.parser import PrimitiveFirstNames
 from registry.avro.reader_writer import NamedTypes, ReadConflict, explain_conflicts
 from schemas.errors import ConflictError, InvalidError, Reason
@@ -47,52 +47,6 @@ RESERVED_FIELD = "reserved_field"
 """Kind of an incompatibility with the metadata of a version, not with its records."""
 
 _CACHED = 2048  # parsed schemas; some 20 kB each for twenty fields
-
-
-class Compatibility(StrEnum):
-    """Compatibility level: what a new version of a subject must guarantee towards the earlier ones."""
-
-    NONE = "NONE"
-    BACKWARD = "BACKWARD"
-    BACKWARD_TRANSITIVE = "BACKWARD_TRANSITIVE"
-    FORWARD = "FORWARD"
-    FORWARD_TRANSITIVE = "FORWARD_TRANSITIVE"
-    FULL = "FULL"
-    FULL_TRANSITIVE = "FULL_TRANSITIVE"
-
-    @classmethod
-    def parse(cls, text: str) -> "Compatibility":
-        """Parse a level's name, in any case.
-
-        Raises:
-            InvalidError: COMPATIBILITY_INVALID.
-        """
-        try:
-            return cls(text.upper())
-        except ValueError as error:
-            raise InvalidError(
-                Reason.COMPATIBILITY_INVALID, f"got the level {text[:40]!r}; expected one of {', '.join(cls)}"
-            ) from error
-
-    @property
-    def transitive(self) -> bool:
-        """Whether every earlier version counts, not only the latest."""
-        return self.value.endswith("_TRANSITIVE")
-
-    @property
-    def directions(self) -> tuple["Direction", ...]:
-        """The comparisons that the level requires."""
-        if self is Compatibility.NONE:
-            return ()
-        word = self.value.partition("_")[0]
-        return tuple(Direction) if word == "FULL" else (Direction[word],)
-
-
-class Direction(StrEnum):
-    """Direction of a comparison: which schema reads the other's records."""
-
-    BACKWARD = "backward"  # the new schema reads what the old one wrote
-    FORWARD = "forward"  # the old schema reads what the new one writes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

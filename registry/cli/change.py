@@ -9,32 +9,30 @@ pool-schema approval decide ID --approve --url …            by another person
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from registry.cli.command_group import CommandGroup
 from registry.cli.options import with_optional_registry, with_registry
 from registry.cli.terminal import FOUND, console, count, fail, load_schema, read, write
-from registry.client.admin import RegistryAdminClient
-from registry.reports.diff import ReaderImpact, SchemaChange, diff
-from registry.reports.grant_impact import GrantImpact, GrantUsage, ImpactSeverity, grant_impacts, read_grant_usage
 from schemas.errors import InvalidError, PoolError, Reason
+
+if TYPE_CHECKING:
+    from registry.client.admin import RegistryAdminClient
+    from registry.reports.diff import SchemaChange
+    from registry.reports.grant_impact import GrantImpact, GrantUsage
 
 __all__ = ["add_to"]
 
-_COLOURS = {
-    ReaderImpact.UNTOUCHED: "dim",
-    ReaderImpact.BOTH: "green",
-    ReaderImpact.READERS_FIRST: "yellow",
-    ReaderImpact.WRITERS_FIRST: "yellow",
-    ReaderImpact.BROKEN: "red",
-}
-_SEVERITY_COLOURS = {ImpactSeverity.STOPPED: "red", ImpactSeverity.DEFAULTED: "yellow", ImpactSeverity.REVIEW: "cyan"}
+# By the names of `ReaderImpact` and `ImpactSeverity`, which are loaded when they are needed.
+_COLOURS = {"UNTOUCHED": "dim", "BOTH": "green", "READERS_FIRST": "yellow", "WRITERS_FIRST": "yellow", "BROKEN": "red"}
+_SEVERITY_COLOURS = {"STOPPED": "red", "DEFAULTED": "yellow", "REVIEW": "cyan"}
 
-approval = typer.Typer(help="Have a lowered classification approved (降级审批).", no_args_is_help=True)
+approval = typer.Typer(
+    cls=CommandGroup, help="Have a lowered classification approved (降级审批).", no_args_is_help=True
+)
 _Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="Such as senior-card.v1-value.", show_default=False)]
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The schema (.avsc).", show_default=False)]
 
@@ -49,7 +47,7 @@ def add_to(app: typer.Typer) -> None:
 
 @with_optional_registry
 def diff_(
-    registry: RegistryAdminClient | None,
+    registry: "RegistryAdminClient | None",
     old: Annotated[str, typer.Argument(metavar="OLD", help="File, name that ships, or SUBJECT[@VERSION].")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="The same.")],
     *,
@@ -60,6 +58,9 @@ def diff_(
     strict: Annotated[bool, typer.Option(help="A logical type that changes its meaning counts as unreadable.")] = True,
 ) -> None:
     """Compare two schemas by meaning: for readers, and for grants (比较两个版本)."""
+    from registry.reports.diff import diff
+    from registry.reports.grant_impact import grant_impacts
+
     before, after = load_schema(old, registry), load_schema(new, registry)
     changes = diff(before, after, strict=strict)
     uses = _grant_uses(old, grants, registry)
@@ -77,7 +78,7 @@ def diff_(
 
 @with_registry
 def register(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     subject: _Subject,
     file: _File,
     *,
@@ -87,6 +88,8 @@ def register(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check compatibility only; register nothing.")] = False,
 ) -> None:
     """Register a schema under a subject, and print its id and version (登记)."""
+    from rich.markup import escape
+
     body: dict[str, Any] = {"schema": read(file)}
     if metadata is not None:
         contract = _read_object(metadata)
@@ -116,7 +119,7 @@ def register(
 
 @with_registry
 def find(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     *,
     tag: Annotated[str | None, typer.Option("--tag", help="Fields with this tag.")] = None,
     personal: Annotated[str | None, typer.Option("--personal", help="D = direct identifiers, P, N.")] = None,
@@ -125,6 +128,9 @@ def find(
     prefix: Annotated[str | None, typer.Option("--prefix", help="Beginning of the subject's name.")] = None,
 ) -> None:
     """Find fields by tag and classification in the latest versions (查找字段)."""
+    from rich.markup import escape
+    from rich.table import Table
+
     try:
         fields = registry.get(
             "/governance/fields", tag=tag, personal=personal, sensitive=sensitive, level=level, subjectPrefix=prefix
@@ -143,7 +149,7 @@ def find(
 @approval.command("ask")
 @with_registry
 def ask(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     subject: _Subject,
     file: _File,
     *,
@@ -160,7 +166,7 @@ def ask(
 @approval.command("list")
 @with_registry
 def list_(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     *,
     subject: Annotated[str | None, typer.Option("--subject", help="Only requests for this subject.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="asked, approved, refused or used.")] = None,
@@ -176,7 +182,7 @@ def list_(
 @approval.command("decide")
 @with_registry
 def decide(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     approval_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     *,
     approve: Annotated[bool, typer.Option("--approve/--refuse", help="The decision.")],
@@ -190,8 +196,10 @@ def decide(
         fail(error.message)
 
 
-def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | None) -> list[GrantUsage] | None:
+def _grant_uses(old: str, grants: Path | None, registry: "RegistryAdminClient | None") -> "list[GrantUsage] | None":
     """Return the grants to compare with: from a file, else from the registry that the old schema came from."""
+    from registry.reports.grant_impact import read_grant_usage
+
     try:
         if grants is not None:
             text = sys.stdin.read() if str(grants) == "-" else read(grants)
@@ -207,6 +215,8 @@ def _grant_uses(old: str, grants: Path | None, registry: RegistryAdminClient | N
         fail(f"{grants}: {error}")
     except PoolError as error:
         if registry is not None and grants is None:
+            from rich.markup import escape
+
             console(stderr=True).print(f"grants are not shown: {escape(error.message)}", soft_wrap=True)
             return None
         fail(error.message)
@@ -218,7 +228,12 @@ def _topic(name: str) -> str | None:
     return subject.removesuffix("-value") if subject.endswith("-value") else None
 
 
-def _print_changes(changes: list[SchemaChange], affected: list[GrantImpact], uses: list[GrantUsage] | None) -> None:
+def _print_changes(
+    changes: "list[SchemaChange]", affected: "list[GrantImpact]", uses: "list[GrantUsage] | None"
+) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     out = console()
     if not changes:
         out.print("[green]✓[/green] no change of meaning")
@@ -228,7 +243,7 @@ def _print_changes(changes: list[SchemaChange], affected: list[GrantImpact], use
         table.add_column(head, overflow="fold")
     for change in changes:
         approval_needed = " [red]approval[/red]" if change.approval else ""
-        colour = _COLOURS[change.readers]
+        colour = _COLOURS[change.readers.name]
         table.add_row(
             escape(change.path) or "-",
             escape(change.zh),
@@ -245,12 +260,14 @@ def _print_changes(changes: list[SchemaChange], affected: list[GrantImpact], use
         return
     out.print(f"\n{count(len({item.grant for item in affected}), 'grant')} of {len(uses)} touched")
     for item in sorted(affected, key=lambda each: (-each.severity, each.grant)):
-        colour = _SEVERITY_COLOURS[item.severity]
+        colour = _SEVERITY_COLOURS[item.severity.name]
         word = f"[{colour}]{item.severity.name.lower()}[/{colour}]"
         out.print(f"  {word} {escape(item.grant)} of {escape(item.consumer)}: {escape(item.because)}", soft_wrap=True)
 
 
 def _print_request(request: dict[str, Any]) -> None:
+    from rich.markup import escape
+
     out = console()
     name, subject, state = (escape(str(request[key])) for key in ("id", "subject", "state"))
     out.print(f"[bold]{name}[/bold] {subject}: {state}")

@@ -3,22 +3,24 @@
 import io
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from registry.cli.command_group import CommandGroup
 from registry.cli.options import Out, with_optional_registry
 from registry.cli.terminal import fail, load_schema, read, write
-from registry.client.admin import RegistryAdminClient
-from registry.reports.odcs import from_contract, to_contract
 from schemas.access import Level
 from schemas.errors import PoolError
 
+if TYPE_CHECKING:
+    from registry.client.admin import RegistryAdminClient
+
 __all__ = ["add_to"]
 
-contract = typer.Typer(help="Contracts of the Open Data Contract Standard (数据契约).", no_args_is_help=True)
+contract = typer.Typer(
+    cls=CommandGroup, help="Contracts of the Open Data Contract Standard (数据契约).", no_args_is_help=True
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,11 +31,13 @@ def add_to(app: typer.Typer) -> None:
 @contract.command("export")
 @with_optional_registry
 def export(
-    registry: RegistryAdminClient | None,
+    registry: "RegistryAdminClient | None",
     schema: Annotated[str, typer.Argument(metavar="SCHEMA", help="File, name that ships, or SUBJECT[@VERSION].")],
     out: Out = None,
 ) -> None:
     """Write a schema as a contract, ODCS v3.1.0, YAML (导出数据契约)."""
+    from registry.reports.odcs import to_contract
+
     parsed = load_schema(schema, registry)
     subject, number = Path(schema).stem if Path(schema).exists() else schema, 1
     properties: dict[str, str] = {}
@@ -63,6 +67,11 @@ def import_(
     ] = None,
 ) -> None:
     """Write the schema that a contract describes (由数据契约生成结构)."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from registry.reports.odcs import from_contract
+
     levels = {}
     for pair in level or ():
         word, _, name = pair.rpartition("=")
@@ -81,6 +90,8 @@ def import_(
 
 
 def _yaml(document: dict[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
     yaml = YAML()
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)

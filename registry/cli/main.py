@@ -17,22 +17,21 @@
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from registry.avro.compatibility import Compatibility, Incompatibility, find_incompatibilities
-from registry.avro.parser import ParsedSchema, parse
-from registry.avro.type_names import type_name
+from registry.avro.compatibility_level import Compatibility
 from registry.cli import change, contract, docs, transfer
+from registry.cli.command_group import CommandGroup
 from registry.cli.terminal import FOUND, console, count, fail, parse_file, read, write
-from registry.governance import classification
-from registry.governance.classification import ClassificationFinding
-from registry.governance.tags import dropped_tags, tagged_entities
 from schemas import library
 from schemas.errors import InvalidError, PoolError
+
+if TYPE_CHECKING:
+    from registry.avro.compatibility import Incompatibility
+    from registry.avro.parser import ParsedSchema
+    from registry.governance.classification import ClassificationFinding
 
 __all__ = ["app", "main"]
 
@@ -41,6 +40,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    cls=CommandGroup,
+    rich_markup_mode=None,  # a panel round each list would cost a fifth of a second
 )
 
 
@@ -58,6 +59,10 @@ def lint(
     ] = False,
 ) -> None:
     """Check that schemas are valid and safe, and that every field is classified (检查)."""
+    from rich.markup import escape
+
+    from registry.governance import classification
+
     out, failed, unclassified = console(), 0, False
     for file in files:
         parsed, findings = _linted(file, ungoverned=ungoverned)
@@ -88,6 +93,12 @@ def check_(
     ] = True,
 ) -> None:
     """Check that one schema may follow another (检查兼容性)."""
+    from rich.markup import escape
+
+    from registry.avro.compatibility import find_incompatibilities
+    from registry.governance import classification
+    from registry.governance.tags import dropped_tags, tagged_entities
+
     try:
         wanted = Compatibility.parse(level)
     except InvalidError as error:
@@ -119,6 +130,12 @@ def check_(
 @app.command(name="list")
 def list_() -> None:
     """List the record types that ship with the pool (列出内置数据结构)."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from registry.avro.parser import parse
+    from registry.governance import classification
+
     table = Table(box=None, pad_edge=False)
     for head in ("NAME", "中文", "KEY", "FIELDS", "LEVEL"):
         table.add_column(head, overflow="fold")
@@ -138,6 +155,13 @@ def show(
     text: Annotated[bool, typer.Option("--text", help="Its .avsc text, to save and change.")] = False,
 ) -> None:
     """Show a record type that ships with the pool (显示内置数据结构)."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from registry.avro.parser import parse
+    from registry.avro.type_names import type_name
+    from registry.governance import classification
+
     try:
         found = library.text(name)
     except InvalidError as error:
@@ -161,7 +185,10 @@ def show(
     out.print("* part of the key; ? may be null")
 
 
-def _linted(file: Path, *, ungoverned: bool) -> tuple[ParsedSchema | None, list[str]]:
+def _linted(file: Path, *, ungoverned: bool) -> "tuple[ParsedSchema | None, list[str]]":
+    from registry.avro.parser import parse
+    from registry.governance import classification
+
     try:
         parsed = parse(read(file))
     except PoolError as error:
@@ -172,24 +199,26 @@ def _linted(file: Path, *, ungoverned: bool) -> tuple[ParsedSchema | None, list[
     return parsed, [_labelled(finding, labels) for finding in classification.read_classification(parsed.json)[1]]
 
 
-def _labels(parsed: ParsedSchema) -> dict[str, str]:
+def _labels(parsed: "ParsedSchema") -> dict[str, str]:
     """Return the Chinese label of each top-level field that has one, classified or not."""
     return {field.name: str(field.attributes["zh"]) for field in parsed.fields if "zh" in field.attributes}
 
 
-def _labelled(finding: ClassificationFinding, labels: dict[str, str]) -> str:
+def _labelled(finding: "ClassificationFinding", labels: dict[str, str]) -> str:
     zh = labels.get(finding.path, "")
     return f"{finding.at} {finding.path}{f' {zh}' if zh else ''}: {finding.message}".replace("  ", " ")
 
 
-def _against(old: Path, item: Incompatibility, labels: dict[str, str]) -> str:
+def _against(old: Path, item: "Incompatibility", labels: dict[str, str]) -> str:
     """Name the field by its label too, and the old schema as its author knows it: by its file."""
     zh = labels.get(item.field, "")
     text = str(item).replace(f"({item.field})", f"({item.field} {zh})") if zh else str(item)
     return text.replace("version 1", old.name)
 
 
-def _summary(parsed: ParsedSchema) -> str:
+def _summary(parsed: "ParsedSchema") -> str:
+    from registry.governance import classification
+
     if not parsed.fullname:
         return "valid; no record"
     zh = parsed.attributes.get("zh")

@@ -9,12 +9,14 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from registry.cli.terminal import fail
-from registry.client.admin import RegistryAdminClient
+
+if TYPE_CHECKING:
+    from registry.client.admin import RegistryAdminClient
 
 __all__ = ["Out", "required", "with_optional_registry", "with_registry"]
 
@@ -40,17 +42,19 @@ _OPTIONS = {
 }
 
 
-def with_registry(command: Callable[Concatenate[RegistryAdminClient, _P], None]) -> Callable[..., None]:
+def with_registry(command: "Callable[Concatenate[RegistryAdminClient, _P], None]") -> Callable[..., None]:
     """Add the options of a registry to a command, and pass a client as its first argument; fail without --url."""
     return _with_options(command, required)
 
 
-def with_optional_registry(command: Callable[Concatenate[RegistryAdminClient | None, _P], None]) -> Callable[..., None]:
+def with_optional_registry(
+    command: "Callable[Concatenate[RegistryAdminClient | None, _P], None]",
+) -> Callable[..., None]:
     """Add the options of a registry to a command, and pass a client as its first argument, or None without --url."""
     return _with_options(command, lambda client: client)
 
 
-def required(client: RegistryAdminClient | None) -> RegistryAdminClient:
+def required(client: "RegistryAdminClient | None") -> "RegistryAdminClient":
     """Return the client; fail if no registry was named."""
     if client is None:
         fail("got no --url (or POOL_REGISTRY_URL); expected the address of a registry")
@@ -58,7 +62,7 @@ def required(client: RegistryAdminClient | None) -> RegistryAdminClient:
 
 
 def _with_options(
-    command: Callable[..., None], check: Callable[[RegistryAdminClient | None], Any]
+    command: Callable[..., None], check: "Callable[[RegistryAdminClient | None], Any]"
 ) -> Callable[..., None]:
     @wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -78,7 +82,9 @@ def _with_options(
 
 def _client(
     url: str | None, token_file: Path | None, authority: Path | None, certificate: Path | None, key: Path | None
-) -> RegistryAdminClient | None:
+) -> "RegistryAdminClient | None":
+    from registry.client.admin import RegistryAdminClient
+
     if url is None:
         return None
     if (certificate is None) is not (key is None):

@@ -9,16 +9,18 @@ A schema is named in one of three ways, tried in this order:
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from registry.avro.parser import ParsedSchema, parse
-from registry.client.admin import RegistryAdminClient
 from schemas import library
 from schemas.errors import InvalidError, PoolError, Reason
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from registry.avro.parser import ParsedSchema
+    from registry.client.admin import RegistryAdminClient
 
 __all__ = ["FAILED", "FOUND", "console", "count", "fail", "load_schema", "parse_file", "read", "write"]
 
@@ -27,8 +29,10 @@ FAILED = 2
 _PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False) -> "Console":
     """Return a console: as wide as the terminal, or wide enough for a pipe."""
+    from rich.console import Console
+
     terminal = Console(stderr=stderr, highlight=False)
     # A pipe has no width of its own, and a table cut at 80 columns would lose text.
     return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
@@ -36,6 +40,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def fail(message: str) -> NoReturn:
     """Print why the command failed, and exit with 2."""
+    from rich.markup import escape
+
     console(stderr=True).print(f"[red]pool-schema:[/red] {escape(message)}", soft_wrap=True)
     raise typer.Exit(FAILED)
 
@@ -74,15 +80,17 @@ def write(text: str, out: Path | None, *, summary: str = "") -> None:
         console(stderr=True).print(f"{out}: {summary}", markup=False, soft_wrap=True)
 
 
-def parse_file(file: Path) -> ParsedSchema:
+def parse_file(file: Path) -> "ParsedSchema":
     """Read and parse a schema file, or fail."""
+    from registry.avro.parser import parse
+
     try:
         return parse(read(file))
     except PoolError as error:
         fail(f"{file}: {error.message}")
 
 
-def load_schema(name: str, registry: RegistryAdminClient | None) -> ParsedSchema:
+def load_schema(name: str, registry: "RegistryAdminClient | None") -> "ParsedSchema":
     """Return the schema of a name (see the module's docstring), or fail."""
     if Path(name).exists():
         return parse_file(Path(name))
@@ -92,7 +100,9 @@ def load_schema(name: str, registry: RegistryAdminClient | None) -> ParsedSchema
         fail(f"{name}: {error.message}")
 
 
-def _from_library_or_registry(name: str, registry: RegistryAdminClient | None) -> ParsedSchema:
+def _from_library_or_registry(name: str, registry: "RegistryAdminClient | None") -> "ParsedSchema":
+    from registry.avro.parser import parse
+
     try:
         return parse(library.text(name))
     except InvalidError as error:

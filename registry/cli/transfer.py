@@ -9,17 +9,17 @@ Ids and versions are kept. Import reads what the console consumer of Kafka print
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from registry.cli.options import Out, required, with_optional_registry, with_registry
 from registry.cli.terminal import FOUND, console, count, fail, read, write
-from registry.client.admin import RegistryAdminClient
-from registry.schemas_topic.records import Snapshot, fold, read_lines, write_line
-from registry.schemas_topic.transfer import export_snapshot, import_snapshot, records_of
 from schemas.errors import PoolError
+
+if TYPE_CHECKING:
+    from registry.client.admin import RegistryAdminClient
+    from registry.schemas_topic.records import Snapshot
 
 __all__ = ["add_to"]
 
@@ -32,11 +32,14 @@ def add_to(app: typer.Typer) -> None:
 
 @with_registry
 def export(
-    registry: RegistryAdminClient,
+    registry: "RegistryAdminClient",
     out: Out = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Only subjects with this prefix.")] = "",
 ) -> None:
     """Write a registry's content as records of a _schemas topic, one JSON line each (导出)."""
+    from registry.schemas_topic.records import write_line
+    from registry.schemas_topic.transfer import export_snapshot, records_of
+
     try:
         snapshot = export_snapshot(registry, prefix=prefix)
         lines = "".join(map(write_line, records_of(snapshot)))
@@ -47,7 +50,7 @@ def export(
 
 @with_optional_registry
 def import_(
-    registry: RegistryAdminClient | None,
+    registry: "RegistryAdminClient | None",
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Records, one a line.", show_default=False)
     ] = None,
@@ -61,6 +64,10 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check, write nothing.")] = False,
 ) -> None:
     """Import versions into a registry with the ids that they have elsewhere (导入)."""
+    from rich.markup import escape
+
+    from registry.schemas_topic.transfer import import_snapshot
+
     if (file is None) is (source is None):
         fail("got both a file and --from, or neither; expected one of the two")
     out = console()
@@ -84,7 +91,11 @@ def import_(
         raise typer.Exit(FOUND)
 
 
-def _read(file: Path | None, source: str | None, token: Path | None) -> Snapshot:
+def _read(file: Path | None, source: str | None, token: Path | None) -> "Snapshot":
+    from registry.client.admin import RegistryAdminClient
+    from registry.schemas_topic.records import fold, read_lines
+    from registry.schemas_topic.transfer import export_snapshot
+
     if file is not None:
         return fold(read_lines(read(file).split("\n")))
     return export_snapshot(RegistryAdminClient(source or "", token=read(token).strip() if token is not None else None))

@@ -10,30 +10,16 @@ descriptions in a schema are untrusted text: the renderers escape them, and a pa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from registry.avro.fields import FieldNode, all_fields, resolved_json
 from registry.avro.parser import ParsedSchema
 from registry.avro.type_names import type_name, type_name_zh
 from registry.governance import classification
+from registry.reports.dictionary_language import Language
 from schemas.access import Level
 
 __all__ = ["LEVELS", "MASKS", "PERSONAL", "SENSITIVE", "WORDS", "FieldRow", "Language", "RecordSheet", "build_sheet"]
-
-
-class Language(StrEnum):
-    """Language of a dictionary."""
-
-    ZH = "zh"
-    EN = "en"
-    BOTH = "both"
-
-    def of(self, words: tuple[str, str]) -> str:
-        """Choose from (Chinese, English)."""
-        if self is Language.BOTH:
-            return words[0] if words[0] == words[1] else f"{words[0]} {words[1]}"
-        return words[0] if self is Language.ZH else words[1]
 
 
 WORDS: Mapping[str, tuple[str, str]] = {
