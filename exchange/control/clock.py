@@ -42,11 +42,13 @@ class ClockService:
         attributes: AttributeProvider,
         log: LogStore,
         clock: Callable[[], int],
+        machine: Callable[[], int],
     ) -> None:
         self._enforcer = enforcer
         self._attributes = attributes
         self._log = log
-        self._clock = clock  # microseconds UTC
+        self._clock = clock  # of the process, microseconds UTC
+        self._machine = machine  # its machine's, which may be ahead of it while a jump is held
 
     def status(self, actor: Actor, call: RequestContext) -> dict[str, Any]:
         """Return the times that are compared, and by how much the stored one is ahead.
@@ -111,9 +113,9 @@ class ClockService:
         return None
 
     def _require_one_time(self) -> None:
-        asked = self._clock()
+        asked = self._machine()
         database = self._log.signing_state().now
-        if database and not asked - _TOLERANCE * 1e6 <= database <= self._clock() + _TOLERANCE * 1e6:
+        if database and not asked - _TOLERANCE * 1e6 <= database <= self._machine() + _TOLERANCE * 1e6:
             raise UnavailableError(
                 Reason.CLOCK_JUMPED,
                 f"the clocks of this machine ({_text(asked)}) and of the database ({_text(database)}) differ: mend the "
@@ -123,7 +125,8 @@ class ClockService:
     def _times(self) -> dict[str, Any]:
         state, now = self._log.signing_state(), self._clock()
         return {
-            "machine": _text(now),
+            "machine": _text(self._machine()),
+            "process": _text(now),
             "database": _text(state.now),
             "stored": _text(state.signed),
             "ahead_seconds": max(0, state.signed - now) // 1_000_000,

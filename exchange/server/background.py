@@ -99,14 +99,19 @@ def sequence(
     stop: threading.Event,
     *,
     report: Callable[[PoolError | None], None] = lambda _error: None,
+    clock_fault: Callable[[], PoolError | None] = lambda: None,
 ) -> None:
-    """Every second: give durable entries their index, and sign a checkpoint; *report* takes each outcome."""
+    """Every second: give durable entries their index, and sign a checkpoint; *report* takes each outcome.
+
+    Nothing is signed while *clock_fault* returns what is wrong with the clock.
+    """
     progress = SequencerProgress()
     metrics.UNSEQUENCED_AGE.set_function(progress.age)
     metrics.UNSEQUENCED_ENTRIES.set_function(progress.entries)
     while not stop.is_set():
         succeeded = False
         try:
+            _require_clock(clock_fault())
             metrics.CHECKPOINT_SIZE.set(sequencer.step().size)
             succeeded = True
             report(None)
@@ -150,17 +155,22 @@ def sweep(
     stop: threading.Event,
     *,
     measure: Callable[[], object] = lambda: None,
+    clock_fault: Callable[[], PoolError | None] = lambda: None,
 ) -> None:
-    """Every 10 s: write missing receipts, expire grants, measure their lags; every 5 min: review grants."""
+    """Every 10 s: write missing receipts, expire grants, measure their lags; every 5 min: review grants.
+
+    No grant is expired or suspended by a clock that is not trusted: that could not be undone when the clock is back.
+    """
     turns = 0
     while not stop.is_set():
         tasks: list[tuple[str, Callable[[], object]]] = [
             ("sweep", partial(recover_receipts, recovery)),
-            ("expire", grants.expire),
             ("lags", measure),
         ]
-        if turns % _REVIEW_EVERY == 0:
-            tasks.append(("review", grants.review_unmasked))
+        if clock_fault() is None:
+            tasks.append(("expire", grants.expire))
+            if turns % _REVIEW_EVERY == 0:
+                tasks.append(("review", grants.review_unmasked))
         for name, task in tasks:
             try:
                 task()
@@ -212,6 +222,11 @@ def recover_receipts(recovery: AppendRecovery) -> None:
     if written:
         metrics.RECOVERED_RECEIPTS.inc(written)
         _log.warning("receipts_recovered", count=written)
+
+
+def _require_clock(fault: PoolError | None) -> None:
+    if fault is not None:
+        raise fault
 
 
 def _unexpected(task: str, error: Exception) -> None:

@@ -84,6 +84,7 @@ from exchange.records.retractions import RetractionCache
 from exchange.records.sealed_receipts import SealedReceipts
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
+from exchange.server import clock
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
@@ -95,6 +96,7 @@ from exchange.server.row_watch import RowWatch
 from exchange.server.row_watch import report as report_row
 from exchange.server.schemas_topic import SchemasTopic, read_topic
 from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision.clock_check import is_independent
 from exchange.server.supervision.log_watch import LogWatch
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
@@ -299,7 +301,11 @@ class App:
                 clock=microseconds,
             ),
             clock=ClockService(
-                enforcer=audit.enforcer, attributes=authorization.attributes, log=audit.log, clock=microseconds
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                log=audit.log,
+                clock=microseconds,
+                machine=clock.CLOCK.machine,
             ),
             receipt_public_key=keys.receipts.public_key().public_bytes_raw() if Role.GATEWAY in roles else b"",
             now=utc_now,
@@ -316,7 +322,12 @@ class App:
             sequencer=audit.sequencer,
             log=audit.log,
             log_watch=LogWatch(
-                audit.log.signing_state, config.path("log"), serving, float(config.audit.unsigned_seconds)
+                audit.log.signing_state,
+                config.path("log"),
+                serving,
+                float(config.audit.unsigned_seconds),
+                independent=is_independent(url if config.database_url is not None else None),
+                clock=clock.CLOCK,
             ),
             restored=restored,
             row_watch=RowWatch(storage.engine, tags, report_row, families=keys.row_families),

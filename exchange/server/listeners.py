@@ -95,7 +95,13 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             control = http.create(app.pool, requests=app.config.limits.requests)
             await stack.enter_async_context(_web(app, "http", control))
             measure = partial(TRAFFIC.lags.measure, app.broker)
-            sweep = partial(background.sweep, app.pool.recovery, app.pool.grants, measure=measure)
+            sweep = partial(
+                background.sweep,
+                app.pool.recovery,
+                app.pool.grants,
+                measure=measure,
+                clock_fault=lambda: app.log_watch.clock_fault,
+            )
             await stack.enter_async_context(background.in_thread("sweeper", sweep))
             erasures = partial(background.carry_out_erasures, app.pool.erasures)
             await stack.enter_async_context(background.in_thread("erasures", erasures))
@@ -131,7 +137,14 @@ async def _signing(app: App, roles: frozenset[Role], stop: asyncio.Event) -> Asy
     async with AsyncExitStack() as stack:
         if Role.SEQUENCER in roles:
             TileFiles(app.config.path("log")).restrict_entries()
-            sequence = partial(background.sequence, app.sequencer, app.log, report=app.log_watch.sequencer_reported)
+            await asyncio.to_thread(app.log_watch.look)  # the clock, before anything is signed
+            sequence = partial(
+                background.sequence,
+                app.sequencer,
+                app.log,
+                report=app.log_watch.sequencer_reported,
+                clock_fault=lambda: app.log_watch.clock_fault,
+            )
             await stack.enter_async_context(background.in_thread("sequencer", sequence))
         await asyncio.to_thread(app.log_watch.wait_until_signed, stop.is_set)
         await stack.enter_async_context(background.in_thread("log", app.log_watch.watch))

@@ -158,7 +158,7 @@ def test_a_probe_names_every_check(scene: Scene) -> None:
     assert status == 200
     assert {"event_loop", "sequencer", "log", "broker", "rows", "sweeper", "embedded_postgres"} <= set(checks)
     wait_for(lambda: scene.probe("readyz")[0] == 200, "the pool is ready")
-    assert set(scene.probe("readyz")[1]) == {"database", "keys", "log", "signing", "broker", "restore"}
+    assert set(scene.probe("readyz")[1]) == {"database", "clock", "keys", "log", "signing", "broker", "restore"}
 
 
 @pytest.mark.counted

@@ -1,7 +1,7 @@
 """Health checks of a process: what `/livez` and `/readyz` answer, for each role.
 
     livez     event_loop, one check for each background loop, embedded_postgres (its owner)
-    readyz    database, keys, and of a gateway or a sequencer log and signing, of a gateway broker and restore
+    readyz    database, clock, keys, and of a gateway or a sequencer log and signing, of a gateway broker and restore
 
 Nothing is asked when a probe comes. The log watch asks the database once a second, a `ProbeWatch` each the broker and
 whether a restore is settled, and the event loop sets a time ten times a second. What has not been asked successfully
@@ -121,11 +121,16 @@ def ready_checks(
 ) -> list[HealthCheck]:
     """Return the checks of `/readyz` of a process of these roles."""
     now = time.monotonic()
-    checks = [_answered("database", log.database, now - log.looked, Reason.DATABASE_UNAVAILABLE), _keys(keys)]
+    checks = [
+        _answered("database", log.database, now - log.looked, Reason.DATABASE_UNAVAILABLE),
+        _found("clock", log.clock_fault),
+        _keys(keys),
+    ]
     if roles & {Role.GATEWAY, Role.SEQUENCER}:
         fault = log.fault
-        corrupt = fault if fault is not None and fault.reason is not Reason.LOG_BEHIND else None
-        behind = fault if fault is not None and corrupt is None else None
+        behind = fault if fault is not None and fault.reason is Reason.LOG_BEHIND else None
+        other = behind is None and fault is not None and fault.reason is not Reason.CLOCK_JUMPED
+        corrupt = fault if other else None
         checks.append(_found("log", corrupt))
         waiting = f"the oldest unsigned entry has waited for {log.age():.0f} s"
         checks.append(_found("signing", behind, waiting))

@@ -48,6 +48,7 @@ class Pool:
             attributes=attributes,
             log=self.audit,
             clock=lambda: self.now,
+            machine=lambda: self.now,
         )
 
 

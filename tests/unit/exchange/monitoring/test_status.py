@@ -93,7 +93,7 @@ def status(**changes: object) -> PoolStatus:
         version="0.1.0",
         started=NOW.isoformat(),
         running=True,
-        checks={name: {"ok": True} for name in ("database", "keys", "log", "signing", "broker", "restore")},
+        checks={name: {"ok": True} for name in ("database", "clock", "keys", "log", "signing", "broker", "restore")},
     )
     counts = PoolCounts(
         departments=40,

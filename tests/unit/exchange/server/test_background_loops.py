@@ -108,6 +108,23 @@ def test_the_sweeper_goes_on_after_any_error_and_with_the_other_tasks() -> None:
     ]
 
 
+def test_no_grant_ends_by_a_clock_that_is_not_trusted() -> None:
+    jumped = UnavailableError(Reason.CLOCK_JUMPED, "20 days ahead")
+    sweep, expire, review = Task(), Task(), Task()
+    recovery: Any = SimpleNamespace(sweep=sweep)
+    grants: Any = SimpleNamespace(expire=expire, review_unmasked=review)
+    run(partial(background.sweep, recovery, grants, clock_fault=lambda: jumped), 3)
+    assert (sweep.turns, expire.turns, review.turns) == (3, 0, 0)
+
+
+def test_nothing_is_signed_with_a_clock_that_is_not_trusted() -> None:
+    jumped = UnavailableError(Reason.CLOCK_JUMPED, "20 days ahead")
+    step, backlog = Task(answer=SimpleNamespace(size=41)), Task(answer=Backlog(count=0, oldest=None))
+    logs = run(partial(sequencing(step, backlog), clock_fault=lambda: jumped), 2)
+    assert (step.turns, backlog.turns) == (0, 2)
+    assert ("sequencer_failed", None, Reason.CLOCK_JUMPED) in logs
+
+
 def test_folds_are_written_each_turn_though_one_kind_of_them_fails() -> None:
     authentications, enforcer = Task(ValueError(SECRET), away()), Task(raw())
     first: Any = SimpleNamespace(flush=authentications)

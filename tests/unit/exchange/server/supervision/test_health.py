@@ -78,8 +78,11 @@ def test_every_loop_of_a_process_is_in_its_livez() -> None:
     assert "a loop" not in after
 
 
-def log(database: PoolError | None = None, fault: PoolError | None = None, ago: float = 0.0) -> Any:
-    return SimpleNamespace(database=database, fault=fault, looked=time.monotonic() - ago, age=lambda: 0.0)
+def log(
+    database: PoolError | None = None, fault: PoolError | None = None, ago: float = 0.0, clock: PoolError | None = None
+) -> Any:
+    looked = time.monotonic() - ago
+    return SimpleNamespace(database=database, fault=fault or clock, clock_fault=clock, looked=looked, age=lambda: 0.0)
 
 
 def failing(roles: set[Role], watch: Any, probe: ProbeWatch | None, keys: list[Path]) -> dict[str, str]:
@@ -96,6 +99,12 @@ def test_readyz_names_what_is_wrong_by_role() -> None:
     assert failing({Role.SEQUENCER}, log(fault=corrupt), None, []) == {"log": Reason.LOG_CORRUPT}
     assert failing({Role.REGISTRY}, log(fault=corrupt), None, []) == {}, "it neither signs nor releases"
     assert failing({Role.REGISTRY}, log(database=away), None, []) == {"database": Reason.DATABASE_UNAVAILABLE}
+
+
+def test_a_clock_that_jumped_is_a_check_of_its_own() -> None:
+    jumped = UnavailableError(Reason.CLOCK_JUMPED, "20 days ahead")
+    assert failing({Role.GATEWAY}, log(clock=jumped), None, []) == {"clock": Reason.CLOCK_JUMPED}
+    assert failing({Role.REGISTRY}, log(clock=jumped), None, []) == {"clock": Reason.CLOCK_JUMPED}
 
 
 def test_what_has_not_answered_for_long_is_not_ready() -> None:
