@@ -136,7 +136,8 @@ class ClockService:
         return decide_control(actor, action, standing=self._attributes.standing(actor))
 
 
-def _text(microseconds: int) -> str:
+def _text(microseconds: int) -> str | None:
+    """Return a time as ISO 8601 in UTC; None for a time that is not known."""
     if not microseconds:
-        return ""
+        return None
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds")
