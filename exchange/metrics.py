@@ -4,6 +4,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 __all__ = [
     "ACTORS_SLOWED",
+    "ADMISSION_REFUSED",
     "AUTHENTICATIONS_FAILED",
     "BACKUP_AGE",
     "CALLS",
@@ -12,8 +13,6 @@ __all__ = [
     "CERTIFICATE_LEFT",
     "CHECKPOINT_SIZE",
     "DISK_FREE",
-    "DOOR_CONNECTIONS",
-    "DOOR_REFUSED",
     "ENGINES_REPLACED",
     "ENGINE_DIFFERENCES",
     "ENTRIES_REFUSED",
@@ -22,6 +21,7 @@ __all__ = [
     "GRANT_REFUSED",
     "HANDSHAKES_FAILED",
     "LANES_UNREADABLE",
+    "LISTENER_CONNECTIONS",
     "LOG_LINES_LOST",
     "POSTGRES_RESTARTS",
     "PUBLISH_HELD_BACK",
@@ -55,12 +55,12 @@ CALL_SECONDS = Histogram(
     ["method"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
 )
-DOOR_REFUSED = Counter(
-    "pool_door_refused_total",
+ADMISSION_REFUSED = Counter(
+    "pool_admission_refused_total",
     "Connections, requests and calls that a listener refused for a bound, before they reached the pool",
     ["listener", "bound"],
 )
-DOOR_CONNECTIONS = Gauge("pool_door_connections", "Open connections, handshakes included", ["listener"])
+LISTENER_CONNECTIONS = Gauge("pool_listener_connections", "Open connections, handshakes included", ["listener"])
 HANDSHAKES_FAILED = Counter(
     "pool_handshakes_failed_total", "TLS handshakes that failed or did not end in time", ["listener"]
 )

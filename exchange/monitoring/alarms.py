@@ -275,7 +275,7 @@ ALARMS: Final = (
     _warning(
         "PoolCallersRefused",
         "A listener refuses callers for a bound",
-        Rise(metric="pool_door_refused_total", within=5 * _MINUTE, above=100),
+        Rise(metric="pool_admission_refused_total", within=5 * _MINUTE, above=100),
         "a-listener-refuses-callers",
         5 * _MINUTE,
     ),

@@ -1,4 +1,4 @@
-"""A pool on Kafka tells its schemas on a topic, whichever door they came in by."""
+"""A pool on Kafka tells its schemas on a topic, whatever API they were registered by."""
 
 import uuid
 from collections.abc import Iterator

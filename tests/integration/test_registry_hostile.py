@@ -99,7 +99,7 @@ def test_fifty_megabytes_cost_no_memory(world: World, subject: str) -> None:
         try:
             answer = world.http.post(f"/subjects/{subject}/versions", content=chunks())
         except httpx.TransportError:
-            continue  # it closed the door while we were pushing
+            continue  # it closed the connection while we were sending
         assert answer.json()["error_code"] == 42209
     assert process.memory_info().rss - before < 40 * MB
     stated = world.http.build_request(

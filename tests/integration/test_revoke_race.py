@@ -60,7 +60,7 @@ class Two(World):
             (folder / shared).symlink_to(self.data / shared)
         text = (self.data / "pool.toml").read_text().replace("localhost:7443", "localhost:0")
         text = text.replace("url-a", f"url-{name}")
-        listen = "\n".join(f'{door} = "127.0.0.1:0"' for door in ("grpc", "enrolment", "http", "registry"))
+        listen = "\n".join(f'{listener} = "127.0.0.1:0"' for listener in ("grpc", "enrolment", "http", "registry"))
         text += f"\n[listen]\n{listen}\n"
         (folder / "pool.toml").write_text(text)
         program = (

@@ -109,8 +109,8 @@ class Stage(World):
             (folder / shared).symlink_to(self.data / shared)
         ports = self._ports[name]
         listen = "\n".join(
-            f'{door} = "127.0.0.1:{port}"'
-            for door, port in zip(("grpc", "enrolment", "http", "registry"), ports, strict=True)
+            f'{listener} = "127.0.0.1:{port}"'
+            for listener, port in zip(("grpc", "enrolment", "http", "registry"), ports, strict=True)
         )
         text = text.replace("GATEWAY", f"localhost:{ports[0]}")
         (folder / "pool.toml").write_text(f"{text}\n[listen]\n{listen}\n")

@@ -18,13 +18,13 @@ it and writes the entry.
 import asyncio
 import inspect
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 import grpc
 import structlog
@@ -97,9 +97,10 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     """The interceptor; *admission* decides."""
 
     def __init__(self, admission: Admission) -> None:
-        self._door = admission
+        self._admission = admission
         self._wrapped: dict[str, Any] = {}
-        self._receiving: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, _RECEIVING))
+        # By caller, as long as one of its messages is received: callers come and go.
+        self._receiving: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Return the handler of a method, within bounds."""
@@ -154,7 +155,7 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     async def _run(self, method: str, context: Any, work: Callable[[OpenCall], Awaitable[Any]]) -> Any:
         call: OpenCall | None = None
         try:
-            async with self._door.admit(method, context) as call:
+            async with self._admission.admit(method, context) as call:
                 call.task = asyncio.current_task()
                 return await work(call)
         except asyncio.CancelledError:
@@ -166,6 +167,12 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         except PoolError as error:
             await _abort(context, error)
 
+    def _receiver(self, key: str) -> asyncio.Semaphore:
+        found = self._receiving.get(key)
+        if found is None:
+            found = self._receiving[key] = asyncio.Semaphore(_RECEIVING)
+        return found
+
     async def _message(self, call: OpenCall, handler: Any, context: Any) -> Any:
         """Read the one message of a call.
 
@@ -173,10 +180,10 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
             InvalidError: REQUEST_INVALID, there is none, it is too large, or it did not come in time.
         """
         try:
-            async with self._receiving[call.key], asyncio.timeout(_MESSAGE_SECONDS):
+            async with self._receiver(call.key), asyncio.timeout(_MESSAGE_SECONDS):
                 raw = await context.read()
         except TimeoutError as error:
-            metrics.DOOR_REFUSED.labels("grpc", "slow_message").inc()
+            metrics.ADMISSION_REFUSED.labels("grpc", "slow_message").inc()
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got no message within {_MESSAGE_SECONDS:.0f} s; expected one with the call"
             ) from error
@@ -185,7 +192,7 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         if len(raw) > SMALL_MESSAGE:
             size = len(raw)
             del raw  # the error's traceback would keep it
-            metrics.DOOR_REFUSED.labels("grpc", "message").inc()
+            metrics.ADMISSION_REFUSED.labels("grpc", "message").inc()
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got a message of {size} bytes; expected {SMALL_MESSAGE} at most"
             )
@@ -308,7 +315,7 @@ class EnrolmentAdmission:
         source = source_of(context.peer())
         wait = self._rate.take(source)
         if wait:
-            metrics.DOOR_REFUSED.labels("enrolment", "rate").inc()
+            metrics.ADMISSION_REFUSED.labels("enrolment", "rate").inc()
             raise UnavailableError(
                 Reason.OVERLOADED, "got too many calls from your address; wait, then try again", retry_after=wait
             )
@@ -320,7 +327,7 @@ def _place(limiter: ConcurrencyLimiter, listener: str, **keys: str) -> Place:
     try:
         return limiter.acquire(**keys)
     except Exceeded as exceeded:
-        metrics.DOOR_REFUSED.labels(listener, f"calls_{exceeded.kind}").inc()
+        metrics.ADMISSION_REFUSED.labels(listener, f"calls_{exceeded.kind}").inc()
         raise UnavailableError(Reason.OVERLOADED, _MESSAGES[exceeded.kind], retry_after=1.0) from exceeded
 
 

@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stalled(self, before: int) -> None:
         left = self.transport.get_write_buffer_size()
         if left >= before:
-            metrics.DOOR_REFUSED.labels(self.listener, "slow_reader").inc()
+            metrics.ADMISSION_REFUSED.labels(self.listener, "slow_reader").inc()
             self.transport.abort()
             return
         self._stalled_timer = self.loop.call_later(_STALLED_SECONDS, self._stalled, left)
@@ -160,12 +160,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         self._headers_timer = None
         if not self.transport.is_closing():
-            metrics.DOOR_REFUSED.labels(self.listener, "slow_headers").inc()
+            metrics.ADMISSION_REFUSED.labels(self.listener, "slow_headers").inc()
             self.transport.abort()
 
     def _refuse_headers(self) -> None:
         if not self.transport.is_closing():
-            metrics.DOOR_REFUSED.labels(self.listener, "headers").inc()
+            metrics.ADMISSION_REFUSED.labels(self.listener, "headers").inc()
             self._ends = True
             self._discarded = 0
             self.transport.write(_TOO_LARGE)

@@ -135,12 +135,12 @@ class RequestBounds:
 
 
 def _too_large(limit: int) -> InvalidError:
-    metrics.DOOR_REFUSED.labels("http", "body").inc()
+    metrics.ADMISSION_REFUSED.labels("http", "body").inc()
     return InvalidError(Reason.REQUEST_INVALID, f"got a body too large; expected {limit} bytes at most")
 
 
 def _overloaded(exceeded: Exceeded) -> UnavailableError:
-    metrics.DOOR_REFUSED.labels("http", f"requests_{exceeded.kind}").inc()
+    metrics.ADMISSION_REFUSED.labels("http", f"requests_{exceeded.kind}").inc()
     whose = {"source": "from your address", "account": "of your account"}.get(exceeded.kind, "at this gateway")
     return UnavailableError(
         Reason.OVERLOADED,

@@ -51,7 +51,7 @@ class BoundedServer(uvicorn.Server):
         self._listener = listener
         self._connections = connections
         self._handshakes: set[asyncio.Task[None]] = set()
-        metrics.DOOR_CONNECTIONS.labels(listener).set_function(lambda: connections.total)
+        metrics.LISTENER_CONNECTIONS.labels(listener).set_function(lambda: connections.total)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
@@ -64,7 +64,7 @@ class BoundedServer(uvicorn.Server):
         try:
             place = self._connections.acquire(source=source_of(str(address[0])))
         except Exceeded as exceeded:
-            metrics.DOOR_REFUSED.labels(self._listener, f"connections_{exceeded.kind}").inc()
+            metrics.ADMISSION_REFUSED.labels(self._listener, f"connections_{exceeded.kind}").inc()
             connection.close()
             return
         connection.setblocking(False)

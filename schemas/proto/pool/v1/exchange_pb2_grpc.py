@@ -90,7 +90,7 @@ class ExchangeServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Schema(self, request, context):
-        """A schema by its id, or the latest one of a topic: a connector needs no other door than this one.
+        """A schema by its id, or the latest one of a topic: a connector needs no other service than this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

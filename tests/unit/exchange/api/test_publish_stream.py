@@ -1,4 +1,4 @@
-"""The publish stream at the gRPC door: how many at once, how large a group, and what stands behind a gap."""
+"""The publish stream at the gRPC service: how many at once, how large a group, and what stands behind a gap."""
 
 import asyncio
 import threading
@@ -86,7 +86,7 @@ def publishing(monkeypatch: pytest.MonkeyPatch) -> Publishing:
 
 
 def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> None:
-    """Serve the door in this process and run the scene with a stub of it."""
+    """Serve the service in this process and run the scene with a stub of it."""
 
     async def run() -> None:
         pool: Any = SimpleNamespace(publishing=publishing, identify=lambda who: replace(ACTOR, id=who or ACTOR.id))

@@ -108,7 +108,7 @@ def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_once_the_doors_are_closed_the_same_signal_ends_the_process(
+def test_once_the_listeners_are_closed_the_same_signal_ends_the_process(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is closed after them may take long, and then nobody listens to the signal any more."""

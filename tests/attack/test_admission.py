@@ -1,4 +1,4 @@
-"""Every door is bounded, before and after authentication: what one caller holds open is no other's loss.
+"""Every listener is bounded, before and after authentication: what one caller holds open is no other's loss.
 
 A pool with few places, so that a few hundred calls are too many. Callers at 127.0.0.2 and other addresses of the
 loopback are other sources.
@@ -88,7 +88,9 @@ class Pool:
     def refused(self, listener: str) -> dict[str, float]:
         """Return how often a listener has refused, by bound."""
         text = httpx.get(f"http://{self.world.addresses['metrics']}/metrics", timeout=PATIENCE).text
-        found = re.findall(rf'pool_door_refused_total{{bound="([a-z_]+)",listener="{listener}"}} ([0-9.e+]+)', text)
+        found = re.findall(
+            rf'pool_admission_refused_total{{bound="([a-z_]+)",listener="{listener}"}} ([0-9.e+]+)', text
+        )
         return {bound: float(number) for bound, number in found}
 
     @contextmanager
