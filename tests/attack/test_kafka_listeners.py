@@ -1,4 +1,4 @@
-"""Who may talk to Kafka: the gateway, and nobody else, at any of its doors.
+"""Who may talk to Kafka: the gateway, and nobody else, at any of its listeners.
 
 A stranger here holds every certificate that a department could come by, from Kafka's own authority (as if somebody
 had mixed the two up), from the departments' authority or from one of his own. Every request is refused at every
@@ -67,7 +67,7 @@ SUBJECTS = {
 
 
 @dataclass(frozen=True)
-class Doors:
+class Listeners:
     node: Node
     folder: Path
 
@@ -76,8 +76,8 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(kafka_node: Node, tmp_path_factory: pytest.TempPathFactory) -> Doors:
-    return Doors(kafka_node, tmp_path_factory.mktemp("doors"))
+def listeners(kafka_node: Node, tmp_path_factory: pytest.TempPathFactory) -> Listeners:
+    return Listeners(kafka_node, tmp_path_factory.mktemp("listeners"))
 
 
 def metadata_request() -> bytes:
@@ -116,64 +116,68 @@ def answer(port: int, request: bytes, identity: Identity | None, *, tls: bool = 
             return got
 
 
-def test_the_gateway_is_answered_and_a_request_is_well_formed(doors: Doors) -> None:
-    got = answer(doors.node.port, metadata_request(), doors.node.gateway)
+def test_the_gateway_is_answered_and_a_request_is_well_formed(listeners: Listeners) -> None:
+    got = answer(listeners.node.port, metadata_request(), listeners.node.gateway)
     assert struct.unpack(">i", got[4:8]) == (7,)
-    assert answer(doors.node.controller_port, versions_request(), doors.node.gateway)[4:8] == struct.pack(">i", 7)
+    assert answer(listeners.node.controller_port, versions_request(), listeners.node.gateway)[4:8] == struct.pack(
+        ">i", 7
+    )
 
 
 @pytest.mark.parametrize("request_of", [metadata_request, versions_request])
-@pytest.mark.parametrize("door", ["gateway", "controller"])
+@pytest.mark.parametrize("listener", ["gateway", "controller"])
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_a_certificate_of_kafkas_authority_with_another_name_is_nobody(
-    doors: Doors, subject: str, door: str, request_of: object
+    listeners: Listeners, subject: str, listener: str, request_of: object
 ) -> None:
-    stranger = doors.node.authority.issue("stranger", SUBJECTS[subject], uri=CONNECTOR)
-    assert answer(doors.ports()[door], request_of(), stranger) == b""  # type: ignore[operator]
+    stranger = listeners.node.authority.issue("stranger", SUBJECTS[subject], uri=CONNECTOR)
+    assert answer(listeners.ports()[listener], request_of(), stranger) == b""  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("door", ["gateway", "controller"])
+@pytest.mark.parametrize("listener", ["gateway", "controller"])
 @pytest.mark.parametrize("subject", [GATEWAY, [(ORG, ORGANISATION), (CN, "broker")], [(CN, "civil-affairs")]])
 def test_a_certificate_of_another_authority_is_refused_whatever_it_says(
-    doors: Doors, subject: list[tuple[object, str]], door: str
+    listeners: Listeners, subject: list[tuple[object, str]], listener: str
 ) -> None:
-    departments = Authority(doors.folder / "departments", "the departments' authority")
-    namesake = Authority(doors.folder / "namesake", "Kafka's own authority")
+    departments = Authority(listeners.folder / "departments", "the departments' authority")
+    namesake = Authority(listeners.folder / "namesake", "Kafka's own authority")
     for authority in (departments, namesake):
         stranger = authority.issue("stranger", subject, uri=CONNECTOR)  # type: ignore[arg-type]
-        assert answer(doors.ports()[door], versions_request(), stranger) == b""
+        assert answer(listeners.ports()[listener], versions_request(), stranger) == b""
 
 
-@pytest.mark.parametrize("door", ["gateway", "controller"])
+@pytest.mark.parametrize("listener", ["gateway", "controller"])
 @pytest.mark.parametrize("tls", [True, False])
-def test_without_a_certificate_nothing_is_answered(doors: Doors, door: str, tls: bool) -> None:
-    assert answer(doors.ports()[door], versions_request(), None, tls=tls) == b""
+def test_without_a_certificate_nothing_is_answered(listeners: Listeners, listener: str, tls: bool) -> None:
+    assert answer(listeners.ports()[listener], versions_request(), None, tls=tls) == b""
 
 
-def test_the_node_listens_nowhere_else(doors: Doors) -> None:
+def test_the_node_listens_nowhere_else(listeners: Listeners) -> None:
     import psutil
 
     listening = {
         connection.laddr.port
-        for connection in psutil.Process(doors.node.pid).net_connections("tcp")
+        for connection in psutil.Process(listeners.node.pid).net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert listening == set(doors.ports().values())
+    assert listening == set(listeners.ports().values())
 
 
 @pytest.fixture(scope="module")
-def strangers(doors: Doors) -> dict[str, KafkaSettings]:
-    departments = Authority(doors.folder / "calls", "the departments' authority")
-    own = doors.node.authority.ca
+def strangers(listeners: Listeners) -> dict[str, KafkaSettings]:
+    departments = Authority(listeners.folder / "calls", "the departments' authority")
+    own = listeners.node.authority.ca
     return {
-        "kafka's authority": doors.node.settings(doors.node.authority.issue("caller", [(CN, "civil-affairs")])),
-        "the departments' authority": doors.node.settings(departments.issue("caller", GATEWAY, trusts=own)),
+        "kafka's authority": listeners.node.settings(listeners.node.authority.issue("caller", [(CN, "civil-affairs")])),
+        "the departments' authority": listeners.node.settings(departments.issue("caller", GATEWAY, trusts=own)),
     }
 
 
 @pytest.mark.parametrize("who", ["kafka's authority", "the departments' authority"])
-def test_no_call_of_a_client_library_gets_anywhere(doors: Doors, strangers: dict[str, KafkaSettings], who: str) -> None:
-    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
+def test_no_call_of_a_client_library_gets_anywhere(
+    listeners: Listeners, strangers: dict[str, KafkaSettings], who: str
+) -> None:
+    broker, topic = KafkaBroker(listeners.node.settings(), key=KEY), fresh_topic("listeners")
     broker.create_topic(topic)
     append(broker, batch(lane_of(topic), 1))
     name, settings = str(topic), strangers[who]
@@ -214,13 +218,15 @@ def closed(consumer: Consumer) -> Iterator[Consumer]:
 
 # kafka-python leaves the sockets of refused handshakes to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_stranger_gets_the_pools_error_from_the_adapter(doors: Doors) -> None:
-    stranger = doors.node.settings(doors.node.authority.issue("adapter", [(CN, "civil-affairs")]), call_timeout=2.0)
+def test_a_stranger_gets_the_pools_error_from_the_adapter(listeners: Listeners) -> None:
+    stranger = listeners.node.settings(
+        listeners.node.authority.issue("adapter", [(CN, "civil-affairs")]), call_timeout=2.0
+    )
     broker = KafkaBroker(stranger, key=KEY)
     with pytest.raises(UnavailableError):
-        broker.create_topic(fresh_topic("doors"))
+        broker.create_topic(fresh_topic("listeners"))
     with pytest.raises(UnavailableError):
-        broker.ends(fresh_topic("doors"))
+        broker.ends(fresh_topic("listeners"))
     broker.close()
     gc.collect()
 
@@ -228,10 +234,10 @@ def test_a_stranger_gets_the_pools_error_from_the_adapter(doors: Doors) -> None:
 # what the gateway may not
 
 
-def test_the_gateway_may_not_delete_a_topic_or_change_its_shape_or_the_rules(doors: Doors) -> None:
-    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
+def test_the_gateway_may_not_delete_a_topic_or_change_its_shape_or_the_rules(listeners: Listeners) -> None:
+    broker, topic = KafkaBroker(listeners.node.settings(), key=KEY), fresh_topic("listeners")
     broker.create_topic(topic)
-    client = admin(doors.node.settings())
+    client = admin(listeners.node.settings())
     rule = ACL(
         "User:gateway",
         "*",
@@ -256,22 +262,22 @@ def test_the_gateway_may_not_delete_a_topic_or_change_its_shape_or_the_rules(doo
     broker.close()
 
 
-def test_the_gateway_may_not_read_kafkas_own_topics(doors: Doors) -> None:
-    broker, topic = KafkaBroker(doors.node.settings(), key=KEY), fresh_topic("doors")
+def test_the_gateway_may_not_read_kafkas_own_topics(listeners: Listeners) -> None:
+    broker, topic = KafkaBroker(listeners.node.settings(), key=KEY), fresh_topic("listeners")
     broker.create_topic(topic)
     append(broker, batch(lane_of(topic), 1))  # by now the topics of groups and transactions are there
     broker.close()
     for name in ("__consumer_offsets", "__transaction_state"):
-        found = AdminClient(doors.node.settings().admin()).list_topics(name, timeout=PATIENCE).topics[name]
+        found = AdminClient(listeners.node.settings().admin()).list_topics(name, timeout=PATIENCE).topics[name]
         assert found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-        with closed(Consumer(doors.node.settings().consumer(**{"auto.offset.reset": "earliest"}))) as consumer:
+        with closed(Consumer(listeners.node.settings().consumer(**{"auto.offset.reset": "earliest"}))) as consumer:
             consumer.assign([TopicPartition(name, number, 0) for number in range(8)])
             assert not [message for message in consumer.consume(10, 1) if message.error() is None]
 
 
 @pytest.mark.parametrize("name", ["other/group", "pool", "lane/x"])
-def test_the_gateway_may_not_use_groups_and_transactions_of_others(doors: Doors, name: str) -> None:
-    settings = doors.node.settings()
+def test_the_gateway_may_not_use_groups_and_transactions_of_others(listeners: Listeners, name: str) -> None:
+    settings = listeners.node.settings()
     client = admin(settings)
     with pytest.raises(admin_errors.GroupAuthorizationFailedError):
         client.list_group_offsets([name])
@@ -282,16 +288,16 @@ def test_the_gateway_may_not_use_groups_and_transactions_of_others(doors: Doors,
     assert raised.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 
 
-def test_the_gateway_may_not_command_the_controller(doors: Doors) -> None:
+def test_the_gateway_may_not_command_the_controller(listeners: Listeners) -> None:
     # UnregisterBroker, version 0, of a broker that does not exist: header with an empty client id and no tags.
     request = framed(struct.pack(">hhihB", 64, 0, 7, -1, 0) + struct.pack(">iB", 4711, 0))
-    got = answer(doors.node.controller_port, request, doors.node.gateway)
+    got = answer(listeners.node.controller_port, request, listeners.node.gateway)
     # length, correlation id, no tags, throttle time, then the error code
     assert struct.unpack(">h", got[13:15]) == (31,), "expected CLUSTER_AUTHORIZATION_FAILED"
 
 
-def test_applying_the_rules_takes_away_what_somebody_has_added(doors: Doors) -> None:
-    operator = doors.node.settings(doors.node.operator)
+def test_applying_the_rules_takes_away_what_somebody_has_added(listeners: Listeners) -> None:
+    operator = listeners.node.settings(listeners.node.operator)
     stray = ACL(
         "User:civil-affairs",
         "*",
