@@ -21,6 +21,7 @@ settings.register_profile(
     "pool", deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("pool")
+postgres.configure(sync=False)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

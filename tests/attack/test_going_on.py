@@ -143,7 +143,7 @@ def disk() -> Iterator[tuple[Path, bool]]:
 
 @pytest.fixture(scope="module")
 def scene(disk: tuple[Path, bool]) -> Iterator[Scene]:
-    world = World(disk[0], EXTRA)
+    world = World(disk[0], EXTRA, durable=True)  # its disk fills
     try:
         world.initialise()
         world.serve()

@@ -23,6 +23,8 @@ class EarlierPrograms(Programs):
         two_persons: whether accounts and invitations took two persons then.
     """
 
+    current = False
+
     def __init__(self, commit: str, folder: Path, *, two_persons: bool) -> None:
         self.two_persons = two_persons  # type: ignore[misc]
         found = subprocess.run(

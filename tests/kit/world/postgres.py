@@ -1,4 +1,9 @@
-"""Real PostgreSQL for tests: one embedded cluster a session, one empty database a test."""
+"""Real PostgreSQL for tests: one embedded cluster a session, one empty database a test.
+
+Under pytest a cluster does not wait for the disk (`fsync`), which is half of the time of making and dropping databases.
+A commit is in the kernel's cache all the same: what kills a server, or all of them, loses nothing. Tests that fill a
+disk, and benches, have clusters as the pool makes them.
+"""
 
 import shutil
 import tempfile
@@ -11,6 +16,25 @@ import sqlalchemy as sa
 
 from exchange.server.embedded_postgres import EmbeddedPostgres
 
+_sync = True
+
+
+def configure(*, sync: bool) -> None:
+    """Set whether clusters that are made from now on wait for the disk, as they do without this call."""
+    global _sync  # noqa: PLW0603 - one setting of the process, as the seed is
+    _sync = sync
+
+
+def syncs() -> bool:
+    """Return whether they wait for the disk."""
+    return _sync
+
+
+def without_fsync(data: Path) -> None:
+    """Change the settings of a stopped cluster, so that it does not wait for the disk."""
+    with (data / "postgresql.auto.conf").open("a") as settings:
+        settings.write("fsync = 'off'\n")
+
 
 @contextmanager
 def cluster() -> Iterator[sa.URL]:
@@ -19,7 +43,10 @@ def cluster() -> Iterator[sa.URL]:
     folder.chmod(0o755)  # the server's own user must pass through
     embedded = EmbeddedPostgres(folder)
     try:
-        yield embedded.start()
+        url = embedded.start()
+        if not _sync:
+            _end_fsync(url)
+        yield url
     finally:
         embedded.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -38,6 +65,13 @@ def fresh_database(server: sa.URL) -> Iterator[sa.URL]:
         with admin.connect() as connection:
             connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
         admin.dispose()
+
+
+def _end_fsync(server: sa.URL) -> None:
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql("ALTER SYSTEM SET fsync = off")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
 
 
 def end_sessions(url: sa.URL) -> None:

@@ -29,6 +29,7 @@ from exchange.client import Identity, PoolClient, enrol
 from exchange.demo.people import credit_codes
 from schemas.errors import Reason, RefusedError
 from tests.kit.patience import PATIENCE
+from tests.kit.world import pool_template, postgres
 from tests.kit.world.people import People, PeopleOfEarlier
 
 BIN = Path(sys.executable).parent
@@ -121,6 +122,7 @@ class Programs:
     """The project's programs, as they are installed."""
 
     environment: ClassVar[dict[str, str]] = {}
+    current: ClassVar[bool] = True  # the version under test
     two_persons: ClassVar[bool] = True  # accounts and invitations take two persons
 
     def command(self, program: str, *arguments: str) -> list[str]:
@@ -139,8 +141,19 @@ class Programs:
 class World:
     """A running pool; see the module."""
 
-    def __init__(self, folder: Path, extra: str = "", programs: "Programs | None" = None) -> None:
+    def __init__(
+        self, folder: Path, extra: str = "", programs: "Programs | None" = None, *, durable: bool = False
+    ) -> None:
+        """Prepare a world; nothing is made yet.
+
+        Args:
+            folder: gets the pool and its log.
+            extra: is added to its pool.toml.
+            programs: of an earlier version, say.
+            durable: make the pool by a `pool init` of its own, with a PostgreSQL that waits for the disk.
+        """
         self.folder = folder
+        self._durable = durable
         self.programs = programs or Programs()
         self._resource_codes = count(900_001)
         self.data = folder / "pool"
@@ -175,8 +188,12 @@ class World:
             shutil.rmtree(folder, ignore_errors=True)
 
     def initialise(self) -> None:
-        """Run `pool init`, on ports that the system chooses."""
-        self.programs.run("pool", "init", "--data", str(self.data), "--pool-id", "test-pool")
+        """Make the pool as `pool init` does, on ports that the system chooses."""
+        command = ("init", "--pool-id", "test-pool", "--data")
+        if self._durable or postgres.syncs() or not self.programs.current:
+            self.programs.run("pool", *command, str(self.data))
+        else:
+            pool_template.copy_pool(tuple(self.programs.command("pool", *command)), self.data)
         config = self.data / "pool.toml"
         listen = "\n".join(f'{name} = "127.0.0.1:0"' for name in ("grpc", "enrolment", "http", "registry", "metrics"))
         text = config.read_text().replace('gateway = "localhost:7443"', 'gateway = "localhost:0"')
