@@ -335,7 +335,10 @@ def _database(config: Config) -> tuple[PoolCounts | None, str]:
         embedded = EmbeddedPostgres(config.folder)
         if not embedded.running():
             return None, "the embedded PostgreSQL does not run"
-        url = embedded.url_file.read_text(encoding="utf-8").strip()
+        try:
+            url = embedded.url_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            return None, f"{embedded.url_file}: {error.strerror}"
     options = f"-c default_transaction_read_only=on -c statement_timeout={int(_PATIENCE * 1000)}"
     arguments = {"connect_timeout": int(_PATIENCE), "options": options}
     engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)

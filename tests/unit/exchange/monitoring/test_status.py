@@ -13,6 +13,7 @@ from exchange.identity.authority import Authority
 from exchange.monitoring.alarms import ALARMS, OpenAlarm, Severity
 from exchange.monitoring.status import Health, PoolCounts, PoolStatus, ProcessStatus
 from exchange.monitoring.status_text import status_lines
+from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.supervision.host_facts import LastBackup, last_backup, note_backup
 from tests.kit.world import in_process
 
@@ -75,6 +76,15 @@ def test_a_process_that_does_not_answer_fails(data: Path) -> None:
     done = ask(data)
     assert done.returncode == 1
     assert "FAILS readyz: no_answer" in done.stdout
+
+
+def test_an_address_of_the_database_that_may_not_be_read_is_said(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = data / "pool.toml"
+    config.write_text(config.read_text().replace('database = "${env:ADDRESS}"\n', ""))
+    assert "the embedded PostgreSQL does not run" in ask(data).stdout
+    monkeypatch.setattr(EmbeddedPostgres, "running", lambda _: True)
+    found = json.loads(ask(data, "--json").stdout)
+    assert found["database"] == {"fault": f"{data}/database-url: No such file or directory"}
 
 
 def test_the_note_of_the_last_backup_is_read_back(tmp_path: Path) -> None:
