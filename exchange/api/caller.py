@@ -21,6 +21,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.authorization.text_screen import TextFinding, TextScreen
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from schemas.access import Action, Actor
 from schemas.errors import InvalidError, Reason, RefusedError
@@ -124,7 +125,7 @@ Caller = Annotated[_Caller, Depends(_Caller)]
 
 def listed(
     request: Request,
-    items: Sequence[_Item],
+    items: Sequence[_Item | DamagedRow],
     limit: int,
     *,
     document: Callable[[_Item], Any],
@@ -134,7 +135,7 @@ def listed(
 
     Args:
         request: of the page; the link to the next one has its parameters.
-        items: of the page, as many as *limit* if there may be more.
+        items: of the page, as many as *limit* if there may be more; a damaged row is only named.
         limit: of the page.
         document: of an item.
         key: cursor after an item.
@@ -142,7 +143,8 @@ def listed(
     texts: list[str] = []
     size = 0
     for item in items:
-        text = json.dumps(document(item), ensure_ascii=False, separators=(",", ":"))
+        told = item.document() if isinstance(item, DamagedRow) else document(item)
+        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
         size += len(text.encode())
         if texts and size > MAX_BYTES:
             break
@@ -150,7 +152,8 @@ def listed(
     response = _Encoded(",".join(texts))
     if texts and (len(texts) < len(items) or len(items) >= limit):
         others = [(name, value) for name, value in request.query_params.multi_items() if name != "after"]
-        query = urlencode([*others, ("after", key(items[len(texts) - 1]))])
+        last = items[len(texts) - 1]
+        query = urlencode([*others, ("after", last.cursor if isinstance(last, DamagedRow) else key(last))])
         response.headers["link"] = f'<{request.url.path}?{query}>; rel="next"'
     return response
 

@@ -58,6 +58,7 @@ from exchange.api.problems import as_pool_error, http_status, problem
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
@@ -254,7 +255,8 @@ def purposes(request: Request, who: Caller, after: After = "", limit: Limit = MA
             "case_form": forms[one.id].text if one.id in forms else None,
         }
 
-    found = [one for one in who.pool.grants.purposes() if one.id > after][:limit]
+    rows = who.pool.grants.purposes()
+    found = [one for one in rows if (one.cursor if isinstance(one, DamagedRow) else one.id) > after][:limit]
     return listed(request, found, limit, document=document, key=lambda one: one.id)
 
 

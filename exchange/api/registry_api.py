@@ -10,6 +10,7 @@ from exchange.api.registry_enforcement import RegistryAccessControl, registry_re
 from exchange.api.registry_identification import RegistryIdentification
 from exchange.config import Config
 from exchange.pool import Pool
+from registry.database.damaged_row import DamagedRow
 from registry.governance.approvals import Approvals
 from registry.rest.app import RestApplication, create
 from registry.rest.errors import Dialect
@@ -32,7 +33,8 @@ def registry_api(pool: Pool, *, config: Config, subjects: SubjectServices, appro
         except PoolError:
             return []
         query = GrantQuery(topic=topic)
-        return [grant_json(grant) for grant in pool.grants.list(actor, registry_request_context(), query)]
+        found = pool.grants.list(actor, registry_request_context(), query)
+        return [grant_json(grant) for grant in found if not isinstance(grant, DamagedRow)]
 
     access = RegistryAccessControl(pool.enforcer, pool.database, pool.identities, pool.schema_access, dev=config.dev)
     identification = RegistryIdentification(pool, dev=config.dev)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from exchange.cli.control import JsonOption, ReasonOption, client, connect
-from exchange.cli.output import CommandGroup, one_of, print_fields, print_line, print_rows
+from exchange.cli.output import CommandGroup, is_damaged, one_of, print_fields, print_line, print_rows
 from exchange.identity.proposal_state import ProposalState
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
@@ -31,7 +31,7 @@ _PROPOSALS = (
     "decided_by",
     "expires_at",
 )
-_CONNECTORS = ("department", "connector", "state", "not_after", "certificates")
+_CONNECTORS = ("department", "connector", "state", "not_after", "certificates", "serial")
 _CERTIFICATES = ("serial", "department", "connector", "state", "not_before", "not_after", "revoked_by")
 
 _StaffNumber = Annotated[
@@ -177,7 +177,7 @@ def user_revoke(context: typer.Context, name: str, reason: ReasonOption) -> None
 @connector.command("list")
 def connector_list(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the connectors of your department, or of all, with the end of their newest certificate."""
-    rows = [{name: row[name] for name in _CONNECTORS} for row in _connectors(context)]
+    rows = [row if is_damaged(row) else {name: row[name] for name in _CONNECTORS} for row in _connectors(context)]
     print_rows(rows, _CONNECTORS, as_json=as_json)
 
 
@@ -215,21 +215,27 @@ def certificate_show(context: typer.Context, serial: str, as_json: JsonOption = 
 
 
 def _accounts(context: typer.Context) -> list[dict[str, Any]]:
-    return [row | {"state": _state(row, "expires_at")} for row in client(context).list("/users")]
+    rows = client(context).list("/users")
+    return [row if is_damaged(row) else row | {"state": _state(row, "expires_at")} for row in rows]
 
 
 def _certificates(context: typer.Context) -> list[dict[str, Any]]:
-    return [row | {"state": _state(row, "not_after")} for row in client(context).list("/certificates")]
+    rows = client(context).list("/certificates")
+    return [row if is_damaged(row) else row | {"state": _state(row, "not_after")} for row in rows]
 
 
 def _connectors(context: typer.Context) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    damaged = []
     for row in _certificates(context):
+        if is_damaged(row):  # whose certificate it is, its row does not prove
+            damaged.append(row)
+            continue
         name = (row["department"], row["connector"])
         count = found.get(name, {}).get("certificates", 0) + 1
         newest = row if row["revoked_at"] is None or name not in found else found[name]
         found[name] = {**newest, "certificates": count}
-    return list(found.values())
+    return [*found.values(), *damaged]
 
 
 def _make_token(file: Path) -> str:

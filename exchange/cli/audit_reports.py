@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exchange.cli.output import print_line, write_text
+from exchange.cli.output import is_damaged, print_line, write_text
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["add_to"]
@@ -134,9 +134,9 @@ def _names(
     from exchange.admin_client import from_options
 
     client = from_options(None, url, token_file, authority)
-    departments: list[dict[str, Any]] = client.get("/departments")
-    catalogue: list[dict[str, Any]] = client.get("/catalogue")
+    departments: list[dict[str, Any]] = client.list("/departments")
+    catalogue: list[dict[str, Any]] = client.list("/catalogue")
     return (
-        {one["id"]: one["short_name"] or one["name"] for one in departments},
-        {one["topic"]: one["title"] for one in catalogue},
+        {one["id"]: one["short_name"] or one["name"] for one in departments if not is_damaged(one)},
+        {one["topic"]: one["title"] for one in catalogue if not is_damaged(one)},
     )

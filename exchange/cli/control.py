@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange.cli.grant_text import describe_filter, describe_grant
-from exchange.cli.output import CommandGroup, one_of, print_fields, print_json, print_line, print_lines, print_rows
+from exchange.cli.output import (
+    CommandGroup,
+    is_damaged,
+    one_of,
+    print_fields,
+    print_json,
+    print_line,
+    print_lines,
+    print_rows,
+)
 from registry.directory.government_level import GovernmentLevel
 from schemas.errors import InvalidError, Reason
 
@@ -214,7 +223,7 @@ def grant_list(
         "id", "topic", "state", "consumer", "purpose", "fields", "masks", "rows", "case", "legal_basis", "history",
         "quota_per_day", "expires", "suspend_after", "shows",
     )  # fmt: skip
-    print_rows(rows if as_json else [_grant_row(row) for row in rows], columns, as_json=as_json)
+    print_rows(rows, columns, as_json=as_json, row=_grant_row)
 
 
 @grant.command("show")
@@ -226,8 +235,8 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
     if as_json:
         print_json(document)
         return
-    departments = {one["id"]: one["short_name"] for one in pool.list("/departments")}
-    purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes")}
+    departments = {one["id"]: one["short_name"] for one in pool.list("/departments") if not is_damaged(one)}
+    purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes") if not is_damaged(one)}
     print_lines(describe_grant(document, departments, purposes))
 
 
@@ -269,7 +278,8 @@ def purposes(
 ) -> None:
     """List the purposes that a request may name (使用目的)."""
     connect(context, data, url, token_file, authority)
-    print_rows(client(context).list("/purposes"), ("id", "zh", "en", "parent", "case_form"), as_json=as_json)
+    columns = ("id", "zh", "en", "parent", "case_form", "state")
+    print_rows(client(context).list("/purposes"), columns, as_json=as_json)
 
 
 def _document(file: Path) -> dict[str, Any]:

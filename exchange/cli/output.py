@@ -7,16 +7,18 @@ Progress goes to standard error.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.cli.command_group import CommandGroup
-from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
+from registry.database.damaged_row import DAMAGED
+from schemas.errors import CorruptError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.terminal import escape_controls, escape_line
 
 __all__ = [
     "CommandGroup",
     "fail",
+    "is_damaged",
     "on_terminal",
     "one_of",
     "print_fields",
@@ -79,12 +81,26 @@ def print_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> No
     Console().print(table)
 
 
-def print_rows(rows: list[dict[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Print a list as the pool answered it, or as a table of some columns."""
+def print_rows(
+    rows: list[dict[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    row: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> None:
+    """Print a list as the pool answered it, or as a table of some columns; *row* returns an item's row.
+
+    An item that is not one that the pool wrote has the state `damaged` in the table, and nothing else but its name.
+    """
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, columns)
+        print_table([{**one, "state": DAMAGED} if is_damaged(one) else row(one) for one in rows], columns)
+
+
+def is_damaged(item: Mapping[str, Any]) -> bool:
+    """Return whether an item of a list is damaged: not one that the pool wrote, and named alone."""
+    return item.get("status") == DAMAGED
 
 
 def print_fields(document: Mapping[str, Any], *, as_json: bool) -> None:
@@ -102,9 +118,16 @@ def one_of(rows: Iterable[dict[str, Any]], what: str, **known: str) -> dict[str,
 
     Raises:
         InvalidError: NOT_FOUND.
+        CorruptError: ROW_FORGED, it is damaged.
     """
     for row in rows:
-        if all(row[name] == value for name, value in known.items()):
+        if is_damaged(row) and all(known.get(name) == value for name, value in row.items() if name != "status"):
+            raise CorruptError(
+                Reason.ROW_FORGED,
+                f"the stored {what} is not one that the pool wrote; it is not used until an auditor has looked "
+                "(`pool audit verify --database`)",
+            )
+        if all(row.get(name) == value for name, value in known.items()):
             return row
     named = " ".join(known.values())[:120]
     raise InvalidError(Reason.NOT_FOUND, f"there is no {what} {named!r} that this account may see; list them first")

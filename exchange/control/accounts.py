@@ -37,6 +37,7 @@ from exchange.identity.proposals import (
 )
 from exchange.identity.store import Account, IdentityStore
 from exchange.identity.tokens import Users
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
@@ -257,7 +258,7 @@ class AccountService:
         state: ProposalState | None = None,
         before: str = "",
         limit: int = MAX_PAGE,
-    ) -> Sequence[Proposal]:
+    ) -> Sequence[Proposal | DamagedRow]:
         """List proposals, newest first, decided ones too: of the actor's department, or all.
 
         Those that are older than the one with the id *before*; fewer than *limit* only at the end.
@@ -271,11 +272,11 @@ class AccountService:
         )
         self._enforcer.admit(actor, Action.USER_READ, "proposals", call, decision)
         with self._database.read() as reader:
-            return self._proposals.find(reader, department=department, state=state, before=before, limit=limit)
+            return self._proposals.page(reader, department=department, state=state, before=before, limit=limit)
 
     def accounts(
         self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE
-    ) -> Sequence[ListedAccount]:
+    ) -> Sequence[ListedAccount | DamagedRow]:
         """List accounts after a name, revoked ones too: of the actor's department, or all.
 
         Fewer than *limit* only at the end.
@@ -291,7 +292,7 @@ class AccountService:
         with self._database.read() as reader:
             uses = self._store.last_uses(reader)
             found = self._store.accounts_page(reader, department=department, after=after, limit=limit)
-        return [ListedAccount(one, uses.get(one.name)) for one in found]
+        return [one if isinstance(one, DamagedRow) else ListedAccount(one, uses.get(one.name)) for one in found]
 
     def rotate(self, actor: Actor, call: RequestContext, digest: bytes) -> Account:
         """Rotate the token of the actor's own account; the old one has ended when this returns.

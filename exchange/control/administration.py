@@ -20,6 +20,7 @@ from exchange.broker.port import Broker, Retention
 from exchange.control.quotas import Quotas, check_quota
 from exchange.identity.enrolment import EnrolledConnector, Enrolment
 from exchange.identity.store import Certificate
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database
 from registry.directory.catalogue import Catalogue
@@ -102,7 +103,7 @@ class Administration:
 
     def departments(
         self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE
-    ) -> Sequence[Department]:
+    ) -> Sequence[Department | DamagedRow]:
         """List the departments after an id; every account may. Fewer than *limit* only at the end.
 
         Raises:
@@ -182,7 +183,7 @@ class Administration:
 
     def connectors(
         self, actor: Actor, call: RequestContext, *, after: tuple[str, str, str] = ("", "", ""), limit: int = MAX_PAGE
-    ) -> Sequence[Certificate]:
+    ) -> Sequence[Certificate | DamagedRow]:
         """List the certificates of connectors, revoked ones too: of the actor's department, or of all.
 
         Those after a department, connector and serial; fewer than *limit* only at the end.
@@ -282,7 +283,7 @@ class Administration:
 
     def entries(
         self, actor: Actor, call: RequestContext, *, after: Topic | None = None, limit: int = MAX_PAGE
-    ) -> Sequence[CatalogueEntry]:
+    ) -> Sequence[CatalogueEntry | DamagedRow]:
         """List the catalogue after a topic; every account may. Fewer than *limit* only at the end.
 
         Raises:

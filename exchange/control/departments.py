@@ -11,6 +11,7 @@ their consumers notice.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -24,12 +25,13 @@ from exchange.authorization.request_context import RequestContext
 from exchange.control.grants import GrantService
 from exchange.identity.enrolment import Enrolment
 from exchange.identity.tokens import Users
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
 from registry.directory.model import Department, DepartmentStatus, EntryState
 from schemas.access import Action, Actor, Allow, Deny, GrantState
-from schemas.errors import ConflictError, InvalidError, Reason
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
 
 __all__ = ["DepartmentService"]
 
@@ -131,10 +133,20 @@ class DepartmentService:
         query = GrantQuery(party=department, states=frozenset({GrantState.ACTIVE, GrantState.SUSPENDED}))
         while grants := self._grants.list(actor, call, query):
             for grant in grants:
+                if isinstance(grant, DamagedRow):
+                    self._end_damaged(actor, call, grant.names["id"], reason)
+                    continue
                 if grant.state is GrantState.ACTIVE:
                     self._grants.change(actor, call, grant.id, Event.SUSPEND, reason=reason)
                 self._grants.change(actor, call, grant.id, Event.TERMINATE, reason=reason)
-            query = replace(query, after=grants[-1].id)
+            last = grants[-1]
+            query = replace(query, after=last.cursor if isinstance(last, DamagedRow) else last.id)
+
+    def _end_damaged(self, actor: Actor, call: RequestContext, grant_id: str, reason: str) -> None:
+        """End a grant whose row is damaged; a refusal stops no other's end, and nothing is released under it anyway."""
+        for event in (Event.SUSPEND, Event.TERMINATE):
+            with suppress(ConflictError, CorruptError, RefusedError):
+                self._grants.change(actor, call, grant_id, event, reason=reason)
 
     def _check_provides_nothing(self, work: UnitOfWork, department: str) -> None:
         provided = [

@@ -28,6 +28,7 @@ from exchange.broker.port import Broker
 from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
 from exchange.erasure.retractions import Retraction, RetractionStore, is_retraction
 from exchange.identity.pseudonyms import Pseudonyms, partitions
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE, collect
 from registry.database.unit_of_work import Database
 from registry.governance.two_persons import refuse_second_signature
@@ -137,7 +138,9 @@ class ErasureService:
         """
         return self._decided(actor, call, erasure_id, Action.ERASURE_REJECT, reason)
 
-    def list(self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE) -> Sequence[Erasure]:
+    def list(
+        self, actor: Actor, call: RequestContext, *, after: str = "", limit: int = MAX_PAGE
+    ) -> Sequence[Erasure | DamagedRow]:
         """Return the erasures that the actor may see: of its department's resources, or all.
 
         Those after an id; fewer than *limit* only at the end.
@@ -148,16 +151,17 @@ class ErasureService:
         decision = self._decide(actor, Action.ERASURE_READ, actor.department or None)
         authorized = self._enforcer.admit(actor, Action.ERASURE_READ, "*", call, decision)
 
-        def read(key: str, most: int) -> Sequence[Erasure]:
+        def read(key: str, most: int) -> Sequence[Erasure | DamagedRow]:
             with self._database.read() as reader:
                 return self._store.page(reader, after=key, limit=most)
 
-        def keep(rows: Sequence[Erasure]) -> Sequence[Erasure]:
-            return [
-                one for one in rows if not actor.department or self._provider_or_none(one.topic) == actor.department
-            ]
+        def keep(rows: Sequence[Erasure | DamagedRow]) -> Sequence[Erasure | DamagedRow]:
+            return [one for one in rows if not actor.department or self._provider_of(one) == actor.department]
 
-        found = collect(read, keep, lambda one: one.id, after=after, limit=limit)
+        def key(one: Erasure | DamagedRow) -> str:
+            return one.cursor if isinstance(one, DamagedRow) else one.id
+
+        found = collect(read, keep, key, after=after, limit=limit)
         self._enforcer.record_read(authorized, {})
         return found
 
@@ -320,6 +324,12 @@ class ErasureService:
                 Reason.RESOURCE_UNKNOWN, f"got the topic {topic}, which is not in the catalogue; see `pool catalogue`"
             )
         return provider
+
+    def _provider_of(self, one: Erasure | DamagedRow) -> str | None:
+        try:
+            return self._provider_or_none(Topic.parse(one.about) if isinstance(one, DamagedRow) else one.topic)
+        except InvalidError:  # a damaged row may name anything
+            return None
 
     def _provider_or_none(self, topic: Topic) -> str | None:
         resource = self._attributes.resource(topic)

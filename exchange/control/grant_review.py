@@ -14,6 +14,7 @@ from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
 from schemas.canonical import Json
@@ -143,11 +144,14 @@ class GrantReview:
         words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
         return _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
 
-    def reviews(self, reader: Reader, grants: Sequence[Grant]) -> list[Review]:
-        """Return the reviews of a list, without holdings."""
+    def reviews(self, reader: Reader, grants: Sequence[Grant | DamagedRow]) -> list[Review | DamagedRow]:
+        """Return the reviews of a list, without holdings; a damaged row stays one."""
         masks: dict[Topic, SchemaMasks] = {}
-        listed = []
+        listed: list[Review | DamagedRow] = []
         for grant in grants:
+            if isinstance(grant, DamagedRow):
+                listed.append(grant)
+                continue
             known = self._masks(reader, grant.topic, masks)
             listed.append(_reviewed(grant, known, _describe_grant(grant, known), None))
         return listed

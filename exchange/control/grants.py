@@ -13,6 +13,7 @@ when the grant's row changed has either left by then or never will.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -42,6 +43,7 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grant_review import GrantReview, Review, SchemaMaskSource, decision_data
 from exchange.control.quotas import Quotas, check_quota
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
@@ -54,6 +56,7 @@ __all__ = ["GrantService", "ViewSchemas"]
 _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
 _REVOCATIONS = frozenset({Event.SUSPEND, Event.TERMINATE, Event.EXPIRE})
+_ENDING = frozenset({Event.REJECT, Event.SUSPEND, Event.TERMINATE})  # possible where the current row is damaged, too
 _WAITING = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
 _HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
@@ -251,18 +254,27 @@ class GrantService:
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
         grant, proven = self._read(grant_id)
+        if event in _ENDING:  # decided by what the pool wrote last; there is a version of it, whatever its row says
+            proven = grant is not None
         standing, persons = self._attributes.standing(actor), self._persons(actor, grant)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
-            holding = None
+            holding, damaged = None, False
             if event is Event.RECTIFIED:
                 grant, holding = self._lock_with_holding(work, grant_id)
                 act.note(**decision_data(holding))
+            elif event in _ENDING:
+                grant, damaged = self._access.lock_to_end(work, grant_id)
             else:
                 grant = self._access.lock_for_update(work, grant_id)
             now = self._attributes.now(work)
             changed = advance(grant, event, by=actor, at=now, reason=reason, holding=holding)
-            self._access.put(work, changed, entry_id=act.entry_id, at=now)
+            if damaged:
+                act.note(damaged=True)
+                put = self._access.put_over_damaged
+            else:
+                put = self._access.put
+            changed = put(work, changed, entry_id=act.entry_id, at=now).grant
             act.grant = reference_to(changed)
             act.note(reason=reason, state=str(changed.state))
         return changed
@@ -398,7 +410,7 @@ class GrantService:
 
     def reviews(
         self, actor: Actor, call: RequestContext, query: GrantQuery, *, unmasked: bool = False
-    ) -> Sequence[Review]:
+    ) -> Sequence[Review | DamagedRow]:
         """List grants as `list` does, each with what it shows beyond the schema's masks.
 
         Args:
@@ -416,19 +428,22 @@ class GrantService:
         authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
         query = self._own(actor, query)
 
-        def read(after: str, limit: int) -> Sequence[Review]:
+        def read(after: str, limit: int) -> Sequence[Review | DamagedRow]:
             with self._database.read() as reader:
-                return self._review.reviews(reader, self._access.list(reader, replace(query, after=after, limit=limit)))
+                return self._review.reviews(reader, self._access.page(reader, replace(query, after=after, limit=limit)))
 
-        def keep(rows: Sequence[Review]) -> Sequence[Review]:
-            return [one for one in rows if one.undecided or not unmasked]
+        def keep(rows: Sequence[Review | DamagedRow]) -> Sequence[Review | DamagedRow]:
+            return [one for one in rows if not unmasked or (not isinstance(one, DamagedRow) and one.undecided)]
 
-        found = collect(read, keep, lambda one: one.grant.id, after=query.after, limit=query.limit)
+        def key(one: Review | DamagedRow) -> str:
+            return one.cursor if isinstance(one, DamagedRow) else one.grant.id
+
+        found = collect(read, keep, key, after=query.after, limit=query.limit)
         self._enforcer.record_read(authorized, {})
         return found
 
-    def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant]:
-        """List the grants that the actor may see: its department's, or all.
+    def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
+        """List the grants that the actor may see: its department's, or all. A damaged row is named.
 
         Raises:
             RefusedError: the actor may see none.
@@ -438,7 +453,7 @@ class GrantService:
         )
         authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
         with self._database.read() as reader:
-            found = self._access.list(reader, self._own(actor, query))
+            found = self._access.page(reader, self._own(actor, query))
         self._enforcer.record_read(authorized, {})
         return found
 
@@ -446,10 +461,10 @@ class GrantService:
     def _own(actor: Actor, query: GrantQuery) -> GrantQuery:
         return replace(query, party=actor.department) if actor.department else query
 
-    def purposes(self) -> Sequence[Purpose]:
-        """Return the purposes that a request may name; they are public."""
+    def purposes(self) -> Sequence[Purpose | DamagedRow]:
+        """Return the purposes that a request may name; they are public. A damaged row is named."""
         with self._database.read() as reader:
-            return self._access.purposes(reader)
+            return self._access.listed_purposes(reader)
 
     def _persons(self, actor: Actor, grant: Grant | None) -> Mapping[str, str]:
         """Return the persons of the actor and of who signed before: a program's act needs none."""
@@ -458,11 +473,16 @@ class GrantService:
         return self._attributes.persons(*filter(None, (actor.id, grant.requested_by, grant.confirmed_by)))
 
     def _read(self, grant_id: str) -> tuple[Grant | None, bool]:
-        """Return the grant, None when unknown or forged, and whether its MAC was verified."""
+        """Return the grant, and whether the MAC of its current version was verified.
+
+        Where it was not, the grant is the newest version that the pool wrote, or None; None also where it is unknown.
+        """
         try:
             with self._database.read() as reader:
                 return self._access.get(reader, grant_id), True
         except CorruptError:
+            with self._database.read() as reader, suppress(CorruptError):
+                return self._access.last_proven(reader, grant_id), False
             return None, False
         except PoolError as error:
             if error.reason is Reason.GRANT_UNKNOWN:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
@@ -111,7 +112,7 @@ class ErasureStore(Protocol):
         """Return all erasures, or those in one state, oldest first."""
         ...
 
-    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure | DamagedRow]:
         """Return erasures in the order of their ids, which is that of time; fewer than *limit* only at the end."""
         ...
 
@@ -178,6 +179,6 @@ class MemoryErasures(ErasureStore):
         return [one for one in self._rows.values() if state is None or one.state is state]
 
     @override
-    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure | DamagedRow]:
         del reader
         return [self._rows[erasure_id] for erasure_id in sorted(self._rows) if erasure_id > after][:limit]

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from exchange.erasure.erasures import Erasure, ErasureState, ErasureStore, not_allowed
 from exchange.erasure.tables import request as table
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
@@ -50,13 +51,13 @@ class PostgresErasures(ErasureStore):
         return [_erasure(row) for row in self._tags.valid(table, connection_of(reader).execute(statement))]
 
     @override
-    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> Sequence[Erasure | DamagedRow]:
         def read(key: str, most: int) -> Sequence[Any]:
             statement = sa.select(table).where(table.c.id > key).order_by(table.c.id).limit(most)
             return connection_of(reader).execute(statement).all()
 
-        def keep(rows: Sequence[Any]) -> Sequence[Erasure]:
-            return [_erasure(row) for row in self._tags.valid(table, rows)]
+        def keep(rows: Sequence[Any]) -> Sequence[Erasure | DamagedRow]:
+            return self._tags.listed(table, rows, _erasure, lambda row: DamagedRow.of(id=row["id"], about=row["topic"]))
 
         return collect(read, keep, lambda row: str(row.id), after=after, limit=limit)
 

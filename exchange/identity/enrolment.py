@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from exchange.identity.authority import Authority, IssuedCertificate
 from exchange.identity.store import Certificate, IdentityStore, OneTimeToken, SigningKey
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
@@ -261,7 +262,7 @@ class Enrolment:
 
     def certificates_page(
         self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
-    ) -> Sequence[Certificate]:
+    ) -> Sequence[Certificate | DamagedRow]:
         """Return certificates, revoked ones too; see `IdentityStore.certificates_page`."""
         return self._store.certificates_page(reader, department=department, after=after, limit=limit)
 

@@ -1,7 +1,7 @@
 """PostgreSQL adapter of the identity store: invitations, certificates, signing keys, accounts.
 
 Every row carries a tag (`registry.database.row_tags`): what an administrator of the database inserts or changes is
-refused when it is read. Lists leave such a row out, and report it.
+refused when it is read. Lists name such a row as damaged, and report it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,6 +22,7 @@ from exchange.identity.store import (
     account_exists,
     token_exists,
 )
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.prepared_statement import PreparedStatement
 from registry.database.row_tags import RowTags, columns_of, derived, tag_columns, tagged
@@ -240,7 +241,7 @@ class PostgresIdentityStore(IdentityStore):
     @override
     def certificates_page(
         self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
-    ) -> Sequence[Certificate]:
+    ) -> Sequence[Certificate | DamagedRow]:
         columns = (_certificate.c.department, _certificate.c.connector, _certificate.c.serial)
 
         def read(key: tuple[str, str, str], most: int) -> Sequence[Any]:
@@ -249,8 +250,8 @@ class PostgresIdentityStore(IdentityStore):
                 statement = statement.where(_certificate.c.department == department)
             return connection_of(reader).execute(statement.order_by(*columns).limit(most)).all()
 
-        def keep(rows: Sequence[Any]) -> list[Certificate]:
-            return [_read_certificate(row) for row in self._tags.valid(_certificate, rows)]
+        def keep(rows: Sequence[Any]) -> list[Certificate | DamagedRow]:
+            return self._tags.listed(_certificate, rows, _read_certificate, _damaged_certificate)
 
         return collect(read, keep, lambda row: (row.department, row.connector, row.serial), after=after, limit=limit)
 
@@ -351,15 +352,17 @@ class PostgresIdentityStore(IdentityStore):
         return [_read_account(row) for row in self._tags.valid(_account, rows)]
 
     @override
-    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
+    def accounts_page(
+        self, reader: Reader, *, department: str | None, after: str, limit: int
+    ) -> Sequence[Account | DamagedRow]:
         def read(key: str, most: int) -> Sequence[Any]:
             statement = sa.select(_account).where(_account.c.name > key)
             if department is not None:
                 statement = statement.where(_account.c.department == department)
             return connection_of(reader).execute(statement.order_by(_account.c.name).limit(most)).all()
 
-        def keep(rows: Sequence[Any]) -> list[Account]:
-            return [_read_account(row) for row in self._tags.valid(_account, rows)]
+        def keep(rows: Sequence[Any]) -> list[Account | DamagedRow]:
+            return self._tags.listed(_account, rows, _read_account, lambda row: DamagedRow.of(name=row["name"]))
 
         return collect(read, keep, lambda row: str(row.name), after=after, limit=limit)
 
@@ -430,6 +433,10 @@ def _read_certificate(row: Mapping[str, Any]) -> Certificate:
         revoked_by=row["revoked_by"],
         revoked_because=row["revoked_because"],
     )
+
+
+def _damaged_certificate(row: Mapping[str, Any]) -> DamagedRow | None:
+    return DamagedRow.of(f"{row['department']}/{row['connector']}/{row['serial']}", serial=row["serial"])
 
 
 def _certificate_of(serial: str) -> sa.Select[Any]:

@@ -1,6 +1,7 @@
 """PostgreSQL adapter of the proposals of accounts and invitations."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,6 +9,7 @@ from typing_extensions import override
 
 from exchange.identity.postgres import metadata
 from exchange.identity.proposals import Proposal, ProposalKind, ProposalState, ProposalStore
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.row_tags import RowTags, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
@@ -98,20 +100,38 @@ class PostgresProposals(ProposalStore):
         before: str = "",
         limit: int,
     ) -> Sequence[Proposal]:
-        def read(key: str, most: int) -> Sequence[Any]:
-            statement = sa.select(_proposal).order_by(_proposal.c.id.desc()).limit(most)
-            if key:
-                statement = statement.where(_proposal.c.id < key)
-            if department is not None:
-                statement = statement.where(_proposal.c.department == department)
-            if state is not None:
-                statement = statement.where(_proposal.c.state == state.value)
-            return connection_of(reader).execute(statement).all()
-
         def keep(rows: Sequence[Any]) -> list[Proposal]:
             return [_read(row) for row in self._tags.valid(_proposal, rows)]
 
+        read = partial(_rows, reader, department, state)
         return collect(read, keep, lambda row: str(row.id), after=before, limit=limit)
+
+    @override
+    def page(
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
+    ) -> Sequence[Proposal | DamagedRow]:
+        def keep(rows: Sequence[Any]) -> list[Proposal | DamagedRow]:
+            return self._tags.listed(_proposal, rows, _read, lambda row: DamagedRow.of(id=row["id"]))
+
+        read = partial(_rows, reader, department, state)
+        return collect(read, keep, lambda row: str(row.id), after=before, limit=limit)
+
+
+def _rows(reader: Reader, department: str | None, state: ProposalState | None, before: str, most: int) -> Sequence[Any]:
+    statement = sa.select(_proposal).order_by(_proposal.c.id.desc()).limit(most)
+    if before:
+        statement = statement.where(_proposal.c.id < before)
+    if department is not None:
+        statement = statement.where(_proposal.c.department == department)
+    if state is not None:
+        statement = statement.where(_proposal.c.state == state.value)
+    return connection_of(reader).execute(statement).all()
 
 
 def _read(row: Mapping[str, Any]) -> Proposal:

@@ -27,6 +27,7 @@ from typing_extensions import override
 
 from exchange.identity.proposal_state import ProposalState
 from exchange.identity.store import Account
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Actor, Deny, Role
@@ -123,6 +124,18 @@ class ProposalStore(Protocol):
         """
         ...
 
+    def page(
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
+    ) -> Sequence[Proposal | DamagedRow]:
+        """Return proposals as `find` does, for a list: a row that the pool did not write is named."""
+        ...
+
 
 class MemoryProposals(ProposalStore):
     """In-memory adapter, for tests."""
@@ -170,6 +183,18 @@ class MemoryProposals(ProposalStore):
             if department in {None, one.department} and state in {None, one.state} and (not before or one.id < before)
         ]
         return sorted(found, key=lambda one: one.id, reverse=True)[:limit]
+
+    @override
+    def page(
+        self,
+        reader: Reader,
+        *,
+        department: str | None = None,
+        state: ProposalState | None = None,
+        before: str = "",
+        limit: int,
+    ) -> Sequence[Proposal | DamagedRow]:
+        return self.find(reader, department=department, state=state, before=before, limit=limit)
 
 
 def has_officer(accounts: Sequence[Account], department: str, at: datetime) -> bool:

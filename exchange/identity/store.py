@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import MemoryUnitOfWork, Reader, UnitOfWork
 from schemas.access import Role
 from schemas.errors import ConflictError, Reason
@@ -171,10 +172,10 @@ class IdentityStore(Protocol):
 
     def certificates_page(
         self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
-    ) -> Sequence[Certificate]:
+    ) -> Sequence[Certificate | DamagedRow]:
         """Return certificates, of a department or of all, in the order of department, connector and serial.
 
-        Those after *after*; fewer than *limit* only at the end.
+        Those after *after*; fewer than *limit* only at the end. A row that the pool did not write is only named.
         """
         ...
 
@@ -231,8 +232,13 @@ class IdentityStore(Protocol):
         """Return all accounts, revoked ones too, in the order of their names."""
         ...
 
-    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
-        """Return accounts, of a department or all, in the order of their names; fewer than *limit* only at the end."""
+    def accounts_page(
+        self, reader: Reader, *, department: str | None, after: str, limit: int
+    ) -> Sequence[Account | DamagedRow]:
+        """Return accounts, of a department or all, in the order of their names; fewer than *limit* only at the end.
+
+        A row that the pool did not write is only named.
+        """
         ...
 
     def change_account(self, work: UnitOfWork, account: Account) -> None:
@@ -330,7 +336,7 @@ class MemoryIdentityStore(IdentityStore):
     @override
     def certificates_page(
         self, reader: Reader, *, department: str | None, after: tuple[str, str, str], limit: int
-    ) -> Sequence[Certificate]:
+    ) -> Sequence[Certificate | DamagedRow]:
         del reader
         keyed = {(one.department, one.connector, one.serial): one for one in self._tables.certificates.values()}
         return [keyed[key] for key in sorted(keyed) if key > after and department in {None, key[0]}][:limit]
@@ -401,7 +407,9 @@ class MemoryIdentityStore(IdentityStore):
         return [self._tables.accounts[name] for name in sorted(self._tables.accounts)]
 
     @override
-    def accounts_page(self, reader: Reader, *, department: str | None, after: str, limit: int) -> Sequence[Account]:
+    def accounts_page(
+        self, reader: Reader, *, department: str | None, after: str, limit: int
+    ) -> Sequence[Account | DamagedRow]:
         return [a for a in self.accounts(reader) if a.name > after and department in {None, a.department}][:limit]
 
     @override

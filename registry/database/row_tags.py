@@ -20,7 +20,8 @@ How to add a table (a test fails for one that is not classified):
     tags.change(work, account, account.c.name == "a", {"role": "operator"}) check, then change with the next tag
     tags.delete(work, account, account.c.name == "a")
     tags.checked(account, row)                      return the row, or raise; *row* has every column of the table
-    tags.valid(account, rows)                       leave out, and report, what is forged; for lists
+    tags.valid(account, rows)                       leave out, and report, what is forged; for decisions
+    tags.listed(account, rows, read, name)          name what is forged as damaged, and report it; for lists
 
 Never write to a tagged table in another way. A later column must be nullable, or say with `info={"absent": value}`
 which value the rows have that were there before it: NULL, and that value, do not change a tag. A column that the
@@ -39,10 +40,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import RowChange, UnitOfWork, connection_of, note_row_change
 from schemas.errors import CorruptError, Reason
 
@@ -68,6 +70,7 @@ __all__ = [
 _INFO = "storage"
 _TAG, _VERSION, _SHA256 = "tag", "row_version", "_sha256"
 _MIN_KEY = 32  # bytes
+_Item = TypeVar("_Item")
 _SHORT = 16  # bytes of a tag that an entry holds
 
 
@@ -232,6 +235,26 @@ class RowTags:
             else:
                 self._refused(table, values)
 
+    def listed(
+        self,
+        table: sa.Table,
+        rows: Iterable[Any],
+        read: Callable[[Mapping[str, Any]], _Item],
+        name: Callable[[Mapping[str, Any]], DamagedRow | None],
+    ) -> list[_Item | DamagedRow]:
+        """Return the items of a list: what the pool wrote as *read* does, the others named by *name*, and reported."""
+        found: list[_Item | DamagedRow] = []
+        for row in rows:
+            values = _mapping(row)
+            if self.holds(table, values):
+                found.append(read(values))
+                continue
+            self._refused(table, values)
+            damaged = name(values)
+            if damaged is not None:
+                found.append(damaged)
+        return found
+
     def new(self, table: sa.Table, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a new row, its version and tag among them, for an INSERT that `note_new` follows."""
         row = {**values, _VERSION: self._clock() // 1_000}
@@ -326,6 +349,10 @@ class RowTags:
     def distrust(self, rows: Iterable[tuple[str, str]]) -> None:
         """Refuse rows from now on, by table and key, whatever their tags: they were put back."""
         self._distrusted = frozenset(rows)
+
+    def report_refused(self, table: sa.Table, row: Mapping[str, Any]) -> None:
+        """Report a row that a list names as damaged, of a table that proves itself otherwise; *row* has its key."""
+        self._report(table.name, key_text(table, row))
 
     def put_back(self, table: sa.Table, row: Any) -> CorruptError:
         """Report a row that is known to be an old one, and return the error with which it is refused."""

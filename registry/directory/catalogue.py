@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.departments import Departments
@@ -150,7 +151,9 @@ class Catalogue:
         """Return the current version of every entry, by topic."""
         return self._store.all(reader)
 
-    def page(self, reader: Reader, *, after: Topic | None = None, limit: int = MAX_PAGE) -> list[CatalogueEntry]:
+    def page(
+        self, reader: Reader, *, after: Topic | None = None, limit: int = MAX_PAGE
+    ) -> list[CatalogueEntry | DamagedRow]:
         """Return entries in the order of their topics; fewer than *limit* only at the end."""
         return self._store.page(reader, after=after, limit=limit)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import Department, DepartmentStatus, GovernmentLevel
@@ -121,7 +122,7 @@ class Departments:
         """Return the current version of every department, by short name."""
         return self._store.all(reader)
 
-    def page(self, reader: Reader, *, after: str = "", limit: int = MAX_PAGE) -> list[Department]:
+    def page(self, reader: Reader, *, after: str = "", limit: int = MAX_PAGE) -> list[Department | DamagedRow]:
         """Return departments in the order of their registration; fewer than *limit* only at the end."""
         return self._store.page(reader, after=after, limit=limit)
 

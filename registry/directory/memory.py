@@ -5,6 +5,7 @@ from datetime import datetime
 
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.directory.model import CatalogueEntry, Department
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
@@ -48,9 +49,9 @@ class MemoryDepartments(DepartmentStore):
         return sorted(current, key=lambda department: (department.short_name, department.id))
 
     @override
-    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department | DamagedRow]:
         found = sorted(self.all(reader), key=lambda department: department.id)
-        return [one for one in found if one.id > after][:limit]
+        return [*[one for one in found if one.id > after][:limit]]
 
     @override
     def history(self, reader: Reader, department_id: str) -> list[tuple[datetime, Department]]:
@@ -86,8 +87,8 @@ class MemoryCatalogue(CatalogueStore):
             return [self._history[topic][-1][1] for topic in sorted(self._history) if self._history[topic]]
 
     @override
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
-        return [one for one in self.all(reader) if after is None or one.topic > after][:limit]
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
+        return [*[one for one in self.all(reader) if after is None or one.topic > after][:limit]]
 
     @override
     def provided_by(self, reader: Reader, department_id: str) -> list[Topic]:

@@ -7,6 +7,7 @@ change was faster. Every version is kept.
 from datetime import datetime
 from typing import Protocol
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.directory.model import CatalogueEntry, Department
 from schemas.errors import ConflictError, Reason
@@ -35,7 +36,7 @@ class DepartmentStore(Protocol):
         """Return the current version of every department, by short name."""
         ...
 
-    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department | DamagedRow]:
         """Return the current version of departments in the order of their ids; fewer than *limit* only at the end."""
         ...
 
@@ -63,7 +64,7 @@ class CatalogueStore(Protocol):
         """Return the current version of every entry, by topic."""
         ...
 
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
         """Return the current version of entries in the order of their topics; fewer than *limit* only at the end."""
         ...
 

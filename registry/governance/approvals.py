@@ -27,6 +27,7 @@ from typing import Protocol, TypeAlias
 
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader, UnitOfWork, on_rollback
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Actor, ActorKind
@@ -117,6 +118,12 @@ class ApprovalStore(Protocol):
         fingerprint: bytes | None = None,
     ) -> list[Approval]:
         """Return requests by subject, state and fingerprint, oldest first; None does not restrict."""
+        ...
+
+    def listed(
+        self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None
+    ) -> list[Approval | DamagedRow]:
+        """Return requests as `find` does, for a list: a row that the registry did not write is named."""
         ...
 
 
@@ -249,9 +256,11 @@ class Approvals:
             raise InvalidError(Reason.NOT_FOUND, f"there is no request {approval_id[:64]!r}; list them first")
         return found
 
-    def find(self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None) -> list[Approval]:
-        """Return requests, oldest first; None does not restrict."""
-        return self._store.find(reader, subject=subject, state=state)
+    def find(
+        self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None
+    ) -> list[Approval | DamagedRow]:
+        """Return requests, oldest first; None does not restrict. A row that the registry did not write is named."""
+        return self._store.listed(reader, subject=subject, state=state)
 
     def _covers(self, approval: Approval, findings: Sequence[str]) -> bool:
         if approval.state is not ApprovalState.APPROVED or approval.decided_at is None:
@@ -290,6 +299,12 @@ class MemoryApprovals(ApprovalStore):
     def get(self, reader: Reader, approval_id: str) -> Approval | None:
         with self._lock:
             return self._approvals.get(approval_id)
+
+    @override
+    def listed(
+        self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None
+    ) -> list[Approval | DamagedRow]:
+        return [*self.find(reader, subject=subject, state=state)]
 
     @override
     def find(

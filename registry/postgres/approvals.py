@@ -1,12 +1,13 @@
 """PostgreSQL adapter of the store of approvals."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from registry.governance.approvals import Approval, ApprovalState, ApprovalStore
@@ -49,14 +50,26 @@ class PostgresApprovals(ApprovalStore):
         state: ApprovalState | None = None,
         fingerprint: bytes | None = None,
     ) -> list[Approval]:
-        statement = sa.select(table).order_by(table.c.id)
-        if subject is not None:
-            statement = statement.where(table.c.subject == subject)
-        if state is not None:
-            statement = statement.where(table.c.state == state.value)
-        if fingerprint is not None:
-            statement = statement.where(table.c.shape == fingerprint)
-        return [_approval(row) for row in self._tags.valid(table, connection_of(reader).execute(statement))]
+        rows = _rows(reader, subject, state, fingerprint)
+        return [_approval(row) for row in self._tags.valid(table, rows)]
+
+    @override
+    def listed(
+        self, reader: Reader, *, subject: str | None = None, state: ApprovalState | None = None
+    ) -> list[Approval | DamagedRow]:
+        rows = _rows(reader, subject, state, None)
+        return self._tags.listed(table, rows, _approval, lambda row: DamagedRow.of(id=row["id"], about=row["subject"]))
+
+
+def _rows(reader: Reader, subject: str | None, state: ApprovalState | None, fingerprint: bytes | None) -> Iterable[Any]:
+    statement = sa.select(table).order_by(table.c.id)
+    if subject is not None:
+        statement = statement.where(table.c.subject == subject)
+    if state is not None:
+        statement = statement.where(table.c.state == state.value)
+    if fingerprint is not None:
+        statement = statement.where(table.c.shape == fingerprint)
+    return connection_of(reader).execute(statement)
 
 
 def _columns(approval: Approval) -> dict[str, Any]:

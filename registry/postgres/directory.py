@@ -1,10 +1,10 @@
 """PostgreSQL adapters of the directory: the current version of each document, and every version in a second table.
 
-Every row carries a tag (`registry.database.row_tags`); a list leaves a row without its own out, and reports it.
+Every row carries a tag (`registry.database.row_tags`); a list names a row without its own as damaged, and reports it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
@@ -28,7 +29,7 @@ from registry.directory.model import (
 from registry.directory.store import CatalogueStore, DepartmentStore, stale_version
 from registry.postgres.tables import catalogue, catalogue_version, department, department_version
 from schemas.access import Level
-from schemas.errors import ConflictError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import ResourceName, Topic
 
 __all__ = ["PostgresCatalogue", "PostgresDepartments"]
@@ -91,12 +92,14 @@ class PostgresDepartments(DepartmentStore):
         return sorted(found, key=lambda item: (item.short_name, item.id))
 
     @override
-    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department]:
+    def page(self, reader: Reader, *, after: str, limit: int) -> list[Department | DamagedRow]:
         def read(key: str, most: int) -> Sequence[Any]:
             return connection_of(reader).execute(_DEPARTMENTS_AFTER, {"after": key, "most": most}).all()
 
-        def keep(rows: Sequence[Any]) -> list[Department]:
-            return [_department(row["body"]) for row in self._tags.valid(department, rows)]
+        def keep(rows: Sequence[Any]) -> list[Department | DamagedRow]:
+            return self._tags.listed(
+                department, rows, lambda row: _department(row["body"]), lambda row: DamagedRow.of(id=row["id"])
+            )
 
         return collect(read, keep, lambda row: str(row.id), after=after, limit=limit)
 
@@ -155,13 +158,13 @@ class PostgresCatalogue(CatalogueStore):
         return sorted(found, key=lambda entry: entry.topic)
 
     @override
-    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry]:
+    def page(self, reader: Reader, *, after: Topic | None, limit: int) -> list[CatalogueEntry | DamagedRow]:
         def read(key: tuple[str, int], most: int) -> Sequence[Any]:
             parameters = {"name": key[0], "major": key[1], "most": most}
             return connection_of(reader).execute(_ENTRIES_AFTER, parameters).all()
 
-        def keep(rows: Sequence[Any]) -> list[CatalogueEntry]:
-            return [_entry(row["body"]) for row in self._tags.valid(catalogue, rows)]
+        def keep(rows: Sequence[Any]) -> list[CatalogueEntry | DamagedRow]:
+            return self._tags.listed(catalogue, rows, lambda row: _entry(row["body"]), _damaged_entry)
 
         first = ("", 0) if after is None else (str(after.name), after.major)
         return collect(read, keep, lambda row: (str(row.name), int(row.major)), after=first, limit=limit)
@@ -185,6 +188,14 @@ class PostgresCatalogue(CatalogueStore):
 
 def _key_is(topic: Topic) -> sa.ColumnElement[bool]:
     return sa.and_(catalogue.c.name == str(topic.name), catalogue.c.major == topic.major)
+
+
+def _damaged_entry(row: Mapping[str, Any]) -> DamagedRow | None:
+    try:
+        topic = Topic.parse(f"{row['name']}.v{row['major']}")
+    except InvalidError:  # no name that the pool would make
+        return None
+    return DamagedRow.of(topic=topic)
 
 
 def _uscc_exists() -> ConflictError:

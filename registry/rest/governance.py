@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from typing_extensions import override
 
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from registry.governance.approvals import Approvals, ApprovalState
 from registry.reports.diff import diff
@@ -206,10 +207,10 @@ class GovernanceHandlers(Handlers):
             found = [
                 one
                 for one in self._approvals.find(reader, subject=subject, state=wanted)
-                if listing.visible(one.subject)
+                if listing.visible(one.about if isinstance(one, DamagedRow) else one.subject)
             ]
-            listing.record(one.subject for one in found)
-            return [dict(one.to_json()) for one in found]
+            listing.record(one.subject for one in found if not isinstance(one, DamagedRow))
+            return [one.document() if isinstance(one, DamagedRow) else dict(one.to_json()) for one in found]
 
     def approval(self, request: Request, approval_id: str) -> dict[str, Any]:
         """Return a request and what became of it."""

@@ -22,6 +22,7 @@ from exchange.access.grants.store import (
     MemoryAccessStore,
     quota_day,
 )
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from schemas.access import GrantState
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
@@ -422,6 +423,38 @@ def test_a_row_edited_behind_the_pool_s_back_is_refused(
         assert error.value.reason is Reason.GRANT_FORGED
     with pytest.raises(CorruptError), desk.db.begin() as work:
         desk.store.list(work, GrantQuery())
+    with desk.db.begin() as work:
+        page = desk.store.page(work, GrantQuery())
+        assert {one.cursor for one in page if isinstance(one, DamagedRow)} == {GRANT}
+        assert all(isinstance(one, DamagedRow) or one.id != GRANT for one in page)
+        found, damaged = desk.store.lock_to_end(work, GRANT)
+        assert (found, damaged) == (a_grant(), True)
+        ended = replace(found, version=2, state=GrantState.SUSPENDED)
+        put = desk.store.put_over_damaged(work, ended, entry_id="entry-2", at=NOW)
+        assert desk.store.get(work, GRANT) == put.grant == ended
+        assert desk.store.lock_to_end(work, GRANT) == (ended, False)
+
+
+@pytest.mark.postgres
+def test_a_version_that_was_made_up_is_in_nobody_s_way_and_none_of_the_pool_s_leaves_nothing_to_end(
+    desk: Home, engine: sa.Engine
+) -> None:
+    edit(
+        engine,
+        "INSERT INTO access_grant_version SELECT grant_id, 2, text, hash, hash, entry_id, recorded_at "
+        "FROM access_grant_version WHERE grant_id = :id",
+        id=GRANT,
+    )
+    edit(engine, "UPDATE access_grant SET seal = hash WHERE id = :id", id=GRANT)
+    with desk.db.begin() as work:
+        found, _ = desk.store.lock_to_end(work, GRANT)
+        ended = replace(found, version=2, state=GrantState.SUSPENDED)
+        assert desk.store.put_over_damaged(work, ended, entry_id="entry-3", at=NOW).grant.version == 3
+    edit(engine, "UPDATE access_grant SET seal = hash WHERE id = :id", id=GRANT)
+    edit(engine, "UPDATE access_grant_version SET seal = hash WHERE grant_id = :id", id=GRANT)
+    with pytest.raises(CorruptError) as error, desk.db.begin() as work:
+        desk.store.lock_to_end(work, GRANT)
+    assert error.value.reason is Reason.GRANT_FORGED
 
 
 @pytest.mark.postgres

@@ -190,8 +190,11 @@ def test_a_row_that_the_pool_did_not_write_does_not_end_a_list(engine: sa.Engine
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE identity_account SET created_by = 'x' WHERE name < 'a-00006'"))
     with made.db.read() as reader:
-        page = made.identities.accounts_page(reader, department=None, after="", limit=4)
-    assert [one.name for one in page] == ["a-00006", "a-00007", "a-00008", "a-00009"]
+        page = made.identities.accounts_page(reader, department=None, after="a-00003", limit=4)
+    assert [one.document() for one in page[:2]] == [
+        {"name": name, "status": "damaged"} for name in ("a-00004", "a-00005")
+    ]
+    assert [one.name for one in page[2:]] == ["a-00006", "a-00007"]
 
 
 @pytest.mark.postgres

@@ -208,3 +208,16 @@ def test_the_database_itself_knows_that_there_are_two_people(engine: sa.Engine) 
     asked = world.ask(person("G3"))
     with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
         connection.execute(sa.update(tables.approval).values(decided_by=asked.asked_by, state="approved"))
+
+
+@pytest.mark.postgres
+def test_a_list_names_a_damaged_request_and_shows_the_others(engine: sa.Engine) -> None:
+    tables.metadata.create_all(engine)
+    world = World(PostgresApprovals(row_tags()), postgres_store(engine))
+    world.subjects.register(SUBJECT, person("G4"))
+    first, second = world.ask(person("G3")), world.ask(person("G2"))
+    with engine.begin() as connection:
+        connection.execute(sa.update(tables.approval).where(tables.approval.c.id == first.id).values(because="x"))
+    damaged, whole = world.approvals.find()
+    assert damaged.document() == {"id": first.id, "status": "damaged"}
+    assert whole == second

@@ -9,8 +9,10 @@ Columns beside the text (consumer, state, …) only serve to find rows. What a g
 which the MAC protects.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
+from itertools import count as numbers_from
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,14 +28,18 @@ from exchange.access.grants.store import (
     GrantPosition,
     GrantQuery,
     GrantVersion,
+    newest_proven,
     position_moved,
     quota_exhausted,
     unknown_grant,
     version_conflict,
 )
+from registry.database.damaged_row import DamagedRow
+from registry.database.keyset import collect
 from registry.database.row_tags import RowTags, derived, proven, tag_columns, tagged
 from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Grant, GrantState
+from schemas.errors import CorruptError
 from schemas.names import ResourceName
 
 __all__ = ["PostgresAccessStore", "metadata"]
@@ -183,16 +189,7 @@ class PostgresAccessStore(AccessStore):
     def put(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
         connection = connection_of(work)
         row = self._row_mac.protect(grant.id, to_text(grant))
-        stored = {"text": row.text, "hash": row.hash, "seal": row.mac}
-        current = {
-            **stored,
-            "version": grant.version,
-            "consumer": grant.consumer,
-            "provider": grant.provider,
-            "topic": str(grant.topic),
-            "state": grant.state.value,
-            "expires": grant.expires,
-        }
+        current = _columns(grant, row)
         if grant.version == 1:
             statement: sa.Executable = pg.insert(_grant).values(id=grant.id, **current).on_conflict_do_nothing()
         else:
@@ -202,12 +199,17 @@ class PostgresAccessStore(AccessStore):
         if connection.execute(statement).rowcount != 1:
             current_version = connection.scalar(sa.select(_grant.c.version).where(_grant.c.id == grant.id))
             raise version_conflict(grant, current_version or 0)
-        connection.execute(
-            sa.insert(_version).values(
-                grant_id=grant.id, version=grant.version, entry_id=entry_id, recorded_at=at, **stored
-            )
-        )
-        return GrantVersion(grant=grant, hash=row.hash, entry_id=entry_id, recorded_at=at)
+        return _add_version(work, grant, row, entry_id, at)
+
+    @override
+    def put_over_damaged(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        connection = connection_of(work)
+        taken = set(connection.execute(sa.select(_version.c.version).where(_version.c.grant_id == grant.id)).scalars())
+        free = next(number for number in numbers_from(grant.version) if number not in taken)
+        grant = replace(grant, version=free)
+        row = self._row_mac.protect(grant.id, to_text(grant))
+        connection.execute(sa.update(_grant).where(_grant.c.id == grant.id).values(_columns(grant, row)))
+        return _add_version(work, grant, row, entry_id, at)
 
     @override
     def get(self, reader: Reader, grant_id: str) -> Grant:
@@ -225,6 +227,20 @@ class PostgresAccessStore(AccessStore):
     @override
     def lock_for_update(self, work: UnitOfWork, grant_id: str) -> Grant:
         return self._verify(grant_id, connection_of(work).execute(_LOCK_FOR_UPDATE, {"id": grant_id}).one_or_none())
+
+    @override
+    def last_proven(self, reader: Reader, grant_id: str) -> Grant:
+        columns = (_version.c.text, _version.c.hash, _version.c.seal)
+        rows = connection_of(reader).execute(sa.select(*columns).where(_version.c.grant_id == grant_id))
+        stored = (MacedRow(row.text, bytes(row.hash), bytes(row.seal)) for row in rows)
+        return newest_proven(self._row_mac, grant_id, stored)
+
+    @override
+    def lock_to_end(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, bool]:
+        try:
+            return self.lock_for_update(work, grant_id), False
+        except CorruptError:
+            return self.last_proven(work, grant_id), True
 
     @override
     def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
@@ -247,23 +263,25 @@ class PostgresAccessStore(AccessStore):
 
     @override
     def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
-        statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
-        if query.consumer is not None:
-            statement = statement.where(_grant.c.consumer == query.consumer)
-        if query.provider is not None:
-            statement = statement.where(_grant.c.provider == query.provider)
-        if query.party is not None:
-            statement = statement.where(sa.or_(_grant.c.consumer == query.party, _grant.c.provider == query.party))
-        if query.topic is not None:
-            statement = statement.where(_grant.c.topic == str(query.topic))
-        if query.resource is not None:
-            statement = statement.where(sa.func.starts_with(_grant.c.topic, f"{query.resource}.v"))
-        if query.states is not None:
-            statement = statement.where(_grant.c.state.in_([state.value for state in query.states]))
-        if query.expires_before is not None:
-            statement = statement.where(_grant.c.expires < query.expires_before)
-        rows = connection_of(reader).execute(statement.order_by(_grant.c.id).limit(query.limit))
+        rows = connection_of(reader).execute(_select(query))
         return [self._verify(row.id, (row.text, row.hash, row.seal)) for row in rows]
+
+    @override
+    def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
+        def read(after: str, most: int) -> Sequence[Any]:
+            return connection_of(reader).execute(_select(replace(query, after=after, limit=most))).all()
+
+        def keep(rows: Sequence[Any]) -> Iterator[Grant | DamagedRow]:
+            for row in rows:
+                try:
+                    yield self._verify(row.id, (row.text, row.hash, row.seal))
+                except CorruptError:
+                    self._tags.report_refused(_grant, {"id": row.id})
+                    damaged = DamagedRow.of(id=row.id)
+                    if damaged is not None:
+                        yield damaged
+
+        return collect(read, keep, lambda row: str(row.id), after=query.after, limit=query.limit)
 
     @override
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -381,20 +399,59 @@ class PostgresAccessStore(AccessStore):
     @override
     def purposes(self, reader: Reader) -> Sequence[Purpose]:
         rows = connection_of(reader).execute(sa.select(_purpose).order_by(_purpose.c.id))
-        return [
-            Purpose(
-                id=row["id"],
-                parent=row["parent"],
-                zh=row["zh"],
-                en=row["en"],
-                dpv=row["dpv"],
-                active=row["active"],
-            )
-            for row in self._tags.valid(_purpose, rows)
-        ]
+        return [_purpose_of(row) for row in self._tags.valid(_purpose, rows)]
+
+    @override
+    def listed_purposes(self, reader: Reader) -> Sequence[Purpose | DamagedRow]:
+        rows = connection_of(reader).execute(sa.select(_purpose).order_by(_purpose.c.id))
+        return self._tags.listed(_purpose, rows, _purpose_of, lambda row: DamagedRow.of(id=row["id"]))
 
     def _verify(self, grant_id: str, row: Sequence[Any] | None) -> Grant:
         if row is None:
             raise unknown_grant()
         text, digest, mac = row
         return self._row_mac.verify(grant_id, MacedRow(text, bytes(digest), bytes(mac)))
+
+
+def _select(query: GrantQuery) -> "sa.Select[Any]":
+    statement = sa.select(_grant.c.id, _grant.c.text, _grant.c.hash, _grant.c.seal).where(_grant.c.id > query.after)
+    if query.consumer is not None:
+        statement = statement.where(_grant.c.consumer == query.consumer)
+    if query.provider is not None:
+        statement = statement.where(_grant.c.provider == query.provider)
+    if query.party is not None:
+        statement = statement.where(sa.or_(_grant.c.consumer == query.party, _grant.c.provider == query.party))
+    if query.topic is not None:
+        statement = statement.where(_grant.c.topic == str(query.topic))
+    if query.resource is not None:
+        statement = statement.where(sa.func.starts_with(_grant.c.topic, f"{query.resource}.v"))
+    if query.states is not None:
+        statement = statement.where(_grant.c.state.in_([state.value for state in query.states]))
+    if query.expires_before is not None:
+        statement = statement.where(_grant.c.expires < query.expires_before)
+    return statement.order_by(_grant.c.id).limit(query.limit)
+
+
+def _columns(grant: Grant, row: MacedRow) -> dict[str, Any]:
+    return {
+        "text": row.text,
+        "hash": row.hash,
+        "seal": row.mac,
+        "version": grant.version,
+        "consumer": grant.consumer,
+        "provider": grant.provider,
+        "topic": str(grant.topic),
+        "state": grant.state.value,
+        "expires": grant.expires,
+    }
+
+
+def _add_version(work: UnitOfWork, grant: Grant, row: MacedRow, entry_id: str, at: datetime) -> GrantVersion:
+    values = {"grant_id": grant.id, "version": grant.version, "entry_id": entry_id, "recorded_at": at}
+    stored = {"text": row.text, "hash": row.hash, "seal": row.mac}
+    connection_of(work).execute(sa.insert(_version).values({**values, **stored}))
+    return GrantVersion(grant=grant, hash=row.hash, entry_id=entry_id, recorded_at=at)
+
+
+def _purpose_of(row: Mapping[str, Any]) -> Purpose:
+    return Purpose(id=row["id"], parent=row["parent"], zh=row["zh"], en=row["en"], dpv=row["dpv"], active=row["active"])

@@ -18,7 +18,7 @@ from exchange.access.grants.grant_json import from_text
 from schemas.access import Grant
 from schemas.errors import CorruptError, PoolError, Reason
 
-__all__ = ["MacedRow", "RowMac"]
+__all__ = ["MacedRow", "RowMac", "forged_grant"]
 
 _MIN_KEY = 32  # bytes
 _MOST_PARSED = 4_096  # parsed grants in the cache; each a few kilobytes
@@ -64,13 +64,13 @@ class RowMac:
         """
         digest = hashlib.sha256(row.text.encode()).digest()
         if digest != row.hash or not hmac.compare_digest(self._mac(grant_id, digest), row.mac):
-            raise _forged(grant_id)
+            raise forged_grant(grant_id)
         try:
             grant = _parsed(row.text)
         except PoolError as error:
-            raise _forged(grant_id) from error
+            raise forged_grant(grant_id) from error
         if grant.id != grant_id:
-            raise _forged(grant_id)
+            raise forged_grant(grant_id)
         return grant
 
     def _mac(self, grant_id: str, digest: bytes) -> bytes:
@@ -81,7 +81,8 @@ class RowMac:
 _parsed = lru_cache(maxsize=_MOST_PARSED)(from_text)
 
 
-def _forged(grant_id: str) -> CorruptError:
+def forged_grant(grant_id: str) -> CorruptError:
+    """Return the error of a grant that is not one that the pool wrote."""
     return CorruptError(
         Reason.GRANT_FORGED,
         f"the stored grant {grant_id} is not the one that the pool wrote; nothing is released under it until an "

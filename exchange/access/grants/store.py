@@ -21,7 +21,8 @@ The stores never begin or commit: a write joins the `UnitOfWork` that it is give
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -30,10 +31,11 @@ from typing_extensions import override
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import from_text, grant_hash, to_text
-from exchange.access.grants.row_mac import MacedRow, RowMac
+from exchange.access.grants.row_mac import MacedRow, RowMac, forged_grant
+from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import MemoryUnitOfWork, Reader, UnitOfWork
 from schemas.access import Grant, GrantState
-from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
+from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError
 from schemas.names import ResourceName, Topic
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "GrantQuery",
     "GrantVersion",
     "MemoryAccessStore",
+    "newest_proven",
     "position_moved",
     "quota_day",
     "quota_exhausted",
@@ -180,6 +183,30 @@ class AccessStore(Protocol):
         """
         ...
 
+    def last_proven(self, reader: Reader, grant_id: str) -> Grant:
+        """Return the newest version that the pool wrote, where the current row is damaged.
+
+        Raises:
+            CorruptError: GRANT_FORGED, the pool wrote none.
+        """
+        ...
+
+    def lock_to_end(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, bool]:
+        """Return the version from which a grant can be ended, under an exclusive lock; and whether its row is damaged.
+
+        It is the current version. Where the pool did not write that one, it is the newest version that it wrote: who
+        has edited the row of a grant must not keep others from ending it.
+
+        Raises:
+            InvalidError: GRANT_UNKNOWN.
+            CorruptError: GRANT_FORGED, the pool wrote none of its versions: there is nothing to end.
+        """
+        ...
+
+    def put_over_damaged(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        """Add a version in place of a damaged current one, with the next number that no stored version has."""
+        ...
+
     def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
         """Lock what a department holds of a resource, until the transaction ends; before any grant is locked."""
         ...
@@ -198,6 +225,10 @@ class AccessStore(Protocol):
         Raises:
             CorruptError: GRANT_FORGED.
         """
+        ...
+
+    def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
+        """Return current versions as `list` does, for a list: a row that the pool did not write is named."""
         ...
 
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -255,6 +286,10 @@ class AccessStore(Protocol):
         """Return all purposes, retired ones too, in the order of their ids."""
         ...
 
+    def listed_purposes(self, reader: Reader) -> Sequence[Purpose | DamagedRow]:
+        """Return all purposes as `purposes` does, for a list: a row that the pool did not write is named."""
+        ...
+
 
 @dataclass
 class _Tables:
@@ -298,6 +333,24 @@ class MemoryAccessStore(AccessStore):
         return self.get(work, grant_id)
 
     @override
+    def last_proven(self, reader: Reader, grant_id: str) -> Grant:
+        del reader
+        return newest_proven(self._row_mac, grant_id, (row for row, _, _ in self._tables.versions[grant_id]))
+
+    @override
+    def lock_to_end(self, work: UnitOfWork, grant_id: str) -> tuple[Grant, bool]:
+        try:
+            return self.get(work, grant_id), False
+        except CorruptError:
+            return self.last_proven(work, grant_id), True
+
+    @override
+    def put_over_damaged(self, work: UnitOfWork, grant: Grant, *, entry_id: str, at: datetime) -> GrantVersion:
+        history = self._tables.versions[grant.id]
+        grant = replace(grant, version=len(history) + 1)
+        return self.put(work, grant, entry_id=entry_id, at=at)
+
+    @override
     def lock_holding(self, work: UnitOfWork, consumer: str, resource: ResourceName) -> None:
         del work, consumer, resource
 
@@ -313,6 +366,17 @@ class MemoryAccessStore(AccessStore):
     def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
         grants = (self.get(reader, grant_id) for grant_id in sorted(self._tables.versions) if grant_id > query.after)
         return [grant for grant in grants if _matches(query, grant)][: query.limit]
+
+    @override
+    def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
+        found: list[Grant | DamagedRow] = []
+        for grant_id in self._ids(query):
+            try:
+                found.append(self.get(reader, grant_id))
+            except CorruptError:
+                damaged = DamagedRow.of(id=grant_id)
+                found += [damaged] if damaged is not None else []
+        return found
 
     @override
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -382,6 +446,10 @@ class MemoryAccessStore(AccessStore):
         del reader
         return [self._tables.purposes[purpose_id] for purpose_id in sorted(self._tables.purposes)]
 
+    @override
+    def listed_purposes(self, reader: Reader) -> Sequence[Purpose | DamagedRow]:
+        return self.purposes(reader)
+
     @staticmethod
     def _set(work: UnitOfWork, table: dict[_K, _V], key: _K, value: _V) -> None:
         before = table.get(key)
@@ -407,6 +475,21 @@ def _matches(query: GrantQuery, grant: Grant) -> bool:
         and (query.states is None or grant.state in query.states)
         and (query.expires_before is None or grant.expires < query.expires_before)
     )
+
+
+def newest_proven(row_mac: RowMac, grant_id: str, rows: Iterable[MacedRow]) -> Grant:
+    """Return the newest version of a grant among the rows that the pool wrote.
+
+    Raises:
+        CorruptError: GRANT_FORGED, it wrote none of them.
+    """
+    proven = []
+    for row in rows:
+        with suppress(CorruptError):
+            proven.append(row_mac.verify(grant_id, row))
+    if not proven:
+        raise forged_grant(grant_id)
+    return max(proven, key=lambda grant: grant.version)
 
 
 def version_conflict(grant: Grant, current: int) -> ConflictError:
