@@ -14,7 +14,7 @@ import re
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["AdminClient", "from_options"]
 
 _TIMEOUT: Final = 60.0  # seconds
+_PART: Final = 65_536  # bytes of a long answer in memory at a time
 _WAITS = 3  # times that a call waits where the pool says how long
 _SLOWED = frozenset({Reason.TOO_MANY_FAILURES, Reason.RATE_LIMITED})
 _NEXT: Final = re.compile(r'<(?:https?://[^/>]*)?/v1([^>]*)>; *rel="?next"?')
@@ -65,6 +66,29 @@ class AdminClient:
             target = match[1] if match and page else None
         return items
 
+    @contextlib.contextmanager
+    def download(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[Iterator[bytes]]:
+        """Open an answer that may be long, and return its parts as they come.
+
+        Raises:
+            UnavailableError: GATEWAY_UNAVAILABLE; also from the parts, where the answer ends before its end.
+        """
+        given = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
+        target = f"{_quoted(path)}?{urlencode(given, doseq=True)}" if given else _quoted(path)
+        with self._open("GET", target, None) as response:
+            if not 200 <= response.status < 300:  # RFC 9110, section 15.3
+                raise _error(response.status, response.read(), response.getheader("retry-after", ""))
+            yield self._parts(response)
+
+    def _parts(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        try:
+            while part := response.read1(_PART):
+                yield part
+        except (OSError, http.client.HTTPException) as error:
+            raise UnavailableError(
+                Reason.GATEWAY_UNAVAILABLE, "the answer ended before its end: what was written is not whole; repeat it"
+            ) from error
+
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a document and return the answer."""
         return self._call("POST", _quoted(path), json.dumps(dict(body or {}), ensure_ascii=False).encode())[0]
@@ -82,27 +106,44 @@ class AdminClient:
         return self._call_once(method, target, body)
 
     def _call_once(self, method: str, target: str, body: bytes | None) -> tuple[Any, str]:
+        with self._open(method, target, body) as response:
+            try:
+                content = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise self._no_answer(error) from error
+        if 200 <= response.status < 300:  # RFC 9110, section 15.3
+            is_json = response.getheader("content-type", "").startswith("application/json")
+            return json.loads(content) if is_json else content.decode(), response.getheader("link", "")
+        raise _error(response.status, content, response.getheader("retry-after", ""))
+
+    @contextlib.contextmanager
+    def _open(self, method: str, target: str, body: bytes | None) -> Iterator[http.client.HTTPResponse]:
+        """Send a request and return its answer, unread; the connection ends with the block."""
         headers = self._headers if body is None else {**self._headers, "content-type": "application/json"}
+        with contextlib.ExitStack() as held:
+            yield self._send(held, method, target, body, headers)
+
+    def _send(
+        self, held: contextlib.ExitStack, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         try:
             connection, base = self._connection()
-            with contextlib.closing(connection):
-                connection.request(method, f"{base}/v1{target}", body, headers)
-                response = connection.getresponse()
-                content = response.read()
+            held.enter_context(contextlib.closing(connection))
+            connection.request(method, f"{base}/v1{target}", body, dict(headers))
+            return connection.getresponse()
         except ValueError as error:  # a port that is no number, a token that is no header
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{self._url} cannot be called with this token; expected https://HOST:PORT and a token of ASCII",
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(
-                Reason.GATEWAY_UNAVAILABLE,
-                f"the pool at {self._url} does not answer ({type(error).__name__}); is `pool serve` running?",
-            ) from error
-        if 200 <= response.status < 300:  # RFC 9110, section 15.3
-            is_json = response.getheader("content-type", "").startswith("application/json")
-            return json.loads(content) if is_json else content.decode(), response.getheader("link", "")
-        raise _error(response.status, content, response.getheader("retry-after", ""))
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> UnavailableError:
+        return UnavailableError(
+            Reason.GATEWAY_UNAVAILABLE,
+            f"the pool at {self._url} does not answer ({type(error).__name__}); is `pool serve` running?",
+        )
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         """Return a connection that no proxy of the environment is asked for, and the path of the address."""

@@ -139,6 +139,7 @@ class Action(StrEnum):
     ERASURE_READ = "exchange:erasure:read"
     AUDIT_READ = "audit:log:read"
     AUDIT_PROVE = "audit:log:prove"
+    AUDIT_EXPORT = "audit:log:export"
     AUDIT_KEYS_READ = "audit:keys:read"
     AUDIT_KEYS_PROPOSE = "audit:keys:propose"
     AUDIT_KEYS_PRUNE = "audit:keys:prune"

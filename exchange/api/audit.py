@@ -1,15 +1,20 @@
 """Control API of the audit log: searches in pages, single entries, proofs, checkpoints, the trace's keys."""
 
+import json
+from collections.abc import AsyncIterator, Generator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import anyio
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from exchange.api.bodies import PruningBody
 from exchange.api.caller import After, Caller, Document, Limit, listed, refuse_unknown
+from exchange.audit.search.entry_rows import COLUMNS, csv_line, entry_row
 from exchange.audit.store import EntryQuery
 from exchange.control.audit_queries import parse_cursor
 from registry.database.keyset import MAX_PAGE
@@ -20,6 +25,11 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/audit", tags=["audit"], dependencies=[Depends(refuse_unknown)])
 _SHANGHAI = timezone(timedelta(hours=8))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _text(media_type: str) -> dict[int | str, Any]:
+    """Return what the API's document says of an answer that is a stream of text."""
+    return {200: {"content": {media_type: {"schema": {"type": "string"}}}}}
 
 
 class _Criteria:
@@ -108,6 +118,50 @@ def entries(
     if page.after is not None:
         response.headers["Link"] = next_link(request, page.after)
     return page.documents
+
+
+@router.get("/entries.csv", response_class=StreamingResponse, responses=_text("text/csv"))
+def export_csv(who: Caller, criteria: Criteria) -> StreamingResponse:
+    """Export all entries that match as CSV (RFC 4180), newest first, with the columns of `pool audit list`.
+
+    Texts are safe from spreadsheet formulas. The export is two entries: before its first row and after its last.
+    """
+    pages = who.pool.audit_queries.export(who.actor, who.call, criteria.query, form="csv", party=criteria.party)
+
+    def lines() -> Generator[str, None, None]:
+        yield csv_line(COLUMNS)
+        for page in pages:
+            yield "".join(csv_line(entry_row(document).values()) for document in page)
+
+    return _download(lines(), "text/csv; charset=utf-8; header=present", "entries.csv")
+
+
+@router.get("/entries.jsonl", response_class=StreamingResponse, responses=_text("application/jsonl"))
+def export_jsonl(who: Caller, criteria: Criteria) -> StreamingResponse:
+    """Export all entries that match as JSON lines, newest first, each as a search returns it."""
+    pages = who.pool.audit_queries.export(who.actor, who.call, criteria.query, form="jsonl", party=criteria.party)
+
+    def lines() -> Generator[str, None, None]:
+        for page in pages:
+            yield "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in page)
+
+    return _download(lines(), "application/jsonl", "entries.jsonl")
+
+
+def _download(lines: Generator[str, None, None], media_type: str, name: str) -> StreamingResponse:
+    """Return the answer of an export: it ends in the middle, without its last chunk, where the pool cannot go on."""
+    headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+    return StreamingResponse(_closed(lines), media_type=media_type, headers=headers)
+
+
+async def _closed(lines: Generator[str, None, None]) -> AsyncIterator[str]:
+    """Yield lines that are made in threads; they are closed in one too, also where the client has gone."""
+    try:
+        async for part in iterate_in_threadpool(lines):
+            yield part
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(lines.close)
 
 
 def next_link(request: Request, after: str) -> str:

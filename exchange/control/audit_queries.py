@@ -4,14 +4,15 @@ A department sees the entries whose actor is its own and those whose resource is
 resource is another's, without ranges (`exchange.control.entry_view`). A query has one entry: what was asked, its
 digest, and how many entries the answer holds; nothing is answered that has none. Searches that an actor repeats within
 a minute are counted in one entry with their digests, but for those about a case or a person and for further pages: each
-of those has an entry of its own, and so has each look-up of an entry.
+of those has an entry of its own, and so has each look-up of an entry, and each export has two.
 """
 
 import base64
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -19,12 +20,12 @@ from exchange.access.decision.roles import decide_control
 from exchange.audit.search.entry_rows import iso_time
 from exchange.audit.store import CheckpointRow, EntryParty, EntryPlace, EntryQuery, EntryStore, StoredLeaf
 from exchange.authorization.attributes import AttributeProvider
-from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.entry_view import EVERYTHING, entry_view
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.canonical import canonical
-from schemas.errors import InvalidError, Reason
+from schemas.errors import InvalidError, Reason, RefusedError
 
 __all__ = ["AuditQueries", "EntryPage", "OwnResources", "SignedLog", "cursor_text", "parse_cursor"]
 
@@ -46,6 +47,7 @@ _CRITERIA = (
     "party",
 )
 _MINE = "mine"
+_EXPORT_PAGE = 1_000  # entries in memory at a time
 _CURSOR = re.compile(r"([a-j]{1,16})-([a-j]{1,18})")
 # In letters: among other digits, a time and a row could look like a number of a person, which is refused.
 _TO_LETTERS = str.maketrans("0123456789", "abcdefghij")
@@ -120,12 +122,14 @@ class AuditQueries:
         entries: EntryStore,
         log: SignedLog,
         own_resources: OwnResources,
+        clock: Callable[[], int],
     ) -> None:
         self._enforcer = enforcer
         self._attributes = attributes
         self._entries = entries
         self._log = log
         self._own_resources = own_resources
+        self._clock = clock  # microseconds UTC
 
     def search(self, actor: Actor, call: RequestContext, query: EntryQuery, *, party: str | None = None) -> EntryPage:
         """Return a page of entries, newest first, as the actor sees them, each with its index and its proof status.
@@ -140,10 +144,8 @@ class AuditQueries:
         Raises:
             RefusedError: the actor may not read the log, or not that department's.
         """
-        decision = self._decide(actor, Action.AUDIT_READ)
         party = actor.department if party == _MINE else party
-        if decision and party and actor.department not in {"", party}:
-            decision = Deny(Reason.OTHER_DEPARTMENT, "you may read the entries of your own department alone")
+        decision = self._decide_for(actor, Action.AUDIT_READ, party)
         authorized = self._enforcer.admit(actor, Action.AUDIT_READ, "*", call, decision)
         reader = self._party(actor)
         query = replace(query, party=self._party_of(party) if party else reader)
@@ -159,6 +161,70 @@ class AuditQueries:
             self._enforcer.record(authorized, data)
         full = len(found) == query.limit
         return EntryPage(documents=documents, after=cursor_text(found[-1].place) if full else None)
+
+    def export(
+        self, actor: Actor, call: RequestContext, query: EntryQuery, *, form: str, party: str | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Return all entries that match, newest first, page by page: one page is in memory at a time.
+
+        An export has two entries, which are never folded: before its first page, what is asked, and after its last, or
+        where it is broken off, how many entries left. It holds what was in the log when it began. The actor is
+        decided on again for each page, so that a revoked account reads no further.
+
+        Args:
+            actor: who asks.
+            call: the context.
+            query: which entries; limit and cursor do not count.
+            form: what they are written as, for the entry.
+            party: as in `search`.
+
+        Raises:
+            RefusedError: the actor may not export the log, or not that department's.
+            UnavailableError: nothing was exported; RATE_LIMITED, the actor has done too much.
+        """
+        party = actor.department if party == _MINE else party
+        decision = self._decide_for(actor, Action.AUDIT_EXPORT, party)
+        authorized = self._enforcer.admit(actor, Action.AUDIT_EXPORT, "*", call, decision)
+        begun = self._clock()
+        query = replace(
+            query, after=None, until=begun if query.until is None else min(query.until, begun), limit=_EXPORT_PAGE
+        )
+        asked = {**_asked(query, party), "format": form}
+        self._enforcer.record(authorized, asked)
+        reader = self._party(actor)
+        pages = self._pages(replace(query, party=self._party_of(party) if party else reader))
+        first = next(pages)
+        return self._exported(authorized, asked["digest"], reader, party, itertools.chain([first], pages))
+
+    def _exported(
+        self,
+        authorized: Authorized,
+        digest: str,
+        reader: EntryParty | None,
+        party: str | None,
+        pages: Iterator[list[StoredLeaf]],
+    ) -> Iterator[list[dict[str, Any]]]:
+        count, complete = 0, False
+        try:
+            for page in pages:
+                decision = self._decide_for(authorized.actor, Action.AUDIT_EXPORT, party)
+                if isinstance(decision, Deny):
+                    raise RefusedError(decision.reason, decision.explanation)
+                covered = self._covered()
+                count += len(page)
+                yield [self._document(one, reader, covered) for one in page]
+            complete = True
+        finally:
+            self._enforcer.record(authorized, {"digest": digest, "count": count, "complete": complete})
+
+    def _pages(self, query: EntryQuery) -> Iterator[list[StoredLeaf]]:
+        """Yield the pages of a search, at least one."""
+        while True:
+            page = self._entries.find(query)
+            yield page
+            if len(page) < query.limit:
+                return
+            query = replace(query, after=page[-1].place)
 
     def show(self, actor: Actor, call: RequestContext, entry_id: str) -> dict[str, Any]:
         """Return one entry as `search` does, and what proves it.
@@ -242,6 +308,13 @@ class AuditQueries:
     def _covered(self) -> int:
         latest = self._log.latest_checkpoint()
         return latest[0] if latest else 0
+
+    def _decide_for(self, actor: Actor, action: Action, party: str | None) -> Allow | Deny:
+        """Decide a reading of the log, or of the entries of one department."""
+        decision = self._decide(actor, action)
+        if decision and party and actor.department not in {"", party}:
+            return Deny(Reason.OTHER_DEPARTMENT, "you may read the entries of your own department alone")
+        return decision
 
     def _decide(self, actor: Actor, action: Action) -> Allow | Deny:
         return decide_control(

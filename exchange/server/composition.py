@@ -279,6 +279,7 @@ class App:
                 entries=audit.entries,
                 log=_SignedLog(audit.log, config.path("log")),
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
+                clock=microseconds,
             ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),
             restores=Restores(

@@ -157,6 +157,13 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SECURITY_OFFICER: Scope.OWN,
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
         },
+        # Whoever may search the log may export what it finds; each export has entries of its own.
+        _A.AUDIT_EXPORT: {
+            _R.AUDITOR: Scope.ANY,
+            _R.DATA_AUTHORITY: Scope.ANY,
+            _R.SECURITY_OFFICER: Scope.OWN,
+            _R.SHARING_OFFICE_HEAD: Scope.OWN,
+        },
         _A.AUDIT_PROVE: {
             _R.AUDITOR: Scope.ANY,
             _R.DATA_AUTHORITY: Scope.ANY,
@@ -195,6 +202,7 @@ _READS = frozenset(
         _A.ERASURE_READ,
         _A.AUDIT_READ,
         _A.AUDIT_PROVE,
+        _A.AUDIT_EXPORT,
         _A.AUDIT_KEYS_READ,
         _A.RESTORE_READ,
         _A.CLOCK_READ,
