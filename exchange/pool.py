@@ -34,6 +34,7 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
+from exchange.control.grant_use import GrantUse
 from exchange.control.grants import GrantService
 from exchange.control.restores import Restores
 from exchange.identity.authority import CertificateAuthenticator
@@ -84,6 +85,7 @@ class Pool:
     fetching: FetchService
     fetching_together: GroupFetch
     grants: GrantService
+    grant_use: GrantUse
     administration: Administration
     departments: DepartmentService
     accounts: AccountService

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from exchange.access.grants.grant_json import to_json
+from exchange.access.grants.store import GrantVersion
 from exchange.access.view.filter import filter_from_json
 from exchange.control.accounts import ListedAccount
 from exchange.control.grant_review import Review
@@ -49,6 +50,7 @@ __all__ = [
     "grant_json",
     "proposal_json",
     "review_json",
+    "version_json",
 ]
 
 
@@ -335,6 +337,17 @@ def grant_json(grant: Grant) -> dict[str, Json]:
 def review_json(review: Review) -> dict[str, Json]:
     """Return a grant's document, with what is to be known of it as its member `review`."""
     return {**to_json(review.grant), "review": review.to_json()}
+
+
+def version_json(version: GrantVersion) -> dict[str, Json]:
+    """Return the document of a grant's version; what it says is in the grant of that version."""
+    return {
+        "version": version.grant.version,
+        "state": str(version.grant.state),
+        "at": version.recorded_at.isoformat(),
+        "hash": version.hash.hex(),
+        "entry": version.entry_id,
+    }
 
 
 def account_json(listed: ListedAccount) -> dict[str, Json]:

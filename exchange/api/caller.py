@@ -38,6 +38,7 @@ __all__ = [
     "listed",
     "refuse_unknown",
     "topic_key",
+    "version_key",
 ]
 
 Document = dict[str, Any]
@@ -172,6 +173,21 @@ def topic_key(after: str) -> Topic | None:
         InvalidError: NAME_INVALID.
     """
     return Topic.parse(after) if after else None
+
+
+def version_key(after: str) -> int:
+    """Return the number of the version of a cursor, 0 without one.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    if not after:
+        return 0
+    if after.isascii() and after.isdigit() and len(after) < 10:
+        return int(after)
+    raise InvalidError(
+        Reason.REQUEST_INVALID, 'after: got a cursor of another form; expected that of a `Link: rel="next"`'
+    )
 
 
 def certificate_key(after: str) -> tuple[str, str, str]:

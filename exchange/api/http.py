@@ -5,6 +5,7 @@ that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
 import math
+from datetime import timedelta
 from functools import partial
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from fastapi.responses import JSONResponse
 
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.purposes import Purpose
-from exchange.access.grants.store import GrantQuery
+from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
 from exchange.api import audit
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.bodies import (
@@ -42,6 +43,7 @@ from exchange.api.bodies import (
     grant_json,
     proposal_json,
     review_json,
+    version_json,
 )
 from exchange.api.caller import (
     After,
@@ -53,8 +55,10 @@ from exchange.api.caller import (
     listed,
     refuse_unknown,
     topic_key,
+    version_key,
 )
 from exchange.api.problems import as_pool_error, http_status, problem
+from exchange.control.grant_review import Review
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
@@ -62,7 +66,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
-from schemas.names import Topic
+from schemas.names import ResourceName, Topic
 
 __all__ = ["create"]
 
@@ -272,20 +276,64 @@ def grants(
     who: Caller,
     state: Annotated[list[GrantState] | None, Query()] = None,
     *,
+    consumer: Annotated[str | None, Query(description="internal id of the department that has or asks for it")] = None,
+    provider: Annotated[str | None, Query(description="internal id of the providing department")] = None,
+    topic: Annotated[str | None, Query(description="resource and major, such as residents.v1")] = None,
+    resource: Annotated[str | None, Query(description="name of a resource, in any major")] = None,
+    expires_within: Annotated[int | None, Query(ge=1, le=3650, description="days from now; without those over")] = None,
+    order: Annotated[GrantOrder, Query(description="id (oldest first), newest, or expires")] = GrantOrder.ID,
     unmasked: bool = False,
     after: After = "",
     limit: Limit = MAX_PAGE,
 ) -> Response:
-    """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out."""
-    query = GrantQuery(states=frozenset(state) if state else None, after=after, limit=limit)
+    """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out.
+
+    A grant whose row is damaged is `{"id": …, "status": "damaged"}`.
+    """
+    now = who.pool.now()
+    query = GrantQuery(
+        consumer=consumer,
+        provider=provider,
+        topic=None if topic is None else Topic.parse(topic),
+        resource=None if resource is None else ResourceName(resource),
+        states=frozenset(state) if state else None,
+        expires_from=None if expires_within is None else now,
+        expires_before=None if expires_within is None else now + timedelta(days=expires_within),
+        order=order,
+        after=after,
+        limit=limit,
+    )
     found = who.pool.grants.reviews(who.actor, who.call, query, unmasked=unmasked)
-    return listed(request, found, limit, document=review_json, key=lambda one: one.grant.id)
+
+    def key(one: Review) -> str:
+        return cursor_behind(order, one.grant.expires, one.grant.id)
+
+    return listed(request, found, limit, document=review_json, key=key)
 
 
 @router.get("/grants/{grant_id}", tags=["grants"])
 def grant(who: Caller, grant_id: str) -> Document:
     """Return a grant with what an approver must know, together with all that its consumer holds of the resource."""
     return review_json(who.pool.grants.show(who.actor, who.call, grant_id))
+
+
+@router.get("/grants/{grant_id}/versions", response_model=list[Document], tags=["grants"])
+def grant_versions(
+    request: Request,
+    who: Caller,
+    grant_id: str,
+    after: After = "",
+    limit: Limit = MAX_PAGE,
+) -> Response:
+    """List the versions of a grant, oldest first, each with its hash and the entry of the act that made it."""
+    found = who.pool.grant_use.versions(who.actor, who.call, grant_id, after=version_key(after), limit=limit)
+    return listed(request, found, limit, document=version_json, key=lambda one: str(one.grant.version))
+
+
+@router.get("/grants/{grant_id}/use", tags=["grants"])
+def grant_use(who: Caller, grant_id: str) -> Document:
+    """Return how often and how much was released under a grant in the last 31 days, and when last."""
+    return who.pool.grant_use.use(who.actor, who.call, grant_id)
 
 
 @router.post("/grants/{grant_id}/confirmation", tags=["grants"])

@@ -215,10 +215,27 @@ def grant_list(
     unmasked: Annotated[
         bool, typer.Option("--unmasked", help="only grants that show unmasked what no request wrote out")
     ] = False,
+    consumer: Annotated[str | None, typer.Option(help="internal id of the department that has or asks for it")] = None,
+    provider: Annotated[str | None, typer.Option(help="internal id of the providing department")] = None,
+    topic: Annotated[str | None, typer.Option(help="resource and major, such as residents.v1")] = None,
+    resource: Annotated[str | None, typer.Option(help="name of a resource, in any major")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="such as submitted or active; may be repeated")] = None,
+    expires_within: Annotated[int | None, typer.Option(help="days from now; not those that ended")] = None,
+    order: Annotated[str, typer.Option(help="id (oldest first), newest, or expires")] = "id",
     as_json: JsonOption = False,
 ) -> None:
     """List the grants that the account may see; the last column says what each shows beyond the schema's masks."""
-    rows = client(context).list("/grants", {"unmasked": "true"} if unmasked else None)
+    query = {
+        "consumer": consumer,
+        "provider": provider,
+        "topic": topic,
+        "resource": resource,
+        "state": state or None,
+        "expires_within": expires_within,
+        "order": order,
+        "unmasked": "true" if unmasked else None,
+    }
+    rows = client(context).list("/grants", query)
     columns = (
         "id", "topic", "state", "consumer", "purpose", "fields", "masks", "rows", "case", "legal_basis", "history",
         "quota_per_day", "expires", "suspend_after", "shows",
@@ -238,6 +255,31 @@ def grant_show(context: typer.Context, grant_id: str, as_json: JsonOption = Fals
     departments = {one["id"]: one["short_name"] for one in pool.list("/departments") if not is_damaged(one)}
     purposes = {one["id"]: f"{one['zh']} {one['en']}" for one in pool.list("/purposes") if not is_damaged(one)}
     print_lines(describe_grant(document, departments, purposes))
+
+
+@grant.command("versions")
+def grant_versions(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
+    """List the versions of a grant, each with the entry of the act that made it."""
+    rows = client(context).list(f"/grants/{grant_id}/versions")
+    print_rows(rows, ("version", "state", "at", "entry", "hash"), as_json=as_json)
+
+
+@grant.command("use")
+def grant_use(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
+    """Show how often and how much was released under a grant in the last 31 days, and when last."""
+    document = client(context).get(f"/grants/{grant_id}/use")
+    if as_json:
+        print_json(document)
+        return
+    last = document["last"]
+    print_line(f"releases      {document['releases']}{' or more' if document['more'] else ''} in the last 31 days")
+    print_line(
+        f"last          {last['at']}, {last['records']} records, entry {last['entry']}"
+        if last
+        else "last          never"
+    )
+    for one in document["days"]:
+        print_line(f"{one['day']}    {one['records']:,} records")
 
 
 @grant.command("confirm")

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -37,9 +37,9 @@ from exchange.access.grants.life_cycle import (
     submit,
     suspend_unmasked,
 )
-from exchange.access.grants.store import AccessStore, GrantQuery
+from exchange.access.grants.store import AccessStore, GrantQuery, cursor_behind
 from exchange.authorization.attributes import AttributeProvider, reference_to
-from exchange.authorization.enforcement import Enforcer
+from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grant_review import GrantReview, Review, SchemaMaskSource, decision_data
 from exchange.control.quotas import Quotas, check_quota
@@ -60,6 +60,7 @@ _ENDING = frozenset({Event.REJECT, Event.SUSPEND, Event.TERMINATE})  # possible 
 _WAITING = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
 _HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
+_Item = TypeVar("_Item")
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
@@ -408,6 +409,26 @@ class GrantService:
             act.grant = reference_to(grant)
             return self._review.review(work, grant)
 
+    def reading(
+        self,
+        actor: Actor,
+        call: RequestContext,
+        grant_id: str,
+        read: Callable[[UnitOfWork, AuditedAct], Sequence[_Item]],
+    ) -> Sequence[_Item]:
+        """Return what is read of one grant, for those who may see it, with an entry.
+
+        Raises:
+            RefusedError: the actor may not see it; GRANT_FORGED.
+        """
+        grant, proven = self._read(grant_id)
+        standing = self._attributes.standing(actor)
+        decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
+        resource = str(grant.topic) if grant else grant_id
+        with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
+            act.grant = reference_to(self._access.get(work, grant_id))
+            return read(work, act)
+
     def reviews(
         self, actor: Actor, call: RequestContext, query: GrantQuery, *, unmasked: bool = False
     ) -> Sequence[Review | DamagedRow]:
@@ -436,7 +457,9 @@ class GrantService:
             return [one for one in rows if not unmasked or (not isinstance(one, DamagedRow) and one.undecided)]
 
         def key(one: Review | DamagedRow) -> str:
-            return one.cursor if isinstance(one, DamagedRow) else one.grant.id
+            if isinstance(one, DamagedRow):
+                return one.cursor
+            return cursor_behind(query.order, one.grant.expires, one.grant.id)
 
         found = collect(read, keep, key, after=query.after, limit=query.limit)
         self._enforcer.record_read(authorized, {})

@@ -56,6 +56,7 @@ from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
+from exchange.control.grant_use import GrantUse
 from exchange.control.grants import GrantService
 from exchange.control.open_restores import find_open_restore
 from exchange.control.restores import Restores
@@ -226,6 +227,7 @@ class App:
             authentications=audit.authentications,
             enforcer=audit.enforcer,
             identities=identity.attributes,
+            grant_use=GrantUse(grants=grants, access=authorization.access, entries=audit.entries, clock=microseconds),
             schemas=records.schemas,
             schema_access=SchemaAccess(
                 storage.database, registry.catalogue, authorization.access, rights=config.registry.as_rights()

@@ -8,6 +8,7 @@ import pytest
 
 from exchange.cli.grant_text import describe_filter
 from schemas import library
+from schemas.errors import PoolError, Reason
 from tests.kit.world.world import Office, World, disclosing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
@@ -112,3 +113,59 @@ def test_a_filter_is_told_in_words_with_its_brackets() -> None:
     ranged = {"op": "range", "field": "born", "low": None, "high": "2000-01-01"}
     assert describe_filter(ranged, {}) == 'born to "2000-01-01"'
     assert describe_filter(None, {}) == "all rows"
+
+
+def test_grants_are_filtered_ordered_and_read_page_by_page(
+    postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
+) -> None:
+    provider, consumer, grant = asked
+    head = provider.account("sharing_office_head")
+    later = consumer.request("residents-shown.v1", ["id_number"], quota_per_day=1)
+    topic = {"topic": "residents-shown.v1"}
+    every = [one["id"] for one in head.list("/grants", topic)]
+    assert {grant, later} <= set(every)
+    assert [one["id"] for one in head.list("/grants", {**topic, "order": "newest", "limit": 1_000})] == every[::-1]
+    ends = [one["expires"] for one in head.list("/grants", {**topic, "order": "expires"})]
+    assert ends == sorted(ends)
+    by_page, after = [], ""
+    while page := head.get("/grants", {**topic, "order": "expires", "limit": 1, "after": after}):
+        by_page += [one["id"] for one in page]
+        after = f"{page[0]['expires'].replace('+00:00', 'Z')}/{page[0]['id']}"
+    assert sorted(by_page) == sorted(every)
+    for query, found in (
+        ({"resource": "residents-shown"}, True),
+        ({"resource": "residents"}, False),
+        ({"consumer": consumer.id, "state": "submitted"}, True),
+        ({"consumer": provider.id}, False),
+        ({"provider": provider.id, "expires_within": 31}, True),
+        ({"expires_within": 1}, False),
+        ({"state": "terminated"}, False),
+    ):
+        assert (later in {one["id"] for one in head.list("/grants", query)}) is found, query
+    terminal = Terminal(postgres_world, account_of(provider, "sharing_office_head"), tmp_path)
+    listed = terminal.json(
+        "grant", "list", "--topic", "residents-shown.v1", "--state", "submitted", "--order", "newest"
+    )
+    assert [one["id"] for one in listed] == every[::-1]
+
+
+def test_versions_and_use_of_a_grant(postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path) -> None:
+    provider, consumer, _ = asked
+    head = provider.account("sharing_office_head")
+    grant = consumer.request("residents-shown.v1", ["household_division_code"], quota_per_day=10)
+    provider.approve(grant)
+    versions = head.list(f"/grants/{grant}/versions")
+    assert [(one["version"], one["state"]) for one in versions] == [(1, "submitted"), (2, "approved"), (3, "active")]
+    assert len({one["entry"] for one in versions}) == 3
+    assert len(head.get(f"/grants/{grant}/versions", {"after": 1, "limit": 1})) == 1
+    unused = {"grant": grant, "days": [], "releases": 0, "more": False, "last": None}
+    assert head.get(f"/grants/{grant}/use") == unused
+    terminal = Terminal(postgres_world, account_of(provider, "sharing_office_head"), tmp_path)
+    assert "never" in terminal.run("grant", "use", grant)
+    assert terminal.json("grant", "use", grant) == unused
+    assert terminal.json("grant", "versions", grant) == versions
+    stranger = postgres_world.department("司法局九").account("sharing_office_head")
+    for path in ("versions", "use"):
+        with pytest.raises(PoolError) as caught:
+            stranger.get(f"/grants/{grant}/{path}")
+        assert caught.value.reason is Reason.OTHER_DEPARTMENT

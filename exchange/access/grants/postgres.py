@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import to_text
+from exchange.access.grants.page_postgres import select_page
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
     AccessStore,
@@ -28,6 +29,7 @@ from exchange.access.grants.store import (
     GrantPosition,
     GrantQuery,
     GrantVersion,
+    cursor_behind,
     newest_proven,
     position_moved,
     quota_exhausted,
@@ -66,6 +68,11 @@ _grant = sa.Table(
     sa.Index("access_grant_provider", "provider", "id"),
     sa.Index("access_grant_topic", "topic", "id"),
     sa.Index("access_grant_state_expires", "state", "expires"),
+    sa.Index("access_grant_state", "state", "id"),
+    sa.Index("access_grant_expires", "expires", "id"),
+    sa.Index("access_grant_consumer_expires", "consumer", "expires", "id"),
+    sa.Index("access_grant_provider_expires", "provider", "expires", "id"),
+    sa.Index("access_grant_resource", "topic", "id", postgresql_ops={"topic": "text_pattern_ops"}),
     info=proven("a MAC of its own, the seal; its version and hash are in the entry of the act that made it"),
 )
 _version = sa.Table(
@@ -251,15 +258,7 @@ class PostgresAccessStore(AccessStore):
         rows = connection_of(reader).execute(
             sa.select(_version).where(_version.c.grant_id == grant_id).order_by(_version.c.version)
         )
-        return [
-            GrantVersion(
-                grant=self._verify(grant_id, (row.text, row.hash, row.seal)),
-                hash=bytes(row.hash),
-                entry_id=row.entry_id,
-                recorded_at=row.recorded_at,
-            )
-            for row in rows
-        ]
+        return [self._version_of(row) for row in rows]
 
     @override
     def list(self, reader: Reader, query: GrantQuery) -> Sequence[Grant]:
@@ -269,7 +268,7 @@ class PostgresAccessStore(AccessStore):
     @override
     def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
         def read(after: str, most: int) -> Sequence[Any]:
-            return connection_of(reader).execute(_select(replace(query, after=after, limit=most))).all()
+            return connection_of(reader).execute(select_page(_grant, replace(query, after=after, limit=most))).all()
 
         def keep(rows: Sequence[Any]) -> Iterator[Grant | DamagedRow]:
             for row in rows:
@@ -277,11 +276,39 @@ class PostgresAccessStore(AccessStore):
                     yield self._verify(row.id, (row.text, row.hash, row.seal))
                 except CorruptError:
                     self._tags.report_refused(_grant, {"id": row.id})
-                    damaged = DamagedRow.of(id=row.id)
+                    damaged = DamagedRow.of(behind(row), id=row.id)
                     if damaged is not None:
                         yield damaged
 
-        return collect(read, keep, lambda row: str(row.id), after=query.after, limit=query.limit)
+        def behind(row: Any) -> str:
+            return cursor_behind(query.order, row.expires, row.id)
+
+        return collect(read, keep, behind, after=query.after, limit=query.limit)
+
+    @override
+    def versions_page(
+        self, reader: Reader, grant_id: str, *, after: int, limit: int
+    ) -> Sequence[GrantVersion | DamagedRow]:
+        which = (_version.c.grant_id == grant_id) & (_version.c.version > after)
+        rows = connection_of(reader).execute(sa.select(_version).where(which).order_by(_version.c.version).limit(limit))
+        found: list[GrantVersion | DamagedRow] = []
+        for row in rows:
+            try:
+                found.append(self._version_of(row))
+            except CorruptError:
+                self._tags.report_refused(_version, {"grant_id": grant_id, "version": row.version})
+                found.append(DamagedRow(names={"version": str(row.version)}, cursor=str(row.version)))
+        return found
+
+    @override
+    def released_days(self, reader: Reader, grant_id: str, *, limit: int) -> Sequence[tuple[date, int]]:
+        rows = connection_of(reader).execute(
+            sa.select(_quota.c.day, _quota.c.released)
+            .where(_quota.c.grant_id == grant_id)
+            .order_by(_quota.c.day.desc())
+            .limit(limit)
+        )
+        return [(row.day, row.released) for row in rows]
 
     @override
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -405,6 +432,14 @@ class PostgresAccessStore(AccessStore):
     def listed_purposes(self, reader: Reader) -> Sequence[Purpose | DamagedRow]:
         rows = connection_of(reader).execute(sa.select(_purpose).order_by(_purpose.c.id))
         return self._tags.listed(_purpose, rows, _purpose_of, lambda row: DamagedRow.of(id=row["id"]))
+
+    def _version_of(self, row: Any) -> GrantVersion:
+        return GrantVersion(
+            grant=self._verify(row.grant_id, (row.text, row.hash, row.seal)),
+            hash=bytes(row.hash),
+            entry_id=row.entry_id,
+            recorded_at=row.recorded_at,
+        )
 
     def _verify(self, grant_id: str, row: Sequence[Any] | None) -> Grant:
         if row is None:

@@ -23,7 +23,8 @@ The stores never begin or commit: a write joins the `UnitOfWork` that it is give
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from enum import StrEnum
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -41,10 +42,12 @@ from schemas.names import ResourceName, Topic
 __all__ = [
     "AccessStore",
     "DeliveredRun",
+    "GrantOrder",
     "GrantPosition",
     "GrantQuery",
     "GrantVersion",
     "MemoryAccessStore",
+    "cursor_behind",
     "newest_proven",
     "position_moved",
     "quota_day",
@@ -89,6 +92,14 @@ class GrantVersion:
     recorded_at: datetime
 
 
+class GrantOrder(StrEnum):
+    """Order of a list of grants."""
+
+    ID = "id"  # of creation: ids are UUIDv7
+    NEWEST = "newest"
+    EXPIRES = "expires"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantQuery:
     """Which grants to list; None does not limit.
@@ -100,8 +111,10 @@ class GrantQuery:
         topic: resource and major.
         resource: in any major.
         states: any of these.
+        expires_from: aware; inclusive.
         expires_before: aware; exclusive.
-        after: id after which the page begins; ids are UUIDv7, so their order is that of creation.
+        order: of a `page`; every other list is in the order of ids.
+        after: cursor behind which the page begins; in the order of ids, an id.
         limit: at most so many.
     """
 
@@ -111,7 +124,9 @@ class GrantQuery:
     topic: Topic | None = None
     resource: ResourceName | None = None
     states: frozenset[GrantState] | None = None
+    expires_from: datetime | None = None
     expires_before: datetime | None = None
+    order: GrantOrder = GrantOrder.ID
     after: str = ""
     limit: int = 1_000
 
@@ -228,7 +243,21 @@ class AccessStore(Protocol):
         ...
 
     def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
-        """Return current versions as `list` does, for a list: a row that the pool did not write is named."""
+        """Return current versions in the order of the query, for a list: a row that the pool did not write is named.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for a cursor of another order.
+        """
+        ...
+
+    def versions_page(
+        self, reader: Reader, grant_id: str, *, after: int, limit: int
+    ) -> Sequence[GrantVersion | DamagedRow]:
+        """Return versions after a number, oldest first, for a list: a row that the pool did not write is named."""
+        ...
+
+    def released_days(self, reader: Reader, grant_id: str, *, limit: int) -> Sequence[tuple[date, int]]:
+        """Return the newest days on which records were released under a grant, and how many, newest first."""
         ...
 
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -369,14 +398,25 @@ class MemoryAccessStore(AccessStore):
 
     @override
     def page(self, reader: Reader, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
-        found: list[Grant | DamagedRow] = []
-        for grant_id in self._ids(query):
-            try:
-                found.append(self.get(reader, grant_id))
-            except CorruptError:
-                damaged = DamagedRow.of(id=grant_id)
-                found += [damaged] if damaged is not None else []
-        return found
+        every = [self.get(reader, grant_id) for grant_id in sorted(self._tables.versions)]
+        keyed = [(_place(query.order, one), one) for one in every if _matches(query, one)]
+        keyed.sort(key=lambda pair: pair[0], reverse=query.order is GrantOrder.NEWEST)
+        if query.after:
+            behind = [place for place, _ in keyed].index(query.after) + 1
+            keyed = keyed[behind:]
+        return [one for _, one in keyed][: query.limit]
+
+    @override
+    def versions_page(
+        self, reader: Reader, grant_id: str, *, after: int, limit: int
+    ) -> Sequence[GrantVersion | DamagedRow]:
+        return self.versions(reader, grant_id)[after : after + limit]
+
+    @override
+    def released_days(self, reader: Reader, grant_id: str, *, limit: int) -> Sequence[tuple[date, int]]:
+        del reader
+        days = [(day, count) for (one, day), count in self._tables.quotas.items() if one == grant_id]
+        return sorted(days, reverse=True)[:limit]
 
     @override
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
@@ -465,6 +505,18 @@ def _restore(table: dict[_K, _V], key: _K, before: _V | None) -> None:
         table[key] = before
 
 
+def cursor_behind(order: GrantOrder, expires: datetime, grant_id: str) -> str:
+    """Return the cursor behind a grant: its id, in the order of ends also its end."""
+    if order is not GrantOrder.EXPIRES:
+        return grant_id
+    end = expires.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return f"{end}/{grant_id}"
+
+
+def _place(order: GrantOrder, grant: Grant) -> str:
+    return cursor_behind(order, grant.expires, grant.id)
+
+
 def _matches(query: GrantQuery, grant: Grant) -> bool:
     return (
         query.consumer in {None, grant.consumer}
@@ -473,6 +525,7 @@ def _matches(query: GrantQuery, grant: Grant) -> bool:
         and query.topic in {None, grant.topic}
         and query.resource in {None, grant.topic.name}
         and (query.states is None or grant.state in query.states)
+        and (query.expires_from is None or grant.expires >= query.expires_from)
         and (query.expires_before is None or grant.expires < query.expires_before)
     )
 

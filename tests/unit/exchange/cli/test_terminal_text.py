@@ -66,6 +66,8 @@ def _document() -> dict[str, Any]:
     document |= {
         "version": 1, "fields": [_EVIL], "masks": {_EVIL: "keep_3_4"}, "unmasked": [_EVIL], "withdrawals": True,
         "filter_discloses": [_EVIL], "row_filter": {"op": "eq", "field": _EVIL, "value": _EVIL}, "applied": True,
+        "releases": 3, "more": True, "days": [{"day": _EVIL, "records": 3}],
+        "last": {"at": _EVIL, "records": 3, "entry": _EVIL}, "hash": _EVIL,
         "quota_per_day": 7, "revoked_at": None, "suspend_after": _EVIL, "withheld": [],
     }  # fmt: skip
     document |= dict.fromkeys(("not_before", "expires", "not_after", "expires_at", "approved_at", "time"), _TIME)
