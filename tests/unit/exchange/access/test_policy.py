@@ -223,7 +223,7 @@ def test_an_auditor_writes_nothing(action: Action) -> None:
     auditor = a_person(Role.AUDITOR)
     request = CONTROL | {"department": "", "connector": auditor.id, "grant": a_grant(), "new_role": Role.AUDITOR}
     # It renews its own token, as a connector its certificate.
-    reads = action.value.endswith((":read", ":read_by_id", ":prove")) or action is Action.USER_ROTATE
+    reads = action.value.endswith((":read", ":read_by_id", ":prove", ":export")) or action is Action.USER_ROTATE
     assert bool(decide_control(auditor, action, **request)) is reads
     assert reads or reason_of(decide_control(auditor, action, **request)) is Reason.ROLE_FORBIDDEN
 
