@@ -5,6 +5,8 @@ BIN := .venv/bin
 KAFKA_LIB := deploy/kafka/lib
 PROTO := $(wildcard schemas/proto/pool/v1/*.proto)
 SEED ?=
+JOBS ?= 1
+PARALLEL = $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder)
 SEEDED = $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
@@ -31,8 +33,9 @@ $(KAFKA_LIB)/.complete: deploy/kafka/pom.xml
 demo: setup ## Three departments, 20,000 persons, one grant: the whole line on the embedded default
 	$(BIN)/pool demo
 
+# With JOBS, a module's tests stay in one process, with the pool or Kafka that they share; the long modules come first.
 test: setup kafka ## Every test: unit, contract, property, attack, PostgreSQL, Kafka, processes; a share of the large counts
-	$(BIN)/python -m pytest $(SEEDED)
+	$(BIN)/python -m pytest $(PARALLEL) $(SEEDED)
 
 check: setup ## Types, lint, import contracts, generated code
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import datetime as dt
 import fcntl
 import ipaddress
 import os
+import random
 import shutil
 import signal
 import socket
@@ -224,8 +225,14 @@ def fetch_jars() -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Return ports that nobody has, and that the kernel gives to nobody before the node listens, or while it is down.
+
+    The kernel gives connections, and listeners without a wish, ports from 32768 on.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_768)  # two runs with one seed may be on one machine
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found += [port] if port not in found else []
+    return found
