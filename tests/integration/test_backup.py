@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from typing_extensions import override
 
 from exchange.backup.create import Backup, create_backup
 from exchange.backup.manifest import MANIFEST
@@ -15,11 +14,10 @@ from exchange.backup.sealed_file import SealingKey, open_sealed
 from exchange.backup.verify import verify_backup
 from exchange.config import Config
 from exchange.server.composition import App
-from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.initialise import initialise
 from exchange.server.roles import Role
 from schemas.errors import InvalidError, Reason
-from tests.kit.world.postgres import fresh_database
+from tests.kit.world.postgres import ServerOfDebian, fresh_database
 
 pytestmark = pytest.mark.postgres
 KEY = SealingKey(key=b"k" * 32)
@@ -122,17 +120,7 @@ def test_a_row_that_no_entry_made_is_found_in_the_dump(postgres_server: sa.URL, 
         assert kinds(made.folder, made) == {"row.unaccounted", "dump.entry"}
 
 
-class ServerOfDebian(EmbeddedPostgres):
-    """The server of Debian's own package, as an external one of an older version."""
-
-    programs = Path("/usr/lib/postgresql/15")
-
-    @override
-    def _binaries(self) -> Path:
-        return self.programs
-
-
-@pytest.mark.skipif(not (ServerOfDebian.programs / "bin" / "initdb").exists(), reason="needs postgresql-15")
+@pytest.mark.skipif(not ServerOfDebian.installed(), reason="needs postgresql-15")
 def test_an_external_server_of_an_older_version_gets_the_tool_of_its_version() -> None:
     folder = Path(tempfile.mkdtemp(prefix="pool-pg15-"))
     folder.chmod(0o755)

@@ -1,11 +1,13 @@
-"""Real PostgreSQL for tests: one embedded cluster a session, one empty database a test.
+"""Real PostgreSQL for tests: one embedded cluster a session, one empty database a test; and a server of Debian's.
 
 Under pytest a cluster does not wait for the disk (`fsync`), which is half of the time of making and dropping databases.
 A commit is in the kernel's cache all the same: what kills a server, or all of them, loses nothing. Tests that fill a
 disk, and benches, have clusters as the pool makes them.
 """
 
+import secrets
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+from typing_extensions import override
 
 from exchange.server.embedded_postgres import EmbeddedPostgres
 
@@ -83,3 +86,71 @@ def end_sessions(url: sa.URL) -> None:
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     other.dispose()
+
+
+class ServerOfDebian(EmbeddedPostgres):
+    """The server of Debian's own package, as an external one of an older version."""
+
+    programs = Path("/usr/lib/postgresql/15")
+
+    @classmethod
+    def installed(cls) -> bool:
+        """Return whether the package is here."""
+        return (cls.programs / "bin" / "initdb").exists()
+
+    @override
+    def _binaries(self) -> Path:
+        return self.programs
+
+
+class ExternalServer:
+    """A server that the pool does not run, reached over TCP: its administrator is a role, each pool's is another."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self._server = server
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        url = server.start()
+        self.administrator = url.set(host="127.0.0.1", port=port, query={})
+        for name, value in (("listen_addresses", "127.0.0.1"), ("port", str(port))):
+            _execute(url, f"ALTER SYSTEM SET {name} = '{value}'")
+        server.stop()
+        server.start()
+
+    def database(self, name: str) -> sa.URL:
+        """Make a database and the role that owns it, which is no superuser; return its address as that role."""
+        password = secrets.token_urlsafe(16)
+        _execute(self.administrator, f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+        _execute(self.administrator, f"CREATE DATABASE {name} OWNER {name} ENCODING UTF8 TEMPLATE template0")
+        return self.administrator.set(username=name, password=password, database=name)
+
+    def reader(self, database: sa.URL) -> sa.URL:
+        """Return the address of a database as a role that reads everything and changes nothing."""
+        name, password = f"{database.database}_reader", secrets.token_urlsafe(16)
+        _execute(self.administrator, f"CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE pg_read_all_data")
+        return database.set(username=name, password=password)
+
+    def lose(self, database: sa.URL) -> None:
+        """Drop a database, whoever is connected to it."""
+        _execute(self.administrator, f"DROP DATABASE {database.database} WITH (FORCE)")
+
+
+@contextmanager
+def external_server() -> Iterator[ExternalServer]:
+    """Start an external server, of Debian's version where it is installed; stop and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="pool-external-"))
+    folder.chmod(0o755)
+    server = ServerOfDebian(folder) if ServerOfDebian.installed() else EmbeddedPostgres(folder)
+    try:
+        yield ExternalServer(server)
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _execute(url: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()

@@ -142,7 +142,13 @@ class World:
     """A running pool; see the module."""
 
     def __init__(
-        self, folder: Path, extra: str = "", programs: "Programs | None" = None, *, durable: bool = False
+        self,
+        folder: Path,
+        extra: str = "",
+        programs: "Programs | None" = None,
+        *,
+        durable: bool = False,
+        database: str | None = None,
     ) -> None:
         """Prepare a world; nothing is made yet.
 
@@ -151,9 +157,11 @@ class World:
             extra: is added to its pool.toml.
             programs: of an earlier version, say.
             durable: make the pool by a `pool init` of its own, with a PostgreSQL that waits for the disk.
+            database: reference to the address of an external one, as `pool init --database` takes it.
         """
         self.folder = folder
         self._durable = durable
+        self._database = database
         self.programs = programs or Programs()
         self._resource_codes = count(900_001)
         self.data = folder / "pool"
@@ -165,19 +173,22 @@ class World:
 
     @classmethod
     @contextmanager
-    def start(cls, extra: str = "") -> Iterator[Self]:
-        """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say)."""
-        with cls.served_without_set_up(extra) as world:
+    def start(cls, extra: str = "", database: str | None = None) -> Iterator[Self]:
+        """Make a pool and serve it; *extra* is added to its pool.toml (a broker section, say).
+
+        *database* refers to the address of an external one, as `pool init --database` takes it.
+        """
+        with cls.served_without_set_up(extra, database) as world:
             world.set_up()
             yield world
 
     @classmethod
     @contextmanager
-    def served_without_set_up(cls, extra: str = "") -> Iterator[Self]:
+    def served_without_set_up(cls, extra: str = "", database: str | None = None) -> Iterator[Self]:
         """Make a pool and serve it, as `pool init` leaves it: without an account."""
         folder = Path(tempfile.mkdtemp(prefix="pool-world-"))
         folder.chmod(0o755)  # the embedded PostgreSQL's own user must pass through
-        world = cls(folder, extra)
+        world = cls(folder, extra, database=database)
         try:
             world.initialise()
             world.serve(set_up=False)
@@ -190,7 +201,9 @@ class World:
     def initialise(self) -> None:
         """Make the pool as `pool init` does, on ports that the system chooses."""
         command = ("init", "--pool-id", "test-pool", "--data")
-        if self._durable or postgres.syncs() or not self.programs.current:
+        if self._database is not None:
+            self.programs.run("pool", *command, str(self.data), "--database", self._database)
+        elif self._durable or postgres.syncs() or not self.programs.current:
             self.programs.run("pool", *command, str(self.data))
         else:
             pool_template.copy_pool(tuple(self.programs.command("pool", *command)), self.data)
