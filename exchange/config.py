@@ -140,7 +140,9 @@ def _default_workers() -> int:
 class Limits(_Section):
     """Limits of one gateway."""
 
-    threads: int = Field(16, ge=2, le=256)
+    threads: int = Field(16, ge=2, le=256)  # calls of all listeners that run at once
+    department_threads: int = Field(2, ge=1, le=256)  # of these, calls of one department
+    department_waiting: int = Field(1_000, ge=16)  # calls of one department that wait for their turn
     # Engine processes; 0: codec work runs in the gateway's own threads.
     workers: int = Field(default_factory=_default_workers, ge=0, le=64)
     streams: int = Field(4000, ge=1)  # concurrent gRPC calls, divided among departments
@@ -149,6 +151,8 @@ class Limits(_Section):
     connections_per_source: int = Field(1000, ge=4)  # of these, from one address
     enrolments_per_minute: int = Field(120, ge=1)  # calls at the enrolment listener from one address
     waiting_mb: int = Field(512, ge=64)  # memory of all streams for batches that were read and not answered
+    replies_mb: int = Field(256, ge=64)  # memory of all answers of fetches that their consumers have not taken
+    repeats_per_minute: int = Field(120, ge=1)  # releases of one grant from a position that was released before
     # Budgets of each actor: beyond them it is slowed (`exchange.authorization.actor_budgets`)
     refusals_per_minute: int = Field(120, ge=1)  # calls that are refused
     entries_per_minute: int = Field(1_200, ge=1)  # acts of the control API, and reads with an entry of their own

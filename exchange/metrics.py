@@ -9,7 +9,9 @@ __all__ = [
     "BACKUP_AGE",
     "CALLS",
     "CALLS_ENDED",
+    "CALLS_WAITING",
     "CALL_SECONDS",
+    "CALL_WAIT_SECONDS",
     "CERTIFICATE_LEFT",
     "CHECKPOINT_SIZE",
     "DISK_FREE",
@@ -31,6 +33,8 @@ __all__ = [
     "RECORDS_PUBLISHED",
     "RECORDS_RELEASED",
     "RECOVERED_RECEIPTS",
+    "REPLIES_HELD_BACK",
+    "REPLY_BYTES",
     "RESOURCE_RECORDS",
     "RESOURCE_REFUSED",
     "ROWS_PUT_BACK",
@@ -55,6 +59,13 @@ CALL_SECONDS = Histogram(
     ["method"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
 )
+CALLS_WAITING = Gauge("pool_calls_waiting", "Calls that wait for the turn of their department", ["callers"])
+CALL_WAIT_SECONDS = Histogram(
+    "pool_call_wait_seconds",
+    "Time for which calls waited for their turn, of those that had to",
+    ["callers"],
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
+)
 ADMISSION_REFUSED = Counter(
     "pool_admission_refused_total",
     "Connections, requests and calls that a listener refused for a bound, before they reached the pool",
@@ -71,6 +82,8 @@ PUBLISH_WAITING_BYTES = Gauge("pool_publish_waiting_bytes", "Memory of batches t
 PUBLISH_HELD_BACK = Counter(
     "pool_publish_held_back_total", "Times that a stream was not read further for want of memory"
 )
+REPLY_BYTES = Gauge("pool_reply_bytes", "Memory of answers of fetches that are being made or were not taken yet")
+REPLIES_HELD_BACK = Counter("pool_replies_held_back_total", "Times that a fetch waited for want of memory")
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")
 RECORDS_RELEASED = Counter("pool_records_released_total", "Records released to consumers, withdrawals included")
 RESOURCE_RECORDS = Counter("pool_resource_records_total", "Records by resource and what happened", ["resource", "what"])

@@ -101,6 +101,7 @@ class Reason(StrEnum):
     OVERLOADED = "overloaded"
     SHUTTING_DOWN = "shutting_down"
     CLOCK_JUMPED = "clock_jumped"
+    RELEASE_REPEATED = "release_repeated"
     # proof
     LOG_CORRUPT = "log_corrupt"
     LEAF_MISMATCH = "leaf_mismatch"

@@ -61,6 +61,7 @@ class _Caller:
         pool: Pool = request.app.state.pool
         self.pool = pool
         self.actor = authenticate(pool, request)
+        request.app.state.callers.learn(request.headers["authorization"].encode("latin-1"), self.actor)
         request.state.places.acquire(self.actor.id)
         pool.enforcer.check_refusals(self.actor)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])

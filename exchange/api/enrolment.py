@@ -1,10 +1,12 @@
 """Enrolment servicers: one-time tokens on the listener without client certificates, renewal on the mutual one."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from typing_extensions import override
+
+from exchange.api.admission.fair_queue import Flow
+from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.authentications import Interface, Origin
@@ -12,6 +14,7 @@ from exchange.authorization.request_context import RequestContext
 from exchange.identity.enrolment import EnrolledConnector
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
+from schemas.errors import RefusedError
 from schemas.identifiers import random_id
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
 from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
@@ -20,10 +23,13 @@ __all__ = ["EnrolmentServicer", "RenewalServicer"]
 
 
 class _Servicer:
-    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, gateway: Callable[[], str]) -> None:
+    def __init__(self, pool: Pool, scheduler: FairScheduler, gateway: Callable[[], str]) -> None:
         self._pool = pool
-        self._threads = threads
+        self._scheduler = scheduler
         self._gateway = gateway
+
+    def _flow(self, context: Any) -> Flow:
+        return flow_of_source(source_of(context.peer()))
 
     async def _answer(
         self, context: Any, interface: Interface, work: Callable[[RequestContext], EnrolledConnector]
@@ -36,7 +42,7 @@ class _Servicer:
                 return work(call)
 
         try:
-            enrolled = await asyncio.get_running_loop().run_in_executor(self._threads, attempt)
+            enrolled = await self._scheduler.run(self._flow(context), attempt)
         except Exception as error:
             pool_error = as_pool_error(error)
             status = rpc_status(pool_error)
@@ -74,6 +80,13 @@ class EnrolmentServicer(_Servicer, stubs.EnrolmentServicer):
 
 class RenewalServicer(_Servicer, stubs.RenewalServicer):
     """Implements `pool.v1.Renewal`."""
+
+    @override
+    def _flow(self, context: Any) -> Flow:
+        try:
+            return flow_of(self._pool.identify(peer_certificate(context)))
+        except RefusedError:  # the call itself will say so
+            return super()._flow(context)
 
     async def Renew(self, request: wire.RenewRequest, context: Any) -> wire.EnrolReply:  # noqa: N802 - gRPC's name
         """Issue the next certificate."""

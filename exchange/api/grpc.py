@@ -1,8 +1,9 @@
 """gRPC servicer of the exchange: certificate → actor, message → value, error → status. No rule is implemented here.
 
-The loop is asyncio, so that an idle long poll costs a coroutine; every call into the pool runs in a bounded thread
-pool. A publish stream has several batches in flight: they are checked concurrently, and all that are ready join the
-next append, so that the slower the broker commits, the larger its transactions become (group commit).
+The loop is asyncio, so that an idle long poll costs a coroutine; every call into the pool runs in a thread, in the turn
+of its department (`exchange.api.admission.scheduler`). A publish stream has several batches in flight: they are checked
+concurrently, and all that are ready join the next append, so that the slower the broker commits, the larger its
+transactions become (group commit).
 """
 
 import asyncio
@@ -10,8 +11,7 @@ import re
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import structlog
 
 from exchange import metrics
+from exchange.api.admission.reply_budget import ReplyBudget, Reservation, weight_of
+from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
 from exchange.api.long_poll import FetchGroups, TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
@@ -39,6 +41,7 @@ from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from exchange.records.group_fetch import FetchCall, Outcome
 from exchange.records.publish import CheckedBatch
+from exchange.records.reading.scan import MAX_ANSWER_BYTES
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
 from exchange.records.traffic.counts import TRAFFIC
@@ -58,29 +61,39 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _LONGEST_WAIT = 60.0  # seconds of one long poll
+_WOKEN_BYTES = 1024 * 1024  # of the answer of a poll that had to wait
 _REREAD = 5.0  # seconds after which a poll reads again without a wake-up, in case one was lost
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
-    """Implements `pool.v1.Exchange` with a `Pool`. *max_pending_bytes* limits the memory of its publish streams."""
+    """Implements `pool.v1.Exchange` with a `Pool`.
+
+    Args:
+        pool: behind it.
+        scheduler: of the process.
+        topic_growth: of the topics that are polled.
+        max_polls: long polls of one department, on one topic, that wait to be fetched.
+        max_pending_bytes: memory of all publish streams.
+        max_reply_bytes: memory of all answers of fetches.
+    """
 
     def __init__(
         self,
         pool: Pool,
-        threads: ThreadPoolExecutor,
+        scheduler: FairScheduler,
         topic_growth: TopicGrowth,
         *,
-        max_queued: int,
+        max_polls: int,
         max_pending_bytes: int,
+        max_reply_bytes: int,
     ) -> None:
         self._pool = pool
-        self._threads = threads
+        self._scheduler = scheduler
         self._topic_growth = topic_growth
-        self._queued = 0
         self._publishing: Counter[tuple[str, str]] = Counter()
         self._budget = MemoryBudget(max_pending_bytes)
-        self._max_queued = max_queued
-        self._groups = FetchGroups(self._fetch_together, self._fetch, self._run, max_waiting=max_queued)
+        self._replies = ReplyBudget(max_reply_bytes)
+        self._groups = FetchGroups(self._fetch_together, self._fetch, scheduler.run, max_waiting=max_polls)
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Return the pool's greeting."""
@@ -162,20 +175,31 @@ class ExchangeServicer(stubs.ExchangeServicer):
     async def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
         """Release records; wait for the first one (long poll)."""
         call = _call(request.header)
+        held: Reservation | None = None
         try:
             with _measured("Fetch"):
-                released = await self._poll(await self._actor(context), call, request)
+                released, held = await self._poll(await self._actor(context), call, request)
                 reply = _release(released)
                 reached("before_release")
                 _check_window(released)
-        except Exception as error:
-            await self._abort(context, call, error)
+        except BaseException as error:
+            if held is not None:
+                held.release()
+            if isinstance(error, Exception):
+                await self._abort(context, call, error)
             raise
+        # Called when gRPC has written the answer, or its call has ended.
+        context.add_done_callback(lambda _: held.release())
         metrics.RECORDS_RELEASED.inc(len(released))
         return reply
 
-    async def _poll(self, actor: Actor, call: RequestContext, request: wire.FetchRequest) -> Release:
-        """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over."""
+    async def _poll(
+        self, actor: Actor, call: RequestContext, request: wire.FetchRequest
+    ) -> tuple[Release, Reservation]:
+        """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over.
+
+        Return the release, and the memory that is reserved for it.
+        """
         deadline = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
         first = FetchCall(
             actor=actor,
@@ -185,21 +209,42 @@ class ExchangeServicer(stubs.ExchangeServicer):
             max_records=request.max_records,
             max_bytes=request.max_bytes,
         )
-        released = await self._run(self._fetch, first)
+        largest = weight_of(min(request.max_bytes or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES))
+        released, held = await self._held(actor, largest, self._run(actor, self._fetch, first))
         if len(released) or time.monotonic() >= deadline:
-            return released
-        topic = await self._run(self._pool.fetching.topic_of, actor, call, request.grant_id)
+            return released, held
+        topic = await self._run(actor, self._pool.fetching.topic_of, actor, call, request.grant_id)
+        # What woke a poll is little. Nothing is reserved for it, so its answers are small ones.
+        woken = replace(first, max_bytes=min(request.max_bytes or _WOKEN_BYTES, _WOKEN_BYTES))
         while True:
             # Before the read, so that records appended after it change the version.
             version = self._topic_growth.watched(topic)
             if version is None:
-                version = await self._run(self._topic_growth.version, topic)
-            released = await self._groups.fetch(topic, replace(first, position=released.next_position))
+                version = await self._run(actor, self._topic_growth.version, topic)
+            woken = replace(woken, position=released.next_position)
+            released, held = await self._held(actor, 0, self._groups.fetch(topic, woken))
             left = deadline - time.monotonic()
             if len(released) or left <= 0:
-                return released
+                return released, held
             if released.caught_up:
                 await self._topic_growth.wait(topic, version, min(left, _REREAD))
+
+    async def _held(
+        self, actor: Actor, weight: int, fetch: Coroutine[Any, Any, Release]
+    ) -> tuple[Release, Reservation]:
+        """Reserve memory, then fetch; return the release, and what is held of it."""
+        try:
+            held = await self._replies.reserve(flow_of(actor), weight)
+        except BaseException:
+            fetch.close()
+            raise
+        try:
+            released = await fetch
+        except BaseException:
+            held.release()
+            raise
+        held.settle(weight_of(len(released.values.values), len(released)) if len(released) else 0)
+        return released, held
 
     def _fetch_together(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
         return self._pool.fetching_together.fetch(calls)
@@ -235,7 +280,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 ended = group[-1] is None
                 batches = [item for item in group if item is not None]
                 window.release(len(batches), sum(item.size for item in batches))
-                async for reply in self._append(batches, quota):
+                async for reply in self._append(actor, batches, quota):
                     yield reply
                 quota.release(sum(item.weight for item in batches))
                 del group, batches  # not to be referenced until the next ones arrive
@@ -297,12 +342,14 @@ class ExchangeServicer(stubs.ExchangeServicer):
             source_position=request.source_position,
         )
         try:
-            return await self._run(self._pool.publishing.check, actor, _call(request.header), submission)
+            return await self._run(actor, self._pool.publishing.check, actor, _call(request.header), submission)
         except PoolError as error:
             TRAFFIC.batch_refused(request.topic, error.reason)
             raise
 
-    async def _append(self, batches: list[PendingBatch], quota: StreamQuota) -> AsyncIterator[wire.PublishReply]:
+    async def _append(
+        self, actor: Actor, batches: list[PendingBatch], quota: StreamQuota
+    ) -> AsyncIterator[wire.PublishReply]:
         """Append the batches before the first invalid one together; refuse that one; try those after it.
 
         Those after a refused batch have too high a number: the broker refuses them as out of order.
@@ -312,19 +359,21 @@ class ExchangeServicer(stubs.ExchangeServicer):
             try:
                 ready.append(await pending.check)
             except PoolError as error:
-                async for reply in self._append_ready(ready, quota):
+                async for reply in self._append_ready(actor, ready, quota):
                     yield reply
                 ready = []
                 yield wire.PublishReply(sequence=pending.sequence, refusal=_refusal(error))
-        async for reply in self._append_ready(ready, quota):
+        async for reply in self._append_ready(actor, ready, quota):
             yield reply
 
-    async def _append_ready(self, ready: list[CheckedBatch], quota: StreamQuota) -> AsyncIterator[wire.PublishReply]:
+    async def _append_ready(
+        self, actor: Actor, ready: list[CheckedBatch], quota: StreamQuota
+    ) -> AsyncIterator[wire.PublishReply]:
         if not ready:
             return
         try:
             with _measured("Publish"):
-                receipts = await quota.run_to_completion(self._run(self._pool.publishing.append, ready))
+                receipts = await quota.run_to_completion(self._run(actor, self._pool.publishing.append, ready))
                 await _wait_for_releases(ready)
             _count_published(ready)
             for receipt in receipts:
@@ -344,7 +393,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
                 return
             # One of the group is invalid and nothing was appended: each is appended separately.
             for checked in ready:
-                async for reply in self._append_ready([checked], quota):
+                async for reply in self._append_ready(actor, [checked], quota):
                     yield reply
 
     async def _answer(
@@ -353,7 +402,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
         call = _call(header)
         try:
             with _measured(method):
-                return await self._run(work, await self._actor(context), call)
+                actor = await self._actor(context)
+                return await self._run(actor, work, actor, call)
         except Exception as error:
             await self._abort(context, call, error)
             raise
@@ -362,20 +412,13 @@ class ExchangeServicer(stubs.ExchangeServicer):
         try:
             return self._pool.identify(peer_certificate(context))
         except RefusedError as error:
-            origin = Origin(Interface.GRPC, source_of(context.peer()))
-            await self._run(self._pool.authentications.failed, origin, error.reason)
+            source = source_of(context.peer())
+            origin = Origin(Interface.GRPC, source)
+            await self._scheduler.run(flow_of_source(source), self._pool.authentications.failed, origin, error.reason)
             raise
 
-    async def _run(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        if self._queued >= self._max_queued:
-            raise UnavailableError(
-                Reason.OVERLOADED, "this gateway has more calls waiting than it can serve; try again", retry_after=0.5
-            )
-        self._queued += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-        finally:
-            self._queued -= 1
+    async def _run(self, actor: Actor, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await self._scheduler.run(flow_of(actor), work, *arguments)
 
     async def _abort(self, context: Any, call: RequestContext, error: Exception) -> None:
         pool_error = as_pool_error(error)

@@ -19,6 +19,8 @@ from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
 from exchange.api import audit
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
+from exchange.api.admission.http_turns import FairTurns, KnownCallers
+from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import (
     ConfirmationBody,
     ConnectorBody,
@@ -416,13 +418,15 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.clock.confirm(who.actor, who.call, proposal_id)
 
 
-def create(pool: Pool, *, requests: int = _REQUESTS) -> FastAPI:
-    """Build the control API of a pool; *requests* at once, of all callers."""
+def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -> FastAPI:
+    """Build the control API of a pool; *requests* at once, of all callers, each in the turn of its department."""
     app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
     app.state.pool = pool
+    app.state.callers = KnownCallers()
     app.include_router(router)
     app.include_router(audit.router)
 
+    app.add_middleware(FairTurns, scheduler=scheduler, callers=app.state.callers, refuse=_problem)
     app.add_middleware(
         RequestBounds,
         identify=partial(authenticate, pool),

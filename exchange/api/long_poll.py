@@ -14,13 +14,15 @@ wake together some dozens share each read, each decision's attributes and each c
 
 import asyncio
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 import structlog
 
+from exchange.api.admission.fair_queue import Flow, RoundRobin
+from exchange.api.admission.scheduler import flow_of, flow_of_topic
 from exchange.broker.port import Broker
 from exchange.records.group_fetch import FetchCall, Outcome
 from exchange.records.release import Release
@@ -117,8 +119,8 @@ class FetchGroups:
     Args:
         together: does the fetches of several calls, in a thread.
         alone: does one fetch, in a thread.
-        run: runs a function in a thread of the pool.
-        max_waiting: calls of all topics that may wait.
+        run: runs a function in a thread, in the turn of the flow that it is called with.
+        max_waiting: calls of one department, on one topic, that may wait.
     """
 
     def __init__(
@@ -133,8 +135,7 @@ class FetchGroups:
         self._alone = alone
         self._run = run
         self._max_waiting = max_waiting
-        self._waiting: dict[Topic, deque[_Waiting]] = {}
-        self._count = 0
+        self._waiting: dict[Topic, RoundRobin[_Waiting]] = {}
         self._groups: Counter[Topic] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -145,13 +146,19 @@ class FetchGroups:
             PoolError: what it raises.
             UnavailableError: OVERLOADED, too many calls wait.
         """
-        if self._count >= self._max_waiting:
+        flow = flow_of(call.actor)
+        waiting = self._waiting.get(topic)
+        if waiting is None:
+            waiting = self._waiting[topic] = RoundRobin()
+        elif waiting.count(flow.department) >= self._max_waiting:
             raise UnavailableError(
-                Reason.OVERLOADED, "this gateway has more calls waiting than it can serve; try again", retry_after=0.5
+                Reason.OVERLOADED,
+                "your department has as many calls waiting at this gateway as it may have; wait for some of them, then "
+                "try again",
+                retry_after=0.5,
             )
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(topic, deque()).append((call, future))
-        self._count += 1
+        waiting.add(flow, (call, future))
         if self._groups[topic] < _MAX_GROUPS:
             self._groups[topic] += 1
             task = asyncio.create_task(self._work(topic))
@@ -159,7 +166,7 @@ class FetchGroups:
             task.add_done_callback(self._tasks.discard)
         outcome = await future
         if outcome is None:
-            released: Release = await self._run(self._alone, call)
+            released: Release = await self._run(flow, self._alone, call)
             return released
         if isinstance(outcome, PoolError):
             raise outcome
@@ -169,7 +176,7 @@ class FetchGroups:
         """Do groups until no call of the topic waits."""
         try:
             while group := self._take(topic):
-                await self._do(group)
+                await self._do(topic, group)
         finally:
             self._groups[topic] -= 1
             if not self._groups[topic]:
@@ -178,18 +185,18 @@ class FetchGroups:
                     self._waiting.pop(topic, None)
 
     def _take(self, topic: Topic) -> list[_Waiting]:
-        waiting, group = self._waiting.get(topic, deque()), list[_Waiting]()
-        while waiting and len(group) < _MAX_CALLS:
-            call, future = waiting.popleft()
-            self._count -= 1
-            if not future.done():  # its caller has gone
+        """Take the calls of the next group; departments, and connectors of each, take turns."""
+        waiting, group = self._waiting.get(topic), list[_Waiting]()
+        while waiting is not None and len(group) < _MAX_CALLS and (found := waiting.pop()) is not None:
+            _, (call, future) = found
+            if not future.done():  # else its caller has gone
                 group.append((call, future))
         return group
 
-    async def _do(self, group: list[_Waiting]) -> None:
+    async def _do(self, topic: Topic, group: list[_Waiting]) -> None:
         try:
             if len(group) > 1:
-                await self._run(self._fetch, group, asyncio.get_running_loop())
+                await self._run(_flow(topic, group), self._fetch, group, asyncio.get_running_loop())
         except Exception as error:  # noqa: BLE001 - each is then fetched alone, and raises its own
             # Type alone: a library's message may contain a record's values.
             _log.warning("fetch_group_failed", calls=len(group), error=type(error).__name__)
@@ -200,6 +207,14 @@ class FetchGroups:
     def _fetch(self, group: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         for outcomes in self._together([call for call, _ in group]):
             loop.call_soon_threadsafe(_deliver, group, outcomes)
+
+
+def _flow(topic: Topic, group: Sequence[_Waiting]) -> Flow:
+    """Return whose turn a group takes: its department's, or the topic's where there are several."""
+    flows = {flow_of(call.actor) for call, _ in group}
+    if len({flow.department for flow in flows}) == 1:
+        return flows.pop()
+    return flow_of_topic(str(topic))
 
 
 def _deliver(group: list[_Waiting], outcomes: Mapping[int, Outcome]) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from exchange.access.grants.store import GrantQuery
+from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import grant_json
 from exchange.api.registry_enforcement import RegistryAccessControl, registry_request_context
 from exchange.api.registry_identification import RegistryIdentification
@@ -24,7 +25,9 @@ from schemas.names import Topic
 __all__ = ["registry_api"]
 
 
-def registry_api(pool: Pool, *, config: Config, subjects: SubjectServices, approvals: Approvals) -> RestApplication:
+def registry_api(
+    pool: Pool, scheduler: FairScheduler, *, config: Config, subjects: SubjectServices, approvals: Approvals
+) -> RestApplication:
     """Build the ASGI application of one process."""
 
     def grants(actor: Actor, subject: str) -> list[dict[str, Json]]:
@@ -47,4 +50,5 @@ def registry_api(pool: Pool, *, config: Config, subjects: SubjectServices, appro
         dialect=Dialect(config.registry.error_dialect),
         metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST),
         more=[partial(GovernanceHandlers, approvals=approvals, grants=grants)],
+        turns=lambda scope: scheduler.turn(identification.flow(scope)),
     )

@@ -21,6 +21,8 @@ from urllib.parse import unquote
 
 from starlette.requests import Request
 
+from exchange.api.admission.fair_queue import Flow
+from exchange.api.admission.http_turns import KnownCallers
 from exchange.api.registry_enforcement import ANONYMOUS
 from exchange.api.registry_protocol import client_certificate
 from exchange.api.ttl_cache import TtlCache
@@ -44,12 +46,21 @@ class RegistryIdentification:
     Args:
         pool: knows tokens and certificates.
         dev: every caller is ANONYMOUS; on loopback alone.
+        callers: learns whose credentials are whose.
         clock: of the cache; seconds, monotonic.
     """
 
-    def __init__(self, pool: Pool, *, dev: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        dev: bool,
+        callers: KnownCallers | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pool = pool
         self._dev = dev
+        self._callers = callers or KnownCallers()
         self._accounts: TtlCache[bytes, Actor] = TtlCache(clock=clock)
 
     def identify(self, request: Request) -> Actor:
@@ -86,14 +97,25 @@ class RegistryIdentification:
             with self._pool.authentications.attempt(origin, certified=certificate is not None):
                 if certificate is None:
                     raise _no_identity()
-                return self._pool.identify(certificate)
+                actor = self._pool.identify(certificate)
+                self._callers.learn(certificate, actor)
+                return actor
         try:
             name, token = _credentials(header.decode("latin-1"))
         except RefusedError as error:
             self._pool.authentications.failed(Origin(Interface.REGISTRY, source), error.reason)
             raise
         origin = Origin(Interface.REGISTRY, source, name)
-        return self._accounts.ask(_digest(header), lambda: self._pool.authenticate(token, origin))
+        return self._accounts.ask(_digest(header), lambda: self._authenticate(header, token, origin))
+
+    def _authenticate(self, header: bytes, token: str, origin: Origin) -> Actor:
+        actor = self._pool.authenticate(token, origin)
+        self._callers.learn(header, actor)
+        return actor
+
+    def flow(self, scope: Mapping[str, Any]) -> Flow:
+        """Return whose turn a request takes."""
+        return self._callers.flow(header_of(scope, _AUTHORIZATION) or client_certificate(scope), scope)
 
     def from_cache(self, scope: Mapping[str, Any]) -> Actor | None:
         """Return the account that makes a request, as of half a second ago at most; None where it has to be asked."""

@@ -34,7 +34,7 @@ from registry.database.unit_of_work import Database, UnitOfWork
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.audit import AuditEntry, Decision, Flow, GrantRef
 from schemas.canonical import Json
-from schemas.errors import PoolError, RefusedError
+from schemas.errors import PoolError, RefusedError, UnavailableError
 from schemas.identifiers import random_id, uuid7
 
 __all__ = ["AuditWriter", "AuditedAct", "Authorized", "Enforcer"]
@@ -213,6 +213,15 @@ class Enforcer:
     def _refuse_text(self, authorized: Authorized, finding: TextFinding) -> NoReturn:
         self._deny(authorized, Deny(finding.reason, finding.message), finding_data(finding))
         raise refused_text(finding)
+
+    def refuse_rate(self, authorized: Authorized, error: UnavailableError) -> NoReturn:
+        """Record that an authorized act is refused for its rate, and raise the error; repetitions are folded.
+
+        Raises:
+            UnavailableError: the error; RATE_LIMITED, the actor has had too much refused.
+        """
+        self._deny(authorized, Deny(error.reason, error.message))
+        raise error
 
     @contextmanager
     def act(

@@ -2,7 +2,7 @@
 
     (1) attributes  the grant as it is now, proven by its hash; resource; quota; the database's clock
     (2) decision    by the current grant, every time
-    (3) position    of the consumer; never before what its grant lets it see
+    (3) position    of the consumer; never before what its grant lets it see, and not again and again
     (4) read        committed records, until the answer is full, or the end is reached, or 5 s are over
     (5) view        retracted values left out; rows and fields filtered, masks applied; rows that left the filter and
                     voids become withdrawals
@@ -41,6 +41,7 @@ from exchange.records.ports import GrantViews, KeyPseudonymizer
 from exchange.records.reading.consumer_positions import ConsumerPositions
 from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
 from exchange.records.reading.position_token import BEGINNING, PositionTokens, is_clear
+from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.reading.scan import GrantScan, TopicView
 from exchange.records.release import GrantDescription, Release, empty_release
 from exchange.records.release_draft import ReleaseDrafts, Selected, is_same_view
@@ -80,6 +81,7 @@ class FetchService:
         tracking: DeliveryTracking,
         restored: RestoreGuard,
         serving: ServingGuard,
+        repeats: RepeatedReleases | None = None,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,6 +97,7 @@ class FetchService:
         self._tracking = tracking
         self._restored = restored
         self._serving = serving
+        self._repeats = repeats or RepeatedReleases()
         self._monotonic = monotonic
         self._scan = GrantScan(views, tokens, retractions, monotonic=monotonic)
         self._positions = ConsumerPositions(
@@ -105,6 +108,7 @@ class FetchService:
             pseudonymizer=pseudonymizer,
             tokens=tokens,
             tracking=tracking,
+            repeats=self._repeats,
             window=window,
             monotonic=monotonic,
         )
@@ -126,6 +130,7 @@ class FetchService:
             scan=self._scan,
             positions=self._positions,
             drafts=self._drafts,
+            repeats=self._repeats,
             monotonic=self._monotonic,
         )
 
@@ -178,16 +183,20 @@ class FetchService:
             RefusedError: the current grant does not allow it.
             InvalidError, ConflictError: the position is not one of this grant, or of an earlier generation.
             GoneError: retention has overtaken the position; `details["position"]` is one to go on from.
-            UnavailableError: nothing was released; RESTORE_UNSETTLED; LOG_BEHIND while the log is not signed.
+            UnavailableError: nothing was released; RESTORE_UNSETTLED; LOG_BEHIND while the log is not signed;
+                RELEASE_REPEATED, records from this position were released too often.
         """
         self._restored.require_release()
         self._serving.require()
         # (1), (2)
-        _, attributes = self._admit(actor, Action.FETCH, call, grant_id)
+        authorized, attributes = self._admit(actor, Action.FETCH, call, grant_id)
         grant = attributes.grant
         # (3)
         topic = TopicView(self._broker, grant.topic)
         current, token = self._positions.current(grant, topic, position)
+        wait = self._repeats.wait(grant.id, topic.info.generation, current.next)
+        if wait:
+            self._enforcer.refuse_rate(authorized, _repeated(self._repeats.per_minute, wait))
         if is_tracked(grant) and current.runs is None:
             floor, generation = self._positions.floor(grant, topic), topic.info.generation
             runs = self._tracking.complete(grant, topic.info.topic, generation, current.next, floor)
@@ -317,3 +326,13 @@ class FetchService:
         return self._enforcer.admit(
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
+
+
+def _repeated(per_minute: int, wait: float) -> UnavailableError:
+    return UnavailableError(
+        Reason.RELEASE_REPEATED,
+        f"got the same positions again and again under one grant; expected {per_minute} repeated releases a minute at "
+        "most: commit what was processed, and fetch on from there",
+        details={"per_minute": str(per_minute)},
+        retry_after=wait,
+    )

@@ -38,6 +38,7 @@ from exchange.broker.port import Broker
 from exchange.records.ports import GrantViews
 from exchange.records.reading.consumer_positions import ConsumerPositions
 from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
+from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.reading.scan import GrantScan, MoreToReadError, SharedTopicView
 from exchange.records.release import Release, empty_release
 from exchange.records.release_draft import Draft, ReleaseDrafts, Selected, is_same_view
@@ -95,6 +96,7 @@ class GroupFetch:
         scan: GrantScan,
         positions: ConsumerPositions,
         drafts: ReleaseDrafts,
+        repeats: RepeatedReleases,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -111,6 +113,7 @@ class GroupFetch:
         self._scan = scan
         self._positions = positions
         self._drafts = drafts
+        self._repeats = repeats
         self._monotonic = monotonic
 
     def fetch(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
@@ -134,6 +137,8 @@ class GroupFetch:
                     topic = topics[attributes.grant.topic] = SharedTopicView(self._broker, attributes.grant.topic)
                 found = self._selected(calls[index], attributes, topic)
             except (PoolError, MoreToReadError):
+                continue
+            if found is None:
                 continue
             if isinstance(found, Release):
                 yield {index: found}
@@ -177,10 +182,14 @@ class GroupFetch:
         resource = str(attributes.grant.topic)
         return self._enforcer.allowed(actor, Action.FETCH, resource, call, decision, attributes.reference)
 
-    def _selected(self, one: FetchCall, attributes: GrantAttributes, topic: SharedTopicView) -> Selected | Release:
-        """Do steps (3) to (5) of one fetch."""
+    def _selected(
+        self, one: FetchCall, attributes: GrantAttributes, topic: SharedTopicView
+    ) -> Selected | Release | None:
+        """Do steps (3) to (5) of one fetch; None = it is left out, since it repeats itself too often."""
         grant = attributes.grant
         current, token = self._positions.current(grant, topic, one.position)
+        if self._repeats.wait(grant.id, topic.info.generation, current.next):
+            return None
         delivered = None
         if is_tracked(grant):
             if current.runs is None:

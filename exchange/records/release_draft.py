@@ -21,6 +21,7 @@ from exchange.records.reading.consumer_positions import ConsumerPositions, Entry
 from exchange.records.reading.delivered_keys import Run
 from exchange.records.reading.delivery_tracking import DeliveryTracking, is_tracked
 from exchange.records.reading.position_token import ConsumerPosition, PositionTokens
+from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.reading.scan import TopicView
 from exchange.records.reading.selection import Selection
 from exchange.records.release import Release, round_times
@@ -90,6 +91,7 @@ class ReleaseDrafts:
         pseudonymizer: KeyPseudonymizer,
         tokens: PositionTokens,
         tracking: DeliveryTracking,
+        repeats: RepeatedReleases,
         window: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -97,6 +99,7 @@ class ReleaseDrafts:
         self._pseudonymizer = pseudonymizer
         self._tokens = tokens
         self._tracking = tracking
+        self._repeats = repeats
         self._window = window  # seconds
         self._monotonic = monotonic
 
@@ -175,6 +178,7 @@ class ReleaseDrafts:
         withdrawn = sum(len(offsets) for offsets in selection.withdrawn)
         TRAFFIC.released(selected.grant.id, selected.grant.topic, len(selection), withdrawn)
         TRAFFIC.lags.fetched(selected.grant.id, selected.grant.topic, selection.next)
+        self._repeats.released(selected.grant.id, selected.topic.info.generation, selected.current.next)
         return Release(
             schema_id=selected.grant.view_schema_id or 0,
             values=selection.values,

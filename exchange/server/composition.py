@@ -80,6 +80,7 @@ from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
 from exchange.records.reading.delivery_tracking import DeliveryTracking
 from exchange.records.reading.position_token import PositionTokens
+from exchange.records.reading.repeated_releases import RepeatedReleases
 from exchange.records.receipts import LaneReceipts
 from exchange.records.retractions import RetractionCache
 from exchange.records.sealed_receipts import SealedReceipts
@@ -699,6 +700,7 @@ def _open_records(
         tracking=tracking,
         restored=restored,
         serving=serving,
+        repeats=RepeatedReleases(config.limits.repeats_per_minute),
         window=RELEASE_WINDOW,
     )
     return _Records(schemas, views, publishing, recovery, fetching)

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from exchange.api import http
 from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorAdmission, EnrolmentAdmission
 from exchange.api.admission.http_protocol import BoundedProtocol
 from exchange.api.admission.http_server import HANDSHAKE_SECONDS, BoundedServer, connection_limiter
+from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
@@ -62,6 +64,9 @@ __all__ = ["Role", "serve"]
 
 _log = structlog.get_logger()
 _GRACE = 5.0  # seconds for running calls when the listeners close
+# Threads that compute take turns at the interpreter. A call that waited for the database waits for a turn again, so a
+# short call beside long ones takes as many of these as it has queries; the interpreter's own 5 ms would be most of it.
+_SWITCH_SECONDS = 0.0005
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _MESSAGE_LIMIT = 12 * 1024 * 1024  # bytes: a batch has 8 MiB, and its envelope
 _STREAMS_OF_CONNECTION = 1000
@@ -78,6 +83,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         InvalidError: CONFIG_INVALID, an address cannot be bound, or a plain listener is not on loopback.
     """
     stop = asyncio.Event()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -86,13 +92,17 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             stack.callback(loop.remove_signal_handler, number)
         threads = ThreadPoolExecutor(app.config.limits.threads, thread_name_prefix="call")
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+        limits = app.config.limits
+        scheduler = FairScheduler(
+            threads, slots=limits.threads, share=limits.department_threads, limit=limits.department_waiting
+        )
         health = await stack.enter_async_context(supervised(app, roles, partial(loop.call_soon_threadsafe, stop.set)))
         await stack.enter_async_context(_signing(app, roles, stop))
         if Role.GATEWAY in roles:
             await _reconcile(app, stop)
             await asyncio.to_thread(app.pool.accounts.finish_set_up)
-            await stack.enter_async_context(_gateway(app, threads))
-            control = http.create(app.pool, requests=app.config.limits.requests)
+            await stack.enter_async_context(_gateway(app, scheduler))
+            control = http.create(app.pool, scheduler, requests=app.config.limits.requests)
             await stack.enter_async_context(_web(app, "http", control))
             measure = partial(TRAFFIC.lags.measure, app.broker)
             sweep = partial(
@@ -106,7 +116,7 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
             erasures = partial(background.carry_out_erasures, app.pool.erasures)
             await stack.enter_async_context(background.in_thread("erasures", erasures))
         if Role.REGISTRY in roles:
-            await stack.enter_async_context(_web(app, "registry", _registry_api(app)))
+            await stack.enter_async_context(_web(app, "registry", _registry_api(app, scheduler)))
         if roles & {Role.GATEWAY, Role.REGISTRY}:
             flush = partial(background.flush_folds, app.pool.authentications, app.enforcer)
             await stack.enter_async_context(background.in_thread("folds", flush))
@@ -168,7 +178,7 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]:
+async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[None]:
     limits = app.config.limits
     topic_growth = TopicGrowth(app.broker)
     options = _shared_options(_STREAMS_OF_CONNECTION, _MESSAGE_LIMIT)
@@ -176,24 +186,25 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
     mutual = grpc.ssl_server_credentials(
         [identity], root_certificates=app.authority_certificate, require_client_auth=True
     )
-    admission = ConnectorAdmission(app.pool, threads, limits.streams)
+    admission = ConnectorAdmission(app.pool, scheduler, limits.streams)
     # The interceptor counts; the server's own limit is for calls that it refuses, which take a moment too.
     server = grpc.aio.server(
         options=options, interceptors=[CallBounds(admission)], maximum_concurrent_rpcs=2 * limits.streams
     )
     servicer = ExchangeServicer(
         app.pool,
-        threads,
+        scheduler,
         topic_growth,
-        max_queued=4 * limits.threads + limits.streams,
+        max_polls=limits.department_waiting,
         max_pending_bytes=limits.waiting_mb * 1024 * 1024,
+        max_reply_bytes=limits.replies_mb * 1024 * 1024,
     )
     exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
 
     def gateway() -> str:
         return app.addresses["gateway"]
 
-    renewal = RenewalServicer(app.pool, threads, gateway)
+    renewal = RenewalServicer(app.pool, scheduler, gateway)
     enrolment_pb2_grpc.add_RenewalServicer_to_server(renewal, server)  # type: ignore[no-untyped-call]  # generated
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -218,7 +229,7 @@ async def _gateway(app: App, threads: ThreadPoolExecutor) -> AsyncIterator[None]
         interceptors=[CallBounds(EnrolmentAdmission(_ENROLMENT_CALLS, limits.enrolments_per_minute))],
         maximum_concurrent_rpcs=4 * _ENROLMENT_CALLS,
     )
-    enrolment = EnrolmentServicer(app.pool, threads, gateway)
+    enrolment = EnrolmentServicer(app.pool, scheduler, gateway)
     enrolment_pb2_grpc.add_EnrolmentServicer_to_server(enrolment, enrolment_server)  # type: ignore[no-untyped-call]  # generated
     port = _bind(enrolment_server, app.config.listen.enrolment, grpc.ssl_server_credentials([identity]))
     app.addresses["enrolment"] = with_port(app.config.listen.enrolment, port)
@@ -305,8 +316,8 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
         await task
 
 
-def _registry_api(app: App) -> RestApplication:
-    return registry_api(app.pool, config=app.config, subjects=app.subjects, approvals=app.approvals)
+def _registry_api(app: App, scheduler: FairScheduler) -> RestApplication:
+    return registry_api(app.pool, scheduler, config=app.config, subjects=app.subjects, approvals=app.approvals)
 
 
 def _server_files(app: App) -> tuple[Path, Path]:

@@ -6,7 +6,7 @@
 There is one way through it. A request's media types are negotiated, its route is found in the routing table, the route
 reads its parameters and body, the handler runs in a thread, and what it returns or raises becomes the response:
 
-    negotiation → routing → parameters → [cached] → handler in a thread → response
+    negotiation → routing → parameters → [cached] → turn → handler in a thread → response
 
 A route may be answered from memory, on the event loop, where everything that the handler would ask for is cached:
 identity, permission and response. It is the same decision on the same data; where anything is missing, too old or to be
@@ -21,9 +21,10 @@ and none to wait for.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -45,7 +46,7 @@ from registry.subjects.services import SubjectServices
 from schemas.access import Role
 from schemas.errors import PoolError, Reason, RefusedError
 
-__all__ = ["Identify", "RestApplication", "create"]
+__all__ = ["Identify", "RestApplication", "Turns", "create"]
 
 _log = logging.getLogger(__name__)
 _PLAIN = (b"content-type", b"application/json")
@@ -53,8 +54,11 @@ _CACHED_LINES = 4_096
 _LONGEST_CACHED = 512  # bytes of a path and its query
 
 _Scope = MutableMapping[str, Any]
+_T = TypeVar("_T")
 _READS_METRICS = (Role.OPERATOR, Role.DATA_AUTHORITY, Role.AUDITOR)
 _Message = MutableMapping[str, Any]
+Turns = Callable[[Mapping[str, Any]], AbstractAsyncContextManager[Any]]
+"""Returns what is entered while a request takes a thread, by its ASGI scope."""
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
 
@@ -70,6 +74,7 @@ def create(
     dialect: Dialect = Dialect.CONFLUENT,
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     more: Sequence[Callable[[Shared], Handlers]] = (),
+    turns: Turns = lambda _: nullcontext(),
 ) -> "RestApplication":
     """Build the application.
 
@@ -83,6 +88,7 @@ def create(
         dialect: whose texts errors have where peers contradict each other.
         metrics: returns the process's metrics and their media type; None = `/metrics` is not there.
         more: further groups of handlers (`registry.rest.governance`).
+        turns: returns what is entered while a request takes a thread, by its ASGI scope; by default nothing.
     """
     shared = Shared(
         subjects=subjects,
@@ -100,7 +106,7 @@ def create(
     routes.append(Route("GET", "/openapi.json", lambda _: described, documented=False))
     if metrics is not None:
         routes.append(Route("GET", "/metrics", partial(_metrics, metrics, identify), documented=False))
-    return RestApplication(routes, dialect, identify)
+    return RestApplication(routes, dialect, identify, turns)
 
 
 def _metrics(metrics: Callable[[], tuple[bytes, str]], identify: Identify, request: Request) -> Response:
@@ -122,10 +128,14 @@ class RestApplication:
         routes: the table.
         dialect: whose texts errors have.
         identify: returns who calls; asked before more than a part of a body is read.
+        turns: returns what is entered while a request takes a thread.
     """
 
-    def __init__(self, routes: Sequence[Route], dialect: Dialect, identify: Identify) -> None:
+    def __init__(
+        self, routes: Sequence[Route], dialect: Dialect, identify: Identify, turns: Turns = lambda _: nullcontext()
+    ) -> None:
         self._identify = identify
+        self._turns = turns
         self._router = Router(routes)
         self._dialect = dialect
         self._threads = ThreadPool()
@@ -157,6 +167,10 @@ class RestApplication:
         route, values = self._router.match(method, path)
         return route, route.arguments(values, query)
 
+    async def _in_thread(self, scope: _Scope, call: Callable[[], _T]) -> _T:
+        async with self._turns(scope):
+            return await self._threads.run(call)
+
     async def _answer(self, scope: _Scope, receive: _Receive, headers: dict[bytes, bytes]) -> Response:
         try:
             method: str = scope["method"]
@@ -168,14 +182,14 @@ class RestApplication:
             route, arguments = (self._route_of_cached if short else self._route_of)(method, raw_path, query)
             if route.body is not None:
                 request = Request(scope, receive)
-                body = await read_body(request, lambda: self._threads.run(partial(self._identify, request)))
+                body = await read_body(request, lambda: self._in_thread(scope, partial(self._identify, request)))
                 route.check_body(body)
                 arguments = {**arguments, "body": body}
             elif route.cached is not None:
                 found = route.cached(scope, arguments)
                 if found is not None:
                     return found
-            return await self._threads.run(partial(_call, route, Request(scope, receive), arguments))
+            return await self._in_thread(scope, partial(_call, route, Request(scope, receive), arguments))
         except HttpError as error:
             return http_error_response(error)
         except PoolError as error:

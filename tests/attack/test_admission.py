@@ -4,7 +4,6 @@ A pool with few places, so that a few hundred calls are too many. Callers at 127
 loopback are other sources.
 """
 
-import asyncio
 import re
 import socket
 import ssl
@@ -14,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
 import httpx
@@ -28,6 +26,7 @@ from schemas.errors import Reason
 from schemas.names import Topic
 from schemas.proto.pool.v1 import enrolment_pb2
 from schemas.proto.pool.v1 import exchange_pb2 as wire
+from tests.kit.faults.open_calls import OpenCalls
 from tests.kit.faults.other_address import from_address
 from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.share import count
@@ -245,76 +244,9 @@ def test_an_address_that_opens_connections_leaves_places_for_others(pool: Pool) 
 # --- gRPC
 
 
-class Attack:
-    """Calls of one connector, or of nobody, that stay open: each sends one message, if any, and never ends its stream.
-
-    They live in an event loop of their own.
-    """
-
-    def __init__(self, address: str, authority: bytes, identity: Identity | None) -> None:
-        self._credentials = (
-            grpc.ssl_channel_credentials(authority)
-            if identity is None
-            else grpc.ssl_channel_credentials(authority, identity.key, identity.certificate)
-        )
-        self._address = address
-        self._channels: list[grpc.aio.Channel] = []
-        self._calls: list[Any] = []
-        self._readers: set[asyncio.Future[None]] = set()
-        self.ended: list[grpc.StatusCode] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    def open(self, method: str, calls: int, *, first: bytes | None = None, channels: int = 4) -> None:
-        """Open calls; return when each is under way."""
-        asyncio.run_coroutine_threadsafe(self._open(method, calls, first, channels), self._loop).result(PATIENCE)
-
-    async def _open(self, method: str, calls: int, first: bytes | None, channels: int) -> None:
-        options = (("grpc.use_local_subchannel_pool", 1),)
-        fresh = [grpc.aio.secure_channel(self._address, self._credentials, options) for _ in range(channels)]
-        self._channels += fresh
-        for number in range(calls):
-            call: Any = fresh[number % channels].stream_stream(method)()
-            call.add_done_callback(lambda call: asyncio.ensure_future(self._note(call)))
-            self._calls.append(call)
-            self._readers.add(asyncio.ensure_future(_read(call)))  # its end comes after its answers
-            if first is not None:
-                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    await call.write(first)
-
-    async def _note(self, call: Any) -> None:
-        code = await call.code()
-        # The client's own, for a call that ended while its message was being written.
-        self.ended.append(grpc.StatusCode.RESOURCE_EXHAUSTED if code is grpc.StatusCode.INTERNAL else code)
-
-    @property
-    def running(self) -> int:
-        return len(self._calls) - len(self.ended)
-
-    def close(self) -> None:
-        """Cancel every call."""
-
-        async def end() -> None:
-            for call in self._calls:
-                call.cancel()
-            await asyncio.gather(*(channel.close() for channel in self._channels))
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(PATIENCE)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
-
-
-async def _read(call: Any) -> None:
-    with suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
-        async for _ in call:
-            pass
-
-
 @contextmanager
-def attack(address: str, pool: Pool, identity: Identity | None) -> Iterator[Attack]:
-    attacking = Attack(address, (pool.world.data / "ca" / "authority.crt").read_bytes(), identity)
+def attack(address: str, pool: Pool, identity: Identity | None) -> Iterator[OpenCalls]:
+    attacking = OpenCalls(address, (pool.world.data / "ca" / "authority.crt").read_bytes(), identity)
     try:
         yield attacking
     finally:

@@ -32,6 +32,7 @@ import structlog
 from exchange import metrics
 from exchange.access.decision.roles import Standing
 from exchange.api.admission.concurrency import ALL, ConcurrencyLimiter, Exceeded, Place
+from exchange.api.admission.scheduler import FairScheduler, flow_of_source
 from exchange.api.admission.standings import PERIOD, Standings
 from exchange.api.admission.token_bucket import TokenBucket
 from exchange.api.problems import as_pool_error, rpc_status
@@ -204,13 +205,13 @@ class ConnectorAdmission:
 
     Args:
         pool: knows certificates and their standing.
-        threads: of calls.
+        scheduler: of calls.
         limit: calls in all.
     """
 
-    def __init__(self, pool: Pool, threads: ThreadPoolExecutor, limit: int) -> None:
+    def __init__(self, pool: Pool, scheduler: FairScheduler, limit: int) -> None:
         self._pool = pool
-        self._threads = threads
+        self._scheduler = scheduler
         shares = {"source": 3.0, "department": 1.0, "certificate": 0.75}
         self._calls = ConcurrencyLimiter(limit, shares)
         self._auxiliary = ConcurrencyLimiter(max(8, limit // _AUXILIARY_SHARE), shares, _AUXILIARY_CAPS)
@@ -284,10 +285,9 @@ class ConnectorAdmission:
         try:
             return self._pool.identify(peer_certificate(context))
         except RefusedError as error:
-            origin = Origin(Interface.GRPC, source_of(context.peer()))
-            await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._pool.authentications.failed, origin, error.reason
-            )
+            source = source_of(context.peer())
+            origin = Origin(Interface.GRPC, source)
+            await self._scheduler.run(flow_of_source(source), self._pool.authentications.failed, origin, error.reason)
             raise
 
     async def _refuse(self, actor: Actor) -> None:

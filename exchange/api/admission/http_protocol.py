@@ -6,7 +6,8 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
     10 s       from the first byte that is waited for to the end of the headers, however slowly bytes drip in
     60 s       in which a caller that does not read its answer takes nothing of it
     1 s        after an answer that was given before the whole body came: the rest is thrown away, and where it does not
-               end by then, the connection is closed, and no more than 8 MiB of it are read
+               end by then, the connection is closed, and no more than 8 MiB of it are read; of all connections of
+               a process 32 MiB a second, since whoever sends would keep the event loop busy
 
 A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
 stops reading from the connection.
@@ -27,6 +28,7 @@ HEADERS_SECONDS: Final = 10.0
 _STALLED_SECONDS = 60.0
 _LINGER_SECONDS = 1.0
 _MAX_DISCARDED = 8 * 1024 * 1024
+_DISCARDED_PER_SECOND = 32 * 1024 * 1024  # of all connections
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
@@ -36,6 +38,24 @@ _TOO_LARGE = (
 
 class _HeadersTooLargeError(Exception):
     """Stops the parser."""
+
+
+class _Discarded:
+    """Bytes that all connections of a process threw away within a second."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._bytes = 0
+
+    def add(self, size: int, now: float) -> bool:
+        """Add to them; return whether they are still within the bound."""
+        if now - self._since >= 1.0:
+            self._since, self._bytes = now, 0
+        self._bytes += size
+        return self._bytes <= _DISCARDED_PER_SECOND
+
+
+_ALL_DISCARDED = _Discarded()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -70,7 +90,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse what came, within the bounds."""
         if self._linger_timer is not None:
             self._discarded += len(data)
-            if self._discarded > _MAX_DISCARDED:
+            if self._discarded > _MAX_DISCARDED or not _ALL_DISCARDED.add(len(data), self.loop.time()):
                 self._ends = True
                 self.flow.pause_reading()
         if self._ends:

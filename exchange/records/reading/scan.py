@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from typing_extensions import override
@@ -24,11 +25,12 @@ from schemas.errors import GoneError
 from schemas.names import Topic
 from schemas.record import Packed, Positions
 
-__all__ = ["GrantScan", "MoreToReadError", "ScannedAhead", "SharedTopicView", "TopicView"]
+__all__ = ["MAX_ANSWER_BYTES", "GrantScan", "MoreToReadError", "ScannedAhead", "SharedTopicView", "TopicView"]
 
 _MAX_RECORDS = 10_000  # of an answer: the offsets of so many fit its entry, wherever they are
 _MAX_READ = 16_384  # positions of one read
-_MAX_BYTES = 16 * 1024 * 1024  # of an answer's values, and of one read
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of an answer's values, and of one read, at most; a single record is always delivered."""
 _SCAN_SECONDS = 5.0  # for the reads of one fetch
 _READ_SHARE = 0.85  # of what the rate so far would need, so that little is read twice
 _SHARED_READS = 4  # kept of one group
@@ -175,7 +177,7 @@ class GrantScan:
             MoreToReadError: it takes another read.
         """
         wanted = min(max_records or _MAX_RECORDS, _MAX_RECORDS)
-        size = min(max_bytes or _MAX_BYTES, _MAX_BYTES)
+        size = min(max_bytes or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES)
         until = self._monotonic() + _SCAN_SECONDS
         at = self.ahead.get(grant, topic.info.generation, current.next)
         parts: list[Selection] = []
@@ -193,7 +195,7 @@ class GrantScan:
                 return join(parts, at), not _hides_rows(grant) and topic.reached_end(at)
             if not moved or topic.reached_end(at):
                 return join(parts, at), True
-            if count and not _hides_rows(grant) and _size(read) < _MAX_BYTES // 2:
+            if count and not _hides_rows(grant) and _size(read) < MAX_ANSWER_BYTES // 2:
                 return join(parts, at), False
             if one_read:
                 raise MoreToReadError
@@ -206,7 +208,7 @@ class GrantScan:
         self, grant: Grant, topic: TopicView, current: ConsumerPosition, at: Positions, max_records: int
     ) -> ReadResult:
         try:
-            return topic.read(at, max_records=max_records, max_bytes=_MAX_BYTES)
+            return topic.read(at, max_records=max_records, max_bytes=MAX_ANSWER_BYTES)
         except GoneError as error:
             earliest = tuple(int(offset) for offset in error.details["earliest"].split(","))
             next_ = _maximum(at, earliest)

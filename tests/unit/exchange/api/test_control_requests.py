@@ -1,6 +1,7 @@
 """The control API ignores nothing: every call of its document refuses what it does not name, before it acts."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from exchange.api import bodies
+from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.http import create
 from exchange.authorization.text_screen import TextScreen
 from schemas.errors import Reason, RefusedError
@@ -26,10 +28,11 @@ class Pool:
         del origin
         if token != "known":
             raise RefusedError(Reason.NO_IDENTITY, "nobody")
-        return SimpleNamespace(id="known")
+        return SimpleNamespace(id="known", department="")
 
 
-APP: Any = create(Pool())  # type: ignore[arg-type]
+THREADS = ThreadPoolExecutor(2)
+APP: Any = create(Pool(), FairScheduler(THREADS, slots=2, share=2, limit=64))  # type: ignore[arg-type]
 DOCUMENT: dict[str, Any] = APP.openapi()
 CALLS = [
     pytest.param(method.upper(), path, operation, id=f"{method} {path}")

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from exchange.api.admission.fair_queue import Flow
 from exchange.api.long_poll import FetchGroups
 from exchange.authorization.request_context import RequestContext
 from exchange.records.group_fetch import FetchCall, Outcome
@@ -18,9 +20,10 @@ from tests.kit.cases.grants import a_connector
 TOPIC, OTHER = Topic.parse("people.v1"), Topic.parse("permits.v1")
 
 
-def call(grant_id: str) -> FetchCall:
+def call(grant_id: str, department: str = "") -> FetchCall:
+    actor = a_connector()
     return FetchCall(
-        actor=a_connector(),
+        actor=replace(actor, department=department) if department else actor,
         call=RequestContext(trace="0" * 32),
         grant_id=grant_id,
         position=b"",
@@ -40,6 +43,7 @@ class Gateway:
         self.outcome = outcome
         self.groups: list[list[str]] = []
         self.alone: list[str] = []
+        self.flows: list[Flow] = []
         self.begun, self.go_on = threading.Event(), threading.Event()
 
     def together(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
@@ -56,7 +60,8 @@ class Gateway:
 
     def run(self, what: Callable[[FetchGroups], Any], *, max_waiting: int = 1_000) -> Any:
         async def main() -> Any:
-            async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+            async def in_thread(flow: Flow, work: Callable[..., Any], *arguments: Any) -> Any:
+                self.flows.append(flow)
                 return await asyncio.to_thread(work, *arguments)
 
             return await what(FetchGroups(self.together, self.one, in_thread, max_waiting=max_waiting))
@@ -152,6 +157,31 @@ def test_nothing_is_kept_of_what_is_done(size: int) -> None:
     async def main(groups: FetchGroups) -> Any:
         await fetch(groups, *(f"g{number}" for number in range(size)))
         await asyncio.sleep(0.01)
-        return groups._waiting, groups._count, groups._groups, groups._tasks
+        return groups._waiting, groups._groups, groups._tasks
 
-    assert gateway.run(main) == ({}, 0, {}, set())
+    assert gateway.run(main) == ({}, {}, set())
+
+
+def test_departments_take_turns_in_a_group_and_a_mixed_group_takes_the_topic_s_turn() -> None:
+    gateway = Gateway()
+
+    async def main(groups: FetchGroups) -> Any:
+        many = [groups.fetch(TOPIC, call(f"many-{number}", "many")) for number in range(300)]
+        few = [groups.fetch(TOPIC, call(f"few-{number}", "few")) for number in range(8)]
+        return await asyncio.gather(*many, *few)
+
+    gateway.run(main)
+    assert sum(one.startswith("few") for one in gateway.groups[0]) == 8  # though they came last
+    assert {gateway.flows[0].department, gateway.flows[-1].department} == {f"topic {TOPIC}", "many"}
+
+
+def test_how_many_wait_is_counted_by_department() -> None:
+    gateway = Gateway()
+
+    async def main(groups: FetchGroups) -> Any:
+        calls = [groups.fetch(TOPIC, call(f"a{number}", "many")) for number in range(5)]
+        calls.append(groups.fetch(TOPIC, call("b", "few")))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = gateway.run(main, max_waiting=3)
+    assert [isinstance(one, UnavailableError) for one in answers] == [False, False, False, True, True, False]

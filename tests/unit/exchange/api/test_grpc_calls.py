@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from exchange.access.decision.roles import Standing
 from exchange.api.admission import grpc_calls
 from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorAdmission, EnrolmentAdmission
+from exchange.api.admission.scheduler import FairScheduler
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import Reason, RefusedError, UnavailableError
 from schemas.names import ConnectorId
@@ -119,7 +120,7 @@ def serve(test: Callable[[Served], Coroutine[Any, Any, None]], monkeypatch: pyte
     async def main() -> None:
         pool = Pool()
         with ThreadPoolExecutor(2) as threads:
-            admission = ConnectorAdmission(pool, threads, limit)  # type: ignore[arg-type]  # a pool of its own
+            admission = ConnectorAdmission(pool, FairScheduler(threads, slots=2, share=2, limit=64), limit)  # type: ignore[arg-type]  # a pool of its own
             server = grpc.aio.server(interceptors=[CallBounds(admission)])
             server.add_generic_rpc_handlers(
                 (

@@ -166,3 +166,9 @@ def test_an_address_has_so_many_connections_and_gives_them_back() -> None:
             peer[1].close()
 
     serve(test, per_source=5)
+
+
+def test_what_all_connections_throw_away_in_a_second_is_bounded() -> None:
+    discarded = http_protocol._Discarded()
+    assert sum(discarded.add(64 * 1024, 10.0 + number / 10_000) for number in range(2_000)) == 512  # 32 MiB
+    assert discarded.add(64 * 1024, 11.5)

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from exchange.api import grpc as servicers
+from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.publish_backpressure import FLOW_CONTROL, MAX_STREAMS
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
@@ -92,7 +93,15 @@ def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> Non
         pool: Any = SimpleNamespace(publishing=publishing, identify=lambda who: replace(ACTOR, id=who or ACTOR.id))
         with ThreadPoolExecutor(4) as threads:
             server = grpc.aio.server(options=FLOW_CONTROL)
-            servicer = servicers.ExchangeServicer(pool, threads, None, max_queued=64, max_pending_bytes=waiting)  # type: ignore[arg-type]  # no fetch
+            scheduler = FairScheduler(threads, slots=4, share=4, limit=64)
+            servicer = servicers.ExchangeServicer(
+                pool,
+                scheduler,
+                None,  # type: ignore[arg-type]  # no fetch
+                max_polls=64,
+                max_pending_bytes=waiting,
+                max_reply_bytes=1 << 30,
+            )
             stubs.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()

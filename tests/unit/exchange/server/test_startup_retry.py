@@ -14,6 +14,7 @@ from psycopg2 import errors as pg
 from sqlalchemy import exc as sa_exc
 from structlog.testing import capture_logs
 
+from exchange.config import Limits
 from exchange.server import allocator
 from exchange.server.listeners import Role, serve
 from exchange.server.startup_retry import retry_until_available
@@ -98,7 +99,7 @@ def test_a_start_that_waits_ends_when_it_is_told_to(number: signal.Signals) -> N
 
     app: Any = SimpleNamespace(
         **watched(),
-        config=SimpleNamespace(limits=SimpleNamespace(threads=1), folder=Path()),
+        config=SimpleNamespace(limits=Limits(), folder=Path()),
         pool=SimpleNamespace(administration=SimpleNamespace(reconcile_topics=away)),
     )
     with pytest.raises(UnavailableError) as stopped:
@@ -115,7 +116,7 @@ def test_once_the_listeners_are_closed_the_same_signal_ends_the_process(
     monkeypatch.setattr(allocator, "freeze_startup_objects", lambda: None)
     app: Any = SimpleNamespace(
         **watched(),
-        config=SimpleNamespace(limits=SimpleNamespace(threads=1), listen=SimpleNamespace(metrics=None), folder=Path()),
+        config=SimpleNamespace(limits=Limits(), listen=SimpleNamespace(metrics=None), folder=Path()),
         row_watch=SimpleNamespace(step=lambda: None),
         schemas_topic=None,
         addresses={},
