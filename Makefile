@@ -10,7 +10,7 @@ PARALLEL = $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile -
 SEEDED = $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka demo test check bench bench-large torture format proto lock clean
+.PHONY: help setup kafka demo test check bench bench-large load torture format proto lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: setup kafka ## Speed as ratios to named baselines, on Kafka; writes docs/
 bench-large: setup kafka ## The same with 1,000,000 records a run, 100,000 subjects, 10,000,000 records for memory: hours
 	$(BIN)/python -m tests.bench --records 1000000 --subjects 100000 --memory 10000000
 	$(BIN)/python -m tests.bench.searches
+
+load: setup ## Attacks of one department, a minute each, and what they cost the others: a table; fails beyond the bounds
+	$(BIN)/python -m tests.load
 
 torture: setup kafka ## 200 faults on unacknowledged batches, two controls; every counted test whole (SEED=n repeats)
 	$(BIN)/python -m tests.torture --faults 200 --controls $(SEEDED)
