@@ -8,7 +8,8 @@
                      under the old name it would be a second tree beside what was signed and lost
     (5) statement    an entry, in the same transaction as all that follows: which entries the database did not have,
                      which rows, grants and lanes were set back to which state
-    (6) replay       what was revoked, ended and released since (`exchange.backup.replay`)
+    (6) replay       what was revoked, ended and released since (`exchange.backup.replay`); where Kafka has
+                     kept the records, receipts and retractions are brought up to it (`exchange.backup.kafka_records`)
     (7) generation   of every topic, so that positions from before are recognised
     (8) signature    the log is signed up to its end
 
@@ -19,7 +20,8 @@ database with the log: an auditor does that with `pool audit verify --database` 
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,34 +42,39 @@ from exchange.audit.verify import verify_files
 from exchange.backup.client_tools import check_server, restore_tool
 from exchange.backup.create import ERASURES, PUBLIC
 from exchange.backup.gap import Gap, OldRows
+from exchange.backup.kafka_records import KafkaRecords
 from exchange.backup.log_entries import insert_entries, placed_end
 from exchange.backup.manifest import DUMP, LOG, Manifest, mac_fits
-from exchange.backup.replay import RESTORER, Replay, Stores
+from exchange.backup.replay import Replay, Stores
+from exchange.backup.restore_entries import RestoreEntries
 from exchange.backup.sealed_file import SealingKey, open_sealed
 from exchange.backup.verify import manifest_key
+from exchange.broker.port import Broker
 from exchange.broker.postgres.broker import PostgresBroker
-from exchange.config import Config
+from exchange.config import Config, KafkaBroker
 from exchange.control.open_restores import restored_file
 from exchange.control.restores import RESTORE
 from exchange.erasure.erasures import Erasure, ErasureState
-from exchange.identity.keyfile import create_private, private_folder, replace_private
+from exchange.erasure.postgres_retractions import PostgresRetractions
+from exchange.identity.keyfile import create_private, private_folder, read_ed25519, replace_private
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.secrets import FileSecrets
 from exchange.server.clock import microseconds
+from exchange.server.composition import open_kafka
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
-from exchange.server.key_files import RECORDS_KEY
+from exchange.server.key_files import RECORDS_KEY, receipts_key
 from exchange.server.roles import Role
 from exchange.server.row_digest import RowDigests
 from exchange.server.row_tags import open_entry_tags, open_row_tags
 from exchange.server.row_watch import read_versions
 from registry.database.errors import unavailable
 from registry.database.unit_of_work import PostgresDatabase, RowChange, UnitOfWork, connection_of, note_row_change
-from schemas.audit import RESTORED, AuditEntry, Checkpoint, GrantRef
+from schemas.audit import RESTORED, Checkpoint
 from schemas.canonical import Json
 from schemas.errors import CorruptError, InvalidError, Reason
-from schemas.identifiers import random_id, uuid7
+from schemas.identifiers import uuid7
 from schemas.names import Topic
 
 __all__ = ["RestorePlan", "Restored", "restore"]
@@ -120,6 +127,7 @@ class Restored:
         lanes: by lane, the last batch that the pool has now, and had.
         older, lost: rows that carry authority, as they were set back, or lost.
         replay: what was taken away.
+        kept: what Kafka has kept; None where records are in the database.
     """
 
     config: Config
@@ -133,6 +141,7 @@ class Restored:
     older: int
     lost: int
     replay: Replay
+    kept: KafkaRecords | None = None
 
 
 def restore(plan: RestorePlan) -> Restored:
@@ -156,8 +165,10 @@ def restore(plan: RestorePlan) -> Restored:
         url = embedded.start() if embedded else sa.make_url(config.database_url or "")
         engine = sa.create_engine(url)
         try:
-            _fill(engine, url, plan, manifest)
-            done = _Restoration(config, engine, manifest, log).run()
+            with _broker(config, engine) as broker:
+                kept = KafkaRecords.open(broker) if isinstance(config.broker, KafkaBroker) else None
+                _fill(engine, url, plan, manifest)
+                done = _Restoration(config, engine, manifest, log, broker, kept).run()
         except sa_exc.SQLAlchemyError as error:
             raise unavailable(error) from error
         finally:
@@ -169,6 +180,20 @@ def restore(plan: RestorePlan) -> Restored:
     return done
 
 
+@contextmanager
+def _broker(config: Config, engine: sa.Engine) -> Iterator[Broker]:
+    secrets = FileSecrets.open(config.path("secrets"))
+    broker: Broker
+    if isinstance(config.broker, KafkaBroker):
+        broker = open_kafka(config)
+    else:
+        broker = PostgresBroker(PostgresDatabase(engine, accountable=True), key=secrets.named_key(RECORDS_KEY))
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
 def _open_backup(plan: RestorePlan) -> tuple[Manifest, dict[str, bytes]]:
     manifest, content = Manifest.read(plan.backup)
     files = open_sealed(plan.sealed, plan.key)
@@ -178,12 +203,6 @@ def _open_backup(plan: RestorePlan) -> tuple[Manifest, dict[str, bytes]]:
         )
     for sentence in manifest.check_files(plan.backup):
         raise CorruptError(Reason.LOG_CORRUPT, f"{plan.backup}: {sentence}; take another backup")
-    if manifest.broker != "postgres":
-        raise InvalidError(
-            Reason.CONFIG_INVALID,
-            "the records of this pool are on Kafka, which this version does not restore together with a database: see "
-            "docs/how-to/back-up-and-restore.md",
-        )
     return manifest, files
 
 
@@ -287,7 +306,17 @@ def _fill(engine: sa.Engine, url: sa.URL, plan: RestorePlan, manifest: Manifest)
 class _Restoration:
     """What happens in a filled database."""
 
-    def __init__(self, config: Config, engine: sa.Engine, manifest: Manifest, log: _SurvivingLog) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: sa.Engine,
+        manifest: Manifest,
+        log: _SurvivingLog,
+        broker: Broker,
+        kept: KafkaRecords | None,
+    ) -> None:
+        self._broker = broker
+        self._kept = kept
         self._config = config
         self._engine = engine
         self._manifest = manifest
@@ -298,9 +327,13 @@ class _Restoration:
         self._ledger = AuditLedger(
             PostgresEntries(engine, self._entry_tags), process=f"restore@{uuid7(microseconds())}"
         )
+        self._entries = RestoreEntries(self._ledger, config.pool_id)
         self._row_tags = open_row_tags(self._secrets)
         self._statement = uuid7(microseconds())
         self._generation = _generation(manifest)
+        self._start = 0  # index of the first entry that the log's folder adds
+        self._receipts = PostgresReceipts()
+        self._sign_receipt = read_ed25519(receipts_key(config.folder)).sign
 
     def run(self) -> Restored:
         """Insert, state, replay, sign."""
@@ -311,15 +344,20 @@ class _Restoration:
         with self._database.begin() as work:
             gap, inserted = self._insert(work)
             old = gap.compare(stored)
+            if self._kept is not None:
+                self._kept.restore_receipts(work, self._receipts, self._sign_receipt, self._start)
             lanes = self._lanes(work, gap)
             self._state(work, gap, inserted, old, lanes)
-            replay = Replay(work, self._stores(), self._record, datetime.now(UTC))
+            replay = Replay(work, self._stores(), self._entries.record, datetime.now(UTC))
             replay.run(gap, old, whole=whole)
             connection_of(work).execute(_LEAVE_IDS_OUT, {"ahead": _IDS_AHEAD})
+            if self._kept is not None:
+                self._kept.restore_unlogged(work, self._receipts, self._sign_receipt, self._entries.publication)
+                self._kept.restore_retractions(work, PostgresRetractions(self._row_tags))
         content = {"statement": self._statement, "generation": self._generation, "whole": whole}
         replace_private(restored_file(self._config.folder), json.dumps(content).encode() + b"\n")
         self._list_erasures(gap)
-        self._renew_generations()
+        self._broker.renew_generations(self._generation)
         self._sign()
         outside = self._log.outside
         size = self._manifest.log_size if self._log.checkpoint is None else self._log.checkpoint.size
@@ -335,6 +373,7 @@ class _Restoration:
             older=len(old.older),
             lost=len(old.lost),
             replay=replay,
+            kept=self._kept,
         )
 
     def _insert(self, work: UnitOfWork) -> tuple[Gap, int]:
@@ -342,7 +381,8 @@ class _Restoration:
         if self._log.folder is None or self._log.checkpoint is None:
             connection.execute(_FORGET_CHECKPOINTS)  # of the log's old name
             return gap, 0
-        if placed_end(connection) > self._log.checkpoint.size:
+        self._start = placed_end(connection)
+        if self._start > self._log.checkpoint.size:
             raise CorruptError(
                 Reason.LOG_CORRUPT, "the log's folder ends before the backup; it is an older copy: restore without it"
             )
@@ -355,7 +395,7 @@ class _Restoration:
 
     def _lanes(self, work: UnitOfWork, gap: Gap) -> dict[str, tuple[int, int]]:
         """Return the lanes that were set back: the last batch that there is, and that there was."""
-        stored = {str(lane): last for lane, last in PostgresReceipts().last_sequences(work).items()}
+        stored = {str(lane): last for lane, last in self._receipts.last_sequences(work).items()}
         return {
             lane: (stored.get(lane, 0), last) for lane, last in sorted(gap.lanes.items()) if last > stored.get(lane, 0)
         }
@@ -391,11 +431,13 @@ class _Restoration:
             data["root"] = self._manifest.log_root
         if outside is not None:
             data["checkpoint"] = outside.size
-        self._record(work, RESTORED, RESTORE, data, entry_id=self._statement)
+        if self._kept is not None:
+            data["receipts"] = self._kept.receipts
+        self._entries.record(work, RESTORED, RESTORE, data, entry_id=self._statement)
         for name, back in (("lanes", lanes), ("grants", grants)):
             listed: list[Json] = [[key, now, before] for key, (now, before) in back.items()]
             for at in range(0, len(listed), _CHUNK):
-                self._record(work, RESTORED, RESTORE, {"of": self._statement, name: listed[at : at + _CHUNK]})
+                self._entries.record(work, RESTORED, RESTORE, {"of": self._statement, name: listed[at : at + _CHUNK]})
 
     def _stores(self) -> Stores:
         return Stores(
@@ -403,31 +445,6 @@ class _Restoration:
             PostgresProposals(self._row_tags),
             PostgresAccessStore(RowMac(self._secrets.named_key("grant-seal")), self._row_tags),
         )
-
-    def _record(
-        self,
-        work: UnitOfWork,
-        action: Any,
-        resource: str,
-        data: Mapping[str, Json],
-        grant: GrantRef | None = None,
-        entry_id: str = "",
-    ) -> str:
-        now = microseconds()
-        entry = AuditEntry(
-            pool=self._config.pool_id,
-            id=entry_id or uuid7(now),
-            at=now,
-            gateway="",
-            salt=random_id(),
-            actor=RESTORER,
-            action=action,
-            resource=resource,
-            grant=grant,
-            data=data,
-        )
-        self._ledger.write(work, [entry])
-        return entry.id
 
     def _list_erasures(self, gap: Gap) -> None:
         """List the erasures that the log knows and no list has; the pool carries them out at its start."""
@@ -437,18 +454,11 @@ class _Restoration:
             if erasure_id not in known:
                 listed.add(_erasure_of(erasure_id, entry))
 
-    def _renew_generations(self) -> None:
-        broker = PostgresBroker(self._database, key=self._secrets.named_key(RECORDS_KEY))
-        try:
-            broker.renew_generations(self._generation)
-        finally:
-            broker.close()
-
     def _sign(self) -> None:
         """Write a digest of the rows as they are now, and sign the log."""
 
         def record(work: UnitOfWork, action: str, data: Mapping[str, Json]) -> None:
-            self._record(work, action, self._config.pool_id, data)
+            self._entries.record(work, action, self._config.pool_id, data)
 
         RowDigests(self._database, record, self._entry_tags).write()
         signer = FileSigner.load(self._config.path("secrets", "log.key"), self._config.origin)

@@ -78,6 +78,12 @@ class SealingKey:
                 raise InvalidError(Reason.CONFIG_INVALID, f"{passphrase_file} is not UTF-8 text") from error
             return cls(passphrase=text or " ")
         assert key_file is not None  # noqa: S101 - one of the two, as checked above
+        if not key_file.exists():
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{key_file} is missing; `pool backup new-key` makes one for new backups. What was sealed with "
+                "this one needs a copy of it: another key does not open it",
+            )
         try:
             return cls(key=base64.b64decode(read_private(key_file).strip(), validate=True) or b" ")
         except binascii.Error as error:

@@ -64,7 +64,9 @@ def create(
     _print_manifest(made.manifest)
     print_line(f"  sealed keys     {made.sealed}: keep them, and what opens them, in other places than the backup")
     print_line(f"  client tool     {made.tool} ({made.manifest.client})")
-    print_line(f"next: pool backup verify {made.folder}")
+    files = (("--key-file", key_file), ("--passphrase-file", passphrase_file))
+    opened_by = "".join(f" {option} {file}" for option, file in files if file is not None)
+    print_line(f"next: pool backup verify {made.folder} --sealed {made.sealed}{opened_by}")
 
 
 def verify(
@@ -145,6 +147,15 @@ def restore_command(
     print_line(f"  rows            {done.older} were set back to the backup, {done.lost} are lost")
     for lane, (now, before) in done.lanes.items():
         print_line(f"  lane            {lane}: batch {now}, was {before}; its connector publishes the rest again")
+    if done.kept is not None:
+        print_line(
+            f"  records         Kafka has kept every batch: {done.kept.receipts} receipts come from the log, "
+            f"{done.kept.recovered} from Kafka alone"
+        )
+        if done.kept.schemas:
+            print_line(
+                f"  schemas LOST    ids {', '.join(map(str, done.kept.schemas))}: records of them cannot be read"
+            )
     for name, names in (
         ("revoked", replay.revoked),
         ("tokens ended", replay.ended),
@@ -201,10 +212,10 @@ def _print_manifest(manifest: "Manifest") -> None:
     records = "in the backup" if manifest.broker == "postgres" else "on Kafka, and not in the backup"
     print_line(f"  made            {manifest.made_at}")
     print_line(f"  database        PostgreSQL {manifest.server // 10_000}, revision {manifest.revision}")
-    print_line(
-        f"  log             {manifest.log_size} entries of {manifest.origin}, {manifest.entries} in the database"
-    )
+    print_line(f"  log             {manifest.log_size} of {manifest.entries} entries are signed, as {manifest.origin}")
     print_line(f"  records         {records}")
+    size = sum(one.size for one in manifest.files.values())
+    print_line(f"  size            {size / 1e6:,.1f} MB in {len(manifest.files)} files")
 
 
 def _sealing_key(passphrase_file: Path | None, key_file: Path | None, *, new: bool = False) -> "SealingKey":

@@ -124,7 +124,15 @@ from schemas.merkle import leaf_hash
 from schemas.names import Lane, Topic
 from schemas.record import OffsetRange, Positions
 
-__all__ = ["App", "kafka_untagged", "leave_reads_unchecked", "open_receipts", "operator_broker", "schemas_on_topic"]
+__all__ = [
+    "App",
+    "kafka_untagged",
+    "leave_reads_unchecked",
+    "open_kafka",
+    "open_receipts",
+    "operator_broker",
+    "schemas_on_topic",
+]
 
 _log = structlog.get_logger()
 _CONNECTIONS = 24  # threads of one process that hold connections to PostgreSQL at once
@@ -783,6 +791,29 @@ def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker
         )
     records_key = FileSecrets.open(config.path("secrets")).named_key(RECORDS_KEY)
     return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key), key=records_key)
+
+
+def open_kafka(config: Config) -> KafkaBroker:
+    """Open Kafka as a gateway does, without the receipts of a database.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the records of this pool are not on Kafka.
+        UnavailableError: BROKER_UNAVAILABLE.
+    """
+    if not isinstance(config.broker, KafkaSection):
+        raise InvalidError(Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, not on Kafka")
+    broker = KafkaBroker(
+        _kafka(config, config.broker),
+        key=FileSecrets.open(config.path("secrets")).named_key(RECORDS_KEY),
+        alarm=_report_corrupt,
+        untagged=read_untagged(records_tagged(config.folder)),
+    )
+    try:
+        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
+    except PoolError:
+        broker.close()
+        raise
+    return broker
 
 
 def leave_reads_unchecked(broker: Broker) -> None:

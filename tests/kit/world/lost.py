@@ -73,7 +73,9 @@ class City:
                 found += [value[FRAME_SIZE:] for value in got.values if value]
                 if got.caught_up and not got.values:
                     rows = engine_for(schema).decode(found).to_pylist() if found else []
-                    return {row["permit_no"]: row["version"] for row in rows}, got.next_position
+                    versions = [(row["permit_no"], row["version"]) for row in rows]
+                    assert len(versions) == len(set(versions)), "each version of a permit comes once"
+                    return dict(versions), got.next_position
                 position = got.next_position
 
     def back_up(self) -> None:
@@ -82,8 +84,16 @@ class City:
                    self.world.folder / "sealed", "--key-file", self.key)  # fmt: skip
         assert made.returncode == 0, made.stderr
 
-    def go_on(self) -> None:
-        """Publish, draw, revoke, end, erase; return when all of it is signed."""
+    def void(self, number: int) -> None:
+        """Publish the void of a permit; return when it is acknowledged."""
+        with self.world.client(self.source) as pool:
+            list(pool.publish(self.lane.lane.topic, [self.lane.voids([b"p%d" % number])]))
+
+    def go_on(self, *, erased: str = "done") -> None:
+        """Publish, draw, revoke, end, erase; return when all of it is signed.
+
+        *erased* is the state in which the erasure is left: on Kafka, an operator has to carry it out.
+        """
         self.publish(range(30, 40), 1)
         self.publish(range(5), 2)
         _, self.position = self.draw(self.kept, self.drawer)
@@ -97,10 +107,14 @@ class City:
         body = {"topic": TOPIC, "key": ["p7"], "reason": "withdrawn consent"}
         erasure = self.head.post("/erasures", body)["id"]
         root.post(f"/erasures/{erasure}/confirmation")
-        wait_for(lambda: root.get("/erasures")[0]["state"] == "done", "the erasure is carried out")
-        (newest,) = root.get("/audit/entries", {"action": "exchange:erasure:complete", "limit": 1})
+        wait_for(lambda: root.get("/erasures")[0]["state"] == erased, "the erasure is decided, or carried out")
+        self.wait_until_signed(f"exchange:erasure:{'complete' if erased == 'done' else 'confirm'}")
+
+    def wait_until_signed(self, action: str) -> None:
+        """Wait until the newest entry of an action is signed, and keep the checkpoint of then."""
+        (newest,) = self.world.root.get("/audit/entries", {"action": action, "limit": 1})
         wait_for(lambda: self._is_signed(newest["entry"]["id"]), "everything is in the signed log")
-        self.checkpoint = root.get("/audit/checkpoint")
+        self.checkpoint = self.world.root.get("/audit/checkpoint")
 
     def _is_signed(self, entry_id: str) -> bool:
         try:

@@ -75,6 +75,11 @@ def test_keys_come_from_files_that_others_cannot_read(tmp_path: Path) -> None:
         SealingKey.read(passphrase_file=tmp_path / "words", key_file=tmp_path / "key")
 
 
+def test_a_key_file_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="is missing; `pool backup new-key` makes one for new backups"):
+        SealingKey.read(passphrase_file=None, key_file=tmp_path / "key")
+
+
 def test_a_short_passphrase_is_refused() -> None:
     with pytest.raises(InvalidError, match="expected 12"):
         SealingKey(passphrase="short")
