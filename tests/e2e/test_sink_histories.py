@@ -25,7 +25,7 @@ from tests.kit.share import count, random_of
 from tests.kit.world.department import now
 from tests.kit.world.world import World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(7_200)]
 
 KEYS = count(10_000, 120)
 ROUNDS = count(40, 6)
