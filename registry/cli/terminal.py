@@ -15,6 +15,7 @@ import typer
 
 from schemas import library
 from schemas.errors import InvalidError, PoolError, Reason
+from schemas.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,11 +32,11 @@ _PLAIN_WIDTH = 200  # characters of a table that goes into a file or a pipe
 
 def console(*, stderr: bool = False) -> "Console":
     """Return a console: as wide as the terminal, or wide enough for a pipe."""
-    from rich.console import Console
+    from registry.cli.safe_console import SafeConsole
 
-    terminal = Console(stderr=stderr, highlight=False)
+    terminal = SafeConsole(stderr=stderr, highlight=False)
     # A pipe has no width of its own, and a table cut at 80 columns would lose text.
-    return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+    return terminal if terminal.is_terminal else SafeConsole(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
 
 
 def fail(message: str) -> NoReturn:
@@ -70,7 +71,7 @@ def write(text: str, out: Path | None, *, summary: str = "") -> None:
         summary: printed on standard error after a file was written; nothing is printed if empty.
     """
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(escape_controls(text))
         return
     try:
         out.write_text(text, encoding="utf-8")
