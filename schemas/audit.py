@@ -50,6 +50,7 @@ __all__ = [
     "fetch_data",
     "folded_data",
     "from_leaf",
+    "is_done",
     "publish_data",
     "read_leaf",
     "to_leaf",
@@ -205,6 +206,16 @@ def to_leaf(entry: AuditEntry) -> bytes:
             f"got an audit entry of {len(leaf)} bytes; expected {MAX_LEAF_BYTES} at most: say less in `data`",
         )
     return leaf
+
+
+def is_done(entry: Mapping[str, Any], action: str) -> bool:
+    """Return whether an entry says that an act was allowed and did not fail.
+
+    It is asked of the leaf, which a tag or the log's root protects. The columns beside it serve the search: the owner
+    of the database can change them.
+    """
+    decided = (entry.get("action"), entry.get("decision"))
+    return decided == (action, Decision.ALLOW) and "failed" not in entry.get("data", {})
 
 
 def read_leaf(leaf: bytes) -> dict[str, Any]:

@@ -254,6 +254,7 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
                 row.new.leaf
                 for row in reversed(self._rows)
                 if (row.new.entry.action, row.new.entry.decision) == (action, Decision.ALLOW)
+                and "failed" not in row.new.entry.data
                 and not (unsigned and row.index is not None and row.index < size)
             ]
 

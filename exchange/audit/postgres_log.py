@@ -9,6 +9,7 @@ marked as refused and reported; the entries behind it are placed as usual. `pool
 refused, and a row that somebody has marked so that an entry with a valid tag stays out.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from exchange.audit.entry_tags import EntryTags, process_of
 from exchange.audit.search.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, SigningState, no_entry
 from registry.database.errors import unavailable
+from schemas.audit import is_done
 from schemas.errors import CorruptError, Reason
 from schemas.merkle import leaf_hash
 
@@ -214,6 +216,7 @@ class PostgresLog(LogStore):
                 for row in rows
                 if self._role_of(connection, process_of(bytes(row.leaf))) == "gateway"
                 and self._is_ours(connection, row)
+                and is_done(json.loads(bytes(row.leaf)), action)
             ]
 
     def _is_ours(self, connection: sa.Connection, row: Any) -> bool:

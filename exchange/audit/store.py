@@ -327,9 +327,10 @@ class LogStore(Protocol):
         ...
 
     def gateway_entries(self, action: str, *, unsigned: bool = False) -> list[bytes]:
-        """Return the leaves of the newest allowed entries of an action that a gateway wrote, newest first.
+        """Return the leaves of the newest acts of a kind that a gateway wrote, newest first: allowed, and not failed.
 
-        Their tags say so: none is returned that somebody has put into the store, also before they are signed.
+        Their tags and the leaves themselves say so: none is returned that somebody has put into the store, or whose
+        row alone calls it such an act, also before they are signed.
 
         Args:
             action: of the entries.

@@ -22,7 +22,7 @@ from exchange.identity.audit_pseudonyms import epoch_of, fingerprint
 from exchange.identity.secrets import Secrets
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, Allow, Deny
-from schemas.audit import Decision
+from schemas.audit import is_done
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["AuditKeys"]
@@ -119,7 +119,8 @@ class AuditKeys:
         if not found:
             return None
         entry: dict[str, Any] = json.loads(found[0].leaf)
-        valid = entry["decision"] == Decision.ALLOW and "failed" not in entry["data"]
+        # Of the leaf, not of its row, which the owner of the database can change.
+        valid = entry["id"] == entry_id and is_done(entry, Action.AUDIT_KEYS_PROPOSE)
         if not valid or entry["at"] < self._clock() - _PROPOSAL_VALID:
             return None
         self._log.require_signed(entry_id, found[0].leaf)

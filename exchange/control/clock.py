@@ -108,7 +108,7 @@ class ClockService:
     def _proposal(self, entry_id: str) -> dict[str, Any] | None:
         for leaf in self._log.gateway_entries(Action.CLOCK_PROPOSE):
             entry: dict[str, Any] = json.loads(leaf)
-            if entry["id"] == entry_id and "failed" not in entry["data"]:
+            if entry["id"] == entry_id:
                 return entry if abs(self._clock() - entry["at"]) <= _VALID else None
         return None
 

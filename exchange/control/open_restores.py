@@ -1,7 +1,8 @@
 """Restores that are not settled, as the database's entries and the file beside the keys say.
 
 The file `secrets/restored.json` names the statement of the newest restore: who removes the statement from the database
-opens nothing. A settlement counts only with the tag of a gateway's process, whose key the database does not hold.
+opens nothing. A settlement counts only where the entry itself says so, with the tag of a gateway's process, whose key
+the database does not hold. The columns of its row only serve to find it.
 """
 
 import json
@@ -17,14 +18,15 @@ from exchange.control.restores import RESTORE
 from exchange.identity.keyfile import read_private
 from registry.database.errors import unavailable
 from schemas.access import Action
-from schemas.audit import RESTORED
+from schemas.audit import RESTORED, is_done
 from schemas.errors import InvalidError, Reason
+from schemas.merkle import leaf_hash
 
 __all__ = ["find_open_restore", "restored_file"]
 
 _ROLE = "gateway"  # of the processes that serve the control API
 _ENTRIES = sa.text("""
-SELECT e.leaf, e.leaf_hash, e.tag, e.action FROM audit_entry AS e
+SELECT e.leaf, e.tag, e.action FROM audit_entry AS e
 WHERE e.resource = :resource AND e.action IN (:restored, :settled) AND e.decision = 'allow' AND NOT e.refused
 ORDER BY e.seq
 """)
@@ -49,13 +51,14 @@ def find_open_restore(engine: sa.Engine, tags: EntryTags, folder: Path) -> OpenR
         with engine.connect() as connection:
             values = {"resource": RESTORE, "restored": RESTORED, "settled": str(Action.RESTORE_SETTLE)}
             for row in connection.execute(_ENTRIES, values).all():
-                entry = json.loads(bytes(row.leaf))
-                data = entry.get("data", {})
                 if row.action == RESTORED:
-                    if "generation" in data:
+                    entry = json.loads(bytes(row.leaf))
+                    if "generation" in (data := entry.get("data", {})):
                         stated.append(OpenRestore(entry["id"], bool(data["whole"])))
-                elif "failed" not in data and _is_ours(connection, tags, row):
-                    settled.add(data["statement"])
+                elif _is_ours(connection, tags, row):
+                    entry = json.loads(bytes(row.leaf))
+                    if is_done(entry, Action.RESTORE_SETTLE):
+                        settled.add(entry["data"]["statement"])
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
     return next((one for one in reversed(stated) if one.statement not in settled), None)
@@ -72,11 +75,13 @@ def _from_file(file: Path) -> OpenRestore | None:
 
 
 def _is_ours(connection: sa.Connection, tags: EntryTags, row: Any) -> bool:
-    process = process_of(bytes(row.leaf))
+    """Return whether a gateway wrote the leaf of a row, as its tag proves."""
+    leaf = bytes(row.leaf)
+    process = process_of(leaf)
     known = connection.execute(_PROCESS, {"process": process}).one_or_none()
     return (
         known is not None
         and known.role == _ROLE
         and tags.is_registered(_ROLE, process, known.tag)
-        and tags.holds(_ROLE, process, bytes(row.leaf_hash), row.tag)
+        and tags.holds(_ROLE, process, leaf_hash(leaf), row.tag)
     )

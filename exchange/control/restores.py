@@ -21,7 +21,7 @@ from exchange.control.audit_queries import SignedLog
 from registry.database.unit_of_work import Database
 from registry.governance.two_persons import refuse_second_signature
 from schemas.access import Action, Actor, Allow, Deny
-from schemas.audit import RESTORED, Decision
+from schemas.audit import RESTORED, is_done
 from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["RESTORE", "Restores"]
@@ -149,7 +149,8 @@ class Restores:
         if not found:
             return None
         entry: dict[str, Any] = json.loads(found[0].leaf)
-        valid = entry["decision"] == Decision.ALLOW and "failed" not in entry["data"]
+        # Of the leaf, not of its row, which the owner of the database can change.
+        valid = entry["id"] == entry_id and is_done(entry, Action.RESTORE_PROPOSE)
         if not valid or entry["at"] < self._clock() - _VALID:
             return None
         self._log.require_signed(entry_id, found[0].leaf)
