@@ -17,6 +17,7 @@ log says that their tokens changed and fewer would be left, the tokens of the ba
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -36,6 +37,7 @@ from registry.database.unit_of_work import UnitOfWork, connection_of
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
 from schemas.audit import GrantRef
 from schemas.canonical import Json
+from schemas.errors import CorruptError
 from schemas.identifiers import uuid7
 
 __all__ = ["RESTORER", "Replay", "Stores"]
@@ -109,7 +111,7 @@ class Replay:
         rows = [*old.older, *old.lost]
         everything = not whole or any(not table.startswith(_OWN_FAMILIES) for table, _ in rows)
         self._grants(gap, everything=everything)
-        known = {grant.id for grant in self._all_grants()}
+        known = {grant.id for grant, _ in self._all_grants()}
         for (grant, day), count in gap.released.items():
             if grant in known:
                 connection_of(self._work).execute(_ADD_RELEASED, {"grant": grant, "day": day, "count": count})
@@ -173,32 +175,46 @@ class Replay:
                 self._record(work, Action.PROPOSAL_REFUSE, one.department, data)
 
     def _grants(self, gap: Gap, *, everything: bool) -> None:
-        for grant in self._all_grants():
+        for grant, damaged in self._all_grants():
             logged = gap.grants.get(grant.id)
             newer = logged is not None and logged.version > grant.version
             if not newer and not everything:
                 continue
             current = grant
             if current.state is GrantState.ACTIVE:
-                current = self._change(current, Event.SUSPEND, Action.GRANT_SUSPEND)
+                current = self._change(current, Event.SUSPEND, Action.GRANT_SUSPEND, damaged=damaged)
                 self.suspended.append(grant.id)
             if newer and _is_terminated(logged) and current.state is GrantState.SUSPENDED:
                 self._change(current, Event.TERMINATE, Action.GRANT_TERMINATE)
                 self.terminated.append(grant.id)
 
-    def _all_grants(self) -> Sequence[Grant]:
-        found: list[Grant] = []
+    def _all_grants(self) -> Sequence[tuple[Grant, bool]]:
+        """Return all grants, and whether the row of each is damaged: then it is the newest version of the pool.
+
+        A grant of which the pool wrote no version is left out: it releases nothing, and there is nothing to end.
+        """
+        access, work = self._stores.access, self._work
+        found: list[tuple[Grant, bool]] = []
         after = ""
-        while page := self._stores.access.list(self._work, GrantQuery(after=after)):
-            found += page
-            after = page[-1].id
+        while page := access.page(work, GrantQuery(after=after)):
+            for one in page:
+                if isinstance(one, Grant):
+                    found.append((one, False))
+                else:
+                    with suppress(CorruptError):
+                        found.append((access.last_proven(work, one.names["id"]), True))
+            last = page[-1]
+            after = last.id if isinstance(last, Grant) else last.cursor
         return found
 
-    def _change(self, grant: Grant, event: Event, action: Action) -> Grant:
+    def _change(self, grant: Grant, event: Event, action: Action, *, damaged: bool = False) -> Grant:
         changed = advance(grant, event, by=RESTORER, at=self._now, reason=_BECAUSE)
         entry_id = uuid7(int(self._now.timestamp() * 1_000_000))
-        self._stores.access.put(self._work, changed, entry_id=entry_id, at=self._now)
+        put = self._stores.access.put_over_damaged if damaged else self._stores.access.put
+        changed = put(self._work, changed, entry_id=entry_id, at=self._now).grant
         data: dict[str, Json] = {"reason": _BECAUSE, "state": str(changed.state)}
+        if damaged:
+            data["damaged"] = True
         self._record(self._work, action, str(grant.topic), data, reference_to(changed), entry_id)
         return changed
 

@@ -24,6 +24,7 @@ from registry.database.unit_of_work import Database, UnitOfWork, connection_of
 from schemas.audit import DIGEST_OF_ROWS
 from schemas.canonical import Json
 from schemas.errors import PoolError
+from schemas.merkle import leaf_hash
 
 __all__ = ["PERIOD", "RowDigests", "digests_of", "keep_digests", "rewound"]
 
@@ -31,10 +32,10 @@ PERIOD = 600.0  # seconds
 _log = structlog.get_logger()
 _LOCK_TIMEOUT = sa.text("SET LOCAL lock_timeout = '200ms'")
 _NEWEST = sa.text("""
-SELECT seq, leaf, leaf_hash, tag FROM audit_entry WHERE action = :action AND NOT refused ORDER BY seq DESC LIMIT 1
+SELECT seq, leaf, tag FROM audit_entry WHERE action = :action AND NOT refused ORDER BY seq DESC LIMIT 1
 """)
 _SINCE = sa.text("""
-SELECT leaf FROM audit_entry
+SELECT leaf, tag FROM audit_entry
 WHERE seq > :seq AND NOT refused AND decision = 'allow' AND action NOT LIKE 'exchange:records:%' ORDER BY seq
 """)
 _PROCESS = sa.text("SELECT role, tag FROM audit_process WHERE process = :process")
@@ -88,11 +89,13 @@ class RowDigests:
             newest = connection.execute(_NEWEST, {"action": DIGEST_OF_ROWS}).one_or_none()
             if newest is None:
                 return []
-            if not self._is_ours(connection, newest):
-                return ["audit_entry"]  # the digest itself was changed or made up
+            roles: dict[str, str] = {}  # by registered process
             changes: list[list[str]] = []
-            for (leaf,) in connection.execute(_SINCE, {"seq": newest.seq}):
-                changes += json.loads(bytes(leaf)).get("data", {}).get("rows", [])
+            for row in (newest, *connection.execute(_SINCE, {"seq": newest.seq}).all()):
+                if not self._is_ours(connection, row, roles):
+                    return ["audit_entry"]  # the digest, or an entry after it, was changed or made up
+                if row is not newest:
+                    changes += json.loads(bytes(row.leaf)).get("data", {}).get("rows", [])
             now = digests_of(rewound(read_versions(connection), changes))
         then = json.loads(bytes(newest.leaf))["data"]["tables"]
         return [name for name, expected in then.items() if now.get(name) != expected]
@@ -115,14 +118,15 @@ class RowDigests:
             self._record(work, DIGEST_OF_ROWS, {"tables": tables})
         return True
 
-    def _is_ours(self, connection: sa.Connection, row: Any) -> bool:
-        process = process_of(bytes(row.leaf))
-        known = connection.execute(_PROCESS, {"process": process}).one_or_none()
-        return (
-            known is not None
-            and self._tags.is_registered(known.role, process, known.tag)
-            and self._tags.holds(known.role, process, bytes(row.leaf_hash), row.tag)
-        )
+    def _is_ours(self, connection: sa.Connection, row: Any, roles: dict[str, str]) -> bool:
+        """Return whether a process of the pool wrote the leaf of a row, as its tag proves."""
+        leaf = bytes(row.leaf)
+        process = process_of(leaf)
+        if process not in roles:
+            known = connection.execute(_PROCESS, {"process": process}).one_or_none()
+            registered = known is not None and self._tags.is_registered(known.role, process, known.tag)
+            roles[process] = known.role if known is not None and registered else ""
+        return self._tags.holds(roles[process], process, leaf_hash(leaf), row.tag)
 
 
 def keep_digests(digests: RowDigests, stop: threading.Event) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from exchange.audit.tiles import ENTRIES, WIDTH, TileFiles, decode_bundle, tile_width
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
@@ -27,7 +28,11 @@ def city() -> Iterator[City]:
         city = City(world)
         city.publish(range(30), 1)
         assert len(city.draw(city.kept, city.drawer)[0]) == 30
+        edited = edit_a_grant(city)
+        (world.folder / "edited").write_text(edited)
         city.back_up()
+        for event in ("suspend", "terminate"):
+            city.head.post(f"/grants/{edited}/{event}", {"reason": "its row was edited"})
         city.go_on()
         assert "p7" not in city.draw(city.kept, city.drawer)[0]
         (world.folder / "kept").write_text(city.checkpoint)
@@ -38,12 +43,28 @@ def city() -> Iterator[City]:
         yield city
 
 
+def edit_a_grant(city: City) -> str:
+    """Let the owner of the database edit the row of an active grant; return its id."""
+    grant = city.consumer.request(TOPIC, ["permit_no"])
+    city.provider.approve(grant)
+    engine = sa.create_engine((city.world.data / "database-url").read_text().strip())
+    with engine.begin() as connection:
+        change = sa.text("UPDATE access_grant SET text = replace(text, 'STANDING-1', 'STANDING-2') WHERE id = :id")
+        assert connection.execute(change, {"id": grant}).rowcount == 1
+    engine.dispose()
+    return grant
+
+
 def test_where_the_log_survives_what_was_revoked_ended_and_erased_stays_so(city: City) -> None:
     world = city.world
     sequence, root = city.lane.sequence, city.lane.root
     with restored(city, "restored", "--log", world.folder / "lost" / "log", "--since", world.folder / "kept") as said:
         assert f"terminated      {city.ended}" in said
         assert "clerk-1" in said
+        # One that was edited before the backup does not keep the pool from being restored, and is ended as well.
+        edited = (world.folder / "edited").read_text()
+        assert next(line for line in said.splitlines() if "terminated  " in line).count(edited) == 1
+        assert city.head_again().get(f"/grants/{edited}")["state"] == "terminated"
         # Nothing is released before two persons have settled it, and nobody else may.
         assert refused_fetch(city, city.kept, city.drawer) is Reason.RESTORE_UNSETTLED
         with pytest.raises(RefusedError):
@@ -94,6 +115,8 @@ def test_where_the_log_is_lost_too_everything_is_suspended_and_another_log_begin
         assert refused.value.reason is Reason.RESTORE_UNSETTLED
         settle(world)
         wait_for(lambda: world.root.get("/restore")["settled"], "it is settled")
+        edited = (world.folder / "edited").read_text()
+        assert city.head_again().get(f"/grants/{edited}")["state"] == "suspended"
         for grant in (city.kept, city.ended):
             wait_for(
                 lambda grant=grant: refused_fetch(city, grant, city.drawer) is Reason.GRANT_SUSPENDED,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,11 +14,12 @@ from exchange.audit.ledger import AuditLedger
 from exchange.audit.postgres import PostgresEntries
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.store import Account
-from exchange.server.row_digest import RowDigests
-from exchange.server.row_watch import RowWatch
+from exchange.server.row_digest import RowDigests, digests_of
+from exchange.server.row_watch import RowWatch, read_versions
+from registry.database.row_tags import short_tag
 from registry.database.unit_of_work import PostgresDatabase, UnitOfWork
 from schemas.access import Role
-from schemas.canonical import Json
+from schemas.canonical import Json, canonical
 from schemas.errors import CorruptError
 from tests.kit.cases.audit import Entries
 from tests.kit.row_tags import entry_tags, row_tags
@@ -147,3 +149,42 @@ def test_a_digest_names_number_and_digest_of_each_table(pool: Pool) -> None:
     tables = json.loads(bytes(leaf))["data"]["tables"]
     assert tables["identity_account"][0] == 2
     assert "registry_catalogue" in tables
+
+
+def rewrite(pool: Pool, action: str, change: Mapping[str, Json]) -> None:
+    """Change the data of the newest entry of an action, as the owner of the database, who has no key."""
+    with pool.engine.begin() as connection:
+        newest = sa.text("SELECT seq, leaf FROM audit_entry WHERE action = :action ORDER BY seq DESC LIMIT 1")
+        row = connection.execute(newest, {"action": action}).one()
+        entry = json.loads(bytes(row.leaf))
+        leaf = canonical(entry | {"data": {**entry.get("data", {}), **change}})
+        connection.execute(
+            sa.text("UPDATE audit_entry SET leaf = :leaf WHERE seq = :seq"), {"leaf": leaf, "seq": row.seq}
+        )
+
+
+def test_a_digest_rewritten_under_its_tag_hides_nothing(pool: Pool) -> None:
+    old = pool.row("one")
+    pool.revoke("one")
+    pool.digests.write()
+    pool.put_back(old)
+    with pool.engine.connect() as connection:
+        tables = digests_of(read_versions(connection))
+    rewrite(pool, "storage:rows:digest", {"tables": tables})
+    assert pool.digests.check() == ["audit_entry"]
+
+
+def test_an_entry_rewritten_under_its_tag_explains_no_row(pool: Pool) -> None:
+    old: Any = pool.row("one")
+    pool.revoke("one")
+    pool.digests.write()
+    pool.add("three")
+    revoked: Any = pool.row("one")
+    pool.put_back(old)
+    noted = [["identity_account", '["one"]', short_tag(revoked["tag"]), short_tag(old["tag"])]]
+    with pool.engine.connect() as connection:
+        added = json.loads(
+            bytes(connection.execute(sa.text("SELECT leaf FROM audit_entry ORDER BY seq DESC")).scalar())
+        )
+    rewrite(pool, "identity:user:add", {"rows": [*added["data"]["rows"], *noted]})
+    assert pool.digests.check() == ["audit_entry"]
