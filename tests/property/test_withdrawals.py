@@ -156,7 +156,40 @@ def test_a_void_reaches_every_target_that_may_still_have_the_value() -> None:
             rest = [*records, void][begin_at:]
             keys, offsets = [record.key for record in rest], [record.offset for record in rest]
             shown = delivered[begin_at:]
-            gone = Events().withdrawn(live.state, keys, offsets, shown, ~shown, left_out[begin_at:])
+            tracked = np.arange(begin_at, len(records) + 1) < len(records)
+            gone = Events().withdrawn(live.state, keys, offsets, shown, ~shown, left_out[begin_at:], tracked)
             assert retracted not in target or any(gone[index] for index, key in enumerate(keys) if key == retracted)
             ever = {record.key for record in records if record.matches}
             assert {key for key, left in zip(keys, gone, strict=True) if left} <= ever
+
+
+def replay_retracted(draw: random.Random, state: State, records: list[Record], voids: list[Record]) -> list[bool]:
+    """Fetch records whose keys were retracted by the voids behind them, in pieces; return which are withdrawals."""
+    retracted, rest, found = {void.key for void in voids}, [*records, *voids], list[bool]()
+    while len(found) < len(rest):
+        events, left = Events(), draw.randrange(1, 20)
+        while left > 0 and len(found) < len(rest):
+            page = rest[len(found) : len(found) + draw.randrange(1, 12)]
+            left -= len(page)
+            tracked = np.array([one.offset < voids[0].offset for one in page])
+            covered = np.array([one.key in retracted for one in page]) & tracked
+            shown = np.array([one.matches for one in page]) & ~covered
+            keys, offsets = [one.key for one in page], [one.offset for one in page]
+            left_out = covered if covered.any() else None
+            found += events.withdrawn(state, keys, offsets, shown, ~shown, left_out, tracked).tolist()
+    return found
+
+
+@pytest.mark.counted
+def test_replays_are_equal_where_keys_were_retracted() -> None:
+    """What a replay leaves out was delivered once: in whatever pieces it is fetched, the withdrawals are the same."""
+    draw = random_of("replays of retractions")
+    for _ in range(HISTORIES):
+        records = history(draw)
+        live = Reader(draw)
+        live.read(records, store=True)
+        keys = sorted({record.key for record in draw.sample(records, min(len(records), 3))})
+        voids = [Record(key, records[-1].offset + at, matches=False) for at, key in enumerate(keys, 1)]
+        if voids:
+            first, second = (replay_retracted(draw, live.state, records, voids) for _ in range(2))
+            assert first == second

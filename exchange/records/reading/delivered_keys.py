@@ -160,6 +160,7 @@ class Events:
         delivered: Truths,
         candidates: Truths,
         left_out: Truths | None = None,
+        tracked: Truths | None = None,
     ) -> Truths:
         """Add a read of n records; return which of its candidates are withdrawals.
 
@@ -172,6 +173,9 @@ class Events:
             left_out: candidates whose value a later void retracts. What was delivered before such a record is withdrawn
                 with it; but it does not tell that nothing was: the void behind it is told to every target that may
                 still have the value.
+            tracked: with `left_out`: the records at whose positions the state is complete, since a release has covered
+                them before. There the state alone answers: what a replay leaves out was delivered once, so that what
+                this fetch has seen is less than what happened.
         """
         for earlier, selected in self._earlier:
             heads, tails = halves(earlier)
@@ -180,7 +184,14 @@ class Events:
         heads, tails = halves(keys)
         if left_out is not None:
             return self._one_by_one(
-                state, heads, tails, np.fromiter(offsets, np.uint64), delivered, candidates, left_out
+                state,
+                heads,
+                tails,
+                np.fromiter(offsets, np.uint64),
+                delivered,
+                candidates,
+                left_out,
+                np.zeros(len(keys), np.bool_) if tracked is None else tracked,
             )
         rows = np.flatnonzero(delivered | candidates)
         known = len(self._heads)
@@ -208,21 +219,24 @@ class Events:
         delivered: Truths,
         candidates: Truths,
         left_out: Truths,
+        tracked: Truths,
     ) -> Truths:
         gone = np.zeros(len(heads), np.bool_)
         gone[candidates] = state.delivered(heads[candidates], tails[candidates], offsets[candidates])
-        kept = delivered | candidates
+        kept, after = delivered | candidates, delivered.copy()  # after: whether the key is delivered behind each record
+        again = left_out & tracked
+        after[again] = state.delivered(heads[again], tails[again], offsets[again] + np.uint64(1))
         earlier = zip(self._heads.tolist(), self._tails.tolist(), strict=True)
         last = dict(zip(earlier, self._delivered.tolist(), strict=True))
         for index in np.flatnonzero(delivered | candidates).tolist():
             key = int(heads[index]), int(tails[index])
-            if not delivered[index]:
+            if not delivered[index] and not tracked[index]:
                 gone[index] = last.get(key, bool(gone[index]))
                 if left_out[index] and not gone[index]:
                     kept[index] = False
                     continue
-            last[key] = bool(delivered[index])
-        self._extend(heads[kept], tails[kept], delivered[kept])
+            last[key] = bool(after[index])
+        self._extend(heads[kept], tails[kept], after[kept])
         return gone
 
     def _extend(self, heads: Column, tails: Column, delivered: Truths) -> None:

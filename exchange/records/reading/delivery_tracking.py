@@ -52,6 +52,7 @@ class Delivered:
     def __init__(self, tracking: "DeliveryTracking", grant: Grant, generation: int, runs: int) -> None:
         self._tracking, self._grant, self._generation, self._runs = tracking, grant, generation, runs
         self._events = Events()
+        self._tracked: Positions | None = None  # below which the store is complete; read when it is first needed
 
     def withdrawn(
         self, read: ReadResult, delivered: Truths, candidates: Truths, left_out: Truths | None = None
@@ -61,9 +62,19 @@ class Delivered:
         if not candidates.any():
             self._events.add(keys, delivered)
             return candidates
+        tracked = None if left_out is None else self._tracked_of(read)
         state = self._tracking.state(self._grant.id, self._generation, self._runs)
         offsets = (offset for part in read.partitions for offset in part.offsets)
-        return self._events.withdrawn(state, keys, offsets, delivered, candidates, left_out)
+        return self._events.withdrawn(state, keys, offsets, delivered, candidates, left_out, tracked)
+
+    def _tracked_of(self, read: ReadResult) -> Truths:
+        """Return which records lie at positions that a release has covered before; all its events are then read."""
+        if self._tracked is None:
+            self._tracked, runs = self._tracking.tracked(self._grant, self._generation)
+            self._runs = max(self._runs, runs)
+        ends = self._tracked or (0,) * (1 + max((part.partition for part in read.partitions), default=0))
+        parts = [np.asarray(part.offsets, np.uint64) < np.uint64(ends[part.partition]) for part in read.partitions]
+        return np.concatenate([np.zeros(0, np.bool_), *parts])
 
 
 class DeliveryTracking:
@@ -91,6 +102,15 @@ class DeliveryTracking:
     def before(self, grant: Grant, generation: int, runs: int) -> Delivered:
         """Return what the grant had delivered at a position whose token names *runs* releases."""
         return Delivered(self, grant, generation, runs)
+
+    def tracked(self, grant: Grant, generation: int) -> tuple[Positions, int]:
+        """Return below which positions the store is complete (empty: nowhere), and how many releases it has.
+
+        Read in one statement, so that these releases have all events below these positions.
+        """
+        with self._database.read() as reader:
+            stored = self._access.position(reader, grant.id)
+        return _tracked(stored, generation), stored.runs
 
     def state(self, grant_id: str, generation: int, runs: int) -> State:
         """Return a state of at least *runs* releases."""
