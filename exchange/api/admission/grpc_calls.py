@@ -5,6 +5,8 @@
     rate         at the enrolment listener: calls of one source
     message      a call with one request message: read after the place was taken, 2 of a department at once, within
                  10 s, and up to the limit of its method
+    delay        a department that has had many calls refused gets its next refusals later: calls are accepted one after
+                 another, method by method, and the others' calls would wait behind its attempts
     standing     health and reflection ask nothing of the pool, so the interceptor asks whether the certificate is still
                  good; and all open calls of one that is revoked are ended, within a second
 
@@ -51,6 +53,9 @@ _log = structlog.get_logger()
 SMALL_MESSAGE: Final = 64 * 1024
 """Bytes of a message of all methods but `Publish`, whose batches are larger."""
 _MESSAGE_SECONDS = 10.0
+_REFUSAL_SECONDS = 5.0  # that a refusal is delayed
+_REFUSALS, _REFUSALS_A_SECOND = 200, 20.0  # of one department, which are not delayed: at once, and then a second
+_DELAYED_SHARE = 4  # at most one of so many calls is a refusal that is delayed
 _RECEIVING = 2  # messages of one department, or one source, that are being received
 _AUXILIARY_SHARE = 8  # of all places, one in so many is for health and reflection
 _AUXILIARY_CAPS = {"certificate": 8, "department": 32}
@@ -216,6 +221,8 @@ class ConnectorAdmission:
         self._calls = ConcurrencyLimiter(limit, shares)
         self._auxiliary = ConcurrencyLimiter(max(8, limit // _AUXILIARY_SHARE), shares, _AUXILIARY_CAPS)
         self._revoked = ConcurrencyLimiter(max(8, limit // _AUXILIARY_SHARE), shares, _REVOKED_CAPS)
+        self._refusals = TokenBucket(_REFUSALS_A_SECOND, _REFUSALS, time.monotonic)
+        self._delayed, self._max_delayed = 0, limit // _DELAYED_SHARE
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="standings")
         self._standings = Standings(pool.identities.standings, self._looks, time.monotonic)
         self._open: dict[str, set[OpenCall]] = {}
@@ -225,18 +232,12 @@ class ConnectorAdmission:
     async def admit(self, method: str, context: Any) -> AsyncIterator[OpenCall]:
         """Have a call open within the block; see `Admission`."""
         actor = await self._actor(context)
-        own = method.startswith(_OWN)
-        revoked = self._standings.known(actor) not in {None, Standing.ACTIVE}
-        limiter = self._revoked if revoked else self._calls if own else self._auxiliary
-        with _place(
-            limiter,
-            "grpc",
-            source=source_of(context.peer()),
-            department=actor.department,
-            certificate=actor.certificate,
-        ):
-            if not own and await self._standings.current(actor) is not Standing.ACTIVE:
-                await self._refuse(actor)
+        try:
+            place = await self._place(actor, source_of(context.peer()), own=method.startswith(_OWN))
+        except PoolError:
+            await self._delay_refusal(actor.department)
+            raise
+        with place:
             call = OpenCall(actor.department, actor)
             calls = self._open.setdefault(actor.certificate, set())
             calls.add(call)
@@ -246,6 +247,26 @@ class ConnectorAdmission:
                 calls.discard(call)
                 if not calls:
                     self._open.pop(actor.certificate, None)
+
+    async def _place(self, actor: Actor, source: str, *, own: bool) -> Place:
+        revoked = self._standings.known(actor) not in {None, Standing.ACTIVE}
+        limiter = self._revoked if revoked else self._calls if own else self._auxiliary
+        place = _place(limiter, "grpc", source=source, department=actor.department, certificate=actor.certificate)
+        try:
+            if not own and await self._standings.current(actor) is not Standing.ACTIVE:
+                await self._refuse(actor)
+        except BaseException:
+            place.release()
+            raise
+        return place
+
+    async def _delay_refusal(self, department: str) -> None:
+        if self._refusals.take(department) and self._delayed < self._max_delayed:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(_REFUSAL_SECONDS)
+            finally:
+                self._delayed -= 1
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:

@@ -182,6 +182,26 @@ def test_a_department_has_half_of_the_places_and_a_certificate_a_part_of_these(m
     serve(test, monkeypatch, 100)
 
 
+def test_a_department_with_many_refusals_gets_the_next_ones_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_calls, "_REFUSALS", 5)
+    monkeypatch.setattr(grpc_calls, "_REFUSALS_A_SECOND", 0.001)
+    monkeypatch.setattr(grpc_calls, "_REFUSAL_SECONDS", 10 * PATIENCE)
+
+    async def test(served: Served) -> None:
+        open_calls = await served.held(MANY, "a/x", 20)
+        served.pool.revoked.add("b/x")
+        at_once = [await served.code(WATCH, "b/x") for _ in range(5)]
+        assert at_once == [grpc.StatusCode.PERMISSION_DENIED] * 5
+        late = await served.held(WATCH, "b/x", 60, b"")
+        assert len(late) == 25, "a quarter of the calls; the rest is refused at once, so that the delay takes no memory"
+        assert await served.code(ECHO, "a/x", b"x") is grpc.StatusCode.OK
+        assert not any(call.done() for call in open_calls)
+        for call in late:
+            call.cancel()
+
+    serve(test, monkeypatch, 100)
+
+
 def test_a_call_that_sends_no_message_or_a_large_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "_MESSAGE_SECONDS", 0.3)
 
