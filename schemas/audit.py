@@ -363,7 +363,13 @@ def fetch_data(
 
 
 def folded_data(
-    *, count: int, since: int, resources: Sequence[str] = (), queries: Sequence[str] = (), unnamed: int = 0
+    *,
+    count: int,
+    since: int,
+    resources: Sequence[str] = (),
+    queries: Sequence[str] = (),
+    cases: Sequence[str] = (),
+    unnamed: int = 0,
 ) -> dict[str, Json]:
     """Return the data of repeated denials, failures or reads of one actor, aggregated into one entry.
 
@@ -372,13 +378,16 @@ def folded_data(
         since: time of the first, microseconds UTC.
         resources: some of what they named, where the entry's resource is `*`.
         queries: digests of some of what they asked.
-        unnamed: calls whose resource or query is in neither.
+        cases: some of the cases that they declared, other than that of the first.
+        unnamed: calls whose resource, query or case is in none of them.
     """
     data: dict[str, Json] = {"folded": count, "since": since}
     if resources:
         data["resources"] = list(resources)
     if queries:
         data["queries"] = list(queries)
+    if cases:
+        data["cases"] = list(cases)
     if unnamed:
         data["unnamed"] = unnamed
     return data

@@ -10,6 +10,7 @@ Three kinds of acts are folded, each by (actor, action, reason):
     repeated within a minute     counted; one entry when the minute is over: `folded`, `since`
     a ninth resource and more    one fold for them all, with `resource` "*" and a bounded sample: `resources`, `unnamed`
     searches                     the fold's entry names the digests of what was asked: `queries`, `unnamed`
+    other cases, grants          the fold's entry has neither that of the first nor another; `cases`: a bounded sample
 
 So an actor who varies the resource writes a bounded number of entries a minute for each action and reason, and one who
 asks for a few resources still leaves an entry about each, which its provider can see.
@@ -22,9 +23,11 @@ Folds are of one process: n gateways write n of each.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
 
 from schemas.audit import AuditEntry, Decision, folded_data
 from schemas.identifiers import random_id, uuid7
@@ -39,7 +42,11 @@ MANY_RESOURCES: Final = "*"
 """Resource of the entry of a fold of several."""
 _MOST_TEXTS = 100  # of a sample
 _MOST_CHARACTERS = 8_000  # of all texts of a sample together; six bytes each at most as JSON
+_MOST_CASES = 2_000  # the same of cases: an entry with both samples fits into a leaf
 _MOST_FOLDS = 10_000  # open ones of a process; then all are written
+
+# What a call declares, and what an entry has where it declared nothing.
+_DECLARED: Final[Mapping[str, Any]] = MappingProxyType({"grant": None, "purpose": "", "case": "", "trace": ""})
 
 _Key = tuple[str, ...]
 
@@ -47,9 +54,10 @@ _Key = tuple[str, ...]
 class Sample:
     """Bounded sample of texts: the first distinct ones, and the number of calls whose text it does not name."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_characters: int = _MOST_CHARACTERS) -> None:
         self._texts: dict[str, None] = {}
         self._characters = 0
+        self._most_characters = most_characters
         self.unnamed = 0
 
     @property
@@ -61,7 +69,7 @@ class Sample:
         """Add a text, or count it where there is no room for it."""
         if text in self._texts:
             return
-        if len(self._texts) >= _MOST_TEXTS or self._characters + len(text) > _MOST_CHARACTERS:
+        if len(self._texts) >= _MOST_TEXTS or self._characters + len(text) > self._most_characters:
             self.unnamed += 1
             return
         self._texts[text] = None
@@ -76,11 +84,18 @@ class _Fold:
     count: int = 0
     resources: Sample = field(default_factory=Sample)
     queries: Sample = field(default_factory=Sample)
+    cases: Sample = field(default_factory=partial(Sample, _MOST_CASES))
+    differing: set[str] = field(default_factory=set)  # what calls declared in another way than the first
 
     def add(self, entry: AuditEntry, query: str) -> None:
         self.count += 1
+        self.differing.update(name for name in _DECLARED if getattr(entry, name) != getattr(self.first, name))
         if self.resource is None:
             self.resources.add(entry.resource)
+        if entry.actor != self.first.actor:  # of one account or certificate, on behalf of somebody else
+            self.differing.add("actor")
+        if entry.case and entry.case != self.first.case:
+            self.cases.add(entry.case)
         if query:
             self.queries.add(query)
 
@@ -91,15 +106,19 @@ class _Fold:
             since=self.since,
             resources=self.resources.texts,
             queries=self.queries.texts,
-            unnamed=self.resources.unnamed + self.queries.unnamed,
+            cases=self.cases.texts,
+            unnamed=self.resources.unnamed + self.queries.unnamed + self.cases.unnamed,
         )
         if "failed" in self.first.data:
             data["failed"] = self.first.data["failed"]
         folded = replace(self.first, id=uuid7(at), at=at, salt=random_id(), data=data)
-        if self.resource is None:
-            # What only the first one declared is not true of the others.
-            folded = replace(folded, resource=MANY_RESOURCES, grant=None, purpose="", case="", trace="")
-        return folded
+        # What only the first one declared is not true of the others.
+        several = self.resource is None
+        empty = {name: value for name, value in _DECLARED.items() if several or name in self.differing}
+        folded = replace(folded, **empty)
+        if "actor" in self.differing and folded.actor is not None:
+            folded = replace(folded, actor=replace(folded.actor, on_behalf_of=None))
+        return replace(folded, resource=MANY_RESOURCES) if several else folded
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,9 +334,9 @@ def _asked(query: EntryQuery, party: str | None) -> dict[str, Any]:
 
 
 def _may_be_folded(query: EntryQuery) -> bool:
-    """Return whether a search is about nothing narrow: one about a case or a person, and a further page, never is."""
+    """Return whether a search is about nothing narrow: about a case, a person, one entry, or a further page, never."""
     asked = {name for name, value in asdict(replace(query, party=None, limit=0)).items() if value}
-    return asked <= {*_CRITERIA} - {"actor"}
+    return asked <= {*_CRITERIA} - {"actor", "entry"}
 
 
 def _status(index: int | None, covered: int) -> str:

@@ -36,10 +36,11 @@ _OF_RECORDS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
                 "folded",
                 "since",
                 "resources",
+                "cases",
                 "unnamed",
             }
         ),
-        Action.COMMIT: frozenset({"generation", "failed", "folded", "since", "resources", "unnamed"}),
+        Action.COMMIT: frozenset({"generation", "failed", "folded", "since", "resources", "cases", "unnamed"}),
     }
 )
 """What a consumer sees of the data of its own acts; a field that is not here is withheld, new ones too."""

@@ -102,6 +102,26 @@ def test_repeated_denials_of_a_few_resources_keep_an_entry_for_each() -> None:
     assert log.entries[-1].data == {}, "a new minute begins with an entry"
 
 
+def test_what_the_first_declared_is_not_said_of_others_on_the_same_resource() -> None:
+    """Else a connector that tries case numbers would leave the first one alone, as that of all its calls."""
+    log = Log()
+    for number in (1, 2, 3, 3):
+        log.deny("a.v1", call=replace(CALL, case=f"C-{number}", on_behalf_of=f"p-{number}"))
+    (folded,) = log.minute()
+    assert (folded.resource, folded.purpose, folded.case) == ("a.v1", CALL.purpose, "")
+    assert (folded.data["folded"], folded.data["cases"]) == (3, ["C-2", "C-3"])
+    assert folded.actor is not None
+    assert folded.actor.on_behalf_of is None
+    assert log.entries[0].case == "C-1"
+
+
+def test_the_largest_fold_fits_into_a_leaf() -> None:
+    log = Log()
+    for number in range(400):
+        log.deny(f"{number}".ljust(80, "\x01"), call=replace(CALL, case=f"{number}".ljust(200, "\x01")))
+    assert int(str(log.minute()[-1].data["unnamed"])) > 0  # written, as a leaf
+
+
 def test_actors_actions_and_reasons_are_not_mixed() -> None:
     log = Log()
     for actor in (EDITOR, CONNECTOR, replace(EDITOR, id="other")):

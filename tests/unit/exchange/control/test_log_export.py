@@ -141,3 +141,8 @@ def test_a_department_exports_its_own_entries_alone(log: Log) -> None:
     operator = Actor(kind=ActorKind.HUMAN, id="op", department="", role=Role.OPERATOR)
     with pytest.raises(RefusedError):
         export(log, operator)
+
+
+def test_a_search_for_one_entry_has_an_entry_of_its_own(log: Log) -> None:
+    log.queries.search(AUDITOR, CALL, EntryQuery(entry="01935f1e-0000-7000-8000-0000000000aa"))
+    assert [(kind, action) for kind, action, *_ in log.done if kind == "entry"] == [("entry", Action.AUDIT_READ)]
