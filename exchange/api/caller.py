@@ -63,6 +63,7 @@ class _Caller:
         self.actor = authenticate(pool, request)
         request.app.state.callers.learn(request.headers["authorization"].encode("latin-1"), self.actor)
         request.state.places.acquire(self.actor.id)
+        _refuse_zero(request)
         pool.enforcer.check_refusals(self.actor)
         self.call = RequestContext(trace=request.state.trace, client=request.headers.get("user-agent", "")[:100])
         finding = _finding(pool.enforcer.screen, request, body)
@@ -87,6 +88,19 @@ def authenticate(pool: Pool, request: Request) -> Actor:
                 "got no bearer token; send `Authorization: Bearer …` with the token of your account",
             )
     return pool.authenticate(token, origin)
+
+
+def _refuse_zero(request: Request) -> None:
+    """Refuse a zero character in path or query: no text of the database has one, and its driver fails at it.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    sent = (unquote(request.url.path), *(text for pair in request.query_params.multi_items() for text in pair))
+    if any("\0" in text for text in sent):
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a zero character (%00) in path or query; expected a text without"
+        )
 
 
 def _finding(screen: TextScreen, request: Request, body: bytes) -> TextFinding | None:

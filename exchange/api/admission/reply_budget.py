@@ -116,12 +116,17 @@ class ReplyBudget:
 
     async def _wait(self, flow: Flow, weight: int) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(flow, deque()).append((weight, future))
+        waiting = self._waiting.setdefault(flow, deque())
+        waiting.append((weight, future))
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():  # it was given its memory in the same moment
                 self.adjust(flow, -weight)
+            elif (weight, future) in waiting:
+                # At once: until something is freed, calls that come and go would pile up.
+                waiting.remove((weight, future))
+                self._serve()  # what is behind it may be smaller
             raise
 
     def _serve(self) -> None:

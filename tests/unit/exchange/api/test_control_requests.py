@@ -118,6 +118,14 @@ LISTS = [
 ]
 
 
+@pytest.mark.parametrize("path", ["/v1/grants?after=%00", "/v1/grants/%00", "/v1/audit/entries?resource=a%00"])
+def test_a_zero_character_is_refused_and_reaches_no_database(path: str) -> None:
+    with TestClient(APP) as http:
+        answer = http.get(path, headers={"authorization": "Bearer known"})
+    assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID)
+    assert "zero character" in answer.json()["detail"]
+
+
 def test_the_lists_are_found() -> None:
     assert {"/v1/grants", "/v1/departments", "/v1/catalogue", "/v1/users"} <= {str(one.id) for one in LISTS}
 

@@ -113,3 +113,22 @@ def test_what_was_reserved_for_the_largest_answer_is_given_back_when_it_is_small
         assert (await waits) is not None
 
     play(scene())
+
+
+def test_calls_that_come_and_go_leave_nothing_and_hold_up_nobody_behind_them() -> None:
+    async def scene() -> None:
+        budget = ReplyBudget(100)
+        held = await budget.reserve(A1, 40)
+        for _ in range(50):
+            assert await reserved(budget, A1, 60) == []
+        assert not budget._waiting, "what has gone is kept"
+        large, small = (asyncio.create_task(budget.reserve(A1, weight)) for weight in (60, 5))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not small.done(), "its turn is after the large one's"
+        large.cancel()
+        (await small).release()
+        held.release()
+        assert budget.total == 0
+
+    play(scene())
