@@ -10,22 +10,21 @@ of those has an entry of its own, and so has each look-up of an entry, and each 
 import base64
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from exchange.access.decision.roles import decide_control
-from exchange.audit.search.entry_rows import iso_time
+from exchange.audit.search.entry_rows import DAMAGED, iso_time
 from exchange.audit.store import CheckpointRow, EntryParty, EntryPlace, EntryQuery, EntryStore, StoredLeaf
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Authorized, Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.control.entry_view import EVERYTHING, entry_view
+from exchange.control.entry_view import EVERYTHING, EntryView, entry_view
 from schemas.access import Action, Actor, Allow, Deny
 from schemas.canonical import canonical
-from schemas.errors import InvalidError, Reason, RefusedError
+from schemas.errors import CorruptError, InvalidError, Reason, RefusedError
 
 __all__ = ["AuditQueries", "EntryPage", "OwnResources", "SignedLog", "cursor_text", "parse_cursor"]
 
@@ -229,6 +228,7 @@ class AuditQueries:
     def show(self, actor: Actor, call: RequestContext, entry_id: str) -> dict[str, Any]:
         """Return one entry as `search` does, and what proves it.
 
+        A damaged entry is shown as in a search.
         `leaf` has the entry's exact bytes in base64, if the actor sees all of it; `checkpoint` the first one that
         covers it, None before.
 
@@ -259,13 +259,21 @@ class AuditQueries:
         Raises:
             RefusedError: the actor may not, or the entry is another department's.
             InvalidError: NOT_FOUND.
+            CorruptError: LOG_CORRUPT, the stored entry is damaged.
             UnavailableError: the log has not reached it yet; in a second or two it has.
         """
         with self._enforcer.announce(
             actor, Action.AUDIT_PROVE, entry_id, call, self._decide(actor, Action.AUDIT_PROVE)
         ):
             found = self._find(actor, entry_id)
-            withheld = entry_view(json.loads(found.leaf), self._party(actor)).withheld
+            entry = found.entry()
+            if entry is None:
+                raise CorruptError(
+                    Reason.LOG_CORRUPT,
+                    "the stored entry is damaged: its leaf is not that of its hash. `pool audit verify --database` "
+                    "names it; its leaf stands in the log's files",
+                )
+            withheld = entry_view(entry, self._party(actor)).withheld
             return self._log.prove(entry_id, by_hash=bool(withheld))
 
     def checkpoint(self, actor: Actor, call: RequestContext) -> str:
@@ -294,7 +302,9 @@ class AuditQueries:
         return found[0]
 
     def _document(self, found: StoredLeaf, party: EntryParty | None, covered: int) -> dict[str, Any]:
-        view = entry_view(json.loads(found.leaf), party)
+        entry = found.entry()
+        # One row that its database's owner has changed must neither fail the search nor be shown as an entry.
+        view = _damaged(found) if entry is None else entry_view(entry, party)
         return {
             "entry": view.entry,
             "time": iso_time(view.entry["at"]),
@@ -320,6 +330,13 @@ class AuditQueries:
         return decide_control(
             actor, action, standing=self._attributes.standing(actor), department=actor.department or None
         )
+
+
+def _damaged(found: StoredLeaf) -> EntryView:
+    """Return what is shown of a damaged row: where it stands in the search, and nothing of its leaf."""
+    return EntryView(
+        entry={"id": "", "at": found.place.at, "action": DAMAGED, "decision": DAMAGED}, withheld=("entry",)
+    )
 
 
 def _asked(query: EntryQuery, party: str | None) -> dict[str, Any]:

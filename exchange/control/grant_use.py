@@ -4,7 +4,6 @@ What was released a day is the counter of the quota; when, the entries of the lo
 grant and for the pool's own roles, as the grant is.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,7 +76,8 @@ class GrantUse:
 
         days = self.grants.reading(actor, call, grant_id, read)
         query = EntryQuery(grant=grant_id, action=Action.FETCH, decision="allow", limit=_RELEASES)
-        found = [json.loads(one.leaf) for one in self.entries.find(query)]
+        # A damaged row says nothing of a release; a search of the log names it.
+        found = [entry for one in self.entries.find(query) if (entry := one.entry()) is not None]
         since = self.clock() - int(timedelta(days=_DAYS).total_seconds()) * _MICROSECONDS
         released = [one for one in found if _count(one)]
         recent = [one for one in released if one["at"] >= since]

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from exchange.server.row_tags import tagged_tables
 from schemas import library
 from schemas.errors import PoolError, Reason
+from tests.kit.patience import wait_for
 from tests.kit.world.world import World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.postgres]
@@ -226,3 +227,28 @@ def test_after_all_of_this_the_log_and_the_rows_are_in_order(pool: Pool) -> None
         "--database", str(data / "database-url"), "--secrets", str(data / "secrets"), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_an_entry_whose_leaf_was_changed_is_named_and_hides_no_other(pool: Pool) -> None:
+    def approvals() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pool.auditor.list("/audit/entries", {"action": "exchange:grant:approve"})
+        return found
+
+    wait_for(lambda: {one["proof"] for one in approvals()} == {"signed"}, "approvals are signed")
+    whole = approvals()
+    entry = whole[0]["entry"]["id"]
+    with pool.engine.connect() as connection:
+        leaf = connection.execute(sa.text("SELECT leaf FROM audit_entry WHERE id = :id"), {"id": entry}).scalar_one()
+    change = "UPDATE audit_entry SET leaf = :leaf WHERE id = :id"
+    pool.do(change, leaf=b"not json", id=entry)
+    try:
+        listed = approvals()
+        exported = pool.auditor.get("/audit/entries.csv")
+        assert refused(lambda: pool.auditor.get(f"/audit/entries/{entry}/proof")) is Reason.LOG_CORRUPT
+    finally:
+        pool.do(change, leaf=bytes(leaf), id=entry)
+    assert [one["cursor"] for one in listed] == [one["cursor"] for one in whole]
+    assert listed[0]["entry"]["decision"] == "damaged"
+    assert entry not in str(listed[0])
+    assert listed[1:] == whole[1:]
+    assert exported.count(",damaged,damaged,") == 1

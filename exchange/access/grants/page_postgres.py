@@ -16,6 +16,8 @@ from schemas.errors import InvalidError, Reason
 
 __all__ = ["select_page"]
 
+_FIRST_YEAR, _LAST_YEAR = 1, 9999  # a time of a zone in one of these may be out of the range of times in UTC
+
 
 def select_page(grant: sa.Table, query: GrantQuery) -> "sa.Select[Any]":
     """Return the statement of a page: id, text, hash, seal and expires, in the order of the query.
@@ -72,7 +74,7 @@ def _behind(grant: sa.Table, query: GrantQuery) -> sa.ColumnElement[bool]:
         at = datetime.fromisoformat(end)
     except ValueError:
         at = None
-    if at is None or at.utcoffset() is None:
+    if at is None or at.utcoffset() is None or not _FIRST_YEAR < at.year < _LAST_YEAR:
         raise InvalidError(
             Reason.REQUEST_INVALID, 'after: got a cursor of another order; expected that of a `Link: rel="next"`'
         )

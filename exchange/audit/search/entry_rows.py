@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-__all__ = ["COLUMNS", "csv_line", "entry_row", "iso_time", "neutralised"]
+__all__ = ["COLUMNS", "DAMAGED", "csv_line", "entry_row", "iso_time", "neutralised"]
 
 COLUMNS: Final = (
     "index",
@@ -28,6 +28,9 @@ COLUMNS: Final = (
 )
 """New columns go to the end: programs read the earlier ones by their place."""
 
+DAMAGED: Final = "damaged"
+"""Action and decision of a row of the log whose leaf is not that of its hash; nothing else of it is shown."""
+
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +43,7 @@ def entry_row(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     entry = document["entry"]
     actor, grant, data = entry.get("actor") or {}, entry.get("grant") or {}, entry.get("data") or {}
-    outcome = entry["decision"] if entry["decision"] == "allow" else f"deny: {entry.get('reason', '')}"
+    outcome = entry["decision"] if entry["decision"] in {"allow", DAMAGED} else f"deny: {entry.get('reason', '')}"
     return {
         "index": document["index"],
         "proof": document["proof"],

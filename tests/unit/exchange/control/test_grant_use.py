@@ -8,6 +8,7 @@ from exchange.audit.store import EntryPlace, EntryQuery, StoredLeaf
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grant_use import GrantUse
 from schemas.access import Actor, ActorKind, Role
+from schemas.merkle import leaf_hash
 
 HEAD = Actor(kind=ActorKind.HUMAN, id="head", department="d-1", role=Role.SHARING_OFFICE_HEAD)
 NOW = 1_790_000_000_000_000
@@ -29,8 +30,9 @@ class Stored:
 
     def find(self, query: EntryQuery) -> list[StoredLeaf]:
         self.asked.append(query)
-        leaves = [json.dumps(one).encode() for one in self.entries][: query.limit]
-        return [StoredLeaf(index=0, leaf=one, leaf_hash=b"", place=EntryPlace(0, 0)) for one in leaves]
+        acts = {"action": "exchange:records:fetch", "decision": "allow"}
+        leaves = [json.dumps(acts | one).encode() for one in self.entries][: query.limit]
+        return [StoredLeaf(index=0, leaf=one, leaf_hash=leaf_hash(one), place=EntryPlace(0, 0)) for one in leaves]
 
 
 def use(*entries: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from typing import Any, cast
 import pytest
 
 from exchange.access.decision.roles import Standing
+from exchange.audit.search.entry_rows import entry_row
 from exchange.audit.store import EntryPlace, EntryQuery, StoredLeaf
 from exchange.authorization.enforcement import Authorized
 from exchange.authorization.request_context import RequestContext
 from exchange.control.audit_queries import AuditQueries
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Role
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
+from schemas.merkle import leaf_hash
 
 AUDITOR = Actor(kind=ActorKind.HUMAN, id="watcher", department="", role=Role.AUDITOR)
 HEAD = Actor(kind=ActorKind.HUMAN, id="head", department="d-1", role=Role.SHARING_OFFICE_HEAD)
@@ -36,6 +38,7 @@ class Log:
         self.asked: list[EntryQuery] = []
         self.standing = Standing.ACTIVE
         self.refuses: PoolError | None = None
+        self.damaged: dict[int, bytes] = {}
         self.queries = AuditQueries(
             enforcer=cast("Any", self),
             attributes=cast("Any", _Attributes(self)),
@@ -65,12 +68,16 @@ class Log:
         return [
             StoredLeaf(
                 index=at,
-                leaf=b'{"action":"registry:catalogue:read","at":%d,"decision":"allow","id":"e-%d"}' % (at, at),
-                leaf_hash=bytes(32),
+                leaf=self.damaged.get(at, self.leaf(at)),
+                leaf_hash=leaf_hash(self.leaf(at)),
                 place=EntryPlace(at, at),
             )
             for at in range(first - 1, max(-1, first - 1 - query.limit), -1)
         ]
+
+    @staticmethod
+    def leaf(at: int) -> bytes:
+        return b'{"action":"registry:catalogue:read","at":%d,"decision":"allow","id":"e-%d"}' % (at, at)
 
     def latest_checkpoint(self) -> None:
         return None
@@ -146,3 +153,13 @@ def test_a_department_exports_its_own_entries_alone(log: Log) -> None:
 def test_a_search_for_one_entry_has_an_entry_of_its_own(log: Log) -> None:
     log.queries.search(AUDITOR, CALL, EntryQuery(entry="01935f1e-0000-7000-8000-0000000000aa"))
     assert [(kind, action) for kind, action, *_ in log.done if kind == "entry"] == [("entry", Action.AUDIT_READ)]
+
+
+@pytest.mark.parametrize("leaf", [b"not json", b"[]", b"{}", b'{"at":1}', Log.leaf(7), b"[" * 100_000])
+def test_a_damaged_entry_fails_neither_the_search_nor_the_export(leaf: bytes) -> None:
+    log = Log(3)
+    log.damaged[1] = leaf
+    pages = list(log.queries.export(AUDITOR, CALL, EntryQuery(limit=10), form="csv"))
+    shown = [entry_row(document) for page in pages for document in page]
+    assert [(row["decision"], row["entry"]) for row in shown] == [("allow", "e-2"), ("damaged", ""), ("allow", "e-0")]
+    assert pages[0][1]["withheld"] == ["entry"]
