@@ -112,7 +112,7 @@ class AdminClient:
             except (OSError, http.client.HTTPException) as error:
                 raise self._no_answer(error) from error
         if 200 <= response.status < 300:  # RFC 9110, section 15.3
-            is_json = response.getheader("content-type", "").startswith("application/json")
+            is_json = response.getheader("content-type", "").partition(";")[0].strip() == "application/json"
             return json.loads(content) if is_json else content.decode(), response.getheader("link", "")
         raise _error(response.status, content, response.getheader("retry-after", ""))
 

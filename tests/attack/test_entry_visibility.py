@@ -44,6 +44,8 @@ OFFICERS = ("security_officer", "sharing_office_head")
 # A route or a command that is not here returns entries unseen by this test.
 ROUTES = {
     "/v1/audit/entries",
+    "/v1/audit/entries.csv",
+    "/v1/audit/entries.jsonl",
     "/v1/audit/entries/{entry_id}",
     "/v1/audit/entries/{entry_id}/proof",
     "/v1/audit/checkpoint",
@@ -53,6 +55,7 @@ ROUTES = {
     "/v1/audit/keys/prunings/{proposal_id}/confirmation",
 }
 COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys", "reindex"} | {
+    "export",
     "report",
     "stream",
 }
@@ -164,6 +167,21 @@ def test_a_consumer_sees_its_own_acts_without_positions(city: City, role: str) -
     expected = sum(row["household_division_code"] == DISTRICTS[0] for row in ROWS)
     assert sum(data["count"] for data in released) == expected
     assert all(len(data["root"]) == 64 for data in released)
+
+
+def test_an_export_holds_what_a_search_shows_and_no_more(city: City) -> None:
+    action = {"action": "exchange:records:fetch"}
+    for office in (city.provider, city.consumer, city.other):
+        reader = city.reader(office, "security_officer")
+        found = reader.get("/audit/entries", {**action, "limit": 1000})
+        lines = [json.loads(line) for line in reader.get("/audit/entries.jsonl", action).splitlines()]
+        by_id = {one["entry"]["id"]: one["entry"] for one in lines}
+        assert all(by_id[one["entry"]["id"]] == one["entry"] for one in found)
+        assert bool({*city.releases} & by_id.keys()) == (office is not city.other)
+        table = reader.get("/audit/entries.csv", action)
+        assert all((release in table) == (office is not city.other) for release in city.releases)
+        if office is city.consumer:
+            assert not any(RANGES & one["data"].keys() or "salt" in one for one in by_id.values())
 
 
 def test_a_consumer_s_proof_verifies_offline_and_holds_no_position(city: City, tmp_path: Path) -> None:
