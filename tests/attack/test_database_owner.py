@@ -262,7 +262,7 @@ def test_a_catalogue_entry_given_to_another_provider_is_refused(pool: Pool) -> N
     )
     head = pool.labour.account("sharing_office_head")
     assert refused(lambda: pool.labour.request(TOPIC, ["full_name"])) is Reason.ROW_FORGED
-    assert head.get("/catalogue") == [], "a list leaves the row out"
+    assert head.get("/catalogue") == [{"topic": TOPIC, "status": "damaged"}], "a list says nothing else of it"
     pool.do(
         "UPDATE registry_catalogue SET body = replace(body, :labour, :police), provider = :police",
         police=pool.police.id,

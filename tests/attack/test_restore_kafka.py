@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import PoolError, Reason
 from tests.e2e.conftest import kafka_section
 from tests.kit.patience import wait_for
-from tests.kit.world.kafka import Node
+from tests.kit.world import kafka
 from tests.kit.world.lost import City, refused_fetch, restored, serving, settle, verify
 from tests.kit.world.world import World, kill_postmaster
 
@@ -20,9 +20,12 @@ pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.e2e, pytest.m
 
 
 @pytest.fixture(scope="module")
-def city(kafka_node: Node) -> Iterator[City]:
-    """A city whose database is lost, with a void and an erasure after the backup."""
-    with World.start(kafka_section(kafka_node)) as world:
+def city() -> Iterator[City]:
+    """A city whose database is lost, with a void and an erasure after the backup.
+
+    Its Kafka is its own: a restore reads every topic, and those of other tests are not this pool's.
+    """
+    with kafka.node() as node, World.start(kafka_section(node)) as world:
         city = City(world)
         city.publish(range(30), 1)
         assert len(city.draw(city.kept, city.drawer)[0]) == 30

@@ -90,8 +90,8 @@ def is_number(schema: dict[str, Any]) -> bool:
 
 
 def control_api() -> dict[str, Any]:
-    pool: Any = None  # the document needs none
-    document: dict[str, Any] = http.create(pool).openapi()
+    none: Any = None  # the document needs neither pool nor scheduler
+    document: dict[str, Any] = http.create(none, none).openapi()
     return document
 
 

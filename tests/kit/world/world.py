@@ -156,11 +156,13 @@ class World:
             folder: gets the pool and its log.
             extra: is added to its pool.toml.
             programs: of an earlier version, say.
-            durable: make the pool by a `pool init` of its own, with a PostgreSQL that waits for the disk.
+            durable: make the pool by a `pool init` of its own, with a PostgreSQL that waits for the disk. Pools on
+                Kafka are made so always: with the keys of a copy, a pool would take the lanes that another has on the
+                same Kafka for its own.
             database: reference to the address of an external one, as `pool init --database` takes it.
         """
         self.folder = folder
-        self._durable = durable
+        self._durable = durable or "kafka" in extra
         self._database = database
         self.programs = programs or Programs()
         self._resource_codes = count(900_001)
