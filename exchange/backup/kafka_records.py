@@ -22,12 +22,13 @@ import sqlalchemy as sa
 
 from exchange.audit.store import ReceiptStore
 from exchange.broker.port import Appended, Broker, LaneFault
-from exchange.erasure.retractions import Retraction, RetractionStore, is_retraction
+from exchange.control.stored_retractions import stored_retractions
+from exchange.erasure.retractions import RetractionStore
 from registry.database.unit_of_work import UnitOfWork, connection_of
 from schemas.access import Action
 from schemas.errors import CorruptError, InvalidError, Reason, UnavailableError
 from schemas.names import Lane, Topic
-from schemas.record import OffsetRange, Positions, Receipt, receipt_statement
+from schemas.record import OffsetRange, Receipt, receipt_statement
 
 __all__ = ["KafkaRecords"]
 
@@ -137,7 +138,7 @@ class KafkaRecords:
         """
         count = 0
         for topic, first in self._first.items():
-            for found in _retractions(self.broker, topic, first):
+            for found in stored_retractions(self.broker, topic, first):
                 store.add(work, topic, found)
                 count += len(found)
         return count
@@ -200,30 +201,3 @@ def _require_readable(broker: Broker, last: Appended) -> None:
             f"records of {last.lane.topic} lie behind a transaction that has not ended: the old pool still runs, or "
             "Kafka has not given it up yet. Stop it, and restore again in a minute",
         )
-
-
-def _retractions(broker: Broker, topic: Topic, first: Mapping[int, int]) -> Iterator[list[Retraction]]:
-    """Yield the retractions of a topic from these offsets on; partitions without one have no new batch."""
-    try:
-        ends = broker.ends(topic)
-    except InvalidError as error:
-        if error.reason is not Reason.NOT_FOUND:
-            raise
-        return  # no topic any more: nothing is released of it
-    at: Positions = tuple(
-        max(first.get(number, latest), earliest)
-        for number, (earliest, latest) in enumerate(zip(ends.earliest, ends.latest, strict=True))
-    )
-    while True:
-        read = broker.read(topic, at, max_records=_READ_RECORDS, max_bytes=_READ_BYTES)
-        found = [
-            Retraction(key=part.keys[index], partition=part.partition, position=offset)
-            for part in read.partitions
-            for index, offset in enumerate(part.offsets)
-            if part.values[index] is None and is_retraction(part.mark(index), part.valid(index))
-        ]
-        if found:
-            yield found
-        if read.next == at:
-            return
-        at = read.next

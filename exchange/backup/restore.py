@@ -60,8 +60,8 @@ from exchange.identity.keyfile import create_private, private_folder, read_ed255
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.secrets import FileSecrets
+from exchange.server.brokers import open_kafka
 from exchange.server.clock import microseconds
-from exchange.server.composition import open_kafka
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
 from exchange.server.key_files import RECORDS_KEY, receipts_key

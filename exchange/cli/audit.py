@@ -8,7 +8,7 @@ one made with every key of the pool.
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -25,6 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["add_to", "read_key", "read_text"]
 
 _PAGE = 1_000  # entries
+
+# Options of several commands.
+_DepartmentOption: TypeAlias = Annotated[str | None, typer.Option(help="internal id of the actor's department")]
+_ActorOption: TypeAlias = Annotated[str | None, typer.Option(help="account, or connector within its department")]
+_ResourceOption: TypeAlias = Annotated[str | None, typer.Option()]
+_PurposeOption: TypeAlias = Annotated[str | None, typer.Option()]
+_CaseOption: TypeAlias = Annotated[str | None, typer.Option()]
+_GrantOption: TypeAlias = Annotated[str | None, typer.Option()]
+_ActionOption: TypeAlias = Annotated[str | None, typer.Option(help="such as exchange:records:fetch")]
+_DecisionOption: TypeAlias = Annotated[str | None, typer.Option(help="allow or deny")]
+_DenialOption: TypeAlias = Annotated[str | None, typer.Option(help="reason code of denials")]
+_PartyOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="a department's id: by its actors, or about its resources")
+]
+_FromOption: TypeAlias = Annotated[str | None, typer.Option("--from", help="ISO 8601 with offset, or a day of UTC+8")]
+_ToOption: TypeAlias = Annotated[str | None, typer.Option(help="ISO 8601 with offset, or a day of UTC+8; exclusive")]
+_DataOption: TypeAlias = Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")]
+_UrlOption: TypeAlias = Annotated[str | None, typer.Option("--url")]
+_TokenOption: TypeAlias = Annotated[Path | None, typer.Option("--token-file")]
+_AuthorityOption: TypeAlias = Annotated[Path | None, typer.Option("--authority")]
 
 
 class EntryFormat(StrEnum):
@@ -64,22 +84,22 @@ def add_to(app: typer.Typer) -> None:
 
 def list_entries(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
-    department: Annotated[str | None, typer.Option(help="internal id of the actor's department")] = None,
-    actor: Annotated[str | None, typer.Option(help="account, or connector within its department")] = None,
-    resource: Annotated[str | None, typer.Option()] = None,
-    purpose: Annotated[str | None, typer.Option()] = None,
-    case: Annotated[str | None, typer.Option()] = None,
-    grant: Annotated[str | None, typer.Option()] = None,
-    action: Annotated[str | None, typer.Option(help="such as exchange:records:fetch")] = None,
-    decision: Annotated[str | None, typer.Option(help="allow or deny")] = None,
-    reason: Annotated[str | None, typer.Option(help="reason code of denials")] = None,
-    party: Annotated[str | None, typer.Option(help="a department's id: by its actors, or about its resources")] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="ISO 8601 with offset, or a day of UTC+8")] = None,
-    to: Annotated[str | None, typer.Option(help="ISO 8601 with offset, or a day of UTC+8; exclusive")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
+    department: _DepartmentOption = None,
+    actor: _ActorOption = None,
+    resource: _ResourceOption = None,
+    purpose: _PurposeOption = None,
+    case: _CaseOption = None,
+    grant: _GrantOption = None,
+    action: _ActionOption = None,
+    decision: _DecisionOption = None,
+    reason: _DenialOption = None,
+    party: _PartyOption = None,
+    from_: _FromOption = None,
+    to: _ToOption = None,
     limit: Annotated[int, typer.Option(min=1, help="entries at most; read in pages of 1,000")] = 50,
     form: Annotated[
         EntryFormat, typer.Option("--format", help="text, csv (safe from spreadsheet formulas), or jsonl")
@@ -122,22 +142,22 @@ def export(
     context: typer.Context,
     form: Annotated[ExportFormat, typer.Option("--format", help="csv (safe from spreadsheet formulas), or jsonl")],
     output: Annotated[Path | None, typer.Option("--output", help="new file; standard output if not given")] = None,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
-    department: Annotated[str | None, typer.Option(help="internal id of the actor's department")] = None,
-    actor: Annotated[str | None, typer.Option(help="account, or connector within its department")] = None,
-    resource: Annotated[str | None, typer.Option()] = None,
-    purpose: Annotated[str | None, typer.Option()] = None,
-    case: Annotated[str | None, typer.Option()] = None,
-    grant: Annotated[str | None, typer.Option()] = None,
-    action: Annotated[str | None, typer.Option(help="such as exchange:records:fetch")] = None,
-    decision: Annotated[str | None, typer.Option(help="allow or deny")] = None,
-    reason: Annotated[str | None, typer.Option(help="reason code of denials")] = None,
-    party: Annotated[str | None, typer.Option(help="a department's id: by its actors, or about its resources")] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="ISO 8601 with offset, or a day of UTC+8")] = None,
-    to: Annotated[str | None, typer.Option(help="ISO 8601 with offset, or a day of UTC+8; exclusive")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
+    department: _DepartmentOption = None,
+    actor: _ActorOption = None,
+    resource: _ResourceOption = None,
+    purpose: _PurposeOption = None,
+    case: _CaseOption = None,
+    grant: _GrantOption = None,
+    action: _ActionOption = None,
+    decision: _DecisionOption = None,
+    reason: _DenialOption = None,
+    party: _PartyOption = None,
+    from_: _FromOption = None,
+    to: _ToOption = None,
 ) -> None:
     """Export all entries that match, newest first, each with its id and who acted.
 
@@ -191,10 +211,10 @@ def _pages(context: typer.Context, query: dict[str, Any], limit: int) -> Iterato
 def show(
     context: typer.Context,
     entry_id: str,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
 ) -> None:
     """Print one entry as you may see it; `withheld` names what is left out. The look-up leaves an entry too."""
     connect(context, data, url, token_file, authority)
@@ -204,10 +224,10 @@ def show(
 def prove(
     context: typer.Context,
     entry_id: str,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
 ) -> None:
     """Print an entry's proof (C2SP tlog-proof); with the log's public key it can be checked without the pool.
 
@@ -219,10 +239,10 @@ def prove(
 
 def checkpoint(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
 ) -> None:
     """Print the newest signed checkpoint; keep it outside the pool."""
     connect(context, data, url, token_file, authority)
@@ -231,10 +251,10 @@ def checkpoint(
 
 def keys(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
 ) -> None:
     """List the months whose pseudonyms beside receipts can be read, with the fingerprints of their keys."""
     connect(context, data, url, token_file, authority)
@@ -245,10 +265,10 @@ def prune_keys(
     context: typer.Context,
     before: Annotated[str | None, typer.Option("--before", help="propose: the first month that stays, YYYY-MM")] = None,
     confirm: Annotated[str | None, typer.Option("--confirm", help="confirm: id of another person's proposal")] = None,
-    data: Annotated[Path | None, typer.Option("--data", envvar="POOL_DATA")] = None,
-    url: Annotated[str | None, typer.Option("--url")] = None,
-    token_file: Annotated[Path | None, typer.Option("--token-file")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
 ) -> None:
     """Destroy the keys and pseudonyms of the trace before a month: one person proposes, another confirms."""
     if (before is None) == (confirm is None):

@@ -26,14 +26,9 @@ from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets
 from exchange.records.record_verifier import BatchOrder, PublicationCollector, RecordVerifier, Verified
 from exchange.records.void_leaves import LEAF_SIZE, mask_void_leaves
+from exchange.server.brokers import leave_reads_unchecked, operator_broker, schemas_on_topic
 from exchange.server.clock import microseconds
-from exchange.server.composition import (
-    App,
-    leave_reads_unchecked,
-    open_receipts,
-    operator_broker,
-    schemas_on_topic,
-)
+from exchange.server.composition import App, open_receipts
 from exchange.server.row_tags import open_row_tags
 from registry.database.unit_of_work import connection_of
 from registry.directory.model import EntryState

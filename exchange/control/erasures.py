@@ -14,7 +14,7 @@ If a gateway dies after the confirmation, another one carries it out; if it dies
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -25,8 +25,9 @@ from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.broker.port import Broker
+from exchange.control.stored_retractions import stored_retractions
 from exchange.erasure.erasures import Erasure, ErasureList, ErasureState, ErasureStore, unknown_erasure
-from exchange.erasure.retractions import Retraction, RetractionStore, is_retraction
+from exchange.erasure.retractions import Retraction, RetractionStore
 from exchange.identity.pseudonyms import Pseudonyms, partitions
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE, collect
@@ -219,7 +220,7 @@ class ErasureService:
         with self._database.read() as reader:
             topics = self._retractions.incomplete(reader)
         for topic in topics:
-            for found in _voids(self._broker, topic):
+            for found in stored_retractions(self._broker, topic):
                 with self._database.begin() as work:
                     self._retractions.add(work, topic, found)
             with self._database.begin() as work:
@@ -337,29 +338,6 @@ class ErasureService:
 
     def _decide(self, actor: Actor, action: Action, department: str | None = None) -> Allow | Deny:
         return decide_control(actor, action, standing=self._attributes.standing(actor), department=department)
-
-
-def _voids(broker: Broker, topic: Topic) -> Iterator[list[Retraction]]:
-    """Return the retractions among a topic's records, read by read, one at least at a time."""
-    try:
-        at = broker.ends(topic).earliest
-    except InvalidError as error:
-        if error.reason is not Reason.NOT_FOUND:
-            raise
-        return  # not published
-    while True:
-        read = broker.read(topic, at, max_records=_READ_RECORDS, max_bytes=_READ_BYTES)
-        found = [
-            Retraction(key=part.keys[index], partition=part.partition, position=offset)
-            for part in read.partitions
-            for index, offset in enumerate(part.offsets)
-            if part.values[index] is None and is_retraction(part.mark(index), part.valid(index))
-        ]
-        if found:
-            yield found
-        if read.next == at:
-            return
-        at = read.next
 
 
 def _retraction(erasure: Erasure, before: int) -> Retraction:

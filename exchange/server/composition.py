@@ -8,8 +8,8 @@ exchange/server/background.py   the background loops of each role
 import base64
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,13 +42,8 @@ from exchange.authorization.restored import RestoreGuard
 from exchange.authorization.schema_access import SchemaAccess
 from exchange.authorization.serving import ServingGuard
 from exchange.authorization.text_screen import TextScreen
-from exchange.broker.kafka.broker import KafkaBroker
-from exchange.broker.kafka.read_check import ReceiptRuns
-from exchange.broker.kafka.settings import KafkaSettings, OnBrokenVersion
-from exchange.broker.port import Broker, RecordsCorruptError
-from exchange.broker.postgres.broker import PostgresBroker
+from exchange.broker.port import Broker
 from exchange.config import Config
-from exchange.config import KafkaBroker as KafkaSection
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
@@ -87,19 +82,20 @@ from exchange.records.sealed_receipts import SealedReceipts
 from exchange.records.view_cache import ViewCache
 from exchange.records.writer_schemas import WriterSchemas
 from exchange.server import clock
+from exchange.server.brokers import open_broker, open_schemas_topic
 from exchange.server.clock import microseconds, utc_now
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.erasure_list import FileErasureList
-from exchange.server.key_files import RECORDS_KEY, read_untagged, receipts_key, records_tagged
+from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged
 from exchange.server.roles import Role, keys_of
 from exchange.server.row_digest import RowDigests
 from exchange.server.row_tags import open_entry_tags, open_row_tags
 from exchange.server.row_watch import RowWatch
 from exchange.server.row_watch import report as report_row
-from exchange.server.schemas_topic import SchemasTopic, read_topic
-from exchange.server.startup_retry import retry_until_available
+from exchange.server.schemas_topic import SchemasTopic
 from exchange.server.supervision.clock_check import is_independent
 from exchange.server.supervision.log_watch import LogWatch
+from exchange.server.supervision.startup_retry import retry_until_available
 from registry.database.connection_pool import create_engine
 from registry.database.row_tags import RowTags
 from registry.database.unit_of_work import PostgresDatabase, Reader, UnitOfWork, connection_of
@@ -111,7 +107,6 @@ from registry.postgres.directory import PostgresCatalogue, PostgresDepartments
 from registry.postgres.outbox import PostgresOutbox
 from registry.postgres.subjects import PostgresSubjects
 from registry.schemas_topic.outbox import OutboxWriter
-from registry.schemas_topic.records import Record
 from registry.subjects.services import SubjectServices
 from registry.subjects.store import SubjectWriter
 from schemas.access import Actor, ActorKind
@@ -121,17 +116,10 @@ from schemas.canonical import Json
 from schemas.errors import CorruptError, InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
 from schemas.merkle import leaf_hash
-from schemas.names import Lane, Topic
-from schemas.record import OffsetRange, Positions
 
 __all__ = [
     "App",
-    "kafka_untagged",
-    "leave_reads_unchecked",
-    "open_kafka",
     "open_receipts",
-    "operator_broker",
-    "schemas_on_topic",
 ]
 
 _log = structlog.get_logger()
@@ -457,7 +445,7 @@ def _open_storage(config: Config, keys: _Keys, url: sa.URL, roles: frozenset[Rol
     if Role.GATEWAY not in roles:
         return _Storage(engine, autocommit, database, _absent("the broker of records", roles))
     _check_records_tagged(config)
-    broker = retry_until_available(lambda: _broker(config, keys, database))
+    broker = retry_until_available(lambda: open_broker(config, keys.secrets.named_key(RECORDS_KEY), database))
     return _Storage(engine, autocommit, database, broker)
 
 
@@ -575,7 +563,7 @@ def _open_registry(config: Config, database: PostgresDatabase, tags: RowTags, ro
     approvals = Approvals(PostgresApprovals(tags), clock=utc_now, new_id=_new_id, persons=persons)
     store = PostgresSubjects(tags)
     outbox = PostgresOutbox(store)
-    schemas_topic = _schemas_topic(config, database, outbox) if keys_of(roles).broker else None
+    schemas_topic = open_schemas_topic(config, database, outbox) if keys_of(roles).broker else None
     writer: SubjectWriter = store
     if schemas_topic is not None:
         writer = OutboxWriter(store, store, outbox)
@@ -753,148 +741,6 @@ def _database(config: Config, *, own: bool) -> tuple[EmbeddedPostgres | None, sa
     if own:
         return embedded, embedded.start()
     return None, sa.make_url(embedded.url_file.read_text().strip())
-
-
-def _broker(config: Config, keys: _Keys, database: PostgresDatabase) -> Broker:
-    section = config.broker
-    if not isinstance(section, KafkaSection):
-        return PostgresBroker(
-            database,
-            key=keys.secrets.named_key(RECORDS_KEY),
-            alarm=_report_corrupt,
-            maintenance_period=timedelta(minutes=10),
-        )
-    broker = KafkaBroker(
-        _kafka(config, section),
-        key=keys.secrets.named_key(RECORDS_KEY),
-        alarm=_report_corrupt,
-        untagged=read_untagged(records_tagged(config.folder)),
-        receipts=_receipt_runs(database),
-    )
-    try:
-        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
-    except PoolError:
-        broker.close()
-        raise
-    return broker
-
-
-def operator_broker(config: Config, certificate: Path, key: Path) -> KafkaBroker:
-    """Open Kafka with the operator's certificate, which may do what the gateway's may not.
-
-    Raises:
-        InvalidError: CONFIG_INVALID, the records of this pool are not on Kafka.
-    """
-    if not isinstance(config.broker, KafkaSection):
-        raise InvalidError(
-            Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, which needs no operator for this"
-        )
-    records_key = FileSecrets.open(config.path("secrets")).named_key(RECORDS_KEY)
-    return KafkaBroker(replace(_kafka(config, config.broker), certificate=certificate, key=key), key=records_key)
-
-
-def open_kafka(config: Config) -> KafkaBroker:
-    """Open Kafka as a gateway does, without the receipts of a database.
-
-    Raises:
-        InvalidError: CONFIG_INVALID, the records of this pool are not on Kafka.
-        UnavailableError: BROKER_UNAVAILABLE.
-    """
-    if not isinstance(config.broker, KafkaSection):
-        raise InvalidError(Reason.CONFIG_INVALID, "the records of this pool are in PostgreSQL, not on Kafka")
-    broker = KafkaBroker(
-        _kafka(config, config.broker),
-        key=FileSecrets.open(config.path("secrets")).named_key(RECORDS_KEY),
-        alarm=_report_corrupt,
-        untagged=read_untagged(records_tagged(config.folder)),
-    )
-    try:
-        broker.check(lambda sentence: _log.warning("unsafe_kafka_version", message=sentence))
-    except PoolError:
-        broker.close()
-        raise
-    return broker
-
-
-def leave_reads_unchecked(broker: Broker) -> None:
-    """Have a broker return records that are not as the pool stored them, for a command that compares them itself."""
-    if isinstance(broker, KafkaBroker):
-        broker.check_reads = False
-
-
-def kafka_untagged(config: Config, key: bytes) -> dict[Topic, tuple[int, Positions]]:
-    """Return the ends of the topics of a pool on Kafka, whose records have no tags before them; none on PostgreSQL.
-
-    Raises:
-        UnavailableError: BROKER_UNAVAILABLE.
-    """
-    if not isinstance(config.broker, KafkaSection):
-        return {}
-    broker = KafkaBroker(_kafka(config, config.broker), key=key)
-    try:
-        return broker.untagged_marks()
-    finally:
-        broker.close()
-
-
-def _receipt_runs(database: PostgresDatabase) -> ReceiptRuns:
-    store = PostgresReceipts()
-
-    def runs(batches: Collection[tuple[Lane, int]]) -> Mapping[tuple[Lane, int], Sequence[OffsetRange]]:
-        with database.read() as reader:
-            return store.runs(reader, batches)
-
-    return runs
-
-
-def _schemas_topic(config: Config, database: PostgresDatabase, outbox: PostgresOutbox) -> SchemasTopic | None:
-    topic = _schemas_topic_settings(config)
-    return None if topic is None else SchemasTopic(topic[0], database, outbox, name=topic[1])
-
-
-def schemas_on_topic(config: Config) -> Iterator[Record]:
-    """Read the schemas topic, without the database, which may be lost.
-
-    Raises:
-        InvalidError: CONFIG_INVALID, the pool has no such topic.
-        UnavailableError: BROKER_UNAVAILABLE.
-        CorruptError: LOG_CORRUPT, a record is not UTF-8.
-    """
-    topic = _schemas_topic_settings(config)
-    if topic is None:
-        raise InvalidError(
-            Reason.CONFIG_INVALID,
-            "got a pool without a topic of schemas; expected `topic` under [registry], and Kafka as the broker",
-        )
-    return read_topic(*topic)
-
-
-def _schemas_topic_settings(config: Config) -> tuple[KafkaSettings, str] | None:
-    """Return the connection settings and the name of the schemas topic; None where the pool has none."""
-    if config.registry.topic is None or not isinstance(config.broker, KafkaSection):
-        return None
-    return _kafka(config, config.broker), config.registry.topic
-
-
-def _kafka(config: Config, section: KafkaSection) -> KafkaSettings:
-    strictness = {None: OnBrokenVersion.AUTO, True: OnBrokenVersion.REFUSE, False: OnBrokenVersion.WARN}
-    return KafkaSettings(
-        bootstrap=section.bootstrap,
-        ca=_below(config.folder, section.authority),
-        certificate=_below(config.folder, section.certificate),
-        key=_below(config.folder, section.key),
-        replication=section.replication,
-        on_broken_version=strictness[section.refuse_unsafe_versions],
-    )
-
-
-def _below(folder: Path, path: Path) -> Path:
-    return path if path.is_absolute() else folder / path
-
-
-def _report_corrupt(error: RecordsCorruptError) -> None:
-    metrics.RECORDS_CORRUPT.labels(error.topic).inc()
-    _log.error("records_corrupt", topic=error.topic, partition=error.partition, offsets=error.offsets, found=error.why)
 
 
 def _recorder(config: Config, ledger: AuditLedger) -> Callable[[UnitOfWork, str, Mapping[str, Json]], None]:

@@ -35,8 +35,8 @@ from exchange.identity.keyfile import create_ed25519, create_private, read_ed255
 from exchange.identity.postgres import PostgresIdentityStore
 from exchange.identity.secrets import FileSecrets
 from exchange.identity.tokens import Users, digest_of, new_token
+from exchange.server.brokers import kafka_untagged
 from exchange.server.clock import microseconds, utc_now
-from exchange.server.composition import kafka_untagged
 from exchange.server.embedded_postgres import EmbeddedPostgres
 from exchange.server.first_tags import FirstTags, mark_all, tag_existing_rows
 from exchange.server.key_files import RECORDS_KEY, receipts_key, records_tagged, untagged_text

@@ -53,9 +53,9 @@ from exchange.server.clock import utc_now
 from exchange.server.composition import App
 from exchange.server.roles import Role
 from exchange.server.row_digest import keep_digests
-from exchange.server.startup_retry import retry_until_available
 from exchange.server.supervision import host_facts
 from exchange.server.supervision.process_health import supervised
+from exchange.server.supervision.startup_retry import retry_until_available
 from registry.rest.app import RestApplication
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.proto.pool.v1 import enrolment_pb2, enrolment_pb2_grpc, exchange_pb2, exchange_pb2_grpc

@@ -62,7 +62,7 @@ def _work(tasks: _Tasks) -> None:
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            if isinstance(error, StopIteration):  # no future takes it: the caller would wait for ever
+            if isinstance(error, StopIteration):  # no future takes it: the caller would wait without end
                 error = RuntimeError("a call raised StopIteration")
             settle = partial(_raise, future, error)
         else:

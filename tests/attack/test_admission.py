@@ -12,30 +12,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 
 import grpc
 import httpx
-import psutil
 import pytest
 
-from exchange.client import Identity, PoolClient
-from exchange.demo.people import persons
-from schemas import library
+from exchange.client import Identity
 from schemas.errors import Reason
-from schemas.names import Topic
 from schemas.proto.pool.v1 import enrolment_pb2
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from tests.kit.faults.open_calls import OpenCalls
 from tests.kit.faults.other_address import from_address
 from tests.kit.patience import PATIENCE, wait_for
 from tests.kit.share import count
-from tests.kit.world.publisher import Publisher, framed
-from tests.kit.world.world import Office, World, in_clear
+from tests.kit.world.attacked import AttackedPool
+from tests.kit.world.world import World
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
-TOPIC = Topic.parse("population.v1")
 STREAMS = 200
 LIMITS = f"[limits]\nstreams = {STREAMS}\nconnections = 400\nconnections_per_source = 60\nenrolments_per_minute = 60\n"
 MIB = 1024 * 1024
@@ -45,44 +39,8 @@ WATCH, ENROL = "/grpc.health.v1.Health/Watch", "/pool.v1.Enrolment/Enrol"
 REFLECT = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
-@dataclass
-class Pool:
-    """A running pool with a provider, a consumer, and a third department, which attacks."""
-
-    world: World
-    attacker: Office
-    publisher: PoolClient
-    consumer: PoolClient
-    lane: Publisher
-    grant: str
-    schema_id: int
-    position: bytes = b""
-    published: int = 0
-    drawn: int = 0
-    identities: dict[str, Identity] = field(default_factory=dict)
-
-    def exchange(self) -> None:
-        """Publish a record and draw it, as the two departments beside the attacker do."""
-        person = next(iter(persons(1)))
-        values = framed(self.schema_id, library.text("population"), [person])
-        receipts = list(self.publisher.publish(TOPIC, [self.lane.batch(values)]))
-        assert len(receipts) == 1
-        result = self.consumer.fetch(
-            self.grant, position=self.position, purpose="eligibility", case="STANDING-1", wait=PATIENCE / 4
-        )
-        assert len(result.record_keys) == 16  # of one record
-        self.position = result.next_position
-
-    def identity(self, connector: str) -> Identity:
-        """Return a connector of the attacker; enrolled at the first call."""
-        if connector not in self.identities:
-            self.identities[connector] = self.attacker.enrol(connector)
-        return self.identities[connector]
-
-    @property
-    def gateway(self) -> psutil.Process:
-        assert self.world.process is not None
-        return psutil.Process(self.world.process.pid)
+class Pool(AttackedPool):
+    """An attacked pool of which it is watched what it refuses, and how it grows."""
 
     def refused(self, listener: str) -> dict[str, float]:
         """Return how often a listener has refused, by bound."""
@@ -116,17 +74,8 @@ class Pool:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with World.start(LIMITS) as world:
-        provider, consumer, attacker = map(world.department, ("公安局", "人社局", "城管局"))
-        provider.offer(str(TOPIC), library.text("population"))
-        grant = consumer.request(str(TOPIC), ["full_name"], **in_clear("full_name"))
-        provider.approve(grant)
-        source, sink = provider.enrol("source"), consumer.enrol("sink")
-        lane = Publisher(source.pool_id, source.department, source.connector, str(TOPIC), source.signing_key)
-        with world.client(source) as publisher, world.client(sink) as drawing:
-            made = Pool(world, attacker, publisher, drawing, lane, grant, publisher.schema(TOPIC)[0])
-            made.exchange()
-            yield made
+    with Pool.start(LIMITS) as made:
+        yield made
 
 
 # --- HTTP: bodies, headers, connections

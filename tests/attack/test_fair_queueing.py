@@ -9,28 +9,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import grpc
 import httpx
-import psutil
 import pytest
 
 from exchange.client import Identity, PoolClient
-from exchange.demo.people import persons
-from schemas import library
 from schemas.errors import Reason, UnavailableError
 from schemas.names import Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from tests.kit.faults.open_calls import OpenCalls
 from tests.kit.patience import PATIENCE, wait_for
+from tests.kit.world.attacked import AttackedPool
 from tests.kit.world.publisher import Publisher, framed
-from tests.kit.world.world import Office, World, in_clear
 from tests.torture.clerks import SCHEMA as PERMITS
 
 pytestmark = [pytest.mark.postgres, pytest.mark.e2e]
 
-TOPIC, LARGE = Topic.parse("population.v1"), Topic.parse("permits.v1")
+LARGE = Topic.parse("permits.v1")
 MIB = 1024 * 1024
 REPEATS = 10
 REPLIES = 64 * MIB
@@ -42,36 +38,8 @@ HEADER = wire.RequestHeader(purpose="eligibility", case_number="STANDING-1")
 FETCH, DESCRIBE = "/pool.v1.Exchange/Fetch", "/pool.v1.Exchange/Describe"
 
 
-@dataclass
-class Pool:
-    """A running pool with a provider, a consumer, and a third department, which attacks."""
-
-    world: World
-    provider: Office
-    attacker: Office
-    publisher: PoolClient
-    consumer: PoolClient
-    lane: Publisher
-    grant: str
-    schema_id: int
-    position: bytes = b""
-    identities: dict[str, Identity] = field(default_factory=dict)
-
-    def exchange(self) -> None:
-        """Publish a record and draw it, as the two departments beside the attacker do."""
-        values = framed(self.schema_id, library.text("population"), [next(iter(persons(1)))])
-        assert len(list(self.publisher.publish(TOPIC, [self.lane.batch(values)]))) == 1
-        result = self.consumer.fetch(
-            self.grant, position=self.position, purpose="eligibility", case="STANDING-1", wait=PATIENCE / 4
-        )
-        assert len(result.record_keys) == 16  # of one record
-        self.position = result.next_position
-
-    def identity(self, connector: str) -> Identity:
-        """Return a connector of the attacker; enrolled at the first call."""
-        if connector not in self.identities:
-            self.identities[connector] = self.attacker.enrol(connector)
-        return self.identities[connector]
+class Pool(AttackedPool):
+    """An attacked pool with a large topic."""
 
     def granted(self) -> str:
         """Return another grant of the attacker on the large topic."""
@@ -95,11 +63,6 @@ class Pool:
         found = re.search(rf"^{re.escape(name)} ([0-9.e+]+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
-    def resident(self) -> int:
-        """Return the bytes that the gateway's process has in memory."""
-        assert self.world.process is not None
-        return int(psutil.Process(self.world.process.pid).memory_info().rss)
-
 
 def fetch(grant: str, *, max_bytes: int) -> bytes:
     """Return a fetch from the beginning."""
@@ -113,19 +76,10 @@ def fetch(grant: str, *, max_bytes: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
-    with World.start(LIMITS) as world:
-        provider, consumer, attacker = map(world.department, ("公安局", "人社局", "城管局"))
-        provider.offer(str(TOPIC), library.text("population"))
-        provider.offer(str(LARGE), PERMITS)
-        grant = consumer.request(str(TOPIC), ["full_name"], **in_clear("full_name"))
-        provider.approve(grant)
-        source, sink = provider.enrol("source"), consumer.enrol("sink")
-        lane = Publisher(source.pool_id, source.department, source.connector, str(TOPIC), source.signing_key)
-        with world.client(source) as publisher, world.client(sink) as drawing:
-            fill(publisher, source)
-            made = Pool(world, provider, attacker, publisher, drawing, lane, grant, publisher.schema(TOPIC)[0])
-            made.exchange()
-            yield made
+    with Pool.start(LIMITS) as made:
+        made.provider.offer(str(LARGE), PERMITS)
+        fill(made.publisher, made.source)
+        yield made
 
 
 def fill(publisher: PoolClient, source: Identity) -> None:
@@ -170,7 +124,7 @@ def test_a_full_queue_is_refused_and_leaves_others_theirs(pool: Pool) -> None:
 def test_answers_that_nobody_takes_hold_bounded_memory_and_nobody_up(pool: Pool) -> None:
     """S9: 100 fetches of 4 MiB whose consumer has stopped reading; the budget is 64 MiB, of which it gets half."""
     request = fetch(pool.granted(), max_bytes=4 * MIB)
-    before, held = pool.resident(), []
+    before, held = pool.gateway.memory_info().rss, []
     with pool.calls("mute-1") as one, pool.calls("mute-2") as other:
         for calls in (one, other):
             calls.open(FETCH, 50, first=request, channels=25, read=False)
@@ -179,7 +133,8 @@ def test_answers_that_nobody_takes_hold_bounded_memory_and_nobody_up(pool: Pool)
             pool.exchange()
             held.append(pool.metric("pool_reply_bytes"))
         assert 0 < max(held) <= REPLIES
-        assert pool.resident() - before < 200 * MIB, f"{(pool.resident() - before) / MIB:.0f} MiB more"
+        grown = pool.gateway.memory_info().rss - before
+        assert grown < 200 * MIB, f"{grown / MIB:.0f} MiB more"
         assert not one.ended, "a consumer that does not read is held back, not refused"
     wait_for(lambda: pool.metric("pool_reply_bytes") == 0, "the memory is given back with the calls")
 

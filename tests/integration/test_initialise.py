@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from exchange import migrations
 from exchange.server.initialise import initialise
-from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision.startup_retry import retry_until_available
 from schemas.errors import InvalidError, Reason, UnavailableError
 
 pytestmark = pytest.mark.postgres

@@ -28,7 +28,7 @@ class Working:
         self._answer()
 
     def tell(self, command: str) -> Any:
-        """Give a command, and return what it answers."""
+        """Send a command, and return its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()

@@ -157,7 +157,7 @@ RULES: Final[Mapping[Action, Mapping[Role, Scope]]] = MappingProxyType(
             _R.SECURITY_OFFICER: Scope.OWN,
             _R.SHARING_OFFICE_HEAD: Scope.OWN,
         },
-        # Whoever may search the log may export what it finds; each export has entries of its own.
+        # A role that may search the log may export what it finds; each export has entries of its own.
         _A.AUDIT_EXPORT: {
             _R.AUDITOR: Scope.ANY,
             _R.DATA_AUTHORITY: Scope.ANY,

@@ -125,7 +125,7 @@ class RoundRobin(Generic[_T]):
         self._ready.pop(department, None)
 
     def let(self, department: str) -> None:
-        """Give a department its turns again, behind all that have theirs."""
+        """Put a department at the end of the turns again."""
         self._held.discard(department)
         if department in self._items:
             self._ready.setdefault(department)

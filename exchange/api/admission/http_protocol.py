@@ -7,7 +7,7 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
     60 s       in which a caller that does not read its answer takes nothing of it
     1 s        after an answer that was given before the whole body came: the rest is thrown away, and where it does not
                end by then, the connection is closed, and no more than 8 MiB of it are read; of all connections of
-               a process 32 MiB a second, since whoever sends would keep the event loop busy
+               a process 32 MiB a second, since reading them keeps the event loop busy
 
 A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
 stops reading from the connection.

@@ -69,7 +69,7 @@ class Turn:
         self.end()
 
     def end(self) -> None:
-        """Give the slot back; a second call does nothing."""
+        """Release the slot; a second call does nothing."""
         if self._held:
             self._held = False
             self._scheduler.end(self._flow)
@@ -120,7 +120,7 @@ class FairScheduler:
             await self._wait(flow)
 
     def end(self, flow: Flow) -> None:
-        """Give a slot back, and let those run whose turn it is."""
+        """Release a slot, and run the calls whose turn it is."""
         self._queue.give_back(flow.department)
         while (waiting := self._queue.next()) is not None:
             if not waiting.done():  # else it was cancelled, and gives the slot back itself
@@ -165,7 +165,7 @@ class FairScheduler:
             try:
                 result = work(*arguments)
             except BaseException as raised:  # noqa: BLE001 - it is raised where it is waited for
-                # No future takes a StopIteration: whoever waits would wait for ever.
+                # No future takes a StopIteration: the caller would wait without end.
                 error = RuntimeError("a call raised StopIteration") if isinstance(raised, StopIteration) else raised
         with suppress(RuntimeError):  # the loop is closed, and nothing waits any more
             loop.call_soon_threadsafe(self._settle, future, flow, result, error)

@@ -132,7 +132,7 @@ class ExternalServer:
         return database.set(username=name, password=password)
 
     def lose(self, database: sa.URL) -> None:
-        """Drop a database, whoever is connected to it."""
+        """Drop a database with its connections."""
         _execute(self.administrator, f"DROP DATABASE {database.database} WITH (FORCE)")
 
 

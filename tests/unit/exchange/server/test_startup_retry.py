@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from exchange.config import Limits
 from exchange.server import allocator
 from exchange.server.listeners import Role, serve
-from exchange.server.startup_retry import retry_until_available
+from exchange.server.supervision.startup_retry import retry_until_available
 from registry.database.errors import unavailable
 from schemas.errors import InvalidError, Reason, UnavailableError
 
