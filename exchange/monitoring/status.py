@@ -52,10 +52,14 @@ SELECT (SELECT count(*) FROM registry_department WHERE body::json ->> 'status' =
        (SELECT count(*) FROM access_grant WHERE state = ANY(:requests)) AS requests,
        pg_database_size(current_database()) AS size
 """)
+# Without a place in the log, or with one that no checkpoint covers: two branches, each with its index.
 _SIGNED = sa.text("""
+WITH unsigned AS (
+    SELECT at FROM audit_entry WHERE leaf_index IS NULL AND NOT refused
+    UNION ALL
+    SELECT at FROM audit_entry WHERE leaf_index >= (SELECT coalesce(max(size), 0) FROM audit_checkpoint))
 SELECT (SELECT at FROM audit_checkpoint ORDER BY size DESC LIMIT 1) AS signed,
-       (SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL AND NOT refused) AS waiting,
-       (SELECT min(at) FROM audit_entry WHERE leaf_index IS NULL AND NOT refused) AS oldest
+       (SELECT count(*) FROM unsigned) AS waiting, (SELECT min(at) FROM unsigned) AS oldest
 """)
 _NOT_RENEWED = sa.text("""
 SELECT department, connector, max(not_after) AS ends FROM identity_certificate

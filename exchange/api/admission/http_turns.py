@@ -31,22 +31,44 @@ _Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
+_OF_A_CALLER = 16  # credentials of one that are remembered
+
+
 class KnownCallers:
-    """Flows by credentials, of those that were right; the last *capacity* of them. Thread-safe."""
+    """Flows by credentials, of those that were right; the last *capacity* of them. Thread-safe.
+
+    One caller may write its credentials in many ways (spaces of a header, names beside a token), so only its last
+    16 are remembered: it cannot have those of others forgotten.
+    """
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._flows: OrderedDict[bytes, Flow] = OrderedDict()
+        self._keys: dict[Flow, list[bytes]] = {}  # oldest first
 
     def learn(self, credentials: bytes, actor: Actor) -> None:
         """Remember whose credentials these are: a header, or a certificate."""
         key, flow = _digest(credentials), flow_of(actor)
         with self._lock:
+            if self._flows.get(key) == flow:
+                self._flows.move_to_end(key)
+                return
+            self._forget(key)
             self._flows[key] = flow
-            self._flows.move_to_end(key)
-            if len(self._flows) > self._capacity:
-                self._flows.popitem(last=False)
+            own = self._keys.setdefault(flow, [])
+            own.append(key)
+            if len(own) > _OF_A_CALLER:
+                self._forget(own[0])
+            elif len(self._flows) > self._capacity:
+                self._forget(next(iter(self._flows)))
+
+    def _forget(self, key: bytes) -> None:
+        flow = self._flows.pop(key, None)
+        if flow is not None:
+            self._keys[flow].remove(key)
+            if not self._keys[flow]:
+                del self._keys[flow]
 
     def flow(self, credentials: bytes | None, scope: Mapping[str, Any]) -> Flow:
         """Return the flow of a request; that of its source, where its credentials are not known."""

@@ -7,6 +7,10 @@
     both went ahead at once, by less                 taken for right: a virtual machine that was paused looks the same,
                                                      and the log would stand still for an hour at most
 
+Each jump is judged by itself: somebody who sets the machine's clock, where nothing else tells the time, can move it by
+less than these bounds again and again. The bounds are against accidents; against that person stands a time service, or
+a database on another machine.
+
 A clock that was wrong when the process started, on a machine without another clock, is not found: nothing there knows
 better. What it stored, two persons settle (`exchange.control.clock`).
 """
