@@ -5,15 +5,17 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
     64 KiB     that are not body, in a row: request line, headers, chunk extensions, trailers; more ends with 431
     10 s       from the first byte that is waited for to the end of the headers, however slowly bytes drip in
     60 s       in which a caller that does not read its answer takes nothing of it
-    1 s        after an answer that was given before the whole body came: the rest is thrown away, and where it does not
-               end by then, the connection is closed, and no more than 8 MiB of it are read; of all connections of
-               a process 32 MiB a second, since reading them keeps the event loop busy
+    1 s        after an answer that was given before the whole body came: it says `Connection: close` (RFC 9112, 9.6),
+               the rest is thrown away, and the connection is closed when the rest has come, or this time is over; no
+               more than 8 MiB of it are read, of all connections of a process 32 MiB a second, since reading them
+               keeps the event loop busy
 
 A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
 stops reading from the connection.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -34,6 +36,9 @@ _TOO_LARGE = (
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 27\r\nconnection: close\r\n\r\n"
     b"got headers beyond 64 KiB.\n"
 )
+
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class _HeadersTooLargeError(Exception):
@@ -69,6 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _awaits_headers = True
     _no_body = 0  # bytes since the last part of a body, or the end of the headers; up to one read more
     _ends = False  # nothing is parsed any more
+    _early = False  # the answer began before the whole body came
     _discarded = 0
     _linger_timer: asyncio.TimerHandle | None = None  # set while the rest of a body is thrown away
     _headers_timer: asyncio.TimerHandle | None = None
@@ -121,6 +127,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._headers_timer.cancel()
             self._headers_timer = None
         super().on_headers_complete()
+        # The task that answers has been made and has not begun: it takes this when it does.
+        self.cycle.send = self._closing_early(self.cycle, self.cycle.send)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -131,12 +139,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """End a request."""
         self._no_body = 0
         super().on_message_complete()
-        if self._linger_timer is not None and not self._ends:  # the rest of the body has come: go on
-            self._linger_timer.cancel()
-            self._linger_timer = None
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if self._linger_timer is not None and not self._ends:  # the rest of the body has come
+            self._cancel_timers()
+            self._ends = True
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed."""
@@ -147,13 +153,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; close the connection where the answer came before the whole body did."""
-        early = not self.pipeline and self.cycle is not None and self.cycle.more_body
         super().on_response_complete()
-        if early and not self.transport.is_closing():
-            # A close with unread bytes would be a reset, and the caller might lose the answer.
+        if self._early and not self.transport.is_closing():
             self._unset_keepalive_if_required()
-            self._discarded = 0
-            self._linger()
+            if self.cycle.more_body:
+                # A close with unread bytes would be a reset, and the caller might lose the answer.
+                self._discarded = 0
+                self._linger()
+            else:
+                self._ends = True
+                self.transport.close()
 
     def pause_writing(self) -> None:
         """Begin to watch whether the caller reads its answer."""
@@ -190,6 +199,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._discarded = 0
             self.transport.write(_TOO_LARGE)
             self._linger()
+
+    def _closing_early(self, cycle: Any, send: Send) -> Send:
+        """Return *send*, with the header by which the caller of an early answer does not use the connection again."""
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and cycle.more_body:
+                self._early = True
+                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+                cycle.keep_alive = True  # uvicorn would close at the end of the answer, and reset the connection
+            else:
+                await send(message)
+
+        return sending
 
     def _linger(self) -> None:
         if self._linger_timer is None:

@@ -117,15 +117,19 @@ def test_who_drips_headers_or_line_ends_is_cut_off(monkeypatch: pytest.MonkeyPat
     serve(test)
 
 
-def test_an_answer_before_the_whole_body_arrives_and_the_connection_goes_on_or_ends() -> None:
+@pytest.mark.parametrize("asked", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize("rest", [b"after", b""])
+def test_an_answer_before_the_whole_body_arrives_and_says_that_the_connection_ends(asked: bytes, rest: bytes) -> None:
+    """A client that took the connection for usable would have its next request reset."""
+
     async def test(port: int) -> None:
         peer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(2):  # the rest of the body comes: the connection is used again
-            assert b" 200 " in await ask(peer, b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nfirst")
-            peer[1].write(b"after")
-        assert b" 200 " in await ask(peer, b"GET / HTTP/1.1\r\n\r\n")
-        assert b" 200 " in await ask(peer, b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nfirst")
-        assert await ended(peer) == b""  # it does not come
+        assert b"connection: close" not in await ask(peer, b"POST /read HTTP/1.1\r\nContent-Length: 5\r\n\r\nwhole")
+        head = await ask(peer, b"POST / HTTP/1.1\r\n" + asked + b"Content-Length: 10\r\n\r\nfirst")
+        assert b" 200 " in head
+        assert b"connection: close" in head
+        peer[1].write(rest)
+        assert await ended(peer) == b""  # not a second answer, and no reset before the first was read
 
     serve(test)
 
