@@ -11,10 +11,8 @@
 Exit codes: `connectors.runtime.exit_codes`.
 """
 
-import json
 import sys
 import threading
-import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
+from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
@@ -31,7 +30,6 @@ from schemas.names import Topic
 if TYPE_CHECKING:
     from connectors.config.config import ConnectorConfig, PublishConfig
     from connectors.runtime.renewing_client import RenewingPoolClient
-    from connectors.state.ledger import RunReport
 
 __all__ = ["app", "main"]
 
@@ -46,7 +44,6 @@ quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were quaranti
 app.add_typer(quarantine_app, name="quarantine")
 
 File = Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")]
-_PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows progress
 
 
 def main() -> NoReturn:
@@ -54,7 +51,7 @@ def main() -> NoReturn:
     try:
         app()
     except PoolError as error:
-        print(f"{error.reason}: {error.message}", file=sys.stderr)
+        print_error(f"{error.reason}: {error.message}")
         sys.exit(exit_code_for(error))
     sys.exit(ExitCode.OK)
 
@@ -72,7 +69,7 @@ def enrol(
 
     one_time_token = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
     enrolled = client.enrol(one_time_token, connector, identity)
-    print(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
+    print_line(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
 
 
 @app.command()
@@ -86,9 +83,9 @@ def lint(file: File) -> None:
         raise InvalidError(Reason.CONFIG_INVALID, f"{file} cannot be read as UTF-8 text") from error
     if isinstance(found, list):
         for each in found:
-            print(each.render(file.name))
+            print_line(each.render(file.name))
         raise typer.Exit(ExitCode.CONFIG)
-    print(f"{file.name}: no errors")
+    print_line(f"{file.name}: no errors")
 
 
 @app.command()
@@ -102,11 +99,11 @@ def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="f
         found = list(inspection.run_checks(config, lambda: opened.enter_context(_connect(config)), _now))
     failed = sum(each.verdict == "FAIL" for each in found)
     if as_json:
-        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        print_json([asdict(each) for each in found])
     else:
         for each in found:
-            print(f" {each.verdict:<4}  {each.subject:<28}  {each.message}")
-        print(f" {failed} problems. Nothing was changed.")
+            print_line(f" {each.verdict:<4}  {each.subject:<28}  {each.message}")
+        print_line(f" {failed} problems. Nothing was changed.")
     if failed:
         raise typer.Exit(ExitCode.AWAY)
 
@@ -133,11 +130,11 @@ def preview(
             contract = pool.schema(Topic.parse(section.resource))
     result = inspection.preview(config, section, contract, rows=rows, file=sample, clock=_now)
     encoding = f"   encoding: {result.encoding}" if result.encoding else ""
-    print(f"{result.portion}{encoding}   rows: {len(result.rows)} good, {len(result.rejects)} bad")
+    print_line(f"{result.portion}{encoding}   rows: {len(result.rows)} good, {len(result.rejects)} bad")
     for row in result.rows:
-        print("   " + "  ".join(f"{name}={cell}" for name, cell in zip(result.names, row, strict=True)))
+        print_line("   " + "  ".join(f"{name}={cell}" for name, cell in zip(result.names, row, strict=True)))
     for each in result.rejects:
-        print("   " + inspection.format_reject(each))
+        print_line("   " + inspection.format_reject(each))
 
 
 @app.command()
@@ -180,24 +177,30 @@ def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help=
 
     found = status.statuses(load_config(file))
     if as_json:
-        print(json.dumps([asdict(each) for each in found], ensure_ascii=False))
+        print_json([asdict(each) for each in found])
         return
     for each in found:
-        print(f"{each.stream}  ({each.direction})  {each.state}   last success {each.last_success or 'never'}")
-        print(
+        print_line(f"{each.stream}  ({each.direction})  {each.state}   last success {each.last_success or 'never'}")
+        print_line(
             f"   last run: {each.read:,} read = {each.published:,} published + {each.quarantined:,} quarantined + "
             f"{each.unchanged:,} unchanged; {each.voided:,} voided"
         )
-        print(f"   batch {each.sequence}, {each.unacknowledged} unacknowledged, {each.keys:,} keys known")
-        print(f"   last receipt {each.last_entry or 'none'}; certificate until {each.certificate_expires or 'unknown'}")
+        print_line(f"   batch {each.sequence}, {each.unacknowledged} unacknowledged, {each.keys:,} keys known")
+        print_line(
+            f"   last receipt {each.last_entry or 'none'}; certificate until {each.certificate_expires or 'unknown'}"
+        )
         if each.grant_expires:
-            print(f"   grant until {each.grant_expires}")
+            print_line(f"   grant until {each.grant_expires}")
         if each.in_quarantine:
-            print("   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items()))
+            print_line(
+                "   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items())
+            )
         if each.voids_held:
-            print(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
+            print_line(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
         if each.ledger_lost:
-            print(f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided")
+            print_line(
+                f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided"
+            )
 
 
 @quarantine_app.command("list")
@@ -210,7 +213,7 @@ def quarantine_list(
 
     for stream, each in status.quarantined(load_config(file), everything=everything):
         field = f"  {each.field}" if each.field else ""
-        print(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
+        print_line(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
 
 
 @quarantine_app.command("export")
@@ -229,53 +232,13 @@ def quarantine_export(
         output.chmod(0o600)
         for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
             target.write(line)
-    print(f"written to {output}, readable by this user only; it holds the rows' own values")
+    print_line(f"written to {output}, readable by this user only; it holds the rows' own values")
 
 
 def _connect(config: "ConnectorConfig") -> "RenewingPoolClient":
     from connectors.runtime.renewing_client import RenewingPoolClient
 
     return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now)
-
-
-class ProgressReporter:
-    """Progress on a terminal, plain lines elsewhere. Used by several threads."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._lock = threading.Lock()
-        self._printed_at: dict[str, float] = {}
-        self._status = self._console.status("") if self._console.is_terminal else None
-        if self._status is not None:
-            self._status.start()
-
-    def notify(self, text: str) -> None:
-        """Print a line."""
-        with self._lock:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Remove the progress line from the terminal."""
-        if self._status is not None:
-            self._status.stop()
-
-    def progress(self, state: "RunReport") -> None:
-        """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
-        text = (
-            f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
-            f"{state.quarantined:,} quarantined, {state.unchanged:,} unchanged"
-        )
-        with self._lock:
-            if self._status is not None:
-                self._status.update(text)
-                return
-            now = time.monotonic()
-            if now - self._printed_at.get(state.portion, -_PLAIN_INTERVAL) < _PLAIN_INTERVAL:
-                return
-            self._printed_at[state.portion] = now
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _publication_section(config: "ConnectorConfig", resource: str) -> "PublishConfig":

@@ -105,6 +105,17 @@ def test_preview_shows_good_and_bad_rows_offline(program: Program, department: D
     assert not (department.folder / "state").exists(), "looking leaves nothing behind"
 
 
+def test_what_a_source_holds_cannot_control_the_terminal(program: Program, department: Department) -> None:
+    department.put([row(1, note="a\x1b[2Jb\u202ec\u2028d")])
+    code, out, _ = program("preview", "c.yaml", "--schema", "schema.avsc", connected=False)
+    assert code == ExitCode.OK
+    assert "note=a\\u001b[2Jb\\u202ec\\u2028d" in out
+    department.put([], header=("id", "\x1b[2Jamount"))
+    code, out, err = program("check", "c.yaml")
+    assert code == ExitCode.AWAY
+    assert not {"\x1b", "\u202e", "\u2028"} & set(out + err)
+
+
 def test_run_publishes_and_prints_the_balance(program: Program, department: Department) -> None:
     department.put([*rows(99), row(99, "x")])
     code, _, err = program("run", "c.yaml", "--once")

@@ -1,0 +1,81 @@
+"""Terminal output of `pool-connect`: every line and document that a command prints goes through this module.
+
+Names of files and columns, cells of a preview and messages of a pool are others' words, so control characters are
+escaped here, at the one place that writes (`schemas.terminal`); no command calls `print`, which the linter refuses.
+Progress and notices go to standard error.
+"""
+
+import json
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from schemas.terminal import escape_controls, escape_line
+
+if TYPE_CHECKING:
+    from connectors.state.ledger import RunReport
+
+__all__ = ["ProgressReporter", "print_error", "print_json", "print_line"]
+
+_PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows progress
+
+
+def print_line(text: str) -> None:
+    """Print a text as one line."""
+    sys.stdout.write(escape_line(text) + "\n")
+
+
+def print_error(text: str) -> None:
+    """Print an error on standard error; further lines of it are indented, so that none looks like another error."""
+    sys.stderr.write("\n  ".join(map(escape_line, text.split("\n"))) + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print a document as JSON on one line; a reader of it gets every text as it was."""
+    sys.stdout.write(escape_controls(json.dumps(value, ensure_ascii=False)) + "\n")
+
+
+class ProgressReporter:
+    """Progress on a terminal, plain lines elsewhere. Used by several threads."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._lock = threading.Lock()
+        self._printed_at: dict[str, float] = {}
+        self._status = self._console.status("") if self._console.is_terminal else None
+        if self._status is not None:
+            self._status.start()
+
+    def notify(self, text: str) -> None:
+        """Print a line."""
+        with self._lock:
+            self._print(text)
+
+    def close(self) -> None:
+        """Remove the progress line from the terminal."""
+        if self._status is not None:
+            self._status.stop()
+
+    def progress(self, state: "RunReport") -> None:
+        """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
+        text = (
+            f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
+            f"{state.quarantined:,} quarantined, {state.unchanged:,} unchanged"
+        )
+        with self._lock:
+            if self._status is not None:
+                from rich.text import Text
+
+                self._status.update(Text(escape_line(text)))  # a string would be read as markup
+                return
+            now = time.monotonic()
+            if now - self._printed_at.get(state.portion, -_PLAIN_INTERVAL) < _PLAIN_INTERVAL:
+                return
+            self._printed_at[state.portion] = now
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(escape_line(text), highlight=False, markup=False, soft_wrap=True)

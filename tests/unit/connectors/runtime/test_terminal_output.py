@@ -1,0 +1,81 @@
+"""Names, cells and messages that others wrote cannot control the terminal of who runs `pool-connect`."""
+
+import ast
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import connectors
+from connectors import cli
+from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
+from connectors.state.ledger import RunReport
+from schemas.errors import InvalidError, Reason
+
+EVIL = "a\x1b[2Jb\x9b1mc\u202ed\u2028e\x07f\rg[bold]h[/bold]"
+FORBIDDEN = set("\x1b\x9b\u202e\u2028\x07\r")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_errors_and_documents_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    print_line(f"{EVIL}\nfake")
+    print_error(f"{EVIL}\nfake")
+    print_json({"name": EVIL})
+    told = capsys.readouterr()
+    line, document = told.out.splitlines()
+    assert not FORBIDDEN & set(told.out + told.err)
+    assert "\\u001b[2J" in line
+    assert line.endswith("\\u000afake")
+    assert json.loads(document) == {"name": EVIL}
+    assert told.err.splitlines()[1] == "  fake"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_and_notices_are_escaped(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> None:
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setattr(sys, "stderr", stream)
+    reporter = ProgressReporter()
+    reporter.progress(RunReport(id=1, portion=EVIL))
+    if terminal:
+        assert reporter._status is not None
+        reporter._status._live.refresh()
+    reporter.notify(EVIL)
+    reporter.close()
+    told = stream.getvalue()
+    assert "\x1b[2J" not in told
+    assert not (FORBIDDEN - {"\x1b", "\r"}) & set(told)  # the progress line itself moves the cursor
+    assert told.count("\\u202ed\\u2028e\\u0007f\\u000dg[bold]h[/bold]") >= 2
+
+
+def test_an_error_of_the_pool_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise InvalidError(Reason.NOT_FOUND, EVIL)
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err
+    assert not FORBIDDEN & set(told)
+    assert told.startswith("not_found: a\\u001b[2J")
+
+
+def test_no_other_module_writes_to_the_terminal() -> None:
+    folder = Path(connectors.__file__).parent
+    for file in folder.rglob("*.py"):
+        if file.name == "terminal_output.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            assert not (isinstance(called, ast.Name) and called.id == "print"), file
+            written = isinstance(called, ast.Attribute) and called.attr == "echo"
+            stream = isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
+            assert not written, file
+            assert not stream, file
