@@ -35,6 +35,7 @@ __all__ = [
     "RECOVERED_RECEIPTS",
     "REPLIES_HELD_BACK",
     "REPLY_BYTES",
+    "REQUESTS_ABANDONED",
     "RESOURCE_RECORDS",
     "RESOURCE_REFUSED",
     "ROWS_PUT_BACK",
@@ -70,6 +71,9 @@ ADMISSION_REFUSED = Counter(
     "pool_admission_refused_total",
     "Connections, requests and calls that a listener refused for a bound, before they reached the pool",
     ["listener", "bound"],
+)
+REQUESTS_ABANDONED = Counter(
+    "pool_requests_abandoned_total", "HTTP requests whose client was gone before they were read or begun", ["listener"]
 )
 LISTENER_CONNECTIONS = Gauge("pool_listener_connections", "Open connections, handshakes included", ["listener"])
 HANDSHAKES_FAILED = Counter(

@@ -4,6 +4,7 @@ from functools import partial
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from exchange import metrics
 from exchange.access.grants.store import GrantQuery
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import grant_json
@@ -50,5 +51,6 @@ def registry_api(
         dialect=Dialect(config.registry.error_dialect),
         metrics=lambda: (generate_latest(), CONTENT_TYPE_LATEST),
         more=[partial(GovernanceHandlers, approvals=approvals, grants=grants)],
+        abandoned=metrics.REQUESTS_ABANDONED.labels("registry").inc,
         turns=lambda scope: scheduler.turn(identification.flow(scope)),
     )

@@ -14,8 +14,12 @@ __all__ = ["log_to_stderr"]
 
 
 def log_to_stderr() -> None:
-    """Send every line of the process and of its libraries to standard error."""
+    """Send what is at least an information, and of libraries a warning, to standard error.
+
+    What anybody can provoke as often as they like is a line for debugging, and a metric: it must not fill a log.
+    """
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,

@@ -75,6 +75,7 @@ def create(
     metrics: Callable[[], tuple[bytes, str]] | None = None,
     more: Sequence[Callable[[Shared], Handlers]] = (),
     turns: Turns = lambda _: nullcontext(),
+    abandoned: Callable[[], None] = lambda: None,
 ) -> "RestApplication":
     """Build the application.
 
@@ -89,6 +90,7 @@ def create(
         metrics: returns the process's metrics and their media type; None = `/metrics` is not there.
         more: further groups of handlers (`registry.rest.governance`).
         turns: returns what is entered while a request takes a thread, by its ASGI scope; by default nothing.
+        abandoned: called where a client was gone before its request was read.
     """
     shared = Shared(
         subjects=subjects,
@@ -106,7 +108,7 @@ def create(
     routes.append(Route("GET", "/openapi.json", lambda _: described, documented=False))
     if metrics is not None:
         routes.append(Route("GET", "/metrics", partial(_metrics, metrics, identify), documented=False))
-    return RestApplication(routes, dialect, identify, turns)
+    return RestApplication(routes, dialect, identify, turns, abandoned)
 
 
 def _metrics(metrics: Callable[[], tuple[bytes, str]], identify: Identify, request: Request) -> Response:
@@ -129,12 +131,19 @@ class RestApplication:
         dialect: whose texts errors have.
         identify: returns who calls; asked before more than a part of a body is read.
         turns: returns what is entered while a request takes a thread.
+        abandoned: called where a client was gone before its request was read.
     """
 
     def __init__(
-        self, routes: Sequence[Route], dialect: Dialect, identify: Identify, turns: Turns = lambda _: nullcontext()
+        self,
+        routes: Sequence[Route],
+        dialect: Dialect,
+        identify: Identify,
+        turns: Turns = lambda _: nullcontext(),
+        abandoned: Callable[[], None] = lambda: None,
     ) -> None:
         self._identify = identify
+        self._abandoned = abandoned
         self._turns = turns
         self._router = Router(routes)
         self._dialect = dialect
@@ -195,6 +204,8 @@ class RestApplication:
         except PoolError as error:
             return error_response(error, self._dialect)
         except ClientDisconnect:
+            self._abandoned()
+            _log.debug("client_disconnected")
             return Response(status_code=400)  # the client is gone and receives nothing
         except Exception:  # noqa: BLE001 - a defect in one request must not close the connection without an answer
             _log.exception("unexpected")

@@ -3,6 +3,7 @@
     concurrency    requests in all, by source before the caller is known, by account afterwards
     body           read as it comes, up to the limit of its route; beyond 64 KiB only of an authenticated caller
     trace          the request's id, which errors name
+    disconnect     a client that goes before its request is read, or has had its turn, ends the request; it is no error
 
 A body that is refused is not read further, and the connection is closed (`exchange.api.admission.http_protocol`).
 """
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
+import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -25,6 +27,7 @@ from schemas.identifiers import random_id
 
 __all__ = ["BODY_LIMITS", "AccountPlaces", "RequestBounds", "request_limiter"]
 
+_log = structlog.get_logger()
 _MIB = 1024 * 1024
 _TRACE = re.compile(r"[0-9a-f]{32}")
 
@@ -101,21 +104,29 @@ class RequestBounds:
         sent = request.headers.get("x-request-id", "")
         # A trace id of digits alone could hold an identity number; one that is made at random has letters.
         request.state.trace = sent if _TRACE.fullmatch(sent) and not sent.isdecimal() else random_id()
-        with ExitStack() as held:
-            request.state.places = AccountPlaces(self._accounts, held)
-            try:
-                source = source_of(request.client.host if request.client else "")
+        try:
+            with ExitStack() as held:
+                request.state.places = AccountPlaces(self._accounts, held)
                 try:
-                    held.enter_context(self._sources.acquire(source=source))
-                except Exceeded as exceeded:
-                    raise _overloaded(exceeded) from exceeded
-                body = await self._body(request)
-            except PoolError as error:
-                await self._refuse(request, error)(scope, receive, send)
-                return
-            except ClientDisconnect:
-                return
-            await self._app(scope, receive if body is None else _replay(body, receive), send)
+                    body = await self._admitted(request, held)
+                except PoolError as error:
+                    await self._refuse(request, error)(scope, receive, send)
+                    return
+                await self._app(scope, receive if body is None else _replay(body, receive), send)
+        except ClientDisconnect:
+            # While the body is read, or a turn is waited for: there is nobody to answer. Anybody can provoke it, so its
+            # line is for debugging alone, and it is counted.
+            metrics.REQUESTS_ABANDONED.labels("http").inc()
+            _log.debug("client_disconnected", trace=request.state.trace)
+
+    async def _admitted(self, request: Request, held: ExitStack) -> bytes | None:
+        """Take a place for a request, and read its body."""
+        source = source_of(request.client.host if request.client else "")
+        try:
+            held.enter_context(self._sources.acquire(source=source))
+        except Exceeded as exceeded:
+            raise _overloaded(exceeded) from exceeded
+        return await self._body(request)
 
     async def _body(self, request: Request) -> bytes | None:
         """Read the body; None where the request announces none."""

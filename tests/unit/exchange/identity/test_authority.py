@@ -211,6 +211,24 @@ def test_the_time_is_looked_at_every_time(authority: Authority, peers: Certifica
             peers.authenticate(certificate, NOW + 31 * DAY)
 
 
+def test_a_certificate_is_parsed_once_and_those_of_a_bounded_number_are_remembered(
+    authority: Authority, peers: CertificateAuthenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+
+    def load(certificate: bytes) -> x509.Certificate:
+        parsed.append(certificate)
+        return load_pem(certificate)
+
+    load_pem = x509.load_pem_x509_certificate
+    certificate = issue(authority)
+    monkeypatch.setattr("exchange.identity.authority.x509.load_pem_x509_certificate", load)
+    for _ in range(3):  # each call of a connection: gRPC makes the text anew
+        peers.authenticate(bytes(bytearray(certificate)), NOW)
+    assert parsed == [certificate]
+    assert peers._verify_cached.cache_info().maxsize == 8_192
+
+
 def test_a_server_s_certificate_names_hosts_and_addresses(authority: Authority) -> None:
     server = authority.server(["pool.example.gov", "127.0.0.1", "::1"], NOW)
     assert list(names_of(server.certificate)) == [
