@@ -4,7 +4,7 @@ Mutual TLS, signature, schema check, grant and audit entry are on; client, gatew
 own. Five paired runs, ours and the baseline in turn; medians and spreads go to docs/benchmarks.md and build/bench.json.
 
     python -m tests.bench [--records 200000] [--runs 5] [--subscribers 1000] [--memory 2000000] [--only publish,fetch]
-                          [--subjects 10000]
+                          [--line 50000] [--subjects 10000]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from kafka.admin import NewTopic
 
 from exchange.broker.kafka.settings import admin
 from exchange.client import Identity
-from tests.bench import memory, registry, subscribers
+from tests.bench import line, memory, registry, subscribers
 from tests.bench.report import Row, write
 from tests.bench.workload import HALF, MASKS, SCHEMA, VIEW
 from tests.e2e.conftest import kafka_section
@@ -123,7 +123,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--subscribers", type=int, default=1_000)
     parser.add_argument("--memory", type=int, default=2_000_000)
-    parser.add_argument("--only", default="publish,fetch,fetch_filtered,subscribers,memory,registry")
+    parser.add_argument("--only", default="publish,fetch,fetch_filtered,line,snapshot,sink,subscribers,memory,registry")
+    parser.add_argument("--line", type=int, default=50_000, help="rows of the table of line, snapshot and sink")
     parser.add_argument("--subjects", type=int, default=10_000)
     parser.add_argument("--engines", type=int, default=ENGINES, help="engine processes while publishing and fetching")
     given = parser.parse_args()
@@ -139,6 +140,10 @@ def main() -> int:
                 rows.append(_fetch(bench, given.runs))
             if "fetch_filtered" in only:
                 rows.append(_fetch_filtered(bench, given.runs))
+    if {"line", "snapshot", "sink"} & {*only}:
+        with ExitStack() as stack:
+            bench = Bench(stack, given.records, engines=given.engines)
+            rows += line.measure(bench, only, given.line, given.runs)
     if {"subscribers", "memory"} & {*only}:
         with ExitStack() as stack:
             bench = Bench(stack, given.records, engines=0)

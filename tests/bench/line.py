@@ -1,0 +1,315 @@
+"""The whole line: a department's table → source connector → pool on Kafka → sink connector → another one's table.
+
+Both connectors are fresh processes as a department runs them, at once, with every check on. The clock starts when the
+source's process is started and stops when the last row stands in the target. The baseline does the same work in one
+process without any check, on the same Kafka and the same PostgreSQL (`tests.bench.line_parts`).
+
+Two rows measure the ends alone, each in a process of its own: `snapshot` reads the table up to Avro, against COPY of
+the same table to csv; `sink` writes releases of four fields, against COPY of the same values into the same table.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import sqlalchemy as sa
+from kafka.admin import NewTopic
+
+from exchange.broker.kafka.settings import admin
+from tests.bench.line_parts import TABLE, create_table, fill
+from tests.bench.report import Row
+from tests.bench.workload import MASKS, SCHEMA, VIEW
+from tests.kit.world import postgres
+
+if TYPE_CHECKING:
+    from tests.bench.__main__ import Bench
+
+_BIN = Path(sys.executable).parent
+_WARM = 1  # pairs of the line that are not counted
+
+
+@dataclass
+class _Run:
+    """One run: seconds, the processor seconds of each process, and the most memory that it had, in MB."""
+
+    rows: int
+    seconds: float
+    processors: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+
+
+def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Row]:
+    """Measure those of `line`, `snapshot` and `sink` that are asked for."""
+    with ExitStack() as stack:
+        server = stack.enter_context(postgres.cluster())
+        url = stack.enter_context(postgres.fresh_database(server))
+        _tell(f"line: filling a table with {records:,} rows")
+        with sa.create_engine(url).begin() as connection:
+            create_table(connection, TABLE)
+            fill(connection, records)
+        rows = []
+        if "snapshot" in only:
+            rows.append(_ends(bench, "snapshot", url, records, runs))
+        if "sink" in only:
+            rows.append(_ends(bench, "sink", url, records, runs))
+        if "line" in only:
+            rows.append(_line(bench, url, records, runs))
+        return rows
+
+
+def _line(bench: "Bench", url: sa.URL, records: int, runs: int) -> Row:
+    pairs = []
+    for number in range(1 - _WARM, runs + 1):
+        base = _baseline(bench, url, records, number + _WARM)
+        ours = _ours(bench, url, records, number + _WARM)
+        pairs.append((ours, base))
+        _tell(
+            f"line {number}/{runs}: ours {ours.rows / ours.seconds:,.0f} rows/s and {_micros(ours):.0f} µs of CPU a "
+            f"row, baseline {base.rows / base.seconds:,.0f} and {_micros(base):.0f}"
+        )
+    pairs = pairs[_WARM:]
+    mine = [ours for ours, _ in pairs]
+    used = {
+        name: statistics.median(1e6 * run.processors[name] / run.rows for run in mine) for name in mine[0].processors
+    }
+    most = {name: max(run.memory[name] for run in mine) for name in mine[0].memory}
+    plain = statistics.median(_micros(base) for _, base in pairs)
+    return Row.paired(
+        "line",
+        [(ours.rows / ours.seconds, base.rows / base.seconds) for ours, base in pairs],
+        unit="rows/s",
+        notes=(
+            f"{records:,} rows of 20 columns drawn by 4, both ends at once, start of the processes included; CPU a "
+            f"row: {statistics.median(_micros(run) for run in mine):.0f} µs in all processes, of it "
+            + ", ".join(f"{name} {value:.1f}" for name, value in used.items())
+            + f"; the baseline {plain:.0f} µs; most memory: "
+            + ", ".join(f"{name} {value:,.0f} MB" for name, value in most.items())
+        ),
+    )
+
+
+def _ours(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
+    """Publish the table as a new resource and draw it under a new grant, by two fresh connectors."""
+    topic, table = f"line{number}.v1", f"drawn_{number}"
+    bench.police.offer(topic, SCHEMA)
+    terms = {"masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
+    grant = bench.labour.request(topic, list(VIEW), **terms)
+    bench.police.approve(grant)
+    address = url.render_as_string(hide_password=False)
+    source = _config(bench, bench.police, f"line-source-{number}", {
+        "source": {"kind": "sql", "url": address},
+        "publish": [{"resource": topic, "table": TABLE}],
+    })  # fmt: skip
+    sink = _config(bench, bench.labour, f"line-sink-{number}", {
+        "subscribe": [{
+            "grant": grant, "purpose": "eligibility", "case": "STANDING-1", "wait": "5s",
+            "into": {"kind": "sql", "url": address, "table": table, "create_table": True},
+        }],
+    })  # fmt: skip
+    with _connector(sink) as drawing:
+        _wait_for_table(url, table)
+        before = _processors(bench, url)
+        started = time.perf_counter()
+        with _connector(source, "--once") as publishing:
+            memory = _watch(url, table, records, publishing, drawing)
+            seconds = time.perf_counter() - started
+            publishing.wait()
+        after = _processors(bench, url)
+    used = {"source": publishing.processor, "sink": drawing.processor}
+    used |= {name: after[name] - before[name] for name in after}
+    return _Run(rows=records, seconds=seconds, processors=used, memory=memory)
+
+
+def _config(bench: "Bench", office: Any, connector: str, content: dict[str, Any]) -> Path:
+    office.enrol(connector)
+    identity = bench.world.folder / "identities" / office.id / connector
+    file = bench.folder / connector / "connector.yaml"
+    file.parent.mkdir()
+    exchange = {"identity": str(identity), "gateway": bench.world.addresses["gateway"]}
+    # Addresses with a password stand in a file of their own, as `lint` demands.
+    for section in (content.get("source", {}), *(each["into"] for each in content.get("subscribe", []))):
+        if "url" in section:
+            (file.parent / "address").write_text(section["url"])
+            section["url"] = f"${{file:{file.parent / 'address'}}}"
+    file.write_text(json.dumps({"version": 1, "connector": connector, "exchange": exchange, **content}))
+    return file
+
+
+class _Connector:
+    """A running `pool-connect run`; `processor` has its processor seconds once it has ended."""
+
+    def __init__(self, config: Path, *arguments: str) -> None:
+        self.log = (config.parent / "output").open("w+")
+        command = [str(_BIN / "pool-connect"), "run", str(config), *arguments]
+        self._process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.pid = self._process.pid
+        self.processor = 0.0
+
+    def peak(self) -> float:
+        """Return the most memory that it has had, in MB; 0 once it has ended."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except FileNotFoundError:
+            return 0.0
+        found = [line for line in status.splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) / 1000 if found else 0.0
+
+    def poll(self) -> bool:
+        """Return whether it runs."""
+        return psutil.pid_exists(self.pid) and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+
+    def wait(self) -> None:
+        """Wait for its end, and keep what the system says of it.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        if self._process.returncode is not None:
+            return
+        _, status, used = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.processor = used.ru_utime + used.ru_stime
+        if self._process.returncode != 0:
+            self.log.seek(0)
+            raise RuntimeError(f"a connector ended with {self._process.returncode}: {self.log.read()[-2000:]}")
+
+    def stop(self) -> None:
+        """End it as its operator would."""
+        if self._process.returncode is None:
+            self._process.terminate()
+            self.wait()
+        self.log.close()
+
+
+@contextmanager
+def _connector(config: Path, *arguments: str) -> Iterator[_Connector]:
+    running = _Connector(config, *arguments)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def _watch(url: sa.URL, table: str, records: int, publishing: _Connector, drawing: _Connector) -> dict[str, float]:
+    """Wait until the target has all rows; return the most memory of both connectors."""
+    memory = {"source": 0.0, "sink": 0.0}
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    pause, counted_at = 0.05, 0.0
+    with engine.connect() as connection:
+        while True:
+            for name, process in (("source", publishing), ("sink", drawing)):
+                memory[name] = max(memory[name], process.peak())
+            if time.perf_counter() - counted_at > pause:
+                counted_at = time.perf_counter()
+                count = connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one()
+                pause = max(0.05, 20 * (time.perf_counter() - counted_at))  # counting may take 5 % of a core
+                if count == records:
+                    break
+            for process in (publishing, drawing):
+                if not process.poll():
+                    process.wait()
+            if not drawing.poll():
+                raise RuntimeError("the sink has ended before its time")
+            time.sleep(0.02)
+    engine.dispose()
+    return memory
+
+
+def _wait_for_table(url: sa.URL, table: str) -> None:
+    engine = sa.create_engine(url)
+    while not sa.inspect(engine).has_table(table):
+        time.sleep(0.1)
+    time.sleep(1.0)  # it now waits for the first record
+    engine.dispose()
+
+
+def _processors(bench: "Bench", url: sa.URL) -> dict[str, float]:
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        backend = psutil.Process(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+        server = backend.parent()
+        assert server is not None
+        departments = _tree(server)
+    engine.dispose()
+    pool = int((bench.world.data / "pg" / "postmaster.pid").read_text().split("\n", 1)[0])
+    used = bench.processors()
+    return {
+        "gateway": used["gateway"],
+        "engine process": used["engine process"],
+        "kafka": used["kafka"],
+        "the pool's database": _tree(psutil.Process(pool)),
+        "the departments' database": departments,
+    }
+
+
+def _tree(process: psutil.Process) -> float:
+    """Return the processor seconds of a server and of its children, also of those that have ended."""
+    total = 0.0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            times = each.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + (times.children_user + times.children_system if each == process else 0.0)
+    return total
+
+
+def _baseline(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
+    topic = f"plain-line-{number}"
+    with admin(bench.node.settings(bench.node.operator)) as operator:
+        operator.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1)])
+    settings = bench.librdkafka(topic, 0, url=url.render_as_string(hide_password=False), table=f"plain_{number}")
+    before = _processors(bench, url)
+    started = time.perf_counter()
+    done = _process("baseline", settings, records)
+    seconds = time.perf_counter() - started
+    after = _processors(bench, url)
+    used = {"process": done["cpu"], **{name: after[name] - before[name] for name in after if "pool" not in name}}
+    return _Run(rows=records, seconds=seconds, processors=used)
+
+
+def _ends(bench: "Bench", what: str, url: sa.URL, records: int, runs: int) -> Row:
+    pairs, used, memory = [], [], []
+    for number in range(1, runs + 1):
+        settings = bench.settings(url=url.render_as_string(hide_password=False), table=f"{what}_{number}")
+        base = _process(f"raw_{what}", settings, records)
+        ours = _process(what, settings, records)
+        pairs.append((records / ours["seconds"], records / base["seconds"]))
+        used.append(1e6 * ours["cpu"] / records)
+        memory.append(ours["memory"])
+        _tell(f"{what} {number}/{runs}: ours {pairs[-1][0]:,.0f} rows/s, COPY {pairs[-1][1]:,.0f}")
+    return Row.paired(
+        what,
+        pairs,
+        unit="rows/s",
+        notes=(
+            f"{records:,} rows; CPU of the process {statistics.median(used):.1f} µs a row, most memory "
+            f"{max(memory):,.0f} MB"
+        ),
+    )
+
+
+def _process(what: str, settings: str, records: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.line_parts", what, settings, str(records)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _micros(run: _Run) -> float:
+    return 1e6 * sum(run.processors.values()) / run.rows
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
