@@ -12,7 +12,7 @@ inside `stream` when the next one begins: a lock and an epoch prevent a second c
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -25,11 +25,16 @@ from schemas.record import Batch, KeyOccurrence, Mark, Operation, Packed, Receip
 __all__ = ["OutboundRecord", "Outbox", "RecordGroup", "SourcePosition", "mark_of"]
 
 _POSITION = struct.Struct("<B16s8sQ")
+_VALID = struct.Struct("<qq")
 _DIGEST = 16  # bytes
 
 
 class OutboundRecord(NamedTuple):
-    """One record to be published; line and original are for the quarantine, should the pool refuse it."""
+    """One record to be published; line and original are for the quarantine, should the pool refuse it.
+
+    `valid_from` is in microseconds UTC, 0 = not stated. A void that states it ends the record's validity; one that does
+    not retracts the record.
+    """
 
     mark: int
     key: bytes
@@ -37,6 +42,7 @@ class OutboundRecord(NamedTuple):
     digest: bytes  # 16 bytes; empty for a void
     line: int
     original: bytes
+    valid_from: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +247,10 @@ class Outbox:
         marks = bytes(record.mark for record in group.records)
         values = [record.value for record in group.records]
         voided = [record.key for record in group.records if record.mark & 15 == Operation.VOID]
-        root = root_of(leaf_hashes(marks, values, voided, b""))
+        valid = b""
+        if any(record.valid_from for record in group.records):
+            valid = b"".join(_VALID.pack(record.valid_from, 0) for record in group.records)
+        root = root_of(leaf_hashes(marks, values, voided, valid))
         sequence = self._sequence + 1
         statement = batch_statement(self._pool_id, self._lane, sequence, len(marks), root, self._root)
         batch = Batch(
@@ -250,16 +259,16 @@ class Outbox:
             marks=marks,
             values=Packed.of(values),
             void_keys=Packed.of(voided) if voided else Packed(b"", b""),
-            valid=b"",
+            valid=valid,
             previous_root=self._root,
             root=root,
             signature=self._sign(statement),
             source_position=bytes(group.position),
         )
-        keys = [(record.key, record.digest) for record in group.records if record.value]
-        return _PendingBatch(
-            batch=batch, key_update=KeyUpdate(keys=keys, voided=voided, scope=group.scope), group=group
-        )
+        # A batch of changes may have a key several times: the last one counts.
+        last = {record.key: record.digest for record in group.records}
+        keys = [(key, digest) for key, digest in last.items() if digest]
+        return _PendingBatch(batch=batch, key_update=_key_update(keys, voided, group.scope), group=group)
 
     def _complete(self, receipt: Receipt | None) -> tuple[int, int]:
         done = self._pending.popleft()
@@ -267,7 +276,7 @@ class Outbox:
         self._ledger.acknowledge(
             batch.sequence, batch.root, batch.source_position, done.key_update, len(batch), receipt
         )
-        voids = len(done.key_update.voided)
+        voids = len(batch.void_keys)
         return len(batch) - voids, voids
 
 
@@ -275,6 +284,12 @@ def mark_of(operation: Operation, *, published: bool, complete: bool) -> int:
     """Return the mark of a record: `first` only where the ledger has every key that was ever published."""
     new = KeyOccurrence.FIRST if complete else KeyOccurrence.UNKNOWN
     return int(Mark(operation, KeyOccurrence.AGAIN if published else new))
+
+
+def _key_update(keys: Sequence[tuple[bytes, bytes]], void_keys: Iterable[bytes], scope: int) -> KeyUpdate:
+    """Return what a batch changes: a voided key that it publishes again is not voided."""
+    published = {key for key, _ in keys}
+    return KeyUpdate(keys=keys, voided=[key for key in void_keys if key not in published], scope=scope)
 
 
 def _pack(pending: _PendingBatch) -> StoredBatch:
@@ -288,6 +303,7 @@ def _pack(pending: _PendingBatch) -> StoredBatch:
         batch.previous_root,
         batch.signature,
         batch.source_position,
+        *([batch.valid] if batch.valid else []),  # a program of before reads batches without valid times
     )
     keys = Packed.of([key for key, _ in key_update.keys])
     effects = (
@@ -302,16 +318,15 @@ def _pack(pending: _PendingBatch) -> StoredBatch:
 
 
 def _unpack(lane: Lane, stored_batch: StoredBatch) -> _PendingBatch:
-    marks, offsets, values, void_offsets, void_values, previous, signature, position = _split_parts(
-        stored_batch.content
-    )
+    parts = _split_parts(stored_batch.content)
+    marks, offsets, values, void_offsets, void_values, previous, signature, position = parts[:8]
     batch = Batch(
         lane=lane,
         sequence=stored_batch.sequence,
         marks=marks,
         values=Packed(offsets, values),
         void_keys=Packed(void_offsets, void_values),
-        valid=b"",
+        valid=parts[8] if len(parts) > 8 else b"",
         previous_root=previous,
         root=stored_batch.root,
         signature=signature,
@@ -322,7 +337,7 @@ def _unpack(lane: Lane, stored_batch: StoredBatch) -> _PendingBatch:
         (key, digests[index * _DIGEST : (index + 1) * _DIGEST])
         for index, key in enumerate(Packed(key_offsets, key_values))
     ]
-    key_update = KeyUpdate(keys=keys, voided=list(batch.void_keys), scope=int.from_bytes(scope, "little"))
+    key_update = _key_update(keys, batch.void_keys, int.from_bytes(scope, "little"))
     return _PendingBatch(batch=batch, key_update=key_update, group=None)
 
 

@@ -10,7 +10,7 @@ are quarantined then as well, since nothing is dropped silently.
 import hashlib
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -42,8 +42,15 @@ _CODE_OF_RULE = {  # rule of the contract → code of its violation
 class RunCounters:
     """Counters of one run over a portion."""
 
-    def __init__(self, run: RunReport, quarantine: Quarantine, share: float) -> None:
+    def __init__(
+        self,
+        run: RunReport,
+        quarantine: Quarantine,
+        share: float,
+        progress: Callable[[RunReport], None] = lambda _: None,
+    ) -> None:
         self.run = run
+        self._progress = progress
         self._quarantine = quarantine
         self._share = share
 
@@ -67,9 +74,11 @@ class RunCounters:
     def count_acknowledged(self, records: int, voids: int) -> None:
         """Count a receipt."""
         self.run = replace(self.run, published=self.run.published + records, voided=self.run.voided + voids)
+        self._progress(self.run)
 
-    def count_refused(self, rejects: Sequence[Reject]) -> None:
+    def count_refused(self, records: Sequence[OutboundRecord], rejects: Sequence[Reject]) -> None:
         """Count rows that the pool refused."""
+        del records  # the rejects name their rows
         self._quarantine.add(self.run.portion, self.run.id, rejects)
         self.run = replace(self.run, quarantined=self.run.quarantined + len(rejects))
 

@@ -20,7 +20,8 @@ from connectors.config.config import (
 )
 from connectors.mapping.mapping import Column
 from connectors.port import Pool, Portion, Reject, Replaces, Sink
-from connectors.publishing.publisher import Limits, Publication, Publisher, Signer
+from connectors.publishing.publication import Limits, Publication, Signer
+from connectors.publishing.publisher import Publisher
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.sources.csv_file import CsvFormat

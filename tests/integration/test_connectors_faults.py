@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.publishing.publisher import Limits
+from connectors.publishing.publication import Limits
 from connectors.state.ledger import Ledger
 from schemas.errors import ConflictError, Reason, RefusedError, UnavailableError
 from schemas.record import KeyOccurrence

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors import cli
 from connectors.port import Sink
-from connectors.publishing.publisher import Limits
+from connectors.publishing.publication import Limits
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.state.ledger import Ledger

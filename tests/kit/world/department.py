@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.mapping.mapping import Column
 from connectors.port import Pool, Reject, Replaces, Source
-from connectors.publishing.publisher import Limits, Publication, Publisher
+from connectors.publishing.publication import Limits, Publication
+from connectors.publishing.publisher import Publisher
 from connectors.sources.csv_file import CsvFormat
 from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
 from connectors.state.ledger import Ledger, RunReport

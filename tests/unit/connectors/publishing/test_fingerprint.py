@@ -3,7 +3,7 @@
 from connectors.config.config import ConnectorConfig
 from connectors.config.lint import parse_config
 from connectors.mapping.mapping import Column
-from connectors.publishing.publisher import Publication
+from connectors.publishing.publication import Publication
 from connectors.runtime import assembly
 from schemas.names import Topic
 
