@@ -195,6 +195,8 @@ def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help=
             print_line(
                 "   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items())
             )
+        if each.files_set_aside:
+            print_line(f"   {each.files_set_aside:,} files set aside: see `pool-connect quarantine list {file}`")
         if each.voids_held:
             print_line(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
         if each.ledger_lost:

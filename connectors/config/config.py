@@ -84,6 +84,20 @@ def _connector(value: str) -> str:
     return value
 
 
+def _encoding(value: str) -> str:
+    try:
+        "".encode("utf-8" if value == "auto" else value)
+    except LookupError as error:
+        raise ValueError("expected `auto`, or an encoding such as utf-8, gb18030, big5 or utf-16-le") from error
+    return value
+
+
+def _delimiter(value: str) -> str:
+    if len(value) != 1 or value in '"\r\n ':
+        raise ValueError('expected one character, such as "," or "\\t"')
+    return value
+
+
 def _url(value: str) -> str:
     if is_reference(value):
         return value
@@ -144,12 +158,14 @@ class FilesSource(StrictModel):
     pattern: Texts = ("*.csv",)
     ready_when: str = "unchanged for 30s"
     after_success: str = "keep"
+    after_reject: str = ""
     poll: Duration = 30.0
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
         self.readiness()
         self.disposal()
+        self.rejected_folder()
         return self
 
     def readiness(self) -> tuple[str, float]:
@@ -173,6 +189,21 @@ class FilesSource(StrictModel):
                 return folder, False
         raise ValueError("after_success: expected `keep`, `move to FOLDER` or `delete`")
 
+    def rejected_folder(self) -> str:
+        """Return the folder to move files to that are set aside; empty = they stay where they are.
+
+        Files that are published leave the folder, or stay: by default those that are set aside do the same. They are
+        never deleted.
+        """
+        match self.after_reject.split(maxsplit=2):
+            case []:
+                return "" if self.after_success.split() == ["keep"] else "rejected/"
+            case ["keep"]:
+                return ""
+            case ["move", "to", folder]:
+                return folder
+        raise ValueError("after_reject: expected `keep` or `move to FOLDER`")
+
 
 class SqlSourceConfig(_DatabaseConfig):
     """A database, of which each publication names a table (`connectors.sources.sql_table`)."""
@@ -191,8 +222,8 @@ class StopAt(StrictModel):
 class FormatConfig(StrictModel):
     """Format of a file."""
 
-    encoding: str = "auto"
-    delimiter: str = ","
+    encoding: Annotated[str, AfterValidator(_encoding)] = "auto"
+    delimiter: Annotated[str, AfterValidator(_delimiter)] = ","
     header_row: int = Field(default=1, ge=1)
     stop_at: StopAt | None = None
     null_values: Texts = ()

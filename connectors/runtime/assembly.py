@@ -5,7 +5,7 @@ No other module of this package knows which adapter is in use.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,8 +84,14 @@ def publication(config: PublishConfig) -> Publication:
     )
 
 
-def source(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, clock: Clock) -> CsvFolder | SqlSource:
-    """Build the source of a publication.
+def source(
+    config: ConnectorConfig,
+    section: PublishConfig,
+    ledger: Ledger,
+    clock: Clock,
+    notify: Callable[[str], None] = lambda _: None,
+) -> CsvFolder | SqlSource:
+    """Build the source of a publication; it says which files it sets aside.
 
     Raises:
         InvalidError: CONFIG_INVALID, when a secret reference cannot be resolved.
@@ -96,8 +102,12 @@ def source(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, cloc
             move_to, delete = files.disposal()
             quarantine = Quarantine(ledger)
 
+            rejected = files.rejected_folder()
+
             def quarantine_file(name: str, reject: Reject) -> None:
                 quarantine.add(name, 0, [reject])
+                ledger.end_run(replace(ledger.begin_run(name), outcome=Reason.FILE_REJECTED.value))
+                notify(f"{name} is set aside{f', in {rejected}' if rejected else ''}: {reject.message}")
 
             return CsvFolder(
                 files.path,
@@ -106,6 +116,7 @@ def source(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, cloc
                 replaces=Replaces(section.replaces),
                 ready_when=ReadyWhen(marker=marker, unchanged=seconds),
                 after_success=AfterSuccess(move_to=files.path / move_to if move_to else None, delete=delete),
+                after_reject=AfterSuccess(move_to=files.path / rejected if rejected else None),
                 history=ledger,
                 quarantine=quarantine_file,
                 clock=clock,
@@ -130,7 +141,7 @@ def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, c
     """Build the publisher of one section of `publish:`."""
     return Publisher(
         publication(section),
-        source(config, section, ledger, context.clock),
+        source(config, section, ledger, context.clock, context.notify),
         context.pool,
         ledger,
         sign=context.sign,

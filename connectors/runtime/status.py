@@ -32,6 +32,7 @@ class StreamStatus:
         keys: published keys.
         read, published, quarantined, unchanged, voided: of the last run.
         in_quarantine: open entries by reason.
+        files_set_aside: files that are quarantined whole.
         voids_held: missing keys that are not voided while other keys cannot be read.
         certificate_expires, grant_expires: ISO 8601, as the pool last stated.
         ledger_lost: when the ledger was lost; keys published before may be missing in it. ISO 8601.
@@ -51,6 +52,7 @@ class StreamStatus:
     unchanged: int = 0
     voided: int = 0
     in_quarantine: dict[str, int]
+    files_set_aside: int = 0
     voids_held: int = 0
     certificate_expires: str = ""
     grant_expires: str = ""
@@ -105,6 +107,7 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
             unchanged=run["unchanged"] if run else 0,
             voided=run["voided"] if run else 0,
             in_quarantine=dict(counts),
+            files_set_aside=sql.execute("SELECT count(*) FROM quarantine WHERE open AND run = 0").fetchone()[0],
             voids_held=int(meta.get("voids_held", "0")),
             certificate_expires=_iso_time(meta.get("certificate_expires", "")),
             grant_expires=_iso_time(meta.get("grant_expires", "")),

@@ -6,11 +6,12 @@ quarantine. Every value stays text.
     header     the row that `header_row` names; without blanks at its ends and byte order mark, each name once
     ragged     a row with another number of cells is a reject (ROW_SHAPE), never shifted
     quotes     strict: a stray quote is a reject, and the next line is parsed as a new record
+    long       a cell of more than 1,048,576 characters is a reject; it ends where its quote is closed
     stop_at    a total row (合计) ends the file
 
 An unclosed quote swallows what follows it. The swallowed rows become one reject whose key is unknown, and that
 prevents every void (`connectors.publishing.publisher`): these rows are missing from the rows that were read, not from
-the file.
+the file. Of a record that is too long, the reject keeps the beginning, and names the line on which it ends.
 """
 
 import csv
@@ -22,12 +23,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from connectors.port import Reject, RejectCode, Replaces, RowChunk
+from connectors.sources.encoding import assign_characters
 from schemas.errors import InvalidError, Reason, UnavailableError
 
 __all__ = ["CsvFormat", "CsvPortion"]
 
 _CHUNK = 5_000  # rows
-_FIELD_LIMIT = 1 << 20  # characters; an unclosed quote ends there
+_FIELD_LIMIT = 1 << 20  # characters
+_KEPT = 2 * _FIELD_LIMIT  # characters of a reject's original
+_TOO_LONG = "field limit"  # of the csv module's message; it has one exception for all
 _BLANKS = " \t\r\n\u00a0\u3000\ufeff"
 
 
@@ -82,6 +86,22 @@ class _LineRecorder:
             self.number += 1
             self.consumed.append(line)
             yield line
+
+    def skip_to_record_end(self) -> None:
+        """Skip the lines up to the end of a record of which the csv module gave up in the middle of a quoted cell.
+
+        A record ends with the first line up to which its quotes are even (RFC 4180, section 2, rules 5 to 7).
+        """
+        quotes = sum(line.count('"') for line in self.consumed)
+        kept = sum(map(len, self.consumed))
+        for line in self._file if quotes % 2 else ():
+            self.number += 1
+            if kept < _KEPT:
+                self.consumed.append(line)
+                kept += len(line)
+            quotes += line.count('"')
+            if quotes % 2 == 0:
+                return
 
 
 class CsvPortion:
@@ -160,7 +180,7 @@ class CsvPortion:
                 cells = next(csv.reader(file, delimiter=self._csv_format.delimiter, strict=True), [])
             except csv.Error as error:
                 raise self._rejected_file(f"a header that cannot be read ({error})") from error
-        names = [cell.strip(_BLANKS) for cell in cells]
+        names = [assign_characters(cell, self.encoding).strip(_BLANKS) for cell in cells]
         twice = sorted({name for name in names if names.count(name) > 1})
         if not any(names):
             raise self._rejected_file("no header")
@@ -195,13 +215,19 @@ class CsvPortion:
                 try:
                     cells = next(reader, None)
                 except csv.Error as error:
-                    yield first, f"a record that can be read ({error})", "".join(source.consumed)
+                    expected = f"a record that can be read ({error})"
+                    if _TOO_LONG in str(error):
+                        source.skip_to_record_end()
+                        expected += f"; it ends on line {source.number}"
+                    yield first, expected, "".join(source.consumed)
                     continue
                 if cells is None:
                     return
                 if not cells:  # a blank line
                     continue
                 text = "".join(source.consumed)
+                if assign_characters(text, self.encoding) is not text:
+                    cells = [assign_characters(cell, self.encoding) for cell in cells]
                 if len(cells) != width:
                     yield first, f"{width} cells, as the header has; got {len(cells)}", text
                 elif stop >= 0 and cells[stop].strip(_BLANKS) == self._csv_format.stop_value:

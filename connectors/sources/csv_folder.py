@@ -6,8 +6,8 @@ again without changing anything. The same content again is skipped; the same nam
     ready_when   a marker file (`X.csv.ok` or `X.ok`), or: neither content nor inode changed for so many seconds. The
                  change time is read beside the modification time, since no copying tool can set it back
     oldest first by modification time, then name
-    quarantine   a file in no known encoding, or without a usable header: recorded with line and offset, named in
-                 `status`, and left where it is until its content changes
+    quarantine   a file in no known encoding, or without a usable header: recorded with line and offset, said once, and
+                 moved to a folder of its own if configured; a file of other content takes its place
     kept files   an old version that reappears (restored, touched) does not overwrite a later one: known content is
                  published again only if it is newer than what was published last
 
@@ -58,7 +58,7 @@ class ReadyWhen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AfterSuccess:
-    """Disposal of a published file: it is kept, moved, or deleted."""
+    """Disposal of a file that was published or quarantined: it is kept, moved, or deleted."""
 
     move_to: Path | None = None
     delete: bool = False
@@ -85,7 +85,7 @@ class AfterSuccess:
         except OSError as error:
             raise UnavailableError(
                 Reason.SOURCE_UNAVAILABLE,
-                f"{path.name} is published but cannot be moved away ({error.strerror}); is the folder writable?",
+                f"{path.name} is dealt with but cannot be moved away ({error.strerror}); is the folder writable?",
             ) from error
 
 
@@ -138,6 +138,7 @@ class CsvFolder(Source):
         history: FileHistory,
         quarantine: Callable[[str, Reject], None],
         clock: Callable[[], datetime],
+        after_reject: AfterSuccess = AfterSuccess(),
     ) -> None:
         self.path = path
         self._patterns = tuple(patterns)
@@ -145,6 +146,7 @@ class CsvFolder(Source):
         self._replaces = replaces
         self._ready_when = ready_when
         self._after_success = after_success
+        self._after_reject = after_reject
         self._history = history
         self._quarantine = quarantine
         self._clock = clock
@@ -236,10 +238,12 @@ class CsvFolder(Source):
             ) from error
         if decoded.failure is not None:
             failure = decoded.failure
+            cause = failure.cause or (
+                f"not text in {' or '.join(failure.tried)}; save the file again, as UTF-8 or GB18030"
+            )
             raise InvalidError(
                 Reason.FILE_REJECTED,
-                f"byte {failure.offset}, on line {failure.line}, is not text in {' or '.join(failure.tried)}; save the "
-                "file again, as UTF-8 or GB18030",
+                f"byte {failure.offset}, on line {failure.line}: {cause}",
                 details={
                     "code": RejectCode.ENCODING.value,
                     "line": str(failure.line),
@@ -266,10 +270,11 @@ class CsvFolder(Source):
         )
         self._quarantine(path.name, reject)
         self._history.record(file_record, fingerprint)
+        self._dispose(path, file_record)
 
     def _dispose(self, path: Path, known: FileRecord) -> None:
-        if known.done:
-            self._after_success.dispose(path, self._ready_when.markers(path), known.sha256)
+        disposal = self._after_success if known.done else self._after_reject
+        disposal.dispose(path, self._ready_when.markers(path), known.sha256)
 
     def record_published(self, portion: "FolderFile", fingerprint: bytes) -> None:
         """Record a published file, and move or delete it if configured."""

@@ -1,8 +1,8 @@
-"""Encoding detection: strict decoders tried in a fixed order, not a guess.
+"""Encoding detection: strict decoders tried in a fixed order, not a guess; the last one has to prove itself.
 
     1. a byte order mark (UTF-8, UTF-16)
     2. UTF-8, strict
-    3. GB18030, strict (it holds GBK, what a Chinese spreadsheet writes as "CSV")
+    3. GB18030, strict (it holds GBK, what a Chinese spreadsheet writes as "CSV"), if the text can be meant
     4. none: the file is quarantined, with the offset and the line of the first byte that fits neither
 
 UTF-8 comes before GB18030, which accepts almost any bytes as text. Statistical detectors were tried and got 8 of 11
@@ -10,29 +10,75 @@ GBK and GB18030 samples wrong, mostly files of ASCII with one Chinese name in th
 Nothing is ever decoded with `errors="replace"`: one byte that does not fit quarantines the whole file, since a name
 that was altered by a decoder looks like a name.
 
-The file is read once, in blocks; its SHA-256 is computed in the same pass.
+That bytes are valid GB18030 says little: most Big5 is, and most UTF-8. So step 3 refuses text that nobody writes
+
+    a character of the private use area, an unassigned one, a control character
+    more than an eighth of kana, Greek, Cyrillic, phonetic and box-drawing characters (Big5 has its commonest there)
+    more than half, and several, of characters outside GB 2312
+    nine tenths or more of the bytes beyond ASCII are whole Chinese characters in UTF-8, or all but a last one that is
+    cut: this is UTF-8 that was damaged or cut
+
+Where such a text is meant, `format.encoding` pins it. The price of a wrong refusal is a file set aside and named; the
+price of a wrong acceptance is published names that nobody has.
+
+The file is read once, in blocks; its SHA-256 is computed in the same pass. Text that claims to be GB18030 is read once
+more.
 """
 
 import codecs
 import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["AUTO", "DecodingFailure", "EncodingResult", "detect_encoding"]
+__all__ = ["AUTO", "DecodingFailure", "EncodingResult", "assign_characters", "detect_encoding"]
 
 AUTO = "auto"
-_BLOCK = 1 << 20
+_BLOCK = 1 << 20  # bytes
+_HEAD = 1 << 16  # bytes, even
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_UTF_32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _CANDIDATES = ("utf-8", "gb18030")
+_WHOLE_CHARACTERS = re.compile(  # U+3000 to U+303F, U+4E00 to U+9FFF, U+FF00 to U+FFEF in UTF-8
+    rb"(?:\xe3\x80[\x80-\xbf]|\xe4[\xb8-\xbf][\x80-\xbf]|[\xe5-\xe9][\x80-\xbf]{2}|\xef[\xbc-\xbf][\x80-\xbf])+"
+)
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_CUT_CHARACTER = re.compile(rb"[\xe3-\xef][\x80-\xbf]?\Z")
+_FOREIGN = re.compile(  # one between Chinese characters, as in 优の良品, is none
+    "(?<![\u4e00-\u9fff])[\u0370-\u052f\u2500-\u257f\u3040-\u312f]+(?![\u4e00-\u9fff])"
+    "|[\u0370-\u052f\u2500-\u257f\u3040-\u312f]{2,}"
+)
+_DOUBTED = re.compile("[^\t\r\n -~\u4e00-\u9fff\u3000-\u303f\uff01-\uff5e]")  # to be looked up
+_MEANINGLESS = frozenset({"Cc", "Cn", "Co", "Cs"})
+
+# Characters that GB 18030-2000 placed in the private use area, where Python's codec still has them: their code points
+# by GB 18030-2005 (A8BC) and GB 18030-2022 (the others).
+_ASSIGNED = {
+    **dict(zip(range(0xE78D, 0xE794), (0xFE10, 0xFE12, 0xFE11, 0xFE13, 0xFE14, 0xFE15, 0xFE16), strict=True)),
+    **dict(zip(range(0xE794, 0xE797), (0xFE17, 0xFE18, 0xFE19), strict=True)),
+    **dict(zip((0xE81E, 0xE826, 0xE82B, 0xE82C, 0xE832, 0xE843, 0xE854, 0xE864), range(0x9FB4, 0x9FBC), strict=True)),
+    0xE7C7: 0x1E3F,
+}
+_REASSIGNED = re.compile("[" + "".join(map(chr, _ASSIGNED)) + "]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingFailure:
-    """The first byte that does not fit: its offset from 0, its line from 1, and the encodings that were tried."""
+    """The first byte that does not fit.
+
+    Attributes:
+        offset: of the byte, from 0.
+        line: of the file, from 1.
+        tried: the encodings that were tried.
+        cause: why it does not fit and what to do, where more is known than that it is not text in these encodings.
+    """
 
     offset: int
     line: int
     tried: tuple[str, ...]
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +134,11 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as file:
+        head = file.read(_HEAD)
+        names = (encoding,) if encoding != AUTO else _candidates(head)
+        decoders = [_StrictDecoder(name) for name in names]
+        file.seek(0)
         block = file.read(_BLOCK)
-        decoders = [_StrictDecoder(name) for name in ((encoding,) if encoding != AUTO else _candidates(block))]
         while block:
             digest.update(block)
             size += len(block)
@@ -102,10 +151,26 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
     failure = None
     if not fitting:
         offset = max(decoder.failed_at or 0 for decoder in decoders)
-        failure = DecodingFailure(
-            offset=offset, line=_line_of(path, offset), tried=tuple(decoder.encoding for decoder in decoders)
-        )
-    return EncodingResult(sha256=digest.digest(), size=size, encoding=fitting, failure=failure)
+        failure = DecodingFailure(offset=offset, line=_line_of(path, offset), tried=names)
+    if encoding == AUTO:
+        unmarked = _unmarked(head)
+        if unmarked is not None:
+            failure = unmarked
+        elif fitting != "utf-8" and names == _CANDIDATES:
+            failure = _damage(path, decoders[0].failed_at or 0, size) or failure or _doubt(path)
+    return EncodingResult(
+        sha256=digest.digest(), size=size, encoding="" if failure is not None else fitting, failure=failure
+    )
+
+
+def assign_characters(text: str, encoding: str) -> str:
+    """Return text that Python's codec decoded with the code points that the encoding's current standard gives.
+
+    Source: GB 18030-2005, and GB 18030-2022, table D.1: characters that an earlier edition had in the private use area.
+    """
+    if encoding.lower().replace("-", "") != "gb18030" or not _REASSIGNED.search(text):
+        return text
+    return text.translate(_ASSIGNED)
 
 
 def _candidates(head: bytes) -> tuple[str, ...]:
@@ -113,6 +178,102 @@ def _candidates(head: bytes) -> tuple[str, ...]:
         if head.startswith(mark):
             return (encoding,)
     return _CANDIDATES
+
+
+def _unmarked(head: bytes) -> DecodingFailure | None:
+    """Return a failure for UTF-16 without a byte order mark, and for UTF-32."""
+    if head.startswith(_UTF_32_MARKS):
+        return DecodingFailure(offset=0, line=1, tried=("utf-32",), cause="UTF-32; save the file again, as UTF-8")
+    if b"\0" not in head or head.startswith(tuple(mark for mark, _ in _MARKS)):
+        return None
+    for name in ("utf-16-le", "utf-16-be"):
+        try:
+            text = codecs.getincrementaldecoder(name)("strict").decode(head)
+        except UnicodeDecodeError:
+            continue
+        # Text with single NULs is no UTF-16: two of them make a NUL there, and its letters make rare characters.
+        if "\0" not in text and re.search("[\t\n,;|]", text) and not any(map(_is_meaningless, text)):
+            cause = f"UTF-16 without a byte order mark; pin `format.encoding: {name}`, or save the file as UTF-8"
+            return DecodingFailure(offset=head.index(b"\0"), line=1, tried=("utf-16",), cause=cause)
+    return None
+
+
+def _damage(path: Path, failed_at: int, size: int) -> DecodingFailure | None:
+    """Return a failure for UTF-8 that was damaged or cut: nearly all its bytes beyond ASCII are whole characters."""
+    beyond_ascii = whole = 0
+    cut = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            beyond_ascii += sum(map(len, _BEYOND_ASCII.findall(block)))
+            block = cut + block  # a character may begin in one block and end in the next
+            whole += sum(map(len, _WHOLE_CHARACTERS.findall(block)))
+            cut = found[0] if (found := _CUT_CHARACTER.search(block)) else b""
+    if not whole or (failed_at < size - 3 and whole < 9 * (beyond_ascii - whole)):
+        return None
+    cause = "the file is UTF-8 that was damaged there, or cut; export and copy it again"
+    return DecodingFailure(offset=failed_at, line=_line_of(path, failed_at), tried=("utf-8",), cause=cause)
+
+
+def _doubt(path: Path) -> DecodingFailure | None:
+    """Return a failure for valid GB18030 that is not meant as such; see this module's docstring."""
+    characters = common = foreign = meaningless = 0
+    for text in _texts(path):
+        ascii_count = len(text.encode("ascii", "ignore"))
+        characters += len(text) - ascii_count
+        common += (len(text.encode("gb2312", "ignore")) - ascii_count) // 2
+        foreign += sum(map(len, _FOREIGN.findall(text)))
+        meaningless += any(map(_is_meaningless, _DOUBTED.findall(text)))
+    rare = characters - common
+    if meaningless:
+        offset, what = _offset_of(path, _is_meaningless), "characters of the private use area, or unassigned ones"
+    elif foreign * 8 > characters:
+        offset, what = _offset_of(path, _is_foreign), "kana or other foreign letters"
+    elif rare > 1 and rare * 2 > characters:
+        offset, what = _offset_of(path, _is_rare), "mostly rare characters"
+    else:
+        return None
+    cause = (
+        f"as GB18030 the file has {what}, so it is probably Big5 or another encoding; save it as UTF-8, or pin "
+        "`format.encoding` if this is meant"
+    )
+    return DecodingFailure(offset=offset, line=_line_of(path, offset), tried=_CANDIDATES, cause=cause)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Return a file's text in GB18030, in blocks."""
+    decoder = codecs.getincrementaldecoder("gb18030")("strict")
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield decoder.decode(block)
+
+
+def _offset_of(path: Path, is_meant: Callable[[str], bool]) -> int:
+    """Return the offset of the first character of this kind, in bytes; 0 where there is none."""
+    before = 0
+    for text in _texts(path):
+        for at, each in enumerate(text):
+            if is_meant(each):
+                return before + len(text[:at].encode("gb18030"))
+        before += len(text.encode("gb18030"))
+    return 0
+
+
+def _is_meaningless(character: str) -> bool:
+    if "\U00020000" <= character <= "\U0003fffd":  # ideographs, of editions of Unicode that Python may not know yet
+        return False
+    return (
+        unicodedata.category(character) in _MEANINGLESS
+        and character not in "\t\r\n"
+        and ord(character) not in _ASSIGNED
+    )
+
+
+def _is_foreign(character: str) -> bool:
+    return _FOREIGN.match(character) is not None
+
+
+def _is_rare(character: str) -> bool:
+    return not character.isascii() and not character.encode("gb2312", "ignore")
 
 
 def _line_of(path: Path, offset: int) -> int:

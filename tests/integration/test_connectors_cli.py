@@ -141,6 +141,24 @@ def test_status_tells_how_far_each_stream_is_without_the_pool(program: Program, 
     assert "100 read = 99 published + 1 quarantined" in out
 
 
+def test_an_empty_file_is_said_to_be_set_aside(program: Program, department: Department) -> None:
+    config = CONFIG.replace("ready_when: unchanged for 0s", "ready_when: marker .ok, after_success: move to done/")
+    (department.folder / "c.yaml").write_text(config)
+    (department.drop / "e.csv").touch()
+    (department.drop / "e.csv.ok").touch()
+    code, _, err = program("run", "c.yaml", "--once")
+    assert code == ExitCode.QUARANTINE
+    assert "e.csv is set aside, in rejected/: e.csv has no header" in err
+    assert (department.drop / "rejected" / "e.csv").exists()
+    (told,) = json.loads(program("status", "c.yaml", "--json", connected=False)[1])
+    assert (told["state"], told["files_set_aside"]) == ("file_rejected", 1)
+    assert "1 files set aside: see `pool-connect quarantine list c.yaml`" in program("status", "c.yaml")[1]
+    department.put(rows(3), name="e.csv")
+    (department.drop / "e.csv.ok").touch()
+    assert program("run", "c.yaml", "--once")[0] == ExitCode.OK
+    assert json.loads(program("status", "c.yaml", "--json")[1])[0]["files_set_aside"] == 0
+
+
 def test_quarantine_lists_without_values_and_exports_with_them(program: Program, department: Department) -> None:
     department.put([*rows(99), ("=1+1", "secret!", "", "王")], encoding="gb18030")
     program("run", "c.yaml", "--once")

@@ -121,6 +121,49 @@ def test_a_header_that_names_a_column_twice_is_set_aside(department: Department)
     assert "twice: id" in entry.message
 
 
+def test_what_a_cell_that_is_too_long_holds_is_no_record(department: Department) -> None:
+    path = department.drop / "long.csv"
+    cell = "x" * 600_000 + '\n0777,9.00,,ghost\n""quoted""\n' + "y" * 600_000
+    tail = "\n" + "z" * 3_000_000
+    path.write_text(f'{",".join(HEADER)}\n0001,1.00,,a\n0002,1.00,,"{cell}{tail}"\n0003,1.00,,c\n', encoding="utf-8")
+    run = only(department.publish())
+    assert (run.read, run.published, run.quarantined) == (3, 2, 1)
+    assert sorted(department.state()) == ["0001", "0003"]
+    (entry,) = department.quarantined()
+    assert (entry.line, entry.code) == (3, RejectCode.ROW_SHAPE)
+    assert "it ends on line 7" in entry.message
+    assert entry.original.startswith(b"0002,")
+    assert len(entry.original) < 5_000_000, "one record does not fill the ledger"
+
+
+def test_an_unclosed_quote_of_a_long_file_leaves_no_ghosts(department: Department) -> None:
+    path = department.drop / "open.csv"
+    rest = "".join(f"{number:04d},1.00,,{'n' * 200}\n" for number in range(2, 9000))
+    path.write_text(f'{",".join(HEADER)}\n0001,1.00,,"a\n{rest}', encoding="utf-8")
+    run = only(department.publish())
+    assert (run.read, run.published, run.quarantined) == (1, 0, 1)
+    assert "it ends on line 9000" in department.quarantined()[0].message
+
+
+def test_a_code_of_an_older_standard_arrives_as_the_character_that_it_means(department: Department) -> None:
+    department.put([row(1, note="王" + bytes.fromhex("FE59").decode("gb18030"))], encoding="gb18030")
+    assert only(department.publish()).published == 1
+    assert department.state()["0001"]["note"] == "王\u9fb4"
+
+
+def test_a_file_that_is_set_aside_leaves_the_folder_with_its_marker(department: Department) -> None:
+    department.ready_when = ReadyWhen(marker=".ok")
+    department.after_reject = AfterSuccess(move_to=department.drop / "rejected")
+    for name, content in (("empty.csv", b""), ("big5.csv", "id,amount,since,note\n1,1,,陳大文\n".encode("big5"))):
+        (department.drop / name).write_bytes(content)
+        (department.drop / f"{name}.ok").touch()
+    assert department.publish() == []
+    assert {entry.portion for entry in department.quarantined()} == {"empty.csv", "big5.csv"}
+    assert [each.name for each in department.drop.iterdir()] == ["rejected"]
+    assert {each.name for each in (department.drop / "rejected").iterdir()} == {"empty.csv", "big5.csv"}
+    assert department.publish() == []
+
+
 class Moving:
     """A table that changes between its two readings."""
 

@@ -62,6 +62,7 @@ class Department:
     replaces: Replaces = Replaces.EVERYTHING
     csv_format: CsvFormat = field(default_factory=CsvFormat)
     after_success: AfterSuccess = field(default_factory=AfterSuccess)
+    after_reject: AfterSuccess = field(default_factory=AfterSuccess)
     ready_when: ReadyWhen = field(default_factory=lambda: ReadyWhen(unchanged=0))
     null_values: tuple[str, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
@@ -102,6 +103,7 @@ class Department:
             replaces=self.replaces,
             ready_when=self.ready_when,
             after_success=self.after_success,
+            after_reject=self.after_reject,
             history=ledger,
             quarantine=quarantine,
             clock=now,
