@@ -11,6 +11,7 @@
 Exit codes: `connectors.runtime.exit_codes`.
 """
 
+import os
 import sys
 import threading
 from contextlib import ExitStack, closing
@@ -26,6 +27,7 @@ from connectors.runtime.terminal_output import ProgressReporter, print_error, pr
 from schemas import failpoints
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
+from schemas.reason_texts import Language, environment_language, reason_text
 
 if TYPE_CHECKING:
     from connectors.config.config import ConnectorConfig, PublishConfig
@@ -52,6 +54,10 @@ def main() -> NoReturn:
         app()
     except PoolError as error:
         print_error(f"{error.reason}: {error.message}")
+        language = environment_language(os.environ)
+        if language is not Language.ENGLISH:
+            text = reason_text(error.reason, language)
+            print_error(f"  {text.title}：{text.help}")
         sys.exit(exit_code_for(error))
     sys.exit(ExitCode.OK)
 

@@ -59,7 +59,7 @@ from exchange.api.caller import (
     topic_key,
     version_key,
 )
-from exchange.api.problems import as_pool_error, http_status, problem
+from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
 from exchange.control.grant_review import Review
 from exchange.identity.proposals import ProposalState
 from exchange.identity.tokens import parse_fingerprint
@@ -69,11 +69,13 @@ from registry.database.keyset import MAX_PAGE
 from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import ResourceName, Topic
+from schemas.reason_texts import Language, preferred_language
 
 __all__ = ["create"]
 
 _log = structlog.get_logger()
 _REQUESTS = 128  # at once
+_LANGUAGES = {Language.ENGLISH: "en", Language.CHINESE: "zh-Hans, en"}  # of a problem: its detail is English
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
 
@@ -420,7 +422,13 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
 
 def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -> FastAPI:
     """Build the control API of a pool; *requests* at once, of all callers, each in the turn of its department."""
-    app = FastAPI(title="Data Exchange Pool · 公共数据交换池", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Data Exchange Pool · 公共数据交换池",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        responses=PROBLEM_RESPONSE,
+    )
     app.state.pool = pool
     app.state.callers = KnownCallers()
     app.include_router(router)
@@ -454,9 +462,12 @@ def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -
 
 def _problem(request: Request, error: PoolError) -> JSONResponse:
     error = as_pool_error(error)
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))} if error.retry_after is not None else {}
+    language = preferred_language(request.headers.get("accept-language", ""))
+    headers = {"Content-Language": _LANGUAGES[language], "Vary": "Accept-Language"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return JSONResponse(
-        problem(error, request.state.trace),
+        problem(error, request.state.trace, language),
         status_code=http_status(error),
         media_type="application/problem+json",
         headers=headers,

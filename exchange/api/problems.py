@@ -6,6 +6,7 @@ message may contain values of records.
 
 import math
 from http import HTTPStatus
+from typing import Any, Final
 
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -13,11 +14,36 @@ from google.rpc import error_details_pb2, status_pb2
 from registry.governance.personal_numbers import without_personal_numbers
 from schemas.canonical import Json
 from schemas.errors import PoolError, Reason
+from schemas.reason_texts import Language, reason_text
 from schemas.status import DOMAIN, code_of
 
-__all__ = ["PROBLEM_TYPE", "as_pool_error", "http_status", "problem", "rpc_status"]
+__all__ = ["PROBLEM_RESPONSE", "PROBLEM_TYPE", "as_pool_error", "http_status", "problem", "rpc_status"]
 
 PROBLEM_TYPE = "urn:exchange-pool:reason:"
+PROBLEM_RESPONSE: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "A problem (RFC 9457). Its title and help are in English or Chinese, by Accept-Language.",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "help", "reason", "instance"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string", "description": "what the reason is about, localized"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string", "description": "what was got and expected, in English"},
+                        "help": {"type": "string", "description": "what to do, localized"},
+                        "reason": {"type": "string", "description": "code of a closed list"},
+                        "instance": {"type": "string", "description": "urn:trace: and the trace id of the call"},
+                        "details": {"type": "object", "additionalProperties": {"type": "string"}},
+                    },
+                }
+            }
+        },
+    }
+}
+"""What the API's document says of every error."""
 
 _HTTP = {
     3: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -62,14 +88,22 @@ def http_status(error: PoolError) -> HTTPStatus:
     return _HTTP.get(code_of(error), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def problem(error: PoolError, instance: str) -> dict[str, Json]:
-    """Return the RFC 9457 problem document; `instance` names the occurrence (a trace id)."""
+def problem(error: PoolError, instance: str, language: Language = Language.ENGLISH) -> dict[str, Json]:
+    """Return the RFC 9457 problem document.
+
+    Args:
+        error: what happened.
+        instance: names the occurrence (a trace id).
+        language: of `title` and `help`, which are the reason's; `detail` is an English sentence.
+    """
     status = http_status(error)
+    text = reason_text(error.reason, language)
     document: dict[str, Json] = {
         "type": f"{PROBLEM_TYPE}{error.reason}",
-        "title": status.phrase,
+        "title": text.title,
         "status": status.value,
         "detail": error.message,
+        "help": text.help,
         "reason": str(error.reason),
         "instance": f"urn:trace:{instance}",
     }

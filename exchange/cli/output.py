@@ -6,6 +6,7 @@ Progress goes to standard error.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from registry.cli.command_group import CommandGroup
 from registry.database.damaged_row import DAMAGED
 from schemas.errors import CorruptError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.reason_texts import Language, environment_language, reason_text
 from schemas.terminal import escape_controls, escape_line
 
 __all__ = [
@@ -134,8 +136,15 @@ def one_of(rows: Iterable[dict[str, Any]], what: str, **known: str) -> dict[str,
 
 
 def fail(error: PoolError) -> int:
-    """Print an error on standard error, and return the exit code: 2 if something is unavailable, else 1."""
+    """Print an error on standard error, and return the exit code: 2 if something is unavailable, else 1.
+
+    The message is English; where the terminal's language is Chinese, what it is about and what to do follow in Chinese.
+    """
     print_line(f"{error.reason}: {error.message}", err=True)
+    language = environment_language(os.environ)
+    if language is not Language.ENGLISH:
+        text = reason_text(error.reason, language)
+        print_line(f"  {text.title}：{text.help}", err=True)
     for name, value in error.details.items():
         print_line(f"  {name}: {value}", err=True)
     return 2 if isinstance(error, UnavailableError) else 1

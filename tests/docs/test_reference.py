@@ -14,6 +14,7 @@ from exchange import config, metrics
 from schemas.access import Actor
 from schemas.audit import AuditEntry
 from schemas.errors import Reason
+from schemas.reason_texts import Language, reason_text
 from schemas.record import KeyOccurrence, Mark, Operation
 from tests.docs.pages import PAGES, ROOT, anchors, links, name
 
@@ -36,6 +37,15 @@ def test_every_reason_has_one_row_with_chinese_and_with_something_to_do() -> Non
     for row in found:
         assert all(row), row
         assert re.search(r"[\u4e00-\u9fff]", row[1]), row
+
+
+def test_titles_and_help_of_reasons_are_those_that_programs_show() -> None:
+    for row in rows("reasons.md"):
+        if "<a id" in row[0]:
+            reason = Reason(re.sub(r"<[^>]+>", "", row[0]).strip("` "))
+            assert row[1] == reason_text(reason, Language.CHINESE).title, reason
+            shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", row[4])
+            assert shown == reason_text(reason, Language.ENGLISH).help, reason
 
 
 def test_every_code_of_the_quarantine_has_a_row() -> None:

@@ -79,3 +79,20 @@ def test_no_other_module_writes_to_the_terminal() -> None:
             stream = isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}
             assert not written, file
             assert not stream, file
+
+
+@pytest.mark.parametrize(("locale", "chinese"), [("zh_CN.UTF-8", True), ("C.UTF-8", False)])
+def test_an_error_is_explained_in_the_language_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], locale: str, *, chinese: bool
+) -> None:
+    def fail() -> None:
+        raise InvalidError(Reason.DELETE_GUARD, "too many keys are missing")
+
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "delete_guard: too many keys are missing"
+    assert (len(told) == 2) is chinese
+    assert not chinese or "删除保护" in told[1]
