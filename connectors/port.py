@@ -12,6 +12,14 @@ A portion that is `replaces=EVERYTHING` states the resource whole: a key that it
 out as a void. Its rows are read twice, first for the keys alone (duplicates, missing keys, number of rows), then for
 the records, so that the delete guard can stop the portion before anything leaves.
 
+A **source of changes** (`ChangeSource`) has a log: what was inserted, changed and deleted, in the order of commit. A
+portion can be read twice and says what *is*; a log is read once, forwards, from a position, and is kept by its database
+until the position is confirmed.
+
+    source.snapshot(tables) ─▶ portions of one moment, for tables without a position; then the log is kept from there
+    source.read(requests)   ─▶ ChangeBatch …   whole transactions, or parts of a large one, with the position after
+    source.confirm(position)                   the pool has everything up to it: the database may forget it
+
 A **sink** stores what a grant delivers, and its own position *in the same transaction*. The sink's position is the one
 that counts: the subscriber reads it before the first fetch, and acknowledges to the pool only what the sink has
 stored. What the target rejects is quarantined before that transaction ends: the position moves past it, so afterwards
@@ -20,10 +28,12 @@ is too late.
 The **pool**: `exchange.client.port`.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from enum import IntEnum, StrEnum
+from typing import Protocol, Self
 
 import pyarrow as pa
 
@@ -31,6 +41,11 @@ from exchange.client.port import Pool
 from schemas.errors import ConflictError, Reason
 
 __all__ = [
+    "ChangeBatch",
+    "ChangeOperation",
+    "ChangePosition",
+    "ChangeRequest",
+    "ChangeSource",
     "DecodedRelease",
     "Pool",
     "Portion",
@@ -41,7 +56,10 @@ __all__ = [
     "Replaces",
     "RowChunk",
     "Sink",
+    "Snapshot",
     "Source",
+    "TableChanges",
+    "TransactionSpan",
     "WriteResult",
 ]
 
@@ -169,6 +187,217 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close files and connections."""
+        ...
+
+
+_CHANGE_POSITION = struct.Struct("<B16sQQQB")
+_CHANGE_VERSION = 2  # 1 is the position within a portion (`connectors.publishing.outbox.SourcePosition`)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePosition:
+    """A position in a log of changes, of one table: everything of it up to here is published.
+
+    It is sent with each batch as its source position, so each receipt states it: also that a batch is a part of a
+    transaction, or holds values that were read later than the change.
+
+    Attributes:
+        stream: 16 bytes that equal another position's only if both are of the same database.
+        commit: the log's number of the last transaction (PostgreSQL: the LSN of its commit record). Transactions
+            commit in the order of these numbers.
+        end: the number behind that transaction.
+        rows: so many of its rows are published, where it is not published whole.
+        part: the transaction has more rows than a batch: only `rows` of them are published.
+        read_again: a value was not in the log and was read from the table, later than the change.
+    """
+
+    stream: bytes
+    commit: int
+    end: int = 0
+    rows: int = 0
+    part: bool = False
+    read_again: bool = False
+
+    def __bytes__(self) -> bytes:
+        flags = self.part | self.read_again << 1
+        return _CHANGE_POSITION.pack(_CHANGE_VERSION, self.stream, self.commit, self.end, self.rows, flags)
+
+    @classmethod
+    def parse(cls, position: bytes) -> Self | None:
+        """Parse one; None where something else wrote it."""
+        if len(position) != _CHANGE_POSITION.size or position[0] != _CHANGE_VERSION:
+            return None
+        _, stream, commit, end, rows, flags = _CHANGE_POSITION.unpack(position)
+        return cls(stream=stream, commit=commit, end=end, rows=rows, part=bool(flags & 1), read_again=bool(flags & 2))
+
+    def published_rows(self, commit: int) -> int | None:
+        """Return how many rows of a transaction are published; None = all of it."""
+        if commit != self.commit:
+            return None if commit < self.commit else 0
+        return self.rows if self.part else None
+
+
+class ChangeOperation(IntEnum):
+    """What a change does to its key. An update of a key is a delete of the old one and an upsert of the new one."""
+
+    UPSERT = 1
+    DELETE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionSpan:
+    """Consecutive rows of one transaction.
+
+    Attributes:
+        commit, end: see `ChangePosition`.
+        committed_at: microseconds UTC.
+        first: number of rows of the table and transaction before these.
+        rows: how many these are.
+        last: no more rows of the table follow in this transaction.
+    """
+
+    commit: int
+    end: int
+    committed_at: int
+    first: int
+    rows: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableChanges:
+    """Changes of one table, in order.
+
+    Attributes:
+        table: as requested.
+        columns: every column that the table had when they were written.
+        rows: the requested columns; a deleted row has its key alone. `lines` are the transactions' numbers.
+        operations: one `ChangeOperation` a row.
+        spans: the transactions, which are the rows in order.
+        read_again: indices of rows with a value that was read from the table, later than the change.
+        superseded: indices of rows of which a value could not be read any more, since a later change replaced them.
+    """
+
+    table: str
+    columns: Sequence[str]
+    rows: RowChunk
+    operations: bytes
+    spans: Sequence[TransactionSpan]
+    read_again: frozenset[int] = frozenset()
+    superseded: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeBatch:
+    """Whole transactions, or a part of one that is too large for a batch.
+
+    Attributes:
+        tables: the changes, of each table in order; of one table twice where its columns changed in between.
+        position: what may be confirmed once all of these are published: the end of the last whole transaction.
+        emptied: tables that were emptied at once (TRUNCATE); no later change of them follows.
+    """
+
+    tables: Sequence[TableChanges]
+    position: int
+    emptied: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeRequest:
+    """What is read of one table.
+
+    Attributes:
+        table: `schema.table`.
+        after: position of the table.
+        key: columns that make the record's key.
+        columns: columns that a record may be made of; of others no value is needed.
+    """
+
+    table: str
+    after: ChangePosition
+    key: Sequence[str]
+    columns: frozenset[str]
+
+
+class Snapshot(Protocol):
+    """Tables of one moment, and the place in the log that follows it.
+
+    Attributes:
+        portions: table → its rows; they stay the same while the snapshot is open.
+        position: of every one of the tables, once its portion is published.
+    """
+
+    @property
+    def portions(self) -> Mapping[str, Portion]: ...  # noqa: D102 - the class says it
+    @property
+    def position(self) -> ChangePosition: ...  # noqa: D102
+
+    def keep_log(self) -> None:
+        """Let the database keep its log from this moment on, for this connector; idempotent.
+
+        Called after the pool has acknowledged the portions. Until then nothing of the snapshot outlives its process:
+        a crash leaves nothing that holds the log back.
+        """
+        ...
+
+
+class ChangeSource(Protocol):
+    """A database's log of changes. One connector reads it, once, for all of its tables."""
+
+    @property
+    def stream(self) -> bytes:
+        """Return `ChangePosition.stream` of this database."""
+        ...
+
+    def prepare(self, tables: Sequence[str], *, adopt: bool) -> bool:
+        """Check that the log can be read, and return whether it is already kept for this connector.
+
+        Args:
+            tables: that will be requested.
+            adopt: the pool has positions of these tables, so a log that is kept under this name is this connector's,
+                also where its own notes on that are lost.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, with the statement that makes the database ready.
+            ConflictError: SOURCE_CHANGED, the log is gone, was read by another program, or is of another database.
+            UnavailableError: SOURCE_UNAVAILABLE.
+            RefusedError: SOURCE_UNAVAILABLE, a right is missing.
+        """
+        ...
+
+    def snapshot(self, tables: Sequence[str]) -> AbstractContextManager[Snapshot]:
+        """Return a snapshot of tables; raises what `prepare` raises."""
+        ...
+
+    def read(self, requests: Sequence[ChangeRequest], *, once: bool = False) -> Iterator[ChangeBatch | None]:
+        """Return the changes after the positions, in order; None about every second in which there are none.
+
+        With `once` it ends behind the last change that was committed when it was called.
+
+        Raises:
+            InvalidError: CONTRACT_BROKEN, a value was not sent and may not be read from the table.
+            ConflictError: SOURCE_CHANGED.
+            UnavailableError: SOURCE_UNAVAILABLE; the caller may read again, from the positions after what it has.
+        """
+        ...
+
+    def confirm(self, position: int) -> None:
+        """Register that everything up to a position (`ChangeBatch.position`) is published. Idempotent.
+
+        The thread that reads calls it, at least every few seconds while it does not ask for the next batch: it also
+        tells the database that the reader lives.
+
+        Raises:
+            ConflictError: SOURCE_CHANGED, more of the log is kept than the configuration allows; it was given up.
+            UnavailableError: SOURCE_UNAVAILABLE.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connections. The log is kept for the next run."""
         ...
 
 
