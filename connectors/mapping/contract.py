@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from registry.avro.type_tree import MAX_DECIMAL_DIGITS
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["Contract", "ContractField", "ValueType", "parse_contract"]
@@ -22,8 +23,10 @@ _LOGICAL_TYPES = {
     ("long", "time-micros"): "time-micros",
     ("long", "timestamp-millis"): "timestamp-millis",
     ("long", "timestamp-micros"): "timestamp-micros",
+    ("long", "timestamp-nanos"): "timestamp-nanos",
     ("long", "local-timestamp-millis"): "local-timestamp-millis",
     ("long", "local-timestamp-micros"): "local-timestamp-micros",
+    ("long", "local-timestamp-nanos"): "local-timestamp-nanos",
     ("bytes", "decimal"): "decimal",
     ("fixed", "decimal"): "decimal",
     ("string", "uuid"): "uuid",
@@ -157,6 +160,12 @@ def _value_type(name: str, avro_type: Any, named: dict[str, Any]) -> ValueType:
     if "name" in avro_type:
         named[avro_type["name"]] = avro_type
     logical = _LOGICAL_TYPES.get((plain, avro_type.get("logicalType", "")), plain)
+    if logical == "decimal" and avro_type["precision"] > MAX_DECIMAL_DIGITS:
+        raise InvalidError(
+            Reason.CONTRACT_BROKEN,
+            f"field {name!r} of the contract is a decimal of {avro_type['precision']} digits; a connector fills one of "
+            f"{MAX_DECIMAL_DIGITS} at most. Register a version with a smaller one, or a string, under a new major",
+        )
     if logical == "decimal":
         return ValueType(
             name="decimal",

@@ -92,6 +92,8 @@ def converter_for(  # noqa: C901, PLR0911 - one line a type
             return _date(formats)
         case "time-millis" | "time-micros":
             return _clock_time(3 if value_type.name.endswith("millis") else 6)
+        case "timestamp-nanos" | "local-timestamp-nanos":
+            return _nanoseconds(formats, zone, local=value_type.name.startswith("local"))
         case name:
             places = 3 if name.endswith("millis") else 6
             return _local(formats, places) if name.startswith("local") else _instant(formats, places, zone)
@@ -252,6 +254,35 @@ def _local(formats: Sequence[str], places: int) -> Converter:
         if isinstance(moment, datetime) and moment.tzinfo is not None:
             return Fault(RejectCode.TYPE, "a local time, without an offset from UTC")
         return moment
+
+    return convert
+
+
+def _nanoseconds(formats: Sequence[str], zone: tzinfo | None, *, local: bool) -> Converter:
+    """Return the converter to nanoseconds since 1970-01-01T00:00, of which a 64-bit integer holds 1677 to 2262.
+
+    The text is a time, or the number of nanoseconds itself.
+    """
+    whole = _integer("long")
+    moment_of = _local(formats, 6) if local else _instant(formats, 6, zone)
+
+    def convert(text: str) -> Value | Fault:
+        if _INTEGER_TEXT.fullmatch(text):
+            return whole(text)
+        found = None if formats else _TIMESTAMP_TEXT.fullmatch(text)
+        digits = (found[3] or "").rstrip("0") if found else ""
+        if len(digits) > 9:
+            return Fault(RejectCode.PRECISION_LOSS, "at most 9 digits of a second")
+        if found and digits:  # the digits that a datetime cannot hold are added to it
+            text = text[: found.start(3) - 1] + text[found.end(3) :]
+        moment = moment_of(text)
+        if not isinstance(moment, datetime):
+            return moment
+        since = moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        micros = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+        value = micros * 1_000 + int(digits.ljust(9, "0") or "0")
+        low, high = _LIMITS["long"]
+        return value if low <= value <= high else Fault(RejectCode.RANGE, "a time from 1677-09-22 to 2262-04-10")
 
     return convert
 

@@ -30,7 +30,7 @@ from avro.schema import Schema, make_avsc_object
 
 from registry.avro.compatibility_level import Compatibility, Direction
 from registry.avro.parser import PrimitiveFirstNames
-from registry.avro.reader_writer import NamedTypes, ReadConflict, explain_conflicts
+from registry.avro.reader_writer import NAMED_TYPES, NamedTypes, ReadConflict, explain_conflicts, full_alias
 from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = [
@@ -168,12 +168,41 @@ def _parsed(text: str) -> _Parsed:
     try:
         node = json.loads(text)
         # Logical types take no part in resolution, and the library warns of unknown ones.
-        schema = make_avsc_object(_bare(node), PrimitiveFirstNames(validate_names=False), validate_names=False)
+        schema = make_avsc_object(
+            _bare(_with_full_aliases(node, "")), PrimitiveFirstNames(validate_names=False), validate_names=False
+        )
     except (ValueError, RecursionError, AvroException, AttributeError, KeyError, TypeError) as error:
         raise InvalidError(
             Reason.SCHEMA_INVALID, f"Avro's library cannot read the schema ({type(error).__name__})"
         ) from error
     return _Parsed(schema, NamedTypes.of(node))
+
+
+def _with_full_aliases(node: Any, namespace: str) -> Any:
+    """Return the schema with its types' aliases as full names: a relative alias is in the namespace of its name.
+
+    Source: Avro 1.12, "Aliases": a type named a.b with the aliases "c" and "x.y" has the aliases a.c and x.y. Avro's
+    Python library compares them as they are written.
+    """
+    if isinstance(node, list):
+        return [_with_full_aliases(branch, namespace) for branch in node]
+    if not isinstance(node, dict):
+        return node
+    full = dict(node)
+    if node.get("type") in NAMED_TYPES:
+        name = str(node["name"])
+        namespace = name.rpartition(".")[0] if "." in name else str(node.get("namespace", namespace) or "")
+        if namespace and isinstance(node.get("aliases"), list):
+            full["aliases"] = [full_alias(str(each), namespace) for each in node["aliases"]]
+        if "fields" in node:
+            full["fields"] = [
+                {**field, "type": _with_full_aliases(field["type"], namespace)} for field in node["fields"]
+            ]
+        return full
+    for key in ("type", "items", "values"):
+        if key in node:
+            full[key] = _with_full_aliases(node[key], namespace)
+    return full
 
 
 def _bare(node: Any) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["NamedTypes", "ReadConflict", "explain_conflicts"]
+__all__ = ["NAMED_TYPES", "NamedTypes", "ReadConflict", "explain_conflicts", "full_alias"]
 
-_NAMED = ("record", "error", "enum", "fixed")
+NAMED_TYPES = ("record", "error", "enum", "fixed")
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _PROMOTED = {  # reader's type → writer's types that it also reads
     "long": ("int",),
@@ -70,7 +70,7 @@ class NamedTypes:
                 node = node["type"]
             elif isinstance(node, dict):
                 kind = node["type"]
-                if kind in _NAMED:
+                if kind in NAMED_TYPES:
                     return node, self.namespaces[id(node)]
                 if kind in ("array", "map") or kind in _PRIMITIVES:
                     return node, namespace
@@ -91,6 +91,11 @@ def explain_conflicts(reader: NamedTypes, writer: NamedTypes) -> list[ReadConfli
     return _ConflictWalk(reader, writer).compare(reader.root, "", writer.root, "", "$", "")
 
 
+def full_alias(alias: str, namespace: str) -> str:
+    """Return the full name that an alias stands for: a relative one is in the namespace of its type's name."""
+    return alias if "." in alias else _join(namespace, alias)
+
+
 def _join(namespace: str, name: str) -> str:
     return f"{namespace}.{name}" if namespace else name
 
@@ -101,7 +106,7 @@ def _collect(node: Any, namespace: str, types: dict[str, Any], namespaces: dict[
             _collect(branch, namespace, types, namespaces)
     elif isinstance(node, dict):
         kind = node.get("type")
-        if kind in _NAMED:
+        if kind in NAMED_TYPES:
             name = str(node["name"])
             own = name.rpartition(".")[0] if "." in name else str(node.get("namespace", namespace) or "")
             types[_join(own, name.rpartition(".")[2])] = node
@@ -134,7 +139,7 @@ class _ConflictWalk:
     def compare(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> list[ReadConflict]:
         left, left_ns = self._reader.resolve(left, left_ns)
         right, right_ns = self._writer.resolve(right, right_ns)
-        if not isinstance(left, dict) or not isinstance(right, dict) or left["type"] not in _NAMED:
+        if not isinstance(left, dict) or not isinstance(right, dict) or left["type"] not in NAMED_TYPES:
             return list(self._pair(left, left_ns, right, right_ns, at, name))
         pair = (id(left), id(right))
         if pair in self._open:
@@ -196,7 +201,7 @@ class _ConflictWalk:
             yield from self.compare(left["items"], left_ns, right["items"], right_ns, f"{at}.items", name)
         elif kind == "map":
             yield from self.compare(left["values"], left_ns, right["values"], right_ns, f"{at}.values", name)
-        elif kind in _NAMED:
+        elif kind in NAMED_TYPES:
             yield from self._names(left, left_ns, right, right_ns, at, name)
             if kind == "fixed" and left["size"] != right["size"]:
                 yield ReadConflict(
@@ -213,8 +218,10 @@ class _ConflictWalk:
 
     def _names(self, left: Any, left_ns: str, right: Any, right_ns: str, at: str, name: str) -> Iterator[ReadConflict]:
         expected = self._writer.fullname(right, right_ns)
-        # As in Java's and Python's library: the short names agree, or the reader has the full name as an alias.
-        if left["name"].rpartition(".")[2] != expected.rpartition(".")[2] and expected not in left.get("aliases", ()):
+        # As in Java's library: the short names agree, or the reader has the full name as an alias. A relative alias is
+        # in the namespace of its name (Avro 1.12, "Aliases").
+        aliases = {full_alias(each, left_ns) for each in map(str, left.get("aliases", ()))}
+        if left["name"].rpartition(".")[2] != expected.rpartition(".")[2] and expected not in aliases:
             yield ReadConflict(
                 at=f"{at}.name",
                 field=name,

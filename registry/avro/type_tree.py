@@ -41,13 +41,24 @@ import pyarrow as pa
 
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["MAX_AMPLIFICATION", "TypeKind", "TypeNode", "arrow_type", "compile_type", "require_terminating"]
+__all__ = [
+    "MAX_AMPLIFICATION",
+    "MAX_DECIMAL_DIGITS",
+    "TypeKind",
+    "TypeNode",
+    "arrow_type",
+    "compile_type",
+    "require_terminating",
+]
 
 MAX_AMPLIFICATION = 64
 """Bytes of Arrow that one byte of Avro may become in anything that repeats without bound."""
 
 MAX_FIXED_BYTES = 6_400
 """Most bytes of Arrow for a record without any content: 64 MB, the cap of a decoded batch, over 10,000 records."""
+
+MAX_DECIMAL_DIGITS = 76
+"""Most digits of a decimal that Arrow holds as a number: 256 bits."""
 
 MAX_BRANCHES = 127  # Arrow's type ids are signed bytes
 
@@ -247,7 +258,7 @@ def _compound(avro_type: Mapping[str, Any], path: str) -> TypeNode:  # noqa: PLR
             symbols = tuple(avro_type["symbols"])
             arrow = pa.dictionary(pa.int32(), pa.string())
             return _primitive(TypeKind.ENUM, arrow, 1, 8, symbols=symbols, bounds=(0, len(symbols) - 1))
-        case "fixed" | "bytes" if logical == "decimal" and avro_type["precision"] <= 76:
+        case "fixed" | "bytes" if logical == "decimal" and avro_type["precision"] <= MAX_DECIMAL_DIGITS:
             return _decimal(avro_type)
         case "fixed":
             size = avro_type["size"]

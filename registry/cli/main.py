@@ -187,16 +187,19 @@ def show(
 
 def _linted(file: Path, *, ungoverned: bool) -> "tuple[ParsedSchema | None, list[str]]":
     from registry.avro.parser import parse
+    from registry.avro.resource_rules import find_unpublishable, require_numbers_in_range
     from registry.governance import classification
 
     try:
         parsed = parse(read(file))
+        require_numbers_in_range(parsed)
     except PoolError as error:
         return None, [error.message]
     if ungoverned:
         return parsed, []
     labels = _labels(parsed)
-    return parsed, [_labelled(finding, labels) for finding in classification.read_classification(parsed.json)[1]]
+    findings = [_labelled(finding, labels) for finding in classification.read_classification(parsed.json)[1]]
+    return parsed, [*findings, *(f"{path}: {message}" for path, message in find_unpublishable(parsed))]
 
 
 def _labels(parsed: "ParsedSchema") -> dict[str, str]:

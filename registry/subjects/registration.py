@@ -23,6 +23,7 @@ from registry.avro.compatibility import (
 from registry.avro.fields import resolved_json
 from registry.avro.name_resolution import schema_invalid
 from registry.avro.parser import ParsedSchema
+from registry.avro.resource_rules import require_publishable
 from registry.avro.schema_types import SchemaType
 from registry.database.unit_of_work import Reader, UnitOfWork
 from registry.governance import classification
@@ -493,6 +494,7 @@ class Registration:
                 "AVRO, whose fields carry their classification",
             )
         fields = classification.require_classification(resolved_json(parsed) if parsed.fullname else parsed.json)
+        require_publishable(parsed)
         tagged = tagged_entities(parsed, content.metadata)
         earlier = self._earlier(reader, versions)
         findings = _lowered(fields, tagged, earlier)

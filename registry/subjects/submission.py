@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from registry.avro.inlining import inline_references
 from registry.avro.name_resolution import schema_invalid, schema_unsafe
 from registry.avro.parser import ParsedSchema, parse
+from registry.avro.resource_rules import require_numbers_in_range
 from registry.avro.schema_types import SchemaType, canonical_form, parse_schema_type
 from registry.database.unit_of_work import Reader
 from registry.subjects import contexts
@@ -141,7 +142,9 @@ class SubmissionReader:
         else:
             texts = self._lookup.reference_texts(reader, references)
             # Parsed twice: with its references beside it, for its own JSON and for errors that name it; then inlined.
-            canonical_text, fingerprint = _keys(content, options.parse(content.text, texts).json)
+            parsed = options.parse(content.text, texts)
+            require_numbers_in_range(parsed)
+            canonical_text, fingerprint = _keys(content, parsed.json)
             inlined_text = inline_references(content.text, texts)
             options.parse(inlined_text)
         return Submission(
@@ -163,7 +166,9 @@ class SubmissionReader:
         """Return canonical text and fingerprint of an Avro schema without references; cached by text."""
         cached = self._cached_keys.get((content.text, options))
         if cached is None:
-            cached = _keys(content, options.parse(content.text).json)
+            parsed = options.parse(content.text)
+            require_numbers_in_range(parsed)
+            cached = _keys(content, parsed.json)
             characters = len(content.text) + len(cached[0])
             with self._lock:
                 self._cached_characters += characters

@@ -80,6 +80,13 @@ def test_lint_names_every_field_that_lacks_something(population: Path, tmp_path:
     assert run("lint", "--ungoverned", changed(population, height={"type": "int"})).returncode == 0
 
 
+def test_lint_names_what_the_registry_would_refuse(population: Path) -> None:
+    wide = {"type": "bytes", "logicalType": "decimal", "precision": 80, "scale": 2}
+    done = run("lint", changed(population, height={"type": wide}))
+    assert done.returncode == 1
+    assert "height: got a decimal of 80 digits; expected 76 at most" in done.stdout + done.stderr
+
+
 def test_lint_of_what_cannot_be_read(tmp_path: Path) -> None:
     done = run("lint", tmp_path / "none.avsc")
     assert done.returncode == 2

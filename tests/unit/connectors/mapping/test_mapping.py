@@ -18,6 +18,7 @@ from connectors.mapping.conversion import Fault, converter_for
 from connectors.mapping.mapping import BoundMapping, Column, ColumnMapping
 from connectors.port import RejectCode, RowChunk
 from registry.avro.parser import parse
+from registry.avro.resource_rules import find_unpublishable
 from registry.codec.codec import engine_for
 from schemas.errors import InvalidError, Reason
 
@@ -26,6 +27,8 @@ DATE: AvroType = {"type": "int", "logicalType": "date"}
 MICROS: AvroType = {"type": "long", "logicalType": "timestamp-micros"}
 MILLIS: AvroType = {"type": "long", "logicalType": "timestamp-millis"}
 LOCAL: AvroType = {"type": "long", "logicalType": "local-timestamp-micros"}
+NANOS: AvroType = {"type": "long", "logicalType": "timestamp-nanos"}
+LOCAL_NANOS: AvroType = {"type": "long", "logicalType": "local-timestamp-nanos"}
 DECIMAL: AvroType = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
 WHOLE: AvroType = {"type": "bytes", "logicalType": "decimal", "precision": 20}
 ENUM: AvroType = {"type": "enum", "name": "Kind", "symbols": ["OPEN", "CLOSED"]}
@@ -67,6 +70,29 @@ def mapped(kind: AvroType, text: str | None, column: Column | None = None, *, nu
         assert (reject.line, reject.original, reject.field) == (2, b"line 0", "value")
         return reject.code
     return done.batch.column("value")[0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        (NANOS, "1675936800123456789", 1675936800123456789),
+        (NANOS, "2023-02-09T18:00:00.123456789+08:00", 1675936800123456789),
+        (NANOS, "2023-02-09 10:00:00Z", 1675936800000000000),
+        (NANOS, "1969-12-31 23:59:59.999999999Z", -1),
+        (NANOS, "2023-02-09 10:00:00.1234567891Z", RejectCode.PRECISION_LOSS),
+        (NANOS, "2023-02-09 10:00:00.123456789", RejectCode.TYPE),
+        (NANOS, "2300-01-01 00:00:00Z", RejectCode.RANGE),
+        (NANOS, "9223372036854775808", RejectCode.RANGE),
+        (NANOS, "infinity", RejectCode.TIME_SPECIAL),
+        (NANOS, "yesterday", RejectCode.TYPE),
+        (LOCAL_NANOS, "2023-02-09 10:00:00.123456789", 1675936800123456789),
+        (LOCAL_NANOS, "2023-02-09 10:00:00.123456789Z", RejectCode.TYPE),
+    ],
+)
+def test_nanoseconds_are_whole(kind: AvroType, text: str, expected: Any) -> None:
+    done = mapping_of(kind).map(chunk_of([text]))
+    found = done.rejects[0].code if done.rejects else done.batch.column("value").view(pa.int64())[0].as_py()
+    assert found == expected
 
 
 C = RejectCode
@@ -254,6 +280,19 @@ def test_a_contract_that_is_not_flat_is_refused(kind: AvroType) -> None:
         parse_contract(1, text)
     assert error.value.reason is Reason.CONTRACT_BROKEN
     assert "'v'" in error.value.message
+
+
+@pytest.mark.parametrize(("digits", "fits"), [(76, True), (77, False)])
+def test_connector_registry_and_lint_have_one_limit_of_digits(digits: int, fits: bool) -> None:
+    text = schema_of({"type": "bytes", "logicalType": "decimal", "precision": digits, "scale": 2})
+    assert (not find_unpublishable(parse(text))) is fits
+    if fits:
+        assert parse_contract(1, text).fields[1].value_type.precision == digits
+        assert mapped(json.loads(text)["fields"][1]["type"][1], "9" * 74 + ".99") == Decimal("9" * 74 + ".99")
+        return
+    with pytest.raises(InvalidError, match="77 digits") as error:
+        parse_contract(1, text)
+    assert error.value.reason is Reason.CONTRACT_BROKEN
 
 
 def test_a_contract_s_meaning_is_in_its_types_and_not_in_its_labels() -> None:

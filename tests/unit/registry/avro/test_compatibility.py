@@ -100,6 +100,26 @@ CASES: list[tuple[str, Any, Any, tuple[str, str] | None]] = [
     ("a field renamed by alias", rec(fld("b", aliases=["a"])), rec(fld("a")), None),
     ("another record", rec(name="S"), rec(), ("$.name", "name_mismatch")),
     ("a record renamed by alias", rec(name="S", aliases=["R"]), rec(), None),
+    (
+        "a record renamed by an alias in its namespace",
+        rec(name="S", namespace="x", aliases=["R"]),
+        rec(namespace="x"),
+        None,
+    ),
+    ("the alias of a full name", rec(name="x.S", aliases=["R"]), rec(namespace="x"), None),
+    ("an alias in another namespace", rec(name="S", namespace="x", aliases=["y.R"]), rec(namespace="y"), None),
+    (
+        "an alias of a type within, in the namespace around it",
+        rec(fld("a", fixed(4, name="G", aliases=["F"])), namespace="x"),
+        rec(fld("a", fixed(4)), namespace="x"),
+        None,
+    ),
+    (
+        "a relative alias of a name elsewhere",
+        rec(name="S", namespace="x", aliases=["R"]),
+        rec(namespace="y"),
+        ("$.name", "name_mismatch"),
+    ),
     ("the same short name elsewhere", rec(namespace="a"), rec(namespace="b"), None),
     (
         "deep within",
