@@ -33,6 +33,7 @@ from connectors.publishing.key_scan import KeyScan
 from connectors.publishing.lane import Lane, LaneSession
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
 from connectors.publishing.publication import Limits, Publication, Signer
+from connectors.publishing.record_encoding import RecordEncoder
 from connectors.publishing.second_pass import RunCounters, SecondPass
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
@@ -125,8 +126,7 @@ class Publisher:
             second_pass = SecondPass(
                 portion=portion,
                 bound=bound,
-                contract=session.contract,
-                engine=session.engine,
+                encoder=RecordEncoder(session.contract, session.engine),
                 key_scan=key_scan,
                 ledger=self.ledger,
                 counters=counters,

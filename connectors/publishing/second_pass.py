@@ -7,36 +7,25 @@ with the order of the rows. `on_duplicate: last` is a department's own decision 
 are quarantined then as well, since nothing is dropped silently.
 """
 
-import hashlib
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from connectors.mapping.contract import Contract
 from connectors.mapping.mapping import BoundMapping, MappedRows
 from connectors.port import Portion, Reject, RejectCode, RowChunk
 from connectors.publishing.key_scan import KeyScan
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
+from connectors.publishing.record_encoding import LARGEST_VALUE, RecordEncoder
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
-from registry.codec.codec import Engine, RowError
 from schemas.errors import InvalidError, Reason
-from schemas.record import MAX_BATCH_BYTES, Operation
+from schemas.record import Operation
 
 __all__ = ["RunCounters", "SecondPass"]
 
 _MIN_ROWS = 1_000  # a share of fewer rows says little
-_MAX_REPORTED = 100  # rows of one batch that an engine names at most
-_HEADROOM = 65_536  # bytes of a batch that are not values
-_CODE_OF_RULE = {  # rule of the contract → code of its violation
-    "codes": RejectCode.ENUM,
-    "cn_id18": RejectCode.ID_CHECKSUM,
-    "uscc": RejectCode.ID_CHECKSUM,
-    "not_empty": RejectCode.NULL_NOT_ALLOWED,
-}
 
 
 class RunCounters:
@@ -119,8 +108,7 @@ class SecondPass:
 
     portion: Portion
     bound: BoundMapping
-    contract: Contract
-    engine: Engine
+    encoder: RecordEncoder
     key_scan: KeyScan
     ledger: Ledger
     counters: RunCounters
@@ -140,7 +128,7 @@ class SecondPass:
         """Return the changed rows, in order, in groups of a batch's size."""
         checkpoint = self.ledger.checkpoint()
         complete = checkpoint is not None and checkpoint.complete
-        largest = min(self.batch_bytes, MAX_BATCH_BYTES - _HEADROOM)
+        largest = min(self.batch_bytes, LARGEST_VALUE)
         for chunk in self.portion.chunks():
             if self.stop.is_set():
                 break
@@ -177,16 +165,15 @@ class SecondPass:
             if len(good) == len(mapped.rows)
             else mapped.batch.take(pa.array([at for _, at in good], pa.int32()))
         )
-        datums, chosen = self._encode(chunk, batch, chosen, rejects)
+        datums, chosen = self.encoder.encode(chunk, batch, chosen, rejects)
         keys = [key for row in chosen if (key := mapped.keys[row]) is not None]
         published = self.key_scan.published_digests(keys)
-        head = struct.pack(">bI", 0, self.contract.schema_id)
-        semantic_hash = self.contract.semantic_hash
+        head = self.encoder.head
         rows: list[OutboundRecord] = []
         new_keys: list[tuple[bytes, bytes]] = []
         unchanged = 0
         for row, key, datum in zip(chosen, keys, datums, strict=True):
-            digest = hashlib.blake2b(datum, digest_size=16, key=semantic_hash).digest()
+            digest = self.encoder.digest(datum)
             before = published.get(key)
             if before is not None and before[0] == digest:
                 unchanged += 1
@@ -212,7 +199,7 @@ class SecondPass:
             duplicates = {row for row, key in enumerate(mapped.keys) if key in row_counts}
         if not self.portion.stable:
             duplicates |= self._seen_before(mapped, duplicates)
-        rejects += [_duplicate(chunk, row, self.contract.key) for row in mapped.rows if row in duplicates]
+        rejects += [_duplicate(chunk, row, self.encoder.contract.key) for row in mapped.rows if row in duplicates]
         return [(row, at) for at, row in enumerate(mapped.rows) if row not in duplicates]
 
     def _last_of(self, keys: Sequence[bytes | None], row_counts: dict[bytes, int]) -> set[int]:
@@ -235,50 +222,6 @@ class SecondPass:
                 repeated.add(row)
             in_chunk.add(key)
         return repeated
-
-    def _encode(
-        self, chunk: RowChunk, batch: pa.RecordBatch, chosen: list[int], rejects: list[Reject]
-    ) -> tuple[list[bytes], list[int]]:
-        """Return the datums of the rows that satisfy the contract's own rules, and those rows."""
-        if not chosen:
-            return [], []
-        datums = list(self.engine.encode(batch))
-        errors = self._row_errors(datums)
-        for index, datum in enumerate(datums):
-            if len(datum) > MAX_BATCH_BYTES - _HEADROOM and index not in errors:
-                errors[index] = RowError(
-                    index=index, reason=Reason.BATCH_TOO_LARGE, field="", message=f"at most {MAX_BATCH_BYTES} bytes"
-                )
-        if not errors:
-            return datums, chosen
-        rejects += [self._rule_reject(chunk, chosen[index], error) for index, error in sorted(errors.items())]
-        kept = [index for index in range(len(datums)) if index not in errors]
-        return [datums[index] for index in kept], [chosen[index] for index in kept]
-
-    def _rule_reject(self, chunk: RowChunk, row: int, error: RowError) -> Reject:
-        contract_field = self.contract.field(error.field)
-        rules = contract_field.rules if contract_field is not None else ()
-        code = next((code for rule, code in _CODE_OF_RULE.items() if rule in rules), RejectCode.TYPE)
-        if error.reason is Reason.BATCH_TOO_LARGE:
-            code = RejectCode.TOO_LARGE
-        return Reject(
-            line=chunk.lines[row],
-            code=code,
-            field=error.field,
-            message=error.message,
-            original=chunk.originals[row],
-        )
-
-    def _row_errors(self, datums: Sequence[bytes]) -> dict[int, RowError]:
-        if not isinstance(self.engine.check(datums), list):
-            return {}
-        errors: dict[int, RowError] = {}
-        for start in range(0, len(datums), _MAX_REPORTED):
-            found = self.engine.check(datums[start : start + _MAX_REPORTED])
-            if isinstance(found, list):
-                for error in found:
-                    errors.setdefault(start + error.index, error)
-        return errors
 
 
 def _duplicate(chunk: RowChunk, row: int, key: Sequence[str]) -> Reject:
