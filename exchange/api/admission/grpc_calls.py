@@ -5,8 +5,9 @@
     rate         at the enrolment listener: calls of one source
     message      a call with one request message: read after the place was taken, 2 of a department at once, within
                  10 s, and up to the limit of its method
-    delay        a department that has had many calls refused gets its next refusals later: calls are accepted one after
-                 another, method by method, and the others' calls would wait behind its attempts
+    delay        a department that has had many calls refused gets its next refusals later, and a connector whose calls
+                 have failed many times is served later: calls are accepted one after another, method by method, and
+                 the others' calls would wait behind the attempts
     standing     health and reflection ask nothing of the pool, so the interceptor asks whether the certificate is still
                  good; and all open calls of one that is revoked are ended, within a second
 
@@ -53,9 +54,10 @@ _log = structlog.get_logger()
 SMALL_MESSAGE: Final = 64 * 1024
 """Bytes of a message of all methods but `Publish`, whose batches are larger."""
 _MESSAGE_SECONDS = 10.0
-_REFUSAL_SECONDS = 5.0  # that a refusal is delayed
+_DELAY_SECONDS = 10.0  # of a refusal, and of the calls after many failures
 _REFUSALS, _REFUSALS_A_SECOND = 200, 20.0  # of one department, which are not delayed: at once, and then a second
-_DELAYED_SHARE = 4  # at most one of so many calls is a refusal that is delayed
+_FAILURES, _FAILURES_A_SECOND = 200, 20.0  # of one connector's calls, likewise
+_DELAYED_SHARE = 2  # at most one of so many calls is delayed
 _RECEIVING = 2  # messages of one department, or one source, that are being received
 _AUXILIARY_SHARE = 8  # of all places, one in so many is for health and reflection
 _AUXILIARY_CAPS = {"certificate": 8, "department": 32}
@@ -169,7 +171,9 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
                 raise
             call.task.uncancel()
             metrics.CALLS_ENDED.labels(call.ended.reason).inc()
-            await _abort(context, call.ended)
+            with suppress(grpc.aio.UsageError):  # the handler was ending it already
+                await _abort(context, call.ended)
+            raise
         except PoolError as error:
             await _abort(context, error)
 
@@ -222,6 +226,8 @@ class ConnectorAdmission:
         self._auxiliary = ConcurrencyLimiter(max(8, limit // _AUXILIARY_SHARE), shares, _AUXILIARY_CAPS)
         self._revoked = ConcurrencyLimiter(max(8, limit // _AUXILIARY_SHARE), shares, _REVOKED_CAPS)
         self._refusals = TokenBucket(_REFUSALS_A_SECOND, _REFUSALS, time.monotonic)
+        self._failures = TokenBucket(_FAILURES_A_SECOND, _FAILURES, time.monotonic)
+        self._slowed: dict[str, float] = {}  # certificate → until when; those that failed too often
         self._delayed, self._max_delayed = 0, limit // _DELAYED_SHARE
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="standings")
         self._standings = Standings(pool.identities.standings, self._looks, time.monotonic)
@@ -235,14 +241,20 @@ class ConnectorAdmission:
         try:
             place = await self._place(actor, source_of(context.peer()), own=method.startswith(_OWN))
         except PoolError:
-            await self._delay_refusal(actor.department)
+            if self._refusals.take(actor.department):
+                await self._delay(_DELAY_SECONDS)
             raise
         with place:
+            await self._delay(self._slowed_for(actor.certificate))
             call = OpenCall(actor.department, actor)
             calls = self._open.setdefault(actor.certificate, set())
             calls.add(call)
             try:
                 yield call
+            except Exception:
+                if self._failures.take(actor.certificate):
+                    self._slowed[actor.certificate] = time.monotonic() + _DELAY_SECONDS
+                raise
             finally:
                 calls.discard(call)
                 if not calls:
@@ -260,11 +272,18 @@ class ConnectorAdmission:
             raise
         return place
 
-    async def _delay_refusal(self, department: str) -> None:
-        if self._refusals.take(department) and self._delayed < self._max_delayed:
+    def _slowed_for(self, certificate: str) -> float:
+        """Return the seconds until a call of a certificate is served."""
+        wait = self._slowed.get(certificate, 0.0) - time.monotonic()
+        if wait <= 0:
+            self._slowed.pop(certificate, None)
+        return max(0.0, wait)
+
+    async def _delay(self, seconds: float) -> None:
+        if seconds and self._delayed < self._max_delayed:
             self._delayed += 1
             try:
-                await asyncio.sleep(_REFUSAL_SECONDS)
+                await asyncio.sleep(seconds)
             finally:
                 self._delayed -= 1
 

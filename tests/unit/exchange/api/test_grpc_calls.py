@@ -185,19 +185,39 @@ def test_a_department_has_half_of_the_places_and_a_certificate_a_part_of_these(m
 def test_a_department_with_many_refusals_gets_the_next_ones_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "_REFUSALS", 5)
     monkeypatch.setattr(grpc_calls, "_REFUSALS_A_SECOND", 0.001)
-    monkeypatch.setattr(grpc_calls, "_REFUSAL_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(grpc_calls, "_DELAY_SECONDS", 10 * PATIENCE)
 
     async def test(served: Served) -> None:
         open_calls = await served.held(MANY, "a/x", 20)
         served.pool.revoked.add("b/x")
         at_once = [await served.code(WATCH, "b/x") for _ in range(5)]
         assert at_once == [grpc.StatusCode.PERMISSION_DENIED] * 5
-        late = await served.held(WATCH, "b/x", 60, b"")
-        assert len(late) == 25, "a quarter of the calls; the rest is refused at once, so that the delay takes no memory"
+        late = await served.held(WATCH, "b/x", 80, b"")
+        assert len(late) == 50, "half of the calls; the rest is refused at once, so that the delay takes no memory"
         assert await served.code(ECHO, "a/x", b"x") is grpc.StatusCode.OK
         assert not any(call.done() for call in open_calls)
         for call in late:
             call.cancel()
+
+    serve(test, monkeypatch, 100)
+
+
+def test_a_connector_whose_calls_fail_many_times_is_served_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_calls, "_FAILURES", 5)
+    monkeypatch.setattr(grpc_calls, "_FAILURES_A_SECOND", 0.001)
+    monkeypatch.setattr(grpc_calls, "_DELAY_SECONDS", 2.0)
+
+    async def test(served: Served) -> None:
+        too_large = b"x" * (SMALL_MESSAGE + 1)
+        failed = [await served.code(ECHO, "a/x", too_large) for _ in range(6)]
+        assert failed == [grpc.StatusCode.INVALID_ARGUMENT] * 6
+        later = served.call(ECHO, "a/x")
+        await later.write(b"x")
+        await later.done_writing()
+        for other in ("a/y", "b/x"):
+            assert await served.code(ECHO, other, b"x") is grpc.StatusCode.OK
+        assert not later.done()
+        assert await asyncio.wait_for(later.code(), PATIENCE) is grpc.StatusCode.OK, "later, but served"
 
     serve(test, monkeypatch, 100)
 
