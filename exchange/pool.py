@@ -5,7 +5,9 @@ publishing                check, append                    exchange/records/publ
 recovery                  resume, sweep                    exchange/records/append_recovery.py
 fetching                  describe, fetch, commit          exchange/records/fetch.py
 fetching_together         fetches of several consumers     exchange/records/group_fetch.py
-grants                    submit, approve, revoke …        exchange/control/grants.py
+grants                    submit, approve, revoke …        exchange/control/grants/service.py
+grant_reads               lists, one grant in words        exchange/control/grants/reads.py
+grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
 accounts                  accounts, invitations            exchange/control/accounts.py
 departments               rename, merge, deactivate        exchange/control/departments.py
@@ -34,8 +36,10 @@ from exchange.control.audit_queries import AuditQueries
 from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
-from exchange.control.grant_use import GrantUse
-from exchange.control.grants import GrantService
+from exchange.control.grants.permissions import GrantPermissions
+from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.service import GrantService
+from exchange.control.grants.use import GrantUse
 from exchange.control.restores import Restores
 from exchange.identity.authority import CertificateAuthenticator
 from exchange.identity.last_use import LastUse
@@ -85,6 +89,8 @@ class Pool:
     fetching: FetchService
     fetching_together: GroupFetch
     grants: GrantService
+    grant_reads: GrantReads
+    grant_permissions: GrantPermissions
     grant_use: GrantUse
     administration: Administration
     departments: DepartmentService

@@ -13,7 +13,7 @@ from exchange.access.grants.grant_json import to_json
 from exchange.access.grants.store import GrantVersion
 from exchange.access.view.filter import filter_from_json
 from exchange.control.accounts import ListedAccount
-from exchange.control.grant_review import Review
+from exchange.control.grants.review import Review
 from exchange.erasure.erasures import Erasure
 from exchange.identity.proposals import Proposal
 from exchange.identity.store import Certificate

@@ -5,47 +5,29 @@ that is not the pool's own has a fixed text. No rule is implemented here.
 """
 
 import math
-from datetime import timedelta
 from functools import partial
-from typing import Annotated
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from exchange.access.decision.grant_rules import Event
-from exchange.access.decision.purposes import Purpose
-from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
-from exchange.api import audit
+from exchange.api import accounts, audit, grants
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import (
-    ConfirmationBody,
-    ConnectorBody,
     DepartmentBody,
     EntryBody,
     ErasureBody,
     HistoryBody,
-    InvitationBody,
     MergerBody,
-    PersonBody,
     ReasonBody,
     RenamingBody,
-    RequestBody,
     SchemaBody,
-    TokenBody,
-    UserBody,
-    account_json,
-    certificate_json,
     department_json,
     entry_json,
     erasure_json,
-    grant_json,
-    proposal_json,
-    review_json,
-    version_json,
 )
 from exchange.api.caller import (
     After,
@@ -53,22 +35,15 @@ from exchange.api.caller import (
     Document,
     Limit,
     authenticate,
-    certificate_key,
     listed,
     refuse_unknown,
     topic_key,
-    version_key,
 )
 from exchange.api.problems import PROBLEM_RESPONSE, as_pool_error, http_status, problem
-from exchange.control.grant_review import Review
-from exchange.identity.proposals import ProposalState
-from exchange.identity.tokens import parse_fingerprint
 from exchange.pool import Pool
-from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
-from schemas.access import GrantState
 from schemas.errors import InvalidError, PoolError, Reason
-from schemas.names import ResourceName, Topic
+from schemas.names import Topic
 from schemas.reason_texts import Language, preferred_language
 
 __all__ = ["create"]
@@ -115,101 +90,6 @@ def deactivate_department(who: Caller, department: str, body: ReasonBody) -> Doc
     return department_json(who.pool.departments.deactivate(who.actor, who.call, department, reason=body.reason))
 
 
-@router.post("/departments/{department}/invitations", status_code=201, tags=["departments"])
-def invite(who: Caller, department: str, body: InvitationBody) -> Document:
-    """Propose a one-time enrolment token of the department; it is shown to the officer who confirms it."""
-    return proposal_json(who.pool.accounts.propose_invitation(who.actor, who.call, department, body.connector))
-
-
-@router.get("/certificates", response_model=list[Document], tags=["departments"])
-def certificates(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
-    """List the certificates of connectors, of the caller's department or of all, by department and connector."""
-    found = who.pool.administration.connectors(who.actor, who.call, after=certificate_key(after), limit=limit)
-    return listed(
-        request,
-        found,
-        limit,
-        document=certificate_json,
-        key=lambda one: f"{one.department}/{one.connector}/{one.serial}",
-    )
-
-
-@router.post("/connectors/revocations", status_code=204, tags=["departments"])
-def revoke_connector(who: Caller, body: ConnectorBody) -> Response:
-    """Revoke a connector's certificates, at once."""
-    who.pool.administration.revoke_connector(who.actor, who.call, body.department, body.connector, body.reason)
-    return Response(status_code=204)
-
-
-@router.post("/users", status_code=201, tags=["users"])
-def propose_account(who: Caller, body: UserBody) -> Document:
-    """Propose an account for a person; another person confirms it. The first token adds an authority at once."""
-    proposal = who.pool.accounts.propose_account(
-        who.actor,
-        who.call,
-        name=body.name,
-        role=body.role,
-        department=body.department,
-        person=body.staff_number,
-        digest=parse_fingerprint(body.token_fingerprint),
-    )
-    return {"state": "added", "subject": body.name} if proposal is None else proposal_json(proposal)
-
-
-@router.get("/users", response_model=list[Document], tags=["users"])
-def accounts(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
-    """List the accounts, of the caller's department or of all, with their last use, by name."""
-    found = who.pool.accounts.accounts(who.actor, who.call, after=after, limit=limit)
-    return listed(request, found, limit, document=account_json, key=lambda one: one.account.name)
-
-
-@router.post("/users/{name}/token", tags=["users"])
-def rotate(who: Caller, name: str, body: TokenBody) -> Document:
-    """Rotate the token of the caller's own account at once; propose it for another account."""
-    digest = parse_fingerprint(body.token_fingerprint)
-    if name == who.actor.id:
-        account = who.pool.accounts.rotate(who.actor, who.call, digest)
-        return {"state": "rotated", "subject": account.name, "expires_at": account.expires_at.isoformat()}
-    return proposal_json(who.pool.accounts.propose_token(who.actor, who.call, name, digest))
-
-
-@router.post("/users/{name}/person", status_code=201, tags=["users"])
-def propose_person(who: Caller, name: str, body: PersonBody) -> Document:
-    """Propose the person of an account of an earlier version, which names none."""
-    return proposal_json(who.pool.accounts.propose_person(who.actor, who.call, name, body.staff_number))
-
-
-@router.post("/users/{name}/revocation", status_code=204, tags=["users"])
-def revoke_account(who: Caller, name: str, body: ReasonBody) -> Response:
-    """Revoke an account, at once and permanently."""
-    who.pool.accounts.revoke(who.actor, who.call, name, body.reason)
-    return Response(status_code=204)
-
-
-@router.get("/proposals", response_model=list[Document], tags=["users"])
-def proposals(
-    request: Request, who: Caller, state: ProposalState | None = None, after: After = "", limit: Limit = MAX_PAGE
-) -> Response:
-    """List the proposals of accounts and invitations, newest first, decided ones too: of one's department, or all."""
-    found = who.pool.accounts.proposals(who.actor, who.call, state=state, before=after, limit=limit)
-    return listed(request, found, limit, document=proposal_json, key=lambda one: one.id)
-
-
-@router.post("/proposals/{proposal_id}/confirmation", tags=["users"])
-def confirm_proposal(who: Caller, proposal_id: str, body: ConfirmationBody) -> Document:
-    """Confirm another person's proposal; an invitation's enrolment token is shown, once."""
-    text = body.token_fingerprint
-    digest = None if text is None else parse_fingerprint(text)
-    confirmed, token = who.pool.accounts.confirm(who.actor, who.call, proposal_id, digest)
-    return proposal_json(confirmed) | ({"token": token} if token else {})
-
-
-@router.post("/proposals/{proposal_id}/refusal", tags=["users"])
-def refuse_proposal(who: Caller, proposal_id: str, body: ReasonBody) -> Document:
-    """Refuse a proposal, or withdraw one's own."""
-    return proposal_json(who.pool.accounts.refuse(who.actor, who.call, proposal_id, body.reason))
-
-
 @router.post("/catalogue", status_code=201, tags=["catalogue"])
 def draft_entry(who: Caller, body: EntryBody) -> Document:
     """Draft a catalogue entry of the caller's department."""
@@ -247,115 +127,6 @@ def set_history(who: Caller, topic: str, body: HistoryBody) -> Document:
     """Change what a resource keeps. `applied`: false where an operator has to apply it to Kafka."""
     entry, applied = who.pool.administration.set_history(who.actor, who.call, Topic.parse(topic), body.to_history())
     return {**entry_json(entry), "applied": applied}
-
-
-@router.get("/purposes", response_model=list[Document], tags=["grants"])
-def purposes(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
-    """List the purposes that a request may name (使用目的)."""
-    forms = who.pool.enforcer.screen.case_forms
-
-    def document(one: Purpose) -> Document:
-        return {
-            "id": one.id,
-            "parent": one.parent,
-            "zh": one.zh,
-            "en": one.en,
-            "case_form": forms[one.id].text if one.id in forms else None,
-        }
-
-    rows = who.pool.grants.purposes()
-    found = [one for one in rows if (one.cursor if isinstance(one, DamagedRow) else one.id) > after][:limit]
-    return listed(request, found, limit, document=document, key=lambda one: one.id)
-
-
-@router.post("/requests", status_code=201, tags=["grants"])
-def submit(who: Caller, body: RequestBody) -> Document:
-    """File a share request (共享申请)."""
-    return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
-
-
-@router.get("/grants", response_model=list[Document], tags=["grants"])
-def grants(
-    request: Request,
-    who: Caller,
-    state: Annotated[list[GrantState] | None, Query()] = None,
-    *,
-    consumer: Annotated[str | None, Query(description="internal id of the department that has or asks for it")] = None,
-    provider: Annotated[str | None, Query(description="internal id of the providing department")] = None,
-    topic: Annotated[str | None, Query(description="resource and major, such as residents.v1")] = None,
-    resource: Annotated[str | None, Query(description="name of a resource, in any major")] = None,
-    expires_within: Annotated[int | None, Query(ge=1, le=3650, description="days from now; without those over")] = None,
-    order: Annotated[GrantOrder, Query(description="id (oldest first), newest, or expires")] = GrantOrder.ID,
-    unmasked: bool = False,
-    after: After = "",
-    limit: Limit = MAX_PAGE,
-) -> Response:
-    """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out.
-
-    A grant whose row is damaged is `{"id": …, "status": "damaged"}`.
-    """
-    now = who.pool.now()
-    query = GrantQuery(
-        consumer=consumer,
-        provider=provider,
-        topic=None if topic is None else Topic.parse(topic),
-        resource=None if resource is None else ResourceName(resource),
-        states=frozenset(state) if state else None,
-        expires_from=None if expires_within is None else now,
-        expires_before=None if expires_within is None else now + timedelta(days=expires_within),
-        order=order,
-        after=after,
-        limit=limit,
-    )
-    found = who.pool.grants.reviews(who.actor, who.call, query, unmasked=unmasked)
-
-    def key(one: Review) -> str:
-        return cursor_behind(order, one.grant.expires, one.grant.id)
-
-    return listed(request, found, limit, document=review_json, key=key)
-
-
-@router.get("/grants/{grant_id}", tags=["grants"])
-def grant(who: Caller, grant_id: str) -> Document:
-    """Return a grant with what an approver must know, together with all that its consumer holds of the resource."""
-    return review_json(who.pool.grants.show(who.actor, who.call, grant_id))
-
-
-@router.get("/grants/{grant_id}/versions", response_model=list[Document], tags=["grants"])
-def grant_versions(
-    request: Request,
-    who: Caller,
-    grant_id: str,
-    after: After = "",
-    limit: Limit = MAX_PAGE,
-) -> Response:
-    """List the versions of a grant, oldest first, each with its hash and the entry of the act that made it."""
-    found = who.pool.grant_use.versions(who.actor, who.call, grant_id, after=version_key(after), limit=limit)
-    return listed(request, found, limit, document=version_json, key=lambda one: str(one.grant.version))
-
-
-@router.get("/grants/{grant_id}/use", tags=["grants"])
-def grant_use(who: Caller, grant_id: str) -> Document:
-    """Return how often and how much was released under a grant in the last 31 days, and when last."""
-    return who.pool.grant_use.use(who.actor, who.call, grant_id)
-
-
-@router.post("/grants/{grant_id}/confirmation", tags=["grants"])
-def confirm(who: Caller, grant_id: str) -> Document:
-    """Confirm a sensitive request as the provider's security officer; its approval follows, by another person."""
-    return grant_json(who.pool.grants.confirm(who.actor, who.call, grant_id))
-
-
-@router.post("/grants/{grant_id}/approval", tags=["grants"])
-def approve(who: Caller, grant_id: str) -> Document:
-    """Approve a request; the grant is in force when this returns."""
-    return grant_json(who.pool.grants.approve(who.actor, who.call, grant_id))
-
-
-@router.post("/grants/{grant_id}/{event}", tags=["grants"])
-def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
-    """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
-    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason))
 
 
 @router.post("/erasures", status_code=201, tags=["erasures"])
@@ -431,8 +202,8 @@ def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -
     )
     app.state.pool = pool
     app.state.callers = KnownCallers()
-    app.include_router(router)
-    app.include_router(audit.router)
+    for one in (router, accounts.router, grants.router, audit.router):
+        app.include_router(one)
 
     app.add_middleware(FairTurns, scheduler=scheduler, callers=app.state.callers, refuse=_problem)
     app.add_middleware(

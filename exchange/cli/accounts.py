@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from exchange.cli.control import JsonOption, ReasonOption, client, connect
-from exchange.cli.output import CommandGroup, is_damaged, one_of, print_fields, print_line, print_rows
+from exchange.cli.output import (
+    CommandGroup,
+    is_damaged,
+    one_of,
+    print_fields,
+    print_json,
+    print_line,
+    print_lines,
+    print_rows,
+)
 from exchange.identity.proposal_state import ProposalState
 from schemas.access import Role
 from schemas.errors import InvalidError, Reason
@@ -134,6 +143,19 @@ def user_list(context: typer.Context, as_json: JsonOption = False) -> None:
 def user_show(context: typer.Context, name: str, as_json: JsonOption = False) -> None:
     """Show an account with its person, the end of its token and its last use."""
     print_fields(one_of(_accounts(context), "account", name=name), as_json=as_json)
+
+
+@user.command("me")
+def user_me(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show your own account: role, department, end of the token, and what the role may do."""
+    document = client(context).get("/me")
+    if as_json:
+        print_json(document)
+        return
+    rights = document.pop("rights")
+    print_fields(document, as_json=False)
+    print_line("rights")
+    print_lines(f"  {action:<36}{scope}" for action, scope in rights.items())
 
 
 @user.command("set-person")

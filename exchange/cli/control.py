@@ -18,6 +18,7 @@ from exchange.cli.output import (
     print_line,
     print_lines,
     print_rows,
+    print_table,
 )
 from registry.directory.government_level import GovernmentLevel
 from schemas.errors import InvalidError, Reason
@@ -280,6 +281,35 @@ def grant_use(context: typer.Context, grant_id: str, as_json: JsonOption = False
     )
     for one in document["days"]:
         print_line(f"{one['day']}    {one['records']:,} records")
+
+
+@grant.command("counts")
+def grant_counts(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show how many grants that the account may see are in each state."""
+    document = client(context).get("/grants/counts")
+    if as_json:
+        print_json(document)
+        return
+    more = set(document["more"])
+    rows = [
+        {"state": state, "grants": f"{count:,}{'+' if state in more else ''}"}
+        for state, count in document["counts"].items()
+    ]
+    print_table(rows, ("state", "grants"))
+
+
+@grant.command("may")
+def grant_may(context: typer.Context, grant_id: str, as_json: JsonOption = False) -> None:
+    """Show what your account may do with a grant now, and why it may not do the rest."""
+    document = client(context).get(f"/grants/{grant_id}/may")
+    if as_json:
+        print_json(document)
+        return
+
+    def row(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, "allowed": "yes" if one["allowed"] else "no"}
+
+    print_table(map(row, document["events"]), ("event", "allowed", "reason", "message"))
 
 
 @grant.command("confirm")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from exchange.access.decision.roles import decide_control
+from exchange.access.decision.roles import Standing, decide_control, refuse_standing
 from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
@@ -41,7 +41,7 @@ from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.departments import Departments
-from schemas.access import Action, Actor, Role
+from schemas.access import Action, Actor, Allow, Role
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.identifiers import uuid7
 from schemas.names import ConnectorId
@@ -293,6 +293,21 @@ class AccountService:
             uses = self._store.last_uses(reader)
             found = self._store.accounts_page(reader, department=department, after=after, limit=limit)
         return [one if isinstance(one, DamagedRow) else ListedAccount(one, uses.get(one.name)) for one in found]
+
+    def own(self, actor: Actor, call: RequestContext) -> ListedAccount:
+        """Return the actor's own account.
+
+        Raises:
+            RefusedError: the actor has none any more: its department is inactive, say.
+        """
+        standing = self._attributes.standing(actor)
+        decision = Allow() if standing is Standing.ACTIVE else refuse_standing(actor, standing)
+        self._enforcer.admit(actor, Action.USER_READ, actor.id, call, decision)
+        with self._database.read() as reader:
+            account = self._store.account(reader, actor.id)
+            if account is None:
+                raise InvalidError(Reason.NOT_FOUND, "got the token of no account; a connector has none")
+            return ListedAccount(account, self._store.last_uses(reader).get(account.name))
 
     def rotate(self, actor: Actor, call: RequestContext, digest: bytes) -> Account:
         """Rotate the token of the actor's own account; the old one has ended when this returns.

@@ -22,7 +22,8 @@ from exchange.authorization.attributes import AttributeProvider
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grants import GrantService
+from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.service import GrantService
 from exchange.identity.enrolment import Enrolment
 from exchange.identity.tokens import Users
 from registry.database.damaged_row import DamagedRow
@@ -50,6 +51,7 @@ class DepartmentService:
         enrolment: Enrolment,
         users: Users,
         grants: GrantService,
+        grant_reads: GrantReads,
         now: Callable[[], datetime],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -61,6 +63,7 @@ class DepartmentService:
         self._enrolment = enrolment
         self._users = users
         self._grants = grants
+        self._grant_reads = grant_reads
         self._now = now
         self._sleep = sleep
 
@@ -131,7 +134,7 @@ class DepartmentService:
 
     def _end_grants(self, actor: Actor, call: RequestContext, department: str, reason: str) -> None:
         query = GrantQuery(party=department, states=frozenset({GrantState.ACTIVE, GrantState.SUSPENDED}))
-        while grants := self._grants.list(actor, call, query):
+        while grants := self._grant_reads.list(actor, call, query):
             for grant in grants:
                 if isinstance(grant, DamagedRow):
                     self._end_damaged(actor, call, grant.names["id"], reason)

@@ -4,7 +4,7 @@ A token is 256 random bits. Its holder makes it (`new_token`, `pool user token`)
 alone, which is SHA-256 of it: nobody else ever has the token, neither who proposes the account nor who confirms it, and
 the pool never shows one. A call has the rights of the account as it is at that moment: revoking the account, or giving
 it another token, takes effect with the next call (with a look-up of a schema by id within half a second, see
-`exchange.api.registry_identification`). A token is valid for 90 days at most; the holder rotates it before.
+`exchange.api.registry.identification`). A token is valid for 90 days at most; the holder rotates it before.
 
 What an account may be is in `exchange.identity.account_rules`; who may make one, in `exchange.control.accounts`.
 """

@@ -22,7 +22,7 @@ from exchange.authorization.authentications import Authentications
 from exchange.authorization.enforcement import Enforcer
 from exchange.broker.port import LaneFault
 from exchange.control.erasures import ErasureService
-from exchange.control.grants import GrantService
+from exchange.control.grants.service import GrantService
 from exchange.records.append_recovery import AppendRecovery
 from exchange.server.clock import microseconds
 from exchange.server.schemas_topic import SchemasTopic

@@ -51,8 +51,10 @@ from exchange.control.audit_queries import AuditQueries, SignedLog
 from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
-from exchange.control.grant_use import GrantUse
-from exchange.control.grants import GrantService
+from exchange.control.grants.permissions import GrantPermissions
+from exchange.control.grants.reads import GrantReads
+from exchange.control.grants.service import GrantService
+from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
 from exchange.control.restores import Restores
 from exchange.engines.process_pool import ProcessPool
@@ -216,6 +218,13 @@ class App:
             quotas=config.quotas,
             clock=microseconds,
         )
+        grant_reads = GrantReads(
+            database=storage.database,
+            enforcer=audit.enforcer,
+            access=authorization.access,
+            attributes=authorization.attributes,
+            masks=records.views,
+        )
         pool = Pool(
             pool_id=config.pool_id,
             database=storage.database,
@@ -224,7 +233,12 @@ class App:
             authentications=audit.authentications,
             enforcer=audit.enforcer,
             identities=identity.attributes,
-            grant_use=GrantUse(grants=grants, access=authorization.access, entries=audit.entries, clock=microseconds),
+            grant_permissions=GrantPermissions(
+                storage.database, grant_reads, authorization.access, authorization.attributes, records.views
+            ),
+            grant_use=GrantUse(
+                grants=grant_reads, access=authorization.access, entries=audit.entries, clock=microseconds
+            ),
             schemas=records.schemas,
             schema_access=SchemaAccess(
                 storage.database, registry.catalogue, authorization.access, rights=config.registry.as_rights()
@@ -234,6 +248,7 @@ class App:
             fetching=records.fetching,
             fetching_together=records.fetching.grouped(authorization.groups),
             grants=grants,
+            grant_reads=grant_reads,
             departments=DepartmentService(
                 database=storage.database,
                 enforcer=audit.enforcer,
@@ -243,6 +258,7 @@ class App:
                 enrolment=identity.enrolment,
                 users=identity.users,
                 grants=grants,
+                grant_reads=grant_reads,
                 now=utc_now,
             ),
             administration=Administration(

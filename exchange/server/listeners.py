@@ -43,8 +43,8 @@ from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.publish_backpressure import FLOW_CONTROL
-from exchange.api.registry_api import registry_api
-from exchange.api.registry_protocol import RegistryProtocol
+from exchange.api.registry.application import registry_api
+from exchange.api.registry.protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
 from exchange.config import with_port
 from exchange.records.traffic.counts import TRAFFIC

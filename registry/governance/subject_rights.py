@@ -10,7 +10,7 @@ A right is given to an account, a connector, a department, a role or to everybod
     account:li.editor     connector:<department id>/<name>     department:<id>     role:security_officer     *
 
 A right never lifts what is forbidden to a role, nor does it let a program decide on an approval: the enforcer checks
-both (`exchange.api.registry_enforcement`).
+both (`exchange.api.registry.enforcement`).
 """
 
 from collections.abc import Iterable

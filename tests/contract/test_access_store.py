@@ -269,6 +269,24 @@ def test_releases_of_one_grant_do_not_wait_for_each_other(engine: sa.Engine) -> 
         assert home.store.lock_shared(one, GRANT) == home.store.lock_shared(two, GRANT)
 
 
+def test_grants_are_counted_by_state_for_all_and_for_one_department(home: Home) -> None:
+    for number in range(3):
+        home.put(a_grant(id=f"g-{number}", state=GrantState.SUBMITTED))
+    home.put(a_grant(id="g-3", state=GrantState.ACTIVE))
+    home.put(a_grant(id="g-4", state=GrantState.ACTIVE, consumer="d-other"))
+    with home.db.read() as reader:
+
+        def counted(party: str | None, most: int = 10) -> dict[GrantState, int]:
+            return home.store.state_counts(reader, party=party, most=most)
+
+        assert counted(None) == {GrantState.SUBMITTED: 3, GrantState.ACTIVE: 2}
+        assert counted(None, most=2) == {GrantState.SUBMITTED: 2, GrantState.ACTIVE: 2}
+        assert counted(CONSUMER) == {GrantState.SUBMITTED: 3, GrantState.ACTIVE: 1}
+        assert counted(PROVIDER) == {GrantState.SUBMITTED: 3, GrantState.ACTIVE: 2}
+        assert counted("d-other") == {GrantState.ACTIVE: 1}
+        assert counted("d-nobody") == {}
+
+
 # quotas
 
 

@@ -75,6 +75,26 @@ def test_an_approver_is_told_in_words_everything_that_a_request_says(
         assert words in row, f"{words}\n{row}"
 
 
+def test_counts_permissions_and_one_s_own_account(
+    postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
+) -> None:
+    _, _, grant = asked
+    terminal = Terminal(postgres_world, "authority-1", tmp_path)
+    counts = terminal.json("grant", "counts")
+    assert sum(counts["counts"].values()) == len(terminal.json("grant", "list"))
+    assert counts["more"] == []
+    assert all(state in terminal.run("grant", "counts") for state in counts["counts"])
+    may = {one["event"]: one for one in terminal.json("grant", "may", grant)["events"]}
+    assert may["approve"]["allowed"] is False
+    assert may["approve"]["reason"] == "role_missing"
+    assert may["approve"]["message"] in terminal.run("grant", "may", grant)
+    own = terminal.json("user", "me")
+    assert (own["name"], own["role"]) == ("authority-1", "data_authority")
+    assert own["rights"]["exchange:grant:read"] == "any"
+    assert "exchange:records:fetch" not in own["rights"]
+    assert "exchange:grant:read" in terminal.run("user", "me")
+
+
 def test_every_noun_has_its_list_as_json_and_one_of_it_shown(
     postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import uvicorn
 from confluent_kafka.schema_registry import SchemaRegistryClient
 
-from exchange.api.registry_protocol import RegistryProtocol
+from exchange.api.registry.protocol import RegistryProtocol
 from registry.postgres import tables
 from registry.rest.app import create
 from tests.kit.cases.registry import Subjects, postgres_store

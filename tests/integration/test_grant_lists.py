@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from exchange.access.grants.page_postgres import select_page
+from exchange.access.grants.page_postgres import select_counts, select_page
 from exchange.access.grants.postgres import metadata
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
 from schemas.access import GrantState
@@ -128,6 +128,22 @@ def test_pages_follow_each_other_without_gap_or_repetition(grants: sa.Engine, na
     ids = [one for one, _ in whole]
     assert ids == sorted(ids, reverse=order is GrantOrder.NEWEST) or order is GrantOrder.EXPIRES
     assert [one for _, one in whole] == sorted((one for _, one in whole), reverse=order is GrantOrder.NEWEST)
+
+
+@pytest.mark.parametrize("party", [None, "d-7", "d-nobody"])
+def test_counts_by_state_read_index_ranges_up_to_a_bound(grants: sa.Engine, party: str | None) -> None:
+    most = 1_001
+    plan, read = explained(grants, select_counts(metadata.tables["access_grant"], party, most))
+    assert not [node for node in read if node["Node Type"] == "Seq Scan"], plan
+    looked_at = sum((node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)) for node in read)
+    assert looked_at <= 3 * most, plan  # two states have more than that, and a party has two sides
+    with grants.connect() as connection:
+        found = dict(connection.execute(select_counts(metadata.tables["access_grant"], party, most)).all())  # type: ignore[arg-type]
+        sides = "" if party is None else f"WHERE consumer = '{party}' OR provider = '{party}'"
+        whole = connection.exec_driver_sql(f"SELECT state, count(*) FROM access_grant {sides} GROUP BY state").all()
+    assert {state: min(count, most) for state, count in found.items() if count} == {
+        state: min(count, most) for state, count in whole
+    }
 
 
 def test_versions_and_use_of_one_grant_read_its_own_rows(grants: sa.Engine) -> None:

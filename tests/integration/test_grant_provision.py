@@ -9,14 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from exchange.access.decision.grant_rules import Event
+from exchange.access.decision.roles import FORBIDDEN, Scope, rights_of
 from exchange.authorization.request_context import RequestContext
 from exchange.server.composition import App
 from exchange.server.initialise import initialise
 from registry.directory.model import CatalogueEntry, GovernmentLevel, ShareType
 from schemas.access import Action, Actor, Grant, GrantState, Level, Role
-from schemas.errors import InvalidError, UnavailableError
+from schemas.errors import InvalidError, RefusedError, UnavailableError
 from tests.kit.cases.accounts import known
-from tests.kit.cases.grants import POPULATION, a_draft, a_person
+from tests.kit.cases.grants import POPULATION, a_connector, a_draft, a_person
 from tests.kit.cases.registry import OTHER_USCC, USCC
 
 pytestmark = pytest.mark.postgres
@@ -141,3 +142,68 @@ def test_an_approval_that_became_impossible_leaves_the_request_to_be_rejected(
     assert state(app, grant.id) == "submitted"
     rejected = app.pool.grants.change(head, CALL, grant.id, Event.REJECT, reason="the field is gone")
     assert rejected.state is GrantState.REJECTED
+
+
+def may(app: App, actor: Actor, grant: Grant) -> dict[str, str]:
+    """Return what an actor may do: allowed, or why not."""
+    found = app.pool.grant_permissions.permissions(actor, CALL, grant.id)
+    return {str(one.event): "allowed" if one.allowed else str(one.reason) for one in found}
+
+
+def test_what_may_be_done_is_what_the_acts_themselves_say(app: App, requested: tuple[Grant, Actor, Actor]) -> None:
+    grant, head, editor = requested
+    asker = a_person(Role.SHARING_OFFICE_HEAD, grant.consumer, name="asker")
+    both = a_person(Role.SHARING_OFFICE_HEAD, grant.provider, name="both")
+    known(app, both)
+    impossible = "transition_not_allowed"
+    assert may(app, head, grant) == {
+        "confirm": "role_missing", "approve": "allowed", "reject": "allowed", "suspend": impossible,
+        "rectified": impossible, "terminate": impossible,
+    }  # fmt: skip
+    assert may(app, asker, grant)["approve"] == "not_provider"
+    assert set(may(app, editor, grant).values()) == {"role_missing"}
+    assert may(app, AUTHORITY, grant)["suspend"] == impossible
+    assert state(app, grant.id) == "submitted", "nothing is carried out"
+    app.pool.grants.approve(head, CALL, grant.id)
+    assert [event for event, answer in may(app, both, grant).items() if answer == "allowed"] == ["suspend"]
+    stranger = a_person(Role.SHARING_OFFICE_HEAD, "d-other", name="stranger")
+    with pytest.raises(RefusedError):
+        may(app, stranger, grant)
+
+
+def test_an_approval_that_the_schema_makes_impossible_is_not_offered(
+    app: App, requested: tuple[Grant, Actor, Actor]
+) -> None:
+    grant, head, editor = requested
+    narrower = json.loads(schema())
+    del narrower["fields"][1]
+    app.pool.administration.register_schema(editor, CALL, POPULATION, json.dumps(narrower))
+    assert may(app, head, grant)["approve"] == "field_unknown"
+    assert may(app, head, grant)["reject"] == "allowed"
+
+
+def test_counts_are_of_what_the_caller_may_see_and_leave_no_entry(
+    app: App, requested: tuple[Grant, Actor, Actor]
+) -> None:
+    grant, head, _ = requested
+    asker = a_person(Role.SHARING_OFFICE_HEAD, grant.consumer, name="asker")
+
+    def entries() -> int:
+        with app.engines[0].connect() as connection:
+            return int(connection.execute(sa.text("SELECT count(*) FROM audit_entry")).scalar_one())
+
+    before = entries()
+    for actor in (head, asker, AUTHORITY):
+        assert app.pool.grant_reads.counts(actor, CALL) == {GrantState.SUBMITTED: 1}
+    assert entries() == before
+    with pytest.raises(RefusedError):
+        app.pool.grant_reads.counts(a_connector(grant.consumer), CALL)
+
+
+def test_an_account_sees_itself_and_its_rights(app: App, requested: tuple[Grant, Actor, Actor]) -> None:
+    _, head, _ = requested
+    assert app.pool.accounts.own(head, CALL).account.name == "head"
+    rights = rights_of(Role.SHARING_OFFICE_HEAD)
+    assert rights[Action.GRANT_APPROVE] is Scope.PROVIDER
+    assert Action.FETCH not in rights
+    assert set(rights_of(Role.AUDITOR)) & FORBIDDEN[Role.AUDITOR] == set()

@@ -95,7 +95,7 @@ class Stage:
             return self.grants._access.get(reader, grant.id)
 
     def listed(self, actor: Actor) -> list[str]:
-        return [one.grant.id for one in self.grants.reviews(actor, CALL, GrantQuery(), unmasked=True)]
+        return [one.grant.id for one in self.app.pool.grant_reads.reviews(actor, CALL, GrantQuery(), unmasked=True)]
 
     def actions(self, grant: Grant) -> list[str]:
         with self.app.engines[0].connect() as connection:
@@ -122,7 +122,7 @@ def test_a_grant_of_before_is_told_to_both_parties_kept_for_30_days_and_suspende
     assert timedelta(days=29) < told.suspend_after - stage.clock(None) <= timedelta(days=30)
     same = replace(told, version=before.version, suspend_after=None)
     assert same == before, "its view stays as it was"
-    words = stage.grants.show(stage.head, CALL, before.id).words
+    words = stage.app.pool.grant_reads.show(stage.head, CALL, before.id).words
     assert any("in clear" in one and "no request wrote that out" in one for one in words)
     assert any(f"suspended after {told.suspend_after.isoformat()}" in one for one in words)
     assert stage.grants.review_unmasked() == 0, "told once"

@@ -30,6 +30,7 @@ __all__ = [
     "decide_control",
     "refuse_role",
     "refuse_standing",
+    "rights_of",
 ]
 
 
@@ -315,6 +316,12 @@ def decide_control(  # noqa: PLR0911 - one return a rule
             Reason.ROLE_FORBIDDEN, f"{actor.role} may not give the role {new_role or 'that is not stated'} to anyone"
         )
     return _ALLOW
+
+
+def rights_of(role: Role) -> dict[Action, Scope]:
+    """Return what a role may do, and on whose behalf; acts on records (`RECORD_ACTIONS`) are not in it."""
+    forbidden = FORBIDDEN.get(role, frozenset())
+    return {action: roles[role] for action, roles in RULES.items() if role in roles and action not in forbidden}
 
 
 def _already_signed(actor: Actor, action: Action, grant: Grant, persons: Mapping[str, str]) -> Deny | None:

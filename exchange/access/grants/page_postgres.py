@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from exchange.access.grants.store import GrantOrder, GrantQuery
+from schemas.access import GrantState
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["select_page"]
+__all__ = ["select_counts", "select_page"]
 
 _FIRST_YEAR, _LAST_YEAR = 1, 9999  # a time of a zone in one of these may be out of the range of times in UTC
 
@@ -43,6 +44,21 @@ def select_page(grant: sa.Table, query: GrantQuery) -> "sa.Select[Any]":
     columns = (grant.c.id, grant.c.text, grant.c.hash, grant.c.seal, grant.c.expires)
     row = sa.select(*columns).where(grant.c.id == found.c.id).limit(1).lateral("stored")
     return sa.select(row).select_from(found.join(row, sa.true())).order_by(*_order(found.c, query))
+
+
+def select_counts(grant: sa.Table, party: str | None, most: int) -> "sa.CompoundSelect[Any]":
+    """Return the statement that counts grants by state, `state` and `found`: each side of each state up to *most*."""
+    sides: list[list[sa.ColumnElement[bool]]] = [[]]
+    if party is not None:
+        sides = [[grant.c.consumer == party], [grant.c.provider == party, grant.c.consumer != party]]
+    counts = []
+    for state in GrantState:
+        found: sa.ColumnElement[int] = sa.literal(0)
+        for side in sides:
+            some = sa.select(grant.c.state).where(grant.c.state == state.value, *side).limit(most).subquery()
+            found += sa.select(sa.func.count()).select_from(some).scalar_subquery()
+        counts.append(sa.select(sa.literal(state.value).label("state"), found.label("found")))
+    return sa.union_all(*counts)
 
 
 def _matching(grant: sa.Table, query: GrantQuery) -> "sa.Select[Any]":

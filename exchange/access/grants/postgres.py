@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import to_text
-from exchange.access.grants.page_postgres import select_page
+from exchange.access.grants.page_postgres import select_counts, select_page
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
     AccessStore,
@@ -72,6 +72,8 @@ _grant = sa.Table(
     sa.Index("access_grant_expires", "expires", "id"),
     sa.Index("access_grant_consumer_expires", "consumer", "expires", "id"),
     sa.Index("access_grant_provider_expires", "provider", "expires", "id"),
+    sa.Index("access_grant_consumer_state", "consumer", "state"),
+    sa.Index("access_grant_provider_state", "provider", "state"),
     sa.Index("access_grant_resource", "topic", "id", postgresql_ops={"topic": "text_pattern_ops"}),
     info=proven("a MAC of its own, the seal; its version and hash are in the entry of the act that made it"),
 )
@@ -315,6 +317,11 @@ class PostgresAccessStore(AccessStore):
         chosen = _grant.c.state.in_([state.value for state in states])
         found = sa.select(_grant.c.id).where(_grant.c.consumer == consumer, chosen).limit(most).subquery()
         return connection_of(reader).scalar(sa.select(sa.func.count()).select_from(found)) or 0
+
+    @override
+    def state_counts(self, reader: Reader, *, party: str | None, most: int) -> dict[GrantState, int]:
+        rows = connection_of(reader).execute(select_counts(_grant, party, most))
+        return {GrantState(row.state): min(row.found, most) for row in rows if row.found}
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:

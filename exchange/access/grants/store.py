@@ -264,6 +264,10 @@ class AccessStore(Protocol):
         """Return how many grants of a consumer are in any of these states, counted up to *most*."""
         ...
 
+    def state_counts(self, reader: Reader, *, party: str | None, most: int) -> dict[GrantState, int]:
+        """Return how many grants are in each state that has some, of all or of a department, each up to *most*."""
+        ...
+
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:
         """Return the ids of active grants whose time is over at *now*, in their order, at most so many after *after*.
 
@@ -422,6 +426,15 @@ class MemoryAccessStore(AccessStore):
     def count(self, reader: Reader, consumer: str, states: Collection[GrantState], most: int) -> int:
         del reader
         return len(self._ids(GrantQuery(consumer=consumer, states=frozenset(states), limit=most)))
+
+    @override
+    def state_counts(self, reader: Reader, *, party: str | None, most: int) -> dict[GrantState, int]:
+        del reader
+        counted = {
+            state: len(self._ids(GrantQuery(party=party, states=frozenset({state}), limit=most)))
+            for state in GrantState
+        }
+        return {state: count for state, count in counted.items() if count}
 
     @override
     def overdue(self, reader: Reader, now: datetime, *, after: str = "", limit: int = 1_000) -> Sequence[str]:

@@ -13,7 +13,7 @@ from exchange.access.decision.grant_rules import GRANT_RULES, OFFERED, Event, Gr
 from exchange.access.grants import life_cycle
 from exchange.audit import log_invariants
 from exchange.audit.log_invariants import makes_version
-from exchange.control import grants as control
+from exchange.control.grants import service as control
 from schemas.access import Action, Actor, ActorKind, Allow, Deny, Grant, GrantState, Level, Role
 from schemas.errors import PoolError, Reason
 from tests.kit.cases.grants import CONSUMER, NOW, PERSONS, PLAIN, PROVIDER, STRANGER, a_draft, a_grant, a_person, held

@@ -66,7 +66,9 @@ def _document() -> dict[str, Any]:
     document |= {
         "version": 1, "fields": [_EVIL], "masks": {_EVIL: "keep_3_4"}, "unmasked": [_EVIL], "withdrawals": True,
         "filter_discloses": [_EVIL], "row_filter": {"op": "eq", "field": _EVIL, "value": _EVIL}, "applied": True,
-        "releases": 3, "more": True, "days": [{"day": _EVIL, "records": 3}],
+        "releases": 3, "more": [_EVIL], "days": [{"day": _EVIL, "records": 3}],
+        "counts": {_EVIL: 3}, "rights": {_EVIL: _EVIL},
+        "events": [{"event": _EVIL, "message": _EVIL, "allowed": True, "reason": _EVIL}],
         "last": {"at": _EVIL, "records": 3, "entry": _EVIL}, "hash": _EVIL,
         "quota_per_day": 7, "revoked_at": None, "suspend_after": _EVIL, "withheld": [],
     }  # fmt: skip

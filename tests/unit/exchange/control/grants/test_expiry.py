@@ -15,7 +15,7 @@ from exchange.access.decision.roles import Standing
 from exchange.access.grants.row_mac import RowMac
 from exchange.access.grants.store import MemoryAccessStore
 from exchange.authorization.enforcement import Enforcer
-from exchange.control.grants import GrantService
+from exchange.control.grants.service import GrantService
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Grant, GrantState
 from schemas.errors import PoolError, Reason, RefusedError, UnavailableError

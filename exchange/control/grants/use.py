@@ -14,7 +14,7 @@ from exchange.audit.search.entry_rows import iso_time
 from exchange.audit.store import EntryQuery, EntryStore
 from exchange.authorization.enforcement import AuditedAct
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grants import GrantService
+from exchange.control.grants.reads import GrantReads
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import UnitOfWork
 from schemas.access import Action, Actor
@@ -38,7 +38,7 @@ class GrantUse:
         clock: microseconds UTC.
     """
 
-    grants: GrantService
+    grants: GrantReads
     access: AccessStore
     entries: EntryStore
     clock: Callable[[], int]

@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.testclient import TestClient
 
 from exchange.access.decision.roles import Standing
-from exchange.api.registry_enforcement import RegistryAccessControl
+from exchange.api.registry.enforcement import RegistryAccessControl
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.schema_access import SchemaAccess

@@ -10,9 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from exchange.access.decision.roles import Standing
-from exchange.api.registry_enforcement import RegistryAccessControl
-from exchange.api.registry_identification import RegistryIdentification
-from exchange.api.ttl_cache import TTL
+from exchange.api.registry.enforcement import RegistryAccessControl
+from exchange.api.registry.identification import RegistryIdentification
+from exchange.api.registry.ttl_cache import TTL
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.authentications import Authentications, Interface, Origin
 from exchange.authorization.enforcement import Enforcer

@@ -12,17 +12,15 @@ when the grant's row changed has either left by then or never will.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
 from exchange.access.decision.grant_rules import GRANT_RULES, Event
-from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.exposure import SchemaMasks, undecided_exposure
 from exchange.access.grants.holding import Holding, check_ceiling
@@ -37,21 +35,20 @@ from exchange.access.grants.life_cycle import (
     submit,
     suspend_unmasked,
 )
-from exchange.access.grants.store import AccessStore, GrantQuery, cursor_behind
+from exchange.access.grants.store import AccessStore
 from exchange.authorization.attributes import AttributeProvider, reference_to
-from exchange.authorization.enforcement import AuditedAct, Enforcer
+from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grant_review import GrantReview, Review, SchemaMaskSource, decision_data
+from exchange.control.grants.reads import read_grant
+from exchange.control.grants.review import GrantReview, SchemaMaskSource, decision_data
 from exchange.control.quotas import Quotas, check_quota
-from registry.database.damaged_row import DamagedRow
-from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Action, Actor, ActorKind, Grant, GrantState, Role
-from schemas.errors import ConflictError, CorruptError, InvalidError, PoolError, Reason, UnavailableError
+from schemas.errors import ConflictError, InvalidError, PoolError, Reason, UnavailableError
 from schemas.identifiers import uuid7
 from schemas.names import Topic
 
-__all__ = ["GrantService", "ViewSchemas"]
+__all__ = ["GrantService", "ViewSchemas", "persons_of"]
 
 _log = structlog.get_logger()
 _ACTION = {event: rule.action for event, rule in GRANT_RULES.items() if rule.action and event in ADVANCING}
@@ -60,7 +57,6 @@ _ENDING = frozenset({Event.REJECT, Event.SUSPEND, Event.TERMINATE})  # possible 
 _WAITING = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
 _HELD = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 _RETRY_AFTER = 600_000_000  # microseconds; each failure writes an audit entry, and the timer must not fill the log
-_Item = TypeVar("_Item")
 _TIMER = Actor(kind=ActorKind.MACHINE, id="timer", department="", role=Role.OPERATOR)
 
 
@@ -179,10 +175,10 @@ class GrantService:
             RefusedError: the actor may not confirm this.
             ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to confirm.
         """
-        grant, proven = self._read(grant_id)
+        grant, proven = read_grant(self._database, self._access, grant_id)
         standing = self._attributes.standing(actor)
         action = Action.GRANT_CONFIRM
-        persons = self._persons(actor, grant)
+        persons = persons_of(self._attributes, actor, grant)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
@@ -203,13 +199,13 @@ class GrantService:
             ConflictError: TRANSITION_NOT_ALLOWED, when there is nothing to approve.
             InvalidError: the view does not suit the resource's schema any more.
         """
-        grant, proven = self._read(grant_id)
+        grant, proven = read_grant(self._database, self._access, grant_id)
         resource = str(grant.topic) if grant else grant_id
         standing = self._attributes.standing(actor)
         action = Action.GRANT_APPROVE
         if grant is not None and grant.state is GrantState.APPROVED:
             action = Action.GRANT_PROVISION
-        persons = self._persons(actor, grant)
+        persons = persons_of(self._attributes, actor, grant)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, resource, call, decision) as (work, act):
             grant, holding = self._lock_with_holding(work, grant_id)
@@ -254,10 +250,10 @@ class GrantService:
                 Reason.REQUEST_INVALID,
                 f"got the event {event}; expected one of {', '.join(_ACTION)} (others have their own calls)",
             )
-        grant, proven = self._read(grant_id)
+        grant, proven = read_grant(self._database, self._access, grant_id)
         if event in _ENDING:  # decided by what the pool wrote last; there is a version of it, whatever its row says
             proven = grant is not None
-        standing, persons = self._attributes.standing(actor), self._persons(actor, grant)
+        standing, persons = self._attributes.standing(actor), persons_of(self._attributes, actor, grant)
         decision = decide_control(actor, action, standing=standing, grant=grant, proven=proven, persons=persons)
         with self._enforcer.act(actor, action, str(grant.topic) if grant else grant_id, call, decision) as (work, act):
             holding, damaged = None, False
@@ -394,120 +390,9 @@ class GrantService:
             )
         return event
 
-    def show(self, actor: Actor, call: RequestContext, grant_id: str) -> Review:
-        """Return a grant, and in words what an approver must know of it.
 
-        Raises:
-            RefusedError: the actor may not see it.
-        """
-        grant, proven = self._read(grant_id)
-        standing = self._attributes.standing(actor)
-        decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
-        resource = str(grant.topic) if grant else grant_id
-        with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
-            grant = self._access.get(work, grant_id)
-            act.grant = reference_to(grant)
-            return self._review.review(work, grant)
-
-    def reading(
-        self,
-        actor: Actor,
-        call: RequestContext,
-        grant_id: str,
-        read: Callable[[UnitOfWork, AuditedAct], Sequence[_Item]],
-    ) -> Sequence[_Item]:
-        """Return what is read of one grant, for those who may see it, with an entry.
-
-        Raises:
-            RefusedError: the actor may not see it; GRANT_FORGED.
-        """
-        grant, proven = self._read(grant_id)
-        standing = self._attributes.standing(actor)
-        decision = decide_control(actor, Action.GRANT_READ, standing=standing, grant=grant, proven=proven)
-        resource = str(grant.topic) if grant else grant_id
-        with self._enforcer.act(actor, Action.GRANT_READ, resource, call, decision) as (work, act):
-            act.grant = reference_to(self._access.get(work, grant_id))
-            return read(work, act)
-
-    def reviews(
-        self, actor: Actor, call: RequestContext, query: GrantQuery, *, unmasked: bool = False
-    ) -> Sequence[Review | DamagedRow]:
-        """List grants as `list` does, each with what it shows beyond the schema's masks.
-
-        Args:
-            actor: who asks.
-            call: the context.
-            query: which grants.
-            unmasked: only those that show unmasked what no request wrote out.
-
-        Raises:
-            RefusedError: the actor may see none.
-        """
-        decision = decide_control(
-            actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
-        )
-        authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
-        query = self._own(actor, query)
-
-        def read(after: str, limit: int) -> Sequence[Review | DamagedRow]:
-            with self._database.read() as reader:
-                return self._review.reviews(reader, self._access.page(reader, replace(query, after=after, limit=limit)))
-
-        def keep(rows: Sequence[Review | DamagedRow]) -> Sequence[Review | DamagedRow]:
-            return [one for one in rows if not unmasked or (not isinstance(one, DamagedRow) and one.undecided)]
-
-        def key(one: Review | DamagedRow) -> str:
-            if isinstance(one, DamagedRow):
-                return one.cursor
-            return cursor_behind(query.order, one.grant.expires, one.grant.id)
-
-        found = collect(read, keep, key, after=query.after, limit=query.limit)
-        self._enforcer.record_read(authorized, {})
-        return found
-
-    def list(self, actor: Actor, call: RequestContext, query: GrantQuery) -> Sequence[Grant | DamagedRow]:
-        """List the grants that the actor may see: its department's, or all. A damaged row is named.
-
-        Raises:
-            RefusedError: the actor may see none.
-        """
-        decision = decide_control(
-            actor, Action.GRANT_READ, standing=self._attributes.standing(actor), department=actor.department or None
-        )
-        authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
-        with self._database.read() as reader:
-            found = self._access.page(reader, self._own(actor, query))
-        self._enforcer.record_read(authorized, {})
-        return found
-
-    @staticmethod
-    def _own(actor: Actor, query: GrantQuery) -> GrantQuery:
-        return replace(query, party=actor.department) if actor.department else query
-
-    def purposes(self) -> Sequence[Purpose | DamagedRow]:
-        """Return the purposes that a request may name; they are public. A damaged row is named."""
-        with self._database.read() as reader:
-            return self._access.listed_purposes(reader)
-
-    def _persons(self, actor: Actor, grant: Grant | None) -> Mapping[str, str]:
-        """Return the persons of the actor and of who signed before: a program's act needs none."""
-        if grant is None or actor.kind is not ActorKind.HUMAN:
-            return {}
-        return self._attributes.persons(*filter(None, (actor.id, grant.requested_by, grant.confirmed_by)))
-
-    def _read(self, grant_id: str) -> tuple[Grant | None, bool]:
-        """Return the grant, and whether the MAC of its current version was verified.
-
-        Where it was not, the grant is the newest version that the pool wrote, or None; None also where it is unknown.
-        """
-        try:
-            with self._database.read() as reader:
-                return self._access.get(reader, grant_id), True
-        except CorruptError:
-            with self._database.read() as reader, suppress(CorruptError):
-                return self._access.last_proven(reader, grant_id), False
-            return None, False
-        except PoolError as error:
-            if error.reason is Reason.GRANT_UNKNOWN:
-                return None, True
-            raise
+def persons_of(attributes: AttributeProvider, actor: Actor, grant: Grant | None) -> Mapping[str, str]:
+    """Return the persons of the actor and of who signed before: a program's act needs none."""
+    if grant is None or actor.kind is not ActorKind.HUMAN:
+        return {}
+    return attributes.persons(*filter(None, (actor.id, grant.requested_by, grant.confirmed_by)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exchange.api.ttl_cache import TTL, TtlCache
+from exchange.api.registry.ttl_cache import TTL, TtlCache
 from schemas.errors import Reason, RefusedError, UnavailableError
 
 

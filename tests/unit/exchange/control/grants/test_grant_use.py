@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from exchange.audit.store import EntryPlace, EntryQuery, StoredLeaf
 from exchange.authorization.request_context import RequestContext
-from exchange.control.grant_use import GrantUse
+from exchange.control.grants.use import GrantUse
 from schemas.access import Actor, ActorKind, Role
 from schemas.merkle import leaf_hash
 

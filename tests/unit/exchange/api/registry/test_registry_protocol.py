@@ -7,7 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from exchange.api.registry_protocol import RegistryProtocol, _CoalescingTransport, client_certificate
+from exchange.api.registry.protocol import RegistryProtocol, _CoalescingTransport, client_certificate
 
 
 class Recording:

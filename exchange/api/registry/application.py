@@ -8,8 +8,8 @@ from exchange import metrics
 from exchange.access.grants.store import GrantQuery
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.bodies import grant_json
-from exchange.api.registry_enforcement import RegistryAccessControl, registry_request_context
-from exchange.api.registry_identification import RegistryIdentification
+from exchange.api.registry.enforcement import RegistryAccessControl, registry_request_context
+from exchange.api.registry.identification import RegistryIdentification
 from exchange.config import Config
 from exchange.pool import Pool
 from registry.database.damaged_row import DamagedRow
@@ -37,7 +37,7 @@ def registry_api(
         except PoolError:
             return []
         query = GrantQuery(topic=topic)
-        found = pool.grants.list(actor, registry_request_context(), query)
+        found = pool.grant_reads.list(actor, registry_request_context(), query)
         return [grant_json(grant) for grant in found if not isinstance(grant, DamagedRow)]
 
     access = RegistryAccessControl(pool.enforcer, pool.database, pool.identities, pool.schema_access, dev=config.dev)

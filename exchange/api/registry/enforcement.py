@@ -22,7 +22,7 @@ from functools import cache
 from typing_extensions import override
 
 from exchange.access.decision.roles import FORBIDDEN, Standing, decide_control, refuse_role, refuse_standing
-from exchange.api.ttl_cache import TtlCache
+from exchange.api.registry.ttl_cache import TtlCache
 from exchange.authorization.attribute_sources import IdentityAttributes
 from exchange.authorization.enforcement import Enforcer
 from exchange.authorization.request_context import RequestContext

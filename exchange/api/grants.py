@@ -1,0 +1,174 @@
+"""Control API of purposes, requests and grants."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from exchange.access.decision.grant_rules import Event
+from exchange.access.decision.purposes import Purpose
+from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
+from exchange.api.bodies import (
+    ReasonBody,
+    RequestBody,
+    grant_json,
+    review_json,
+    version_json,
+)
+from exchange.api.caller import (
+    After,
+    Caller,
+    Document,
+    Limit,
+    listed,
+    refuse_unknown,
+    version_key,
+)
+from exchange.control.grants.reads import MOST_COUNTED
+from exchange.control.grants.review import Review
+from registry.database.damaged_row import DamagedRow
+from registry.database.keyset import MAX_PAGE
+from schemas.access import GrantState
+from schemas.names import ResourceName, Topic
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(refuse_unknown)])
+
+
+@router.get("/purposes", response_model=list[Document], tags=["grants"])
+def purposes(request: Request, who: Caller, after: After = "", limit: Limit = MAX_PAGE) -> Response:
+    """List the purposes that a request may name (使用目的)."""
+    forms = who.pool.enforcer.screen.case_forms
+
+    def document(one: Purpose) -> Document:
+        return {
+            "id": one.id,
+            "parent": one.parent,
+            "zh": one.zh,
+            "en": one.en,
+            "case_form": forms[one.id].text if one.id in forms else None,
+        }
+
+    rows = who.pool.grant_reads.purposes()
+    found = [one for one in rows if (one.cursor if isinstance(one, DamagedRow) else one.id) > after][:limit]
+    return listed(request, found, limit, document=document, key=lambda one: one.id)
+
+
+@router.post("/requests", status_code=201, tags=["grants"])
+def submit(who: Caller, body: RequestBody) -> Document:
+    """File a share request (共享申请)."""
+    return grant_json(who.pool.grants.submit(who.actor, who.call, body.to_draft()))
+
+
+@router.get("/grants", response_model=list[Document], tags=["grants"])
+def grants(
+    request: Request,
+    who: Caller,
+    state: Annotated[list[GrantState] | None, Query()] = None,
+    *,
+    consumer: Annotated[str | None, Query(description="internal id of the department that has or asks for it")] = None,
+    provider: Annotated[str | None, Query(description="internal id of the providing department")] = None,
+    topic: Annotated[str | None, Query(description="resource and major, such as residents.v1")] = None,
+    resource: Annotated[str | None, Query(description="name of a resource, in any major")] = None,
+    expires_within: Annotated[int | None, Query(ge=1, le=3650, description="days from now; without those over")] = None,
+    order: Annotated[GrantOrder, Query(description="id (oldest first), newest, or expires")] = GrantOrder.ID,
+    unmasked: bool = False,
+    after: After = "",
+    limit: Limit = MAX_PAGE,
+) -> Response:
+    """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out.
+
+    A grant whose row is damaged is `{"id": …, "status": "damaged"}`.
+    """
+    now = who.pool.now()
+    query = GrantQuery(
+        consumer=consumer,
+        provider=provider,
+        topic=None if topic is None else Topic.parse(topic),
+        resource=None if resource is None else ResourceName(resource),
+        states=frozenset(state) if state else None,
+        expires_from=None if expires_within is None else now,
+        expires_before=None if expires_within is None else now + timedelta(days=expires_within),
+        order=order,
+        after=after,
+        limit=limit,
+    )
+    found = who.pool.grant_reads.reviews(who.actor, who.call, query, unmasked=unmasked)
+
+    def key(one: Review) -> str:
+        return cursor_behind(order, one.grant.expires, one.grant.id)
+
+    return listed(request, found, limit, document=review_json, key=key)
+
+
+@router.get("/grants/counts", tags=["grants"])
+def grant_counts(who: Caller) -> Document:
+    """Return how many grants that the caller may see are in each state. It leaves no entry: it names none.
+
+    `more`: the states of which there are more than the 1,000 that are counted.
+    """
+    found = who.pool.grant_reads.counts(who.actor, who.call)
+    return {
+        "counts": {str(state): min(count, MOST_COUNTED) for state, count in found.items()},
+        "more": [str(state) for state, count in found.items() if count > MOST_COUNTED],
+    }
+
+
+@router.get("/grants/{grant_id}", tags=["grants"])
+def grant(who: Caller, grant_id: str) -> Document:
+    """Return a grant with what an approver must know, together with all that its consumer holds of the resource."""
+    return review_json(who.pool.grant_reads.show(who.actor, who.call, grant_id))
+
+
+@router.get("/grants/{grant_id}/versions", response_model=list[Document], tags=["grants"])
+def grant_versions(
+    request: Request,
+    who: Caller,
+    grant_id: str,
+    after: After = "",
+    limit: Limit = MAX_PAGE,
+) -> Response:
+    """List the versions of a grant, oldest first, each with its hash and the entry of the act that made it."""
+    found = who.pool.grant_use.versions(who.actor, who.call, grant_id, after=version_key(after), limit=limit)
+    return listed(request, found, limit, document=version_json, key=lambda one: str(one.grant.version))
+
+
+@router.get("/grants/{grant_id}/use", tags=["grants"])
+def grant_use(who: Caller, grant_id: str) -> Document:
+    """Return how often and how much was released under a grant in the last 31 days, and when last."""
+    return who.pool.grant_use.use(who.actor, who.call, grant_id)
+
+
+@router.get("/grants/{grant_id}/may", tags=["grants"])
+def grant_permissions(who: Caller, grant_id: str) -> Document:
+    """Return what the caller may do with a grant now: each event, whether it is allowed, and why it is not."""
+    found = who.pool.grant_permissions.permissions(who.actor, who.call, grant_id)
+    events = [
+        {
+            "event": str(one.event),
+            "allowed": one.allowed,
+            "reason": None if one.reason is None else str(one.reason),
+            "message": one.message,
+        }
+        for one in found
+    ]
+    return {"grant": grant_id, "events": events}
+
+
+@router.post("/grants/{grant_id}/confirmation", tags=["grants"])
+def confirm(who: Caller, grant_id: str) -> Document:
+    """Confirm a sensitive request as the provider's security officer; its approval follows, by another person."""
+    return grant_json(who.pool.grants.confirm(who.actor, who.call, grant_id))
+
+
+@router.post("/grants/{grant_id}/approval", tags=["grants"])
+def approve(who: Caller, grant_id: str) -> Document:
+    """Approve a request; the grant is in force when this returns."""
+    return grant_json(who.pool.grants.approve(who.actor, who.call, grant_id))
+
+
+@router.post("/grants/{grant_id}/{event}", tags=["grants"])
+def change(who: Caller, grant_id: str, event: Event, body: ReasonBody) -> Document:
+    """Reject, suspend, rectify (resume) or terminate; a revocation returns when nothing more can leave."""
+    return grant_json(who.pool.grants.change(who.actor, who.call, grant_id, event, reason=body.reason))
