@@ -427,11 +427,12 @@ class DecodedRelease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRecord:
-    """One record that the target rejected: its index in the release, and why."""
+    """One record that the target rejected: its index in the release, why, and the field, empty where none is known."""
 
     index: int
     code: RejectCode
     message: str
+    field: str = ""
 
 
 QuarantineCallback = Callable[[Sequence[RejectedRecord]], None]

@@ -8,34 +8,35 @@
 
 The position is advanced by compare-and-set: if it is not what this process last saw, another one writes to the same
 table, and this one stops before it writes anything. A record that the database rejects (a constraint of the target's
-own, a text that its encoding cannot hold) does not block the others of its batch: the batch is halved until the record
-is alone. It is quarantined before the transaction commits, since the committed position is past it.
+own, a text that its encoding cannot hold) does not block the others of its batch: it is found, and quarantined with
+its field and the cause before the transaction commits, since the committed position is past it.
 
-The table is created only if configured, and columns are only ever added. PostgreSQL and SQLite upsert in one statement;
-any other database that SQLAlchemy supports gets an update and an insert.
+The table is created only if configured, and columns are only ever added. PostgreSQL gets a release as columns, by COPY
+(`connectors.sinks.sql_copy`); any other database that SQLAlchemy supports, in statements of many rows
+(`connectors.sinks.sql_rows`).
 """
 
 import base64
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 from typing_extensions import override
 
-from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
+from connectors.port import DecodedRelease, QuarantineCallback, RejectedRecord, Sink, WriteResult
+from connectors.sinks.latest_records import LatestRecords, latest_records
+from connectors.sinks.sql_copy import CopyWriter, NotPermittedError, copy_writer
+from connectors.sinks.sql_rows import RowWriter
+from connectors.sinks.sql_schema import DELETED_AT, OWN_COLUMNS, RECORDED_AT, column_for, own_columns
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
 from schemas.failpoints import reached
 
 __all__ = ["SqlSink"]
 
-KEY, RECORDED_AT, DELETED_AT = "_record_key", "_recorded_at", "_deleted_at"
-_OWN_COLUMNS = (KEY, RECORDED_AT, DELETED_AT)
-_CHUNK = 500  # rows of one statement
 _POSITIONS = sa.Table(
     "pool_positions",
     sa.MetaData(),
@@ -60,6 +61,7 @@ class SqlSink(Sink):
         add_columns: bool = False,
         hard_deletes: bool = False,
         native_upsert: bool = True,
+        columns: bool = True,
     ) -> None:
         """Configure; the connection opens at the first call.
 
@@ -71,6 +73,7 @@ class SqlSink(Sink):
             add_columns: add columns for fields that are new in the view.
             hard_deletes: delete withdrawn records instead of marking them.
             native_upsert: use the database's own upsert where it has one.
+            columns: write columns where the database takes them.
         """
         self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if self._engine.dialect.name == "sqlite":
@@ -83,8 +86,10 @@ class SqlSink(Sink):
         self._create = create_table
         self._add = add_columns
         self._hard = hard_deletes
-        self._native = native_upsert and self._engine.dialect.name in ("postgresql", "sqlite")
+        self._native = native_upsert
+        self._by_columns = columns
         self._table: sa.Table | None = None
+        self._writer: RowWriter | CopyWriter | None = None
 
     @override
     def prepare(self, schema: pa.Schema) -> None:
@@ -104,7 +109,7 @@ class SqlSink(Sink):
             missing = [column for column in table.columns if column.name not in present]
             if missing:
                 self._add_columns(missing)
-            self._table = table
+            self._table, self._writer = table, self._writer_for(table, schema)
 
     @override
     def position(self) -> bytes:
@@ -115,17 +120,32 @@ class SqlSink(Sink):
     def write(
         self, release: DecodedRelease, before: bytes, after: bytes, quarantine: QuarantineCallback
     ) -> WriteResult:
-        if self._table is None:
-            raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
-        rows, withdrawals, stale = _latest_per_key(release, _rows_of(release.records))
+        latest = latest_records(release)
         with self._translated_errors(), self._engine.begin() as connection:
             self._advance_position(connection, before, after)
             reached("between_rows_and_position")
-            rejected = self._upsert(connection, self._table, rows)
-            withdrawn = self._withdraw(connection, self._table, withdrawals)
+            rejected = self._write_records(connection, release, latest)
             if rejected:
                 quarantine(rejected)
-        return WriteResult(upserted=len(rows) - len(rejected), withdrawn=withdrawn, stale=stale, rejected=rejected)
+        return WriteResult(
+            upserted=len(latest) - len(rejected),
+            withdrawn=len(latest.withdrawn),
+            stale=latest.stale,
+            rejected=rejected,
+        )
+
+    def _write_records(
+        self, connection: sa.Connection, release: DecodedRelease, latest: LatestRecords
+    ) -> list[RejectedRecord]:
+        if self._writer is None:
+            raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
+        try:
+            rejected = self._writer.upsert(connection, release, latest)
+            self._writer.withdraw(connection, release, latest)
+        except NotPermittedError as error:
+            self._writer = error.rows
+            return self._write_records(connection, release, latest)
+        return sorted(rejected, key=lambda each: each.index)
 
     @override
     def begin_again(self) -> None:
@@ -174,71 +194,23 @@ class SqlSink(Sink):
                 "Stop one of them",
             )
 
-    # -- rows --------------------------------------------------------------------------------------------------
-
-    def _upsert(
-        self, connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> list[RejectedRecord]:
-        rejected: list[RejectedRecord] = []
-        for start in range(0, len(rows), _CHUNK):
-            rejected += self._upsert_or_halve(connection, table, rows[start : start + _CHUNK])
-        return rejected
-
-    def _upsert_or_halve(
-        self, connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> list[RejectedRecord]:
-        """Write the rows; if the database rejects one, halve them until it is alone."""
-        try:
-            with connection.begin_nested():
-                self._upsert_rows(connection, table, [row for _, row in rows])
-        except (sa.exc.IntegrityError, sa.exc.DataError, ValueError) as error:  # ValueError: a NUL in a text
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                return [
-                    *self._upsert_or_halve(connection, table, rows[:middle]),
-                    *self._upsert_or_halve(connection, table, rows[middle:]),
-                ]
-            return [_rejected_record(rows[0][0], error)]
-        return []
-
-    def _upsert_rows(self, connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        if not self._native:
-            for row in rows:
-                _insert_or_update(connection, table, row)
-            return
-        make = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = make(table).values([dict(row) for row in rows])
-        changes = {column.name: statement.excluded[column.name] for column in table.columns if column.name != KEY}
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[KEY],
-                set_=changes,
-                where=table.c[RECORDED_AT] <= statement.excluded[RECORDED_AT],
-            )
-        )
-
-    def _withdraw(self, connection: sa.Connection, table: sa.Table, withdrawals: Mapping[str, int]) -> int:
-        key = sa.bindparam("gone_key", type_=sa.String)
-        at = sa.bindparam("gone_at", type_=sa.BigInteger)
-        where = (table.c[KEY] == key, table.c[RECORDED_AT] <= at)
-        statement: sa.Update | sa.Delete = sa.update(table).where(*where).values({RECORDED_AT: at, DELETED_AT: at})
-        if self._hard:
-            statement = sa.delete(table).where(*where)
-        if withdrawals:
-            connection.execute(
-                statement, [{"gone_key": each, "gone_at": recorded_at} for each, recorded_at in withdrawals.items()]
-            )
-        return len(withdrawals)
-
     # -- the table ---------------------------------------------------------------------------------------------
 
+    def _writer_for(self, table: sa.Table, schema: pa.Schema) -> RowWriter | CopyWriter:
+        dialect = self._engine.dialect
+        rows = RowWriter(table, dialect.name, hard_deletes=self._hard, native_upsert=self._native)
+        by_columns = None
+        if self._native and self._by_columns:
+            by_columns = copy_writer(table, schema, dialect, rows, hard_deletes=self._hard)
+        return by_columns or rows
+
     def _table_of(self, schema: pa.Schema) -> sa.Table:
-        columns = [_column(field) for field in schema]
-        return sa.Table(self._name, sa.MetaData(), *_own_columns(), *columns, schema=self._schema)
+        columns = [column_for(field) for field in schema]
+        return sa.Table(self._name, sa.MetaData(), *own_columns(), *columns, schema=self._schema)
 
     def _add_columns(self, missing: Sequence[sa.Column[Any]]) -> None:
         names = ", ".join(str(column.name) for column in missing)
-        if not self._add or any(column.name in _OWN_COLUMNS for column in missing):
+        if not self._add or any(column.name in OWN_COLUMNS for column in missing):
             raise ConflictError(
                 Reason.CONTRACT_BROKEN,
                 f"the table {self._target} lacks the columns {names}; add them, or set `add_columns: true`",
@@ -253,20 +225,24 @@ class SqlSink(Sink):
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
+        driver = self._engine.dialect.loaded_dbapi  # COPY is the driver's own call, with errors of its own
         try:
             yield
-        except _UNAVAILABLE_ERRORS as error:
+        except (*_UNAVAILABLE_ERRORS, driver.OperationalError, driver.InterfaceError, driver.InternalError) as error:
             raise UnavailableError(
                 Reason.TARGET_UNAVAILABLE,
-                f"the target database does not answer as it should ({type(error.orig).__name__}); is it there?",
+                f"the target database does not answer as it should ({_kind(error)}); is it there?",
             ) from error
-        except sa.exc.SQLAlchemyError as error:
-            kind = type(error.orig if isinstance(error, sa.exc.DBAPIError) else error).__name__
+        except (sa.exc.SQLAlchemyError, driver.Error) as error:
             raise ConflictError(
                 Reason.TARGET_REJECTED,
-                f"the target cannot be used as configured ({kind}); may this user write to {self._target}, and do its "
-                "columns have the types of the view?",
+                f"the target cannot be used as configured ({_kind(error)}); may this user write to {self._target}, and "
+                "do its columns have the types of the view?",
             ) from error
+
+
+def _kind(error: Exception) -> str:
+    return type(error.orig if isinstance(error, sa.exc.DBAPIError) else error).__name__
 
 
 def _begin_explicitly(engine: sa.Engine) -> None:
@@ -283,91 +259,3 @@ def _begin_explicitly(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _own_columns() -> list[sa.Column[Any]]:
-    return [
-        sa.Column(KEY, sa.String(32), primary_key=True),
-        sa.Column(RECORDED_AT, sa.BigInteger, nullable=False),
-        sa.Column(DELETED_AT, sa.BigInteger),
-    ]
-
-
-def _column(field: pa.Field) -> sa.Column[Any]:
-    """Return the column of a field. All are nullable: a withdrawal may be the first that arrives of a record."""
-    return sa.Column(field.name, _sql_type(field.type))
-
-
-def _sql_type(arrow: pa.DataType) -> sa.types.TypeEngine[Any]:
-    if pa.types.is_decimal(arrow):
-        return sa.Numeric(arrow.precision, arrow.scale)
-    for test, kind in (
-        (pa.types.is_boolean, sa.Boolean()),
-        (pa.types.is_int32, sa.Integer()),
-        (pa.types.is_int64, sa.BigInteger()),
-        (pa.types.is_floating, sa.Double()),
-        (pa.types.is_date, sa.Date()),
-        (pa.types.is_time, sa.Time()),
-        (pa.types.is_binary, sa.LargeBinary()),
-        (pa.types.is_fixed_size_binary, sa.LargeBinary()),
-    ):
-        if test(arrow):
-            return kind
-    if pa.types.is_timestamp(arrow):
-        return sa.DateTime(timezone=arrow.tz is not None)
-    if pa.types.is_nested(arrow) and not pa.types.is_dictionary(arrow):
-        return sa.JSON()
-    return sa.Text()
-
-
-def _rows_of(records: pa.RecordBatch) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = records.to_pylist()
-    return rows
-
-
-def _latest_per_key(
-    release: DecodedRelease, values: Sequence[dict[str, Any]]
-) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, int], int]:
-    """Return the last record of each key: rows with their indices, withdrawals, and the number of replaced records."""
-    rows: dict[str, tuple[int, dict[str, Any]]] = {}
-    withdrawals: dict[str, int] = {}
-    stale = 0
-    records = iter(values)
-    for index, (key, recorded_at, withdrawn) in enumerate(
-        zip(release.keys, release.recorded_at, release.withdrawn, strict=True)
-    ):
-        text = key.hex()
-        stale += (text in rows) + (text in withdrawals)
-        rows.pop(text, None)
-        withdrawals.pop(text, None)
-        if withdrawn:
-            withdrawals[text] = recorded_at
-        else:
-            row = {name: _sql_value(value) for name, value in next(records).items()}
-            rows[text] = (index, {KEY: text, RECORDED_AT: recorded_at, DELETED_AT: None, **row})
-    return list(rows.values()), withdrawals, stale
-
-
-def _sql_value(value: Any) -> Any:
-    if isinstance(value, list) and value and isinstance(value[0], tuple):  # a map's entries
-        return dict(value)
-    return value
-
-
-def _insert_or_update(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
-    mine = table.c[KEY] == row[KEY]
-    stored = connection.execute(sa.select(table.c[RECORDED_AT]).where(mine)).scalar_one_or_none()
-    if stored is None:
-        connection.execute(sa.insert(table).values(dict(row)))
-    elif stored <= row[RECORDED_AT]:
-        connection.execute(sa.update(table).where(mine).values(dict(row)))
-
-
-def _rejected_record(index: int, error: Exception) -> RejectedRecord:
-    code = RejectCode.TARGET_REJECTED
-    if isinstance(error, sa.exc.IntegrityError):
-        code = RejectCode.TARGET_CONSTRAINT
-    elif isinstance(error, (sa.exc.DataError, ValueError)):
-        code = RejectCode.TARGET_TYPE
-    kind = type(error.orig).__name__ if isinstance(error, sa.exc.DBAPIError) else type(error).__name__
-    return RejectedRecord(index=index, code=code, message=f"the target refused it ({kind})")

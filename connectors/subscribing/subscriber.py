@@ -222,7 +222,7 @@ class Subscriber:
             Reject(
                 line=release.recorded_at[each.index],
                 code=each.code,
-                field="",
+                field=each.field,
                 message=each.message,
                 original=release.keys[each.index] + release.values[each.index],
             )

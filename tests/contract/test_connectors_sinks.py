@@ -11,8 +11,11 @@ import sqlalchemy as sa
 
 from connectors.conformance import FULL, SCHEMA, SinkSuite, expect_no_rejects, make_release
 from connectors.port import Sink
+from connectors.sinks import sql_copy
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
+from connectors.sinks.sql_copy import CopyWriter
+from connectors.sinks.sql_rows import RowWriter
 
 
 class _SqlTarget(SinkSuite):
@@ -51,7 +54,8 @@ class _SqlTarget(SinkSuite):
         def broken(*_: object) -> int:
             raise MemoryError
 
-        monkeypatch.setattr(SqlSink, "_withdraw", broken)
+        monkeypatch.setattr(RowWriter, "withdraw", broken)
+        monkeypatch.setattr(CopyWriter, "withdraw", broken)
         for before in (b"p1", b""):
             fresh = SqlSink(self.url, "people", "g-1" if before else "g-2", native_upsert=self.native)
             self.made.append(fresh)
@@ -115,6 +119,21 @@ class TestPostgres(_SqlTarget):
 
 @pytest.mark.postgres
 class TestPostgresWithHardDeletes(TestPostgres):
+    hard = True
+
+
+@pytest.mark.postgres
+class TestPostgresByColumns(TestPostgres):
+    """As for releases of many records, which this suite has none of."""
+
+    @pytest.fixture(autouse=True)
+    def columns_for_few_records(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sql_copy, "MIN_RECORDS", 0)
+        monkeypatch.setattr(sql_copy, "_FEW_ROWS", 1)
+
+
+@pytest.mark.postgres
+class TestPostgresByColumnsWithHardDeletes(TestPostgresByColumns):
     hard = True
 
 
