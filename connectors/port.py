@@ -311,13 +311,13 @@ class ChangeRequest:
 
     Attributes:
         table: `schema.table`.
-        after: position of the table.
+        after: position of the table; None = not known yet.
         key: columns that make the record's key.
         columns: columns that a record may be made of; of others no value is needed.
     """
 
     table: str
-    after: ChangePosition
+    after: ChangePosition | None
     key: Sequence[str]
     columns: frozenset[str]
 
@@ -352,13 +352,14 @@ class ChangeSource(Protocol):
         """Return `ChangePosition.stream` of this database."""
         ...
 
-    def prepare(self, tables: Sequence[str], *, adopt: bool) -> bool:
-        """Check that the log can be read, and return whether it is already kept for this connector.
+    def prepare(self, requests: Sequence[ChangeRequest], *, adopt: bool, fresh: bool) -> frozenset[str]:
+        """Check that the log can be read, and return the tables of which it is already kept for this connector.
 
         Args:
-            tables: that will be requested.
+            requests: that will be read; the tables must be ready for them.
             adopt: the pool has positions of these tables, so a log that is kept under this name is this connector's,
                 also where its own notes on that are lost.
+            fresh: give up what is kept, if anything; all tables are read whole.
 
         Raises:
             InvalidError: CONFIG_INVALID, with the statement that makes the database ready.
@@ -384,8 +385,8 @@ class ChangeSource(Protocol):
         """
         ...
 
-    def confirm(self, position: int) -> None:
-        """Register that everything up to a position (`ChangeBatch.position`) is published. Idempotent.
+    def confirm(self, position: int | None) -> None:
+        """Register that everything up to a position (`ChangeBatch.position`) is published; None = nothing more.
 
         The thread that reads calls it, at least every few seconds while it does not ask for the next batch: it also
         tells the database that the reader lives.

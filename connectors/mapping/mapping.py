@@ -157,15 +157,14 @@ class ColumnMapping:
         Raises:
             InvalidError: CONTRACT_BROKEN, naming the columns that are missing or unknown.
         """
-        by_target = {column.target or name: name for name, column in self.columns.items() if not column.exclude}
+        sources = self.source_columns()
+        mapped = {column.target or name for name, column in self.columns.items() if not column.exclude}
         plans, missing = [], []
         for contract_field in self.contract.fields:
-            source = by_target.get(contract_field.name)
-            if source is None and contract_field.name not in self.columns:
-                source = contract_field.name
+            source = sources.get(contract_field.name)
             if source is not None and source in present:
                 plans.append(self._plan_field(contract_field, source))
-            elif contract_field.nullable and contract_field.name not in by_target:
+            elif contract_field.nullable and contract_field.name not in mapped:
                 plans.append(self._plan_field(contract_field, ""))
             else:
                 missing.append(source or contract_field.name)
@@ -185,6 +184,12 @@ class ColumnMapping:
                 },
             )
         return BoundMapping(plans, self.contract)
+
+    def source_columns(self) -> dict[str, str]:
+        """Return field → the column that fills it, of those that a column may fill."""
+        by_target = {column.target or name: name for name, column in self.columns.items() if not column.exclude}
+        by_name = {each.name: each.name for each in self.contract.fields if each.name not in self.columns}
+        return by_name | by_target
 
     def _plan_field(self, contract_field: ContractField, source: str) -> _FieldPlan:
         column = self.columns.get(source, Column())

@@ -13,9 +13,10 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
+from connectors.port import ChangePosition
 from connectors.state.ledger import KeyUpdate, Ledger, StoredBatch
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.merkle import root_of
@@ -76,11 +77,12 @@ class SourcePosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordGroup:
-    """The records of one batch, and the source position after them."""
+    """The records of one batch, and the source positions after and before them; the latter is empty if unknown."""
 
     records: Sequence[OutboundRecord]
-    position: SourcePosition
+    position: SourcePosition | ChangePosition
     scope: int
+    before: SourcePosition | ChangePosition = SourcePosition()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +209,7 @@ class Outbox:
             records = list(requeue[0].records)
             removed = set(bad)
             rest = [record for index, record in enumerate(records) if index not in removed]
-            requeue[0] = RecordGroup(records=rest, position=requeue[0].position, scope=requeue[0].scope)
+            requeue[0] = replace(requeue[0], records=rest)
             self._requeued.extendleft(reversed([group for group in requeue if group.records]))
             return [records[index] for index in bad]
 
@@ -221,13 +223,9 @@ class Outbox:
                 return True
             first = self._requeued.popleft()
             middle = len(first.records) // 2
-            self._requeued.appendleft(
-                RecordGroup(records=first.records[middle:], position=first.position, scope=first.scope)
-            )
-            # The position after the first half is unknown; an empty one costs a lost ledger some work, no more.
-            self._requeued.appendleft(
-                RecordGroup(records=first.records[:middle], position=SourcePosition(), scope=first.scope)
-            )
+            self._requeued.appendleft(replace(first, records=first.records[middle:]))
+            # The position after the first half is unknown: the one before it costs some work after a crash, no more.
+            self._requeued.appendleft(replace(first, records=first.records[:middle], position=first.before))
             return True
 
     def _batch_at(self, sequence: int) -> Batch | None:

@@ -72,6 +72,7 @@ class Publisher:
         self._stop = stop
         self._progress = progress
         self._notify = notify
+        self._clock = clock
 
     def run(self) -> list[RunReport]:
         """Publish what the source has now; return the report of each portion.
@@ -183,10 +184,12 @@ class Publisher:
         checkpoint = self.ledger.checkpoint()
         complete = checkpoint is not None and checkpoint.complete
         mark = mark_of(Operation.VOID, published=True, complete=complete)
+        # When a missing row was deleted is not known; it is no longer valid now.
+        ended_at = int(self._clock().timestamp() * 1e6) if self.publication.on_delete == "end" else 0
         for keys in key_scan.missing_keys():
             if self._stop.is_set():
                 return
             for start in range(0, len(keys), _MAX_VOIDS):
                 page = keys[start : start + _MAX_VOIDS]
-                records = [OutboundRecord(mark, key, b"", b"", 0, key) for key in page]
+                records = [OutboundRecord(mark, key, b"", b"", 0, key, ended_at) for key in page]
                 yield RecordGroup(records=records, position=position, scope=scope)

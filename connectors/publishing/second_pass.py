@@ -37,8 +37,20 @@ class RunCounters:
         quarantine: Quarantine,
         share: float,
         progress: Callable[[RunReport], None] = lambda _: None,
+        *,
+        deletes_are_rows: bool = False,
     ) -> None:
+        """Configure.
+
+        Args:
+            run: the report that is counted up.
+            quarantine: of the publication.
+            share: of the rows read (after the first 1,000); more of them quarantined stop the run.
+            progress: called after each receipt.
+            deletes_are_rows: a void is sent for a row that was read, as from a log of changes.
+        """
         self.run = run
+        self._deletes_are_rows = deletes_are_rows
         self._progress = progress
         self._quarantine = quarantine
         self._share = share
@@ -79,7 +91,8 @@ class RunCounters:
         """
         self.run = replace(self.run, outcome=outcome)
         run = self.run
-        if outcome == "done" and run.read != run.published + run.quarantined + run.unchanged:
+        deletes = run.voided if self._deletes_are_rows else 0
+        if outcome == "done" and run.read != run.published + run.quarantined + run.unchanged + deletes:
             raise InvalidError(
                 Reason.INTERNAL,
                 f"{run.portion}: {run.read} rows read, but {run.published} published, {run.quarantined} quarantined "

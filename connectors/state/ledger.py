@@ -242,6 +242,7 @@ class Ledger(FileHistory):
             _write_checkpoint(sql, checkpoint)
             sql.execute("DELETE FROM outbox")
             sql.execute("DELETE FROM files")
+            sql.execute("DELETE FROM meta WHERE name = 'change_start'")  # a log is not read twice: the table is, whole
             sql.execute("INSERT INTO lost_receipts SELECT * FROM receipts WHERE sequence > ?", (last,))
             sql.execute("DELETE FROM receipts WHERE sequence > ?", (last,))
             sql.execute("INSERT OR IGNORE INTO keys SELECT key, x'', scope FROM voided WHERE sequence > ?", (last,))

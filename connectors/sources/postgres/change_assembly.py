@@ -12,15 +12,13 @@ A transaction in which a table has more rows than a batch holds, or that is larg
 as it arrives; their spans say so.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import overload
 
 import pyarrow as pa
-from typing_extensions import override
 
 from connectors.port import ChangeBatch, ChangeOperation, ChangeRequest, RowChunk, TableChanges, TransactionSpan
+from connectors.sources.postgres.json_rows import JsonRows
 from connectors.sources.postgres.pgoutput import (
     UNCHANGED,
     Begin,
@@ -171,7 +169,8 @@ class ChangeAssembler:
         self._begin = begin
         for table in self._tables.values():
             table.seen = table.given = 0
-            table.skip = table.request.after.published_rows(begin.commit_lsn)
+            after = table.request.after
+            table.skip = 0 if after is None else after.published_rows(begin.commit_lsn)
 
     def _commit(self, commit: Commit) -> Iterator[AssembledBatch]:
         for table in self._tables.values():
@@ -318,31 +317,8 @@ def _changes(table: str, buffer: _Buffer) -> TableChanges:
         rows=RowChunk(
             columns={names[at]: pa.array(columns[at], pa.string()) for at in buffer.shape.needed},
             lines=buffer.lines,
-            originals=_Originals(names, buffer.rows),
+            originals=JsonRows(names, buffer.rows),
         ),
         operations=bytes(buffer.operations),
         spans=buffer.spans,
     )
-
-
-class _Originals(Sequence[bytes]):
-    """Rows as JSON, written when one is asked for: of most rows none is."""
-
-    def __init__(self, names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        self._names = names
-        self._rows = rows
-
-    @override
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, at: int) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
-    @override
-    def __getitem__(self, at: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(at, slice):
-            return _Originals(self._names, self._rows[at])
-        row: Mapping[str, object] = dict(zip(self._names, self._rows[at], strict=True))
-        return json.dumps(row, ensure_ascii=False).encode()
