@@ -31,6 +31,7 @@ from typing import Annotated, Any, Literal, Self
 import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from connectors.config.database_url import parse_database_url
 from connectors.config.secret_references import SecretReference, is_reference
 from schemas.errors import InvalidError
 from schemas.names import ConnectorId, Topic
@@ -102,9 +103,9 @@ def _url(value: str) -> str:
     if is_reference(value):
         return value
     try:
-        url = sa.make_url(value)
-    except sa.exc.ArgumentError as error:
-        raise ValueError("expected a database address such as postgresql+psycopg2://user@host/database") from error
+        url = parse_database_url(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
     if url.password:
         raise ValueError("the address holds a password; put it under `password:` as ${env:NAME} or ${file:/path}")
     return value
@@ -145,8 +146,12 @@ class _DatabaseConfig(StrictModel):
     password: Secret = ""
 
     def address(self) -> sa.URL:
-        """Return the address with its password; both references are resolved."""
-        url = sa.make_url(SecretReference(self.url).resolve())
+        """Return the address with its password; both references are resolved.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, also for a driver that is not installed.
+        """
+        url = parse_database_url(SecretReference(self.url).resolve())
         return url.set(password=SecretReference(self.password).resolve()) if self.password else url
 
 
@@ -265,7 +270,10 @@ class PublishConfig(StrictModel):
 
     resource: Annotated[str, AfterValidator(_topic)]
     table: str = ""
+    query: str = ""
+    where: str = ""
     page_by: Texts = ()
+    key: Texts = ()
     pattern: Texts = ()
     replaces: Literal["everything", "same_name", "nothing"] = "everything"
     format: FormatConfig = FormatConfig()
@@ -347,9 +355,13 @@ class ConnectorConfig(StrictModel):
             if twice:
                 raise ValueError(f"the {name} {', '.join(sorted(twice))} is named twice")
         if isinstance(self.source, SqlSourceConfig):
-            without = [each.resource for each in self.publish if not each.table]
-            if without:
-                raise ValueError(f"`table:` is missing for {', '.join(without)}")
+            for each in self.publish:
+                if bool(each.table) is bool(each.query):
+                    raise ValueError(f"{each.resource} needs one of `table:` and `query:`")
+                if each.query and not each.key:
+                    raise ValueError(f"`query:` of {each.resource} needs `key:`, its unique columns")
+                if each.key and each.page_by:
+                    raise ValueError(f"{each.resource} has `key:` and `page_by:`; keep one of them")
         return self
 
 

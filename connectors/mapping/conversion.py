@@ -37,6 +37,7 @@ _TIMESTAMP_TEXT = re.compile(
     r"(Z|[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)?"
 )
 _CLOCK_TEXT = re.compile(r"([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:\.([0-9]+))?")
+_DURATION_TEXT = re.compile(r"-?[0-9]{2,4}(?::[0-9]{2}){1,2}(?:\.[0-9]+)?")  # MySQL's TIME: -838:59:59 to 838:59:59
 _SPECIAL_NUMBERS = frozenset({"nan", "inf", "infinity", "snan", "1.#inf", "1.#qnan"})
 _SPECIAL_TIMES = re.compile(r"[+-]?infinity|0000-00-00.*|.* BC|[+-]?[0-9]{5,}-.*", re.IGNORECASE)
 _LIMITS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
@@ -216,7 +217,8 @@ def _clock_time(places: int) -> Converter:
     def convert(text: str) -> Value | Fault:
         found = _CLOCK_TEXT.fullmatch(text)
         if found is None:
-            return Fault(RejectCode.TYPE, "a time of day such as 09:30:00")
+            longer = _DURATION_TEXT.fullmatch(text)
+            return Fault(RejectCode.RANGE if longer else RejectCode.TYPE, "a time of day such as 09:30:00")
         fraction = _fraction(found[2], places)
         if isinstance(fraction, Fault):
             return fraction

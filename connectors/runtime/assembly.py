@@ -122,7 +122,14 @@ def source(
                 clock=clock,
             )
         case SqlSourceConfig() as database:
-            return SqlSource(database.address(), section.table, page_by=section.page_by)
+            return SqlSource(
+                database.address(),
+                section.table,
+                page_by=section.page_by,
+                key=section.key,
+                where=section.where,
+                query=section.query,
+            )
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
 

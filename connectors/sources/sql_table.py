@@ -1,4 +1,4 @@
-"""Database table as a source, read through SQLAlchemy: the whole table, page by page (keyset pagination).
+"""Database table, view or query as a source, read through SQLAlchemy: the whole, page by page (keyset pagination).
 
     SELECT … FROM table WHERE (page_by) > (last one seen) ORDER BY page_by LIMIT n
 
@@ -11,51 +11,84 @@ tell what was deleted from it.
 `page_by` must be unique and never null, or rows would be missed: the primary key, or columns that the configuration
 names and the database confirms.
 
-Values are read as text. PostgreSQL converts them itself, so that BC dates, infinity and numeric NaN arrive and
-can be quarantined, where a driver would fail in the middle of the page.
+A view or a query has no key that the database confirms. Its owner says what is unique (`key`), and that is checked as
+it is read, in one statement and one transaction, in the order of the key:
+
+    SELECT … FROM view ORDER BY key          a key that comes twice or is null stops the pass, with their numbers
+
+The first pass reads the keys alone, so this happens before anything of it is published.
+
+Values are read as text (`connectors.sources.sql_values`).
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.sql.elements import ColumnElement
 from typing_extensions import override
 
-from connectors.port import Replaces, RowChunk, Source
+from connectors.port import Reject, RejectCode, Replaces, RowChunk, Source
+from connectors.sources.sql_values import RAW_DIALECTS, Undecodable, as_text, decode_or_mark, select_exactly, text_of
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 
 __all__ = ["SqlSource", "TablePortion"]
 
 _PAGE = 5_000  # rows
+_PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w)")  # what SQLAlchemy takes for a parameter of a textual statement
+_QUERY_TYPES: dict[str, dict[Any, sa.types.TypeEngine[Any]]] = {  # by the type codes of PEP 249's `description`
+    "postgresql": {17: sa.LargeBinary(), 790: postgresql.MONEY()},
+    "mysql": {4: mysql.FLOAT(), 16: mysql.BIT()},
+}
+_QUERY_TYPES["mariadb"] = _QUERY_TYPES["mysql"]
 _UNAVAILABLE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
 
 
 class SqlSource(Source):
-    """One table; each pass over it is one portion."""
+    """One table, view or query; each pass over it is one portion."""
 
-    def __init__(self, url: sa.URL, table: str, *, page_by: Sequence[str] = (), page: int = _PAGE) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        table: str = "",
+        *,
+        page_by: Sequence[str] = (),
+        key: Sequence[str] = (),
+        where: str = "",
+        query: str = "",
+        page: int = _PAGE,
+    ) -> None:
         """Configure; the connection opens at the first call.
 
         Args:
             url: of the database.
-            table: `table` or `schema.table`.
+            table: `table` or `schema.table`, also of a view; empty where there is a query.
             page_by: unique columns that are never null; the primary key when empty.
-            page: rows of one statement.
+            key: columns that are unique and never null by their owner's word, which is checked while they are read.
+            where: a condition in the database's SQL.
+            query: a SELECT statement in the database's SQL; needs `key`.
+            page: rows of one statement, or of one chunk.
         """
         self._engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if self._engine.dialect.name == "postgresql":
             sa.event.listen(self._engine, "connect", _configure_session)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _mark_undecodable)
         schema, _, name = table.rpartition(".")
         self._schema = schema or None
         self._name = name
-        self._table_name = table
+        self._table_name = table or "query"
         self._page_by = tuple(page_by)
+        self._key = tuple(key)
+        self._where = where
+        self._query = query.strip().rstrip(";")
         self._page = page
 
     @override
@@ -71,34 +104,65 @@ class SqlSource(Source):
             RefusedError: this user may not read it.
             UnavailableError: SOURCE_UNAVAILABLE.
         """
-        with translate_errors(self._table_name):
-            inspector = sa.inspect(self._engine)
-            try:
-                table = sa.Table(self._name, sa.MetaData(), schema=self._schema, autoload_with=self._engine)
-            except sa.exc.NoSuchTableError as error:
-                raise InvalidError(
-                    Reason.CONFIG_INVALID, f"the table {self._table_name} is not there, or this user may not see it"
-                ) from error
-            page_by = self._page_by or tuple(column.name for column in table.primary_key.columns)
-            self._check_page_order(inspector, table, page_by)
-            return TablePortion(self._engine, table, self._table_name, page_by, self._page)
+        with translate_errors(self._table_name), warnings.catch_warnings():
+            # Of a type that SQLAlchemy does not know, the driver's value is read.
+            warnings.simplefilter("ignore", sa.exc.SAWarning)
+            rows = self._query_rows() if self._query else self._table()
+            if self._key:
+                self._check_columns(rows, self._key, "key")
+            return TablePortion(
+                self._engine,
+                rows,
+                self._table_name,
+                self._key or self._page_order(rows),
+                self._page,
+                where=self._where,
+                checked=bool(self._key),
+            )
+
+    def _table(self) -> sa.Table:
+        try:
+            return sa.Table(self._name, sa.MetaData(), schema=self._schema, autoload_with=self._engine)
+        except sa.exc.NoSuchTableError as error:
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"the table {self._table_name} is not there, or this user may not see it"
+            ) from error
+
+    def _query_rows(self) -> sa.FromClause:
+        """Return the query as something to select from, with the columns that it has."""
+        dialect = self._engine.dialect
+        query = _PARAMETER.sub(r"\\:", self._query)
+        text = sa.text(f"SELECT * FROM ({query}) pool_query WHERE 1 = 0")  # noqa: S608 - the configuration's own query
+        with self._engine.connect() as connection:
+            cursor: Any = connection.execute(text).cursor
+            described = [] if cursor is None else list(cursor.description)
+        types = _QUERY_TYPES.get(dialect.name, {})
+        columns: list[sa.ColumnClause[Any]] = [sa.column(each[0], types.get(each[1])) for each in described]
+        names = [each.name for each in columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InvalidError(
+                Reason.CONFIG_INVALID, f"`query:` names columns twice: {', '.join(twice)}; give them other names by AS"
+            )
+        return sa.text(query).columns(*columns).subquery("pool_query")
 
     @override
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_page_order(self, inspector: sa.Inspector, table: sa.Table, page_by: Sequence[str]) -> None:
+    def _page_order(self, table: sa.FromClause) -> Sequence[str]:
+        """Return unique columns that are never null: those of `page_by`, or the primary key."""
+        inspector = sa.inspect(self._engine)
+        primary = tuple(column.name for column in table.primary_key)
+        page_by = self._page_by or primary
         if not page_by:
             raise InvalidError(
                 Reason.CONFIG_INVALID,
-                f"the table {self._table_name} has no primary key; name unique columns under `page_by:`",
+                f"{self._table_name} has no primary key; name unique columns under `page_by:`, or, where nothing "
+                "declares them, as in a view, under `key:`",
             )
-        lacking = [name for name in page_by if name not in table.columns]
-        if lacking:
-            raise InvalidError(
-                Reason.CONFIG_INVALID, f"the table {self._table_name} has no column {', '.join(lacking)} (`page_by`)"
-            )
-        unique = [set(table.primary_key.columns.keys())]
+        self._check_columns(table, page_by, "page_by")
+        unique = [set(primary)]
         unique += [set(each["column_names"]) for each in inspector.get_unique_constraints(self._name, self._schema)]
         unique += [
             {name for name in each["column_names"] if name is not None}
@@ -109,15 +173,48 @@ class SqlSource(Source):
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{', '.join(page_by)} of {self._table_name} are not declared unique; rows would be missed at the "
-                "edge of a page. Name the columns of a primary key or of a unique index under `page_by:`",
+                "edge of a page. Name the columns of a primary key or of a unique index under `page_by:`; or, if they "
+                "are unique all the same, under `key:`",
             )
         nullable = [name for name in page_by if table.columns[name].nullable]
-        if nullable:
+        if nullable and not (set(nullable) <= set(primary) and self._primary_key_is_never_null()):
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{', '.join(nullable)} of {self._table_name} may be null; such rows would never be read. Declare them "
-                "NOT NULL, or name other columns under `page_by:`",
+                "NOT NULL, or name other columns under `page_by:`; or, if they never are, under `key:`",
             )
+        return page_by
+
+    def _check_columns(self, table: sa.FromClause, names: Sequence[str], where: str) -> None:
+        lacking = [name for name in names if name not in table.columns]
+        if lacking:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{self._table_name} has no column {', '.join(lacking)} (`{where}`); it has "
+                f"{', '.join(table.columns.keys())}",
+            )
+
+    def _primary_key_is_never_null(self) -> bool:
+        """Return whether a table of SQLite has a primary key that cannot be null although it is not declared so.
+
+        Source: SQLite's "CREATE TABLE", 3.5: by an old error PRIMARY KEY does not imply NOT NULL, unless the key is an
+        INTEGER PRIMARY KEY, or the table is WITHOUT ROWID.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return False
+        schema = self._schema or "main"
+        with self._engine.connect() as connection:
+            declared = connection.execute(
+                sa.text("SELECT upper(type) FROM pragma_table_info(:name, :schema) WHERE pk"),
+                {"name": self._name, "schema": schema},
+            )
+            if declared.scalars().all() == ["INTEGER"]:
+                return True
+            without_rowid = connection.execute(
+                sa.text("SELECT wr FROM pragma_table_list(:name) WHERE schema = :schema"),
+                {"name": self._name, "schema": schema},
+            )
+            return bool(without_rowid.scalar())
 
 
 class TablePortion:
@@ -127,101 +224,166 @@ class TablePortion:
     replaces = Replaces.EVERYTHING
     identity = b""
 
-    def __init__(self, engine: sa.Engine, table: sa.Table, name: str, page_by: Sequence[str], page: int) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        rows: sa.FromClause,
+        name: str,
+        order: Sequence[str],
+        page: int,
+        *,
+        where: str = "",
+        checked: bool = False,
+    ) -> None:
+        """Configure.
+
+        Args:
+            engine: of the database.
+            rows: the table, view or query.
+            name: of it.
+            order: unique columns that are never null.
+            page: rows of one statement, or of one chunk.
+            where: a condition in the database's SQL.
+            checked: that the columns are unique and never null is the owner's word, to be checked.
+        """
         self.name = name
         self._engine = engine
-        self._table = table
-        self._page_by = [table.columns[each] for each in page_by]
+        self._dialect = engine.dialect.name
+        self._rows = rows
+        self._order = [rows.columns[each] for each in order]
         self._page = page
-        self._as_text = engine.dialect.name == "postgresql"
-        self.columns = [column.name for column in table.columns]
+        self._where = where
+        self._checked = checked
+        self.columns = [column.name for column in rows.columns]
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
-        """Read the rows, one chunk a page."""
+        """Read the rows, one chunk a page.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, when the owner's key comes twice or is null.
+        """
         names = list(self.columns) if columns is None else list(columns)
-        chosen = [self._text_expression(self._table.columns[name]).label(f"c{at}") for at, name in enumerate(names)]
-        last: tuple[Any, ...] | None = None
         read = 0
-        while True:
-            with translate_errors(self.name), self._engine.connect() as connection:
-                rows = connection.execute(self._statement(chosen, last)).fetchall()
-            if not rows:
-                return
-            width = len(names)
-            last = tuple(rows[-1])[width:]
-            cells = [[as_text(value) for value in column] for column in list(zip(*rows, strict=True))[:width]]
-            lines = range(read + 1, read + len(rows) + 1)
-            originals: list[bytes] = []
-            if columns is None:
-                originals = [
-                    json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False).encode()
-                    for row in zip(*cells, strict=True)
-                ]
-            yield RowChunk(
-                columns={name: pa.array(column, pa.string()) for name, column in zip(names, cells, strict=True)},
-                lines=lines,
-                originals=originals,
-            )
+        for rows in self._checked_pages(names) if self._checked else self._keyset_pages(names):
+            yield self._chunk(names, rows, read, originals=columns is None)
             read += len(rows)
-            if len(rows) < self._page:
-                return
 
     def confirm(self) -> None:
         """Do nothing: the ledger records the published keys."""
 
-    def _statement(self, chosen: Sequence[ColumnElement[Any]], last: tuple[Any, ...] | None) -> sa.Select[Any]:
-        # Bounds go through the database's own text on PostgreSQL: a driver's value may be less exact than the column.
-        bounds = [sa.cast(column, sa.Text) if self._as_text else column for column in self._page_by]
-        statement = sa.select(*chosen, *(each.label(f"k{at}") for at, each in enumerate(bounds)))
-        statement = statement.order_by(*self._page_by).limit(self._page)
+    def _keyset_pages(self, names: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
+        last: tuple[Any, ...] | None = None
+        while True:
+            with translate_errors(self.name), self._engine.connect() as connection:
+                rows = connection.execute(self._statement(names, last).limit(self._page)).fetchall()
+            if not rows:
+                return
+            last = tuple(rows[-1])[len(names) :]
+            yield rows
+            if len(rows) < self._page:
+                return
+
+    def _checked_pages(self, names: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
+        """Read everything in one statement, in the order of the owner's key; check the key on the way."""
+        before: tuple[Any, ...] | None = None
+        repeated = without = 0
+        with translate_errors(self.name), self._engine.connect() as connection:
+            found = connection.execution_options(stream_results=True, max_row_buffer=self._page).execute(
+                self._statement(names, None)
+            )
+            for rows in found.partitions(self._page):
+                for row in rows:
+                    key = tuple(row)[len(names) :]
+                    if None in key:
+                        without += 1
+                    elif key == before:
+                        repeated += 1
+                    before = key
+                yield rows
+        if repeated or without:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{self.name}: `key: [{', '.join(each.name for each in self._order)}]` says that these columns are "
+                f"unique and never null; {repeated} rows have the key of a row before them, and {without} have null in "
+                "it. Name other columns, or exclude these rows by `where:`",
+            )
+
+    def _chunk(self, names: Sequence[str], rows: Sequence[Sequence[Any]], read: int, *, originals: bool) -> RowChunk:
+        """Return rows as text. A row with a text that is not in the database's encoding is a reject."""
+        width = len(names)
+        lines = range(read + 1, read + len(rows) + 1)
+        rejects: list[Reject] = []
+        bad = {
+            at
+            for at, row in enumerate(rows)
+            if self._dialect == "sqlite" and any(isinstance(cell, Undecodable) for cell in row[:width])
+        }
+        writers = [text_of(self._rows.columns[name], self._dialect) for name in names]
+        for at in sorted(bad):
+            cells = [writer(cell) for writer, cell in zip(writers, rows[at], strict=False)]
+            rejects.append(
+                Reject(
+                    line=lines[at],
+                    code=RejectCode.ENCODING,
+                    field=", ".join(
+                        name for name, cell in zip(names, rows[at], strict=False) if isinstance(cell, Undecodable)
+                    ),
+                    message="expected text in the encoding of the database",
+                    original=_json_row(names, cells),
+                )
+            )
+        good = [row for at, row in enumerate(rows) if at not in bad] if bad else rows
+        by_column = list(zip(*good, strict=True))[:width] if good else [()] * width
+        columns = [[writer(value) for value in column] for writer, column in zip(writers, by_column, strict=True)]
+        return RowChunk(
+            columns={name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)},
+            lines=[line for at, line in enumerate(lines) if at not in bad] if bad else lines,
+            originals=[_json_row(names, row) for row in zip(*columns, strict=True)] if originals else [],
+            rejects=rejects,
+        )
+
+    def _statement(self, names: Sequence[str], last: Sequence[Any] | None) -> sa.Select[Any]:
+        chosen = [
+            select_exactly(self._rows.columns[name], self._dialect).label(f"c{at}") for at, name in enumerate(names)
+        ]
+        bounds = [self._bound(column).label(f"k{at}") for at, column in enumerate(self._order)]
+        statement = sa.select(*chosen, *bounds).select_from(self._rows).order_by(*self._order)
+        if self._where:
+            statement = statement.where(sa.literal_column(f"({self._where})", sa.Boolean))
         if last is None:
             return statement
-        parts = [
-            sa.cast(sa.literal(value, sa.Text), column.type) if self._as_text else sa.literal(value, column.type)
-            for column, value in zip(self._page_by, last, strict=True)
-        ]
-        return statement.where(_after(self._page_by, parts))
+        return statement.where(
+            _after(self._order, [self._literal(column, value) for column, value in zip(self._order, last, strict=True)])
+        )
 
-    def _text_expression(self, column: sa.Column[Any]) -> ColumnElement[Any]:
-        if not self._as_text:
-            return column
-        if isinstance(column.type, sa.LargeBinary):
-            return sa.func.encode(column, "hex")
-        return sa.cast(column, sa.Text)
+    def _bound(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        # Bounds go through the database's own text on PostgreSQL: a driver's value may be less exact than the column.
+        if self._dialect == "postgresql":
+            return sa.cast(column, sa.Text)
+        return select_exactly(column, self._dialect)
+
+    def _literal(self, column: ColumnElement[Any], value: Any) -> ColumnElement[Any]:
+        if self._dialect == "postgresql":
+            return sa.cast(sa.literal(value, sa.Text), column.type)
+        if isinstance(value, Undecodable):  # bytes come after every text
+            return sa.cast(sa.literal(bytes(value), sa.LargeBinary), sa.Text)
+        if self._dialect not in RAW_DIALECTS:
+            return sa.literal(value, column.type)
+        # A driver writes a negative timedelta wrongly: its text, which the database takes for a TIME.
+        return sa.literal(as_text(value) if isinstance(value, timedelta) else value)
 
 
-def _after(columns: Sequence[sa.Column[Any]], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
+def _json_row(names: Sequence[str], cells: Sequence[str | None]) -> bytes:
+    return json.dumps(dict(zip(names, cells, strict=True)), ensure_ascii=False).encode()
+
+
+def _after(columns: Sequence[ColumnElement[Any]], values: Sequence[ColumnElement[Any]]) -> ColumnElement[bool]:
     """Return (a, b) > (x, y) as a > x OR (a = x AND b > y), since not every database has row values."""
     clause: ColumnElement[bool] = columns[-1] > values[-1]
     for column, value in zip(reversed(columns[:-1]), reversed(values[:-1]), strict=True):
         clause = sa.or_(column > value, sa.and_(column == value, clause))
     # The first bound alone lets every database use the index.
     return sa.and_(columns[0] >= values[0], clause) if len(columns) > 1 else clause
-
-
-def as_text(value: Any) -> str | None:  # noqa: PLR0911 - one line a type
-    """Return a driver's value as text for the mapping."""
-    match value:
-        case None | str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return repr(value)
-        case Decimal():
-            return format(value, "f")
-        case datetime() | date() | time():
-            return value.isoformat()
-        case bytes() | bytearray() | memoryview():
-            return bytes(value).hex()
-        case timedelta():
-            return str(value)
-        case Mapping() | list():
-            return json.dumps(value, ensure_ascii=False, default=str)
-        case _:
-            return str(value)
 
 
 @contextmanager
@@ -240,14 +402,22 @@ def translate_errors(name: str) -> Iterator[None]:
             Reason.SOURCE_UNAVAILABLE,
             f"the database refuses to read {name} ({type(error.orig).__name__}); may this user SELECT from it?",
         ) from error
-    except sa.exc.SQLAlchemyError as error:
+    except (sa.exc.SQLAlchemyError, ValueError) as error:  # ValueError: a driver that cannot read a value
         raise InvalidError(
             Reason.CONFIG_INVALID, f"{name} cannot be read as configured ({type(error).__name__})"
         ) from error
 
 
 def _configure_session(connection: Any, _: Any) -> None:
-    """Set the text form of dates and times, so that it does not depend on the server's settings."""
+    """Set the text form of values, so that it does not depend on the server's settings: numbers as they come back."""
     with connection.cursor() as cursor:
-        cursor.execute("SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET bytea_output = 'hex'")
+        cursor.execute(
+            "SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; "
+            "SET bytea_output = 'hex'; SET extra_float_digits = 3"
+        )
     connection.commit()
+
+
+def _mark_undecodable(connection: Any, _: Any) -> None:
+    """Read texts of SQLite that are not UTF-8 as marked bytes, where the driver would fail for all rows of the page."""
+    connection.text_factory = decode_or_mark

@@ -118,6 +118,64 @@ def test_a_table_s_changes_and_deletes_are_found_by_reading_it_again(
     assert (run.published, run.voided, run.unchanged) == (1, 2, 5998)
 
 
+def test_a_text_form_does_not_depend_on_the_server_s_settings(
+    department: Department, engine: sa.Engine, database: sa.URL
+) -> None:
+    execute(
+        engine,
+        "CREATE TABLE wide (id bigint PRIMARY KEY, ratio real, price money, raw bytea, code interval)",
+        "INSERT INTO wide VALUES (1, 16777217, 1234.50, '', '1 day 02:00:00'), (2, 1.5e-12, NULL, NULL, NULL), "
+        "(3, 0.1, NULL, '\\x00', NULL)",
+        f'ALTER DATABASE "{database.database}" SET extra_float_digits = -5',
+        f"ALTER DATABASE \"{database.database}\" SET bytea_output = 'escape'",
+        f"ALTER DATABASE \"{database.database}\" SET intervalstyle = 'iso_8601'",
+        f"ALTER DATABASE \"{database.database}\" SET lc_monetary = 'C'",
+    )
+    assert publish(department, database).published == 3
+    state = department.state()
+    assert [state[id_]["ratio"] for id_ in "123"] == [16777216.0, 1.5e-12, 0.1]
+    assert [state[id_]["raw"] for id_ in "123"] == [b"", None, b"\x00"]
+    assert (state["1"]["price"], state["1"]["code"]) == (Decimal("1234.50"), "1 day 02:00:00")
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+def test_a_view_is_read_by_the_key_that_its_owner_names(
+    department: Department, engine: sa.Engine, database: sa.URL, kind: str
+) -> None:
+    execute(
+        engine,
+        TABLE,
+        "INSERT INTO wide (id, code, raw, price) SELECT n, 'x', CASE WHEN n = 7 THEN ''::bytea END, n FROM "
+        "generate_series(1, 3000) n",
+        f"CREATE {kind} few AS SELECT id, code, raw, price FROM wide",
+    )
+    with pytest.raises(InvalidError, match="as in a view, under `key:`"):
+        publish(department, database, "few")
+    run = publish(department, database, "few", key=("id",), page=700, where="code LIKE 'x%' AND id <= 2000")
+    assert (run.read, run.published) == (2000, 2000)
+    assert department.state()["7"]["raw"] == b""
+    run = publish(department, database, "", query="SELECT id, code, raw, price FROM few LIMIT 1990", key=("id",))
+    assert (run.read, run.unchanged, run.voided) == (1990, 1990, 10)
+
+
+def test_a_key_that_is_none_stops_before_anything_is_published(
+    department: Department, engine: sa.Engine, database: sa.URL
+) -> None:
+    execute(
+        engine,
+        "CREATE TABLE many (id bigint, code text)",
+        "INSERT INTO many SELECT n %% 2990, 'x' FROM generate_series(1, 3000) n",
+        "INSERT INTO many VALUES (NULL, 'y'), (NULL, 'z')",
+        "CREATE VIEW wide AS SELECT * FROM many",
+    )
+    with pytest.raises(InvalidError) as error:
+        publish(department, database, key=("id",), page=700)
+    assert "10 rows have the key of a row before them, and 2 have null in it" in error.value.message
+    assert department.state() == {}
+    with pytest.raises(InvalidError, match="names columns twice: id"):
+        publish(department, database, "", query="SELECT id, id FROM many", key=("id",))
+
+
 @pytest.mark.parametrize("page", [1, 2, 3, 7, 1000])
 def test_pages_over_several_columns_lose_and_double_nothing(
     department: Department, engine: sa.Engine, database: sa.URL, page: int

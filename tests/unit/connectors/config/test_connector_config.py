@@ -141,6 +141,22 @@ def test_what_is_no_configuration_is_an_error_and_not_a_traceback(text: str, mes
     assert any(message in each.message for each in findings(text))
 
 
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("{resource: r.v1}", "r.v1 needs one of `table:` and `query:`"),
+        ("{resource: r.v1, table: t, query: SELECT 1, key: [a]}", "r.v1 needs one of `table:` and `query:`"),
+        ("{resource: r.v1, query: SELECT 1}", "`query:` of r.v1 needs `key:`"),
+        ("{resource: r.v1, table: t, key: [a], page_by: [a]}", "has `key:` and `page_by:`"),
+    ],
+)
+def test_a_publication_of_a_database_names_what_is_read_and_its_key(section: str, message: str) -> None:
+    head = "version: 1\nconnector: c\nexchange: {identity: i}\nsource: {kind: sql, url: 'sqlite:///x.db'}\npublish: "
+    assert message in findings(f"{head}[{section}]\n")[0].message
+    for fitting in ("{resource: r.v1, table: t, where: a > 1}", "{resource: r.v1, query: SELECT 1 AS a, key: a}"):
+        assert isinstance(parse_config(f"{head}[{fitting}]\n"), ConnectorConfig)
+
+
 def test_a_resource_that_is_named_twice_is_refused() -> None:
     text = (
         "version: 1\nconnector: c\nexchange: {identity: i}\nsource: {kind: files, path: p}\n"
