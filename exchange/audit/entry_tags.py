@@ -47,6 +47,10 @@ class EntryTags:
         """Return the tag of an entry of a process of this role, 32 bytes."""
         return self._mac(self.role, b"entry", process, leaf_hash)
 
+    def knows(self, role: str) -> bool:
+        """Return whether the key of a role is here."""
+        return role in self._keys
+
     def is_registered(self, role: str, process: str, tag: bytes | None) -> bool:
         """Return whether a process was registered by one that has the key of its role."""
         if role not in self._keys or tag is None:

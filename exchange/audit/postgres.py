@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags
 from exchange.audit.gapless_sequence import GaplessSequences
+from exchange.audit.search.authenticity import EntryAuthenticity, SignedHashes
 from exchange.audit.search.postgres import find_entries
 from exchange.audit.store import (
     EntryQuery,
@@ -150,10 +151,12 @@ class PostgresEntries(EntryStore):
     Args:
         engine: for searches.
         tags: of the process's role.
+        hashes: of the signed log, with which searches compare what they find; None where there is no folder of it.
     """
 
-    def __init__(self, engine: sa.Engine, tags: EntryTags) -> None:
+    def __init__(self, engine: sa.Engine, tags: EntryTags, hashes: SignedHashes | None = None) -> None:
         self._engine = engine
+        self._authenticity = EntryAuthenticity(tags, hashes)
         self._tags = tags
         self._sequences = GaplessSequences()
 
@@ -194,7 +197,7 @@ class PostgresEntries(EntryStore):
 
     @override
     def find(self, query: EntryQuery) -> list[StoredLeaf]:
-        return find_entries(self._engine, query)
+        return find_entries(self._engine, query, self._authenticity)
 
 
 class PostgresReceipts(ReceiptStore):

@@ -19,6 +19,7 @@ from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
 from exchange.audit.entry_tags import EntryTags, process_of
+from exchange.audit.search.authenticity import RegisteredProcesses
 from exchange.audit.search.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, SigningState, no_entry
 from registry.database.errors import unavailable
@@ -41,7 +42,6 @@ _NEXT = sa.text("""
 SELECT seq, CAST(id AS text) AS id, leaf, leaf_hash, tag FROM audit_entry
 WHERE leaf_index IS NULL AND NOT refused ORDER BY seq LIMIT :limit FOR UPDATE
 """)
-_PROCESS = sa.text("SELECT role, tag FROM audit_process WHERE process = :process")
 _ASSIGN = sa.text("""
 UPDATE audit_entry AS e SET leaf_index = :first + placed.number - 1
 FROM unnest(CAST(:placed AS bigint[])) WITH ORDINALITY AS placed (seq, number) WHERE e.seq = placed.seq
@@ -102,7 +102,7 @@ class PostgresLog(LogStore):
         self._engine = engine
         self._tags = tags
         self._report = report
-        self._roles: dict[str, str] = {}  # by registered process
+        self._processes = RegisteredProcesses(tags)
 
     @override
     def assign_indexes(self, limit: int) -> int | None:
@@ -139,16 +139,6 @@ class PostgresLog(LogStore):
             else:
                 refused.append((row.seq, row.id, process_of(bytes(row.leaf))))
         return placed, refused
-
-    def _role_of(self, connection: sa.Connection, process: str) -> str:
-        """Return the role under which a process is registered; empty for one that is not."""
-        role = self._roles.get(process)
-        if role is None:
-            row = connection.execute(_PROCESS, {"process": process}).one_or_none()
-            if row is None or not self._tags.is_registered(row.role, process, row.tag):
-                return ""
-            role = self._roles[process] = row.role
-        return role
 
     @contextmanager
     @override
@@ -214,14 +204,14 @@ class PostgresLog(LogStore):
             return [
                 bytes(row.leaf)
                 for row in rows
-                if self._role_of(connection, process_of(bytes(row.leaf))) == "gateway"
+                if self._processes.role_of(connection, process_of(bytes(row.leaf))) == "gateway"
                 and self._is_ours(connection, row)
                 and is_done(json.loads(bytes(row.leaf)), action)
             ]
 
     def _is_ours(self, connection: sa.Connection, row: Any) -> bool:
         process, digest = process_of(bytes(row.leaf)), bytes(row.leaf_hash)
-        role = self._role_of(connection, process)
+        role = self._processes.role_of(connection, process)
         return leaf_hash(bytes(row.leaf)) == digest and self._tags.holds(role, process, digest, row.tag)
 
     @contextmanager

@@ -86,23 +86,28 @@ class EntryPlace:
 class StoredLeaf:
     """A stored leaf as a search returns it; `index` is None until the sequencer has placed it in the log.
 
-    `place` is where it is in the order of a search.
+    `place` is where it is in the order of a search; `genuine` is false where the row is known not to be what the pool
+    wrote, although its leaf is that of its hash.
     """
 
     index: int | None
     leaf: bytes
     leaf_hash: bytes
     place: EntryPlace
+    genuine: bool = True
 
     def entry(self) -> dict[str, Any] | None:
-        """Return the leaf's JSON object; None where the row is damaged: the leaf is none, or not that of its hash."""
-        if leaf_hash(self.leaf) != self.leaf_hash:
+        """Return the leaf's JSON object; None where the row is damaged.
+
+        Its leaf is none, or not that of its hash, or its hash is not that of the signed log, or its tag is not ours.
+        """
+        if not self.genuine or leaf_hash(self.leaf) != self.leaf_hash:
             return None
         try:
             entry = json.loads(self.leaf)
         except (ValueError, RecursionError):
             return None
-        # Somebody who changes a leaf with its hash is found by its tag; here it must only not fail the others.
+        # What the adapter could not judge must at least not fail the others.
         if not isinstance(entry, dict) or type(entry.get("at")) is not int or not 0 <= entry["at"] < _LAST_TIME:
             return None
         return entry if all(isinstance(entry.get(name), str) for name in ("id", "action", "decision")) else None

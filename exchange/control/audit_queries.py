@@ -270,7 +270,7 @@ class AuditQueries:
             if entry is None:
                 raise CorruptError(
                     Reason.LOG_CORRUPT,
-                    "the stored entry is damaged: its leaf is not that of its hash. `pool audit verify --database` "
+                    "the stored entry is damaged: it is not what the pool wrote. `pool audit verify --database` "
                     "names it; its leaf stands in the log's files",
                 )
             withheld = entry_view(entry, self._party(actor)).withheld

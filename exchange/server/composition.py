@@ -30,6 +30,7 @@ from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
 from exchange.audit.proof import log_behind, prove
+from exchange.audit.search.authenticity import SignedHashes
 from exchange.audit.sequencer import Sequencer
 from exchange.audit.store import CheckpointRow, ReceiptStore
 from exchange.authorization.actor_budgets import ActorBudgets
@@ -490,7 +491,7 @@ class _Audit:
 def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset[Role]) -> _Audit:
     process = f"{socket.gethostname()[:40]}@{uuid7(microseconds())}"
     tags = open_entry_tags(keys.secrets, roles)
-    entries = PostgresEntries(storage.engine, tags)
+    entries = PostgresEntries(storage.engine, tags, SignedHashes(config.path("log")))
     ledger = AuditLedger(entries, process=process)
     retry_until_available(lambda: ledger.open(storage.database))
     log = PostgresLog(storage.engine, tags, report=_report_entry)

@@ -1,5 +1,6 @@
 """Attacks by the owner of the database on lists: a damaged row hides no other, is named, and can be ended."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from exchange.server.row_tags import tagged_tables
 from schemas import library
 from schemas.errors import PoolError, Reason
+from schemas.merkle import leaf_hash
 from tests.kit.patience import wait_for
 from tests.kit.world.world import World
 
@@ -252,3 +254,42 @@ def test_an_entry_whose_leaf_was_changed_is_named_and_hides_no_other(pool: Pool)
     assert entry not in str(listed[0])
     assert listed[1:] == whole[1:]
     assert exported.count(",damaged,damaged,") == 1
+
+
+def _changed(leaf: bytes, name: str, value: Any) -> bytes:
+    return json.dumps({**json.loads(leaf), name: value}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _row(pool: Pool, entry: str) -> tuple[bytes, bytes]:
+    with pool.engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT leaf, leaf_hash FROM audit_entry WHERE id = :id"), {"id": entry})
+        leaf, digest = found.one()
+    return bytes(leaf), bytes(digest)
+
+
+def test_a_leaf_that_was_changed_with_its_hash_is_not_shown_as_an_entry(pool: Pool) -> None:
+    """The owner of the database blames another person for an approval, or shows it twice in place of another entry."""
+
+    def approvals() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = pool.auditor.list("/audit/entries", {"action": "exchange:grant:approve"})
+        return found
+
+    wait_for(lambda: {one["proof"] for one in approvals()} == {"signed"}, "approvals are signed")
+    whole = approvals()
+    entry, other = (one["entry"]["id"] for one in whole[:2])
+    own = _row(pool, entry)
+    forged = _changed(own[0], "actor", {**whole[0]["entry"]["actor"], "id": "scapegoat"})
+    change = "UPDATE audit_entry SET leaf = :leaf, leaf_hash = :digest WHERE id = :id"
+    try:
+        for leaf, digest in ((forged, leaf_hash(forged)), _row(pool, other)):
+            pool.do(change, leaf=leaf, digest=digest, id=entry)
+            listed, exported = approvals(), pool.auditor.get("/audit/entries.jsonl")
+            assert listed[0]["entry"]["action"] == "damaged"
+            assert "scapegoat" not in str(listed) + exported
+            assert listed[1:] == whole[1:]
+            assert exported.count('"action": "damaged"') == 1
+            assert "leaf" not in pool.auditor.get(f"/audit/entries/{entry}")
+            assert refused(lambda: pool.auditor.get(f"/audit/entries/{entry}/proof")) is Reason.LOG_CORRUPT
+    finally:
+        pool.do(change, leaf=own[0], digest=own[1], id=entry)
+    assert approvals() == whole

@@ -29,7 +29,7 @@ COLUMNS: Final = (
 """New columns go to the end: programs read the earlier ones by their place."""
 
 DAMAGED: Final = "damaged"
-"""Action and decision of a row of the log whose leaf is not that of its hash; nothing else of it is shown."""
+"""Action and decision of a row of the log that is not what the pool wrote; nothing else of it is shown."""
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.dialects import postgresql as pg
 
+from exchange.audit.search.authenticity import EntryAuthenticity
 from exchange.audit.store import RESOURCE_SCOPES, EntryParty, EntryPlace, EntryQuery, StoredLeaf
 from exchange.audit.tables import DENIED, OF_CONTROL, RECORD_ACTS, audit_entry
 from registry.database.errors import unavailable
@@ -30,6 +31,7 @@ _FOUND = (
     audit_entry.c.leaf_hash,
     audit_entry.c.at,
     audit_entry.c.seq,
+    audit_entry.c.tag,
 )
 _FEW = 10  # part of a page that each branch of a department's search gives at first
 _BATCH = 2_000  # entries that get their columns in one transaction
@@ -51,8 +53,10 @@ def uuid_text(text: str) -> str | None:
         return None
 
 
-def find_entries(engine: sa.Engine, query: EntryQuery) -> list[StoredLeaf]:
-    """Return the leaves that match, newest first (`EntryStore.find`)."""
+def find_entries(
+    engine: sa.Engine, query: EntryQuery, authenticity: EntryAuthenticity | None = None
+) -> list[StoredLeaf]:
+    """Return the leaves that match, newest first (`EntryStore.find`), each judged where *authenticity* is given."""
     if query.entry is not None and uuid_text(query.entry) is None:
         return []
     try:
@@ -64,11 +68,14 @@ def find_entries(engine: sa.Engine, query: EntryQuery) -> list[StoredLeaf]:
                 # knows the average resource alone.
                 connection.execute(_NO_BITMAP)
             rows = connection.execute(select_entries(query)).all()
+            genuine = [True] * len(rows) if authenticity is None else authenticity.judge(connection, rows)
     except sa_exc.SQLAlchemyError as error:
         raise unavailable(error) from error
     return [
-        StoredLeaf(index=row[0], leaf=bytes(row[1]), leaf_hash=bytes(row[2]), place=EntryPlace(row[3], row[4]))
-        for row in rows
+        StoredLeaf(
+            index=row[0], leaf=bytes(row[1]), leaf_hash=bytes(row[2]), place=EntryPlace(row[3], row[4]), genuine=ours
+        )
+        for row, ours in zip(rows, genuine, strict=True)
     ]
 
 
