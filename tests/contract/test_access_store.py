@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from exchange.access.decision.purposes import SEED, Purpose
 from exchange.access.grants.grant_json import grant_hash, to_text
+from exchange.access.grants.memory import MemoryAccessStore
 from exchange.access.grants.postgres import PostgresAccessStore, metadata
 from exchange.access.grants.row_mac import MacedRow, RowMac
 from exchange.access.grants.store import (
@@ -19,7 +20,6 @@ from exchange.access.grants.store import (
     DeliveredRun,
     GrantPosition,
     GrantQuery,
-    MemoryAccessStore,
     quota_day,
 )
 from registry.database.damaged_row import DamagedRow

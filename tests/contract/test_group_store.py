@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from exchange.access.grants.group import Count, GroupStore, MemoryGroupStore, PositionChange
 from exchange.access.grants.group_postgres import PostgresGroupStore
+from exchange.access.grants.memory import MemoryAccessStore
 from exchange.access.grants.postgres import PostgresAccessStore, metadata
 from exchange.access.grants.row_mac import RowMac
-from exchange.access.grants.store import AccessStore, GrantPosition, MemoryAccessStore
+from exchange.access.grants.store import AccessStore, GrantPosition
 from registry.database.unit_of_work import Database, MemoryDatabase, PostgresDatabase
 from schemas.errors import RefusedError, UnavailableError
 from tests.kit.cases.grants import NOW, a_grant

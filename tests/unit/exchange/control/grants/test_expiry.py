@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from exchange.access.decision.roles import Standing
+from exchange.access.grants.memory import MemoryAccessStore
 from exchange.access.grants.row_mac import RowMac
-from exchange.access.grants.store import MemoryAccessStore
 from exchange.authorization.enforcement import Enforcer
 from exchange.control.grants.service import GrantService
 from registry.database.unit_of_work import UnitOfWork
