@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from connectors.mapping.contract import Contract, ContractField
 from connectors.mapping.conversion import DATE, INTEGER, REAL, Converter, Fault, converter_for
-from connectors.mapping.text_checks import CHECKS, IDENTITY_RULES, rounded_number
+from connectors.mapping.text_checks import CHECKS, IDENTITY_RULES, ROUNDED_NUMBER, rounded_number
 from connectors.port import Reject, RejectCode, RowChunk
 from registry.codec.codec import Engine
 from schemas.errors import InvalidError, Reason
@@ -98,6 +98,7 @@ class _FieldPlan:
     column: Column
     nulls: frozenset[str]
     test: Callable[[str], Fault | None] | None
+    suspect: str  # a regular expression: the test has nothing against a text in which it is not found; "" = unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,7 @@ class ColumnMapping:
             column=column,
             nulls=frozenset(nulls if contract_field.value_type.text else nulls | {""}),
             test=_text_test(column.check, pattern, contract_field),
+            suspect=_suspect(column, contract_field),
         )
 
 
@@ -285,6 +287,11 @@ def _text_test(
     return test
 
 
+def _suspect(column: Column, contract_field: ContractField) -> str:
+    only_rounded = not column.check and not column.pattern and IDENTITY_RULES.intersection(contract_field.rules)
+    return f"^({ROUNDED_NUMBER})$" if only_rounded else ""
+
+
 def _convert_column(plan: _FieldPlan, chunk: RowChunk) -> _ConvertedColumn:
     if not plan.source:
         return _ConvertedColumn(pa.nulls(len(chunk), plan.arrow), {})
@@ -325,7 +332,7 @@ def _convert_vectorised(  # noqa: PLR0911 - one line a reason for the scalar pat
 ) -> pa.Array | None:
     """Return the whole column converted, or None when some text is not of the plain form or is out of range."""
     value_type, column = plan.field.value_type, plan.column
-    if column.values or plan.test is not None or column.formats:
+    if column.values or column.formats or not _passes_test(plan, texts):
         return None
     if value_type.text:
         return texts
@@ -347,6 +354,13 @@ def _convert_vectorised(  # noqa: PLR0911 - one line a reason for the scalar pat
     if value_type.name == "date" and not pc.all(pc.greater_equal(values, pa.scalar(date.min)), min_count=0).as_py():
         return None
     return values
+
+
+def _passes_test(plan: _FieldPlan, texts: pa.StringArray) -> bool:
+    """Return whether no text of the column has a fault, as far as that is known without asking for each."""
+    if plan.test is None:
+        return True
+    return bool(plan.suspect) and not pc.any(pc.match_substring_regex(texts, plan.suspect)).as_py()
 
 
 def _convert_scalar(plan: _FieldPlan, texts: pa.StringArray) -> _ConvertedColumn:

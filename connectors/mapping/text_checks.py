@@ -12,16 +12,19 @@ from datetime import date
 from connectors.mapping.conversion import Fault
 from connectors.port import RejectCode
 
-__all__ = ["CHECKS", "IDENTITY_RULES", "rounded_number"]
+__all__ = ["CHECKS", "IDENTITY_RULES", "ROUNDED_NUMBER", "rounded_number"]
 
 IDENTITY_RULES = frozenset({"cn_id18", "uscc", "cn_mobile"})
 """Rules for identity numbers, which a spreadsheet may have stored as floating-point numbers."""
+
+ROUNDED_NUMBER = r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}|[0-9]{15,}\.0+"
+"""Form of a number that a spreadsheet has rounded."""
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, ISO 7064 MOD 11-2
 _CHECK_CHARACTERS = "10X98765432"
 _ID18 = re.compile(r"[1-9][0-9]{16}[0-9X]")
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")
-_ROUNDED = re.compile(r"[0-9](\.[0-9]+)?[eE]\+?[0-9]{2}|[0-9]{15,}\.0+")
+_ROUNDED = re.compile(ROUNDED_NUMBER)
 
 
 def rounded_number(text: str) -> Fault | None:

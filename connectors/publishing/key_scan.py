@@ -40,6 +40,7 @@ class KeyScan:
         self._sql: sqlite3.Connection = ledger.sql
         self.rows = 0
         self.unreadable = 0
+        self._any_twice: bool | None = None  # known after the first pass
 
     def __enter__(self) -> Self:
         self._path.unlink(missing_ok=True)
@@ -70,6 +71,7 @@ class KeyScan:
             keys: of its rows; None where it cannot be read.
             unparsed: number of rows that have no columns at all.
         """
+        self._any_twice = None
         readable = [(key,) for key in keys if key is not None]
         self.rows += len(keys) + unparsed
         self.unreadable += len(keys) - len(readable) + unparsed
@@ -81,15 +83,33 @@ class KeyScan:
 
     def duplicates(self, keys: Sequence[bytes | None]) -> dict[bytes, int]:
         """Return those of the keys that the first pass had several times, with the number of their rows."""
+        if self._any_twice is None:
+            self._any_twice = bool(self._count("SELECT EXISTS (SELECT 1 FROM scan.seen WHERE rows > 1)"))
+        if not self._any_twice:
+            return {}
         return dict(self._select("SELECT key, rows FROM scan.seen WHERE rows > 1 AND key IN", keys))
 
     def mark_seen(self, keys: Sequence[bytes]) -> set[bytes]:
         """Mark keys as seen by the second pass; return those that it had seen before."""
-        seen = {key for key, _ in self._select("SELECT key, 1 FROM scan.seen WHERE taken AND key IN", keys)}
+        distinct = list(dict.fromkeys(keys))
+        # One statement a page tells those that are marked now from those that were, or that the first pass lacked.
+        marked: set[bytes] = set()
         with self._ledger.transaction() as sql:
+            for start in range(0, len(distinct), _MAX_PARAMETERS):
+                page = distinct[start : start + _MAX_PARAMETERS]
+                rows = sql.execute(
+                    "UPDATE scan.seen SET taken = 1 WHERE NOT taken AND key IN "  # noqa: S608 - our own text
+                    f"({','.join('?' * len(page))}) RETURNING key",
+                    page,
+                )
+                marked.update(row[0] for row in rows)
+            others = [key for key in distinct if key not in marked]
+            if not others:
+                return set()
+            seen = {key for key, _ in self._select("SELECT key, 1 FROM scan.seen WHERE taken AND key IN", others)}
             sql.executemany(
-                "INSERT INTO scan.seen (key, rows, taken) VALUES (?, 1, 1) ON CONFLICT (key) DO UPDATE SET taken = 1",
-                [(key,) for key in keys],
+                "INSERT INTO scan.seen (key, rows, taken) VALUES (?, 1, 1) ON CONFLICT (key) DO NOTHING",
+                [(key,) for key in others if key not in seen],
             )
         return seen
 

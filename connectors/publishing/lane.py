@@ -306,7 +306,11 @@ class Lane:
         counters.count_refused(
             rows,
             [
-                Reject(line=row.line, code=code, field=field, message=message, original=row.original)
+                Reject(line=row.line, code=code, field=field, message=message, original=_original_of(row))
                 for row, (code, field, message) in zip(rows, faults, strict=True)
             ],
         )
+
+
+def _original_of(record: OutboundRecord) -> bytes:
+    return record.original() if callable(record.original) else record.original

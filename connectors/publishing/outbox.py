@@ -42,7 +42,7 @@ class OutboundRecord(NamedTuple):
     value: bytes  # framed Avro; empty for a void
     digest: bytes  # 16 bytes; empty for a void
     line: int
-    original: bytes
+    original: bytes | Callable[[], bytes]  # a function where writing it costs more than it is worth: few are refused
     valid_from: int = 0
 
 

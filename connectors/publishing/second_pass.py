@@ -10,6 +10,7 @@ are quarantined then as well, since nothing is dropped silently.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pyarrow as pa
 
@@ -182,6 +183,8 @@ class SecondPass:
         keys = [key for row in chosen if (key := mapped.keys[row]) is not None]
         published = self.key_scan.published_digests(keys)
         head = self.encoder.head
+        new, again = (mark_of(Operation.UPSERT, published=each, complete=complete) for each in (False, True))
+        original = chunk.originals.__getitem__
         rows: list[OutboundRecord] = []
         new_keys: list[tuple[bytes, bytes]] = []
         unchanged = 0
@@ -196,8 +199,8 @@ class SecondPass:
                 unchanged += 1
                 new_keys.append((key, digest))
             else:
-                mark = mark_of(Operation.UPSERT, published=before is not None, complete=complete)
-                rows.append(OutboundRecord(mark, key, head + datum, digest, chunk.lines[row], chunk.originals[row]))
+                mark = new if before is None else again
+                rows.append(OutboundRecord(mark, key, head + datum, digest, chunk.lines[row], partial(original, row)))
         if new_keys:
             self.ledger.add_keys(new_keys, self.scope)
         return rows, unchanged, rejects

@@ -18,7 +18,8 @@ it is read, in one statement and one transaction, in the order of the key:
 
 The first pass reads the keys alone, so this happens before anything of it is published.
 
-Values are read as text (`connectors.sources.sql_values`).
+Values are read as text (`connectors.sources.sql_values`). PostgreSQL writes the pages of a table as csv, which Arrow
+parses into columns (`connectors.sources.postgres.copy_page`).
 """
 
 import json
@@ -36,6 +37,8 @@ from sqlalchemy.sql.elements import ColumnElement
 from typing_extensions import override
 
 from connectors.port import Reject, RejectCode, Replaces, RowChunk, Source
+from connectors.sources.postgres.copy_page import copies, copy_page
+from connectors.sources.postgres.json_rows import JsonColumns
 from connectors.sources.sql_values import RAW_DIALECTS, Undecodable, as_text, decode_or_mark, select_exactly, text_of
 from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 
@@ -264,12 +267,35 @@ class TablePortion:
         """
         names = list(self.columns) if columns is None else list(columns)
         read = 0
+        if not self._checked and copies(self._engine.dialect):
+            yield from self._copied_pages(names, originals=columns is None)
+            return
         for rows in self._checked_pages(names) if self._checked else self._keyset_pages(names):
             yield self._chunk(names, rows, read, originals=columns is None)
             read += len(rows)
 
     def confirm(self) -> None:
         """Do nothing: the ledger records the published keys."""
+
+    def _copied_pages(self, names: Sequence[str], *, originals: bool) -> Iterator[RowChunk]:
+        last: tuple[Any, ...] | None = None
+        read = 0
+        while True:
+            with translate_errors(self.name), self._engine.connect() as connection:
+                columns = copy_page(connection, self._statement(names, last).limit(self._page))
+            count = len(columns[0])
+            if not count:
+                return
+            last = tuple(column[count - 1].as_py() for column in columns[len(names) :])
+            cells = columns[: len(names)]
+            yield RowChunk(
+                columns=dict(zip(names, cells, strict=True)),
+                lines=range(read + 1, read + count + 1),
+                originals=JsonColumns(names, cells) if originals else [],
+            )
+            read += count
+            if count < self._page:
+                return
 
     def _keyset_pages(self, names: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
         last: tuple[Any, ...] | None = None

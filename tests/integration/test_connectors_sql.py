@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from connectors.conformance import SCHEMA, expect_no_rejects, make_release
 from connectors.port import DecodedRelease, RejectCode, RejectedRecord
 from connectors.sinks.sql import SqlSink
+from connectors.sources import sql_table
 from connectors.sources.sql_table import SqlSource
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from tests.kit.world.department import Department, only
@@ -366,3 +367,61 @@ def test_a_view_s_names_are_names_and_not_statements(database: sa.URL, engine: s
     )
     assert sa.inspect(engine).has_table("people")
     sink.close()
+
+
+AWKWARD = (
+    "",
+    "a",
+    "\\.",
+    "\\N",
+    "NULL",
+    'x"y',
+    "a\n\\.\nb",
+    "a\r\nb",
+    "\ufeffx",
+    "x,y",
+    " x ",
+    "100 %",
+    "'",
+    "\\",
+    "𠮷",
+    None,
+)
+
+
+@pytest.mark.parametrize("where", ["", "note IS NULL OR note LIKE '%' OR note = '100 %%'"])
+def test_pages_by_copy_are_what_a_cursor_reads(
+    engine: sa.Engine, database: sa.URL, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = 'CREATE TABLE wide (id text PRIMARY KEY, note text, "100 % of" bytea, day date)'
+    with engine.begin() as connection:
+        connection.exec_driver_sql(table, execution_options={"no_parameters": True})
+        connection.execute(
+            sa.text("INSERT INTO wide VALUES (:id, :note, :raw, :day)"),
+            [
+                {
+                    "id": f"{at} {text}",
+                    "note": text,
+                    "raw": None if at % 3 else b"\x00%",
+                    "day": None if at % 2 else "infinity",
+                }
+                for at, text in enumerate(AWKWARD)
+            ],
+        )
+
+    def read() -> list[tuple[Any, ...]]:
+        source = SqlSource(database, "wide", where=where, page=3)
+        found = [
+            (*row, line, json.loads(original))
+            for chunk in source.open().chunks()
+            for *row, line, original in zip(
+                *(column.to_pylist() for column in chunk.columns.values()), chunk.lines, chunk.originals, strict=True
+            )
+        ]
+        source.close()
+        return found
+
+    by_copy = read()
+    monkeypatch.setattr(sql_table, "copies", lambda _: False)
+    assert by_copy == read()
+    assert [row[1] for row in sorted(by_copy, key=lambda row: int(row[0].split(" ")[0]))] == list(AWKWARD)
