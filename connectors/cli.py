@@ -6,6 +6,7 @@
     pool-connect preview civil-affairs.yaml -n 5   the first rows, mapped
     pool-connect run     civil-affairs.yaml        until stopped; --once: what is there now
     pool-connect status  civil-affairs.yaml
+    pool-connect setup|teardown civil-affairs.yaml   mode cdc: the statements for the database; drop the slot
     pool-connect quarantine list|export civil-affairs.yaml
 
 Exit codes: `connectors.runtime.exit_codes`.
@@ -149,6 +150,9 @@ def run(
     *,
     once: Annotated[bool, typer.Option("--once", help="end when everything that is there now is done")] = False,
     accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really deleted; I have checked")] = False,
+    resnapshot: Annotated[
+        list[str] | None, typer.Option(help="mode cdc: read this resource whole again; `all` also begins the log anew")
+    ] = None,
 ) -> None:
     """Publish and fetch, until stopped."""
     from connectors.config.lint import load_config
@@ -170,9 +174,42 @@ def run(
             progress=reporter.progress,
             notify=reporter.notify,
             accept_deletes=accept_deletes,
+            resnapshot=frozenset(resnapshot or ()),
         )
         code = service.run(config, context, once=once, refresh=pool.refresh)
     raise typer.Exit(code)
+
+
+@app.command()
+def setup(
+    file: File,
+    *,
+    print_sql: Annotated[bool, typer.Option("--print-sql", help="only the statements")] = False,
+) -> None:
+    """Print the statements that make the database ready for `mode: cdc`; changes nothing."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import change_streams
+
+    config = load_config(file)
+    with _connect(config) as pool:
+        problems = [each for each in change_streams.find_problems(config, pool) if each.statements]
+    for each in problems:
+        if not print_sql:
+            print_line(f"{each.subject}: {each.message}")
+        for statement in each.statements:
+            print_line(statement if print_sql else f"    {statement}")
+    if not problems and not print_sql:
+        print_line("the database is ready; nothing is to be done")
+
+
+@app.command()
+def teardown(file: File) -> None:
+    """Drop the replication slot of a connector that is removed: the database then keeps no log for it."""
+    from connectors.config.lint import load_config
+    from connectors.runtime import change_streams
+
+    for sentence in change_streams.teardown(load_config(file), _now):
+        print_line(sentence)
 
 
 @app.command("status")

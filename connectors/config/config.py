@@ -37,6 +37,7 @@ from schemas.errors import InvalidError
 from schemas.names import ConnectorId, Topic
 
 __all__ = [
+    "CdcConfig",
     "ColumnConfig",
     "ConnectorConfig",
     "FileTarget",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
+_SIZE = re.compile(r"([0-9]+)\s*(KiB|MiB|GiB|TiB)?")
+_SHIFTS = {None: 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
@@ -67,6 +70,19 @@ def _share(value: object) -> float:
     if not 0 <= share <= 1:
         raise ValueError("expected a share such as 2%")
     return share
+
+
+def _size(value: object) -> int:
+    found = _SIZE.fullmatch(str(value))
+    if found is None:
+        raise ValueError("expected a size such as 500MiB or 5GiB")
+    return int(found[1]) << _SHIFTS[found[2]]
+
+
+def _slot(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,50}", value):
+        raise ValueError("expected 1 to 50 characters of a-z, 0-9 and _")
+    return value
 
 
 def _topic(value: str) -> str:
@@ -122,6 +138,7 @@ def _as_list(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size)]
 Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
@@ -210,11 +227,29 @@ class FilesSource(StrictModel):
         raise ValueError("after_reject: expected `keep` or `move to FOLDER`")
 
 
+class WalLimitConfig(StrictModel):
+    """Bytes of the database's log that the slot may hold back while the connector runs; 0 = no limit."""
+
+    warn: Size = 5 << 30
+    drop_slot: Size = 0
+
+
+class CdcConfig(StrictModel):
+    """The log of changes of a PostgreSQL database (`connectors.sources.postgres`)."""
+
+    slot: Annotated[str, AfterValidator(_slot)]
+    publication: str = ""  # the slot's name
+    heartbeat: Duration = 60.0
+    wal_limit: WalLimitConfig = WalLimitConfig()
+    accept_unbounded_wal: bool = False
+
+
 class SqlSourceConfig(_DatabaseConfig):
     """A database, of which each publication names a table (`connectors.sources.sql_table`)."""
 
     kind: Literal["sql"]
     poll: Duration = 300.0
+    cdc: CdcConfig | None = None
 
 
 class StopAt(StrictModel):
@@ -274,6 +309,9 @@ class PublishConfig(StrictModel):
     where: str = ""
     page_by: Texts = ()
     key: Texts = ()
+    mode: Literal["snapshot", "cdc"] = "snapshot"
+    on_delete: Literal["retract", "end"] = "retract"
+    toast: Literal["require_full", "reread"] = "require_full"
     pattern: Texts = ()
     replaces: Literal["everything", "same_name", "nothing"] = "everything"
     format: FormatConfig = FormatConfig()
@@ -362,7 +400,24 @@ class ConnectorConfig(StrictModel):
                     raise ValueError(f"`query:` of {each.resource} needs `key:`, its unique columns")
                 if each.key and each.page_by:
                     raise ValueError(f"{each.resource} has `key:` and `page_by:`; keep one of them")
+        self._check_changes()
         return self
+
+    def _check_changes(self) -> None:
+        by_log = [each for each in self.publish if each.mode == "cdc"]
+        if not by_log:
+            return
+        if not isinstance(self.source, SqlSourceConfig) or self.source.cdc is None:
+            raise ValueError("`mode: cdc` needs a source of `kind: sql` with `cdc: { slot: NAME }`")
+        url = self.source.url
+        if not is_reference(url) and sa.make_url(url).get_backend_name() != "postgresql":
+            raise ValueError("`mode: cdc` reads the log of PostgreSQL; for other databases use `mode: snapshot`")
+        for each in by_log:
+            if each.query or each.where or each.key or each.page_by:
+                raise ValueError(
+                    f"{each.resource}: `mode: cdc` publishes the changes of one table; `query:`, `where:`, `key:` and "
+                    "`page_by:` are for `mode: snapshot`"
+                )
 
 
 def resolve_paths(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
@@ -390,6 +445,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "exchange": ExchangeConfig,
     "source.files": FilesSource,
     "source.sql": SqlSourceConfig,
+    "source.sql.cdc": CdcConfig,
+    "source.sql.cdc.wal_limit": WalLimitConfig,
     "publish": PublishConfig,
     "publish.format": FormatConfig,
     "publish.format.stop_at": StopAt,

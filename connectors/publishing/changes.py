@@ -121,7 +121,7 @@ class ChangePublisher:
                 raise ConflictError(
                     Reason.SOURCE_CHANGED,
                     f"what was published of {name} came from another database than the one that is configured now; "
-                    "name the former one, or publish this one whole with `run --resnapshot`",
+                    "name the former one, or publish this one whole with `run --resnapshot all`",
                 )
 
     def _snapshot(self, again: set[str]) -> list[RunReport]:

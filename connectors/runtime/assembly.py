@@ -39,6 +39,7 @@ __all__ = [
     "ledger_path",
     "open_ledger",
     "publication",
+    "publication_limits",
     "publisher",
     "sink",
     "source",
@@ -59,6 +60,7 @@ class RuntimeContext:
     progress: Callable[[RunReport], None] = lambda _: None
     notify: Callable[[str], None] = lambda _: None
     accept_deletes: bool = False
+    resnapshot: frozenset[str] = frozenset()
 
 
 def ledger_path(config: ConnectorConfig, stream: str) -> Path:
@@ -80,6 +82,7 @@ def publication(config: PublishConfig) -> Publication:
         null_values=file_format.null_values,
         unknown_columns=config.unknown_columns,
         on_duplicate=config.on_duplicate,
+        on_delete=config.on_delete,
         source_format=f"{file_format.model_dump_json()} {config.replaces}",
     )
 
@@ -144,6 +147,18 @@ def first_portion(source_: CsvFolder | SqlSource, file: Path | None) -> Portion 
     return source_.open(files[-1]) if files else None
 
 
+def publication_limits(config: ConnectorConfig, section: PublishConfig, *, accept_deletes: bool) -> Limits:
+    """Build the limits of a publication."""
+    return Limits(
+        batch_rows=config.batch.rows,
+        in_flight=config.batch.in_flight,
+        quarantine_share=section.quarantine.stop_if_more_than,
+        delete_share=section.deletes.stop_if_more_than,
+        accept_deletes=accept_deletes,
+        give_up_after=config.retry.give_up_after,
+    )
+
+
 def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, context: RuntimeContext) -> Publisher:
     """Build the publisher of one section of `publish:`."""
     return Publisher(
@@ -152,14 +167,7 @@ def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, c
         context.pool,
         ledger,
         sign=context.sign,
-        limits=Limits(
-            batch_rows=config.batch.rows,
-            in_flight=config.batch.in_flight,
-            quarantine_share=section.quarantine.stop_if_more_than,
-            delete_share=section.deletes.stop_if_more_than,
-            accept_deletes=context.accept_deletes,
-            give_up_after=config.retry.give_up_after,
-        ),
+        limits=publication_limits(config, section, accept_deletes=context.accept_deletes),
         stop=context.stop,
         progress=context.progress,
         notify=context.notify,

@@ -14,8 +14,9 @@ from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeCo
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import BoundMapping, ColumnMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
-from connectors.runtime import assembly
+from connectors.runtime import assembly, change_streams
 from connectors.sources.csv_file import CsvPortion
+from connectors.sources.postgres.readiness import Verdict
 from connectors.state.ledger import Ledger
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
@@ -74,10 +75,28 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
     )
     if abs(difference) > _CLOCK_TOLERANCE:
         yield Check("WARN", "clock", f"differs from the pool's by {difference:.1f} s; set it by NTP")
+    if change_streams.sections(config):
+        yield from _check_changes(config, pool)
     for publish in config.publish:
+        if publish.mode == "cdc":
+            continue
         yield _check(publish.resource, partial(_check_publication, config, publish, pool, clock))
     for subscribe in config.subscribe:
         yield _check(subscribe.grant, partial(_check_subscription, subscribe, pool, clock))
+
+
+def _check_changes(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
+    try:
+        found = list(change_streams.find_problems(config, pool))
+    except PoolError as error:
+        yield Check("FAIL", "changes", error.message)
+        return
+    for each in found:
+        statements = "".join(f"\n         {statement}" for statement in each.statements)
+        yield Check(each.verdict.value, each.subject, each.message + statements)
+    if not any(each.verdict is Verdict.FAIL for each in found):
+        tables = ", ".join(each.resource for each in change_streams.sections(config))
+        yield Check("ok", "changes", f"the database is ready to publish the changes of {tables}")
 
 
 def preview(

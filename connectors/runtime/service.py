@@ -14,7 +14,7 @@ from functools import partial
 from types import FrameType
 
 from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
-from connectors.runtime import assembly
+from connectors.runtime import assembly, change_streams
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from schemas.errors import PoolError, UnavailableError
 
@@ -45,7 +45,17 @@ def run(
         refresh: renews the certificate when it is time; called before each run of a publication, and every hour.
     """
     jobs: list[Callable[[], ExitCode]] = [
-        *(partial(_publish, config, each, context, once=once, refresh=refresh) for each in config.publish),
+        *(
+            partial(_publish, config, each, context, once=once, refresh=refresh)
+            for each in config.publish
+            if each.mode == "snapshot"
+        ),
+        # All publications of changes are one stream.
+        *(
+            [partial(change_streams.run, config, context, once=once, refresh=refresh)]
+            if change_streams.sections(config)
+            else []
+        ),
         *(partial(_subscribe, config, each, context, once=once) for each in config.subscribe),
     ]
     # A subscription is one long run, and a connector may have nothing else: a timer renews its certificate.

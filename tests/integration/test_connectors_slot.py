@@ -5,13 +5,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Self
 
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 from typing_extensions import override
 
+from connectors import cli
 from connectors.port import ChangeSource
+from connectors.runtime import service
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.sources.postgres.change_source import PostgresChangeSource, WalLimit
 from connectors.sources.postgres.connection import open_sql
@@ -400,3 +404,88 @@ def wait_for(condition: object) -> None:
 
 def _parameters(url: sa.URL) -> dict[str, object]:
     return {"host": url.query["host"], "user": url.username, "password": url.password, "dbname": url.database}
+
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+CONFIG = """\
+version: 1
+connector: changes
+exchange: {{ identity: identity/ }}
+source:
+  kind: sql
+  url: "{url}"
+  password: "${{env:SOURCE_PASSWORD}}"
+  cdc: {{ slot: pool_test, publication: pool }}
+publish:
+  - resource: item.v1
+    table: item
+    mode: cdc
+"""
+
+
+class PoolOfCommands:
+    """The pool's client of a command, in this process."""
+
+    def __init__(self, tables: ChangingTables) -> None:
+        self._client = tables.twin.client("d-1", "changes", tables.key)
+        self.sign = tables.key.sign
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def refresh(self) -> None:
+        pass
+
+
+def test_what_check_prints_makes_the_database_ready_and_teardown_leaves_no_slot(
+    tmp_path: Path, logical_server: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres.fresh_database(logical_server) as url:
+        execute(url, TABLE, "INSERT INTO item VALUES (1, 'a', 1)")
+        execute(url, "CREATE ROLE poor LOGIN PASSWORD 'poor'", "ALTER SYSTEM SET max_slot_wal_keep_size = -1")
+        execute(url, "SELECT pg_reload_conf()")
+        try:
+            _check_setup_run_and_teardown(ChangingTables(tmp_path, url), monkeypatch)
+        finally:
+            execute(url, "ALTER SYSTEM SET max_slot_wal_keep_size = '2GB'", "SELECT pg_reload_conf()")
+            execute(url, "DROP OWNED BY poor", "DROP ROLE poor")
+
+
+def _check_setup_run_and_teardown(tables: ChangingTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tables.folder / "c.yaml"
+    poor = sa.URL.create("postgresql", username="poor", database=tables.url.database, query=tables.url.query)
+    file.write_text(CONFIG.format(url=poor.render_as_string()))
+    monkeypatch.setenv("SOURCE_PASSWORD", "poor")
+    monkeypatch.setattr(cli, "_connect", lambda _: PoolOfCommands(tables))
+    monkeypatch.setattr(service, "stop_on_signals", lambda _: None)
+    runner = CliRunner()
+    checked = runner.invoke(cli.app, ["check", str(file)])
+    assert checked.exit_code == ExitCode.AWAY
+    for word in (
+        "REPLICATION",
+        "max_slot_wal_keep_size",
+        "CREATE PUBLICATION",
+        "REPLICA IDENTITY FULL",
+        "GRANT SELECT",
+    ):
+        assert word in checked.output
+    printed = runner.invoke(cli.app, ["setup", str(file), "--print-sql"]).output.splitlines()
+    assert all(line.endswith(";") for line in printed), printed
+    execute(tables.url, *printed)
+    checked = runner.invoke(cli.app, ["check", str(file)])
+    assert (checked.exit_code, "0 problems" in checked.output) == (0, True), checked.output
+    ran = runner.invoke(cli.app, ["run", str(file), "--once"])
+    assert ran.exit_code == 0, ran.output
+    execute(tables.url, "UPDATE item SET name = 'b'", "INSERT INTO item VALUES (2, 'c', 2)")
+    assert runner.invoke(cli.app, ["run", str(file), "--once"]).exit_code == 0
+    assert tables.state() == table(tables)
+    assert slots(tables.url) == [SLOT]
+    assert runner.invoke(cli.app, ["teardown", str(file)]).exit_code == 0
+    assert slots(tables.url) == []

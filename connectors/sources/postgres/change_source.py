@@ -44,7 +44,7 @@ __all__ = ["LogSettings", "Notes", "PostgresChangeSource", "WalLimit"]
 
 _LINGER = 0.02  # seconds without a message after which a batch is given out
 _QUIET = 1.0  # seconds between two signs of life to the caller
-_AGAIN = "`run --resnapshot` publishes the tables whole and goes on from there"
+_AGAIN = "`run --resnapshot all` publishes the tables whole and goes on from there"
 
 
 class Notes(Protocol):

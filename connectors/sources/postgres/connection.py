@@ -117,8 +117,8 @@ def translate_errors(what: str) -> Iterator[None]:
         raise ConflictError(
             Reason.SOURCE_CHANGED,
             f"cannot {what}: it is gone, or the database has removed the part of its log that was needed "
-            f"({type(error).__name__}). `pool-connect check` says which; `run --resnapshot` publishes the tables whole "
-            "and goes on from there",
+            f"({type(error).__name__}). `pool-connect check` says which; `run --resnapshot all` publishes the tables "
+            "whole and goes on from there",
         ) from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError) as error:
         raise UnavailableError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.config.config import SECTIONS, ConnectorConfig, FilesSource, SqlTarget
+from connectors.config.config import SECTIONS, ConnectorConfig, FilesSource, SqlSourceConfig, SqlTarget
 from connectors.config.lint import Finding, load_config, parse_config
 from connectors.config.secret_references import SecretReference
 from schemas.errors import InvalidError, Reason
@@ -194,3 +194,49 @@ def test_every_section_is_known_to_the_guesser() -> None:
                     used.add(model)
                     open_.append(model)
     assert used == models
+
+
+CHANGES = """\
+version: 1
+connector: cards
+exchange: { identity: identity/ }
+source:
+  kind: sql
+  url: postgresql://reader@db/cards
+  cdc: { slot: exchange_cards, heartbeat: 30s, wal_limit: { warn: 500MiB, drop_slot: 40GiB } }
+publish:
+  - resource: senior-card.v1
+    table: senior_card
+    mode: cdc
+    on_delete: end
+"""
+
+
+def test_a_configuration_of_changes_is_read() -> None:
+    config = parse_config(CHANGES)
+    assert isinstance(config, ConnectorConfig)
+    assert isinstance(config.source, SqlSourceConfig)
+    assert config.source.cdc is not None
+    assert config.source.cdc.wal_limit.warn == 500 << 20
+    assert (config.publish[0].mode, config.publish[0].on_delete) == ("cdc", "end")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("slot: exchange_cards", "slot: Exchange-Cards", "a-z, 0-9 and _"),
+        ("slot: exchange_cards", "slots: exchange_cards", 'did you mean "slot"?'),
+        ("warn: 500MiB", "warn: much", "expected a size"),
+        ("warn: 500MiB", "wran: 500MiB", 'did you mean "warn"?'),
+        ("postgresql://", "mysql://", "the log of PostgreSQL"),
+        ("table: senior_card", "table: senior_card\n    page_by: no", "for `mode: snapshot`"),
+        (
+            "  cdc: { slot: exchange_cards, heartbeat: 30s, wal_limit: { warn: 500MiB, drop_slot: 40GiB } }\n",
+            "",
+            "`cdc: { slot: NAME }`",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_of_changes_is_said(old: str, new: str, message: str) -> None:
+    assert old in CHANGES
+    assert any(message in each.message for each in findings(CHANGES.replace(old, new)))
