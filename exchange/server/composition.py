@@ -5,20 +5,17 @@ exchange/server/listeners.py    the listeners of each role
 exchange/server/background.py   the background loops of each role
 """
 
-import base64
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from typing_extensions import override
 
 from exchange import metrics, migrations
 from exchange.access.grants.group_postgres import PostgresGroupStore
@@ -29,10 +26,10 @@ from exchange.audit.ledger import AuditLedger
 from exchange.audit.note import FileSigner
 from exchange.audit.postgres import PostgresEntries, PostgresReceipts
 from exchange.audit.postgres_log import PostgresLog
-from exchange.audit.proof import log_behind, prove
 from exchange.audit.search.authenticity import SignedHashes
+from exchange.audit.search.stored_log import StoredLog
 from exchange.audit.sequencer import Sequencer
-from exchange.audit.store import CheckpointRow, ReceiptStore
+from exchange.audit.store import ReceiptStore
 from exchange.authorization.actor_budgets import ActorBudgets
 from exchange.authorization.attribute_sources import CatalogueAttributes, IdentityAttributes
 from exchange.authorization.attributes import AttributeProvider
@@ -48,7 +45,7 @@ from exchange.config import Config
 from exchange.control.accounts import AccountService
 from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
-from exchange.control.audit_queries import AuditQueries, SignedLog
+from exchange.control.audit_queries import AuditQueries
 from exchange.control.clock import ClockService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
@@ -116,9 +113,8 @@ from schemas.access import Actor, ActorKind
 from schemas.access import Role as AccountRole
 from schemas.audit import AuditEntry
 from schemas.canonical import Json
-from schemas.errors import CorruptError, InvalidError, PoolError, Reason
+from schemas.errors import InvalidError, PoolError, Reason
 from schemas.identifiers import random_id, uuid7
-from schemas.merkle import leaf_hash
 
 __all__ = [
     "App",
@@ -293,7 +289,7 @@ class App:
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
                 entries=audit.entries,
-                log=_SignedLog(audit.log, config.path("log")),
+                log=StoredLog(audit.log, config.path("log")),
                 own_resources=partial(_own_resources, storage.database, registry.catalogue),
                 clock=microseconds,
             ),
@@ -303,7 +299,7 @@ class App:
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
                 entries=audit.entries,
-                log=_SignedLog(audit.log, config.path("log")),
+                log=StoredLog(audit.log, config.path("log")),
                 receipts=open_receipts(keys.secrets),
                 guard=restored,
                 clock=microseconds,
@@ -312,7 +308,7 @@ class App:
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
                 entries=audit.entries,
-                log=_SignedLog(audit.log, config.path("log")),
+                log=StoredLog(audit.log, config.path("log")),
                 receipts=open_receipts(keys.secrets),
                 secrets=keys.secrets,
                 clock=microseconds,
@@ -519,38 +515,6 @@ def _open_audit(config: Config, keys: _Keys, storage: _Storage, roles: frozenset
         if Role.SEQUENCER in roles
         else _absent("the log's key", roles),
     )
-
-
-class _SignedLog(SignedLog):
-    """The log's tables and its folder of tiles."""
-
-    def __init__(self, log: PostgresLog, folder: Path) -> None:
-        self._log = log
-        self._folder = folder
-
-    @override
-    def prove(self, entry_id: str, *, by_hash: bool) -> str:
-        index = self._log.index_of(entry_id)
-        if index is None:
-            raise log_behind()
-        return prove(self._folder, index, by_hash=by_hash)
-
-    @override
-    def require_signed(self, entry_id: str, leaf: bytes) -> None:
-        proven = self.prove(entry_id, by_hash=True).split("\n")[1].removeprefix("extra ")
-        if base64.b64decode(proven) != leaf_hash(leaf):
-            raise CorruptError(
-                Reason.LEAF_MISMATCH, "the stored entry is not the one in the signed log; an auditor must look at it"
-            )
-
-    @override
-    def covering_checkpoint(self, index: int) -> CheckpointRow | None:
-        return self._log.covering_checkpoint(index)
-
-    @override
-    def latest_checkpoint(self) -> tuple[int, str] | None:
-        row = self._log.latest_checkpoint()
-        return None if row is None else (row.size, row.note)
 
 
 def open_receipts(secrets: Secrets) -> ReceiptStore:
