@@ -10,7 +10,7 @@ PARALLEL = $(if $(filter-out 1,$(JOBS)),--numprocesses $(JOBS) --dist loadfile -
 SEEDED = $(if $(SEED),--seed $(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka demo test check bench bench-large load torture format proto lock clean
+.PHONY: help setup kafka demo test check bench bench-large bundle load torture format proto lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ load: setup ## Attacks of one department, a minute each, and what they cost the 
 torture: setup kafka ## 200 faults on unacknowledged batches, two controls; every counted test whole (SEED=n repeats)
 	$(BIN)/python -m tests.torture --faults 200 --controls $(SEEDED)
 	$(BIN)/python -m pytest -m counted --share full $(SEEDED)
+
+bundle: setup ## One archive that installs the connectors on a machine without a network: build/bundle
+	$(BIN)/python deploy/bundle/build.py
 
 format: setup ## Format and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ it and writes the entry.
 
 import asyncio
 import inspect
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +55,7 @@ _log = structlog.get_logger()
 SMALL_MESSAGE: Final = 64 * 1024
 """Bytes of a message of all methods but `Publish`, whose batches are larger."""
 _MESSAGE_SECONDS = 10.0
-_DELAY_SECONDS = 10.0  # of a refusal, and of the calls after many failures
+_DELAY_SECONDS = 10.0  # of a refusal, and of the calls after many failures, on average
 _REFUSALS, _REFUSALS_A_SECOND = 200, 20.0  # of one department, which are not delayed: at once, and then a second
 _FAILURES, _FAILURES_A_SECOND = 200, 20.0  # of one connector's calls, likewise
 _DELAYED_SHARE = 2  # at most one of so many calls is delayed
@@ -283,7 +284,8 @@ class ConnectorAdmission:
         if seconds and self._delayed < self._max_delayed:
             self._delayed += 1
             try:
-                await asyncio.sleep(seconds)
+                # Half of it to one and a half: those that began together do not come again together.
+                await asyncio.sleep(seconds * (0.5 + random.random()))  # noqa: S311 - nothing secret
             finally:
                 self._delayed -= 1
 

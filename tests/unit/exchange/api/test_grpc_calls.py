@@ -205,7 +205,7 @@ def test_a_department_with_many_refusals_gets_the_next_ones_later(monkeypatch: p
 def test_a_connector_whose_calls_fail_many_times_is_served_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "_FAILURES", 5)
     monkeypatch.setattr(grpc_calls, "_FAILURES_A_SECOND", 0.001)
-    monkeypatch.setattr(grpc_calls, "_DELAY_SECONDS", 2.0)
+    monkeypatch.setattr(grpc_calls, "_DELAY_SECONDS", 4.0)
 
     async def test(served: Served) -> None:
         too_large = b"x" * (SMALL_MESSAGE + 1)
