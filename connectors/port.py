@@ -468,6 +468,13 @@ class Sink(Protocol):
         """
         ...
 
+    def check(self, schema: pa.Schema) -> None:
+        """Check, without a look at the target, that its kind can have columns for a schema; `prepare` does it as well.
+
+        Raises:
+            ConflictError: CONTRACT_BROKEN, naming the fields.
+        """
+
     def position(self) -> bytes:
         """Return the position stored with the records; empty when there is none.
 

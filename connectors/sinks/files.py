@@ -18,6 +18,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -26,10 +27,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from typing_extensions import override
 
-from connectors.port import DecodedRelease, QuarantineCallback, Sink, WriteResult
+from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
+from connectors.sinks.field_names import require_names
+from connectors.sinks.latest_records import values_of
 from connectors.state.quarantine import escape_formula
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
@@ -68,7 +72,12 @@ class FileSink(Sink):
         self._names: list[str] = []
 
     @override
+    def check(self, schema: pa.Schema) -> None:
+        require_names(schema)
+
+    @override
     def prepare(self, schema: pa.Schema) -> None:
+        self.check(schema)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -83,7 +92,6 @@ class FileSink(Sink):
     def write(
         self, release: DecodedRelease, before: bytes, after: bytes, quarantine: QuarantineCallback
     ) -> WriteResult:
-        # A folder accepts every record, so the quarantine is not used.
         last = self._last_manifest()
         if base64.b64decode(last["after"]) != before:
             raise ConflictError(
@@ -103,13 +111,15 @@ class FileSink(Sink):
                 return WriteResult()
             number = int(last["part"]) + 1
             name = f"part-{number:08d}.{self._file_format}"
-            content = self._content(release)
+            content, rejected = self._content(release)
+            if rejected:
+                quarantine(rejected)
             self._write_atomically(name, content)
             manifest = {
                 **header,
                 "part": number,
                 "file": name,
-                "rows": len(release),
+                "rows": len(release) - len(rejected),
                 "withdrawn": withdrawn,
                 "bytes": len(content),
                 "sha256": hashlib.sha256(content).hexdigest(),
@@ -118,7 +128,7 @@ class FileSink(Sink):
             self._write_atomically(f"part-{number:08d}.manifest.json", _json(manifest))
         except OSError as error:
             raise _unavailable(self._folder, error) from error
-        return WriteResult(upserted=len(release) - withdrawn, withdrawn=withdrawn)
+        return WriteResult(upserted=len(release) - withdrawn - len(rejected), withdrawn=withdrawn, rejected=rejected)
 
     @override
     def close(self) -> None:
@@ -149,24 +159,37 @@ class FileSink(Sink):
             )
         return last
 
-    def _content(self, release: DecodedRelease) -> bytes:
-        records = iter(release.records.to_pylist())
-        lines = [
-            (
-                {"_record_key": key.hex(), "_recorded_at": _iso_time(at), "_operation": "withdrawn"}
-                if withdrawn
-                else {
-                    "_record_key": key.hex(),
-                    "_recorded_at": _iso_time(at),
-                    "_operation": "upsert",
-                    **{name: _json_value(value) for name, value in next(records).items()},
-                }
-            )
-            for key, at, withdrawn in zip(release.keys, release.recorded_at, release.withdrawn, strict=True)
-        ]
+    def _content(self, release: DecodedRelease) -> tuple[bytes, list[RejectedRecord]]:
+        """Return a part, and the records that it cannot hold."""
+        indexes = np.flatnonzero(~np.array(release.withdrawn, np.bool_))
+        values, rejected = values_of(release.records, np.arange(len(release.records)), indexes)
+        rows = dict(zip(indexes.tolist(), values, strict=True))
+        lines: list[dict[str, Any]] = []
+        for index, (key, at) in enumerate(zip(release.keys, release.recorded_at, strict=True)):
+            own = {"_record_key": key.hex(), "_recorded_at": _iso_time(at)}
+            if release.withdrawn[index]:
+                lines.append({**own, "_operation": "withdrawn"})
+                continue
+            row = rows[index]
+            if row is None:
+                continue
+            unfit = next((name for name, value in row.items() if self._is_unfit(value)), None)
+            if unfit is not None:
+                message = "JSON has no number for it: NaN or infinity"
+                rejected.append(RejectedRecord(index=index, code=RejectCode.TARGET_TYPE, field=unfit, message=message))
+                continue
+            lines.append({**own, "_operation": "upsert", **{name: _json_value(each) for name, each in row.items()}})
+        rejected.sort(key=lambda each: each.index)
         if self._file_format == "jsonl":
-            return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-        return self._csv_content(lines)
+            return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(), rejected
+        return self._csv_content(lines), rejected
+
+    def _is_unfit(self, value: Any) -> bool:
+        if isinstance(value, dict):
+            return any(map(self._is_unfit, value.values()))
+        if isinstance(value, (list, tuple)):
+            return any(map(self._is_unfit, value))
+        return self._file_format == "jsonl" and isinstance(value, float) and not math.isfinite(value)
 
     def _csv_content(self, lines: Sequence[Mapping[str, Any]]) -> bytes:
         buffer = io.StringIO()

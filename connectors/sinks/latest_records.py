@@ -39,6 +39,13 @@ class LatestRecords:
         none = np.empty(0, np.int64)
         return LatestRecords(indexes=self.indexes[start:end], rows=self.rows[start:end], withdrawn=none, stale=0)
 
+    def without(self, indexes: Sequence[int]) -> "LatestRecords":
+        """Return all but some of those with values."""
+        kept = ~np.isin(self.indexes, np.array(indexes, np.int64))
+        return LatestRecords(
+            indexes=self.indexes[kept], rows=self.rows[kept], withdrawn=self.withdrawn, stale=self.stale
+        )
+
     def __len__(self) -> int:
         return len(self.indexes)
 

@@ -18,6 +18,7 @@ The table is created only if configured, and columns are only ever added. Postgr
 
 import base64
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,8 +29,10 @@ from sqlalchemy.sql.elements import ColumnElement
 from typing_extensions import override
 
 from connectors.port import DecodedRelease, QuarantineCallback, RejectedRecord, Sink, WriteResult
+from connectors.sinks.field_names import LONGEST_NAMES, require_names
 from connectors.sinks.latest_records import LatestRecords, latest_records
 from connectors.sinks.sql_copy import CopyWriter, NotPermittedError, copy_writer
+from connectors.sinks.sql_proof import Proof
 from connectors.sinks.sql_rows import RowWriter
 from connectors.sinks.sql_schema import DELETED_AT, OWN_COLUMNS, RECORDED_AT, column_for, own_columns
 from schemas.errors import ConflictError, InvalidError, Reason, UnavailableError
@@ -90,9 +93,11 @@ class SqlSink(Sink):
         self._by_columns = columns
         self._table: sa.Table | None = None
         self._writer: RowWriter | CopyWriter | None = None
+        self._proof: Proof | None = None
 
     @override
     def prepare(self, schema: pa.Schema) -> None:
+        self.check(schema)
         with self._translated_errors():
             _POSITIONS.metadata.create_all(self._engine)
             inspector = sa.inspect(self._engine)
@@ -104,12 +109,27 @@ class SqlSink(Sink):
                     )
                 self._table_of(schema).create(self._engine)
             inspector.clear_cache()
-            present = {column["name"] for column in inspector.get_columns(self._name, schema=self._schema)}
+            present = self._stored_columns(inspector)
             table = self._table_of(schema)
             missing = [column for column in table.columns if column.name not in present]
             if missing:
                 self._add_columns(missing)
+                inspector.clear_cache()
+                present = self._stored_columns(inspector)
             self._table, self._writer = table, self._writer_for(table, schema)
+            self._proof = Proof(table, present, schema, self._engine.dialect.name)
+
+    @override
+    def check(self, schema: pa.Schema) -> None:
+        dialect = self._engine.dialect.name
+        require_names(
+            schema, longest=LONGEST_NAMES.get(dialect, 0), one_case=dialect != "postgresql", also=[self._name]
+        )
+
+    def _stored_columns(self, inspector: sa.Inspector) -> dict[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sa.exc.SAWarning)  # of a type that SQLAlchemy does not know
+            return {each["name"]: each["type"] for each in inspector.get_columns(self._name, schema=self._schema)}
 
     @override
     def position(self) -> bytes:
@@ -140,12 +160,32 @@ class SqlSink(Sink):
         if self._writer is None:
             raise InvalidError(Reason.INTERNAL, "the sink was not prepared for the view's schema")
         try:
-            rejected = self._writer.upsert(connection, release, latest)
+            rejected = self._upsert(self._writer, connection, release, latest)
             self._writer.withdraw(connection, release, latest)
         except NotPermittedError as error:
             self._writer = error.rows
             return self._write_records(connection, release, latest)
         return sorted(rejected, key=lambda each: each.index)
+
+    def _upsert(
+        self, writer: RowWriter | CopyWriter, connection: sa.Connection, release: DecodedRelease, latest: LatestRecords
+    ) -> list[RejectedRecord]:
+        """Write the records, and prove it; of those that are stored otherwise, undo the write."""
+        if self._proof is None or not self._proof.names:
+            return writer.upsert(connection, release, latest)
+        trial = connection.begin_nested()
+        rejected = writer.upsert(connection, release, latest)
+        kept = latest.without([each.index for each in rejected])
+        changed = self._proof.find_changed(connection, release, kept)
+        if not changed:
+            trial.commit()
+            return rejected
+        trial.rollback()
+        return [
+            *rejected,
+            *changed,
+            *writer.upsert(connection, release, kept.without([each.index for each in changed])),
+        ]
 
     @override
     def begin_again(self) -> None:

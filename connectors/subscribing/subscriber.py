@@ -23,6 +23,7 @@ from connectors.port import DecodedRelease, Pool, Reject, RejectedRecord, Sink
 from connectors.retry import Backoff
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
+from connectors.subscribing.nanoseconds import as_deliverable, deliverable_schema
 from exchange.client.messages import FetchResult
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
@@ -202,7 +203,9 @@ class Subscriber:
             keys=keys,
             recorded_at=times,
             withdrawn=[not value for value in values],
-            records=self._engines[result.schema_id].decode([value[FRAME_SIZE:] for value in values if value]),
+            records=as_deliverable(
+                self._engines[result.schema_id].decode([value[FRAME_SIZE:] for value in values if value])
+            ),
             values=values,
             entry_id=result.entry_id,
         )
@@ -213,9 +216,10 @@ class Subscriber:
         if engine is None:
             engine = engine_for(parse(self.pool.schema(schema_id=schema_id)[1]))
             self._engines[schema_id] = engine
-        if self._prepared != engine.schema:
-            self.sink.prepare(engine.schema)
-            self._prepared = engine.schema
+        schema = deliverable_schema(engine.schema)
+        if self._prepared != schema:
+            self.sink.prepare(schema)
+            self._prepared = schema
 
     def _quarantine_rejected(self, run: RunReport, release: DecodedRelease, rejected: Sequence[RejectedRecord]) -> None:
         rejects = [

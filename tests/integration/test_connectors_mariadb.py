@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from connectors.port import RejectCode
+from connectors.port import DecodedRelease, RejectCode
+from connectors.sinks.sql import SqlSink
 from connectors.sources.sql_table import SqlSource
 from tests.kit.twins.pool_twin import Record
 from tests.kit.world import mariadb
@@ -174,6 +177,44 @@ def test_pages_lose_and_double_nothing_whatever_orders_them(url: sa.URL, kind: s
     texts = [text for chunk in source.open().chunks() for text in chunk.columns["k"].to_pylist()]
     source.close()
     assert len(texts) == len(set(texts)) == 5
+
+
+def test_a_sink_keeps_fractions_and_sets_aside_what_a_column_would_cut(url: sa.URL) -> None:
+    kind = pa.timestamp("us", "UTC")
+    moment = datetime(2023, 2, 9, 10, 0, 0, 999999, UTC)
+    schema = pa.schema([pa.field("v", kind), pa.field("n", pa.decimal128(30, 10))])
+    records = pa.RecordBatch.from_arrays(
+        [
+            pa.array([moment, moment.replace(microsecond=0)], kind),
+            pa.array([Decimal("0.1"), None], schema.field(1).type),
+        ],
+        schema=schema,
+    )
+    release = DecodedRelease(
+        keys=[b"a" * 16, b"b" * 16],
+        recorded_at=[1, 2],
+        withdrawn=[False] * 2,
+        records=records,
+        values=[b"x"] * 2,
+        entry_id="",
+    )
+    execute(
+        url,
+        "CREATE TABLE cut (_record_key VARCHAR(32) PRIMARY KEY, _recorded_at BIGINT NOT NULL, _deleted_at BIGINT, "
+        "v DATETIME, n DOUBLE)",
+    )
+    found = {}
+    for table in ("made", "cut"):
+        sink, set_aside = SqlSink(url, table, "g", create_table=True), []
+        sink.prepare(schema)
+        sink.write(release, b"", b"p", set_aside.extend)
+        sink.close()
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            rows = connection.exec_driver_sql(f"SELECT v FROM {table}").scalars().all()
+        found[table] = (sorted(rows), [(each.index, each.field) for each in set_aside])
+    whole = datetime(2023, 2, 9, 10)  # noqa: DTZ001
+    assert found == {"made": ([whole, moment.replace(tzinfo=None)], []), "cut": ([whole], [(0, "v")])}
 
 
 def test_views_and_queries_are_read_by_the_key_that_their_owner_names(department: Department, url: sa.URL) -> None:
