@@ -13,10 +13,6 @@ __all__ = ["SnapshotLostError", "SnapshotSource"]
 class SnapshotLostError(ConflictError):
     """The snapshot ended before it was published: another one is needed, at a later moment."""
 
-    def __init__(self, cause: UnavailableError) -> None:
-        super().__init__(Reason.SOURCE_CHANGED, cause.message)
-        self.cause = cause
-
 
 class SnapshotSource(Source):
     """One table; its only portion is lost when its database goes away."""
@@ -28,7 +24,7 @@ class SnapshotSource(Source):
     def portions(self, fingerprint: bytes) -> Iterator[Portion]:
         del fingerprint
         if self._portion.lost is not None:
-            raise SnapshotLostError(self._portion.lost)
+            raise SnapshotLostError(Reason.SOURCE_CHANGED, self._portion.lost.message)
         yield self._portion
 
     @override

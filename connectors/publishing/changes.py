@@ -86,7 +86,7 @@ class ChangePublisher:
                 if not self._stop.is_set():
                     self._stream(once=once)
             except SnapshotLostError as error:
-                self._fail(error.cause)
+                self._fail(UnavailableError(Reason.SOURCE_UNAVAILABLE, error.message))
             except UnavailableError as error:
                 self._fail(error)
             except PoolError as error:

@@ -18,8 +18,8 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attstorage <> 'p', a.attgenerated <> ''
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), coalesce(b.typname, t.typname), a.attstorage <> 'p', a.attgenerated <> ''
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type b ON b.oid = t.typbasetype
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _IDENTITY = """
@@ -42,7 +42,9 @@ class ColumnFacts:
     def as_text(self) -> str:
         """Return the expression of its text (`connectors.sources.postgres.text_form`)."""
         name = quote(self.name)
-        return f"encode({name}, 'hex')" if self.base == "bytea" else f"CAST({name} AS text)"
+        if self.base == "bytea":  # an empty text would be null
+            return f"CASE WHEN octet_length({name}) = 0 THEN '\\x' ELSE encode({name}, 'hex') END"
+        return f"CAST(CAST({name} AS numeric) AS text)" if self.base == "money" else f"CAST({name} AS text)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

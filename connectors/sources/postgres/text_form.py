@@ -21,7 +21,11 @@ def _blank_padded(text: str) -> str:
 
 
 def _bytes(text: str) -> str:
-    return text.removeprefix("\\x")
+    return text if text == "\\x" else text.removeprefix("\\x")  # an empty text would be null
+
+
+def _money(text: str) -> str:
+    return text.replace("$", "").replace(",", "")  # as `lc_monetary = C` writes it
 
 
 def _address(text: str) -> str:
@@ -33,8 +37,15 @@ _BY_NAME: Mapping[str, TextForm] = {
     "bpchar": _blank_padded,
     "bytea": _bytes,
     "inet": _address,
+    "money": _money,
 }
-_BY_OID: Mapping[int, TextForm] = {16: _boolean, 1042: _blank_padded, 17: _bytes, 869: _address}  # fixed in pg_type.dat
+_BY_OID: Mapping[int, TextForm] = {  # fixed in pg_type.dat
+    16: _boolean,
+    17: _bytes,
+    790: _money,
+    869: _address,
+    1042: _blank_padded,
+}
 
 
 def text_form(type_oid: int, base_type: str) -> TextForm | None:
