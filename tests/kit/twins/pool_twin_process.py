@@ -32,6 +32,7 @@ from schemas.names import Topic
 from schemas.record import Batch, Receipt
 from tests.kit.patience import PATIENCE
 from tests.kit.twins.pool_twin import CASE, PURPOSE, PoolTwin, TwinClient
+from tests.kit.world.changing_tables import ChangingTables, with_limits
 from tests.kit.world.department import Department, now
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -165,6 +166,15 @@ def publish(address: str, folder: str, key: bytes) -> None:
     department.limits = replace(Limits(batch_rows=7, give_up_after=1, backoff=0.001), accept_deletes=True)
     department.pool = RemotePool(address)
     department.publish()
+
+
+def publish_changes(address: str, folder: str, url: str, key: bytes) -> None:
+    """A connector that reads a database's log, as a process."""
+    tables = ChangingTables(Path(folder), _url(url), key=Ed25519PrivateKey.from_private_bytes(key))
+    tables.limits = replace(tables.limits, batch_rows=7, accept_deletes=True)
+    tables.settings = with_limits(tables.settings, batch_rows=7, transaction_rows=9)
+    tables.pool = RemotePool(address)
+    tables.publish()
 
 
 def draw(address: str, folder: str, form: str) -> None:
