@@ -14,6 +14,7 @@ no receipt proves is a conflict, which needs a person.
 """
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +25,7 @@ from typing import Protocol
 from connectors.mapping.contract import Contract, parse_contract
 from connectors.mapping.mapping import ColumnMapping
 from connectors.port import Pool, Reject, RejectCode
+from connectors.publishing.earlier_contracts import EarlierContracts
 from connectors.publishing.outbox import OutboundRecord, Outbox, RecordGroup
 from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.retry import Backoff, is_retryable
@@ -31,12 +33,22 @@ from connectors.state.ledger import LaneCheckpoint, Ledger
 from exchange.client.messages import BatchRefusedError
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
-from schemas.errors import ConflictError, CorruptError, PoolError, Reason, UnavailableError
+from schemas.errors import (
+    ConflictError,
+    CorruptError,
+    InvalidError,
+    PoolError,
+    Reason,
+    RefusedError,
+    UnavailableError,
+)
 from schemas.names import ConnectorId, Topic
 from schemas.names import Lane as LaneName
 from schemas.record import NO_ROOT
 
 __all__ = ["Lane", "LaneSession", "SendCounters"]
+
+_MAX_EARLIER = 4  # schemas
 
 
 class SendCounters(Protocol):
@@ -59,6 +71,7 @@ class LaneSession:
         outbox: with the batches that are unacknowledged.
         contract, engine, mapping: of the topic's latest schema.
         fingerprint: see `Publication.fingerprint`.
+        earlier: contracts of before, of which the ledger may have digests.
         head: source position of the lane's last batch at the pool; empty where it has none.
         recovered: that position, where the ledger was lost and nothing was published since; else empty.
         recovered_at: sequence number of that batch.
@@ -70,6 +83,7 @@ class LaneSession:
     engine: Engine
     mapping: ColumnMapping
     fingerprint: bytes
+    earlier: EarlierContracts
     head: bytes
     recovered: bytes
     recovered_at: int
@@ -144,11 +158,13 @@ class Lane:
             null_values=self.publication.null_values,
             unknown_columns=self.publication.unknown_columns,
         )
+        earlier = self._earlier_schemas(schema_id)
         head, recovered = self._reconcile_checkpoint(topic)
         self.ledger.set_meta(
             lane=owner,
             receipt_key=key,
             schema_id=str(schema_id),
+            contracts=json.dumps([*earlier, schema_id]),
             certificate_expires=str(hello.certificate_expires),
             clock_difference=f"{hello.server_time / 1e6 - self._clock().timestamp():.1f}",
         )
@@ -158,11 +174,32 @@ class Lane:
             engine=engine,
             mapping=mapping,
             fingerprint=self.publication.fingerprint(contract.semantic_hash),
+            earlier=EarlierContracts(self._earlier_contracts(earlier, contract)),
             head=head,
             recovered=recovered,
             recovered_at=self._recovered_at,
             batch_rows=min(self.limits.batch_rows, hello.max_batch_records),
         )
+
+    def _earlier_schemas(self, current: int) -> list[int]:
+        """Return the ids of other schemas of which the ledger may have digests, the latest last."""
+        stored = self.ledger.meta("contracts")
+        ids: list[int] = json.loads(stored) if stored else []
+        if not ids and (last := self.ledger.meta("schema_id")):  # a ledger of an earlier program names the last one
+            ids = [int(last)]
+        return [each for each in ids if each != current][-_MAX_EARLIER:]
+
+    def _earlier_contracts(self, ids: Sequence[int], current: Contract) -> list[tuple[Contract, Engine]]:
+        found: list[tuple[Contract, Engine]] = []
+        for schema_id in reversed(ids):
+            try:
+                text = self.pool.schema(schema_id=schema_id)[1]
+                contract = parse_contract(schema_id, text)
+                if contract.semantic_hash != current.semantic_hash:
+                    found.append((contract, engine_for(parse(text))))
+            except (InvalidError, RefusedError):  # its rows are published again, no more
+                continue
+        return found
 
     def _reconcile_checkpoint(self, topic: Topic) -> tuple[bytes, bytes]:
         """Compare the ledger with the lane at the pool; return `LaneSession.head` and `LaneSession.recovered`."""

@@ -128,6 +128,7 @@ class Publisher:
                 portion=portion,
                 bound=bound,
                 encoder=RecordEncoder(session.contract, session.engine),
+                earlier=session.earlier,
                 key_scan=key_scan,
                 ledger=self.ledger,
                 counters=counters,

@@ -1,6 +1,5 @@
 """Record encoding: mapped rows → Avro datums that satisfy the contract's own rules, and their digests."""
 
-import hashlib
 import struct
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import pyarrow as pa
 
 from connectors.mapping.contract import Contract
 from connectors.port import Reject, RejectCode, RowChunk
+from connectors.publishing.earlier_contracts import digest_of
 from registry.codec.codec import Engine, RowError
 from schemas.errors import Reason
 from schemas.record import MAX_BATCH_BYTES
@@ -41,7 +41,7 @@ class RecordEncoder:
 
     def digest(self, datum: bytes) -> bytes:
         """Return 16 bytes that change with the datum and with what it means."""
-        return hashlib.blake2b(datum, digest_size=16, key=self.contract.semantic_hash).digest()
+        return digest_of(datum, self.contract)
 
     def encode(
         self, chunk: RowChunk, batch: pa.RecordBatch, chosen: list[int], rejects: list[Reject]

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from connectors.mapping.mapping import BoundMapping, MappedRows
 from connectors.port import Portion, Reject, RejectCode, RowChunk
+from connectors.publishing.earlier_contracts import EarlierContracts
 from connectors.publishing.key_scan import KeyScan
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
 from connectors.publishing.record_encoding import LARGEST_VALUE, RecordEncoder
@@ -123,6 +124,7 @@ class SecondPass:
     portion: Portion
     bound: BoundMapping
     encoder: RecordEncoder
+    earlier: EarlierContracts
     key_scan: KeyScan
     ledger: Ledger
     counters: RunCounters
@@ -179,6 +181,7 @@ class SecondPass:
             if len(good) == len(mapped.rows)
             else mapped.batch.take(pa.array([at for _, at in good], pa.int32()))
         )
+        place = {row: at for at, row in enumerate(chosen)}
         datums, chosen = self.encoder.encode(chunk, batch, chosen, rejects)
         keys = [key for row in chosen if (key := mapped.keys[row]) is not None]
         published = self.key_scan.published_digests(keys)
@@ -188,14 +191,20 @@ class SecondPass:
         rows: list[OutboundRecord] = []
         new_keys: list[tuple[bytes, bytes]] = []
         unchanged = 0
-        for row, key, datum in zip(chosen, keys, datums, strict=True):
-            digest = self.encoder.digest(datum)
+        digests = [self.encoder.digest(datum) for datum in datums]
+        differing = {
+            place[row]: before[0]
+            for row, key, digest in zip(chosen, keys, digests, strict=True)
+            if (before := published.get(key)) is not None and before[0] not in (digest, b"")
+        }
+        same = self.earlier.unchanged(batch, differing) if differing else set()
+        for row, key, datum, digest in zip(chosen, keys, datums, digests, strict=True):
             before = published.get(key)
             if before is not None and before[0] == digest:
                 unchanged += 1
                 if before[1] != self.scope:
                     new_keys.append((key, digest))
-            elif self._processed + row < self.recovered:
+            elif self._processed + row < self.recovered or place[row] in same:
                 unchanged += 1
                 new_keys.append((key, digest))
             else:

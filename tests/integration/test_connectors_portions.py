@@ -14,7 +14,7 @@ from connectors.port import Portion, RejectCode, Replaces
 from connectors.sources.csv_folder import AfterSuccess, ReadyWhen
 from connectors.state.ledger import Ledger
 from tests.kit.twins.pool_twin import PoolTwin
-from tests.kit.world.department import HEADER, TOPIC, Department, now, only, row, rows
+from tests.kit.world.department import HEADER, SCHEMA, TOPIC, Department, now, only, row, rows
 
 
 @pytest.fixture
@@ -227,3 +227,22 @@ def test_the_ledger_s_checkpoint_is_the_pool_s_last_batch(tmp_path: Path) -> Non
     assert checkpoint is not None
     assert client.resume(lane.topic).root == checkpoint.root
     assert client.resume(lane.topic).source_position == checkpoint.position
+
+
+def test_a_field_that_is_added_publishes_no_row_that_says_the_same(tmp_path: Path) -> None:
+    department = Department(tmp_path, null_values=("",))
+    department.put(rows(100))
+    assert only(department.publish()).published == 100
+    ledger = Ledger(department.ledger_file, clock=now)
+    with ledger.transaction() as sql:  # as an earlier program leaves it
+        sql.execute("DELETE FROM meta WHERE name = 'contracts'")
+    ledger.close()
+    wider = {**SCHEMA, "fields": [*SCHEMA["fields"], {"name": "phone", "type": ["null", "string"], "default": None}]}
+    department.twin.publish_schema(department.topic, wider)
+    department.put([*rows(99), row(99, amount="9.00")], name="second.csv")
+    assert [(run.published, run.unchanged) for run in department.publish()] == [(0, 100), (1, 99)]
+    header = (*HEADER, "phone")
+    department.put([(*each, "138" if each[0] == "0007" else "") for each in rows(100)], name="third.csv", header=header)
+    run = only(department.publish())
+    assert (run.published, run.unchanged) == (2, 98), "the one that has the new field, and the one that changed back"
+    assert department.state()["0007"]["phone"] == "138"
