@@ -242,6 +242,10 @@ def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help=
             print_line(f"   {each.files_set_aside:,} files set aside: see `pool-connect quarantine list {file}`")
         if each.voids_held:
             print_line(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
+        if each.stopped:
+            print_line(
+                f"   stopped: the table {each.stopped}; see `pool-connect run {file} --resnapshot {each.stream}`"
+            )
         if each.ledger_lost:
             print_line(
                 f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided"

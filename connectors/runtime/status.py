@@ -35,6 +35,7 @@ class StreamStatus:
         files_set_aside: files that are quarantined whole.
         voids_held: missing keys that are not voided while other keys cannot be read.
         certificate_expires, grant_expires: ISO 8601, as the pool last stated.
+        stopped: why no later change of the table is published; a person has to look.
         ledger_lost: when the ledger was lost; keys published before may be missing in it. ISO 8601.
     """
 
@@ -57,6 +58,7 @@ class StreamStatus:
     certificate_expires: str = ""
     grant_expires: str = ""
     ledger_lost: str = ""
+    stopped: str = ""
 
 
 def statuses(config: ConnectorConfig) -> list[StreamStatus]:
@@ -112,6 +114,7 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
             certificate_expires=_iso_time(meta.get("certificate_expires", "")),
             grant_expires=_iso_time(meta.get("grant_expires", "")),
             ledger_lost=meta.get("ledger_lost_at", ""),
+            stopped=meta.get("change_stopped", ""),
         )
 
 

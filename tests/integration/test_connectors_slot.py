@@ -487,5 +487,12 @@ def _check_setup_run_and_teardown(tables: ChangingTables, monkeypatch: pytest.Mo
     assert runner.invoke(cli.app, ["run", str(file), "--once"]).exit_code == 0
     assert tables.state() == table(tables)
     assert slots(tables.url) == [SLOT]
+    execute(tables.url, "TRUNCATE item")
+    assert runner.invoke(cli.app, ["run", str(file), "--once"]).exit_code == ExitCode.PERSON
+    assert "TRUNCATE" in runner.invoke(cli.app, ["status", str(file)]).output
+    again = ["run", str(file), "--once", "--resnapshot", "item.v1", "--accept-deletes"]
+    assert runner.invoke(cli.app, again).exit_code == 0
+    assert tables.state() == {}
+    assert "TRUNCATE" not in runner.invoke(cli.app, ["status", str(file)]).output
     assert runner.invoke(cli.app, ["teardown", str(file)]).exit_code == 0
     assert slots(tables.url) == []
