@@ -70,12 +70,16 @@ def enrol(
     ],
     identity: Annotated[Path, typer.Option(help="folder for keys and certificate")],
     connector: Annotated[str, typer.Option(help="name of this connector within its department")],
+    *,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="overwrite another connector's keys in the folder")
+    ] = False,
 ) -> None:
     """Enrol at the pool: make two keys on this machine, and get a certificate for them."""
     from exchange import client
 
     one_time_token = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - the usual name of standard input
-    enrolled = client.enrol(one_time_token, connector, identity)
+    enrolled = client.enrol(one_time_token, connector, identity, replace=replace)
     print_line(f"enrolled as {connector} at pool {enrolled.pool_id}; gateway {enrolled.gateway}; keys in {identity}")
 
 

@@ -1,5 +1,6 @@
 """Enrolment and certificate renewal: both private keys are generated on the department's machine and never leave it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from exchange.client.errors import from_rpc_error
 from exchange.client.identity import Identity
+from schemas.errors import ConflictError, Reason
 from schemas.invitation import Invitation
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
 from schemas.proto.pool.v1 import enrolment_pb2_grpc as stubs
@@ -20,17 +22,26 @@ __all__ = ["enrol", "renew"]
 _TIMEOUT = 30.0  # seconds
 
 
-def enrol(token: str, connector: str, folder: Path) -> Identity:
+def enrol(token: str, connector: str, folder: Path, *, replace: bool = False) -> Identity:
     """Redeem a one-time token, and store the new identity in *folder*.
 
     The token holds the pool's certificate authority: the pool is verified before the secret is sent.
 
+    Args:
+        token: of the invitation.
+        connector: name of the connector.
+        folder: of its identity. One that holds another connector's keys is refused before the token is used.
+        replace: overwrite them all the same.
+
     Raises:
         RefusedError: TOKEN_INVALID.
-        ConflictError: ALREADY_EXISTS, the name is in use and the token is not for it.
+        ConflictError: ALREADY_EXISTS, the name is in use and the token is not for it, or the folder holds another
+            connector's keys.
         UnavailableError: the pool does not answer.
     """
     invitation = Invitation.decode(token)
+    if not replace:
+        _refuse_others(folder, connector, invitation.authority.encode())
     key, signing = ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
     request = _request(key)
     message = wire.EnrolRequest(
@@ -55,6 +66,23 @@ def enrol(token: str, connector: str, folder: Path) -> Identity:
     )
     identity.save(folder)
     return identity
+
+
+def _refuse_others(folder: Path, connector: str, authority: bytes) -> None:
+    """Refuse a folder that holds keys, unless they are those of the same connector at the same pool."""
+    if not any((folder / name).exists() for name in ("signing.key", "tls.key", "identity.json")):
+        return
+    try:
+        stored = json.loads((folder / "identity.json").read_text())["connector"]
+        same = stored == connector and (folder / "authority.crt").read_bytes().strip() == authority.strip()
+    except (OSError, ValueError, KeyError, TypeError):
+        stored, same = "unknown", False
+    if not same:
+        raise ConflictError(
+            Reason.ALREADY_EXISTS,
+            f"{folder} holds the keys of the connector {stored}, of this pool or another; a key that is overwritten is "
+            f"lost. Name another folder for {connector} under --identity, or pass --replace. The token was not used",
+        )
 
 
 def renew(identity: Identity, folder: Path) -> Identity:
