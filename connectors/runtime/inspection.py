@@ -159,13 +159,34 @@ def _check_publication(
     schema = pool.schema(Topic.parse(section.resource))
     head = pool.resume(Topic.parse(section.resource))
     try:
-        _, name, encoding, _ = _bind_first_portion(config, section, schema, None, clock)
+        bound, name, encoding, read_chunks = _bind_first_portion(config, section, schema, None, clock)
     except InvalidError as error:
         if error.reason is not Reason.NOT_FOUND:
             raise
         return f"may be published; schema {schema[0]}, batch {head.sequence}; no file yet"
     suffix = f" ({encoding})" if encoding else ""
-    return f"may be published; schema {schema[0]}, batch {head.sequence}; {name}{suffix} fits the contract"
+    sample = _sample(bound, name, read_chunks)
+    return f"may be published; schema {schema[0]}, batch {head.sequence}; {name}{suffix} fits the contract{sample}"
+
+
+def _sample(bound: BoundMapping, name: str, read_chunks: Callable[[], Iterator[RowChunk]]) -> str:
+    """Return how many of the first rows would fit, with the first reasons; empty where there are no rows.
+
+    Raises:
+        InvalidError: QUARANTINE_LIMIT, none fits.
+    """
+    chunk = next(iter(read_chunks()), None)
+    if chunk is None:
+        return ""
+    mapped = bound.map(chunk)
+    rejects = [*chunk.rejects, *mapped.rejects]
+    total = len(chunk) + len(chunk.rejects)
+    first = "; ".join(format_reject(each) for each in rejects[:3])
+    if not mapped.rows:
+        raise InvalidError(
+            Reason.QUARANTINE_LIMIT, f"none of the first {total:,} rows of {name} fits the contract: {first}"
+        )
+    return f"; of the first {total:,} rows {len(mapped.rows):,} fit{f': {first}' if first else ''}"
 
 
 def _check_subscription(section: SubscribeConfig, pool: Pool, clock: Callable[[], datetime]) -> str:
@@ -173,6 +194,7 @@ def _check_subscription(section: SubscribeConfig, pool: Pool, clock: Callable[[]
     remaining = datetime.fromtimestamp(subscription.expires / 1e6, UTC) - clock()
     sink = assembly.sink(section)
     try:
+        sink.check(engine_for(parse(subscription.schema_text)).schema)
         try:
             position = sink.position()
         except ConflictError:  # the table of positions is created with the first record

@@ -218,6 +218,19 @@ def test_check_names_every_problem_and_changes_nothing(program: Program, departm
     assert {each["verdict"] for each in told} <= {"ok", "WARN", "FAIL"}
 
 
+def test_check_reads_a_sample_and_says_how_many_rows_fit(program: Program, department: Department) -> None:
+    department.put([*rows(99), row(99, "secret!")])
+    code, out, _ = program("check", "c.yaml")
+    assert code == ExitCode.OK
+    assert "of the first 100 rows 99 fit: line 101  amount  -> TYPE" in out
+    department.put([row(number, "secret!") for number in range(20)])
+    code, out, _ = program("check", "c.yaml")
+    assert code != ExitCode.OK
+    assert "none of the first 20 rows of rows.csv fits the contract: line 2  amount  -> TYPE" in out
+    assert "secret!" not in out
+    assert not (department.folder / "state").exists()
+
+
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_it_finishes_what_is_in_flight_and_ends_with_0(department: Department, asked: int) -> None:
     server = TwinServer(department.twin, department.folder, department.twin.client("d-1", "drop", department.key))
