@@ -6,6 +6,7 @@ that is not the pool's own has a fixed text. No rule is implemented here.
 
 import math
 from functools import partial
+from typing import Final
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -46,7 +47,7 @@ from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
 from schemas.reason_texts import Language, preferred_language
 
-__all__ = ["create"]
+__all__ = ["ROUTERS", "create"]
 
 _log = structlog.get_logger()
 _REQUESTS = 128  # at once
@@ -191,6 +192,10 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.clock.confirm(who.actor, who.call, proposal_id)
 
 
+ROUTERS: Final = (router, accounts.router, grants.router, audit.router)
+"""All routes of the control API."""
+
+
 def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -> FastAPI:
     """Build the control API of a pool; *requests* at once, of all callers, each in the turn of its department."""
     app = FastAPI(
@@ -202,7 +207,7 @@ def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -
     )
     app.state.pool = pool
     app.state.callers = KnownCallers()
-    for one in (router, accounts.router, grants.router, audit.router):
+    for one in ROUTERS:
         app.include_router(one)
 
     app.add_middleware(FairTurns, scheduler=scheduler, callers=app.state.callers, refuse=_problem)

@@ -22,8 +22,7 @@ from fastapi.routing import APIRoute
 from typer.testing import CliRunner
 
 from exchange.admin_client import AdminClient
-from exchange.api import audit
-from exchange.api.http import router
+from exchange.api.http import ROUTERS as ALL_ROUTERS
 from exchange.cli import app as program
 from exchange.demo.people import DISTRICTS, persons
 from schemas import library
@@ -124,7 +123,7 @@ def outcome(call: Callable[[], object]) -> Reason | None:
 
 
 def test_each_route_and_each_command_that_returns_entries_is_tested_here() -> None:
-    every = [*router.routes, *audit.router.routes]
+    every = [route for one in ALL_ROUTERS for route in one.routes]
     routes = {route.path for route in every if isinstance(route, APIRoute) and "/audit/" in route.path}
     assert routes == ROUTES
     group = next(one for one in program.registered_groups if one.name == "audit")

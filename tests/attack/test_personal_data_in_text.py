@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from google.rpc import error_details_pb2, status_pb2
 from pydantic import BaseModel
 
-from exchange.api.http import router
+from exchange.api.http import ROUTERS
 from exchange.demo.people import persons
 from schemas import library
 from schemas.errors import PoolError, Reason
@@ -154,7 +154,7 @@ def test_where_a_purpose_states_a_form_only_the_form_counts(city: City) -> None:
 def _bodies() -> dict[str, tuple[str, str, type[BaseModel]]]:
     """Return every text member of every body of the control API, by route."""
     found = {}
-    for route in router.routes:
+    for route in (route for one in ROUTERS for route in one.routes):
         if not isinstance(route, APIRoute) or route.body_field is None:
             continue
         model = route.body_field.field_info.annotation
