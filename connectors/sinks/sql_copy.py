@@ -150,7 +150,8 @@ class CopyWriter:
         batch: pa.RecordBatch,
         rejected: list[RejectedRecord],
     ) -> None:
-        if len(batch) <= _FEW_ROWS and len(batch) < len(release):
+        few = len(batch) <= _FEW_ROWS
+        if few and len(batch) < len(release):
             rejected += self._rows.upsert(connection, release, latest)
             return
         try:
@@ -160,6 +161,9 @@ class CopyWriter:
         except Exception as error:
             if fault_of(error) is None:
                 raise
+            if few:
+                rejected += self._rows.upsert(connection, release, latest)
+                return
             middle = len(batch) // 2
             for start, end in ((0, middle), (middle, len(batch))):
                 part = batch.slice(start, end - start)
