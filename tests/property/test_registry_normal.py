@@ -301,10 +301,13 @@ def test_a_json_schema_that_says_two_things_at_once_is_none() -> None:
         service().register("j", Content(text='{"maximum": 1, "maximum": 2}', schema_type="JSON"))
 
 
-def test_a_schema_whose_normal_form_is_none_is_found_as_it_stands() -> None:
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_number_out_of_range_has_one_answer_whether_normalized_or_not(normalize: bool) -> None:
     subjects = service()
     content = Content(text='{"type": "record", "name": "R", "fields": [], "most": 1e999}')
-    first = subjects.register("s", content)
-    assert subjects.find_version("s", content, normalize=True) == first
+    subjects.register("s", Content(text='{"type": "record", "name": "R", "fields": []}'))
+    for act in (subjects.register, subjects.find_version):
+        with pytest.raises(InvalidError, match="a number that is out of range of double"):
+            act("s", content, normalize=normalize)
     with pytest.raises(InvalidError):
         subjects.find_version("s", Content(text='{"type": "record", "name": "R"}'), normalize=True)
