@@ -31,6 +31,8 @@ from schemas.names import Topic
 from schemas.reason_texts import Language, environment_language, reason_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from connectors.config.config import ConnectorConfig, PublishConfig
     from connectors.runtime.renewing_client import RenewingPoolClient
 
@@ -169,7 +171,7 @@ def run(
     service.stop_on_signals(stop)
     reporter = ProgressReporter()
     # The channels are closed here and not by the interpreter's end, when gRPC's threads may wait for each other.
-    with _connect(config) as pool, closing(reporter):
+    with _connect(config, reporter.notify) as pool, closing(reporter):
         context = RuntimeContext(
             pool=pool,
             sign=pool.sign,
@@ -288,10 +290,10 @@ def quarantine_export(
     print_line(f"written to {output}, readable by this user only; it holds the rows' own values")
 
 
-def _connect(config: "ConnectorConfig") -> "RenewingPoolClient":
+def _connect(config: "ConnectorConfig", warn: "Callable[[str], None]" = print_line) -> "RenewingPoolClient":
     from connectors.runtime.renewing_client import RenewingPoolClient
 
-    return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now)
+    return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now, warn)
 
 
 def _publication_section(config: "ConnectorConfig", resource: str) -> "PublishConfig":

@@ -4,7 +4,9 @@ Several addresses of gateways may be given (`exchange.client.gateways`). A clien
 `reconnect` exchanges the channels under it, and calls under way end on the old ones.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +21,7 @@ from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
 from exchange.client.port import Pool
 from exchange.client.publishing import PublishStream, receipt_of
 from exchange.client.receipts import verify_receipt
+from exchange.client.unreachable import explain_unreachable
 from schemas.errors import CorruptError, Reason, UnavailableError
 from schemas.identifiers import random_id
 from schemas.names import ConnectorId, Lane, Topic
@@ -123,7 +126,7 @@ class PoolClient(Pool):
         gateways = self._gateways
         gateway = gateways.current()
         key = self._verification_key()
-        stream = PublishStream(gateway.stub.Publish, batches, partial(self._to_wire, topic), in_flight)
+        stream = PublishStream(gateway.stub.Publish, batches, partial(self._to_wire, topic), in_flight, self._explain)
         try:
             for receipt in stream.receipts():
                 verify_receipt(receipt, key)
@@ -204,9 +207,13 @@ class PoolClient(Pool):
         try:
             return getattr(gateway.stub, method)(request, timeout=timeout or self.timeout)
         except grpc.RpcError as error:
-            known = from_rpc_error(error)
+            known = from_rpc_error(error, self._explain)
             gateways.fail_over(gateway, known)
             raise known from error
+
+    def _explain(self) -> str:
+        address = (self._address or self.identity.gateway).partition(",")[0].strip()
+        return explain_unreachable(self.identity.certificate, address, datetime.now(UTC), os.environ)
 
     def _to_wire(self, topic: Topic, batch: Batch) -> wire.PublishRequest:
         return wire.PublishRequest(

@@ -1,6 +1,9 @@
 """Enrolment and certificate renewal: both private keys are generated on the department's machine and never leave it."""
 
 import json
+import os
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from exchange.client.errors import from_rpc_error
 from exchange.client.identity import Identity
+from exchange.client.unreachable import explain_unreachable
 from schemas.errors import ConflictError, Reason
 from schemas.invitation import Invitation
 from schemas.proto.pool.v1 import enrolment_pb2 as wire
@@ -53,7 +57,8 @@ def enrol(token: str, connector: str, folder: Path, *, replace: bool = False) ->
     )
     credentials = grpc.ssl_channel_credentials(invitation.authority.encode())
     with grpc.secure_channel(invitation.address, credentials) as channel:
-        reply = _call(stubs.EnrolmentStub(channel).Enrol, message)  # type: ignore[no-untyped-call]  # generated
+        stub = stubs.EnrolmentStub(channel)  # type: ignore[no-untyped-call]  # generated
+        reply = _call(stub.Enrol, message, invitation.address, invitation.authority.encode())
     identity = Identity(
         pool_id=reply.pool_id,
         department=reply.department,
@@ -96,7 +101,8 @@ def renew(identity: Identity, folder: Path) -> Identity:
     credentials = grpc.ssl_channel_credentials(identity.authority, identity.key, identity.certificate)
     with grpc.secure_channel(identity.gateway, credentials) as channel:
         stub = stubs.RenewalStub(channel)  # type: ignore[no-untyped-call]  # generated
-        reply = _call(stub.Renew, wire.RenewRequest(certificate_request=_request(key)))
+        request = wire.RenewRequest(certificate_request=_request(key))
+        reply = _call(stub.Renew, request, identity.gateway, identity.certificate)
     renewed = Identity(
         pool_id=identity.pool_id,
         department=identity.department,
@@ -124,8 +130,10 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _call(method: Any, message: Any) -> Any:
+def _call(method: Any, message: Any, address: str, certificate: bytes) -> Any:
+    """Call a method; *certificate* is one by which this machine's clock can be judged."""
     try:
         return method(message, timeout=_TIMEOUT)
     except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+        explain = partial(explain_unreachable, certificate, address, datetime.now(UTC), os.environ)
+        raise from_rpc_error(error, explain) from error

@@ -1,5 +1,6 @@
 """Translation of gRPC errors to the pool's errors."""
 
+from collections.abc import Callable
 from typing import Any
 
 from google.rpc import error_details_pb2, status_pb2
@@ -12,8 +13,13 @@ __all__ = ["from_rpc_error"]
 _NOT_ANSWERED = (1, 4, 14)  # cancelled, deadline exceeded, unavailable: no gateway refused anything
 
 
-def from_rpc_error(error: Any) -> PoolError:
-    """Return the pool's error for a gRPC one; UnavailableError where the pool did not answer."""
+def from_rpc_error(error: Any, explain: Callable[[], str] = str) -> PoolError:
+    """Return the pool's error for a gRPC one; UnavailableError where the pool did not answer.
+
+    Args:
+        error: of gRPC.
+        explain: returns what on this machine may be the cause that the pool did not answer; a sentence, or nothing.
+    """
     code: int = error.code().value[0]
     message = error.details() or "the pool's gateway ended the call without a message"
     for name, value in error.trailing_metadata() or ():
@@ -27,5 +33,6 @@ def from_rpc_error(error: Any) -> PoolError:
                 delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
                 return error_of(code, info.reason, status.message, dict(info.metadata), delay or None)
     if code in _NOT_ANSWERED:
-        return UnavailableError(Reason.GATEWAY_UNAVAILABLE, f"the pool's gateway: {message}", retry_after=1.0)
+        told = " ".join(filter(None, (f"the pool's gateway: {message}", explain())))
+        return UnavailableError(Reason.GATEWAY_UNAVAILABLE, told, retry_after=1.0)
     return error_of(code, Reason.INTERNAL, message, {})

@@ -28,8 +28,14 @@ class PublishStream:
     """One stream of the caller's batches; iterate `receipts()` once."""
 
     def __init__(
-        self, method: Any, batches: Iterable[Batch], to_wire: Callable[[Batch], wire.PublishRequest], in_flight: int
+        self,
+        method: Any,
+        batches: Iterable[Batch],
+        to_wire: Callable[[Batch], wire.PublishRequest],
+        in_flight: int,
+        explain: Callable[[], str] = str,
     ) -> None:
+        self._explain = explain  # what on this machine may keep the gateway from answering
         self._method = method
         self._batches = batches
         self._to_wire = to_wire
@@ -49,7 +55,7 @@ class PublishStream:
                 self._window.release()
                 yield receipt_of(reply.receipt)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, self._explain) from error
         finally:
             self._stopped.set()
             self._window.release()

@@ -9,7 +9,7 @@ import pytest
 from connectors.runtime import renewing_client
 from connectors.runtime.renewing_client import RenewingPoolClient
 from exchange.client import Identity
-from schemas.errors import InvalidError, Reason, RefusedError
+from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.proto.pool.v1 import exchange_pb2_grpc as stubs
 from tests.kit.twins.gateway_stub import PlaintextClient, identity, serving
@@ -21,10 +21,11 @@ class Gateway(stubs.ExchangeServicer):
     def __init__(self, name: str, left: timedelta) -> None:
         self.name = name
         self.left = left
+        self.now = NOW
 
     def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802
-        expires = int((NOW + self.left).timestamp() * 1e6)
-        return wire.HelloReply(pool_id=self.name, certificate_expires=expires)
+        expires, now = (int(at.timestamp() * 1e6) for at in (NOW + self.left, self.now))
+        return wire.HelloReply(pool_id=self.name, certificate_expires=expires, server_time=now)
 
 
 class Client(RenewingPoolClient, PlaintextClient):
@@ -39,7 +40,8 @@ def enrolled(folder: Path, address: str) -> Path:
 def test_in_its_last_ten_days_a_certificate_is_renewed_and_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(Gateway("old", timedelta(days=10, seconds=1))) as old, serving(Gateway("new", timedelta(30))) as new:
+    pool = Gateway("old", timedelta(days=10, seconds=1))
+    with serving(pool) as old, serving(Gateway("new", timedelta(30))) as new:
         asked: list[Identity] = []
 
         def renew(current: Identity, folder: Path) -> Identity:
@@ -49,12 +51,11 @@ def test_in_its_last_ten_days_a_certificate_is_renewed_and_used(
             return renewed
 
         monkeypatch.setattr(renewing_client, "renew", renew)
-        clock = [NOW]
-        with Client(enrolled(tmp_path, old), "", lambda: clock[0]) as client:
+        with Client(enrolled(tmp_path, old), "", lambda: NOW) as client:
             signed = client.sign(b"statement")
             client.refresh()
             assert (asked, client.hello().pool_id) == ([], "old"), "it is not yet time"
-            clock[0] = NOW + timedelta(seconds=2)
+            pool.now = NOW + timedelta(seconds=2)
             client.refresh()
             assert [each.gateway for each in asked] == [old], "the one that is still valid authenticates the request"
             assert client.hello().pool_id == "new"
@@ -62,6 +63,24 @@ def test_in_its_last_ten_days_a_certificate_is_renewed_and_used(
             assert client.sign(b"statement") == signed
             client.refresh()
             assert len(asked) == 1
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=21), timedelta(hours=-2)])
+def test_a_clock_that_is_wrong_is_told_and_a_good_certificate_is_used_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    def renew(*_: object) -> Identity:
+        raise ConflictError(Reason.TRANSITION_NOT_ALLOWED, "renewed too early")
+
+    monkeypatch.setattr(renewing_client, "renew", renew)
+    told: list[str] = []
+    with (
+        serving(Gateway("pool", timedelta(days=30))) as address,
+        Client(enrolled(tmp_path, address), "", lambda: NOW + ahead, told.append) as client,
+    ):
+        client.refresh()
+    assert len(told) == 1
+    assert f"clock says {NOW + ahead:%Y-%m-%d %H:%M}, the pool's 2026-01-31 09:30 (UTC)" in told[0]
 
 
 def test_a_revoked_certificate_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
