@@ -144,13 +144,15 @@ class FetchService:
         return attributes.grant.topic
 
     def describe(self, actor: Actor, call: RequestContext, grant_id: str) -> GrantDescription:
-        """Return what a grant delivers, and its consumer's position.
+        """Return what a grant delivers, and its consumer's position; where purpose or case are declared, if they fit.
 
         Raises:
-            RefusedError: it is unknown or another department's.
+            RefusedError: it is unknown or another department's; the declared purpose or case is not the granted one.
             ConflictError: TRANSITION_NOT_ALLOWED, it was never approved and has no view.
         """
         _, attributes = self._admit(actor, Action.GRANT_READ, call, grant_id)
+        if call.purpose or call.case:
+            self._require_declaration(actor, call, attributes)
         grant = attributes.grant
         if grant.view_schema_id is None:
             raise RefusedError(
@@ -299,6 +301,15 @@ class FetchService:
             raise RefusedError(Reason.GRANT_UNKNOWN, "no such grant; ask for the list of your grants")
         return authorized, attributes
 
+    def _require_declaration(self, actor: Actor, call: RequestContext, attributes: GrantAttributes) -> None:
+        """Refuse a purpose or a case for which a fetch would be refused; whether the grant is valid is not asked."""
+        decision = decide(
+            actor, Action.FETCH, standing=Standing.ACTIVE, grant=attributes, purpose=call.purpose, case=call.case
+        )
+        if isinstance(decision, Deny) and decision.reason in _DECLARATION:
+            topic = str(attributes.grant.topic)
+            self._enforcer.admit(actor, Action.FETCH, topic, call, decision, attributes.reference)
+
     def _authorize(
         self,
         actor: Actor,
@@ -326,6 +337,9 @@ class FetchService:
         return self._enforcer.admit(
             actor, action, resource, call, decision, attributes.reference if attributes else None
         )
+
+
+_DECLARATION = {Reason.PURPOSE_MISSING, Reason.PURPOSE_MISMATCH, Reason.CASE_MISSING, Reason.CASE_MISMATCH}
 
 
 def _repeated(per_minute: int, wait: float) -> UnavailableError:

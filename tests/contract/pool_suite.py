@@ -383,6 +383,19 @@ class FetchContract(_WithResource):
         resource.publish(resource.batch(rows(1)))
         assert len(consumer.fetch(described.position).values) == 1, "its position is one to fetch from"
 
+    def test_a_description_is_refused_for_a_purpose_or_case_that_a_fetch_may_not_state(
+        self, resource: Resource
+    ) -> None:
+        consumer = resource.granted()
+        for declared, reason in (
+            ({"purpose": "statistics", "case": CASE}, Reason.PURPOSE_MISMATCH),
+            ({"purpose": PURPOSE, "case": "C-OTHER"}, Reason.CASE_MISMATCH),
+            ({"purpose": PURPOSE}, Reason.CASE_MISSING),
+        ):
+            with raises(RefusedError, reason):
+                consumer.pool.describe(consumer.grant_id, **declared)
+        assert consumer.pool.describe(consumer.grant_id, purpose=PURPOSE, case=CASE).state == "active"
+
     def test_the_granted_rows_and_fields_and_nothing_else_are_released(self, resource: Resource) -> None:
         consumer = resource.granted("id", "age", district="d1")
         resource.publish(resource.batch(rows(1, 2, 3)), resource.batch(rows(4, 5)))

@@ -65,7 +65,7 @@ def program(
     def run(*words: str, connected: bool = True) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             if connected:
-                patch.setattr(cli, "_connect", lambda _: RenewingPool())
+                patch.setattr(cli, "_connect", lambda *_: RenewingPool())
             patch.setattr(sys, "argv", ["pool-connect", *words])
             with pytest.raises(SystemExit) as ended:
                 cli.main()

@@ -463,7 +463,7 @@ def _check_setup_run_and_teardown(tables: ChangingTables, monkeypatch: pytest.Mo
     poor = sa.URL.create("postgresql", username="poor", database=tables.url.database, query=tables.url.query)
     file.write_text(CONFIG.format(url=poor.render_as_string()))
     monkeypatch.setenv("SOURCE_PASSWORD", "poor")
-    monkeypatch.setattr(cli, "_connect", lambda _: PoolOfCommands(tables))
+    monkeypatch.setattr(cli, "_connect", lambda *_: PoolOfCommands(tables))
     monkeypatch.setattr(service, "stop_on_signals", lambda _: None)
     runner = CliRunner()
     checked = runner.invoke(cli.app, ["check", str(file)])

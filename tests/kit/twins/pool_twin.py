@@ -389,6 +389,8 @@ class TwinClient(Pool):
     def describe(self, grant_id: str, *, purpose: str = "", case: str = "") -> Subscription:
         self.pool.fail("describe")
         grant = self._held(grant_id)
+        if purpose or case:
+            _refuse(*_declaration(purpose, case))
         if grant.state == "submitted":
             raise RefusedError(Reason.GRANT_NOT_ACTIVE, "the grant is submitted")
         return Subscription(
@@ -475,19 +477,28 @@ class TwinClient(Pool):
 
     def _admitted(self, grant_id: str, purpose: str, case: str) -> Grant:
         grant = self._held(grant_id)
-        denials = (
+        _refuse(
             (grant.state == "suspended", Reason.GRANT_SUSPENDED),
             (grant.state != "active", Reason.GRANT_NOT_ACTIVE),
             (self.pool.now() >= grant.expires, Reason.GRANT_EXPIRED),
-            (not purpose, Reason.PURPOSE_MISSING),
-            (purpose != PURPOSE, Reason.PURPOSE_MISMATCH),
-            (not case, Reason.CASE_MISSING),
-            (case != CASE, Reason.CASE_MISMATCH),
+            *_declaration(purpose, case),
         )
-        for denied, reason in denials:
-            if denied:
-                raise RefusedError(reason, f"the grant does not allow it: {reason}")
         return grant
+
+
+def _declaration(purpose: str, case: str) -> tuple[tuple[bool, Reason], ...]:
+    return (
+        (not purpose, Reason.PURPOSE_MISSING),
+        (purpose != PURPOSE, Reason.PURPOSE_MISMATCH),
+        (not case, Reason.CASE_MISSING),
+        (case != CASE, Reason.CASE_MISMATCH),
+    )
+
+
+def _refuse(*denials: tuple[bool, Reason]) -> None:
+    for denied, reason in denials:
+        if denied:
+            raise RefusedError(reason, f"the grant does not allow it: {reason}")
 
 
 class _RowsError(InvalidError):

@@ -209,7 +209,7 @@ class RemoteRenewingPool(RemotePool):
 
 def command(address: str, key: bytes, *arguments: str) -> None:
     """`pool-connect`, as a process."""
-    cli._connect = lambda _: RemoteRenewingPool(address, Ed25519PrivateKey.from_private_bytes(key))  # type: ignore[assignment,return-value]
+    cli._connect = lambda *_: RemoteRenewingPool(address, Ed25519PrivateKey.from_private_bytes(key))  # type: ignore[assignment,return-value]
     sys.argv = ["pool-connect", *arguments]
     cli.main()
 
