@@ -70,7 +70,7 @@ class ChangePublisher:
 
         Args:
             once: end behind the last change that is committed now.
-            resnapshot: tables that are read whole again; all of them also begin the log anew.
+            resnapshot: tables that are read whole again; all of them also begin the log again.
 
         Raises:
             PoolError: see `connectors.retry`; SOURCE_CHANGED, DELETE_GUARD, QUARANTINE_LIMIT and CONTRACT_BROKEN need a

@@ -95,7 +95,7 @@ def requirements(wheels: Iterable[Path]) -> str:
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file that is the same whoever builds it, and when."""
+    """Add a file that is the same on every machine and at every time."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), 0o644
     archive.addfile(entry, io.BytesIO(content))

@@ -55,9 +55,10 @@ def _of_proxy(host: str, environment: Mapping[str, str]) -> str:
         return ""
     try:
         proxy = urlsplit(environment[name])
-        where = f"{proxy.hostname}:{proxy.port}" if proxy.port else f"{proxy.hostname}"  # without its user and password
+        port = f":{proxy.port}" if proxy.port else ""
+        where = f"{proxy.hostname}{port}" if proxy.hostname else "(no address)"  # without its user and password
     except ValueError:
-        where = "which is no address"
+        where = "(no address)"
     return (
         f"Calls go through the proxy {where} of the environment variable {name}: it must pass CONNECT on to {host}; "
         f"where the gateway is reached directly, set no_grpc_proxy={host}."

@@ -307,6 +307,7 @@ class FetchService:
             actor, Action.FETCH, standing=Standing.ACTIVE, grant=attributes, purpose=call.purpose, case=call.case
         )
         if isinstance(decision, Deny) and decision.reason in _DECLARATION:
+            TRAFFIC.denied(attributes.grant.id, decision.reason)
             topic = str(attributes.grant.topic)
             self._enforcer.admit(actor, Action.FETCH, topic, call, decision, attributes.reference)
 

@@ -13,7 +13,7 @@ import pytest
 from tests.docs.pages import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
-# Whoever asks another machine meets a closed port.
+# A program that asks another machine meets a closed port.
 OFFLINE = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "0"}
 
 

@@ -2,7 +2,7 @@
 
 Confirmed is what the caller says, and nothing else; when nothing is under way also what the server says it has sent,
 since that held nothing for this connector. Otherwise a database without changes of the published tables would keep its
-log for ever. For the same reason a message of no content is written to the log from time to time (heartbeat).
+log without end. For the same reason a message of no content is written to the log from time to time (heartbeat).
 """
 
 import select

@@ -59,6 +59,8 @@ def test_a_clock_outside_of_the_certificate_is_named(certificate: bytes, now: da
             {"http_proxy": "http://b:2", "no_grpc_proxy": "elsewhere", "no_proxy": "pool.example"},
             "set no_grpc_proxy=pool.example",
         ),
+        ({"http_proxy": "b:2"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://b:port"}, "proxy (no address) of the environment variable http_proxy"),
         ({"HTTPS_PROXY": "http://gRPC.reads:1"}, ""),
         ({"https_proxy": ""}, ""),
     ],
