@@ -19,6 +19,7 @@ from registry.rest.app import create
 from tests.kit.cases.registry import Subjects, postgres_store
 from tests.kit.patience import PATIENCE
 from tests.kit.world import postgres
+from tests.kit.world.changing_tables import execute, slots
 from tests.kit.world.registry_served import Confluent, RecordingAccessControl, World, identify
 
 
@@ -66,3 +67,21 @@ def confluent(world: World) -> Iterator[Confluent]:
 @pytest.fixture
 def subject() -> str:
     return f"s{uuid.uuid4().hex}-value"
+
+
+@pytest.fixture(scope="module")
+def logical_server() -> Iterator[sa.URL]:
+    """A server of the module's own, with wal_level=logical."""
+    with postgres.logical_cluster() as url:
+        yield url
+
+
+@pytest.fixture
+def source(logical_server: sa.URL) -> Iterator[sa.URL]:
+    """An empty database of it; slots that a test has left are dropped."""
+    with postgres.fresh_database(logical_server) as url:
+        try:
+            yield url
+        finally:
+            for name in slots(url):
+                execute(url, f"SELECT pg_drop_replication_slot('{name}')")

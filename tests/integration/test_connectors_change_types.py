@@ -1,7 +1,6 @@
 """Every type of PostgreSQL is the same record by a snapshot, by the log and by a pass over the table, or set aside."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,12 +84,6 @@ TYPED = {
     "uuid": {"type": "string", "logicalType": "uuid"},
     "flag": "boolean",
 }
-
-
-@pytest.fixture(scope="module")
-def logical_server() -> Iterator[sa.URL]:
-    with postgres.logical_cluster() as url:
-        yield url
 
 
 def schema(*, typed: bool) -> dict[str, Any]:

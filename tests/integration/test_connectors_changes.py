@@ -17,7 +17,6 @@ from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from schemas.errors import ConflictError, InvalidError, Reason
 from schemas.names import Topic
 from schemas.record import Batch, KeyOccurrence, Mark, Operation, Receipt
-from tests.kit.world import postgres
 from tests.kit.world.changing_tables import SLOT, ChangingTables, execute, only, query, slots
 
 pytestmark = pytest.mark.postgres
@@ -25,22 +24,6 @@ pytestmark = pytest.mark.postgres
 TABLE = "CREATE TABLE item (id bigint PRIMARY KEY, name text, amount bigint)"
 FULL = "ALTER TABLE item REPLICA IDENTITY FULL"
 PUBLICATION = "CREATE PUBLICATION pool FOR TABLE item"
-
-
-@pytest.fixture(scope="module")
-def logical_server() -> Iterator[sa.URL]:
-    with postgres.logical_cluster() as url:
-        yield url
-
-
-@pytest.fixture
-def source(logical_server: sa.URL) -> Iterator[sa.URL]:
-    with postgres.fresh_database(logical_server) as url:
-        try:
-            yield url
-        finally:
-            for name in slots(url):
-                execute(url, f"SELECT pg_drop_replication_slot('{name}')")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,22 +26,6 @@ from tests.kit.world.changing_tables import SLOT, ChangingTables, execute, only,
 pytestmark = pytest.mark.postgres
 
 TABLE = "CREATE TABLE item (id bigint PRIMARY KEY, name text, amount bigint)"
-
-
-@pytest.fixture(scope="module")
-def logical_server() -> Iterator[sa.URL]:
-    with postgres.logical_cluster() as url:
-        yield url
-
-
-@pytest.fixture
-def source(logical_server: sa.URL) -> Iterator[sa.URL]:
-    with postgres.fresh_database(logical_server) as url:
-        try:
-            yield url
-        finally:
-            for name in slots(url):
-                execute(url, f"SELECT pg_drop_replication_slot('{name}')")
 
 
 @pytest.fixture
