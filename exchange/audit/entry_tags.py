@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 
-__all__ = ["ENTRY_ROLES", "EntryTags", "process_of"]
+__all__ = ["ENTRY_ROLES", "EntryTags", "id_of", "process_of"]
 
 ENTRY_ROLES = ("gateway", "registry", "sequencer", "operator")
 """Roles that write entries; `operator` is for commands, such as `pool init`."""
@@ -80,6 +80,15 @@ def process_of(leaf: bytes) -> str:
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return _process(gateway)
+
+
+def id_of(leaf: bytes) -> str:
+    """Return the id that an entry states; empty where the bytes are no entry."""
+    try:
+        found = json.loads(leaf)["id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 @lru_cache(maxsize=1_024)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from typing_extensions import override
 
-from exchange.audit.entry_tags import EntryTags, process_of
+from exchange.audit.entry_tags import EntryTags, id_of, process_of
 from exchange.audit.search.authenticity import RegisteredProcesses
 from exchange.audit.search.postgres import uuid_text
 from exchange.audit.store import Backlog, CheckpointRow, LogStore, PlacedLeaf, SigningState, no_entry
@@ -134,7 +134,8 @@ class PostgresLog(LogStore):
         placed: list[int] = []
         refused: list[tuple[int, str, str]] = []
         for row in connection.execute(_NEXT, {"limit": limit}):
-            if self._is_ours(connection, row):
+            # A leaf with its tag under another id would be an earlier entry once more, or one in another's place.
+            if self._is_ours(connection, row) and id_of(bytes(row.leaf)) == row.id:
                 placed.append(row.seq)
             else:
                 refused.append((row.seq, row.id, process_of(bytes(row.leaf))))

@@ -105,6 +105,24 @@ def test_what_somebody_inserted_is_damaged(log: Log) -> None:
     assert log.damaged() == [SIGNED + WAITING, SIGNED + WAITING + 1, SIGNED + WAITING + 2]
 
 
+def test_a_role_that_there_is_not_makes_no_entry_genuine(log: Log) -> None:
+    log.do("INSERT INTO audit_process (process, role, tag) VALUES ('ghost', 'invented', :tag)", tag=bytes(32))
+    log.insert(changed(log.row(0)[0], gateway="ghost#1"), None)
+    assert log.damaged() == [SIGNED + WAITING]
+
+
+def test_an_earlier_entry_with_its_tag_is_not_signed_once_more_nor_in_another_s_place(log: Log) -> None:
+    with log.engine.connect() as connection:
+        tag = connection.execute(sa.text("SELECT tag FROM audit_entry WHERE seq = 8")).scalar_one()
+    log.insert(log.row(7)[0], bytes(tag))
+    log.put(602, log.row(7)[0])
+    log.do("UPDATE audit_entry SET tag = :tag WHERE seq = 603", tag=bytes(tag))
+    log.sequencer().step()
+    with log.engine.connect() as connection:
+        refused = connection.execute(sa.text("SELECT seq FROM audit_entry WHERE refused ORDER BY seq")).scalars().all()
+    assert refused == [603, SIGNED + WAITING + 1]
+
+
 def test_a_process_says_nothing_of_what_it_cannot_judge(log: Log) -> None:
     others = EntryTags({"registry": ENTRY_KEYS["registry"]}, "registry")
     assert log.damaged(others) == [], "entries of gateways wait, and this process has no key of theirs"

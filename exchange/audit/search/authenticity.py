@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from exchange.audit.entry_tags import EntryTags, process_of
+from exchange.audit.entry_tags import ENTRY_ROLES, EntryTags, process_of
 from exchange.audit.note import parse_checkpoint
 from exchange.audit.tiles import WIDTH, TileFiles, tile_width
 from schemas.errors import InvalidError
@@ -56,7 +56,7 @@ class RegisteredProcesses:
     def is_unjudged(self, connection: sa.Connection, process: str) -> bool:
         """Return whether a process says that it is of a role whose key this process lacks."""
         row = connection.execute(_PROCESS, {"process": process}).one_or_none()
-        return row is not None and not self._tags.knows(row.role)
+        return row is not None and row.role in ENTRY_ROLES and not self._tags.knows(row.role)
 
 
 class SignedHashes:
