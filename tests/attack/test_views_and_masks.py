@@ -310,7 +310,8 @@ def test_times_are_rounded_where_the_catalogue_entry_asks_for_it(world: World, n
     assert {(at + day // 3) % day for one in drawn for at in one.times()} == {0}
     times = dict(zip(drawn[1].keys(), drawn[1].times(), strict=True))
     again = dict(zip(drawn[0].keys(), drawn[0].times(), strict=True))
-    assert all(times[key] >= at for key, at in again.items())
+    # A partition of Kafka that answers late may be missing from one of the two.
+    assert all(times[key] >= at for key, at in again.items() if key in times)
 
 
 @pytest.fixture(scope="module")
