@@ -4,15 +4,16 @@ gRPC itself says that a connection failed. It does not say that it took a proxy 
 https_proxy, then http_proxy; hosts of no_grpc_proxy or no_proxy are left out), nor that a certificate is not valid yet.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
 __all__ = ["explain_unreachable"]
 
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in gRPC's order
+_ADDRESS = re.compile(r"https?://(?:[^@/?#\s]*@)?((?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/?")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
 
 
@@ -53,12 +54,9 @@ def _of_proxy(host: str, environment: Mapping[str, str]) -> str:
     excepted = next((environment[one] for one in _EXCEPTIONS if environment.get(one)), "")
     if not name or any(one and host.endswith(one) for one in map(str.strip, excepted.split(","))):
         return ""
-    try:
-        proxy = urlsplit(environment[name])
-        port = f":{proxy.port}" if proxy.port else ""
-        where = f"{proxy.hostname}{port}" if proxy.hostname else "(no address)"  # without its user and password
-    except ValueError:
-        where = "(no address)"
+    # Nothing but a host and a port is shown: of a text in another form a part of its password might be.
+    proxy = _ADDRESS.fullmatch(environment[name])
+    where = "(no address)" if proxy is None else proxy[1]
     return (
         f"Calls go through the proxy {where} of the environment variable {name}: it must pass CONNECT on to {host}; "
         f"where the gateway is reached directly, set no_grpc_proxy={host}."

@@ -32,6 +32,7 @@ from weakref import WeakValueDictionary
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from exchange import metrics
 from exchange.access.decision.roles import Standing
@@ -188,7 +189,7 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         """Read the one message of a call.
 
         Raises:
-            InvalidError: REQUEST_INVALID, there is none, it is too large, or it did not come in time.
+            InvalidError: REQUEST_INVALID, there is none, it is too large, no protobuf, or did not come in time.
         """
         try:
             async with self._receiver(call.key), asyncio.timeout(_MESSAGE_SECONDS):
@@ -207,7 +208,12 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got a message of {size} bytes; expected {SMALL_MESSAGE} at most"
             )
-        return handler.request_deserializer(raw)
+        try:
+            return handler.request_deserializer(raw)
+        except DecodeError as error:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, f"got a message of {len(raw)} bytes that is not the method's; expected protobuf"
+            ) from error
 
 
 class ConnectorAdmission:

@@ -10,8 +10,8 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
                more than 8 MiB of it are read, of all connections of a process 32 MiB a second, since reading them
                keeps the event loop busy
 
-A body is bounded where it is read (`exchange.api.admission.bodies`); until it is read, uvicorn keeps 64 KiB of it and
-stops reading from the connection.
+A body is bounded where it is read (`exchange.api.admission.http_requests`); until it is read, uvicorn keeps 64 KiB of
+it and stops reading from the connection.
 """
 
 import asyncio
@@ -146,7 +146,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what cannot be parsed."""
-        if self._no_body > MAX_HEADERS:
+        if self._early:  # one answer was given, and said that it is the last
+            self._ends = True
+        elif self._no_body > MAX_HEADERS:
             self._refuse_headers()
         elif not self.transport.is_closing():
             super().send_400_response(msg)

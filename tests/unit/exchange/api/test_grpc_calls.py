@@ -229,6 +229,7 @@ def test_a_call_that_sends_no_message_or_a_large_one_ends(monkeypatch: pytest.Mo
         assert await served.code(ECHO, "a/x", b"x" * SMALL_MESSAGE) is grpc.StatusCode.OK
         assert await served.code(ECHO, "a/x", b"x" * (SMALL_MESSAGE + 1)) is grpc.StatusCode.INVALID_ARGUMENT
         assert await served.code(ECHO, "a/x", None) is grpc.StatusCode.INVALID_ARGUMENT
+        assert await served.code(CHECK, "a/x", b"\xff\xff") is grpc.StatusCode.INVALID_ARGUMENT, "no protobuf"
         mute = [served.call(ECHO, "a/x") for _ in range(12)]
         assert await asyncio.wait_for(mute[0].code(), PATIENCE) is grpc.StatusCode.INVALID_ARGUMENT
         # More than its department may have received at once; another department's is received at once.

@@ -134,6 +134,17 @@ def test_an_answer_before_the_whole_body_arrives_and_says_that_the_connection_en
     serve(test)
 
 
+def test_what_cannot_be_parsed_after_an_early_answer_has_none() -> None:
+    async def test(port: int) -> None:
+        peer = await asyncio.open_connection("127.0.0.1", port)
+        head = await ask(peer, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
+        assert b"connection: close" in head
+        peer[1].write(b"ZZZ no size of a chunk\r\n\r\n")
+        assert await ended(peer) == b""
+
+    serve(test)
+
+
 def test_who_does_not_read_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "_STALLED_SECONDS", 0.3)
 

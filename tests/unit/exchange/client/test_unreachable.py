@@ -61,6 +61,11 @@ def test_a_clock_outside_of_the_certificate_is_named(certificate: bytes, now: da
         ),
         ({"http_proxy": "b:2"}, "proxy (no address) of the environment variable http_proxy"),
         ({"http_proxy": "http://b:port"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://u:12?secret@p:1"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://u:12/secret@p:1"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://u:12#secret@p:1"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://u:secret@\n h:1"}, "proxy (no address) of the environment variable http_proxy"),
+        ({"http_proxy": "http://u:secret@[fd00::1]:3128/"}, "proxy [fd00::1]:3128 of the environment variable"),
         ({"HTTPS_PROXY": "http://gRPC.reads:1"}, ""),
         ({"https_proxy": ""}, ""),
     ],
@@ -71,6 +76,7 @@ def test_a_proxy_is_named_with_its_variable_and_without_its_password(
     found = explain_unreachable(b"", GATEWAY, BEGIN, environment)
     assert (expected in found) if expected else found == ""
     assert "secret" not in found
+    assert ":12" not in found
 
 
 def test_a_call_that_meets_nobody_says_which_proxy_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
