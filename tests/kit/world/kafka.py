@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -146,9 +147,10 @@ class Node:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop it in its tracks (SIGSTOP) and let it go on at the end."""
+        """Stop it (SIGSTOP) and let it go on at the end. All its threads stand when the body begins."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
+            _until_stopped(self.pid)  # on a busy machine a thread could still answer what the body asks
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
@@ -222,6 +224,22 @@ def fetch_jars() -> None:
             return
         subprocess.run(["mvn", "-q", "-B", "-f", DEPLOY / "pom.xml", "dependency:copy-dependencies"], check=True)
         (lib / ".complete").touch()
+
+
+def _until_stopped(pid: int) -> None:
+    limit = time.monotonic() + 10
+    while not all(_state(thread) in {"T", None} for thread in Path(f"/proc/{pid}/task").iterdir()):
+        if time.monotonic() > limit:
+            raise TimeoutError(f"process {pid} goes on; expected that SIGSTOP stops all its threads within 10 s")
+        time.sleep(0.001)
+
+
+def _state(thread: Path) -> str | None:
+    """Return the state of a thread, one letter of proc_pid_stat(5); None if it has ended."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _free_ports(count: int) -> list[int]:
