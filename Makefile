@@ -30,7 +30,7 @@ $(KAFKA_LIB)/.complete: deploy/kafka/pom.xml
 	cd deploy/kafka && mvn --quiet --batch-mode dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=lib
 	touch $@
 
-demo: setup ## Three departments, 20,000 persons, one grant: the whole line on the embedded default
+demo: setup ## Three departments, 20,000 persons, one grant, changes followed: the whole line on the embedded default
 	$(BIN)/pool demo
 
 # With JOBS, a module's tests stay in one process, with the pool or Kafka that they share; the long modules come first.

@@ -187,9 +187,9 @@ def alarms_command(
 
 def demo_command(
     keep: Annotated[bool, typer.Option("--keep", help="keep everything running at the end")] = False,
-    persons: Annotated[int, typer.Option(help="number of invented persons")] = 20_000,
+    persons: Annotated[int, typer.Option(min=100, help="number of invented persons")] = 20_000,
 ) -> None:
-    """Run a demonstration with three invented departments: publish, refuse, approve, fetch, verify."""
+    """Run a demonstration with three invented departments: publish, refuse, approve, fetch, follow changes, verify."""
     from exchange.demo.story import run_demo
 
     raise typer.Exit(run_demo(keep=keep, persons=persons))

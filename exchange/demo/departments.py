@@ -16,58 +16,24 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from exchange.admin_client import AdminClient
+from exchange.demo.authorities import Authorities
 from exchange.demo.people import DISTRICTS, credit_codes, organisations, persons
 from exchange.demo.programs import Programs
-from exchange.identity.keyfile import create_private
-from exchange.identity.tokens import fingerprint_of, new_token
+from exchange.demo.source_database import SourceDatabase
 from schemas import library
 
-__all__ = ["AUTHORITY_TOKEN", "Authorities", "CivilAffairs", "HumanResources", "PublicSecurity"]
+__all__ = ["CivilAffairs", "HumanResources", "PublicSecurity", "SourceChange"]
 
 _CODES = credit_codes()
-AUTHORITY_TOKEN = "authority.token"  # noqa: S105 - a file's name
-"""File in the pool's folder: the first authority's token, for the commands that the demonstration proposes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Authorities:
-    """The two data authorities of the demonstration: one proposes, the other confirms what no officer can yet."""
+class SourceChange:
+    """A change of a row at the source, with the row as a consumer is to see it before and after; None = no row."""
 
-    first: AdminClient
-    second: AdminClient
-
-    @classmethod
-    def set_up(cls, data: Path, addresses: dict[str, str]) -> "Authorities":
-        """Add the two with the pool's first token, which ends with that."""
-        first_token = (data / "bootstrap-token").read_text().strip()
-        pool = AdminClient(f"https://{addresses['http']}", first_token, data / "ca" / "authority.crt")
-        tokens = []
-        for name in ("data-authority-1", "data-authority-2"):
-            tokens.append(new_token())
-            pool.post("/users", _account(name, "data_authority", "", tokens[-1]))
-        create_private(data / AUTHORITY_TOKEN, tokens[0].encode())
-        return cls(*(pool.as_account(token) for token in tokens))
-
-    def account(self, name: str, role: str, department: str, officer: AdminClient | None) -> AdminClient:
-        """Return the API as a new account: proposed by the first authority, confirmed by an officer of the department.
-
-        Where it has none yet, the second authority confirms. The token's fingerprint is what its holder told to both.
-        """
-        token = new_token()
-        proposal = self.first.post("/users", _account(name, role, department, token))
-        confirming = self.second if officer is None else officer
-        confirming.post(f"/proposals/{proposal['id']}/confirmation", {"token_fingerprint": fingerprint_of(token)})
-        return self.first.as_account(token)
-
-
-def _account(name: str, role: str, department: str, token: str) -> dict[str, str]:
-    return {
-        "name": name,
-        "role": role,
-        "department": department,
-        "staff_number": f"DEMO-{name}"[:32].rstrip("-"),
-        "token_fingerprint": fingerprint_of(token),
-    }
+    kind: str
+    before: tuple[str, ...] | None
+    after: tuple[str, ...] | None
 
 
 class _Department:
@@ -156,7 +122,7 @@ class _Department:
 
 
 class PublicSecurity(_Department):
-    """Provider with a population table in a database of its own."""
+    """Provider with a population table in a PostgreSQL server of its own, whose changes it publishes (`mode: cdc`)."""
 
     name, short_name, connector = "Public Security 公安局", "公安局", "police-population"
     topic, code, level = "population.v1", "101001/000001", "G4"
@@ -164,7 +130,14 @@ class PublicSecurity(_Department):
     def __init__(self, authorities: Authorities, count: int) -> None:
         super().__init__(authorities)
         self.count = count
-        self._people = list(persons(count))
+        *self._people, self._newcomer = persons(count + 1)
+        self._database: SourceDatabase | None = None
+
+    @property
+    def database(self) -> SourceDatabase:
+        """Return the department's server."""
+        assert self._database is not None  # noqa: S101 - tells mypy that the department joins first
+        return self._database
 
     def one_number(self) -> str:
         """Return the identity number of a person."""
@@ -173,13 +146,47 @@ class PublicSecurity(_Department):
     def granted(self, fields: Sequence[str], district: str) -> set[tuple[str, ...]]:
         """Return the rows that a grant of these fields and this district has to deliver, as the schema masks them."""
         return {
-            tuple(_MASKS.get(name, str)(_text(person[name])) for name in fields)
-            for person in self._people
-            if person["household_division_code"] == district
+            self._masked(person, fields) for person in self._people if person["household_division_code"] == district
         }
 
+    def prepare_database(self, programs: Programs) -> list[str]:
+        """Execute, as the database's owner, the statements that the connector prints; return them."""
+        printed = programs.connect("setup", str(self.config), "--print-sql").output.splitlines()
+        self.database.execute(printed)
+        programs.connect("check", str(self.config))
+        return printed
+
+    def change(self, fields: Sequence[str], district: str) -> list[SourceChange]:
+        """Insert a row of a district, give another one another name, and delete a third, in one transaction."""
+        inserted = {**self._newcomer, "household_division_code": district}
+        residents = [each for each in self._people[1:] if each["household_division_code"] == district]
+        before, deleted = residents[:2]
+        updated = {**before, "full_name": "欧" + str(before["full_name"])[1:]}  # a surname that nobody has
+        table = sa.table("population", *map(sa.column, inserted))
+        with self.database.engine.begin() as connection:
+            connection.execute(table.insert().values(inserted))
+            where = table.c.id_number == updated["id_number"]
+            connection.execute(table.update().where(where).values(full_name=updated["full_name"]))
+            connection.execute(table.delete().where(table.c.id_number == deleted["id_number"]))
+        self._people = [updated if each is before else each for each in self._people if each is not deleted]
+        self._people.append(inserted)
+        return [
+            SourceChange("insert", None, self._masked(inserted, fields)),
+            SourceChange("update", self._masked(before, fields), self._masked(updated, fields)),
+            SourceChange("delete", self._masked(deleted, fields), None),
+        ]
+
+    def stop(self) -> None:
+        """Stop the department's own server."""
+        if self._database is not None:
+            self._database.stop()
+
+    @staticmethod
+    def _masked(person: dict[str, object], fields: Sequence[str]) -> tuple[str, ...]:
+        return tuple(_MASKS.get(name, str)(_text(person[name])) for name in fields)
+
     def _prepare(self, data: Path, folder: Path) -> None:
-        url, password = _database(data, "police")
+        del data
         fields = [field["name"] for field in json.loads(library.text("population"))["fields"]]
         dates = {"birth_date", "death_date"}
         flags = {"is_minor_under_14", "death_flag"}
@@ -187,18 +194,19 @@ class PublicSecurity(_Department):
         columns = [
             sa.Column(name, kind, primary_key=name == "id_number") for name, kind in zip(fields, kinds, strict=True)
         ]
-        engine = sa.create_engine(url)
         table = sa.Table("population", sa.MetaData(), *columns)
-        with engine.begin() as connection:
+        self._database = SourceDatabase(folder / self.connector / "database")
+        url = self._database.start()
+        with self.database.engine.begin() as connection:
             table.create(connection)
             for chunk in _chunks(self._people, 5_000):
                 connection.execute(table.insert(), chunk)
-        engine.dispose()
+        reference = _reference(url, folder / self.connector, self.database.password)
         self._write_config(
             folder,
             {
-                "source": {"kind": "sql", **_reference(url, folder / self.connector, password)},
-                "publish": [{"resource": self.topic, "table": "population"}],
+                "source": {"kind": "sql", **reference, "cdc": {"slot": "exchange_population"}},
+                "publish": [{"resource": self.topic, "table": "public.population", "mode": "cdc"}],
             },
         )
 
@@ -295,14 +303,17 @@ class HumanResources(_Department):
         )
         programs.connect("run", str(self.config), "--once")
 
-    def delivered(self) -> list[tuple[str, ...]]:
-        """Return the rows of the department's table, without the connector's own columns."""
+    def delivered(self) -> dict[str, tuple[str, ...]]:
+        """Return the valid rows of the department's table by the record's key; without the connector's own columns."""
         engine = sa.create_engine(self._url)
+        query = "SELECT * FROM residents WHERE _deleted_at IS NULL ORDER BY _recorded_at, id_number"
         with engine.connect() as connection:
-            rows = connection.execute(sa.text("SELECT * FROM residents ORDER BY _recorded_at, id_number")).mappings()
-            records = [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
+            rows = connection.execute(sa.text(query)).mappings().all()
         engine.dispose()
-        return [tuple(_text(value) for value in record.values()) for record in records]
+        return {
+            row["_record_key"]: tuple(_text(value) for name, value in row.items() if not name.startswith("_"))
+            for row in rows
+        }
 
     def compare(self, expected: set[tuple[str, ...]]) -> list[str]:
         """Return the differences between the delivered and the granted rows, in words; empty if there are none."""
@@ -315,7 +326,7 @@ class HumanResources(_Department):
             differences.append(f"fields: got {', '.join(delivered)}; expected {', '.join(self.fields)}")
             return differences
         order = [delivered.index(name) for name in self.fields]
-        rows = [tuple(row[index] for index in order) for row in self.delivered()]
+        rows = [tuple(row[index] for index in order) for row in self.delivered().values()]
         if len(rows) != len(expected):
             differences.append(f"rows: got {len(rows)}; expected {len(expected)}")
         if set(rows) != expected:

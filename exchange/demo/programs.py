@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import PoolError, Reason, UnavailableError
@@ -13,6 +14,15 @@ from schemas.errors import PoolError, Reason, UnavailableError
 __all__ = ["Programs"]
 
 _BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A program that ended with 0: the seconds that it took, and what it printed."""
+
+    seconds: float
+    output: str  # standard output
+    notices: str  # standard error
 
 
 class Programs:
@@ -38,8 +48,8 @@ class Programs:
         addresses: dict[str, str] = json.loads(line.removeprefix("ready "))
         return addresses
 
-    def connect(self, *arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> float:
-        """Run `pool-connect` to its end, and return the seconds that it took.
+    def connect(self, *arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> Ended:
+        """Run `pool-connect` to its end.
 
         Raises:
             PoolError: the program ended with another exit code than 0.
@@ -56,7 +66,7 @@ class Programs:
         if result.returncode != 0:
             output = (result.stdout + result.stderr)[-2000:]
             raise PoolError(Reason.INTERNAL, f"pool-connect {arguments[0]} ended with {result.returncode}:\n{output}")
-        return time.monotonic() - started
+        return Ended(time.monotonic() - started, result.stdout, result.stderr)
 
     def wait(self) -> None:
         """Wait until the user interrupts."""

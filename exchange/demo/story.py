@@ -1,6 +1,6 @@
-"""Demonstration (`pool demo`): publish, request, approve, fetch, verify and erase, with three invented departments.
+"""Demonstration (`pool demo`): publish, request, approve, fetch, follow changes, verify and erase.
 
-    公安局 Public Security   a population table in its own database, published by a connector
+    公安局 Public Security   a population table in its own PostgreSQL server, whose changes a connector publishes (cdc)
     民政局 Civil Affairs     a CSV drop in GB18030, published by a connector
     人社局 Human Resources   asks for 4 of 20 fields of one district's residents, is refused, is granted, fetches
 
@@ -14,6 +14,7 @@ rows are compared with the generated ones; a difference ends the demonstration w
 import shutil
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from exchange.audit.note import NoteKey
 from exchange.audit.proof import check_proof
 from exchange.audit.verify import verify_files
 from exchange.client import Identity, PoolClient
-from exchange.demo.departments import AUTHORITY_TOKEN, Authorities, CivilAffairs, HumanResources, PublicSecurity
+from exchange.demo.authorities import AUTHORITY_TOKEN, Authorities
+from exchange.demo.departments import CivilAffairs, HumanResources, PublicSecurity
 from exchange.demo.programs import Programs
 from exchange.demo.screen import Screen
 from exchange.server.initialise import initialise
@@ -42,6 +44,7 @@ class _Stage:
     folder: Path
     screen: Screen
     programs: Programs
+    ending: ExitStack  # stops what was started
     root: AdminClient | None = None  # as a data authority
 
     @property
@@ -55,14 +58,13 @@ def run_demo(*, keep: bool, persons: int) -> int:
     folder.chmod(0o755)  # the embedded PostgreSQL runs as another user, where this one is root
     screen = Screen()
     programs = Programs(folder)
-    try:
-        passed = _run_steps(_Stage(folder, screen, programs), persons)
+    with ExitStack() as ending:
+        ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        ending.callback(programs.stop)
+        passed = _run_steps(_Stage(folder, screen, programs, ending), persons)
         if keep:
             screen.line(f"everything still runs; end it with ctrl-c. Its folder is {folder}")
             programs.wait()
-    finally:
-        programs.stop()
-        shutil.rmtree(folder, ignore_errors=True)
     return 0 if passed else 1
 
 
@@ -85,13 +87,18 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         CivilAffairs(authorities, _ORGANISATIONS),
         HumanResources(authorities),
     )
+    stage.ending.callback(police.stop)
     for department in (police, civil, labour):
         department.join(stage.data, stage.folder, stage.programs)
         screen.line(f"{department.name}: registered, accounts made, connector {department.connector!r} enrolled")
 
     screen.heading("3", "Two departments publish", "归集发布")
+    statements = police.prepare_database(stage.programs)
+    screen.line(
+        f"{police.name}: the owner of its PostgreSQL pastes {len(statements)} statements of `pool-connect setup`"
+    )
     for source in (police, civil):
-        seconds = stage.programs.connect("run", str(source.config), "--once")
+        seconds = stage.programs.connect("run", str(source.config), "--once").seconds
         rate = source.count / seconds
         screen.line(f"{source.name}: {source.count:,} records of {source.topic} in {seconds:.1f} s ({rate:,.0f}/s)")
     screen.line("  read, mapped, checked against the schema, signed, keyed with pseudonyms, stored, entered in the log")
@@ -117,36 +124,97 @@ def _run_steps(stage: _Stage, persons: int) -> bool:
         labour.fetch_all(stage.folder, stage.programs, grant_id)
         delivered = labour.delivered()
         screen.line(f"{len(delivered):,} of {persons:,} records arrived in {time.monotonic() - started:.1f} s:")
-        screen.rows(labour.fields, delivered[:4])
+        screen.rows(labour.fields, list(delivered.values())[:4])
         screen.refused("for another purpose", _refusal(pool, grant_id, labour, purpose="research"))
         screen.refused("for another case", _refusal(pool, grant_id, labour, case="UNKNOWN-7"))
 
-    screen.heading("6", "The trace", "审计留痕")
-    proven = _prove(stage, root_entries := root.get("/audit/entries", {"grant": grant_id, "limit": 1000}))
+    followed = _follow(stage, police, labour, grant_id)
+
+    traced = _trace(stage, root, police, labour, grant_id)
+    erased = _erase(stage, root, police)
+    removed = _remove_connector(stage, police)
+    _propose(stage, labour, grant_id)
+    return followed and traced and erased and removed
+
+
+def _trace(stage: _Stage, root: AdminClient, police: PublicSecurity, labour: HumanResources, grant_id: str) -> bool:
+    """Show the grant's entries, verify the log, and compare the consumer's table with the source."""
+    screen = stage.screen
+    screen.heading("7", "The trace", "审计留痕")
+    entries = root.get("/audit/entries", {"grant": grant_id, "limit": 1000})
+    proven = _prove(stage, entries)
     differences = labour.compare(police.granted(labour.fields, labour.district))
     for difference in differences:
         screen.failed(difference)
     if not differences:
         screen.passed(
-            f"compared with what was generated: {len(delivered):,} rows, 4 fields, each masked as the schema says; "
-            "nothing else arrived"
+            f"compared with what was generated and changed: {len(labour.delivered()):,} rows, 4 fields, each masked as "
+            "the schema says; nothing else arrived"
         )
     told = _told(screen, police)
-    erased = _erase(stage, root, police)
-    screen.line(f"{len(root_entries)} entries tell of this grant; try it yourself with --keep:")
-    screen.commands(
-        f"pool audit list --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} --grant {grant_id}",
+    screen.line(f"{len(entries)} entries tell of the grant")
+    return proven and told and not differences
+
+
+def _propose(stage: _Stage, labour: HumanResources, grant_id: str) -> None:
+    """Print commands to try."""
+    account = f"--data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN}"
+    stage.screen.line("try it yourself with --keep:")
+    stage.screen.commands(
+        f"pool audit list {account} --grant {grant_id}",
         f"pool audit verify --files {stage.data / 'log'} --key {stage.data / 'log.pub'}",
-        f"pool grant --data {stage.data} --token-file {stage.data / AUTHORITY_TOKEN} suspend {grant_id} --reason '…'",
+        f"pool grant {account} suspend {grant_id} --reason '…'",
         f"pool-connect status {labour.config}",
     )
-    return proven and told and erased and not differences
+
+
+def _follow(stage: _Stage, police: PublicSecurity, labour: HumanResources, grant_id: str) -> bool:
+    """Change three rows at the source, publish and fetch, and compare what changed at the consumer."""
+    screen = stage.screen
+    screen.heading("6", "The source changes", "变更捕获")
+    before = labour.delivered()
+    changes = police.change(labour.fields, labour.district)
+    screen.line(f"{police.name}: a row inserted, one updated, one deleted in its database, in one transaction")
+    run = stage.programs.connect("run", str(police.config), "--once")
+    screen.line(f"its connector reads the log of changes: {run.notices.splitlines()[-1]}")
+    labour.fetch_all(stage.folder, stage.programs, grant_id)
+    after = labour.delivered()
+    arrived = [(before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)]
+    screen.line(f"{labour.name} draws again; what has changed in its table:")
+    for was, is_ in arrived:
+        what = "updated" if was and is_ else "inserted" if is_ else "deleted"
+        screen.line(f"  {what:<9} {_row(was, is_)}")
+    if sorted(arrived, key=repr) != sorted(((each.before, each.after) for each in changes), key=repr):
+        screen.failed("the consumer's table did not change as the source did")
+        return False
+    screen.passed("insert, update and delete arrived as they were committed, and nothing else changed")
+    return True
+
+
+def _row(was: tuple[str, ...] | None, is_: tuple[str, ...] | None) -> str:
+    """Return a row in words, with both values of what has changed in it."""
+    if was is None or is_ is None:
+        return "  ".join(was or is_ or ())
+    return "  ".join(old if old == new else f"{old} → {new}" for old, new in zip(was, is_, strict=True))
+
+
+def _remove_connector(stage: _Stage, police: PublicSecurity) -> bool:
+    """Take the connector of the log of changes down, and see that its database keeps no log for it."""
+    screen = stage.screen
+    screen.heading("9", "The connector is removed", "停用")
+    for line in stage.programs.connect("teardown", str(police.config)).output.splitlines():
+        screen.line(line)
+    if slots := police.database.slots():
+        screen.failed(f"slots are left in its database: {', '.join(slots)}")
+        return False
+    screen.passed(f"{police.name}: no replication slot is left in its database")
+    return True
 
 
 def _erase(stage: _Stage, root: AdminClient, police: PublicSecurity) -> bool:
     """Erase one person by the decision of two, and wait until the values are destroyed."""
     screen = stage.screen
-    screen.heading("7", "A person is erased", "个人信息删除")
+    screen.heading("8", "A person is erased", "个人信息删除")
     started = time.monotonic()
     body = {"topic": police.topic, "key": [police.one_number()], "reason": "个人信息主体撤回同意"}
     erasure = police.head.post("/erasures", body)["id"]

@@ -21,7 +21,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -49,10 +51,11 @@ _SETTINGS = {
 
 
 class EmbeddedPostgres:
-    """One PostgreSQL cluster under `folder/pg`."""
+    """One PostgreSQL cluster under `folder/pg`; *settings* are further ones of a cluster that `start` makes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder.resolve()
+        self._settings = settings
         self.data = self.folder / "pg"
         self.url_file = self.folder / "database-url"
         self._lock: int | None = None
@@ -191,7 +194,12 @@ class EmbeddedPostgres:
                 f"--pwfile={password_file.name}",
             )
         socket = self._socket_folder()
-        settings = {**_SETTINGS, "unix_socket_directories": str(socket), "unix_socket_permissions": "0700"}
+        settings = {
+            **_SETTINGS,
+            **self._settings,
+            "unix_socket_directories": str(socket),
+            "unix_socket_permissions": "0700",
+        }
         with (fresh / "postgresql.auto.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         url = sa.URL.create(

@@ -60,20 +60,15 @@ def logical_cluster() -> Iterator[sa.URL]:
     """Start a cluster whose log can be decoded, with a limit to what a slot may hold back; see `cluster`."""
     folder = Path(tempfile.mkdtemp(prefix="pool-logical-"))
     folder.chmod(0o755)
-    embedded = EmbeddedPostgres(folder)
+    settings = {
+        "wal_level": "logical",
+        "max_slot_wal_keep_size": "2GB",
+        "max_prepared_transactions": "5",
+        "max_replication_slots": "20",
+        **({} if _sync else {"fsync": "off"}),
+    }
+    embedded = EmbeddedPostgres(folder, settings)
     try:
-        url = embedded.start()
-        settings = {
-            "wal_level": "logical",
-            "max_slot_wal_keep_size": "2GB",
-            "max_prepared_transactions": "5",
-            "max_replication_slots": "20",
-        }
-        for name, value in settings.items():
-            _execute(url, f"ALTER SYSTEM SET {name} = '{value}'")
-        if not _sync:
-            _execute(url, "ALTER SYSTEM SET fsync = off")
-        embedded.stop()
         yield embedded.start()
     finally:
         embedded.stop()
