@@ -1,8 +1,9 @@
 """Ports of the connectors: a source of rows, a sink of records, and the pool as a department calls it.
 
-A **source** states a department's data in *portions*. A portion is one file of a drop folder, or one reading of a
-table. Its rows come in chunks of text columns (`RowChunk`), because everything a department writes is text until
-the contract says otherwise: a reader that guesses makes a number of an 18-digit identity number.
+There are two kinds of sources. A **snapshot source** (`SnapshotSource`) states a department's data in *portions*. A
+portion is one file of a drop folder, or one reading of a table. Its rows come in chunks of text columns (`RowChunk`),
+because everything a department writes is text until the contract says otherwise: a reader that guesses makes a number
+of an 18-digit identity number.
 
     source.portions() ─▶ Portion ─▶ chunks() ─▶ RowChunk …   the columns, and for each row its line and original bytes
                             │
@@ -12,7 +13,7 @@ A portion that is `replaces=EVERYTHING` states the resource whole: a key that it
 out as a void. Its rows are read twice, first for the keys alone (duplicates, missing keys, number of rows), then for
 the records, so that the delete guard can stop the portion before anything leaves.
 
-A **source of changes** (`ChangeSource`) has a log: what was inserted, changed and deleted, in the order of commit. A
+A **change source** (`ChangeSource`) has a log: what was inserted, changed and deleted, in the order of commit. A
 portion can be read twice and says what *is*; a log is read once, forwards, from a position, and is kept by its database
 until the position is confirmed.
 
@@ -57,7 +58,7 @@ __all__ = [
     "RowChunk",
     "Sink",
     "Snapshot",
-    "Source",
+    "SnapshotSource",
     "TableChanges",
     "TransactionSpan",
     "WriteResult",
@@ -169,8 +170,8 @@ class Portion(Protocol):
         ...
 
 
-class Source(Protocol):
-    """Where rows come from."""
+class SnapshotSource(Protocol):
+    """A source that states what is, in portions."""
 
     def portions(self, fingerprint: bytes) -> Iterator[Portion]:
         """Return what is to be published now, oldest first; each is confirmed before the next is requested.

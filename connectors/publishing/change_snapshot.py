@@ -4,17 +4,17 @@ from collections.abc import Iterator, Sequence
 
 from typing_extensions import override
 
-from connectors.port import Portion, Replaces, RowChunk, Source
+from connectors.port import Portion, Replaces, RowChunk, SnapshotSource
 from schemas.errors import ConflictError, Reason, UnavailableError
 
-__all__ = ["SnapshotLostError", "SnapshotSource"]
+__all__ = ["SnapshotLostError", "SnapshotTableSource"]
 
 
 class SnapshotLostError(ConflictError):
     """The snapshot ended before it was published: another one is needed, at a later moment."""
 
 
-class SnapshotSource(Source):
+class SnapshotTableSource(SnapshotSource):
     """One table; its only portion is lost when its database goes away."""
 
     def __init__(self, portion: Portion) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from connectors.port import ChangeBatch, ChangeSource, Pool
-from connectors.publishing.change_snapshot import SnapshotLostError, SnapshotSource
+from connectors.publishing.change_snapshot import SnapshotLostError, SnapshotTableSource
 from connectors.publishing.change_table import ChangePublication, ChangeTable
 from connectors.publishing.change_worker import ChangeWorkers, Flight
 from connectors.publishing.publication import Signer
@@ -133,7 +133,7 @@ class ChangePublisher:
             for name, table in pending.items():
                 why = "as was asked for" if name in again else "it has no position in the log"
                 self._notify(f"{name} is read whole: {why}")
-                reports += self._publish_portion(table, SnapshotSource(snapshot.portions[name]))
+                reports += self._publish_portion(table, SnapshotTableSource(snapshot.portions[name]))
                 if self._stop.is_set():
                     return reports
             snapshot.keep_log()
@@ -143,7 +143,7 @@ class ChangePublisher:
             table.open()
         return reports
 
-    def _publish_portion(self, table: "ChangeTable", source: "SnapshotSource") -> list[RunReport]:
+    def _publish_portion(self, table: "ChangeTable", source: "SnapshotTableSource") -> list[RunReport]:
         publisher = Publisher(
             table.publication,
             source,

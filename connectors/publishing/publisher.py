@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from connectors.port import Pool, Portion, Replaces, Source
+from connectors.port import Pool, Portion, Replaces, SnapshotSource
 from connectors.publishing.key_scan import KeyScan
 from connectors.publishing.lane import Lane, LaneSession
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
@@ -51,7 +51,7 @@ class Publisher:
     def __init__(
         self,
         publication: Publication,
-        source: Source,
+        source: SnapshotSource,
         pool: Pool,
         ledger: Ledger,
         *,

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from connectors.port import Reject, RejectCode, Replaces, Source
+from connectors.port import Reject, RejectCode, Replaces, SnapshotSource
 from connectors.sources.csv_file import CsvFormat, CsvPortion, FileSignature
 from connectors.sources.encoding import detect_encoding
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
@@ -123,7 +123,7 @@ class FileHistory(Protocol):
         ...
 
 
-class CsvFolder(Source):
+class CsvFolder(SnapshotSource):
     """A drop folder of CSV files."""
 
     def __init__(

@@ -36,7 +36,7 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.sql.elements import ColumnElement
 from typing_extensions import override
 
-from connectors.port import Reject, RejectCode, Replaces, RowChunk, Source
+from connectors.port import Reject, RejectCode, Replaces, RowChunk, SnapshotSource
 from connectors.sources.postgres.copy_page import copies, copy_page
 from connectors.sources.postgres.json_rows import JsonColumns
 from connectors.sources.sql_values import RAW_DIALECTS, Undecodable, as_text, decode_or_mark, select_exactly, text_of
@@ -54,7 +54,7 @@ _QUERY_TYPES["mariadb"] = _QUERY_TYPES["mysql"]
 _UNAVAILABLE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
 
 
-class SqlSource(Source):
+class SqlSource(SnapshotSource):
     """One table, view or query; each pass over it is one portion."""
 
     def __init__(

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from connectors.conformance import COLUMNS, Row, SourceSuite
-from connectors.port import Replaces, Source
+from connectors.conformance import COLUMNS, Row, SnapshotSourceSuite
+from connectors.port import Replaces, SnapshotSource
 from connectors.sources.csv_file import CsvFormat
 from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
+from connectors.sources.memory import MemoryDatabase, MemorySnapshotSource
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 
 
-class _CsvFolder(SourceSuite):
+class _CsvFolder(SnapshotSourceSuite):
     distinguishes_null = False
     encoding = "utf-8"
 
@@ -27,7 +28,7 @@ class _CsvFolder(SourceSuite):
         yield
         self.ledger.close()
 
-    def make_source(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
         with (self.folder / "rows.csv").open("w", encoding=self.encoding, newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
@@ -44,7 +45,7 @@ class _CsvFolder(SourceSuite):
             clock=lambda: datetime.now(UTC),
         )
 
-    def make_unreachable(self, source: Source) -> None:
+    def make_unreachable(self, source: SnapshotSource) -> None:
         shutil.rmtree(self.folder)
 
 
@@ -79,7 +80,7 @@ def _table(url: sa.URL, rows: Sequence[Row]) -> None:
     engine.dispose()
 
 
-class TestTableInSqlite(SourceSuite):
+class TestTableInSqlite(SnapshotSourceSuite):
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> Iterator[None]:
         self.file = tmp_path / "register.db"
@@ -88,20 +89,20 @@ class TestTableInSqlite(SourceSuite):
         for source in self.made:
             source.close()
 
-    def make_source(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
         url = sa.make_url(f"sqlite:///{self.file}")
         _table(url, rows)
         self.made.append(SqlSource(url, "people"))
         return self.made[-1]
 
-    def make_unreachable(self, source: Source) -> None:
+    def make_unreachable(self, source: SnapshotSource) -> None:
         source.close()
         self.file.unlink()
         self.file.mkdir()
 
 
 @pytest.mark.postgres
-class TestTableInPostgres(SourceSuite):
+class TestTableInPostgres(SnapshotSourceSuite):
     @pytest.fixture(autouse=True)
     def place(self, database: sa.URL) -> Iterator[None]:
         self.url = database
@@ -110,14 +111,24 @@ class TestTableInPostgres(SourceSuite):
         for source in self.made:
             source.close()
 
-    def make_source(self, rows: Sequence[Row]) -> Source:
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
         _table(self.url, rows)
         self.made.append(SqlSource(self.url, "people"))
         return self.made[-1]
 
-    def make_unreachable(self, source: Source) -> None:
+    def make_unreachable(self, source: SnapshotSource) -> None:
         engine = sa.create_engine(self.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f'DROP DATABASE "{self.url.database}" WITH (FORCE)')
             connection.exec_driver_sql(f'CREATE DATABASE "{self.url.database}" ALLOW_CONNECTIONS false')
         engine.dispose()
+
+
+class TestTableInMemory(SnapshotSourceSuite):
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
+        self.database = MemoryDatabase({"people": COLUMNS})
+        self.database.commit(*(("put", "people", row) for row in rows))
+        return MemorySnapshotSource(self.database, "people")
+
+    def make_unreachable(self, source: SnapshotSource) -> None:
+        self.database.reachable = False

@@ -11,7 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.mapping.mapping import Column
-from connectors.port import Pool, Reject, Replaces, Source
+from connectors.port import Pool, Reject, Replaces, SnapshotSource
 from connectors.publishing.publication import Limits, Publication
 from connectors.publishing.publisher import Publisher
 from connectors.sources.csv_file import CsvFormat
@@ -92,7 +92,7 @@ class Department:
         path.with_suffix(".tmp").rename(path)
         return path
 
-    def source(self, ledger: Ledger) -> Source:
+    def source(self, ledger: Ledger) -> SnapshotSource:
         def quarantine(name: str, reject: Reject) -> None:
             Quarantine(ledger).add(name, 0, [reject])
 
@@ -109,7 +109,7 @@ class Department:
             clock=now,
         )
 
-    def publish(self, source: Callable[[Ledger], Source] | None = None) -> list[RunReport]:
+    def publish(self, source: Callable[[Ledger], SnapshotSource] | None = None) -> list[RunReport]:
         """Run the connector once, as a process of its own would."""
         ledger = Ledger(self.ledger_file, clock=now)
         try:
