@@ -33,7 +33,7 @@ from schemas.reason_texts import Language, environment_language, reason_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connectors.config.config import ConnectorConfig, PublishConfig
+    from connectors.config.config import ConnectorConfig
     from connectors.runtime.renewing_client import RenewingPoolClient
 
 __all__ = ["app", "main"]
@@ -102,8 +102,13 @@ def lint(file: File) -> None:
 
 
 @app.command()
-def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
-    """Check everything that a run needs; change nothing."""
+def check(
+    file: File,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="only the statements for the database")] = False,
+) -> None:
+    """Check everything that a run needs, and print what mends the rest; change nothing."""
     from connectors.config.lint import load_config
     from connectors.runtime import inspection
 
@@ -113,9 +118,15 @@ def check(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="f
     failed = sum(each.verdict == "FAIL" for each in found)
     if as_json:
         print_json([asdict(each) for each in found])
+    elif sql:
+        for each in found:
+            for statement in each.statements:
+                print_line(statement)
     else:
         for each in found:
             print_line(f" {each.verdict:<4}  {each.subject:<28}  {each.message}")
+            for line in (*each.statements, *each.remedies):
+                print_line(f"         {line}")
         print_line(f" {failed} problems. Nothing was changed.")
     if failed:
         raise typer.Exit(ExitCode.AWAY)
@@ -135,7 +146,7 @@ def preview(
     from connectors.runtime import inspection
 
     config = load_config(file)
-    section = _publication_section(config, resource)
+    section = inspection.publication_section(config, resource)
     if schema is not None:
         contract = (0, schema.read_text(encoding="utf-8"))
     else:
@@ -294,14 +305,6 @@ def _connect(config: "ConnectorConfig", warn: "Callable[[str], None]" = print_li
     from connectors.runtime.renewing_client import RenewingPoolClient
 
     return RenewingPoolClient(config.exchange.identity, config.exchange.gateway, _now, warn)
-
-
-def _publication_section(config: "ConnectorConfig", resource: str) -> "PublishConfig":
-    matching = [each for each in config.publish if not resource or each.resource == resource]
-    if len(matching) != 1:
-        names = ", ".join(each.resource for each in config.publish) or "none"
-        raise InvalidError(Reason.CONFIG_INVALID, f"expected --resource to name one publication; there are: {names}")
-    return matching[0]
 
 
 def _now() -> datetime:

@@ -22,7 +22,9 @@ neither network nor secrets.
 Relative paths start at the folder of the file.
 """
 
+import difflib
 import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -133,6 +135,16 @@ def _secret(value: str) -> str:
     return value
 
 
+def _time_zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value or "UTC")
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+        close = difflib.get_close_matches(value, zoneinfo.available_timezones(), n=1, cutoff=0.6)
+        meant = f' - did you mean "{close[0]}"?' if close else ""
+        raise ValueError(f'"{value}" is no time zone of the IANA database, such as Asia/Shanghai{meant}') from error
+    return value
+
+
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -142,6 +154,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
@@ -276,7 +289,7 @@ class ColumnConfig(StrictModel):
     exclude: bool = False
     type: str = ""
     formats: Texts = ()
-    timezone: str = ""
+    timezone: TimeZone = ""
     trim: bool = False
     strip: Texts = ()
     null_values: Texts = ()

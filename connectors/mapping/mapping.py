@@ -192,6 +192,18 @@ class ColumnMapping:
         by_name = {each.name: each.name for each in self.contract.fields if each.name not in self.columns}
         return by_name | by_target
 
+    def zoneless(self) -> dict[str, str]:
+        """Return column → field, of the columns that fill a moment in UTC and have no time zone in the configuration.
+
+        Their texts must have an offset from UTC.
+        """
+        moments = {each.name for each in self.contract.fields if each.value_type.name.startswith("timestamp-")}
+        return {
+            column: name
+            for name, column in self.source_columns().items()
+            if name in moments and not self.columns.get(column, Column()).timezone
+        }
+
     def _plan_field(self, contract_field: ContractField, source: str) -> _FieldPlan:
         column = self.columns.get(source, Column())
         arrow = self._engine.schema.field(contract_field.name).type

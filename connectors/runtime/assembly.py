@@ -18,7 +18,8 @@ from connectors.config.config import (
     SqlTarget,
     SubscribeConfig,
 )
-from connectors.mapping.mapping import Column
+from connectors.mapping.contract import parse_contract
+from connectors.mapping.mapping import Column, ColumnMapping
 from connectors.port import Pool, Portion, Reject, Replaces, Sink
 from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.publishing.publisher import Publisher
@@ -30,11 +31,14 @@ from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
 from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
+from registry.avro.parser import parse
+from registry.codec.codec import engine_for
 from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 
 __all__ = [
     "RuntimeContext",
+    "column_mapping",
     "first_portion",
     "ledger_path",
     "open_ledger",
@@ -84,6 +88,22 @@ def publication(config: PublishConfig) -> Publication:
         on_duplicate=config.on_duplicate,
         on_delete=config.on_delete,
         source_format=f"{file_format.model_dump_json()} {config.replaces}",
+    )
+
+
+def column_mapping(section: PublishConfig, schema: tuple[int, str]) -> ColumnMapping:
+    """Build the mapping of a section for a contract: its schema's id and text.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, when the configuration names what the contract lacks.
+    """
+    described = publication(section)
+    return ColumnMapping(
+        parse_contract(*schema),
+        engine_for(parse(schema[1])),
+        described.columns,
+        null_values=described.null_values,
+        unknown_columns=described.unknown_columns,
     )
 
 

@@ -3,13 +3,11 @@
 All publications of this mode share one slot, and so one stream; each has a lane and a ledger of its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import timedelta
 
 from connectors.config.config import CdcConfig, ConnectorConfig, PublishConfig, SqlSourceConfig
-from connectors.mapping.contract import parse_contract
-from connectors.mapping.mapping import ColumnMapping
 from connectors.port import Pool
 from connectors.publishing.change_table import ChangePublication
 from connectors.publishing.changes import ChangePublisher
@@ -19,11 +17,9 @@ from connectors.sources.postgres.catalogue import read_database, read_table
 from connectors.sources.postgres.change_assembly import AssemblyLimits
 from connectors.sources.postgres.change_source import LogSettings, PostgresChangeSource, WalLimit
 from connectors.sources.postgres.connection import open_sql, quote, translate_errors
-from connectors.sources.postgres.readiness import Finding, Toast, Verdict, check_database, check_table
+from connectors.sources.postgres.readiness import Finding, Toast, Verdict, check_database, check_table, check_time_zones
 from connectors.sources.postgres.slot import drop_slot, find_slot
 from connectors.state.quarantine import Quarantine
-from registry.avro.parser import parse
-from registry.codec.codec import engine_for
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Topic
 
@@ -112,9 +108,11 @@ def find_problems(config: ConnectorConfig, pool: Pool | None) -> Iterator[Findin
             table = _table(section)
             found = read_table(sql, table, publication)
             key: Sequence[str] = ()
+            zoneless: Mapping[str, str] = {}
             columns = frozenset(each.name for each in found.columns) if found is not None else frozenset[str]()
             if pool is not None:
-                mapping = _mapping(section, pool)
+                mapping = assembly.column_mapping(section, pool.schema(Topic.parse(section.resource)))
+                zoneless = mapping.zoneless()
                 by_field = mapping.source_columns()
                 key = [by_field[each] for each in mapping.contract.key if each in by_field]
                 columns = frozenset(by_field.values())
@@ -129,6 +127,8 @@ def find_problems(config: ConnectorConfig, pool: Pool | None) -> Iterator[Findin
                 columns=columns,
                 toast=Toast(section.toast),
             )
+            if found is not None:
+                yield from check_time_zones(found, zoneless)
 
 
 def teardown(config: ConnectorConfig, clock: assembly.Clock) -> list[str]:
@@ -151,18 +151,6 @@ def teardown(config: ConnectorConfig, clock: assembly.Clock) -> list[str]:
         notes.set_meta(change_state="", change_confirmed="", change_stream="", change_tables="")
     done.append(f"its owner may drop the publication: DROP PUBLICATION IF EXISTS {quote(_publication_name(cdc))};")
     return done
-
-
-def _mapping(section: PublishConfig, pool: Pool) -> ColumnMapping:
-    schema = pool.schema(Topic.parse(section.resource))
-    publication = assembly.publication(section)
-    return ColumnMapping(
-        parse_contract(*schema),
-        engine_for(parse(schema[1])),
-        publication.columns,
-        null_values=publication.null_values,
-        unknown_columns=publication.unknown_columns,
-    )
 
 
 def _source(config: ConnectorConfig) -> tuple[SqlSourceConfig, CdcConfig]:

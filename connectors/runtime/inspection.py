@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 
 from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
-from connectors.mapping.contract import parse_contract
-from connectors.mapping.mapping import BoundMapping, ColumnMapping
+from connectors.mapping.mapping import BoundMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
-from connectors.runtime import assembly, change_streams
+from connectors.runtime import assembly, change_streams, remedies, table_checks
 from connectors.sources.csv_file import CsvPortion
-from connectors.sources.postgres.readiness import Verdict
+from connectors.sources.postgres.readiness import Finding, Verdict
 from connectors.state.ledger import Ledger
+from exchange.client import Identity
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.names import Topic
 
-__all__ = ["Check", "Preview", "preview", "run_checks"]
+__all__ = ["Check", "Preview", "preview", "publication_section", "run_checks"]
 
 _EXPIRY_WARNING = 5  # days of a certificate
 _CLOCK_TOLERANCE = 5.0  # seconds
@@ -31,11 +31,19 @@ _CLOCK_TOLERANCE = 5.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: `ok`, `WARN` or `FAIL`, of what, and why."""
+    """One line: `ok`, `WARN` or `FAIL`, of what, and why.
+
+    Attributes:
+        verdict, subject, message: of the line.
+        statements: SQL that mends it, to be run as the role that the message names.
+        remedies: commands, and lines of the configuration, that mend it.
+    """
 
     verdict: str
     subject: str
     message: str
+    statements: Sequence[str] = ()
+    remedies: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,7 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
         pool = connect()
         hello = pool.hello()
     except PoolError as error:
-        yield Check("FAIL", "exchange", error.message)
+        yield Check("FAIL", "exchange", error.message, remedies=_of_identity(config, clock))
         return
     remaining = datetime.fromtimestamp(hello.certificate_expires / 1e6, UTC) - clock()
     difference = hello.server_time / 1e6 - clock().timestamp()
@@ -77,6 +85,7 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
         yield Check("WARN", "clock", f"differs from the pool's by {difference:.1f} s; set it by NTP")
     if change_streams.sections(config):
         yield from _check_changes(config, pool)
+    yield from _check_tables(config, pool)
     for publish in config.publish:
         if publish.mode == "cdc":
             continue
@@ -91,12 +100,54 @@ def _check_changes(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
     except PoolError as error:
         yield Check("FAIL", "changes", error.message)
         return
-    for each in found:
-        statements = "".join(f"\n         {statement}" for statement in each.statements)
-        yield Check(each.verdict.value, each.subject, each.message + statements)
+    yield from map(_check_of, found)
     if not any(each.verdict is Verdict.FAIL for each in found):
         tables = ", ".join(each.resource for each in change_streams.sections(config))
         yield Check("ok", "changes", f"the database is ready to publish the changes of {tables}")
+
+
+def _check_tables(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
+    try:
+        yield from map(_check_of, table_checks.check_tables(config, pool))
+    except PoolError:
+        return  # the same is said of the publication
+
+
+def _check_of(finding: Finding) -> Check:
+    return Check(
+        finding.verdict.value,
+        finding.subject,
+        finding.message,
+        statements=tuple(finding.statements),
+        remedies=tuple(finding.settings),
+    )
+
+
+def _of_identity(config: ConnectorConfig, clock: Callable[[], datetime]) -> Sequence[str]:
+    """Return what gives a connector another certificate, where its own has ended by this machine's clock."""
+    folder = config.exchange.identity
+    try:
+        own = Identity.load(folder)
+    except InvalidError:
+        return ()
+    return (
+        remedies.enrol_again(own.department, own.connector, folder)
+        if remedies.has_ended(own.certificate, clock())
+        else ()
+    )
+
+
+def publication_section(config: ConnectorConfig, resource: str) -> PublishConfig:
+    """Return the publication of a resource; of the only one where it is empty.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, naming those that there are.
+    """
+    matching = [each for each in config.publish if not resource or each.resource == resource]
+    if len(matching) != 1:
+        names = ", ".join(each.resource for each in config.publish) or "none"
+        raise InvalidError(Reason.CONFIG_INVALID, f"expected --resource to name one publication; there are: {names}")
+    return matching[0]
 
 
 def preview(
@@ -132,14 +183,7 @@ def _bind_first_portion(
     file: Path | None,
     clock: Callable[[], datetime],
 ) -> tuple[BoundMapping, str, str, Callable[[], Iterator[RowChunk]]]:
-    publication = assembly.publication(section)
-    mapping = ColumnMapping(
-        parse_contract(*schema),
-        engine_for(parse(schema[1])),
-        publication.columns,
-        null_values=publication.null_values,
-        unknown_columns=publication.unknown_columns,
-    )
+    mapping = assembly.column_mapping(section, schema)
     # A source needs a ledger for its history of files; it gets an empty one, which is deleted.
     with tempfile.TemporaryDirectory(prefix="pool-connect-") as scratch:
         ledger = Ledger(Path(scratch) / "preview.sqlite3", clock=clock)
@@ -210,7 +254,7 @@ def _check(subject: str, check: Callable[[], str]) -> Check:
     try:
         return Check("ok", subject, check())
     except PoolError as error:
-        return Check("FAIL", subject, error.message)
+        return Check("FAIL", subject, error.message, remedies=remedies.mend_declaration(error.reason, subject))
 
 
 def format_reject(reject: Reject) -> str:

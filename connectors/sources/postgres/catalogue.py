@@ -13,7 +13,8 @@ _V13 = 130_000
 _V15 = 150_000
 _TABLE = """
 SELECT c.oid, c.relkind, c.relreplident, c.reltoastrelid <> 0 OR c.relkind = 'p',
-       has_table_privilege(c.oid, 'SELECT'), pg_get_userbyid(c.relowner), c.relpersistence
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+       pg_get_userbyid(c.relowner), c.relpersistence
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """

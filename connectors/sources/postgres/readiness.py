@@ -4,7 +4,8 @@ A connector's run checks the same as `pool-connect check`, and stops at the firs
 changes later, or harm the database that it reads.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,7 +14,16 @@ from connectors.sources.postgres.connection import quote
 from connectors.sources.postgres.pgoutput import Identity
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["Finding", "Toast", "Verdict", "check_database", "check_table", "raise_first"]
+__all__ = [
+    "Finding",
+    "Toast",
+    "Verdict",
+    "check_database",
+    "check_read_right",
+    "check_table",
+    "check_time_zones",
+    "raise_first",
+]
 
 _OLDEST = 140_000  # messages for the heartbeat
 
@@ -35,12 +45,21 @@ class Toast(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One finding; `statements` are SQL to paste, as the role that the message names."""
+    """One finding, with what mends it.
+
+    Attributes:
+        verdict: how it ends.
+        subject: what it is about: a setting, a table.
+        message: what was found, and as whom the statements are run.
+        statements: SQL to paste.
+        settings: lines of the configuration to paste.
+    """
 
     verdict: Verdict
     subject: str
     message: str
     statements: Sequence[str] = ()
+    settings: Sequence[str] = ()
 
 
 def raise_first(findings: Collection[Finding]) -> None:
@@ -51,7 +70,9 @@ def raise_first(findings: Collection[Finding]) -> None:
     """
     for each in findings:
         if each.verdict is Verdict.FAIL:
-            raise InvalidError(Reason.CONFIG_INVALID, " ".join([f"{each.subject}: {each.message}", *each.statements]))
+            raise InvalidError(
+                Reason.CONFIG_INVALID, " ".join([f"{each.subject}: {each.message}", *each.statements, *each.settings])
+            )
 
 
 def check_database(
@@ -154,13 +175,7 @@ def check_table(
             table, "is a view, a foreign or an unlogged table: its changes are in no log; use `mode: snapshot`"
         )
         return
-    if not facts.readable:
-        yield _failure(
-            table,
-            f"{user} may not read it. As {facts.owner}:",
-            f"GRANT USAGE ON SCHEMA {quote(facts.schema)} TO {quote(user)};",
-            f"GRANT SELECT ON {quoted} TO {quote(user)};",
-        )
+    yield from check_read_right(facts, user=user)
     yield from _check_identity(facts, quoted, key, columns, toast)
     if not facts.published:
         statements = [f"ALTER PUBLICATION {quote(publication)} ADD TABLE {quoted};"]
@@ -176,6 +191,39 @@ def check_table(
             "deleted. As its owner, publish it whole:",
             f"ALTER PUBLICATION {quote(publication)} DROP TABLE {quoted};",
             f"ALTER PUBLICATION {quote(publication)} ADD TABLE {quoted};",
+        )
+
+
+def check_read_right(facts: TableFacts, *, user: str) -> Iterator[Finding]:
+    """Check that a role may read a table, a view or a materialized view."""
+    if not facts.readable:
+        yield _failure(
+            facts.table,
+            f"{user} may not read it. As {facts.owner}:",
+            f"GRANT USAGE ON SCHEMA {quote(facts.schema)} TO {quote(user)};",
+            f"GRANT SELECT ON {quote(facts.schema, facts.name)} TO {quote(user)};",
+        )
+
+
+def check_time_zones(facts: TableFacts, fields: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that what a time means is known where the database does not say it.
+
+    Args:
+        facts: of the table.
+        fields: column → field, of the columns that fill a moment in UTC and have no `timezone:` in the configuration.
+    """
+    without = [each.name for each in facts.columns if each.base == "timestamp" and each.name in fields]
+    if without:
+        several = f"column {without[0]} has" if len(without) == 1 else f"columns {', '.join(without)} have"
+        yield Finding(
+            verdict=Verdict.FAIL,
+            subject=facts.table,
+            message=f"the {several} times without a zone, and the contract wants moments in UTC: every row would be "
+            "rejected. Name the zone that the department writes its times in, under `columns:`, such as:",
+            settings=[
+                f"{json.dumps(name, ensure_ascii=False)}: {{ as: {fields[name]}, timezone: Asia/Shanghai }}"
+                for name in without
+            ],
         )
 
 

@@ -3,13 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from exchange.client.unreachable import explain_unreachable
 from schemas.errors import UnavailableError
+from tests.kit.certificates import self_signed
 from tests.kit.twins.gateway_stub import PlaintextClient, identity
 
 BEGIN, END = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 31, 12, tzinfo=UTC)
@@ -18,19 +15,7 @@ GATEWAY = "pool.example:7443"
 
 @pytest.fixture(scope="module")
 def certificate() -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "source")])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(BEGIN)
-        .not_valid_after(END)
-        .sign(key, hashes.SHA256())
-    )
-    return made.public_bytes(serialization.Encoding.PEM)
+    return self_signed(BEGIN, END)
 
 
 @pytest.mark.parametrize(
