@@ -1,5 +1,7 @@
 """`pool-connect`, the command line of a department's connector to the pool.
 
+    pool-connect init    civil-affairs.yaml        a configuration from answers
+    pool-connect draft-schema civil-affairs.yaml   an Avro schema from the table or file, to be confirmed
     pool-connect enrol TOKEN --identity identity/ --connector civil-affairs-drop
     pool-connect lint    civil-affairs.yaml        the file alone: no network, no secrets
     pool-connect check   civil-affairs.yaml        pool, grants, source, target; changes nothing
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from connectors.commands import drafting
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
@@ -47,6 +50,7 @@ app = typer.Typer(
 )
 quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were quarantined.")
 app.add_typer(quarantine_app, name="quarantine")
+drafting.add_to(app)
 
 File = Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")]
 

@@ -25,7 +25,7 @@ parses into columns (`connectors.sources.postgres.copy_page`).
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -258,6 +258,11 @@ class TablePortion:
         self._where = where
         self._checked = checked
         self.columns = [column.name for column in rows.columns]
+
+    @property
+    def declared(self) -> Mapping[str, sa.Column[Any]]:
+        """Return the columns that a table or view declares, by name; none of a query, which declares nothing."""
+        return {each.name: each for each in self._rows.columns if isinstance(each, sa.Column)}
 
     def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
         """Read the rows, one chunk a page.

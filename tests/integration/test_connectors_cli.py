@@ -14,6 +14,7 @@ import pytest
 
 from connectors import cli
 from connectors.runtime.exit_codes import ExitCode
+from exchange.demo.people import persons
 from schemas.errors import Reason, UnavailableError
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, command
 from tests.kit.world.department import SCHEMA, TOPIC, Department, row, rows
@@ -92,6 +93,28 @@ def test_without_an_identity_a_run_says_how_to_get_one(program: Program) -> None
     code, _, err = program("run", "c.yaml", "--once", connected=False)
     assert code == ExitCode.CONFIG
     assert "pool-connect enrol" in err
+
+
+def test_a_configuration_and_a_schema_to_begin_with_need_no_pool(program: Program, department: Department) -> None:
+    words = ("--connector", "drop", "--resource", "low-income.v1", "--kind", "files", "--path", "drop/")
+    code, out, _ = program("init", "new.yaml", *words, connected=False)
+    assert (code, "pool-connect draft-schema new.yaml" in out) == (ExitCode.OK, True)
+    assert stat.S_IMODE((department.folder / "new.yaml").stat().st_mode) == 0o600
+    before = (department.folder / "new.yaml").read_text()
+    assert program("init", "new.yaml", *words, connected=False)[0] == ExitCode.CONFIG
+    assert (department.folder / "new.yaml").read_text() == before, "no file is overwritten"
+    number = str(next(persons(1))["id_number"])
+    (department.folder / "drop").mkdir(exist_ok=True)
+    (department.folder / "drop" / "a.csv").write_text(f"公民身份号码,发放日期\n{number},2026-01-31\n")
+    code, out, err = program("draft-schema", "new.yaml", connected=False)
+    assert code == ExitCode.OK
+    fields = json.loads(out)["fields"]
+    assert [each["name"] for each in fields] == ["id_number", "field_2"]
+    assert fields[1]["type"] == ["null", {"type": "int", "logicalType": "date"}]
+    assert all(each["level"].startswith("CONFIRM ") for each in fields)
+    assert '"发放日期": { as: field_2 }' in err
+    assert number not in out + err
+    assert not (department.folder / "state").exists(), "looking leaves nothing behind"
 
 
 def test_preview_shows_good_and_bad_rows_offline(program: Program, department: Department) -> None:
