@@ -253,6 +253,8 @@ def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help=
         print_line(
             f"   last receipt {each.last_entry or 'none'}; certificate until {each.certificate_expires or 'unknown'}"
         )
+        if each.next_pass:
+            print_line(f"   next pass due at {each.next_pass}")
         if each.grant_expires:
             print_line(f"   grant until {each.grant_expires}")
         if each.in_quarantine:

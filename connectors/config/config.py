@@ -34,6 +34,7 @@ import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from connectors.config.database_url import parse_database_url
+from connectors.config.schedule import Schedule, parse_cron
 from connectors.config.secret_references import SecretReference, is_reference
 from schemas.errors import InvalidError
 from schemas.names import ConnectorId, Topic
@@ -46,6 +47,7 @@ __all__ = [
     "FilesSource",
     "FormatConfig",
     "PublishConfig",
+    "ScheduleConfig",
     "SqlTarget",
     "SubscribeConfig",
 ]
@@ -53,6 +55,7 @@ __all__ = [
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]+)\s*(KiB|MiB|GiB|TiB)?")
 _SHIFTS = {None: 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
+_TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
@@ -143,6 +146,10 @@ def _time_zone(value: str) -> str:
         meant = f' - did you mean "{close[0]}"?' if close else ""
         raise ValueError(f'"{value}" is no time zone of the IANA database, such as Asia/Shanghai{meant}') from error
     return value
+
+
+def _cron(value: str) -> str:
+    return parse_cron(value) if value else value
 
 
 def _as_list(value: object) -> object:
@@ -313,6 +320,33 @@ class QuarantineConfig(StrictModel):
     keep: Duration = timedelta(days=90).total_seconds()
 
 
+class ScheduleConfig(StrictModel):
+    """When the passes over a source begin (`connectors.config.schedule`), in place of the source's `poll`."""
+
+    every: Annotated[float, BeforeValidator(_duration), Field(ge=1.0)] | None = None
+    daily_at: str = ""
+    cron: Annotated[str, AfterValidator(_cron)] = ""
+    timezone: TimeZone = ""
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        if (self.every is not None) + bool(self.daily_at) + bool(self.cron) != 1:
+            raise ValueError("schedule: expected one of `every:`, `daily_at:` and `cron:`")
+        if self.every is None and not self.timezone:
+            raise ValueError("schedule: a time of day needs `timezone:`, such as Asia/Shanghai")
+        if self.daily_at and not _TIME_OF_DAY.fullmatch(self.daily_at):
+            raise ValueError('schedule: daily_at: expected a time of day such as "02:30"')
+        return self
+
+    def schedule(self) -> Schedule:
+        """Return the schedule."""
+        if self.every is not None:
+            return Schedule(every=self.every)
+        hour, _, minute = self.daily_at.partition(":")
+        cron = self.cron or f"{int(minute)} {int(hour)} * * *"
+        return Schedule(cron=cron, timezone=self.timezone)
+
+
 class PublishConfig(StrictModel):
     """One published resource."""
 
@@ -325,6 +359,7 @@ class PublishConfig(StrictModel):
     mode: Literal["snapshot", "cdc"] = "snapshot"
     on_delete: Literal["retract", "end"] = "retract"
     toast: Literal["require_full", "reread"] = "require_full"
+    schedule: ScheduleConfig | None = None
     pattern: Texts = ()
     replaces: Literal["everything", "same_name", "nothing"] = "everything"
     format: FormatConfig = FormatConfig()
@@ -426,6 +461,10 @@ class ConnectorConfig(StrictModel):
         if not is_reference(url) and sa.make_url(url).get_backend_name() != "postgresql":
             raise ValueError("`mode: cdc` reads the log of PostgreSQL; for other databases use `mode: snapshot`")
         for each in by_log:
+            if each.schedule is not None:
+                raise ValueError(
+                    f"{each.resource}: `schedule:` is for passes; `mode: cdc` follows the changes all the time"
+                )
             if each.query or each.where or each.key or each.page_by:
                 raise ValueError(
                     f"{each.resource}: `mode: cdc` publishes the changes of one table; `query:`, `where:`, `key:` and "
@@ -464,6 +503,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "publish.format": FormatConfig,
     "publish.format.stop_at": StopAt,
     "publish.columns": ColumnConfig,
+    "publish.schedule": ScheduleConfig,
     "publish.deletes": DeletesConfig,
     "publish.quarantine": QuarantineConfig,
     "subscribe": SubscribeConfig,

@@ -16,6 +16,7 @@ from types import FrameType
 from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
 from connectors.runtime import assembly, change_streams
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
+from connectors.runtime.passes import Passes
 from schemas.errors import PoolError, UnavailableError
 
 __all__ = ["run", "stop_on_signals"]
@@ -93,19 +94,23 @@ def _publish(
     try:
         stream = replace(context, notify=lambda text: context.notify(f"{section.resource}: {text}"))
         publisher = assembly.publisher(config, section, ledger, stream)
-        poll = config.source.poll if config.source else 0.0
-        while True:
+        passes = Passes(section, config.source.poll if config.source else 0.0, ledger, context.clock)
+        while once or not passes.wait(context.stop, stream.notify):
             try:
                 refresh()
             except UnavailableError as error:
                 stream.notify(error.message)  # the run itself waits for the pool
+            begun = context.clock()
             for each in publisher.run():
                 stream.notify(
                     f"{each.portion}: {each.read:,} rows read = {each.published:,} published + "
                     f"{each.quarantined:,} quarantined + {each.unchanged:,} unchanged; {each.voided:,} voided"
                 )
             publisher.quarantine.purge(timedelta(seconds=section.quarantine.keep), context.clock())
-            if once or context.stop.wait(poll):
+            if context.stop.is_set():
+                break
+            passes.note(begun)
+            if once:
                 break
         publisher.source.close()
         return ExitCode.QUARANTINE if publisher.quarantine.file_count() else ExitCode.OK

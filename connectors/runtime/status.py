@@ -36,6 +36,7 @@ class StreamStatus:
         voids_held: missing keys that are not voided while other keys cannot be read.
         certificate_expires, grant_expires: ISO 8601, as the pool last stated.
         stopped: why no later change of the table is published; a person has to look.
+        next_pass: when the next pass is due by the schedule, ISO 8601; empty = without one, or it runs.
         ledger_lost: when the ledger was lost; keys published before may be missing in it. ISO 8601.
     """
 
@@ -59,6 +60,7 @@ class StreamStatus:
     grant_expires: str = ""
     ledger_lost: str = ""
     stopped: str = ""
+    next_pass: str = ""
 
 
 def statuses(config: ConnectorConfig) -> list[StreamStatus]:
@@ -115,6 +117,7 @@ def _status(direction: str, stream: str, path: Path) -> StreamStatus:
             grant_expires=_iso_time(meta.get("grant_expires", "")),
             ledger_lost=meta.get("ledger_lost_at", ""),
             stopped=meta.get("change_stopped", ""),
+            next_pass=meta.get("next_pass", ""),
         )
 
 
