@@ -33,6 +33,7 @@ from typing import Annotated, Any, Literal, Self
 import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from connectors.config.custom_sources import find_source
 from connectors.config.database_url import parse_database_url
 from connectors.config.schedule import Schedule, parse_cron
 from connectors.config.secret_references import SecretReference, is_reference
@@ -43,6 +44,7 @@ __all__ = [
     "CdcConfig",
     "ColumnConfig",
     "ConnectorConfig",
+    "CustomSource",
     "FileTarget",
     "FilesSource",
     "FormatConfig",
@@ -150,6 +152,14 @@ def _time_zone(value: str) -> str:
 
 def _cron(value: str) -> str:
     return parse_cron(value) if value else value
+
+
+def _source_type(value: str) -> str:
+    try:
+        find_source(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
+    return value
 
 
 def _as_list(value: object) -> object:
@@ -270,6 +280,26 @@ class SqlSourceConfig(_DatabaseConfig):
     kind: Literal["sql"]
     poll: Duration = 300.0
     cdc: CdcConfig | None = None
+
+
+class CustomSource(StrictModel):
+    """A source of another package, by the name under which it is installed (`connectors.config.custom_sources`)."""
+
+    kind: Literal["custom"]
+    type: Annotated[str, AfterValidator(_source_type)]
+    options: dict[str, str | int | float | bool] = {}
+    poll: Duration = 300.0
+
+    def resolved(self) -> dict[str, str | int | float | bool]:
+        """Return the options, with the secrets that they refer to.
+
+        Raises:
+            InvalidError: CONFIG_INVALID, a reference cannot be resolved.
+        """
+        return {
+            name: SecretReference(value).resolve() if isinstance(value, str) and is_reference(value) else value
+            for name, value in self.options.items()
+        }
 
 
 class StopAt(StrictModel):
@@ -420,7 +450,7 @@ class ConnectorConfig(StrictModel):
     connector: Annotated[str, AfterValidator(_connector)]
     exchange: ExchangeConfig
     state: Path = Path("state")
-    source: Annotated[FilesSource | SqlSourceConfig, Field(discriminator="kind")] | None = None
+    source: Annotated[FilesSource | SqlSourceConfig | CustomSource, Field(discriminator="kind")] | None = None
     publish: tuple[PublishConfig, ...] = ()
     subscribe: tuple[SubscribeConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
@@ -497,6 +527,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "exchange": ExchangeConfig,
     "source.files": FilesSource,
     "source.sql": SqlSourceConfig,
+    "source.custom": CustomSource,
     "source.sql.cdc": CdcConfig,
     "source.sql.cdc.wal_limit": WalLimitConfig,
     "publish": PublishConfig,

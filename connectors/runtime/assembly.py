@@ -12,15 +12,17 @@ from pathlib import Path
 from connectors.config.config import (
     ColumnConfig,
     ConnectorConfig,
+    CustomSource,
     FilesSource,
     PublishConfig,
     SqlSourceConfig,
     SqlTarget,
     SubscribeConfig,
 )
+from connectors.config.custom_sources import find_source
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import Column, ColumnMapping
-from connectors.port import Pool, Portion, Reject, Replaces, Sink
+from connectors.port import Pool, Portion, Reject, Replaces, Sink, SnapshotSource
 from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.publishing.publisher import Publisher
 from connectors.sinks.files import FileSink
@@ -113,7 +115,7 @@ def source(
     ledger: Ledger,
     clock: Clock,
     notify: Callable[[str], None] = lambda _: None,
-) -> CsvFolder | SqlSource:
+) -> SnapshotSource:
     """Build the source of a publication; it says which files it sets aside.
 
     Raises:
@@ -153,18 +155,23 @@ def source(
                 where=section.where,
                 query=section.query,
             )
+        case CustomSource() as custom:
+            make = find_source(custom.type).load()
+            made: SnapshotSource = make(custom.resolved(), section.table)
+            return made
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
 
 
-def first_portion(source_: CsvFolder | SqlSource, file: Path | None) -> Portion | None:
-    """Return a portion for a preview: the named file, the newest file of the folder, or the table."""
-    if isinstance(source_, SqlSource):
-        return source_.open()
-    if file is not None:
-        return source_.open(file)
-    files = source_.files()
-    return source_.open(files[-1]) if files else None
+def first_portion(source_: SnapshotSource, file: Path | None) -> Portion | None:
+    """Return a portion for a preview: the named file, the newest file of the folder, the table, or the first one."""
+    match source_:
+        case SqlSource():
+            return source_.open()
+        case CsvFolder():
+            files = source_.files() if file is None else [file]
+            return source_.open(files[-1]) if files else None
+    return next(iter(source_.portions(bytes(8))), None)
 
 
 def publication_limits(config: ConnectorConfig, section: PublishConfig, *, accept_deletes: bool) -> Limits:
