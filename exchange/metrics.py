@@ -25,6 +25,7 @@ __all__ = [
     "LANES_UNREADABLE",
     "LISTENER_CONNECTIONS",
     "LOG_LINES_LOST",
+    "POLLS_WAITING",
     "POSTGRES_RESTARTS",
     "PUBLISH_HELD_BACK",
     "PUBLISH_WAITING_BYTES",
@@ -86,6 +87,7 @@ PUBLISH_WAITING_BYTES = Gauge("pool_publish_waiting_bytes", "Memory of batches t
 PUBLISH_HELD_BACK = Counter(
     "pool_publish_held_back_total", "Times that a stream was not read further for want of memory"
 )
+POLLS_WAITING = Gauge("pool_polls_waiting", "Long polls that wait for records")
 REPLY_BYTES = Gauge("pool_reply_bytes", "Memory of answers of fetches that are being made or were not taken yet")
 REPLIES_HELD_BACK = Counter("pool_replies_held_back_total", "Times that a fetch waited for want of memory")
 RECORDS_PUBLISHED = Counter("pool_records_published_total", "Records acknowledged to connectors")

@@ -26,17 +26,21 @@ __all__ = [
     "MAX_BODY",
     "MAX_ITEMS",
     "MAX_TEXT",
+    "Body",
+    "CommitBody",
     "ConfirmationBody",
     "ConnectorBody",
     "DepartmentBody",
     "EntryBody",
     "ErasureBody",
+    "FetchBody",
     "HistoryBody",
     "InvitationBody",
     "MergerBody",
     "PersonBody",
     "PruningBody",
     "ReasonBody",
+    "RecordsBody",
     "RenamingBody",
     "RequestBody",
     "SchemaBody",
@@ -60,9 +64,13 @@ MAX_ITEMS: Final = 2_000
 """Items of each list of a body."""
 MAX_BODY: Final = 65_536
 """Characters of all texts of a body."""
+_MAX_BYTES = 1024 * 1024  # of an answer's values, as Avro
+_POSITION = "opaque, in base64; empty: after the last acknowledgement; `AA==`: the first record of the grant"
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A body of a request; see the module."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
@@ -72,7 +80,7 @@ class _Body(BaseModel):
         return sent
 
 
-class DepartmentBody(_Body):
+class DepartmentBody(Body):
     """A department to register."""
 
     uscc: str = Field(description="unified social credit code (统一社会信用代码), 18 characters")
@@ -82,7 +90,7 @@ class DepartmentBody(_Body):
     division_code: str
 
 
-class RenamingBody(_Body):
+class RenamingBody(Body):
     """A department's new name."""
 
     name: str
@@ -90,20 +98,20 @@ class RenamingBody(_Body):
     uscc: str | None = Field(None, description="new unified social credit code; unchanged if absent")
 
 
-class MergerBody(_Body):
+class MergerBody(Body):
     """The department that has taken over the duties of one that ends, and why it ends."""
 
     into: str = Field(description="internal id of the successor")
     reason: str
 
 
-class InvitationBody(_Body):
+class InvitationBody(Body):
     """The connector that a one-time enrolment token is for."""
 
     connector: str | None = Field(None, description="only this connector may use it; any of the department if absent")
 
 
-class UserBody(_Body):
+class UserBody(Body):
     """An account for a person, to be proposed."""
 
     name: str
@@ -113,25 +121,25 @@ class UserBody(_Body):
     token_fingerprint: str = Field(description="of the token that the account's holder has made: sha256:…")
 
 
-class PersonBody(_Body):
+class PersonBody(Body):
     """The person of an account of an earlier version, to be proposed."""
 
     staff_number: str
 
 
-class TokenBody(_Body):
+class TokenBody(Body):
     """The fingerprint of another token for an account."""
 
     token_fingerprint: str
 
 
-class ConfirmationBody(_Body):
+class ConfirmationBody(Body):
     """The confirmation of a proposal."""
 
     token_fingerprint: str | None = Field(None, description="for an account or a token: from the account's holder")
 
 
-class ConnectorBody(_Body):
+class ConnectorBody(Body):
     """A connector to revoke, and why."""
 
     department: str
@@ -139,13 +147,13 @@ class ConnectorBody(_Body):
     reason: str
 
 
-class TimesBody(_Body):
+class TimesBody(Body):
     """How exactly the times of a resource's records are delivered."""
 
     round_to: str = Field(description="step, such as 15m, 1h or 1d; the times are rounded down to it, and stay so")
 
 
-class DaysBody(_Body):
+class DaysBody(Body):
     """Days for which records are kept."""
 
     days: int
@@ -154,7 +162,7 @@ class DaysBody(_Body):
 HistoryField = Literal["all", "latest"] | DaysBody
 
 
-class HistoryBody(_Body):
+class HistoryBody(Body):
     """What a resource keeps (保存期限): `all`, `latest`, or `{"days": n}`."""
 
     history: HistoryField
@@ -168,7 +176,7 @@ class HistoryBody(_Body):
         return _history(self.history)
 
 
-class EntryBody(_Body):
+class EntryBody(Body):
     """A catalogue entry to draft (decree 809, Art. 13 to 15)."""
 
     topic: str
@@ -209,19 +217,19 @@ class SchemaBody(BaseModel):
     text: str
 
 
-class PruningBody(_Body):
+class PruningBody(Body):
     """The month before which the keys of the trace shall be destroyed."""
 
     before: str = Field(description="YYYY-MM, six months ago or earlier")
 
 
-class ReasonBody(_Body):
+class ReasonBody(Body):
     """A reason, as text; it is written into the audit log."""
 
     reason: str = ""
 
 
-class ErasureBody(_Body):
+class ErasureBody(Body):
     """An erasure to propose."""
 
     topic: str
@@ -231,7 +239,7 @@ class ErasureBody(_Body):
     reason: str
 
 
-class RequestBody(_Body):
+class RequestBody(Body):
     """A share request (共享申请; decree 809, Art. 20)."""
 
     topic: str
@@ -310,6 +318,32 @@ def _history(field: HistoryField) -> KeptHistory:
     if isinstance(field, DaysBody):
         return KeptHistory(days=field.days)
     return KeptHistory(latest=field == "latest")
+
+
+class RecordsBody(Body):
+    """What each call of a consumer states."""
+
+    grant: str = Field(description="id of the grant", max_length=100)
+    purpose: str = Field(description="of the purpose catalogue, as the grant states it")
+    case: str = Field("", description="business case number, where the grant has one")
+    on_behalf_of: str = Field("", description="staff pseudonym of the person for whom the program acts")
+
+
+class FetchBody(RecordsBody):
+    """Records to be fetched."""
+
+    position: str = Field("", description=_POSITION)
+    max_records: int = Field(1_000, ge=1, le=10_000, description="records of the answer at most")
+    max_bytes: int = Field(
+        _MAX_BYTES, ge=1, le=_MAX_BYTES, description="bytes of their values as Avro, at most; but one record always"
+    )
+    wait: float = Field(0.0, ge=0, le=60, description="seconds to wait for the first record")
+
+
+class CommitBody(RecordsBody):
+    """A position up to which the consumer has stored everything."""
+
+    position: str = Field(description=_POSITION)
 
 
 def erasure_json(erasure: Erasure) -> dict[str, Json]:

@@ -7,22 +7,17 @@ transactions become (group commit).
 """
 
 import asyncio
-import re
 import struct
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from exchange import metrics
-from exchange.api.admission.reply_budget import ReplyBudget, Reservation, weight_of
+from exchange.api.admission.reply_budget import Reservation
 from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
-from exchange.api.long_poll import FetchGroups, TopicGrowth
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
     MAX_STREAMS,
@@ -33,20 +28,20 @@ from exchange.api.publish_backpressure import (
     StreamWindow,
     on_check_done,
 )
+from exchange.api.record_polls import RecordPolls, measured, require_window
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.release_window import RELEASE_WINDOW
 from exchange.authorization.request_context import RequestContext
 from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
-from exchange.records.group_fetch import FetchCall, Outcome
+from exchange.records.group_fetch import FetchCall
 from exchange.records.publish import CheckedBatch
-from exchange.records.reading.scan import MAX_ANSWER_BYTES
 from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
 from exchange.records.traffic.counts import TRAFFIC
 from schemas.access import Actor
-from schemas.errors import InvalidError, PoolError, Reason, RefusedError, UnavailableError
+from schemas.errors import PoolError, Reason, RefusedError, UnavailableError
 from schemas.failpoints import reached
 from schemas.identifiers import random_id
 from schemas.names import Topic
@@ -59,10 +54,6 @@ __all__ = ["ExchangeServicer"]
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
-_TRACE = re.compile(r"[0-9a-f]{32}")
-_LONGEST_WAIT = 60.0  # seconds of one long poll
-_WOKEN_BYTES = 1024 * 1024  # of the answer of a poll that had to wait
-_REREAD = 5.0  # seconds after which a poll reads again without a wake-up, in case one was lost
 
 
 class ExchangeServicer(stubs.ExchangeServicer):
@@ -71,29 +62,16 @@ class ExchangeServicer(stubs.ExchangeServicer):
     Args:
         pool: behind it.
         scheduler: of the process.
-        topic_growth: of the topics that are polled.
-        max_polls: long polls of one department, on one topic, that wait to be fetched.
+        polls: of the process.
         max_pending_bytes: memory of all publish streams.
-        max_reply_bytes: memory of all answers of fetches.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        scheduler: FairScheduler,
-        topic_growth: TopicGrowth,
-        *,
-        max_polls: int,
-        max_pending_bytes: int,
-        max_reply_bytes: int,
-    ) -> None:
+    def __init__(self, pool: Pool, scheduler: FairScheduler, polls: RecordPolls, *, max_pending_bytes: int) -> None:
         self._pool = pool
         self._scheduler = scheduler
-        self._topic_growth = topic_growth
+        self._polls = polls
         self._publishing: Counter[tuple[str, str]] = Counter()
         self._budget = MemoryBudget(max_pending_bytes)
-        self._replies = ReplyBudget(max_reply_bytes)
-        self._groups = FetchGroups(self._fetch_together, self._fetch, scheduler.run, max_waiting=max_polls)
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Return the pool's greeting."""
@@ -177,11 +155,19 @@ class ExchangeServicer(stubs.ExchangeServicer):
         call = _call(request.header)
         held: Reservation | None = None
         try:
-            with _measured("Fetch"):
-                released, held = await self._poll(await self._actor(context), call, request)
+            with measured("Fetch"):
+                one = FetchCall(
+                    actor=await self._actor(context),
+                    call=call,
+                    grant_id=request.grant_id,
+                    position=request.position,
+                    max_records=request.max_records,
+                    max_bytes=request.max_bytes,
+                )
+                released, held = await self._polls.fetch(one, wait=request.wait_ms / 1000)
                 reply = _release(released)
                 reached("before_release")
-                _check_window(released)
+                require_window(released)
         except BaseException as error:
             if held is not None:
                 held.release()
@@ -190,69 +176,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             raise
         # Called when gRPC has written the answer, or its call has ended.
         context.add_done_callback(lambda _: held.release())
-        metrics.RECORDS_RELEASED.inc(len(released))
         return reply
-
-    async def _poll(
-        self, actor: Actor, call: RequestContext, request: wire.FetchRequest
-    ) -> tuple[Release, Reservation]:
-        """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over.
-
-        Return the release, and the memory that is reserved for it.
-        """
-        deadline = time.monotonic() + min(request.wait_ms / 1000, _LONGEST_WAIT)
-        first = FetchCall(
-            actor=actor,
-            call=call,
-            grant_id=request.grant_id,
-            position=request.position,
-            max_records=request.max_records,
-            max_bytes=request.max_bytes,
-        )
-        largest = weight_of(min(request.max_bytes or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES))
-        released, held = await self._held(actor, largest, self._run(actor, self._fetch, first))
-        if len(released) or time.monotonic() >= deadline:
-            return released, held
-        topic = await self._run(actor, self._pool.fetching.topic_of, actor, call, request.grant_id)
-        # What woke a poll is little. Nothing is reserved for it, so its answers are small ones.
-        woken = replace(first, max_bytes=min(request.max_bytes or _WOKEN_BYTES, _WOKEN_BYTES))
-        while True:
-            # Before the read, so that records appended after it change the version.
-            version = self._topic_growth.watched(topic)
-            if version is None:
-                version = await self._run(actor, self._topic_growth.version, topic)
-            woken = replace(woken, position=released.next_position)
-            released, held = await self._held(actor, 0, self._groups.fetch(topic, woken))
-            left = deadline - time.monotonic()
-            if len(released) or left <= 0:
-                return released, held
-            if released.caught_up:
-                await self._topic_growth.wait(topic, version, min(left, _REREAD))
-
-    async def _held(
-        self, actor: Actor, weight: int, fetch: Coroutine[Any, Any, Release]
-    ) -> tuple[Release, Reservation]:
-        """Reserve memory, then fetch; return the release, and what is held of it."""
-        try:
-            held = await self._replies.reserve(flow_of(actor), weight)
-        except BaseException:
-            fetch.close()
-            raise
-        try:
-            released = await fetch
-        except BaseException:
-            held.release()
-            raise
-        held.settle(weight_of(len(released.values.values), len(released)) if len(released) else 0)
-        return released, held
-
-    def _fetch_together(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
-        return self._pool.fetching_together.fetch(calls)
-
-    def _fetch(self, one: FetchCall) -> Release:
-        return self._pool.fetching.fetch(
-            one.actor, one.call, one.grant_id, one.position, one.max_records, one.max_bytes
-        )
 
     async def Publish(  # noqa: N802
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
@@ -372,7 +296,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         if not ready:
             return
         try:
-            with _measured("Publish"):
+            with measured("Publish"):
                 receipts = await quota.run_to_completion(self._run(actor, self._pool.publishing.append, ready))
                 await _wait_for_releases(ready)
             _count_published(ready)
@@ -401,7 +325,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
     ) -> _T:
         call = _call(header)
         try:
-            with _measured(method):
+            with measured(method):
                 actor = await self._actor(context)
                 return await self._run(actor, work, actor, call)
         except Exception as error:
@@ -431,21 +355,6 @@ class ExchangeServicer(stubs.ExchangeServicer):
         )
 
 
-@contextmanager
-def _measured(method: str) -> Iterator[None]:
-    """Count a call by its outcome and measure its time."""
-    started = time.monotonic()
-    outcome = "ok"
-    try:
-        yield
-    except Exception as error:
-        outcome = str(as_pool_error(error).reason)
-        raise
-    finally:
-        metrics.CALLS.labels(method, outcome).inc()
-        metrics.CALL_SECONDS.labels(method).observe(time.monotonic() - started)
-
-
 def _count_published(appended: Sequence[CheckedBatch]) -> None:
     metrics.RECORDS_PUBLISHED.inc(sum(len(checked.append.keys) for checked in appended))
     for checked in appended:
@@ -453,23 +362,12 @@ def _count_published(appended: Sequence[CheckedBatch]) -> None:
 
 
 def _call(header: wire.RequestHeader) -> RequestContext:
-    # A trace id of digits alone could hold an identity number; one that is made at random has letters.
-    usable = _TRACE.fullmatch(header.trace_id) and not header.trace_id.isdecimal()
-    trace = header.trace_id if usable else random_id()
-    for name, value, limit in (
-        ("purpose", header.purpose, 100),
-        ("case_number", header.case_number, 200),
-        ("client_version", header.client_version, 100),
-        ("on_behalf_of", header.on_behalf_of, 100),
-    ):
-        if len(value) > limit:
-            raise InvalidError(Reason.REQUEST_INVALID, f"{name}: got {len(value)} characters; expected {limit} at most")
-    return RequestContext(
-        trace=trace,
+    return RequestContext.declared(
+        trace=header.trace_id,
         purpose=header.purpose,
         case=header.case_number,
         client=header.client_version,
-        on_behalf_of=header.on_behalf_of or None,
+        on_behalf_of=header.on_behalf_of,
     )
 
 
@@ -496,15 +394,6 @@ def _refusal(error: PoolError) -> wire.Refusal:
         code=code_of(error),
         retry_after=error.retry_after or 0.0,
     )
-
-
-def _check_window(released: Release) -> None:
-    if time.monotonic() > released.deadline:
-        raise UnavailableError(
-            Reason.RELEASE_TOO_LATE,
-            "the release window passed before the bytes could leave; fetch again from the same position",
-            retry_after=0.0,
-        )
 
 
 def _release(released: Release) -> wire.FetchReply:

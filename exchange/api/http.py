@@ -1,7 +1,8 @@
-"""Control API over HTTPS: departments, catalogue, requests, grants, the audit log. OpenAPI at /openapi.json.
+"""API over HTTPS: control (departments, catalogue, requests, grants, the audit log), and records as JSON.
 
-A bearer token authenticates the caller. Every error is an RFC 9457 problem, from the same table as for gRPC; an error
-that is not the pool's own has a fixed text. No rule is implemented here.
+OpenAPI at /openapi.json. A bearer token authenticates the caller; of records, a connector's client certificate. Every
+error is an RFC 9457 problem, from the same table as for gRPC; an error that is not the pool's own has a fixed text. No
+rule is implemented here.
 """
 
 import math
@@ -13,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from exchange.api import accounts, audit, grants
+from exchange.api import accounts, audit, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
@@ -192,12 +193,25 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.clock.confirm(who.actor, who.call, proposal_id)
 
 
-ROUTERS: Final = (router, accounts.router, grants.router, audit.router)
-"""All routes of the control API."""
+ROUTERS: Final = (router, accounts.router, grants.router, audit.router, records.router)
+"""All routes of the API."""
 
 
-def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -> FastAPI:
-    """Build the control API of a pool; *requests* at once, of all callers, each in the turn of its department."""
+def create(
+    pool: Pool,
+    scheduler: FairScheduler,
+    *,
+    requests: int = _REQUESTS,
+    record_calls: records.RecordCalls | None = None,
+) -> FastAPI:
+    """Build the API of a pool.
+
+    Args:
+        pool: behind it.
+        scheduler: in which each request takes the turn of its department.
+        requests: at once, of all callers.
+        record_calls: of connectors; without them no record can be fetched.
+    """
     app = FastAPI(
         title="Data Exchange Pool · 公共数据交换池",
         version="1",
@@ -207,10 +221,11 @@ def create(pool: Pool, scheduler: FairScheduler, *, requests: int = _REQUESTS) -
     )
     app.state.pool = pool
     app.state.callers = KnownCallers()
+    app.state.records = record_calls
     for one in ROUTERS:
         app.include_router(one)
 
-    app.add_middleware(FairTurns, scheduler=scheduler, callers=app.state.callers, refuse=_problem)
+    app.add_middleware(FairTurns, scheduler=scheduler, callers=app.state.callers, refuse=_problem, exempt=records.PATHS)
     app.add_middleware(
         RequestBounds,
         identify=partial(authenticate, pool),

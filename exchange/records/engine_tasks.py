@@ -1,8 +1,8 @@
-"""Engine tasks: check a batch to be published and apply a view to one being fetched, perhaps in a worker process.
+"""Engine tasks: check a batch, apply a view to records being fetched, write them as JSON, perhaps in a worker process.
 
-Each is a task of `exchange.engines.process_pool`: a definition as JSON, compiled once in each process, with byte
-strings as input and output. `apply_view` and `check_batch` convert both ends, so that no caller knows whether a batch
-was handled in a process or in its own thread.
+Each is a task of `exchange.engines.process_pool`: a definition, compiled once in each process, with byte strings as
+input and output. `apply_view`, `check_batch` and `json_values` convert both ends, so that no caller knows whether a
+batch was handled in a process or in its own thread.
 """
 
 import json
@@ -16,11 +16,12 @@ from exchange.records.submission import Records, check_root
 from registry.avro.parser import ParsedSchema, parse
 from registry.codec.codec import CodecEngine, RowError, engine_for
 from registry.codec.framing import strip_frames
+from registry.codec.json_rows import json_rows
 from schemas.access import MaskRule
 from schemas.errors import InvalidError, Reason
-from schemas.record import Packed
+from schemas.record import FRAME_SIZE, Packed
 
-__all__ = ["apply_view", "check_batch", "compile_check", "compile_view"]
+__all__ = ["apply_view", "check_batch", "compile_check", "compile_json", "compile_view", "json_values"]
 
 
 def apply_view(
@@ -39,6 +40,23 @@ def apply_view(
     offsets, data, states, report = workers.run(task, (packed.offsets, packed.values), records=len(packed))
     engine, _, alarm = report.decode().partition("\n")
     return ViewResult(values=Packed(offsets, data), states=states, engine=engine, alarm=alarm)
+
+
+def json_values(workers: ProcessPool, schema: str, values: Packed) -> Packed:
+    """Return framed values of a view as JSON texts (`registry.codec.json_rows`), perhaps from an engine process.
+
+    Args:
+        workers: the processes.
+        schema: text of the view's schema.
+        values: a withdrawal is empty, and its text is.
+
+    Raises:
+        PoolError: what `ProcessPool.run` raises.
+    """
+    if workers.in_thread(len(values)):
+        return _json_values(_json_engine(schema), values)
+    task = TaskSpec.of("exchange.records.engine_tasks:compile_json", schema.encode())
+    return Packed(*workers.run(task, (values.offsets, values.values), records=len(values)))
 
 
 def check_batch(
@@ -91,6 +109,17 @@ def compile_view(definition: bytes) -> Task:
     return task
 
 
+def compile_json(definition: bytes) -> Task:
+    """Compile the task of a view's JSON texts: `exchange.records.engine_tasks:compile_json`."""
+    engine = engine_for(parse(definition.decode()))
+
+    def task(parts: Parts) -> Parts:
+        texts = _json_values(engine, Packed(*parts))
+        return [texts.offsets, texts.values]
+
+    return task
+
+
 def compile_check(definition: bytes) -> Task:
     """Compile the task of a check: `exchange.records.engine_tasks:compile_check`."""
     engines = {id_: engine_for(schema) for id_, schema in _writers(json.loads(definition)).items()}
@@ -106,6 +135,17 @@ def compile_check(definition: bytes) -> Task:
         return [json.dumps(ids).encode(), packed.offsets, packed.values]
 
     return task
+
+
+def _json_values(engine: CodecEngine, values: Packed) -> Packed:
+    datums = [value[FRAME_SIZE:] for value in values if value]
+    rows = iter(json_rows(engine.decode(datums)) if datums else ())
+    return Packed.of([next(rows).encode() if value else b"" for value in values])
+
+
+@lru_cache(maxsize=256)
+def _json_engine(schema: str) -> CodecEngine:
+    return engine_for(parse(schema))
 
 
 def _to_parts(records: Records) -> Parts:

@@ -177,9 +177,17 @@ class FetchService:
         )
 
     def fetch(
-        self, actor: Actor, call: RequestContext, grant_id: str, position: bytes, max_records: int, max_bytes: int
+        self,
+        actor: Actor,
+        call: RequestContext,
+        grant_id: str,
+        position: bytes,
+        max_records: int,
+        max_bytes: int,
+        *,
+        as_json: bool = False,
     ) -> Release:
-        """Do steps (1) to (7) once; an answer without records has released nothing.
+        """Do steps (1) to (7) once; an answer without records has released nothing. For the arguments see `FetchCall`.
 
         Raises:
             RefusedError: the current grant does not allow it.
@@ -222,6 +230,7 @@ class FetchService:
                 current=current,
                 selection=selection,
                 caught_up=caught_up,
+                texts=self._views.json_values(grant, selection.values) if as_json else None,
             )
             try:
                 return self._release(selected)

@@ -58,7 +58,16 @@ _MAX_SECONDS = 0.1  # of selecting for one transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchCall:
-    """Arguments of one fetch: those of `FetchService.fetch`."""
+    """Arguments of one fetch: those of `FetchService.fetch`.
+
+    Attributes:
+        actor, call: who fetches, and what is declared.
+        grant_id: under which.
+        position: at which to begin; empty after the last commit.
+        max_records: of the answer; 0 = as many as are allowed.
+        max_bytes: of its values; 0 = as many as are allowed.
+        as_json: the release also has the values as JSON texts.
+    """
 
     actor: Actor
     call: RequestContext
@@ -66,6 +75,7 @@ class FetchCall:
     position: bytes
     max_records: int
     max_bytes: int
+    as_json: bool = False
 
 
 Outcome: TypeAlias = Release | PoolError | None
@@ -210,6 +220,7 @@ class GroupFetch:
             current=current,
             selection=selection,
             caught_up=caught_up,
+            texts=self._views.json_values(grant, selection.values) if one.as_json else None,
         )
 
     def _released(self, waiting: Mapping[int, Selected]) -> dict[int, Outcome]:

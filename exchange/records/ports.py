@@ -15,6 +15,7 @@ from exchange.records.submission import Records
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant
 from schemas.names import Topic
+from schemas.record import Packed
 
 __all__ = ["GrantViews", "KeyPseudonymizer", "ReceiptSigner", "RecordChecker"]
 
@@ -63,6 +64,10 @@ class GrantViews(Protocol):
 
     def apply(self, grant: Grant, values: Sequence[bytes | None]) -> ViewOutput:
         """Apply the grant's view to framed values; None is a void."""
+        ...
+
+    def json_values(self, grant: Grant, values: Packed) -> Packed:
+        """Return values that the grant's view has put out, as JSON texts; a withdrawal's text is empty."""
         ...
 
     def definition(self, grant: Grant) -> Hashable:

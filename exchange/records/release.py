@@ -32,6 +32,7 @@ class Release:
 
     Attributes:
         deadline: `time.monotonic()` until which the bytes may leave.
+        texts: the values as JSON, that of a withdrawal empty; None where the fetch did not ask for them.
     """
 
     schema_id: int
@@ -44,6 +45,7 @@ class Release:
     leaf_hash: bytes
     caught_up: bool
     deadline: float
+    texts: Packed | None = None
 
     def __len__(self) -> int:
         return len(self.recorded_at)

@@ -47,6 +47,7 @@ class Selected:
         current: position at which the fetch began.
         selection: at least one record.
         caught_up: whether nothing more is to be expected before the topic grows.
+        texts: see `Release`. Made before the entry: the release window is too short for it.
     """
 
     actor: Actor
@@ -56,6 +57,7 @@ class Selected:
     current: ConsumerPosition
     selection: Selection
     caught_up: bool
+    texts: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +196,7 @@ class ReleaseDrafts:
             leaf_hash=leaf_hash,
             caught_up=selected.caught_up,
             deadline=deadline,
+            texts=selected.texts,
         )
 
 

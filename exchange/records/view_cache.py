@@ -19,7 +19,7 @@ from exchange.access.view.derive import derive_schema, mask_type_of
 from exchange.access.view.mask import default_mask
 from exchange.access.view.view import ViewSpec, compile_view
 from exchange.engines.process_pool import ProcessPool
-from exchange.records.engine_tasks import apply_view
+from exchange.records.engine_tasks import apply_view, json_values
 from exchange.records.ports import GrantViews
 from exchange.records.release import ViewOutput
 from exchange.records.writer_schemas import WriterSchemas
@@ -31,6 +31,7 @@ from registry.subjects.registration import Registration
 from schemas.access import Grant
 from schemas.errors import InvalidError
 from schemas.names import Topic
+from schemas.record import Packed
 
 __all__ = ["ViewCache"]
 
@@ -103,6 +104,10 @@ class ViewCache(GrantViews):
         if result.alarm:
             self._alarm(result.alarm)
         return ViewOutput(selected=result.kept, values=result.values)
+
+    @override
+    def json_values(self, grant: Grant, values: Packed) -> Packed:
+        return json_values(self._workers, self._spec(grant).output, values)
 
     @override
     def schema_text(self, reader: Reader, schema_id: int) -> str:

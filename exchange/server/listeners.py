@@ -43,6 +43,8 @@ from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
 from exchange.api.publish_backpressure import FLOW_CONTROL
+from exchange.api.record_polls import RecordPolls
+from exchange.api.records import RecordCalls
 from exchange.api.registry.application import registry_api
 from exchange.api.registry.protocol import RegistryProtocol
 from exchange.audit.tiles import TileFiles
@@ -101,9 +103,9 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         if Role.GATEWAY in roles:
             await _reconcile(app, stop)
             await asyncio.to_thread(app.pool.accounts.finish_set_up)
-            await stack.enter_async_context(_gateway(app, scheduler))
-            control = http.create(app.pool, scheduler, requests=app.config.limits.requests)
-            await stack.enter_async_context(_web(app, "http", control))
+            records = await stack.enter_async_context(_gateway(app, scheduler))
+            api = http.create(app.pool, scheduler, requests=app.config.limits.requests, record_calls=records)
+            await stack.enter_async_context(_web(app, "http", api))
             measure = partial(TRAFFIC.lags.measure, app.broker)
             sweep = partial(
                 background.sweep,
@@ -178,7 +180,8 @@ async def _reconcile(app: App, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[None]:
+async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[RecordCalls]:
+    """Serve gRPC within the block; what is yielded serves the same records over HTTP."""
     limits = app.config.limits
     topic_growth = TopicGrowth(app.broker)
     options = _shared_options(_STREAMS_OF_CONNECTION, _MESSAGE_LIMIT)
@@ -191,14 +194,14 @@ async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[None]:
     server = grpc.aio.server(
         options=options, interceptors=[CallBounds(admission)], maximum_concurrent_rpcs=2 * limits.streams
     )
-    servicer = ExchangeServicer(
+    polls = RecordPolls(
         app.pool,
         scheduler,
         topic_growth,
         max_polls=limits.department_waiting,
-        max_pending_bytes=limits.waiting_mb * 1024 * 1024,
         max_reply_bytes=limits.replies_mb * 1024 * 1024,
     )
+    servicer = ExchangeServicer(app.pool, scheduler, polls, max_pending_bytes=limits.waiting_mb * 1024 * 1024)
     exchange_pb2_grpc.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]  # generated
 
     def gateway() -> str:
@@ -237,7 +240,7 @@ async def _gateway(app: App, scheduler: FairScheduler) -> AsyncIterator[None]:
     await enrolment_server.start()
     try:
         async with admission.watching():
-            yield
+            yield RecordCalls(app.pool, scheduler, polls, admission)
     finally:
         await health_servicer.enter_graceful_shutdown()
         await asyncio.gather(server.stop(_GRACE), enrolment_server.stop(_GRACE))
@@ -276,7 +279,7 @@ async def _web(app: App, name: str, asgi: Any, *, plain: bool = False) -> AsyncI
     if not plain:
         key, certificate = _server_files(app)
         options |= {"ssl_keyfile": str(key), "ssl_certfile": str(certificate)}
-        if name == "registry":  # a connector may show its certificate instead of a token
+        if name in {"registry", "http"}:  # a connector shows its certificate
             authority = app.config.path("ca", "authority.crt")
             options |= {"ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_OPTIONAL}
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET

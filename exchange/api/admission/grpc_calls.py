@@ -245,8 +245,23 @@ class ConnectorAdmission:
     async def admit(self, method: str, context: Any) -> AsyncIterator[OpenCall]:
         """Have a call open within the block; see `Admission`."""
         actor = await self._actor(context)
+        async with self.admit_actor(actor, source_of(context.peer()), own=method.startswith(_OWN)) as call:
+            yield call
+
+    @asynccontextmanager
+    async def admit_actor(self, actor: Actor, source: str, *, own: bool = True) -> AsyncIterator[OpenCall]:
+        """Have a call of a connector open within the block, whichever listener it came to; see `Admission`.
+
+        Args:
+            actor: whom the certificate identifies.
+            source: of the connection.
+            own: the enforcer is asked for it.
+
+        Raises:
+            PoolError: it may not be open.
+        """
         try:
-            place = await self._place(actor, source_of(context.peer()), own=method.startswith(_OWN))
+            place = await self._place(actor, source, own=own)
         except PoolError:
             if self._refusals.take(actor.department):
                 await self._delay(_DELAY_SECONDS)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 protocol with bounds on headers, waiting and early answers, for uvicorn.
+"""HTTP/1.1 protocol with bounds on headers, waiting and early answers, and the client certificate, for uvicorn.
 
 uvicorn bounds neither the size of headers nor the time that they take. Here
 
@@ -12,10 +12,13 @@ uvicorn bounds neither the size of headers nor the time that they take. Here
 
 A body is bounded where it is read (`exchange.api.admission.http_requests`); until it is read, uvicorn keeps 64 KiB of
 it and stops reading from the connection.
+
+uvicorn gives an application no client certificate. So the connection puts the certificate, as TLS has checked it, into
+the state that each request gets a copy of; nothing that a caller sends can get there.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,10 +26,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from exchange import metrics
 from exchange.api.admission.concurrency import Place
 
-__all__ = ["HEADERS_SECONDS", "MAX_HEADERS", "BoundedProtocol"]
+__all__ = ["HEADERS_SECONDS", "MAX_HEADERS", "BoundedProtocol", "client_certificate"]
 
 MAX_HEADERS: Final = 64 * 1024
 HEADERS_SECONDS: Final = 10.0
+_CERTIFICATE = "client_certificate"
 _STALLED_SECONDS = 60.0
 _LINGER_SECONDS = 1.0
 _MAX_DISCARDED = 8 * 1024 * 1024
@@ -70,6 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     listener = ""
     cycle: Any  # the newest request, and its answer; None before the first
     transport: Any
+    app_state: dict[str, Any]
 
     _awaits_headers = True
     _no_body = 0  # bytes since the last part of a body, or the end of the headers; up to one read more
@@ -83,6 +88,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = None if tls is None else tls.getpeercert(binary_form=True)
+        self.app_state = {**self.app_state, _CERTIFICATE: certificate}
         self._headers_timer = self.loop.call_later(HEADERS_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -225,3 +233,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._headers_timer = self._stalled_timer = self._linger_timer = None
+
+
+def client_certificate(scope: Mapping[str, Any]) -> bytes | None:
+    """Return the certificate (DER) behind a request, None where there is none."""
+    found: bytes | None = scope.get("state", {}).get(_CERTIFICATE)
+    return found

@@ -20,16 +20,15 @@ from starlette.responses import Response
 
 from exchange import metrics
 from exchange.api.admission.concurrency import ConcurrencyLimiter, Exceeded
+from exchange.authorization.request_context import trace_of
 from exchange.identity.failure_limiter import source_of
 from registry.rest.requests import UNKNOWN_CALLER, read_bounded
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
-from schemas.identifiers import random_id
 
 __all__ = ["BODY_LIMITS", "AccountPlaces", "RequestBounds", "request_limiter"]
 
 _log = structlog.get_logger()
 _MIB = 1024 * 1024
-_TRACE = re.compile(r"[0-9a-f]{32}")
 
 BODY_LIMITS: Final[Sequence[tuple[re.Pattern[str], int]]] = (
     (re.compile(r"/v1/catalogue/[^/]+/schemas"), 2 * _MIB),  # a schema's text
@@ -68,6 +67,10 @@ class AccountPlaces:
         except Exceeded as exceeded:
             raise _overloaded(exceeded) from exceeded
 
+    def release(self) -> None:
+        """Give the places back: the request goes on within other bounds."""
+        self._held.close()
+
 
 class RequestBounds:
     """The middleware.
@@ -101,9 +104,7 @@ class RequestBounds:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        sent = request.headers.get("x-request-id", "")
-        # A trace id of digits alone could hold an identity number; one that is made at random has letters.
-        request.state.trace = sent if _TRACE.fullmatch(sent) and not sent.isdecimal() else random_id()
+        request.state.trace = trace_of(request.headers.get("x-request-id", ""))
         try:
             with ExitStack() as held:
                 request.state.places = AccountPlaces(self._accounts, held)

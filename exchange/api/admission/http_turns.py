@@ -87,6 +87,7 @@ class FairTurns:
         scheduler: of the process.
         callers: what is known of credentials.
         refuse: makes the answer of an error.
+        exempt: paths whose requests take their turns themselves, since they wait between them.
     """
 
     def __init__(
@@ -96,15 +97,17 @@ class FairTurns:
         scheduler: FairScheduler,
         callers: KnownCallers,
         refuse: Callable[[Request, PoolError], Response],
+        exempt: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._scheduler = scheduler
         self._callers = callers
         self._refuse = refuse
+        self._exempt = exempt
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve one request in its turn."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._exempt:
             await self._app(scope, receive, send)
             return
         header = next((value for name, value in scope["headers"] if name == b"authorization"), None)

@@ -2,7 +2,7 @@
 
     a bearer token                 of an account
     Basic, the token as password   what Confluent's clients send; a user name, if there is one, must be the account's
-    a client certificate           of a connector, as the pool issued it (see `exchange.api.registry.protocol`)
+    a client certificate           of a connector, as the pool issued it (`exchange.api.admission.http_protocol`)
 
 Under --dev, on loopback, every caller is `dev:anonymous`, and is named so in every entry.
 
@@ -22,9 +22,9 @@ from urllib.parse import unquote
 from starlette.requests import Request
 
 from exchange.api.admission.fair_queue import Flow
+from exchange.api.admission.http_protocol import client_certificate
 from exchange.api.admission.http_turns import KnownCallers
 from exchange.api.registry.enforcement import ANONYMOUS
-from exchange.api.registry.protocol import client_certificate
 from exchange.api.registry.ttl_cache import TtlCache
 from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.request_context import RequestContext

@@ -1,7 +1,4 @@
-"""HTTP protocol of the registry's connections: the client certificate for the application, one write per response.
-
-uvicorn gives an application no client certificate. So the connection puts the certificate, as TLS has checked it, into
-the state that each request gets a copy of; nothing that a caller sends can get there.
+"""HTTP protocol of the registry's connections: one write per response.
 
 uvicorn writes the head and the body of a response one after the other, and behind TLS each write is a record and a
 packet of its own. There what is written in one turn of the event loop is written at once, at the end of the turn. A
@@ -10,35 +7,21 @@ less than holding the first one back.
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from exchange.api.admission.http_protocol import BoundedProtocol
 
-__all__ = ["RegistryProtocol", "client_certificate"]
-
-_KEY = "client_certificate"
+__all__ = ["RegistryProtocol"]
 
 
 class RegistryProtocol(BoundedProtocol):
-    """HTTP/1.1 over a connection that may have a client certificate."""
-
-    app_state: dict[str, Any]
+    """HTTP/1.1 with short answers in one packet."""
 
     def connection_made(self, transport: Any) -> None:
         """Take over a connection that has just been made."""
         super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None:
+        if transport.get_extra_info("ssl_object") is not None:
             self.transport = _CoalescingTransport(transport)
-        certificate = None if tls is None else tls.getpeercert(binary_form=True)
-        self.app_state = {**self.app_state, _KEY: certificate}
-
-
-def client_certificate(scope: Mapping[str, Any]) -> bytes | None:
-    """Return the certificate (DER) behind a request, None where there is none."""
-    found: bytes | None = scope.get("state", {}).get(_KEY)
-    return found
 
 
 class _CoalescingTransport:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from starlette.requests import Request
 
 from exchange.api import bodies
 from exchange.api.admission.scheduler import FairScheduler
@@ -31,8 +32,16 @@ class Pool:
         return SimpleNamespace(id="known", department="")
 
 
+class Connectors:
+    """Connectors of which one is known; what stands for its certificate is a header."""
+
+    async def identify(self, request: Request) -> object:
+        return Pool().authenticate(request.headers["authorization"].removeprefix("Bearer "), None)
+
+
 THREADS = ThreadPoolExecutor(2)
-APP: Any = create(Pool(), FairScheduler(THREADS, slots=2, share=2, limit=64))  # type: ignore[arg-type]
+CALLERS: Any = (Pool(), Connectors())
+APP: Any = create(CALLERS[0], FairScheduler(THREADS, slots=2, share=2, limit=64), record_calls=CALLERS[1])
 DOCUMENT: dict[str, Any] = APP.openapi()
 CALLS = [
     pytest.param(method.upper(), path, operation, id=f"{method} {path}")

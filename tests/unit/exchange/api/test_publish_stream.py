@@ -94,14 +94,8 @@ def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> Non
         with ThreadPoolExecutor(4) as threads:
             server = grpc.aio.server(options=FLOW_CONTROL)
             scheduler = FairScheduler(threads, slots=4, share=4, limit=64)
-            servicer = servicers.ExchangeServicer(
-                pool,
-                scheduler,
-                None,  # type: ignore[arg-type]  # no fetch
-                max_polls=64,
-                max_pending_bytes=waiting,
-                max_reply_bytes=1 << 30,
-            )
+            no_fetch: Any = None
+            servicer = servicers.ExchangeServicer(pool, scheduler, no_fetch, max_pending_bytes=waiting)
             stubs.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()

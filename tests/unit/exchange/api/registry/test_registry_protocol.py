@@ -7,7 +7,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from exchange.api.registry.protocol import RegistryProtocol, _CoalescingTransport, client_certificate
+from exchange.api.admission.http_protocol import client_certificate
+from exchange.api.registry.protocol import RegistryProtocol, _CoalescingTransport
 
 
 class Recording:
