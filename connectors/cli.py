@@ -7,9 +7,10 @@
     pool-connect check   civil-affairs.yaml        pool, grants, source, target; changes nothing
     pool-connect preview civil-affairs.yaml -n 5   the first rows, mapped
     pool-connect run     civil-affairs.yaml        until stopped; --once: what is there now
-    pool-connect status  civil-affairs.yaml
+    pool-connect status  civil-affairs.yaml        --watch: again and again
+    pool-connect reconcile civil-affairs.yaml      the source with what the pool has of it, by key range
     pool-connect setup|teardown civil-affairs.yaml   mode cdc: the statements for the database; drop the slot
-    pool-connect quarantine list|export civil-affairs.yaml
+    pool-connect quarantine list|show|export civil-affairs.yaml
 
 Exit codes: `connectors.runtime.exit_codes`.
 """
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from connectors.commands import drafting
+from connectors.commands import drafting, quarantine, reconciling, status
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
@@ -48,9 +49,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # a panel round each list would cost a fifth of a second
     help=f"{(__doc__ or '').splitlines()[0]} Exit codes: docs/reference/configuration.md.",
 )
-quarantine_app = typer.Typer(no_args_is_help=True, help="Rows that were quarantined.")
-app.add_typer(quarantine_app, name="quarantine")
-drafting.add_to(app)
 
 File = Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")]
 
@@ -233,80 +231,6 @@ def teardown(file: File) -> None:
         print_line(sentence)
 
 
-@app.command("status")
-def status_(file: File, *, as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
-    """Show how far each stream is; works while the connector runs, and without the pool."""
-    from connectors.config.lint import load_config
-    from connectors.runtime import status
-
-    found = status.statuses(load_config(file))
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
-    for each in found:
-        print_line(f"{each.stream}  ({each.direction})  {each.state}   last success {each.last_success or 'never'}")
-        print_line(
-            f"   last run: {each.read:,} read = {each.published:,} published + {each.quarantined:,} quarantined + "
-            f"{each.unchanged:,} unchanged; {each.voided:,} voided"
-        )
-        print_line(f"   batch {each.sequence}, {each.unacknowledged} unacknowledged, {each.keys:,} keys known")
-        print_line(
-            f"   last receipt {each.last_entry or 'none'}; certificate until {each.certificate_expires or 'unknown'}"
-        )
-        if each.next_pass:
-            print_line(f"   next pass due at {each.next_pass}")
-        if each.grant_expires:
-            print_line(f"   grant until {each.grant_expires}")
-        if each.in_quarantine:
-            print_line(
-                "   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items())
-            )
-        if each.files_set_aside:
-            print_line(f"   {each.files_set_aside:,} files set aside: see `pool-connect quarantine list {file}`")
-        if each.voids_held:
-            print_line(f"   {each.voids_held:,} voids wait for rows whose keys cannot be read")
-        if each.stopped:
-            print_line(
-                f"   stopped: the table {each.stopped}; see `pool-connect run {file} --resnapshot {each.stream}`"
-            )
-        if each.ledger_lost:
-            print_line(
-                f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided"
-            )
-
-
-@quarantine_app.command("list")
-def quarantine_list(
-    file: File, *, everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False
-) -> None:
-    """List the quarantined rows, without their values."""
-    from connectors.config.lint import load_config
-    from connectors.runtime import status
-
-    for stream, each in status.quarantined(load_config(file), everything=everything):
-        field = f"  {each.field}" if each.field else ""
-        print_line(f"{each.id:>6}  {stream}  {each.portion}:{each.line}  {each.code}{field}  {each.message}")
-
-
-@quarantine_app.command("export")
-def quarantine_export(
-    file: File,
-    output: Annotated[Path, typer.Option("--csv", help="file to write; it will hold the rows themselves")],
-    *,
-    everything: Annotated[bool, typer.Option("--all", help="closed ones too")] = False,
-) -> None:
-    """Write the quarantined rows, with their original text, as CSV, so that they can be mended at their source."""
-    from connectors.config.lint import load_config
-    from connectors.runtime import status
-    from connectors.state.quarantine import as_csv
-
-    with output.open("wb") as target:
-        output.chmod(0o600)
-        for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
-            target.write(line)
-    print_line(f"written to {output}, readable by this user only; it holds the rows' own values")
-
-
 def _connect(config: "ConnectorConfig", warn: "Callable[[str], None]" = print_line) -> "RenewingPoolClient":
     from connectors.runtime.renewing_client import RenewingPoolClient
 
@@ -315,3 +239,9 @@ def _connect(config: "ConnectorConfig", warn: "Callable[[str], None]" = print_li
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+drafting.add_to(app)
+status.add_to(app)
+quarantine.add_to(app)
+reconciling.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - tests replace the function

@@ -46,7 +46,7 @@ from schemas.names import ConnectorId, Topic
 from schemas.names import Lane as LaneName
 from schemas.record import NO_ROOT
 
-__all__ = ["Lane", "LaneSession", "SendCounters"]
+__all__ = ["Lane", "LaneSession", "SendCounters", "earlier_schemas", "fetch_earlier_contracts"]
 
 _MAX_EARLIER = 4  # schemas
 
@@ -158,7 +158,7 @@ class Lane:
             null_values=self.publication.null_values,
             unknown_columns=self.publication.unknown_columns,
         )
-        earlier = self._earlier_schemas(schema_id)
+        earlier = earlier_schemas(self.ledger.meta, schema_id)
         head, recovered = self._reconcile_checkpoint(topic)
         self.ledger.set_meta(
             lane=owner,
@@ -174,32 +174,12 @@ class Lane:
             engine=engine,
             mapping=mapping,
             fingerprint=self.publication.fingerprint(contract.semantic_hash),
-            earlier=EarlierContracts(self._earlier_contracts(earlier, contract)),
+            earlier=fetch_earlier_contracts(self.pool, earlier, contract),
             head=head,
             recovered=recovered,
             recovered_at=self._recovered_at,
             batch_rows=min(self.limits.batch_rows, hello.max_batch_records),
         )
-
-    def _earlier_schemas(self, current: int) -> list[int]:
-        """Return the ids of other schemas of which the ledger may have digests, the latest last."""
-        stored = self.ledger.meta("contracts")
-        ids: list[int] = json.loads(stored) if stored else []
-        if not ids and (last := self.ledger.meta("schema_id")):  # a ledger of an earlier program names the last one
-            ids = [int(last)]
-        return [each for each in ids if each != current][-_MAX_EARLIER:]
-
-    def _earlier_contracts(self, ids: Sequence[int], current: Contract) -> list[tuple[Contract, Engine]]:
-        found: list[tuple[Contract, Engine]] = []
-        for schema_id in reversed(ids):
-            try:
-                text = self.pool.schema(schema_id=schema_id)[1]
-                contract = parse_contract(schema_id, text)
-                if contract.semantic_hash != current.semantic_hash:
-                    found.append((contract, engine_for(parse(text))))
-            except (InvalidError, RefusedError):  # its rows are published again, no more
-                continue
-        return found
 
     def _reconcile_checkpoint(self, topic: Topic) -> tuple[bytes, bytes]:
         """Compare the ledger with the lane at the pool; return `LaneSession.head` and `LaneSession.recovered`."""
@@ -351,3 +331,31 @@ class Lane:
 
 def _original_of(record: OutboundRecord) -> bytes:
     return record.original() if callable(record.original) else record.original
+
+
+def earlier_schemas(meta: Callable[[str], str], current: int) -> list[int]:
+    """Return the ids of other schemas of which a ledger may have digests, the latest last.
+
+    Args:
+        meta: reads a value of the ledger by its name.
+        current: id of the topic's latest schema.
+    """
+    stored = meta("contracts")
+    ids: list[int] = json.loads(stored) if stored else []
+    if not ids and (last := meta("schema_id")):  # a ledger of an earlier program names the last one
+        ids = [int(last)]
+    return [each for each in ids if each != current][-_MAX_EARLIER:]
+
+
+def fetch_earlier_contracts(pool: Pool, ids: Sequence[int], current: Contract) -> EarlierContracts:
+    """Return the contracts of these schemas, of which one that the pool does not show is left out."""
+    found: list[tuple[Contract, Engine]] = []
+    for schema_id in reversed(ids):
+        try:
+            text = pool.schema(schema_id=schema_id)[1]
+            contract = parse_contract(schema_id, text)
+            if contract.semantic_hash != current.semantic_hash:
+                found.append((contract, engine_for(parse(text))))
+        except (InvalidError, RefusedError):  # its rows are published again, no more
+            continue
+    return EarlierContracts(found)

@@ -5,6 +5,7 @@ escaped here, at the one place that writes (`schemas.terminal`); no command call
 Progress and notices go to standard error.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from schemas.terminal import escape_controls, escape_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from connectors.state.ledger import RunReport
 
-__all__ = ["ProgressReporter", "print_error", "print_json", "print_line"]
+__all__ = ["ProgressReporter", "print_error", "print_json", "print_line", "watch"]
 
 _PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows progress
 
@@ -34,6 +37,36 @@ def print_error(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print a document as JSON on one line; a reader of it gets every text as it was."""
     sys.stdout.write(escape_controls(json.dumps(value, ensure_ascii=False)) + "\n")
+
+
+def watch(
+    read: "Callable[[], Iterable[str] | None]", interval: float, *, heading: "Callable[[], str]" = lambda: ""
+) -> None:
+    """Show a text again and again until the user interrupts: in place on a terminal, below one another elsewhere.
+
+    Args:
+        read: returns the lines of one reading, or prints it itself and returns None.
+        interval: seconds between two readings.
+        heading: of each reading; empty = none.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as opened:
+        live = opened.enter_context(Live(console=console, auto_refresh=False)) if console.is_terminal else None
+        while True:
+            lines = read()
+            if lines is not None:
+                shown = [line for line in (heading(), *lines) if line]
+                if live is not None:
+                    live.update(Text("\n".join(map(escape_line, shown))), refresh=True)
+                else:
+                    for line in shown:
+                        print_line(line)
+            sys.stdout.flush()
+            time.sleep(interval)
 
 
 class ProgressReporter:

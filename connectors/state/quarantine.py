@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from connectors.port import Reject, RejectCode
 from connectors.state.ledger import Ledger
 
-__all__ = ["Quarantine", "QuarantineEntry", "as_csv", "escape_formula", "read_entries"]
+__all__ = ["Quarantine", "QuarantineEntry", "as_csv", "escape_formula", "original_text", "read_entries"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ def as_csv(entries: Iterable[QuarantineEntry]) -> Iterator[bytes]:
     yield b"\xef\xbb\xbf" + _line(["id", "portion", "line", "code", "field", "message", "first_seen", "original"])
     for each in entries:
         cells = [str(each.id), each.portion, str(each.line), each.code.value, each.field, each.message]
-        yield _line([*cells, each.first_seen, _text(each.original)])
+        yield _line([*cells, each.first_seen, original_text(each.original)])
 
 
 def _line(cells: Sequence[str]) -> bytes:
@@ -149,7 +149,8 @@ def escape_formula(cell: str) -> str:
     return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell
 
 
-def _text(original: bytes) -> str:
+def original_text(original: bytes) -> str:
+    """Return the bytes of a row as text: UTF-8 or GB18030, else hexadecimal digits."""
     for encoding in ("utf-8", "gb18030"):
         try:
             return original.decode(encoding)

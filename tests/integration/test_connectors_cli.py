@@ -16,8 +16,10 @@ from connectors import cli
 from connectors.runtime.exit_codes import ExitCode
 from exchange.demo.people import persons
 from schemas.errors import Reason, UnavailableError
+from tests.kit.patience import PATIENCE
 from tests.kit.twins.pool_twin_process import Killer, TwinServer, command
 from tests.kit.world.department import SCHEMA, TOPIC, Department, row, rows
+from tests.kit.world.world import BIN
 
 CONFIG = f"""\
 version: 1
@@ -223,6 +225,31 @@ def test_exit_codes_say_who_has_to_act(program: Program, department: Department)
     department.twin.fail = away
     department.put(rows(3))
     assert program("run", "c.yaml", "--once")[0] == ExitCode.AWAY
+
+
+def test_a_quarantined_row_is_shown_with_its_values_only_on_request(program: Program, department: Department) -> None:
+    department.put([*rows(3), row(3, "x1234567")])
+    program("run", "c.yaml", "--once")
+    number = program("quarantine", "list", "c.yaml", connected=False)[1].split()[0]
+    code, out, _ = program("quarantine", "show", "c.yaml", number, connected=False)
+    assert (code, "TYPE  amount: expected" in out, "x1234567" in out) == (ExitCode.OK, True, False), out
+    assert "x1234567" in program("quarantine", "show", "c.yaml", number, "--original", connected=False)[1]
+    assert program("quarantine", "show", "c.yaml", "999", connected=False)[0] != ExitCode.OK
+
+
+def test_status_is_shown_again_and_again_until_it_is_interrupted(program: Program, department: Department) -> None:
+    department.put(rows(9))
+    program("run", "c.yaml", "--once")
+    command = [str(BIN / "pool-connect"), "status", "c.yaml", "--watch", "--interval", "0.2"]
+    for words, begin in (([], f"{TOPIC}  (publish)  done"), (["--json"], f'[{{"stream": "{TOPIC}"')):
+        watching = subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True, cwd=department.folder)
+        assert watching.stdout is not None
+        seen = 0
+        while seen < 2:
+            seen += watching.stdout.readline().startswith(begin)
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.close()
+        assert watching.wait(PATIENCE) in (0, 130)
 
 
 def test_check_names_every_problem_and_changes_nothing(program: Program, department: Department) -> None:
