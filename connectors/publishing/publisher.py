@@ -121,6 +121,7 @@ class Publisher:
                 self._progress(replace(counters.run, outcome="scanning keys", read=key_scan.rows))
                 if self._stop.is_set():
                     break
+            counters.run = replace(counters.run, total=key_scan.rows)
             voids = 0
             if portion.replaces is not Replaces.NOTHING and not self._stop.is_set():
                 voids = self._check_delete_guard(key_scan, portion)

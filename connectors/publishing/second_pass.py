@@ -48,7 +48,7 @@ class RunCounters:
             run: the report that is counted up.
             quarantine: of the publication.
             share: of the rows read (after the first 1,000); more of them quarantined stop the run.
-            progress: called after each receipt.
+            progress: called after each chunk and receipt.
             deletes_are_rows: a void is sent for a row that was read, as from a log of changes.
         """
         self.run = run
@@ -71,6 +71,7 @@ class RunCounters:
             unchanged=run.unchanged + unchanged,
             quarantined=run.quarantined + len(rejects),
         )
+        self._progress(self.run)  # rows that are unchanged get no receipt
         if self.run.read >= _MIN_ROWS:
             self._check_share()
 

@@ -70,17 +70,28 @@ def watch(
 
 
 class ProgressReporter:
-    """Progress on a terminal, plain lines elsewhere. Used by several threads."""
+    """A progress bar for each portion on a terminal, plain lines elsewhere. Used by several threads."""
 
     def __init__(self) -> None:
         from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         self._console = Console(stderr=True)
         self._lock = threading.Lock()
         self._printed_at: dict[str, float] = {}
-        self._status = self._console.status("") if self._console.is_terminal else None
-        if self._status is not None:
-            self._status.start()
+        self._tasks: dict[str, tuple[Any, int, bool]] = {}  # portion → its bar, rows read, all of them
+        self._bars: Progress | None = None
+        if self._console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),  # a name is no markup
+                BarColumn(bar_width=20),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[counters]}", markup=False),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
 
     def notify(self, text: str) -> None:
         """Print a line."""
@@ -88,27 +99,44 @@ class ProgressReporter:
             self._print(text)
 
     def close(self) -> None:
-        """Remove the progress line from the terminal."""
-        if self._status is not None:
-            self._status.stop()
+        """Remove the bars from the terminal."""
+        if self._bars is not None:
+            self._bars.stop()
 
     def progress(self, state: "RunReport") -> None:
         """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
-        text = (
-            f"{state.portion}: {state.outcome or 'publishing'}, {state.read:,} read, {state.published:,} published, "
-            f"{state.quarantined:,} quarantined, {state.unchanged:,} unchanged"
-        )
+        phase = state.outcome or "publishing"
+        if phase == "drawing":
+            counters = f"{state.read:,} received, {state.published:,} written, {state.quarantined:,} rejected"
+        else:
+            counters = (
+                f"{state.read:,} read, {state.published:,} published, {state.quarantined:,} quarantined, "
+                f"{state.unchanged:,} unchanged"
+            )
         with self._lock:
-            if self._status is not None:
-                from rich.text import Text
-
-                self._status.update(Text(escape_line(text)))  # a string would be read as markup
+            if self._bars is not None:
+                self._show_bar(state, f"{state.portion}: {phase}", counters)
                 return
             now = time.monotonic()
             if now - self._printed_at.get(state.portion, -_PLAIN_INTERVAL) < _PLAIN_INTERVAL:
                 return
             self._printed_at[state.portion] = now
-            self._print(text)
+            share = f"{min(state.read / state.total, 1.0):.0%}, " if state.total else ""
+            self._print(f"{state.portion}: {phase}, {share}{counters}")
+
+    def _show_bar(self, state: "RunReport", title: str, counters: str) -> None:
+        assert self._bars is not None  # noqa: S101 - the caller has looked
+        description, total = escape_line(title), state.total or None
+        task, read, _ = self._tasks.get(state.portion, (None, 0, False))
+        if task is None or state.read < read:  # the next reading of it: of a new bar the total is not known yet
+            for name, (old, _, ended) in list(self._tasks.items()):
+                if ended or name == state.portion:
+                    self._bars.remove_task(old)
+                    del self._tasks[name]
+            task = self._bars.add_task(description, total=total, completed=state.read, counters=counters)
+        else:
+            self._bars.update(task, description=description, total=total, completed=state.read, counters=counters)
+        self._tasks[state.portion] = (task, state.read, bool(state.total) and state.read >= state.total)
 
     def _print(self, text: str) -> None:
         self._console.print(escape_line(text), highlight=False, markup=False, soft_wrap=True)

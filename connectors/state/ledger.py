@@ -110,7 +110,10 @@ class KeyUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """The balance of one portion; `read` = `published` + `quarantined` + `unchanged` when it came to its end."""
+    """The balance of one portion; `read` = `published` + `quarantined` + `unchanged` when it came to its end.
+
+    `total`: rows that it has, for a progress bar; 0 = not known. It is not stored.
+    """
 
     id: int
     portion: str
@@ -120,6 +123,7 @@ class RunReport:
     unchanged: int = 0
     voided: int = 0
     outcome: str = ""
+    total: int = 0
 
 
 class Ledger(FileHistory):

@@ -109,7 +109,7 @@ class Subscriber:
                 if result.next_position != position:
                     run = self._store(run, result, position)
                     position = result.next_position
-                    self._progress(run)
+                    self._progress(replace(run, outcome="drawing"))
                 self._backoff.reset()
                 if once and result.caught_up:
                     break

@@ -45,14 +45,49 @@ def test_progress_and_notices_are_escaped(monkeypatch: pytest.MonkeyPatch, *, te
     reporter = ProgressReporter()
     reporter.progress(RunReport(id=1, portion=EVIL))
     if terminal:
-        assert reporter._status is not None
-        reporter._status._live.refresh()
+        assert reporter._bars is not None
+        reporter._bars.refresh()
     reporter.notify(EVIL)
     reporter.close()
     told = stream.getvalue()
     assert "\x1b[2J" not in told
     assert not (FORBIDDEN - {"\x1b", "\r"}) & set(told)  # the progress line itself moves the cursor
     assert told.count("\\u202ed\\u2028e\\u0007f\\u000dg[bold]h[/bold]") >= 2
+
+
+def test_a_bar_says_how_far_it_is_and_a_plain_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        reporter = ProgressReporter()
+        reporter.progress(RunReport(id=1, portion="card", read=610, published=600, quarantined=10, total=1_000))
+        if reporter._bars is not None:
+            reporter._bars.refresh()
+        reporter.close()
+        told = stream.getvalue()
+        assert "card: publishing" in told
+        assert "61%" in told
+        assert "610 read, 600 published, 10 quarantined, 0 unchanged" in told
+
+
+def test_bars_of_files_that_are_done_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    reporter = ProgressReporter()
+    for number in range(20):
+        for read in (0, 50, 100):
+            reporter.progress(RunReport(id=number, portion=f"{number}.csv", read=read, total=100))
+    assert reporter._bars is not None
+    assert len(reporter._bars.tasks) == 1
+    reporter.close()
+
+
+def test_a_subscription_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    ProgressReporter().progress(RunReport(id=1, portion="g-1", read=7, published=6, quarantined=1, outcome="drawing"))
+    assert stream.getvalue() == "g-1: drawing, 7 received, 6 written, 1 rejected\n"
 
 
 def test_an_error_of_the_pool_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
