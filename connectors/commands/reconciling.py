@@ -1,6 +1,6 @@
 """Command `pool-connect reconcile`: does the source say what the pool has of it?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +10,13 @@ import typer
 
 from connectors.runtime.exit_codes import ExitCode
 from connectors.runtime.terminal_output import print_json, print_line
+from schemas.errors import InvalidError, Reason
 
 if TYPE_CHECKING:
     from connectors.config.config import ConnectorConfig
+    from connectors.port import Pool
     from connectors.runtime.reconciling import Reconciled
+    from connectors.runtime.reconciling_targets import ReconciledTarget
     from connectors.runtime.renewing_client import RenewingPoolClient
 
 __all__ = ["add_to"]
@@ -29,26 +32,76 @@ def add_to(app: typer.Typer, connect: Connect) -> None:
         file: Annotated[Path, typer.Argument(help="the connector's configuration", metavar="FILE")],
         *,
         resource: Annotated[str, typer.Option(help="which publication, if there are several")] = "",
+        grant: Annotated[str, typer.Option(help="or the subscription of this grant")] = "",
         differences: Annotated[
             Path | None, typer.Option(help="file to write the keys that differ to; it will hold personal data")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="for machines: totals, no keys")] = False,
     ) -> None:
-        """Compare a source with what the pool has of it, by key range; publish nothing. Ends with 4 if they differ."""
+        """Compare a source with the pool, or a target with its grant, by key range; ends with 4 if they differ.
+
+        Nothing is published or written. For a target everything is drawn once more: releases, with their entries.
+        """
         from connectors.config.lint import load_config
-        from connectors.runtime.inspection import publication_section
-        from connectors.runtime.reconciling import reconcile as compare
 
         config = load_config(file)
-        section = publication_section(config, resource)
         with connect(config) as pool:
-            found = compare(config, section, pool, clock=lambda: datetime.now(UTC), differences=differences)
-        if as_json:
-            print_json(asdict(found))
-        else:
-            _print(found, differences)
-        if not found.result.equal or not found.same_lane:
+            if grant or not config.publish:
+                equal = _target(config, grant, pool, differences, as_json=as_json)
+            else:
+                equal = _source(config, resource, pool, differences, as_json=as_json)
+        if not equal:
             raise typer.Exit(ExitCode.PERSON)
+
+
+def _source(config: "ConnectorConfig", resource: str, pool: "Pool", differences: Path | None, *, as_json: bool) -> bool:
+    from connectors.runtime.inspection import publication_section
+    from connectors.runtime.reconciling import reconcile
+
+    section = publication_section(config, resource)
+    found = reconcile(config, section, pool, clock=lambda: datetime.now(UTC), differences=differences)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _print(found, differences)
+    return found.result.equal and found.same_lane
+
+
+def _target(config: "ConnectorConfig", grant: str, pool: "Pool", differences: Path | None, *, as_json: bool) -> bool:
+    from connectors.runtime.reconciling_targets import reconcile_target
+
+    matching = [each for each in config.subscribe if grant in ("", each.grant)]
+    if len(matching) != 1:
+        names = ", ".join(each.grant for each in config.subscribe) or "none"
+        raise InvalidError(Reason.CONFIG_INVALID, f"expected --grant to name one subscription; there are: {names}")
+    found = reconcile_target(config, matching[0], pool, differences=differences)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _print_target(found, differences)
+    return found.result.equal
+
+
+def _print_target(found: "ReconciledTarget", file: Path | None) -> None:
+    result = found.result
+    print_line(
+        f"{found.grant}: the target with the grant; {found.releases:,} releases, the last entry {found.last_entry}"
+    )
+    print_line(f"   {'keys':<6}{'target':>12}{'pool':>12}")
+    for each in result.ranges:
+        verdict = "equal" if each.equal else "DIFFERS"
+        print_line(f"   {each.range + '…':<6}{each.target:>12,}{each.pool:>12,}  {verdict}")
+    target, pool = sum(each.target for each in result.ranges), sum(each.pool for each in result.ranges)
+    print_line(f"   {'all':<6}{target:>12,}{pool:>12,}  {result.quarantined:,} in quarantine")
+    _print_differences(result.differences, file, equal="target and pool are equal")
+
+
+def _print_differences(differences: "Mapping[str, int]", file: Path | None, *, equal: str) -> None:
+    if not differences:
+        print_line(f"   {equal}")
+        return
+    kinds = "; ".join(f"{count:,} {kind}" for kind, count in differences.items())
+    print_line(f"   {kinds}" + (f"; their keys are in {file}" if file else "; --differences FILE writes their keys"))
 
 
 def _print(found: "Reconciled", file: Path | None) -> None:
@@ -67,8 +120,4 @@ def _print(found: "Reconciled", file: Path | None) -> None:
             f"   the pool's last batch is {found.pool_sequence}, this machine's {found.sequence}: while the connector "
             "runs, try again; else its next run finds out why"
         )
-    if result.equal:
-        print_line("   source and pool are equal")
-        return
-    kinds = "; ".join(f"{count:,} {kind}" for kind, count in result.differences.items())
-    print_line(f"   {kinds}" + (f"; their keys are in {file}" if file else "; --differences FILE writes their keys"))
+    _print_differences(result.differences, file, equal="source and pool are equal")

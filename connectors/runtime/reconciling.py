@@ -7,7 +7,7 @@ each key which record that is (`connectors.publishing.reconciliation`). Nothing 
 import os
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from schemas.errors import InvalidError, Reason
 from schemas.names import Topic
 from schemas.record import NO_ROOT
 
-__all__ = ["Reconciled", "reconcile"]
+__all__ = ["Reconciled", "reconcile", "write_differences"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def reconcile(
         reconciler = opened.enter_context(closing(Reconciler(path, scratch / "keys.sqlite3", encoder, earlier)))
         result = reconciler.compare(portion, mapping.bind(portion.columns), progress)
         if differences is not None:
-            _write(differences, reconciler)
+            write_differences(differences, reconciler.differences())
         return Reconciled(
             resource=section.resource,
             portion=portion.name,
@@ -114,7 +114,12 @@ def reconcile(
         )
 
 
-def _write(file: Path, reconciler: Reconciler) -> None:
+def write_differences(file: Path, found: Iterable[tuple[bytes, str]]) -> None:
+    """Write keys that differ, and how, to a file of this user alone.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, the file is there already, or cannot be made.
+    """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -122,5 +127,5 @@ def _write(file: Path, reconciler: Reconciler) -> None:
             Reason.CONFIG_INVALID, f"{file} cannot be made ({type(error).__name__}); name a file that is not there yet"
         ) from error
     with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-        for key, what in reconciler.differences():
+        for key, what in found:
             target.write(f"{what}\t{key.decode(errors='backslashreplace')}\n")

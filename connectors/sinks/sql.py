@@ -31,6 +31,7 @@ from typing_extensions import override
 from connectors.port import DecodedRelease, QuarantineCallback, RejectedRecord, Sink, WriteResult
 from connectors.sinks.field_names import LONGEST_NAMES, require_names
 from connectors.sinks.latest_records import LatestRecords, latest_records
+from connectors.sinks.sql_comparison import TableComparison
 from connectors.sinks.sql_copy import CopyWriter, NotPermittedError, copy_writer
 from connectors.sinks.sql_proof import Proof
 from connectors.sinks.sql_rows import RowWriter
@@ -125,6 +126,27 @@ class SqlSink(Sink):
         require_names(
             schema, longest=LONGEST_NAMES.get(dialect, 0), one_case=dialect != "postgresql", also=[self._name]
         )
+
+    def comparison(self, schema: pa.Schema) -> TableComparison:
+        """Return the table as something to compare with records of a view; nothing is made or changed.
+
+        Raises:
+            ConflictError: CONTRACT_BROKEN, the table is not there, or lacks columns of the view.
+            UnavailableError: TARGET_UNAVAILABLE.
+        """
+        self.check(schema)
+        with self._translated_errors():
+            inspector = sa.inspect(self._engine)
+            if not inspector.has_table(self._name, schema=self._schema):
+                raise ConflictError(Reason.CONTRACT_BROKEN, f"the table {self._target} is not there")
+            table, present = self._table_of(schema), self._stored_columns(inspector)
+            missing = [str(column.name) for column in table.columns if column.name not in present]
+            if missing:
+                raise ConflictError(
+                    Reason.CONTRACT_BROKEN, f"the table {self._target} lacks the columns {', '.join(missing)}"
+                )
+            proof = Proof(table, present, schema, self._engine.dialect.name, everything=True)
+            return TableComparison(self._engine, table, proof)
 
     def _stored_columns(self, inspector: sa.Inspector) -> dict[str, Any]:
         with warnings.catch_warnings():

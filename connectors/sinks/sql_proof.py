@@ -34,7 +34,9 @@ _QUARTER, _MOST = timedelta(minutes=15), timedelta(hours=14)  # offsets from UTC
 class Proof:
     """Reads back the columns of a table that need it."""
 
-    def __init__(self, table: sa.Table, stored: Mapping[str, Any], schema: pa.Schema, dialect: str) -> None:
+    def __init__(
+        self, table: sa.Table, stored: Mapping[str, Any], schema: pa.Schema, dialect: str, *, everything: bool = False
+    ) -> None:
         """Choose the columns.
 
         Args:
@@ -42,6 +44,7 @@ class Proof:
             stored: the columns that the database has: name → type.
             schema: of the view.
             dialect: of the database.
+            everything: read back the columns that hold every value, too: somebody else may have written to them.
         """
         self._table = table
         self._stored = dict(stored)
@@ -49,7 +52,7 @@ class Proof:
         self.names = [
             field.name
             for field in schema
-            if dialect != "postgresql" or not holds_exactly(self._stored.get(field.name), field.type)
+            if everything or dialect != "postgresql" or not holds_exactly(self._stored.get(field.name), field.type)
         ]
 
     def find_changed(

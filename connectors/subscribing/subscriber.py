@@ -30,9 +30,10 @@ from registry.codec.codec import Engine, engine_for
 from schemas.errors import ConflictError, CorruptError, PoolError, Reason, UnavailableError
 from schemas.record import FRAME_SIZE, frame
 
-__all__ = ["Subscriber", "SubscriptionConfig"]
+__all__ = ["BEGINNING", "Subscriber", "SubscriptionConfig"]
 
-_BEGINNING = b"\0"  # of the grant, on the wire (docs/reference/wire.md)
+BEGINNING = b"\0"
+"""Position of the grant's beginning, on the wire (docs/reference/wire.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +132,13 @@ class Subscriber:
                 wait=wait,
             )
         except ConflictError as error:
-            if error.reason is not Reason.TOPIC_GENERATION_CHANGED or position == _BEGINNING:
+            if error.reason is not Reason.TOPIC_GENERATION_CHANGED or position == BEGINNING:
                 raise
             return None
 
     def _fetch_again(self, wait: float) -> FetchResult:
         """Begin again after a restore of the pool: the target's records count as withdrawn until they come again."""
-        result = self._fetch(_BEGINNING, wait)
+        result = self._fetch(BEGINNING, wait)
         if result is None:  # never, of the beginning
             raise CorruptError(Reason.INTERNAL, "the pool refuses the beginning of the grant")
         self._notify("the pool was restored from a backup: the target is filled again from the beginning")
