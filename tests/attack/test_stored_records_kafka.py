@@ -269,6 +269,11 @@ def two_records_exchanged(records: list[Raw]) -> list[Raw]:
     return exchanged
 
 
+def a_copy_of_the_next_in_the_place_of_a_record(records: list[Raw]) -> list[Raw]:
+    one, other = of_batch(records, "c1", 2)[:2]
+    return [*records[:one], records[other], *records[one + 1 :]]
+
+
 def two_batches_exchanged(records: list[Raw]) -> list[Raw]:
     second, third = of_batch(records, "c1", 2), of_batch(records, "c1", 3)
     order = [*range(len(records))]
@@ -315,6 +320,7 @@ ATTACKS = [
     the_first_batch_made_a_hole,
     a_batch_removed,
     two_records_exchanged,
+    a_copy_of_the_next_in_the_place_of_a_record,
     two_batches_exchanged,
     a_batch_in_another_partition,
     a_batch_repeated,

@@ -12,8 +12,9 @@ pool wrote tags are accepted below the marks that were made at the migration.
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import itemgetter
 
 from exchange.broker.kafka.message import Message, is_replacement
 from exchange.broker.kafka.record_tags import (
@@ -98,7 +99,8 @@ class ReadCheck:
         """
         placed: defaultdict[tuple[Lane, int], list[_Slice]] = defaultdict(list)
         for number, columns in read.items():
-            for batch, found in self._slices(topic, number, self._tagged(topic, number, columns)):
+            tagged = self._tagged(topic, number, columns)
+            for batch, found in self._slices(topic, number, tagged, self._verify(topic, number, tagged)):
                 placed[batch].append(found)
         if not placed:
             return
@@ -110,17 +112,24 @@ class ReadCheck:
                     _check_place(topic, each, [run for run in stated if run.partition == each.partition])
         self._check_holes(topic, after, read, until, [run for each in runs.values() for run in each])
 
-    def _tagged(self, topic: Topic, number: int, columns: Columns) -> Columns:
-        """Return the records that have tags, once all have been verified."""
-        if not all_tagged(columns.keys):
-            columns = self._with_tags_of_headers(topic, number, columns)
-        wrong = self._tags.first_unverified(str(topic), number, columns)
+    def _verify(self, topic: Topic, number: int, columns: Columns) -> list[range]:
+        """Verify all tags; return the indexes of whole chunks, each of one batch and its numbers consecutive."""
+        chunks = self._tags.verified_chunks(str(topic), number, columns)
+        rest = columns
+        if chunks:
+            bounds = [0, *(bound for chunk in chunks for bound in (chunk.start, chunk.stop)), len(columns.keys)]
+            between = zip(bounds[::2], bounds[1::2], strict=True)
+            rest = columns.of([index for first, last in between for index in range(first, last)])
+        wrong = self._tags.first_unverified(str(topic), number, rest)
         if wrong is not None:
-            offset = columns.offsets[wrong]
+            offset = rest.offsets[wrong]
             raise _corrupt(topic, number, offset, offset, "a record whose tag does not fit")
-        return columns
+        return chunks
 
-    def _with_tags_of_headers(self, topic: Topic, number: int, columns: Columns) -> Columns:
+    def _tagged(self, topic: Topic, number: int, columns: Columns) -> Columns:
+        """Return the records that have tags, with full keys; nothing is verified."""
+        if all_tagged(columns.keys):
+            return columns
         keys, tagged = list(columns.keys), []
         for index, message in enumerate(columns.messages):
             if not is_tagged(keys[index]):
@@ -132,13 +141,7 @@ class ReadCheck:
                     raise _corrupt(topic, number, offset, offset, "a record without a tag")
                 keys[index] = key
             tagged.append(index)
-        return Columns(
-            [columns.messages[at] for at in tagged],
-            [keys[at] for at in tagged],
-            [columns.values[at] for at in tagged],
-            [columns.milliseconds[at] for at in tagged],
-            [columns.offsets[at] for at in tagged],
-        )
+        return replace(columns.of(tagged), keys=[keys[at] for at in tagged])
 
     def _mark(self, topic: Topic, number: int) -> int:
         generation, marks = self._untagged.get(topic, (0, ()))
@@ -146,21 +149,23 @@ class ReadCheck:
             return 0
         return marks[number]
 
-    def _slices(self, topic: Topic, number: int, columns: Columns) -> Iterator[tuple[tuple[Lane, int], _Slice]]:
+    def _slices(
+        self, topic: Topic, number: int, columns: Columns, chunks: Sequence[range]
+    ) -> Iterator[tuple[tuple[Lane, int], _Slice]]:
         at = 0
-        for batch, group in groupby(columns.keys, batch_of):
-            keys = list(group)
-            first, offsets = columns.messages[at], columns.offsets[at : at + len(keys)]
-            at += len(keys)
+        for batch, group in groupby(_numbers(columns.keys, chunks), itemgetter(0)):
+            numbers = [each for _, part in group for each in part]
+            first, offsets = columns.messages[at], columns.offsets[at : at + len(numbers)]
+            at += len(numbers)
             headers = dict(first.headers() or ())
-            source, sequence = headers.get("ce_source", b""), headers.get("ce_id", b"")
+            source, sequence = headers.get("ce_source") or b"", headers.get("ce_id") or b""
             try:
                 name = Lane.parse(source.decode()), int(sequence)
             except (ValueError, InvalidError):
                 name = None
             if name is None or batch_number(source, sequence) != batch:
                 raise _corrupt(topic, number, offsets[0], offsets[0], "a record whose headers name another batch")
-            yield name, _Slice(number, offsets, list(map(number_of, keys)))
+            yield name, _Slice(number, offsets, numbers)
 
     def _check_holes(
         self,
@@ -189,6 +194,18 @@ class ReadCheck:
                 raise _corrupt(topic, number, first, last, "records that a receipt names are missing")
 
 
+def _numbers(keys: Sequence[bytes], chunks: Sequence[range]) -> Iterator[tuple[bytes, Sequence[bytes]]]:
+    """Return the batches of records in order, and their numbers, of as many at once as is known to belong together."""
+    at = 0
+    for chunk in [*chunks, range(len(keys), len(keys))]:
+        for batch, group in groupby(keys[at : chunk.start], batch_of):
+            yield batch, list(map(number_of, group))
+        if chunk:
+            first = int.from_bytes(number_of(keys[chunk.start]), "big")
+            yield batch_of(keys[chunk.start]), NUMBERS[first : first + len(chunk)]
+        at = chunk.stop
+
+
 def _with_neighbours(batches: Collection[tuple[Lane, int]]) -> set[tuple[Lane, int]]:
     """Return batches, those of their lanes between them, and one before and after."""
     by_lane: defaultdict[Lane, list[int]] = defaultdict(list)
@@ -203,7 +220,7 @@ def _with_neighbours(batches: Collection[tuple[Lane, int]]) -> set[tuple[Lane, i
 
 
 def _check_place(topic: Topic, found: _Slice, runs: Sequence[OffsetRange]) -> None:
-    """Check that records lie in the runs of their batch, and none before its turn.
+    """Check that records lie in the runs of their batch, each at the place of its number.
 
     Raises:
         RecordsCorruptError: they do not.
@@ -216,14 +233,14 @@ def _check_place(topic: Topic, found: _Slice, runs: Sequence[OffsetRange]) -> No
             in_order = (
                 offsets[-1] - offsets[0] == len(offsets) - 1 and list(numbers) == NUMBERS[first : first + len(numbers)]
             )
-            if in_order and before + offsets[0] - run.first <= first:
+            if in_order and before + offsets[0] - run.first == first:
                 return
         before += run.last - run.first + 1
     for offset, number in zip(offsets, numbers, strict=True):
         before = 0
         for run in runs:
             if run.first <= offset <= run.last:
-                if before + offset - run.first > int.from_bytes(number, "big"):
+                if before + offset - run.first != int.from_bytes(number, "big"):
                     raise _corrupt(topic, found.partition, offset, offset, "a record in the place of another")
                 break
             before += run.last - run.first + 1

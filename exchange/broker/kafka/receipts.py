@@ -10,7 +10,7 @@ headers.
 Headers are the four that CloudEvents' Kafka binding requires, and few of our own, since each costs a microsecond a
 record: `ce_source` is the lane, `ce_id` the batch's sequence, `ce_type` the record's mark (`pool.upsert.first`), the
 time is the message's own. `pool_op=void` is on voids, `pool_valid` on records that state valid times. Topics
-that keep the latest record of each key have `pool_tag` besides (`record_tags`).
+that keep the latest record of each key have `pool_tag` besides, others `pool_chunk` on some records (`record_tags`).
 """
 
 import base64

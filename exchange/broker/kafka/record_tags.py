@@ -16,11 +16,16 @@ alone, and the header `pool_tag` has number and tag.
 
 Each record has a tag of its own, so the erasure of one does not concern others. What replaces an erased value has a
 tag over topic, partition, the key, the record's offset and its leaf hash (`replacement_tag`).
+
+To verify every tag would cost a reader a microsecond a record. So where a topic keeps all history, records of a batch
+in a partition also have one tag for every 64, over their time, keys and values, in the header `pool_chunk` of the
+first. A reader that has all of them, unchanged, verifies that tag alone; otherwise it verifies each record's own.
 """
 
 import hashlib
 import hmac
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +52,9 @@ __all__ = [
 ]
 
 _TAG_HEADER = "pool_tag"
+_CHUNK_HEADER = "pool_chunk"
+_CHUNK = 64  # records; a read that ends within a chunk verifies that part of it record by record
+_LAST_BYTE_OF_NUMBER = KEY_SIZE + 11
 _TAG_SIZE = 16
 _MIN_KEY = 32
 _VALID_SIZE = 16
@@ -56,7 +64,7 @@ _MARK_AT = KEY_SIZE + 12
 _PLAIN = _MARK_AT + 1 + _TAG_SIZE  # size of a key
 _TIMED = _PLAIN + _VALID_SIZE
 _SIZES = {_PLAIN, _TIMED}
-_VALUE, _VOID = b"record", b"void"  # what a tag is of
+_VALUE, _VOID, _CHUNK_KIND = b"record", b"void", b"chunk"  # what a tag is of
 _BYTES = [bytes([number]) for number in range(256)]
 _STAMP = struct.Struct(">qB")  # milliseconds, size of the key
 NUMBERS = [struct.pack(">I", number) for number in range(MAX_BATCH_RECORDS)]
@@ -96,6 +104,16 @@ class Columns:
     milliseconds: Sequence[int]
     offsets: Sequence[int]
 
+    def of(self, indexes: Sequence[int]) -> "Columns":
+        """Return the messages of these indexes."""
+        return Columns(
+            [self.messages[at] for at in indexes],
+            [self.keys[at] for at in indexes],
+            [self.values[at] for at in indexes],
+            [self.milliseconds[at] for at in indexes],
+            [self.offsets[at] for at in indexes],
+        )
+
 
 class RecordTags:
     """Makes and verifies the tags.
@@ -114,30 +132,81 @@ class RecordTags:
         place = f"{topic}\n{partition}\n".encode()
         return hashlib.blake2b(place, key=self._key, digest_size=_TAG_SIZE, person=kind)
 
-    def keys(self, batch: Append, millisecond: int) -> list[bytes]:
-        """Return the keys of a batch's records on Kafka, with their tags."""
-        topic, places = str(batch.lane.topic), set(batch.partitions)
-        copies = {number: self._hash(_VALUE, topic, number).copy for number in places}
-        voids = {number: self._hash(_VOID, topic, number).copy for number in places}
-        counts = dict.fromkeys(places, 0)
+    def keys(self, batch: Append, millisecond: int) -> tuple[list[bytes], dict[int, Header]]:
+        """Return the keys of a batch's records on Kafka, with their tags, and headers of chunks by index of record."""
         number = batch_number(str(batch.lane).encode(), b"%d" % batch.sequence)
-        plain, timed = _STAMP.pack(millisecond, _PLAIN), _STAMP.pack(millisecond, _TIMED)
-        made, valid = [], batch.valid
-        rows = zip(batch.keys, batch.partitions, batch.marks, batch.values, strict=True)
-        for index, (key, partition, mark, value) in enumerate(rows):
-            count = counts[partition]
-            counts[partition] = count + 1
-            head, stamp = key + number + NUMBERS[count] + _BYTES[mark], plain
+        made, chunks = [b""] * len(batch.keys), {}
+        for partition, indexes in _by_partition(batch.partitions).items():
+            self._make_keys(batch, millisecond, partition, indexes, number, made)
+            for start in range(0, len(indexes), _CHUNK):
+                part = indexes[start : start + _CHUNK]
+                keys, values = [made[index] for index in part], [batch.values[index] for index in part]
+                tag = self._chunk_tag(str(batch.lane.topic), partition, millisecond, keys, values)
+                if tag is not None:
+                    chunks[part[0]] = _CHUNK_HEADER, _BYTES[len(part)] + tag
+        return made, chunks
+
+    def _make_keys(
+        self,
+        batch: Append,
+        millisecond: int,
+        partition: int,
+        indexes: Sequence[int],
+        number: bytes,
+        into: list[bytes],
+    ) -> None:
+        """Put the keys of one partition's records in their places."""
+        topic, plain, timed = str(batch.lane.topic), _STAMP.pack(millisecond, _PLAIN), _STAMP.pack(millisecond, _TIMED)
+        copy, void = self._hash(_VALUE, topic, partition).copy, self._hash(_VOID, topic, partition).copy
+        keys, marks, values, valid = batch.keys, batch.marks, batch.values, batch.valid
+        for count, index in zip(NUMBERS, indexes, strict=False):
+            head, stamp, value = keys[index] + number + count + _BYTES[marks[index]], plain, values[index]
             if valid and (times := valid[_VALID_SIZE * index : _VALID_SIZE * (index + 1)]) != _NO_TIMES:
                 head, stamp = head + times, timed
             if value is None:
-                digest = voids[partition]()
+                digest = void()
                 digest.update(stamp + head)
             else:
-                digest = copies[partition]()
+                digest = copy()
                 digest.update(stamp + head + value)
-            made.append(head + digest.digest())
-        return made
+            into[index] = head + digest.digest()
+
+    def _chunk_tag(
+        self, topic: str, partition: int, millisecond: int, keys: Sequence[bytes], values: Sequence[bytes | None]
+    ) -> bytes | None:
+        """Return the tag of one chunk; None where a record has no value."""
+        whole = [value for value in values if value is not None]
+        if len(whole) < len(values):
+            return None
+        sizes = struct.pack(f">qB{len(whole)}I", millisecond, len(whole), *map(len, whole)) + bytes(map(len, keys))
+        digest = self._hash(_CHUNK_KIND, topic, partition).copy()
+        digest.update(b"".join((sizes, *keys, *whole)))
+        return digest.digest()
+
+    def verified_chunks(self, topic: str, partition: int, columns: Columns) -> list[range]:
+        """Return the indexes of records that the tags of their chunks have verified, ascending. All keys have tags.
+
+        Of the others nothing is known: a chunk may have been cut by the read or by an erasure, or be of before.
+        """
+        found, at = [], 0
+        while at < len(columns.keys):
+            size = 0
+            if not columns.keys[at][_LAST_BYTE_OF_NUMBER] % _CHUNK:
+                size = self._verified_chunk(topic, partition, columns, at)
+            if size:
+                found.append(range(at, at + size))
+            at += size or 1
+        return found
+
+    def _verified_chunk(self, topic: str, partition: int, columns: Columns, at: int) -> int:
+        """Return how many records from an index on are a whole chunk, unchanged; else 0."""
+        stated = dict(columns.messages[at].headers() or ()).get(_CHUNK_HEADER) or b"\0"
+        until = at + stated[0]
+        moment = columns.milliseconds[at]
+        if until > len(columns.keys) or set(columns.milliseconds[at:until]) != {moment}:
+            return 0
+        tag = self._chunk_tag(topic, partition, moment, columns.keys[at:until], columns.values[at:until])
+        return stated[0] if tag is not None and hmac.compare_digest(tag, stated[1:]) else 0
 
     def first_unverified(self, topic: str, partition: int, columns: Columns) -> int | None:
         """Return the index of the first record whose tag does not fit; None where all do. All keys have tags."""
@@ -177,6 +246,14 @@ class RecordTags:
         digest = self._hash(b"replacement", topic, partition).copy()
         digest.update(struct.pack(">H", len(key)) + key + content)
         return digest.digest()
+
+
+def _by_partition(partitions: Sequence[int]) -> dict[int, list[int]]:
+    """Return the indexes of records by partition."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for index, number in enumerate(partitions):
+        found[number].append(index)
+    return found
 
 
 def header_of(key: bytes) -> Header:

@@ -17,6 +17,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from exchange.broker.kafka.message import Header
 from exchange.broker.kafka.receipts import headers, runs_of
 from exchange.broker.kafka.record_tags import RecordTags, header_of
 from exchange.broker.port import Append, Appended
@@ -101,7 +102,7 @@ def produce(
     for batch in batches:
         floor = max(floor, batch.recorded_at // 1000, 0)
         keys = tags.keys(batch, floor)
-        sent = _produce(producer, batch, keys, floor, failed, deadline, compacted=compacted, report_each=report_each)
+        sent = _produce(producer, batch, *keys, floor, failed, deadline, compacted=compacted, report_each=report_each)
         produced.append((floor, sent))
     waiting = producer.flush(remaining(deadline))
     if failed:
@@ -124,6 +125,7 @@ def _produce(
     producer: Producer,
     batch: Append,
     keys: Sequence[bytes],
+    chunks: Mapping[int, Header],
     millisecond: int,
     failed: list[KafkaError],
     deadline: float,
@@ -144,6 +146,8 @@ def _produce(
         head = shared[mark]
         if valid and (times := valid[16 * index : 16 * index + 16]) != _NO_TIMES:
             head = [*head, ("pool_valid", times)]
+        if index in chunks and not compacted:
+            head = [*head, chunks[index]]
         if compacted:
             head, key = [*head, header_of(key)], batch.keys[index]  # noqa: PLW2901 - the loop is what publishing costs
         while True:
