@@ -137,6 +137,7 @@ def test_what_was_changed_is_not_read(batches: list[Append], data: st.DataObject
         st.sampled_from([
             replace(one, its_key=one.its_key[:byte] + bytes([one.its_key[byte] ^ 1]) + one.its_key[byte + 1 :]),
             replace(one, its_value=value + b"x"),
+            replace(one, its_value=value[:-1] + bytes([value[-1] ^ 1]) if value else b"\0value"),
             replace(one, its_value=None if one.its_value else b"\0value"),
             replace(one, millisecond=MILLISECOND + 1),
             replace(one, its_key=other.its_key),
