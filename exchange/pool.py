@@ -10,6 +10,7 @@ grant_reads               lists, one grant in words        exchange/control/gran
 grant_permissions         what a caller may do with one    exchange/control/grants/permissions.py
 administration            departments, catalogue           exchange/control/administration.py
 accounts                  accounts, invitations            exchange/control/accounts.py
+connectors                reports, lists                   exchange/control/connectors.py
 departments               rename, merge, deactivate        exchange/control/departments.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
@@ -34,6 +35,7 @@ from exchange.control.administration import Administration
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.clock import ClockService
+from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants.permissions import GrantPermissions
@@ -95,6 +97,7 @@ class Pool:
     administration: Administration
     departments: DepartmentService
     accounts: AccountService
+    connectors: ConnectorService
     last_use: LastUse
     audit_queries: AuditQueries
     audit_keys: AuditKeys

@@ -97,6 +97,7 @@ class Action(StrEnum):
     CONNECTOR_ENROL = "identity:connector:enrol"
     CONNECTOR_RENEW = "identity:connector:renew"
     CONNECTOR_REVOKE = "identity:connector:revoke"
+    CONNECTOR_REPORT = "identity:connector:report"
     USER_ADD = "identity:user:add"
     USER_READ = "identity:user:read"
     USER_ROTATE = "identity:user:rotate"

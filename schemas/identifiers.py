@@ -7,7 +7,7 @@ interpreter lock, so that in a process with many threads every id would cost a c
 import os
 import threading
 
-__all__ = ["random_id", "uuid7"]
+__all__ = ["random_id", "time_of_uuid7", "uuid7"]
 
 _BLOCK = 4096  # bytes
 
@@ -53,3 +53,12 @@ def uuid7(microseconds: int) -> str:
     value = milliseconds << 80 | 7 << 76 | (bits >> 62 & 0xFFF) << 64 | 2 << 62 | bits & (1 << 62) - 1
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def time_of_uuid7(text: str) -> int:
+    """Return the time of a UUIDv7, in microseconds since 1970 UTC; it has whole milliseconds.
+
+    Raises:
+        ValueError: the text is no UUID.
+    """
+    return int(text.replace("-", "")[:12], 16) * 1000

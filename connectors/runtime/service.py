@@ -1,7 +1,8 @@
 """Main loop of a connector: each publication and each subscription in a thread of its own, until done or stopped.
 
 A stream that fails permanently does not end the others; the exit code is that of the worst. SIGTERM and SIGINT set one
-event: each stream finishes the batches in flight, records what was acknowledged, and ends with 0.
+event: each stream finishes the batches in flight, records what was acknowledged, and ends with 0. Meanwhile the pool is
+told what the streams do (`connectors.runtime.reporting`).
 """
 
 import signal
@@ -17,7 +18,8 @@ from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeCo
 from connectors.runtime import assembly, change_streams
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.passes import Passes
-from schemas.errors import PoolError, UnavailableError
+from connectors.runtime.reporting import Reporter, StreamKey
+from schemas.errors import PoolError, Reason, UnavailableError
 
 __all__ = ["run", "stop_on_signals"]
 
@@ -45,25 +47,28 @@ def run(
         once: end when what the sources have now is done.
         refresh: renews the certificate when it is time; called before each run of a publication, and every hour.
     """
-    jobs: list[Callable[[], ExitCode]] = [
-        *(
-            partial(_publish, config, each, context, once=once, refresh=refresh)
+    with Reporter(config, context.pool.report, context.clock, context.notify) as reporter:
+        jobs: list[tuple[list[StreamKey], Callable[[], ExitCode]]] = [
+            (
+                [("publish", each.resource)],
+                partial(_publish, config, each, context, reporter, once=once, refresh=refresh),
+            )
             for each in config.publish
             if each.mode == "snapshot"
-        ),
-        # All publications of changes are one stream.
-        *(
-            [partial(change_streams.run, config, context, once=once, refresh=refresh)]
-            if change_streams.sections(config)
-            else []
-        ),
-        *(partial(_subscribe, config, each, context, once=once) for each in config.subscribe),
-    ]
-    # A subscription is one long run, and a connector may have nothing else: a timer renews its certificate.
-    threading.Thread(target=_renew_periodically, args=(context, refresh), name="renewal", daemon=True).start()
-    with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="stream") as threads:
-        futures = [threads.submit(_exit_code_of, job, context) for job in jobs]
-        return max(future.result() for future in futures)
+        ]
+        by_log = change_streams.sections(config)
+        if by_log:  # all publications of changes are one stream
+            changes = partial(change_streams.run, config, context, once=once, refresh=refresh)
+            jobs.append(([("publish", each.resource) for each in by_log], changes))
+        jobs += [
+            ([("subscribe", each.grant)], partial(_subscribe, config, each, context, once=once))
+            for each in config.subscribe
+        ]
+        # A subscription is one long run, and a connector may have nothing else: a timer renews its certificate.
+        threading.Thread(target=_renew_periodically, args=(context, refresh), name="renewal", daemon=True).start()
+        with ThreadPoolExecutor(max_workers=len(jobs), thread_name_prefix="stream") as threads:
+            futures = [threads.submit(_exit_code_of, job, streams, context, reporter) for streams, job in jobs]
+            return max(future.result() for future in futures)
 
 
 def _renew_periodically(context: assembly.RuntimeContext, refresh: Callable[[], None]) -> None:
@@ -74,18 +79,29 @@ def _renew_periodically(context: assembly.RuntimeContext, refresh: Callable[[], 
             context.notify(f"certificate: {error.reason}: {error.message}")
 
 
-def _exit_code_of(job: Callable[[], ExitCode], context: assembly.RuntimeContext) -> ExitCode:
+def _exit_code_of(
+    job: Callable[[], ExitCode], streams: list[StreamKey], context: assembly.RuntimeContext, reporter: Reporter
+) -> ExitCode:
+    reason = Reason.INTERNAL.value
     try:
-        return job()
+        code = job()
+        reason = ""
     except PoolError as error:
         context.notify(f"{error.reason}: {error.message}")
-        return ExitCode.OK if context.stop.is_set() and exit_code_for(error) is ExitCode.AWAY else exit_code_for(error)
+        code = exit_code_for(error)
+        reason = error.reason.value
+        if context.stop.is_set() and code is ExitCode.AWAY:
+            code, reason = ExitCode.OK, ""
+    finally:
+        reporter.stream_ended(streams, reason)
+    return code
 
 
 def _publish(
     config: ConnectorConfig,
     section: PublishConfig,
     context: assembly.RuntimeContext,
+    reporter: Reporter,
     *,
     once: bool,
     refresh: Callable[[], None],
@@ -107,6 +123,7 @@ def _publish(
                     f"{each.quarantined:,} quarantined + {each.unchanged:,} unchanged; {each.voided:,} voided"
                 )
             publisher.quarantine.purge(timedelta(seconds=section.quarantine.keep), context.clock())
+            reporter.run_ended()
             if context.stop.is_set():
                 break
             passes.note(begun)

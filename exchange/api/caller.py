@@ -35,6 +35,7 @@ __all__ = [
     "Limit",
     "authenticate",
     "certificate_key",
+    "connector_key",
     "listed",
     "refuse_unknown",
     "topic_key",
@@ -216,6 +217,23 @@ def certificate_key(after: str) -> tuple[str, str, str]:
     match after.split("/"):
         case [department, connector, serial]:
             return (department, connector, serial)
+        case _:
+            raise InvalidError(
+                Reason.REQUEST_INVALID, 'after: got a cursor of another form; expected that of a `Link: rel="next"`'
+            )
+
+
+def connector_key(after: str) -> tuple[str, str]:
+    """Return department and connector of a cursor.
+
+    Raises:
+        InvalidError: REQUEST_INVALID.
+    """
+    if not after:
+        return ("", "")
+    match after.split("/"):
+        case [department, connector]:
+            return (department, connector)
         case _:
             raise InvalidError(
                 Reason.REQUEST_INVALID, 'after: got a cursor of another form; expected that of a `Link: rel="next"`'

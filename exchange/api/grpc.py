@@ -18,6 +18,7 @@ import structlog
 from exchange import metrics
 from exchange.api.admission.reply_budget import Reservation
 from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
+from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
     MAX_STREAMS,
@@ -72,6 +73,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
         self._polls = polls
         self._publishing: Counter[tuple[str, str]] = Counter()
         self._budget = MemoryBudget(max_pending_bytes)
+        self._reports = ReportLimiter()
 
     async def Hello(self, request: wire.HelloRequest, context: Any) -> wire.HelloReply:  # noqa: N802 - gRPC's name
         """Return the pool's greeting."""
@@ -82,7 +84,12 @@ class ExchangeServicer(stubs.ExchangeServicer):
         return wire.HelloReply(
             pool_id=greeting.pool_id,
             server_version=greeting.version,
-            capabilities=[wire.CAPABILITY_PUBLISH, wire.CAPABILITY_FETCH, wire.CAPABILITY_WITHDRAWALS],
+            capabilities=[
+                wire.CAPABILITY_PUBLISH,
+                wire.CAPABILITY_FETCH,
+                wire.CAPABILITY_WITHDRAWALS,
+                wire.CAPABILITY_REPORT,
+            ],
             department=actor.department,
             connector=actor.id,
             receipt_public_key=greeting.receipt_public_key,
@@ -149,6 +156,15 @@ class ExchangeServicer(stubs.ExchangeServicer):
             return wire.CommitReply(entry_id=entry_id)
 
         return await self._answer(context, "Commit", request.header, answer)
+
+    async def Report(self, request: wire.ReportRequest, context: Any) -> wire.ReportReply:  # noqa: N802
+        """Store what a connector states of itself."""
+
+        def answer(actor: Actor, call: RequestContext) -> wire.ReportReply:
+            self._reports.take(actor)
+            return report_to_reply(self._pool.connectors.report(actor, call, report_from_wire(request)))
+
+        return await self._answer(context, "Report", request.header, answer)
 
     async def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
         """Release records; wait for the first one (long poll)."""

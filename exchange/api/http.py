@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from exchange.api import accounts, audit, grants, records
+from exchange.api import accounts, audit, connectors, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
 from exchange.api.admission.http_turns import FairTurns, KnownCallers
 from exchange.api.admission.scheduler import FairScheduler
@@ -193,7 +193,7 @@ def confirm_clock_settlement(who: Caller, proposal_id: str) -> Document:
     return who.pool.clock.confirm(who.actor, who.call, proposal_id)
 
 
-ROUTERS: Final = (router, accounts.router, grants.router, audit.router, records.router)
+ROUTERS: Final = (router, accounts.router, connectors.router, grants.router, audit.router, records.router)
 """All routes of the API."""
 
 

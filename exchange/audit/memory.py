@@ -161,6 +161,15 @@ class MemoryAudit(ReceiptStore, LogStore, EntryStore):
         return highest
 
     @override
+    def lasts_of(self, reader: Reader, connectors: Collection[tuple[str, str]]) -> Sequence[Receipt]:
+        lasts = self.last_sequences(reader).items()
+        return [
+            self._receipts[lane, last].receipt
+            for lane, last in lasts
+            if (lane.department, lane.connector) in connectors
+        ]
+
+    @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
         at = {row.new.entry.id: row.new.entry.at for row in self._rows}
         old = {

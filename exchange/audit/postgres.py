@@ -116,6 +116,25 @@ SELECT lane, (SELECT max(sequence) FROM audit_receipt r WHERE r.lane = lanes.lan
 FROM lanes WHERE lane IS NOT NULL
 """)
 
+# The same for the lanes of some connectors: `0` follows `/`, so that the bounds hold the lanes of one and no others.
+LASTS_OF = sa.text(f"""
+SELECT lasts.* FROM unnest(CAST(:departments AS text[]), CAST(:connectors AS text[])) AS asked (department, connector)
+CROSS JOIN LATERAL (
+  WITH RECURSIVE heads AS (
+    (SELECT {_RECEIPT_COLUMNS} FROM audit_receipt
+     WHERE lane > asked.department || '/' || asked.connector || '/'
+       AND lane < asked.department || '/' || asked.connector || '0'
+     ORDER BY lane DESC, sequence DESC LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM heads CROSS JOIN LATERAL (
+      SELECT {_RECEIPT_COLUMNS} FROM audit_receipt AS r
+      WHERE r.lane > asked.department || '/' || asked.connector || '/' AND r.lane < heads.lane
+      ORDER BY r.lane DESC, r.sequence DESC LIMIT 1) AS next
+  )
+  SELECT * FROM heads
+) AS lasts
+""")  # noqa: S608 - names of columns
+
 _GET_ORDER = sa.text("SELECT keys, void_leaves FROM audit_receipt WHERE lane = :lane AND sequence = :sequence")
 _GET_RUNS = sa.text("""
 SELECT r.lane, r.sequence, r.runs
@@ -262,6 +281,11 @@ class PostgresReceipts(ReceiptStore):
     @override
     def last_sequences(self, reader: Reader) -> dict[Lane, int]:
         return {Lane.parse(lane): sequence for lane, sequence in connection_of(reader).execute(_LAST_SEQUENCES)}
+
+    @override
+    def lasts_of(self, reader: Reader, connectors: Collection[tuple[str, str]]) -> Sequence[Receipt]:
+        asked = {"departments": [one[0] for one in connectors], "connectors": [one[1] for one in connectors]}
+        return [_receipt(row) for row in connection_of(reader).execute(LASTS_OF, asked)]
 
     @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:

@@ -291,6 +291,10 @@ class ReceiptStore(Protocol):
         """Return the highest sequence number of every lane."""
         ...
 
+    def lasts_of(self, reader: Reader, connectors: Collection[tuple[str, str]]) -> Sequence[Receipt]:
+        """Return the last receipt of every lane of some connectors, each given as department and name."""
+        ...
+
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
         """Remove the pseudonyms of batches published before a time (microseconds UTC); return how many batches it were.
 

@@ -40,7 +40,23 @@ _PROPOSALS = (
     "decided_by",
     "expires_at",
 )
-_CONNECTORS = ("department", "connector", "state", "not_after", "certificates", "serial")
+_CONNECTORS = (
+    "department",
+    "connector",
+    "status",
+    "program",
+    "streams",
+    "unacknowledged",
+    "quarantined",
+    "last_batch",
+    "state",
+    "not_after",
+    "certificates",
+    "serial",
+)
+_INVITATIONS = ("id", "department", "connector", "state", "invited_by", "created_at", "expires_at", "used_at")
+_COUNTS = ("read", "published", "quarantined", "unchanged", "voided")
+_SINCE = {"late": "late: last report {}", "silent": "silent since {}", "ended": "ended at {}"}
 _CERTIFICATES = ("serial", "department", "connector", "state", "not_before", "not_after", "revoked_by")
 
 _StaffNumber = Annotated[
@@ -198,16 +214,37 @@ def user_revoke(context: typer.Context, name: str, reason: ReasonOption) -> None
 
 @connector.command("list")
 def connector_list(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the connectors of your department, or of all, with the end of their newest certificate."""
-    rows = [row if is_damaged(row) else {name: row[name] for name in _CONNECTORS} for row in _connectors(context)]
-    print_rows(rows, _CONNECTORS, as_json=as_json)
+    """List the connectors of your department, or of all: whether each runs, by its last report, and its certificate.
+
+    `status`: running, late (150 s without a report), silent (10 minutes), ended, stopped, or never reported. What a
+    connector reports is its department's statement; the last batch is what the pool has received.
+    """
+    print_rows(client(context).list("/connectors"), _CONNECTORS, as_json=as_json, row=_connector_row)
 
 
 @connector.command("show")
 def connector_show(context: typer.Context, department_id: str, name: str, as_json: JsonOption = False) -> None:
-    """Show a connector with its newest certificate."""
-    found = one_of(_connectors(context), "connector", department=department_id, connector=name)
-    print_fields(found, as_json=as_json)
+    """Show a connector: its streams as it reports them, its certificates, last batches and last draws."""
+    document = client(context).get(f"/connectors/{department_id}/{name}")
+    if as_json:
+        print_json(document)
+        return
+    report = document["report"] or {}
+    row = _connector_row(document)
+    shown = ("department", "connector", "status", "program", "state", "not_after", "certificates", "serial")
+    print_fields({one: row[one] for one in shown} | {"configuration": report.get("configuration")}, as_json=False)
+    for stream in report.get("streams", ()):
+        print_line(f"{stream['direction']} {stream['name']}  {' '.join(filter(None, _stream_words(stream)))}")
+    for lane in document["lanes"]:
+        print_line(f"last batch of {lane['topic']}: {lane['sequence']:,} at {lane['at']}, entry {lane['entry']}")
+    for draw in document["draws"]:
+        print_line(f"last draw under {draw['grant']}: {draw['records']:,} at {draw['at']}, entry {draw['entry']}")
+
+
+@connector.command("invitations")
+def connector_invitations(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the invitations of your department, or of all, newest first, used and ended ones too."""
+    print_rows(client(context).list("/invitations"), _INVITATIONS, as_json=as_json)
 
 
 @connector.command("confirm")
@@ -246,18 +283,47 @@ def _certificates(context: typer.Context) -> list[dict[str, Any]]:
     return [row if is_damaged(row) else row | {"state": _state(row, "not_after")} for row in rows]
 
 
-def _connectors(context: typer.Context) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    damaged = []
-    for row in _certificates(context):
-        if is_damaged(row):  # whose certificate it is, its row does not prove
-            damaged.append(row)
-            continue
-        name = (row["department"], row["connector"])
-        count = found.get(name, {}).get("certificates", 0) + 1
-        newest = row if row["revoked_at"] is None or name not in found else found[name]
-        found[name] = {**newest, "certificates": count}
-    return [*found.values(), *damaged]
+def _connector_row(document: dict[str, Any]) -> dict[str, Any]:
+    report, certificate, batch = document["report"] or {}, document["certificate"], document["last_batch"]
+    streams = report.get("streams", [])
+    return {
+        "department": document["department"],
+        "connector": document["connector"],
+        "status": _status(document, report),
+        "program": report.get("program"),
+        "streams": len(streams) if report else None,
+        "unacknowledged": sum(one["unacknowledged"] for one in streams) if report else None,
+        "quarantined": sum(sum(one["quarantine"].values()) for one in streams) if report else None,
+        "last_batch": batch and f"{batch['at']} {batch['topic']}",
+        "state": _state(certificate, "not_after"),
+        "not_after": certificate["not_after"],
+        "certificates": document["certificates"],
+        "serial": certificate["serial"],
+    }
+
+
+def _status(document: dict[str, Any], report: dict[str, Any]) -> str:
+    status, reason = str(document["status"]), document["reason"]
+    if status == "never":
+        return "has never reported"
+    if status == "stopped":
+        return f"stopped at {report['received_at']}: {reason}"
+    words = _SINCE.get(status, status).format(report["received_at"])
+    return f"{words}; a stream stopped: {reason}" if reason else words
+
+
+def _stream_words(stream: dict[str, Any]) -> list[str]:
+    """Return what a connector reports of a stream, in words; empty where there is nothing to say."""
+    quarantine = ", ".join(f"{code} {count:,}" for code, count in stream["quarantine"].items())
+    return [
+        stream["mode"] and f"({stream['mode']})",
+        stream["state"] + (f": {stream['reason']};" if stream["reason"] else ";"),
+        f"last success {stream['last_success'] or 'never'};",
+        f"batch {stream['sequence']:,}, {stream['unacknowledged']:,} unacknowledged;",
+        "last run " + ", ".join(f"{stream[name]:,} {name}" for name in _COUNTS),
+        quarantine and f"; in quarantine: {quarantine}",
+        stream["ledger_lost"] and f"; the ledger was lost at {stream['ledger_lost']}",
+    ]
 
 
 def _make_token(file: Path) -> str:

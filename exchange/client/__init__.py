@@ -10,13 +10,14 @@ and what they promise: `exchange.client.port`.
             ledger.remember(receipt)
 """
 
-from exchange.client.calls import PoolClient
+from exchange.client.calls import PROGRAM, PoolClient
 from exchange.client.enrol import enrol, renew
 from exchange.client.identity import Identity
 from exchange.client.messages import BatchRefusedError, FetchResult, Hello, LaneHead, RowRefusal, Subscription
 from exchange.client.port import Pool
 
 __all__ = [
+    "PROGRAM",
     "BatchRefusedError",
     "FetchResult",
     "Hello",

@@ -21,16 +21,18 @@ from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
 from exchange.client.port import Pool
 from exchange.client.publishing import PublishStream, receipt_of
 from exchange.client.receipts import verify_receipt
+from exchange.client.reporting import answer_of, report_to_wire
 from exchange.client.unreachable import explain_unreachable
-from schemas.errors import CorruptError, Reason, UnavailableError
+from schemas.connector_report import ConnectorReport, ReportAnswer
+from schemas.errors import CorruptError, PoolError, Reason, UnavailableError
 from schemas.identifiers import random_id
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 from schemas.record import NO_ROOT, Batch, Packed, Receipt
 
-__all__ = ["PoolClient"]
+__all__ = ["PROGRAM", "PoolClient"]
 
-VERSION = "exchange-pool/0.1.0"
+PROGRAM = "exchange-pool/0.1.0"
 _RESERVED = 5.0  # seconds beyond a long poll's own wait before the call is given up
 
 
@@ -189,6 +191,17 @@ class PoolClient(Pool):
         request = wire.CommitRequest(header=self._header(purpose, case), grant_id=grant_id, position=position)
         return str(self._call("Commit", request).entry_id)
 
+    @override
+    def report(self, report: ConnectorReport) -> ReportAnswer | None:
+        try:
+            reply = self._call("Report", report_to_wire(report, self._header()))
+        except PoolError as error:
+            cause = error.__cause__
+            if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise
+        return answer_of(reply)
+
     def _verification_key(self) -> bytes:
         key = self._receipt_key
         if key is None:
@@ -199,7 +212,7 @@ class PoolClient(Pool):
         return Lane(self.identity.department, ConnectorId(self.identity.connector), topic)
 
     def _header(self, purpose: str = "", case: str = "") -> wire.RequestHeader:
-        return wire.RequestHeader(trace_id=random_id(), purpose=purpose, case_number=case, client_version=VERSION)
+        return wire.RequestHeader(trace_id=random_id(), purpose=purpose, case_number=case, client_version=PROGRAM)
 
     def _call(self, method: str, request: Any, *, timeout: float | None = None) -> Any:
         gateways = self._gateways

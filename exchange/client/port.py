@@ -1,4 +1,4 @@
-"""Port of the pool, as a program of a department calls it: greet, publish, resume, describe, fetch, commit.
+"""Port of the pool, as a department's program calls it: greet, publish, resume, describe, fetch, commit, report.
 
 This protocol is the source of the signatures and their promises. `exchange.client.PoolClient` implements it over gRPC,
 an in-memory adapter implements it in the tests, and `tests/contract/pool_suite.py` runs the same tests on both. The
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from exchange.client.messages import FetchResult, Hello, LaneHead, Subscription
+from schemas.connector_report import ConnectorReport, ReportAnswer
 from schemas.names import Topic
 from schemas.record import Batch, Receipt
 
@@ -96,5 +97,17 @@ class Pool(Protocol):
         Raises:
             RefusedError: the grant does not allow it, now, for this purpose and case.
             InvalidError: POSITION_INVALID, a position of another grant.
+        """
+        ...
+
+    def report(self, report: ConnectorReport) -> ReportAnswer | None:
+        """State what this connector does, in place of its report before; None = the pool takes no reports.
+
+        A pool of an earlier version takes none. Nothing else depends on it.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, beyond its bounds (`schemas.connector_report.check_report`).
+            RefusedError: the certificate is revoked, or the department inactive.
+            UnavailableError: RATE_LIMITED, the connector reports too often.
         """
         ...

@@ -30,7 +30,7 @@ from registry.database.unit_of_work import Reader, UnitOfWork, connection_of
 from schemas.access import Role
 from schemas.errors import CorruptError
 
-__all__ = ["PostgresIdentityStore", "metadata"]
+__all__ = ["PostgresIdentityStore", "metadata", "read_certificate", "read_invitation"]
 
 metadata = sa.MetaData()
 _ID = sa.Text(collation="C")  # ordered by code point, as everywhere else
@@ -49,6 +49,8 @@ _invitation = sa.Table(
     sa.Column("expires_at", _MOMENT, nullable=False),
     sa.Column("used_at", _MOMENT),
     *tag_columns(),
+    sa.Index("identity_invitation_made", "created_at", "digest"),
+    sa.Index("identity_invitation_department", "department", "created_at", "digest"),
     info=tagged("identity"),
 )
 _certificate = sa.Table(
@@ -63,7 +65,7 @@ _certificate = sa.Table(
     sa.Column("revoked_by", sa.Text, nullable=False),
     sa.Column("revoked_because", sa.Text, nullable=False),
     *tag_columns(),
-    sa.Index("identity_certificate_holder", "department", "connector"),
+    sa.Index("identity_certificate_newest", "department", "connector", "not_after", "serial"),
     info=tagged("identity"),
 )
 _signing_key = sa.Table(
@@ -107,6 +109,18 @@ _account_use = sa.Table(
     sa.Column("used_at", _MOMENT, nullable=False),
     info=derived("shown in lists alone: when an account was last used decides nothing"),
 )
+# The last report of each connector; `exchange.identity.connectors.postgres` reads and writes it.
+_report = sa.Table(
+    "identity_report",
+    metadata,
+    sa.Column("department", _ID, primary_key=True),
+    sa.Column("connector", _ID, primary_key=True),
+    sa.Column("received_at", _MOMENT, nullable=False),
+    sa.Column("program", sa.Text, nullable=False),
+    sa.Column("started", _MOMENT, nullable=False),
+    sa.Column("body", pg.JSONB, nullable=False),
+    info=derived("a department's statement about its own program: shown in lists alone, it decides nothing"),
+)
 
 # An advisory lock, as there need not be a row yet that could be locked.
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
@@ -149,16 +163,7 @@ class PostgresIdentityStore(IdentityStore):
         found = connection_of(reader).execute(statement).one_or_none()
         if found is None:
             return None
-        row = self._tags.checked(_invitation, found)
-        return OneTimeToken(
-            digest=bytes(row["digest"]),
-            department=row["department"],
-            connector=row["connector"],
-            invited_by=row["invited_by"],
-            created_at=row["created_at"],
-            expires_at=row["expires_at"],
-            used_at=row["used_at"],
-        )
+        return read_invitation(self._tags.checked(_invitation, found))
 
     @override
     def use_invitation(self, work: UnitOfWork, digest: bytes, at: datetime) -> bool:
@@ -222,7 +227,7 @@ class PostgresIdentityStore(IdentityStore):
         return None if row is None else self._certificate(row)
 
     def _certificate(self, row: Any) -> Certificate:
-        found = _read_certificate(self._tags.checked(_certificate, row))
+        found = read_certificate(self._tags.checked(_certificate, row))
         if found.revoked_at is not None:
             if len(self._revoked) < _MOST_REVOKED:
                 self._revoked.add(found.serial)
@@ -236,7 +241,7 @@ class PostgresIdentityStore(IdentityStore):
         if connector is not None:
             statement = statement.where(_certificate.c.connector == connector)
         rows = connection_of(reader).execute(statement.order_by(_certificate.c.not_before, _certificate.c.serial))
-        return [_read_certificate(row) for row in self._tags.valid(_certificate, rows)]
+        return [read_certificate(row) for row in self._tags.valid(_certificate, rows)]
 
     @override
     def certificates_page(
@@ -251,7 +256,7 @@ class PostgresIdentityStore(IdentityStore):
             return connection_of(reader).execute(statement.order_by(*columns).limit(most)).all()
 
         def keep(rows: Sequence[Any]) -> list[Certificate | DamagedRow]:
-            return self._tags.listed(_certificate, rows, _read_certificate, _damaged_certificate)
+            return self._tags.listed(_certificate, rows, read_certificate, _damaged_certificate)
 
         return collect(read, keep, lambda row: (row.department, row.connector, row.serial), after=after, limit=limit)
 
@@ -422,7 +427,21 @@ def _changeable(account: Account) -> dict[str, Any]:
     }
 
 
-def _read_certificate(row: Mapping[str, Any]) -> Certificate:
+def read_invitation(row: Mapping[str, Any]) -> OneTimeToken:
+    """Return an invitation from its checked row."""
+    return OneTimeToken(
+        digest=bytes(row["digest"]),
+        department=row["department"],
+        connector=row["connector"],
+        invited_by=row["invited_by"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        used_at=row["used_at"],
+    )
+
+
+def read_certificate(row: Mapping[str, Any]) -> Certificate:
+    """Return a certificate from its checked row."""
     return Certificate(
         serial=row["serial"],
         department=row["department"],

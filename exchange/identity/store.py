@@ -327,6 +327,14 @@ class MemoryIdentityStore(IdentityStore):
         del work  # one transaction at a time: everything is locked
         return self._tables.certificates.get(serial)
 
+    def all_certificates(self) -> Sequence[Certificate]:
+        """Return all certificates, for the adapter of lists."""
+        return [*self._tables.certificates.values()]
+
+    def all_invitations(self) -> Sequence[OneTimeToken]:
+        """Return all invitations, for the adapter of lists."""
+        return [*self._tables.invitations.values()]
+
     @override
     def certificates(self, reader: Reader, department: str, connector: str | None = None) -> Sequence[Certificate]:
         del reader

@@ -54,5 +54,9 @@ class SealedReceipts(ReceiptStore):
         return self._store.last_sequences(reader)
 
     @override
+    def lasts_of(self, reader: Reader, connectors: Collection[tuple[str, str]]) -> Sequence[Receipt]:
+        return self._store.lasts_of(reader, connectors)
+
+    @override
     def prune_keys(self, work: UnitOfWork, before: int) -> int:
         return self._store.prune_keys(work, before)

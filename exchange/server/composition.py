@@ -47,6 +47,7 @@ from exchange.control.administration import Administration, RegistryServices
 from exchange.control.audit_keys import AuditKeys
 from exchange.control.audit_queries import AuditQueries
 from exchange.control.clock import ClockService
+from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
 from exchange.control.grants.permissions import GrantPermissions
@@ -60,6 +61,7 @@ from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
 from exchange.identity.audit_pseudonyms import AuditPseudonyms
 from exchange.identity.authority import Authority, CertificateAuthenticator, read_authority_certificate
+from exchange.identity.connectors.postgres import PostgresConnectorStore
 from exchange.identity.enrolment import Connectors, Enrolment
 from exchange.identity.failure_limiter import FailureLimiter
 from exchange.identity.keyfile import read_ed25519
@@ -69,7 +71,7 @@ from exchange.identity.postgres_proposals import PostgresProposals
 from exchange.identity.pseudonyms import Pseudonyms
 from exchange.identity.secrets import FileSecrets, RoleSecrets, Secrets
 from exchange.identity.tokens import Users
-from exchange.pool import Pool
+from exchange.pool import VERSION, Pool
 from exchange.records.append_recovery import AppendRecovery
 from exchange.records.fetch import FetchService
 from exchange.records.publish import PublishService
@@ -283,6 +285,17 @@ class App:
                 ),
                 on_set_up=lambda: config.path("bootstrap-token").unlink(missing_ok=True),
                 quotas=config.quotas,
+            ),
+            connectors=ConnectorService(
+                database=storage.database,
+                enforcer=audit.enforcer,
+                attributes=authorization.attributes,
+                identities=identity.store,
+                store=PostgresConnectorStore(tags),
+                receipts=PostgresReceipts(),
+                entries=audit.entries,
+                program=VERSION,
+                now=utc_now,
             ),
             last_use=LastUse(storage.database, identity.store),
             audit_queries=AuditQueries(

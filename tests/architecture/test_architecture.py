@@ -79,6 +79,7 @@ def test_a_room_has_about_fifteen_modules_at_most() -> None:
         for file in (ROOT / package).rglob("*.py")
         if file.stem != "__init__" and not file.stem.endswith(("_pb2", "_pb2_grpc"))
     )
+    del modules[Path("exchange/migrations/versions")]  # no room: the revisions in their order, which are never removed
     assert {str(room): count for room, count in modules.items() if count > 16} == {}
 
 

@@ -24,6 +24,7 @@ from exchange.client import BatchRefusedError, FetchResult, Pool
 from exchange.client.receipts import verify_receipt
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
+from schemas.connector_report import ConnectorReport, Direction, StreamReport, StreamState
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError
 from schemas.names import Topic
 from schemas.record import (
@@ -563,7 +564,39 @@ class FetchContract(_WithResource):
                 call()
 
 
-class PoolContract(PublishContract, FetchContract):
+class ReportContract:
+    """What a report promises."""
+
+    def test_a_report_is_taken_however_often_it_replaces_the_one_before(self, rig: Rig) -> None:
+        for state in (StreamState.RUNNING, StreamState.WAITING):
+            stream = StreamReport(
+                name="people.v1",
+                direction=Direction.PUBLISH,
+                mode="snapshot",
+                state=state,
+                sequence=2**62,
+                quarantine={"NULL_NOT_ALLOWED": 3},
+            )
+            report = ConnectorReport(program="exchange-pool/0.1.0", started=1, streams=[stream])
+            answer = rig.second.pool.report(report)
+            assert answer is not None
+            assert answer.next >= 1
+
+    def test_a_report_beyond_its_bounds_is_refused(self, rig: Rig) -> None:
+        stream = StreamReport(name="people.v1", direction=Direction.PUBLISH, state=StreamState.DONE)
+        for wrong in (
+            replace(stream, name="a row's value"),
+            replace(stream, reason="what went wrong, in words"),
+            replace(stream, quarantine={f"CODE_{chr(97 + n % 26)}_{chr(97 + n // 26)}": 1 for n in range(101)}),
+            replace(stream, last_success=-1),
+        ):
+            with raises(InvalidError, Reason.REQUEST_INVALID):
+                rig.second.pool.report(ConnectorReport(program="p", started=1, streams=[wrong]))
+        with raises(InvalidError, Reason.REQUEST_INVALID):
+            rig.second.pool.report(ConnectorReport(program="p", started=1, streams=[stream] * 2))
+
+
+class PoolContract(PublishContract, FetchContract, ReportContract):
     """Everything that the port promises."""
 
 

@@ -160,8 +160,10 @@ def use_and_kill(line: Line) -> Path:
     """Use a pool of its version, then kill it while batches are on their way; return a checkpoint kept before that."""
     before = line.world.programs
     line.begin()
-    line.add(300)
+    line.add(250)
     line.publish(before)
+    line.add(50)
+    line.publish(Programs())  # a connector of this version goes on where the pool takes no reports
     line.draw(before)
     assert line.drawn() == line.expected()
     kept = line.world.folder / "checkpoint"
@@ -180,13 +182,19 @@ def use_and_kill(line: Line) -> Path:
     return kept
 
 
+def statuses(line: Line) -> dict[str, str]:
+    return {one["connector"]: one["status"] for one in line.world.root.list("/connectors")}
+
+
 def upgrade(line: Line, now: Programs) -> Identity:
     """Bring the pool up with today's programs: the line goes on, what was revoked stays so; return a new connector."""
     line.world.programs = now
     now.run("pool", "migrate", "--data", str(line.world.data))
     line.world.serve()
+    assert statuses(line) == {"source": "never", "sink": "never"}
     line.publish(now)
     line.draw(now)
+    assert statuses(line) == {"source": "ended", "sink": "ended"}
     assert line.drawn() == line.expected()
     other = line.labour.enrol("other")
     for grant, reason in ((line.revoked, Reason.GRANT_NOT_ACTIVE), (line.suspended, Reason.GRANT_SUSPENDED)):

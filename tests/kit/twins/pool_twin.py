@@ -28,6 +28,7 @@ from exchange.client import BatchRefusedError, FetchResult, Hello, LaneHead, Poo
 from exchange.records.submission import Submission, check_form, check_root
 from registry.avro.parser import parse
 from registry.codec.codec import Engine, engine_for
+from schemas.connector_report import ConnectorReport, ReportAnswer, check_report
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError
 from schemas.names import ConnectorId, Lane, Topic
 from schemas.record import (
@@ -113,6 +114,8 @@ class PoolTwin:
         self.lanes: dict[Lane, LaneLog] = {}
         self.issued: set[bytes] | None = None  # positions of this generation, once the pool was restored
         self.grants: dict[str, Grant] = {}
+        self.reports: dict[tuple[str, str], list[ConnectorReport]] = {}  # by department and connector, all of them
+        self.takes_reports = True
         self.refuses: Callable[[Record], str] = lambda _: ""  # a record → why it is refused, beside the schema
         self.receipt_key = Ed25519PrivateKey.from_private_bytes(bytes(32))
         self._clock = itertools.count(1_800_000_000_000_000)
@@ -231,6 +234,15 @@ class TwinClient(Pool):
         if schema_id not in self.pool.schemas:
             raise InvalidError(Reason.SCHEMA_UNKNOWN, f"no schema {schema_id}; register one")
         return schema_id, self.pool.schemas[schema_id]
+
+    @override
+    def report(self, report: ConnectorReport) -> ReportAnswer | None:
+        if not self.pool.takes_reports:
+            return None
+        check_report(report)
+        with self.pool.lock:
+            self.pool.reports.setdefault((self.department, self.connector), []).append(report)
+        return ReportAnswer(next=60)
 
     # -- publish -----------------------------------------------------------------------------------------------
 

@@ -13,10 +13,12 @@ class Capability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CAPABILITY_PUBLISH: _ClassVar[Capability]
     CAPABILITY_FETCH: _ClassVar[Capability]
     CAPABILITY_WITHDRAWALS: _ClassVar[Capability]
+    CAPABILITY_REPORT: _ClassVar[Capability]
 CAPABILITY_UNSPECIFIED: Capability
 CAPABILITY_PUBLISH: Capability
 CAPABILITY_FETCH: Capability
 CAPABILITY_WITHDRAWALS: Capability
+CAPABILITY_REPORT: Capability
 
 class RequestHeader(_message.Message):
     __slots__ = ("trace_id", "purpose", "case_number", "client_version", "on_behalf_of")
@@ -310,3 +312,72 @@ class CommitReply(_message.Message):
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     def __init__(self, entry_id: _Optional[str] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("header", "program", "started", "configuration", "streams", "ended")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    header: RequestHeader
+    program: str
+    started: int
+    configuration: str
+    streams: _containers.RepeatedCompositeFieldContainer[Stream]
+    ended: bool
+    def __init__(self, header: _Optional[_Union[RequestHeader, _Mapping]] = ..., program: _Optional[str] = ..., started: _Optional[int] = ..., configuration: _Optional[str] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., ended: _Optional[bool] = ...) -> None: ...
+
+class Stream(_message.Message):
+    __slots__ = ("name", "direction", "state", "reason", "last_success", "sequence", "unacknowledged", "keys", "read", "published", "quarantined", "unchanged", "voided", "quarantine", "ledger_lost", "mode")
+    class QuarantineEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LAST_SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+    VOIDED_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_LOST_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    direction: str
+    state: str
+    reason: str
+    last_success: int
+    sequence: int
+    unacknowledged: int
+    keys: int
+    read: int
+    published: int
+    quarantined: int
+    unchanged: int
+    voided: int
+    quarantine: _containers.ScalarMap[str, int]
+    ledger_lost: int
+    mode: str
+    def __init__(self, name: _Optional[str] = ..., direction: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., last_success: _Optional[int] = ..., sequence: _Optional[int] = ..., unacknowledged: _Optional[int] = ..., keys: _Optional[int] = ..., read: _Optional[int] = ..., published: _Optional[int] = ..., quarantined: _Optional[int] = ..., unchanged: _Optional[int] = ..., voided: _Optional[int] = ..., quarantine: _Optional[_Mapping[str, int]] = ..., ledger_lost: _Optional[int] = ..., mode: _Optional[str] = ...) -> None: ...
+
+class ReportReply(_message.Message):
+    __slots__ = ("next", "latest_program", "notices")
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    LATEST_PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    next: int
+    latest_program: str
+    notices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, next: _Optional[int] = ..., latest_program: _Optional[str] = ..., notices: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -69,6 +69,11 @@ class ExchangeStub:
                 request_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitRequest.SerializeToString,
                 response_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitReply.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/pool.v1.Exchange/Report',
+                request_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.SerializeToString,
+                response_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.FromString,
+                _registered_method=True)
 
 
 class ExchangeServicer:
@@ -124,6 +129,13 @@ class ExchangeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """What the connector states of itself: at its start, when a stream ends, at its end, and every minute between.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExchangeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -161,6 +173,11 @@ def add_ExchangeServicer_to_server(servicer, server):
                     servicer.Commit,
                     request_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitRequest.FromString,
                     response_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitReply.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.FromString,
+                    response_serializer=schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +369,33 @@ class Exchange:
             '/pool.v1.Exchange/Commit',
             schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitRequest.SerializeToString,
             schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.CommitReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pool.v1.Exchange/Report',
+            schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportRequest.SerializeToString,
+            schemas_dot_proto_dot_pool_dot_v1_dot_exchange__pb2.ReportReply.FromString,
             options,
             channel_credentials,
             insecure,

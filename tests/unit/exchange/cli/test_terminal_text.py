@@ -73,6 +73,15 @@ def _document() -> dict[str, Any]:
         "quota_per_day": 7, "revoked_at": None, "suspend_after": _EVIL, "withheld": [],
     }  # fmt: skip
     document |= dict.fromkeys(("not_before", "expires", "not_after", "expires_at", "approved_at", "time"), _TIME)
+    batch = {"topic": _EVIL, "sequence": 3, "at": _EVIL, "entry": _EVIL}
+    stream = dict.fromkeys(("sequence", "unacknowledged", "read", "published", "quarantined", "unchanged", "voided"), 3)
+    texts = dict.fromkeys(("name", "direction", "mode", "state", "reason", "last_success", "ledger_lost"), _EVIL)
+    document |= {
+        "report": {"received_at": _EVIL, "program": _EVIL, "configuration": _EVIL,
+                   "streams": [{**stream, **texts, "quarantine": {_EVIL: 3}}]},
+        "certificate": {"not_after": _TIME, "revoked_at": None, "serial": _EVIL}, "certificates": 3,
+        "last_batch": batch, "lanes": [batch], "draws": [{"grant": _EVIL, "at": _EVIL, "records": 3, "entry": _EVIL}],
+    }  # fmt: skip
     document["review"] = {
         "labels": {_EVIL: _EVIL},
         "words": [_EVIL],
