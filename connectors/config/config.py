@@ -203,7 +203,7 @@ class _DatabaseConfig(StrictModel):
 
 
 class FilesSource(StrictModel):
-    """A drop folder (`connectors.sources.csv_folder`)."""
+    """A drop folder (`connectors.sources.drop_folder`)."""
 
     kind: Literal["files"]
     path: Path
@@ -317,6 +317,15 @@ class FormatConfig(StrictModel):
     header_row: int = Field(default=1, ge=1)
     stop_at: StopAt | None = None
     null_values: Texts = ()
+    form: Literal["", "csv", "tsv", "jsonl", "excel"] = ""
+    sheet: str = ""
+
+    def stated(self) -> str:
+        """Return the format as JSON, a part of a publication's fingerprint: without what is younger than some of them.
+
+        A key that is not used must not have what was published read as another format, and published once more.
+        """
+        return self.model_dump_json(exclude={name for name in ("form", "sheet") if not getattr(self, name)})
 
 
 class ColumnConfig(StrictModel):

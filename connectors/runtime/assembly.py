@@ -27,8 +27,8 @@ from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.publishing.publisher import Publisher
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
-from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
+from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
+from connectors.sources.file_portion import FileForm, FileFormat
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
@@ -89,7 +89,7 @@ def publication(config: PublishConfig) -> Publication:
         unknown_columns=config.unknown_columns,
         on_duplicate=config.on_duplicate,
         on_delete=config.on_delete,
-        source_format=f"{file_format.model_dump_json()} {config.replaces}",
+        source_format=f"{file_format.stated()} {config.replaces}",
     )
 
 
@@ -134,10 +134,10 @@ def source(
                 ledger.end_run(replace(ledger.begin_run(name), outcome=Reason.FILE_REJECTED.value))
                 notify(f"{name} is set aside{f', in {rejected}' if rejected else ''}: {reject.message}")
 
-            return CsvFolder(
+            return DropFolder(
                 files.path,
                 section.pattern or files.pattern,
-                csv_format=_csv_format(section),
+                file_format=_file_format(section),
                 replaces=Replaces(section.replaces),
                 ready_when=ReadyWhen(marker=marker, unchanged=seconds),
                 after_success=AfterSuccess(move_to=files.path / move_to if move_to else None, delete=delete),
@@ -168,7 +168,7 @@ def first_portion(source_: SnapshotSource, file: Path | None) -> Portion | None:
     match source_:
         case SqlSource():
             return source_.open()
-        case CsvFolder():
+        case DropFolder():
             files = source_.files() if file is None else [file]
             return source_.open(files[-1]) if files else None
     return next(iter(source_.portions(bytes(8))), None)
@@ -249,14 +249,16 @@ def subscriber(
     )
 
 
-def _csv_format(section: PublishConfig) -> CsvFormat:
+def _file_format(section: PublishConfig) -> FileFormat:
     file_format = section.format
-    return CsvFormat(
+    return FileFormat(
         encoding=file_format.encoding,
         delimiter=file_format.delimiter,
         header_row=file_format.header_row,
         stop_column=file_format.stop_at.column if file_format.stop_at else "",
         stop_value=file_format.stop_at.equals if file_format.stop_at else "",
+        form=FileForm(file_format.form) if file_format.form else None,
+        sheet=file_format.sheet,
     )
 
 

@@ -14,7 +14,7 @@ from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeCo
 from connectors.mapping.mapping import BoundMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
 from connectors.runtime import assembly, change_streams, remedies, table_checks
-from connectors.sources.csv_file import CsvPortion
+from connectors.sources.drop_folder import FolderFile
 from connectors.sources.postgres.readiness import Finding, Verdict
 from connectors.state.ledger import Ledger
 from exchange.client import Identity
@@ -193,7 +193,7 @@ def _bind_first_portion(
             ledger.close()
     if portion is None:
         raise InvalidError(Reason.NOT_FOUND, "no file of the folder matches the pattern; name one with --file")
-    encoding = portion.encoding if isinstance(portion, CsvPortion) else ""
+    encoding = portion.encoding if isinstance(portion, FolderFile) else ""
     return mapping.bind(portion.columns), portion.name, encoding, portion.chunks
 
 

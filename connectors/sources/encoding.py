@@ -27,13 +27,16 @@ more.
 
 import codecs
 import hashlib
+import io
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["AUTO", "DecodingFailure", "EncodingResult", "assign_characters", "detect_encoding"]
+from connectors.sources.file_portion import open_binary, unavailable_file
+
+__all__ = ["AUTO", "DecodingFailure", "EncodingResult", "assign_characters", "detect_encoding", "open_text"]
 
 AUTO = "auto"
 _BLOCK = 1 << 20  # bytes
@@ -128,12 +131,12 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
         encoding: `auto`, or the only one to try.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read; also one of `connectors.sources.file_portion.DAMAGED`.
         LookupError: Python has no such encoding.
     """
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         head = file.read(_HEAD)
         names = (encoding,) if encoding != AUTO else _candidates(head)
         decoders = [_StrictDecoder(name) for name in names]
@@ -173,6 +176,21 @@ def assign_characters(text: str, encoding: str) -> str:
     return text.translate(_ASSIGNED)
 
 
+def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+    """Open a file as text, after its byte order mark, with the line ends that it has.
+
+    Raises:
+        UnavailableError: SOURCE_UNAVAILABLE.
+    """
+    try:
+        file = io.TextIOWrapper(open_binary(path), encoding=encoding, errors="strict", newline="")
+        if file.read(1) != "\ufeff":
+            file.seek(0)
+    except OSError as error:
+        raise unavailable_file(path) from error
+    return file
+
+
 def _candidates(head: bytes) -> tuple[str, ...]:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
@@ -202,7 +220,7 @@ def _damage(path: Path, failed_at: int, size: int) -> DecodingFailure | None:
     """Return a failure for UTF-8 that was damaged or cut: nearly all its bytes beyond ASCII are whole characters."""
     beyond_ascii = whole = 0
     cut = b""
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         while block := file.read(_BLOCK):
             beyond_ascii += sum(map(len, _BEYOND_ASCII.findall(block)))
             block = cut + block  # a character may begin in one block and end in the next
@@ -242,7 +260,7 @@ def _doubt(path: Path) -> DecodingFailure | None:
 def _texts(path: Path) -> Iterator[str]:
     """Return a file's text in GB18030, in blocks."""
     decoder = codecs.getincrementaldecoder("gb18030")("strict")
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         while block := file.read(_BLOCK):
             yield decoder.decode(block)
 
@@ -278,7 +296,7 @@ def _is_rare(character: str) -> bool:
 
 def _line_of(path: Path, offset: int) -> int:
     line = 1
-    with path.open("rb") as file:
+    with open_binary(path) as file:
         left = offset
         while left > 0 and (block := file.read(min(_BLOCK, left))):
             line += block.count(b"\n")

@@ -10,7 +10,7 @@
     lost_receipts         receipts of batches that a restored pool has lost: what it had accepted
     receipts    the pool's answers, whole: the department's own proof of what it gave, to be verified later
                 (`exchange.client.receipts`) with the key that the pool named, `receipt_key` in meta
-    files       contents that were published or quarantined (`connectors.sources.csv_folder`)
+    files       contents that were published or quarantined (`connectors.sources.drop_folder`)
     quarantine  rows with reason, line and original bytes (`connectors.state.quarantine`)
     runs        the balance of each portion: rows read = published + quarantined + unchanged
 
@@ -34,8 +34,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from connectors.sources.csv_file import FileSignature
-from connectors.sources.csv_folder import FileHistory, FileRecord
+from connectors.sources.drop_folder import FileHistory, FileRecord
+from connectors.sources.file_portion import FileSignature
 from schemas.errors import InvalidError, Reason, UnavailableError
 from schemas.names import Lane
 from schemas.record import NO_ROOT, OffsetRange, Receipt

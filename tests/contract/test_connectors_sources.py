@@ -1,22 +1,33 @@
 import csv
+import gzip
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import pytest
 import sqlalchemy as sa
+from typing_extensions import override
 
 from connectors.conformance import COLUMNS, Row, SnapshotSourceSuite
 from connectors.port import Replaces, SnapshotSource
-from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
+from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
+from connectors.sources.file_portion import FileFormat
 from connectors.sources.memory import MemoryDatabase, MemorySnapshotSource
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
+from tests.kit.cases.workbooks import write_workbook
 
 
-class _CsvFolder(SnapshotSourceSuite):
+def _write_cells(file: IO[str], rows: Sequence[Row], delimiter: str = ",") -> None:
+    writer = csv.DictWriter(file, COLUMNS, delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+class _DropFolder(SnapshotSourceSuite):
     distinguishes_null = False
     encoding = "utf-8"
 
@@ -28,15 +39,16 @@ class _CsvFolder(SnapshotSourceSuite):
         yield
         self.ledger.close()
 
-    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
+    def write(self, rows: Sequence[Row]) -> None:
         with (self.folder / "rows.csv").open("w", encoding=self.encoding, newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        return CsvFolder(
+            _write_cells(file, rows)
+
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
+        self.write(rows)
+        return DropFolder(
             self.folder,
-            ["*.csv"],
-            csv_format=CsvFormat(),
+            ["rows.*"],
+            file_format=FileFormat(),
             replaces=Replaces.EVERYTHING,
             ready_when=ReadyWhen(unchanged=0),
             after_success=AfterSuccess(),
@@ -49,20 +61,65 @@ class _CsvFolder(SnapshotSourceSuite):
         shutil.rmtree(self.folder)
 
 
-class TestCsvInUtf8(_CsvFolder):
+class TestCsvInUtf8(_DropFolder):
     pass
 
 
-class TestCsvWithByteOrderMark(_CsvFolder):
+class TestCsvWithByteOrderMark(_DropFolder):
     encoding = "utf-8-sig"
 
 
-class TestCsvInGb18030(_CsvFolder):
+class TestCsvInGb18030(_DropFolder):
     encoding = "gb18030"
 
 
-class TestCsvInUtf16(_CsvFolder):
+class TestCsvInUtf16(_DropFolder):
     encoding = "utf-16"
+
+
+class TestTsv(_DropFolder):
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        with (self.folder / "rows.tsv").open("w", encoding="utf-8", newline="") as file:
+            _write_cells(file, rows, "\t")
+
+
+class TestCompressedCsv(_DropFolder):
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        with gzip.open(self.folder / "rows.csv.gz", "wt", encoding="gb18030", newline="") as file:
+            _write_cells(file, rows)
+
+
+class TestCompressedTsv(_DropFolder):
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        with gzip.open(self.folder / "rows.tsv.gz", "wt", encoding="utf-8", newline="") as file:
+            _write_cells(file, rows, "\t")
+
+
+class TestJsonLines(_DropFolder):
+    distinguishes_null = True
+
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (self.folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+
+
+class TestCompressedJsonLines(_DropFolder):
+    distinguishes_null = True
+
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        with gzip.open(self.folder / "rows.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+class TestWorkbook(_DropFolder):
+    @override
+    def write(self, rows: Sequence[Row]) -> None:
+        write_workbook(self.folder / "rows.xlsx", [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
 
 
 def _table(url: sa.URL, rows: Sequence[Row]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from connectors.conformance import Row
 from connectors.port import Portion, RejectCode, Replaces
-from connectors.sources.csv_folder import AfterSuccess, ReadyWhen
+from connectors.sources.drop_folder import AfterSuccess, ReadyWhen
 from connectors.state.ledger import Ledger
 from tests.kit.twins.pool_twin import PoolTwin
 from tests.kit.world.department import HEADER, SCHEMA, TOPIC, Department, now, only, row, rows
@@ -108,7 +108,7 @@ def test_a_total_row_ends_the_file_and_a_title_precedes_it(department: Departmen
     path.write_text(
         "低保对象,,,\r\n　id ,amount,since,note\r\n1,1.00,,\r\n合计,1.00,,\r\n说明,,,\r\n", encoding="gb18030"
     )
-    department.csv_format = replace(department.csv_format, header_row=2, stop_column="id", stop_value="合计")
+    department.file_format = replace(department.file_format, header_row=2, stop_column="id", stop_value="合计")
     run = only(department.publish())
     assert (run.read, run.published) == (1, 1)
     assert list(department.state()) == ["1"]

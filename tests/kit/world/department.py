@@ -14,8 +14,8 @@ from connectors.mapping.mapping import Column
 from connectors.port import Pool, Reject, Replaces, SnapshotSource
 from connectors.publishing.publication import Limits, Publication
 from connectors.publishing.publisher import Publisher
-from connectors.sources.csv_file import CsvFormat
-from connectors.sources.csv_folder import AfterSuccess, CsvFolder, ReadyWhen
+from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
+from connectors.sources.file_portion import FileFormat
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine, QuarantineEntry, read_entries
 from schemas.names import Topic
@@ -60,7 +60,7 @@ class Department:
     schema: Record = field(default_factory=lambda: SCHEMA)
     on_duplicate: str = "quarantine"
     replaces: Replaces = Replaces.EVERYTHING
-    csv_format: CsvFormat = field(default_factory=CsvFormat)
+    file_format: FileFormat = field(default_factory=FileFormat)
     after_success: AfterSuccess = field(default_factory=AfterSuccess)
     after_reject: AfterSuccess = field(default_factory=AfterSuccess)
     ready_when: ReadyWhen = field(default_factory=lambda: ReadyWhen(unchanged=0))
@@ -96,10 +96,10 @@ class Department:
         def quarantine(name: str, reject: Reject) -> None:
             Quarantine(ledger).add(name, 0, [reject])
 
-        return CsvFolder(
+        return DropFolder(
             self.drop,
             ["*.csv"],
-            csv_format=self.csv_format,
+            file_format=self.file_format,
             replaces=self.replaces,
             ready_when=self.ready_when,
             after_success=self.after_success,

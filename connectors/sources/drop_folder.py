@@ -1,4 +1,4 @@
-"""Drop folder as a source: each CSV file that is ready, and was not published before, is a portion.
+"""Drop folder as a source: each file that is ready, and was not published before, is a portion.
 
 A file is identified by its SHA-256, not by its name or its time: copies over SMB keep their times, and people save
 again without changing anything. The same content again is skipped; the same name with other content is a new version.
@@ -15,7 +15,8 @@ The folder is scanned, not watched: inotify does not work on network shares.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,14 +24,30 @@ from typing import Protocol
 
 from typing_extensions import override
 
-from connectors.port import Reject, RejectCode, Replaces, SnapshotSource
-from connectors.sources.csv_file import CsvFormat, CsvPortion, FileSignature
+from connectors.port import Portion, Reject, RejectCode, Replaces, RowChunk, SnapshotSource
+from connectors.sources.csv_file import CsvPortion
 from connectors.sources.encoding import detect_encoding
+from connectors.sources.file_portion import (
+    DAMAGED,
+    FileForm,
+    FileFormat,
+    FilePortion,
+    FileSignature,
+    file_form,
+)
+from connectors.sources.json_lines_file import JsonLinesPortion
+from connectors.sources.workbook_file import WorkbookPortion
 from schemas.errors import InvalidError, PoolError, Reason, UnavailableError
 
-__all__ = ["AfterSuccess", "CsvFolder", "FileHistory", "FileRecord", "ReadyWhen"]
+__all__ = ["AfterSuccess", "DropFolder", "FileHistory", "FileRecord", "FolderFile", "ReadyWhen"]
 
 _DAY = 86_400.0  # seconds
+_FORMS: Mapping[FileForm, type[FilePortion]] = {
+    FileForm.CSV: CsvPortion,
+    FileForm.TSV: CsvPortion,
+    FileForm.JSON_LINES: JsonLinesPortion,
+    FileForm.WORKBOOK: WorkbookPortion,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,15 +140,15 @@ class FileHistory(Protocol):
         ...
 
 
-class CsvFolder(SnapshotSource):
-    """A drop folder of CSV files."""
+class DropFolder(SnapshotSource):
+    """A drop folder of files, of any form of `connectors.sources.file_portion`."""
 
     def __init__(
         self,
         path: Path,
         patterns: Sequence[str],
         *,
-        csv_format: CsvFormat,
+        file_format: FileFormat,
         replaces: Replaces,
         ready_when: ReadyWhen,
         after_success: AfterSuccess,
@@ -142,7 +159,7 @@ class CsvFolder(SnapshotSource):
     ) -> None:
         self.path = path
         self._patterns = tuple(patterns)
-        self._csv_format = csv_format
+        self._file_format = file_format
         self._replaces = replaces
         self._ready_when = ready_when
         self._after_success = after_success
@@ -173,13 +190,13 @@ class CsvFolder(SnapshotSource):
         return [entry for _, _, entry in sorted(found)]
 
     @override
-    def portions(self, fingerprint: bytes) -> Iterator[CsvPortion]:
+    def portions(self, fingerprint: bytes) -> Iterator[Portion]:
         for path in self.files():
             portion = self._portion_to_publish(path, fingerprint)
             if portion is not None:
                 yield portion
 
-    def open(self, path: Path) -> CsvPortion:
+    def open(self, path: Path) -> Portion:
         """Return one file as a portion, without regard to its history: for a preview.
 
         Raises:
@@ -192,7 +209,7 @@ class CsvFolder(SnapshotSource):
     def close(self) -> None:
         """Do nothing: no file stays open between two passes."""
 
-    def _portion_to_publish(self, path: Path, fingerprint: bytes) -> CsvPortion | None:
+    def _portion_to_publish(self, path: Path, fingerprint: bytes) -> "FolderFile | None":
         try:
             signature = FileSignature.of(path)
         except FileNotFoundError:
@@ -231,10 +248,35 @@ class CsvFolder(SnapshotSource):
     def _portion(self, path: Path, fingerprint: bytes) -> "FolderFile":
         try:
             signature = FileSignature.of(path)
-            decoded = detect_encoding(path, self._csv_format.encoding)
+            form = file_form(path, self._file_format)
+            sha256, encoding = (_digest(path), "") if form is FileForm.WORKBOOK else self._decoded(path)
         except OSError as error:
             raise UnavailableError(
                 Reason.SOURCE_UNAVAILABLE, f"{path.name} cannot be read ({error.strerror}); may this user read it?"
+            ) from error
+        try:
+            content = _FORMS[form](
+                path,
+                identity=sha256[:16],
+                encoding=encoding,
+                file_format=self._file_format,
+                replaces=self._replaces,
+                signature=signature,
+            )
+        except PoolError as error:
+            error.details["sha256"] = sha256.hex()
+            raise
+        return FolderFile(content, sha256, self, fingerprint)
+
+    def _decoded(self, path: Path) -> tuple[bytes, str]:
+        """Return a text file's digest and its encoding."""
+        try:
+            decoded = detect_encoding(path, self._file_format.encoding)
+        except DAMAGED as error:
+            raise InvalidError(
+                Reason.FILE_REJECTED,
+                "the compressed file is damaged or was cut; copy it again",
+                details={"code": RejectCode.ENCODING.value, "sha256": _digest(path).hex()},
             ) from error
         if decoded.failure is not None:
             failure = decoded.failure
@@ -251,18 +293,14 @@ class CsvFolder(SnapshotSource):
                     "sha256": decoded.sha256.hex(),
                 },
             )
-        try:
-            return FolderFile(path, decoded.sha256, decoded.encoding, signature, self, fingerprint)
-        except PoolError as error:
-            error.details["sha256"] = decoded.sha256.hex()
-            raise
+        return decoded.sha256, decoded.encoding
 
     def _quarantine_file(self, path: Path, signature: FileSignature, error: InvalidError, fingerprint: bytes) -> None:
         file_record = FileRecord(
             name=path.name, sha256=bytes.fromhex(error.details["sha256"]), signature=signature, done=False
         )
         reject = Reject(
-            line=int(error.details.get("line", self._csv_format.header_row)),
+            line=int(error.details.get("line", self._file_format.header_row)),
             code=RejectCode(error.details["code"]),
             field="",
             message=error.message,
@@ -282,35 +320,62 @@ class CsvFolder(SnapshotSource):
         self._history.record(file_record, fingerprint)
         self._dispose(portion.path, file_record)
 
-    @property
-    def csv_format(self) -> CsvFormat:
-        """Return the format of its files."""
-        return self._csv_format
 
-    @property
-    def replaces(self) -> Replaces:
-        """Return what one of its files replaces."""
-        return self._replaces
-
-
-class FolderFile(CsvPortion):
+class FolderFile(Portion):
     """A file of a drop folder."""
 
-    def __init__(
-        self, path: Path, sha256: bytes, encoding: str, signature: FileSignature, folder: CsvFolder, fingerprint: bytes
-    ) -> None:
-        super().__init__(
-            path,
-            identity=sha256[:16],
-            encoding=encoding,
-            csv_format=folder.csv_format,
-            replaces=folder.replaces,
-            signature=signature,
-        )
+    stable = True
+
+    def __init__(self, content: FilePortion, sha256: bytes, folder: DropFolder, fingerprint: bytes) -> None:
+        self.content = content
         self.sha256 = sha256
         self._folder = folder
         self._fingerprint = fingerprint
 
+    @property
+    def path(self) -> Path:
+        """Return the file's path."""
+        return self.content.path
+
+    @property
+    def signature(self) -> FileSignature:
+        """Return the file's signature when it was first read."""
+        return self.content.signature
+
+    @property
+    def encoding(self) -> str:
+        """Return the encoding of its text; empty for a workbook."""
+        return self.content.encoding
+
+    @property
+    @override
+    def name(self) -> str:
+        return self.content.name
+
+    @property
+    @override
+    def identity(self) -> bytes:
+        return self.content.identity
+
+    @property
+    @override
+    def replaces(self) -> Replaces:
+        return self.content.replaces
+
+    @property
+    @override
+    def columns(self) -> Sequence[str]:
+        return self.content.columns
+
+    @override
+    def chunks(self, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        return self.content.chunks(columns)
+
     @override
     def confirm(self) -> None:
         self._folder.record_published(self, self._fingerprint)
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

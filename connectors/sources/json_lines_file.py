@@ -1,0 +1,131 @@
+"""JSON Lines parser: one file as a portion, each line an object (RFC 8259) whose members are the columns.
+
+The columns are all names of members in the file, in the order in which they first appear: the file is read once for
+them. A member that a line lacks is null. Every value stays text:
+
+    text              as it is
+    number            the digits that the file has, so none is lost
+    true, false       true, false
+    null              null
+    object, array     JSON without blanks, its numbers as they are
+
+A line that is no object, names a member twice, or has NaN, infinity or half a surrogate pair is a reject. A blank line
+is skipped.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Unpack, override
+
+from connectors.sources.encoding import assign_characters, open_text
+from connectors.sources.file_portion import FilePortion, KnownFile, Record, rejected_file
+
+__all__ = ["JsonLinesPortion"]
+
+_MAX_COLUMNS = 2_000
+
+
+class _Number(str):
+    """A number, as the file has it."""
+
+    __slots__ = ()
+
+
+class _NotAllowedError(ValueError):
+    """What a line has in place of what is expected; never a value."""
+
+
+class JsonLinesPortion(FilePortion):
+    """A whole file."""
+
+    def __init__(self, path: Path, **known: Unpack[KnownFile]) -> None:
+        """Read the names of the columns.
+
+        Raises:
+            InvalidError: FILE_REJECTED, when no line is an object, or they have too many names.
+            UnavailableError: SOURCE_UNAVAILABLE.
+        """
+        super().__init__(path, **known)
+        self._record_encoding = self.encoding.removesuffix("-sig")
+        names: dict[str, None] = {}
+        lines = 0
+        for _, found, _ in self._objects():
+            lines += 1
+            if isinstance(found, dict):
+                names.update(dict.fromkeys(found))
+            if len(names) > _MAX_COLUMNS:
+                raise rejected_file(f"{self.name} has more than {_MAX_COLUMNS} names of members; expected columns")
+        if lines and not names:
+            raise rejected_file(f"{self.name} has no line that is a JSON object with members; expected one a line")
+        self.columns = list(names)
+
+    @override
+    def _records(self) -> Iterator[Record]:
+        for line, found, text in self._objects():
+            original = text.encode(self._record_encoding)
+            if isinstance(found, str):
+                yield line, found, original
+                continue
+            cells: Sequence[str | None] = [_cell(found.get(name)) for name in self.columns]
+            yield line, cells, original
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
+        """Yield (line, object, text); in place of the object what was expected."""
+        with open_text(self.path, self.encoding) as file:
+            for line, text in enumerate(file, 1):
+                if text.strip(" \t\r\n\ufeff"):
+                    yield line, _parse(assign_characters(text, self.encoding)), text
+
+
+def _parse(text: str) -> dict[str, Any] | str:
+    try:
+        found = json.loads(
+            text, parse_int=_Number, parse_float=_Number, parse_constant=_constant, object_pairs_hook=_members
+        )
+        text.encode()
+        json.dumps(found, ensure_ascii=False).encode()  # an escape may stand for half a pair
+    except _NotAllowedError as error:
+        return str(error)
+    except json.JSONDecodeError as error:
+        return f"a JSON object on one line ({error.msg}, character {error.pos + 1})"
+    except UnicodeEncodeError:
+        return "text without half a surrogate pair"
+    except RecursionError:
+        return "a JSON object of fewer levels"
+    return found if isinstance(found, dict) else "a JSON object; got another value"
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _NotAllowedError("an object that names each member once")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise _NotAllowedError(f"numbers that JSON has; got {name}")
+
+
+def _cell(value: Any) -> str | None:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return str(value)
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    match value:
+        case _Number():
+            return str(value)
+        case dict():
+            return "{" + ",".join(f"{_json(name)}:{_json(each)}" for name, each in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_json, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
