@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgressReporter", "print_error", "print_json", "print_line", "watch"]
 
+_BAR, _SHARE, _SHORTEST = 14, 4, 12  # characters of the bar, of its share, of a name that is cut
 _PLAIN_INTERVAL = 10.0  # seconds between lines where no terminal shows progress
 
 
@@ -74,7 +75,8 @@ class ProgressReporter:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        from rich.table import Column
 
         self._console = Console(stderr=True)
         self._lock = threading.Lock()
@@ -82,12 +84,12 @@ class ProgressReporter:
         self._tasks: dict[str, tuple[Any, int, bool]] = {}  # portion → its bar, rows read, all of them
         self._bars: Progress | None = None
         if self._console.is_terminal:
+            # On a narrow terminal a name is cut, never the bar (`_show_bar`). A name is no markup.
             self._bars = Progress(
-                TextColumn("{task.description}", markup=False),  # a name is no markup
-                BarColumn(bar_width=20),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[counters]}", markup=False),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+                BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR, no_wrap=True)),
+                TaskProgressColumn(table_column=Column(min_width=_SHARE, no_wrap=True)),
+                TextColumn("{task.fields[counters]}", markup=False, table_column=Column(no_wrap=True)),
                 console=self._console,
                 transient=True,
             )
@@ -106,6 +108,10 @@ class ProgressReporter:
     def progress(self, state: "RunReport") -> None:
         """Show the counters of a run: at once on a terminal, every 10 s elsewhere."""
         phase = state.outcome or "publishing"
+        if self._bars is not None:
+            with self._lock:
+                self._show_bar(state, f"{state.portion}: {phase}", _short(state))
+            return
         if phase == "drawing":
             counters = f"{state.read:,} received, {state.published:,} written, {state.quarantined:,} rejected"
         else:
@@ -114,9 +120,6 @@ class ProgressReporter:
                 f"{state.unchanged:,} unchanged"
             )
         with self._lock:
-            if self._bars is not None:
-                self._show_bar(state, f"{state.portion}: {phase}", counters)
-                return
             now = time.monotonic()
             if now - self._printed_at.get(state.portion, -_PLAIN_INTERVAL) < _PLAIN_INTERVAL:
                 return
@@ -126,7 +129,12 @@ class ProgressReporter:
 
     def _show_bar(self, state: "RunReport", title: str, counters: str) -> None:
         assert self._bars is not None  # noqa: S101 - the caller has looked
-        description, total = escape_line(title), state.total or None
+        from rich.text import Text
+
+        shown_title = Text(escape_line(title))
+        room = self._console.width - _BAR - _SHARE - len(counters) - 4  # a blank after each column
+        shown_title.truncate(max(room, _SHORTEST), overflow="ellipsis")
+        description, total = shown_title.plain, state.total or None
         task, read, _ = self._tasks.get(state.portion, (None, 0, False))
         if task is None or state.read < read:  # the next reading of it: of a new bar the total is not known yet
             for name, (old, _, ended) in list(self._tasks.items()):
@@ -140,3 +148,13 @@ class ProgressReporter:
 
     def _print(self, text: str) -> None:
         self._console.print(escape_line(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(state: "RunReport") -> str:
+    """Return the counters of a run beside its bar: what has come to nothing is left out."""
+    rows = f"{state.read:,}/{state.total:,}" if state.total else f"{state.read:,}"
+    more = (
+        (state.published, "written" if state.outcome == "drawing" else "published"),
+        (state.quarantined, "rejected" if state.outcome == "drawing" else "quarantined"),
+    )
+    return ", ".join([rows, *(f"{count:,} {word}" for count, word in more if count)])

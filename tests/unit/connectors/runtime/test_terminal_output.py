@@ -55,20 +55,31 @@ def test_progress_and_notices_are_escaped(monkeypatch: pytest.MonkeyPatch, *, te
     assert told.count("\\u202ed\\u2028e\\u0007f\\u000dg[bold]h[/bold]") >= 2
 
 
-def test_a_bar_says_how_far_it_is_and_a_plain_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", ["200", "80"])
+def test_a_bar_says_how_far_it_is_on_a_narrow_terminal_too(monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    for stream in (Terminal(), io.StringIO()):
-        monkeypatch.setattr(sys, "stderr", stream)
-        reporter = ProgressReporter()
-        reporter.progress(RunReport(id=1, portion="card", read=610, published=600, quarantined=10, total=1_000))
-        if reporter._bars is not None:
-            reporter._bars.refresh()
-        reporter.close()
-        told = stream.getvalue()
-        assert "card: publishing" in told
-        assert "61%" in told
-        assert "610 read, 600 published, 10 quarantined, 0 unchanged" in told
+    monkeypatch.setenv("COLUMNS", width)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    reporter = ProgressReporter()
+    portion = "public.a_table_with_a_name_that_is_very_long"
+    reporter.progress(RunReport(id=1, portion=portion, read=610, published=600, quarantined=10, total=1_000))
+    assert reporter._bars is not None
+    reporter._bars.refresh()
+    reporter.close()
+    told = stream.getvalue()
+    assert "public.a_table" in told
+    assert "61%" in told
+    assert "━" in told
+    assert "610/1,000" in told
+
+
+def test_a_plain_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    ProgressReporter().progress(RunReport(id=1, portion="card", read=610, published=600, quarantined=10, total=1_000))
+    expected = "card: publishing, 61%, 610 read, 600 published, 10 quarantined, 0 unchanged\n"
+    assert stream.getvalue() == expected
 
 
 def test_bars_of_files_that_are_done_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
