@@ -11,6 +11,7 @@
     pool-connect reconcile civil-affairs.yaml      the source with what the pool has of it, by key range
     pool-connect setup|teardown civil-affairs.yaml   mode cdc: the statements for the database; drop the slot
     pool-connect quarantine list|show|export civil-affairs.yaml
+    pool-connect replay  civil-affairs.yaml        what a target could not hold, once more
 
 Exit codes: `connectors.runtime.exit_codes`.
 """
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from connectors.commands import drafting, quarantine, reconciling, status
+from connectors.commands import drafting, quarantine, reconciling, replaying, status
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.terminal_output import ProgressReporter, print_error, print_json, print_line
 from schemas import failpoints
@@ -245,3 +246,4 @@ drafting.add_to(app)
 status.add_to(app)
 quarantine.add_to(app)
 reconciling.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - tests replace the function
+replaying.add_to(app, lambda config: _connect(config))  # noqa: PLW0108 - as above

@@ -10,13 +10,12 @@ import typer
 
 from connectors.runtime.exit_codes import ExitCode
 from connectors.runtime.terminal_output import print_json, print_line
-from schemas.errors import InvalidError, Reason
 
 if TYPE_CHECKING:
     from connectors.config.config import ConnectorConfig
     from connectors.port import Pool
-    from connectors.runtime.reconciling import Reconciled
-    from connectors.runtime.reconciling_targets import ReconciledTarget
+    from connectors.runtime.reconciliation.publication import Reconciled
+    from connectors.runtime.reconciliation.subscription import ReconciledTarget
     from connectors.runtime.renewing_client import RenewingPoolClient
 
 __all__ = ["add_to"]
@@ -56,7 +55,7 @@ def add_to(app: typer.Typer, connect: Connect) -> None:
 
 def _source(config: "ConnectorConfig", resource: str, pool: "Pool", differences: Path | None, *, as_json: bool) -> bool:
     from connectors.runtime.inspection import publication_section
-    from connectors.runtime.reconciling import reconcile
+    from connectors.runtime.reconciliation.publication import reconcile
 
     section = publication_section(config, resource)
     found = reconcile(config, section, pool, clock=lambda: datetime.now(UTC), differences=differences)
@@ -68,13 +67,10 @@ def _source(config: "ConnectorConfig", resource: str, pool: "Pool", differences:
 
 
 def _target(config: "ConnectorConfig", grant: str, pool: "Pool", differences: Path | None, *, as_json: bool) -> bool:
-    from connectors.runtime.reconciling_targets import reconcile_target
+    from connectors.runtime.inspection import subscription_section
+    from connectors.runtime.reconciliation.subscription import reconcile_target
 
-    matching = [each for each in config.subscribe if grant in ("", each.grant)]
-    if len(matching) != 1:
-        names = ", ".join(each.grant for each in config.subscribe) or "none"
-        raise InvalidError(Reason.CONFIG_INVALID, f"expected --grant to name one subscription; there are: {names}")
-    found = reconcile_target(config, matching[0], pool, differences=differences)
+    found = reconcile_target(config, subscription_section(config, grant), pool, differences=differences)
     if as_json:
         print_json(asdict(found))
     else:

@@ -23,7 +23,7 @@ from registry.codec.codec import engine_for
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason
 from schemas.names import Topic
 
-__all__ = ["Check", "Preview", "preview", "publication_section", "run_checks"]
+__all__ = ["Check", "Preview", "preview", "publication_section", "run_checks", "subscription_section"]
 
 _EXPIRY_WARNING = 5  # days of a certificate
 _CLOCK_TOLERANCE = 5.0  # seconds
@@ -147,6 +147,19 @@ def publication_section(config: ConnectorConfig, resource: str) -> PublishConfig
     if len(matching) != 1:
         names = ", ".join(each.resource for each in config.publish) or "none"
         raise InvalidError(Reason.CONFIG_INVALID, f"expected --resource to name one publication; there are: {names}")
+    return matching[0]
+
+
+def subscription_section(config: ConnectorConfig, grant: str) -> SubscribeConfig:
+    """Return the subscription of a grant; the only one where it is empty.
+
+    Raises:
+        InvalidError: CONFIG_INVALID, naming those that there are.
+    """
+    matching = [each for each in config.subscribe if grant in ("", each.grant)]
+    if len(matching) != 1:
+        names = ", ".join(each.grant for each in config.subscribe) or "none"
+        raise InvalidError(Reason.CONFIG_INVALID, f"expected --grant to name one subscription; there are: {names}")
     return matching[0]
 
 

@@ -16,7 +16,21 @@ from datetime import datetime, timedelta
 from connectors.port import Reject, RejectCode
 from connectors.state.ledger import Ledger
 
-__all__ = ["Quarantine", "QuarantineEntry", "as_csv", "escape_formula", "original_text", "read_entries"]
+__all__ = [
+    "KEY_SIZE",
+    "OVERTAKEN_SINCE",
+    "Quarantine",
+    "QuarantineEntry",
+    "as_csv",
+    "escape_formula",
+    "original_text",
+    "read_entries",
+]
+
+KEY_SIZE = 16
+"""Bytes of a record key, with which the original of a record begins that a target rejected."""
+OVERTAKEN_SINCE = "overtaken_since"
+"""Name in the ledger: from when on `close_overtaken` was called for each release, ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +98,23 @@ class Quarantine:
         """Close the entries of a portion that this pass over it, to its end, did not add again."""
         with self._ledger.transaction() as sql:
             sql.execute("UPDATE quarantine SET open = 0 WHERE portion = ? AND open AND run <> ?", (portion, run))
+
+    def close_overtaken(self, grant: str, keys: Sequence[bytes], recorded_at: Sequence[int]) -> None:
+        """Close the entries of records of which a later one is delivered now, or a withdrawal."""
+        if not self._ledger.meta(OVERTAKEN_SINCE):
+            self._ledger.set_meta(**{OVERTAKEN_SINCE: self._ledger.now()})
+        with self._ledger.lock:
+            rows = self._ledger.sql.execute(
+                "SELECT id, substr(original, 1, ?), line FROM quarantine WHERE portion = ? AND open", (KEY_SIZE, grant)
+            ).fetchall()
+        if rows:
+            latest = dict(zip(keys, recorded_at, strict=True))
+            self.close([row[0] for row in rows if latest.get(row[1], -1) >= row[2]])
+
+    def close(self, ids: Sequence[int]) -> None:
+        """Close entries."""
+        with self._ledger.transaction() as sql:
+            sql.executemany("UPDATE quarantine SET open = 0 WHERE id = ?", [(each,) for each in ids])
 
     def purge(self, keep: timedelta, now: datetime) -> int:
         """Delete closed entries that were last seen longer ago than `keep`; return their number."""

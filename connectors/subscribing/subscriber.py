@@ -170,6 +170,8 @@ class Subscriber:
         """Write one release, quarantine what the target rejects, acknowledge."""
         release = self._decode(result)
         quarantine = partial(self._quarantine_rejected, run, release)
+        # Before the sink commits: after a crash in between, what is closed too early is delivered again.
+        self.quarantine.close_overtaken(self.config.grant, release.keys, release.recorded_at)
         written = self.sink.write(release, before, result.next_position, quarantine)
         if not self.ledger.meta("begun"):
             self.ledger.set_meta(begun=self.ledger.now())

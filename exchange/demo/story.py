@@ -12,6 +12,8 @@ rows are compared with the generated ones; a difference ends the demonstration w
 """
 
 import shutil
+import signal
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -58,6 +60,8 @@ def run_demo(*, keep: bool, persons: int) -> int:
     folder.chmod(0o755)  # the embedded PostgreSQL runs as another user, where this one is root
     screen = Screen()
     programs = Programs(folder)
+    # As ctrl-c: whoever ends it finds no server left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as ending:
         ending.callback(shutil.rmtree, folder, ignore_errors=True)
         ending.callback(programs.stop)

@@ -10,9 +10,9 @@ from pathlib import Path
 from connectors.config.config import ConnectorConfig, SqlTarget, SubscribeConfig
 from connectors.port import Pool
 from connectors.runtime import assembly
-from connectors.runtime.reconciling import write_differences
+from connectors.runtime.reconciliation.publication import write_differences
 from connectors.sinks.sql import SqlSink
-from connectors.state.quarantine import read_entries
+from connectors.state.quarantine import KEY_SIZE, read_entries
 from connectors.subscribing.nanoseconds import deliverable_schema
 from connectors.subscribing.reconciliation import DrawnState, TargetReconciliation, compare_target
 from connectors.subscribing.subscriber import BEGINNING
@@ -21,8 +21,6 @@ from registry.codec.codec import Engine, engine_for
 from schemas.errors import InvalidError, Reason
 
 __all__ = ["ReconciledTarget", "reconcile_target"]
-
-_KEY = 16  # bytes of a record key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +97,4 @@ def _quarantined(ledger: Path) -> set[bytes]:
     if not ledger.exists():
         return set()
     with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True, timeout=10.0)) as sql:
-        return {entry.original[:_KEY] for entry in read_entries(sql)}
+        return {entry.original[:KEY_SIZE] for entry in read_entries(sql)}
