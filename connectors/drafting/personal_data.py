@@ -23,6 +23,7 @@ __all__ = ["CONFIRM", "Classification", "guess"]
 CONFIRM = "CONFIRM "
 """Begins each value that a person has to confirm."""
 
+_DISTINCT = 8  # characters of a name that says what it means
 _MOST = 0.8  # of the texts pass a rule
 
 
@@ -95,7 +96,8 @@ def guess(name: str, texts: Sequence[str]) -> Classification:
             because = f"{passed:,} of the first {len(texts):,} values pass {rule}"
             return replace(found, check=rule if passed == len(texts) else "", because=because)
     known = _library().get(_plain(name))
-    if known is not None:
+    # A short word, such as `amount`, means something else elsewhere: it does not open what it names.
+    if known is not None and (known.mask != "none" or len(name) >= _DISTINCT or not name.isascii()):
         return known
     lowered = name.lower()
     for word, (level, personal, sensitive, mask) in _BY_WORD:

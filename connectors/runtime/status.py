@@ -26,7 +26,7 @@ class StreamStatus:
     Attributes:
         stream: its resource or grant.
         direction: `publish` or `subscribe`.
-        state: how its last run ended: done, stopped, a reason code, running; `never` before the first.
+        state: how its last run ended: done, stopped, replayed, a reason code, running; `never` before the first.
         last_success: ISO 8601, empty = never.
         sequence: of the last acknowledged batch.
         last_entry: audit entry of the last receipt or release.

@@ -92,7 +92,8 @@ def test_personal_data_is_guessed_from_values_and_from_names() -> None:
     assert guess("出生日期", []).mask == "year_only"
     assert guess("holder_phone", []).mask == "phone_3_4"
     assert guess("诊断结果", []).sensitive == "S"
-    assert guess("uscc", []).personal == "N"
+    assert guess("统一社会信用代码", []).personal == "N"
+    assert guess("amount", []).mask == "band", "a short word is not what it is in a bundled record type"
 
 
 def test_what_nothing_is_known_of_is_hidden() -> None:
