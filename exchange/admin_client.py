@@ -67,15 +67,18 @@ class AdminClient:
         return items
 
     @contextlib.contextmanager
-    def download(self, path: str, query: Mapping[str, Any] | None = None) -> Iterator[Iterator[bytes]]:
-        """Open an answer that may be long, and return its parts as they come.
+    def download(
+        self, path: str, query: Mapping[str, Any] | None = None, *, body: Mapping[str, Any] | None = None
+    ) -> Iterator[Iterator[bytes]]:
+        """Open an answer that may be long, and return its parts as they come; with a *body* it is posted.
 
         Raises:
             UnavailableError: GATEWAY_UNAVAILABLE; also from the parts, where the answer ends before its end.
         """
         given = {name: _parameter(value) for name, value in (query or {}).items() if value is not None}
         target = f"{_quoted(path)}?{urlencode(given, doseq=True)}" if given else _quoted(path)
-        with self._open("GET", target, None) as response:
+        sent = None if body is None else json.dumps(dict(body), ensure_ascii=False).encode()
+        with self._open("GET" if sent is None else "POST", target, sent) as response:
             if not 200 <= response.status < 300:  # RFC 9110, section 15.3
                 raise _error(response.status, response.read(), response.getheader("retry-after", ""))
             yield self._parts(response)

@@ -14,6 +14,7 @@ connectors                reports, lists                   exchange/control/conn
 departments               rename, merge, deactivate        exchange/control/departments.py
 erasures                  propose, confirm, carry out      exchange/control/erasures.py
 audit_queries             search, prove, checkpoint        exchange/control/audit_queries.py
+evidence                  bundles of entries and proofs    exchange/control/evidence.py
 audit_keys                keys of the trace, by month      exchange/control/audit_keys.py
 restores                  settlement of a restore          exchange/control/restores.py
 clock                     settle a jump of the clock       exchange/control/clock.py
@@ -38,6 +39,7 @@ from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
+from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
@@ -100,6 +102,7 @@ class Pool:
     connectors: ConnectorService
     last_use: LastUse
     audit_queries: AuditQueries
+    evidence: EvidenceBundles
     audit_keys: AuditKeys
     restores: Restores
     clock: ClockService

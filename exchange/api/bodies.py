@@ -4,6 +4,7 @@ Unknown members are refused, and what is too large: each text has 2,000 characte
 body 65,536 characters in all. A schema's text has a limit of its own (`registry.avro.parser`).
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -12,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 from exchange.access.grants.grant_json import to_json
 from exchange.access.grants.store import GrantVersion
 from exchange.access.view.filter import filter_from_json
+from exchange.audit.store import EntryQuery
 from exchange.control.accounts import ListedAccount
 from exchange.control.grants.review import Review
 from exchange.erasure.erasures import Erasure
@@ -27,6 +29,8 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_TEXT",
     "Body",
+    "BundleBody",
+    "BundleQueryBody",
     "CommitBody",
     "ConfirmationBody",
     "ConnectorBody",
@@ -221,6 +225,44 @@ class PruningBody(Body):
     """The month before which the keys of the trace shall be destroyed."""
 
     before: str = Field(description="YYYY-MM, six months ago or earlier")
+
+
+class BundleQueryBody(Body):
+    """Criteria of the entries of a bundle, as those of a search."""
+
+    department: str | None = None
+    actor: str | None = None
+    resource: str | None = None
+    purpose: str | None = None
+    case: str | None = None
+    grant: str | None = None
+    action: str | None = None
+    decision: str | None = None
+    reason: str | None = None
+    party: str | None = None
+    from_: str | None = Field(None, alias="from")
+    to: str | None = None
+
+    def to_query(self, parse_moment: Callable[[str, str], int]) -> EntryQuery:
+        """Return the query of the log.
+
+        Args:
+            parse_moment: returns the microseconds of a member's text.
+
+        Raises:
+            InvalidError: REQUEST_INVALID, for a time of another form.
+        """
+        members = self.model_dump(exclude={"party", "from_", "to"})
+        since = None if self.from_ is None else parse_moment("from", self.from_)
+        until = None if self.to is None else parse_moment("to", self.to)
+        return EntryQuery(**members, since=since, until=until)
+
+
+class BundleBody(Body):
+    """An evidence bundle to make: of these entries, or of all that match a query."""
+
+    entries: list[str] = Field([], max_length=1000, description="ids of entries")
+    query: BundleQueryBody | None = None
 
 
 class ReasonBody(Body):

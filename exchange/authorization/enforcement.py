@@ -295,14 +295,14 @@ class Enforcer:
             self._failed(authorized, error)
             raise
 
-    def record(self, authorized: Authorized, data: Mapping[str, Json]) -> None:
-        """Write the entry of an authorized act in a transaction of its own.
+    def record(self, authorized: Authorized, data: Mapping[str, Json], *, entry_id: str = "") -> None:
+        """Write the entry of an authorized act in a transaction of its own; with this id, if one is given.
 
         Raises:
             UnavailableError: it is not written; RATE_LIMITED, the actor has done too much.
         """
         self._spend(authorized)
-        self._write([authorized.entry(bounded_data(data))])
+        self._write([authorized.entry(bounded_data(data), entry_id=entry_id)])
 
     def record_read(self, authorized: Authorized, data: Mapping[str, Json], *, query: str = "") -> None:
         """Write the entry of a list or search, before it is answered; those that follow within a minute are folded.

@@ -71,6 +71,7 @@ def add_to(app: typer.Typer) -> None:
     for name, command in (
         ("list", list_entries),
         ("export", export),
+        ("bundle", bundle),
         ("show", show),
         ("prove", prove),
         ("checkpoint", checkpoint),
@@ -193,6 +194,64 @@ def export(
             file.writelines(parts)
     except OSError as error:
         raise InvalidError(Reason.CONFIG_INVALID, f"{output}: {error.strerror}") from error
+
+
+def bundle(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="new file, a ZIP archive", metavar="FILE")],
+    entry: Annotated[list[str] | None, typer.Option("--entry", help="id of an entry; repeat it for several")] = None,
+    data: _DataOption = None,
+    url: _UrlOption = None,
+    token_file: _TokenOption = None,
+    authority: _AuthorityOption = None,
+    department: _DepartmentOption = None,
+    actor: _ActorOption = None,
+    resource: _ResourceOption = None,
+    purpose: _PurposeOption = None,
+    case: _CaseOption = None,
+    grant: _GrantOption = None,
+    action: _ActionOption = None,
+    decision: _DecisionOption = None,
+    reason: _DenialOption = None,
+    party: _PartyOption = None,
+    from_: _FromOption = None,
+    to: _ToOption = None,
+) -> None:
+    """Make an evidence bundle (证据包): entries with their proofs and the grants that they name, to be checked offline.
+
+    Of the entries that are named, or of all that match, 1,000 at most. The bundle is two entries of the log.
+    """
+    connect(context, data, url, token_file, authority)
+    query = {
+        "department": department,
+        "actor": actor,
+        "resource": resource,
+        "purpose": purpose,
+        "case": case,
+        "grant": grant,
+        "action": action,
+        "decision": decision,
+        "reason": reason,
+        "party": party,
+        "from": from_,
+        "to": to,
+    }
+    given = {name: value for name, value in query.items() if value is not None}
+    body: dict[str, Any] = {"entries": entry} if entry else {"query": given}
+    if entry and given:
+        raise InvalidError(Reason.CONFIG_INVALID, "got --entry and criteria; expected one of the two")
+    try:
+        # First: a bundle that has no place to go must not be in the log.
+        with output.open("xb") as file:
+            try:
+                with client(context).download("/audit/bundles", body=body) as parts:
+                    file.writelines(parts)
+            except BaseException:
+                output.unlink()  # a part of a bundle is none
+                raise
+    except OSError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{output}: {error.strerror}") from error
+    print_line(f"written to {output}; check it with the log's key that you have kept: see README.txt in it")
 
 
 def _pages(context: typer.Context, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,15 @@ from schemas.access import Action, Actor, Allow, Deny
 from schemas.canonical import canonical
 from schemas.errors import CorruptError, InvalidError, Reason, RefusedError
 
-__all__ = ["AuditQueries", "EntryPage", "OwnResources", "SignedLog", "cursor_text", "parse_cursor"]
+__all__ = [
+    "AuditQueries",
+    "EntryPage",
+    "OwnResources",
+    "SignedLog",
+    "cursor_text",
+    "describe_query",
+    "parse_cursor",
+]
 
 OwnResources = Callable[[str], frozenset[str]]
 """Returns the names under which entries are about a department: its topics, their subjects, its own id."""
@@ -143,8 +151,8 @@ class AuditQueries:
         Raises:
             RefusedError: the actor may not read the log, or not that department's.
         """
-        party = actor.department if party == _MINE else party
-        decision = self._decide_for(actor, Action.AUDIT_READ, party)
+        party = self.party_named(actor, party)
+        decision = self.decide(actor, Action.AUDIT_READ, party)
         authorized = self._enforcer.admit(actor, Action.AUDIT_READ, "*", call, decision)
         reader = self._party(actor)
         query = replace(query, party=self._party_of(party) if party else reader)
@@ -152,7 +160,7 @@ class AuditQueries:
         covered = self._covered()
         documents = [self._document(one, reader, covered) for one in found]
         # Before the answer, so that none is without a trace.
-        asked = _asked(query, party)
+        asked = describe_query(query, party)
         data = {**asked, "count": len(documents)}
         if _may_be_folded(query):
             self._enforcer.record_read(authorized, data, query=asked["digest"])
@@ -181,14 +189,14 @@ class AuditQueries:
             RefusedError: the actor may not export the log, or not that department's.
             UnavailableError: nothing was exported; RATE_LIMITED, the actor has done too much.
         """
-        party = actor.department if party == _MINE else party
-        decision = self._decide_for(actor, Action.AUDIT_EXPORT, party)
+        party = self.party_named(actor, party)
+        decision = self.decide(actor, Action.AUDIT_EXPORT, party)
         authorized = self._enforcer.admit(actor, Action.AUDIT_EXPORT, "*", call, decision)
         begun = self._clock()
         query = replace(
             query, after=None, until=begun if query.until is None else min(query.until, begun), limit=_EXPORT_PAGE
         )
-        asked = {**_asked(query, party), "format": form}
+        asked = {**describe_query(query, party), "format": form}
         self._enforcer.record(authorized, asked)
         reader = self._party(actor)
         pages = self._pages(replace(query, party=self._party_of(party) if party else reader))
@@ -206,7 +214,7 @@ class AuditQueries:
         count, complete = 0, False
         try:
             for page in pages:
-                decision = self._decide_for(authorized.actor, Action.AUDIT_EXPORT, party)
+                decision = self.decide(authorized.actor, Action.AUDIT_EXPORT, party)
                 if isinstance(decision, Deny):
                     raise RefusedError(decision.reason, decision.explanation)
                 covered = self._covered()
@@ -289,6 +297,20 @@ class AuditQueries:
             raise InvalidError(Reason.NOT_FOUND, "the log is empty; there is no checkpoint yet")
         return latest[1]
 
+    @staticmethod
+    def party_named(actor: Actor, party: str | None) -> str | None:
+        """Return the department that a caller means: `mine` is its own."""
+        return actor.department if party == _MINE else party
+
+    def reader(self, actor: Actor, party: str | None = None) -> EntryParty | None:
+        """Return the party whose entries an actor sees, or those of a department that it may read."""
+        return self._party_of(party) if party else self._party(actor)
+
+    def view(self, actor: Actor, found: StoredLeaf) -> EntryView:
+        """Return what an actor sees of an entry."""
+        entry = found.entry()
+        return _damaged(found) if entry is None else entry_view(entry, self._party(actor))
+
     def _party(self, actor: Actor) -> EntryParty | None:
         return self._party_of(actor.department) if actor.department else EVERYTHING
 
@@ -319,7 +341,7 @@ class AuditQueries:
         latest = self._log.latest_checkpoint()
         return latest[0] if latest else 0
 
-    def _decide_for(self, actor: Actor, action: Action, party: str | None) -> Allow | Deny:
+    def decide(self, actor: Actor, action: Action, party: str | None) -> Allow | Deny:
         """Decide a reading of the log, or of the entries of one department."""
         decision = self._decide(actor, action)
         if decision and party and actor.department not in {"", party}:
@@ -339,7 +361,7 @@ def _damaged(found: StoredLeaf) -> EntryView:
     )
 
 
-def _asked(query: EntryQuery, party: str | None) -> dict[str, Any]:
+def describe_query(query: EntryQuery, party: str | None) -> dict[str, Any]:
     """Return what a search's entry says of the query: never the case number, but a digest over all that was asked."""
     asked = {name: value for name, value in asdict(replace(query, party=None)).items() if value is not None}
     if party:

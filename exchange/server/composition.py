@@ -50,6 +50,7 @@ from exchange.control.clock import ClockService
 from exchange.control.connectors import ConnectorService
 from exchange.control.departments import DepartmentService
 from exchange.control.erasures import ErasureService
+from exchange.control.evidence import EvidenceBundles
 from exchange.control.grants.permissions import GrantPermissions
 from exchange.control.grants.reads import GrantReads
 from exchange.control.grants.service import GrantService
@@ -224,6 +225,14 @@ class App:
             attributes=authorization.attributes,
             masks=records.views,
         )
+        audit_queries = AuditQueries(
+            enforcer=audit.enforcer,
+            attributes=authorization.attributes,
+            entries=audit.entries,
+            log=StoredLog(audit.log, config.path("log")),
+            own_resources=partial(_own_resources, storage.database, registry.catalogue),
+            clock=microseconds,
+        )
         pool = Pool(
             pool_id=config.pool_id,
             database=storage.database,
@@ -298,12 +307,16 @@ class App:
                 now=utc_now,
             ),
             last_use=LastUse(storage.database, identity.store),
-            audit_queries=AuditQueries(
+            audit_queries=audit_queries,
+            evidence=EvidenceBundles(
                 enforcer=audit.enforcer,
                 attributes=authorization.attributes,
+                database=storage.database,
+                queries=audit_queries,
                 entries=audit.entries,
                 log=StoredLog(audit.log, config.path("log")),
-                own_resources=partial(_own_resources, storage.database, registry.catalogue),
+                access=authorization.access,
+                public_key=config.path("log.pub").read_text,
                 clock=microseconds,
             ),
             erasures=_open_erasures(config, keys, storage, audit, authorization, tags),

@@ -28,7 +28,7 @@ _CLI = Path(output.__file__).parent
 # They read no text of a department: files of the log, the backup or the broker, numbers of versions, counts.
 _OFFLINE = {
     "init", "serve", "status", "alarms", "migrate", "renew-receipts-key", "demo", "keys export", "audit verify",
-    "audit check-proof",
+    "audit check-proof", "audit bundle",
     "audit report", "audit stream", "audit reindex", "user token", "backup create", "backup verify", "backup restore",
     "backup new-key", "broker check", "broker verify", "broker schemas", "broker apply", "broker renew-generations",
 }  # fmt: skip
