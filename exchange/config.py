@@ -141,7 +141,8 @@ class Limits(_Section):
     """Limits of one gateway."""
 
     threads: int = Field(16, ge=2, le=256)  # calls of all listeners that run at once
-    department_threads: int = Field(2, ge=1, le=256)  # of these, calls of one department
+    department_threads: int = Field(2, ge=1, le=256)  # of these, calls of one department that is alone
+    contended_threads: int = Field(1, ge=1, le=256)  # of these, calls of one department beside others
     department_waiting: int = Field(1_000, ge=16)  # calls of one department that wait for their turn
     # Engine processes; 0: codec work runs in the gateway's own threads.
     workers: int = Field(default_factory=_default_workers, ge=0, le=64)

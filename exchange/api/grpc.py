@@ -7,7 +7,6 @@ transactions become (group commit).
 """
 
 import asyncio
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from exchange import metrics
 from exchange.api.admission.reply_budget import Reservation
 from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
 from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply
+from exchange.api.fetch_reply import encoded_reply
 from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.publish_backpressure import (
     MAX_STREAMS,
@@ -38,7 +38,6 @@ from exchange.identity.failure_limiter import source_of
 from exchange.pool import Pool
 from exchange.records.group_fetch import FetchCall
 from exchange.records.publish import CheckedBatch
-from exchange.records.release import Release
 from exchange.records.submission import RowsRefusedError, Submission
 from exchange.records.traffic.counts import TRAFFIC
 from schemas.access import Actor
@@ -166,8 +165,8 @@ class ExchangeServicer(stubs.ExchangeServicer):
 
         return await self._answer(context, "Report", request.header, answer)
 
-    async def Fetch(self, request: wire.FetchRequest, context: Any) -> wire.FetchReply:  # noqa: N802
-        """Release records; wait for the first one (long poll)."""
+    async def Fetch(self, request: wire.FetchRequest, context: Any) -> bytes:  # noqa: N802
+        """Release records; wait for the first one (long poll). Return a `FetchReply` as it stands on the wire."""
         call = _call(request.header)
         held: Reservation | None = None
         try:
@@ -180,10 +179,9 @@ class ExchangeServicer(stubs.ExchangeServicer):
                     max_records=request.max_records,
                     max_bytes=request.max_bytes,
                 )
-                released, held = await self._polls.fetch(one, wait=request.wait_ms / 1000)
-                reply = _release(released)
+                answer, held = await self._polls.fetch(one, encoded_reply, wait=request.wait_ms / 1000)
                 reached("before_release")
-                require_window(released)
+                require_window(answer.release)
         except BaseException as error:
             if held is not None:
                 held.release()
@@ -192,7 +190,7 @@ class ExchangeServicer(stubs.ExchangeServicer):
             raise
         # Called when gRPC has written the answer, or its call has ended.
         context.add_done_callback(lambda _: held.release())
-        return reply
+        return answer.encoded
 
     async def Publish(  # noqa: N802
         self, requests: AsyncIterator[wire.PublishRequest], context: Any
@@ -409,23 +407,6 @@ def _refusal(error: PoolError) -> wire.Refusal:
         rows=[wire.RowError(index=row.index, reason=row.reason, field=row.field, message=row.message) for row in rows],
         code=code_of(error),
         retry_after=error.retry_after or 0.0,
-    )
-
-
-def _release(released: Release) -> wire.FetchReply:
-    view = wire.ViewRecords(
-        schema_id=released.schema_id,
-        values=wire.Packed(offsets=released.values.offsets, values=released.values.values),
-        record_keys=released.record_keys,
-        recorded_at=struct.pack(f"<{len(released.recorded_at)}q", *released.recorded_at),
-        valid=released.valid,
-    )
-    return wire.FetchReply(
-        view=view,
-        next_position=released.next_position,
-        entry_id=released.entry_id,
-        leaf_hash=released.leaf_hash,
-        caught_up=released.caught_up,
     )
 
 

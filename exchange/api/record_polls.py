@@ -1,17 +1,18 @@
 """Long polls of records, for every listener: fetch, wait for the topic to grow, fetch again, within the memory budget.
 
-    released, held = await polls.fetch(actor, call, grant, position …, wait=20.0)
-    require_window(released)        immediately before the bytes leave
+    answer, held = await polls.fetch(FetchCall(…), encode, wait=20.0)
+    require_window(answer.release)  immediately before the bytes leave
     held.release()                  after they were written
 
 gRPC and HTTP differ in the bytes that a release becomes, and in nothing before that: decision, view, quota, entry,
-bounds and turns are here and behind `exchange.records.fetch`.
+bounds and turns are here and behind `exchange.records.fetch`. An answer may have megabytes, so it is encoded in the
+thread that fetched it: in the event loop, every other call of the process would wait meanwhile.
 """
 
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from exchange import metrics
@@ -25,8 +26,9 @@ from exchange.records.reading.scan import MAX_ANSWER_BYTES
 from exchange.records.release import Release
 from schemas.access import Actor
 from schemas.errors import Reason, UnavailableError
+from schemas.names import Topic
 
-__all__ = ["LONGEST_WAIT", "RecordPolls", "measured", "require_window"]
+__all__ = ["LONGEST_WAIT", "Answer", "RecordPolls", "measured", "require_window"]
 
 LONGEST_WAIT: Final = 60.0
 """Seconds of one long poll at most."""
@@ -34,6 +36,14 @@ LONGEST_WAIT: Final = 60.0
 _T = TypeVar("_T")
 _WOKEN_BYTES = 1024 * 1024  # of the answer of a poll that had to wait
 _REREAD = 5.0  # seconds after which a poll reads again without a wake-up, in case one was lost
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A release, and the bytes of the answer that has it."""
+
+    release: Release
+    encoded: bytes
 
 
 class RecordPolls:
@@ -62,15 +72,18 @@ class RecordPolls:
         self._replies = ReplyBudget(max_reply_bytes)
         self._groups = FetchGroups(self._fetch_together, self._fetch, scheduler.run, max_waiting=max_polls)
 
-    async def fetch(self, first: FetchCall, *, wait: float) -> tuple[Release, Reservation]:
+    async def fetch(
+        self, first: FetchCall, encode: Callable[[Release], bytes], *, wait: float
+    ) -> tuple[Answer, Reservation]:
         """Fetch; without records, wait for the topic to grow and fetch again, until the poll's time is over.
 
         Args:
             first: the fetch.
+            encode: makes the bytes of an answer, in a thread.
             wait: seconds, of which `LONGEST_WAIT` count.
 
         Returns:
-            The release, and the memory that is reserved for it.
+            The answer, and the memory that is reserved for it.
 
         Raises:
             PoolError: what `FetchService.fetch` raises.
@@ -78,13 +91,15 @@ class RecordPolls:
         actor = first.actor
         deadline = time.monotonic() + min(wait, LONGEST_WAIT)
         largest = weight_of(min(first.max_bytes or MAX_ANSWER_BYTES, MAX_ANSWER_BYTES))
-        released, held = await self._held(actor, largest, self._run(actor, self._fetch, first))
-        if len(released) or time.monotonic() >= deadline:
-            return released, held
+        answer, held = await self._held(actor, largest, self._run(actor, self._answer, first, encode))
+        if len(answer.release) or time.monotonic() >= deadline:
+            return answer, held
         with metrics.POLLS_WAITING.track_inprogress():
-            return await self._wait(replace(first, position=released.next_position), deadline)
+            return await self._wait(replace(first, position=answer.release.next_position), encode, deadline)
 
-    async def _wait(self, first: FetchCall, deadline: float) -> tuple[Release, Reservation]:
+    async def _wait(
+        self, first: FetchCall, encode: Callable[[Release], bytes], deadline: float
+    ) -> tuple[Answer, Reservation]:
         actor, position = first.actor, first.position
         topic = await self._run(actor, self._pool.fetching.topic_of, actor, first.call, first.grant_id)
         # What woke a poll is little. Nothing is reserved for it, so its answers are small ones.
@@ -95,31 +110,38 @@ class RecordPolls:
             if version is None:
                 version = await self._run(actor, self._topic_growth.version, topic)
             woken = replace(woken, position=position)
-            released, held = await self._held(actor, 0, self._groups.fetch(topic, woken))
+            answer, held = await self._held(actor, 0, self._answer_together(topic, woken, encode))
             left = deadline - time.monotonic()
-            if len(released) or left <= 0:
-                return released, held
-            position = released.next_position
-            if released.caught_up:
+            if len(answer.release) or left <= 0:
+                return answer, held
+            position = answer.release.next_position
+            if answer.release.caught_up:
                 await self._topic_growth.wait(topic, version, min(left, _REREAD))
 
-    async def _held(
-        self, actor: Actor, weight: int, fetch: Coroutine[Any, Any, Release]
-    ) -> tuple[Release, Reservation]:
-        """Reserve memory, then fetch; return the release, and what is held of it."""
+    async def _held(self, actor: Actor, weight: int, fetch: Coroutine[Any, Any, Answer]) -> tuple[Answer, Reservation]:
+        """Reserve memory, then fetch; return the answer, and what is held of it."""
         try:
             held = await self._replies.reserve(flow_of(actor), weight)
         except BaseException:
             fetch.close()
             raise
         try:
-            released = await fetch
+            answer = await fetch
         except BaseException:
             held.release()
             raise
+        released = answer.release
         values = released.values if released.texts is None else released.texts
         held.settle(weight_of(len(values.values), len(released)) if len(released) else 0)
-        return released, held
+        return answer, held
+
+    def _answer(self, one: FetchCall, encode: Callable[[Release], bytes]) -> Answer:
+        released = self._fetch(one)
+        return Answer(released, encode(released))
+
+    async def _answer_together(self, topic: Topic, one: FetchCall, encode: Callable[[Release], bytes]) -> Answer:
+        released = await self._groups.fetch(topic, one)
+        return Answer(released, encode(released))  # in the event loop: what woke a poll is little
 
     def _fetch_together(self, calls: Sequence[FetchCall]) -> Iterator[Mapping[int, Outcome]]:
         return self._pool.fetching_together.fetch(calls)

@@ -120,15 +120,15 @@ class RecordCalls:
                 max_bytes=body.max_bytes,
                 as_json=True,
             )
-            released, held = await self._polls.fetch(one, wait=body.wait)
+            answer, held = await self._polls.fetch(one, _reply, wait=body.wait)
             try:
-                answer = _Released(_reply(released), held)
+                response = _Released(answer.encoded, held)
                 reached("before_release")
-                require_window(released)
+                require_window(answer.release)
             except BaseException:
                 held.release()
                 raise
-            return answer
+            return response
 
     async def commit(self, request: Request, actor: Actor, body: CommitBody) -> CommitReply:
         """Store the consumer's acknowledgement."""

@@ -96,7 +96,11 @@ async def serve(app: App, roles: frozenset[Role], ready: Callable[[dict[str, str
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         limits = app.config.limits
         scheduler = FairScheduler(
-            threads, slots=limits.threads, share=limits.department_threads, limit=limits.department_waiting
+            threads,
+            slots=limits.threads,
+            share=limits.department_threads,
+            contended=limits.contended_threads,
+            limit=limits.department_waiting,
         )
         health = await stack.enter_async_context(supervised(app, roles, partial(loop.call_soon_threadsafe, stop.set)))
         await stack.enter_async_context(_signing(app, roles, stop))

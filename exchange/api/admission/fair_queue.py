@@ -1,34 +1,51 @@
 """Fair queue: round robin over departments, and over the connectors and accounts of each. Pure.
 
-    slots     calls that run at once, in all
-    share     of these, calls of one department
-    limit     calls of one department that wait
+    slots       calls that run at once, in all
+    share       of these, calls of one department that is alone
+    contended   of these, calls of one department beside others
+    limit       calls of one department that wait
 
-A call runs at once where a slot is free and its department has fewer than its share. Otherwise it waits; whenever a
-slot is given back, it goes to the department whose turn it is, and there to the connector whose turn it is. So
+A department is alone while no other has a call that runs, nor had one in the last second. A call runs at once where a
+slot is free and its department has fewer than it may have. Otherwise it waits; whenever a slot is given back, it goes
+to the department whose turn it is, and there to the connector whose turn it is. So
 
 * no department that may run is passed over more often than there are others that wait (`next`);
-* no slot is free while a department that has fewer than its share waits (work conserving);
-* where one department alone fills its queue, another's calls run at once, as long as slots are free.
+* no call waits while a slot is free, unless its department has as many running as it may have beside others;
+* where departments call at the same time, each has at most `contended` calls running, however many of its calls wait:
+  a call meets no more than that of each other department;
+* where one department alone fills its queue, another's calls run at once, as long as slots are free. The first of them
+  meets `share` calls that run already.
+
+Callers that are not known yet take turns as one department, and leave the others' shares as they are: anybody can be
+one. A group of several departments' calls (`group`) has `share` always.
 
 Turns are counted, not times: what a call costs is known only when it has ended, and the share bounds what a department
 can cost the others meanwhile.
 
-    queue = FairQueue[str](16, 4, 1_000)
+    queue = FairQueue[str](16, 4, 1_000, contended=1, clock=time.monotonic)
     if not queue.take(flow):
         queue.wait(flow, "call")                raises Full
+        call = queue.next()                     None where nobody may run; call again until it is
     ...
-    queue.give_back(flow.department)
-    call = queue.next()                         None where nobody may run; call again until it is
+    queue.give_back(flow)
+    call = queue.next()                         as above
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
-__all__ = ["FairQueue", "Flow", "Full", "RoundRobin", "Ticket"]
+__all__ = ["ALONE_SECONDS", "GROUP", "UNKNOWN", "FairQueue", "Flow", "Full", "RoundRobin", "Ticket"]
 
 _T = TypeVar("_T")
+UNKNOWN: Final = "unknown"
+"""Department and kind of the callers that are not known yet."""
+GROUP: Final = "group"
+"""Kind of what is done for several departments together."""
+ALONE_SECONDS: Final = 1.0
+"""Since the last call of another department, until a department is alone."""
+_LAST: Final = 2  # departments whose last ends are known: the latest that is not the one asked about
 
 
 class Flow(NamedTuple):
@@ -64,7 +81,7 @@ class RoundRobin(Generic[_T]):
     """
 
     def __init__(self) -> None:
-        self._items: dict[str, OrderedDict[str, OrderedDict[int, _T]]] = {}
+        self._items: dict[str, OrderedDict[str, OrderedDict[int, tuple[Flow, _T]]]] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()  # departments in the order of their turns
         self._held: set[str] = set()
         self._counts: Counter[str] = Counter()
@@ -83,26 +100,26 @@ class RoundRobin(Generic[_T]):
         department, member, _ = flow
         self._number += 1
         members = self._items.setdefault(department, OrderedDict())
-        members.setdefault(member, OrderedDict())[self._number] = item
+        members.setdefault(member, OrderedDict())[self._number] = flow, item
         self._counts[department] += 1
         if department not in self._held:
             self._ready.setdefault(department)
         return Ticket(flow, self._number)
 
-    def pop(self) -> tuple[str, _T] | None:
-        """Take the next item, and return it with its department; None where there is none."""
+    def pop(self) -> tuple[Flow, _T] | None:
+        """Take the next item, and return it with its flow; None where there is none."""
         if not self._ready:
             return None
         department, _ = self._ready.popitem(last=False)
         members = self._items[department]
         member, items = members.popitem(last=False)
-        _, item = items.popitem(last=False)
+        _, (flow, item) = items.popitem(last=False)
         if items:
             members[member] = items
         if members:
             self._ready[department] = None
         self._counted_down(department)
-        return department, item
+        return flow, item
 
     def discard(self, ticket: Ticket) -> bool:
         """Take an item out; return False where it is not there any more."""
@@ -141,16 +158,21 @@ class FairQueue(Generic[_T]):
 
     Args:
         slots: calls that run at once.
-        share: of these, calls of one department.
+        share: of these, calls of one department that is alone.
         limit: calls of one department that wait.
+        contended: of the slots, calls of one department beside others; no more than *share*.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, slots: int, share: int, limit: int) -> None:
+    def __init__(self, slots: int, share: int, limit: int, *, contended: int, clock: Callable[[], float]) -> None:
         self._slots = slots
         self._share = min(share, slots)
+        self._contended = min(contended, self._share)
         self._limit = limit
+        self._clock = clock
         self._total = 0
         self._running: dict[str, int] = {}
+        self._ended: OrderedDict[str, float] = OrderedDict()  # department → when its last call ended, the last ones
         self._waiting = RoundRobin[_T]()
 
     @property
@@ -170,11 +192,16 @@ class FairQueue(Generic[_T]):
     def take(self, flow: Flow) -> bool:
         """Take a slot, if the call may run at once; return whether it was taken."""
         department = flow[0]
-        running = self._running.get(department, 0)
-        # A department that waits while a slot is free has its share, so nobody is overtaken here.
-        if self._total >= self._slots or running >= self._share:
+        if self._total >= self._slots:
             return False
-        self._take(department, running)
+        running = self._running.get(department, 0)
+        # A department that waits while a slot is free has its share, so nobody is overtaken here; of one that has been
+        # alone since, those that wait come first.
+        if running >= self._least(flow) and (
+            running >= self._share or self._waiting.count(department) or not self._is_alone(department)
+        ):
+            return False
+        self._take(flow, running)
         return True
 
     def wait(self, flow: Flow, item: _T) -> Ticket:
@@ -191,15 +218,21 @@ class FairQueue(Generic[_T]):
         """Take a call out of the queue; return False where it has a slot already."""
         return self._waiting.discard(ticket)
 
-    def give_back(self, department: str) -> None:
+    def give_back(self, flow: Flow) -> None:
         """Give back the slot of a call that has ended; `next` then says who gets it."""
+        department = flow.department
         self._total -= 1
         running = self._running[department] - 1
         if running:
             self._running[department] = running
         else:
             del self._running[department]
-        if running == self._share - 1:
+        if department != UNKNOWN:
+            self._ended[department] = self._clock()
+            self._ended.move_to_end(department)
+            if len(self._ended) > _LAST:
+                self._ended.popitem(last=False)
+        if running == self._least(flow) - 1:
             self._waiting.let(department)
 
     def next(self) -> _T | None:
@@ -208,13 +241,35 @@ class FairQueue(Generic[_T]):
             return None
         found = self._waiting.pop()
         if found is None:
+            found = self._pop_of_one_alone()
+        if found is None:
             return None
-        department, item = found
-        self._take(department, self._running.get(department, 0))
+        flow, item = found
+        self._take(flow, self._running.get(flow.department, 0))
         return item
 
-    def _take(self, department: str, running: int) -> None:
+    def _pop_of_one_alone(self) -> tuple[Flow, _T] | None:
+        """Take the next call of a department that is alone, and has more than it may have beside others."""
+        for department, running in self._running.items():
+            if running < self._share and self._waiting.count(department) and self._is_alone(department):
+                self._waiting.let(department)
+                return self._waiting.pop()
+        return None
+
+    def _take(self, flow: Flow, running: int) -> None:
+        department = flow[0]
         self._total += 1
         self._running[department] = running + 1
-        if running + 1 == self._share:
+        if running + 1 >= self._least(flow):
             self._waiting.hold(department)
+
+    def _least(self, flow: Flow) -> int:
+        """Return how many calls a department may have beside others."""
+        return self._share if flow.kind == GROUP else self._contended
+
+    def _is_alone(self, department: str) -> bool:
+        """Return whether no other department that is known has a call, nor had one in the last second."""
+        if len(self._running) - (department in self._running) - (UNKNOWN in self._running and department != UNKNOWN):
+            return False
+        last = next((at for one, at in reversed(self._ended.items()) if one != department), None)
+        return last is None or self._clock() - last >= ALONE_SECONDS

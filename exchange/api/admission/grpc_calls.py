@@ -5,9 +5,9 @@
     rate         at the enrolment listener: calls of one source
     message      a call with one request message: read after the place was taken, 2 of a department at once, within
                  10 s, and up to the limit of its method
-    delay        a department that has had many calls refused gets its next refusals later, and a connector whose calls
-                 have failed many times is served later: calls are accepted one after another, method by method, and
-                 the others' calls would wait behind the attempts
+    delay        a department, or a source at the enrolment listener, that has had many calls refused gets its next
+                 refusals later, and a connector whose calls have failed many times is served later: calls are accepted
+                 one after another, method by method, and the others' calls would wait behind the attempts
     standing     health and reflection ask nothing of the pool, so the interceptor asks whether the certificate is still
                  good; and all open calls of one that is revoked are ended, within a second
 
@@ -20,7 +20,6 @@ it and writes the entry.
 
 import asyncio
 import inspect
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from google.protobuf.message import DecodeError
 from exchange import metrics
 from exchange.access.decision.roles import Standing
 from exchange.api.admission.concurrency import ALL, ConcurrencyLimiter, Exceeded, Place
+from exchange.api.admission.late_answers import LateAnswers
 from exchange.api.admission.scheduler import FairScheduler, flow_of_source
 from exchange.api.admission.standings import PERIOD, Standings
 from exchange.api.admission.token_bucket import TokenBucket
@@ -56,9 +56,11 @@ _log = structlog.get_logger()
 SMALL_MESSAGE: Final = 64 * 1024
 """Bytes of a message of all methods but `Publish`, whose batches are larger."""
 _MESSAGE_SECONDS = 10.0
-_DELAY_SECONDS = 10.0  # of a refusal, and of the calls after many failures, on average
+_REFUSAL_SECONDS = 20.0  # by which a refusal is late, on average
+_DELAY_SECONDS = 10.0  # by which the calls after many failures are late, on average
 _REFUSALS, _REFUSALS_A_SECOND = 200, 20.0  # of one department, which are not delayed: at once, and then a second
 _FAILURES, _FAILURES_A_SECOND = 200, 20.0  # of one connector's calls, likewise
+_SOURCE_REFUSALS, _SOURCE_REFUSALS_A_SECOND = 20, 2.0  # of one source at the enrolment listener, likewise
 _DELAYED_SHARE = 2  # at most one of so many calls is delayed
 _RECEIVING = 2  # messages of one department, or one source, that are being received
 _AUXILIARY_SHARE = 8  # of all places, one in so many is for health and reflection
@@ -124,20 +126,17 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
         return wrapped
 
     def _wrap(self, method: str, handler: Any) -> Any:
+        serializer = partial(_serialize, handler.response_serializer)
         if not handler.request_streaming and not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(
-                partial(self._unary, method, handler), None, handler.response_serializer
-            )
+            return grpc.stream_unary_rpc_method_handler(partial(self._unary, method, handler), None, serializer)
         if not handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                partial(self._answers, method, handler), None, handler.response_serializer
-            )
+            return grpc.stream_stream_rpc_method_handler(partial(self._answers, method, handler), None, serializer)
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(
-                partial(self._requests, method, handler), handler.request_deserializer, handler.response_serializer
+                partial(self._requests, method, handler), handler.request_deserializer, serializer
             )
         return grpc.stream_stream_rpc_method_handler(
-            partial(self._stream, method, handler), handler.request_deserializer, handler.response_serializer
+            partial(self._stream, method, handler), handler.request_deserializer, serializer
         )
 
     async def _unary(self, method: str, handler: Any, requests: Any, context: Any) -> Any:
@@ -235,7 +234,7 @@ class ConnectorAdmission:
         self._refusals = TokenBucket(_REFUSALS_A_SECOND, _REFUSALS, time.monotonic)
         self._failures = TokenBucket(_FAILURES_A_SECOND, _FAILURES, time.monotonic)
         self._slowed: dict[str, float] = {}  # certificate → until when; those that failed too often
-        self._delayed, self._max_delayed = 0, limit // _DELAYED_SHARE
+        self._late = LateAnswers(limit // _DELAYED_SHARE)
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="standings")
         self._standings = Standings(pool.identities.standings, self._looks, time.monotonic)
         self._open: dict[str, set[OpenCall]] = {}
@@ -264,10 +263,10 @@ class ConnectorAdmission:
             place = await self._place(actor, source, own=own)
         except PoolError:
             if self._refusals.take(actor.department):
-                await self._delay(_DELAY_SECONDS)
+                await self._late.wait(_REFUSAL_SECONDS)
             raise
         with place:
-            await self._delay(self._slowed_for(actor.certificate))
+            await self._late.wait(self._slowed_for(actor.certificate))
             call = OpenCall(actor.department, actor)
             calls = self._open.setdefault(actor.certificate, set())
             calls.add(call)
@@ -300,15 +299,6 @@ class ConnectorAdmission:
         if wait <= 0:
             self._slowed.pop(certificate, None)
         return max(0.0, wait)
-
-    async def _delay(self, seconds: float) -> None:
-        if seconds and self._delayed < self._max_delayed:
-            self._delayed += 1
-            try:
-                # Half of it to one and a half: those that began together do not come again together.
-                await asyncio.sleep(seconds * (0.5 + random.random()))  # noqa: S311 - nothing secret
-            finally:
-                self._delayed -= 1
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -370,6 +360,8 @@ class EnrolmentAdmission:
     def __init__(self, limit: int, per_minute: int) -> None:
         self._calls = ConcurrencyLimiter(limit, {"source": 1.0})
         self._rate = TokenBucket(per_minute / 60, per_minute / 2, time.monotonic)
+        self._refusals = TokenBucket(_SOURCE_REFUSALS_A_SECOND, _SOURCE_REFUSALS, time.monotonic)
+        self._late = LateAnswers(limit)
 
     @asynccontextmanager
     async def admit(self, method: str, context: Any) -> AsyncIterator[OpenCall]:
@@ -379,6 +371,8 @@ class EnrolmentAdmission:
         wait = self._rate.take(source)
         if wait:
             metrics.ADMISSION_REFUSED.labels("enrolment", "rate").inc()
+            if self._refusals.take(source):
+                await self._late.wait(_REFUSAL_SECONDS)
             raise UnavailableError(
                 Reason.OVERLOADED, "got too many calls from your address; wait, then try again", retry_after=wait
             )
@@ -400,6 +394,11 @@ _MESSAGES: Mapping[str, str] = {
     "department": "your department has more open calls than it may have now; end some of them, then try again",
     "certificate": "this connector has more open calls than it may have now; end some of them, then try again",
 }
+
+
+def _serialize(serializer: Callable[[Any], bytes], reply: Any) -> bytes:
+    """Serialize an answer; bytes are one that was serialized before, in a thread."""
+    return reply if isinstance(reply, bytes) else serializer(reply)
 
 
 async def _answer(behaviour: Callable[[Any, Any], Any], request: Any, context: Any) -> None:

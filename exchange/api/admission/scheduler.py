@@ -17,17 +17,16 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from exchange import metrics
-from exchange.api.admission.fair_queue import FairQueue, Flow, Full
+from exchange.api.admission.fair_queue import GROUP, UNKNOWN, FairQueue, Flow, Full
 from schemas.access import Actor
 from schemas.errors import Reason, UnavailableError
 
 __all__ = ["FairScheduler", "Turn", "flow_of", "flow_of_source", "flow_of_topic"]
 
 _T = TypeVar("_T")
-_UNKNOWN: Final = "unknown"
 _RETRY_AFTER = 1.0  # seconds
 
 
@@ -40,12 +39,12 @@ def flow_of(actor: Actor) -> Flow:
 
 def flow_of_source(source: str) -> Flow:
     """Return the flow of a caller who is not known yet: all of them share, and take turns by source."""
-    return Flow(_UNKNOWN, source, _UNKNOWN)
+    return Flow(UNKNOWN, source, UNKNOWN)
 
 
 def flow_of_topic(topic: str) -> Flow:
     """Return the flow of what is done for consumers of several departments together."""
-    return Flow(f"topic {topic}", kind="group")
+    return Flow(f"topic {topic}", kind=GROUP)
 
 
 class Turn:
@@ -81,13 +80,24 @@ class FairScheduler:
     Args:
         threads: in which `run` runs calls; as many as there are slots, so that nothing waits there.
         slots: calls of all listeners that run at once.
-        share: of these, calls of one department.
+        share: of these, calls of one department that is alone.
+        contended: of these, calls of one department beside others.
         limit: calls of one department that wait.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, threads: Executor, *, slots: int, share: int, limit: int) -> None:
+    def __init__(
+        self,
+        threads: Executor,
+        *,
+        slots: int,
+        share: int,
+        contended: int,
+        limit: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._threads = threads
-        self._queue = FairQueue[asyncio.Future[None]](slots, share, limit)
+        self._queue = FairQueue[asyncio.Future[None]](slots, share, limit, contended=contended, clock=clock)
 
     async def run(self, flow: Flow, work: Callable[..., _T], *arguments: Any) -> _T:
         """Run a function in a thread, when its flow has its turn.
@@ -121,7 +131,10 @@ class FairScheduler:
 
     def end(self, flow: Flow) -> None:
         """Release a slot, and run the calls whose turn it is."""
-        self._queue.give_back(flow.department)
+        self._queue.give_back(flow)
+        self._serve()
+
+    def _serve(self) -> None:
         while (waiting := self._queue.next()) is not None:
             if not waiting.done():  # else it was cancelled, and gives the slot back itself
                 waiting.set_result(None)
@@ -138,6 +151,7 @@ class FairScheduler:
                 "try again",
                 retry_after=_RETRY_AFTER,
             ) from None
+        self._serve()  # its department may be alone by now
         started = time.monotonic()
         gauge = metrics.CALLS_WAITING.labels(flow.kind)
         gauge.inc()

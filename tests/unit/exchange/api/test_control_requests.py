@@ -41,7 +41,7 @@ class Connectors:
 
 THREADS = ThreadPoolExecutor(2)
 CALLERS: Any = (Pool(), Connectors())
-APP: Any = create(CALLERS[0], FairScheduler(THREADS, slots=2, share=2, limit=64), record_calls=CALLERS[1])
+APP: Any = create(CALLERS[0], FairScheduler(THREADS, slots=2, share=2, contended=2, limit=64), record_calls=CALLERS[1])
 DOCUMENT: dict[str, Any] = APP.openapi()
 CALLS = [
     pytest.param(method.upper(), path, operation, id=f"{method} {path}")

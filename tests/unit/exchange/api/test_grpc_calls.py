@@ -120,7 +120,7 @@ def serve(test: Callable[[Served], Coroutine[Any, Any, None]], monkeypatch: pyte
     async def main() -> None:
         pool = Pool()
         with ThreadPoolExecutor(2) as threads:
-            admission = ConnectorAdmission(pool, FairScheduler(threads, slots=2, share=2, limit=64), limit)  # type: ignore[arg-type]  # a pool of its own
+            admission = ConnectorAdmission(pool, FairScheduler(threads, slots=2, share=2, contended=2, limit=64), limit)  # type: ignore[arg-type]  # a pool of its own
             server = grpc.aio.server(interceptors=[CallBounds(admission)])
             server.add_generic_rpc_handlers(
                 (
@@ -185,7 +185,7 @@ def test_a_department_has_half_of_the_places_and_a_certificate_a_part_of_these(m
 def test_a_department_with_many_refusals_gets_the_next_ones_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_calls, "_REFUSALS", 5)
     monkeypatch.setattr(grpc_calls, "_REFUSALS_A_SECOND", 0.001)
-    monkeypatch.setattr(grpc_calls, "_DELAY_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(grpc_calls, "_REFUSAL_SECONDS", 10 * PATIENCE)
 
     async def test(served: Served) -> None:
         open_calls = await served.held(MANY, "a/x", 20)
@@ -238,6 +238,35 @@ def test_a_call_that_sends_no_message_or_a_large_one_ends(monkeypatch: pytest.Mo
             assert await asyncio.wait_for(call.code(), PATIENCE) is grpc.StatusCode.INVALID_ARGUMENT
 
     serve(test, monkeypatch, 200)
+
+
+def test_a_source_with_many_refusals_gets_the_next_ones_later_and_another_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpc_calls, "_SOURCE_REFUSALS", 5)
+    monkeypatch.setattr(grpc_calls, "_SOURCE_REFUSALS_A_SECOND", 0.001)
+    monkeypatch.setattr(grpc_calls, "_REFUSAL_SECONDS", 10 * PATIENCE)
+
+    async def main() -> None:
+        admission = EnrolmentAdmission(16, per_minute=2)
+
+        async def call(source: str) -> str:
+            try:
+                async with admission.admit("", SimpleNamespace(peer=lambda: f"ipv4:{source}:5")):
+                    return "admitted"
+            except UnavailableError as error:
+                return error.reason
+
+        assert [await call("10.0.0.1") for _ in range(6)] == ["admitted"] + 5 * [Reason.OVERLOADED]
+        calls = [asyncio.create_task(call("10.0.0.1")) for _ in range(40)]
+        await asyncio.sleep(0)
+        assert sum(one.done() for one in calls) == 40 - 16, "so many are late; the rest is refused at once"
+        assert await call("10.0.0.2") == "admitted"
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    asyncio.run(main())
 
 
 def test_a_source_has_a_rate_at_the_enrolment_listener() -> None:

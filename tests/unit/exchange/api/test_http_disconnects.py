@@ -65,7 +65,7 @@ def abandoned(listener: str) -> float:
 )
 def test_of_the_control_api(method: str, path: str, messages: list[dict[str, Any]], headers: dict[str, str]) -> None:
     with ThreadPoolExecutor(2) as threads:
-        app = create(Pool(), FairScheduler(threads, slots=2, share=2, limit=64))  # type: ignore[arg-type]
+        app = create(Pool(), FairScheduler(threads, slots=2, share=2, contended=2, limit=64))  # type: ignore[arg-type]
         before = abandoned("http")
         with capture_logs() as lines:
             assert serve(app, method, path, messages, authorization="Bearer x", **headers) == []

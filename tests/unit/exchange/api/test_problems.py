@@ -16,7 +16,7 @@ class Pool:
         raise RefusedError(Reason.NO_IDENTITY, "got a token that nobody has")
 
 
-APP: Any = create(Pool(), FairScheduler(ThreadPoolExecutor(2), slots=2, share=2, limit=64))  # type: ignore[arg-type]
+APP: Any = create(Pool(), FairScheduler(ThreadPoolExecutor(2), slots=2, share=2, contended=2, limit=64))  # type: ignore[arg-type]
 DOCUMENT: dict[str, Any] = APP.openapi()
 TOKEN = {"authorization": "Bearer x"}
 

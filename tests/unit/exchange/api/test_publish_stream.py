@@ -93,7 +93,7 @@ def play(publishing: Publishing, scene: Scene, *, waiting: int = 1 << 30) -> Non
         pool: Any = SimpleNamespace(publishing=publishing, identify=lambda who: replace(ACTOR, id=who or ACTOR.id))
         with ThreadPoolExecutor(4) as threads:
             server = grpc.aio.server(options=FLOW_CONTROL)
-            scheduler = FairScheduler(threads, slots=4, share=4, limit=64)
+            scheduler = FairScheduler(threads, slots=4, share=4, contended=4, limit=64)
             no_fetch: Any = None
             servicer = servicers.ExchangeServicer(pool, scheduler, no_fetch, max_pending_bytes=waiting)
             stubs.add_ExchangeServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]

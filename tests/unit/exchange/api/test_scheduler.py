@@ -2,19 +2,21 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from exchange.api.admission.fair_queue import Flow
+from exchange.api.admission.fair_queue import ALONE_SECONDS, Flow
 from exchange.api.admission.scheduler import FairScheduler, flow_of
 from schemas.errors import Reason, UnavailableError
 from tests.kit.cases.grants import a_connector
 from tests.kit.patience import PATIENCE
 
 BUSY, CALM = Flow("busy", "a"), Flow("calm", "b")
+Clock = Callable[[], float]
 Scene = Callable[[FairScheduler, "Gate"], Coroutine[Any, Any, None]]
 
 
@@ -34,12 +36,17 @@ class Gate:
         self._open.set()
 
 
-def play(scene: Scene, *, slots: int = 4, share: int = 2, limit: int = 100) -> None:
+def play(
+    scene: Scene, *, slots: int = 4, share: int = 2, contended: int = 2, limit: int = 100, clock: Clock = time.monotonic
+) -> None:
     async def main() -> None:
         gate = Gate()
         with ThreadPoolExecutor(slots) as threads:
             try:
-                await scene(FairScheduler(threads, slots=slots, share=share, limit=limit), gate)
+                scheduler = FairScheduler(
+                    threads, slots=slots, share=share, contended=contended, limit=limit, clock=clock
+                )
+                await scene(scheduler, gate)
             finally:
                 gate.open()
 
@@ -142,6 +149,38 @@ def test_turns_of_requests_and_calls_in_threads_are_the_same_slots() -> None:
         del gate
 
     play(scene)
+
+
+def test_beside_another_department_s_call_a_department_runs_one_at_a_time() -> None:
+    async def scene(scheduler: FairScheduler, gate: Gate) -> None:
+        async with scheduler.turn(CALM):
+            many = [asyncio.create_task(scheduler.run(BUSY, gate.hold, str(number))) for number in range(10)]
+            await until(lambda: gate.entered)
+            assert scheduler._queue.count("busy") == (1, 9)
+            gate.open()
+            await asyncio.gather(*many)
+
+    play(scene, contended=1)
+
+
+def test_one_that_is_alone_since_runs_more_when_its_next_call_comes() -> None:
+    async def scene(scheduler: FairScheduler, gate: Gate) -> None:
+        calm = scheduler.turn(CALM)
+        await calm.__aenter__()
+        calls = [asyncio.create_task(scheduler.run(BUSY, gate.hold, str(number))) for number in range(2)]
+        await until(lambda: gate.entered)
+        calm.end()
+        now[0] += ALONE_SECONDS
+        assert scheduler._queue.count("busy") == (1, 1)
+        calls.append(asyncio.create_task(scheduler.run(BUSY, gate.hold, "next")))
+        await until(lambda: len(gate.entered) == 2)
+        assert scheduler._queue.count("busy") == (2, 1)
+        assert gate.entered == ["0", "1"], "nobody is overtaken"
+        gate.open()
+        await asyncio.gather(*calls)
+
+    now = [0.0]
+    play(scene, contended=1, clock=lambda: now[0])
 
 
 def test_whose_turn_it_is_is_the_department_s_and_within_it_the_connector_s() -> None:
