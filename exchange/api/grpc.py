@@ -15,12 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from exchange import metrics
-from exchange.api.admission.reply_budget import Reservation
-from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
-from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply
-from exchange.api.fetch_reply import encoded_reply
-from exchange.api.problems import as_pool_error, rpc_status
-from exchange.api.publish_backpressure import (
+from exchange.api.admission.publish_backpressure import (
     MAX_STREAMS,
     MemoryBudget,
     PendingBatch,
@@ -29,6 +24,11 @@ from exchange.api.publish_backpressure import (
     StreamWindow,
     on_check_done,
 )
+from exchange.api.admission.reply_budget import Reservation
+from exchange.api.admission.scheduler import FairScheduler, flow_of, flow_of_source
+from exchange.api.connectors import ReportLimiter, report_from_wire, report_to_reply
+from exchange.api.fetch_reply import encoded_reply
+from exchange.api.problems import as_pool_error, rpc_status
 from exchange.api.record_polls import RecordPolls, measured, require_window
 from exchange.api.statuses import STATUS, peer_certificate
 from exchange.authorization.authentications import Interface, Origin

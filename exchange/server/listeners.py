@@ -38,11 +38,11 @@ from exchange.api import http
 from exchange.api.admission.grpc_calls import SMALL_MESSAGE, CallBounds, ConnectorAdmission, EnrolmentAdmission
 from exchange.api.admission.http_protocol import BoundedProtocol
 from exchange.api.admission.http_server import HANDSHAKE_SECONDS, BoundedServer, connection_limiter
+from exchange.api.admission.publish_backpressure import FLOW_CONTROL
 from exchange.api.admission.scheduler import FairScheduler
 from exchange.api.enrolment import EnrolmentServicer, RenewalServicer
 from exchange.api.grpc import ExchangeServicer
 from exchange.api.long_poll import TopicGrowth
-from exchange.api.publish_backpressure import FLOW_CONTROL
 from exchange.api.record_polls import RecordPolls
 from exchange.api.records import RecordCalls
 from exchange.api.registry.application import registry_api

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from exchange.api import publish_backpressure
-from exchange.api.publish_backpressure import MemoryBudget, ReceivedBatch, StreamWindow, on_check_done
+from exchange.api.admission import publish_backpressure
+from exchange.api.admission.publish_backpressure import MemoryBudget, ReceivedBatch, StreamWindow, on_check_done
 from schemas.proto.pool.v1 import exchange_pb2 as wire
 
 

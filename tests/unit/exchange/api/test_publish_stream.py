@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from exchange.api import grpc as servicers
+from exchange.api.admission.publish_backpressure import FLOW_CONTROL, MAX_STREAMS
 from exchange.api.admission.scheduler import FairScheduler
-from exchange.api.publish_backpressure import FLOW_CONTROL, MAX_STREAMS
 from schemas.access import Actor, ActorKind, Role
 from schemas.errors import ConflictError, Reason
 from schemas.names import ConnectorId, Lane, Topic
