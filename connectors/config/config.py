@@ -422,7 +422,7 @@ class SqlTarget(_DatabaseConfig):
 class FileTarget(StrictModel):
     """A folder of parts (`connectors.sinks.files`)."""
 
-    kind: Literal["jsonl", "csv"]
+    kind: Literal["jsonl", "csv", "parquet"]
     path: Path
     encoding: Literal["utf-8", "utf-8-sig", "gb18030"] = "utf-8"
     neutralise_formulas: bool = False
@@ -550,6 +550,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "subscribe.into.sql": SqlTarget,
     "subscribe.into.jsonl": FileTarget,
     "subscribe.into.csv": FileTarget,
+    "subscribe.into.parquet": FileTarget,
     "batch": BatchConfig,
     "retry": RetryConfig,
 }

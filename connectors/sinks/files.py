@@ -1,4 +1,4 @@
-"""Folder as a sink: numbered parts of JSON lines or CSV, each written atomically.
+"""Folder as a sink: numbered parts of JSON lines, CSV or Parquet, each written atomically.
 
     part-00000001.jsonl            the records of one release, in order
     part-00000001.manifest.json    rows, SHA-256, the positions before and after: the part counts once this exists
@@ -8,6 +8,8 @@ Every file is written under a temporary name, flushed to disk, and renamed. The 
 was left by a crash and is written again, and a reader of manifests never sees half a release. Each line has the key of
 its record (`_record_key`), its time (`_recorded_at`) and whether it is valid or withdrawn (`_operation`); readers apply
 the lines in order.
+
+Parquet keeps the types of the view (`connectors.sinks.parquet_part`); a withdrawn record's fields are null.
 
 CSV for spreadsheets: `encoding` utf-8-sig (a byte order mark, without which they misread Chinese text) or gb18030;
 `neutralise_formulas` puts an apostrophe before texts that a spreadsheet would execute (CWE-1236).
@@ -34,6 +36,7 @@ from typing_extensions import override
 from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
 from connectors.sinks.field_names import require_names
 from connectors.sinks.latest_records import values_of
+from connectors.sinks.parquet_part import parquet_part, require_parquet
 from connectors.state.quarantine import escape_formula
 from schemas.errors import ConflictError, CorruptError, Reason, UnavailableError
 
@@ -60,7 +63,7 @@ class FileSink(Sink):
         Args:
             folder: of the parts; made if it does not exist.
             grant_id: whose records it holds.
-            file_format: `jsonl` or `csv`.
+            file_format: `jsonl`, `csv` or `parquet`.
             encoding: of CSV; JSON lines are UTF-8.
             neutralise_formulas: of CSV.
         """
@@ -74,6 +77,8 @@ class FileSink(Sink):
     @override
     def check(self, schema: pa.Schema) -> None:
         require_names(schema)
+        if self._file_format == "parquet":
+            require_parquet(schema)
 
     @override
     def prepare(self, schema: pa.Schema) -> None:
@@ -161,6 +166,8 @@ class FileSink(Sink):
 
     def _content(self, release: DecodedRelease) -> tuple[bytes, list[RejectedRecord]]:
         """Return a part, and the records that it cannot hold."""
+        if self._file_format == "parquet":
+            return parquet_part(release), []
         indexes = np.flatnonzero(~np.array(release.withdrawn, np.bool_))
         values, rejected = values_of(release.records, np.arange(len(release.records)), indexes)
         rows = dict(zip(indexes.tolist(), values, strict=True))

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
@@ -175,6 +176,15 @@ class _Folder(SinkSuite):
 
 class TestJsonLines(_Folder):
     pass
+
+
+class TestParquet(_Folder):
+    typed = True
+    file_format = "parquet"
+
+    def lines(self, part: Path) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = pq.read_table(part).to_pylist()
+        return lines
 
 
 class TestCsv(_Folder):
