@@ -248,22 +248,22 @@ class BoundMapping:
         converted = [_convert_column(plan, chunk) for plan in self._plans]
         by_name = {plan.field.name: each for plan, each in zip(self._plans, converted, strict=True)}
         keys = _keys([by_name[plan.field.name] for plan in self._key_plans], len(chunk))
-        faults: dict[int, tuple[str, Fault]] = {}
+        faults: dict[int, list[tuple[str, Fault]]] = {}
         for plan, each in zip(self._plans, converted, strict=True):
             for row, fault in each.faults.items():
-                faults.setdefault(row, (plan.field.name, fault))
+                faults.setdefault(row, []).append((plan.field.name, fault))
         for row, key in enumerate(keys):
             if key is None and row not in faults:
-                faults[row] = (self._key_plans[0].field.name, _KEY_FAULT)
+                faults[row] = [(self._key_plans[0].field.name, _KEY_FAULT)]
         rejects = [
             Reject(
                 line=chunk.lines[row],
-                code=fault.code,
-                field=name,
-                message=f"expected {fault.expected}",
+                code=found[0][1].code,
+                field=found[0][0],
+                message=_reasons(found),
                 original=chunk.originals[row],
             )
-            for row, (name, fault) in sorted(faults.items())
+            for row, found in sorted(faults.items())
         ]
         names = [plan.field.name for plan in self._plans]
         batch = pa.RecordBatch.from_arrays([each.values for each in converted], names=names)
@@ -274,6 +274,16 @@ class BoundMapping:
         return MappedRows(batch=batch, rows=rows, keys=keys, rejects=rejects)
 
 
+def _reasons(faults: Sequence[tuple[str, Fault]]) -> str:
+    """Return what was expected of the first field with a fault, then of the others: a row is mended once."""
+    (_, first), *others = faults
+    named = [f"{name} ({fault.code.value}: expected {fault.expected})" for name, fault in others[:_MAX_REASONS]]
+    more = len(others) - len(named)
+    also = f"; also {', '.join(named)}{f', and {more} more' if more else ''}" if named else ""
+    return f"expected {first.expected}{also}"
+
+
+_MAX_REASONS = 10  # of one row, beside the first
 _KEY_FAULT = Fault(RejectCode.NULL_NOT_ALLOWED, "text in every part of the key, without U+001F")
 _NULL_FAULT = Fault(RejectCode.NULL_NOT_ALLOWED, "a value: the contract does not allow this field to be empty")
 

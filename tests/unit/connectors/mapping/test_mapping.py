@@ -330,6 +330,24 @@ KEYED = {
 }
 
 
+def test_a_reject_names_every_field_that_does_not_fit_and_no_value() -> None:
+    kinds = {"a": DATE, "b": DECIMAL, "c": "string", "d": UUID, **{f"e{n:02}": "int" for n in range(12)}}
+    fields = [{"name": "key", "type": "string"}, *({"name": name, "type": kind} for name, kind in kinds.items())]
+    text = json.dumps({"type": "record", "name": "R", "key": ["key"], "fields": fields})
+    bound = ColumnMapping(parse_contract(1, text), engine_for(parse(text)), {}).bind(["key", *kinds])
+    values = {"key": "k", **dict.fromkeys(kinds, "wrong-one")}
+    chunk = RowChunk(
+        columns={name: pa.array([value], pa.string()) for name, value in values.items()}, lines=[2], originals=[b"-"]
+    )
+    (reject,) = bound.map(chunk).rejects
+    assert (reject.code, reject.field) == (RejectCode.TYPE, "a")
+    assert reject.message.startswith("expected a date")
+    for name in ("b (TYPE: expected ", "d (TYPE: expected ", "e00 (TYPE: expected ", "and 4 more"):
+        assert name in reject.message
+    assert "c (" not in reject.message
+    assert "wrong-one" not in reject.message
+
+
 def test_keys_are_those_that_the_codec_reads_from_the_record() -> None:
     text = json.dumps(KEYED)
     engine = engine_for(parse(text))
