@@ -171,7 +171,8 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="end when everything that is there now is done")] = False,
     accept_deletes: Annotated[bool, typer.Option(help="the missing keys are really deleted; I have checked")] = False,
     resnapshot: Annotated[
-        list[str] | None, typer.Option(help="mode cdc: read this resource whole again; `all` also begins the log again")
+        list[str] | None,
+        typer.Option(help="mode cdc, incremental: read this resource whole again; `all` also begins the log again"),
     ] = None,
 ) -> None:
     """Publish and fetch, until stopped."""

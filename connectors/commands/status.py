@@ -64,12 +64,20 @@ def _lines(each: "StreamStatus", file: Path) -> Iterator[str]:
         yield "   in quarantine: " + ", ".join(f"{code} {count:,}" for code, count in each.in_quarantine.items())
     if each.files_set_aside:
         yield f"   {each.files_set_aside:,} files set aside: see `pool-connect quarantine list {file}`"
+    yield from _cursor_lines(each)
     if each.voids_held:
         yield f"   {each.voids_held:,} voids wait for rows whose keys cannot be read"
     if each.stopped:
         yield f"   stopped: the table {each.stopped}; see `pool-connect run {file} --resnapshot {each.stream}`"
     if each.ledger_lost:
         yield f"   the ledger was lost at {each.ledger_lost}: keys that left the source before it cannot be voided"
+
+
+def _cursor_lines(each: "StreamStatus") -> Iterator[str]:
+    if each.way:
+        yield f"   read by its cursor ({each.way}); last read whole {each.reconciled or 'never'}"
+    if each.waiting:
+        yield f"   waiting: {each.waiting}"
 
 
 def _now() -> str:

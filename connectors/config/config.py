@@ -346,19 +346,6 @@ class ColumnConfig(StrictModel):
     false_values: Texts = ()
 
 
-class DeletesConfig(StrictModel):
-    """Limit of missing keys."""
-
-    stop_if_more_than: Share = 0.02
-
-
-class QuarantineConfig(StrictModel):
-    """Limit of quarantined rows, and how long closed entries are kept."""
-
-    stop_if_more_than: Share = 0.05
-    keep: Duration = timedelta(days=90).total_seconds()
-
-
 class ScheduleConfig(StrictModel):
     """When the passes over a source begin (`connectors.config.schedule`), in place of the source's `poll`."""
 
@@ -386,6 +373,21 @@ class ScheduleConfig(StrictModel):
         return Schedule(cron=cron, timezone=self.timezone)
 
 
+class DeletesConfig(StrictModel):
+    """Limit of missing keys; and when a table is read whole to find them, where it is read by a cursor."""
+
+    stop_if_more_than: Share = 0.02
+    detect: bool = True
+    schedule: ScheduleConfig | None = None
+
+
+class QuarantineConfig(StrictModel):
+    """Limit of quarantined rows, and how long closed entries are kept."""
+
+    stop_if_more_than: Share = 0.05
+    keep: Duration = timedelta(days=90).total_seconds()
+
+
 class PublishConfig(StrictModel):
     """One published resource."""
 
@@ -395,7 +397,11 @@ class PublishConfig(StrictModel):
     where: str = ""
     page_by: Texts = ()
     key: Texts = ()
-    mode: Literal["snapshot", "cdc"] = "snapshot"
+    mode: Literal["snapshot", "incremental", "cdc"] = "snapshot"
+    cursor: str = ""
+    cursor_set_by: Literal["database", "application"] = "database"
+    cursor_timezone: TimeZone = ""
+    overlap: Duration = 1800.0
     on_delete: Literal["retract", "end"] = "retract"
     toast: Literal["require_full", "reread"] = "require_full"
     schedule: ScheduleConfig | None = None
@@ -487,8 +493,30 @@ class ConnectorConfig(StrictModel):
                     raise ValueError(f"`query:` of {each.resource} needs `key:`, its unique columns")
                 if each.key and each.page_by:
                     raise ValueError(f"{each.resource} has `key:` and `page_by:`; keep one of them")
+        self._check_cursors()
         self._check_changes()
         return self
+
+    def _check_cursors(self) -> None:
+        for each in self.publish:
+            if each.mode != "incremental":
+                if each.cursor:
+                    raise ValueError(f"{each.resource}: `cursor:` is for `mode: incremental`")
+                if each.deletes.schedule:
+                    raise ValueError(
+                        f"{each.resource}: `deletes: {{ schedule: … }}` is for `mode: incremental`; write `schedule:`"
+                    )
+                continue
+            if not isinstance(self.source, SqlSourceConfig) or not each.cursor:
+                raise ValueError(
+                    f"{each.resource}: `mode: incremental` needs a source of `kind: sql`, and `cursor:`, a column that "
+                    "every change of a row sets"
+                )
+            if each.cursor_set_by == "application" and not each.deletes.detect:
+                raise ValueError(
+                    f"{each.resource}: rows whose cursor the application sets can be missed; `deletes: {{ detect: "
+                    "false }` would leave them unpublished. Write `detect: true`"
+                )
 
     def _check_changes(self) -> None:
         by_log = [each for each in self.publish if each.mode == "cdc"]
@@ -545,6 +573,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "publish.columns": ColumnConfig,
     "publish.schedule": ScheduleConfig,
     "publish.deletes": DeletesConfig,
+    "publish.deletes.schedule": ScheduleConfig,
     "publish.quarantine": QuarantineConfig,
     "subscribe": SubscribeConfig,
     "subscribe.into.sql": SqlTarget,

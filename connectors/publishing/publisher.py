@@ -108,7 +108,9 @@ class Publisher:
             raise
         self.ledger.end_run(counters.run)
         if counters.run.outcome == "done":
-            self.quarantine.close_resolved(portion.name, run.id)
+            # A part of a table does not state again what was set aside before: the next whole pass does.
+            if portion.replaces is not Replaces.NOTHING or portion.identity:
+                self.quarantine.close_resolved(portion.name, run.id)
             portion.confirm()
         return counters.run
 

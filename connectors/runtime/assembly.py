@@ -3,6 +3,7 @@
 No other module of this package knows which adapter is in use.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from connectors.config.config import (
     SubscribeConfig,
 )
 from connectors.config.custom_sources import find_source
+from connectors.config.schedule import Schedule
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import Column, ColumnMapping
 from connectors.port import Pool, Portion, Reject, Replaces, Sink, SnapshotSource
@@ -29,6 +31,7 @@ from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
 from connectors.sources.file_portion import FileForm, FileFormat
+from connectors.sources.incremental import CursorSettings, IncrementalSource, IsDue
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger, RunReport
 from connectors.state.quarantine import Quarantine
@@ -41,6 +44,7 @@ from schemas.names import Topic
 __all__ = [
     "RuntimeContext",
     "column_mapping",
+    "cursor_settings",
     "first_portion",
     "ledger_path",
     "open_ledger",
@@ -49,6 +53,7 @@ __all__ = [
     "publisher",
     "sink",
     "source",
+    "sql_source",
     "subscriber",
 ]
 
@@ -147,20 +152,40 @@ def source(
                 clock=clock,
             )
         case SqlSourceConfig() as database:
-            return SqlSource(
-                database.address(),
-                section.table,
-                page_by=section.page_by,
-                key=section.key,
-                where=section.where,
-                query=section.query,
-            )
+            return sql_source(database, section)
         case CustomSource() as custom:
             make = find_source(custom.type).load()
             made: SnapshotSource = make(custom.resolved(), section.table)
             return made
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
+
+
+def sql_source(database: SqlSourceConfig, section: PublishConfig) -> SqlSource:
+    """Build the source of a publication's table, view or query."""
+    return SqlSource(
+        database.address(),
+        section.table,
+        page_by=section.page_by,
+        key=section.key,
+        where=section.where,
+        query=section.query,
+    )
+
+
+def cursor_settings(section: PublishConfig) -> CursorSettings:
+    """Build the settings of a publication by a cursor."""
+    deletes = section.deletes
+    schedule = deletes.schedule.schedule() if deletes.schedule else Schedule(every=86_400.0)
+    whole: IsDue = lambda last, now: schedule.due(last, now) <= now  # noqa: E731 - with its type
+    return CursorSettings(
+        column=section.cursor,
+        whole=whole if deletes.detect else None,
+        set_by_database=section.cursor_set_by == "database",
+        timezone=section.cursor_timezone,
+        overlap=section.overlap,
+        scope=hashlib.sha256(f"{section.query}\0{section.where}".encode()).hexdigest()[:16],
+    )
 
 
 def first_portion(source_: SnapshotSource, file: Path | None) -> Portion | None:
@@ -188,9 +213,19 @@ def publication_limits(config: ConnectorConfig, section: PublishConfig, *, accep
 
 def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, context: RuntimeContext) -> Publisher:
     """Build the publisher of one section of `publish:`."""
+    rows = source(config, section, ledger, context.clock, context.notify)
+    if isinstance(rows, SqlSource) and section.mode == "incremental":
+        rows = IncrementalSource(
+            rows,
+            cursor_settings(section),
+            ledger,
+            clock=context.clock,
+            notify=context.notify,
+            fresh=bool(context.resnapshot & {section.resource, "all"}),
+        )
     return Publisher(
         publication(section),
-        source(config, section, ledger, context.clock, context.notify),
+        rows,
         context.pool,
         ledger,
         sign=context.sign,

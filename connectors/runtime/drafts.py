@@ -13,7 +13,7 @@ from connectors.drafting.avro_types import type_of_column, type_of_texts
 from connectors.drafting.personal_data import guess
 from connectors.drafting.schema_draft import ColumnDraft, SchemaDraft, draft_schema
 from connectors.runtime import assembly
-from connectors.sources.sql_table import TablePortion
+from connectors.sources.table_portion import TablePortion
 from connectors.state.ledger import Ledger
 from schemas.errors import InvalidError, Reason
 

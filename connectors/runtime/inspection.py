@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
+from connectors.config.config import ConnectorConfig, PublishConfig, SqlSourceConfig, SubscribeConfig
 from connectors.mapping.mapping import BoundMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
 from connectors.runtime import assembly, change_streams, remedies, table_checks
+from connectors.sources.cursor_checks import check_cursor
 from connectors.sources.drop_folder import FolderFile
 from connectors.sources.postgres.readiness import Finding, Verdict
 from connectors.state.ledger import Ledger
@@ -90,6 +91,8 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
         if publish.mode == "cdc":
             continue
         yield _check(publish.resource, partial(_check_publication, config, publish, pool, clock))
+        if publish.mode == "incremental":
+            yield from _check_cursor(config, publish)
     for subscribe in config.subscribe:
         yield _check(subscribe.grant, partial(_check_subscription, subscribe, pool, clock))
 
@@ -104,6 +107,23 @@ def _check_changes(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
     if not any(each.verdict is Verdict.FAIL for each in found):
         tables = ", ".join(each.resource for each in change_streams.sections(config))
         yield Check("ok", "changes", f"the database is ready to publish the changes of {tables}")
+
+
+def _check_cursor(config: ConnectorConfig, section: PublishConfig) -> Iterator[Check]:
+    """Check the table of a publication by a cursor; `ok` where there is no finding."""
+    if not isinstance(config.source, SqlSourceConfig):
+        return
+    source = assembly.sql_source(config.source, section)
+    try:
+        found = list(check_cursor(source, assembly.cursor_settings(section)))
+    except PoolError as error:
+        yield Check("FAIL", section.resource, error.message)
+        return
+    finally:
+        source.close()
+    yield from map(_check_of, found)
+    if not found:
+        yield Check("ok", section.resource, f"{section.cursor} has an index and no nulls, and a safe horizon")
 
 
 def _check_tables(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:

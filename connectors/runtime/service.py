@@ -54,7 +54,7 @@ def run(
                 partial(_publish, config, each, context, reporter, once=once, refresh=refresh),
             )
             for each in config.publish
-            if each.mode == "snapshot"
+            if each.mode != "cdc"
         ]
         by_log = change_streams.sections(config)
         if by_log:  # all publications of changes are one stream

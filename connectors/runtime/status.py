@@ -39,6 +39,9 @@ class StreamStatus:
         certificate_expires, grant_expires: ISO 8601, as the pool last stated.
         stopped: why no later change of the table is published; a person has to look.
         next_pass: when the next pass is due by the schedule, ISO 8601; empty = without one, or it runs.
+        way: how late commits are found, of a table that is read by a cursor.
+        waiting: what holds its horizon back.
+        reconciled: when its last reading of the whole began. ISO 8601.
         ledger_lost: when the ledger was lost; keys published before may be missing in it. ISO 8601.
     """
 
@@ -63,6 +66,9 @@ class StreamStatus:
     ledger_lost: str = ""
     stopped: str = ""
     next_pass: str = ""
+    way: str = ""
+    waiting: str = ""
+    reconciled: str = ""
 
 
 def statuses(config: ConnectorConfig) -> list[StreamStatus]:
@@ -130,6 +136,9 @@ def _status(direction: str, stream: str, path: Path, *, counted: int | None = No
             ledger_lost=meta.get("ledger_lost_at", ""),
             stopped=meta.get("change_stopped", ""),
             next_pass=meta.get("next_pass", ""),
+            way=meta.get("cursor_way", ""),
+            waiting=meta.get("cursor_waiting", ""),
+            reconciled=meta.get("cursor_reconciled", ""),
         )
 
 

@@ -26,7 +26,7 @@ def check_tables(config: ConnectorConfig, pool: Pool) -> Iterator[Finding]:
         PoolError: the database does not answer, or the configuration names what the contract lacks.
     """
     source = config.source
-    sections = [each for each in config.publish if each.mode == "snapshot" and each.table]
+    sections = [each for each in config.publish if each.mode != "cdc" and each.table]
     if not isinstance(source, SqlSourceConfig) or not sections:
         return
     address = source.address()

@@ -65,6 +65,8 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT N
     read INTEGER NOT NULL DEFAULT 0, published INTEGER NOT NULL DEFAULT 0, quarantined INTEGER NOT NULL DEFAULT 0,
     unchanged INTEGER NOT NULL DEFAULT 0, voided INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '');
 """
+# Neither a log nor the part of a table before a cursor is read twice: the table is, whole.
+_FORGET_POSITIONS = "DELETE FROM meta WHERE name IN ('change_start', 'cursor_position', 'cursor_pending')"
 _MIGRATIONS = {  # version of a file → statements that bring it to the next
     1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
 }
@@ -224,6 +226,7 @@ class Ledger(FileHistory):
             if discard_digests:
                 sql.execute("UPDATE keys SET digest = x''")
                 sql.execute("DELETE FROM files")
+                sql.execute("DELETE FROM meta WHERE name IN ('cursor_position', 'cursor_pending')")
 
     def receipt_root(self, sequence: int) -> bytes | None:
         """Return the root of a batch by its receipt; None without one."""
@@ -246,7 +249,7 @@ class Ledger(FileHistory):
             _write_checkpoint(sql, checkpoint)
             sql.execute("DELETE FROM outbox")
             sql.execute("DELETE FROM files")
-            sql.execute("DELETE FROM meta WHERE name = 'change_start'")  # a log is not read twice: the table is, whole
+            sql.execute(_FORGET_POSITIONS)
             sql.execute("INSERT INTO lost_receipts SELECT * FROM receipts WHERE sequence > ?", (last,))
             sql.execute("DELETE FROM receipts WHERE sequence > ?", (last,))
             sql.execute("INSERT OR IGNORE INTO keys SELECT key, x'', scope FROM voided WHERE sequence > ?", (last,))

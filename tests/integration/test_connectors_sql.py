@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from connectors.conformance import SCHEMA, expect_no_rejects, make_release
 from connectors.port import DecodedRelease, RejectCode, RejectedRecord
 from connectors.sinks.sql import SqlSink
-from connectors.sources import sql_table
+from connectors.sources import table_portion
 from connectors.sources.sql_table import SqlSource
 from schemas.errors import ConflictError, InvalidError, PoolError, Reason, RefusedError, UnavailableError
 from tests.kit.world.department import Department, only
@@ -422,6 +422,6 @@ def test_pages_by_copy_are_what_a_cursor_reads(
         return found
 
     by_copy = read()
-    monkeypatch.setattr(sql_table, "copies", lambda _: False)
+    monkeypatch.setattr(table_portion, "copies", lambda _: False)
     assert by_copy == read()
     assert [row[1] for row in sorted(by_copy, key=lambda row: int(row[0].split(" ")[0]))] == list(AWKWARD)

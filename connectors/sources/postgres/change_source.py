@@ -6,8 +6,8 @@
     read       messages ─▶ `change_assembly` ─▶ values that were not sent ─▶ batches
     confirm    noted on this machine's disk first, then said to the server
 
-What is noted (`Notes`) is how another reader, another database, or a slot that was made again are found: the server's
-slot may be behind the note, never ahead of it. In doubt the connector stops, and says how to go on.
+What is noted (`connectors.sources.notes`) is how another reader, another database, or a slot that was made again are
+found: the server's slot may be behind the note, never ahead of it. In doubt the connector stops, and says how to go on.
 """
 
 import contextlib
@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 from typing_extensions import override
 
 from connectors.port import ChangeBatch, ChangePosition, ChangeRequest, ChangeSource, Snapshot
+from connectors.sources.notes import Notes
 from connectors.sources.postgres.catalogue import TableFacts, read_database, read_table
 from connectors.sources.postgres.change_assembly import AssembledBatch, AssemblyLimits, ChangeAssembler
 from connectors.sources.postgres.connection import (
@@ -40,23 +41,11 @@ from connectors.sources.postgres.slot import SlotState, copy_slot, create_tempor
 from connectors.sources.postgres.snapshot import PostgresSnapshot, TableSnapshot
 from schemas.errors import ConflictError, Reason
 
-__all__ = ["LogSettings", "Notes", "PostgresChangeSource", "WalLimit"]
+__all__ = ["LogSettings", "PostgresChangeSource", "WalLimit"]
 
 _LINGER = 0.02  # seconds without a message after which a batch is given out
 _QUIET = 1.0  # seconds between two signs of life to the caller
 _AGAIN = "`run --resnapshot all` publishes the tables whole and goes on from there"
-
-
-class Notes(Protocol):
-    """Durable values by name, of this connector and slot (`connectors.state.ledger`)."""
-
-    def meta(self, name: str) -> str:
-        """Return a value; empty when there is none."""
-        ...
-
-    def set_meta(self, **values: str) -> None:
-        """Store values, all or none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -196,6 +196,48 @@ def test_every_section_is_known_to_the_guesser() -> None:
     assert used == models
 
 
+CURSOR = """\
+version: 1
+connector: cards
+exchange: { identity: identity/ }
+source: { kind: sql, url: postgresql://reader@db/cards, poll: 30s }
+publish:
+  - resource: senior-card.v1
+    table: senior_card
+    mode: incremental
+    cursor: updated_at
+    cursor_set_by: application
+    overlap: 2h
+    deletes: { detect: true, schedule: { daily_at: "02:00", timezone: Asia/Shanghai } }
+"""
+
+
+def test_a_configuration_by_a_cursor_is_read() -> None:
+    config = parse_config(CURSOR)
+    assert isinstance(config, ConnectorConfig)
+    (section,) = config.publish
+    assert (section.cursor, section.overlap) == ("updated_at", 7200)
+    assert section.deletes.schedule is not None
+    assert section.deletes.schedule.schedule().cron == "0 2 * * *"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    cursor: updated_at\n", "", "needs a source of `kind: sql`, and `cursor:`"),
+        ("mode: incremental", "mode: snapshot", "`cursor:` is for `mode: incremental`"),
+        ("detect: true", "detect: false", "would leave them unpublished"),
+        ("daily_at", "daily", 'did you mean "daily_at"?'),
+        ("overlap: 2h", "overlap: 2h\n    cursor_timezone: CST", "no time zone of the IANA database"),
+        ("cursor_set_by", "cursor_setby", 'did you mean "cursor_set_by"?'),
+    ],
+)
+def test_what_a_cursor_needs_is_said(old: str, new: str, message: str) -> None:
+    found = parse_config(CURSOR.replace(old, new))
+    assert isinstance(found, list)
+    assert any(message in each.message for each in found), found
+
+
 CHANGES = """\
 version: 1
 connector: cards
