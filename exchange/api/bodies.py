@@ -411,8 +411,16 @@ def grant_json(grant: Grant) -> dict[str, Json]:
 
 
 def review_json(review: Review) -> dict[str, Json]:
-    """Return a grant's document, with what is to be known of it as its member `review`."""
-    return {**to_json(review.grant), "review": review.to_json()}
+    """Return a grant's document, with its deadline, and what is to be known of it as its member `review`."""
+    deadline = review.deadline
+    return {
+        **to_json(review.grant),
+        "submitted_at": _moment(review.submitted_at),
+        "due_at": None if deadline is None else deadline.due_at.isoformat(),
+        "due_confirmed": None if deadline is None else deadline.confirmed,
+        "due": None if review.due is None else str(review.due),
+        "review": review.to_json(),
+    }
 
 
 def version_json(version: GrantVersion) -> dict[str, Json]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from exchange.access.decision.deadlines import DueState
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
@@ -72,6 +73,10 @@ def grants(
     topic: Annotated[str | None, Query(description="resource and major, such as residents.v1")] = None,
     resource: Annotated[str | None, Query(description="name of a resource, in any major")] = None,
     expires_within: Annotated[int | None, Query(ge=1, le=3650, description="days from now; without those over")] = None,
+    due: Annotated[
+        DueState | None,
+        Query(description="requests that wait, by their deadline: overdue, soon, or normal"),
+    ] = None,
     order: Annotated[GrantOrder, Query(description="id (oldest first), newest, or expires")] = GrantOrder.ID,
     unmasked: bool = False,
     after: After = "",
@@ -79,7 +84,9 @@ def grants(
 ) -> Response:
     """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out.
 
-    A grant whose row is damaged is `{"id": …, "status": "damaged"}`.
+    `submitted_at`, `due_at`, `due_confirmed`: when its request came, until when it has to be decided (decree 809, Art.
+    21 and 22), false while that is provisional; `due`: how near that is, of a request that waits. A grant whose row is
+    damaged is `{"id": …, "status": "damaged"}`.
     """
     now = who.pool.now()
     query = GrantQuery(
@@ -94,7 +101,7 @@ def grants(
         after=after,
         limit=limit,
     )
-    found = who.pool.grant_reads.reviews(who.actor, who.call, query, unmasked=unmasked)
+    found = who.pool.grant_reads.reviews(who.actor, who.call, query, unmasked=unmasked, due=due)
 
     def key(one: Review) -> str:
         return cursor_behind(order, one.grant.expires, one.grant.id)

@@ -17,7 +17,7 @@ from exchange.identity.tokens import Users
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from registry.directory.catalogue import Catalogue
 from registry.directory.departments import Departments
-from registry.directory.model import DepartmentStatus, EntryState
+from registry.directory.model import DepartmentStatus, EntryState, ShareType
 from registry.governance import classification
 from registry.subjects.lookup import SchemaLookup
 from schemas.access import Actor, ActorKind, Level
@@ -157,6 +157,7 @@ class CatalogueAttributes(CatalogueSource):
             published=entry.state is EntryState.PUBLISHED,
             zone=entry.zone,
             time_step=entry.time_step,
+            unconditional=entry.share_type is ShareType.UNCONDITIONAL,
         )
 
     @override

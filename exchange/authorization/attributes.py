@@ -188,6 +188,11 @@ class AttributeProvider:
         with self._database.read() as reader:
             return self._catalogue.resource(reader, topic)
 
+    def is_unconditional(self, reader: Reader, topic: Topic) -> bool:
+        """Return whether a topic's resource is shared without conditions; False where it is not in the catalogue."""
+        resource = self._catalogue.resource(reader, topic)
+        return resource is not None and resource.unconditional
+
     def level_of(self, reader: Reader, grant: Grant) -> Level | None:
         """Return the current highest level of a grant's fields and of its filter's; None when unknown."""
         return self._catalogue.levels(reader, grant.topic)(_graded(grant))

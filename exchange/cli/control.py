@@ -222,10 +222,16 @@ def grant_list(
     resource: Annotated[str | None, typer.Option(help="name of a resource, in any major")] = None,
     state: Annotated[list[str] | None, typer.Option(help="such as submitted or active; may be repeated")] = None,
     expires_within: Annotated[int | None, typer.Option(help="days from now; not those that ended")] = None,
+    due: Annotated[
+        str | None, typer.Option(help="requests that wait, by their deadline: overdue, soon, or normal")
+    ] = None,
     order: Annotated[str, typer.Option(help="id (oldest first), newest, or expires")] = "id",
     as_json: JsonOption = False,
 ) -> None:
-    """List the grants that the account may see; the last column says what each shows beyond the schema's masks."""
+    """List the grants that the account may see; `shows` says what each shows beyond the schema's masks.
+
+    `due` and `due_at`: how near the deadline of a request is, and until when it has to be decided.
+    """
     query = {
         "consumer": consumer,
         "provider": provider,
@@ -233,13 +239,14 @@ def grant_list(
         "resource": resource,
         "state": state or None,
         "expires_within": expires_within,
+        "due": due,
         "order": order,
         "unmasked": "true" if unmasked else None,
     }
     rows = client(context).list("/grants", query)
     columns = (
         "id", "topic", "state", "consumer", "purpose", "fields", "masks", "rows", "case", "legal_basis", "history",
-        "quota_per_day", "expires", "suspend_after", "shows",
+        "quota_per_day", "expires", "suspend_after", "shows", "due", "due_at",
     )  # fmt: skip
     print_rows(rows, columns, as_json=as_json, row=_grant_row)
 

@@ -120,7 +120,11 @@ def _state(document: Mapping[str, Any]) -> str:
         "active": "active: records are released under it",
         "suspended": "suspended: nothing is released under it",
     }
-    return words.get(document["state"], str(document["state"]))
+    said = words.get(document["state"], str(document["state"]))
+    if document.get("due") is None:
+        return said
+    provisional = "" if document["due_confirmed"] else ", provisional: the working days of that year are not known yet"
+    return f"{said}; due by {document['due_at']} ({document['due']}{provisional})"
 
 
 def _named(field: str, labels: Mapping[str, str]) -> str:

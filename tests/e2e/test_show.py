@@ -189,3 +189,29 @@ def test_versions_and_use_of_a_grant(postgres_world: World, asked: tuple[Office,
         with pytest.raises(PoolError) as caught:
             stranger.get(f"/grants/{grant}/{path}")
         assert caught.value.reason is Reason.OTHER_DEPARTMENT
+
+
+def test_requests_are_listed_by_their_deadline(
+    postgres_world: World, asked: tuple[Office, Office, str], tmp_path: Path
+) -> None:
+    provider, consumer, _ = asked
+    head = provider.account("sharing_office_head")
+    grant = consumer.request("residents-shown.v1", ["id_number"])
+    document = head.get(f"/grants/{grant}")
+    assert document["submitted_at"] < document["due_at"]
+    assert document["due"] in {"soon", "normal"}
+    topic = {"topic": "residents-shown.v1"}
+    by_state = {due: head.list("/grants", {**topic, "due": due}) for due in ("overdue", "soon", "normal")}
+    assert by_state["overdue"] == []
+    assert grant in {one["id"] for one in by_state[document["due"]]}
+    waiting = {one["id"] for one in head.list("/grants", {**topic, "state": "submitted"})}
+    assert {one["id"] for some in by_state.values() for one in some} == waiting
+    assert head.list("/grants", {**topic, "due": document["due"], "state": "active"}) == []
+    account = account_of(provider, "sharing_office_head")
+    terminal = Terminal(postgres_world, account, tmp_path)
+    assert f"due by {document['due_at']}" in terminal.run("grant", "show", grant)
+    row = next(line for line in terminal.run("grant", "list", "--due", document["due"]).splitlines() if grant in line)
+    assert row.endswith(document["due_at"])
+    provider.approve(grant)
+    decided = head.get(f"/grants/{grant}")
+    assert (decided["due"], decided["due_at"]) == (None, document["due_at"])

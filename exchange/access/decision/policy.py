@@ -38,6 +38,7 @@ class Resource:
         published: the catalogue entry is published; drafts and archived ones are not.
         zone: network zone.
         time_step: microseconds to which the times of its records are rounded when they are delivered; 0 = exact.
+        unconditional: it is shared without conditions (无条件共享).
     """
 
     topic: Topic
@@ -45,6 +46,7 @@ class Resource:
     published: bool
     zone: str = "default"
     time_step: int = 0
+    unconditional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from exchange.access.decision.deadlines import DueState
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.store import AccessStore, GrantQuery, cursor_behind
@@ -26,6 +27,7 @@ __all__ = ["MOST_COUNTED", "GrantReads", "read_grant"]
 
 MOST_COUNTED: Final = 1_000
 """Grants of one state that are counted; a state may have more."""
+_WAITS: Final = frozenset({GrantState.SUBMITTED})
 _Item = TypeVar("_Item")
 
 
@@ -91,7 +93,13 @@ class GrantReads:
             return read(work, act)
 
     def reviews(
-        self, actor: Actor, call: RequestContext, query: GrantQuery, *, unmasked: bool = False
+        self,
+        actor: Actor,
+        call: RequestContext,
+        query: GrantQuery,
+        *,
+        unmasked: bool = False,
+        due: DueState | None = None,
     ) -> Sequence[Review | DamagedRow]:
         """List grants as `list` does, each with what it shows beyond the schema's masks.
 
@@ -100,6 +108,7 @@ class GrantReads:
             call: the context.
             query: which grants.
             unmasked: only those that show unmasked what no request wrote out.
+            due: only requests that wait and whose deadline is so near; a damaged row may be one of them.
 
         Raises:
             RefusedError: the actor may see none.
@@ -109,20 +118,23 @@ class GrantReads:
         )
         authorized = self._enforcer.admit(actor, Action.GRANT_READ, "*", call, decision)
         query = self._own(actor, query)
+        if due is not None:
+            query = replace(query, states=_WAITS if query.states is None else query.states & _WAITS)
 
         def read(after: str, limit: int) -> Sequence[Review | DamagedRow]:
             with self._database.read() as reader:
                 return self._review.reviews(reader, self._access.page(reader, replace(query, after=after, limit=limit)))
 
         def keep(rows: Sequence[Review | DamagedRow]) -> Sequence[Review | DamagedRow]:
-            return [one for one in rows if not unmasked or (not isinstance(one, DamagedRow) and one.undecided)]
+            found = [one for one in rows if not unmasked or (not isinstance(one, DamagedRow) and one.undecided)]
+            return [one for one in found if due is None or isinstance(one, DamagedRow) or one.due is due]
 
         def key(one: Review | DamagedRow) -> str:
             if isinstance(one, DamagedRow):
                 return one.cursor
             return cursor_behind(query.order, one.grant.expires, one.grant.id)
 
-        found = collect(read, keep, key, after=query.after, limit=query.limit)
+        found = collect(read, keep, key, after=query.after, limit=query.limit) if query.states != frozenset() else []
         self._enforcer.record_read(authorized, {})
         return found
 

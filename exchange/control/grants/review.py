@@ -7,8 +7,10 @@ lists, and for the audit entry of the decision.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from exchange.access.decision.deadlines import Deadline, DueState, deadline_of, submitted_at
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
@@ -26,6 +28,7 @@ __all__ = ["GrantReview", "Review", "SchemaMaskSource", "decision_data", "descri
 _Levels: TypeAlias = dict[tuple[Topic, frozenset[str]], Level | None]
 _MOST_ENDED = 200  # ids of ended grants in a document, the latest ones
 _ASKED = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
+_WAITS = frozenset({GrantState.SUBMITTED})
 _UNDECIDED_IN = frozenset({GrantState.ACTIVE, GrantState.SUSPENDED})
 
 
@@ -51,6 +54,9 @@ class Review:
         undecided: the part of that which no request wrote out.
         words: sentences for a person.
         labels: Chinese labels of its fields and of those of its filter, from the schema.
+        submitted_at: when its request was received; None where its id does not say so.
+        deadline: until when its request has to be decided.
+        due: how near that is, while the request waits; None for others.
         holding: all that its consumer holds of the resource; None in lists.
         versions: every version, oldest first; none in lists.
     """
@@ -60,6 +66,9 @@ class Review:
     undecided: Exposure
     words: tuple[str, ...]
     labels: Mapping[str, str]
+    submitted_at: datetime | None = None
+    deadline: Deadline | None = None
+    due: DueState | None = None
     holding: Holding | None = None
     versions: Sequence[GrantVersion] = ()
 
@@ -142,18 +151,26 @@ class GrantReview:
         holding = self.holding(reader, grant)
         masks = holding.masks[grant.topic]
         words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
-        return _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
+        review = _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
+        return _with_deadline(
+            review, self._attributes.now(reader), self._attributes.is_unconditional(reader, grant.topic)
+        )
 
     def reviews(self, reader: Reader, grants: Sequence[Grant | DamagedRow]) -> list[Review | DamagedRow]:
         """Return the reviews of a list, without holdings; a damaged row stays one."""
         masks: dict[Topic, SchemaMasks] = {}
+        unconditional: dict[Topic, bool] = {}
         listed: list[Review | DamagedRow] = []
+        now = self._attributes.now(reader) if grants else None
         for grant in grants:
             if isinstance(grant, DamagedRow):
                 listed.append(grant)
                 continue
             known = self._masks(reader, grant.topic, masks)
-            listed.append(_reviewed(grant, known, _describe_grant(grant, known), None))
+            if grant.topic not in unconditional:
+                unconditional[grant.topic] = self._attributes.is_unconditional(reader, grant.topic)
+            review = _reviewed(grant, known, _describe_grant(grant, known), None)
+            listed.append(_with_deadline(review, now, unconditional[grant.topic]))
         return listed
 
     def _part(self, reader: Reader, grant: Grant, masks: dict[Topic, SchemaMasks], levels: "_Levels") -> Part:
@@ -211,6 +228,17 @@ def _reviewed(
         holding=holding,
         versions=versions,
     )
+
+
+def _with_deadline(review: Review, now: datetime | None, unconditional: bool) -> Review:
+    try:
+        received = submitted_at(review.grant.id)
+    except ValueError:
+        return review
+    deadline = deadline_of(received, unconditional=unconditional)
+    waits = now is not None and review.grant.state in _WAITS
+    due = deadline.state(now) if now is not None and waits else None
+    return replace(review, submitted_at=received, deadline=deadline, due=due)
 
 
 def _describe_grant(grant: Grant, masks: SchemaMasks) -> list[str]:
