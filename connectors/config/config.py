@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -52,12 +53,14 @@ __all__ = [
     "ScheduleConfig",
     "SqlTarget",
     "SubscribeConfig",
+    "WebhookConfig",
 ]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
 _SIZE = re.compile(r"([0-9]+)\s*(KiB|MiB|GiB|TiB)?")
 _SHIFTS = {None: 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 _TIME_OF_DAY = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+_PLAIN = {("http", host) for host in ("127.0.0.1", "localhost", "::1")}
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
@@ -134,6 +137,15 @@ def _url(value: str) -> str:
     return value
 
 
+def _web_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the address holds a user name or a password; put secrets under keys of their own")
+    if not parts.hostname or (parts.scheme != "https" and (parts.scheme, parts.hostname) not in _PLAIN):
+        raise ValueError("expected an address such as https://host/path; http:// for this machine alone")
+    return value
+
+
 def _secret(value: str) -> str:
     if not is_reference(value):
         raise ValueError("a password must be a reference such as ${env:NAME} or ${file:/path}")
@@ -171,6 +183,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
@@ -434,13 +447,25 @@ class FileTarget(StrictModel):
     neutralise_formulas: bool = False
 
 
+class WebhookConfig(StrictModel):
+    """An address to which records are posted (`connectors.sinks.webhook`)."""
+
+    kind: Literal["webhook"]
+    url: WebUrl
+    secret: Secret
+    ca: Path | None = None
+    batch: int = Field(default=100, ge=1, le=1_000)
+    timeout: Duration = 30.0
+    path: Path = Path("state/webhooks")
+
+
 class SubscribeConfig(StrictModel):
     """One grant whose records are fetched."""
 
     grant: str
     purpose: str
     case: str = ""
-    into: Annotated[SqlTarget | FileTarget, Field(discriminator="kind")]
+    into: Annotated[SqlTarget | FileTarget | WebhookConfig, Field(discriminator="kind")]
     batch_rows: int = Field(default=5_000, ge=1, le=10_000)
     wait: Duration = 20.0
 
@@ -546,12 +571,20 @@ def resolve_paths(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
     if isinstance(config.source, FilesSource):
         updates["source"] = config.source.model_copy(update={"path": folder / config.source.path})
     updates["subscribe"] = tuple(
-        each.model_copy(update={"into": each.into.model_copy(update={"path": folder / each.into.path})})
-        if isinstance(each.into, FileTarget)
-        else each
-        for each in config.subscribe
+        each.model_copy(update={"into": _resolved_target(each.into, folder)}) for each in config.subscribe
     )
     return config.model_copy(update=updates)
+
+
+def _resolved_target(
+    target: SqlTarget | FileTarget | WebhookConfig, folder: Path
+) -> SqlTarget | FileTarget | WebhookConfig:
+    if isinstance(target, SqlTarget):
+        return target
+    update = {"path": folder / target.path}
+    if isinstance(target, WebhookConfig) and target.ca is not None:
+        update["ca"] = folder / target.ca
+    return target.model_copy(update=update)
 
 
 def allowed_keys(model: type[BaseModel]) -> Sequence[str]:
@@ -580,6 +613,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "subscribe.into.jsonl": FileTarget,
     "subscribe.into.csv": FileTarget,
     "subscribe.into.parquet": FileTarget,
+    "subscribe.into.webhook": WebhookConfig,
     "batch": BatchConfig,
     "retry": RetryConfig,
 }

@@ -19,9 +19,11 @@ from connectors.config.config import (
     SqlSourceConfig,
     SqlTarget,
     SubscribeConfig,
+    WebhookConfig,
 )
 from connectors.config.custom_sources import find_source
 from connectors.config.schedule import Schedule
+from connectors.config.secret_references import SecretReference
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import Column, ColumnMapping
 from connectors.port import Pool, Portion, Reject, Replaces, Sink, SnapshotSource
@@ -29,6 +31,7 @@ from connectors.publishing.publication import Limits, Publication, Signer
 from connectors.publishing.publisher import Publisher
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
+from connectors.sinks.webhook import WebhookSink, WebhookTarget
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
 from connectors.sources.file_portion import FileForm, FileFormat
 from connectors.sources.incremental import CursorSettings, IncrementalSource, IsDue
@@ -237,8 +240,8 @@ def publisher(config: ConnectorConfig, section: PublishConfig, ledger: Ledger, c
     )
 
 
-def sink(section: SubscribeConfig) -> Sink:
-    """Build the sink of a subscription.
+def sink(section: SubscribeConfig, *, stop: threading.Event | None = None) -> Sink:
+    """Build the sink of a subscription; *stop* ends its waits.
 
     Raises:
         InvalidError: CONFIG_INVALID, when a secret reference cannot be resolved.
@@ -253,6 +256,15 @@ def sink(section: SubscribeConfig) -> Sink:
             add_columns=target.add_columns,
             hard_deletes=target.deletes == "hard",
         )
+    if isinstance(target, WebhookConfig):
+        webhook = WebhookTarget(
+            url=target.url,
+            secret=SecretReference(target.secret).resolve(),
+            authority=target.ca,
+            batch=target.batch,
+            timeout=target.timeout,
+        )
+        return WebhookSink(webhook, section.grant, target.path, stop=stop)
     return FileSink(
         target.path,
         section.grant,
@@ -274,7 +286,7 @@ def subscriber(
             batch_rows=section.batch_rows,
             wait=section.wait,
         ),
-        sink(section),
+        sink(section, stop=context.stop),
         context.pool,
         ledger,
         stop=context.stop,

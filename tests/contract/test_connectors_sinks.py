@@ -18,6 +18,8 @@ from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
 from connectors.sinks.sql_copy import CopyWriter
 from connectors.sinks.sql_rows import RowWriter
+from connectors.sinks.webhook import WebhookSink, WebhookTarget
+from tests.kit.twins.http_server import Answer, Call, http_server
 
 
 class _SqlTarget(SinkSuite):
@@ -201,3 +203,35 @@ class TestCsvForSpreadsheets(TestCsv):
 
 class TestCsvInGb18030(TestCsv):
     encoding = "gb18030"
+
+
+class TestWebhook(SinkSuite):
+    """What it cannot do with others, take back what was delivered before a refusal, is in its own tests."""
+
+    keeps_latest = False
+    typed = False
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.folder = tmp_path / "positions"
+        self.records: dict[str, dict[str, Any]] = {}
+        self.made: list[WebhookSink] = []
+        with http_server(self.take) as self.server:
+            yield
+        for sink in self.made:
+            sink.close()
+
+    def take(self, call: Call) -> Answer:
+        self.records |= {one["id"]: one for one in json.loads(call.body)["records"]}
+        return Answer(204)
+
+    def make_sink(self) -> Sink:
+        target = WebhookTarget(url=self.server.url, secret="a-secret-of-more-than-24-bytes")
+        self.made.append(WebhookSink(target, "g-1", self.folder, backoff=0.001))
+        return self.made[-1]
+
+    def stored(self) -> Mapping[str, Mapping[str, Any] | None]:
+        return {one["record_key"]: one.get("value") for one in self.records.values()}
+
+    def make_unreachable(self, sink: Sink) -> None:
+        self.server.close()
