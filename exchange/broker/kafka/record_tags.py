@@ -156,20 +156,24 @@ class RecordTags:
         into: list[bytes],
     ) -> None:
         """Put the keys of one partition's records in their places."""
-        topic, plain, timed = str(batch.lane.topic), _STAMP.pack(millisecond, _PLAIN), _STAMP.pack(millisecond, _TIMED)
-        copy, void = self._hash(_VALUE, topic, partition).copy, self._hash(_VOID, topic, partition).copy
+        topic = str(batch.lane.topic)
+        plain, timed = (self._begun(_VALUE, topic, partition, millisecond, size) for size in (_PLAIN, _TIMED))
         keys, marks, values, valid = batch.keys, batch.marks, batch.values, batch.valid
         for count, index in zip(NUMBERS, indexes, strict=False):
-            head, stamp, value = keys[index] + number + count + _BYTES[marks[index]], plain, values[index]
+            head, begun, value = keys[index] + number + count + _BYTES[marks[index]], plain, values[index]
             if valid and (times := valid[_VALID_SIZE * index : _VALID_SIZE * (index + 1)]) != _NO_TIMES:
-                head, stamp = head + times, timed
+                head, begun = head + times, timed
             if value is None:
-                digest = void()
-                digest.update(stamp + head)
-            else:
-                digest = copy()
-                digest.update(stamp + head + value)
+                begun = self._begun(_VOID, topic, partition, millisecond, len(head) + _TAG_SIZE)
+            digest = begun.copy()
+            digest.update(head + value if value else head)
             into[index] = head + digest.digest()
+
+    def _begun(self, kind: bytes, topic: str, partition: int, millisecond: int, size: int) -> "hashlib.blake2b":
+        """Return the hash of what a record's key of *size* bytes and value follow."""
+        digest = self._hash(kind, topic, partition).copy()
+        digest.update(_STAMP.pack(millisecond, size))
+        return digest
 
     def _chunk_tag(
         self, topic: str, partition: int, millisecond: int, keys: Sequence[bytes], values: Sequence[bytes | None]
@@ -210,17 +214,16 @@ class RecordTags:
 
     def first_unverified(self, topic: str, partition: int, columns: Columns) -> int | None:
         """Return the index of the first record whose tag does not fit; None where all do. All keys have tags."""
-        copy, void = self._hash(_VALUE, topic, partition).copy, self._hash(_VOID, topic, partition).copy
-        moments = set(columns.milliseconds)
-        stamps = {size: {one: _STAMP.pack(one, size) for one in moments} for size in _SIZES}
+        begun = {
+            (kind, one, size): self._begun(kind, topic, partition, one, size)
+            for one in set(columns.milliseconds)
+            for size in _SIZES
+            for kind in (_VALUE, _VOID)
+        }
         made = []
         for key, value, at in zip(columns.keys, columns.values, columns.milliseconds, strict=True):
-            if value is None:
-                digest = void()
-                digest.update(stamps[len(key)][at] + key[:-_TAG_SIZE])
-            else:
-                digest = copy()
-                digest.update(stamps[len(key)][at] + key[:-_TAG_SIZE] + value)
+            digest = begun[_VOID if value is None else _VALUE, at, len(key)].copy()
+            digest.update(key[:-_TAG_SIZE] + value if value else key[:-_TAG_SIZE])
             made.append(digest.digest())
         found = [key[-_TAG_SIZE:] for key in columns.keys]
         if hmac.compare_digest(b"".join(found), b"".join(made)):
