@@ -21,12 +21,13 @@ from connectors.state.ledger import Ledger
 from exchange.client import Identity
 from registry.avro.parser import parse
 from registry.codec.codec import engine_for
-from schemas.errors import ConflictError, InvalidError, PoolError, Reason
+from schemas.errors import InvalidError, PoolError, Reason
 from schemas.names import Topic
 
 __all__ = ["Check", "Preview", "preview", "publication_section", "run_checks", "subscription_section"]
 
 _EXPIRY_WARNING = 5  # days of a certificate
+_GRANT_WARNING = 14  # days of a grant: a new request takes persons
 _CLOCK_TOLERANCE = 5.0  # seconds
 
 
@@ -94,7 +95,7 @@ def run_checks(config: ConnectorConfig, connect: Callable[[], Pool], clock: Call
         if publish.mode == "incremental":
             yield from _check_cursor(config, publish)
     for subscribe in config.subscribe:
-        yield _check(subscribe.grant, partial(_check_subscription, subscribe, pool, clock))
+        yield _check_subscription(subscribe, pool, clock)
 
 
 def _check_changes(config: ConnectorConfig, pool: Pool) -> Iterator[Check]:
@@ -266,28 +267,43 @@ def _sample(bound: BoundMapping, name: str, read_chunks: Callable[[], Iterator[R
     return f"; of the first {total:,} rows {len(mapped.rows):,} fit{f': {first}' if first else ''}"
 
 
-def _check_subscription(section: SubscribeConfig, pool: Pool, clock: Callable[[], datetime]) -> str:
-    subscription = pool.describe(section.grant, purpose=section.purpose, case=section.case)
+def _check_subscription(section: SubscribeConfig, pool: Pool, clock: Callable[[], datetime]) -> Check:
+    try:
+        subscription = pool.describe(section.grant, purpose=section.purpose, case=section.case)
+        progress = _check_target(section, subscription.schema_text)
+    except PoolError as error:
+        return Check(
+            "FAIL",
+            section.grant,
+            error.message,
+            remedies=remedies.mend_declaration(error.reason, section.grant),
+        )
     remaining = datetime.fromtimestamp(subscription.expires / 1e6, UTC) - clock()
+    state = f"{subscription.topic} is granted for {remaining.days} more days ({subscription.state})"
+    soon = remaining.days < _GRANT_WARNING
+    return Check(
+        "WARN" if soon else "ok",
+        section.grant,
+        f"{state}; the target is there, {progress}",
+        remedies=remedies.NEW_REQUEST if soon else (),
+    )
+
+
+def _check_target(section: SubscribeConfig, schema_text: str) -> str:
+    """Check that a target can hold a view; return how far it is."""
     sink = assembly.sink(section)
     try:
-        sink.check(engine_for(parse(subscription.schema_text)).schema)
-        try:
-            position = sink.position()
-        except ConflictError:  # the table of positions is created with the first record
-            position = b""
+        sink.check(engine_for(parse(schema_text)).schema)
+        return "begun" if sink.position() else "nothing fetched yet"
     finally:
         sink.close()
-    progress = "begun" if position else "nothing fetched yet"
-    state = f"{subscription.topic} is granted for {remaining.days} more days ({subscription.state})"
-    return f"{state}; the target is there, {progress}"
 
 
 def _check(subject: str, check: Callable[[], str]) -> Check:
     try:
         return Check("ok", subject, check())
     except PoolError as error:
-        return Check("FAIL", subject, error.message, remedies=remedies.mend_declaration(error.reason, subject))
+        return Check("FAIL", subject, error.message)
 
 
 def format_reject(reject: Reject) -> str:

@@ -12,7 +12,11 @@ from cryptography import x509
 
 from schemas.errors import Reason
 
-__all__ = ["enrol_again", "has_ended", "mend_declaration"]
+__all__ = ["NEW_REQUEST", "enrol_again", "has_ended", "mend_declaration"]
+
+
+NEW_REQUEST = ("pool request submit REQUEST.yaml", "grant: ID  # of the new grant, once it is approved")
+"""What gives a subscription another grant."""
 
 
 def has_ended(certificate: bytes, now: datetime) -> bool:
@@ -42,10 +46,8 @@ def mend_declaration(reason: Reason, grant: str) -> Sequence[str]:
         return (show, "purpose: PURPOSE  # as it shows")
     if reason in {Reason.CASE_MISMATCH, Reason.CASE_MISSING, Reason.CASE_FORM_MISMATCH}:
         return (show, "case: CASE  # as it shows, under this grant")
-    if reason in {Reason.GRANT_EXPIRED, Reason.GRANT_NOT_ACTIVE, Reason.GRANT_SUSPENDED}:
-        return (
-            (show,)
-            if reason is not Reason.GRANT_EXPIRED
-            else ("pool request submit REQUEST.yaml", "grant: ID  # of the new grant, once it is approved")
-        )
+    if reason is Reason.GRANT_EXPIRED:
+        return NEW_REQUEST
+    if reason in {Reason.GRANT_NOT_ACTIVE, Reason.GRANT_SUSPENDED}:
+        return (show,)
     return ()

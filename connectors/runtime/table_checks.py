@@ -1,4 +1,4 @@
-"""Checks of PostgreSQL tables that are read by passes: what the catalogue tells before a row is read.
+"""Checks of PostgreSQL tables that are read by statements: what the catalogue tells before a row is read.
 
 A pass would find the same, later and in the words of the database's error. Tables whose changes are read from the log
 have checks of their own (`connectors.runtime.change_streams`); other databases are checked by reading a sample.

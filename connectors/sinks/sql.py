@@ -156,7 +156,9 @@ class SqlSink(Sink):
     @override
     def position(self) -> bytes:
         with self._translated_errors(), self._engine.connect() as connection:
-            return self._stored_position(connection)
+            # SQLite calls a table that is not there an "operational error".
+            there = sa.inspect(connection).has_table(_POSITIONS.name)
+            return self._stored_position(connection) if there else b""
 
     @override
     def write(
