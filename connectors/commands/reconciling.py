@@ -1,6 +1,7 @@
 """Command `pool-connect reconcile`: does the source say what the pool has of it?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from connectors.runtime.exit_codes import ExitCode
-from connectors.runtime.terminal_output import print_json, print_line
+from connectors.runtime.terminal_output import ProgressReporter, print_json, print_line
 
 if TYPE_CHECKING:
     from connectors.config.config import ConnectorConfig
@@ -53,12 +54,24 @@ def add_to(app: typer.Typer, connect: Connect) -> None:
             raise typer.Exit(ExitCode.PERSON)
 
 
+@contextmanager
+def _progress(stream: str) -> Iterator[Callable[[int], None]]:
+    """Show how many rows were compared, on standard error."""
+    from connectors.state.ledger import RunReport
+
+    with closing(ProgressReporter()) as reporter:
+        yield lambda rows: reporter.progress(RunReport(id=0, portion=stream, read=rows, outcome="comparing"))
+
+
 def _source(config: "ConnectorConfig", resource: str, pool: "Pool", differences: Path | None, *, as_json: bool) -> bool:
     from connectors.runtime.inspection import publication_section
     from connectors.runtime.reconciliation.publication import reconcile
 
     section = publication_section(config, resource)
-    found = reconcile(config, section, pool, clock=lambda: datetime.now(UTC), differences=differences)
+    with _progress(section.resource) as progress:
+        found = reconcile(
+            config, section, pool, clock=lambda: datetime.now(UTC), differences=differences, progress=progress
+        )
     if as_json:
         print_json(asdict(found))
     else:
@@ -70,7 +83,9 @@ def _target(config: "ConnectorConfig", grant: str, pool: "Pool", differences: Pa
     from connectors.runtime.inspection import subscription_section
     from connectors.runtime.reconciliation.subscription import reconcile_target
 
-    found = reconcile_target(config, subscription_section(config, grant), pool, differences=differences)
+    section = subscription_section(config, grant)
+    with _progress(section.grant) as progress:
+        found = reconcile_target(config, section, pool, differences=differences, progress=progress)
     if as_json:
         print_json(asdict(found))
     else:

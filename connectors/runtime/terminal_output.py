@@ -112,7 +112,9 @@ class ProgressReporter:
             with self._lock:
                 self._show_bar(state, f"{state.portion}: {phase}", _short(state))
             return
-        if phase == "drawing":
+        if phase == "comparing":
+            counters = f"{state.read:,} read"
+        elif phase == "drawing":
             counters = f"{state.read:,} received, {state.published:,} written, {state.quarantined:,} rejected"
         else:
             counters = (

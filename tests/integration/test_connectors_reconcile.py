@@ -79,7 +79,7 @@ def department(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Department:
 
 def call(folder: Path, *words: str) -> tuple[int, str]:
     done = CliRunner().invoke(cli.app, [words[0], str(folder / "c.yaml"), *words[1:]])
-    return done.exit_code, done.output
+    return done.exit_code, done.stdout
 
 
 def publish(folder: Path) -> None:

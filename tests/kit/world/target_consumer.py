@@ -56,7 +56,7 @@ class TargetConsumer:
 
     def call(self, *words: str) -> tuple[int, str]:
         done = CliRunner().invoke(cli.app, [words[0], str(self.folder / "c.yaml"), *words[1:]])
-        return done.exit_code, done.output
+        return done.exit_code, done.stdout
 
     def draw(self) -> None:
         code, out = self.call("run", "--once")

@@ -101,6 +101,13 @@ def test_a_subscription_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == "g-1: drawing, 7 received, 6 written, 1 rejected\n"
 
 
+def test_a_comparison_says_how_many_rows_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    ProgressReporter().progress(RunReport(id=0, portion="card", read=7_000, outcome="comparing"))
+    assert stream.getvalue() == "card: comparing, 7,000 read\n"
+
+
 def test_an_error_of_the_pool_is_escaped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise InvalidError(Reason.NOT_FOUND, EVIL)
