@@ -11,13 +11,16 @@ do not return at the same moment. Where the pool says how long to wait, that is 
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from schemas.errors import ConflictError, PoolError, Reason, UnavailableError
 
-__all__ = ["Backoff", "is_retryable"]
+__all__ = ["Backoff", "is_retryable", "retry_after_of"]
 
 _BASE = 0.5  # seconds
 _CAP = 60.0  # seconds
+_LONGEST_WAIT = 3_600.0  # seconds, of what an answer asks for
 _RESUMABLE = frozenset({Reason.LANE_FENCED, Reason.SEQUENCE_GAP, Reason.PREVIOUS_ROOT_MISMATCH})
 
 
@@ -75,3 +78,14 @@ class Backoff:
         delay = self._random() * min(_CAP, self._base * 2 ** min(self._failures, 10))
         self._failures += 1
         self._stop.wait(max(delay, error.retry_after or 0.0))
+
+
+def retry_after_of(header: str | None, now: datetime) -> float | None:
+    """Return the seconds of a `Retry-After` (RFC 9110, section 10.2.3), an hour at most; None where it says nothing."""
+    if not header:
+        return None
+    try:
+        seconds = float(header) if header.isdecimal() else (parsedate_to_datetime(header) - now).total_seconds()
+    except (TypeError, ValueError):  # no date, or one without an offset
+        return None
+    return min(max(seconds, 0.0), _LONGEST_WAIT)

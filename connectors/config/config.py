@@ -49,7 +49,9 @@ __all__ = [
     "FileTarget",
     "FilesSource",
     "FormatConfig",
+    "HttpSourceConfig",
     "PublishConfig",
+    "RequestConfig",
     "ScheduleConfig",
     "SqlTarget",
     "SubscribeConfig",
@@ -184,6 +186,7 @@ Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+JsonPath = Annotated[str, Field(pattern=r"^\$")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
@@ -293,6 +296,70 @@ class SqlSourceConfig(_DatabaseConfig):
     kind: Literal["sql"]
     poll: Duration = 300.0
     cdc: CdcConfig | None = None
+
+
+class OAuthConfig(StrictModel):
+    """A client of an authorization server: the client credentials grant of OAuth 2.0."""
+
+    token_url: WebUrl
+    client_id: str
+    client_secret: Secret
+    scope: str = ""
+
+
+class HttpSourceConfig(StrictModel):
+    """A JSON API (`connectors.sources.http`); each publication states its `request:`."""
+
+    kind: Literal["http"]
+    url: WebUrl
+    token: Secret = ""
+    oauth: OAuthConfig | None = None
+    ca: Path | None = None
+    timeout: Duration = 60.0
+    requests_per_second: float = Field(default=0.0, ge=0)
+    poll: Duration = 300.0
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        if self.token and self.oauth:
+            raise ValueError("expected one of `token:` and `oauth:`")
+        return self
+
+
+class PagingConfig(StrictModel):
+    """How the next page is asked for."""
+
+    kind: Literal["page", "cursor", "link"]
+    parameter: str = ""
+    first: int = Field(default=1, ge=0)
+    path: JsonPath = "$"
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        if self.kind != "link" and not self.parameter:
+            raise ValueError(f"paging: `kind: {self.kind}` needs `parameter:`")
+        if self.kind == "cursor" and self.path == "$":
+            raise ValueError("paging: `kind: cursor` needs `path:`, such as $.next")
+        return self
+
+
+class IncrementalConfig(StrictModel):
+    """The parameter for what changed since the last pass."""
+
+    parameter: str
+    path: JsonPath
+    initial: str = ""
+
+
+class RequestConfig(StrictModel):
+    """What is asked of an API, and where its records are."""
+
+    path: str
+    query: dict[str, str] = {}
+    records: JsonPath = "$"
+    fields: dict[str, JsonPath] = {}
+    paging: PagingConfig | None = None
+    incremental: IncrementalConfig | None = None
 
 
 class CustomSource(StrictModel):
@@ -418,6 +485,7 @@ class PublishConfig(StrictModel):
     on_delete: Literal["retract", "end"] = "retract"
     toast: Literal["require_full", "reread"] = "require_full"
     schedule: ScheduleConfig | None = None
+    request: RequestConfig | None = None
     pattern: Texts = ()
     replaces: Literal["everything", "same_name", "nothing"] = "everything"
     format: FormatConfig = FormatConfig()
@@ -490,7 +558,9 @@ class ConnectorConfig(StrictModel):
     connector: Annotated[str, AfterValidator(_connector)]
     exchange: ExchangeConfig
     state: Path = Path("state")
-    source: Annotated[FilesSource | SqlSourceConfig | CustomSource, Field(discriminator="kind")] | None = None
+    source: (
+        Annotated[FilesSource | SqlSourceConfig | HttpSourceConfig | CustomSource, Field(discriminator="kind")] | None
+    ) = None
     publish: tuple[PublishConfig, ...] = ()
     subscribe: tuple[SubscribeConfig, ...] = ()
     batch: BatchConfig = BatchConfig()
@@ -510,6 +580,7 @@ class ConnectorConfig(StrictModel):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise ValueError(f"the {name} {', '.join(sorted(twice))} is named twice")
+        self._check_requests()
         if isinstance(self.source, SqlSourceConfig):
             for each in self.publish:
                 if bool(each.table) is bool(each.query):
@@ -543,6 +614,13 @@ class ConnectorConfig(StrictModel):
                     "false }` would leave them unpublished. Write `detect: true`"
                 )
 
+    def _check_requests(self) -> None:
+        for each in self.publish:
+            if isinstance(self.source, HttpSourceConfig) is not (each.request is not None):
+                raise ValueError(f"{each.resource}: `request:` and a source of `kind: http` need each other")
+            if each.request is not None and each.request.incremental is not None and each.replaces != "nothing":
+                raise ValueError(f"{each.resource}: `incremental:` states what changed: it needs `replaces: nothing`")
+
     def _check_changes(self) -> None:
         by_log = [each for each in self.publish if each.mode == "cdc"]
         if not by_log:
@@ -570,6 +648,8 @@ def resolve_paths(config: ConnectorConfig, folder: Path) -> ConnectorConfig:
     updates: dict[str, Any] = {"exchange": exchange, "state": folder / config.state}
     if isinstance(config.source, FilesSource):
         updates["source"] = config.source.model_copy(update={"path": folder / config.source.path})
+    if isinstance(config.source, HttpSourceConfig) and config.source.ca is not None:
+        updates["source"] = config.source.model_copy(update={"ca": folder / config.source.ca})
     updates["subscribe"] = tuple(
         each.model_copy(update={"into": _resolved_target(each.into, folder)}) for each in config.subscribe
     )
@@ -598,6 +678,11 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "source.files": FilesSource,
     "source.sql": SqlSourceConfig,
     "source.custom": CustomSource,
+    "source.http": HttpSourceConfig,
+    "source.http.oauth": OAuthConfig,
+    "publish.request": RequestConfig,
+    "publish.request.paging": PagingConfig,
+    "publish.request.incremental": IncrementalConfig,
     "source.sql.cdc": CdcConfig,
     "source.sql.cdc.wal_limit": WalLimitConfig,
     "publish": PublishConfig,

@@ -15,6 +15,7 @@ from connectors.config.config import (
     ConnectorConfig,
     CustomSource,
     FilesSource,
+    HttpSourceConfig,
     PublishConfig,
     SqlSourceConfig,
     SqlTarget,
@@ -34,6 +35,8 @@ from connectors.sinks.sql import SqlSink
 from connectors.sinks.webhook import WebhookSink, WebhookTarget
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
 from connectors.sources.file_portion import FileForm, FileFormat
+from connectors.sources.http.http_client import Credentials, HttpSourceClient, OAuthClient
+from connectors.sources.http.http_source import HttpRequest, HttpSource, Incremental, Paging
 from connectors.sources.incremental import CursorSettings, IncrementalSource, IsDue
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger, RunReport
@@ -90,6 +93,7 @@ def open_ledger(config: ConnectorConfig, stream: str, clock: Clock) -> Ledger:
 def publication(config: PublishConfig) -> Publication:
     """Build a publication from its section of the file."""
     file_format = config.format
+    request = config.request.model_dump_json() if config.request else ""
     return Publication(
         topic=Topic.parse(config.resource),
         columns={name: _column(each) for name, each in config.columns.items()},
@@ -97,7 +101,7 @@ def publication(config: PublishConfig) -> Publication:
         unknown_columns=config.unknown_columns,
         on_duplicate=config.on_duplicate,
         on_delete=config.on_delete,
-        source_format=f"{file_format.stated()} {config.replaces}",
+        source_format=f"{file_format.stated()} {config.replaces}{request}",
     )
 
 
@@ -156,12 +160,45 @@ def source(
             )
         case SqlSourceConfig() as database:
             return sql_source(database, section)
+        case HttpSourceConfig() as api:
+            return _http_source(api, section, ledger)
         case CustomSource() as custom:
             make = find_source(custom.type).load()
             made: SnapshotSource = make(custom.resolved(), section.table)
             return made
         case _:
             raise InvalidError(Reason.CONFIG_INVALID, "the configuration has no `source:`")
+
+
+def _http_source(api: HttpSourceConfig, section: PublishConfig, ledger: Ledger) -> HttpSource:
+    request = section.request
+    if request is None:  # the configuration's own check
+        raise InvalidError(Reason.CONFIG_INVALID, f"{section.resource} has no `request:`")
+    credentials: Credentials = SecretReference(api.token).resolve() if api.token else None
+    if api.oauth is not None:
+        credentials = OAuthClient(
+            token_url=api.oauth.token_url,
+            client_id=api.oauth.client_id,
+            client_secret=SecretReference(api.oauth.client_secret).resolve(),
+            scope=api.oauth.scope,
+        )
+    client = HttpSourceClient(
+        api.url,
+        credentials,
+        authority=api.ca,
+        timeout=api.timeout,
+        requests_per_second=api.requests_per_second,
+    )
+    asked = HttpRequest(
+        path=request.path,
+        query=request.query,
+        records=request.records,
+        fields=request.fields,
+        paging=Paging(**request.paging.model_dump()) if request.paging else Paging(),
+        incremental=Incremental(**request.incremental.model_dump()) if request.incremental else None,
+    )
+    spool = ledger.path.with_name(f"{section.resource}.spool.jsonl")
+    return HttpSource(client, asked, ledger, spool, Replaces(section.replaces))
 
 
 def sql_source(database: SqlSourceConfig, section: PublishConfig) -> SqlSource:

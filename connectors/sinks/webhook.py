@@ -35,7 +35,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,17 @@ import pyarrow as pa
 from typing_extensions import override
 
 from connectors.port import DecodedRelease, QuarantineCallback, RejectCode, RejectedRecord, Sink, WriteResult
-from connectors.retry import Backoff
+from connectors.retry import Backoff, retry_after_of
 from connectors.sinks.circuit_breaker import CircuitBreaker
 from registry.codec.json_rows import json_rows
 from schemas.errors import ConflictError, CorruptError, InvalidError, Reason, RefusedError, UnavailableError
 
-__all__ = ["WebhookSink", "WebhookTarget", "retry_after_of"]
+__all__ = ["WebhookSink", "WebhookTarget"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OF_THE_RECORDS = frozenset({400, 409, 413, 422})
 _TO_BE_REPEATED = frozenset({408, 425, 429})
 _FAILURES, _PAUSE = 5, 30.0  # in a row, and the seconds of rest after them
-_LONGEST_WAIT = 3_600.0  # seconds, of what an answer asks for
 _SUSPICIOUS = 20  # records refused while none was taken
 _MAX_ANSWER = 64 * 1024  # bytes of an answer that are read, so that its connection may be used again
 _LEAST_SECRET = 24  # bytes (Standard Webhooks 1.0)
@@ -338,14 +336,3 @@ class WebhookSink(Sink):
             Reason.TARGET_UNAVAILABLE,
             f"{self._file} cannot be read or written ({error.strerror}); is there room, and permission?",
         )
-
-
-def retry_after_of(header: str | None, now: datetime) -> float | None:
-    """Return the seconds of a `Retry-After` (RFC 9110, section 10.2.3), an hour at most; None where it says nothing."""
-    if not header:
-        return None
-    try:
-        seconds = float(header) if header.isdecimal() else (parsedate_to_datetime(header) - now).total_seconds()
-    except (TypeError, ValueError):  # no date, or one without an offset
-        return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT)

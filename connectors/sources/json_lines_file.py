@@ -23,7 +23,7 @@ from typing_extensions import Unpack, override
 from connectors.sources.encoding import assign_characters, open_text
 from connectors.sources.file_portion import FilePortion, KnownFile, Record, rejected_file
 
-__all__ = ["JsonLinesPortion"]
+__all__ = ["JsonLinesPortion", "cell_of", "json_of", "parse_json"]
 
 _MAX_COLUMNS = 2_000
 
@@ -50,6 +50,10 @@ class JsonLinesPortion(FilePortion):
         """
         super().__init__(path, **known)
         self._record_encoding = self.encoding.removesuffix("-sig")
+        self.columns = self._names()
+
+    def _names(self) -> list[str]:
+        """Return the names of all members, in the order in which they first appear."""
         names: dict[str, None] = {}
         lines = 0
         for _, found, _ in self._objects():
@@ -60,17 +64,17 @@ class JsonLinesPortion(FilePortion):
                 raise rejected_file(f"{self.name} has more than {_MAX_COLUMNS} names of members; expected columns")
         if lines and not names:
             raise rejected_file(f"{self.name} has no line that is a JSON object with members; expected one a line")
-        self.columns = list(names)
+        return list(names)
+
+    def _cells(self, found: dict[str, Any]) -> Sequence[str | None]:
+        """Return the cells of an object, in the order of the columns."""
+        return [cell_of(found.get(name)) for name in self.columns]
 
     @override
     def _records(self) -> Iterator[Record]:
         for line, found, text in self._objects():
             original = text.encode(self._record_encoding)
-            if isinstance(found, str):
-                yield line, found, original
-                continue
-            cells: Sequence[str | None] = [_cell(found.get(name)) for name in self.columns]
-            yield line, cells, original
+            yield line, found if isinstance(found, str) else self._cells(found), original
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any] | str, str]]:
         """Yield (line, object, text); in place of the object what was expected."""
@@ -80,11 +84,20 @@ class JsonLinesPortion(FilePortion):
                     yield line, _parse(assign_characters(text, self.encoding)), text
 
 
+def parse_json(text: str) -> Any:
+    """Return a JSON value whose numbers are texts, as they came (`cell_of`, `json_of`).
+
+    Raises:
+        ValueError: it is no JSON, an object names a member twice, or a number is NaN or infinite.
+    """
+    return json.loads(
+        text, parse_int=_Number, parse_float=_Number, parse_constant=_constant, object_pairs_hook=_members
+    )
+
+
 def _parse(text: str) -> dict[str, Any] | str:
     try:
-        found = json.loads(
-            text, parse_int=_Number, parse_float=_Number, parse_constant=_constant, object_pairs_hook=_members
-        )
+        found = parse_json(text)
         text.encode()
         json.dumps(found, ensure_ascii=False).encode()  # an escape may stand for half a pair
     except _NotAllowedError as error:
@@ -109,7 +122,8 @@ def _constant(name: str) -> Any:
     raise _NotAllowedError(f"numbers that JSON has; got {name}")
 
 
-def _cell(value: Any) -> str | None:
+def cell_of(value: Any) -> str | None:
+    """Return a value of `parse_json` as the text of a cell; None for null."""
     match value:
         case None:
             return None
@@ -117,15 +131,16 @@ def _cell(value: Any) -> str | None:
             return "true" if value else "false"
         case str():
             return str(value)
-    return _json(value)
+    return json_of(value)
 
 
-def _json(value: Any) -> str:
+def json_of(value: Any) -> str:
+    """Return a value of `parse_json` as JSON without blanks, its numbers as they came."""
     match value:
         case _Number():
             return str(value)
         case dict():
-            return "{" + ",".join(f"{_json(name)}:{_json(each)}" for name, each in value.items()) + "}"
+            return "{" + ",".join(f"{json_of(name)}:{json_of(each)}" for name, each in value.items()) + "}"
         case list():
-            return "[" + ",".join(map(_json, value)) + "]"
+            return "[" + ",".join(map(json_of, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -15,10 +15,13 @@ from connectors.conformance import COLUMNS, Row, SnapshotSourceSuite
 from connectors.port import Replaces, SnapshotSource
 from connectors.sources.drop_folder import AfterSuccess, DropFolder, ReadyWhen
 from connectors.sources.file_portion import FileFormat
+from connectors.sources.http.http_client import HttpSourceClient
+from connectors.sources.http.http_source import HttpRequest, HttpSource, Paging
 from connectors.sources.memory import MemoryDatabase, MemorySnapshotSource
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 from tests.kit.cases.workbooks import write_workbook
+from tests.kit.twins.http_server import Answer, Call, http_server
 
 
 def _write_cells(file: IO[str], rows: Sequence[Row], delimiter: str = ",") -> None:
@@ -120,6 +123,38 @@ class TestWorkbook(_DropFolder):
     @override
     def write(self, rows: Sequence[Row]) -> None:
         write_workbook(self.folder / "rows.xlsx", [COLUMNS, *([row[name] for name in COLUMNS] for row in rows)])
+
+
+class TestHttp(SnapshotSourceSuite):
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> Iterator[None]:
+        self.folder = tmp_path / "state"
+        self.folder.mkdir()
+        self.ledger = Ledger(self.folder / "l.sqlite3", clock=lambda: datetime.now(UTC))
+        self.made: list[HttpSource] = []
+        with http_server(self.page) as self.server:
+            yield
+        for source in self.made:
+            source.close()
+        self.ledger.close()
+
+    def page(self, call: Call) -> Answer:
+        first = int(call.query["page"]) * 5_000
+        return Answer(body=json.dumps(self.rows[first : first + 5_000]).encode())
+
+    def make_source(self, rows: Sequence[Row]) -> SnapshotSource:
+        self.rows = rows
+        paging = Paging(kind="page", parameter="page", first=0)
+        request = HttpRequest(path="/rows", paging=paging, fields={name: f"$.{name}" for name in COLUMNS})
+        client = HttpSourceClient(self.server.url, "token", backoff=0.001)
+        spool = self.folder / "spool"
+        self.made.append(HttpSource(client, request, self.ledger, spool, Replaces.EVERYTHING))
+        return self.made[-1]
+
+    def make_unreachable(self, source: SnapshotSource) -> None:
+        """Take the pages of the pass away; a server that is away ends the pass before it has a portion."""
+        self.server.close()
+        shutil.rmtree(self.folder)
 
 
 def _table(url: sa.URL, rows: Sequence[Row]) -> None:

@@ -105,7 +105,7 @@ def test_every_key_of_a_connector_s_configuration_has_a_row(section: str) -> Non
         if any(re.search(rf"(?:^|\.){key}\.", word) for word in known) or key in {"source", "columns"}:
             continue  # a section: its own keys have rows
         parents = {"", f"{last}.", "into.", "exchange.", f"{section}.", f"{section.removeprefix('publish.')}."}
-        parents.add(f"{section.removeprefix('source.sql.')}.")
+        parents |= {f"{section.removeprefix(prefix)}." for prefix in ("source.sql.", "source.http.")}
         assert any(f"{parent}{key}" in known for parent in parents), f"{section}: {key}"
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from connectors.conformance import SCHEMA, expect_no_rejects, make_release
 from connectors.port import DecodedRelease, RejectCode, RejectedRecord
-from connectors.sinks.webhook import WebhookSink, WebhookTarget, retry_after_of
+from connectors.retry import retry_after_of
+from connectors.sinks.webhook import WebhookSink, WebhookTarget
 from schemas.errors import ConflictError, InvalidError, Reason, RefusedError, UnavailableError
 from tests.kit.twins.http_server import Answer, Call, HttpServer, http_server
 
