@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
@@ -55,6 +55,7 @@ __all__ = [
     "RejectCode",
     "RejectedRecord",
     "Replaces",
+    "ResumablePortion",
     "RowChunk",
     "Sink",
     "Snapshot",
@@ -116,12 +117,14 @@ class RowChunk:
         lines: of each row; see `Reject.line`.
         originals: each row's bytes; empty when only some columns were requested.
         rejects: rows that could not be split into columns. They count as read.
+        place: behind the last row, for `ResumablePortion.chunks_after`; empty where there is none.
     """
 
     columns: Mapping[str, pa.StringArray]
     lines: Sequence[int]
     originals: Sequence[bytes]
     rejects: Sequence[Reject] = ()
+    place: bytes = b""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -167,6 +170,20 @@ class Portion(Protocol):
 
     def confirm(self) -> None:
         """Register that every row of it is accounted for. Idempotent: repeated after a crash."""
+        ...
+
+
+@runtime_checkable
+class ResumablePortion(Portion, Protocol):
+    """A portion in an order of its own, so that a pass that was interrupted goes on from a place in it."""
+
+    @property
+    def pass_identity(self) -> str:
+        """Return what has to be equal for a pass to go on: database, rows and order; empty = this one cannot."""
+        ...
+
+    def chunks_after(self, place: bytes, rows: int, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        """Read the rows behind a place, before which there were so many; otherwise as `chunks`."""
         ...
 
 

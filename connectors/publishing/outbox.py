@@ -124,6 +124,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._pending)
 
+    @property
+    def settled(self) -> bool:
+        """Return whether no batch waits for its receipt, or to be built again."""
+        return not self._pending and not self._requeued
+
     def set_supply(self, supply: Iterator[RecordGroup]) -> None:
         """Set the source of the batches to come."""
         with self._lock:

@@ -24,12 +24,12 @@ marked `unknown`, since it is no longer known whether they were. Keys that left 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from connectors.port import Pool, Portion, Replaces, SnapshotSource
-from connectors.publishing.key_scan import KeyScan
+from connectors.port import Pool, Portion, Replaces, ResumablePortion, RowChunk, SnapshotSource
+from connectors.publishing.key_scan import KeyScan, Reached
 from connectors.publishing.lane import Lane, LaneSession
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
 from connectors.publishing.publication import Limits, Publication, Signer
@@ -102,7 +102,7 @@ class Publisher:
         run = self.ledger.begin_run(portion.name)
         counters = RunCounters(run, self.quarantine, self.limits.quarantine_share, self._progress)
         try:
-            self._publish_portion(session, portion, counters)
+            first_run = self._publish_portion(session, portion, counters)
         except PoolError as error:
             self.ledger.end_run(replace(counters.run, outcome=error.reason.value))
             raise
@@ -110,22 +110,32 @@ class Publisher:
         if counters.run.outcome == "done":
             # A part of a table does not state again what was set aside before: the next whole pass does.
             if portion.replaces is not Replaces.NOTHING or portion.identity:
-                self.quarantine.close_resolved(portion.name, run.id)
+                self.quarantine.close_resolved(portion.name, first_run)
             portion.confirm()
         return counters.run
 
-    def _publish_portion(self, session: LaneSession, portion: Portion, counters: RunCounters) -> None:
+    def _publish_portion(self, session: LaneSession, portion: Portion, counters: RunCounters) -> int:
+        """Publish it, and return the run in which this pass began: an interrupted one is gone on with."""
         bound = session.mapping.bind(portion.columns)
         scope = self.ledger.scope_id(portion.name if portion.replaces is Replaces.SAME_NAME else "")
-        with KeyScan(self.ledger, scope if portion.replaces is Replaces.SAME_NAME else None) as key_scan:
-            for chunk in portion.chunks(bound.key_columns):
-                key_scan.add(bound.keys(chunk), len(chunk.rejects))
+        checkpoint = self.ledger.checkpoint()
+        with KeyScan(
+            self.ledger,
+            scope if portion.replaces is Replaces.SAME_NAME else None,
+            identity=self._pass_identity(session, portion),
+            run=counters.run.id,
+        ) as key_scan:
+            self._tell_resumed(key_scan.reached, portion)
+            for chunk in _unread_keys(key_scan.reached, portion, bound.key_columns):
+                key_scan.add(bound.keys(chunk), len(chunk.rejects), chunk.place)
                 self._progress(replace(counters.run, outcome="scanning keys", read=key_scan.rows))
                 if self._stop.is_set():
-                    break
+                    counters.finish("stopped")
+                    return key_scan.reached.first_run
+            key_scan.end_keys()
             counters.run = replace(counters.run, total=key_scan.rows)
             voids = 0
-            if portion.replaces is not Replaces.NOTHING and not self._stop.is_set():
+            if portion.replaces is not Replaces.NOTHING:
                 voids = self._check_delete_guard(key_scan, portion)
             second_pass = SecondPass(
                 portion=portion,
@@ -142,11 +152,13 @@ class Publisher:
                 batch_rows=session.batch_rows,
                 batch_bytes=self.limits.batch_bytes,
                 stop=self._stop,
+                settled=lambda: session.outbox.settled,
+                first_sequence=checkpoint.sequence if checkpoint is not None else 0,
             )
             self._lane.send(session.outbox, second_pass.groups(), counters)
             if self._stop.is_set():
                 counters.finish("stopped")
-                return
+                return key_scan.reached.first_run
             if not voids:
                 self.ledger.set_meta(voids_held="0")
             elif key_scan.unreadable:
@@ -159,6 +171,20 @@ class Publisher:
                 self.ledger.set_meta(voids_held="0")
                 self._lane.send(session.outbox, self._voids(key_scan, second_pass.end_position(), scope), counters)
             counters.finish("stopped" if self._stop.is_set() else "done")
+            key_scan.finished = counters.run.outcome == "done"
+            return key_scan.reached.first_run
+
+    def _pass_identity(self, session: LaneSession, portion: Portion) -> str:
+        """Return what has to be equal for an interrupted pass to go on; empty = it begins again."""
+        # The last one of several rows is known by counting them from the beginning.
+        if not isinstance(portion, ResumablePortion) or self.publication.on_duplicate == "last":
+            return ""
+        return f"{portion.pass_identity} {session.fingerprint.hex()}" if portion.pass_identity else ""
+
+    def _tell_resumed(self, reached: Reached, portion: Portion) -> None:
+        if reached.place or reached.keys_read:
+            what = "rows" if reached.keys_read else "keys"
+            self._notify(f"{portion.name}: an interrupted pass goes on behind {reached.rows:,} {what}")
 
     def _recovered_rows(self, session: LaneSession, portion: Portion) -> int:
         position, checkpoint = SourcePosition.parse(session.recovered), self.ledger.checkpoint()
@@ -197,3 +223,12 @@ class Publisher:
                 page = keys[start : start + _MAX_VOIDS]
                 records = [OutboundRecord(mark, key, b"", b"", 0, key, ended_at) for key in page]
                 yield RecordGroup(records=records, position=position, scope=scope)
+
+
+def _unread_keys(reached: Reached, portion: Portion, columns: Sequence[str]) -> Iterator[RowChunk]:
+    """Return what the first pass has not read yet."""
+    if reached.keys_read:
+        return iter(())
+    if reached.place and isinstance(portion, ResumablePortion):
+        return portion.chunks_after(reached.place, reached.rows, columns)
+    return portion.chunks(columns)

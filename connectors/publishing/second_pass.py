@@ -8,6 +8,7 @@ are quarantined then as well, since nothing is dropped silently.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +16,7 @@ from functools import partial
 import pyarrow as pa
 
 from connectors.mapping.mapping import BoundMapping, MappedRows
-from connectors.port import Portion, Reject, RejectCode, RowChunk
+from connectors.port import Portion, Reject, RejectCode, ResumablePortion, RowChunk
 from connectors.publishing.earlier_contracts import EarlierContracts
 from connectors.publishing.key_scan import KeyScan
 from connectors.publishing.outbox import OutboundRecord, RecordGroup, SourcePosition, mark_of
@@ -120,6 +121,8 @@ class SecondPass:
         start: position without rows, of this portion, contract and mapping.
         recovered: so many rows were published before the ledger was lost.
         keep_last: of duplicate rows, the last one is published.
+        settled: whether everything that was given out is acknowledged, or set aside.
+        first_sequence: of the lane's last batch before the pass.
     """
 
     portion: Portion
@@ -136,6 +139,9 @@ class SecondPass:
     batch_rows: int
     batch_bytes: int
     stop: threading.Event
+    settled: Callable[[], bool]
+    first_sequence: int
+    _places: deque[tuple[int, bytes]] = field(default_factory=deque)
     _processed: int = 0
     _remaining: dict[bytes, int] = field(default_factory=dict)
     _buffer: list[OutboundRecord] = field(default_factory=list)
@@ -146,7 +152,7 @@ class SecondPass:
         checkpoint = self.ledger.checkpoint()
         complete = checkpoint is not None and checkpoint.complete
         largest = min(self.batch_bytes, LARGEST_VALUE)
-        for chunk in self.portion.chunks():
+        for chunk in self._chunks():
             if self.stop.is_set():
                 break
             rows, unchanged, rejects = self._process(chunk, complete=complete)
@@ -159,8 +165,37 @@ class SecondPass:
                 self._buffer.append(row)
                 self._buffered_bytes += len(row.value)
             self._processed += len(chunk)
+            self._save(chunk.place)
         if self._buffer:
             yield self._flush()
+
+    def _chunks(self) -> Iterator[RowChunk]:
+        """Return the chunks, or those behind the place that an interrupted pass had reached."""
+        reached = self.key_scan.reached
+        if not reached.place or not isinstance(self.portion, ResumablePortion):
+            return self.portion.chunks()
+        self._processed = reached.rows
+        return self.portion.chunks_after(reached.place, reached.rows)
+
+    def _save(self, place: bytes) -> None:
+        """Note the last place before which every record is acknowledged."""
+        if not place:
+            return
+        self._places.append((self._processed, place))
+        done = self._processed if not self._buffer and self.settled() else self._acknowledged()
+        found: tuple[int, bytes] | None = None
+        while self._places and self._places[0][0] <= done:
+            found = self._places.popleft()
+        if found is not None:
+            self.key_scan.save(replace(self.key_scan.reached, rows=found[0], place=found[1]))
+
+    def _acknowledged(self) -> int:
+        """Return the number of rows before which all is acknowledged, by the last receipt of this pass."""
+        checkpoint = self.ledger.checkpoint()
+        if checkpoint is None or checkpoint.sequence <= self.first_sequence:
+            return 0
+        position = SourcePosition.parse(checkpoint.position)
+        return position.rows if position is not None else 0
 
     def end_position(self) -> SourcePosition:
         """Return the source position after the processed chunks."""
@@ -241,7 +276,7 @@ class SecondPass:
     def _seen_before(self, mapped: MappedRows, duplicates: set[int]) -> set[int]:
         """Return rows whose key this pass has had already, though the first pass had it once."""
         candidates = [(row, key) for row, key in enumerate(mapped.keys) if key is not None and row not in duplicates]
-        seen = self.key_scan.mark_seen([key for _, key in candidates])
+        seen = self.key_scan.mark_seen([key for _, key in candidates], self._processed)
         repeated, in_chunk = set(), set()
         for row, key in candidates:
             if key in seen or key in in_chunk:

@@ -6,10 +6,12 @@ Of a table that is paged by columns which the database declares unique, or of a 
 cursor column. See `connectors.sources.sql_table`.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement, KeyedColumnElement
 
 from connectors.port import Reject, RejectCode, Replaces, RowChunk
+from connectors.sources.cursor_values import decode_value, encode_value
 from connectors.sources.postgres.copy_page import copies, copy_page
 from connectors.sources.postgres.json_rows import JsonColumns
 from connectors.sources.sql_values import RAW_DIALECTS, Undecodable, as_text, select_exactly, text_of
@@ -122,14 +125,46 @@ class TablePortion:
         Raises:
             InvalidError: CONFIG_INVALID, when the owner's key comes twice or is null.
         """
+        return self._read(columns, None, 0)
+
+    @property
+    def pass_identity(self) -> str:
+        """Return what a pass that goes on has to have in common with this one; see `ResumablePortion`.
+
+        The reading of a view or query is one statement, and a part of a table is short: these begin again.
+        """
+        if self._checked or self.replaces is not Replaces.EVERYTHING:
+            return ""
+        address = self._engine.url.render_as_string(hide_password=True)
+        parts = json.dumps([address, self.name, self._where, self.order])
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def chunks_after(self, place: bytes, rows: int, columns: Sequence[str] | None = None) -> Iterator[RowChunk]:
+        """Read the rows behind a place; see `ResumablePortion`."""
+        last = tuple(decode_value(each) for each in json.loads(place)) if place else None
+        return self._read(columns, last, rows)
+
+    def _read(self, columns: Sequence[str] | None, last: tuple[Any, ...] | None, read: int) -> Iterator[RowChunk]:
         names = list(self.columns) if columns is None else list(columns)
-        read = 0
-        if not self._checked and copies(self._engine.dialect):
-            yield from self._copied_pages(names, originals=columns is None)
-            return
-        for rows in self._checked_pages(names) if self._checked else self._keyset_pages(names):
-            yield self._chunk(names, rows, read, originals=columns is None)
-            read += len(rows)
+        if self._checked:
+            for rows in self._checked_pages(names):
+                yield self._chunk(names, rows, read, originals=columns is None)
+                read += len(rows)
+        elif copies(self._engine.dialect):
+            yield from self._copied_pages(names, last, read, originals=columns is None)
+        else:
+            for rows in self._keyset_pages(names, last):
+                chunk = self._chunk(names, rows, read, originals=columns is None)
+                yield replace(chunk, place=self._place(tuple(rows[-1])[len(names) :]))
+                read += len(rows)
+
+    def _place(self, last: tuple[Any, ...]) -> bytes:
+        if not self.pass_identity:
+            return b""
+        try:
+            return json.dumps([encode_value(each) for each in last]).encode()
+        except InvalidError:  # a key of bytes, say
+            return b""
 
     def confirm(self) -> None:
         """Call what is to be called at the end; the published keys are in the ledger."""
@@ -139,9 +174,9 @@ class TablePortion:
         # The number of a row within a part says nothing, and a row that is read again is to be the same one.
         return range(read + 1, read + count + 1) if self.replaces is Replaces.EVERYTHING else [0] * count
 
-    def _copied_pages(self, names: Sequence[str], *, originals: bool) -> Iterator[RowChunk]:
-        last: tuple[Any, ...] | None = None
-        read = 0
+    def _copied_pages(
+        self, names: Sequence[str], last: tuple[Any, ...] | None, read: int, *, originals: bool
+    ) -> Iterator[RowChunk]:
         while True:
             with translate_errors(self.name), self._engine.connect() as connection:
                 columns = copy_page(connection, self._statement(names, last).limit(self._page))
@@ -154,13 +189,13 @@ class TablePortion:
                 columns=dict(zip(names, cells, strict=True)),
                 lines=self._lines(read, count),
                 originals=JsonColumns(names, cells) if originals else [],
+                place=self._place(last),
             )
             read += count
             if count < self._page:
                 return
 
-    def _keyset_pages(self, names: Sequence[str]) -> Iterator[Sequence[Sequence[Any]]]:
-        last: tuple[Any, ...] | None = None
+    def _keyset_pages(self, names: Sequence[str], last: tuple[Any, ...] | None) -> Iterator[Sequence[Sequence[Any]]]:
         while True:
             with translate_errors(self.name), self._engine.connect() as connection:
                 rows = connection.execute(self._statement(names, last).limit(self._page)).fetchall()

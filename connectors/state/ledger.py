@@ -66,7 +66,7 @@ CREATE TABLE runs (id INTEGER PRIMARY KEY, portion TEXT NOT NULL, started TEXT N
     unchanged INTEGER NOT NULL DEFAULT 0, voided INTEGER NOT NULL DEFAULT 0, outcome TEXT NOT NULL DEFAULT '');
 """
 # Neither a log nor the part of a table before a cursor is read twice: the table is, whole.
-_FORGET_POSITIONS = "DELETE FROM meta WHERE name IN ('change_start', 'cursor_position', 'cursor_pending')"
+_FORGET_POSITIONS = "DELETE FROM meta WHERE name IN ('change_start', 'cursor_position', 'cursor_pending', 'pass_token')"
 _MIGRATIONS = {  # version of a file → statements that bring it to the next
     1: "ALTER TABLE receipts ADD COLUMN source_position BLOB;",  # null: the receipt was kept without it
 }
@@ -226,7 +226,7 @@ class Ledger(FileHistory):
             if discard_digests:
                 sql.execute("UPDATE keys SET digest = x''")
                 sql.execute("DELETE FROM files")
-                sql.execute("DELETE FROM meta WHERE name IN ('cursor_position', 'cursor_pending')")
+                sql.execute("DELETE FROM meta WHERE name IN ('cursor_position', 'cursor_pending', 'pass_token')")
 
     def receipt_root(self, sequence: int) -> bytes | None:
         """Return the root of a batch by its receipt; None without one."""

@@ -97,7 +97,7 @@ class Quarantine:
     def close_resolved(self, portion: str, run: int) -> None:
         """Close the entries of a portion that this pass over it, to its end, did not add again."""
         with self._ledger.transaction() as sql:
-            sql.execute("UPDATE quarantine SET open = 0 WHERE portion = ? AND open AND run <> ?", (portion, run))
+            sql.execute("UPDATE quarantine SET open = 0 WHERE portion = ? AND open AND run < ?", (portion, run))
 
     def close_overtaken(self, grant: str, keys: Sequence[bytes], recorded_at: Sequence[int]) -> None:
         """Close the entries of records of which a later one is delivered now, or a withdrawal."""

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +26,7 @@ from connectors.port import Sink
 from connectors.publishing.publication import Limits
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
+from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
 from schemas.connector_report import ConnectorReport, ReportAnswer
@@ -34,6 +36,7 @@ from schemas.record import Batch, Receipt
 from tests.kit.patience import PATIENCE
 from tests.kit.twins.pool_twin import CASE, PURPOSE, PoolTwin, TwinClient
 from tests.kit.world.changing_tables import ChangingTables, with_limits
+from tests.kit.world.cursor_table import CursorTable
 from tests.kit.world.department import Department, now
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -181,6 +184,24 @@ def publish_changes(address: str, folder: str, url: str, key: bytes) -> None:
     tables.settings = with_limits(tables.settings, batch_rows=7, transaction_rows=9)
     tables.pool = RemotePool(address)
     tables.publish()
+
+
+def publish_table(address: str, folder: str, url: str, key: bytes, mode: str) -> None:
+    """A connector that reads a table whole, or by its cursor and whole every second, as a process."""
+    table = CursorTable(Path(folder), _url(url), table={"table": "item", "page": 5})
+    table.settings = replace(table.settings, whole=every_second)
+    table.department.key = Ed25519PrivateKey.from_private_bytes(key)
+    table.department.limits = replace(table.department.limits, accept_deletes=True, give_up_after=1, in_flight=2)
+    table.department.pool = RemotePool(address)
+    if mode == "snapshot":
+        table.department.publish(lambda _: SqlSource(table.url, **table.table))
+    else:
+        table.publish()
+
+
+def every_second(last: datetime | None, moment: datetime) -> bool:
+    """Return whether a second has gone by."""
+    return last is None or moment - last >= timedelta(seconds=1)
 
 
 def draw(address: str, folder: str, form: str) -> None:

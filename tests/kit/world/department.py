@@ -68,6 +68,7 @@ class Department:
     stop: threading.Event = field(default_factory=threading.Event)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     said: list[str] = field(default_factory=list)
+    progress: Callable[[RunReport], None] = lambda _: None
     pool: Pool | None = None  # another client of the in-memory pool
 
     def __post_init__(self) -> None:
@@ -126,6 +127,7 @@ class Department:
                 sign=self.key.sign,
                 limits=self.limits,
                 stop=self.stop,
+                progress=self.progress,
                 notify=self.said.append,
                 clock=now,
             )
