@@ -38,7 +38,8 @@ class EarlierPrograms(Programs):
         with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
             archive.extractall(folder, filter="data")
         self._folder = folder
-        self.environment = {"PYTHONPATH": str(folder)}  # type: ignore[misc]
+        # Without the safe path an engine process, a program of its own, finds the modules of this checkout first.
+        self.environment = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}  # type: ignore[misc]
 
     def command(self, program: str, *arguments: str) -> list[str]:
         start = f"import sys; sys.path.insert(0, {str(self._folder)!r}); sys.argv[0] = {program!r}"
