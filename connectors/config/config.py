@@ -148,6 +148,12 @@ def _web_url(value: str) -> str:
     return value
 
 
+def _json_path(value: str) -> str:
+    if not value.startswith("$"):  # `check` parses the rest
+        raise ValueError("expected a path of names and indices, such as $.data.items or $['full name'][0]")
+    return value
+
+
 def _secret(value: str) -> str:
     if not is_reference(value):
         raise ValueError("a password must be a reference such as ${env:NAME} or ${file:/path}")
@@ -186,7 +192,7 @@ Share = Annotated[float, BeforeValidator(_share)]
 Secret = Annotated[str, AfterValidator(_secret)]
 Url = Annotated[str, AfterValidator(_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
-JsonPath = Annotated[str, Field(pattern=r"^\$")]
+JsonPath = Annotated[str, AfterValidator(_json_path)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 

@@ -5,7 +5,8 @@
                   own address alone: a redirect, or a link to another host, is refused
     rate          requests are at least so far apart
     repetition    408, 425, 429, 5xx and no answer: three attempts with back-off, after `Retry-After` where it is given;
-                  then the pass ends, and the publisher tries again later
+                  then the pass ends, and the publisher tries again later; at once where the answer asks for more than
+                  a minute
     bounds        64 MiB of a page; what is larger is refused
 
 No error holds a query, a header or a body: they may show values, or a secret.
@@ -31,6 +32,7 @@ __all__ = ["Credentials", "HttpSourceClient", "OAuthClient", "Page"]
 _MAX_PAGE = 64 << 20  # bytes
 _ATTEMPTS = 3
 _TO_BE_REPEATED = frozenset({408, 425, 429})
+_LONGEST_WAIT = 60.0  # seconds of waiting here, where nothing else of the connector goes on
 _EARLY = 30.0  # seconds before its end at which a token is asked for again
 _NO_END = 300.0  # seconds of a token that states no end
 
@@ -188,10 +190,9 @@ class HttpSourceClient:
                 failure = UnavailableError(
                     Reason.SOURCE_UNAVAILABLE, f"{request.url.host} answered {status}", retry_after=wait
                 )
-            if attempt + 1 < _ATTEMPTS:
-                backoff.wait_or_raise(failure)
-            if self._stop.is_set():
+            if attempt + 1 == _ATTEMPTS or self._stop.is_set() or (failure.retry_after or 0.0) > _LONGEST_WAIT:
                 break
+            backoff.wait_or_raise(failure)
         raise failure
 
     def _send(self, request: httpx.Request) -> tuple[int, bytes, Mapping[str, Any], float | None]:

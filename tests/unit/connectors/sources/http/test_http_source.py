@@ -282,6 +282,13 @@ def test_a_busy_server_is_asked_again_when_it_says(server: HttpServer, make: Mak
     assert len(server.calls) == 6
 
 
+def test_a_long_wait_is_not_waited_for_within_a_pass(server: HttpServer, make: Make, stop: Stop) -> None:
+    server.answer = lambda _: Answer(503, headers={"retry-after": "600"})
+    with pytest.raises(UnavailableError) as caught:
+        read(make())
+    assert (caught.value.retry_after, stop.waits, len(server.calls)) == (600.0, [], 1)
+
+
 def test_a_cut_page_is_asked_for_again(server: HttpServer, make: Make) -> None:
     whole = answer(PEOPLE)
     answers = iter([Answer(body=whole.body, cut=True), whole])
