@@ -554,7 +554,7 @@ class BatchConfig(StrictModel):
     """Limits of a published batch."""
 
     rows: int = Field(default=5_000, ge=1, le=10_000)
-    in_flight: int = Field(default=8, ge=1, le=32)
+    in_flight: int = Field(default=4, ge=1, le=32)
 
 
 class ConnectorConfig(StrictModel):

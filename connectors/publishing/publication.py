@@ -31,7 +31,7 @@ class Limits:
 
     batch_rows: int = 5_000
     batch_bytes: int = 4 * 1024 * 1024
-    in_flight: int = 8
+    in_flight: int = 4
     quarantine_share: float = 0.05
     delete_share: float = 0.02
     delete_floor: int = 10
