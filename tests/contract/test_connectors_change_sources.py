@@ -38,15 +38,17 @@ class TestLogInMemory(ChangeSourceSuite):
         made: list[MemoryChange] = []
         for kind, key, value in changes:
             if kind == "move":
-                (row,) = [row for row in self.database.rows(TABLE) if row["id"] == key]
-                made += [("delete", TABLE, {"id": key}), ("put", TABLE, {**row, "id": value})]
+                (moved,) = [row for row in self.database.rows(TABLE) if row["id"] == key]
+                made += [("delete", TABLE, moved), ("put", TABLE, {**moved, "id": value})]
             else:
                 operation: dict[str, Literal["put", "delete", "truncate"]] = {
                     "put": "put",
                     "delete": "delete",
                     "truncate": "truncate",
                 }
-                made.append((operation[kind], TABLE, {"id": key, "name": value}))
+                before = [row for row in self.database.rows(TABLE) if row["id"] == key]
+                row = before[0] if kind == "delete" and before else {"id": key, "name": value}
+                made.append((operation[kind], TABLE, row))
         self.database.commit(*made)
 
     @override

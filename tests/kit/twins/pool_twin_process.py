@@ -26,6 +26,7 @@ from connectors.port import Sink
 from connectors.publishing.publication import Limits
 from connectors.sinks.files import FileSink
 from connectors.sinks.sql import SqlSink
+from connectors.sources.postgres import horizon
 from connectors.sources.sql_table import SqlSource
 from connectors.state.ledger import Ledger
 from connectors.subscribing.subscriber import Subscriber, SubscriptionConfig
@@ -187,21 +188,23 @@ def publish_changes(address: str, folder: str, url: str, key: bytes) -> None:
 
 
 def publish_table(address: str, folder: str, url: str, key: bytes, mode: str) -> None:
-    """A connector that reads a table whole, or by its cursor and whole every second, as a process."""
+    """A connector that reads a table whole, or by its cursor and whole every few seconds, as a process."""
+    horizon.MARGIN = 0
     table = CursorTable(Path(folder), _url(url), table={"table": "item", "page": 5})
-    table.settings = replace(table.settings, whole=every_second)
+    table.settings = replace(table.settings, whole=every_few_seconds)
     table.department.key = Ed25519PrivateKey.from_private_bytes(key)
     table.department.limits = replace(table.department.limits, accept_deletes=True, give_up_after=1, in_flight=2)
     table.department.pool = RemotePool(address)
     if mode == "snapshot":
         table.department.publish(lambda _: SqlSource(table.url, **table.table))
     else:
+        table.fresh = mode == "whole"
         table.publish()
 
 
-def every_second(last: datetime | None, moment: datetime) -> bool:
-    """Return whether a second has gone by."""
-    return last is None or moment - last >= timedelta(seconds=1)
+def every_few_seconds(last: datetime | None, moment: datetime) -> bool:
+    """Return whether some seconds have gone by."""
+    return last is None or moment - last >= timedelta(seconds=3)
 
 
 def draw(address: str, folder: str, form: str) -> None:
