@@ -4,6 +4,9 @@ Both connectors are fresh processes as a department runs them, at once, with eve
 source's process is started and stops when the last row stands in the target. The baseline does the same work in one
 process without any check, on the same Kafka and the same PostgreSQL (`tests.bench.line_parts`).
 
+`line_cdc` is the same line for changes: the source follows the log of a table into which transactions of 1,000 rows are
+inserted. The clock starts at the first transaction and stops when the last row stands in the target.
+
 Two rows measure the ends alone, each in a process of its own: `snapshot` reads the table up to Avro, against COPY of
 the same table to csv; `sink` writes releases of four fields, against COPY of the same values into the same table.
 """
@@ -13,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from tests.bench.__main__ import Bench
 
 _BIN = Path(sys.executable).parent
+_TRANSACTION = 1_000  # rows
 _WARM = 1  # pairs of the line that are not counted
 
 
@@ -48,9 +53,9 @@ class _Run:
 
 
 def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Row]:
-    """Measure those of `line`, `snapshot` and `sink` that are asked for."""
+    """Measure those of `line`, `line_cdc`, `snapshot` and `sink` that are asked for."""
     with ExitStack() as stack:
-        server = stack.enter_context(postgres.cluster())
+        server = stack.enter_context(postgres.logical_cluster() if "line_cdc" in only else postgres.cluster())
         url = stack.enter_context(postgres.fresh_database(server))
         _tell(f"line: filling a table with {records:,} rows")
         with sa.create_engine(url).begin() as connection:
@@ -62,18 +67,21 @@ def measure(bench: "Bench", only: list[str], records: int, runs: int) -> list[Ro
         if "sink" in only:
             rows.append(_ends(bench, "sink", url, records, runs))
         if "line" in only:
-            rows.append(_line(bench, url, records, runs))
+            rows.append(_line(bench, url, "line", records, runs))
+        if "line_cdc" in only:
+            rows.append(_line(bench, url, "line_cdc", records, runs))
         return rows
 
 
-def _line(bench: "Bench", url: sa.URL, records: int, runs: int) -> Row:
+def _line(bench: "Bench", url: sa.URL, what: str, records: int, runs: int) -> Row:
     pairs = []
+    move = _ours if what == "line" else _ours_by_log
     for number in range(1 - _WARM, runs + 1):
-        base = _baseline(bench, url, records, number + _WARM)
-        ours = _ours(bench, url, records, number + _WARM)
+        base = _baseline(bench, url, records, f"{what}-{number + _WARM}")
+        ours = move(bench, url, records, number + _WARM)
         pairs.append((ours, base))
         _tell(
-            f"line {number}/{runs}: ours {ours.rows / ours.seconds:,.0f} rows/s and {_micros(ours):.0f} µs of CPU a "
+            f"{what} {number}/{runs}: ours {ours.rows / ours.seconds:,.0f} rows/s and {_micros(ours):.0f} µs of CPU a "
             f"row, baseline {base.rows / base.seconds:,.0f} and {_micros(base):.0f}"
         )
     pairs = pairs[_WARM:]
@@ -83,13 +91,15 @@ def _line(bench: "Bench", url: sa.URL, records: int, runs: int) -> Row:
     }
     most = {name: max(run.memory[name] for run in mine) for name in mine[0].memory}
     plain = statistics.median(_micros(base) for _, base in pairs)
+    drawn = "20 columns drawn by 4, both ends at once"
     return Row.paired(
-        "line",
+        what,
         [(ours.rows / ours.seconds, base.rows / base.seconds) for ours, base in pairs],
         unit="rows/s",
         notes=(
-            f"{records:,} rows of 20 columns drawn by 4, both ends at once, start of the processes included; CPU a "
-            f"row: {statistics.median(_micros(run) for run in mine):.0f} µs in all processes, of it "
+            f"{records:,} rows of {drawn}, "
+            + (f"in transactions of {_TRANSACTION:,}" if what == "line_cdc" else "start of the processes included")
+            + f"; CPU a row: {statistics.median(_micros(run) for run in mine):.0f} µs in all processes, of it "
             + ", ".join(f"{name} {value:.1f}" for name, value in used.items())
             + f"; the baseline {plain:.0f} µs; most memory: "
             + ", ".join(f"{name} {value:,.0f} MB" for name, value in most.items())
@@ -100,20 +110,10 @@ def _line(bench: "Bench", url: sa.URL, records: int, runs: int) -> Row:
 def _ours(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
     """Publish the table as a new resource and draw it under a new grant, by two fresh connectors."""
     topic, table = f"line{number}.v1", f"drawn_{number}"
-    bench.police.offer(topic, SCHEMA)
-    terms = {"masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
-    grant = bench.labour.request(topic, list(VIEW), **terms)
-    bench.police.approve(grant)
-    address = url.render_as_string(hide_password=False)
+    sink = _drawing(bench, url, topic, table, f"line-sink-{number}")
     source = _config(bench, bench.police, f"line-source-{number}", {
-        "source": {"kind": "sql", "url": address},
+        "source": {"kind": "sql", "url": url.render_as_string(hide_password=False)},
         "publish": [{"resource": topic, "table": TABLE}],
-    })  # fmt: skip
-    sink = _config(bench, bench.labour, f"line-sink-{number}", {
-        "subscribe": [{
-            "grant": grant, "purpose": "eligibility", "case": "STANDING-1", "wait": "5s",
-            "into": {"kind": "sql", "url": address, "table": table, "create_table": True},
-        }],
     })  # fmt: skip
     with _connector(sink) as drawing:
         _wait_for_table(url, table)
@@ -127,6 +127,76 @@ def _ours(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
     used = {"source": publishing.processor, "sink": drawing.processor}
     used |= {name: after[name] - before[name] for name in after}
     return _Run(rows=records, seconds=seconds, processors=used, memory=memory)
+
+
+def _ours_by_log(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
+    """Publish what is inserted into an empty table, in transactions, from the database's log, and draw it."""
+    topic, table, changed = f"changes{number}.v1", f"drawn_by_log_{number}", f"changed_{number}"
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        create_table(connection, changed)
+        connection.exec_driver_sql(f"ALTER TABLE {changed} REPLICA IDENTITY FULL")
+        numbered = f"SELECT (row_number() OVER () - 1) / {_TRANSACTION} AS part, * FROM {TABLE}"
+        connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS numbered AS {numbered}")
+        connection.exec_driver_sql("CREATE INDEX IF NOT EXISTS numbered_part ON numbered (part)")
+        columns = ", ".join(each["name"] for each in sa.inspect(connection).get_columns(changed))
+    sink = _drawing(bench, url, topic, table, f"log-sink-{number}")
+    source = _config(bench, bench.police, f"log-source-{number}", {
+        "source": {
+            "kind": "sql", "url": url.render_as_string(hide_password=False), "cdc": {"slot": f"line_{number}"},
+        },
+        "publish": [{"resource": topic, "table": f"public.{changed}", "mode": "cdc", "on_delete": "retract"}],
+    })  # fmt: skip
+    command = [str(_BIN / "pool-connect"), "setup", str(source), "--print-sql"]
+    statements = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statements)
+    with _connector(sink) as drawing, _connector(source) as publishing:
+        _wait_for_table(url, table)
+        _wait_for_slot(engine, f"line_{number}")
+        before, own = _processors(bench, url), publishing.used() + drawing.used()
+        started = time.perf_counter()
+        writing = threading.Thread(target=_write, args=(engine, changed, columns, records // _TRANSACTION))
+        writing.start()
+        memory = _watch(url, table, records, publishing, drawing)
+        seconds = time.perf_counter() - started
+        writing.join()
+        after, own = _processors(bench, url), publishing.used() + drawing.used() - own
+    subprocess.run([str(_BIN / "pool-connect"), "teardown", str(source)], capture_output=True, check=True)
+    engine.dispose()
+    used = {"connectors": own} | {name: after[name] - before[name] for name in after}
+    return _Run(rows=records, seconds=seconds, processors=used, memory=memory)
+
+
+def _write(engine: sa.Engine, table: str, columns: str, transactions: int) -> None:
+    for part in range(transactions):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"INSERT INTO {table} ({columns}) SELECT {columns} FROM numbered WHERE part = {part}"
+            )
+
+
+def _wait_for_slot(engine: sa.Engine, slot: str) -> None:
+    active = sa.text("SELECT count(*) FROM pg_replication_slots WHERE slot_name = :slot AND active")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(active, {"slot": slot}).scalar_one():
+            time.sleep(0.1)
+    time.sleep(1.0)
+
+
+def _drawing(bench: "Bench", url: sa.URL, topic: str, table: str, connector: str) -> Path:
+    """Offer a topic and grant a part of it; return the configuration of the connector that draws it into a table."""
+    bench.police.offer(topic, SCHEMA)
+    terms = {"masks": MASKS, "unmasked_reason": "the baselines deliver these fields as they are"}
+    grant = bench.labour.request(topic, list(VIEW), **terms)
+    bench.police.approve(grant)
+    address = url.render_as_string(hide_password=False)
+    return _config(bench, bench.labour, connector, {
+        "subscribe": [{
+            "grant": grant, "purpose": "eligibility", "case": "STANDING-1", "wait": "5s",
+            "into": {"kind": "sql", "url": address, "table": table, "create_table": True},
+        }],
+    })  # fmt: skip
 
 
 def _config(bench: "Bench", office: Any, connector: str, content: dict[str, Any]) -> Path:
@@ -162,6 +232,11 @@ class _Connector:
             return 0.0
         found = [line for line in status.splitlines() if line.startswith("VmHWM")]
         return int(found[0].split()[1]) / 1000 if found else 0.0
+
+    def used(self) -> float:
+        """Return its processor seconds so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
 
     def poll(self) -> bool:
         """Return whether it runs."""
@@ -263,11 +338,13 @@ def _tree(process: psutil.Process) -> float:
     return total
 
 
-def _baseline(bench: "Bench", url: sa.URL, records: int, number: int) -> _Run:
-    topic = f"plain-line-{number}"
+def _baseline(bench: "Bench", url: sa.URL, records: int, name: str) -> _Run:
+    topic = f"plain-{name}"
     with admin(bench.node.settings(bench.node.operator)) as operator:
         operator.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1)])
-    settings = bench.librdkafka(topic, 0, url=url.render_as_string(hide_password=False), table=f"plain_{number}")
+    settings = bench.librdkafka(
+        topic, 0, url=url.render_as_string(hide_password=False), table="plain_" + name.replace("-", "_")
+    )
     before = _processors(bench, url)
     started = time.perf_counter()
     done = _process("baseline", settings, records)
