@@ -1,6 +1,7 @@
-"""Every type of PostgreSQL is the same record by a snapshot, by the log and by a pass over the table, or set aside."""
+"""Every type of PostgreSQL is the same record by snapshot, log, pass and poll by a cursor, or set aside."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from connectors.sources.incremental import CursorSettings, IncrementalSource
 from connectors.sources.postgres import change_assembly
 from connectors.sources.sql_table import SqlSource
 from tests.kit.world import postgres
 from tests.kit.world.changing_tables import ChangingTables, execute, slots
-from tests.kit.world.department import Department
+from tests.kit.world.cursor_table import every_day
+from tests.kit.world.department import Department, now
 
 pytestmark = pytest.mark.postgres
 
@@ -125,12 +128,41 @@ def by_log(url: sa.URL, folder: Path, statements: list[str], *, before: bool, ty
 
 def by_pass(url: sa.URL, folder: Path, *, typed: bool) -> tuple[Any, Any]:
     """Publish the table by a pass over it."""
-    folder.mkdir()
-    department = Department(folder, topic="matrix.v1", schema=schema(typed=typed))
-    department.limits = replace(department.limits, quarantine_share=1.0)
+    department = passing(folder, typed=typed)
     source = SqlSource(url, "matrix")
     department.publish(lambda _: source)
     source.close()
+    return stated(department)
+
+
+def by_cursor(url: sa.URL, folder: Path, statements: list[str], *, typed: bool) -> tuple[Any, Any]:
+    """Publish by a poll, the rows having come after the table was read whole."""
+    department = passing(folder, typed=typed)
+
+    def poll() -> None:
+        with closing(SqlSource(url, "matrix")) as table:
+            settings = CursorSettings(column="id", whole=every_day, overlap=1)
+            department.publish(lambda ledger: IncrementalSource(table, settings, ledger, clock=now))
+
+    execute(url, "INSERT INTO matrix (id) VALUES (-1)")
+    poll()
+    execute(url, "DELETE FROM matrix", *statements)
+    poll()
+    records, rejected = stated(department)
+    assert records.pop("-1"), "a poll does not see what was deleted; a pass over the table does"
+    return records, rejected
+
+
+def passing(folder: Path, *, typed: bool) -> Department:
+    """Return a department that sets aside as many rows as there are."""
+    folder.mkdir()
+    department = Department(folder, topic="matrix.v1", schema=schema(typed=typed))
+    department.limits = replace(department.limits, quarantine_share=1.0)
+    return department
+
+
+def stated(department: Department) -> tuple[Any, Any]:
+    """Return what was published, and the codes of what was set aside by id."""
     return department.state(), {
         json.loads(each.original)["id"]: (each.code, each.field) for each in department.quarantined()
     }
@@ -157,11 +189,13 @@ def test_a_value_is_the_same_by_every_way(tmp_path: Path, logical_server: sa.URL
             results.append(by_log(url, folder, make(url), before=before, typed=typed))
             if before:
                 results.append(by_pass(url, tmp_path / "pass", typed=typed))
-    (stream, stream_bad), (snapshot, snapshot_bad), (whole, whole_bad) = results
+    with postgres.fresh_database(logical_server) as url:
+        results.append(by_cursor(url, tmp_path / "cursor", make(url), typed=typed))
+    (stream, stream_bad), *others = results
     count = 1 + sum(map(len, VALUES.values()))
     assert len(stream) + len(stream_bad) == count
     assert typed or not stream_bad, "every value has a text"
-    for way, bad in ((snapshot, snapshot_bad), (whole, whole_bad)):
+    for way, bad in others:
         assert told(stream) == told(way)
         assert stream_bad == bad
 
