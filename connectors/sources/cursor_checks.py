@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from connectors.sources.incremental import CursorSettings, find_horizon
+from connectors.sources.incremental import CursorSettings, find_horizon, overlap_text
 from connectors.sources.postgres.horizon import NoHorizon
 from connectors.sources.postgres.readiness import Finding, Verdict
 from connectors.sources.sql_table import SqlSource
@@ -80,9 +80,9 @@ def _check_horizon(table: TablePortion, settings: CursorSettings) -> Iterator[Fi
         yield Finding(
             verdict=Verdict.FAIL if settings.whole is None else Verdict.WARN,
             subject=table.name,
-            message=f"{found.why}. Until then each poll reads the last {settings.overlap:g} s (or units) again, and "
-            "what commits later is found when the table is read whole"
-            + (". As a superuser:" if found.statement else ""),
+            message=f"{found.why}. So each poll reads again from "
+            f"{overlap_text(table.column(settings.column).type, settings.overlap)} the last cursor, and what commits "
+            "later is found when the table is read whole" + (". As a superuser:" if found.statement else ""),
             statements=(found.statement,) if found.statement else (),
         )
     elif found.held_by:

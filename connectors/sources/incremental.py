@@ -36,9 +36,11 @@ from connectors.sources.sql_table import SqlSource
 from connectors.sources.table_portion import TablePortion, translate_errors
 from schemas.errors import InvalidError, Reason
 
-__all__ = ["CursorSettings", "IncrementalSource", "IsDue", "find_horizon"]
+__all__ = ["CursorSettings", "IncrementalSource", "IsDue", "find_horizon", "overlap_text"]
 
 _RECONCILED = "cursor_reconciled"
+_NUMBERS = (sa.Integer, sa.Numeric, sa.Float)
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 IsDue: TypeAlias = Callable[[datetime | None, datetime], bool]
 """When the last reading of the whole table began, and now → whether the next is due."""
@@ -191,7 +193,8 @@ class IncrementalSource(SnapshotSource):
                 f"{table.name}: {found.why}; then `deletes: {{ detect: false }}` would leave rows unpublished that "
                 f"commit late. Write `detect: true`{grant}",
             )
-        told = f"{found.why}; each poll reads {self._settings.overlap:g} s (or units) before the last cursor again"
+        begin = overlap_text(table.column(self._settings.column).type, self._settings.overlap)
+        told = f"{found.why}; each poll reads again from {begin} the last cursor"
         self._notes.set_meta(cursor_way=told, cursor_waiting="")
         if told != self._told:
             self._told = told
@@ -228,7 +231,7 @@ class IncrementalSource(SnapshotSource):
             overlap = sa.func.make_interval(0, 0, 0, 0, 0, 0, overlap)
         elif isinstance(cursor.type, sa.Integer):
             overlap = int(overlap)
-        elif not isinstance(cursor.type, sa.Numeric):
+        elif not isinstance(cursor.type, _NUMBERS):
             subtract(None, 0)
         return [cursor >= table.literal(cursor, value) - overlap, end.condition]
 
@@ -257,6 +260,14 @@ def find_horizon(table: TablePortion, settings: CursorSettings) -> Horizon | NoH
     return NoHorizon(
         why=f"{settings.column} has no time zone; name the one in which the database writes it, `cursor_timezone:`"
     )
+
+
+def overlap_text(kind: sa.types.TypeEngine[Any], overlap: float) -> str:
+    """Return where a poll with an overlap begins, of the last cursor: "30 min before", or of a number "1,800 below"."""
+    if isinstance(kind, _NUMBERS):
+        return f"{overlap:,.15g} below"
+    seconds, unit = next((each for each in _UNITS if overlap and overlap % each[0] == 0), _UNITS[-1])
+    return f"{overlap / seconds:,.15g} {unit} before"
 
 
 def _now(cursor: ColumnElement[Any], dialect: str, timezone: str) -> ColumnElement[Any]:

@@ -205,6 +205,7 @@ def test_without_the_right_an_overlap_is_read_and_said(cursor: CursorTable, read
     cursor.publish()
     assert cursor.state() == {"1": "late", "2": "early"}, "within the overlap"
     assert "no right" in cursor.meta("cursor_way")
+    assert cursor.meta("cursor_way").endswith("each poll reads again from 30 min before the last cursor")
     execute(owner, "GRANT pg_read_all_stats TO cursor_reader")
     execute(owner, "INSERT INTO item VALUES (3, 'c')")
     cursor.publish()
@@ -232,8 +233,9 @@ def test_a_cursor_in_the_far_future_does_not_end_the_reading(cursor: CursorTable
     assert cursor.state() == cursor.rows()
 
 
-def test_a_number_is_followed_with_an_overlap(cursor: CursorTable) -> None:
-    execute(cursor.url, "ALTER TABLE item DROP at, ADD at bigserial")
+@pytest.mark.parametrize("kind", ["bigint", "numeric", "double precision"])
+def test_a_number_is_followed_with_an_overlap(cursor: CursorTable, kind: str) -> None:
+    execute(cursor.url, "CREATE SEQUENCE change", f"ALTER TABLE item DROP at, ADD at {kind} DEFAULT nextval('change')")
     cursor.settings = replace(cursor.settings, overlap=3)
     for number in range(1, 9):
         execute(cursor.url, f"INSERT INTO item (id, name) VALUES ({number}, 'a')")
@@ -242,6 +244,7 @@ def test_a_number_is_followed_with_an_overlap(cursor: CursorTable) -> None:
     (report,) = cursor.publish()
     assert cursor.state().keys() == {str(number) for number in (*range(1, 9), 20, 21)}
     assert report.read == 6
+    assert cursor.meta("cursor_way").endswith("each poll reads again from 3 below the last cursor")
     cursor.reconcile()
     assert cursor.state() == cursor.rows()
 

@@ -59,6 +59,7 @@ def test_a_table_of_sqlite(tmp_path: Path) -> None:
     execute(url, *index.statements, *nulls.statements)
     assert [each.message for each in check_cursor(source, table.settings)] == [horizon.message]
     assert "sqlite" in horizon.message
+    assert "So each poll reads again from 30 min before the last cursor" in horizon.message
     source.close()
 
 
