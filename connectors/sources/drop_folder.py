@@ -6,8 +6,9 @@ again without changing anything. The same content again is skipped; the same nam
     ready_when   a marker file (`X.csv.ok` or `X.ok`), or: neither content nor inode changed for so many seconds. The
                  change time is read beside the modification time, since no copying tool can set it back
     oldest first by modification time, then name
-    quarantine   a file in no known encoding, or without a usable header: recorded with line and offset, said once, and
-                 moved to a folder of its own if configured; a file of other content takes its place
+    quarantine   a file in no known encoding, with a line that is too long, or without a usable header: recorded with
+                 line and offset, said once, and moved to a folder of its own if configured; a file of other content
+                 takes its place
     kept files   an old version that reappears (restored, touched) does not overwrite a later one: known content is
                  published again only if it is newer than what was published last
 
@@ -26,7 +27,7 @@ from typing_extensions import override
 
 from connectors.port import Portion, Reject, RejectCode, Replaces, RowChunk, SnapshotSource
 from connectors.sources.csv_file import CsvPortion
-from connectors.sources.encoding import detect_encoding
+from connectors.sources.encoding import MAX_LINE, detect_encoding
 from connectors.sources.file_portion import (
     DAMAGED,
     FileForm,
@@ -290,6 +291,17 @@ class DropFolder(SnapshotSource):
                     "code": RejectCode.ENCODING.value,
                     "line": str(failure.line),
                     "offset": str(failure.offset),
+                    "sha256": decoded.sha256.hex(),
+                },
+            )
+        if decoded.long_line:
+            raise InvalidError(
+                Reason.FILE_REJECTED,
+                f"line {decoded.long_line} has more than {MAX_LINE:,} characters; expected a record on each line. "
+                "Export the file again, with line ends",
+                details={
+                    "code": RejectCode.TOO_LARGE.value,
+                    "line": str(decoded.long_line),
                     "sha256": decoded.sha256.hex(),
                 },
             )

@@ -22,7 +22,7 @@ Where such a text is meant, `format.encoding` pins it. The price of a wrong refu
 price of a wrong acceptance is published names that nobody has.
 
 The file is read once, in blocks; its SHA-256 is computed in the same pass. Text that claims to be GB18030 is read once
-more.
+more. A line longer than `MAX_LINE` is found in that pass too: parsers read line by line, and would hold all of it.
 """
 
 import codecs
@@ -35,10 +35,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.sources.file_portion import open_binary, unavailable_file
+from schemas.record import MAX_BATCH_BYTES
 
-__all__ = ["AUTO", "DecodingFailure", "EncodingResult", "assign_characters", "detect_encoding", "open_text"]
+__all__ = ["AUTO", "MAX_LINE", "DecodingFailure", "EncodingResult", "assign_characters", "detect_encoding", "open_text"]
 
 AUTO = "auto"
+
+MAX_LINE = MAX_BATCH_BYTES
+"""Characters of a line at most: a record is no larger than a batch."""
+
 _BLOCK = 1 << 20  # bytes
 _HEAD = 1 << 16  # bytes, even
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -93,12 +98,14 @@ class EncodingResult:
         size: in bytes.
         encoding: name of Python's codec, one that leaves a byte order mark in UTF-16 as U+FEFF; empty when none fits.
         failure: of the decoder that got furthest, when none fits.
+        long_line: the first line, from 1, of more than `MAX_LINE` characters; 0 when there is none.
     """
 
     sha256: bytes
     size: int
     encoding: str
     failure: DecodingFailure | None
+    long_line: int = 0
 
 
 class _StrictDecoder:
@@ -107,20 +114,31 @@ class _StrictDecoder:
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
         self.failed_at: int | None = None
+        self.too_long_at: int | None = None  # a byte in the first line that is too long
         # Python's utf-8-sig counts from after the mark; utf-8 decodes the mark as a character and counts from 0.
         self._decoder = codecs.getincrementaldecoder(encoding.removesuffix("-sig"))("strict")
         self._fed = 0
+        self._length = 0  # of the line so far, in characters
 
     def feed(self, block: bytes, *, final: bool) -> None:
         if self.failed_at is not None:
             return
         pending = len(self._decoder.getstate()[0])
         try:
-            self._decoder.decode(block, final)
+            self._measure(self._decoder.decode(block, final))
         except UnicodeDecodeError as error:
             # The error counts from the bytes of the previous block that the decoder had buffered.
             self.failed_at = self._fed - pending + error.start
         self._fed += len(block)
+
+    def _measure(self, text: str) -> None:
+        """Add a block, which is shorter than `MAX_LINE`: no line within it is too long, so its ends alone count."""
+        if self._length + len(text) > MAX_LINE and self.too_long_at is None:
+            ends = [at for at in (text.find("\n"), text.find("\r")) if at >= 0]
+            if self._length + min(ends, default=len(text)) > MAX_LINE:
+                self.too_long_at = self._fed
+        end = max(text.rfind("\n"), text.rfind("\r"))
+        self._length = self._length + len(text) if end < 0 else len(text) - end - 1
 
 
 def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
@@ -150,19 +168,24 @@ def detect_encoding(path: Path, encoding: str = AUTO) -> EncodingResult:
             block = file.read(_BLOCK)
     for decoder in decoders:
         decoder.feed(b"", final=True)
-    fitting = next((decoder.encoding for decoder in decoders if decoder.failed_at is None), "")
+    fit = next((decoder for decoder in decoders if decoder.failed_at is None), None)
     failure = None
-    if not fitting:
+    if fit is None:
         offset = max(decoder.failed_at or 0 for decoder in decoders)
         failure = DecodingFailure(offset=offset, line=_line_of(path, offset), tried=names)
     if encoding == AUTO:
         unmarked = _unmarked(head)
         if unmarked is not None:
             failure = unmarked
-        elif fitting != "utf-8" and names == _CANDIDATES:
+        elif (fit is None or fit.encoding != "utf-8") and names == _CANDIDATES:
             failure = _damage(path, decoders[0].failed_at or 0, size) or failure or _doubt(path)
+    too_long_at = None if fit is None else fit.too_long_at
     return EncodingResult(
-        sha256=digest.digest(), size=size, encoding="" if failure is not None else fitting, failure=failure
+        sha256=digest.digest(),
+        size=size,
+        encoding="" if failure is not None or fit is None else fit.encoding,
+        failure=failure,
+        long_line=0 if too_long_at is None else _line_of(path, too_long_at),
     )
 
 

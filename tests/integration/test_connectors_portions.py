@@ -1,5 +1,6 @@
 """Folders with their files, and tables under writes: which portion is published when, and what it voids."""
 
+import gzip
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -134,6 +135,27 @@ def test_what_a_cell_that_is_too_long_holds_is_no_record(department: Department)
     assert "it ends on line 7" in entry.message
     assert entry.original.startswith(b"0002,")
     assert len(entry.original) < 5_000_000, "one record does not fill the ledger"
+
+
+LONG_LINES = {
+    "a.csv": f"{','.join(HEADER)}\n0001,1.00,,a\n{'0,' * (1 << 22)}0\n0002,1.00,,b\n",
+    "a.jsonl": f'\n{{"id": "0001", "amount": "1.00"}}\n[{"0," * (1 << 22)}0]\n',
+}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz", "a.jsonl.gz"])
+def test_a_line_that_is_too_long_sets_its_file_aside_and_the_others_go_on(department: Department, name: str) -> None:
+    department.patterns = ("*.csv", "*.jsonl", "*.gz")
+    content = LONG_LINES[name.removesuffix(".gz")].encode()
+    path = department.drop / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    department.put(rows(10), name="b.csv")
+    assert only(department.publish()).portion == "b.csv"
+    (entry,) = department.quarantined()
+    assert (entry.portion, entry.line, entry.code) == (name, 3, RejectCode.TOO_LARGE)
+    assert "more than 8,388,608 characters" in entry.message
+    assert department.publish() == []
 
 
 def test_an_unclosed_quote_of_a_long_file_leaves_no_ghosts(department: Department) -> None:

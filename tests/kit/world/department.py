@@ -60,6 +60,7 @@ class Department:
     schema: Record = field(default_factory=lambda: SCHEMA)
     on_duplicate: str = "quarantine"
     replaces: Replaces = Replaces.EVERYTHING
+    patterns: tuple[str, ...] = ("*.csv",)
     file_format: FileFormat = field(default_factory=FileFormat)
     after_success: AfterSuccess = field(default_factory=AfterSuccess)
     after_reject: AfterSuccess = field(default_factory=AfterSuccess)
@@ -99,7 +100,7 @@ class Department:
 
         return DropFolder(
             self.drop,
-            ["*.csv"],
+            self.patterns,
             file_format=self.file_format,
             replaces=self.replaces,
             ready_when=self.ready_when,

@@ -195,3 +195,22 @@ def test_blocks_change_nothing(tmp_path: Path, data: bytes, block: int) -> None:
         broken.append(failed.value.start)
     assert whole.failure.offset == max(broken)
     assert whole.failure.line == data[: max(broken)].count(b"\n") + 1
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    text=st.text("a王\U00020000\u0a0d\n\r", max_size=30),
+    written=st.sampled_from(["utf-8", "gb18030", "utf-16-le", "utf-16-be"]),
+    block=st.integers(1, 4),
+)
+def test_a_line_that_is_too_long_is_found_in_any_blocks(tmp_path: Path, text: str, written: str, block: int) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(text.encode(written))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_BLOCK", block)
+        patch.setattr(encoding, "MAX_LINE", 8)
+        found = detect_encoding(path, written)
+    lengths = [len(line) for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    assert bool(found.long_line) == (max(lengths) > 8)
+    if found.long_line and "\r" not in text and written in ("utf-8", "gb18030"):
+        assert found.long_line == next(number for number, length in enumerate(lengths, 1) if length > 8)
