@@ -9,12 +9,13 @@ them. A member that a line lacks is null. Every value stays text:
     null              null
     object, array     JSON without blanks, its numbers as they are
 
-A line that is no object, names a member twice, or has NaN, infinity or half a surrogate pair is a reject. A blank line
-is skipped.
+A line that is no object, names a member twice, has NaN, infinity or half a surrogate pair, or is nested deeper than 100
+levels is a reject. A blank line is skipped.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from connectors.sources.file_portion import FilePortion, KnownFile, Record, reje
 __all__ = ["JsonLinesPortion", "cell_of", "json_of", "parse_json"]
 
 _MAX_COLUMNS = 2_000
+_MAX_LEVELS = 100  # of arrays and objects: what is written out again takes Python's stack
+
+
+_TOO_DEEP = f"JSON of at most {_MAX_LEVELS} levels of arrays and objects"
 
 
 class _Number(str):
@@ -88,11 +93,28 @@ def parse_json(text: str) -> Any:
     """Return a JSON value whose numbers are texts, as they came (`cell_of`, `json_of`).
 
     Raises:
-        ValueError: it is no JSON, an object names a member twice, or a number is NaN or infinite.
+        ValueError: it is no JSON, an object names a member twice, a number is NaN or infinite, or it has more than 100
+            levels of arrays and objects.
     """
-    return json.loads(
-        text, parse_int=_Number, parse_float=_Number, parse_constant=_constant, object_pairs_hook=_members
-    )
+    try:
+        found = json.loads(
+            text, parse_int=_Number, parse_float=_Number, parse_constant=_constant, object_pairs_hook=_members
+        )
+    except RecursionError:
+        raise _NotAllowedError(_TOO_DEEP) from None
+    if text.count("[") + text.count("{") > _MAX_LEVELS:  # else there cannot be more levels
+        _require_levels(found)
+    return found
+
+
+def _require_levels(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_LEVELS + 1):
+        within = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        if not within:
+            return
+        level = list(chain.from_iterable(within))
+    raise _NotAllowedError(_TOO_DEEP)
 
 
 def _parse(text: str) -> dict[str, Any] | str:
@@ -106,8 +128,6 @@ def _parse(text: str) -> dict[str, Any] | str:
         return f"a JSON object on one line ({error.msg}, character {error.pos + 1})"
     except UnicodeEncodeError:
         return "text without half a surrogate pair"
-    except RecursionError:
-        return "a JSON object of fewer levels"
     return found if isinstance(found, dict) else "a JSON object; got another value"
 
 

@@ -16,17 +16,23 @@ Refused, with the address of the cell, is a row with
 
 calamine (a Rust library) reads the values; errors and formulas are found in the sheet's own XML, which it does not
 show. In .xls, .xlsb and .ods they cannot be found, so these forms are refused.
+
+calamine has memory for every cell between a sheet's first and its last one, and ends the process where there is none.
+So before it reads, the parts are unpacked once, to see that they are as large as they say, and the addresses of cells
+are read: a sheet of more than 32 million cells, empty ones too, is refused.
 """
 
-import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 from xml.etree.ElementTree import ParseError, fromstring
+from xml.parsers.expat import ExpatError, ParserCreate
 
 import python_calamine as calamine
 from typing_extensions import Unpack, override
@@ -46,11 +52,10 @@ __all__ = ["WorkbookPortion"]
 _FORMS = (".xlsx", ".xlsm")
 _MAX_UNPACKED = 2 << 30  # bytes of all parts together
 _MAX_PART = 16 << 20  # bytes of a part that is parsed whole
+_MAX_CELLS = 32 << 20  # of a sheet, between its first and its last one; calamine takes 32 bytes for each
+_MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14  # of a sheet (ECMA-376; Excel's own)
 _BLOCK = 1 << 20
 _PRECISE = 1e15  # numbers below have 15 digits, all of which Excel keeps
-_TAG = re.compile(rb"<(/?)(?:[A-Za-z_][\w.-]*:)?(c|f|v|is)(?=[\s/>])([^<>]*)>")
-_ADDRESS = re.compile(rb"""\br\s*=\s*["']([A-Z]{1,3})([0-9]{1,7})["']""")
-_IS_ERROR = re.compile(rb"""\bt\s*=\s*["']e["']""")
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _STRICT_RELATION = "{http://purl.oclc.org/ooxml/officeDocument/relationships}id"
 _NO_ADDRESS = "got an error or a formula without a value in a cell that has no address; save the file again with Excel"
@@ -61,6 +66,8 @@ class _Faults:
     """Rows that cannot be read, from 1, and why."""
 
     rows: dict[int, str] = field(default_factory=dict)
+
+    last_row: int = 0  # that has a cell
 
     def add(self, row: int, cell: str, what: str) -> None:
         self.rows.setdefault(row, f"a value in the cell {cell}; got {what}")
@@ -82,16 +89,18 @@ class WorkbookPortion(FilePortion):
         self._faults = _Faults()
         try:
             with zipfile.ZipFile(path) as archive:
-                if sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
-                    raise rejected_file(f"{path.name} has more than 2 GiB unpacked", RejectCode.TOO_LARGE)
-                sheet = self._sheet()
-                _find_faults(archive, sheet.name, self._faults)
+                _require_sizes(archive, path.name)
+                name = self._sheet_name()
+                _find_faults(archive, name, self._faults)
+                sheet = self._sheet(name)
         except OSError as error:
             raise unavailable_file(path) from error
-        except (zipfile.BadZipFile, KeyError, ParseError, RuntimeError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, ParseError, ExpatError) as error:
+            raise rejected_file(f"{path.name} cannot be read as a workbook; save it again as .xlsx") from error
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or a compression that there is not
             raise rejected_file(f"{path.name} cannot be read as a workbook; save it again as .xlsx") from error
         for first, last in sheet.merged_cell_ranges or ():
-            for row in range(first[0], last[0] + 1):
+            for row in range(first[0], min(last[0] + 1, self._faults.last_row)):
                 if row > first[0] or last[1] > first[1]:
                     cell = f"{_letters(first[1])}{first[0] + 1}"
                     self._faults.add(row + 1, f"{_letters(last[1])}{row + 1}", f"a part of cells merged with {cell}")
@@ -106,7 +115,7 @@ class WorkbookPortion(FilePortion):
 
     @override
     def _records(self) -> Iterator[Record]:
-        for row, cells in _rows(self._sheet()):
+        for row, cells in _rows(self._sheet(self._sheet_name())):
             if row <= self.file_format.header_row:
                 continue
             own = [cells[at] for at in self._named]
@@ -124,30 +133,39 @@ class WorkbookPortion(FilePortion):
             else:
                 yield row, own, original
 
-    def _sheet(self) -> calamine.CalamineSheet:
+    def _sheet_name(self) -> str:
+        """Return the name of the sheet that is meant; none is read."""
         wanted = self.file_format.sheet
-        try:
-            workbook = calamine.CalamineWorkbook.from_path(self.path)
+        with self._readable_workbook() as workbook:
+            if wanted in workbook.sheet_names:
+                return wanted
             if wanted:
-                return workbook.get_sheet_by_name(wanted)
+                raise rejected_file(f"{self.name} has no sheet {wanted!r}, which `format.sheet` names")
             visible = [
                 each.name
                 for each in workbook.sheets_metadata
                 if each.visible == calamine.SheetVisibleEnum.Visible and each.typ == calamine.SheetTypeEnum.WorkSheet
             ]
-            if len(visible) == 1:
-                return workbook.get_sheet_by_name(visible[0])
+        if len(visible) == 1:
+            return visible[0]
+        raise rejected_file(
+            f"{self.name} has {len(visible)} visible sheets; name the one that is meant: `format.sheet`"
+        )
+
+    def _sheet(self, name: str) -> calamine.CalamineSheet:
+        with self._readable_workbook() as workbook:
+            return workbook.get_sheet_by_name(name)
+
+    @contextmanager
+    def _readable_workbook(self) -> Iterator[calamine.CalamineWorkbook]:
+        try:
+            yield calamine.CalamineWorkbook.from_path(self.path)
         except calamine.PasswordError as error:
             raise rejected_file(f"{self.name} is protected by a password; save it without one") from error
-        except calamine.WorksheetNotFound as error:
-            raise rejected_file(f"{self.name} has no sheet {wanted!r}, which `format.sheet` names") from error
         except calamine.CalamineError as error:
             raise rejected_file(f"{self.name} cannot be read as a workbook; save it again as .xlsx") from error
         except OSError as error:
             raise unavailable_file(self.path) from error
-        raise rejected_file(
-            f"{self.name} has {len(visible)} visible sheets; name the one that is meant: `format.sheet`"
-        )
 
 
 def _rows(sheet: calamine.CalamineSheet) -> Iterator[tuple[int, Sequence[str]]]:
@@ -179,12 +197,36 @@ def _text(value: Any) -> str:  # noqa: PLR0911 - one way out a type
     raise TypeError(type(value).__name__)
 
 
+def _require_sizes(archive: zipfile.ZipFile, name: str) -> None:
+    """Check that the parts are as large as the archive says, and not too large together.
+
+    Raises:
+        InvalidError: FILE_REJECTED.
+    """
+    parts = archive.infolist()
+    if sum(part.file_size for part in parts) > _MAX_UNPACKED:
+        raise rejected_file(f"{name} has more than 2 GiB unpacked", RejectCode.TOO_LARGE)
+    names = {part.filename.lower() for part in parts}
+    for part in parts:
+        # zipfile stops at the stated size, which says nothing of how much there is.
+        stated, part.file_size = part.file_size, part.file_size + 1
+        with archive.open(part) as file:
+            size = 0
+            while block := file.read(_BLOCK):
+                size += len(block)
+        part.file_size = stated
+        if size != stated or len(names) < len(parts):
+            raise rejected_file(f"{name} has parts that are not what the archive says; save it again as .xlsx")
+
+
 def _find_faults(archive: zipfile.ZipFile, sheet: str, faults: _Faults) -> None:
     """Find cells with an error, and formulas without a value.
 
     Raises:
         KeyError: a part is missing.
-        InvalidError: FILE_REJECTED, such a cell has no address.
+        ValueError: there are several sheets of this name.
+        ExpatError: the sheet is no XML.
+        InvalidError: FILE_REJECTED, such a cell has no address; the sheet has too many cells.
     """
     book = fromstring(_part(archive, "xl/workbook.xml"))  # noqa: S314 - expat bounds the expansion of entities
     relations = fromstring(_part(archive, "xl/_rels/workbook.xml.rels"))  # noqa: S314
@@ -193,22 +235,76 @@ def _find_faults(archive: zipfile.ZipFile, sheet: str, faults: _Faults) -> None:
     } - {None}
     target = next(each.attrib["Target"] for each in relations if each.get("Id") == relation)
     name = target.lstrip("/") if target.startswith("/") else f"xl/{target}"
+    cells = _Cells(faults)
     with archive.open(name) as part:
-        address: tuple[str, int] | None = None
-        is_error = has_formula = has_value = False
-        for closing, tag, attributes in _tags(part):
-            if tag == b"c" and not closing:
-                found = _ADDRESS.search(attributes)
-                address = (found[1].decode(), int(found[2])) if found else None
-                is_error = _IS_ERROR.search(attributes) is not None
-                has_formula = has_value = False
-            has_formula |= tag == b"f"
-            has_value |= tag in {b"v", b"is"}
-            if tag == b"c" and (closing or attributes.endswith(b"/")) and (is_error or (has_formula and not has_value)):
-                if address is None:
+        cells.read(part)
+
+
+class _Cells:
+    """The cells of a sheet, by its XML: where they are, and which have an error or a formula without a value.
+
+    A row and a cell without an address are those after the one before, as calamine counts.
+    """
+
+    def __init__(self, faults: _Faults) -> None:
+        self._faults = faults
+        self._row, self._column = 1, 1  # of the next one
+        self._first: tuple[int, int] | None = None
+        self._last = (0, 0)
+        self._address = ""
+        self._at = 0
+        self._is_error = self._has_formula = self._has_value = False
+
+    def read(self, part: IO[bytes]) -> None:
+        parser = ParserCreate()
+        parser.StartElementHandler = self._begin
+        parser.EndElementHandler = self._end
+        while block := part.read(_BLOCK):
+            parser.Parse(block)
+        parser.Parse(b"", True)
+        self._faults.last_row = self._last[0]
+
+    def _begin(self, name: str, attributes: dict[str, str]) -> None:
+        match name.rpartition(":")[2]:
+            case "row":
+                self._row = int(attributes.get("r", self._row))
+            case "c":
+                self._address = attributes.get("r", "")
+                self._place()
+                self._is_error = attributes.get("t") == "e"
+                self._has_formula = self._has_value = False
+            case "f":
+                self._has_formula = True
+            case "v" | "is":
+                self._has_value = True
+
+    def _end(self, name: str) -> None:
+        match name.rpartition(":")[2]:
+            case "row":
+                self._row, self._column = self._row + 1, 1
+            case "c" if self._is_error or (self._has_formula and not self._has_value):
+                if not self._address:
                     raise rejected_file(_NO_ADDRESS)
-                what = "an error" if is_error else "a formula that was not computed"
-                faults.add(address[1], f"{address[0]}{address[1]}", what)
+                what = "an error" if self._is_error else "a formula that was not computed"
+                self._faults.add(self._at, self._address, what)
+
+    def _place(self) -> None:
+        """Take a cell's address."""
+        row, column = self._row, self._column
+        if self._address:
+            letters = self._address.rstrip("0123456789")
+            row, column = int(self._address[len(letters) :]), _number_of(letters)
+        self._at, self._column = row, column + 1
+        first_row, first_column = self._first or (row, column)
+        self._first = min(row, first_row), min(column, first_column)
+        self._last = max(row, self._last[0]), max(column, self._last[1])
+        cells = (self._last[0] - self._first[0] + 1) * (self._last[1] - self._first[1] + 1)
+        if row > _MAX_ROWS or column > _MAX_COLUMNS or cells > _MAX_CELLS:
+            raise rejected_file(
+                f"the sheet has cells as far as {_letters(self._last[1] - 1)}{self._last[0]}; expected "
+                f"{_MAX_CELLS:,} cells at most, empty ones too: delete what stands outside the table",
+                RejectCode.TOO_LARGE,
+            )
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -219,16 +315,12 @@ def _part(archive: zipfile.ZipFile, name: str) -> bytes:
     return content
 
 
-def _tags(part: IO[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield (slash, name, attributes) of the tags of cells and their content."""
-    rest = b""
-    while block := part.read(_BLOCK):
-        block = rest + block
-        cut = block.rfind(b"<")
-        whole = block.find(b">", cut) >= 0 if cut >= 0 else True
-        rest = b"" if whole else block[cut:]
-        for found in _TAG.finditer(block if whole else block[:cut]):
-            yield found[1], found[2], found[3]
+def _number_of(letters: str) -> int:
+    """Return the number of a column, from 1, by its letters; 0 where there are none."""
+    column = 0
+    for letter in letters.upper()[:4]:  # a column of four letters is beyond the last one
+        column = 26 * column + ord(letter) - ord("A") + 1
+    return column
 
 
 def _letters(column: int) -> str:

@@ -1,6 +1,8 @@
 """Forms of files beside CSV: what each row becomes, and what is refused, with a cause that says what to do."""
 
 import gzip
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.kit.cases.workbooks import Raw, write_workbook
 Read = tuple[list[dict[str, str | None]], list[Reject]]
 Reader = Callable[..., Read]
 ERROR = Raw("e", "<v>#N/A</v>")
+SHEET = "xl/worksheets/sheet1.xml"
 UNCOMPUTED = Raw("n", "<f>SUM(A1:A2)</f>")
 
 
@@ -90,7 +93,7 @@ def test_numbers_keep_each_digit(read: Reader, tmp_path: Path) -> None:
         ('{"a": 1, "a": 2}', "expected an object that names each member once"),
         ('{"a": NaN}', "expected numbers that JSON has; got NaN"),
         ('{"a": "\\ud800"}', "expected text without half a surrogate pair"),
-        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "expected a JSON object of fewer levels"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "expected JSON of at most 100 levels of arrays and objects"),
     ],
 )
 def test_a_line_that_is_no_object_is_a_reject_with_its_line(
@@ -128,10 +131,30 @@ def test_the_form_may_be_pinned(read: Reader, tmp_path: Path) -> None:
     assert read(path, form=FileForm.TSV)[0] == [{"id": "1", "name": "x,y"}]
 
 
+@pytest.mark.parametrize(("begin", "end"), [('{"a":', "}"), ("[", "]")])
+@pytest.mark.parametrize("levels", [101, 300, 480, 700, 990, 50_000])
+def test_what_is_nested_too_deeply_is_a_reject(read: Reader, tmp_path: Path, levels: int, begin: str, end: str) -> None:
+    deep, most = ('{"x":' + begin * (each - 1) + "1" + end * (each - 1) + "}" for each in (levels, 100))
+    rows, (reject,) = read(jsonl(tmp_path, '{"x":1}', deep, most))
+    assert next(row["x"] for row in rows) == "1"
+    assert len(rows) == 2
+    assert (reject.line, reject.message) == (2, "expected JSON of at most 100 levels of arrays and objects")
+
+
 def book(tmp_path: Path, *rows: Sequence[Any], **more: Any) -> Path:
     path = tmp_path / "rows.xlsx"
     write_workbook(path, rows, **more)
     return path
+
+
+def rewrite(path: Path, part: str, old: str, new: str) -> None:
+    """Change the text of one part."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    assert parts[part].count(old.encode()) == 1
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content.replace(old.encode(), new.encode()) if name == part else content)
 
 
 def cells(read: Reader, path: Path, **file_format: Any) -> list[list[str | None]]:
@@ -205,3 +228,46 @@ def test_what_is_no_usable_workbook_is_set_aside(read: Reader, tmp_path: Path) -
     old = tmp_path / "rows.xls"
     old.write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
     assert "save the workbook as .xlsx" in refusal(read, old)
+
+
+@pytest.mark.parametrize("far", ["XFD1048576", "XFD2049", "A9999999", "ABCD2"])
+def test_a_small_workbook_with_cells_far_apart_is_set_aside_before_memory_is_taken_for_those_between(
+    read: Reader, tmp_path: Path, far: str
+) -> None:
+    path = book(tmp_path, ["a"], ["1"])
+    row = far.lstrip("ABCDXF")
+    rewrite(path, SHEET, "</sheetData>", f'<row r="{row}"><c s="&gt;" r="{far}"><v>1</v></c></row></sheetData>')
+    assert path.stat().st_size < 3_000
+    assert "cells as far as" in refusal(read, path)
+
+
+def test_rows_without_addresses_count_from_the_one_before(read: Reader, tmp_path: Path) -> None:
+    path = book(tmp_path, ["a"], ["1"])
+    rewrite(path, SHEET, "</sheetData>", '<row r="1048570"/><row><c r="XFD1048571"/></row><row><c/></row></sheetData>')
+    assert "XFD1048571" in refusal(read, path)
+
+
+def test_a_whole_column_of_merged_cells_ends_with_the_sheet(read: Reader, tmp_path: Path) -> None:
+    path = book(tmp_path, ["a", "b"], ["1", "2"], merged=["A2:A1048576"] * 2_000)
+    assert cells(read, path) == [["1", "2"]]
+
+
+def test_a_part_that_is_larger_than_its_archive_says_is_set_aside(read: Reader, tmp_path: Path) -> None:
+    path = book(tmp_path, ["a"], ["1"])
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(SHEET)
+    short = len(content) - 20
+    facts = [(zlib.crc32(content), zlib.crc32(content[: short + 1])), (len(content), short)]
+    packed = path.read_bytes()
+    for found, lie in facts:
+        assert packed.count(found.to_bytes(4, "little")) >= 2
+        packed = packed.replace(found.to_bytes(4, "little"), lie.to_bytes(4, "little"))
+    path.write_bytes(packed)
+    assert "not what the archive says" in refusal(read, path)
+
+
+def test_a_part_that_is_there_twice_is_set_aside(read: Reader, tmp_path: Path) -> None:
+    path = book(tmp_path, ["a"], ["1"])
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(SHEET, "<worksheet/>")
+    assert "not what the archive says" in refusal(read, path)
