@@ -141,6 +141,7 @@ class WebhookSink(Sink):
         self._file = folder / f"{grant_id}.webhook.json"
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._monotonic = monotonic
         self._breaker = CircuitBreaker(threshold=_FAILURES, pause=_PAUSE, monotonic=monotonic)
         self._backoff = Backoff(give_up_after=math.inf, stop=self._stop, monotonic=monotonic, base=backoff)
         try:
@@ -284,10 +285,11 @@ class WebhookSink(Sink):
             "webhook-signature": f"v1,{base64.b64encode(signature).decode()}",
         }
         with self._http.stream("POST", self._target.url, content=body, headers=headers) as answer:
-            size = 0
+            size, begun = 0, self._monotonic()
             for part in answer.iter_raw():
                 size += len(part)
-                if size > _MAX_ANSWER:
+                # A target that sends a byte now and then would hold the subscription; its status is known.
+                if size > _MAX_ANSWER or self._monotonic() - begun > self._target.timeout:
                     break
             return answer.status_code, retry_after_of(answer.headers.get("retry-after"), now)
 

@@ -7,9 +7,11 @@
     repetition    408, 425, 429, 5xx and no answer: three attempts with back-off, after `Retry-After` where it is given;
                   then the pass ends, and the publisher tries again later; at once where the answer asks for more than
                   a minute
-    bounds        64 MiB of a page; what is larger is refused
+    bounds        64 MiB of a page, unpacked; what is larger is refused, and so is what was compressed several times:
+                  its first bytes could unpack to more than there is memory. Ten times the timeout for a whole answer:
+                  each of its bytes begins the timeout anew
 
-No error holds a query, a header or a body: they may show values, or a secret.
+No error holds a query, a header, a body or the path of a link: they may show values, or a secret.
 """
 
 import ssl
@@ -30,6 +32,8 @@ from schemas.errors import InvalidError, Reason, RefusedError, UnavailableError
 __all__ = ["Credentials", "HttpSourceClient", "OAuthClient", "Page"]
 
 _MAX_PAGE = 64 << 20  # bytes
+_LONGEST_ANSWER = 10  # timeouts
+_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 _ATTEMPTS = 3
 _TO_BE_REPEATED = frozenset({408, 425, 429})
 _LONGEST_WAIT = 60.0  # seconds of waiting here, where nothing else of the connector goes on
@@ -102,35 +106,47 @@ class HttpSourceClient:
             context = ssl.create_default_context(cafile=authority)
         except (OSError, ssl.SSLError) as error:
             raise InvalidError(Reason.CONFIG_INVALID, f"{authority} holds no certificates that can be read") from error
-        self._http = httpx.Client(verify=context, timeout=timeout, follow_redirects=False)
+        self._timeout = timeout
+        self._http = httpx.Client(
+            verify=context, timeout=timeout, follow_redirects=False, headers={"accept-encoding": "gzip, deflate"}
+        )
 
-    def get(self, path: str, query: Mapping[str, str]) -> Page:
+    def get(self, path: str, query: Mapping[str, str], *, linked: bool = False) -> Page:
         """Return a page.
 
         Args:
             path: of the source's address, or a whole address that a page linked to.
             query: parameters, added to those of the path.
+            linked: the path is what a page linked to, and no error shows it.
 
         Raises:
             UnavailableError: SOURCE_UNAVAILABLE, it does not answer; try again.
             RefusedError: SOURCE_UNAVAILABLE, it does not accept the credentials.
             InvalidError: CONFIG_INVALID, the answer is no JSON, too large, or one that says that the address is wrong.
         """
-        url = self._url.join(path)
+        try:
+            url = self._url.join(path)
+            asked = url.copy_merge_params(query)
+        except httpx.InvalidURL as error:
+            raise InvalidError(
+                Reason.CONFIG_INVALID,
+                f"{self._url.host} names for the next page what is no address; expected a link, or a cursor that fits "
+                "into one",
+            ) from error
         if _origin(url) != self._origin:
             raise InvalidError(
                 Reason.CONFIG_INVALID,
                 f"{self._url.host} links to another host for the next page; expected its own: the credentials are "
                 "sent to no other",
             )
-        url = url.copy_merge_params(query)
         for renewed in (False, True):
             headers = {"accept": "application/json", **self._authorization(renew=renewed)}
-            status, body, links = self._repeated(lambda: self._http.build_request("GET", url, headers=headers))  # noqa: B023
+            status, body, links = self._repeated(lambda: self._http.build_request("GET", asked, headers=headers))  # noqa: B023
             if status != 401 or not isinstance(self._credentials, OAuthClient):
                 break
-        self._require_ok(status, url)
-        return Page(self._json(body, url), links.get("next", {}).get("url", ""))
+        where = f"{url.host} at the address of a link" if linked else f"{url.host}{url.path}"
+        self._require_ok(status, where)
+        return Page(self._json(body, where), links.get("next", {}).get("url", ""))
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,8 +175,8 @@ class HttpSourceClient:
             raise RefusedError(
                 Reason.SOURCE_UNAVAILABLE, f"{url.host} gives the client no token ({status}); check its id and secret"
             )
-        self._require_ok(status, url)
-        answer = self._json(body, url)
+        self._require_ok(status, f"{url.host}{url.path}")
+        answer = self._json(body, f"{url.host}{url.path}")
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not token.isascii():
             raise InvalidError(
@@ -180,7 +196,7 @@ class HttpSourceClient:
             self._keep_rate()
             try:
                 status, body, links, wait = self._send(request)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 failure = UnavailableError(
                     Reason.SOURCE_UNAVAILABLE, f"{request.url.host} does not answer ({type(error).__name__})"
                 )
@@ -196,10 +212,18 @@ class HttpSourceClient:
         raise failure
 
     def _send(self, request: httpx.Request) -> tuple[int, bytes, Mapping[str, Any], float | None]:
+        begun = self._monotonic()
         answer = self._http.send(request, stream=True)
         try:
+            if answer.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
+                raise InvalidError(
+                    Reason.CONFIG_INVALID,
+                    f"{request.url.host} answered in another encoding than was asked for; expected gzip, or none",
+                )
             parts, size = [], 0
             for part in answer.iter_bytes():
+                if self._monotonic() - begun > _LONGEST_ANSWER * self._timeout:
+                    raise httpx.ReadTimeout("the answer does not end", request=request)
                 parts.append(part)
                 size += len(part)
                 if size > _MAX_PAGE:
@@ -219,23 +243,20 @@ class HttpSourceClient:
             self._stop.wait(left)
         self._not_before = self._monotonic() + self._interval
 
-    def _require_ok(self, status: int, url: httpx.URL) -> None:
+    def _require_ok(self, status: int, where: str) -> None:
         if 200 <= status < 300:
             return
-        where = f"{url.host}{url.path}"
         if status in {401, 403}:
             raise RefusedError(
                 Reason.SOURCE_UNAVAILABLE, f"{where} answered {status}; do the credentials have the right to read it?"
             )
         raise InvalidError(Reason.CONFIG_INVALID, f"{where} answered {status}; expected 200. Is the address right?")
 
-    def _json(self, body: bytes, url: httpx.URL) -> Any:
+    def _json(self, body: bytes, where: str) -> Any:
         try:
             return parse_json(body.decode("utf-8-sig"))
         except ValueError as error:  # also where it is not UTF-8
-            raise InvalidError(
-                Reason.CONFIG_INVALID, f"{url.host}{url.path} answered with what is no JSON in UTF-8"
-            ) from error
+            raise InvalidError(Reason.CONFIG_INVALID, f"{where} answered with what is no JSON in UTF-8") from error
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -207,7 +207,8 @@ class HttpSource(SnapshotSource):
         number = paging.first
         for _ in range(_MAX_PAGES):
             more = {"page": {paging.parameter: str(number)}, "cursor": {paging.parameter: state} if state else {}}
-            page = self._client.get(path, {**query, **more.get(paging.kind, {})})
+            more_query = {**query, **more.get(paging.kind, {})}
+            page = self._client.get(path, more_query, linked=path is not request.path)
             records = self._records_of(page)
             yield page
             match paging.kind:
@@ -287,6 +288,7 @@ def _line(record: Any) -> bytes:
 
 
 def _is_greater(value: str, than: str) -> bool:
-    if value.isdecimal() and than.isdecimal():
-        return int(value) > int(than)
+    if f"{value}{than}".isascii() and value.isdecimal() and than.isdecimal():
+        value, than = value.lstrip("0"), than.lstrip("0")  # of any length: int() has a limit
+        return (len(value), value) > (len(than), than)
     return value > than

@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,14 @@ def test_a_release_of_nothing_moves_the_position_without_a_call(server: HttpServ
     release: DecodedRelease = make_release({})
     sink.write(release, b"", b"p1", expect_no_rejects)
     assert (sink.position(), server.calls) == (b"p1", [])
+
+
+def test_a_target_that_answers_byte_by_byte_does_not_hold_the_subscription(server: HttpServer, tmp_path: Path) -> None:
+    server.answer = lambda _: Answer(body=bytes(60_000))
+    later = count(0.0, 31.0)  # seconds between two looks at the clock
+    target = WebhookTarget(url=f"{server.url}/in", secret=SECRET, timeout=30.0)
+    sink = WebhookSink(target, "g-1", tmp_path, monotonic=lambda: next(later))
+    sink.prepare(SCHEMA)
+    sink.write(make_release({1: "a"}), b"", b"p1", expect_no_rejects)
+    assert (sink.position(), next(later)) == (b"p1", 93.0), "it looked at the clock as the answer came, and left"
+    sink.close()

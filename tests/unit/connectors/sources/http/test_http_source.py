@@ -1,9 +1,12 @@
 """HTTP source against a real server: pages, what changed, credentials, limits; and what it refuses."""
 
 import base64
+import gzip
 import json
 import ssl
+import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +360,76 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file, key_file)
     return context, file
+
+
+@pytest.mark.parametrize("link", ["http://[", "http://127.0.0.1:99999999/x", "http://a\x7fb/", "/" + "x" * 70_000])
+def test_a_link_that_is_no_address_ends_the_pass_with_an_error(server: HttpServer, make: Make, link: str) -> None:
+    server.answer = lambda _: answer([], headers={"link": f'<{link}>; rel="next"'})
+    with pytest.raises((InvalidError, UnavailableError)) as caught:
+        read(make(paging=Paging(kind="link")))
+    assert link not in caught.value.message
+
+
+def test_a_cursor_that_fits_into_no_address_ends_the_pass_with_an_error(server: HttpServer, make: Make) -> None:
+    server.answer = lambda _: answer({"items": [], "next": "x" * 100_000})
+    with pytest.raises(InvalidError, match="no address"):
+        read(make(records="$.items", paging=Paging(kind="cursor", parameter="after", path="$.next")))
+
+
+def test_no_error_shows_the_path_of_a_link(server: HttpServer, make: Make) -> None:
+    for bad in (Answer(404), Answer(403), Answer(body=b"<html>")):
+        answers = iter([answer([], headers={"link": '</api/110105199001010017>; rel="next"'}), bad])
+        server.answer = lambda _, answers=answers: next(answers)
+        with pytest.raises((InvalidError, RefusedError)) as caught:
+            read(make(paging=Paging(kind="link")))
+        assert "1101" not in caught.value.message
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "br"])
+def test_a_page_that_is_not_what_its_encoding_says_ends_the_pass_with_an_error(
+    server: HttpServer, make: Make, encoding: str
+) -> None:
+    server.answer = lambda _: answer(PEOPLE, headers={"content-encoding": encoding})
+    with pytest.raises((InvalidError, UnavailableError), match=r"DecodingError|expected gzip, or none"):
+        read(make())
+
+
+def test_a_page_that_was_compressed_several_times_is_not_unpacked(server: HttpServer, make: Make) -> None:
+    once = gzip.compress(bytes(200 << 20), 1)
+    server.answer = lambda _: Answer(body=gzip.compress(once), headers={"content-encoding": "gzip, gzip"})
+    tracemalloc.start()
+    with pytest.raises(InvalidError, match="expected gzip, or none"):
+        read(make())
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+    body = gzip.compress(json.dumps(PEOPLE).encode())
+    server.answer = lambda _: Answer(body=body, headers={"content-encoding": "gzip"})
+    assert read(make()) == PEOPLE
+
+
+def test_a_page_that_is_too_deep_for_what_writes_it_out_is_refused(server: HttpServer, make: Make) -> None:
+    for levels in (150, 480, 100_000):
+        server.answer = lambda _, levels=levels: Answer(body=b'[{"a":' + b"[" * levels + b"]" * levels + b"}]")
+        with pytest.raises(InvalidError, match="no JSON"):
+            read(make())
+
+
+def test_an_answer_that_does_not_end_is_given_up(server: HttpServer, memory: Memory, tmp_path: Path) -> None:
+    server.answer = lambda _: answer(PEOPLE)
+    later = count(0.0, 700.0)  # seconds between two looks at the clock
+    client = HttpSourceClient(f"{server.url}/", "t", timeout=60.0, monotonic=lambda: next(later), backoff=0.0)
+    with pytest.raises(UnavailableError, match="ReadTimeout"):
+        client.get("people", {})
+    client.close()
+
+
+def test_a_number_of_any_length_may_be_the_greatest(server: HttpServer, make: Make) -> None:
+    long = "9" * 6_000
+    server.answer = lambda _: Answer(
+        body=f'[{{"at": 7}}, {{"at": {long}}}, {{"at": 0008}}]'.replace("0008", "8").encode()
+    )
+    source = make(incremental=Incremental(parameter="since", path="$.at"))
+    assert [row["at"] for row in read(source)] == ["7", long, "8"]
+    server.answer = lambda _: answer([])
+    read(source)
+    assert server.calls[-1].query == {"since": long}
