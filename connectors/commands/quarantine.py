@@ -1,12 +1,13 @@
 """Commands `pool-connect quarantine list`, `show` and `export`: rows that were rejected, with why."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from connectors.runtime.terminal_output import print_line
-from schemas.errors import InvalidError, Reason
+from schemas.errors import ConflictError, InvalidError, Reason
 
 __all__ = ["add_to"]
 
@@ -68,7 +69,9 @@ def quarantine_show(
 
 def quarantine_export(
     file: File,
-    output: Annotated[Path, typer.Option("--csv", help="file to write; it will hold the rows themselves")],
+    output: Annotated[
+        Path, typer.Option("--csv", help="file to write, not there yet; it will hold the rows themselves")
+    ],
     *,
     everything: Everything = False,
 ) -> None:
@@ -77,8 +80,14 @@ def quarantine_export(
     from connectors.runtime import status
     from connectors.state.quarantine import as_csv
 
-    with output.open("wb") as target:
-        output.chmod(0o600)
+    try:
+        # A new file, of this user alone from its first byte: no other one is changed, and no link is followed.
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConflictError(Reason.CONFIG_INVALID, f"{output} is there already; name another file") from error
+    except OSError as error:
+        raise InvalidError(Reason.CONFIG_INVALID, f"{output} cannot be written ({type(error).__name__})") from error
+    with os.fdopen(descriptor, "wb") as target:
         for line in as_csv(each for _, each in status.quarantined(load_config(file), everything=everything)):
             target.write(line)
     print_line(f"written to {output}, readable by this user only; it holds the rows' own values")

@@ -200,6 +200,16 @@ def test_quarantine_lists_without_values_and_exports_with_them(program: Program,
     assert "王" in text
     assert "'=1+1" in text, "a spreadsheet must not run what a department typed"
 
+    written.chmod(0o644)
+    (department.folder / "link.csv").symlink_to(department.folder / "elsewhere.csv")
+    for taken in ("bad.csv", "link.csv", "/dev/null"):
+        code, _, error = program("quarantine", "export", "c.yaml", "--csv", taken, connected=False)
+        assert code == ExitCode.CONFIG, error
+        assert "is there already; name another file" in error
+    assert stat.S_IMODE(written.stat().st_mode) == 0o644
+    assert not (department.folder / "elsewhere.csv").exists()
+    assert stat.S_IMODE(Path("/dev/null").stat().st_mode) & 0o066 == 0o066, "others of this machine need it"
+
 
 def test_exit_codes_say_who_has_to_act(program: Program, department: Department) -> None:
     department.put(rows(100))
