@@ -1,14 +1,16 @@
 """JSON bodies of the control API: requests and responses as documents.
 
 Unknown members are refused, and what is too large: each text has 2,000 characters at most, each list 2,000 items, and a
-body 65,536 characters in all. A schema's text has a limit of its own (`registry.avro.parser`).
+body 65,536 characters in all. A schema's text has a limit of its own (`registry.avro.parser`). No text, and no name of
+a member, has a zero character or half a surrogate pair: JSON can write both, the database and UTF-8 have neither.
 """
 
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from exchange.access.grants.grant_json import to_json
 from exchange.access.grants.store import GrantVersion
@@ -68,6 +70,7 @@ MAX_ITEMS: Final = 2_000
 """Items of each list of a body."""
 MAX_BODY: Final = 65_536
 """Characters of all texts of a body."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_BYTES = 1024 * 1024  # of an answer's values, as Avro
 _POSITION = "opaque, in base64; empty: after the last acknowledgement; `AA==`: the first record of the grant"
 
@@ -80,7 +83,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_bounded(cls, sent: Any) -> Any:
-        _check_size(sent)
+        _check_sent(sent)
         return sent
 
 
@@ -220,6 +223,11 @@ class SchemaBody(BaseModel):
 
     text: str
 
+    @field_validator("text")
+    @classmethod
+    def _has_characters(cls, text: str) -> str:
+        return _check_characters(text, "text")
+
 
 class PruningBody(Body):
     """The month before which the keys of the trace shall be destroyed."""
@@ -336,13 +344,14 @@ class RequestBody(Body):
         )
 
 
-def _check_size(sent: Any) -> None:
-    """Check the sizes of what was sent; the values are checked by its model."""
+def _check_sent(sent: Any) -> None:
+    """Check the sizes and the characters of what was sent; the values are checked by its model."""
     whole, waiting = 0, [("body", sent)]
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, str):
             whole += len(value)
+            _check_characters(value, name)
             if len(value) > MAX_TEXT:
                 raise ValueError(f"got a text of {len(value)} characters as {name}; expected {MAX_TEXT} at most")
         elif isinstance(value, list):
@@ -351,9 +360,22 @@ def _check_size(sent: Any) -> None:
             waiting += [(name, item) for item in value]
         elif isinstance(value, dict):
             whole += sum(map(len, value))
+            for member in value:
+                _check_characters(member, "a name of a member")
             waiting += [(name if name != "body" else str(member)[:40], item) for member, item in value.items()]
     if whole > MAX_BODY:
         raise ValueError(f"got a body of {whole} characters; expected {MAX_BODY} at most")
+
+
+def _check_characters(text: str, name: str) -> str:
+    """Return a text that the database and UTF-8 can have.
+
+    Raises:
+        ValueError: it has a zero character, or half a surrogate pair.
+    """
+    if "\0" in text or (not text.isascii() and _SURROGATE.search(text)):
+        raise ValueError(f"got a zero character or half a surrogate pair in {name}; expected a text without")
+    return text
 
 
 def _history(field: HistoryField) -> KeptHistory:

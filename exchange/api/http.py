@@ -7,12 +7,15 @@ rule is implemented here.
 
 import math
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from exchange.api import accounts, audit, connectors, grants, records
 from exchange.api.admission.http_requests import RequestBounds, request_limiter
@@ -242,6 +245,15 @@ def create(
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         return _problem(request, InvalidError(Reason.REQUEST_INVALID, f"the request does not fit: {faults}"))
+
+    @app.exception_handler(HTTPException)
+    async def refused_by_the_framework(request: Request, error: HTTPException) -> Response:
+        if error.status_code != HTTPStatus.BAD_REQUEST:  # no such path or method
+            return await http_exception_handler(request, error)
+        return _problem(
+            request,
+            InvalidError(Reason.REQUEST_INVALID, "the body cannot be read as JSON; expected an object in UTF-8"),
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

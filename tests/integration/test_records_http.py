@@ -287,3 +287,22 @@ def test_a_poll_of_a_revoked_certificate_is_ended(served: Served, doors: Doors) 
         officer.post("/connectors/revocations", body)
         assert waiting.result() == Reason.CERTIFICATE_REVOKED
     assert door.reason("fetch", grant_id) == Reason.CERTIFICATE_REVOKED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"grant": "a\\u0000b", "purpose": "p"}', id="zero character"),
+        pytest.param('{"grant": "\\ud800", "purpose": "p"}', id="half a surrogate pair"),
+        pytest.param('{"grant": "a", "purpose": "p", "\\udfff": 1}', id="half a surrogate pair in a name"),
+        pytest.param('{"grant": "a", "purpose": "p", "wait": NaN}', id="not a number"),
+        pytest.param('{"grant": "a", "purpose": "p", "max_records": ' + "9" * 6_000 + "}", id="thousands of digits"),
+        pytest.param('{"grant": ' + "[" * 30_000 + "]" * 30_000 + "}", id="deep"),
+        pytest.param("\x1f\x8b", id="no JSON"),
+    ],
+)
+def test_what_json_can_write_and_nothing_else_can_have_is_refused_as_a_problem(door: Door, body: str) -> None:
+    for what in ("fetch", "commit"):
+        answer = door.http.post(f"/v1/records/{what}", content=body, headers={"content-type": "application/json"})
+        assert answer.headers["content-type"] == "application/problem+json", answer.text
+        assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID), answer.text

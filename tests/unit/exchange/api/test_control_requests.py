@@ -165,3 +165,29 @@ def test_each_body_is_bounded(name: str) -> None:
     ):
         with pytest.raises(ValidationError, match=told):
             model.model_validate(sent)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\udfff\U0001f600"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda text: bodies.ReasonBody(reason=text),
+        lambda text: bodies.BundleBody(entries=["1", text]),
+        lambda text: bodies.BundleBody.model_validate({"query": {"case": text}}),
+        lambda text: bodies.BundleBody.model_validate({"query": {text: "case"}}),
+        lambda text: bodies.SchemaBody(text=text),
+    ],
+)
+def test_no_text_of_a_body_has_a_zero_character_or_half_a_surrogate_pair(made: Any, text: str) -> None:
+    with pytest.raises(ValidationError, match="zero character or half a surrogate pair") as caught:
+        made(text)
+    caught.value.json(include_input=False).encode()
+    assert bodies.ReasonBody(reason="王\U0001f600\n").reason
+
+
+def test_a_body_that_is_no_json_is_refused_as_a_problem() -> None:
+    with TestClient(APP) as http:
+        headers = {"authorization": "Bearer known", "content-type": "application/json"}
+        answer = http.post("/v1/grants/x/revocation", content="[" * 30_000, headers=headers)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID)
