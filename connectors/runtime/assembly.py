@@ -10,21 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from connectors.config.config import (
-    ColumnConfig,
-    ConnectorConfig,
-    CustomSource,
-    FilesSource,
-    HttpSourceConfig,
-    PublishConfig,
-    SqlSourceConfig,
-    SqlTarget,
-    SubscribeConfig,
-    WebhookConfig,
-)
+from connectors.config.config import ConnectorConfig
 from connectors.config.custom_sources import find_source
+from connectors.config.publication_models import ColumnConfig, PublishConfig
 from connectors.config.schedule import Schedule
 from connectors.config.secret_references import SecretReference
+from connectors.config.source_models import CustomSource, FilesSource, HttpSourceConfig, SqlSourceConfig
+from connectors.config.subscription_models import SqlTarget, SubscribeConfig, WebhookConfig
 from connectors.mapping.contract import parse_contract
 from connectors.mapping.mapping import Column, ColumnMapping
 from connectors.port import Pool, Portion, Reject, Replaces, Sink, SnapshotSource

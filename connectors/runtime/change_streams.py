@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import timedelta
 
-from connectors.config.config import CdcConfig, ConnectorConfig, PublishConfig, SqlSourceConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.publication_models import PublishConfig
+from connectors.config.source_models import CdcConfig, SqlSourceConfig
 from connectors.port import Pool
 from connectors.publishing.change_table import ChangePublication
 from connectors.publishing.changes import ChangePublisher

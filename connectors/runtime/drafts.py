@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from connectors.config.config import ConnectorConfig, PublishConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.publication_models import PublishConfig
 from connectors.drafting.avro_types import type_of_column, type_of_texts
 from connectors.drafting.personal_data import guess
 from connectors.drafting.schema_draft import ColumnDraft, SchemaDraft, draft_schema

@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from connectors.config.config import ConnectorConfig, PublishConfig, SqlSourceConfig, SubscribeConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.publication_models import PublishConfig
+from connectors.config.source_models import SqlSourceConfig
+from connectors.config.subscription_models import SubscribeConfig
 from connectors.mapping.mapping import BoundMapping
 from connectors.port import Pool, Reject, RejectCode, RowChunk
 from connectors.runtime import assembly, change_streams, remedies, table_checks

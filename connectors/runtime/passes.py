@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from connectors.config.config import PublishConfig
+from connectors.config.publication_models import PublishConfig
 from connectors.state.ledger import Ledger
 
 __all__ = ["Passes"]

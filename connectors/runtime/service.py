@@ -15,7 +15,9 @@ from datetime import timedelta
 from functools import partial
 from types import FrameType
 
-from connectors.config.config import ConnectorConfig, PublishConfig, SubscribeConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.publication_models import PublishConfig
+from connectors.config.subscription_models import SubscribeConfig
 from connectors.runtime import assembly, change_streams
 from connectors.runtime.exit_codes import ExitCode, exit_code_for
 from connectors.runtime.passes import Passes

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from connectors.config.config import ConnectorConfig, SqlSourceConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.source_models import SqlSourceConfig
 from connectors.port import Pool
 from connectors.runtime import assembly
 from connectors.sources.postgres.catalogue import read_table

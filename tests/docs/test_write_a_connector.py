@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from connectors.config.config import ConnectorConfig, CustomSource
+from connectors.config.config import ConnectorConfig
 from connectors.config.lint import parse_config
+from connectors.config.source_models import CustomSource
 from connectors.port import SnapshotSource
 from connectors.runtime import assembly
 from connectors.state.ledger import Ledger

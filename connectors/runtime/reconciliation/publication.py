@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from connectors.config.config import ConnectorConfig, PublishConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.publication_models import PublishConfig
 from connectors.port import Pool, Replaces
 from connectors.publishing.lane import earlier_schemas, fetch_earlier_contracts
 from connectors.publishing.reconciliation import Reconciler, Reconciliation

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import datetime
 
-from connectors.config.config import ConnectorConfig, SqlTarget, SubscribeConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.subscription_models import SqlTarget, SubscribeConfig
 from connectors.port import Pool
 from connectors.runtime import assembly
 from connectors.subscribing.nanoseconds import deliverable_schema

@@ -7,7 +7,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.config.config import ConnectorConfig, SqlTarget, SubscribeConfig
+from connectors.config.config import ConnectorConfig
+from connectors.config.subscription_models import SqlTarget, SubscribeConfig
 from connectors.port import Pool
 from connectors.runtime import assembly
 from connectors.runtime.reconciliation.publication import write_differences

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from connectors.config.config import PublishConfig
+from connectors.config.publication_models import PublishConfig
 from connectors.runtime.passes import Passes
 from connectors.state.ledger import Ledger
 
