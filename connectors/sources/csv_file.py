@@ -6,7 +6,8 @@ quarantine. Every value stays text.
     header     the row that `header_row` names; without blanks at its ends and byte order mark, each name once
     ragged     a row with another number of cells is a reject (ROW_SHAPE), never shifted
     quotes     strict: a stray quote is a reject, and the next line is parsed as a new record
-    long       a cell of more than 1,048,576 characters is a reject; it ends where its quote is closed
+    long       a cell of more than 1,048,576 characters is a reject, and a record of several lines of more than
+               `encoding.MAX_LINE`; it ends where its quote is closed
     stop_at    a total row (合计) ends the file
 
 An unclosed quote swallows what follows it. The swallowed rows become one reject whose key is unknown, and that
@@ -16,12 +17,12 @@ the file. Of a record that is too long, the reject keeps the beginning, and name
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from typing_extensions import Unpack, override
 
-from connectors.sources.encoding import assign_characters, open_text
+from connectors.sources.encoding import MAX_LINE, assign_characters, open_text
 from connectors.sources.file_portion import BLANKS, FileForm, FilePortion, KnownFile, Record, file_form
 
 __all__ = ["CsvPortion"]
@@ -29,6 +30,7 @@ __all__ = ["CsvPortion"]
 _FIELD_LIMIT = 1 << 20  # characters
 _KEPT = 2 * _FIELD_LIMIT  # characters of a reject's original
 _TOO_LONG = "field limit"  # of the csv module's message; it has one exception for all
+_RECORD_TOO_LONG = f"it has more than {MAX_LINE:,} characters"
 
 
 class _LineRecorder:
@@ -36,13 +38,19 @@ class _LineRecorder:
 
     def __init__(self, file: io.TextIOBase) -> None:
         self._file = file
+        self._length = 0  # of a record of several lines, in characters
         self.number = 0
         self.consumed: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
+        """Yield the lines; raise `csv.Error` in a record that is too long, after which another iterator goes on."""
         for line in self._file:
             self.number += 1
             self.consumed.append(line)
+            if len(self.consumed) > 1:  # `detect_encoding` has found lines that are too long by themselves
+                self._length = len(line) + (self._length if len(self.consumed) > 2 else len(self.consumed[0]))
+                if self._length > MAX_LINE:
+                    raise csv.Error(_RECORD_TOO_LONG)
             yield line
 
     def skip_to_record_end(self) -> None:
@@ -51,7 +59,8 @@ class _LineRecorder:
         A record ends with the first line up to which its quotes are even (RFC 4180, section 2, rules 5 to 7).
         """
         quotes = sum(line.count('"') for line in self.consumed)
-        kept = sum(map(len, self.consumed))
+        self.consumed = ["".join(self.consumed)[:_KEPT]]
+        kept = len(self.consumed[0])
         for line in self._file if quotes % 2 else ():
             self.number += 1
             if kept < _KEPT:
@@ -83,12 +92,15 @@ class CsvPortion(FilePortion):
             for _ in range(self.file_format.header_row - 1):
                 file.readline()
             try:
-                cells = next(csv.reader(file, delimiter=self._delimiter, strict=True), [])
+                cells = next(self._reader(_LineRecorder(file)), [])
             except csv.Error as error:
                 raise self._rejected_header(f"a header that cannot be read ({error})") from error
         names = [assign_characters(cell, self.encoding).strip(BLANKS) for cell in cells]
         self._require_columns(names)
         return names
+
+    def _reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter=self._delimiter, strict=True)
 
     @override
     def _records(self) -> Iterator[Record]:
@@ -97,10 +109,10 @@ class CsvPortion(FilePortion):
         with open_text(self.path, self.encoding) as file:
             csv.field_size_limit(_FIELD_LIMIT)
             source = _LineRecorder(file)
-            lines = iter(source)
-            reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
             for _ in range(self.file_format.header_row - 1):
-                next(lines, None)
+                next(iter(source), None)
+                source.consumed.clear()
+            reader = self._reader(source)
             next(reader, None)
             while True:
                 source.consumed.clear()
@@ -109,8 +121,9 @@ class CsvPortion(FilePortion):
                     cells = next(reader, None)
                 except csv.Error as error:
                     expected = f"a record that can be read ({error})"
-                    if _TOO_LONG in str(error):
+                    if _TOO_LONG in str(error) or str(error) == _RECORD_TOO_LONG:
                         source.skip_to_record_end()
+                        reader = self._reader(source)
                         expected += f"; it ends on line {source.number}"
                     yield first, expected, "".join(source.consumed).encode(self._record_encoding)
                     continue

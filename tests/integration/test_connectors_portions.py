@@ -137,6 +137,28 @@ def test_what_a_cell_that_is_too_long_holds_is_no_record(department: Department)
     assert len(entry.original) < 5_000_000, "one record does not fill the ledger"
 
 
+def test_a_record_of_many_lines_that_is_too_long_is_one_reject(department: Department) -> None:
+    cells = ",".join(['"' + "x" * 900_000 + '\n0777,9.00,,ghost\n"'] * 12)
+    path = department.drop / "long.csv"
+    path.write_text(f"{','.join(HEADER)}\n0001,1.00,,a\n0002,{cells}\n0003,1.00,,c\n", encoding="utf-8")
+    run = only(department.publish())
+    assert (run.read, run.published, run.quarantined) == (3, 2, 1)
+    assert sorted(department.state()) == ["0001", "0003"]
+    (entry,) = department.quarantined()
+    assert (entry.line, entry.code) == (3, RejectCode.ROW_SHAPE)
+    assert "more than 8,388,608 characters); it ends on line 27" in entry.message
+    assert entry.original.startswith(b"0002,")
+    assert len(entry.original) < 5_000_000, "one record does not fill the ledger"
+
+
+def test_a_header_of_many_lines_that_is_too_long_sets_its_file_aside(department: Department) -> None:
+    header = ",".join(f'"{number}{"x" * 90_000}\n"' for number in range(100))
+    (department.drop / "long.csv").write_text(f"{header}\n1\n", encoding="utf-8")
+    assert department.publish() == []
+    (entry,) = department.quarantined()
+    assert "more than 8,388,608 characters" in entry.message
+
+
 LONG_LINES = {
     "a.csv": f"{','.join(HEADER)}\n0001,1.00,,a\n{'0,' * (1 << 22)}0\n0002,1.00,,b\n",
     "a.jsonl": f'\n{{"id": "0001", "amount": "1.00"}}\n[{"0," * (1 << 22)}0]\n',
