@@ -105,12 +105,21 @@ def _refuse_zero(request: Request) -> None:
 
 
 def _finding(screen: TextScreen, request: Request, body: bytes) -> TextFinding | None:
-    """Return what is wrong with the texts of a request: in its path, its query or its body."""
+    """Return what is wrong with the texts of a request: in its path, its query or its body.
+
+    Raises:
+        InvalidError: REQUEST_INVALID, the body is too deep to be looked at.
+    """
     sent: list[tuple[str, Any]] = [("path", unquote(request.url.path)), ("query", dict(request.query_params))]
     sent += [("query", text) for name, text in request.query_params.multi_items() if name != "case"]
     with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is refused as such
         sent.append(("body", json.loads(body) if body else None))
-    return next((found for field, value in sent if (found := screen.document(value, field)) is not None), None)
+    try:
+        return next((found for field, value in sent if (found := screen.document(value, field)) is not None), None)
+    except RecursionError:
+        raise InvalidError(
+            Reason.REQUEST_INVALID, "got a body of hundreds of levels; expected those of its form"
+        ) from None
 
 
 async def refuse_unknown(request: Request) -> None:

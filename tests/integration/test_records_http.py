@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from exchange.client import Identity
-from schemas.errors import Reason
+from schemas.errors import InvalidError, Reason
 from tests.contract.pool_suite import BEGINNING, CASE, PURPOSE, SCHEMA, Consumer, Resource, rows
 from tests.contract.test_pool import Served
 from tests.kit.patience import PATIENCE, wait_for
@@ -306,3 +306,13 @@ def test_what_json_can_write_and_nothing_else_can_have_is_refused_as_a_problem(d
         answer = door.http.post(f"/v1/records/{what}", content=body, headers={"content-type": "application/json"})
         assert answer.headers["content-type"] == "application/problem+json", answer.text
         assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID), answer.text
+
+
+def test_grpc_refuses_a_zero_character_too(served: Served, identity: Identity) -> None:
+    with served._world.client(identity) as pool:
+        for grant, case in (("a\0b", CASE), ("a", "\0")):
+            with pytest.raises(InvalidError, match="zero character") as caught:
+                pool.fetch(grant, position=b"\0", purpose=PURPOSE, case=case)
+            assert caught.value.reason is Reason.REQUEST_INVALID
+            with pytest.raises(InvalidError, match="zero character"):
+                pool.commit(grant, position=b"\0", purpose=PURPOSE, case=case)

@@ -41,7 +41,7 @@ from exchange.api.admission.scheduler import FairScheduler, flow_of_source
 from exchange.api.admission.standings import PERIOD, Standings
 from exchange.api.admission.token_bucket import TokenBucket
 from exchange.api.problems import as_pool_error, rpc_status
-from exchange.api.statuses import STATUS, peer_certificate
+from exchange.api.statuses import STATUS, peer_certificate, refuse_zero
 from exchange.authorization.authentications import Interface, Origin
 from exchange.authorization.request_context import RequestContext
 from exchange.identity.failure_limiter import source_of
@@ -208,11 +208,14 @@ class CallBounds(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
                 Reason.REQUEST_INVALID, f"got a message of {size} bytes; expected {SMALL_MESSAGE} at most"
             )
         try:
-            return handler.request_deserializer(raw)
+            message = handler.request_deserializer(raw)
         except DecodeError as error:
             raise InvalidError(
                 Reason.REQUEST_INVALID, f"got a message of {len(raw)} bytes that is not the method's; expected protobuf"
             ) from error
+        if b"\0" in raw:
+            refuse_zero(message)
+        return message
 
 
 class ConnectorAdmission:

@@ -185,9 +185,10 @@ def test_no_text_of_a_body_has_a_zero_character_or_half_a_surrogate_pair(made: A
     assert bodies.ReasonBody(reason="王\U0001f600\n").reason
 
 
-def test_a_body_that_is_no_json_is_refused_as_a_problem() -> None:
-    with TestClient(APP) as http:
+@pytest.mark.parametrize("content", ["[" * 30_000, '{"reason": ' * 700 + "1" + "}" * 700])
+def test_a_body_that_cannot_be_read_is_refused_as_a_problem(content: str) -> None:
+    with TestClient(APP, raise_server_exceptions=False) as http:
         headers = {"authorization": "Bearer known", "content-type": "application/json"}
-        answer = http.post("/v1/grants/x/revocation", content="[" * 30_000, headers=headers)
+        answer = http.post("/v1/grants/x/revocation", content=content, headers=headers)
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID)
