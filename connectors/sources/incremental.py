@@ -12,7 +12,8 @@ back with it, and rows are read twice, of which the ledger knows that they are u
 
 Where the horizon cannot be known (another database, a standby, a missing right, a cursor that the application sets, a
 number), each poll reads an **overlap** again, from so much before the greatest cursor. What commits later than that,
-the reconciliation finds. The position is never ahead of the clock: one row of the year 2099 would end all reading.
+the reconciliation finds. The position is never ahead of the clock: one row of the year 2099 would end all reading, and
+so would one whose number is NaN or infinite.
 
 Rows with a null cursor, deleted rows, changes that leave the cursor as it is, and keys that changed are found by the
 reconciliation alone.
@@ -39,7 +40,8 @@ from schemas.errors import InvalidError, Reason
 __all__ = ["CursorSettings", "IncrementalSource", "IsDue", "find_horizon", "overlap_text"]
 
 _RECONCILED = "cursor_reconciled"
-_NUMBERS = (sa.Integer, sa.Numeric, sa.Float)
+_FRACTIONS = (sa.Numeric, sa.Float)
+_NUMBERS = (sa.Integer, *_FRACTIONS)
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 IsDue: TypeAlias = Callable[[datetime | None, datetime], bool]
@@ -201,13 +203,17 @@ class IncrementalSource(SnapshotSource):
             self._notify(f"{told}. {found.statement}".strip())
 
     def _greatest(self, table: TablePortion, cursor: ColumnElement[Any], scope: str) -> _End:
-        """Return the end at the greatest cursor; the position is not ahead of the clock."""
+        """Return the end at the greatest cursor; the position is not ahead of the clock, and no infinite number."""
         with table.engine.connect() as connection:
             last = connection.execute(table.select(table.bound(sa.func.max(cursor)))).scalar()
             safe = last
             if isinstance(cursor.type, sa.DateTime | sa.Date):
                 now = _now(cursor, table.engine.dialect.name, self._settings.timezone)
                 safe = connection.execute(table.select(table.bound(sa.func.max(cursor))).where(cursor <= now)).scalar()
+            elif isinstance(cursor.type, _FRACTIONS) and table.engine.dialect.name == "postgresql":
+                # There NaN is the greatest number. As text: not every type or version has a number "Infinity".
+                finite = sa.cast(cursor, sa.Text).not_in(["NaN", "Infinity"])
+                safe = connection.execute(table.select(table.bound(sa.func.max(cursor))).where(finite)).scalar()
         position = _Position(scope=scope, by_horizon=False, value=encode_value(safe))
         return _End(position=position, condition=None if last is None else cursor <= table.literal(cursor, last))
 

@@ -249,6 +249,20 @@ def test_a_number_is_followed_with_an_overlap(cursor: CursorTable, kind: str) ->
     assert cursor.state() == cursor.rows()
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("numeric", "NaN"), ("numeric", "Infinity"), ("numeric(10,2)", "NaN"), ("double precision", "Infinity")],
+)
+def test_a_number_without_end_does_not_end_the_reading(cursor: CursorTable, kind: str, value: str) -> None:
+    execute(cursor.url, f"ALTER TABLE item DROP at, ADD at {kind}", f"INSERT INTO item VALUES (1, 'a', '{value}')")
+    cursor.publish()
+    execute(cursor.url, "INSERT INTO item VALUES (2, 'b', 2)", "UPDATE item SET name = 'c' WHERE id = 1")
+    cursor.publish()
+    execute(cursor.url, "INSERT INTO item VALUES (3, 'd', 3)")
+    cursor.publish()
+    assert cursor.state() == cursor.rows()
+
+
 def test_never_to_reconcile_is_refused_where_rows_could_be_missed(cursor: CursorTable, reader: sa.URL) -> None:
     cursor.url = reader
     cursor.settings = replace(cursor.settings, whole=None)
