@@ -12,6 +12,7 @@ while it is read.
 
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +28,7 @@ from schemas.errors import InvalidError, Reason, UnavailableError
 __all__ = [
     "BLANKS",
     "DAMAGED",
+    "MAX_COLUMNS",
     "FileForm",
     "FileFormat",
     "FilePortion",
@@ -45,7 +47,11 @@ BLANKS = " \t\r\n\u00a0\u3000\ufeff"
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 """Errors of a compressed file that is damaged or cut."""
 
+MAX_COLUMNS = 1 << 14
+"""Columns of a table in a file: those that Excel has."""
+
 _CHUNK = 5_000  # rows
+_NAMED = 10  # columns of an error
 
 Record: TypeAlias = tuple[int, Sequence[str | None] | str, bytes]
 """(line, cells, original) of a record; what was expected in place of cells where it cannot be read."""
@@ -206,7 +212,11 @@ class FilePortion:
         Raises:
             InvalidError: FILE_REJECTED.
         """
-        twice = sorted({name for name in names if names.count(name) > 1})
+        if len(names) > MAX_COLUMNS:
+            raise rejected_file(
+                f"{self.name} has {len(names):,} columns; expected {MAX_COLUMNS:,} at most", RejectCode.TOO_LARGE
+            )
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)[:_NAMED]
         if not any(names):
             raise self._rejected_header("no header")
         if twice:

@@ -147,6 +147,16 @@ def book(tmp_path: Path, *rows: Sequence[Any], **more: Any) -> Path:
     return path
 
 
+def test_a_header_of_a_million_names_is_set_aside_at_once(read: Reader, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(",".join(f"{number:x}" for number in range(1_000_000)) + "\n")
+    assert "has 1,000,000 columns; expected 16,384 at most" in refusal(read, path)
+    path.write_text(",".join(["a", "b"] * 8_192) + "\n")
+    assert "names columns twice: a, b;" in refusal(read, path)
+    path.write_text(",".join(f"{number:x}" for number in range(16_384)) + "\n" + "," * 16_383 + "\n")
+    assert len(read(path)[0][0]) == 16_384
+
+
 def rewrite(path: Path, part: str, old: str, new: str) -> None:
     """Change the text of one part."""
     with zipfile.ZipFile(path) as archive:
