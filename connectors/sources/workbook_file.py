@@ -19,7 +19,8 @@ show. In .xls, .xlsb and .ods they cannot be found, so these forms are refused.
 
 calamine has memory for every cell between a sheet's first and its last one, and ends the process where there is none.
 So before it reads, the parts are unpacked once, to see that they are as large as they say, and the addresses of cells
-are read: a sheet of more than 32 million cells, empty ones too, is refused.
+are read: a sheet of more than 32 million cells, empty ones too, is refused, and one of a million of which hardly any is
+there.
 """
 
 import zipfile
@@ -46,6 +47,7 @@ from connectors.sources.file_portion import (
     rejected_file,
     unavailable_file,
 )
+from schemas.errors import InvalidError
 
 __all__ = ["WorkbookPortion"]
 
@@ -53,6 +55,8 @@ _FORMS = (".xlsx", ".xlsm")
 _MAX_UNPACKED = 2 << 30  # bytes of all parts together
 _MAX_PART = 16 << 20  # bytes of a part that is parsed whole
 _MAX_CELLS = 32 << 20  # of a sheet, between its first and its last one; calamine takes 32 bytes for each
+_FEW_CELLS = 1 << 20  # of which any share may be empty
+_LEAST_SHARE = 64  # of more, one of so many is there: a small file takes no gigabyte
 _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 14  # of a sheet (ECMA-376; Excel's own)
 _BLOCK = 1 << 20
 _PRECISE = 1e15  # numbers below have 15 digits, all of which Excel keeps
@@ -251,6 +255,7 @@ class _Cells:
         self._row, self._column = 1, 1  # of the next one
         self._first: tuple[int, int] | None = None
         self._last = (0, 0)
+        self._there = 0
         self._address = ""
         self._at = 0
         self._is_error = self._has_formula = self._has_value = False
@@ -262,6 +267,8 @@ class _Cells:
         while block := part.read(_BLOCK):
             parser.Parse(block)
         parser.Parse(b"", True)
+        if self._cells() > max(_FEW_CELLS, self._there * _LEAST_SHARE):
+            raise self._too_many()
         self._faults.last_row = self._last[0]
 
     def _begin(self, name: str, attributes: dict[str, str]) -> None:
@@ -298,13 +305,21 @@ class _Cells:
         first_row, first_column = self._first or (row, column)
         self._first = min(row, first_row), min(column, first_column)
         self._last = max(row, self._last[0]), max(column, self._last[1])
-        cells = (self._last[0] - self._first[0] + 1) * (self._last[1] - self._first[1] + 1)
-        if row > _MAX_ROWS or column > _MAX_COLUMNS or cells > _MAX_CELLS:
-            raise rejected_file(
-                f"the sheet has cells as far as {_letters(self._last[1] - 1)}{self._last[0]}; expected "
-                f"{_MAX_CELLS:,} cells at most, empty ones too: delete what stands outside the table",
-                RejectCode.TOO_LARGE,
-            )
+        self._there += 1
+        if row > _MAX_ROWS or column > _MAX_COLUMNS or self._cells() > _MAX_CELLS:
+            raise self._too_many()
+
+    def _cells(self) -> int:
+        """Return how many cells are between the first and the last one."""
+        first = self._first or self._last
+        return (self._last[0] - first[0] + 1) * (self._last[1] - first[1] + 1)
+
+    def _too_many(self) -> InvalidError:
+        return rejected_file(
+            f"the sheet has {self._there:,} cells, as far as {_letters(self._last[1] - 1)}{self._last[0]}; expected "
+            f"{_MAX_CELLS:,} at most, empty ones between them too: delete what stands outside the table",
+            RejectCode.TOO_LARGE,
+        )
 
 
 def _part(archive: zipfile.ZipFile, name: str) -> bytes:
