@@ -168,7 +168,7 @@ def _compatibility(server: Server, runs: int) -> Row:
                 checker().get_compatibility(left, right)
                 checker().get_compatibility(right, left)
             pairs.append((1 / ours, 1 / (time.perf_counter() - started)))
-    notes = f"FULL_TRANSITIVE against {MANY} versions of 20 fields; baseline: Avro's checker, parsing each anew"
+    notes = f"FULL_TRANSITIVE against {MANY} versions of 20 fields; baseline: Avro's checker, parsing each again"
     return Row.paired("registry: compatibility check", pairs, unit="checks/s", notes=notes)
 
 
