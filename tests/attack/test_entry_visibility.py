@@ -6,9 +6,11 @@ nothing.
 """
 
 import base64
+import io
 import json
 import re
 import ssl
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +49,7 @@ ROUTES = {
     "/v1/audit/entries.jsonl",
     "/v1/audit/entries/{entry_id}",
     "/v1/audit/entries/{entry_id}/proof",
+    "/v1/audit/bundles",
     "/v1/audit/checkpoint",
     # These return no entries.
     "/v1/audit/keys",
@@ -54,6 +57,7 @@ ROUTES = {
     "/v1/audit/keys/prunings/{proposal_id}/confirmation",
 }
 COMMANDS = {"list", "show", "prove", "checkpoint", "verify", "check-proof", "keys", "prune-keys", "reindex"} | {
+    "bundle",
     "export",
     "report",
     "stream",
@@ -181,6 +185,31 @@ def test_an_export_holds_what_a_search_shows_and_no_more(city: City) -> None:
         assert all((release in table) == (office is not city.other) for release in city.releases)
         if office is city.consumer:
             assert not any(RANGES & one["data"].keys() or "salt" in one for one in by_id.values())
+
+
+def test_a_bundle_holds_what_a_search_shows_and_no_more(city: City) -> None:
+    for office in (city.provider, city.consumer):
+        with city.reader(office, "security_officer").download(
+            "/audit/bundles", body={"entries": city.releases}
+        ) as parts:
+            content = b"".join(parts)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        entries = [json.loads(text) for name, text in files.items() if name.startswith("entries/")]
+        assert {one["id"] for one in entries} == {*city.releases}
+        for one in entries:
+            assert ("delivered" in one["data"]) == ("salt" in one) == (office is city.provider)
+            assert office is city.provider or not RANGES & one["data"].keys()
+        for release in city.releases:
+            extra = base64.b64decode(
+                files[f"proofs/{release}.tlog-proof"].decode().split("\n")[1].removeprefix("extra ")
+            )
+            assert (len(extra) > 32) == (office is city.provider)
+    stranger = city.reader(city.other, "security_officer")
+    for body in ({"entries": city.releases[:1]}, {"entries": city.commits[:1]}):
+        with pytest.raises(InvalidError) as refused, stranger.download("/audit/bundles", body=body) as parts:
+            b"".join(parts)
+        assert refused.value.reason is Reason.NOT_FOUND
 
 
 def test_a_consumer_s_proof_verifies_offline_and_holds_no_position(city: City, tmp_path: Path) -> None:
