@@ -248,7 +248,11 @@ def create(
 
     @app.exception_handler(HTTPException)
     async def refused_by_the_framework(request: Request, error: HTTPException) -> Response:
-        if error.status_code != HTTPStatus.BAD_REQUEST:  # no such path or method
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return _problem(
+                request, InvalidError(Reason.NOT_FOUND, "the API has no such path; expected one of /openapi.json")
+            )
+        if error.status_code != HTTPStatus.BAD_REQUEST:  # another method than the path has
             return await http_exception_handler(request, error)
         return _problem(
             request,

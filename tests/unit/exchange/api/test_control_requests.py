@@ -192,3 +192,10 @@ def test_a_body_that_cannot_be_read_is_refused_as_a_problem(content: str) -> Non
         answer = http.post("/v1/grants/x/revocation", content=content, headers=headers)
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["reason"]) == (422, Reason.REQUEST_INVALID)
+
+
+def test_a_path_that_there_is_not_is_a_problem() -> None:
+    with TestClient(APP) as http:
+        answer = http.get("/v1/nope", headers={"authorization": "Bearer known"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, answer.json()["reason"]) == (404, Reason.NOT_FOUND)
