@@ -1,4 +1,4 @@
-"""Command `pool-connect reconcile`: does the source say what the pool has of it?"""
+"""Command `pool-connect reconcile`: is the source equal to what the pool has of it?"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager

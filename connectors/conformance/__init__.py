@@ -1,4 +1,4 @@
-"""Conformance test suites for authors of sources and sinks: inherit one, and say how your connector is built.
+"""Conformance test suites for authors of sources and sinks: inherit one, and override what builds your connector.
 
     SnapshotSourceSuite   of a source that states what is: files, tables
     ChangeSourceSuite     of a source that has a log of changes

@@ -60,7 +60,7 @@ def run_demo(*, keep: bool, persons: int) -> int:
     folder.chmod(0o755)  # the embedded PostgreSQL runs as another user, where this one is root
     screen = Screen()
     programs = Programs(folder)
-    # As ctrl-c: whoever ends it finds no server left.
+    # As ctrl-c: no server is left behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as ending:
         ending.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -9,7 +9,7 @@
                   a minute
     bounds        64 MiB of a page, unpacked; what is larger is refused, and so is what was compressed several times:
                   its first bytes could unpack to more than there is memory. Ten times the timeout for a whole answer:
-                  each of its bytes begins the timeout anew
+                  each of its bytes begins the timeout again
 
 No error holds a query, a header, a body or the path of a link: they may show values, or a secret.
 """

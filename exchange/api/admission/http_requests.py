@@ -68,7 +68,7 @@ class AccountPlaces:
             raise _overloaded(exceeded) from exceeded
 
     def release(self) -> None:
-        """Give the places back: the request goes on within other bounds."""
+        """Release the places: the request goes on within other bounds."""
         self._held.close()
 
 
