@@ -287,7 +287,10 @@ def test_a_crash_in_the_hand_over_is_gone_on_from(
 
 
 class Writers:
-    """Short and long transactions, one after the other, until told to stop."""
+    """Short and long transactions, one after the other, until told to stop.
+
+    Each is followed by a pause, so that a slow machine also reads changes faster than they come.
+    """
 
     def __init__(self, url: sa.URL, count: int) -> None:
         self._stop = threading.Event()
@@ -308,6 +311,7 @@ class Writers:
                 cursor.execute("UPDATE item SET amount = amount + 1 WHERE id = %s", (key - 1,))
                 cursor.execute("DELETE FROM item WHERE id = %s", (key - 3,))
             connection.rollback() if at % 7 == 0 else connection.commit()
+            time.sleep(0.02)
         connection.close()
 
     def stop(self) -> None:
