@@ -438,8 +438,8 @@ def review_json(review: Review) -> dict[str, Json]:
     return {
         **to_json(review.grant),
         "submitted_at": _moment(review.submitted_at),
-        "due_at": None if deadline is None else deadline.due_at.isoformat(),
-        "due_confirmed": None if deadline is None else deadline.confirmed,
+        "due_at": None if deadline is None else deadline.at.isoformat(),
+        "due_confirmed": None if deadline is None else not deadline.provisional,
         "due": None if review.due is None else str(review.due),
         "review": review.to_json(),
     }

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from exchange.access.decision.deadlines import DueState
 from exchange.access.decision.grant_rules import Event
 from exchange.access.decision.purposes import Purpose
 from exchange.access.grants.store import GrantOrder, GrantQuery, cursor_behind
@@ -27,6 +26,7 @@ from exchange.api.caller import (
 )
 from exchange.control.grants.reads import MOST_COUNTED
 from exchange.control.grants.review import Review
+from exchange.deadlines.clock import DueState
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import MAX_PAGE
 from schemas.access import GrantState
@@ -85,7 +85,7 @@ def grants(
     """List the grants that the caller may see; `unmasked`: those that show unmasked what no request wrote out.
 
     `submitted_at`, `due_at`, `due_confirmed`: when its request came, until when it has to be decided (decree 809, Art.
-    21 and 22), false while that is provisional; `due`: how near that is, of a request that waits. A grant whose row is
+    21), false while that is provisional; `due`: how near that is, of a request that waits. A grant whose row is
     damaged is `{"id": …, "status": "damaged"}`.
     """
     now = who.pool.now()

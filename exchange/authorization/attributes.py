@@ -20,6 +20,7 @@ from exchange.access.grants.grant_json import grant_hash
 from exchange.access.grants.group import GroupStore
 from exchange.access.grants.store import AccessStore, quota_day
 from exchange.access.view.filter import fields_of, filter_to_text
+from exchange.deadlines.in_force import RulesInForce, RulesSource
 from registry.database.unit_of_work import Database, Reader, UnitOfWork
 from schemas.access import Actor, Grant, Level
 from schemas.audit import GrantRef
@@ -123,6 +124,7 @@ class AttributeProvider:
         identities: IdentitySource,
         catalogue: CatalogueSource,
         access: AccessStore,
+        rules: RulesSource,
         now: Callable[[Reader], datetime],
         database: Database,
         clock: Callable[[], float] = time.monotonic,
@@ -130,6 +132,7 @@ class AttributeProvider:
         self._identities = identities
         self._catalogue = catalogue
         self._access = access
+        self._rules = rules
         self._now = now
         self._database = database
         self._clock = clock  # seconds, monotonic
@@ -200,6 +203,10 @@ class AttributeProvider:
     def now(self, reader: Reader) -> datetime:
         """Return the database's time, the only clock for the validity of grants."""
         return self._now(reader)
+
+    def rules(self, reader: Reader) -> RulesInForce:
+        """Return the rules of deadlines that the pool follows now, as `RulesSource.rules` does."""
+        return self._rules.rules(reader)
 
     def grant(self, reader: Reader, grant_id: str) -> GrantAttributes | None:
         """Return the attributes of a grant; None when there is no such grant.

@@ -57,6 +57,7 @@ from exchange.control.grants.service import GrantService
 from exchange.control.grants.use import GrantUse
 from exchange.control.open_restores import find_open_restore
 from exchange.control.restores import Restores
+from exchange.deadlines.in_force import ShippedRules
 from exchange.engines.process_pool import ProcessPool
 from exchange.erasure.postgres_erasures import PostgresErasures
 from exchange.erasure.postgres_retractions import PostgresRetractions
@@ -631,6 +632,7 @@ def _open_authorization(
         identities=identity.attributes,
         catalogue=CatalogueAttributes(registry.catalogue, registry.subjects.lookup),
         access=access,
+        rules=ShippedRules(),
         now=_database_clock,
         database=database,
     )

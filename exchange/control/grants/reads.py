@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from exchange.access.decision.deadlines import DueState
 from exchange.access.decision.purposes import Purpose
 from exchange.access.decision.roles import decide_control
 from exchange.access.grants.store import AccessStore, GrantQuery, cursor_behind
@@ -17,6 +16,7 @@ from exchange.authorization.attributes import AttributeProvider, reference_to
 from exchange.authorization.enforcement import AuditedAct, Enforcer
 from exchange.authorization.request_context import RequestContext
 from exchange.control.grants.review import GrantReview, Review, SchemaMaskSource
+from exchange.deadlines.clock import DueState
 from registry.database.damaged_row import DamagedRow
 from registry.database.keyset import collect
 from registry.database.unit_of_work import Database, UnitOfWork

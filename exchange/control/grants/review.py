@@ -7,25 +7,29 @@ lists, and for the audit entry of the decision.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeAlias
 
-from exchange.access.decision.deadlines import Deadline, DueState, deadline_of, submitted_at
 from exchange.access.grants.exposure import Exposure, SchemaMasks, exposure_of, undecided_exposure
 from exchange.access.grants.holding import ENDED, HOLDING, Holding, Part
 from exchange.access.grants.store import AccessStore, GrantQuery, GrantVersion
 from exchange.access.view.filter import fields_of
 from exchange.authorization.attributes import AttributeProvider
+from exchange.deadlines.clock import Due, DueState
+from exchange.deadlines.in_force import RulesInForce
+from exchange.deadlines.profile import RuleId
 from registry.database.damaged_row import DamagedRow
 from registry.database.unit_of_work import Reader
 from schemas.access import Grant, GrantState, Level, MaskRule
 from schemas.canonical import Json
 from schemas.errors import InvalidError
+from schemas.identifiers import time_of_uuid7
 from schemas.names import Topic
 
 __all__ = ["GrantReview", "Review", "SchemaMaskSource", "decision_data", "describe"]
 
 _Levels: TypeAlias = dict[tuple[Topic, frozenset[str]], Level | None]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_ENDED = 200  # ids of ended grants in a document, the latest ones
 _ASKED = frozenset({GrantState.SUBMITTED, GrantState.APPROVED})
 _WAITS = frozenset({GrantState.SUBMITTED})
@@ -67,7 +71,7 @@ class Review:
     words: tuple[str, ...]
     labels: Mapping[str, str]
     submitted_at: datetime | None = None
-    deadline: Deadline | None = None
+    deadline: Due | None = None
     due: DueState | None = None
     holding: Holding | None = None
     versions: Sequence[GrantVersion] = ()
@@ -153,7 +157,10 @@ class GrantReview:
         words = _describe_grant(grant, masks) + (_describe_holding(holding) if _counts(grant) else [])
         review = _reviewed(grant, masks, words, holding, self._access.versions(reader, grant.id))
         return _with_deadline(
-            review, self._attributes.now(reader), self._attributes.is_unconditional(reader, grant.topic)
+            review,
+            self._attributes.now(reader),
+            self._attributes.rules(reader),
+            self._attributes.is_unconditional(reader, grant.topic),
         )
 
     def reviews(self, reader: Reader, grants: Sequence[Grant | DamagedRow]) -> list[Review | DamagedRow]:
@@ -161,7 +168,9 @@ class GrantReview:
         masks: dict[Topic, SchemaMasks] = {}
         unconditional: dict[Topic, bool] = {}
         listed: list[Review | DamagedRow] = []
-        now = self._attributes.now(reader) if grants else None
+        if not grants:
+            return listed
+        now, rules = self._attributes.now(reader), self._attributes.rules(reader)
         for grant in grants:
             if isinstance(grant, DamagedRow):
                 listed.append(grant)
@@ -170,7 +179,7 @@ class GrantReview:
             if grant.topic not in unconditional:
                 unconditional[grant.topic] = self._attributes.is_unconditional(reader, grant.topic)
             review = _reviewed(grant, known, _describe_grant(grant, known), None)
-            listed.append(_with_deadline(review, now, unconditional[grant.topic]))
+            listed.append(_with_deadline(review, now, rules, unconditional[grant.topic]))
         return listed
 
     def _part(self, reader: Reader, grant: Grant, masks: dict[Topic, SchemaMasks], levels: "_Levels") -> Part:
@@ -230,14 +239,15 @@ def _reviewed(
     )
 
 
-def _with_deadline(review: Review, now: datetime | None, unconditional: bool) -> Review:
+def _with_deadline(review: Review, now: datetime, rules: RulesInForce, unconditional: bool) -> Review:
+    # When a request was received its id says, a UUIDv7 that the grant's seal covers: no column that could be moved.
     try:
-        received = submitted_at(review.grant.id)
+        received = _EPOCH + timedelta(microseconds=time_of_uuid7(review.grant.id))
     except ValueError:
         return review
-    deadline = deadline_of(received, unconditional=unconditional)
-    waits = now is not None and review.grant.state in _WAITS
-    due = deadline.state(now) if now is not None and waits else None
+    ruling = rules.book.find(RuleId.REPLY_UNCONDITIONAL if unconditional else RuleId.REPLY_CONDITIONAL)
+    deadline = None if ruling is None else ruling.clock(received).due(rules.calendar)
+    due = None if deadline is None or review.grant.state not in _WAITS else deadline.state(now, rules.calendar)
     return replace(review, submitted_at=received, deadline=deadline, due=due)
 
 

@@ -32,7 +32,13 @@ class Registers:
         self.meanwhile: Callable[[], object] = lambda: None  # happens while an answer is on its way
         here: Any = self
         self.attributes = AttributeProvider(
-            identities=here, catalogue=here, access=here, now=here, database=here, clock=lambda: self.now
+            identities=here,
+            catalogue=here,
+            access=here,
+            rules=here,
+            now=here,
+            database=here,
+            clock=lambda: self.now,
         )
 
     @contextmanager
